@@ -1,0 +1,45 @@
+//! The log: human or JSON lines on standard error, from rank 0 unless asked otherwise.
+
+use std::io::IsTerminal;
+
+use clap::ValueEnum;
+use tracing_subscriber::EnvFilter;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What and how to log; the same for every subcommand.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LogOptions {
+    /// Log lines for people, or one JSON object a line.
+    #[arg(long, value_enum, default_value = "text", global = true, help_heading = "Logging")]
+    pub log_format: LogFormat,
+    /// What to log: error, warn, info, debug, trace, or a filter as of tracing's EnvFilter.
+    #[arg(long, default_value = "info", value_name = "LEVEL", global = true, help_heading = "Logging")]
+    pub log_level: String,
+    /// Let every MPI rank log, not only rank 0 (errors come from all ranks anyway).
+    #[arg(long, global = true, help_heading = "Logging")]
+    pub log_all_ranks: bool,
+}
+
+/// Starts the log of this process. Ranks other than 0 say errors only, unless `--log-all-ranks`.
+pub fn start(options: &LogOptions, rank: usize) {
+    let level = if rank == 0 || options.log_all_ranks { options.log_level.as_str() } else { "error" };
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal());
+    // A second start (tests) keeps the first subscriber.
+    let _ = match options.log_format {
+        LogFormat::Json => subscriber.json().try_init(),
+        LogFormat::Text => subscriber.with_timer(tracing_subscriber::fmt::time::uptime()).try_init(),
+    };
+}

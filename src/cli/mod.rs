@@ -1,0 +1,85 @@
+//! The command line: one file a subcommand, each with its arguments and the few lines that call the library.
+
+mod fsc;
+mod import;
+mod info;
+mod logging;
+mod shell;
+mod simulate;
+mod train;
+mod voxelize;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use logging::{LogFormat, LogOptions};
+
+/// Cryo-EM reconstruction by Gaussian splatting, data-parallel over MPI.
+///
+/// From particle images with known poses and CTFs to two half maps, a map and its gold-standard FSC:
+///
+///   cryosplat-mpi import particles.star -o particles.h5
+///   mpirun -n 4 cryosplat-mpi train particles.h5 -o run/
+///
+/// Every file is written under a temporary name and renamed when complete.
+#[derive(Debug, Parser)]
+#[command(name = "cryosplat-mpi", version, max_term_width = 110, propagate_version = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed (the last line of the log says why), 2 wrong usage, \
+                        75 stopped by a signal after a checkpoint.")]
+pub struct Cli {
+    #[command(flatten)]
+    log: LogOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a particle file from a RELION STAR file and its stacks.
+    Import(import::Args),
+    /// Make a particle set with a known truth from an atomic model or a map.
+    Simulate(simulate::Args),
+    /// Reconstruct: train the Gaussian mixtures of both halves, and write maps, FSC and report.
+    Train(train::Args),
+    /// Turn a Gaussian mixture into an MRC map.
+    Voxelize(voxelize::Args),
+    /// Compare two maps: Fourier shell correlation and resolution.
+    Fsc(fsc::Args),
+    /// Say what is in a file: particles, Gaussians, checkpoint or map.
+    Info(info::Args),
+    /// Print a completion script for a shell.
+    Completions(shell::CompletionsArgs),
+    /// Print the manual page.
+    Man,
+}
+
+/// Parses the arguments, runs, and turns the outcome into an exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    hdf5::silence_errors(true);
+    let outcome = match &cli.command {
+        // The trainer starts its log when it knows its rank.
+        Command::Train(args) => return train::run(args, &cli.log),
+        command => {
+            logging::start(&cli.log, 0);
+            match command {
+                Command::Import(args) => import::run(args),
+                Command::Simulate(args) => simulate::run(args),
+                Command::Voxelize(args) => voxelize::run(args),
+                Command::Fsc(args) => fsc::run(args),
+                Command::Info(args) => info::run(args),
+                Command::Completions(args) => shell::completions(args),
+                Command::Man => shell::manual(),
+                Command::Train(_) => unreachable!("handled above"),
+            }
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

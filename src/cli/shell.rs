@@ -1,0 +1,41 @@
+//! `cryosplat-mpi completions` and `cryosplat-mpi man`: what a packager installs beside the program.
+
+use std::io::Write;
+
+use clap::CommandFactory;
+
+use super::Cli;
+
+/// Arguments of `completions`.
+#[derive(Debug, clap::Args)]
+pub struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_enum)]
+    shell: clap_complete::Shell,
+}
+
+pub fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "cryosplat-mpi", &mut script);
+    print(&script)
+}
+
+pub fn manual() -> anyhow::Result<()> {
+    let mut page = Vec::new();
+    let command = Cli::command();
+    clap_mangen::Man::new(command.clone()).render(&mut page)?;
+    for subcommand in command.get_subcommands() {
+        let name = format!("cryosplat-mpi-{}", subcommand.get_name());
+        let subcommand = subcommand.clone().name(name);
+        clap_mangen::Man::new(subcommand).render(&mut page)?;
+    }
+    print(&page)
+}
+
+/// Prints to standard output; a reader that has had enough (`| head`) is no error.
+fn print(bytes: &[u8]) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(bytes) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,9 @@
+//! `cryosplat-mpi voxelize`.
+
+/// Arguments of `voxelize`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+pub fn run(_args: &Args) -> anyhow::Result<()> {
+    anyhow::bail!("not built yet")
+}

@@ -1,0 +1,1 @@
+//! FSC, masks, plots, the report.

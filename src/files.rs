@@ -1,0 +1,125 @@
+//! Output files that appear whole or not at all: written under a temporary name, synced, renamed.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+const REMEDY: &str = "check that the folder exists, that you may write to it and that the disk is not full";
+
+/// A file being written. Until [`Pending::commit`] the final name is untouched; a dropped one is removed.
+#[derive(Debug)]
+pub struct Pending {
+    temporary: PathBuf,
+    destination: PathBuf,
+    committed: bool,
+}
+
+impl Pending {
+    /// Reserves a temporary name beside `destination`, which is not touched. Creates no file yet.
+    ///
+    /// # Errors
+    /// When `destination` has no file name or its folder does not exist or cannot be written.
+    pub fn new(destination: &Path) -> Result<Self> {
+        let name = destination
+            .file_name()
+            .ok_or_else(|| Error::input(destination, "", "is not a file name", "name a file to write"))?;
+        if destination.is_dir() {
+            return Err(Error::input(
+                destination,
+                "",
+                "is a folder, and a file is to be written",
+                "name a file in it",
+            ));
+        }
+        let temporary =
+            destination.with_file_name(format!(".{}.{}.partial", name.to_string_lossy(), std::process::id()));
+        // Try now, so that a folder that cannot be written is an error before the work, not after it.
+        File::create(&temporary).map_err(Error::io(destination, "write the file", REMEDY))?;
+        Ok(Self { temporary, destination: destination.to_path_buf(), committed: false })
+    }
+
+    /// The name to write to until the commit.
+    pub fn path(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Syncs the temporary file and gives it its final name.
+    ///
+    /// # Errors
+    /// When the file cannot be synced or renamed; the old content of the destination is then intact.
+    pub fn commit(mut self) -> Result<()> {
+        File::open(&self.temporary)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| fs::rename(&self.temporary, &self.destination))
+            .map_err(Error::io(&self.destination, "finish the file", REMEDY))?;
+        self.committed = true;
+        if let Some(folder) = self.destination.parent() {
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            // The rename itself must survive a power cut; a folder that cannot be synced is no reason to fail.
+            let _ = File::open(folder).and_then(|f| f.sync_all());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if !self.committed {
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+/// Writes a whole file through `fill`, atomically.
+///
+/// # Errors
+/// Whatever the system refuses, with the destination's name; nothing is left behind then.
+pub fn write_atomically(
+    destination: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
+) -> Result<()> {
+    let pending = Pending::new(destination)?;
+    let write = || -> std::io::Result<()> {
+        let mut writer = BufWriter::with_capacity(1 << 20, File::create(pending.path())?);
+        fill(&mut writer)?;
+        writer.flush()
+    };
+    write().map_err(Error::io(destination, "write the file", REMEDY))?;
+    pending.commit()
+}
+
+/// Makes a folder, with its parents, if it is not there.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_folder(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).map_err(Error::io(
+        folder,
+        "make the folder",
+        "choose another output folder, or ask for the right to write there",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupted_write_leaves_the_old_file_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("map.mrc");
+        fs::write(&target, b"old").unwrap();
+        let failed = write_atomically(&target, |w| {
+            w.write_all(b"half of the new")?;
+            Err(std::io::Error::other("disk full"))
+        });
+        assert!(failed.unwrap_err().to_string().contains("disk full"));
+        assert_eq!(fs::read(&target).unwrap(), b"old");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        write_atomically(&target, |w| w.write_all(b"new")).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

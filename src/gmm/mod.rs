@@ -1,0 +1,1 @@
+//! The model: a mixture of anisotropic Gaussians (METHOD.md section 2).

@@ -1,0 +1,311 @@
+//! Fourier transforms of real images and volumes, over `rustfft`.
+//!
+//! Spectra of images are stored transposed, `spectrum[kx * box + ky]`: kx in 0..=box/2, ky in FFT order (0, 1, ..., -1),
+//! because the second pass of the transform runs along ky, and stays contiguous that way.
+//! Forward transforms are unnormalised; inverse transforms divide, so that a round trip is the identity.
+//! The image's origin lies on pixel floor(box/2) (METHOD.md section 1); a filter that is real and even needs no
+//! re-centring, and [`shift_phase`] gives the factor that moves an image.
+
+use std::f64::consts::TAU;
+use std::sync::Arc;
+
+use ndarray::Array3;
+use rayon::prelude::*;
+use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
+use rustfft::num_complex::Complex;
+use rustfft::{Fft, FftNum, FftPlanner};
+
+/// 2-D transforms of real square images of one box size. Cheap to clone; shared between threads.
+#[derive(Clone)]
+pub struct Fft2<T: FftNum> {
+    box_size: usize,
+    rows_forward: Arc<dyn RealToComplex<T>>,
+    rows_inverse: Arc<dyn ComplexToReal<T>>,
+    columns_forward: Arc<dyn Fft<T>>,
+    columns_inverse: Arc<dyn Fft<T>>,
+}
+
+/// What one thread needs to run an [`Fft2`].
+#[derive(Clone, Debug)]
+pub struct Fft2Scratch<T> {
+    row: Vec<T>,
+    rows: Vec<Complex<T>>,
+    work: Vec<Complex<T>>,
+}
+
+impl<T: FftNum> Fft2<T> {
+    /// Plans for images of `box_size` x `box_size` pixels.
+    ///
+    /// # Panics
+    /// If `box_size` is 0.
+    pub fn new(box_size: usize) -> Self {
+        assert!(box_size > 0, "an image has at least one pixel");
+        let mut real = RealFftPlanner::new();
+        let mut complex = FftPlanner::new();
+        Self {
+            box_size,
+            rows_forward: real.plan_fft_forward(box_size),
+            rows_inverse: real.plan_fft_inverse(box_size),
+            columns_forward: complex.plan_fft_forward(box_size),
+            columns_inverse: complex.plan_fft_inverse(box_size),
+        }
+    }
+
+    /// Number of values in a spectrum: `(box/2 + 1) * box`.
+    pub fn spectrum_len(&self) -> usize {
+        self.columns() * self.box_size
+    }
+
+    fn columns(&self) -> usize {
+        self.box_size / 2 + 1
+    }
+
+    /// Working memory for one thread.
+    pub fn scratch(&self) -> Fft2Scratch<T> {
+        let zero = Complex::new(T::zero(), T::zero());
+        let work = self
+            .rows_forward
+            .get_scratch_len()
+            .max(self.rows_inverse.get_scratch_len())
+            .max(self.columns_forward.get_inplace_scratch_len())
+            .max(self.columns_inverse.get_inplace_scratch_len());
+        Fft2Scratch {
+            row: vec![T::zero(); self.box_size],
+            rows: vec![zero; self.spectrum_len()],
+            work: vec![zero; work],
+        }
+    }
+
+    /// Transforms `image` (box rows, `stride` values apart) into `spectrum`.
+    ///
+    /// # Panics
+    /// If the slices are shorter than the box asks for.
+    pub fn forward(
+        &self,
+        image: &[T],
+        stride: usize,
+        spectrum: &mut [Complex<T>],
+        scratch: &mut Fft2Scratch<T>,
+    ) {
+        let (n, columns) = (self.box_size, self.columns());
+        assert_eq!(spectrum.len(), self.spectrum_len());
+        for (row, out) in image.chunks(stride).zip(scratch.rows.chunks_exact_mut(columns)) {
+            scratch.row.copy_from_slice(&row[..n]);
+            self.rows_forward
+                .process_with_scratch(&mut scratch.row, out, &mut scratch.work)
+                .expect("the plan and the buffers have the same length");
+        }
+        transpose(&scratch.rows, spectrum, n, columns);
+        self.columns_forward.process_with_scratch(spectrum, &mut scratch.work);
+    }
+
+    /// Transforms `spectrum`, which is destroyed, into `image` (box rows, `stride` values apart), divided by box^2.
+    ///
+    /// What a Hermitian spectrum cannot hold (imaginary parts at kx = 0 and at Nyquist) is ignored.
+    ///
+    /// # Panics
+    /// If the slices are shorter than the box asks for.
+    pub fn inverse(
+        &self,
+        spectrum: &mut [Complex<T>],
+        image: &mut [T],
+        stride: usize,
+        scratch: &mut Fft2Scratch<T>,
+    ) {
+        let (n, columns) = (self.box_size, self.columns());
+        assert_eq!(spectrum.len(), self.spectrum_len());
+        self.columns_inverse.process_with_scratch(spectrum, &mut scratch.work);
+        transpose(spectrum, &mut scratch.rows, columns, n);
+        let scale = T::one() / T::from_usize(n * n).expect("a box size is a small number");
+        for (row, line) in image.chunks_mut(stride).zip(scratch.rows.chunks_exact_mut(columns)) {
+            line[0].im = T::zero();
+            if n.is_multiple_of(2) {
+                line[columns - 1].im = T::zero();
+            }
+            self.rows_inverse
+                .process_with_scratch(line, &mut row[..n], &mut scratch.work)
+                .expect("the plan and the buffers have the same length");
+            for value in &mut row[..n] {
+                *value = *value * scale;
+            }
+        }
+    }
+}
+
+/// `output[column * rows + row] = input[row * columns + column]`, in blocks that stay in the cache.
+fn transpose<T: Copy>(input: &[T], output: &mut [T], rows: usize, columns: usize) {
+    const BLOCK: usize = 16;
+    for r0 in (0..rows).step_by(BLOCK) {
+        for c0 in (0..columns).step_by(BLOCK) {
+            for c in c0..(c0 + BLOCK).min(columns) {
+                for r in r0..(r0 + BLOCK).min(rows) {
+                    output[c * rows + r] = input[r * columns + c];
+                }
+            }
+        }
+    }
+}
+
+/// The signed frequency of FFT index `i` of `n`: 0, 1, ..., -1 (n/2 of an even n is -n/2).
+pub fn frequency(i: usize, n: usize) -> isize {
+    if 2 * i < n { i as isize } else { i as isize - n as isize }
+}
+
+/// The factor that moves an image by (+dx, +dy) pixels, at frequency (kx, ky) in cycles per box of `box_size` pixels.
+pub fn shift_phase(kx: isize, ky: isize, dx: f64, dy: f64, box_size: usize) -> Complex<f64> {
+    let turns = (kx as f64 * dx + ky as f64 * dy) / box_size as f64;
+    Complex::from_polar(1.0, -TAU * turns)
+}
+
+/// Transforms a cubic complex volume `[z][y][x]` in place along all three axes; `inverse` divides by the number of voxels.
+///
+/// # Panics
+/// If the volume is not cubic.
+pub fn fft3<T: FftNum>(volume: &mut Array3<Complex<T>>, inverse: bool) {
+    let (n, ny, nx) = volume.dim();
+    assert!(n == ny && n == nx, "fft3 takes a cube");
+    let mut planner = FftPlanner::new();
+    let plan = if inverse { planner.plan_fft_inverse(n) } else { planner.plan_fft_forward(n) };
+    let zero = Complex::new(T::zero(), T::zero());
+    let scratch_len = plan.get_inplace_scratch_len();
+    let data = volume.as_slice_mut().expect("a volume in standard layout");
+
+    // x, then y within each z plane.
+    data.par_chunks_exact_mut(n * n).for_each_init(
+        || (vec![zero; n * n], vec![zero; scratch_len]),
+        |(plane, scratch), slab| {
+            plan.process_with_scratch(slab, scratch);
+            transpose(slab, plane, n, n);
+            plan.process_with_scratch(plane, scratch);
+            transpose(plane, slab, n, n);
+        },
+    );
+    // z: gather the columns of one y, transform, scatter.
+    let mut turned = vec![zero; data.len()];
+    turned.par_chunks_exact_mut(n * n).enumerate().for_each_init(
+        || vec![zero; scratch_len],
+        |scratch, (y, columns)| {
+            for z in 0..n {
+                for x in 0..n {
+                    columns[x * n + z] = data[(z * n + y) * n + x];
+                }
+            }
+            plan.process_with_scratch(columns, scratch);
+        },
+    );
+    let scale = if inverse {
+        T::one() / T::from_usize(n * n * n).expect("a box size is a small number")
+    } else {
+        T::one()
+    };
+    data.par_chunks_exact_mut(n * n).enumerate().for_each(|(z, slab)| {
+        for (y, line) in slab.chunks_exact_mut(n).enumerate() {
+            for (x, value) in line.iter_mut().enumerate() {
+                *value = turned[(y * n + x) * n + z] * scale;
+            }
+        }
+    });
+}
+
+/// The complex spectrum of a real cubic volume `[z][y][x]`, in FFT order on all axes, origin at voxel floor(box/2).
+pub fn spectrum_of_volume(volume: &Array3<f32>) -> Array3<Complex<f64>> {
+    let n = volume.dim().0;
+    let half = n / 2;
+    let mut spectrum = Array3::from_shape_fn(volume.dim(), |(z, y, x)| {
+        Complex::new(f64::from(volume[[(z + half) % n, (y + half) % n, (x + half) % n]]), 0.0)
+    });
+    fft3(&mut spectrum, false);
+    spectrum
+}
+
+/// The inverse of [`spectrum_of_volume`]; the spectrum is consumed, and imaginary parts are dropped.
+pub fn volume_of_spectrum(mut spectrum: Array3<Complex<f64>>) -> Array3<f32> {
+    fft3(&mut spectrum, true);
+    let n = spectrum.dim().0;
+    let half = n / 2;
+    Array3::from_shape_fn((n, n, n), |(z, y, x)| {
+        spectrum[[(z + n - half) % n, (y + n - half) % n, (x + n - half) % n]].re as f32
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(n: usize, stride: usize) -> Vec<f64> {
+        (0..n * stride).map(|i| ((i * 37 % 101) as f64 * 0.13).sin()).collect()
+    }
+
+    #[test]
+    fn forward_is_the_discrete_transform_and_inverse_undoes_it() {
+        for n in [6, 7] {
+            let stride = n + 2;
+            let original = image(n, stride);
+            let fft = Fft2::<f64>::new(n);
+            let mut scratch = fft.scratch();
+            let mut spectrum = vec![Complex::new(0.0, 0.0); fft.spectrum_len()];
+            fft.forward(&original, stride, &mut spectrum, &mut scratch);
+            for kx in 0..=n / 2 {
+                for ky in 0..n {
+                    let mut sum = Complex::new(0.0, 0.0);
+                    for y in 0..n {
+                        for x in 0..n {
+                            let angle = -TAU * (kx * x + ky * y) as f64 / n as f64;
+                            sum += Complex::from_polar(original[y * stride + x], angle);
+                        }
+                    }
+                    assert!((spectrum[kx * n + ky] - sum).norm() < 1e-10);
+                }
+            }
+            let mut back = vec![0.0; original.len()];
+            fft.inverse(&mut spectrum, &mut back, stride, &mut scratch);
+            for y in 0..n {
+                for x in 0..n {
+                    assert!((back[y * stride + x] - original[y * stride + x]).abs() < 1e-12);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_phase_moves_an_image_by_plus_its_shift() {
+        let n = 8;
+        let fft = Fft2::<f64>::new(n);
+        let mut scratch = fft.scratch();
+        let mut spike = vec![0.0; n * n];
+        spike[3 * n + 2] = 1.0;
+        let mut spectrum = vec![Complex::new(0.0, 0.0); fft.spectrum_len()];
+        fft.forward(&spike, n, &mut spectrum, &mut scratch);
+        for kx in 0..=n / 2 {
+            for ky in 0..n {
+                spectrum[kx * n + ky] *= shift_phase(kx as isize, frequency(ky, n), 2.0, 1.0, n);
+            }
+        }
+        fft.inverse(&mut spectrum, &mut spike, n, &mut scratch);
+        assert!((spike[4 * n + 4] - 1.0).abs() < 1e-12, "y 3 + 1, x 2 + 2");
+    }
+
+    #[test]
+    fn a_volume_survives_its_spectrum_and_its_centre_has_no_phase() {
+        for n in [4, 5] {
+            let mut volume = Array3::<f32>::zeros((n, n, n));
+            volume[[n / 2, n / 2, n / 2]] = 1.0;
+            let spectrum = spectrum_of_volume(&volume);
+            assert!(spectrum.iter().all(|v| (v - Complex::new(1.0, 0.0)).norm() < 1e-12));
+            volume[[1, 2, 3]] = 2.5;
+            let back = volume_of_spectrum(spectrum_of_volume(&volume));
+            assert!(volume.iter().zip(&back).all(|(a, b)| (a - b).abs() < 1e-6));
+        }
+    }
+
+    #[test]
+    fn fft3_tells_its_axes_apart() {
+        let n = 6;
+        let (kz, ky, kx) = (1usize, 2usize, 4usize);
+        let mut wave = Array3::from_shape_fn((n, n, n), |(z, y, x)| {
+            Complex::from_polar(1.0, TAU * (kz * z + ky * y + kx * x) as f64 / n as f64)
+        });
+        fft3(&mut wave, false);
+        assert!((wave[[kz, ky, kx]].re - (n * n * n) as f64).abs() < 1e-9);
+    }
+}

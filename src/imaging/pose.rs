@@ -1,0 +1,103 @@
+//! Orientations (METHOD.md section 1): `W` in SO(3) takes volume coordinates to view coordinates.
+
+/// A rotation matrix, row by row: `r_view = W r_volume`.
+pub type Rotation = [[f64; 3]; 3];
+
+/// `W` from RELION's Euler angles (rot, tilt, psi) in degrees.
+pub fn rotation_from_relion(rot: f64, tilt: f64, psi: f64) -> Rotation {
+    let (sf, cf) = rot.to_radians().sin_cos();
+    let (st, ct) = tilt.to_radians().sin_cos();
+    let (sp, cp) = psi.to_radians().sin_cos();
+    [
+        [cp * ct * cf - sp * sf, cp * ct * sf + sp * cf, -cp * st],
+        [-sp * ct * cf - cp * sf, -sp * ct * sf + cp * cf, sp * st],
+        [st * cf, st * sf, ct],
+    ]
+}
+
+/// RELION's Euler angles (rot, tilt, psi) in degrees of `W`; the inverse of [`rotation_from_relion`].
+///
+/// At tilt 0 or 180 only the sum or difference of rot and psi is defined; rot is then 0.
+pub fn relion_from_rotation(w: &Rotation) -> [f64; 3] {
+    let sin_tilt = w[2][0].hypot(w[2][1]);
+    if sin_tilt > 1e-9 {
+        [
+            w[2][1].atan2(w[2][0]).to_degrees(),
+            sin_tilt.atan2(w[2][2]).to_degrees(),
+            w[1][2].atan2(-w[0][2]).to_degrees(),
+        ]
+    } else {
+        // W is then a rotation about z alone (times a flip of x for tilt 180).
+        let tilt = if w[2][2] > 0.0 { 0.0 } else { 180.0 };
+        let psi = w[0][1].atan2(w[1][1]).to_degrees();
+        [0.0, tilt, psi]
+    }
+}
+
+/// Rotation matrix of the quaternion (w, x, y, z), normalised here. A zero quaternion gives NaN.
+pub fn rotation_from_quaternion(q: [f64; 4]) -> Rotation {
+    let norm = (q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3]).sqrt();
+    let [w, x, y, z] = q.map(|c| c / norm);
+    [
+        [1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y - w * z), 2.0 * (x * z + w * y)],
+        [2.0 * (x * y + w * z), 1.0 - 2.0 * (x * x + z * z), 2.0 * (y * z - w * x)],
+        [2.0 * (x * z - w * y), 2.0 * (y * z + w * x), 1.0 - 2.0 * (x * x + y * y)],
+    ]
+}
+
+/// How far `w` is from a proper rotation: the largest entry of `|W W^T - I|`, or infinity where det W < 0 or an
+/// entry is not finite.
+pub fn distance_from_rotation(w: &Rotation) -> f64 {
+    if w.iter().flatten().any(|v| !v.is_finite()) {
+        return f64::INFINITY;
+    }
+    let det = w[0][0] * (w[1][1] * w[2][2] - w[1][2] * w[2][1])
+        - w[0][1] * (w[1][0] * w[2][2] - w[1][2] * w[2][0])
+        + w[0][2] * (w[1][0] * w[2][1] - w[1][1] * w[2][0]);
+    if det < 0.0 {
+        return f64::INFINITY;
+    }
+    let mut worst = 0.0f64;
+    for i in 0..3 {
+        for j in 0..3 {
+            let dot: f64 = (0..3).map(|k| w[i][k] * w[j][k]).sum();
+            worst = worst.max((dot - f64::from(u8::from(i == j))).abs());
+        }
+    }
+    worst
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn euler_angles_survive_the_round_trip() {
+        for (rot, tilt, psi) in [(10.0, 20.0, 30.0), (-170.0, 120.0, 95.0), (0.0, 90.0, -45.0)] {
+            let back = relion_from_rotation(&rotation_from_relion(rot, tilt, psi));
+            for (a, b) in back.iter().zip([rot, tilt, psi]) {
+                assert!((a - b).abs() < 1e-9, "{back:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_poles_give_the_same_matrix_back() {
+        for (rot, tilt, psi) in [(25.0, 0.0, 30.0), (25.0, 180.0, 30.0)] {
+            let w = rotation_from_relion(rot, tilt, psi);
+            let [r, t, p] = relion_from_rotation(&w);
+            let again = rotation_from_relion(r, t, p);
+            for (a, b) in w.iter().flatten().zip(again.iter().flatten()) {
+                assert!((a - b).abs() < 1e-9);
+            }
+        }
+    }
+
+    #[test]
+    fn a_mirror_is_not_a_rotation() {
+        let mut w = rotation_from_relion(10.0, 20.0, 30.0);
+        assert!(distance_from_rotation(&w) < 1e-12);
+        w[2] = w[2].map(|v| -v);
+        assert!(distance_from_rotation(&w).is_infinite());
+    }
+}

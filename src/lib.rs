@@ -1,0 +1,21 @@
+//! Single-particle cryo-EM reconstruction by Gaussian splatting, data-parallel over MPI.
+//!
+//! The map of the house. Arrows between rooms go down this list only:
+//! [`cli`] ▶ [`train`], [`simulate`], [`evaluate`] ▶ [`render`], [`parallel`], [`particles`] ▶ [`gmm`], [`imaging`].
+//!
+//! "METHOD.md" in the documentation of items names the project's reference of the mathematics; its sections
+//! follow the cryoSplat paper (Chen and Ling, ICLR 2026, arXiv 2508.04929).
+
+pub mod cli;
+pub mod error;
+pub mod evaluate;
+pub mod files;
+pub mod gmm;
+pub mod imaging;
+pub mod parallel;
+pub mod particles;
+pub mod progress;
+pub mod random;
+pub mod render;
+pub mod simulate;
+pub mod train;

@@ -1,0 +1,5 @@
+//! The `cryosplat-mpi` program: everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    cryosplat_mpi::cli::main()
+}

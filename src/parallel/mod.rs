@@ -1,0 +1,1 @@
+//! MPI: the world, the half groups, the all-reduce. Knows nothing of Gaussians.

@@ -1,0 +1,1 @@
+//! The interface a device offers, and its implementations. Knows nothing of MPI.

@@ -1,0 +1,1 @@
+//! Particle sets with a known truth.
