@@ -1,1 +1,7 @@
 //! The model: a mixture of anisotropic Gaussians (METHOD.md section 2).
+
+pub mod files;
+mod parameters;
+pub mod voxelize;
+
+pub use parameters::{Gmm, S_MIN, START_SCALE, START_SPREAD, Shape, softplus_inverse};

@@ -1,0 +1,120 @@
+//! Raw parameters, one plane (structure of arrays) each, and the random start.
+
+use rand_distr::{Distribution, StandardNormal};
+
+use crate::random::Random;
+
+/// Smallest standard deviation of a Gaussian, in box units (METHOD.md section 2).
+pub const S_MIN: f64 = 1e-3;
+/// Standard deviation of a Gaussian at the start, in box units.
+pub const START_SCALE: f64 = 0.0075;
+/// Standard deviation of the means at the start, in box units.
+pub const START_SPREAD: f64 = 0.075;
+
+/// Which parameters a Gaussian has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Mean (3), raw scale (3), quaternion w x y z (4), raw amplitude (1).
+    Anisotropic,
+    /// Mean (3), raw scale (1), raw amplitude (1).
+    Isotropic,
+}
+
+impl Shape {
+    /// Parameters per Gaussian; the amplitude is the last.
+    pub fn planes(self) -> usize {
+        match self {
+            Self::Anisotropic => 11,
+            Self::Isotropic => 5,
+        }
+    }
+}
+
+/// A Gaussian mixture by its raw parameters: box units, before softplus and normalisation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gmm {
+    shape: Shape,
+    count: usize,
+    values: Vec<f32>,
+}
+
+impl Gmm {
+    /// From planes in the order that [`Shape`] names, each of `count` values, one behind the other.
+    ///
+    /// # Panics
+    /// If `values` has another length, or `count` is 0.
+    pub fn from_values(shape: Shape, count: usize, values: Vec<f32>) -> Self {
+        assert!(count > 0 && values.len() == shape.planes() * count);
+        Self { shape, count, values }
+    }
+
+    /// The random start of METHOD.md section 2: mu ~ N(0, 0.075^2 I), s = 0.0075, q = 1, A = 1/(2N).
+    pub fn random(count: usize, shape: Shape, random: &mut Random) -> Self {
+        let mut values = vec![0.0f32; shape.planes() * count];
+        for i in 0..count {
+            for axis in 0..3 {
+                let normal: f64 = StandardNormal.sample(random);
+                values[axis * count + i] = (START_SPREAD * normal) as f32;
+            }
+        }
+        let scale = softplus_inverse(START_SCALE) as f32;
+        let amplitude = softplus_inverse(0.5 / count as f64) as f32;
+        let mut plane = |index: usize, value: f32| values[index * count..(index + 1) * count].fill(value);
+        match shape {
+            Shape::Anisotropic => {
+                (3..6).for_each(|k| plane(k, scale));
+                plane(6, 1.0);
+            }
+            Shape::Isotropic => plane(3, scale),
+        }
+        plane(shape.planes() - 1, amplitude);
+        Self { shape, count, values }
+    }
+
+    /// Number of Gaussians.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Never true: a mixture has at least one Gaussian.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Which parameters it has.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// All raw parameters, plane after plane.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// All raw parameters, to be changed.
+    pub fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+
+    /// One plane, in the order that [`Shape`] names.
+    pub fn plane(&self, index: usize) -> &[f32] {
+        &self.values[index * self.count..(index + 1) * self.count]
+    }
+
+    /// A checksum of all parameters, to the bit.
+    pub fn checksum(&self) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        let mut bytes = Vec::with_capacity(4096 * 4);
+        for chunk in self.values.chunks(4096) {
+            bytes.clear();
+            chunk.iter().for_each(|v| bytes.extend(v.to_le_bytes()));
+            hasher.update(&bytes);
+        }
+        hasher.finalize()
+    }
+}
+
+/// `softplus^-1(y) = ln(e^y - 1)`, in f64 because it is near ln(y) for small y.
+pub fn softplus_inverse(y: f64) -> f64 {
+    if y > 30.0 { y } else { y.exp_m1().ln() }
+}

@@ -1,0 +1,1 @@
+//! A mixture on a grid.

@@ -1,0 +1,104 @@
+//! Adam (Kingma and Ba, 2015) on the host, one fused pass.
+
+use super::simd::vectorize;
+use crate::render::AdamStep;
+
+/// First and second moments of the gradient, one of each per parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adam {
+    /// First moments.
+    pub first: Vec<f32>,
+    /// Second moments.
+    pub second: Vec<f32>,
+}
+
+impl Adam {
+    /// Moments of zero for `count` parameters.
+    pub fn new(count: usize) -> Self {
+        Self { first: vec![0.0; count], second: vec![0.0; count] }
+    }
+
+    /// One step: `parameters -= rate m^ / (sqrt(v^) + epsilon)` with the gradient `scale * gradient`.
+    ///
+    /// # Panics
+    /// If the lengths disagree.
+    pub fn step(&mut self, parameters: &mut [f32], gradient: &[f32], scale: f32, step: &AdamStep) {
+        assert!(parameters.len() == self.first.len() && gradient.len() == self.first.len());
+        update(parameters, &mut self.first, &mut self.second, gradient, scale, step);
+    }
+}
+
+vectorize! {
+    fn update(parameters: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f32], scale: f32, step: &AdamStep)
+        = update_lanes
+}
+
+#[inline(always)]
+fn update_lanes<const FMA: bool>(
+    parameters: &mut [f32],
+    first: &mut [f32],
+    second: &mut [f32],
+    gradient: &[f32],
+    scale: f32,
+    step: &AdamStep,
+) {
+    let (beta1, beta2) = (step.beta1 as f32, step.beta2 as f32);
+    // 1 - beta, from f64: with beta2 = 0.999 the difference in f32 loses four digits.
+    let (fresh1, fresh2) = ((1.0 - step.beta1) as f32, (1.0 - step.beta2) as f32);
+    // rate m/c1 / (sqrt(v/c2) + eps) = rate sqrt(c2)/c1 m / (sqrt(v) + eps sqrt(c2))
+    let root = step.correction2.sqrt();
+    let rate = (step.rate * root / step.correction1) as f32;
+    let epsilon = (step.epsilon * root) as f32;
+    for (((p, m), v), &g) in parameters.iter_mut().zip(first).zip(second).zip(gradient) {
+        let g = g * scale;
+        *m = if FMA { beta1.mul_add(*m, fresh1 * g) } else { beta1 * *m + fresh1 * g };
+        *v = if FMA { beta2.mul_add(*v, fresh2 * g * g) } else { beta2 * *v + fresh2 * g * g };
+        *p -= rate * *m / (v.sqrt() + epsilon);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_step_goes_down_by_the_rate() {
+        let mut adam = Adam::new(3);
+        let mut p = [1.0f32, 1.0, 1.0];
+        let step = AdamStep {
+            rate: 0.01,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-15,
+            correction1: 0.1,
+            correction2: 0.001,
+        };
+        adam.step(&mut p, &[4.0, -2e-6, 0.0], 0.5, &step);
+        for (got, want) in p.iter().zip([0.99, 1.01, 1.0]) {
+            assert!((got - want).abs() < 1e-6, "{p:?}");
+        }
+    }
+
+    #[test]
+    fn steps_follow_the_textbook() {
+        let (mut adam, mut p) = (Adam::new(1), [0.3f32]);
+        let (mut m, mut v, mut x) = (0.0f64, 0.0f64, f64::from(0.3f32));
+        for t in 1..=20 {
+            let g = (f64::from(t) * 0.7).sin();
+            m = 0.9 * m + 0.1 * g;
+            v = 0.99 * v + 0.01 * g * g;
+            let (c1, c2) = (1.0 - 0.9f64.powi(t), 1.0 - 0.99f64.powi(t));
+            x -= 1e-3 * (m / c1) / ((v / c2).sqrt() + 1e-8);
+            let step = AdamStep {
+                rate: 1e-3,
+                beta1: 0.9,
+                beta2: 0.99,
+                epsilon: 1e-8,
+                correction1: c1,
+                correction2: c2,
+            };
+            adam.step(&mut p, &[g as f32], 1.0, &step);
+        }
+        assert!((f64::from(p[0]) - x).abs() < 1e-6);
+    }
+}

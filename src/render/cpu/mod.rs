@@ -1,0 +1,17 @@
+//! The CPU device: SIMD inner loops, rayon over the images of a batch and within an image.
+//!
+//! One step runs through the files of this folder in this order: [`activate`] (raw parameters to covariances),
+//! [`project`] (covariances to splats), [`raster`] (splats to pixels, and pixels to moments), [`residual`] (CTF and loss),
+//! [`chain`] (moments to gradients), [`adam`]. Results are the same to the bit for any number of threads: every sum
+//! runs in an order that the data decide, never the schedule.
+
+pub mod activate;
+pub mod adam;
+pub mod chain;
+mod device;
+pub mod project;
+pub mod raster;
+pub mod residual;
+pub mod simd;
+
+pub use device::CpuDevice;

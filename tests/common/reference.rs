@@ -1,0 +1,264 @@
+//! The method in plain loops and f64 (METHOD.md sections 2 to 5): dense sums, direct Fourier transforms, scalar chain rule.
+//! Shares no code with the devices it judges.
+
+use std::f64::consts::{PI, TAU};
+
+/// One Gaussian's raw parameters: mean, raw scales, quaternion (w, x, y, z), raw amplitude.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Raw {
+    pub mu: [f64; 3],
+    pub s: [f64; 3],
+    pub q: [f64; 4],
+    pub a: f64,
+}
+
+impl Raw {
+    /// As eleven numbers, in the order of the parameters' planes.
+    pub fn numbers(&self) -> [f64; 11] {
+        let (m, s, q) = (self.mu, self.s, self.q);
+        [m[0], m[1], m[2], s[0], s[1], s[2], q[0], q[1], q[2], q[3], self.a]
+    }
+
+    pub fn from_numbers(v: [f64; 11]) -> Self {
+        Self { mu: [v[0], v[1], v[2]], s: [v[3], v[4], v[5]], q: [v[6], v[7], v[8], v[9]], a: v[10] }
+    }
+}
+
+/// One image: its pose, its CTF (`h[ky][kx]`, both in FFT order, D x D), and what was observed (`[y][x]`).
+pub struct Image {
+    pub w: [[f64; 3]; 3],
+    pub h: Vec<f64>,
+    pub observed: Vec<f64>,
+}
+
+fn softplus(x: f64) -> f64 {
+    if x > 30.0 { x } else { x.exp().ln_1p() }
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+fn scale(raw: f64) -> f64 {
+    softplus(raw).max(1e-3)
+}
+
+fn rotation(q: [f64; 4]) -> [[f64; 3]; 3] {
+    let n = q.iter().map(|v| v * v).sum::<f64>().sqrt();
+    let [w, x, y, z] = q.map(|v| v / n);
+    [
+        [1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y - w * z), 2.0 * (x * z + w * y)],
+        [2.0 * (x * y + w * z), 1.0 - 2.0 * (x * x + z * z), 2.0 * (y * z - w * x)],
+        [2.0 * (x * z - w * y), 2.0 * (y * z + w * x), 1.0 - 2.0 * (x * x + y * y)],
+    ]
+}
+
+/// A splat: T (2x3), centre, Sigma2, its inverse C, and the normalisation.
+struct Splat {
+    t: [[f64; 3]; 2],
+    centre: [f64; 2],
+    sigma: [[f64; 2]; 2],
+    conic: [[f64; 2]; 2],
+    norm: f64,
+}
+
+fn splat(g: &Raw, w: &[[f64; 3]; 3]) -> Splat {
+    let r = rotation(g.q);
+    let s = g.s.map(scale);
+    let mut t = [[0.0; 3]; 2];
+    let mut centre = [0.0; 2];
+    for i in 0..2 {
+        for j in 0..3 {
+            t[i][j] = (0..3).map(|k| w[i][k] * r[k][j]).sum::<f64>() * s[j];
+        }
+        centre[i] = (0..3).map(|k| w[i][k] * g.mu[k]).sum();
+    }
+    let mut sigma = [[0.0; 2]; 2];
+    for i in 0..2 {
+        for j in 0..2 {
+            sigma[i][j] = (0..3).map(|k| t[i][k] * t[j][k]).sum();
+        }
+    }
+    let det = sigma[0][0] * sigma[1][1] - sigma[0][1] * sigma[1][0];
+    let conic = [[sigma[1][1] / det, -sigma[0][1] / det], [-sigma[1][0] / det, sigma[0][0] / det]];
+    Splat { t, centre, sigma, conic, norm: 1.0 / (TAU * det.sqrt()) }
+}
+
+/// Calls `visit(pixel, d, G)` for every pixel in the support (`cutoff` standard deviations; infinite: all).
+fn visit(s: &Splat, d: usize, cutoff: f64, mut visit: impl FnMut(usize, [f64; 2], f64)) {
+    let origin = (d / 2) as f64;
+    for i in 0..d {
+        for j in 0..d {
+            let dx = (j as f64 - origin) / d as f64 - s.centre[0];
+            let dy = (i as f64 - origin) / d as f64 - s.centre[1];
+            if dx.abs() > cutoff * s.sigma[0][0].sqrt() || dy.abs() > cutoff * s.sigma[1][1].sqrt() {
+                continue;
+            }
+            let q = s.conic[0][0] * dx * dx + 2.0 * s.conic[0][1] * dx * dy + s.conic[1][1] * dy * dy;
+            visit(i * d + j, [dx, dy], s.norm * (-0.5 * q).exp());
+        }
+    }
+}
+
+/// The projection Q, `[y][x]`.
+pub fn project(gaussians: &[Raw], w: &[[f64; 3]; 3], d: usize, cutoff: f64) -> Vec<f64> {
+    let mut image = vec![0.0; d * d];
+    for g in gaussians {
+        let amplitude = softplus(g.a);
+        visit(&splat(g, w), d, cutoff, |pixel, _, value| image[pixel] += amplitude * value);
+    }
+    image
+}
+
+/// F^-1(H F image), by direct sums.
+pub fn filter(image: &[f64], h: &[f64], d: usize) -> Vec<f64> {
+    let wave: Vec<(f64, f64)> = (0..d).map(|k| (TAU * k as f64 / d as f64).sin_cos()).collect();
+    // Along one axis, then the other: (re, im) at [a][b] -> [b'][a], so that two passes restore the order.
+    let pass = |input: &[(f64, f64)], sign: f64| -> Vec<(f64, f64)> {
+        let mut out = vec![(0.0, 0.0); d * d];
+        for a in 0..d {
+            for k in 0..d {
+                let mut sum = (0.0, 0.0);
+                for b in 0..d {
+                    let (sin, cos) = wave[k * b % d];
+                    let (re, im) = input[a * d + b];
+                    sum.0 += re * cos - sign * im * sin;
+                    sum.1 += im * cos + sign * re * sin;
+                }
+                out[k * d + a] = sum;
+            }
+        }
+        out
+    };
+    let real: Vec<(f64, f64)> = image.iter().map(|&v| (v, 0.0)).collect();
+    let mut spectrum = pass(&pass(&real, -1.0), -1.0);
+    for (value, h) in spectrum.iter_mut().zip(h) {
+        value.0 *= h;
+        value.1 *= h;
+    }
+    pass(&pass(&spectrum, 1.0), 1.0).into_iter().map(|(re, _)| re / (d * d) as f64).collect()
+}
+
+/// Mean over images and pixels of (X - Y)^2.
+pub fn loss(gaussians: &[Raw], images: &[Image], d: usize, cutoff: f64) -> f64 {
+    let total: f64 = images
+        .iter()
+        .map(|image| {
+            let x = filter(&project(gaussians, &image.w, d, cutoff), &image.h, d);
+            x.iter().zip(&image.observed).map(|(x, y)| (x - y).powi(2)).sum::<f64>()
+        })
+        .sum();
+    total / (images.len() * d * d) as f64
+}
+
+/// The gradient of [`loss`] with respect to the eleven raw numbers of every Gaussian.
+pub fn gradient(gaussians: &[Raw], images: &[Image], d: usize, cutoff: f64) -> Vec<[f64; 11]> {
+    let mut out = vec![[0.0; 11]; gaussians.len()];
+    for image in images {
+        let x = filter(&project(gaussians, &image.w, d, cutoff), &image.h, d);
+        let residual: Vec<f64> = x.iter().zip(&image.observed).map(|(x, y)| x - y).collect();
+        let per_pixel = 2.0 / (images.len() * d * d) as f64;
+        let g: Vec<f64> = filter(&residual, &image.h, d).iter().map(|v| v * per_pixel).collect();
+        for (gaussian, out) in gaussians.iter().zip(&mut out) {
+            one(gaussian, &image.w, &g, d, cutoff, out);
+        }
+    }
+    out
+}
+
+/// Adds one Gaussian's gradient from one image, in the form of METHOD.md section 5 (through T).
+fn one(g: &Raw, w: &[[f64; 3]; 3], pixels: &[f64], d: usize, cutoff: f64, out: &mut [f64; 11]) {
+    let s = splat(g, w);
+    let (mut s0, mut s1, mut s2) = (0.0, [0.0; 2], [[0.0; 2]; 2]);
+    visit(&s, d, cutoff, |pixel, delta, value| {
+        let weight = pixels[pixel] * value;
+        s0 += weight;
+        for i in 0..2 {
+            s1[i] += weight * delta[i];
+            for j in 0..2 {
+                s2[i][j] += weight * delta[i] * delta[j];
+            }
+        }
+    });
+    let (amplitude, c) = (softplus(g.a), s.conic);
+    out[10] += s0 * sigmoid(g.a);
+    let dmu2 = [0, 1].map(|i| amplitude * (c[i][0] * s1[0] + c[i][1] * s1[1]));
+    for k in 0..3 {
+        out[k] += w[0][k] * dmu2[0] + w[1][k] * dmu2[1];
+    }
+    let mut dsigma = [[0.0; 2]; 2];
+    for i in 0..2 {
+        for j in 0..2 {
+            let mut sum = -s0 * c[i][j];
+            for k in 0..2 {
+                for l in 0..2 {
+                    sum += c[i][k] * s2[k][l] * c[l][j];
+                }
+            }
+            dsigma[i][j] = 0.5 * amplitude * sum;
+        }
+    }
+    let mut dt = [[0.0; 3]; 2];
+    for i in 0..2 {
+        for j in 0..3 {
+            dt[i][j] = 2.0 * (dsigma[i][0] * s.t[0][j] + dsigma[i][1] * s.t[1][j]);
+        }
+    }
+    let r = rotation(g.q);
+    let mut dr = [[0.0; 3]; 3];
+    for j in 0..3 {
+        let mut ds = 0.0;
+        for i in 0..2 {
+            ds += dt[i][j] * (0..3).map(|k| w[i][k] * r[k][j]).sum::<f64>();
+            for (k, row) in dr.iter_mut().enumerate() {
+                row[j] += w[i][k] * dt[i][j] * scale(g.s[j]);
+            }
+        }
+        if softplus(g.s[j]) >= 1e-3 {
+            out[3 + j] += ds * sigmoid(g.s[j]);
+        }
+    }
+    // dR/dq by the definition of R, entry by entry.
+    let n = g.q.iter().map(|v| v * v).sum::<f64>().sqrt();
+    let [qw, x, y, z] = g.q.map(|v| v / n);
+    let slopes = [
+        [[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]],
+        [[0.0, y, z], [y, -2.0 * x, -qw], [z, qw, -2.0 * x]],
+        [[-2.0 * y, x, qw], [x, 0.0, z], [-qw, z, -2.0 * y]],
+        [[-2.0 * z, -qw, x], [qw, -2.0 * z, y], [x, y, 0.0]],
+    ];
+    let unit = slopes.map(|slope| {
+        (0..3)
+            .flat_map(|i| (0..3).map(move |j| (i, j)))
+            .map(|(i, j)| 2.0 * slope[i][j] * dr[i][j])
+            .sum::<f64>()
+    });
+    let along = [qw, x, y, z].iter().zip(unit).map(|(q, d)| q * d).sum::<f64>();
+    for (k, q) in [qw, x, y, z].into_iter().enumerate() {
+        out[6 + k] += (unit[k] - q * along) / n;
+    }
+}
+
+/// The CTF of METHOD.md section 4 on the full grid `[ky][kx]` in FFT order, the mean of H(k) and H(-k) on Nyquist lines.
+pub fn ctf(d: usize, pixel_size: f64, lambda: f64, p: &[f64; 7]) -> Vec<f64> {
+    let [defocus_u, defocus_v, angle, _, cs, w, phase] = *p;
+    let one = |kx: f64, ky: f64| {
+        let (k2, alpha) = (kx * kx + ky * ky, ky.atan2(kx));
+        let df = 0.5
+            * (defocus_u + defocus_v + (defocus_u - defocus_v) * (2.0 * (alpha - angle.to_radians())).cos());
+        let gamma =
+            PI * lambda * df * k2 - PI / 2.0 * cs * 1e7 * lambda.powi(3) * k2 * k2 + phase.to_radians();
+        (1.0 - w * w).sqrt() * gamma.sin() + w * gamma.cos()
+    };
+    let step = 1.0 / (d as f64 * pixel_size);
+    let signed = |i: usize| if 2 * i < d { i as f64 } else { i as f64 - d as f64 };
+    let mirrored = |i: usize| signed((d - i) % d);
+    let mut h = vec![0.0; d * d];
+    for i in 0..d {
+        for j in 0..d {
+            h[i * d + j] =
+                0.5 * (one(signed(j) * step, signed(i) * step) + one(mirrored(j) * step, mirrored(i) * step));
+        }
+    }
+    h
+}
