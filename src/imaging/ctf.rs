@@ -134,7 +134,9 @@ impl Ctf {
             }
             if let Some(n) = nyquist {
                 let ky = n as f64 * step;
-                line[n] = (0.5 * (self.at(kx, ky) + self.at(kx, -ky))) as f32;
+                // The corner (N, N) is its own partner (-N, -N); elsewhere on the line (kx, N) is also (kx, -N).
+                let partner = if ix == n { ky } else { -ky };
+                line[n] = (0.5 * (self.at(kx, ky) + self.at(kx, partner))) as f32;
             }
         }
     }
@@ -228,7 +230,9 @@ mod tests {
             for ix in 0..=box_size / 2 {
                 for iy in 0..box_size {
                     let ky = if 2 * iy < box_size { iy as f64 } else { iy as f64 - box_size as f64 };
-                    let expected = if box_size % 2 == 0 && (2 * ix == box_size || 2 * iy == box_size) {
+                    let on_nyquist = 2 * ix == box_size || 2 * iy == box_size;
+                    let corner = 2 * ix == box_size && 2 * iy == box_size;
+                    let expected = if on_nyquist && !corner {
                         0.5 * (ctf.at(ix as f64 * step, ky * step) + ctf.at(ix as f64 * step, -ky * step))
                     } else {
                         ctf.at(ix as f64 * step, ky * step)
