@@ -232,7 +232,9 @@ mod tests {
                     let ky = if 2 * iy < box_size { iy as f64 } else { iy as f64 - box_size as f64 };
                     let on_nyquist = 2 * ix == box_size || 2 * iy == box_size;
                     let corner = 2 * ix == box_size && 2 * iy == box_size;
-                    let expected = if on_nyquist && !corner {
+                    let expected = if corner {
+                        ctf.at(ix as f64 * step, -ky * step)
+                    } else if on_nyquist {
                         0.5 * (ctf.at(ix as f64 * step, ky * step) + ctf.at(ix as f64 * step, -ky * step))
                     } else {
                         ctf.at(ix as f64 * step, ky * step)

@@ -127,7 +127,7 @@ pub fn exp<const FMA: bool>(x: Lanes<f32>) -> Lanes<f32> {
     out
 }
 
-/// `exp` of every lane in f64, relative error below 1e-15. Arguments below -700 count as -700.
+/// `exp` of every lane in f64, relative error below 2e-15. Arguments below -700 count as -700.
 #[inline(always)]
 pub fn exp_f64<const FMA: bool>(x: Lanes<f64>) -> Lanes<f64> {
     const MAGIC: f64 = 6_755_399_441_055_744.0;
@@ -228,7 +228,7 @@ mod tests {
             assert!(relative(softplus.0[5], x.max(0.0) + (-x.abs()).exp().ln_1p()) < 1e-14, "softplus({x})");
             assert!(relative(sigmoid.0[5], 1.0 / (1.0 + (-x).exp())) < 1e-14, "sigmoid({x})");
         }
-        assert!(relative(exp_f64::<false>(Lanes::<f64>::splat(x)).0[0], x.exp()) < 1e-15, "exp({x})");
+        assert!(relative(exp_f64::<false>(Lanes::<f64>::splat(x)).0[0], x.exp()) < 2e-15, "exp({x})");
     }
 
     #[test]
