@@ -1,1 +1,241 @@
-//! Files of a mixture.
+//! Files of a mixture: HDF5 (`cryosplat-gmm`), and PLY as Gaussian-splatting viewers read it.
+
+use std::io::Write;
+use std::path::Path;
+
+use hdf5::types::VarLenUnicode;
+
+use super::{Gmm, Shape};
+use crate::error::{Error, Result};
+use crate::files::{self, Pending};
+
+/// What the root attribute `format` says.
+pub const FORMAT: &str = "cryosplat-gmm";
+/// What the root attribute `version` says.
+pub const VERSION: u32 = 1;
+
+const REMEDY_READ: &str = "make the file again with `cryosplat-mpi train`";
+const REMEDY_WRITE: &str = "check that the folder may be written and the disk is not full";
+
+/// A mixture and the grid it was trained on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GmmFile {
+    /// The mixture.
+    pub gmm: Gmm,
+    /// Box size in pixels.
+    pub box_size: usize,
+    /// Pixel size in angstrom; box size times pixel size is the length of the box edge.
+    pub pixel_size: f64,
+}
+
+/// Data sets of the planes, in the order of [`Shape`].
+fn names(shape: Shape) -> &'static [&'static str] {
+    match shape {
+        Shape::Anisotropic => &[
+            "mean_x",
+            "mean_y",
+            "mean_z",
+            "raw_scale_0",
+            "raw_scale_1",
+            "raw_scale_2",
+            "quaternion_w",
+            "quaternion_x",
+            "quaternion_y",
+            "quaternion_z",
+            "raw_amplitude",
+        ],
+        Shape::Isotropic => &["mean_x", "mean_y", "mean_z", "raw_scale", "raw_amplitude"],
+    }
+}
+
+/// Writes the planes of a mixture as data sets of `group`, with the attribute `isotropic`.
+pub(crate) fn write_planes(group: &hdf5::Group, gmm: &Gmm) -> hdf5::Result<()> {
+    group.new_attr::<bool>().create("isotropic")?.write_scalar(&(gmm.shape() == Shape::Isotropic))?;
+    for (index, name) in names(gmm.shape()).iter().enumerate() {
+        group.new_dataset_builder().with_data(gmm.plane(index)).create(*name)?;
+    }
+    Ok(())
+}
+
+/// Reads what [`write_planes`] wrote.
+pub(crate) fn read_planes(group: &hdf5::Group, file: &Path) -> Result<Gmm> {
+    let fail = || Error::hdf5(file, "read the Gaussians", REMEDY_READ);
+    let isotropic: bool = group.attr("isotropic").and_then(|a| a.read_scalar()).map_err(fail())?;
+    let shape = if isotropic { Shape::Isotropic } else { Shape::Anisotropic };
+    let mut values = Vec::new();
+    let mut count = 0;
+    for (index, name) in names(shape).iter().enumerate() {
+        let plane: Vec<f32> = group.dataset(name).and_then(|d| d.read_raw()).map_err(fail())?;
+        if index == 0 {
+            count = plane.len();
+        }
+        if plane.len() != count || count == 0 {
+            let problem = format!("holds {} values, expected {}", plane.len(), count.max(1));
+            return Err(Error::input(file, format!("/{name}"), problem, REMEDY_READ));
+        }
+        if let Some(i) = plane.iter().position(|v| !v.is_finite()) {
+            let problem = format!("value {} is {}", i + 1, plane[i]);
+            return Err(Error::input(file, format!("/{name}"), problem, REMEDY_READ));
+        }
+        values.extend(plane);
+    }
+    Ok(Gmm::from_values(shape, count, values))
+}
+
+/// Writes the attributes `format` and `version` that tell this program's HDF5 files apart.
+pub(crate) fn write_format(file: &hdf5::File, format: &str, version: u32) -> hdf5::Result<()> {
+    let text: VarLenUnicode = format.parse().unwrap_or_default();
+    file.new_attr::<VarLenUnicode>().create("format")?.write_scalar(&text)?;
+    file.new_attr::<u32>().create("version")?.write_scalar(&version)
+}
+
+/// Checks what [`write_format`] wrote.
+pub(crate) fn check_format(
+    file: &hdf5::File,
+    path: &Path,
+    format: &str,
+    version: u32,
+    remedy: &'static str,
+) -> Result<()> {
+    let found = file.attr("format").and_then(|a| a.read_scalar::<VarLenUnicode>());
+    let found = found.map(|v| v.as_str().to_owned()).unwrap_or_else(|_| "none".into());
+    if found != format {
+        return Err(Error::input(
+            path,
+            "",
+            format!("has the format \"{found}\", expected \"{format}\""),
+            remedy,
+        ));
+    }
+    let found: u32 = file.attr("version").and_then(|a| a.read_scalar()).map_err(Error::hdf5(
+        path,
+        "read its version",
+        remedy,
+    ))?;
+    if found != version {
+        let problem = format!("is of version {found}, and this program reads version {version}");
+        return Err(Error::input(path, "", problem, remedy));
+    }
+    Ok(())
+}
+
+/// Opens an HDF5 file with an error that says whether it is there at all.
+pub(crate) fn open(path: &Path, remedy: &'static str) -> Result<hdf5::File> {
+    std::fs::File::open(path).map_err(Error::io(path, "open the file", "check the path"))?;
+    hdf5::File::open(path).map_err(Error::hdf5(path, "read the file (is it cut short, or not HDF5?)", remedy))
+}
+
+impl GmmFile {
+    /// Writes the mixture as HDF5, atomically.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let pending = Pending::new(path)?;
+        let write = || -> hdf5::Result<()> {
+            let file = hdf5::File::create(pending.path())?;
+            write_format(&file, FORMAT, VERSION)?;
+            file.new_attr::<u64>().create("box_size")?.write_scalar(&(self.box_size as u64))?;
+            file.new_attr::<f64>().create("pixel_size")?.write_scalar(&self.pixel_size)?;
+            write_planes(&file, &self.gmm)?;
+            file.close()
+        };
+        write().map_err(Error::hdf5(path, "write the Gaussians", REMEDY_WRITE))?;
+        pending.commit()
+    }
+
+    /// Reads what [`GmmFile::write`] wrote.
+    ///
+    /// # Errors
+    /// When the file is not there, of another format or version, or holds values that are not finite.
+    pub fn read(path: &Path) -> Result<Self> {
+        let file = open(path, REMEDY_READ)?;
+        check_format(&file, path, FORMAT, VERSION, REMEDY_READ)?;
+        let fail = || Error::hdf5(path, "read the attributes", REMEDY_READ);
+        let box_size: u64 = file.attr("box_size").and_then(|a| a.read_scalar()).map_err(fail())?;
+        let pixel_size: f64 = file.attr("pixel_size").and_then(|a| a.read_scalar()).map_err(fail())?;
+        if !(4..=65_535).contains(&box_size) || !(pixel_size.is_finite() && pixel_size > 0.0) {
+            let problem = format!("a box of {box_size} pixels of {pixel_size} A is impossible");
+            return Err(Error::input(path, "", problem, REMEDY_READ));
+        }
+        Ok(Self { gmm: read_planes(&file, path)?, box_size: box_size as usize, pixel_size })
+    }
+
+    /// Writes the mixture as binary PLY: raw values (before softplus and normalisation), normals zero, quaternion w first.
+    /// An isotropic mixture repeats its scale and has the unit quaternion.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_ply(&self, path: &Path) -> Result<()> {
+        let gmm = &self.gmm;
+        files::write_atomically(path, |writer| {
+            write!(writer, "ply\nformat binary_little_endian 1.0\nelement vertex {}\n", gmm.len())?;
+            for name in [
+                "x",
+                "y",
+                "z",
+                "nx",
+                "ny",
+                "nz",
+                "amplitude",
+                "scale_0",
+                "scale_1",
+                "scale_2",
+                "rot_0",
+                "rot_1",
+                "rot_2",
+                "rot_3",
+            ] {
+                writeln!(writer, "property float {name}")?;
+            }
+            writeln!(writer, "end_header")?;
+            let amplitude = gmm.shape().planes() - 1;
+            for i in 0..gmm.len() {
+                let at = |plane: usize| gmm.plane(plane)[i];
+                let (scale, q) = match gmm.shape() {
+                    Shape::Anisotropic => ([at(3), at(4), at(5)], [at(6), at(7), at(8), at(9)]),
+                    Shape::Isotropic => ([at(3); 3], [1.0, 0.0, 0.0, 0.0]),
+                };
+                let vertex = [at(0), at(1), at(2), 0.0, 0.0, 0.0, at(amplitude)];
+                for value in vertex.iter().chain(&scale).chain(&q) {
+                    writer.write_all(&value.to_le_bytes())?;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::{Purpose, stream};
+
+    #[test]
+    fn both_shapes_survive_the_round_trip() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("g.h5");
+        for shape in [Shape::Anisotropic, Shape::Isotropic] {
+            let gmm = Gmm::random(7, shape, &mut stream(1, Purpose::Start, 1, 0));
+            let file = GmmFile { gmm, box_size: 64, pixel_size: 6.0 };
+            file.write(&path).unwrap();
+            assert_eq!(GmmFile::read(&path).unwrap(), file);
+            let ply = folder.path().join("g.ply");
+            file.write_ply(&ply).unwrap();
+            let bytes = std::fs::read(&ply).unwrap();
+            let header = bytes.windows(11).position(|w| w == b"end_header\n").unwrap() + 11;
+            assert_eq!(bytes.len() - header, 7 * 14 * 4);
+        }
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("g.h5");
+        let mut gmm = Gmm::random(7, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0));
+        gmm.values_mut()[9] = f32::NAN;
+        GmmFile { gmm, box_size: 64, pixel_size: 6.0 }.write(&path).unwrap();
+        let message = GmmFile::read(&path).unwrap_err().to_string();
+        assert!(message.contains("/mean_y") && message.contains("value 3"), "{message}");
+    }
+}

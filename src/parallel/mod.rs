@@ -1,1 +1,9 @@
 //! MPI: the world, the half groups, the all-reduce. Knows nothing of Gaussians.
+
+mod collective;
+mod groups;
+mod world;
+
+pub use collective::Collective;
+pub use groups::{Assignment, HalfGroup, assign};
+pub use world::World;

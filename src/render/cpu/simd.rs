@@ -115,8 +115,8 @@ pub fn exp<const FMA: bool>(x: Lanes<f32>) -> Lanes<f32> {
     // ln 2 in two parts, so that r keeps its bits (Cody and Waite).
     let r = n.times_plus::<FMA>(Lanes::<f32>::splat(-0.693_359_4), x);
     let r = n.times_plus::<FMA>(Lanes::<f32>::splat(2.121_944_4e-4), r);
-    let mut p = Lanes::<f32>::splat(1.0 / 720.0);
-    for c in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+    let mut p = Lanes::<f32>::splat(1.0 / 5040.0);
+    for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         p = p.times_plus::<FMA>(r, Lanes::<f32>::splat(c));
     }
     let mut out = p;

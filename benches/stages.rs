@@ -1,0 +1,117 @@
+//! Where the time of a step goes, stage by stage, on one thread: `cargo bench --bench stages`.
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use cryosplat_mpi::gmm::{Gmm, Shape};
+use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, Optics};
+use cryosplat_mpi::imaging::pose::rotation_from_quaternion;
+use cryosplat_mpi::random::{Purpose, stream};
+use cryosplat_mpi::render::cpu::CpuDevice;
+use cryosplat_mpi::render::cpu::activate::Activated;
+use cryosplat_mpi::render::cpu::adam::Adam;
+use cryosplat_mpi::render::cpu::chain::{self, Contribution, SUMS};
+use cryosplat_mpi::render::cpu::project::{Splat, project};
+use cryosplat_mpi::render::cpu::raster::{self, Canvas};
+use cryosplat_mpi::render::cpu::residual::Filter;
+use cryosplat_mpi::render::{AdamStep, Device, Geometry, Observation, View};
+
+/// Boxes and numbers of Gaussians: the demonstration's, a larger one, and the paper's.
+const CASES: [(usize, usize); 4] = [(64, 2_048), (64, 5_120), (128, 5_120), (256, 30_000)];
+
+const STEP: AdamStep =
+    AdamStep { rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-15, correction1: 0.5, correction2: 0.5 };
+
+fn stages(criterion: &mut Criterion) {
+    rayon::ThreadPoolBuilder::new().num_threads(1).build_global().ok();
+    for (box_size, count) in CASES {
+        let mut group = criterion.benchmark_group(format!("{box_size} px, {count} Gaussians"));
+        group.sample_size(20);
+        group.throughput(Throughput::Elements(1));
+        let geometry = Geometry { box_size, pixel_size: 384.0 / box_size as f64, cutoff: 3.0 };
+        let mut gmm = Gmm::random(count, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0));
+        // Mid-training sizes: standard deviations of about one pixel and a half, half the box wide.
+        let scale = cryosplat_mpi::gmm::softplus_inverse(1.5 / box_size as f64) as f32;
+        gmm.values_mut()[3 * count..6 * count].fill(scale);
+        gmm.values_mut()[..3 * count].iter_mut().for_each(|v| *v *= 1.6);
+        let optics = Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 };
+        let particle = CtfParameters { defocus_u: 18_000.0, defocus_v: 17_500.0, ..CtfParameters::default() };
+        let view = View {
+            rotation: rotation_from_quaternion([0.3, -0.5, 0.7, 0.2]),
+            ctf: Ctf::new(&optics, &particle),
+        };
+        let target: Vec<f32> = (0..box_size * box_size).map(|i| (i as f32 * 0.37).sin()).collect();
+
+        let mut activated = Activated::new(count);
+        group.bench_function(BenchmarkId::from_parameter("activate (a step)"), |b| {
+            b.iter(|| activated.update(&gmm));
+        });
+        let mut splats = vec![Splat::default(); count];
+        let mut conic: [Vec<f32>; 3] = std::array::from_fn(|_| vec![0.0; count]);
+        group.bench_function(BenchmarkId::from_parameter("project"), |b| {
+            b.iter(|| {
+                let [xx, xy, yy] = &mut conic;
+                project(&activated, 0, &view.rotation, box_size, 3.0, &mut splats, [xx, xy, yy]);
+            });
+        });
+        let mut canvas = Canvas::new(box_size);
+        let stride = canvas.stride;
+        group.bench_function(BenchmarkId::from_parameter("rasterise"), |b| {
+            b.iter(|| {
+                canvas.pixels.fill(0.0);
+                raster::draw(&splats, &mut canvas.pixels, 0, stride);
+            });
+        });
+        let mut gradient = Canvas::new(box_size);
+        let mut filter = Filter::new(box_size, geometry.pixel_size);
+        let mut h = vec![0.0f32; (box_size / 2 + 1) * box_size];
+        group.bench_function(BenchmarkId::from_parameter("CTF"), |b| {
+            b.iter(|| view.ctf.half_plane(box_size, geometry.pixel_size, &mut h));
+        });
+        group.bench_function(BenchmarkId::from_parameter("FFT and residual (with CTF)"), |b| {
+            b.iter(|| filter.residual(&view.ctf, &canvas, &target, 1.0, &mut gradient));
+        });
+        let mut moments: [Vec<f32>; 6] = std::array::from_fn(|_| vec![0.0; count]);
+        group.bench_function(BenchmarkId::from_parameter("moments"), |b| {
+            b.iter(|| raster::moments(&splats, &gradient, moments.each_mut().map(|p| &mut p[..])));
+        });
+        let mut sums: [Vec<f32>; SUMS] = std::array::from_fn(|_| vec![0.0; count]);
+        group.bench_function(BenchmarkId::from_parameter("chain, per image"), |b| {
+            let image = Contribution {
+                view: &view.rotation,
+                conic: conic.each_ref().map(|p| &p[..]),
+                moments: moments.each_ref().map(|p| &p[..]),
+            };
+            b.iter(|| {
+                let amplitude = &activated.amplitude[..count];
+                chain::accumulate(&image, box_size, amplitude, &mut sums.each_mut().map(|p| &mut p[..]));
+            });
+        });
+        let mut full = vec![0.0f32; gmm.values().len()];
+        group.bench_function(BenchmarkId::from_parameter("chain (a step)"), |b| {
+            b.iter(|| chain::finish(&gmm, &sums, &mut full));
+        });
+        let mut adam = Adam::new(full.len());
+        let mut parameters = gmm.values().to_vec();
+        group.bench_function(BenchmarkId::from_parameter("Adam (a step)"), |b| {
+            b.iter(|| adam.step(&mut parameters, &full, 1e-6, &STEP));
+        });
+
+        let mut device = CpuDevice::new(gmm.clone(), geometry);
+        let seen = Observation { view, target: &target, energy: 1.0 };
+        for batch in [1usize, 8] {
+            group.throughput(Throughput::Elements(batch as u64));
+            let images = vec![seen; batch];
+            group.bench_function(BenchmarkId::new("whole step, batch", batch), |b| {
+                b.iter(|| {
+                    device.accumulate(&images);
+                    device.reduce(&mut |_| Ok(())).expect("nothing to fail");
+                    // A rate of zero: the same mixture every time.
+                    device.step(&mut |_| AdamStep { rate: 0.0, ..STEP }).expect("finite")
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, stages);
+criterion_main!(benches);

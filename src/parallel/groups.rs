@@ -1,0 +1,74 @@
+//! Which ranks train which half (DESIGN.md "Ranks and devices").
+
+use mpi::topology::{Color, Communicator};
+
+use super::collective::Collective;
+use super::world::World;
+
+/// What a rank is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// The models (by position in the list of models of the run) that this rank trains: one, or with one rank all.
+    pub models: Vec<usize>,
+    /// This rank in its group.
+    pub rank: usize,
+    /// Ranks in its group.
+    pub size: usize,
+}
+
+/// Divides `size` ranks between `models` (1 or 2) models: the first half of the ranks trains the first. With an odd number
+/// the first group is larger; a single rank trains both.
+///
+/// # Panics
+/// If `rank >= size` or `models` is neither 1 nor 2.
+pub fn assign(rank: usize, size: usize, models: usize) -> Assignment {
+    assert!(rank < size && (1..=2).contains(&models));
+    if models == 1 || size == 1 {
+        return Assignment { models: (0..models).collect(), rank, size };
+    }
+    let first = size.div_ceil(2);
+    if rank < first {
+        Assignment { models: vec![0], rank, size: first }
+    } else {
+        Assignment { models: vec![1], rank: rank - first, size: size - first }
+    }
+}
+
+/// The ranks that train one model together.
+pub struct HalfGroup {
+    /// What this rank does in it.
+    pub assignment: Assignment,
+    /// The group's own communicator.
+    pub collective: Collective,
+}
+
+impl HalfGroup {
+    /// Splits the world. Every rank must call it.
+    pub fn split(world: &World, models: usize) -> Self {
+        let assignment = assign(world.rank(), world.size(), models);
+        let color = Color::with_value(assignment.models[0] as i32);
+        let group = world.communicator().split_by_color(color).expect("the colour is not undefined");
+        Self { assignment, collective: Collective::new(group) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rank_has_a_place_and_both_halves_are_trained() {
+        assert_eq!(assign(0, 1, 2).models, [0, 1]);
+        for size in 2..9 {
+            let all: Vec<_> = (0..size).map(|rank| assign(rank, size, 2)).collect();
+            for model in 0..2 {
+                let group: Vec<_> = all.iter().filter(|a| a.models == [model]).collect();
+                assert!(group.len() == size / 2 || group.len() == size.div_ceil(2));
+                for (k, member) in group.iter().enumerate() {
+                    assert_eq!((member.rank, member.size), (k, group.len()));
+                }
+            }
+        }
+        assert_eq!(assign(3, 5, 1), Assignment { models: vec![0], rank: 3, size: 5 });
+    }
+}
