@@ -22,7 +22,7 @@ pub enum Error {
         remedy: String,
     },
     /// The operating system refused something.
-    #[error("{}: cannot {action}: {source}; {remedy}", file.display())]
+    #[error("{}: cannot {action}: {reason}; {remedy}", file.display())]
     Io {
         /// The file or folder.
         file: PathBuf,
@@ -31,10 +31,10 @@ pub enum Error {
         /// What the user can do about it.
         remedy: &'static str,
         /// The system's reason.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// The HDF5 library refused something.
-    #[error("{}: cannot {action}: {}; {remedy}", file.display(), one_line(source))]
+    #[error("{}: cannot {action}: {}; {remedy}", file.display(), one_line(reason))]
     Hdf5 {
         /// The file.
         file: PathBuf,
@@ -43,7 +43,7 @@ pub enum Error {
         /// What the user can do about it.
         remedy: &'static str,
         /// The library's reason.
-        source: hdf5::Error,
+        reason: hdf5::Error,
     },
     /// The request does not make sense, whatever the files hold.
     #[error("{problem}; {remedy}")]
@@ -100,7 +100,7 @@ impl Error {
         remedy: &'static str,
     ) -> impl FnOnce(std::io::Error) -> Self {
         let file = file.as_ref().to_path_buf();
-        move |source| Self::Io { file, action, remedy, source }
+        move |reason| Self::Io { file, action, remedy, source }
     }
 
     /// An [`Error::Hdf5`]; use as `.map_err(Error::hdf5(path, "read /images", "check ..."))`.
@@ -110,6 +110,6 @@ impl Error {
         remedy: &'static str,
     ) -> impl FnOnce(hdf5::Error) -> Self {
         let file = file.as_ref().to_path_buf();
-        move |source| Self::Hdf5 { file, action, remedy, source }
+        move |reason| Self::Hdf5 { file, action, remedy, source }
     }
 }

@@ -4,3 +4,4 @@ pub mod halves;
 pub mod import;
 pub mod preprocess;
 pub mod store;
+pub mod stream;

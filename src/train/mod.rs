@@ -1,1 +1,14 @@
-//! The trainer.
+//! The trainer: recipe, order of particles, the loop of a half, the run of all, its outputs.
+//!
+//! Data goes one way: [`shard`] ▶ device (render, residual, moments, chain) ▶ sum over the ranks ▶ Adam, then the next batch.
+
+pub mod checkpoint;
+pub mod half;
+pub mod order;
+mod outputs;
+pub mod recipe;
+pub mod run;
+pub mod shard;
+
+pub use recipe::{Recipe, Schedule, Settings};
+pub use run::{Models, RunOptions, run};

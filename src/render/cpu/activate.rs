@@ -65,7 +65,7 @@ pub(super) fn gather(plane: &[f32], start: usize) -> Lanes<f64> {
 pub(super) fn rotation(q: [Lanes<f64>; 4]) -> ([[Lanes<f64>; 3]; 3], [Lanes<f64>; 4], Lanes<f64>) {
     let norm2 = q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3];
     let inverse = norm2.map(|v| 1.0 / v.sqrt());
-    let [w, x, y, z] = q.map(|c| c * inverse);
+    let (w, x, y, z) = (q[0] * inverse, q[1] * inverse, q[2] * inverse, q[3] * inverse);
     let (one, two) = (Lanes::<f64>::splat(1.0), Lanes::<f64>::splat(2.0));
     let matrix = [
         [one - two * (y * y + z * z), two * (x * y - w * z), two * (x * z + w * y)],
@@ -75,41 +75,64 @@ pub(super) fn rotation(q: [Lanes<f64>; 4]) -> ([[Lanes<f64>; 3]; 3], [Lanes<f64>
     (matrix, [w, x, y, z], inverse)
 }
 
+/// Into a plane from `start`, as far as the plane goes.
+#[inline(always)]
+fn put(plane: &mut [f64], start: usize, count: usize, value: Lanes<f64>) {
+    if start + LANES <= count {
+        value.store(&mut plane[start..start + LANES]);
+    } else {
+        plane[start..count].copy_from_slice(&value.0[..count - start]);
+    }
+}
+
+#[inline(always)]
+fn variance<const FMA: bool>(raw: Lanes<f64>) -> Lanes<f64> {
+    let s = softplus_sigmoid::<FMA>(raw).0.map(|v| v.max(S_MIN));
+    s * s
+}
+
+/// Entry (i, j) of R diag(v) R^T.
+#[inline(always)]
+fn entry(r: &[[Lanes<f64>; 3]; 3], v: &[Lanes<f64>; 3], i: usize, j: usize) -> Lanes<f64> {
+    r[i][0] * r[j][0] * v[0] + r[i][1] * r[j][1] * v[1] + r[i][2] * r[j][2] * v[2]
+}
+
 #[inline(always)]
 fn update_lanes<const FMA: bool>(out: &mut Activated, gmm: &Gmm) {
-    for start in (0..out.count).step_by(LANES) {
-        let load = |plane: usize| gather(gmm.plane(plane), start);
-        let store = |plane: &mut [f64], value: Lanes<f64>| {
-            let end = (start + LANES).min(out.count);
-            plane[start..end].copy_from_slice(&value.0[..end - start]);
-        };
+    // Helpers are functions that are always inlined: a closure might not be, and would lose the vector instructions.
+    let count = out.count;
+    let amplitude_plane = gmm.shape().planes() - 1;
+    for start in (0..count).step_by(LANES) {
         for axis in 0..3 {
-            store(&mut out.mean[axis], load(axis));
+            put(&mut out.mean[axis], start, count, gather(gmm.plane(axis), start));
         }
-        let amplitude_plane = gmm.shape().planes() - 1;
-        store(&mut out.amplitude, softplus_sigmoid::<FMA>(load(amplitude_plane)).0);
-        let variance = |plane: usize| {
-            let s = softplus_sigmoid::<FMA>(load(plane)).0.map(|v| v.max(S_MIN));
-            s * s
-        };
+        let amplitude = softplus_sigmoid::<FMA>(gather(gmm.plane(amplitude_plane), start)).0;
+        put(&mut out.amplitude, start, count, amplitude);
         match gmm.shape() {
             Shape::Isotropic => {
-                let v = variance(3);
+                let v = variance::<FMA>(gather(gmm.plane(3), start));
                 for diagonal in [0, 3, 5] {
-                    store(&mut out.covariance[diagonal], v);
+                    put(&mut out.covariance[diagonal], start, count, v);
                 }
             }
             Shape::Anisotropic => {
-                let v = [variance(3), variance(4), variance(5)];
-                let (r, _, _) = rotation([load(6), load(7), load(8), load(9)]);
-                let entry = |i: usize, j: usize| {
-                    r[i][0] * r[j][0] * v[0] + r[i][1] * r[j][1] * v[1] + r[i][2] * r[j][2] * v[2]
-                };
-                for (plane, (i, j)) in
-                    [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)].into_iter().enumerate()
-                {
-                    store(&mut out.covariance[plane], entry(i, j));
-                }
+                let v = [
+                    variance::<FMA>(gather(gmm.plane(3), start)),
+                    variance::<FMA>(gather(gmm.plane(4), start)),
+                    variance::<FMA>(gather(gmm.plane(5), start)),
+                ];
+                let (r, _, _) = rotation([
+                    gather(gmm.plane(6), start),
+                    gather(gmm.plane(7), start),
+                    gather(gmm.plane(8), start),
+                    gather(gmm.plane(9), start),
+                ]);
+                put(&mut out.covariance[0], start, count, entry(&r, &v, 0, 0));
+                put(&mut out.covariance[1], start, count, entry(&r, &v, 0, 1));
+                put(&mut out.covariance[2], start, count, entry(&r, &v, 0, 2));
+                put(&mut out.covariance[3], start, count, entry(&r, &v, 1, 1));
+                put(&mut out.covariance[4], start, count, entry(&r, &v, 1, 2));
+                put(&mut out.covariance[5], start, count, entry(&r, &v, 2, 2));
             }
         }
     }

@@ -56,8 +56,15 @@ fn accumulate_lanes<const FMA: bool>(
         .map(|(i, j)| [p[i] * p[j], p[i] * q[j] + q[i] * p[j], q[i] * q[j]]);
     let count = amplitude.len();
     for at in (0..count).step_by(LANES) {
-        let [a, b, c] = image.conic.map(|plane| load(plane, at));
-        let [s0, sx, sy, sxx, sxy, syy] = image.moments.map(|plane| load(plane, at));
+        let (a, b, c) = (load(image.conic[0], at), load(image.conic[1], at), load(image.conic[2], at));
+        let [s0, sx, sy, sxx, sxy, syy] = [
+            load(image.moments[0], at),
+            load(image.moments[1], at),
+            load(image.moments[2], at),
+            load(image.moments[3], at),
+            load(image.moments[4], at),
+            load(image.moments[5], at),
+        ];
         let mut weight = [0.0f32; LANES];
         for (lane, &value) in weight.iter_mut().zip(&amplitude[at..]) {
             *lane = value as f32;
@@ -74,22 +81,24 @@ fn accumulate_lanes<const FMA: bool>(
         let gxx = half * (ux * a + uy * b - s0 * a);
         let gxy = half * (ux * b + uy * c - s0 * b);
         let gyy = half * (vx * b + vy * c - s0 * c);
-        let mut add = |plane: usize, value: Lanes<f32>| {
-            let target = &mut sums[plane][at..count.min(at + LANES)];
-            if target.len() == LANES {
-                (Lanes::<f32>::load(target) + value).store(target);
-            } else {
-                target.iter_mut().zip(value.0).for_each(|(t, v)| *t += v);
-            }
-        };
         for axis in 0..3 {
-            add(axis, gx.times_plus::<FMA>(constant(p[axis]), gy * constant(q[axis])));
+            add(sums[axis], at, gx.times_plus::<FMA>(constant(p[axis]), gy * constant(q[axis])));
         }
-        for (k, [xx, xy, yy]) in pairs.into_iter().enumerate() {
-            let value = gxx * constant(xx) + gxy * constant(xy) + gyy * constant(yy);
-            add(3 + k, value);
+        for k in 0..6 {
+            let [xx, xy, yy] = pairs[k];
+            add(sums[3 + k], at, gxx * constant(xx) + gxy * constant(xy) + gyy * constant(yy));
         }
-        add(9, s0);
+        add(sums[9], at, s0);
+    }
+}
+
+/// Adds to a plane from `at`, as far as the plane goes.
+#[inline(always)]
+fn add(plane: &mut [f32], at: usize, value: Lanes<f32>) {
+    if let Some(full) = plane.get_mut(at..at + LANES) {
+        (Lanes::<f32>::load(full) + value).store(full);
+    } else {
+        plane[at..].iter_mut().zip(value.0).for_each(|(t, v)| *t += v);
     }
 }
 
@@ -104,74 +113,80 @@ pub fn finish(gmm: &Gmm, sums: &[Vec<f32>; SUMS], gradient: &mut [f32]) {
 
 vectorize! { fn finish_vector(gmm: &Gmm, sums: &[Vec<f32>; SUMS], gradient: &mut [f32]) = finish_lanes }
 
+/// Into a plane of `count` values of the gradient, as far as it goes.
+#[inline(always)]
+fn put(gradient: &mut [f32], count: usize, plane: usize, at: usize, value: Lanes<f64>) {
+    let end = count.min(at + LANES);
+    for (out, v) in gradient[plane * count + at..plane * count + end].iter_mut().zip(value.0) {
+        *out = v as f32;
+    }
+}
+
+/// The scale of a raw value and its slope; below S_MIN the slope is zero.
+#[inline(always)]
+fn scale<const FMA: bool>(raw: Lanes<f64>) -> (Lanes<f64>, Lanes<f64>) {
+    let (softplus, sigmoid) = softplus_sigmoid::<FMA>(raw);
+    let slope = softplus.zip(sigmoid, |s, slope| if s < S_MIN { 0.0 } else { slope });
+    (softplus.map(|s| s.max(S_MIN)), slope)
+}
+
 #[inline(always)]
 fn finish_lanes<const FMA: bool>(gmm: &Gmm, sums: &[Vec<f32>; SUMS], gradient: &mut [f32]) {
     let count = gmm.len();
-    let amplitude_plane = gmm.shape().planes() - 1;
+    let last = gmm.shape().planes() - 1;
     let two = Lanes::<f64>::splat(2.0);
     for at in (0..count).step_by(LANES) {
-        let raw = |plane: usize| gather(gmm.plane(plane), at);
-        let sum = |plane: usize| gather(&sums[plane], at);
-        let mut store = |plane: usize, value: Lanes<f64>| {
-            let end = count.min(at + LANES);
-            for (out, v) in gradient[plane * count + at..plane * count + end].iter_mut().zip(value.0) {
-                *out = v as f32;
-            }
-        };
         for axis in 0..3 {
-            store(axis, sum(axis));
+            put(gradient, count, axis, at, gather(&sums[axis], at));
         }
-        store(amplitude_plane, sum(9) * softplus_sigmoid::<FMA>(raw(amplitude_plane)).1);
-        let [xx, xy, xz, yy, yz, zz] = [sum(3), sum(4), sum(5), sum(6), sum(7), sum(8)];
-        // Scale and its slope; below S_MIN the slope is zero.
-        let scale = |plane: usize| {
-            let (softplus, sigmoid) = softplus_sigmoid::<FMA>(raw(plane));
-            let slope = softplus.zip(sigmoid, |s, slope| if s < S_MIN { 0.0 } else { slope });
-            (softplus.map(|s| s.max(S_MIN)), slope)
-        };
+        let slope = softplus_sigmoid::<FMA>(gather(gmm.plane(last), at)).1;
+        put(gradient, count, last, at, gather(&sums[9], at) * slope);
+        let (xx, xy, xz) = (gather(&sums[3], at), gather(&sums[4], at), gather(&sums[5], at));
+        let (yy, yz, zz) = (gather(&sums[6], at), gather(&sums[7], at), gather(&sums[8], at));
         match gmm.shape() {
             Shape::Isotropic => {
-                let (s, slope) = scale(3);
-                store(3, (xx + yy + zz) * two * s * slope);
+                let (s, slope) = scale::<FMA>(gather(gmm.plane(3), at));
+                put(gradient, count, 3, at, (xx + yy + zz) * two * s * slope);
             }
             Shape::Anisotropic => {
-                // With M = R S and G = dL/dSigma (symmetric, each off-diagonal entry counted once in the sums' pairs):
+                // With M = R S and G = dL/dSigma, symmetric (the sums hold each off-diagonal pair together, so half each):
                 // dL/dM = 2 G M, dL/ds_j = sum_i (2 G M)_ij R_ij, dL/dR = 2 G M S = 2 G R S^2.
-                let g = [[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]];
                 let half = Lanes::<f64>::splat(0.5);
-                let g: [[Lanes<f64>; 3]; 3] = std::array::from_fn(|i| {
-                    std::array::from_fn(|j| if i == j { g[i][j] } else { g[i][j] * half })
-                });
-                let (r, q, inverse_norm) = rotation([raw(6), raw(7), raw(8), raw(9)]);
-                let gr: [[Lanes<f64>; 3]; 3] = std::array::from_fn(|i| {
-                    std::array::from_fn(|j| g[i][0] * r[0][j] + g[i][1] * r[1][j] + g[i][2] * r[2][j])
-                });
-                let mut dr = gr;
+                let (xy, xz, yz) = (xy * half, xz * half, yz * half);
+                let (r, q, inverse_norm) = rotation([
+                    gather(gmm.plane(6), at),
+                    gather(gmm.plane(7), at),
+                    gather(gmm.plane(8), at),
+                    gather(gmm.plane(9), at),
+                ]);
+                let mut dr = [[Lanes::<f64>::splat(0.0); 3]; 3];
                 for j in 0..3 {
-                    let (s, slope) = scale(3 + j);
-                    let along = gr[0][j] * r[0][j] + gr[1][j] * r[1][j] + gr[2][j] * r[2][j];
-                    store(3 + j, two * s * along * slope);
-                    for row in &mut dr {
-                        row[j] = row[j] * two * s * s;
+                    let column = [
+                        xx * r[0][j] + xy * r[1][j] + xz * r[2][j],
+                        xy * r[0][j] + yy * r[1][j] + yz * r[2][j],
+                        xz * r[0][j] + yz * r[1][j] + zz * r[2][j],
+                    ];
+                    let (s, slope) = scale::<FMA>(gather(gmm.plane(3 + j), at));
+                    let along = column[0] * r[0][j] + column[1] * r[1][j] + column[2] * r[2][j];
+                    put(gradient, count, 3 + j, at, two * s * along * slope);
+                    let weight = two * s * s;
+                    for i in 0..3 {
+                        dr[i][j] = column[i] * weight;
                     }
                 }
-                let [w, x, y, z] = q;
-                let dw =
-                    two * (x * (dr[2][1] - dr[1][2]) + y * (dr[0][2] - dr[2][0]) + z * (dr[1][0] - dr[0][1]));
-                let dx = two
-                    * (w * (dr[2][1] - dr[1][2]) + y * (dr[0][1] + dr[1][0]) + z * (dr[0][2] + dr[2][0])
-                        - two * x * (dr[1][1] + dr[2][2]));
-                let dy = two
-                    * (w * (dr[0][2] - dr[2][0]) + x * (dr[0][1] + dr[1][0]) + z * (dr[1][2] + dr[2][1])
-                        - two * y * (dr[0][0] + dr[2][2]));
-                let dz = two
-                    * (w * (dr[1][0] - dr[0][1]) + x * (dr[0][2] + dr[2][0]) + y * (dr[1][2] + dr[2][1])
-                        - two * z * (dr[0][0] + dr[1][1]));
+                let (w, x, y, z) = (q[0], q[1], q[2], q[3]);
+                let (rx, ry, rz) = (dr[2][1] - dr[1][2], dr[0][2] - dr[2][0], dr[1][0] - dr[0][1]);
+                let (pxy, pxz, pyz) = (dr[0][1] + dr[1][0], dr[0][2] + dr[2][0], dr[1][2] + dr[2][1]);
+                let dw = two * (x * rx + y * ry + z * rz);
+                let dx = two * (w * rx + y * pxy + z * pxz - two * x * (dr[1][1] + dr[2][2]));
+                let dy = two * (w * ry + x * pxy + z * pyz - two * y * (dr[0][0] + dr[2][2]));
+                let dz = two * (w * rz + x * pxz + y * pyz - two * z * (dr[0][0] + dr[1][1]));
                 // Through the normalisation: what points along q does nothing.
                 let along = w * dw + x * dx + y * dy + z * dz;
-                for (k, (unit, d)) in [(w, dw), (x, dx), (y, dy), (z, dz)].into_iter().enumerate() {
-                    store(6 + k, (d - unit * along) * inverse_norm);
-                }
+                put(gradient, count, 6, at, (dw - w * along) * inverse_norm);
+                put(gradient, count, 7, at, (dx - x * along) * inverse_norm);
+                put(gradient, count, 8, at, (dy - y * along) * inverse_norm);
+                put(gradient, count, 9, at, (dz - z * along) * inverse_norm);
             }
         }
     }

@@ -46,99 +46,62 @@ vectorize! {
     pub fn moments(splats: &[Splat], g: &Canvas, out: [&mut [f32]; 6]) = moments_lanes
 }
 
-/// The columns of a strip: their distances from the centre, and which of them belong to the support.
-#[inline(always)]
-fn strip_columns(splat: &Splat, strip: usize) -> (Lanes<f32>, Lanes<f32>) {
-    let first = strip * LANES;
-    let left = usize::from(splat.width) - first;
-    let mut dx = [0.0f32; LANES];
-    let mut inside = [0.0f32; LANES];
-    for lane in 0..LANES {
-        dx[lane] = splat.dx + (first + lane) as f32;
-        inside[lane] = if lane < left { 1.0 } else { 0.0 };
-    }
-    (Lanes(dx), Lanes(inside))
-}
-
-/// The values of a strip in successive rows.
-struct Walk {
+/// A strip of a splat, on its way down the rows.
+struct Strip {
+    /// Distances of the columns from the centre.
+    dx: Lanes<f32>,
     /// -a/2 dx^2 and -b dx of each column, and -c/2.
     quadratic: Lanes<f32>,
     mixed: Lanes<f32>,
     half_c: f32,
+    /// Zero where a column lies outside the support.
     scale: Lanes<f32>,
     decay: Lanes<f32>,
+    direct: bool,
     value: Lanes<f32>,
     ratio: Lanes<f32>,
 }
 
-impl Walk {
+impl Strip {
     #[inline(always)]
-    fn new(splat: &Splat, dx: Lanes<f32>, scale: Lanes<f32>) -> Self {
+    fn new(splat: &Splat, strip: usize, scale: f32) -> Self {
+        let first = strip * LANES;
+        let left = usize::from(splat.width) - first;
+        let (mut dx, mut inside) = ([0.0f32; LANES], [0.0f32; LANES]);
+        for lane in 0..LANES {
+            dx[lane] = splat.dx + (first + lane) as f32;
+            inside[lane] = if lane < left { scale } else { 0.0 };
+        }
+        let dx = Lanes(dx);
         let [a, b, c] = splat.conic;
         Self {
+            dx,
             quadratic: dx * dx * Lanes::<f32>::splat(-0.5 * a),
             mixed: dx * Lanes::<f32>::splat(-b),
             half_c: -0.5 * c,
-            scale,
+            scale: Lanes(inside),
             decay: Lanes::<f32>::splat(splat.decay),
+            direct: splat.direct,
             value: Lanes::<f32>::splat(0.0),
             ratio: Lanes::<f32>::splat(0.0),
         }
     }
 
-    /// Evaluates a row exactly.
+    /// Goes to the row at distance `dy` of the centre: exactly where `exact`, else by a step from the row before.
     #[inline(always)]
-    fn evaluate<const FMA: bool>(&mut self, dy: f32) {
-        let y = Lanes::<f32>::splat(dy);
-        let exponent =
-            self.mixed.times_plus::<FMA>(y, self.quadratic) + Lanes::<f32>::splat(self.half_c * dy * dy);
-        self.value = exp::<FMA>(exponent) * self.scale;
-    }
-
-    /// Evaluates a row exactly, and the ratio of the next row to it.
-    #[inline(always)]
-    fn anchor<const FMA: bool>(&mut self, dy: f32) {
-        self.evaluate::<FMA>(dy);
-        self.ratio = exp::<FMA>(self.mixed + Lanes::<f32>::splat(self.half_c * (2.0 * dy + 1.0)));
-    }
-
-    #[inline(always)]
-    fn step(&mut self) {
-        self.value = self.value * self.ratio;
-        self.ratio = self.ratio * self.decay;
-    }
-}
-
-/// Calls `visit(row, dy, values)` for the rows `from..to` of a strip, counted in the image.
-#[inline(always)]
-fn walk_rows<const FMA: bool>(
-    splat: &Splat,
-    strip: usize,
-    scale: f32,
-    from: usize,
-    to: usize,
-    mut visit: impl FnMut(usize, f32, Lanes<f32>),
-) {
-    let (dx, inside) = strip_columns(splat, strip);
-    let mut walk = Walk::new(splat, dx, inside * Lanes::<f32>::splat(scale));
-    let y0 = usize::from(splat.y0);
-    if splat.direct {
-        for row in from..to {
-            let dy = splat.dy + (row - y0) as f32;
-            walk.evaluate::<FMA>(dy);
-            visit(row, dy, walk.value);
-        }
-        return;
-    }
-    let mut row = from;
-    while row < to {
-        let end = to.min((row / ANCHOR + 1) * ANCHOR);
-        walk.anchor::<FMA>(splat.dy + (row - y0) as f32);
-        while row < end {
-            visit(row, splat.dy + (row - y0) as f32, walk.value);
-            walk.step();
-            row += 1;
+    fn go<const FMA: bool>(&mut self, dy: f32, exact: bool) {
+        if exact || self.direct {
+            let y = Lanes::<f32>::splat(dy);
+            let exponent =
+                self.mixed.times_plus::<FMA>(y, self.quadratic) + Lanes::<f32>::splat(self.half_c * dy * dy);
+            self.value = exp::<FMA>(exponent) * self.scale;
+            if !self.direct {
+                let next = Lanes::<f32>::splat(self.half_c * (2.0 * dy + 1.0));
+                self.ratio = exp::<FMA>(self.mixed + next);
+            }
+        } else {
+            self.value = self.value * self.ratio;
+            self.ratio = self.ratio * self.decay;
         }
     }
 }
@@ -147,49 +110,53 @@ fn walk_rows<const FMA: bool>(
 fn draw_lanes<const FMA: bool>(splats: &[Splat], band: &mut [f32], first_row: usize, stride: usize) {
     let last_row = first_row + band.len() / stride;
     for splat in splats {
-        let from = usize::from(splat.y0).max(first_row);
-        let to = (usize::from(splat.y0) + usize::from(splat.height)).min(last_row);
+        let y0 = usize::from(splat.y0);
+        let from = y0.max(first_row);
+        let to = (y0 + usize::from(splat.height)).min(last_row);
         if from >= to {
             continue;
         }
         for strip in 0..usize::from(splat.width).div_ceil(LANES) {
-            let column = usize::from(splat.x0) + strip * LANES;
-            walk_rows::<FMA>(splat, strip, splat.weight, from, to, |row, _, values| {
-                let at = (row - first_row) * stride + column;
+            let mut walk = Strip::new(splat, strip, splat.weight);
+            let mut at = (from - first_row) * stride + usize::from(splat.x0) + strip * LANES;
+            for row in from..to {
+                walk.go::<FMA>(splat.dy + (row - y0) as f32, row == from || row % ANCHOR == 0);
                 let pixels = &mut band[at..at + LANES];
-                (Lanes::<f32>::load(pixels) + values).store(pixels);
-            });
+                (Lanes::<f32>::load(pixels) + walk.value).store(pixels);
+                at += stride;
+            }
         }
     }
 }
 
 #[inline(always)]
 fn moments_lanes<const FMA: bool>(splats: &[Splat], g: &Canvas, out: [&mut [f32]; 6]) {
+    let zero = Lanes::<f32>::splat(0.0);
     for (i, splat) in splats.iter().enumerate() {
-        let zero = Lanes::<f32>::splat(0.0);
         // Per column, sums over the rows of w, w dy and w dy^2 with w = g G; then the columns' dx come in.
         let mut total = [zero; 6];
-        let from = usize::from(splat.y0);
-        let to = from + usize::from(splat.height);
+        let y0 = usize::from(splat.y0);
         for strip in 0..usize::from(splat.width).div_ceil(LANES) {
-            let column = usize::from(splat.x0) + strip * LANES;
+            let mut walk = Strip::new(splat, strip, 1.0);
+            let mut at = y0 * g.stride + usize::from(splat.x0) + strip * LANES;
             let (mut r0, mut r1, mut r2) = (zero, zero, zero);
-            let (dx, _) = strip_columns(splat, strip);
-            walk_rows::<FMA>(splat, strip, 1.0, from, to, |row, dy, values| {
-                let at = row * g.stride + column;
-                let w = values * Lanes::<f32>::load(&g.pixels[at..at + LANES]);
+            for k in 0..usize::from(splat.height) {
+                let dy = splat.dy + k as f32;
+                walk.go::<FMA>(dy, k == 0 || (y0 + k).is_multiple_of(ANCHOR));
+                let w = walk.value * Lanes::<f32>::load(&g.pixels[at..at + LANES]);
                 let dy = Lanes::<f32>::splat(dy);
                 r0 += w;
                 let wy = w * dy;
                 r1 += wy;
                 r2 = wy.times_plus::<FMA>(dy, r2);
-            });
-            let r0x = r0 * dx;
+                at += g.stride;
+            }
+            let r0x = r0 * walk.dx;
             total[0] += r0;
             total[1] += r0x;
             total[2] += r1;
-            total[3] = r0x.times_plus::<FMA>(dx, total[3]);
-            total[4] = r1.times_plus::<FMA>(dx, total[4]);
+            total[3] = r0x.times_plus::<FMA>(walk.dx, total[3]);
+            total[4] = r1.times_plus::<FMA>(walk.dx, total[4]);
             total[5] += r2;
         }
         for k in 0..6 {

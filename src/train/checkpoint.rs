@@ -1,0 +1,150 @@
+//! Checkpoints: one HDF5 file a model and epoch, whole or not there, the last two kept.
+
+use std::path::{Path, PathBuf};
+
+use super::recipe::{Clock, Settings};
+use crate::error::{Error, Result};
+use crate::files::Pending;
+use crate::gmm::files::{check_format, open, read_planes, write_format, write_planes};
+use crate::render::DeviceState;
+
+/// What the root attribute `format` says.
+pub const FORMAT: &str = "cryosplat-checkpoint";
+/// What the root attribute `version` says.
+pub const VERSION: u32 = 1;
+/// Checkpoints of a model that are kept.
+const KEPT: usize = 2;
+
+const REMEDY_READ: &str = "remove the file to resume from the one before it, or start without --resume";
+const REMEDY_WRITE: &str = "check that the folder may be written and the disk is not full";
+
+/// The state of one model at the end of an epoch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    /// Epochs done.
+    pub epoch: usize,
+    /// Steps, images and bias corrections.
+    pub clock: Clock,
+    /// Parameters and Adam's moments.
+    pub state: DeviceState,
+    /// [`Settings`] as JSON, and the identity of the particle set: a run resumes only where both are the same.
+    pub identity: String,
+}
+
+/// What must be the same for a run to go on from a checkpoint.
+pub fn identity(settings: &Settings, particles: u32) -> String {
+    let settings = serde_json::to_string(settings).unwrap_or_default();
+    format!("{{\"particles\":\"{particles:08x}\",\"settings\":{settings}}}")
+}
+
+/// The file of `model` ("half1") after `epoch` epochs.
+pub fn path(folder: &Path, model: &str, epoch: usize) -> PathBuf {
+    folder.join(format!("{model}_epoch{epoch:05}.h5"))
+}
+
+/// Epochs of the complete checkpoints of `model` in `folder`, in order.
+pub fn epochs(folder: &Path, model: &str) -> Vec<usize> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut found: Vec<usize> = entries
+        .filter_map(|entry| {
+            let name = entry.ok()?.file_name().into_string().ok()?;
+            name.strip_prefix(model)?.strip_prefix("_epoch")?.strip_suffix(".h5")?.parse().ok()
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+impl Checkpoint {
+    /// Writes the checkpoint of `model` and removes those older than the last two.
+    ///
+    /// # Errors
+    /// When it cannot be written; older ones are then untouched.
+    pub fn write(&self, folder: &Path, model: &str) -> Result<()> {
+        let path = path(folder, model, self.epoch);
+        let pending = Pending::new(&path)?;
+        let write = || -> hdf5::Result<()> {
+            let file = hdf5::File::create(pending.path())?;
+            write_format(&file, FORMAT, VERSION)?;
+            let text: hdf5::types::VarLenUnicode = self.identity.parse().unwrap_or_default();
+            file.new_attr::<hdf5::types::VarLenUnicode>().create("identity")?.write_scalar(&text)?;
+            file.new_attr::<u64>().create("epoch")?.write_scalar(&(self.epoch as u64))?;
+            file.new_attr::<u64>().create("step")?.write_scalar(&self.clock.step)?;
+            file.new_attr::<u64>().create("images")?.write_scalar(&self.clock.images)?;
+            file.new_attr::<f64>().create("beta1_power")?.write_scalar(&self.clock.beta1_power)?;
+            file.new_attr::<f64>().create("beta2_power")?.write_scalar(&self.clock.beta2_power)?;
+            write_planes(&file.create_group("gmm")?, &self.state.gmm)?;
+            let adam = file.create_group("adam")?;
+            adam.new_dataset_builder().with_data(&self.state.first).create("first")?;
+            adam.new_dataset_builder().with_data(&self.state.second).create("second")?;
+            file.close()
+        };
+        write().map_err(Error::hdf5(&path, "write the checkpoint", REMEDY_WRITE))?;
+        pending.commit()?;
+        let all = epochs(folder, model);
+        for &old in all.iter().rev().skip(KEPT) {
+            // One that stays takes space and does no harm.
+            let _ = std::fs::remove_file(self::path(folder, model, old));
+        }
+        Ok(())
+    }
+
+    /// Reads a checkpoint.
+    ///
+    /// # Errors
+    /// When it is not there, cut short, of another version, or holds what does not belong together.
+    pub fn read(path: &Path) -> Result<Self> {
+        let file = open(path, REMEDY_READ)?;
+        check_format(&file, path, FORMAT, VERSION, REMEDY_READ)?;
+        let fail = || Error::hdf5(path, "read the checkpoint", REMEDY_READ);
+        let whole = |name: &str| file.attr(name).and_then(|a| a.read_scalar::<u64>()).map_err(fail());
+        let real = |name: &str| file.attr(name).and_then(|a| a.read_scalar::<f64>()).map_err(fail());
+        let identity = file
+            .attr("identity")
+            .and_then(|a| a.read_scalar::<hdf5::types::VarLenUnicode>())
+            .map_err(fail())?;
+        let gmm = read_planes(&file.group("gmm").map_err(fail())?, path)?;
+        let moments = |name: &str| -> Result<Vec<f32>> {
+            let values: Vec<f32> = file.dataset(name).and_then(|d| d.read_raw()).map_err(fail())?;
+            if values.len() == gmm.values().len() {
+                return Ok(values);
+            }
+            let problem = format!("holds {} values, expected {}", values.len(), gmm.values().len());
+            Err(Error::input(path, format!("/{name}"), problem, REMEDY_READ))
+        };
+        Ok(Self {
+            epoch: whole("epoch")? as usize,
+            clock: Clock {
+                step: whole("step")?,
+                images: whole("images")?,
+                beta1_power: real("beta1_power")?,
+                beta2_power: real("beta2_power")?,
+            },
+            state: DeviceState { first: moments("adam/first")?, second: moments("adam/second")?, gmm },
+            identity: identity.as_str().to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gmm::{Gmm, Shape};
+    use crate::random::{Purpose, stream};
+
+    #[test]
+    fn the_last_two_are_kept_and_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let gmm = Gmm::random(5, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0));
+        let state = DeviceState { first: vec![0.5; 55], second: vec![0.25; 55], gmm };
+        let mut checkpoint =
+            Checkpoint { epoch: 0, clock: Clock::default(), state, identity: "{}".into() };
+        for epoch in 1..=4 {
+            checkpoint.epoch = epoch;
+            checkpoint.clock.images = 10 * epoch as u64;
+            checkpoint.write(folder.path(), "half1").unwrap();
+        }
+        assert_eq!(epochs(folder.path(), "half1"), [3, 4]);
+        assert_eq!(Checkpoint::read(&path(folder.path(), "half1", 4)).unwrap(), checkpoint);
+    }
+}

@@ -1,0 +1,214 @@
+//! Recipes: learning rate, schedule and Adam's constants from batch and number of particles (METHOD.md section 7).
+
+use serde::Serialize;
+
+use crate::render::AdamStep;
+
+/// A named set of rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recipe {
+    /// The rate grows with the root of the batch, Adam's memory counts images, and a cosine ends at zero.
+    Scaled,
+    /// As published: rate 1e-3 for every parameter, times 0.1 at each epoch's end, 5 epochs, batch 1, 30,000 Gaussians.
+    Paper,
+}
+
+/// How the rate falls over the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// Half a cosine from the rate to zero.
+    Cosine,
+    /// Times 0.1 at the end of each epoch.
+    Step,
+    /// Never.
+    Constant,
+}
+
+/// Image passes of one half that the scaled recipe wants at least.
+pub const PASSES: usize = 50_000;
+/// Sum of base rates over all image passes that settles the low shells, twice the mean of a cosine.
+const RATE_BUDGET: f64 = 40.0;
+/// Base rate that the scaled recipe never exceeds.
+const LARGEST_RATE: f64 = 3e-3;
+
+/// Everything that decides how one model is trained, with no default left open.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Settings {
+    /// The rules that the defaults came from.
+    pub recipe: Recipe,
+    /// Number of Gaussians.
+    pub gaussians: usize,
+    /// One scale per Gaussian, and no quaternion.
+    pub isotropic: bool,
+    /// Passes over the half.
+    pub epochs: usize,
+    /// Images per step, over all ranks of a half.
+    pub batch: usize,
+    /// Base learning rate, at batch 1.
+    pub learning_rate: f64,
+    /// How it falls.
+    pub schedule: Schedule,
+    /// True where rate, betas and epsilon follow the number of images in a step.
+    pub scale_with_batch: bool,
+    /// Adam's decay of the first moments, per image where `scale_with_batch`.
+    pub beta1: f64,
+    /// Adam's decay of the second moments, per image where `scale_with_batch`.
+    pub beta2: f64,
+    /// Adam's epsilon, at batch 1.
+    pub epsilon: f64,
+    /// Half width of a splat's support in standard deviations.
+    pub cutoff: f64,
+    /// The seed of everything drawn.
+    pub seed: u64,
+}
+
+/// What the user may leave open.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Choices {
+    /// Number of Gaussians.
+    pub gaussians: Option<usize>,
+    /// Passes over the half.
+    pub epochs: Option<usize>,
+    /// Images per step.
+    pub batch: Option<usize>,
+    /// Base learning rate.
+    pub learning_rate: Option<f64>,
+    /// How it falls.
+    pub schedule: Option<Schedule>,
+}
+
+impl Settings {
+    /// Fills what `choices` leave open, for a half of `particles` particles.
+    pub fn resolve(
+        recipe: Recipe,
+        choices: &Choices,
+        isotropic: bool,
+        cutoff: f64,
+        seed: u64,
+        particles: usize,
+    ) -> Self {
+        let scaled = recipe == Recipe::Scaled;
+        let epochs = choices.epochs.unwrap_or(if scaled {
+            PASSES.div_ceil(particles.max(1)).max(5)
+        } else {
+            5
+        });
+        let passes = (epochs * particles).max(1);
+        let rate = if scaled { (RATE_BUDGET / passes as f64).min(LARGEST_RATE) } else { 1e-3 };
+        Self {
+            recipe,
+            gaussians: choices.gaussians.unwrap_or(30_000),
+            isotropic,
+            epochs,
+            batch: choices.batch.unwrap_or(if scaled { 8 } else { 1 }),
+            learning_rate: choices.learning_rate.unwrap_or(rate),
+            schedule: choices.schedule.unwrap_or(if scaled { Schedule::Cosine } else { Schedule::Step }),
+            scale_with_batch: scaled,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-15,
+            cutoff,
+            seed,
+        }
+    }
+}
+
+/// Where a run stands: Adam's bias corrections and the images seen. Part of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Clock {
+    /// Steps taken.
+    pub step: u64,
+    /// Images seen.
+    pub images: u64,
+    /// Product of all beta1 so far.
+    pub beta1_power: f64,
+    /// Product of all beta2 so far.
+    pub beta2_power: f64,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { step: 0, images: 0, beta1_power: 1.0, beta2_power: 1.0 }
+    }
+}
+
+impl Clock {
+    /// The base rate of a step over `count` images, of `total` images in the run and `per_epoch` in an epoch.
+    pub fn base_rate(&self, settings: &Settings, count: u64, total: u64, per_epoch: u64) -> f64 {
+        let middle = self.images as f64 + 0.5 * count as f64;
+        settings.learning_rate
+            * match settings.schedule {
+                Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * middle / total as f64).cos()),
+                Schedule::Step => 0.1f64.powi((middle / per_epoch as f64) as i32),
+                Schedule::Constant => 1.0,
+            }
+    }
+
+    /// Moves on by a step over `count` images, and gives its numbers. A short last batch counts for what it is.
+    pub fn advance(&mut self, settings: &Settings, count: u64, total: u64, per_epoch: u64) -> AdamStep {
+        let base = self.base_rate(settings, count, total, per_epoch);
+        let images = if settings.scale_with_batch { count as f64 } else { 1.0 };
+        let (beta1, beta2) = (settings.beta1.powf(images), settings.beta2.powf(images));
+        self.step += 1;
+        self.images += count;
+        self.beta1_power *= beta1;
+        self.beta2_power *= beta2;
+        AdamStep {
+            rate: base * images.sqrt(),
+            beta1,
+            beta2,
+            epsilon: settings.epsilon / images.sqrt(),
+            correction1: 1.0 - self.beta1_power,
+            correction2: 1.0 - self.beta2_power,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(recipe: Recipe) -> Settings {
+        Settings::resolve(recipe, &Choices::default(), false, 3.0, 1, 5_000)
+    }
+
+    #[test]
+    fn the_rules_of_the_recipes() {
+        let scaled = settings(Recipe::Scaled);
+        assert_eq!((scaled.epochs, scaled.batch), (10, 8));
+        assert!((scaled.learning_rate - 8e-4).abs() < 1e-12, "40 / 50,000");
+        let few = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100);
+        assert_eq!(few.epochs, 500);
+        let one = Choices { epochs: Some(1), ..Choices::default() };
+        assert_eq!(Settings::resolve(Recipe::Scaled, &one, false, 3.0, 1, 100).learning_rate, 3e-3);
+        let many = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100_000);
+        assert_eq!(many.epochs, 5);
+        let paper = settings(Recipe::Paper);
+        assert_eq!((paper.epochs, paper.batch, paper.gaussians, paper.learning_rate), (5, 1, 30_000, 1e-3));
+    }
+
+    #[test]
+    fn a_batch_takes_the_step_of_its_images() {
+        let scaled = settings(Recipe::Scaled);
+        let mut clock = Clock::default();
+        let step = clock.advance(&scaled, 4, 50_000, 5_000);
+        assert!((step.beta2 - 0.999f64.powi(4)).abs() < 1e-15);
+        assert!((step.rate / 8e-4 - 2.0).abs() < 1e-6);
+        assert!((step.correction1 - (1.0 - 0.9f64.powi(4))).abs() < 1e-15);
+        // The last batch of an epoch is shorter, and weighs less.
+        let short = clock.advance(&scaled, 1, 50_000, 5_000);
+        assert!((short.rate / step.rate - 0.5).abs() < 1e-4);
+        assert_eq!(clock.images, 5);
+    }
+
+    #[test]
+    fn schedules_end_where_they_should() {
+        let mut paper = settings(Recipe::Paper);
+        let late = Clock { images: 24_999, ..Clock::default() };
+        assert!((late.base_rate(&paper, 1, 25_000, 5_000) / 1e-7 - 1.0).abs() < 1e-9);
+        paper.schedule = Schedule::Cosine;
+        assert!(late.base_rate(&paper, 1, 25_000, 5_000) < 1e-11);
+    }
+}
