@@ -150,6 +150,11 @@ const TEXT: f64 = 12.0;
 /// Mean advance of a character of DejaVu Sans, in font sizes; a little more, so that estimates are too wide, not too narrow.
 const ADVANCE: f64 = 0.62;
 
+/// How many numbers stand well beside an axis of this height.
+fn y_ticks(top: f64, bottom: f64) -> f64 {
+    (bottom - top) / 36.0
+}
+
 fn width_of(text: &str) -> f64 {
     text.chars().count() as f64 * ADVANCE * TEXT
 }
@@ -177,12 +182,12 @@ impl Chart {
         )?;
         let legend_end = self.write_legend(svg, colours, width)?;
         let end_width = self.curves.iter().map(|c| width_of(&c.end)).fold(12.0, f64::max);
-        let frame = Frame {
-            left: 66.0,
-            top: legend_end + if self.resolution_on_top { 34.0 } else { 14.0 },
-            right: width - end_width - 16.0,
-            bottom: height - 54.0,
-        };
+        let top = legend_end + if self.resolution_on_top { 34.0 } else { 14.0 };
+        let bottom = height - 54.0;
+        // Room for the axis's name and its widest number.
+        let numbers = self.y.ticks(y_ticks(top, bottom));
+        let left = 38.0 + numbers.iter().map(|(_, label)| width_of(label)).fold(0.0, f64::max);
+        let frame = Frame { left, top, right: width - end_width - 16.0, bottom };
         self.write_axes(svg, colours, &frame, height)?;
         self.write_thresholds(svg, colours, &frame)?;
         self.write_curves(svg, colours, &frame)?;
@@ -221,7 +226,7 @@ impl Chart {
     ) -> std::fmt::Result {
         let Frame { left, top, right, bottom } = *frame;
         let Colours { ink, muted, grid, .. } = colours;
-        for (value, label) in self.x.ticks((right - left) / 80.0) {
+        for (value, label) in self.x.ticks((right - left) / 64.0) {
             let x = frame.x(&self.x, value);
             writeln!(
                 svg,
@@ -229,7 +234,7 @@ impl Chart {
                 bottom + 18.0
             )?;
         }
-        for (value, label) in self.y.ticks((bottom - top) / 48.0) {
+        for (value, label) in self.y.ticks(y_ticks(top, bottom)) {
             let y = frame.y(&self.y, value);
             writeln!(
                 svg,
@@ -267,12 +272,14 @@ impl Chart {
         )
     }
 
-    /// Round resolutions for the top axis, from the finest on, where their labels do not touch.
+    /// Round resolutions for the top axis, from the finest on to where the curves begin, where their labels do not touch.
     fn resolutions(&self, frame: &Frame) -> Vec<(f64, String)> {
         let mut ticks: Vec<(f64, String)> = Vec::new();
+        let begin = self.curves.iter().filter_map(|c| c.points.first()).map(|p| p[0]);
+        let begin = begin.fold(self.x.high, f64::min);
         let mantissas = [1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0];
         let candidates = (-1..5).flat_map(|e| mantissas.iter().map(move |m| m * 10f64.powi(e)));
-        for resolution in candidates.filter(|r| (self.x.low..=self.x.high).contains(&(1.0 / r))) {
+        for resolution in candidates.filter(|r| (begin..=self.x.high).contains(&(1.0 / r))) {
             let x = frame.x(&self.x, 1.0 / resolution);
             let label = format!("{} Å", number(resolution));
             let room = width_of(&label) + 8.0;

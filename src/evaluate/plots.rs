@@ -72,18 +72,16 @@ pub fn loss_chart(curves: &[(String, Vec<(f64, f64)>)]) -> Chart {
         let last = points.iter().rev().find(|p| p[1].is_finite());
         Curve {
             legend: label.clone(),
-            end: last.map_or(String::new(), |p| number(p[1])),
+            end: last.map_or(String::new(), |p| loss_number(p[1])),
             points,
             dots: Vec::new(),
         }
     };
-    let curves: Vec<Curve> = curves.iter().map(curve).collect();
-    let range = |axis: usize| {
-        let values = curves.iter().flat_map(|c| &c.points).map(|p| p[axis]).filter(|v| v.is_finite());
-        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
-    };
-    let (_, last_epoch) = range(0);
-    let (low, high) = range(1);
+    let drawn: Vec<Curve> = curves.iter().map(curve).collect();
+    let losses = drawn.iter().flat_map(|c| &c.points).map(|p| p[1]).filter(|v| v.is_finite());
+    let (low, high) = losses.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+    let epochs = curves.iter().flat_map(|(_, points)| points).map(|p| p.0).filter(|v| v.is_finite());
+    let last_epoch = epochs.fold(0.0, f64::max);
     let logarithmic = low > 0.0 && high / low > LOGARITHMIC_FROM;
     let (low, high) = if !(low.is_finite() && high.is_finite()) {
         (0.0, 1.0)
@@ -104,9 +102,14 @@ pub fn loss_chart(curves: &[(String, Vec<(f64, f64)>)]) -> Chart {
         },
         y: Axis { label: "Loss (mean squared residual)".into(), low, high, logarithmic },
         resolution_on_top: false,
-        curves,
+        curves: drawn,
         thresholds: Vec::new(),
     }
+}
+
+/// Losses of two halves differ late: four decimals where that is not long.
+fn loss_number(loss: f64) -> String {
+    if (0.01..100.0).contains(&loss.abs()) { format!("{loss:.4}") } else { number(loss) }
 }
 
 /// Averages neighbours until at most [`MOST_POINTS`] are left.

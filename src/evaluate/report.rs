@@ -14,8 +14,8 @@ use crate::evaluate::plots::{fsc_chart, loss_chart};
 use crate::files;
 
 /// Width and height of a chart on a screen and on a phone: text keeps its size, so each is drawn for its width.
-const WIDE: (f64, f64) = (860.0, 470.0);
-const NARROW: (f64, f64) = (380.0, 360.0);
+const WIDE: (f64, f64) = (1000.0, 500.0);
+const NARROW: (f64, f64) = (380.0, 400.0);
 const STYLE: &str = include_str!("report.css");
 
 /// What a report says. Parts that are empty are left out.
