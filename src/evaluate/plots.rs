@@ -32,7 +32,7 @@ pub fn fsc_chart(curves: &[(String, Fsc)]) -> Chart {
             Crossing::BelowFromStart(coarsest) => format!("coarser than {coarsest:.0} Å"),
         };
         Curve {
-            legend: format!("{label}: {verdict}"),
+            legend: format!("{label}: {verdict} at 0.143"),
             points: fsc
                 .shells
                 .iter()
