@@ -1,10 +1,8 @@
 //! `cryosplat-mpi completions` and `cryosplat-mpi man`: what a packager installs beside the program.
 
-use std::io::Write;
-
 use clap::CommandFactory;
 
-use super::Cli;
+use super::{Cli, print};
 
 /// Arguments of `completions`.
 #[derive(Debug, clap::Args)]
@@ -30,12 +28,4 @@ pub fn manual() -> anyhow::Result<()> {
         clap_mangen::Man::new(subcommand).render(&mut page)?;
     }
     print(&page)
-}
-
-/// Prints to standard output; a reader that has had enough (`| head`) is no error.
-fn print(bytes: &[u8]) -> anyhow::Result<()> {
-    match std::io::stdout().write_all(bytes) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
 }

@@ -1,0 +1,139 @@
+//! `cryosplat-mpi info`: what a file is, told from its content.
+
+mod map;
+mod particles;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use hdf5::types::VarLenUnicode;
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::particles::store;
+
+/// Arguments of `info`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Particle files (HDF5) and maps or stacks (MRC).
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Read everything and compare with the checksums the file holds.
+    #[arg(long)]
+    verify: bool,
+    /// Print one JSON object a file.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What there is to say of a file.
+struct Description {
+    /// What it is, for people: "particle set".
+    kind: &'static str,
+    /// Name and value, in the order to show them.
+    rows: Vec<(&'static str, String)>,
+    /// The same for machines, an object.
+    json: Value,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let mut failures = Vec::new();
+    for (i, file) in args.files.iter().enumerate() {
+        match describe(file, args.verify) {
+            Ok(description) if args.json => super::print(as_json(file, description).as_bytes())?,
+            Ok(description) => {
+                let gap = if i > 0 { "\n" } else { "" };
+                super::print((gap.to_owned() + &as_text(file, &description)).as_bytes())?;
+            }
+            Err(error) => failures.push(error),
+        }
+    }
+    // All files are tried; the last failure is the command's own, so that a single one is said once.
+    let Some(last) = failures.pop() else { return Ok(()) };
+    failures.iter().for_each(|error| tracing::error!("{error}"));
+    Err(last.into())
+}
+
+fn as_text(file: &Path, description: &Description) -> String {
+    let width = description.rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let mut text = format!("{}: {}\n", file.display(), description.kind);
+    for (name, value) in &description.rows {
+        text += &format!("  {name:width$}  {value}\n");
+    }
+    text
+}
+
+fn as_json(file: &Path, description: Description) -> String {
+    let mut json = description.json;
+    json["file"] = json!(file.display().to_string());
+    json["kind"] = json!(description.kind);
+    json.to_string() + "\n"
+}
+
+fn describe(path: &Path, verify: bool) -> Result<Description> {
+    let mut start = Vec::new();
+    File::open(path).and_then(|file| file.take(1024).read_to_end(&mut start)).map_err(Error::io(
+        path,
+        "read the file",
+        "check the path",
+    ))?;
+    if start.starts_with(b"\x89HDF\r\n\x1a\n") {
+        return describe_hdf5(path, verify);
+    }
+    if start.starts_with(&[0x1f, 0x8b]) {
+        return Err(Error::input(path, "", "is compressed with gzip", "decompress it first (gunzip)"));
+    }
+    // Files older than MRC2014 lack the word "MAP": what their header says decides. Text never passes for one, since
+    // four characters read as a mode are a number that no mode has.
+    let is_mrc = start.get(208..211) == Some(b"MAP");
+    match map::describe(path, verify) {
+        Err(Error::Input { .. }) if !is_mrc => Err(Error::input(
+            path,
+            "",
+            "is neither an HDF5 nor an MRC file",
+            "give a particle file, a map or a stack; STAR, .cs and .pkl files go to `cryosplat-mpi import`",
+        )),
+        outcome => outcome,
+    }
+}
+
+fn describe_hdf5(path: &Path, verify: bool) -> Result<Description> {
+    let fail = || {
+        Error::hdf5(path, "open the HDF5 file", "copy the file again: it is cut short or still being written")
+    };
+    let file = hdf5::File::open(path).map_err(fail())?;
+    let format = file.attr("format").and_then(|a| a.read_scalar::<VarLenUnicode>());
+    // The readers open the file themselves.
+    drop(file);
+    match format.as_deref() {
+        Ok(store::FORMAT) => particles::describe(path, verify),
+        Ok(other) => Err(Error::input(
+            path,
+            "attribute format",
+            format!("{other:?} is not known to this version"),
+            "use the version of the program that wrote it",
+        )),
+        Err(_) => Err(Error::input(
+            path,
+            "",
+            "is an HDF5 file of another program (it has no attribute `format`)",
+            "give a file that this program wrote",
+        )),
+    }
+}
+
+/// A file's length in bytes.
+fn length(path: &Path) -> Result<u64> {
+    let metadata = std::fs::metadata(path).map_err(Error::io(path, "read its length", "check the path"))?;
+    Ok(metadata.len())
+}
+
+/// "1.07 GB (1073741824 bytes)".
+fn bytes(length: u64) -> String {
+    let units = [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
+    match units.into_iter().find(|(size, _)| length as f64 >= *size) {
+        Some((size, unit)) => format!("{:.2} {unit} ({length} bytes)", length as f64 / size),
+        None => format!("{length} bytes"),
+    }
+}

@@ -1,0 +1,422 @@
+//! A line chart as SVG: axes, curves, thresholds, dots, a legend. What the charts show is in [`super::plots`].
+
+use std::fmt::Write;
+
+use crate::evaluate::picture::{FONT, escape};
+
+/// Colours, as SVG writes them; a page may give CSS variables.
+#[derive(Clone, Debug)]
+pub struct Colours {
+    /// The ground.
+    pub paper: String,
+    /// Axes and main text.
+    pub ink: String,
+    /// Tick labels and other small text.
+    pub muted: String,
+    /// The grid.
+    pub grid: String,
+    /// The curves, in turn.
+    pub curves: Vec<String>,
+}
+
+impl Colours {
+    /// For a white page. The curves are told apart by colour-blind readers too (Okabe and Ito's palette).
+    pub fn light() -> Self {
+        let curves = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
+        Self {
+            paper: "#ffffff".into(),
+            ink: "#1f2328".into(),
+            muted: "#59636e".into(),
+            grid: "#e4e7eb".into(),
+            curves: curves.map(String::from).to_vec(),
+        }
+    }
+
+    /// CSS variables of the page around it: `--paper`, `--ink`, `--muted`, `--grid`, `--curve-0` to `--curve-5`.
+    pub fn of_the_page() -> Self {
+        let variable = |name: &str| format!("var(--{name})");
+        Self {
+            paper: variable("paper"),
+            ink: variable("ink"),
+            muted: variable("muted"),
+            grid: variable("grid"),
+            curves: (0..6).map(|i| variable(&format!("curve-{i}"))).collect(),
+        }
+    }
+}
+
+/// One axis.
+#[derive(Clone, Debug)]
+pub struct Axis {
+    /// What it shows, with its unit.
+    pub label: String,
+    /// The smallest value shown.
+    pub low: f64,
+    /// The largest value shown.
+    pub high: f64,
+    /// Logarithmic; both ends are then above 0.
+    pub logarithmic: bool,
+}
+
+impl Axis {
+    /// Where `value` lies between the ends, 0 to 1.
+    fn place(&self, value: f64) -> f64 {
+        if self.logarithmic {
+            (value / self.low).ln() / (self.high / self.low).ln()
+        } else {
+            (value - self.low) / (self.high - self.low)
+        }
+    }
+
+    /// Round values inside the axis, about `count` of them.
+    fn ticks(&self, count: f64) -> Vec<(f64, String)> {
+        let decades = (self.high / self.low).log10();
+        // Under a decade and a half, 1-2-5 ticks are too few to read a value by: linear ticks then.
+        if self.logarithmic && decades >= 1.5 {
+            let steps: &[f64] = if decades <= 3.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+            return (self.low.log10().floor() as i32..=self.high.log10().ceil() as i32)
+                .flat_map(|e| steps.iter().map(move |s| s * 10f64.powi(e)))
+                .filter(|&v| (-1e-9..=1.0 + 1e-9).contains(&self.place(v)))
+                .map(|v| (v, number(v)))
+                .collect();
+        }
+        let step = round_step((self.high - self.low) / count.max(1.0));
+        let decimals = (-step.log10().floor()).max(0.0) as usize;
+        let first = (self.low / step - 1e-9).ceil() as i64;
+        let last = (self.high / step + 1e-9).floor() as i64;
+        (first..=last).map(|i| i as f64 * step).map(|v| (v, format!("{v:.decimals$}"))).collect()
+    }
+}
+
+/// 1, 2 or 5 times a power of ten, not below `step`.
+pub fn round_step(step: f64) -> f64 {
+    let power = 10f64.powf(step.log10().floor());
+    [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|&s| s >= step * (1.0 - 1e-9)).unwrap_or(step)
+}
+
+/// A number in few characters.
+pub fn number(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".into(),
+        a if !(1e-3..1e5).contains(&a) => format!("{value:.1e}"),
+        a => {
+            let decimals = (2.0 - a.log10().floor()).clamp(0.0, 5.0) as usize;
+            let text = format!("{value:.decimals$}");
+            if decimals == 0 { text } else { text.trim_end_matches('0').trim_end_matches('.').to_owned() }
+        }
+    }
+}
+
+/// A curve.
+#[derive(Clone, Debug)]
+pub struct Curve {
+    /// Its line in the legend.
+    pub legend: String,
+    /// Its points from left to right; where one is not finite, the line is broken.
+    pub points: Vec<[f64; 2]>,
+    /// Points on it to mark with a dot.
+    pub dots: Vec<[f64; 2]>,
+    /// What to write at its right end.
+    pub end: String,
+}
+
+/// A line chart.
+#[derive(Clone, Debug)]
+pub struct Chart {
+    /// The heading.
+    pub title: String,
+    /// The horizontal axis.
+    pub x: Axis,
+    /// The vertical axis.
+    pub y: Axis,
+    /// True where x is a spatial frequency in 1/angstrom: the top then says the resolution in angstrom.
+    pub resolution_on_top: bool,
+    /// The curves.
+    pub curves: Vec<Curve>,
+    /// Horizontal lines to compare with: value and name.
+    pub thresholds: Vec<(f64, String)>,
+}
+
+/// The chart's frame in user units: left, top, right, bottom.
+struct Frame {
+    left: f64,
+    top: f64,
+    right: f64,
+    bottom: f64,
+}
+
+const TITLE: f64 = 15.0;
+const TEXT: f64 = 12.0;
+/// Mean advance of a character of DejaVu Sans, in font sizes; a little more, so that estimates are too wide, not too narrow.
+const ADVANCE: f64 = 0.62;
+
+/// How many numbers stand well beside an axis of this height.
+fn y_ticks(top: f64, bottom: f64) -> f64 {
+    (bottom - top) / 36.0
+}
+
+fn width_of(text: &str) -> f64 {
+    text.chars().count() as f64 * ADVANCE * TEXT
+}
+
+impl Chart {
+    /// Draws it, `width` x `height` user units large.
+    pub fn to_svg(&self, colours: &Colours, width: f64, height: f64) -> String {
+        let mut svg = String::new();
+        // Writing to a String cannot fail.
+        let _ = self.write(&mut svg, colours, width, height);
+        svg
+    }
+
+    fn write(&self, svg: &mut String, colours: &Colours, width: f64, height: f64) -> std::fmt::Result {
+        let Colours { paper, ink, .. } = colours;
+        let title = escape(&self.title);
+        writeln!(
+            svg,
+            r#"<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" font-family="{FONT}" font-size="{TEXT}" role="img" aria-label="{title}">"#
+        )?;
+        writeln!(svg, r#"<rect width="{width}" height="{height}" fill="{paper}"/>"#)?;
+        writeln!(
+            svg,
+            r#"<text x="16" y="26" font-size="{TITLE}" font-weight="bold" fill="{ink}">{title}</text>"#
+        )?;
+        let legend_end = self.write_legend(svg, colours, width)?;
+        let end_width = self.curves.iter().map(|c| width_of(&c.end)).fold(12.0, f64::max);
+        let top = legend_end + if self.resolution_on_top { 34.0 } else { 14.0 };
+        let bottom = height - 54.0;
+        // Room for the axis's name and its widest number.
+        let numbers = self.y.ticks(y_ticks(top, bottom));
+        let left = 38.0 + numbers.iter().map(|(_, label)| width_of(label)).fold(0.0, f64::max);
+        let frame = Frame { left, top, right: width - end_width - 16.0, bottom };
+        self.write_axes(svg, colours, &frame, height)?;
+        self.write_thresholds(svg, colours, &frame)?;
+        self.write_curves(svg, colours, &frame)?;
+        writeln!(svg, "</svg>")
+    }
+
+    /// The legend stands above the plot, where no curve can run through it. Returns where it ends.
+    fn write_legend(&self, svg: &mut String, colours: &Colours, width: f64) -> Result<f64, std::fmt::Error> {
+        let (mut x, mut y) = (16.0, 48.0);
+        for (i, curve) in self.curves.iter().enumerate() {
+            let needed = 30.0 + width_of(&curve.legend) + 18.0;
+            if x > 16.0 && x + needed > width {
+                (x, y) = (16.0, y + 19.0);
+            }
+            let colour = colours.curve(i);
+            writeln!(
+                svg,
+                r#"<path d="M{x:.1} {0:.1}h22" stroke="{colour}" stroke-width="2.5" stroke-linecap="round"{2}/><text x="{1:.1}" y="{y:.1}" fill="{3}">{4}</text>"#,
+                y - 4.0,
+                x + 30.0,
+                dashes(colours, i),
+                colours.ink,
+                escape(&curve.legend)
+            )?;
+            x += needed;
+        }
+        Ok(y)
+    }
+
+    fn write_axes(
+        &self,
+        svg: &mut String,
+        colours: &Colours,
+        frame: &Frame,
+        height: f64,
+    ) -> std::fmt::Result {
+        let Frame { left, top, right, bottom } = *frame;
+        let Colours { ink, muted, grid, .. } = colours;
+        for (value, label) in self.x.ticks((right - left) / 64.0) {
+            let x = frame.x(&self.x, value);
+            writeln!(
+                svg,
+                r#"<path d="M{x:.1} {top:.1}V{bottom:.1}" stroke="{grid}"/><text x="{x:.1}" y="{:.1}" text-anchor="middle" fill="{muted}">{label}</text>"#,
+                bottom + 18.0
+            )?;
+        }
+        for (value, label) in self.y.ticks(y_ticks(top, bottom)) {
+            let y = frame.y(&self.y, value);
+            writeln!(
+                svg,
+                r#"<path d="M{left:.1} {y:.1}H{right:.1}" stroke="{grid}"/><text x="{:.1}" y="{:.1}" text-anchor="end" fill="{muted}">{label}</text>"#,
+                left - 8.0,
+                y + 4.0
+            )?;
+        }
+        if self.resolution_on_top {
+            for (x, label) in self.resolutions(frame) {
+                writeln!(
+                    svg,
+                    r#"<path d="M{x:.1} {top:.1}v-5" stroke="{muted}"/><text x="{x:.1}" y="{:.1}" text-anchor="middle" fill="{muted}">{label}</text>"#,
+                    top - 10.0
+                )?;
+            }
+            writeln!(svg, r#"<path d="M{left:.1} {top:.1}H{right:.1}" stroke="{muted}" fill="none"/>"#)?;
+        }
+        writeln!(
+            svg,
+            r#"<path d="M{left:.1} {top:.1}V{bottom:.1}H{right:.1}" stroke="{ink}" stroke-width="1.2" fill="none"/>"#
+        )?;
+        writeln!(
+            svg,
+            r#"<text x="{:.1}" y="{:.1}" text-anchor="middle" fill="{ink}">{}</text>"#,
+            (left + right) / 2.0,
+            height - 14.0,
+            escape(&self.x.label)
+        )?;
+        let middle = (top + bottom) / 2.0;
+        writeln!(
+            svg,
+            r#"<text x="18" y="{middle:.1}" text-anchor="middle" transform="rotate(-90 18 {middle:.1})" fill="{ink}">{}</text>"#,
+            escape(&self.y.label)
+        )
+    }
+
+    /// Round resolutions for the top axis, from the finest on to where the curves begin, where their labels do not touch.
+    fn resolutions(&self, frame: &Frame) -> Vec<(f64, String)> {
+        let mut ticks: Vec<(f64, String)> = Vec::new();
+        let begin = self.curves.iter().filter_map(|c| c.points.first()).map(|p| p[0]);
+        let begin = begin.fold(self.x.high, f64::min);
+        let mantissas = [1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0];
+        let candidates = (-1..5).flat_map(|e| mantissas.iter().map(move |m| m * 10f64.powi(e)));
+        for resolution in candidates.filter(|r| (begin..=self.x.high).contains(&(1.0 / r))) {
+            let x = frame.x(&self.x, 1.0 / resolution);
+            let label = format!("{} Å", number(resolution));
+            let room = width_of(&label) + 8.0;
+            if x > frame.left + 8.0 && ticks.last().is_none_or(|(previous, _)| previous - x > room) {
+                ticks.push((x, label));
+            }
+        }
+        ticks
+    }
+
+    fn write_thresholds(&self, svg: &mut String, colours: &Colours, frame: &Frame) -> std::fmt::Result {
+        let Frame { left, right, .. } = *frame;
+        for (value, label) in &self.thresholds {
+            let y = frame.y(&self.y, *value);
+            writeln!(
+                svg,
+                r#"<path d="M{left:.1} {y:.1}H{right:.1}" stroke="{0}" stroke-dasharray="5 4"/><text x="{1:.1}" y="{2:.1}" fill="{0}">{3}</text>"#,
+                colours.muted,
+                left + 8.0,
+                y - 6.0,
+                escape(label)
+            )?;
+        }
+        Ok(())
+    }
+
+    fn write_curves(&self, svg: &mut String, colours: &Colours, frame: &Frame) -> std::fmt::Result {
+        // The first curve is drawn last: it is the one the chart is about.
+        for (i, curve) in self.curves.iter().enumerate().rev() {
+            let colour = colours.curve(i);
+            let mut path = String::new();
+            let mut pen_down = false;
+            for &[x, y] in &curve.points {
+                let (x, y) = (frame.x(&self.x, x), frame.y(&self.y, y));
+                let finite = x.is_finite() && y.is_finite();
+                if finite {
+                    write!(path, "{}{x:.2} {y:.2}", if pen_down { 'L' } else { 'M' })?;
+                }
+                pen_down = finite;
+            }
+            writeln!(
+                svg,
+                r#"<path d="{path}" fill="none" stroke="{colour}" stroke-width="2" stroke-linejoin="round" stroke-linecap="round"{}/>"#,
+                dashes(colours, i)
+            )?;
+            for &[x, y] in &curve.dots {
+                writeln!(
+                    svg,
+                    r#"<circle cx="{:.2}" cy="{:.2}" r="4" fill="{colour}" stroke="{}" stroke-width="1.5"/>"#,
+                    frame.x(&self.x, x),
+                    frame.y(&self.y, y),
+                    colours.paper
+                )?;
+            }
+        }
+        self.write_ends(svg, colours, frame)
+    }
+
+    /// The words at the curves' right ends, moved apart where they would overlap.
+    fn write_ends(&self, svg: &mut String, colours: &Colours, frame: &Frame) -> std::fmt::Result {
+        const APART: f64 = 14.0;
+        let mut ends: Vec<(f64, usize)> = (self.curves.iter().enumerate())
+            .filter_map(|(i, curve)| {
+                let last = curve.points.iter().rev().find(|p| p[0].is_finite() && p[1].is_finite())?;
+                Some((frame.y(&self.y, last[1]), i))
+            })
+            .filter(|(y, _)| y.is_finite())
+            .collect();
+        ends.sort_by(|a, b| a.0.total_cmp(&b.0));
+        for k in 1..ends.len() {
+            ends[k].0 = ends[k].0.max(ends[k - 1].0 + APART);
+        }
+        // What was pushed below the plot goes back up, and pushes the others.
+        let mut limit = frame.bottom;
+        for end in ends.iter_mut().rev() {
+            end.0 = end.0.min(limit);
+            limit = end.0 - APART;
+        }
+        for (y, i) in ends {
+            writeln!(
+                svg,
+                r#"<text x="{:.1}" y="{:.1}" fill="{}">{}</text>"#,
+                frame.right + 7.0,
+                y + 4.0,
+                colours.curve(i),
+                escape(&self.curves[i].end)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Colours {
+    fn curve(&self, i: usize) -> &str {
+        &self.curves[i % self.curves.len()]
+    }
+}
+
+/// More curves than colours: the next round is dashed.
+fn dashes(colours: &Colours, i: usize) -> &'static str {
+    if i < colours.curves.len() { "" } else { r#" stroke-dasharray="7 4""# }
+}
+
+impl Frame {
+    fn x(&self, axis: &Axis, value: f64) -> f64 {
+        self.left + axis.place(value) * (self.right - self.left)
+    }
+
+    fn y(&self, axis: &Axis, value: f64) -> f64 {
+        self.bottom - axis.place(value).clamp(0.0, 1.0) * (self.bottom - self.top)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn axis(low: f64, high: f64, logarithmic: bool) -> Axis {
+        Axis { label: String::new(), low, high, logarithmic }
+    }
+
+    fn labels(axis: &Axis, count: f64) -> Vec<String> {
+        axis.ticks(count).into_iter().map(|(_, label)| label).collect()
+    }
+
+    #[test]
+    fn ticks_are_round_and_inside() {
+        assert_eq!(labels(&axis(0.0, 1.0, false), 5.0), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
+        assert_eq!(labels(&axis(0.97, 1.02, false), 4.0), ["0.98", "1.00", "1.02"]);
+        assert_eq!(labels(&axis(0.5, 50.0, true), 5.0), ["0.5", "1", "2", "5", "10", "20", "50"]);
+        assert_eq!(labels(&axis(1.0, 1e5, true), 5.0)[..3], ["1", "10", "100"]);
+        assert_eq!(labels(&axis(0.0, 5.0, false), 5.0), ["0", "1", "2", "3", "4", "5"]);
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        let written = [0.0, 0.143, 12.0, 1.25, 384.0, 0.00001, 250000.0].map(number);
+        assert_eq!(written, ["0", "0.143", "12", "1.25", "384", "1.0e-5", "2.5e5"]);
+    }
+}

@@ -1,0 +1,138 @@
+//! Maps as an evaluation takes them: cubic, finite, of one voxel size, or an error that names the file.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::evaluate::fsc::{PIXEL_SIZE_TOLERANCE, extent};
+use crate::imaging::mrc::{self, Stack, Volume};
+
+/// Reads a cubic map.
+///
+/// # Errors
+/// When the file cannot be read, is not cubic, has voxels of unequal edges, or a value that is not finite; with the
+/// file, and the voxel where it is one.
+pub fn read_cube(path: &Path) -> Result<Volume> {
+    // The header first: a stack of particle images is refused before it is read.
+    let header = Stack::open(path)?.header().clone();
+    let [x, y, z] = header.size;
+    if x != y || x != z {
+        return Err(Error::input(
+            path,
+            "",
+            format!("is {x} x {y} x {z} voxels, expected a cube"),
+            "pad or crop it to a cube",
+        ));
+    }
+    let volume = mrc::read_volume(path)?;
+    let voxel = header.voxel_size;
+    if voxel.iter().any(|v| (v - voxel[0]).abs() > PIXEL_SIZE_TOLERANCE * voxel[0]) {
+        let [x, y, z] = voxel;
+        return Err(Error::input(
+            path,
+            "",
+            format!("its voxels are {x:.4} x {y:.4} x {z:.4} A, expected cubes"),
+            "resample it, or correct its header",
+        ));
+    }
+    if let Some(((z, y, x), value)) = volume.data.indexed_iter().find(|(_, v)| !v.is_finite()) {
+        return Err(Error::input(
+            path,
+            format!("voxel (x, y, z) = ({x}, {y}, {z})"),
+            format!("holds {value}"),
+            "find out what made this map, and make it again",
+        ));
+    }
+    Ok(volume)
+}
+
+/// Checks that a map varies: the FSC of a constant one is not defined.
+///
+/// # Errors
+/// Names the file and its one value.
+pub fn check_varies(path: &Path, volume: &Volume) -> Result<()> {
+    let first = volume.data.first().copied().unwrap_or(0.0);
+    if volume.data.iter().all(|&v| v == first) {
+        return Err(Error::input(
+            path,
+            "",
+            format!("is {first} everywhere, and a constant map has no FSC"),
+            "check what made this map",
+        ));
+    }
+    Ok(())
+}
+
+/// Checks that two maps can be compared.
+///
+/// # Errors
+/// Names both files, and the boxes or pixel sizes that differ, or the pixel size that is missing.
+pub fn check_comparable(first: (&Path, &Volume), second: (&Path, &Volume)) -> Result<()> {
+    let ((path, a), (other, b)) = (first, second);
+    if a.data.dim() != b.data.dim() {
+        return Err(Error::input(
+            path,
+            "",
+            format!(
+                "is {} voxels, and {} is {}",
+                extent(a.data.dim()),
+                other.display(),
+                extent(b.data.dim())
+            ),
+            "crop, pad or resample one of them",
+        ));
+    }
+    for (path, volume) in [first, second] {
+        if !(volume.pixel_size.is_finite() && volume.pixel_size > 0.0) {
+            return Err(Error::input(
+                path,
+                "",
+                "does not say its pixel size",
+                "give it in angstrom with --pixel-size",
+            ));
+        }
+    }
+    if (a.pixel_size - b.pixel_size).abs() > PIXEL_SIZE_TOLERANCE * a.pixel_size {
+        return Err(Error::input(
+            path,
+            "",
+            format!(
+                "has a pixel size of {:.4} A, and {} of {:.4} A",
+                a.pixel_size,
+                other.display(),
+                b.pixel_size
+            ),
+            "resample one of them, or give the true pixel size of both with --pixel-size",
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::Array3;
+
+    #[test]
+    fn unfit_maps_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.mrc");
+        let refused = |data: Array3<f32>, part: &str| {
+            mrc::write_volume(&path, &Volume { data, pixel_size: 1.5 }).unwrap();
+            let message = read_cube(&path).unwrap_err().to_string();
+            assert!(message.contains("m.mrc") && message.contains(part), "{message}");
+        };
+        refused(Array3::zeros((4, 5, 6)), "6 x 5 x 4");
+        let mut nan = Array3::zeros((4, 4, 4));
+        nan[[0, 1, 2]] = f32::INFINITY;
+        refused(nan, "(2, 1, 0): holds inf");
+
+        let flat = Volume { data: Array3::zeros((4, 4, 4)), pixel_size: 1.5 };
+        assert!(check_varies(&path, &flat).unwrap_err().to_string().contains("is 0 everywhere"));
+        mrc::write_volume(&path, &flat).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        // The cell's edge along y.
+        bytes[44..48].copy_from_slice(&8f32.to_le_bytes());
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(read_cube(&path).unwrap_err().to_string().contains("1.5000 x 2.0000 x 1.5000"));
+    }
+}

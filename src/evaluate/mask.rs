@@ -1,0 +1,148 @@
+//! Soft masks: what of the box takes part in an FSC.
+//!
+//! A mask multiplies both maps. Its edge must be soft: a hard edge is a strong feature that both maps then share, and
+//! it raises their correlation at all frequencies.
+
+use std::f64::consts::PI;
+use std::path::Path;
+
+use ndarray::Array3;
+
+use crate::error::{Error, Result};
+use crate::evaluate::maps;
+
+/// Radius of the default spherical mask, as a fraction of the box.
+pub const DEFAULT_RADIUS: f64 = 0.45;
+/// Width of the default mask's edge, in pixels.
+pub const DEFAULT_EDGE: f64 = 3.0;
+/// How far a mask file's values may leave 0 to 1, as resampled masks do by rounding.
+const VALUE_TOLERANCE: f32 = 1e-3;
+
+/// Weights of the voxels of a cubic box, each in 0 to 1.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mask {
+    weights: Array3<f64>,
+}
+
+impl Mask {
+    /// A sphere about the origin (voxel floor(D/2)) of a box of `box_size` pixels: 1 up to `radius - edge` pixels,
+    /// then half a cosine down to 0 at `radius`.
+    ///
+    /// # Errors
+    /// When the radius is not above 0, or the edge not within 0 to the radius.
+    pub fn sphere(box_size: usize, radius: f64, edge: f64) -> Result<Self> {
+        if !(radius.is_finite() && radius > 0.0 && (0.0..=radius).contains(&edge)) {
+            return Err(Error::request(
+                format!("a spherical mask of radius {radius:.2} and edge {edge:.2} pixels cannot be made"),
+                "give a radius above 0 and an edge of at most the radius",
+            ));
+        }
+        let square = |i: usize| (i as f64 - (box_size / 2) as f64).powi(2);
+        let weights = Array3::from_shape_fn((box_size, box_size, box_size), |(z, y, x)| {
+            let r = (square(z) + square(y) + square(x)).sqrt();
+            if r < radius - edge {
+                1.0
+            } else if r < radius {
+                0.5 + 0.5 * (PI * (r - radius + edge) / edge).cos()
+            } else {
+                0.0
+            }
+        });
+        Ok(Self { weights })
+    }
+
+    /// The spherical mask used where none is described: [`DEFAULT_RADIUS`] of the box, [`DEFAULT_EDGE`] pixels of edge
+    /// (less in boxes too small for it).
+    ///
+    /// # Errors
+    /// When the box has no voxels.
+    pub fn default_sphere(box_size: usize) -> Result<Self> {
+        let radius = DEFAULT_RADIUS * box_size as f64;
+        Self::sphere(box_size, radius, DEFAULT_EDGE.min(radius))
+    }
+
+    /// A mask from an MRC file of a box of `box_size` pixels.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is no cube of that box, or has values outside 0 to 1 or nothing but zeros.
+    pub fn read(path: &Path, box_size: usize) -> Result<Self> {
+        let volume = maps::read_cube(path)?;
+        let found = volume.data.dim().0;
+        if found != box_size {
+            return Err(Error::input(
+                path,
+                "",
+                format!("the mask's box is {found} pixels, and the maps' box is {box_size}"),
+                "make a mask in the maps' box",
+            ));
+        }
+        let outside = |v: f32| !(-VALUE_TOLERANCE..=1.0 + VALUE_TOLERANCE).contains(&v);
+        if let Some(((z, y, x), value)) = volume.data.indexed_iter().find(|&(_, &v)| outside(v)) {
+            return Err(Error::input(
+                path,
+                format!("voxel (x, y, z) = ({x}, {y}, {z})"),
+                format!("a mask holds 0 to 1, and this is {value}"),
+                "scale the mask to 0 to 1, or check that this file is a mask",
+            ));
+        }
+        if volume.data.iter().all(|&v| v <= 0.0) {
+            return Err(Error::input(
+                path,
+                "",
+                "the mask is zero everywhere",
+                "make a mask that covers the particle",
+            ));
+        }
+        Ok(Self { weights: volume.data.mapv(|v| f64::from(v.clamp(0.0, 1.0))) })
+    }
+
+    /// The weights `[z][y][x]`.
+    pub fn weights(&self) -> &Array3<f64> {
+        &self.weights
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::imaging::mrc::{Volume, write_volume};
+
+    #[test]
+    fn a_sphere_falls_from_one_to_zero_over_its_edge() {
+        let mask = Mask::sphere(32, 12.0, 4.0).unwrap();
+        let along_x = |r: usize| mask.weights()[[16, 16, 16 + r]];
+        assert_eq!((along_x(0), along_x(8), along_x(12), along_x(15)), (1.0, 1.0, 0.0, 0.0));
+        assert!((along_x(10) - 0.5).abs() < 1e-15, "half way");
+        assert!(along_x(9) > along_x(10) && along_x(10) > along_x(11));
+        assert_eq!(mask.weights()[[16, 8, 16]], 1.0);
+        let hard = Mask::sphere(8, 3.0, 0.0).unwrap();
+        assert!(hard.weights().iter().all(|&w| w == 0.0 || w == 1.0));
+    }
+
+    #[test]
+    fn impossible_spheres_are_refused() {
+        for (radius, edge) in [(0.0, 0.0), (f64::NAN, 1.0), (4.0, 5.0), (4.0, -1.0), (4.0, f64::NAN)] {
+            assert!(Mask::sphere(16, radius, edge).is_err(), "{radius}, {edge}");
+        }
+        assert!(Mask::default_sphere(4).is_ok());
+    }
+
+    #[test]
+    fn a_mask_file_is_checked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mask.mrc");
+        let mut volume = Volume { data: Array3::zeros((8, 8, 8)), pixel_size: 1.0 };
+        let check = |volume: &Volume, box_size: usize, part: &str| {
+            write_volume(&path, volume).unwrap();
+            let message = Mask::read(&path, box_size).unwrap_err().to_string();
+            assert!(message.contains("mask.mrc") && message.contains(part), "{message}");
+        };
+        check(&volume, 8, "zero everywhere");
+        volume.data[[1, 2, 3]] = 1.0005;
+        check(&volume, 10, "box is 8");
+        write_volume(&path, &volume).unwrap();
+        assert_eq!(Mask::read(&path, 8).unwrap().weights()[[1, 2, 3]], 1.0);
+        volume.data[[4, 5, 6]] = 1.2;
+        check(&volume, 8, "(6, 5, 4): a mask holds 0 to 1, and this is 1.2");
+    }
+}

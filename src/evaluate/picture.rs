@@ -1,0 +1,112 @@
+//! From SVG to pixels, with the program's own fonts: the same picture on every machine.
+
+use std::sync::{Arc, OnceLock};
+
+use resvg::tiny_skia::{Pixmap, Transform};
+use resvg::usvg::{Options, Tree, fontdb};
+
+use crate::error::{Error, Result};
+
+/// The font of all pictures, as SVG names it; [`to_png`] brings DejaVu Sans itself.
+pub const FONT: &str = "DejaVu Sans, sans-serif";
+
+/// Text made safe for XML and HTML, in content and in attributes.
+pub fn escape(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            // XML has no place for other control characters, however they are written.
+            c if c.is_control() && c != '\n' && c != '\t' => safe.push('\u{fffd}'),
+            '\u{fffe}' | '\u{ffff}' => safe.push('\u{fffd}'),
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+fn fonts() -> Arc<fontdb::Database> {
+    static FONTS: OnceLock<Arc<fontdb::Database>> = OnceLock::new();
+    let load = || {
+        let mut fonts = fontdb::Database::new();
+        fonts.load_font_data(dejavu::sans::regular().to_vec());
+        fonts.load_font_data(dejavu::sans::bold().to_vec());
+        fonts.set_sans_serif_family("DejaVu Sans");
+        Arc::new(fonts)
+    };
+    FONTS.get_or_init(load).clone()
+}
+
+fn defect(problem: String) -> Error {
+    Error::request(format!("cannot draw a picture: {problem}"), "this is a defect of the program: report it")
+}
+
+/// Parses an SVG document.
+fn parse(svg: &str) -> Result<Tree> {
+    let options = Options { font_family: "DejaVu Sans".into(), fontdb: fonts(), ..Options::default() };
+    Tree::from_str(svg, &options).map_err(|e| defect(e.to_string()))
+}
+
+/// An empty picture of `width` x `height` pixels.
+///
+/// # Errors
+/// When a side is 0 or the picture is too large for memory.
+pub fn blank(width: u32, height: u32) -> Result<Pixmap> {
+    Pixmap::new(width, height).ok_or_else(|| defect(format!("{width} x {height} pixels")))
+}
+
+/// Draws an SVG document over a picture, one user unit to a pixel.
+///
+/// # Errors
+/// When the document is not sound.
+pub fn draw_over(picture: &mut Pixmap, svg: &str) -> Result<()> {
+    resvg::render(&parse(svg)?, Transform::identity(), &mut picture.as_mut());
+    Ok(())
+}
+
+/// Renders an SVG document as PNG, `scale` pixels to a user unit.
+///
+/// # Errors
+/// When the document is not sound or has no size.
+pub fn to_png(svg: &str, scale: f32) -> Result<Vec<u8>> {
+    let tree = parse(svg)?;
+    let pixels = |length: f32| (length * scale).ceil() as u32;
+    let mut picture = blank(pixels(tree.size().width()), pixels(tree.size().height()))?;
+    resvg::render(&tree, Transform::from_scale(scale, scale), &mut picture.as_mut());
+    encode(&picture)
+}
+
+/// A picture as PNG.
+///
+/// # Errors
+/// When it cannot be encoded.
+pub fn encode(picture: &Pixmap) -> Result<Vec<u8>> {
+    picture.encode_png().map_err(|e| defect(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_drawn_with_the_own_fonts_at_the_asked_scale() {
+        let svg = format!(
+            r##"<svg xmlns="http://www.w3.org/2000/svg" width="60" height="20"><text x="2" y="15" font-family="{FONT}" font-size="14" fill="#000">{}</text></svg>"##,
+            escape("Å < \"é\" & \u{1}")
+        );
+        let picture = Pixmap::decode_png(&to_png(&svg, 2.0).unwrap()).unwrap();
+        assert_eq!((picture.width(), picture.height()), (120, 40));
+        let inked = picture.pixels().iter().filter(|p| p.alpha() > 128).count();
+        assert!(inked > 100, "{inked} pixels of text");
+    }
+
+    #[test]
+    fn a_document_that_is_not_sound_is_an_error() {
+        assert!(to_png("<svg", 1.0).is_err());
+        assert!(blank(0, 5).is_err());
+    }
+}

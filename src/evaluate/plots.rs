@@ -1,0 +1,251 @@
+//! The charts of a run: FSC and loss.
+
+use std::io::Write;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::evaluate::chart::{Axis, Chart, Colours, Curve, number};
+use crate::evaluate::fsc::{Crossing, Fsc, GOLD_STANDARD, HALF, PIXEL_SIZE_TOLERANCE};
+use crate::evaluate::picture;
+use crate::files;
+
+/// Size of a chart file in user units; its PNG has twice as many pixels.
+const SIZE: (f64, f64) = (760.0, 480.0);
+/// Points of a curve beyond which neighbours are averaged: more than a screen can show.
+const MOST_POINTS: usize = 1000;
+/// Largest over smallest loss from which on the axis is logarithmic.
+const LOGARITHMIC_FROM: f64 = 8.0;
+
+/// The FSC chart of one or more labelled curves, over spatial frequency and resolution.
+pub fn fsc_chart(curves: &[(String, Fsc)]) -> Chart {
+    let nyquist = |fsc: &Fsc| 0.5 / fsc.pixel_size;
+    let high = curves.iter().map(|(_, fsc)| nyquist(fsc)).filter(|f| f.is_finite()).fold(0.0, f64::max);
+    let lowest = curves.iter().flat_map(|(_, fsc)| fsc.shells.iter().skip(1)).copied().fold(0.0, f64::min);
+    let curve = |(label, fsc): &(String, Fsc)| {
+        let dot = |threshold| {
+            let resolution = fsc.crossing(threshold).resolution()?;
+            Some([1.0 / resolution, threshold])
+        };
+        let verdict = match fsc.crossing(GOLD_STANDARD) {
+            Crossing::At(resolution) => format!("{resolution:.2} Å"),
+            Crossing::NeverBelow(finest) => format!("finer than {finest:.2} Å"),
+            Crossing::BelowFromStart(coarsest) => format!("coarser than {coarsest:.0} Å"),
+        };
+        Curve {
+            legend: format!("{label}: {verdict} at 0.143"),
+            points: fsc
+                .shells
+                .iter()
+                .enumerate()
+                .skip(1)
+                .map(|(shell, &value)| [fsc.frequency(shell as f64), value])
+                .collect(),
+            dots: [GOLD_STANDARD, HALF].into_iter().filter_map(dot).collect(),
+            end: fsc.shells.last().map_or(String::new(), |v| format!("{v:.2}")),
+        }
+    };
+    Chart {
+        title: "Fourier shell correlation".into(),
+        x: Axis {
+            label: "Spatial frequency (1/Å)".into(),
+            low: 0.0,
+            high: if high > 0.0 { high } else { 1.0 },
+            logarithmic: false,
+        },
+        y: Axis {
+            label: "Correlation".into(),
+            // Noise about zero is part of an honest curve.
+            low: if lowest < 0.0 { (lowest * 5.0).floor() / 5.0 } else { 0.0 },
+            high: 1.0,
+            logarithmic: false,
+        },
+        resolution_on_top: true,
+        curves: curves.iter().map(curve).collect(),
+        thresholds: vec![(HALF, "0.5".into()), (GOLD_STANDARD, "0.143".into())],
+    }
+}
+
+/// The chart of labelled loss curves, each of (epoch, loss); logarithmic where the losses span much.
+pub fn loss_chart(curves: &[(String, Vec<(f64, f64)>)]) -> Chart {
+    let curve = |(label, points): &(String, Vec<(f64, f64)>)| {
+        let points = thinned(points);
+        let last = points.iter().rev().find(|p| p[1].is_finite());
+        Curve {
+            legend: label.clone(),
+            end: last.map_or(String::new(), |p| loss_number(p[1])),
+            points,
+            dots: Vec::new(),
+        }
+    };
+    let drawn: Vec<Curve> = curves.iter().map(curve).collect();
+    let losses = drawn.iter().flat_map(|c| &c.points).map(|p| p[1]).filter(|v| v.is_finite());
+    let (low, high) = losses.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+    let epochs = curves.iter().flat_map(|(_, points)| points).map(|p| p.0).filter(|v| v.is_finite());
+    let last_epoch = epochs.fold(0.0, f64::max);
+    let logarithmic = low > 0.0 && high / low > LOGARITHMIC_FROM;
+    let (low, high) = if !(low.is_finite() && high.is_finite()) {
+        (0.0, 1.0)
+    } else if logarithmic {
+        (low / 1.1, high * 1.1)
+    } else {
+        // A constant loss too needs an axis of some length.
+        let margin = (0.06 * (high - low)).max(1e-6 * high.abs()).max(1e-12);
+        (low - margin, high + margin)
+    };
+    Chart {
+        title: "Training loss".into(),
+        x: Axis {
+            label: "Epoch".into(),
+            low: 0.0,
+            high: if last_epoch > 0.0 { last_epoch } else { 1.0 },
+            logarithmic: false,
+        },
+        y: Axis { label: "Loss (mean squared residual)".into(), low, high, logarithmic },
+        resolution_on_top: false,
+        curves: drawn,
+        thresholds: Vec::new(),
+    }
+}
+
+/// Losses of two halves differ late: four decimals where that is not long.
+fn loss_number(loss: f64) -> String {
+    if (0.01..100.0).contains(&loss.abs()) { format!("{loss:.4}") } else { number(loss) }
+}
+
+/// Averages neighbours until at most [`MOST_POINTS`] are left.
+fn thinned(points: &[(f64, f64)]) -> Vec<[f64; 2]> {
+    let group = points.len().div_ceil(MOST_POINTS).max(1);
+    let mean = |chunk: &[(f64, f64)]| {
+        let sum = chunk.iter().fold((0.0, 0.0), |s, p| (s.0 + p.0, s.1 + p.1));
+        [sum.0 / chunk.len() as f64, sum.1 / chunk.len() as f64]
+    };
+    points.chunks(group).map(mean).collect()
+}
+
+/// Writes `stem`.csv, `stem`.svg and `stem`.png into `folder`: the curves as a table, a chart and its picture.
+///
+/// The columns of the table are shell, spatial_frequency_1_per_A, resolution_A, and one per curve by its label; it starts
+/// at shell 1.
+///
+/// # Errors
+/// When there is no curve, the curves differ in box or pixel size, or a file cannot be written.
+pub fn write_fsc_files(folder: &Path, stem: &str, curves: &[(String, Fsc)]) -> Result<()> {
+    let Some((_, first)) = curves.first() else {
+        return Err(Error::request("there is no FSC curve to write", "give at least one"));
+    };
+    for (label, fsc) in curves {
+        let same_pixels =
+            (fsc.pixel_size - first.pixel_size).abs() <= PIXEL_SIZE_TOLERANCE * first.pixel_size;
+        if fsc.shells.len() != first.shells.len() || fsc.box_size != first.box_size || !same_pixels {
+            return Err(Error::request(
+                format!(
+                    "FSC curve {label:?} is of box {} at {:.4} A, and the first of box {} at {:.4} A",
+                    fsc.box_size, fsc.pixel_size, first.box_size, first.pixel_size
+                ),
+                "write them to files of their own",
+            ));
+        }
+    }
+    let table = table(first, curves);
+    let svg = fsc_chart(curves).to_svg(&Colours::light(), SIZE.0, SIZE.1);
+    let png = picture::to_png(&svg, 2.0)?;
+    // All are made before the first is written.
+    for (extension, content) in [("csv", table.as_bytes()), ("svg", svg.as_bytes()), ("png", &png)] {
+        files::write_atomically(&folder.join(format!("{stem}.{extension}")), |w| w.write_all(content))?;
+    }
+    Ok(())
+}
+
+fn table(first: &Fsc, curves: &[(String, Fsc)]) -> String {
+    let names: Vec<String> = curves.iter().map(|(label, _)| quoted(label)).collect();
+    let mut table = format!("shell,spatial_frequency_1_per_A,resolution_A,{}\n", names.join(","));
+    for shell in 1..first.shells.len() {
+        let frequency = first.frequency(shell as f64);
+        let values: Vec<String> = curves.iter().map(|(_, fsc)| format!("{:.8}", fsc.shells[shell])).collect();
+        table += &format!("{shell},{frequency:.8},{:.4},{}\n", 1.0 / frequency, values.join(","));
+    }
+    table
+}
+
+/// A CSV field, quoted where it must be (RFC 4180).
+fn quoted(field: &str) -> String {
+    if field.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use resvg::tiny_skia::Pixmap;
+
+    fn falling(steepness: f64) -> Fsc {
+        let shells = (0..32).map(|s| 1.0 / (1.0 + (steepness * (f64::from(s) - 20.0)).exp())).collect();
+        Fsc { pixel_size: 6.0, box_size: 64, shells }
+    }
+
+    #[test]
+    fn the_table_reads_back_and_the_pictures_are_sound() {
+        let folder = tempfile::tempdir().unwrap();
+        let curves = [("half maps, \"masked\" <&>".to_owned(), falling(0.6)), ("none".into(), falling(0.3))];
+        write_fsc_files(folder.path(), "fsc", &curves).unwrap();
+        let csv = std::fs::read_to_string(folder.path().join("fsc.csv")).unwrap();
+        let mut lines = csv.lines();
+        assert_eq!(
+            lines.next(),
+            Some("shell,spatial_frequency_1_per_A,resolution_A,\"half maps, \"\"masked\"\" <&>\",none")
+        );
+        for (shell, line) in (1..32).zip(lines.by_ref()) {
+            let numbers: Vec<f64> = line.split(',').map(|v| v.parse().unwrap()).collect();
+            assert_eq!(numbers[0], f64::from(shell));
+            assert!((numbers[1] * numbers[2] - 1.0).abs() < 1e-4, "{line}");
+            assert!((numbers[3] - curves[0].1.shells[shell as usize]).abs() < 1e-8);
+            assert!((numbers[4] - curves[1].1.shells[shell as usize]).abs() < 1e-8);
+        }
+        assert_eq!(lines.next(), None);
+        let svg = std::fs::read_to_string(folder.path().join("fsc.svg")).unwrap();
+        assert!(svg.contains("&quot;masked&quot; &lt;&amp;&gt;") && svg.contains(">20 Å<"), "{svg}");
+        let png = Pixmap::load_png(folder.path().join("fsc.png")).unwrap();
+        assert_eq!((png.width(), png.height()), (1520, 960));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn curves_of_different_grids_are_refused_and_write_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = Fsc { pixel_size: 5.0, ..falling(0.5) };
+        let curves = [("a".to_owned(), falling(0.5)), ("b".to_owned(), other)];
+        assert!(write_fsc_files(folder.path(), "fsc", &curves).is_err());
+        assert!(write_fsc_files(folder.path(), "fsc", &[]).is_err());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn odd_curves_still_make_sound_charts() {
+        let odd = [
+            Vec::new(),
+            vec![(0.0, f64::NAN), (1.0, 0.5)],
+            vec![(0.0, 1.0); 3],
+            (0..9000).map(|i| (f64::from(i) / 3000.0, 40.0 / f64::from(i + 1))).collect(),
+            vec![(0.0, f64::INFINITY), (0.5, -1.0), (f64::NAN, 2.0)],
+        ];
+        for points in odd {
+            let chart = loss_chart(&[("loss".into(), points)]);
+            let svg = chart.to_svg(&Colours::light(), 380.0, 300.0);
+            assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+            picture::to_png(&svg, 1.0).unwrap();
+        }
+        let nothing = fsc_chart(&[]).to_svg(&Colours::light(), 380.0, 300.0);
+        picture::to_png(&nothing, 1.0).unwrap();
+    }
+
+    #[test]
+    fn long_curves_are_averaged_short_ones_kept() {
+        let long: Vec<(f64, f64)> = (0..2500).map(|i| (f64::from(i), 2.0)).collect();
+        let thin = thinned(&long);
+        assert!(thin.len() <= MOST_POINTS && thin.iter().all(|p| p[1] == 2.0));
+        assert_eq!(thinned(&long[..2]), [[0.0, 2.0], [1.0, 2.0]]);
+    }
+}

@@ -1,0 +1,215 @@
+//! `fsc` and `info` as a user meets them: on maps and particle sets made here.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{fail, succeed};
+use cryosplat_mpi::imaging::ctf::{CtfParameters, Optics};
+use cryosplat_mpi::imaging::mrc::{Volume, write_stack, write_volume};
+use cryosplat_mpi::imaging::pose::rotation_from_relion;
+use cryosplat_mpi::particles::store::{Dtype, Metadata, Writer};
+use ndarray::Array3;
+use serde_json::Value;
+
+const BOX: usize = 16;
+
+/// Blobs, and a pattern that no frequency is without.
+fn map(seed: usize) -> Array3<f32> {
+    Array3::from_shape_fn((BOX, BOX, BOX), |(z, y, x)| {
+        let d = |a: usize, c: f32| (a as f32 - c).powi(2);
+        let blob = (-(d(x, 6.0) + d(y, 9.0) + d(z, 8.0)) / 8.0).exp();
+        let hash = (x * 7919 + y * 104_729 + z * 1_299_709 + seed * 15_485_863) % 1009;
+        blob + 0.02 * (hash as f32 / 1009.0 - 0.5)
+    })
+}
+
+fn write(folder: &Path, name: &str, data: Array3<f32>, pixel_size: f64) -> PathBuf {
+    let path = folder.join(name);
+    write_volume(&path, &Volume { data, pixel_size }).unwrap();
+    path
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_map_agrees_with_itself_and_less_with_a_noisy_copy() {
+    let folder = tempfile::tempdir().unwrap();
+    let a = write(folder.path(), "a.mrc", map(1), 2.0);
+    let b = write(folder.path(), "b.mrc", map(2), 2.0);
+    let said = succeed(&["fsc", text(&a), text(&a)]);
+    assert!(said.contains("< 4.57 A") && said.contains("1.0000") && said.contains("never below"), "{said}");
+
+    let stem = folder.path().join("out");
+    let said = succeed(&["fsc", text(&a), text(&b), "-o", text(&stem), "--mask", "sphere", "--json"]);
+    let json: Value = serde_json::from_str(&said).unwrap();
+    let (masked, plain) = (&json["curves"][0], &json["curves"][1]);
+    assert_eq!(
+        (masked["label"].as_str(), plain["label"].as_str()),
+        (Some("spherical mask"), Some("no mask"))
+    );
+    assert_eq!(plain["shells"].as_array().unwrap().len(), BOX / 2);
+    let value = |shell: usize| plain["shells"][shell].as_f64().unwrap();
+    assert!(value(1) > 0.99 && value(7) < 0.5, "{said}");
+    assert_eq!(plain["fsc_0.5"]["outcome"], "crossed");
+
+    assert_eq!(names(folder.path()), ["a.mrc", "b.mrc", "out.csv", "out.png", "out.svg"]);
+    let csv = std::fs::read_to_string(folder.path().join("out.csv")).unwrap();
+    assert!(
+        csv.starts_with("shell,spatial_frequency_1_per_A,resolution_A,spherical mask,no mask\n"),
+        "{csv}"
+    );
+    let last: Vec<f64> = csv.lines().last().unwrap().split(',').map(|v| v.parse().unwrap()).collect();
+    assert!((last[4] - value(7)).abs() < 1e-8 && (last[2] - 32.0 / 7.0).abs() < 1e-4, "{csv}");
+}
+
+#[test]
+fn a_mask_file_and_a_pixel_size_are_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let a = write(folder.path(), "a.mrc", map(1), 2.0);
+    let b = write(folder.path(), "b.mrc", map(2), 3.0);
+    let ones = write(folder.path(), "mask.mrc", Array3::ones((BOX, BOX, BOX)), 2.0);
+    let said = succeed(&["fsc", text(&a), text(&b), "--pixel-size", "4", "--mask", text(&ones), "--json"]);
+    let json: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(json["curves"][0]["shells"], json["curves"][1]["shells"], "a mask of ones changes nothing");
+    assert_eq!(json["curves"][0]["pixel_size"], 4.0);
+}
+
+#[test]
+fn fsc_refuses_in_one_line_and_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let a = write(at, "a.mrc", map(1), 2.0);
+    let other_pixels = write(at, "pixels.mrc", map(2), 2.1);
+    let unknown = write(at, "unknown.mrc", map(2), 0.0);
+    let small = write(at, "small.mrc", Array3::ones((8, 8, 8)), 2.0);
+    let flat = write(at, "flat.mrc", Array3::zeros((BOX, BOX, BOX)), 2.0);
+    let slab = write(at, "slab.mrc", Array3::ones((8, BOX, BOX)), 2.0);
+    let mut broken = map(3);
+    broken[[3, 2, 1]] = f32::NAN;
+    let broken = write(at, "broken.mrc", broken, 2.0);
+    let (a, stem) = (text(&a), at.join("out"));
+    let refuse = |more: &[&str], fragments: &[&str]| {
+        let mut arguments = vec!["fsc", a];
+        arguments.extend(more);
+        arguments.extend(["-o", text(&stem)]);
+        fail(&arguments, fragments);
+    };
+    refuse(&[text(&other_pixels)], &["a.mrc", "2.0000", "pixels.mrc", "2.1000", "--pixel-size"]);
+    refuse(&[text(&unknown)], &["unknown.mrc", "does not say its pixel size"]);
+    refuse(&[text(&small)], &["a.mrc", "16 x 16 x 16", "small.mrc", "8 x 8 x 8"]);
+    refuse(&[text(&flat)], &["flat.mrc", "0 everywhere"]);
+    refuse(&[text(&slab)], &["slab.mrc", "16 x 16 x 8", "cube"]);
+    refuse(&[text(&broken)], &["broken.mrc", "(1, 2, 3)", "NaN"]);
+    refuse(&["missing.mrc"], &["missing.mrc", "No such file"]);
+    refuse(&[a, "--mask", "auto"], &["auto", "No such file"]);
+    refuse(&[a, "--mask", text(&flat)], &["flat.mrc", "mask is zero everywhere"]);
+    refuse(&[a, "--mask", text(&small)], &["small.mrc", "mask's box is 8"]);
+    refuse(&[a, "--radius", "9"], &["--mask sphere"]);
+    refuse(&[a, "--mask", "sphere", "--radius", "4", "--edge", "5"], &["radius 2.00 and edge 2.50"]);
+    refuse(&[a, "--pixel-size", "nan"], &["pixel size of NaN"]);
+    assert!(names(at).iter().all(|name| name.ends_with(".mrc")), "{:?}", names(at));
+    fail(&["fsc", a, a, "-o", text(&at.join("no/such/fsc"))], &["no/such/fsc.csv", "No such file"]);
+}
+
+fn particles(path: &Path, n: usize) {
+    let metadata = Metadata {
+        box_size: 8,
+        pixel_size: 2.5,
+        normalized: true,
+        inverted: false,
+        rotation: (0..n).map(|i| rotation_from_relion(i as f64, 40.0, 70.0)).collect(),
+        shift: vec![[0.0; 2]; n],
+        ctf: (0..n)
+            .map(|i| CtfParameters {
+                defocus_u: 1e4 + 100.0 * i as f64,
+                defocus_v: 1e4,
+                ..CtfParameters::default()
+            })
+            .collect(),
+        optics_group: vec![0; n],
+        optics: vec![Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 }],
+        half: (0..n).map(|i| u8::from(i % 3 == 0)).collect(),
+        source_files: vec!["stack.mrcs".into()],
+        source: Vec::new(),
+    };
+    let mut writer = Writer::create(path, &metadata, Dtype::F16).unwrap();
+    writer.append(&(0..n * 64).map(|i| (i % 97) as f32).collect::<Vec<_>>()).unwrap();
+    writer.finish().unwrap();
+}
+
+#[test]
+fn info_describes_a_particle_set_and_verifies_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.h5");
+    particles(&path, 101);
+    let said = succeed(&["info", text(&path), "--verify"]);
+    for part in
+        ["particle set", "101", "8 pixels", "2.5 A", "f16", "67 + 34", "10000 to 15000 A", "all 2 match"]
+    {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+    let json: Value = serde_json::from_str(&succeed(&["info", "--json", text(&path)])).unwrap();
+    assert_eq!((&json["particles"], &json["dtype"]), (&Value::from(101), &Value::from("f16")));
+    assert_eq!(json["optics"][0]["voltage"], 300.0);
+
+    let mut bytes = std::fs::read(&path).unwrap();
+    // f16 of 95 and 96, side by side in the images only.
+    let pair = [half::f16::from_f32(95.0).to_le_bytes(), half::f16::from_f32(96.0).to_le_bytes()].concat();
+    let at = bytes.windows(4).position(|w| w == pair).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    fail(&["info", "--verify", text(&path)], &["p.h5", "particles 1 to 64", "checksum"]);
+    std::fs::write(&path, &bytes[..600]).unwrap();
+    fail(&["info", text(&path)], &["p.h5", "cut short"]);
+}
+
+#[test]
+fn info_describes_maps_and_stacks() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut data = Array3::from_shape_fn((4, 5, 6), |(z, y, x)| (x + 10 * y + 100 * z) as f32);
+    data[[0, 0, 0]] = f32::NAN;
+    let path = write(folder.path(), "m.mrc", data, 1.25);
+    let said = succeed(&["info", text(&path)]);
+    for part in ["MRC map", "6 x 5 x 4 voxels", "1.25 A", "max 345", "1 values are NaN", "columns along x"] {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+    let stack = folder.path().join("s.mrcs");
+    let images = [[1.0f32; 64], [3.0; 64]];
+    write_stack(&stack, 8, 2.0, images.iter().map(|i| &i[..])).unwrap();
+    let json: Value = serde_json::from_str(&succeed(&["info", "--json", text(&stack)])).unwrap();
+    assert_eq!(json["kind"], "MRC stack of images");
+    assert_eq!((json["mean"].as_f64(), json["sd"].as_f64()), (Some(2.0), Some(1.0)));
+}
+
+#[test]
+fn info_says_what_it_cannot_describe() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str, content: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    };
+    let star = at("p.star", &b"data_particles\nloop_\n".repeat(200));
+    fail(&["info", text(&star)], &["p.star", "neither", "import"]);
+    fail(&["info", text(&at("empty", b""))], &["empty", "neither"]);
+    fail(&["info", text(&at("map.gz", b"\x1f\x8b\x08 more"))], &["map.gz", "gunzip"]);
+    fail(&["info", text(folder.path())], &["read the file"]);
+    let foreign = folder.path().join("other.h5");
+    hdf5::File::create(&foreign).unwrap();
+    fail(&["info", text(&foreign)], &["other.h5", "another program"]);
+    // The good file is described, the bad one named, and the exit code tells.
+    let good = write(folder.path(), "good.mrc", map(1), 2.0);
+    fail(&["info", text(&star), text(&good), "missing"], &["p.star"]);
+    fail(&["info", text(&star), text(&good)], &["good.mrc: MRC map"]);
+    fail(&["info", "--verify", text(&good)], &["good.mrc", "no checksums"]);
+}
