@@ -100,7 +100,7 @@ impl Error {
         remedy: &'static str,
     ) -> impl FnOnce(std::io::Error) -> Self {
         let file = file.as_ref().to_path_buf();
-        move |reason| Self::Io { file, action, remedy, source }
+        move |reason| Self::Io { file, action, remedy, reason }
     }
 
     /// An [`Error::Hdf5`]; use as `.map_err(Error::hdf5(path, "read /images", "check ..."))`.
@@ -110,6 +110,6 @@ impl Error {
         remedy: &'static str,
     ) -> impl FnOnce(hdf5::Error) -> Self {
         let file = file.as_ref().to_path_buf();
-        move |reason| Self::Hdf5 { file, action, remedy, source }
+        move |reason| Self::Hdf5 { file, action, remedy, reason }
     }
 }
