@@ -229,12 +229,18 @@ impl Job<'_> {
         written: &Sender<Vec<f32>>,
     ) -> Result<Writer> {
         let mut progress = Progress::new("import", self.particles.len() as u64, "images");
+        let mut missing = self.particles.len();
         for images in ready {
             writer.append(&images)?;
-            progress.advance((images.len() / self.output_box.pow(2)) as u64);
+            let count = images.len() / self.output_box.pow(2);
+            missing -= count;
+            progress.advance(count as u64);
             let _ = written.send(images);
         }
-        progress.finish();
+        // An import that breaks off has another last word.
+        if missing == 0 {
+            progress.finish();
+        }
         Ok(writer)
     }
 }
