@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::columns::{Column, Cursor, find, require};
-use super::optics::{self, Gathered, Group};
-use super::star::{Document, Table, excerpt};
+pub use super::optics::Group;
+use super::optics::{self, Gathered};
+use super::star::{Document, Table};
 use crate::error::{Error, Result};
 use crate::imaging::ctf::CtfParameters;
 use crate::imaging::pose::{Rotation, rotation_from_relion};
@@ -333,12 +334,12 @@ fn warn(document: &Document, table: &Table, optics_table: Option<&Table>, partic
             ignored.join(", ")
         );
     }
-    let axis = particles.rotation[0][2];
-    if particles.len() > 2 && particles.rotation.iter().all(|w| w[2] == axis) {
+    // The last row of W is the direction of view in the volume.
+    let direction = particles.rotation[0][2];
+    if particles.len() > 2 && particles.rotation.iter().all(|w| w[2] == direction) {
         tracing::warn!(
-            "{}: all particles are seen from one direction (like {}): are these the results of a 2-D classification?",
-            document.path().display(),
-            excerpt(&format!("_rlnAngleTilt {:.1}", axis[2].clamp(-1.0, 1.0).acos().to_degrees()))
+            "{}: all particles are seen from the same direction: are these the results of a 2-D classification?",
+            document.path().display()
         );
     }
 }
