@@ -1,0 +1,103 @@
+//! Typed access to the columns of a STAR table, with errors that name line, label and value.
+
+use super::star::{Document, Table, excerpt};
+use crate::error::{Error, Result};
+
+/// A column that a table has.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    index: usize,
+    /// Its label, with the underscore.
+    pub label: &'static str,
+}
+
+/// The column `label` of `table`, where it has one.
+pub fn find(table: &Table, label: &'static str) -> Option<Column> {
+    table.column(label).map(|index| Column { index, label })
+}
+
+/// The column `label` of `table`, or an error that names it.
+pub fn require(document: &Document, table: &Table, label: &'static str) -> Result<Column> {
+    find(table, label).ok_or_else(|| {
+        Error::input(
+            document.path(),
+            format!("line {}", table.line()),
+            format!("data_{} has no column {label}", table.name()),
+            "add the column, or export the particles again with it",
+        )
+    })
+}
+
+/// Walks over the rows of a table.
+#[derive(Debug)]
+pub struct Cursor<'a> {
+    document: &'a Document,
+    table: &'a Table,
+    cells: Vec<&'a str>,
+    line: usize,
+}
+
+impl<'a> Cursor<'a> {
+    /// Before the first row of `table`.
+    pub fn new(document: &'a Document, table: &'a Table) -> Self {
+        Self { document, table, cells: Vec::with_capacity(table.width()), line: table.line() }
+    }
+
+    /// Goes to row `row`, which the table has.
+    pub fn seek(&mut self, row: usize) {
+        self.line = self.document.cells(self.table, row, &mut self.cells);
+    }
+
+    /// The line it is on, from 1.
+    pub fn line(&self) -> usize {
+        self.line
+    }
+
+    /// The text in `column`.
+    pub fn text(&self, column: Column) -> &'a str {
+        self.cells[column.index]
+    }
+
+    /// The number in `column`; one that is not finite is an error.
+    pub fn number(&self, column: Column) -> Result<f64> {
+        match self.text(column).parse::<f64>() {
+            Ok(value) if value.is_finite() => Ok(value),
+            Ok(_) => Err(self.refuse(column, "a finite number")),
+            Err(_) => Err(self.refuse(column, "a number")),
+        }
+    }
+
+    /// The number in `column`, or `default` where there is no such column.
+    pub fn number_or(&self, column: Option<Column>, default: f64) -> Result<f64> {
+        column.map_or(Ok(default), |column| self.number(column))
+    }
+
+    /// The number in `column`, which must be above zero.
+    pub fn positive(&self, column: Column) -> Result<f64> {
+        let value = self.number(column)?;
+        if value > 0.0 { Ok(value) } else { Err(self.refuse(column, "a number above 0")) }
+    }
+
+    /// The whole number in `column` ("2.000000" counts as one).
+    pub fn whole(&self, column: Column) -> Result<i64> {
+        let value = self.number(column)?;
+        if value.fract() == 0.0 && value.abs() < 1e15 {
+            Ok(value as i64)
+        } else {
+            Err(self.refuse(column, "a whole number"))
+        }
+    }
+
+    /// The error that `column` holds something else than `expected`.
+    pub fn refuse(&self, column: Column, expected: &str) -> Error {
+        self.error(
+            format!("{} is {}, expected {expected}", column.label, excerpt(self.text(column))),
+            "correct the value or remove the row",
+        )
+    }
+
+    /// An error in this row.
+    pub fn error(&self, problem: impl Into<String>, remedy: impl Into<String>) -> Error {
+        Error::input(self.document.path(), format!("line {}", self.line), problem, remedy)
+    }
+}

@@ -1,0 +1,260 @@
+//! Optics groups, from RELION 3.1's table of their own or from the columns of a 3.0 file; and what is not modelled.
+
+use std::collections::HashMap;
+
+use super::columns::{Column, Cursor, find, require};
+use super::star::{Document, Table};
+use crate::error::{Error, Result};
+use crate::imaging::ctf::Optics;
+
+/// Pixel sizes that differ by less than this part are the same, written with fewer digits.
+const SAME_PIXEL_SIZE: f64 = 1e-5;
+
+const NO_CTF: &str = "import particles with CTF parameters (after CTF estimation and extraction)";
+
+/// What the particles of a group share.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// How a message names it.
+    pub label: String,
+    /// The microscope.
+    pub optics: Optics,
+    /// Pixel size in angstrom.
+    pub pixel_size: f64,
+    /// Box size in pixels, where the file says.
+    pub image_size: Option<usize>,
+}
+
+/// The columns of a table that describe the microscope; the same in both forms.
+#[derive(Clone, Copy, Debug)]
+struct Microscope {
+    voltage: Column,
+    aberration: Column,
+    contrast: Column,
+}
+
+impl Microscope {
+    fn find(document: &Document, table: &Table) -> Result<Self> {
+        let column = |label| required_for_ctf(document, table, label);
+        Ok(Self {
+            voltage: column("_rlnVoltage")?,
+            aberration: column("_rlnSphericalAberration")?,
+            contrast: column("_rlnAmplitudeContrast")?,
+        })
+    }
+
+    fn read(&self, row: &Cursor) -> Result<Optics> {
+        let amplitude_contrast = row.number(self.contrast)?;
+        if !(0.0..=1.0).contains(&amplitude_contrast) {
+            return Err(row.refuse(self.contrast, "a fraction from 0 to 1"));
+        }
+        Ok(Optics {
+            voltage: row.positive(self.voltage)?,
+            spherical_aberration: row.number(self.aberration)?,
+            amplitude_contrast,
+        })
+    }
+}
+
+/// The column `label`, without which there is no CTF.
+pub fn required_for_ctf(document: &Document, table: &Table, label: &'static str) -> Result<Column> {
+    find(table, label).ok_or_else(|| {
+        Error::input(
+            document.path(),
+            format!("line {}", table.line()),
+            format!("the particles have no CTF: data_{} has no column {label}", table.name()),
+            NO_CTF,
+        )
+    })
+}
+
+/// The optics table of RELION 3.1 and later: its groups, and where each `_rlnOpticsGroup` number stands among them.
+pub fn read_table(document: &Document, table: &Table) -> Result<(Vec<Group>, HashMap<i64, u32>)> {
+    let number = require(document, table, "_rlnOpticsGroup")?;
+    let microscope = Microscope::find(document, table)?;
+    let pixel_size = require(document, table, "_rlnImagePixelSize")?;
+    let name = find(table, "_rlnOpticsGroupName");
+    let image_size = find(table, "_rlnImageSize");
+    let dimensions = find(table, "_rlnImageDimensionality");
+    let premultiplied = find(table, "_rlnCtfDataAreCtfPremultiplied");
+
+    let mut groups = Vec::with_capacity(table.len());
+    let mut places = HashMap::new();
+    let mut row = Cursor::new(document, table);
+    for index in 0..table.len() {
+        row.seek(index);
+        let id = row.whole(number)?;
+        if places.insert(id, index as u32).is_some() {
+            return Err(row.error(
+                format!("optics group {id} is there twice"),
+                "give every optics group a number of its own",
+            ));
+        }
+        if let Some(column) = dimensions
+            && row.whole(column)? != 2
+        {
+            return Err(row.refuse(column, "2: images, not subtomograms"));
+        }
+        if let Some(column) = premultiplied
+            && row.whole(column)? != 0
+        {
+            return Err(row.error(
+                format!(
+                    "the images of optics group {id} are multiplied by their CTF ({} is 1)",
+                    column.label
+                ),
+                "extract the particles without CTF premultiplication",
+            ));
+        }
+        let image_size = match image_size {
+            None => None,
+            Some(column) => Some(
+                usize::try_from(row.whole(column)?)
+                    .ok()
+                    .filter(|&size| size > 0)
+                    .ok_or_else(|| row.refuse(column, "a size in pixels"))?,
+            ),
+        };
+        let label = match name {
+            Some(column) => format!("{id} ({})", row.text(column)),
+            None => id.to_string(),
+        };
+        groups.push(Group {
+            label,
+            optics: microscope.read(&row)?,
+            pixel_size: row.positive(pixel_size)?,
+            image_size,
+        });
+    }
+    Ok((groups, places))
+}
+
+/// Optics groups of a file that has no table of them: rows with the same microscope and pixel size make a group.
+#[derive(Debug)]
+pub struct Gathered {
+    microscope: Microscope,
+    pixel_size: PixelSize,
+    places: HashMap<[u64; 4], u32>,
+    /// The groups so far, in the order of their first rows.
+    pub groups: Vec<Group>,
+}
+
+/// How a single table says its pixel size.
+#[derive(Clone, Copy, Debug)]
+enum PixelSize {
+    /// Detector pixel in micrometres, and magnification.
+    Detector(Column, Column),
+    /// In angstrom.
+    Angstrom(Column),
+}
+
+impl Gathered {
+    /// Finds the columns.
+    pub fn new(document: &Document, table: &Table) -> Result<Self> {
+        let detector = find(table, "_rlnDetectorPixelSize").zip(find(table, "_rlnMagnification"));
+        let angstrom = find(table, "_rlnImagePixelSize").or_else(|| find(table, "_rlnPixelSize"));
+        let pixel_size = match (detector, angstrom) {
+            (Some((pixel, magnification)), _) => PixelSize::Detector(pixel, magnification),
+            (None, Some(column)) => PixelSize::Angstrom(column),
+            (None, None) => {
+                return Err(Error::input(
+                    document.path(),
+                    format!("line {}", table.line()),
+                    format!(
+                        "data_{} has no pixel size: neither _rlnDetectorPixelSize with _rlnMagnification nor \
+                         _rlnImagePixelSize",
+                        table.name()
+                    ),
+                    "add these columns, or a data_optics table",
+                ));
+            }
+        };
+        let microscope = Microscope::find(document, table)?;
+        Ok(Self { microscope, pixel_size, places: HashMap::new(), groups: Vec::new() })
+    }
+
+    /// The group of the row that the cursor is on.
+    pub fn group_of(&mut self, row: &Cursor) -> Result<u32> {
+        let optics = self.microscope.read(row)?;
+        let pixel_size = match self.pixel_size {
+            PixelSize::Detector(pixel, magnification) => {
+                1e4 * row.positive(pixel)? / row.positive(magnification)?
+            }
+            PixelSize::Angstrom(column) => row.positive(column)?,
+        };
+        let key = [optics.voltage, optics.spherical_aberration, optics.amplitude_contrast, pixel_size]
+            .map(f64::to_bits);
+        let groups = &mut self.groups;
+        Ok(*self.places.entry(key).or_insert_with(|| {
+            groups.push(Group {
+                label: format!("of line {}", row.line()),
+                optics,
+                pixel_size,
+                image_size: None,
+            });
+            groups.len() as u32 - 1
+        }))
+    }
+}
+
+/// Checks that all groups with particles have one pixel size and one box; returns both.
+pub fn common_grid(document: &Document, groups: &[Group], group_of: &[u32]) -> Result<(f64, Option<usize>)> {
+    let mut used = vec![false; groups.len()];
+    group_of.iter().for_each(|&g| used[g as usize] = true);
+    let mut members = groups.iter().zip(&used).filter(|(_, used)| **used).map(|(group, _)| group);
+    let Some(first) = members.next() else { return Ok((0.0, None)) };
+    let mut sized = first;
+    let differ = |a: &Group, b: &Group, what: String| {
+        Error::input(
+            document.path(),
+            "",
+            format!("optics groups {} and {} differ in {what}", a.label, b.label),
+            "bring them to one pixel size and box, or import each group from a STAR file of its own",
+        )
+    };
+    for group in members {
+        let (a, b) = (first.pixel_size, group.pixel_size);
+        if (b / a - 1.0).abs() > SAME_PIXEL_SIZE {
+            return Err(differ(first, group, format!("pixel size: {a} and {b} A")));
+        }
+        match (sized.image_size, group.image_size) {
+            (Some(a), Some(b)) if a != b => {
+                return Err(differ(sized, group, format!("image size: {a} and {b} pixels")));
+            }
+            (None, Some(_)) => sized = group,
+            _ => {}
+        }
+    }
+    Ok((first.pixel_size, sized.image_size))
+}
+
+/// Columns for aberrations that the CTF here does not have, with the value that means "none".
+const NOT_MODELLED: [(&str, f64); 8] = [
+    ("_rlnBeamTiltX", 0.0),
+    ("_rlnBeamTiltY", 0.0),
+    ("_rlnOddZernike", 0.0),
+    ("_rlnEvenZernike", 0.0),
+    ("_rlnMagMat00", 1.0),
+    ("_rlnMagMat01", 0.0),
+    ("_rlnMagMat10", 0.0),
+    ("_rlnMagMat11", 1.0),
+];
+
+/// The labels of aberrations and distortions that one of the first `rows` rows of `table` has.
+pub fn not_modelled(document: &Document, table: &Table, rows: usize) -> Vec<&'static str> {
+    let mut found = Vec::new();
+    let mut row = Cursor::new(document, table);
+    for (label, none) in NOT_MODELLED {
+        let Some(column) = find(table, label) else { continue };
+        let differs = |index| {
+            row.seek(index);
+            // Zernike coefficients come as "[0.1,0,-0.2]".
+            let values = row.text(column).trim_start_matches('[').trim_end_matches(']');
+            values.split(',').any(|v| v.parse::<f64>().is_ok_and(|v| (v - none).abs() > 1e-9))
+        };
+        if (0..table.len().min(rows)).any(differs) {
+            found.push(label);
+        }
+    }
+    found
+}

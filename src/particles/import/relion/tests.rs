@@ -1,0 +1,180 @@
+use super::*;
+
+const ROWS: [&str; 3] = [
+    "1@a.mrcs 10 20 30 15000 14000 12 1 300 2.7 0.1",
+    "3@b.mrcs -40 50 60 16000 15500 -8 2 300 2.7 0.1",
+    "2@a.mrcs 70 80 -90 17000 16800 3 1 200 2.0 0.07",
+];
+
+const COLUMNS: &str = "loop_\n_rlnImageName\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\n_rlnDefocusU\n_rlnDefocusV\n\
+                       _rlnDefocusAngle\n_rlnRandomSubset\n";
+
+fn interpreted(text: &str) -> Result<Particles> {
+    let document = Document::parse(Path::new("p.star"), text.to_owned())?;
+    interpret(&document, usize::MAX, 1)
+}
+
+fn refused(text: &str, fragments: &[&str]) {
+    let message = interpreted(text).unwrap_err().to_string();
+    assert!(fragments.iter().all(|f| message.contains(f)), "{message}");
+}
+
+/// Version 3.0: one table; 5 um pixels at 25000 times make 2 A. Origins of 1.5 and -0.25 pixels.
+fn version_30() -> String {
+    let mut text = format!(
+        "data_\n\n{COLUMNS}_rlnVoltage\n_rlnSphericalAberration\n_rlnAmplitudeContrast\n_rlnMagnification\n\
+         _rlnDetectorPixelSize\n_rlnOriginX\n_rlnOriginY\n"
+    );
+    ROWS.iter().for_each(|row| text += &format!("{row} 25000 5 1.5 -0.25\n"));
+    text
+}
+
+fn optics_31() -> &'static str {
+    "data_optics\n\nloop_\n_rlnOpticsGroupName\n_rlnOpticsGroup\n_rlnVoltage\n_rlnSphericalAberration\n\
+     _rlnAmplitudeContrast\n_rlnImagePixelSize\n_rlnImageSize\nfirst 7 300 2.7 0.1 2 64\nsecond 9 200 2 0.07 2 64\n"
+}
+
+/// The same particles with the same origins (3 and -0.5 A) in the form of version 3.1.
+fn particles_31() -> String {
+    let mut text =
+        format!("data_particles\n\n{COLUMNS}_rlnOpticsGroup\n_rlnOriginXAngst\n_rlnOriginYAngst\n");
+    for (row, group) in ROWS.iter().zip([7, 7, 9]) {
+        let cells: Vec<&str> = row.split(' ').take(8).collect();
+        text += &format!("{} {group} 3 -0.5\n", cells.join(" "));
+    }
+    text
+}
+
+#[test]
+fn both_versions_say_the_same() {
+    let old = interpreted(&version_30()).unwrap();
+    assert_eq!((old.pixel_size, old.image_size), (2.0, None));
+    assert_eq!(old.shift, vec![[1.5, -0.25]; 3]);
+    assert_eq!(old.stacks, ["a.mrcs", "b.mrcs"]);
+    let sources: Vec<(u32, u64)> = old.source.iter().map(|s| (s.file, s.index)).collect();
+    assert_eq!(sources, [(0, 0), (1, 2), (0, 1)]);
+    assert_eq!(old.half, [0, 1, 0]);
+    assert_eq!(old.rotation[1], rotation_from_relion(-40.0, 50.0, 60.0));
+    let expected = CtfParameters {
+        defocus_u: 16000.0,
+        defocus_v: 15500.0,
+        astigmatism_angle: -8.0,
+        phase_shift: 0.0,
+        b_factor: 0.0,
+        scale: 1.0,
+    };
+    assert_eq!(old.ctf[1], expected);
+    assert_eq!(old.optics_group, [0, 0, 1]);
+    assert_eq!(old.groups[1].optics.voltage, 200.0);
+    for text in [optics_31().to_owned() + &particles_31(), particles_31() + "\n" + optics_31()] {
+        let new = interpreted(&text).unwrap();
+        assert_eq!((new.pixel_size, new.image_size), (2.0, Some(64)));
+        assert_eq!(
+            (&new.rotation, &new.shift, &new.ctf, &new.half),
+            (&old.rotation, &old.shift, &old.ctf, &old.half)
+        );
+        assert_eq!(
+            (&new.stacks, &new.source, &new.optics_group),
+            (&old.stacks, &old.source, &old.optics_group)
+        );
+        let optics = |p: &Particles| p.groups.iter().map(|g| g.optics).collect::<Vec<_>>();
+        assert_eq!(optics(&new), optics(&old));
+    }
+}
+
+#[test]
+fn optional_columns_count_and_halves_are_drawn() {
+    let text = version_30()
+        .replace("_rlnRandomSubset", "_rlnPhaseShift")
+        .replace("_rlnOriginX", "_rlnCtfBfactor")
+        .replace("_rlnOriginY", "_rlnCtfScalefactor");
+    let particles = interpreted(&text).unwrap();
+    assert_eq!(particles.ctf[1].phase_shift, 2.0);
+    assert_eq!((particles.ctf[1].b_factor, particles.ctf[1].scale), (1.5, -0.25));
+    assert_eq!(particles.shift, vec![[0.0; 2]; 3]);
+    assert_eq!((particles.half, particles.halves_given), (halves::draw(3, 1), false));
+}
+
+#[test]
+fn the_first_particles_alone_are_read() {
+    let document = Document::parse(Path::new("p.star"), version_30()).unwrap();
+    let particles = interpret(&document, 2, 1).unwrap();
+    assert_eq!((particles.len(), particles.groups.len()), (2, 1));
+}
+
+#[test]
+fn one_pair_table_of_optics_is_enough() {
+    let pairs = "data_optics\n_rlnOpticsGroup 7\n_rlnVoltage 300\n_rlnSphericalAberration 2.7\n\
+                 _rlnAmplitudeContrast 0.1\n_rlnImagePixelSize 2.0\n";
+    let rows: Vec<String> = particles_31().lines().map(|l| l.replace(" 9 3 ", " 7 3 ")).collect();
+    assert_eq!(interpreted(&(pairs.to_owned() + &rows.join("\n"))).unwrap().pixel_size, 2.0);
+}
+
+#[test]
+fn missing_columns_are_named() {
+    let without = |label: &str| version_30().replace(label, "_other");
+    refused(&without("_rlnImageName"), &["_rlnImageName", "run_data.star"]);
+    refused(&without("_rlnAngleTilt"), &["p.star: line 3", "no poses", "_rlnAngleTilt", "refine"]);
+    refused(&without("_rlnDefocusV"), &["no CTF", "_rlnDefocusV"]);
+    refused(&without("_rlnVoltage"), &["no CTF", "_rlnVoltage"]);
+    refused(&without("_rlnMagnification"), &["no pixel size", "_rlnMagnification"]);
+    refused(&without("_rlnOriginY"), &["_rlnOriginX", "other origin"]);
+    let both = optics_31().to_owned() + &particles_31();
+    refused(&both.replace("_rlnImagePixelSize", "_other"), &["data_optics", "_rlnImagePixelSize"]);
+    refused(&both.replace("_rlnSphericalAberration", "_other"), &["no CTF", "data_optics"]);
+}
+
+#[test]
+fn bad_values_are_named_with_their_line() {
+    let with = |from: &str, to: &str| version_30().replacen(from, to, 1);
+    refused(
+        &with("3@b.mrcs -40", "3@b.mrcs forty"),
+        &["line 20", "_rlnAngleRot is `forty`", "expected a number"],
+    );
+    refused(&with("3@b.mrcs -40", "3@b.mrcs nan"), &["line 20", "`nan`", "finite"]);
+    refused(&with("-0.25", "inf"), &["line 19", "_rlnOriginY is `inf`", "finite"]);
+    refused(&with("1@a.mrcs", "0@a.mrcs"), &["line 19", "`0@a.mrcs`", "from 1"]);
+    refused(&with("1@a.mrcs", "a.mrcs"), &["line 19", "NUMBER@STACK"]);
+    refused(&with("1@a.mrcs", "1@"), &["line 19", "NUMBER@STACK"]);
+    refused(&with(" -8 2 ", " -8 3 "), &["line 20", "_rlnRandomSubset is `3`", "1 or 2"]);
+    refused(&with(" -8 2 ", " -8 1 "), &["half 2 holds zero", "drop it"]);
+    refused(&with("300 2.7", "-300 2.7"), &["line 19", "_rlnVoltage is `-300`", "above 0"]);
+    refused(&with("2.7 0.1", "2.7 7"), &["line 19", "_rlnAmplitudeContrast is `7`", "0 to 1"]);
+    refused(&with("25000", "0"), &["line 19", "_rlnMagnification is `0`"]);
+}
+
+#[test]
+fn optics_groups_must_fit_together() {
+    let both = optics_31().to_owned() + &particles_31();
+    let with = |from: &str, to: &str| both.replacen(from, to, 1);
+    refused(&with("0.07 2 64", "0.07 2.1 64"), &["7 (first)", "9 (second)", "pixel size: 2 and 2.1 A"]);
+    refused(&with("0.07 2 64", "0.07 2 66"), &["7 (first)", "9 (second)", "64 and 66 pixels"]);
+    refused(&with("second 9", "second 7"), &["optics group 7 is there twice"]);
+    refused(&with("second 9", "second 8"), &["optics group 9", "does not have"]);
+    refused(&with("second 9", "second x"), &["_rlnOpticsGroup is `x`"]);
+    // A group that no particle is of may differ.
+    let unused = with("0.07 2 64\n", "0.07 2 64\nthird 11 300 2.7 0.1 5 128\n");
+    assert_eq!(interpreted(&unused).unwrap().pixel_size, 2.0);
+    let premultiplied = with("_rlnImageSize", "_rlnCtfDataAreCtfPremultiplied").replace(" 2 64\n", " 2 1\n");
+    refused(&premultiplied, &["multiplied by their CTF"]);
+}
+
+#[test]
+fn a_file_without_particles_is_refused() {
+    let empty: String = version_30().lines().filter(|l| !l.contains('@')).map(|l| format!("{l}\n")).collect();
+    refused(&empty, &["line 3", "zero particles"]);
+    refused(optics_31(), &["_rlnImageName"]);
+}
+
+#[test]
+fn aberrations_that_are_not_modelled_are_found() {
+    let text = version_30()
+        .replace("_rlnOriginX", "_rlnBeamTiltX")
+        .replace("_rlnOriginY", "_rlnMagMat00")
+        .replace("1.5 -0.25", "0.0 1.001");
+    let document = Document::parse(Path::new("p.star"), text).unwrap();
+    assert_eq!(optics::not_modelled(&document, &document.tables()[0], 3), ["_rlnMagMat00"]);
+    let text = version_30().replace("_rlnOriginX", "_rlnOddZernike").replace("1.5 -0.25", "[0,0.5,0] 1");
+    let document = Document::parse(Path::new("p.star"), text).unwrap();
+    assert_eq!(optics::not_modelled(&document, &document.tables()[0], 3), ["_rlnOddZernike"]);
+}

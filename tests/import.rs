@@ -1,0 +1,514 @@
+//! `cryosplat-mpi import`, run on sets made here, and on real RELION files where they lie beside the project.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use cryosplat_mpi::imaging::mrc::write_stack;
+use cryosplat_mpi::imaging::pose::rotation_from_relion;
+use cryosplat_mpi::particles::preprocess::BACKGROUND_RADIUS;
+use cryosplat_mpi::particles::store::{Dtype, Store};
+use tempfile::TempDir;
+
+const BOX: usize = 32;
+const PIXEL_SIZE: f64 = 2.0;
+
+/// Five particles of two stacks, written as RELION 3.1 does.
+const STAR: &str = "\
+# version 30001
+
+data_optics
+
+loop_
+_rlnOpticsGroup #1
+_rlnOpticsGroupName #2
+_rlnVoltage #3
+_rlnSphericalAberration #4
+_rlnAmplitudeContrast #5
+_rlnImagePixelSize #6
+_rlnImageSize #7
+1 one 300 2.7 0.1 2.0 32
+2 two 200 2.0 0.07 2.0 32
+
+# version 30001
+
+data_particles
+
+loop_
+_rlnImageName #1
+_rlnAngleRot #2
+_rlnAngleTilt #3
+_rlnAnglePsi #4
+_rlnOriginXAngst #5
+_rlnOriginYAngst #6
+_rlnDefocusU #7
+_rlnDefocusV #8
+_rlnDefocusAngle #9
+_rlnOpticsGroup #10
+_rlnRandomSubset #11
+000001@a.mrcs 10 20 30 0 0 15000 14000 10 1 1
+000002@a.mrcs 20 30 40 3.1 -1.7 15100 14100 20 1 2
+000003@a.mrcs 30 40 50 -2.5 0.5 15200 14200 30 1 1
+000001@deep/b.mrcs 40 50 60 1 1 15300 14300 40 2 2
+000002@deep/b.mrcs 50 60 70 -1 4 15400 14400 50 2 1
+";
+/// The line of the first particle.
+const FIRST: usize = 32;
+
+/// The same as one table of RELION 3.0: pixels of 5 um at 25000 times, origins in pixels.
+fn version_30() -> String {
+    let (_, particles) = STAR.split_once("data_particles").unwrap();
+    let mut text = String::from("data_\n");
+    for line in particles.lines() {
+        let line = line.replace("XAngst", "X").replace("YAngst", "Y");
+        if line.starts_with("_rlnOpticsGroup") {
+            text += "_rlnDetectorPixelSize\n";
+        } else if line.starts_with("_rlnRandomSubset") {
+            text += "_rlnRandomSubset\n_rlnVoltage\n_rlnSphericalAberration\n_rlnAmplitudeContrast\n_rlnMagnification\n";
+        } else if line.contains('@') {
+            let mut cells: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            for origin in &mut cells[4..6] {
+                *origin = (origin.parse::<f64>().unwrap() / PIXEL_SIZE).to_string();
+            }
+            let microscope = if cells[9] == "1" { "300 2.7 0.1" } else { "200 2.0 0.07" };
+            cells[9] = "5".into();
+            text += &format!("{} {microscope} 25000\n", cells.join(" "));
+        } else {
+            text += &line;
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// Noise about a level, always the same for one `seed`.
+fn noise(box_size: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u32 << 24) as f32
+    };
+    (0..box_size * box_size).map(|_| 3.0 + next() + next() - next()).collect()
+}
+
+/// A Gaussian at (`x`, `y`) pixels from the origin.
+fn blob(box_size: usize, x: f64, y: f64) -> Vec<f32> {
+    let centre = (box_size / 2) as f64;
+    let at = |i: usize| {
+        let (dy, dx) = ((i / box_size) as f64 - centre - y, (i % box_size) as f64 - centre - x);
+        (-(dx * dx + dy * dy) / 12.5).exp() as f32
+    };
+    (0..box_size * box_size).map(at).collect()
+}
+
+fn write_images(path: &Path, box_size: usize, images: &[Vec<f32>]) {
+    write_stack(path, box_size, PIXEL_SIZE, images.iter().map(Vec::as_slice)).unwrap();
+}
+
+/// A particle set in a folder of its own.
+struct Set {
+    folder: TempDir,
+    text: String,
+}
+
+impl Set {
+    fn new() -> Self {
+        let set = Self { folder: tempfile::tempdir().unwrap(), text: STAR.into() };
+        std::fs::create_dir(set.path("deep")).unwrap();
+        write_images(&set.path("a.mrcs"), BOX, &[noise(BOX, 1), noise(BOX, 2), noise(BOX, 3)]);
+        write_images(&set.path("deep/b.mrcs"), BOX, &[noise(BOX, 4), noise(BOX, 5)]);
+        set
+    }
+
+    /// With a change of the STAR file.
+    fn with(from: &str, to: &str) -> Self {
+        let mut set = Self::new();
+        assert!(set.text.contains(from), "{from}");
+        set.text = set.text.replace(from, to);
+        set
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn arguments(&self, options: &[&str]) -> Vec<String> {
+        std::fs::write(self.path("p.star"), &self.text).unwrap();
+        let (star, output) = (self.path("p.star"), self.path("out.h5"));
+        let mut arguments =
+            vec!["import".into(), star.display().to_string(), "-o".into(), output.display().to_string()];
+        arguments.extend(options.iter().map(|o| o.to_string()));
+        arguments
+    }
+
+    fn import(&self, options: &[&str]) -> Store {
+        common::succeed(&self.arguments(options));
+        let store = Store::open(&self.path("out.h5")).unwrap();
+        store.verify().unwrap();
+        store
+    }
+
+    /// The import must fail soon, with all of `fragments` and the remedy's `;` in one line, and leave the output as it was.
+    fn refuse(&self, options: &[&str], fragments: &[&str]) {
+        let arguments = self.arguments(options);
+        std::fs::write(self.path("out.h5"), "as it was").unwrap();
+        let started = Instant::now();
+        common::fail(&arguments, &[fragments, &[";"]].concat());
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+        assert_eq!(std::fs::read(self.path("out.h5")).unwrap(), b"as it was");
+        let left = std::fs::read_dir(self.folder.path())
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("partial"))
+            .count();
+        assert_eq!(left, 0, "a temporary file is left");
+    }
+}
+
+fn images(store: &Store) -> Vec<f32> {
+    let metadata = store.metadata();
+    let mut images = vec![0.0; metadata.len() * metadata.box_size.pow(2)];
+    store.read_images(0, metadata.len(), &mut images).unwrap();
+    images
+}
+
+fn line(particle: usize) -> String {
+    format!("line {}", FIRST + particle)
+}
+
+#[test]
+fn a_set_comes_in_whole() {
+    let store = Set::new().import(&[]);
+    let metadata = store.metadata();
+    assert_eq!((metadata.len(), metadata.box_size, metadata.pixel_size), (5, BOX, PIXEL_SIZE));
+    assert_eq!((metadata.normalized, metadata.inverted, store.dtype()), (true, false, Dtype::F32));
+    assert_eq!(metadata.rotation[3], rotation_from_relion(40.0, 50.0, 60.0));
+    assert_eq!(metadata.shift, vec![[0.0; 2]; 5]);
+    assert_eq!(metadata.half, [0, 1, 0, 1, 0]);
+    assert_eq!(metadata.optics_group, [0, 0, 0, 1, 1]);
+    assert_eq!(metadata.optics[1].voltage, 200.0);
+    assert_eq!(metadata.ctf[4].defocus_u, 15400.0);
+    assert_eq!(metadata.source_files, ["a.mrcs", "deep/b.mrcs"]);
+    let sources: Vec<(u32, u64)> = metadata.source.iter().map(|s| (s.file, s.index)).collect();
+    assert_eq!(sources, [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]);
+}
+
+#[test]
+fn both_versions_and_any_order_of_tables_give_the_same_file() {
+    let set = Set::new();
+    let expected = set.import(&[]);
+    let (optics, particles) = STAR.split_once("# version 30001\n\ndata_particles").unwrap();
+    for text in [version_30(), format!("data_particles{particles}\n\n{optics}"), STAR.replace('\n', "\r\n")] {
+        let store = Set { text, ..Set::new() }.import(&[]);
+        assert_eq!(store.metadata(), expected.metadata());
+        assert_eq!(images(&store), images(&expected));
+    }
+}
+
+#[test]
+fn particles_are_centred_by_their_origins() {
+    for box_size in [32usize, 33] {
+        for output in [box_size, 24, 25] {
+            let set = Set::with(" 2.0 32\n", &format!(" 2.0 {box_size}\n"));
+            // The origins of STAR, in pixels.
+            let t = [[0.0, 0.0], [1.55, -0.85], [-1.25, 0.25], [0.5, 0.5], [-0.5, 2.0]];
+            let raw: Vec<_> = t.iter().map(|t| blob(box_size, -t[0], -t[1])).collect();
+            write_images(&set.path("a.mrcs"), box_size, &raw[..3]);
+            write_images(&set.path("deep/b.mrcs"), box_size, &raw[3..]);
+            let store = set.import(&["--no-normalize", "--box", &output.to_string()]);
+            let expected = PIXEL_SIZE * box_size as f64 / output as f64;
+            assert!((store.metadata().pixel_size - expected).abs() < 1e-12);
+            for image in images(&store).chunks_exact(output * output) {
+                let (mut mass, mut x, mut y) = (0.0, 0.0, 0.0);
+                for (i, &v) in image.iter().enumerate() {
+                    mass += f64::from(v);
+                    x += f64::from(v) * ((i % output) as f64 - (output / 2) as f64);
+                    y += f64::from(v) * ((i / output) as f64 - (output / 2) as f64);
+                }
+                // What a Fourier shift of this Gaussian leaves is rounding, and its tail at the box's edge.
+                assert!((x / mass).abs() < 1e-3 && (y / mass).abs() < 1e-3, "{} {}", x / mass, y / mass);
+                assert!((image.iter().copied().fold(0.0, f32::max) - 1.0).abs() < 1e-3, "values are kept");
+            }
+        }
+    }
+}
+
+#[test]
+fn images_without_work_are_stored_as_they_are() {
+    let mut set = Set::new();
+    set.text = set.text.replace("XAngst", "XOther").replace("YAngst", "YOther");
+    let stored = images(&set.import(&["--no-normalize"]));
+    assert_eq!(stored[..BOX * BOX], noise(BOX, 1));
+    assert_eq!(stored[4 * BOX * BOX..], noise(BOX, 5));
+    let inverted = images(&set.import(&["--no-normalize", "--invert"]));
+    assert!(stored.iter().zip(&inverted).all(|(a, b)| *a == -b));
+    let halved = set.import(&["--no-normalize", "--dtype", "f16"]);
+    assert_eq!(halved.dtype(), Dtype::F16);
+    // Half a unit in the last of 11 bits.
+    assert!(stored.iter().zip(images(&halved)).all(|(a, b)| (a - b).abs() <= a.abs() / 2048.0));
+}
+
+#[test]
+fn the_background_is_normalised() {
+    let set = Set::new();
+    for (radius, options) in
+        [(BACKGROUND_RADIUS * BOX as f64, vec![]), (14.5, vec!["--background-radius", "14.5"])]
+    {
+        for image in images(&set.import(&options)).chunks_exact(BOX * BOX) {
+            let outside: Vec<f64> = (0..BOX * BOX)
+                .filter(|i| ((i / BOX) as f64 - 16.0).hypot((i % BOX) as f64 - 16.0) > radius)
+                .map(|i| f64::from(image[i]))
+                .collect();
+            let mean = outside.iter().sum::<f64>() / outside.len() as f64;
+            let variance = outside.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / outside.len() as f64;
+            assert!(mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-5, "{mean} {variance}");
+        }
+    }
+}
+
+#[test]
+fn any_number_of_threads_writes_the_same_images() {
+    // Several chunks, from stacks that take turns.
+    let mut set = Set::new();
+    let (head, _) = STAR.split_once("000001@a.mrcs").unwrap();
+    set.text = head.replace(" 2.0 32\n", " 2.0 16\n");
+    for i in 0..700 {
+        let (stack, image) = (["a.mrcs", "deep/b.mrcs"][i % 2], i / 2 % 5 + 1);
+        set.text += &format!("{image}@{stack} {i} 20 30 {} -1 15000 14000 0 1 {}\n", i % 7, i % 2 + 1);
+    }
+    let raw: Vec<_> = (0..5).map(|i| noise(16, i)).collect();
+    write_images(&set.path("a.mrcs"), 16, &raw);
+    write_images(&set.path("deep/b.mrcs"), 16, &raw);
+    let [one, two] = ["1", "2"].map(|threads| {
+        let store = set.import(&["--threads", threads]);
+        let offset = store.image_offset().unwrap() as usize;
+        std::fs::read(set.path("out.h5")).unwrap()[offset..offset + 700 * 16 * 16 * 4].to_vec()
+    });
+    assert_eq!(one, two);
+}
+
+#[test]
+fn more_stacks_than_stay_open_may_take_turns() {
+    const STACKS: u64 = 100;
+    let mut set = Set::new();
+    let (head, _) = STAR.split_once("000001@a.mrcs").unwrap();
+    set.text = head.replace("XAngst", "XOther").replace("YAngst", "YOther").replace(" 2.0 32\n", " 2.0 16\n");
+    for image in 0..2 {
+        for stack in 0..STACKS {
+            set.text += &format!("{}@{stack}.mrcs 10 20 30 0 0 15000 14000 0 1 {}\n", image + 1, image + 1);
+        }
+    }
+    for stack in 0..STACKS {
+        let raw = [noise(16, stack), noise(16, stack + STACKS)];
+        write_images(&set.path(&format!("{stack}.mrcs")), 16, &raw);
+    }
+    let stored = images(&set.import(&["--no-normalize"]));
+    for (i, image) in stored.chunks_exact(16 * 16).enumerate() {
+        assert_eq!(image, noise(16, i as u64), "particle {}", i + 1);
+    }
+}
+
+#[test]
+fn stacks_are_found_below_the_data_folder_and_the_first_rows_are_enough() {
+    let set = Set::with("@deep/", "@Extract/job7/");
+    set.refuse(&[], &["p.star", &line(3), "Extract/job7/b.mrcs", "--datadir"]);
+    let other = set.path("elsewhere");
+    std::fs::create_dir(&other).unwrap();
+    for (from, to) in [("a.mrcs", "a.mrcs"), ("deep/b.mrcs", "b.mrcs")] {
+        std::fs::rename(set.path(from), other.join(to)).unwrap();
+    }
+    let folder = other.display().to_string();
+    assert_eq!(set.import(&["--datadir", &folder]).metadata().len(), 5);
+    assert_eq!(set.import(&["--datadir", &folder, "--first", "3"]).metadata().half, [0, 1, 0]);
+    std::fs::remove_file(other.join("b.mrcs")).unwrap();
+    set.refuse(&["--datadir", &folder], &["elsewhere/Extract/job7/b.mrcs, ", "elsewhere/b.mrcs"]);
+}
+
+#[test]
+fn halves_are_drawn_with_the_seed_where_the_file_has_none() {
+    let set = Set::with("_rlnRandomSubset", "_other");
+    let drawn = |seed: &str| set.import(&["--seed", seed]).metadata().half.clone();
+    assert_eq!(drawn("3"), cryosplat_mpi::particles::halves::draw(5, 3));
+    set.refuse(&["--first", "1"], &["p.star", "half 2 holds zero of the 1 particles"]);
+}
+
+#[test]
+fn aberrations_that_are_ignored_are_named() {
+    let set = Set::with("_rlnDefocusAngle", "_rlnBeamTiltX");
+    set.refuse(&[], &["no CTF", "_rlnDefocusAngle"]);
+    let mut set = Set::with("_rlnImageSize", "_rlnBeamTiltY");
+    let said = common::succeed(&set.arguments(&[]));
+    assert!(said.contains("WARN") && said.contains("_rlnBeamTiltY"), "{said}");
+    set.text = STAR.replace("_rlnImageSize", "_rlnBeamTiltY").replace(" 2.0 32\n", " 2.0 0.0\n");
+    assert!(!common::succeed(&set.arguments(&[])).contains("WARN"));
+}
+
+#[test]
+fn rows_that_are_wrong_are_named() {
+    let refuse = |from: &str, to: &str, fragments: &[&str]| Set::with(from, to).refuse(&[], fragments);
+    let second = line(1);
+    refuse("000002@a", "000004@a", &["p.star", &second, "image 4", "a.mrcs", "holds 3 images"]);
+    refuse("000002@a", "000000@a", &["p.star", &second, "`000000@a.mrcs`", "from 1"]);
+    refuse("20 30 40 3.1", "nan 30 40 3.1", &["p.star", &second, "_rlnAngleRot is `nan`", "finite"]);
+    refuse("20 30 40 3.1", "20 inf 40 3.1", &["p.star", &second, "_rlnAngleTilt is `inf`", "finite"]);
+    refuse("20 30 40 3.1", "20 30 4O 3.1", &["p.star", &second, "_rlnAnglePsi is `4O`", "a number"]);
+    refuse(" 20 1 2\n", " 20 1\n", &["p.star", &second, "holds 10 values, expected 11"]);
+    refuse(" 20 1 2\n", " 20 5 2\n", &["p.star", &second, "optics group 5", "does not have"]);
+    refuse("0.07 2.0 32", "0.07 2.5 32", &["p.star", "1 (one)", "2 (two)", "pixel size: 2 and 2.5 A"]);
+    refuse("0.07 2.0 32", "0.07 2.0 30", &["p.star", "1 (one)", "2 (two)", "32 and 30 pixels"]);
+    refuse(
+        " 2.0 32\n",
+        " 2.0 64\n",
+        &["a.mrcs", "32 x 32 pixels, expected 64 x 64", "_rlnImageSize", "p.star"],
+    );
+    refuse("_rlnAngleTilt", "_other", &["p.star", "no poses", "_rlnAngleTilt"]);
+    refuse("_rlnDefocusU", "_other", &["p.star", "no CTF", "_rlnDefocusU"]);
+    refuse("_rlnImageName", "_other", &["p.star", "_rlnImageName"]);
+    refuse("_rlnOpticsGroup #10", "_other", &["p.star", "_rlnOpticsGroup"]);
+    refuse("2\n", "1\n", &["p.star", "half 2 holds zero"]);
+}
+
+#[test]
+fn stacks_that_are_damaged_are_named() {
+    let set = Set::new();
+    let b = set.path("deep/b.mrcs");
+    let sound = std::fs::read(&b).unwrap();
+    std::fs::write(&b, &sound[..sound.len() - 5]).unwrap();
+    set.refuse(&[], &["b.mrcs", "holds 9211 bytes", "promises 9216"]);
+    let mut promising = sound.clone();
+    promising[8..12].copy_from_slice(&2_000_000_000i32.to_le_bytes());
+    std::fs::write(&b, &promising).unwrap();
+    set.refuse(&[], &["b.mrcs", "holds 9216 bytes", "promises"]);
+    std::fs::write(&b, &sound[..100]).unwrap();
+    set.refuse(&[], &["b.mrcs", "holds 100 bytes"]);
+    write_images(&b, 30, &[noise(30, 1), noise(30, 2)]);
+    set.refuse(&[], &["b.mrcs", "30 x 30 pixels, expected 32 x 32"]);
+    std::fs::remove_file(&b).unwrap();
+    set.refuse(&[], &["p.star", &line(3), "`deep/b.mrcs` is not there", "--datadir"]);
+}
+
+#[test]
+fn images_that_cannot_be_used_are_named() {
+    let set = Set::new();
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut bad = noise(BOX, 5);
+        bad[3 * BOX + 9] = value;
+        write_images(&set.path("deep/b.mrcs"), BOX, &[noise(BOX, 4), bad]);
+        let value = value.to_string();
+        set.refuse(&[], &["b.mrcs", "image 2", "p.star", &line(4), &value, "row 4, column 10"]);
+    }
+    write_images(&set.path("deep/b.mrcs"), BOX, &[noise(BOX, 4), vec![7.0; BOX * BOX]]);
+    set.refuse(&[], &["b.mrcs", "image 2", &line(4), "zero variance"]);
+    assert_eq!(set.import(&["--no-normalize"]).metadata().len(), 5);
+}
+
+#[test]
+fn requests_that_make_no_sense_are_refused() {
+    let set = Set::new();
+    set.refuse(&["--box", "48"], &["box of 48", "32"]);
+    set.refuse(&["--box", "8"], &["box of 8", "16 to 32"]);
+    set.refuse(&["--background-radius", "100"], &["radius of 100", "nothing outside"]);
+    set.refuse(&["--background-radius", "nan"], &["radius of NaN"]);
+}
+
+#[test]
+fn files_that_are_no_particle_star_files_are_refused() {
+    let mut set = Set::new();
+    let (head, _) = STAR.split_once("000001@a.mrcs").unwrap();
+    set.text = head.into();
+    set.refuse(&[], &["p.star", "zero particles"]);
+    set.text = "\u{0}\u{1}\u{2}garbage\u{0}".repeat(100);
+    set.refuse(&[], &["p.star", "binary"]);
+    set.text = "just a letter\n".into();
+    set.refuse(&[], &["p.star", "line 1", "`just a letter`"]);
+    set.text = String::new();
+    set.refuse(&[], &["p.star", "no data_ block"]);
+    let missing = set.path("missing.star").display().to_string();
+    common::fail(
+        &["import", &missing, "-o", &set.path("out.h5").display().to_string()],
+        &["missing.star", "No such file"],
+    );
+}
+
+#[test]
+fn outputs_that_cannot_be_written_are_refused() {
+    let set = Set::new();
+    set.arguments(&[]);
+    let star = set.path("p.star").display().to_string();
+    for output in ["a.mrcs/out.h5", "nowhere/out.h5", "deep"] {
+        let output = set.path(output).display().to_string();
+        common::fail(&["import", &star, "-o", &output], &[&output, ";"]);
+    }
+    for input in ["p.star", "a.mrcs"] {
+        let before = std::fs::read(set.path(input)).unwrap();
+        let output = set.path(input).display().to_string();
+        common::fail(&["import", &star, "-o", &output], &[&output, "is an input"]);
+        assert_eq!(std::fs::read(set.path(input)).unwrap(), before);
+    }
+}
+
+/// Imports a real STAR file, changed by `edit`, beside its stacks.
+fn import_real(star: &Path, edit: impl Fn(String) -> String) -> Store {
+    let mut set = Set::new();
+    set.text = edit(std::fs::read_to_string(star).unwrap());
+    set.import(&["--datadir", &star.parent().unwrap().display().to_string()])
+}
+
+#[test]
+fn real_particles_of_relion_30_and_31() {
+    let (Some(old), Some(new)) = (
+        common::shared("data/real/sample_particles_relion30.star"),
+        common::shared("data/real/sample_particles_relion31.star"),
+    ) else {
+        return;
+    };
+    let (old, new) = (import_real(&old, |text| text), import_real(&new, |text| text));
+    let (old, new) = (old.metadata(), new.metadata());
+    assert_eq!((old.len(), old.box_size, new.len(), new.box_size), (17, 200, 17, 200));
+    // The version 3.1 file was edited to another pixel size.
+    assert!((old.pixel_size - 1.338).abs() < 1e-6 && new.pixel_size == 1.4);
+    assert_eq!((old.optics.len(), old.optics[1].voltage), (2, 200.0));
+    assert_eq!((&old.optics, &old.optics_group), (&new.optics, &new.optics_group));
+    assert_eq!((&old.half, &old.source), (&new.half, &new.source));
+    // Row 15 of the version 3.1 file repeats the angles of row 14.
+    assert_eq!(new.rotation[14], new.rotation[13]);
+    for i in (0..17).filter(|&i| i != 14) {
+        assert_eq!(old.rotation[i], new.rotation[i], "particle {}", i + 1);
+    }
+    let defoci = |m: &cryosplat_mpi::particles::store::Metadata| -> Vec<[f64; 3]> {
+        m.ctf.iter().map(|c| [c.defocus_u, c.defocus_v, c.astigmatism_angle]).collect()
+    };
+    assert_eq!(defoci(old), defoci(new));
+}
+
+#[test]
+fn real_particles_with_tables_in_either_order() {
+    let (Some(one), Some(two)) =
+        (common::shared("data/real/relion31.star"), common::shared("data/real/relion31.v2.star"))
+    else {
+        return;
+    };
+    // All five are of one half: the file as it is cannot give an FSC.
+    let output = tempfile::tempdir().unwrap().path().join("out.h5");
+    common::fail(
+        &["import", &one.display().to_string(), "-o", &output.display().to_string()],
+        &["relion31.star", "_rlnRandomSubset", "half 2 holds zero of the 5 particles"],
+    );
+    let drawn = |text: String| text.replace("_rlnRandomSubset", "_other");
+    let (one, two) = (import_real(&one, drawn), import_real(&two, drawn));
+    assert_eq!((one.metadata().len(), one.metadata().box_size, one.metadata().pixel_size), (5, 256, 2.806));
+    assert_eq!(one.metadata(), two.metadata());
+    assert_eq!(images(&one), images(&two));
+}
+
+#[test]
+fn real_particles_without_poses_are_refused() {
+    for name in ["empiar_10076_7.star", "toy_projections.star"] {
+        let Some(star) = common::shared(&format!("data/real/{name}")) else { return };
+        let output = tempfile::tempdir().unwrap().path().join("out.h5");
+        common::fail(
+            &["import", &star.display().to_string(), "-o", &output.display().to_string()],
+            &[name, "no poses", "_rlnAngleRot", "refine"],
+        );
+    }
+}
