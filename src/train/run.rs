@@ -1,0 +1,383 @@
+//! A whole run, on every rank: set up, train, and at the end the outputs.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::checkpoint::{self, Checkpoint};
+use super::half::{EpochSummary, Metric, Model, random_start};
+use super::order::Order;
+use super::outputs::{self, Finished};
+use super::recipe::{Choices, Recipe, Settings};
+use super::shard::{CacheMode, Shard};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::gmm::files::GmmFile;
+use crate::parallel::{HalfGroup, World};
+use crate::particles::store::Store;
+use crate::progress::{Progress, duration};
+use crate::render::cpu::CpuDevice;
+use crate::render::{Device, Geometry};
+
+/// Which models a run trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Models {
+    /// One model of each half: gold standard.
+    Both,
+    /// A model of half 1 alone.
+    #[value(name = "1")]
+    #[serde(rename = "1")]
+    First,
+    /// A model of half 2 alone.
+    #[value(name = "2")]
+    #[serde(rename = "2")]
+    Second,
+    /// One model of all particles: no FSC.
+    All,
+}
+
+/// When maps are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Maps {
+    /// At the end of the run.
+    End,
+    /// After every epoch, with the FSC in the log.
+    Epoch,
+}
+
+/// What the command line decided.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The particle file.
+    pub particles: PathBuf,
+    /// The run folder.
+    pub output: PathBuf,
+    /// The recipe.
+    pub recipe: Recipe,
+    /// What the user chose within it.
+    pub choices: Choices,
+    /// Images per step and rank, in place of the global batch.
+    pub batch_per_rank: Option<usize>,
+    /// One scale per Gaussian.
+    pub isotropic: bool,
+    /// Half width of a splat's support in standard deviations.
+    pub cutoff: f64,
+    /// The seed.
+    pub seed: u64,
+    /// Which models.
+    pub models: Models,
+    /// Where particles are kept.
+    pub cache: CacheMode,
+    /// When maps are written.
+    pub maps: Maps,
+    /// Write every so many steps to metrics.jsonl; `None`: about 200 lines an epoch.
+    pub metrics_every: Option<u64>,
+    /// A map to compare with.
+    pub truth: Option<PathBuf>,
+    /// Go on from the checkpoints in the run folder.
+    pub resume: bool,
+    /// The command line as typed.
+    pub command: Vec<String>,
+}
+
+/// One model of the run: its name, its half (1, 2; 0 for all) and its particles.
+#[derive(Clone, Debug)]
+struct Part {
+    name: &'static str,
+    half: u8,
+    members: Vec<usize>,
+}
+
+fn parts(store: &Store, models: Models) -> Vec<Part> {
+    let metadata = store.metadata();
+    let half = |name, half: u8| Part { name, half, members: metadata.members(half - 1) };
+    match models {
+        Models::Both => vec![half("half1", 1), half("half2", 2)],
+        Models::First => vec![half("half1", 1)],
+        Models::Second => vec![half("half2", 2)],
+        Models::All => vec![Part { name: "map", half: 0, members: (0..metadata.len()).collect() }],
+    }
+}
+
+/// Trains and writes the run folder. Every rank calls it.
+///
+/// # Errors
+/// `Err(None)` where rank 0 says what is wrong for all; `Err(Some(_))` where this rank has to.
+pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Option<Error>> {
+    let started = Instant::now();
+    // Rank 0 looks at everything first: what is wrong for all is said once, before anybody starts.
+    let store = match world.first(|| open(world, options))? {
+        Some(store) => store,
+        None => Store::open(&options.particles)?,
+    };
+    let parts = parts(&store, options.models);
+    let mut group = HalfGroup::split(world, parts.len());
+    let (rank, ranks) = (group.assignment.rank, group.assignment.size);
+    let largest = parts.iter().map(|p| p.members.len()).max().unwrap_or(0);
+    let settings = resolve(options, largest, ranks);
+    let identity = checkpoint::identity(&settings, store.identity());
+    let folder = options.output.join("checkpoints");
+    let start_epoch = if options.resume { last_common_epoch(&folder, &parts) } else { 0 };
+
+    let geometry = Geometry {
+        box_size: store.metadata().box_size,
+        pixel_size: store.metadata().pixel_size,
+        cutoff: settings.cutoff,
+    };
+    let mut models = Vec::new();
+    for &index in &group.assignment.models {
+        let part = &parts[index];
+        let order = Order::new(&part.members, settings.batch, settings.seed, part.half);
+        let device = CpuDevice::new(random_start(&settings, part.half), geometry);
+        let mine = order.shard(order.slots_of(rank, ranks));
+        let progress = quiet_unless_first(world, &format!("read {}", part.name), mine.len() as u64);
+        let shard = Shard::load(&store, &mine, options.cache, world.local_size(), &device, progress)?;
+        let mut model = Model::new(
+            part.name.to_owned(),
+            device,
+            settings.clone(),
+            order,
+            shard,
+            (rank, ranks),
+            identity.clone(),
+            part.members.len(),
+        );
+        if start_epoch > 0 {
+            let path = checkpoint::path(&folder, part.name, start_epoch);
+            model.resume(Checkpoint::read(&path)?)?;
+        }
+        models.push(model);
+    }
+    introduce(world, &store, &parts, &settings, &models[0].device, ranks, start_epoch);
+
+    let steps = largest.div_ceil(settings.batch) as u64;
+    let metrics_every = options.metrics_every.unwrap_or((steps / 200).max(1)).max(1);
+    let (sender, receiver) = channel();
+    let remaining = (settings.epochs.saturating_sub(start_epoch) * models.len()) as u64;
+    let per_epoch = models.first().map_or(0, |_| parts[group.assignment.models[0]].members.len() as u64);
+    let mut progress = quiet_unless_first(world, "train", remaining * per_epoch);
+    let training = Instant::now();
+    let mut history: Vec<Vec<EpochSummary>> = vec![Vec::new(); parts.len()];
+    for epoch in start_epoch..settings.epochs {
+        for (model, &index) in models.iter_mut().zip(&group.assignment.models) {
+            let summary = model.run_epoch(&mut group.collective, &mut progress, &sender, metrics_every)?;
+            history[index].push(summary);
+            tracing::info!(
+                "{} epoch {} of {}: loss {:.6}, {:.0} images/s{}",
+                model.name,
+                epoch + 1,
+                settings.epochs,
+                summary.loss,
+                summary.images as f64 / summary.seconds.max(1e-9),
+                waiting(&summary)
+            );
+            if rank == 0 {
+                write_checkpoint(&model.checkpoint(), &folder, &model.name, epoch + 1 == settings.epochs)?;
+            }
+        }
+        let lines: Vec<Metric> = receiver.try_iter().collect();
+        collect_metrics(world, rank, &options.output, epoch == 0, lines)?;
+        if options.maps == Maps::Epoch && epoch + 1 < settings.epochs {
+            write_models(&models, rank, &options.output, &geometry)?;
+            world.barrier();
+            if world.rank() == 0 && options.models == Models::Both {
+                outputs::preview(&options.output, epoch + 1)?;
+            }
+            world.barrier();
+        }
+    }
+    let training = training.elapsed().as_secs_f64();
+    progress.finish();
+
+    write_models(&models, rank, &options.output, &geometry)?;
+    world.barrier();
+    if world.rank() == 0 {
+        outputs::finish(&Finished {
+            options,
+            settings: &settings,
+            store: &store,
+            identity: &identity,
+            particles: parts.iter().map(|p| (p.name, p.members.len())).collect(),
+            ranks: world.size(),
+            threads: rayon::current_num_threads(),
+            device: models[0].device.name(),
+            epochs_here: settings.epochs.saturating_sub(start_epoch),
+            training_seconds: training,
+            total_seconds: started.elapsed().as_secs_f64(),
+            history: &history,
+        })?;
+    }
+    // Nobody leaves, and lets the launcher end the job, before the outputs are there.
+    world.barrier();
+    Ok(())
+}
+
+impl From<Error> for Option<Error> {
+    fn from(error: Error) -> Self {
+        Some(error)
+    }
+}
+
+/// Everything that can be wrong before the start, seen from rank 0.
+fn open(world: &World, options: &RunOptions) -> Result<Store> {
+    let store = Store::open(&options.particles)?;
+    let parts = parts(&store, options.models);
+    for part in &parts {
+        let n = part.members.len();
+        if n == 0 {
+            return Err(Error::input(
+                &options.particles,
+                "/half",
+                format!("no particle is in {}", part.name),
+                "import again with another --seed, or train one model with --half all",
+            ));
+        }
+        let ranks = if parts.len() == 2 { world.size().div_ceil(2) } else { world.size() };
+        if ranks > n {
+            return Err(Error::request(
+                format!("{ranks} ranks are to train {} with {n} particles: some would have none", part.name),
+                format!("start at most {} ranks", n * parts.len()),
+            ));
+        }
+        let batch = resolve(options, n, ranks).batch;
+        if batch < ranks {
+            return Err(Error::request(
+                format!("a batch of {batch} images cannot be shared by {ranks} ranks: some would have none"),
+                format!("use --batch {ranks} or more, or fewer ranks"),
+            ));
+        }
+    }
+    if let Some(truth) = &options.truth {
+        let volume = crate::evaluate::maps::read_cube(truth)?;
+        if volume.data.dim().0 != store.metadata().box_size {
+            return Err(Error::input(
+                truth,
+                "",
+                format!(
+                    "has a box of {} voxels, and the particles one of {} pixels",
+                    volume.data.dim().0,
+                    store.metadata().box_size
+                ),
+                "give the map that the particles were made from, in their box",
+            ));
+        }
+    }
+    files::make_folder(&options.output.join("checkpoints"))?;
+    // Try to write now, not after hours of training.
+    files::write_atomically(&options.output.join("run.json"), |w| {
+        use std::io::Write;
+        writeln!(w, "{{\"state\":\"training\",\"command\":{}}}", serde_json::json!(options.command))
+    })?;
+    Ok(store)
+}
+
+fn resolve(options: &RunOptions, particles: usize, ranks: usize) -> Settings {
+    let mut choices = options.choices.clone();
+    if let Some(each) = options.batch_per_rank {
+        choices.batch = Some(each * ranks);
+    }
+    Settings::resolve(options.recipe, &choices, options.isotropic, options.cutoff, options.seed, particles)
+}
+
+/// The last epoch that every model has a checkpoint of; 0 where there is none.
+fn last_common_epoch(folder: &Path, parts: &[Part]) -> usize {
+    let all: Vec<Vec<usize>> = parts.iter().map(|p| checkpoint::epochs(folder, p.name)).collect();
+    all[0].iter().rev().find(|epoch| all.iter().all(|one| one.contains(epoch))).copied().unwrap_or(0)
+}
+
+fn quiet_unless_first(world: &World, label: &str, total: u64) -> Progress {
+    if world.rank() == 0 { Progress::new(label, total, "images") } else { Progress::silent() }
+}
+
+fn waiting(summary: &EpochSummary) -> String {
+    let share = summary.wait_seconds / summary.seconds.max(1e-9);
+    if share < 0.05 { String::new() } else { format!(", {:.0}% of the time waiting for the file", 100.0 * share) }
+}
+
+fn introduce(
+    world: &World,
+    store: &Store,
+    parts: &[Part],
+    settings: &Settings,
+    device: &impl Device,
+    ranks: usize,
+    start_epoch: usize,
+) {
+    let metadata = store.metadata();
+    let sizes: Vec<String> = parts.iter().map(|p| format!("{} in {}", p.members.len(), p.name)).collect();
+    tracing::info!(
+        "{}: {} px at {:.4} A; particles: {}",
+        store.path().display(),
+        metadata.box_size,
+        metadata.pixel_size,
+        sizes.join(", ")
+    );
+    tracing::info!(
+        "{} Gaussians, {} epochs, batch {} a half, rate {:.2e} ({:?}), seed {}",
+        settings.gaussians,
+        settings.epochs,
+        settings.batch,
+        settings.learning_rate,
+        settings.schedule,
+        settings.seed
+    );
+    tracing::info!("{} ranks, {} in the group of {}; each: {}", world.size(), ranks, parts[0].name, device.name());
+    if world.size() % 2 == 1 && world.size() > 1 && parts.len() == 2 {
+        tracing::warn!(
+            "{} ranks cannot be shared evenly: {} train half1, {} half2",
+            world.size(),
+            ranks,
+            world.size() - ranks
+        );
+    }
+    if start_epoch > 0 {
+        tracing::info!("resuming after epoch {start_epoch}");
+    }
+}
+
+/// A checkpoint that cannot be written does not end a run, unless it is the last.
+fn write_checkpoint(checkpoint: &Checkpoint, folder: &Path, model: &str, last: bool) -> Result<()> {
+    match checkpoint.write(folder, model) {
+        Err(error) if !last => {
+            tracing::warn!("no checkpoint after epoch {}: {error}; training goes on", checkpoint.epoch);
+            Ok(())
+        }
+        outcome => outcome,
+    }
+}
+
+/// Brings the metrics of all groups to rank 0, which appends them to metrics.jsonl.
+fn collect_metrics(world: &World, rank: usize, folder: &Path, fresh: bool, lines: Vec<Metric>) -> Result<()> {
+    let mine = if rank == 0 {
+        lines.iter().filter_map(|line| serde_json::to_string(line).ok()).fold(String::new(), |all, line| all + &line + "\n")
+    } else {
+        String::new()
+    };
+    let Some(all) = world.gather(&mine) else { return Ok(()) };
+    outputs::append_metrics(folder, fresh, &all.concat())
+}
+
+/// The first rank of each group writes the group's mixture and map.
+fn write_models<D: Device>(models: &[Model<D>], rank: usize, folder: &Path, geometry: &Geometry) -> Result<()> {
+    if rank != 0 {
+        return Ok(());
+    }
+    for model in models {
+        let file = GmmFile {
+            gmm: model.device.state().gmm,
+            box_size: geometry.box_size,
+            pixel_size: geometry.pixel_size,
+        };
+        outputs::write_model(folder, &model.name, &file)?;
+    }
+    Ok(())
+}
+
+/// How long something took, for the log.
+pub(super) fn spent(seconds: f64) -> String {
+    duration(seconds)
+}
