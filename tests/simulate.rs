@@ -5,9 +5,10 @@ mod common;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use cryosplat_mpi::imaging::mrc;
 use cryosplat_mpi::imaging::pose::rotation_from_relion;
+use cryosplat_mpi::imaging::{fourier, mrc};
 use cryosplat_mpi::particles::store::{Dtype, Store};
+use rustfft::num_complex::Complex;
 
 /// Five atoms without symmetry, as mmCIF; they reach about 20 A from their centre.
 const MODEL: &str = "data_five\nloop_\n_atom_site.type_symbol\n_atom_site.Cartn_x\n_atom_site.Cartn_y\n\
@@ -147,6 +148,8 @@ fn star_and_particle_file_describe_the_same_particles() {
     assert_eq!((stack.len(), stack.header().space_group), (31, 0));
     assert_eq!(stack.header().voxel_size[0], 4.0);
     let (mut shifted, mut bytes) = (vec![0.0f32; 24 * 24], Vec::new());
+    let fft = fourier::Fft2::<f64>::new(24);
+    let (mut scratch, mut spectrum) = (fft.scratch(), vec![Complex::new(0.0, 0.0); fft.spectrum_len()]);
     for (i, row) in rows.iter().enumerate() {
         let number = |name: &str| row[name].parse::<f64>().unwrap();
         assert_eq!(row["ImageName"], format!("{:06}@particles.mrcs", i + 1));
@@ -158,22 +161,20 @@ fn star_and_particle_file_describe_the_same_particles() {
         assert_eq!(number("DefocusAngle"), ctf.astigmatism_angle);
         assert_eq!(number("RandomSubset"), f64::from(metadata.half[i]) + 1.0);
         assert_eq!(metadata.shift[i], [0.0, 0.0]);
-        // Moving the stack's image by plus the origin must give the particle file's: compare centres of mass of the
-        // squares, which a shift moves along.
+        // Moving the stack's image by plus the origin must give the particle file's.
         stack.read_image(i, &mut shifted, &mut bytes).unwrap();
-        let centre = &centred[i * 576..(i + 1) * 576];
-        let middle = |image: &[f32]| -> [f64; 2] {
-            let sum = |weight: fn(usize) -> f64| -> f64 {
-                image.iter().enumerate().map(|(at, v)| f64::from(v * v) * weight(at)).sum()
-            };
-            let total = sum(|_| 1.0);
-            [sum(|at| (at % 24) as f64) / total, sum(|at| (at / 24) as f64) / total]
-        };
-        let (from, to) = (middle(&shifted), middle(centre));
-        for (axis, name) in ["OriginXAngst", "OriginYAngst"].into_iter().enumerate() {
-            // CTF ripples that wrap around the small box move the centre of mass a little.
-            assert!((to[axis] - from[axis] - number(name) / 4.0).abs() < 0.6, "{i} {name}: {from:?} {to:?}");
+        let mut moved: Vec<f64> = shifted.iter().map(|&v| f64::from(v)).collect();
+        fft.forward(&moved.clone(), 24, &mut spectrum, &mut scratch);
+        let shift = [number("OriginXAngst") / 4.0, number("OriginYAngst") / 4.0];
+        for (at, value) in spectrum.iter_mut().enumerate() {
+            let (kx, ky) = ((at / 24) as isize, fourier::frequency(at % 24, 24));
+            *value *= fourier::shift_phase(kx, ky, shift[0], shift[1], 24);
         }
+        fft.inverse(&mut spectrum, &mut moved, 24, &mut scratch);
+        // Both hold f32 values of up to about 1, after a few f32 transforms.
+        let centre = &centred[i * 576..(i + 1) * 576];
+        let worst = moved.iter().zip(centre).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max);
+        assert!(worst < 1e-5, "particle {i}: {worst:.2e}");
     }
     let truth = mrc::read_volume(&place.path("relion/truth.mrc")).unwrap();
     assert_eq!(truth, mrc::read_volume(&place.path("p_truth.mrc")).unwrap());
@@ -181,52 +182,45 @@ fn star_and_particle_file_describe_the_same_particles() {
 }
 
 #[test]
-fn a_point_projects_to_where_its_pose_puts_it() {
-    // One heavy atom far from many light ones is the brightest spot; the truth map says where the atom lies, the
-    // images where it projects: x_view = W r.
+fn atoms_project_to_where_their_pose_puts_them() {
+    // A calcium and a sulphur far apart: the truth map says where the atom lies, the images where it projects.
     let place = Place::new();
-    let mut model = String::from("HEADER\n");
-    for (i, (x, y, z, element)) in
-        [(0.0, 0.0, 0.0, "H"), (20.0, -12.0, 8.0, "CA"), (-1.0, 1.0, 0.0, "H")].into_iter().enumerate()
-    {
-        model += &format!(
-            "ATOM  {:5} {element:>2}   ALA A   1    {x:8.3}{y:8.3}{z:8.3}  1.00  0.00          {element:>2}\n",
-            i + 1
-        );
-    }
-    // A second heavy atom keeps the centre away from the first.
-    model += "ATOM      9  K   ALA A   1     -24.000  10.000  -6.000  1.00  0.00           K\n";
+    let model = "HEADER\n\
+        ATOM      1 CA    CA A   1      20.000 -12.000   8.000  1.00  0.00          CA\n\
+        ATOM      2  S   CYS A   1     -24.000  10.000  -6.000  1.00  0.00           S\n";
     std::fs::write(place.path("points.pdb"), model).unwrap();
-    let model = place.text("points.pdb");
-    let out = place.text("p.h5");
-    // A strong defocus spread would move the peak; amplitude contrast 1 at no defocus spread and high voltage keeps the
-    // point spread function a positive peak.
-    let more = [
-        "--model",
-        &model,
-        "--particles",
-        "12",
-        "--no-noise",
-        "--b-factor",
-        "300",
+    let (model, out) = (place.text("points.pdb"), place.text("p.h5"));
+    // At this defocus and with amplitude contrast alone the CTF is positive to 10 A: an atom stays a bright spot.
+    let more = ["--model", &model, "--particles", "12", "--no-noise", "--b-factor", "600"];
+    let optics = [
+        "--defocus-median",
+        "3000",
+        "--defocus-spread",
+        "0",
+        "--astigmatism",
+        "0",
         "--amplitude-contrast",
         "1",
     ];
-    let optics = ["--defocus-median", "3000", "--defocus-spread", "0", "--astigmatism", "0"];
     common::succeed(&arguments(&out, &[&more[..], &optics].concat()));
-    let (store, pixels) = images(&place.path("p.h5"));
+
+    // Centred on the weighted mean (strengths 9.91 and 5.16 A), in pixels of 4 A.
+    let share = 5.16 / (9.91 + 5.16);
+    let calcium = [44.0, -22.0, 14.0].map(|v: f64| v * share / 4.0);
     let truth = mrc::read_volume(&place.path("p_truth.mrc")).unwrap();
     let ((z, y, x), _) = truth.data.indexed_iter().max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
-    let r = [x, y, z].map(|i| i as f64 - 12.0);
-    // The centre lies between the two heavy atoms, near (-2.7, -0.6, 0.7) A by their weights.
-    assert_eq!(r, [5.0, -3.0, 2.0], "the calcium in pixels of 4 A from the centre");
+    for (voxel, exact) in [x, y, z].into_iter().zip(calcium) {
+        assert!((voxel as f64 - 12.0 - exact).abs() <= 0.5, "({x}, {y}, {z}) {calcium:?}");
+    }
+    let (store, pixels) = images(&place.path("p.h5"));
     for (image, w) in pixels.chunks_exact(576).zip(&store.metadata().rotation) {
-        let view: [f64; 2] = std::array::from_fn(|row| (0..3).map(|a| w[row][a] * r[a]).sum());
-        // The value at the predicted pixel is among the brightest of the image (the two points may overlap).
-        let [px, py] = view.map(|v| (12.0 + v).round() as usize);
-        let at = image[py * 24 + px];
-        let brighter = image.iter().filter(|&&v| v > at).count();
-        assert!(brighter < 20, "{brighter} pixels are brighter than ({px}, {py})");
+        let view: [f64; 2] = std::array::from_fn(|row| (0..3).map(|a| w[row][a] * calcium[a]).sum());
+        let brightest = (0..576).max_by(|&a, &b| image[a].total_cmp(&image[b])).unwrap();
+        let found = [(brightest % 24) as f64 - 12.0, (brightest / 24) as f64 - 12.0];
+        // The sulphur, where it comes near, draws the peak towards it by less than a pixel.
+        for (found, exact) in found.into_iter().zip(view) {
+            assert!((found - exact).abs() < 1.5, "{found} {exact}");
+        }
     }
 }
 
