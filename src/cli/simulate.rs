@@ -10,18 +10,21 @@ use crate::particles::store::Dtype;
 use crate::simulate::geometry::Distributions;
 use crate::simulate::set::{Simulation, Snr, Truth, default_truth_output};
 
+/// What `--help` says below the options.
+const EXPLANATION: &str = "\
+Each particle is an exact central slice of the true map in a random orientation, shifted, filtered by its CTF, with \
+white noise of standard deviation 1; the specimen is bright. The particle file holds the images as an import leaves \
+them: centred. Halves alternate. The same options and seed give the same bytes on any number of threads, and the pose, \
+CTF and shift of particle i are the same in a set of any size. The noise level is taken from the first 1000 particles.
+
+Examples:
+  cryosplat-mpi simulate --model 4v5d.cif -o particles.h5 --star relion/ --box 64 --pixel-size 6 --snr 0.1
+  cryosplat-mpi simulate --phantom -o small.h5 --box 32 --pixel-size 4 --particles 1000 --snr -5dB";
+
 /// Arguments of `simulate`.
-///
-/// Make a particle set with a known truth from an atomic model, a map or a phantom.
-///
-/// Each particle is an exact central slice of the true map in a random orientation, shifted, filtered by its CTF, with
-/// white noise of standard deviation 1. The particle file holds the images as an import leaves them: centred. The same
-/// options and seed give the same bytes on any number of threads, and particle i is the same in a set of any size.
 #[derive(Debug, clap::Args)]
 #[command(group(ArgGroup::new("source").required(true).args(["model", "map", "phantom"])))]
-#[command(after_help = "Examples:\n  \
-    cryosplat-mpi simulate --model 4v5d.cif -o particles.h5 --star relion/ --box 64 --pixel-size 6 --snr 0.1\n  \
-    cryosplat-mpi simulate --phantom -o small.h5 --box 32 --pixel-size 4 --particles 1000 --snr -5dB")]
+#[command(after_long_help = EXPLANATION)]
 pub struct Args {
     /// Atomic model to image: mmCIF or PDB. It is centred, and must fit the box in every orientation.
     #[arg(long, value_name = "FILE", help_heading = "Truth (one of)")]

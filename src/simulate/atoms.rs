@@ -73,7 +73,7 @@ pub fn read(path: &Path) -> Result<Vec<Atom>> {
             "give an atomic model in mmCIF or PDB format",
         ));
     }
-    if !(atoms.iter().map(|a| a.weight).sum::<f64>() > 0.0) {
+    if atoms.iter().all(|a| a.weight <= 0.0) {
         return Err(Error::input(
             path,
             "",
@@ -191,7 +191,7 @@ impl<'a> Iterator for Words<'a> {
                     self.line += 1;
                     self.line_start = true;
                 }
-                b' ' | b'\t' | b'\r' => {
+                _ if first.is_ascii_whitespace() => {
                     self.rest = &self.rest[1..];
                     self.line_start = false;
                 }
@@ -390,6 +390,7 @@ ATOM      1  CA  ALA A   1       1.000   1.000   1.000  1.00 20.00           C  
             (format!("{table}1 2 nan\n"), "\"nan\""),
             (format!("{table}1 2 3\n4 5\n"), "line 6"),
             ("_atom_site.id 1".into(), "Cartn_x"),
+            (format!("{table}1 \u{c} 2\r\n'x"), "line 5"),
             ("loop_\n_atom_site.Cartn_x 'unclosed".into(), "Cartn_y"),
             ("ATOM      1  CA  ALA A   1    nothing\n".into(), "line 1"),
             (

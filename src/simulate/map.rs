@@ -53,7 +53,8 @@ pub fn read(path: &Path, box_size: usize, pixel_size: f64) -> Result<Array3<f32>
         ));
     }
     let resampled = resample(&map, vx / pixel_size, path, pixel_size)?;
-    let lost = 1.0 - power(&embed(&resampled, box_size)) / power(&resampled).max(f64::MIN_POSITIVE);
+    let boxed = embed(&resampled, box_size);
+    let lost = 1.0 - power(&boxed) / power(&resampled).max(f64::MIN_POSITIVE);
     if lost > 0.01 {
         tracing::warn!(
             "{}: {:.0} % of the map's power lies outside the box of {:.1} A and is cut off; use a larger --box",
@@ -62,7 +63,7 @@ pub fn read(path: &Path, box_size: usize, pixel_size: f64) -> Result<Array3<f32>
             box_size as f64 * pixel_size
         );
     }
-    Ok(embed(&resampled, box_size))
+    Ok(boxed)
 }
 
 fn power(map: &Array3<f32>) -> f64 {
