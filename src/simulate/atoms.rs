@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use super::cif::{Word, Words};
 use crate::error::{Error, Result};
 
 /// A point that scatters.
@@ -157,81 +158,6 @@ fn read_pdb(text: &str, path: &Path) -> Result<Vec<Atom>> {
 /// How the columns of mmCIF's table of atoms are named.
 const PREFIX: &str = "_atom_site.";
 
-/// A word of a CIF file.
-struct Word<'a> {
-    text: &'a str,
-    line: usize,
-    /// Quoted words and text fields are values, whatever they look like.
-    quoted: bool,
-}
-
-impl Word<'_> {
-    /// True for a plain word that begins with `prefix`, in any case.
-    fn starts(&self, prefix: &str) -> bool {
-        !self.quoted && self.text.get(..prefix.len()).is_some_and(|p| p.eq_ignore_ascii_case(prefix))
-    }
-}
-
-/// The words of a CIF file in order: comments skipped, quotes and text fields resolved.
-struct Words<'a> {
-    rest: &'a str,
-    line: usize,
-    line_start: bool,
-}
-
-impl<'a> Iterator for Words<'a> {
-    type Item = Word<'a>;
-
-    fn next(&mut self) -> Option<Word<'a>> {
-        loop {
-            let first = *self.rest.as_bytes().first()?;
-            match first {
-                b'\n' => {
-                    self.rest = &self.rest[1..];
-                    self.line += 1;
-                    self.line_start = true;
-                }
-                _ if first.is_ascii_whitespace() => {
-                    self.rest = &self.rest[1..];
-                    self.line_start = false;
-                }
-                b'#' => self.rest = &self.rest[self.rest.find('\n').unwrap_or(self.rest.len())..],
-                b';' if self.line_start => {
-                    let end = self.rest[1..].find("\n;").map_or(self.rest.len(), |at| at + 1);
-                    let (text, line) = (&self.rest[1..end], self.line);
-                    self.line += text.matches('\n').count() + 1;
-                    self.rest = self.rest.get(end + 2..).unwrap_or("");
-                    self.line_start = false;
-                    return Some(Word { text, line, quoted: true });
-                }
-                _ => return Some(self.word(first)),
-            }
-        }
-    }
-}
-
-impl<'a> Words<'a> {
-    fn word(&mut self, first: u8) -> Word<'a> {
-        self.line_start = false;
-        let bytes = self.rest.as_bytes();
-        let blank = |at: usize| bytes.get(at).is_none_or(u8::is_ascii_whitespace);
-        let quoted = matches!(first, b'\'' | b'"');
-        let (from, to, next) = if quoted {
-            // A quote ends where the same mark is followed by a blank, or with the line.
-            let close = (1..bytes.len())
-                .find(|&at| bytes[at] == b'\n' || bytes[at] == first && blank(at + 1))
-                .unwrap_or(bytes.len());
-            (1, close, if bytes.get(close) == Some(&first) { close + 1 } else { close })
-        } else {
-            let end = (0..bytes.len()).find(|&at| blank(at)).unwrap_or(bytes.len());
-            (0, end, end)
-        };
-        let text = &self.rest[from..to];
-        self.rest = &self.rest[next..];
-        Word { text, line: self.line, quoted }
-    }
-}
-
 /// The columns of an `_atom_site` loop that matter here.
 struct Columns {
     position: [usize; 3],
@@ -265,7 +191,7 @@ impl Columns {
 }
 
 fn read_mmcif(text: &str, path: &Path) -> Result<Vec<Atom>> {
-    let mut words = Words { rest: text, line: 1, line_start: true }.peekable();
+    let mut words = Words::of(text).peekable();
     // The first tag of the table; a table of one atom may also be written without a loop, tag by tag.
     while words.next_if(|w| !is_tag(w)).is_some() {}
     let mut names = Vec::new();
@@ -273,7 +199,7 @@ fn read_mmcif(text: &str, path: &Path) -> Result<Vec<Atom>> {
     while let Some(tag) = words.next_if(is_tag) {
         names.push(&tag.text[PREFIX.len()..]);
         if let Some(value) =
-            words.next_if(|w| !is_tag(w) && names.len() == single.len() + 1 && !ends_table(w))
+            words.next_if(|w| !is_tag(w) && names.len() == single.len() + 1 && !w.ends_table())
         {
             single.push(value);
         }
@@ -286,7 +212,7 @@ fn read_mmcif(text: &str, path: &Path) -> Result<Vec<Atom>> {
     let mut row: Vec<Word> = single;
     loop {
         while row.len() < columns.count {
-            match words.next_if(|w| looped && !ends_table(w)) {
+            match words.next_if(|w| looped && !w.ends_table()) {
                 Some(word) => row.push(word),
                 None => break,
             }
@@ -309,11 +235,6 @@ fn read_mmcif(text: &str, path: &Path) -> Result<Vec<Atom>> {
         atoms.push(atom_of_row(&row, &columns, path)?);
         row.clear();
     }
-}
-
-/// True for a word that cannot be a value: the table is over.
-fn ends_table(word: &Word) -> bool {
-    ["_", "loop_", "data_", "save_"].iter().any(|prefix| word.starts(prefix))
 }
 
 /// True for the name of a column of the table of atoms.
@@ -390,7 +311,7 @@ ATOM      1  CA  ALA A   1       1.000   1.000   1.000  1.00 20.00           C  
             (format!("{table}1 2 nan\n"), "\"nan\""),
             (format!("{table}1 2 3\n4 5\n"), "line 6"),
             ("_atom_site.id 1".into(), "Cartn_x"),
-            (format!("{table}1 \u{c} 2\r\n'x"), "line 5"),
+            (format!("{table}1 \u{c} 2\r\n'x"), "line 6"),
             ("loop_\n_atom_site.Cartn_x 'unclosed".into(), "Cartn_y"),
             ("ATOM      1  CA  ALA A   1    nothing\n".into(), "line 1"),
             (

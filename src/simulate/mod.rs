@@ -5,6 +5,7 @@
 //! Gaussian renderer, so that one can judge the other.
 
 pub mod atoms;
+mod cif;
 pub mod density;
 pub mod geometry;
 pub mod map;
