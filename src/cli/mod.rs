@@ -40,7 +40,7 @@ enum Command {
     /// Make a particle file from a RELION STAR file and its stacks.
     Import(import::Args),
     /// Make a particle set with a known truth from an atomic model or a map.
-    Simulate(simulate::Args),
+    Simulate(Box<simulate::Args>),
     /// Reconstruct: train the Gaussian mixtures of both halves, and write maps, FSC and report.
     Train(train::Args),
     /// Turn a Gaussian mixture into an MRC map.

@@ -1,9 +1,206 @@
 //! `cryosplat-mpi simulate`.
 
+use std::path::PathBuf;
+
+use clap::ArgGroup;
+
+use crate::error::Error;
+use crate::imaging::ctf::Optics;
+use crate::particles::store::Dtype;
+use crate::simulate::geometry::Distributions;
+use crate::simulate::set::{Simulation, Snr, Truth, default_truth_output};
+
+/// What `--help` says below the options.
+const EXPLANATION: &str = "\
+Each particle is an exact central slice of the true map in a random orientation, shifted, filtered by its CTF, with \
+white noise of standard deviation 1; the specimen is bright. The particle file holds the images as an import leaves \
+them: centred. Halves alternate. The same options and seed give the same bytes on any number of threads, and the pose, \
+CTF and shift of particle i are the same in a set of any size. The noise level is taken from the first 1000 particles.
+
+Examples:
+  cryosplat-mpi simulate --model 4v5d.cif -o particles.h5 --star relion/ --box 64 --pixel-size 6 --snr 0.1
+  cryosplat-mpi simulate --phantom -o small.h5 --box 32 --pixel-size 4 --particles 1000 --snr -5dB";
+
 /// Arguments of `simulate`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+#[command(group(ArgGroup::new("source").required(true).args(["model", "map", "phantom"])))]
+#[command(after_long_help = EXPLANATION)]
+pub struct Args {
+    /// Atomic model to image: mmCIF or PDB. It is centred, and must fit the box in every orientation.
+    #[arg(long, value_name = "FILE", help_heading = "Truth (one of)")]
+    model: Option<PathBuf>,
+    /// Map to image: a cubic MRC file with its pixel size; resampled to --pixel-size, cropped or padded to --box.
+    #[arg(long, value_name = "FILE", help_heading = "Truth (one of)")]
+    map: Option<PathBuf>,
+    /// A built-in chiral phantom that fills any box.
+    #[arg(long, help_heading = "Truth (one of)")]
+    phantom: bool,
 
-pub fn run(_args: &Args) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+    /// Particle file to write (HDF5).
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
+    output: PathBuf,
+    /// Also write the set for RELION into this folder: particles.star, particles.mrcs (shifts left in), truth.mrc.
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    star: Option<PathBuf>,
+    /// Where to write the true map. [default: <OUTPUT without .h5>_truth.mrc]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    truth: Option<PathBuf>,
+    /// How images are stored in the particle file; f16 halves its size.
+    #[arg(long, value_enum, default_value = "f32", help_heading = "Output")]
+    dtype: Dtype,
+
+    /// Box size in pixels.
+    #[arg(long = "box", default_value_t = 64, value_name = "PX", help_heading = "Images")]
+    box_size: usize,
+    /// Pixel size in angstrom.
+    #[arg(
+        long,
+        default_value_t = 6.0,
+        value_name = "A",
+        allow_negative_numbers = true,
+        help_heading = "Images"
+    )]
+    pixel_size: f64,
+    /// Number of particles.
+    #[arg(short = 'n', long, default_value_t = 10_000, value_name = "N", help_heading = "Images")]
+    particles: usize,
+    /// Signal-to-noise ratio, as a ratio ("0.1") or in decibels ("-10dB").
+    ///
+    /// The mean variance of the CTF-filtered clean images over all their pixels, divided by the noise variance. Real
+    /// particles have about 0.01 to 0.1.
+    #[arg(
+        long,
+        default_value = "0.1",
+        value_name = "RATIO",
+        allow_hyphen_values = true,
+        help_heading = "Images"
+    )]
+    snr: Snr,
+    /// Leave the noise out (the signal is scaled as with it).
+    #[arg(long, help_heading = "Images")]
+    no_noise: bool,
+    /// Shifts are uniform in +- this many pixels along x and y.
+    #[arg(
+        long,
+        default_value_t = 3.0,
+        value_name = "PX",
+        allow_negative_numbers = true,
+        help_heading = "Images"
+    )]
+    max_shift: f64,
+    /// B factor that blurs an atomic model, in square angstrom.
+    #[arg(
+        long,
+        default_value_t = 150.0,
+        value_name = "A^2",
+        allow_negative_numbers = true,
+        help_heading = "Images"
+    )]
+    b_factor: f64,
+
+    /// Median defocus in angstrom, underfocus positive; the draws are log-normal, within 3000 and 60000.
+    #[arg(
+        long,
+        default_value_t = 1.8e4,
+        value_name = "A",
+        allow_negative_numbers = true,
+        help_heading = "Microscope"
+    )]
+    defocus_median: f64,
+    /// Standard deviation of the natural logarithm of the defocus (0.3: two thirds within -26 % and +35 %).
+    #[arg(
+        long,
+        default_value_t = 0.3,
+        value_name = "X",
+        allow_negative_numbers = true,
+        help_heading = "Microscope"
+    )]
+    defocus_spread: f64,
+    /// Astigmatism: the two defoci of a particle differ by 0 to this many angstrom.
+    #[arg(
+        long,
+        default_value_t = 300.0,
+        value_name = "A",
+        allow_negative_numbers = true,
+        help_heading = "Microscope"
+    )]
+    astigmatism: f64,
+    /// Acceleration voltage in kV.
+    #[arg(
+        long,
+        default_value_t = 300.0,
+        value_name = "KV",
+        allow_negative_numbers = true,
+        help_heading = "Microscope"
+    )]
+    voltage: f64,
+    /// Spherical aberration in mm.
+    #[arg(
+        long,
+        default_value_t = 2.7,
+        value_name = "MM",
+        allow_negative_numbers = true,
+        help_heading = "Microscope"
+    )]
+    cs: f64,
+    /// Amplitude contrast, a fraction.
+    #[arg(
+        long,
+        default_value_t = 0.1,
+        value_name = "W",
+        allow_negative_numbers = true,
+        help_heading = "Microscope"
+    )]
+    amplitude_contrast: f64,
+
+    /// Seed of all random numbers.
+    #[arg(long, default_value_t = 0, value_name = "S")]
+    seed: u64,
+    /// Threads to use. [default: all cores]
+    #[arg(long, value_name = "T")]
+    threads: Option<usize>,
+}
+
+impl Args {
+    fn simulation(&self) -> Simulation {
+        let truth = match (&self.model, &self.map) {
+            (Some(model), _) => Truth::Model(model.clone(), self.b_factor),
+            (None, Some(map)) => Truth::Map(map.clone()),
+            (None, None) => Truth::Phantom,
+        };
+        Simulation {
+            truth,
+            box_size: self.box_size,
+            pixel_size: self.pixel_size,
+            particles: self.particles,
+            snr: self.snr,
+            noise: !self.no_noise,
+            seed: self.seed,
+            distributions: Distributions {
+                max_shift: self.max_shift,
+                defocus_median: self.defocus_median,
+                defocus_spread: self.defocus_spread,
+                astigmatism: self.astigmatism,
+            },
+            optics: Optics {
+                voltage: self.voltage,
+                spherical_aberration: self.cs,
+                amplitude_contrast: self.amplitude_contrast,
+            },
+            dtype: self.dtype,
+            output: self.output.clone(),
+            truth_output: self.truth.clone().unwrap_or_else(|| default_truth_output(&self.output)),
+            star_folder: self.star.clone(),
+        }
+    }
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let threads = args.threads.unwrap_or(0);
+    if args.threads.is_some_and(|t| !(1..=1024).contains(&t)) {
+        return Err(Error::request(format!("--threads {threads} cannot be"), "choose 1 to 1024").into());
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+    pool.install(|| args.simulation().run())?;
+    Ok(())
 }

@@ -1,0 +1,354 @@
+//! The whole simulation: a true map, its particles, and their files.
+//!
+//! The noise level needs the mean variance of the clean images before the first image is written; it is taken from the
+//! first [`CALIBRATION`] particles (all, in a smaller set). Images are then made and written chunk by chunk, so memory
+//! does not grow with their number. The same seed gives the same bytes for any number of threads.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use ndarray::Array3;
+use rand_distr::{Distribution, StandardNormal};
+use rayon::prelude::*;
+
+use super::geometry::{Distributions, Geometry};
+use super::microscope::{Microscope, MicroscopeScratch};
+use super::relion::{self, StackWriter};
+use super::{atoms, density, map, phantom};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::imaging::ctf::{Ctf, Optics};
+use crate::imaging::mrc;
+use crate::particles::store::{Dtype, Metadata, Source, Writer};
+use crate::progress::Progress;
+use crate::random::{self, Purpose};
+
+/// Particles that the noise level is taken from, at most.
+pub const CALIBRATION: usize = 1000;
+/// Values in a chunk of images: 64 MiB.
+const CHUNK_VALUES: usize = 1 << 24;
+
+/// What the true map is made from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Truth {
+    /// An atomic model (mmCIF or PDB), blurred by a B factor in square angstrom.
+    Model(PathBuf, f64),
+    /// An MRC map.
+    Map(PathBuf),
+    /// The built-in phantom.
+    Phantom,
+}
+
+/// Ratio of the mean variance of the CTF-filtered clean images to the variance of the noise.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Snr(pub f64);
+
+impl FromStr for Snr {
+    type Err = String;
+
+    /// A ratio ("0.1") or decibels ("-10dB").
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let lower = text.trim().to_ascii_lowercase();
+        let ratio = match lower.strip_suffix("db") {
+            Some(decibels) => decibels.trim().parse().map(|d: f64| 10f64.powf(d / 10.0)),
+            None => lower.parse(),
+        };
+        match ratio {
+            Ok(ratio) if (1e-9..=1e9).contains(&ratio) => Ok(Self(ratio)),
+            _ => {
+                Err("expected a ratio above 0 (\"0.1\") or decibels (\"-10dB\"), 1e-9 to 1e9 as a ratio"
+                    .into())
+            }
+        }
+    }
+}
+
+/// Everything about a simulation.
+#[derive(Clone, Debug)]
+pub struct Simulation {
+    /// The true map's origin.
+    pub truth: Truth,
+    /// Box size in pixels.
+    pub box_size: usize,
+    /// Pixel size in angstrom.
+    pub pixel_size: f64,
+    /// Number of particles.
+    pub particles: usize,
+    /// Signal-to-noise ratio.
+    pub snr: Snr,
+    /// False leaves the noise out; the signal is scaled as it would be with noise.
+    pub noise: bool,
+    /// Names the random numbers.
+    pub seed: u64,
+    /// Poses, shifts and defoci.
+    pub distributions: Distributions,
+    /// The microscope.
+    pub optics: Optics,
+    /// How images are stored in the particle file.
+    pub dtype: Dtype,
+    /// The particle file.
+    pub output: PathBuf,
+    /// Where the true map goes.
+    pub truth_output: PathBuf,
+    /// A folder for the same set as RELION reads it, with shifts left in.
+    pub star_folder: Option<PathBuf>,
+}
+
+impl Simulation {
+    /// Checks what does not need a file.
+    ///
+    /// # Errors
+    /// Names the first option that cannot be, its value, and the values that can.
+    pub fn validate(&self) -> Result<()> {
+        let d = &self.distributions;
+        let real = |name: &str, value: f64, from: f64, to: f64, unit: &str| {
+            check((from..=to).contains(&value), name, value, &format!("{from} to {to}{unit}"))
+        };
+        check((16..=512).contains(&self.box_size), "--box", self.box_size, "16 to 512 px")?;
+        real("--pixel-size", self.pixel_size, 0.01, 1e3, " A")?;
+        check((2..=10_000_000).contains(&self.particles), "--particles", self.particles, "2 to 10000000")?;
+        real("--snr", self.snr.0, 1e-9, 1e9, "")?;
+        real("--max-shift", d.max_shift, 0.0, self.box_size as f64 / 4.0, " px (a quarter of the box)")?;
+        real("--defocus-median", d.defocus_median, 1e3, 1e5, " A")?;
+        real("--defocus-spread", d.defocus_spread, 0.0, 3.0, "")?;
+        real("--astigmatism", d.astigmatism, 0.0, 6e3, " A")?;
+        real("--voltage", self.optics.voltage, 10.0, 3e3, " kV")?;
+        real("--cs", self.optics.spherical_aberration, 0.0, 20.0, " mm")?;
+        real("--amplitude-contrast", self.optics.amplitude_contrast, 0.0, 1.0, "")?;
+        if let Truth::Model(_, b_factor) = self.truth {
+            real("--b-factor", b_factor, 0.0, 1e5, " A^2")?;
+        }
+        if self.truth_output == self.output {
+            return Err(Error::request(
+                format!("the particle file and the true map have the same name, {}", self.output.display()),
+                "choose another --truth",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Runs the simulation in the current rayon pool.
+    ///
+    /// # Errors
+    /// When an option cannot be, the model or map cannot be used, or a file cannot be written; existing outputs are
+    /// then untouched unless writing had already been finished for them.
+    pub fn run(&self) -> Result<()> {
+        self.validate()?;
+        let mut truth = self.true_map()?;
+        density::scale_to_unit_deviation(&mut truth, &self.truth_name())?;
+        let particles = Geometry::draw_all(&self.distributions, self.pixel_size, self.seed, self.particles);
+        let halves: Vec<u8> = (0..self.particles).map(|i| (i % 2) as u8).collect();
+        // Files are opened before the work, so that a folder that cannot be written costs no time.
+        if let Some(folder) = &self.star_folder {
+            files::make_folder(folder)?;
+        }
+        let mut writer = Writer::create(&self.output, &self.metadata(&particles, &halves), self.dtype)?;
+        let mut stack = match &self.star_folder {
+            Some(folder) => {
+                Some(StackWriter::create(&folder.join(relion::STACK), self.box_size, self.pixel_size)?)
+            }
+            None => None,
+        };
+        let volume = mrc::Volume { data: truth, pixel_size: self.pixel_size };
+        files::Pending::new(&self.truth_output)?;
+
+        let microscope = Microscope::new(&volume.data, self.pixel_size);
+        let sigma = self.noise_sigma(&microscope, &particles)?;
+        tracing::info!(
+            "noise has {:.4e} of the signal's units as standard deviation (SNR {})",
+            sigma,
+            self.snr.0
+        );
+        self.make_images(&microscope, &particles, sigma, &mut writer, stack.as_mut())?;
+
+        mrc::write_volume(&self.truth_output, &volume)?;
+        if let (Some(folder), Some(stack)) = (&self.star_folder, stack) {
+            mrc::write_volume(&folder.join(relion::TRUTH), &volume)?;
+            stack.finish()?;
+            let star = folder.join(relion::STAR);
+            relion::write_star(&star, &particles, &halves, &self.optics, self.box_size, self.pixel_size)?;
+            tracing::info!("wrote {}", star.display());
+        }
+        writer.finish()?;
+        tracing::info!("wrote {} and {}", self.output.display(), self.truth_output.display());
+        Ok(())
+    }
+
+    fn truth_name(&self) -> String {
+        match &self.truth {
+            Truth::Model(path, _) | Truth::Map(path) => format!("the map made from {}", path.display()),
+            Truth::Phantom => "the phantom".into(),
+        }
+    }
+
+    fn true_map(&self) -> Result<Array3<f32>> {
+        match &self.truth {
+            Truth::Model(path, b_factor) => {
+                let mut model = atoms::read(path)?;
+                let radius = atoms::centre(&mut model);
+                tracing::info!("{}: {} atoms, {:.1} A across", path.display(), model.len(), 2.0 * radius);
+                density::check_fit(radius, self.box_size, self.pixel_size)?;
+                Ok(density::map_of_atoms(&model, self.box_size, self.pixel_size, *b_factor))
+            }
+            Truth::Map(path) => map::read(path, self.box_size, self.pixel_size),
+            Truth::Phantom => Ok(phantom::map(self.box_size, self.pixel_size)),
+        }
+    }
+
+    fn metadata(&self, particles: &[Geometry], halves: &[u8]) -> Metadata {
+        let n = particles.len();
+        let source = |index| Source { file: 0, index: index as u64 };
+        let stack = self.star_folder.as_ref().map(|folder| folder.join(relion::STACK).display().to_string());
+        Metadata {
+            box_size: self.box_size,
+            pixel_size: self.pixel_size,
+            normalized: self.noise,
+            inverted: false,
+            rotation: particles.iter().map(|p| p.rotation).collect(),
+            shift: vec![[0.0; 2]; n],
+            ctf: particles.iter().map(|p| p.ctf).collect(),
+            optics_group: vec![0; n],
+            optics: vec![self.optics],
+            half: halves.to_vec(),
+            source: if stack.is_some() { (0..n).map(source).collect() } else { Vec::new() },
+            source_files: stack.into_iter().collect(),
+        }
+    }
+
+    fn clean_image(
+        &self,
+        microscope: &Microscope,
+        particle: &Geometry,
+        image: &mut [f32],
+        scratch: &mut MicroscopeScratch,
+    ) {
+        let ctf = Ctf::new(&self.optics, &particle.ctf);
+        microscope.image(&particle.rotation, self.shift(particle), &ctf, image, scratch);
+    }
+
+    /// The shift in pixels.
+    fn shift(&self, particle: &Geometry) -> [f64; 2] {
+        particle.origin.map(|origin| origin / self.pixel_size)
+    }
+
+    fn noise_sigma(&self, microscope: &Microscope, particles: &[Geometry]) -> Result<f64> {
+        let pixels = self.box_size * self.box_size;
+        let sample = &particles[..particles.len().min(CALIBRATION)];
+        let variances: Vec<f64> = sample
+            .par_iter()
+            .map_init(
+                || (microscope.scratch(), vec![0.0; pixels]),
+                |(scratch, image), particle| {
+                    self.clean_image(microscope, particle, image, scratch);
+                    variance(image)
+                },
+            )
+            .collect();
+        let signal = variances.iter().sum::<f64>() / variances.len() as f64;
+        if !(signal.is_finite() && signal > 0.0) {
+            return Err(Error::Numeric {
+                problem: format!("the projections have a variance of {signal}"),
+                remedy: "give a model or map with density inside the box".into(),
+            });
+        }
+        Ok((signal / self.snr.0).sqrt())
+    }
+
+    fn make_images(
+        &self,
+        microscope: &Microscope,
+        particles: &[Geometry],
+        sigma: f64,
+        writer: &mut Writer,
+        mut stack: Option<&mut StackWriter>,
+    ) -> Result<()> {
+        let pixels = self.box_size * self.box_size;
+        let chunk = (CHUNK_VALUES / pixels).clamp(1, 2048);
+        let mut images = vec![0.0f32; chunk.min(particles.len()) * pixels];
+        let mut progress = Progress::new("simulate", particles.len() as u64, "images");
+        for (index, members) in particles.chunks(chunk).enumerate() {
+            let images = &mut images[..members.len() * pixels];
+            images.par_chunks_exact_mut(pixels).zip(members).enumerate().for_each_init(
+                || microscope.scratch(),
+                |scratch, (k, (image, particle))| {
+                    self.clean_image(microscope, particle, image, scratch);
+                    self.add_noise(image, sigma, index * chunk + k);
+                },
+            );
+            if let Some(stack) = &mut stack {
+                stack.append(images)?;
+            }
+            images.par_chunks_exact_mut(pixels).zip(members).for_each_init(
+                || microscope.scratch(),
+                |scratch, (image, particle)| {
+                    let shift = self.shift(particle);
+                    if shift != [0.0; 2] {
+                        microscope.centre(shift, image, scratch);
+                    }
+                },
+            );
+            writer.append(images)?;
+            progress.advance(members.len() as u64);
+        }
+        progress.finish();
+        Ok(())
+    }
+
+    /// Scales the image to noise of standard deviation 1, and adds that noise.
+    fn add_noise(&self, image: &mut [f32], sigma: f64, index: usize) {
+        let scale = (1.0 / sigma) as f32;
+        if !self.noise {
+            image.iter_mut().for_each(|value| *value *= scale);
+            return;
+        }
+        let mut random = random::stream(self.seed, Purpose::Noise, 0, index as u64);
+        for value in image {
+            let noise: f32 = StandardNormal.sample(&mut random);
+            *value = *value * scale + noise;
+        }
+    }
+}
+
+/// The error of an option whose value cannot be.
+fn check(sound: bool, name: &str, value: impl std::fmt::Display, expected: &str) -> Result<()> {
+    if sound {
+        return Ok(());
+    }
+    Err(Error::request(format!("{name} {value} cannot be simulated"), format!("choose {expected}")))
+}
+
+/// Variance over the pixels of an image.
+fn variance(image: &[f32]) -> f64 {
+    let n = image.len() as f64;
+    let mean = image.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
+    image.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n
+}
+
+/// The true map's name where none is given: `<stem>_truth.mrc` beside the particle file.
+pub fn default_truth_output(output: &Path) -> PathBuf {
+    let stem = output.file_stem().unwrap_or_default().to_string_lossy();
+    output.with_file_name(format!("{stem}_truth.mrc"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ratio_may_be_given_in_decibels() {
+        for (text, ratio) in
+            [("0.1", 0.1), ("-10dB", 0.1), ("-10 db", 0.1), ("3.0103dB", 2.0), ("0dB", 1.0), ("2", 2.0)]
+        {
+            let Snr(got) = text.parse().unwrap();
+            assert!((got / ratio - 1.0).abs() < 1e-5, "{text}: {got}");
+        }
+        for text in ["", "dB", "x", "nan", "-1", "0", "inf", "nandB", "1e300dB", "10 %"] {
+            assert!(text.parse::<Snr>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_truth_lies_beside_the_particles() {
+        assert_eq!(default_truth_output(Path::new("a/b.h5")), Path::new("a/b_truth.mrc"));
+    }
+}

@@ -1,0 +1,303 @@
+//! `cryosplat-mpi simulate` from end to end, on inputs that the tests make.
+
+mod common;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use cryosplat_mpi::imaging::pose::rotation_from_relion;
+use cryosplat_mpi::imaging::{fourier, mrc};
+use cryosplat_mpi::particles::store::{Dtype, Store};
+use rustfft::num_complex::Complex;
+
+/// Five atoms without symmetry, as mmCIF; they reach about 20 A from their centre.
+const MODEL: &str = "data_five\nloop_\n_atom_site.type_symbol\n_atom_site.Cartn_x\n_atom_site.Cartn_y\n\
+    _atom_site.Cartn_z\n_atom_site.occupancy\nP 118 0 -40 1\nZN 100 12 -44 1\nC 92 -8 -30 1\nO 101 3 -20 0.5\nS 96 -14 -52 1\n#\n";
+
+/// A folder for one test, and its paths as text.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(self.0.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+/// `simulate` with a small box and `more` options.
+fn arguments(output: &str, more: &[&str]) -> Vec<String> {
+    let usual = ["simulate", "-o", output, "--box", "24", "--pixel-size", "4"];
+    usual.iter().chain(more).map(|s| (*s).to_owned()).collect()
+}
+
+fn images(path: &Path) -> (Store, Vec<f32>) {
+    let store = Store::open(path).unwrap();
+    let (n, d) = (store.metadata().len(), store.metadata().box_size);
+    let mut images = vec![0.0; n * d * d];
+    store.read_images(0, n, &mut images).unwrap();
+    (store, images)
+}
+
+fn variance(values: impl Iterator<Item = f64> + Clone) -> f64 {
+    let n = values.clone().count() as f64;
+    let mean = values.clone().sum::<f64>() / n;
+    values.map(|v| (v - mean) * (v - mean)).sum::<f64>() / n
+}
+
+#[test]
+fn the_snr_is_the_one_asked_for_and_the_noise_is_standard_normal() {
+    let place = Place::new();
+    // Without shifts, so that the files hold exactly what the noise was added to. 0.5 noise values a clean one.
+    let usual = ["--phantom", "--particles", "400", "--snr", "-3dB", "--max-shift", "0", "--seed", "4"];
+    common::succeed(&arguments(&place.text("noisy.h5"), &usual));
+    common::succeed(&arguments(&place.text("clean.h5"), &[&usual[..], &["--no-noise"]].concat()));
+    let ((store, noisy), (_, clean)) = (images(&place.path("noisy.h5")), images(&place.path("clean.h5")));
+    store.verify().unwrap();
+    let noise = noisy.iter().zip(&clean).map(|(a, b)| f64::from(a - b));
+    let noise_variance = variance(noise);
+    let signal =
+        clean.chunks_exact(24 * 24).map(|image| variance(image.iter().map(|&v| f64::from(v)))).sum::<f64>()
+            / 400.0;
+    // 230,400 noise values: their variance is known to 0.3 %.
+    assert!((noise_variance - 1.0).abs() < 0.01, "{noise_variance}");
+    assert!((signal / noise_variance / 10f64.powf(-0.3) - 1.0).abs() < 0.02, "{signal} {noise_variance}");
+}
+
+#[test]
+fn a_seed_repeats_its_bytes_on_any_number_of_threads_and_others_differ() {
+    let place = Place::new();
+    std::fs::write(place.path("model.cif"), MODEL).unwrap();
+    let model = place.text("model.cif");
+    let run = |name: &str, seed: &str, threads: &str, n: &str| {
+        let folder = place.text(name);
+        let more =
+            ["--model", &model, "--star", &folder, "--seed", seed, "--threads", threads, "--particles", n];
+        common::succeed(&arguments(&place.text(&format!("{name}.h5")), &more));
+        let file = |f: &str| std::fs::read(place.path(name).join(f)).unwrap();
+        let (_, images) = images(&place.path(&format!("{name}.h5")));
+        let bits: Vec<u32> = images.iter().map(|v| v.to_bits()).collect();
+        (file("particles.mrcs"), file("particles.star"), file("truth.mrc"), bits)
+    };
+    let one = run("one", "7", "1", "60");
+    assert!(one == run("two", "7", "2", "60"), "one and two threads differ");
+    let other = run("other", "8", "2", "60");
+    assert!(one.0 != other.0 && one.1 != other.1 && one.2 == other.2);
+    // The particle files carry the stack's path; two of the same name must agree in every byte.
+    let first = std::fs::read(place.path("one.h5")).unwrap();
+    run("one", "7", "2", "60");
+    assert!(first == std::fs::read(place.path("one.h5")).unwrap(), "the particle file differs");
+    assert!(place.names().iter().all(|name| !name.contains("partial")), "{:?}", place.names());
+}
+
+/// The rows of a table of a STAR file, column by name.
+fn star_table(text: &str, name: &str) -> Vec<HashMap<String, String>> {
+    let mut lines = text.lines().skip_while(|line| line.trim() != name).skip(1);
+    let mut columns = Vec::new();
+    let mut rows = Vec::new();
+    for line in lines.by_ref() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.first() {
+            Some(word) if word.starts_with("_rln") => {
+                columns.push(word.trim_start_matches("_rln").to_owned())
+            }
+            Some(word) if word.starts_with("data_") => break,
+            Some(word) if *word != "loop_" && !word.starts_with('#') => {
+                assert_eq!(words.len(), columns.len(), "{line}");
+                rows.push(columns.iter().cloned().zip(words.iter().map(|w| (*w).to_owned())).collect());
+            }
+            _ => {}
+        }
+    }
+    rows
+}
+
+#[test]
+fn star_and_particle_file_describe_the_same_particles() {
+    let place = Place::new();
+    let folder = place.text("relion");
+    let more = ["--phantom", "--star", &folder, "--particles", "31", "--no-noise", "--max-shift", "2.5"];
+    common::succeed(&arguments(&place.text("p.h5"), &more));
+    let (store, centred) = images(&place.path("p.h5"));
+    let metadata = store.metadata();
+    assert_eq!((metadata.box_size, metadata.pixel_size, metadata.inverted), (24, 4.0, false));
+
+    let text = std::fs::read_to_string(place.path("relion/particles.star")).unwrap();
+    let optics = star_table(&text, "data_optics");
+    assert_eq!(optics.len(), 1);
+    assert_eq!(optics[0]["ImagePixelSize"].parse::<f64>().unwrap(), 4.0);
+    assert_eq!(optics[0]["Voltage"].parse::<f64>().unwrap(), metadata.optics[0].voltage);
+    let rows = star_table(&text, "data_particles");
+    assert_eq!(rows.len(), 31);
+    let stack = mrc::Stack::open(&place.path("relion/particles.mrcs")).unwrap();
+    assert_eq!((stack.len(), stack.header().space_group), (31, 0));
+    assert_eq!(stack.header().voxel_size[0], 4.0);
+    let (mut shifted, mut bytes) = (vec![0.0f32; 24 * 24], Vec::new());
+    let fft = fourier::Fft2::<f64>::new(24);
+    let (mut scratch, mut spectrum) = (fft.scratch(), vec![Complex::new(0.0, 0.0); fft.spectrum_len()]);
+    for (i, row) in rows.iter().enumerate() {
+        let number = |name: &str| row[name].parse::<f64>().unwrap();
+        assert_eq!(row["ImageName"], format!("{:06}@particles.mrcs", i + 1));
+        // The angles are rounded before the matrix is made, so that the two agree to the last bit.
+        let w = rotation_from_relion(number("AngleRot"), number("AngleTilt"), number("AnglePsi"));
+        assert_eq!(w, metadata.rotation[i]);
+        let ctf = &metadata.ctf[i];
+        assert_eq!([number("DefocusU"), number("DefocusV")], [ctf.defocus_u, ctf.defocus_v]);
+        assert_eq!(number("DefocusAngle"), ctf.astigmatism_angle);
+        assert_eq!(number("RandomSubset"), f64::from(metadata.half[i]) + 1.0);
+        assert_eq!(metadata.shift[i], [0.0, 0.0]);
+        // Moving the stack's image by plus the origin must give the particle file's.
+        stack.read_image(i, &mut shifted, &mut bytes).unwrap();
+        let mut moved: Vec<f64> = shifted.iter().map(|&v| f64::from(v)).collect();
+        fft.forward(&moved.clone(), 24, &mut spectrum, &mut scratch);
+        let shift = [number("OriginXAngst") / 4.0, number("OriginYAngst") / 4.0];
+        for (at, value) in spectrum.iter_mut().enumerate() {
+            let (kx, ky) = ((at / 24) as isize, fourier::frequency(at % 24, 24));
+            *value *= fourier::shift_phase(kx, ky, shift[0], shift[1], 24);
+        }
+        fft.inverse(&mut spectrum, &mut moved, 24, &mut scratch);
+        // Both hold f32 values of up to about 1, after a few f32 transforms.
+        let centre = &centred[i * 576..(i + 1) * 576];
+        let worst = moved.iter().zip(centre).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max);
+        assert!(worst < 1e-5, "particle {i}: {worst:.2e}");
+    }
+    let truth = mrc::read_volume(&place.path("relion/truth.mrc")).unwrap();
+    assert_eq!(truth, mrc::read_volume(&place.path("p_truth.mrc")).unwrap());
+    assert_eq!(truth.pixel_size, 4.0);
+}
+
+#[test]
+fn atoms_project_to_where_their_pose_puts_them() {
+    // A calcium and a sulphur far apart: the truth map says where the atom lies, the images where it projects.
+    let place = Place::new();
+    let model = "HEADER\n\
+        ATOM      1 CA    CA A   1      20.000 -12.000   8.000  1.00  0.00          CA\n\
+        ATOM      2  S   CYS A   1     -24.000  10.000  -6.000  1.00  0.00           S\n";
+    std::fs::write(place.path("points.pdb"), model).unwrap();
+    let (model, out) = (place.text("points.pdb"), place.text("p.h5"));
+    // At this defocus and with amplitude contrast alone the CTF is positive to 10 A: an atom stays a bright spot.
+    let more = ["--model", &model, "--particles", "12", "--no-noise", "--b-factor", "600"];
+    let optics = [
+        "--defocus-median",
+        "3000",
+        "--defocus-spread",
+        "0",
+        "--astigmatism",
+        "0",
+        "--amplitude-contrast",
+        "1",
+    ];
+    common::succeed(&arguments(&out, &[&more[..], &optics].concat()));
+
+    // Centred on the weighted mean (strengths 9.91 and 5.16 A), in pixels of 4 A.
+    let share = 5.16 / (9.91 + 5.16);
+    let calcium = [44.0, -22.0, 14.0].map(|v: f64| v * share / 4.0);
+    let truth = mrc::read_volume(&place.path("p_truth.mrc")).unwrap();
+    let ((z, y, x), _) = truth.data.indexed_iter().max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
+    for (voxel, exact) in [x, y, z].into_iter().zip(calcium) {
+        assert!((voxel as f64 - 12.0 - exact).abs() <= 0.5, "({x}, {y}, {z}) {calcium:?}");
+    }
+    let (store, pixels) = images(&place.path("p.h5"));
+    for (image, w) in pixels.chunks_exact(576).zip(&store.metadata().rotation) {
+        let view: [f64; 2] = std::array::from_fn(|row| (0..3).map(|a| w[row][a] * calcium[a]).sum());
+        let brightest = (0..576).max_by(|&a, &b| image[a].total_cmp(&image[b])).unwrap();
+        let found = [(brightest % 24) as f64 - 12.0, (brightest / 24) as f64 - 12.0];
+        // The sulphur, where it comes near, draws the peak towards it by less than a pixel.
+        for (found, exact) in found.into_iter().zip(view) {
+            assert!((found - exact).abs() < 1.5, "{found} {exact}");
+        }
+    }
+}
+
+#[test]
+fn maps_and_half_precision_are_taken() {
+    let place = Place::new();
+    common::succeed(&arguments(&place.text("a.h5"), &["--phantom", "--particles", "8"]));
+    let (truth, half) = (place.text("a_truth.mrc"), place.text("b.h5"));
+    let kept = place.text("kept.mrc");
+    let more = ["--map", &truth, "--particles", "8", "--dtype", "f16", "--truth", &kept];
+    common::succeed(&arguments(&half, &more));
+    let ((_, from_phantom), (store, from_map)) = (images(&place.path("a.h5")), images(&place.path("b.h5")));
+    assert_eq!(store.dtype(), Dtype::F16);
+    // f16 rounds by 5e-4 relative; images reach about 10.
+    let worst = from_phantom.iter().zip(&from_map).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-2, "{worst}");
+    assert!(place.path("kept.mrc").exists() && !place.path("b_truth.mrc").exists());
+}
+
+#[test]
+fn requests_that_cannot_be_fail_with_one_line() {
+    let place = Place::new();
+    let out = place.text("p.h5");
+    std::fs::write(&out, b"an older file").unwrap();
+    let refuse = |more: &[&str], fragments: &[&str]| common::fail(&arguments(&out, more), fragments);
+    let last_wins = |option: &'static str, value: &str, fragments: &[&str]| {
+        let mut all = vec!["simulate", "-o", &out, "--phantom", "--particles", "4", option, value];
+        if option == "--particles" {
+            all.drain(4..6);
+        }
+        common::fail(&all, fragments);
+    };
+    last_wins("--box", "8", &["--box 8", "16 to 512"]);
+    last_wins("--pixel-size", "0", &["--pixel-size 0"]);
+    last_wins("--pixel-size", "-2.5", &["--pixel-size -2.5"]);
+    last_wins("--pixel-size", "nan", &["--pixel-size NaN"]);
+    last_wins("--particles", "1", &["--particles 1", "2 to"]);
+    last_wins("--particles", "18446744073709551615", &["--particles"]);
+    last_wins("--max-shift", "-1", &["--max-shift -1"]);
+    last_wins("--voltage", "0", &["--voltage 0", "kV"]);
+    last_wins("--amplitude-contrast", "1.5", &["--amplitude-contrast 1.5"]);
+    last_wins("--threads", "0", &["--threads 0"]);
+
+    refuse(&["--model", "nowhere.cif"], &["nowhere.cif", "No such file"]);
+    refuse(&["--map", "nowhere.mrc"], &["nowhere.mrc", "No such file"]);
+    std::fs::write(place.path("garbage.cif"), [0u8, 159, 146, 150, 10, 200]).unwrap();
+    refuse(&["--model", &place.text("garbage.cif")], &["garbage.cif", "no atoms"]);
+    refuse(&["--map", &place.text("garbage.cif")], &["garbage.cif", "MRC"]);
+    std::fs::write(place.path("model.cif"), MODEL).unwrap();
+    let model = place.text("model.cif");
+    common::fail(
+        &["simulate", "-o", &out, "--model", &model, "--box", "16", "--pixel-size", "2"],
+        &["A across", "32.0 A", "--box", "--pixel-size"],
+    );
+    let slab = mrc::Volume { data: ndarray::Array3::zeros((8, 16, 16)), pixel_size: 4.0 };
+    mrc::write_volume(&place.path("slab.mrc"), &slab).unwrap();
+    refuse(&["--map", &place.text("slab.mrc")], &["slab.mrc", "16 x 16 x 8", "cube"]);
+    let empty = mrc::Volume { data: ndarray::Array3::zeros((16, 16, 16)), pixel_size: 4.0 };
+    mrc::write_volume(&place.path("empty.mrc"), &empty).unwrap();
+    refuse(&["--map", &place.text("empty.mrc")], &["empty.mrc", "nothing to project"]);
+    refuse(&["--phantom", "--truth", &out], &["same name"]);
+    refuse(&["--phantom", "--truth", &place.text("no/folder.mrc")], &["no/folder.mrc"]);
+    refuse(&["--phantom", "--star", &model], &["model.cif", "folder"]);
+    common::fail(&["simulate", "--phantom", "-o", &place.text("no/p.h5")], &["no/p.h5"]);
+    assert_eq!(std::fs::read(&out).unwrap(), b"an older file");
+    assert!(place.names().iter().all(|name| !name.contains("partial")), "{:?}", place.names());
+
+    // Wrong usage: clap's own messages, exit code 2.
+    for (more, fragment) in [
+        (vec!["simulate", "-o", &out], "--model"),
+        (vec!["simulate", "-o", &out, "--phantom", "--map", "x.mrc"], "cannot be used with"),
+        (vec!["simulate", "-o", &out, "--phantom", "--snr", "-3"], "decibels"),
+        (vec!["simulate", "-o", &out, "--phantom", "--snr", "nan"], "decibels"),
+        (vec!["simulate", "-o", &out, "--phantom", "--snr", "loud"], "loud"),
+    ] {
+        let output = common::program(&more);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(common::text(&output).contains(fragment), "{}", common::text(&output));
+    }
+}
