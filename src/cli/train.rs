@@ -1,13 +1,184 @@
 //! `cryosplat-mpi train`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::LogOptions;
+use clap::ValueEnum;
+
+use super::{LogOptions, logging};
+use crate::error::Error;
+use crate::parallel::World;
+use crate::train::recipe::Choices;
+use crate::train::run::Maps;
+use crate::train::shard::CacheMode;
+use crate::train::{Models, Recipe, RunOptions, Schedule};
+
+/// Where a rank computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DeviceKind {
+    /// The best that is there.
+    Auto,
+    /// The processor's cores.
+    Cpu,
+}
 
 /// Arguments of `train`.
+///
+/// Start it once per device: `mpirun -n 4 cryosplat-mpi train particles.h5 -o run/`, or `srun --mpi=pmix` on a cluster.
+/// The first half of the ranks trains half 1, the rest half 2; a single rank trains both.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The particle file, from `import` or `simulate`.
+    particles: PathBuf,
+    /// The run folder: maps, FSC, report, mixtures, checkpoints.
+    #[arg(short, long, value_name = "FOLDER")]
+    output: PathBuf,
+    /// Number of Gaussians in each half's mixture.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000_000), default_value = "30000")]
+    gaussians: u32,
+    /// Passes over each half [default: scaled: 5, or what gives 50,000 images; paper: 5].
+    #[arg(long, value_name = "E", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    epochs: Option<u32>,
+    /// Images per step of a half, over all its ranks [default: scaled: 8, paper: 1].
+    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    batch: Option<u32>,
+    /// Images per step of a rank, in place of --batch.
+    #[arg(long, value_name = "B", conflicts_with = "batch", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    batch_per_rank: Option<u32>,
+    /// Rules for rate and schedule: `scaled` gives the same map at any batch, `paper` is as published.
+    #[arg(long, value_enum, default_value = "scaled", help_heading = "Recipe")]
+    recipe: Recipe,
+    /// Base learning rate, at batch 1 [default: scaled: min(3e-3, 40 / images of a half in the run), paper: 1e-3].
+    #[arg(long, value_name = "RATE", value_parser = positive, help_heading = "Recipe")]
+    learning_rate: Option<f64>,
+    /// How the rate falls [default: scaled: cosine, paper: step].
+    #[arg(long, value_enum, help_heading = "Recipe")]
+    schedule: Option<Schedule>,
+    /// Half width of a splat's support, in standard deviations.
+    #[arg(long, value_name = "SIGMAS", value_parser = cutoff, default_value = "3", help_heading = "Recipe")]
+    cutoff: f64,
+    /// Round Gaussians: one scale and no orientation each.
+    #[arg(long, help_heading = "Recipe")]
+    isotropic: bool,
+    /// Seed of the random starts and of the particles' order.
+    #[arg(long, value_name = "SEED", default_value = "0", help_heading = "Recipe")]
+    seed: u64,
+    /// Train both halves, one of them, or one model of all particles (without an FSC).
+    #[arg(long, value_enum, default_value = "both")]
+    half: Models,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "auto", help_heading = "Machine")]
+    device: DeviceKind,
+    /// Threads of each rank [default: the cores that the launcher leaves to it].
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=4096), help_heading = "Machine")]
+    threads: Option<u16>,
+    /// Where to keep particles between epochs.
+    #[arg(long, value_enum, default_value = "auto", help_heading = "Machine")]
+    cache: CacheMode,
+    /// Write maps at the end, or after every epoch (with the FSC in the log).
+    #[arg(long, value_enum, default_value = "end")]
+    maps: Maps,
+    /// Write every N-th step to metrics.jsonl [default: about 200 lines an epoch].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    metrics_every: Option<u64>,
+    /// The true map, for the FSC against it (of simulated particles), in the particles' box.
+    #[arg(long, value_name = "MAP")]
+    truth: Option<PathBuf>,
+    /// Go on from the last checkpoint in the run folder, if there is one.
+    #[arg(long)]
+    resume: bool,
+}
 
-pub fn run(_args: &Args, _log: &LogOptions) -> ExitCode {
-    ExitCode::FAILURE
+fn number(text: &str, low: f64, high: f64) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value > low && value <= high => Ok(value),
+        _ => Err(format!("a number above {low} and up to {high} is wanted")),
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    number(text, 0.0, 1.0)
+}
+
+fn cutoff(text: &str) -> Result<f64, String> {
+    number(text, 0.5, 20.0)
+}
+
+pub fn run(args: &Args, log: &LogOptions) -> ExitCode {
+    let world = match World::start() {
+        Ok(world) => world,
+        Err(error) => {
+            logging::start(log, 0);
+            tracing::error!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    logging::start(log, world.rank());
+    abort_on_panic(&world);
+    match train(args, &world) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Rank 0 has said why.
+        Err(None) => ExitCode::FAILURE,
+        Err(Some(error)) => {
+            if world.size() == 1 {
+                tracing::error!("{error}");
+                return ExitCode::FAILURE;
+            }
+            tracing::error!("rank {} of {}: {error}", world.rank(), world.size());
+            world.abort(1)
+        }
+    }
+}
+
+fn train(args: &Args, world: &World) -> Result<(), Option<Error>> {
+    let shared = world.sharing_cores();
+    let threads = args.threads.map_or_else(
+        || (std::thread::available_parallelism().map_or(1, |n| n.get()) / shared).max(1),
+        usize::from,
+    );
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(|error| {
+        Error::request(format!("cannot start {threads} threads: {error}"), "ask for fewer with --threads")
+    })?;
+    match args.device {
+        DeviceKind::Auto | DeviceKind::Cpu => {}
+    }
+    let options = RunOptions {
+        particles: args.particles.clone(),
+        output: args.output.clone(),
+        recipe: args.recipe,
+        choices: Choices {
+            gaussians: Some(args.gaussians as usize),
+            epochs: args.epochs.map(|e| e as usize),
+            batch: args.batch.map(|b| b as usize),
+            learning_rate: args.learning_rate,
+            schedule: args.schedule,
+        },
+        batch_per_rank: args.batch_per_rank.map(|b| b as usize),
+        isotropic: args.isotropic,
+        cutoff: args.cutoff,
+        seed: args.seed,
+        models: args.half,
+        cache: args.cache,
+        maps: args.maps,
+        metrics_every: args.metrics_every,
+        truth: args.truth.clone(),
+        resume: args.resume,
+        command: std::env::args().collect(),
+    };
+    crate::train::run(world, &options)
+}
+
+/// A rank that panics would leave the others waiting for it: it says where, and ends them all.
+fn abort_on_panic(world: &World) {
+    if world.size() == 1 {
+        return;
+    }
+    let rank = world.rank();
+    let standard = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |information| {
+        standard(information);
+        eprintln!("rank {rank}: ending the job after a panic; this is a defect of the program: report it");
+        // SAFETY: MPI was initialised before the hook was set; aborting is allowed from any thread, and does not return.
+        unsafe { mpi::ffi::MPI_Abort(mpi::ffi::RSMPI_COMM_WORLD, 101) };
+    }));
 }

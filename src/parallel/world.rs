@@ -2,6 +2,7 @@
 
 use mpi::collective::CommunicatorCollectives;
 use mpi::environment::{Threading, Universe};
+use mpi::point_to_point::{Destination, Source};
 use mpi::topology::{Communicator, SimpleCommunicator};
 use mpi::traits::Root;
 
@@ -11,6 +12,7 @@ use crate::error::{Error, Result};
 pub struct World {
     // Declared first, so that the communicator is gone before MPI is.
     world: SimpleCommunicator,
+    local: SimpleCommunicator,
     local_rank: usize,
     local_size: usize,
     _universe: Universe,
@@ -36,7 +38,7 @@ impl World {
         }
         let local = world.split_shared(world.rank());
         let (local_rank, local_size) = (local.rank() as usize, local.size() as usize);
-        Ok(Self { world, local_rank, local_size, _universe: universe })
+        Ok(Self { world, local, local_rank, local_size, _universe: universe })
     }
 
     /// Rank of this process, from 0.
@@ -69,15 +71,26 @@ impl World {
         self.world.barrier();
     }
 
-    /// Rank 0's text, on every rank.
-    pub fn broadcast(&self, text: &mut String) {
-        let root = self.world.process_at_rank(0);
-        let mut length = text.len() as u64;
-        root.broadcast_into(&mut length);
-        let mut bytes = std::mem::take(text).into_bytes();
-        bytes.resize(length as usize, 0);
-        root.broadcast_into(&mut bytes[..]);
-        *text = String::from_utf8_lossy(&bytes).into_owned();
+    /// The texts of all ranks, in their order, on rank 0; `None` on the others.
+    pub fn gather(&self, text: &str) -> Option<Vec<String>> {
+        const TAG: i32 = 1;
+        if self.rank() > 0 {
+            self.world.process_at_rank(0).send_with_tag(text.as_bytes(), TAG);
+            return None;
+        }
+        let others = (1..self.world.size()).map(|rank| {
+            let (bytes, _) = self.world.process_at_rank(rank).receive_vec_with_tag::<u8>(TAG);
+            String::from_utf8_lossy(&bytes).into_owned()
+        });
+        Some(std::iter::once(text.to_owned()).chain(others).collect())
+    }
+
+    /// How many ranks of this machine may run on the same cores as this one, this one included.
+    pub fn sharing_cores(&self) -> usize {
+        let mine = core_mask();
+        let mut all = vec![0u64; self.local_size];
+        self.local.all_gather_into(&mine, &mut all[..]);
+        all.iter().filter(|&&mask| mask == mine).count()
     }
 
     /// Lets rank 0 do something that can fail for all: every rank learns whether it did.
@@ -113,4 +126,11 @@ fn launched_tasks() -> usize {
     }
     let tasks = std::env::var("SLURM_STEP_NUM_TASKS").ok().and_then(|v| v.parse().ok());
     tasks.unwrap_or(1)
+}
+
+/// A number that tells sets of cores apart: a checksum of the mask that the system holds for this process.
+fn core_mask() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed:")).unwrap_or("");
+    u64::from(crc32fast::hash(mask.trim().as_bytes()))
 }

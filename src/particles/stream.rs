@@ -67,11 +67,13 @@ impl ImageReader {
         };
         let length = self.pixels * width;
         self.bytes.resize(length, 0);
-        self.file.read_exact_at(&mut self.bytes, self.offset + (index * length) as u64).map_err(Error::io(
-            &self.path,
-            "read an image",
-            "check the disk, or copy the file again: it may be cut short",
-        ))?;
+        self.file.read_exact_at(&mut self.bytes, self.offset + (index * length) as u64).map_err(
+            Error::io(
+                &self.path,
+                "read an image",
+                "check the disk, or copy the file again: it may be cut short",
+            ),
+        )?;
         match self.dtype {
             Dtype::F32 => {
                 for (value, word) in image.iter_mut().zip(self.bytes.chunks_exact(4)) {

@@ -137,8 +137,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let gmm = Gmm::random(5, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0));
         let state = DeviceState { first: vec![0.5; 55], second: vec![0.25; 55], gmm };
-        let mut checkpoint =
-            Checkpoint { epoch: 0, clock: Clock::default(), state, identity: "{}".into() };
+        let mut checkpoint = Checkpoint { epoch: 0, clock: Clock::default(), state, identity: "{}".into() };
         for epoch in 1..=4 {
             checkpoint.epoch = epoch;
             checkpoint.clock.images = 10 * epoch as u64;

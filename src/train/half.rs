@@ -160,7 +160,8 @@ impl<'a, D: Device + Sync> Model<'a, D> {
         let mut loss = 0.0f64;
         let slots = self.order.slots_of(self.rank, self.ranks);
         let batches = self.order.epoch(self.epoch, slots);
-        let (settings, clock, name, particles) = (&self.settings, &mut self.clock, &self.name, self.particles);
+        let (settings, clock, name, particles) =
+            (&self.settings, &mut self.clock, &self.name, self.particles);
 
         let waited = self.shard.each_batch(batches, &mut self.device, |device, batch| {
             let at = Instant::now();

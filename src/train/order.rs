@@ -96,8 +96,7 @@ mod tests {
                     let parts: Vec<_> =
                         (0..ranks).map(|r| order.epoch(epoch, order.slots_of(r, ranks))).collect();
                     for (step, batch) in whole.iter().enumerate() {
-                        let joined: Vec<usize> =
-                            parts.iter().flat_map(|p| p[step].iter().copied()).collect();
+                        let joined: Vec<usize> = parts.iter().flat_map(|p| p[step].iter().copied()).collect();
                         assert_eq!(&joined, batch, "the same batch in the same order");
                     }
                 }

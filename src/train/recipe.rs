@@ -90,11 +90,8 @@ impl Settings {
         particles: usize,
     ) -> Self {
         let scaled = recipe == Recipe::Scaled;
-        let epochs = choices.epochs.unwrap_or(if scaled {
-            PASSES.div_ceil(particles.max(1)).max(5)
-        } else {
-            5
-        });
+        let epochs =
+            choices.epochs.unwrap_or(if scaled { PASSES.div_ceil(particles.max(1)).max(5) } else { 5 });
         let passes = (epochs * particles).max(1);
         let rate = if scaled { (RATE_BUDGET / passes as f64).min(LARGEST_RATE) } else { 1e-3 };
         Self {

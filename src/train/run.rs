@@ -17,7 +17,7 @@ use crate::files;
 use crate::gmm::files::GmmFile;
 use crate::parallel::{HalfGroup, World};
 use crate::particles::store::Store;
-use crate::progress::{Progress, duration};
+use crate::progress::Progress;
 use crate::render::cpu::CpuDevice;
 use crate::render::{Device, Geometry};
 
@@ -216,12 +216,6 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Optio
     Ok(())
 }
 
-impl From<Error> for Option<Error> {
-    fn from(error: Error) -> Self {
-        Some(error)
-    }
-}
-
 /// Everything that can be wrong before the start, seen from rank 0.
 fn open(world: &World, options: &RunOptions) -> Result<Store> {
     let store = Store::open(&options.particles)?;
@@ -295,7 +289,11 @@ fn quiet_unless_first(world: &World, label: &str, total: u64) -> Progress {
 
 fn waiting(summary: &EpochSummary) -> String {
     let share = summary.wait_seconds / summary.seconds.max(1e-9);
-    if share < 0.05 { String::new() } else { format!(", {:.0}% of the time waiting for the file", 100.0 * share) }
+    if share < 0.05 {
+        String::new()
+    } else {
+        format!(", {:.0}% of the time waiting for the file", 100.0 * share)
+    }
 }
 
 fn introduce(
@@ -325,7 +323,13 @@ fn introduce(
         settings.schedule,
         settings.seed
     );
-    tracing::info!("{} ranks, {} in the group of {}; each: {}", world.size(), ranks, parts[0].name, device.name());
+    tracing::info!(
+        "{} ranks, {} in the group of {}; each: {}",
+        world.size(),
+        ranks,
+        parts[0].name,
+        device.name()
+    );
     if world.size() % 2 == 1 && world.size() > 1 && parts.len() == 2 {
         tracing::warn!(
             "{} ranks cannot be shared evenly: {} train half1, {} half2",
@@ -353,7 +357,10 @@ fn write_checkpoint(checkpoint: &Checkpoint, folder: &Path, model: &str, last: b
 /// Brings the metrics of all groups to rank 0, which appends them to metrics.jsonl.
 fn collect_metrics(world: &World, rank: usize, folder: &Path, fresh: bool, lines: Vec<Metric>) -> Result<()> {
     let mine = if rank == 0 {
-        lines.iter().filter_map(|line| serde_json::to_string(line).ok()).fold(String::new(), |all, line| all + &line + "\n")
+        lines
+            .iter()
+            .filter_map(|line| serde_json::to_string(line).ok())
+            .fold(String::new(), |all, line| all + &line + "\n")
     } else {
         String::new()
     };
@@ -362,7 +369,12 @@ fn collect_metrics(world: &World, rank: usize, folder: &Path, fresh: bool, lines
 }
 
 /// The first rank of each group writes the group's mixture and map.
-fn write_models<D: Device>(models: &[Model<D>], rank: usize, folder: &Path, geometry: &Geometry) -> Result<()> {
+fn write_models<D: Device>(
+    models: &[Model<D>],
+    rank: usize,
+    folder: &Path,
+    geometry: &Geometry,
+) -> Result<()> {
     if rank != 0 {
         return Ok(());
     }
@@ -375,9 +387,4 @@ fn write_models<D: Device>(models: &[Model<D>], rank: usize, folder: &Path, geom
         outputs::write_model(folder, &model.name, &file)?;
     }
     Ok(())
-}
-
-/// How long something took, for the log.
-pub(super) fn spent(seconds: f64) -> String {
-    duration(seconds)
 }

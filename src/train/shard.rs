@@ -132,7 +132,10 @@ impl<'a> Shard<'a> {
             for batch in &batches {
                 let asked = Instant::now();
                 let mut images = receiver.recv().map_err(|_| {
-                    Error::request("the reading thread ended early", "this is a defect of the program: report it")
+                    Error::request(
+                        "the reading thread ended early",
+                        "this is a defect of the program: report it",
+                    )
                 })??;
                 waited += asked.elapsed();
                 let energies = self.prepare(device, batch, &mut images);
