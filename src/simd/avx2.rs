@@ -78,17 +78,15 @@ impl Vector for F32 {
     }
 
     #[inline(always)]
-    fn from_array(values: [f32; LANES]) -> Self {
+    fn from_array(values: &[f32; LANES]) -> Self {
         // SAFETY: see the module; the array holds the eight values that are read.
         Self(unsafe { _mm256_loadu_ps(values.as_ptr()) })
     }
 
     #[inline(always)]
-    fn to_array(self) -> [f32; LANES] {
-        let mut values = [0.0; LANES];
+    fn to_places(self, places: &mut [f32; LANES]) {
         // SAFETY: see the module; the array has room for the eight values that are written.
-        unsafe { _mm256_storeu_ps(values.as_mut_ptr(), self.0) };
-        values
+        unsafe { _mm256_storeu_ps(places.as_mut_ptr(), self.0) };
     }
 
     #[inline(always)]
@@ -163,20 +161,18 @@ impl Vector for F64 {
     }
 
     #[inline(always)]
-    fn from_array(values: [f64; LANES]) -> Self {
+    fn from_array(values: &[f64; LANES]) -> Self {
         // SAFETY: see the module; the array holds the two times four values that are read.
         unsafe { Self(_mm256_loadu_pd(values.as_ptr()), _mm256_loadu_pd(values.as_ptr().add(4))) }
     }
 
     #[inline(always)]
-    fn to_array(self) -> [f64; LANES] {
-        let mut values = [0.0; LANES];
+    fn to_places(self, places: &mut [f64; LANES]) {
         // SAFETY: see the module; the array has room for the two times four values that are written.
         unsafe {
-            _mm256_storeu_pd(values.as_mut_ptr(), self.0);
-            _mm256_storeu_pd(values.as_mut_ptr().add(4), self.1);
+            _mm256_storeu_pd(places.as_mut_ptr(), self.0);
+            _mm256_storeu_pd(places.as_mut_ptr().add(4), self.1);
         }
-        values
     }
 
     #[inline(always)]

@@ -28,13 +28,13 @@ pub trait Vector:
     + AddAssign
 {
     /// One of the numbers.
-    type Scalar: Copy;
+    type Scalar: Copy + Default;
     /// The same value eight times.
     fn splat(value: Self::Scalar) -> Self;
     /// Eight values.
-    fn from_array(values: [Self::Scalar; LANES]) -> Self;
-    /// The eight values.
-    fn to_array(self) -> [Self::Scalar; LANES];
+    fn from_array(values: &[Self::Scalar; LANES]) -> Self;
+    /// Into eight places.
+    fn to_places(self, places: &mut [Self::Scalar; LANES]);
     /// `self * a + b`, in one rounding where the processor can.
     fn times_plus(self, a: Self, b: Self) -> Self;
     /// The smaller of each pair.
@@ -54,13 +54,21 @@ pub trait Vector:
     /// `self * 2^n`, where `shifted` is n plus the number whose last bit counts ones (1.5 times 2 to the mantissa's bits).
     fn times_power_of_two(self, shifted: Self) -> Self;
 
+    /// The eight values.
+    #[inline(always)]
+    fn to_array(self) -> [Self::Scalar; LANES] {
+        let mut values = [Self::Scalar::default(); LANES];
+        self.to_places(&mut values);
+        values
+    }
+
     /// The first eight values of a slice.
     ///
     /// # Panics
     /// If it is shorter.
     #[inline(always)]
     fn load(slice: &[Self::Scalar]) -> Self {
-        Self::from_array(*slice.first_chunk().expect("eight values"))
+        Self::from_array(slice.first_chunk().expect("eight values"))
     }
 
     /// Into the first eight places of a slice.
@@ -69,25 +77,25 @@ pub trait Vector:
     /// If it is shorter.
     #[inline(always)]
     fn store(self, slice: &mut [Self::Scalar]) {
-        *slice.first_chunk_mut().expect("eight places") = self.to_array();
+        self.to_places(slice.first_chunk_mut().expect("eight places"));
     }
 
     /// Eight values of a slice from `at`; past its end `fill`.
     #[inline(always)]
     fn load_padded(slice: &[Self::Scalar], at: usize, fill: Self::Scalar) -> Self {
         if let Some(full) = slice[at..].first_chunk() {
-            return Self::from_array(*full);
+            return Self::from_array(full);
         }
         let mut values = [fill; LANES];
         values.iter_mut().zip(&slice[at..]).for_each(|(lane, &value)| *lane = value);
-        Self::from_array(values)
+        Self::from_array(&values)
     }
 
     /// Into a slice from `at`, as far as it goes.
     #[inline(always)]
     fn store_cut(self, slice: &mut [Self::Scalar], at: usize) {
         if let Some(full) = slice[at..].first_chunk_mut() {
-            *full = self.to_array();
+            self.to_places(full);
         } else {
             slice[at..].iter_mut().zip(self.to_array()).for_each(|(place, value)| *place = value);
         }
@@ -223,7 +231,7 @@ mod tests {
 
     #[inline(always)]
     fn check_operations<I: Isa>(a: [f64; LANES], b: [f64; LANES]) {
-        let (x, y) = (I::F64::from_array(a), I::F64::from_array(b));
+        let (x, y) = (I::F64::from_array(&a), I::F64::from_array(&b));
         let (p, q) = (I::narrow(x), I::narrow(y));
         let same = |got: I::F64, single: I::F32, want: fn(f64, f64) -> f64| {
             for lane in 0..LANES {

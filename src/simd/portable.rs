@@ -75,12 +75,12 @@ macro_rules! lanes {
                 Self([value; LANES])
             }
             #[inline(always)]
-            fn from_array(values: [$type; LANES]) -> Self {
-                Self(values)
+            fn from_array(values: &[$type; LANES]) -> Self {
+                Self(*values)
             }
             #[inline(always)]
-            fn to_array(self) -> [$type; LANES] {
-                self.0
+            fn to_places(self, places: &mut [$type; LANES]) {
+                *places = self.0;
             }
             #[inline(always)]
             fn times_plus(self, a: Self, b: Self) -> Self {

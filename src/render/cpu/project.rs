@@ -143,7 +143,9 @@ fn project_lanes<I: Isa>(
         let syy = dot(&covariance, &cyy, zero);
         let determinant = sxx * syy - sxy * sxy;
         let inverse = one / determinant;
-        let norm = I::F64::splat(d * d / TAU) * inverse * determinant.sqrt();
+        // 1 / sqrt(|Sigma2|)
+        let inverse_root = inverse * determinant.sqrt();
+        let norm = I::F64::splat(d * d / TAU) * inverse_root;
         let weight = amplitude * norm;
         let (deviation_x, deviation_y) = (sxx.sqrt(), syy.sqrt());
         let (half_width, half_height) = (reach * deviation_x, reach * deviation_y);
@@ -156,7 +158,7 @@ fn project_lanes<I: Isa>(
 
         // The distribution of y, and of x given y: variances syy and |Sigma2| / syy, the latter about sxy/syy y.
         let unit_y = one / deviation_y;
-        let unit_x = deviation_y * inverse.sqrt();
+        let unit_x = deviation_y * inverse_root;
         let shear = -(unit_x * sxy * unit_y * unit_y);
         unit_x.store_cut(w0, at);
         shear.store_cut(w1, at);

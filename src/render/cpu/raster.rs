@@ -68,7 +68,7 @@ impl<V: Vector<Scalar = f32>> Strip<V> {
             [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
         let first = strip * LANES;
         let left = (usize::from(splat.width) - first).min(LANES);
-        let dx = V::splat(splat.dx + first as f32) + V::from_array(COLUMNS);
+        let dx = V::splat(splat.dx + first as f32) + V::from_array(&COLUMNS);
         let [form_x, shear, fall] = splat.form;
         Self {
             dx,
