@@ -1,9 +1,19 @@
 //! Where the time of a step goes, stage by stage, on one thread: `cargo bench --bench stages`.
+//!
+//! After a whole run it writes the table of README.md, benches/results/stages.md.
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+mod all_reduce;
+mod table;
+
+use std::path::Path;
+use std::process::Command;
+
+use criterion::{BenchmarkId, Criterion, Throughput};
 use cryosplat_mpi::gmm::{Gmm, Shape};
 use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, Optics};
 use cryosplat_mpi::imaging::pose::rotation_from_quaternion;
+use cryosplat_mpi::particles::store::Store;
+use cryosplat_mpi::particles::stream::ImageReader;
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::cpu::activate::Activated;
@@ -14,8 +24,11 @@ use cryosplat_mpi::render::cpu::raster::{self, Canvas};
 use cryosplat_mpi::render::cpu::residual::Filter;
 use cryosplat_mpi::render::{AdamStep, Device, Geometry, Observation, View};
 
-/// Boxes and numbers of Gaussians: the demonstration's, a larger one, and the paper's.
+/// Boxes and numbers of Gaussians, up to the paper's.
 const CASES: [(usize, usize); 4] = [(64, 2_048), (64, 5_120), (128, 5_120), (256, 30_000)];
+
+/// Particles in the file that is read.
+const PARTICLES: usize = 256;
 
 const STEP: AdamStep =
     AdamStep { rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-15, correction1: 0.5, correction2: 0.5 };
@@ -23,13 +36,15 @@ const STEP: AdamStep =
 fn stages(criterion: &mut Criterion) {
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().ok();
     for (box_size, count) in CASES {
-        let mut group = criterion.benchmark_group(format!("{box_size} px, {count} Gaussians"));
+        let mut group = criterion.benchmark_group(table::group(box_size, count));
         group.sample_size(20);
         group.throughput(Throughput::Elements(1));
         let geometry = Geometry { box_size, pixel_size: 384.0 / box_size as f64, cutoff: 3.0 };
         let mut gmm = Gmm::random(count, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0));
-        // Mid-training sizes: standard deviations of about one pixel and a half, half the box wide.
-        let scale = cryosplat_mpi::gmm::softplus_inverse(1.5 / box_size as f64) as f32;
+        // Standard deviations as after training in a box of 64, or those of the random start where these are larger;
+        // means over half the box.
+        let deviation = (0.75 / box_size as f64).max(0.0075);
+        let scale = cryosplat_mpi::gmm::softplus_inverse(deviation) as f32;
         gmm.values_mut()[3 * count..6 * count].fill(scale);
         gmm.values_mut()[..3 * count].iter_mut().for_each(|v| *v *= 1.6);
         let optics = Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 };
@@ -40,8 +55,27 @@ fn stages(criterion: &mut Criterion) {
         };
         let target: Vec<f32> = (0..box_size * box_size).map(|i| (i as f32 * 0.37).sin()).collect();
 
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut reader = ImageReader::open(&particles(folder.path(), box_size)).expect("just written");
+        let mut image = vec![0.0f32; box_size * box_size];
+        let mut index = 0;
+        group.bench_function(BenchmarkId::from_parameter("read"), |b| {
+            b.iter(|| {
+                reader.read(index, &mut image).expect("just written");
+                index = (index + 1) % PARTICLES;
+            });
+        });
+        group.bench_function(BenchmarkId::from_parameter("prepare"), |b| {
+            let mut filter = Filter::new(box_size, geometry.pixel_size);
+            let mut copy = image.clone();
+            b.iter(|| {
+                copy.copy_from_slice(&image);
+                filter.prepare(&view.ctf, &mut copy)
+            });
+        });
+
         let mut activated = Activated::new(count);
-        group.bench_function(BenchmarkId::from_parameter("activate (a step)"), |b| {
+        group.bench_function(BenchmarkId::from_parameter("activate"), |b| {
             b.iter(|| activated.update(&gmm));
         });
         let mut splats = vec![Splat::default(); count];
@@ -62,11 +96,7 @@ fn stages(criterion: &mut Criterion) {
         });
         let mut gradient = Canvas::new(box_size);
         let mut filter = Filter::new(box_size, geometry.pixel_size);
-        let mut h = vec![0.0f32; (box_size / 2 + 1) * box_size];
-        group.bench_function(BenchmarkId::from_parameter("CTF"), |b| {
-            b.iter(|| view.ctf.half_plane(box_size, geometry.pixel_size, &mut h));
-        });
-        group.bench_function(BenchmarkId::from_parameter("FFT and residual (with CTF)"), |b| {
+        group.bench_function(BenchmarkId::from_parameter("FFT, CTF and residual"), |b| {
             b.iter(|| filter.residual(&view.ctf, &canvas, &target, 1.0, &mut gradient));
         });
         let mut moments: [Vec<f32>; 6] = std::array::from_fn(|_| vec![0.0; count]);
@@ -77,7 +107,7 @@ fn stages(criterion: &mut Criterion) {
             });
         });
         let mut sums: [Vec<f64>; SUMS] = std::array::from_fn(|_| vec![0.0; count]);
-        group.bench_function(BenchmarkId::from_parameter("chain, per image"), |b| {
+        group.bench_function(BenchmarkId::from_parameter("chain, image"), |b| {
             let image = Contribution {
                 view: &view.rotation,
                 whitening: whitening.each_ref().map(|p| &p[..]),
@@ -89,21 +119,21 @@ fn stages(criterion: &mut Criterion) {
             });
         });
         let mut full = vec![0.0f32; gmm.values().len()];
-        group.bench_function(BenchmarkId::from_parameter("chain (a step)"), |b| {
+        group.bench_function(BenchmarkId::from_parameter("chain, step"), |b| {
             b.iter(|| chain::finish(&gmm, &sums, &mut full));
         });
         let mut adam = Adam::new(full.len());
         let mut parameters = gmm.values().to_vec();
-        group.bench_function(BenchmarkId::from_parameter("Adam (a step)"), |b| {
+        group.bench_function(BenchmarkId::from_parameter("Adam"), |b| {
             b.iter(|| adam.step(&mut parameters, &full, 1e-6, &STEP));
         });
 
         let mut device = CpuDevice::new(gmm.clone(), geometry);
         let seen = Observation { view, target: &target, energy: 1.0 };
-        for batch in [1usize, 8] {
+        for batch in table::BATCHES {
             group.throughput(Throughput::Elements(batch as u64));
             let images = vec![seen; batch];
-            group.bench_function(BenchmarkId::new("whole step, batch", batch), |b| {
+            group.bench_function(BenchmarkId::from_parameter(table::step(batch)), |b| {
                 b.iter(|| {
                     device.accumulate(&images);
                     device.reduce(&mut |_| Ok(())).expect("nothing to fail");
@@ -112,9 +142,32 @@ fn stages(criterion: &mut Criterion) {
                 });
             });
         }
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(BenchmarkId::from_parameter("all-reduce"), |b| {
+            b.iter_custom(|iterations| all_reduce::measure(gmm.values().len() + 2, iterations));
+        });
         group.finish();
     }
 }
 
-criterion_group!(benches, stages);
-criterion_main!(benches);
+/// A particle set of the phantom.
+fn particles(folder: &Path, box_size: usize) -> Store {
+    let file = folder.join("particles.h5");
+    let status = Command::new(env!("CARGO_BIN_EXE_cryosplat-mpi"))
+        .args(["--log-level", "warn", "simulate", "--phantom", "--pixel-size", "4", "-o"])
+        .arg(&file)
+        .args(["--box", &box_size.to_string(), "--particles", &PARTICLES.to_string()])
+        .status();
+    assert!(status.expect("the program was built with the bench").success());
+    Store::open(&file).expect("just written")
+}
+
+fn main() {
+    if all_reduce::is_rank() {
+        return all_reduce::run();
+    }
+    let mut criterion = Criterion::default().configure_from_args();
+    stages(&mut criterion);
+    criterion.final_summary();
+    table::write();
+}

@@ -1,0 +1,58 @@
+//! The sum over ranks: this same program, started once more as two ranks of MPI.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use cryosplat_mpi::parallel::Collective;
+use cryosplat_mpi::parallel::World;
+use mpi::traits::Communicator;
+
+/// Set for the ranks: the length of the buffer and the number of sums.
+const VARIABLE: &str = "CRYOSPLAT_BENCH_ALL_REDUCE";
+
+/// Is this process one of the ranks?
+pub fn is_rank() -> bool {
+    std::env::var_os(VARIABLE).is_some()
+}
+
+/// How long `iterations` sums of `length` numbers over two ranks of this machine take.
+pub fn measure(length: usize, iterations: u64) -> Duration {
+    let program = std::env::current_exe().expect("this program is a file");
+    // mpirun refuses to run as root, and to start more ranks than it counts cores, unless told.
+    let output = Command::new("mpirun")
+        .args(["-n", "2", "--bind-to", "none", "--oversubscribe", "-x", VARIABLE])
+        .args(i_am_root().then_some("--allow-run-as-root"))
+        .arg(program)
+        .env(VARIABLE, format!("{length} {iterations}"))
+        .output()
+        .expect("mpirun is on the PATH");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let seconds = text.lines().find_map(|line| line.strip_prefix("seconds ")?.parse().ok());
+    Duration::from_secs_f64(seconds.unwrap_or_else(|| panic!("the ranks failed: {output:?}")))
+}
+
+fn i_am_root() -> bool {
+    // SAFETY: no arguments, no failure.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// What a rank does.
+pub fn run() {
+    let order = std::env::var(VARIABLE).expect("it was there");
+    let (length, iterations) = order.split_once(' ').expect("two numbers");
+    let (length, iterations): (usize, u64) =
+        (length.parse().expect("a number"), iterations.parse().expect("a number"));
+    let world = World::start().expect("MPI");
+    let mut collective = Collective::new(world.communicator().duplicate());
+    let mut buffer = vec![0.0f32; length];
+    collective.sum(&mut buffer);
+    collective.barrier();
+    let start = Instant::now();
+    for _ in 0..iterations {
+        collective.sum(&mut buffer);
+    }
+    let elapsed = start.elapsed();
+    if world.rank() == 0 {
+        println!("seconds {}", elapsed.as_secs_f64());
+    }
+}

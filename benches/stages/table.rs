@@ -1,0 +1,104 @@
+//! The table of README.md, from what criterion has measured.
+
+use std::path::{Path, PathBuf};
+
+/// Batches of which the whole step is measured.
+pub const BATCHES: [usize; 2] = [1, 8];
+
+/// Stages in the order in which a step runs through them: their name, and whether they are there once for each step,
+/// not for each image.
+const STAGES: [(&str, bool); 11] = [
+    ("read", false),
+    ("prepare", false),
+    ("activate", true),
+    ("project", false),
+    ("rasterise", false),
+    ("FFT, CTF and residual", false),
+    ("moments", false),
+    ("chain, image", false),
+    ("chain, step", true),
+    ("all-reduce", true),
+    ("Adam", true),
+];
+
+/// Criterion's name of a case.
+pub fn group(box_size: usize, count: usize) -> String {
+    format!("{box_size} px, {count} Gaussians")
+}
+
+/// The name of the whole step.
+pub fn step(batch: usize) -> String {
+    format!("whole step, batch {batch}")
+}
+
+/// Median time of a benchmark in seconds; `None` where this machine has not measured it.
+fn seconds(folder: &Path, name: &str) -> Option<f64> {
+    // Criterion puts the estimates into a folder of the benchmark's name.
+    let text = std::fs::read_to_string(folder.join(name).join("new/estimates.json")).ok()?;
+    let estimates: serde_json::Value = serde_json::from_str(&text).ok()?;
+    Some(estimates["median"]["point_estimate"].as_f64()? * 1e-9)
+}
+
+fn cell(seconds: f64) -> String {
+    match seconds {
+        s if s < 1e-4 => format!("{:.1} µs", s * 1e6),
+        s if s < 1e-2 => format!("{:.0} µs", s * 1e6),
+        s => format!("{:.1} ms", s * 1e3),
+    }
+}
+
+/// Writes benches/results/stages.md, if every case has been measured.
+pub fn write() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let cases: Vec<(String, PathBuf)> = super::CASES
+        .iter()
+        .map(|&(box_size, count)| {
+            let name = group(box_size, count);
+            let folder = target.join("criterion").join(&name);
+            (name, folder)
+        })
+        .collect();
+    let mut rows = Vec::new();
+    let mut row = |label: String, value: &dyn Fn(&Path) -> Option<String>| {
+        let cells: Option<Vec<String>> = cases.iter().map(|(_, folder)| value(folder)).collect();
+        cells.map(|cells| rows.push(format!("| {label} | {} |", cells.join(" | "))))
+    };
+    let mut complete = true;
+    for (stage, each_step) in STAGES {
+        let label = match (stage, each_step) {
+            ("read", _) => "read from the page cache (once, or in each epoch)".to_owned(),
+            ("prepare", _) => "prepare (once, or in each epoch)".to_owned(),
+            ("all-reduce", _) => "all-reduce over 2 ranks, a step".to_owned(),
+            ("chain, image" | "chain, step", _) => stage.to_owned(),
+            (_, true) => format!("{stage}, a step"),
+            (_, false) => stage.to_owned(),
+        };
+        complete &= row(label, &|folder| seconds(folder, stage).map(cell)).is_some();
+    }
+    for batch in BATCHES {
+        let name = step(batch);
+        complete &= row(format!("**{name}**"), &|folder| seconds(folder, &name).map(cell)).is_some();
+        let rate = |folder: &Path| seconds(folder, &name).map(|s| format!("{:.0}", batch as f64 / s));
+        complete &= row(format!("images/s at batch {batch}"), &rate).is_some();
+    }
+    if !complete {
+        return;
+    }
+    let heading: Vec<&str> = cases.iter().map(|(name, _)| name.as_str()).collect();
+    let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let processor = processor
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or("unknown processor", |(_, name)| name);
+    let table = format!(
+        "| One thread of {processor} | {} |\n|---|{}\n{}\n",
+        heading.join(" | "),
+        "--:|".repeat(cases.len()),
+        rows.join("\n")
+    );
+    let file = root.join("benches/results/stages.md");
+    std::fs::create_dir_all(file.parent().expect("it has one")).expect("the folder of results can be made");
+    std::fs::write(&file, &table).expect("the folder of results can be written");
+    println!("{table}\nwritten to {}", file.display());
+}
