@@ -48,3 +48,47 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(path);
     file.exists().then_some(file)
 }
+
+/// A path as the program takes it.
+pub fn path(folder: &Path, name: &str) -> String {
+    folder.join(name).display().to_string()
+}
+
+/// Box of the sets that [`phantom`] makes, in pixels.
+pub const BOX: usize = 32;
+/// Their pixel size in angstrom.
+pub const PIXEL_SIZE: f64 = 4.0;
+
+/// Makes a set of `particles` images of the phantom, p.h5 in `folder`, with the truth in p_truth.mrc; the set's path.
+pub fn phantom(folder: &Path, particles: usize) -> String {
+    let set = path(folder, "p.h5");
+    let (box_size, pixel_size) = (BOX.to_string(), PIXEL_SIZE.to_string());
+    let count = particles.to_string();
+    succeed(&[
+        "simulate",
+        "--phantom",
+        "-o",
+        &set,
+        "--box",
+        &box_size,
+        "--pixel-size",
+        &pixel_size,
+        "-n",
+        &count,
+        "--snr",
+        "1",
+        "--seed",
+        "3",
+    ]);
+    set
+}
+
+/// `train SET -o FOLDER/RUN` with `options`, on one thread a rank unless they say otherwise.
+pub fn train_arguments(set: &str, run: &str, options: &[&str]) -> Vec<String> {
+    let mut arguments = vec!["train", set, "-o", run];
+    if !options.contains(&"--threads") {
+        arguments.extend(["--threads", "1"]);
+    }
+    arguments.extend(options);
+    arguments.into_iter().map(str::to_owned).collect()
+}
