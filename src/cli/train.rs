@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use super::{LogOptions, logging};
 use crate::error::Error;
 use crate::parallel::World;
+use crate::train::folder::Older;
 use crate::train::recipe::Choices;
 use crate::train::run::Maps;
 use crate::train::shard::CacheMode;
@@ -49,13 +50,13 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "scaled", help_heading = "Recipe")]
     recipe: Recipe,
     /// Base learning rate, at batch 1 [default: scaled: min(3e-3, 40 / images of a half in the run), paper: 1e-3].
-    #[arg(long, value_name = "RATE", value_parser = positive, help_heading = "Recipe")]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true, value_parser = positive, help_heading = "Recipe")]
     learning_rate: Option<f64>,
     /// How the rate falls [default: scaled: cosine, paper: step].
     #[arg(long, value_enum, help_heading = "Recipe")]
     schedule: Option<Schedule>,
     /// Half width of a splat's support, in standard deviations.
-    #[arg(long, value_name = "SIGMAS", value_parser = cutoff, default_value = "3", help_heading = "Recipe")]
+    #[arg(long, value_name = "SIGMAS", allow_negative_numbers = true, value_parser = cutoff, default_value = "3", help_heading = "Recipe")]
     cutoff: f64,
     /// Round Gaussians: one scale and no orientation each.
     #[arg(long, help_heading = "Recipe")]
@@ -84,9 +85,12 @@ pub struct Args {
     /// The true map, for the FSC against it (of simulated particles), in the particles' box.
     #[arg(long, value_name = "MAP")]
     truth: Option<PathBuf>,
-    /// Go on from the last checkpoint in the run folder, if there is one.
+    /// Go on from the last checkpoint in the run folder, if there is one; on as many ranks, to the same bits.
     #[arg(long)]
     resume: bool,
+    /// Replace the run that the folder holds. Without this or --resume it is not touched.
+    #[arg(long, conflicts_with = "resume")]
+    overwrite: bool,
 }
 
 fn number(text: &str, low: f64, high: f64) -> Result<f64, String> {
@@ -114,7 +118,7 @@ pub fn run(args: &Args, log: &LogOptions) -> ExitCode {
         }
     };
     logging::start(log, world.rank());
-    abort_on_panic(&world);
+    world.abort_on_panic();
     match train(args, &world) {
         Ok(()) => ExitCode::SUCCESS,
         // Rank 0 has said why.
@@ -139,9 +143,8 @@ fn train(args: &Args, world: &World) -> Result<(), Option<Error>> {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(|error| {
         Error::request(format!("cannot start {threads} threads: {error}"), "ask for fewer with --threads")
     })?;
-    match args.device {
-        DeviceKind::Auto | DeviceKind::Cpu => {}
-    }
+    // All kinds there are come to the CPU; a further one does not compile before it is told apart here.
+    let (DeviceKind::Auto | DeviceKind::Cpu) = args.device;
     let options = RunOptions {
         particles: args.particles.clone(),
         output: args.output.clone(),
@@ -162,23 +165,12 @@ fn train(args: &Args, world: &World) -> Result<(), Option<Error>> {
         maps: args.maps,
         metrics_every: args.metrics_every,
         truth: args.truth.clone(),
-        resume: args.resume,
+        older: match (args.resume, args.overwrite) {
+            (true, _) => Older::Resume,
+            (false, true) => Older::Replace,
+            (false, false) => Older::Refuse,
+        },
         command: std::env::args().collect(),
     };
     crate::train::run(world, &options)
-}
-
-/// A rank that panics would leave the others waiting for it: it says where, and ends them all.
-fn abort_on_panic(world: &World) {
-    if world.size() == 1 {
-        return;
-    }
-    let rank = world.rank();
-    let standard = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |information| {
-        standard(information);
-        eprintln!("rank {rank}: ending the job after a panic; this is a defect of the program: report it");
-        // SAFETY: MPI was initialised before the hook was set; aborting is allowed from any thread, and does not return.
-        unsafe { mpi::ffi::MPI_Abort(mpi::ffi::RSMPI_COMM_WORLD, 101) };
-    }));
 }

@@ -153,7 +153,7 @@ impl GmmFile {
         let fail = || Error::hdf5(path, "read the attributes", REMEDY_READ);
         let box_size: u64 = file.attr("box_size").and_then(|a| a.read_scalar()).map_err(fail())?;
         let pixel_size: f64 = file.attr("pixel_size").and_then(|a| a.read_scalar()).map_err(fail())?;
-        if !(4..=65_535).contains(&box_size) || !(pixel_size.is_finite() && pixel_size > 0.0) {
+        if !((4..=65_535).contains(&box_size) && pixel_size.is_finite() && pixel_size > 0.0) {
             let problem = format!("a box of {box_size} pixels of {pixel_size} A is impossible");
             return Err(Error::input(path, "", problem, REMEDY_READ));
         }

@@ -62,16 +62,11 @@ pub fn write_model(folder: &Path, name: &str, file: &GmmFile) -> Result<()> {
     mrc::write_volume(&folder.join(format!("{name}.mrc")), &map_of(file))
 }
 
-/// Adds lines to metrics.jsonl; `fresh` starts the file anew.
-pub fn append_metrics(folder: &Path, fresh: bool, lines: &str) -> Result<()> {
+/// Adds lines to metrics.jsonl.
+pub fn append_metrics(folder: &Path, lines: &str) -> Result<()> {
     let path = folder.join("metrics.jsonl");
     let mut open = std::fs::OpenOptions::new();
-    open.create(true).write(true);
-    if fresh {
-        open.truncate(true)
-    } else {
-        open.append(true)
-    };
+    open.create(true).append(true);
     open.open(&path).and_then(|mut file| file.write_all(lines.as_bytes())).map_err(Error::io(
         &path,
         "write the metrics",

@@ -92,3 +92,60 @@ pub fn train_arguments(set: &str, run: &str, options: &[&str]) -> Vec<String> {
     arguments.extend(options);
     arguments.into_iter().map(str::to_owned).collect()
 }
+
+/// Runs the program over MPI on `ranks` ranks of this machine. It must end within a minute: a hang fails the test.
+pub fn over_mpi(ranks: usize, program: &str, arguments: &[String]) -> Output {
+    over_mpi_with(ranks, program, arguments, &[])
+}
+
+/// [`over_mpi`] with `environment` set.
+pub fn over_mpi_with(
+    ranks: usize,
+    program: &str,
+    arguments: &[String],
+    environment: &[(&str, &str)],
+) -> Output {
+    let mut command = Command::new("timeout");
+    command.args([
+        "--kill-after=5",
+        "60",
+        "mpirun",
+        "--allow-run-as-root",
+        "--oversubscribe",
+        "--bind-to",
+        "none",
+    ]);
+    command.args(["-n", &ranks.to_string(), program]).args(arguments);
+    command.envs(environment.iter().copied());
+    let output = command.output().expect("mpirun and timeout are installed");
+    assert!(!matches!(output.status.code(), Some(124 | 137)), "hangs:\n{}", text(&output));
+    output
+}
+
+/// [`over_mpi`] for `cryosplat-mpi` itself, which must succeed; what it printed.
+pub fn ranks_succeed(ranks: usize, arguments: &[String]) -> String {
+    let output = over_mpi(ranks, env!("CARGO_BIN_EXE_cryosplat-mpi"), arguments);
+    assert!(output.status.success(), "{}", text(&output));
+    text(&output)
+}
+
+/// The bytes of a file of a run.
+pub fn bytes(run: &str, name: &str) -> Vec<u8> {
+    let file = Path::new(run).join(name);
+    std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// All files of a folder and the folders in it, by their paths within it, with their content.
+pub fn contents(folder: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let mut all = std::collections::BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() {
+            all.extend(contents(&path).into_iter().map(|(inner, bytes)| (format!("{name}/{inner}"), bytes)));
+        } else {
+            all.insert(name, std::fs::read(&path).unwrap());
+        }
+    }
+    all
+}
