@@ -19,6 +19,7 @@ use cryosplat_mpi::train::checkpoint::Checkpoint;
 use cryosplat_mpi::train::half::random_start;
 use cryosplat_mpi::train::order::Order;
 use cryosplat_mpi::train::recipe::{Choices, Clock, Recipe, Settings};
+use ndarray::s;
 use serde_json::Value;
 
 /// What makes two runs the same, in their folders. run.json and report.html tell the time, and so does HDF5.
@@ -45,17 +46,13 @@ fn a_run_reconstructs_the_truth_and_fills_its_folder() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 300);
     let (run, truth) = (path(folder.path(), "run"), path(folder.path(), "p_truth.mrc"));
-    succeed(&train_arguments(
-        &set,
-        &run,
-        &["--gaussians", "200", "--epochs", "12", "--truth", &truth, "--maps", "epoch"],
-    ));
+    succeed(&train_arguments(&set, &run, &["--gaussians", "200", "--epochs", "67", "--truth", &truth]));
 
     let mut names: BTreeSet<String> = contents(Path::new(&run)).into_keys().collect();
     let expected = "half1.mrc half2.mrc map.mrc fsc.csv fsc.svg fsc.png slices.png gmm_half1.h5 gmm_half1.ply \
                     gmm_half2.h5 gmm_half2.ply metrics.jsonl run.json report.html \
-                    checkpoints/half1_epoch00011.h5 checkpoints/half1_epoch00012.h5 \
-                    checkpoints/half2_epoch00011.h5 checkpoints/half2_epoch00012.h5";
+                    checkpoints/half1_epoch00066.h5 checkpoints/half1_epoch00067.h5 \
+                    checkpoints/half2_epoch00066.h5 checkpoints/half2_epoch00067.h5";
     for name in expected.split_whitespace() {
         assert!(names.remove(name), "{name} is not there");
     }
@@ -65,12 +62,15 @@ fn a_run_reconstructs_the_truth_and_fills_its_folder() {
     for ((one, two), mean) in half1.data.iter().zip(&half2.data).zip(&map.data) {
         assert_eq!(*mean, (one + two) * 0.5);
     }
-    // Measured: above 0.97 in shells 1 to 8 after these 1800 image passes. An untrained mixture, a flipped axis or a
-    // transposed pose stays below 0.6 in shells 3 to 8.
     let truth = Volume { pixel_size: map.pixel_size, ..read_volume(Path::new(&truth)).unwrap() };
+    let mean = |volume: &Volume| Fsc::between(volume, &truth).unwrap().mean_to(BOX / 4);
+    let flipped = Volume { data: map.data.slice(s![.., .., ..;-1]).to_owned(), ..map.clone() };
+    let turned = Volume { data: map.data.slice(s![.., ..;-1, ..;-1]).to_owned(), ..map.clone() };
     let fsc = Fsc::between(&map, &truth).unwrap();
-    println!("{:?}", fsc.shells);
-    assert!(fsc.shells[1..=8].iter().all(|&shell| shell > 0.9), "{:?}", fsc.shells);
+    // After 10,000 image passes of a half all shells have settled (METHOD.md section 7). Measured: 0.994 or more in these
+    // shells, in the mean 0.999; 0.13 for the mirror image and 0.09 for a half turn.
+    assert!(fsc.shells[1..=8].iter().all(|&shell| shell > 0.98), "{:?}", fsc.shells);
+    assert!(mean(&map) > 0.99 && mean(&flipped) < 0.3 && mean(&turned) < 0.3);
     // The noise of the halves is independent: at high frequency they agree less with each other than with themselves.
     let halves = Fsc::between(&half1, &half2).unwrap();
     assert!(halves.shells[BOX / 2 - 1] < 0.9999);
@@ -85,7 +85,7 @@ fn a_run_reconstructs_the_truth_and_fills_its_folder() {
         of.iter().sum::<f64>() / of.len() as f64
     };
     for model in ["half1", "half2"] {
-        assert!(loss(model, 12.0) < 0.6 * loss(model, 1.0), "{} {}", loss(model, 1.0), loss(model, 12.0));
+        assert!(loss(model, 67.0) < 0.6 * loss(model, 1.0), "{} {}", loss(model, 1.0), loss(model, 67.0));
     }
     let run_json: Value = serde_json::from_slice(&bytes(&run, "run.json")).unwrap();
     assert_eq!(run_json["state"], "done");

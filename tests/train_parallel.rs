@@ -8,6 +8,9 @@ use common::{bytes, over_mpi_with, path, phantom, ranks_succeed, succeed, text, 
 use cryosplat_mpi::gmm::files::GmmFile;
 use serde_json::Value;
 
+/// What the recipe chooses for a real set of 50,000 image passes; for these few images it would be its largest.
+const RATE: [&str; 2] = ["--learning-rate", "8e-4"];
+
 fn values(run: &str, name: &str) -> Vec<f32> {
     GmmFile::read(Path::new(&path(Path::new(run), name))).unwrap().gmm.values().to_vec()
 }
@@ -31,7 +34,8 @@ fn one_two_and_four_ranks_take_the_same_steps() {
     let folder = tempfile::tempdir().unwrap();
     // 77 particles in half 1: ten steps an epoch, the last of 5 images, which four ranks share unevenly.
     let set = phantom(folder.path(), 154);
-    let usual = ["--half", "1", "--gaussians", "200", "--epochs", "5", "--metrics-every", "1"];
+    let usual =
+        ["--half", "1", "--gaussians", "200", "--epochs", "5", "--metrics-every", "1", RATE[0], RATE[1]];
     let run = |ranks: usize, options: &[&str]| {
         let run = path(folder.path(), &format!("on {ranks}"));
         ranks_succeed(ranks, &train_arguments(&set, &run, &[&usual, options].concat()));
@@ -54,13 +58,13 @@ fn one_two_and_four_ranks_take_the_same_steps() {
         let run = run(ranks, &["--batch-per-rank", each]);
         for (a, b) in curve.iter().zip(&losses(&run)) {
             assert_eq!((&a.0, a.1), (&b.0, b.1));
-            assert!((a.2 / b.2 - 1.0).abs() < 1e-4, "{ranks} ranks: {a:?} {b:?}");
+            assert!((a.2 / b.2 - 1.0).abs() < 1e-5, "{ranks} ranks: {a:?} {b:?}");
         }
-        // Relative to how far the parameters have moved. Sums in another order differ by 1e-7; 50 steps of Adam, which
-        // divides by the gradient's own size, let that grow.
+        // Relative to how far the parameters have moved. Sums in another order differ by 1e-7; Adam, which divides by the
+        // gradient's own size, lets that grow to 1e-5 in 50 steps. (At the largest rate, 3e-3, it grows to 1e-3.)
         let other = values(&run, "gmm_half1.h5");
         let off = reference.iter().zip(&other).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
-        println!("{ranks} ranks: {:e} of the movement", off / moved(&reference));
+        println!("{ranks} ranks: {:e} of the movement, {}", off / moved(&reference), moved(&reference));
         assert!(off < 1e-4 * moved(&reference), "{ranks} ranks: {:e}", off / moved(&reference));
     }
 }
@@ -69,7 +73,7 @@ fn one_two_and_four_ranks_take_the_same_steps() {
 fn both_halves_on_any_number_of_ranks() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 96);
-    let usual = ["--gaussians", "150", "--epochs", "3", "--metrics-every", "1"];
+    let usual = ["--gaussians", "150", "--epochs", "3", "--metrics-every", "1", RATE[0], RATE[1]];
     let run = |ranks: usize, name: &str, options: &[&str]| {
         let run = path(folder.path(), name);
         let said = ranks_succeed(ranks, &train_arguments(&set, &run, &[&usual, options].concat()));

@@ -50,13 +50,13 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "scaled", help_heading = "Recipe")]
     recipe: Recipe,
     /// Base learning rate, at batch 1 [default: scaled: min(3e-3, 40 / images of a half in the run), paper: 1e-3].
-    #[arg(long, value_name = "RATE", allow_negative_numbers = true, value_parser = positive, help_heading = "Recipe")]
+    #[arg(long, value_name = "RATE", allow_hyphen_values = true, value_parser = positive, help_heading = "Recipe")]
     learning_rate: Option<f64>,
     /// How the rate falls [default: scaled: cosine, paper: step].
     #[arg(long, value_enum, help_heading = "Recipe")]
     schedule: Option<Schedule>,
     /// Half width of a splat's support, in standard deviations.
-    #[arg(long, value_name = "SIGMAS", allow_negative_numbers = true, value_parser = cutoff, default_value = "3", help_heading = "Recipe")]
+    #[arg(long, value_name = "SIGMAS", allow_hyphen_values = true, value_parser = cutoff, default_value = "3", help_heading = "Recipe")]
     cutoff: f64,
     /// Round Gaussians: one scale and no orientation each.
     #[arg(long, help_heading = "Recipe")]
