@@ -51,7 +51,7 @@ impl Place {
     }
 
     fn refuse_arguments(&self, arguments: &[String], fragments: &[&str]) {
-        let before = contents(&Path::new(&self.path("run")).to_owned());
+        let before = contents(Path::new(&self.path("run")));
         let judge = |output: &Output, started: Instant| {
             let said = text(output);
             assert!(output.status.code().is_some_and(|code| code != 0), "{fragments:?}: no failure:\n{said}");

@@ -23,11 +23,19 @@ enum DeviceKind {
     Cpu,
 }
 
+/// What `--help` says below the options.
+const EXPLANATION: &str = "\
+Start one rank per device or per node's share of cores. The first half of the ranks trains half 1, the rest half 2; a \
+single rank trains both. A folder that holds a run already is not touched without --resume or --overwrite.
+
+Examples:
+  mpirun -n 4 cryosplat-mpi train particles.h5 -o run/
+  srun --mpi=pmix cryosplat-mpi train particles.h5 -o run/ --resume
+  cryosplat-mpi train particles.h5 -o quick/ --gaussians 5000 --epochs 2 --truth truth.mrc";
+
 /// Arguments of `train`.
-///
-/// Start it once per device: `mpirun -n 4 cryosplat-mpi train particles.h5 -o run/`, or `srun --mpi=pmix` on a cluster.
-/// The first half of the ranks trains half 1, the rest half 2; a single rank trains both.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXPLANATION)]
 pub struct Args {
     /// The particle file, from `import` or `simulate`.
     particles: PathBuf,
@@ -37,7 +45,7 @@ pub struct Args {
     /// Number of Gaussians in each half's mixture.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000_000), default_value = "30000")]
     gaussians: u32,
-    /// Passes over each half [default: scaled: 5, or what gives 50,000 images; paper: 5].
+    /// Passes over each half [default: scaled: 5, or more until 50,000 images are seen; paper: 5].
     #[arg(long, value_name = "E", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     epochs: Option<u32>,
     /// Images per step of a half, over all its ranks [default: scaled: 8, paper: 1].

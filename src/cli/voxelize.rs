@@ -14,19 +14,20 @@ use crate::imaging::mrc::{Volume, write_volume};
 /// Edge of the largest grid that is computed, in voxels: it takes 120 GiB of memory.
 const LARGEST: usize = 1024;
 
-const EXAMPLES: &str = "\
+/// What `--help` says below the options.
+const EXPLANATION: &str = "\
+As it is, the map is the one that `train` writes. Another pixel size samples the same density anew, up to the Nyquist \
+frequency of the new pixels; another box then crops or pads the field of view. The particle's centre stays on voxel \
+floor(box/2), and the density at a point keeps its value.
+
 Examples:
   cryosplat-mpi voxelize run/gmm_half1.h5 -o half1.mrc
   cryosplat-mpi voxelize run/gmm_half1.h5 -o fine.mrc --pixel-size 1.5
   cryosplat-mpi voxelize run/gmm_half1.ply -o half1.mrc --box 256 --pixel-size 1.2";
 
-/// Turn a Gaussian mixture into an MRC map.
-///
-/// As it is, the map is the one that `train` writes. Another pixel size samples the same density anew, up to the
-/// Nyquist frequency of the new pixels; another box then crops or pads the field of view. The particle's centre stays
-/// on voxel floor(box/2), and the density at a point keeps its value.
+/// Arguments of `voxelize`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXPLANATION)]
 pub struct Args {
     /// The mixture: gmm_half1.h5 or gmm_half1.ply of a run folder.
     ///

@@ -18,6 +18,8 @@ use crate::train::checkpoint;
 
 /// Arguments of `info`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  cryosplat-mpi info particles.h5 --verify\n  \
+                        cryosplat-mpi info run/checkpoints/*.h5 run/gmm_half1.h5 run/map.mrc")]
 pub struct Args {
     /// Particle files, Gaussian mixtures and checkpoints (HDF5), maps and stacks (MRC).
     #[arg(required = true, value_name = "FILE")]
