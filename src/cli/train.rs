@@ -70,7 +70,13 @@ pub struct Args {
     #[arg(long, help_heading = "Recipe")]
     isotropic: bool,
     /// Seed of the random starts and of the particles' order.
-    #[arg(long, value_name = "SEED", default_value = "0", help_heading = "Recipe")]
+    #[arg(
+        long,
+        value_name = "SEED",
+        allow_hyphen_values = true,
+        default_value = "0",
+        help_heading = "Recipe"
+    )]
     seed: u64,
     /// Train both halves, one of them, or one model of all particles (without an FSC).
     #[arg(long, value_enum, default_value = "both")]

@@ -1,10 +1,12 @@
 //! A mixture on a grid: the map.
 //!
-//! Sampling a Gaussian narrower than a voxel at the voxels' centres would alias it. So each Gaussian is widened by
-//! [`BLUR`] voxels and sampled on a finer grid of the same extent, and in Fourier space the blur is divided out and
-//! all beyond the voxels' Nyquist frequency cut away; what is left is the band-limited density. (On the voxels
-//! themselves no blur would do: at Nyquist every alias is as strong as what it hides.) Values are V(r)/D, with D the box of the particles, so that the sum of a map on the
-//! particles' grid along a line of sight is the projection Q. On another grid the density at a point stays the same.
+//! Sampling a Gaussian narrower than a voxel at the voxels' centres would alias it. So each Gaussian is widened by a
+//! voxel and sampled on a finer grid of the same extent, and in Fourier space the blur is divided out and all beyond the
+//! voxels' Nyquist frequency cut away; what is left is the band-limited density. (On the voxels themselves no blur would
+//! do: at Nyquist every alias is as strong as what it hides.)
+//!
+//! Values are V(r)/D, with D the box of the particles, so that the sum of a map on the particles' grid along a line of
+//! sight is the projection Q. On another grid the density at a point stays the same.
 
 use std::f64::consts::PI;
 use std::ops::RangeInclusive;
