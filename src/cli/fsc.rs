@@ -13,6 +13,10 @@ use crate::evaluate::{Crossing, Fsc, Mask, maps, write_fsc_files};
 
 /// Arguments of `fsc`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  cryosplat-mpi fsc run/half1.mrc run/half2.mrc --mask sphere -o run/fsc_masked\n  \
+                        cryosplat-mpi fsc run/map.mrc truth.mrc --json"
+)]
 pub struct Args {
     /// The first map (MRC): a half map.
     #[arg(value_name = "A.mrc")]

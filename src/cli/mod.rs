@@ -18,15 +18,14 @@ pub use logging::{LogFormat, LogOptions};
 
 /// Cryo-EM reconstruction by Gaussian splatting, data-parallel over MPI.
 ///
-/// From particle images with known poses and CTFs to two half maps, a map and its gold-standard FSC:
-///
-///   cryosplat-mpi import particles.star -o particles.h5
-///   mpirun -n 4 cryosplat-mpi train particles.h5 -o run/
-///
-/// Every file is written under a temporary name and renamed when complete.
+/// From particle images with known poses and CTFs to two half maps, a map and its gold-standard FSC. Every file is
+/// written under a temporary name and renamed when complete.
 #[derive(Debug, Parser)]
 #[command(name = "cryosplat-mpi", version, max_term_width = 110, propagate_version = true)]
-#[command(after_help = "Exit codes: 0 done, 1 failed (the last line of the log says why), 2 wrong usage, \
+#[command(after_help = "Examples:\n  \
+                        cryosplat-mpi import particles.star -o particles.h5\n  \
+                        mpirun -n 4 cryosplat-mpi train particles.h5 -o run/\n\n\
+                        Exit codes: 0 done, 1 failed (the last line of the log says why), 2 wrong usage, \
                         75 stopped by a signal after a checkpoint.")]
 pub struct Cli {
     #[command(flatten)]

@@ -18,7 +18,7 @@ them: centred. Halves alternate. The same options and seed give the same bytes o
 CTF and shift of particle i are the same in a set of any size. The noise level is taken from the first 1000 particles.
 
 Examples:
-  cryosplat-mpi simulate --model 4v5d.cif -o particles.h5 --star relion/ --box 64 --pixel-size 6 --snr 0.1
+  cryosplat-mpi simulate --model 4v5d.cif -o set.h5 --star relion/ --box 64 --pixel-size 6
   cryosplat-mpi simulate --phantom -o small.h5 --box 32 --pixel-size 4 --particles 1000 --snr -5dB";
 
 /// Arguments of `simulate`.

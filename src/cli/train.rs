@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use super::{LogOptions, logging};
 use crate::error::Error;
 use crate::parallel::World;
+use crate::train::folder::Older;
 use crate::train::recipe::Choices;
 use crate::train::run::Maps;
 use crate::train::shard::CacheMode;
@@ -22,11 +23,19 @@ enum DeviceKind {
     Cpu,
 }
 
+/// What `--help` says below the options.
+const EXPLANATION: &str = "\
+Start one rank per device or per node's share of cores. The first half of the ranks trains half 1, the rest half 2; a \
+single rank trains both. A folder that holds a run already is not touched without --resume or --overwrite.
+
+Examples:
+  mpirun -n 4 cryosplat-mpi train particles.h5 -o run/
+  srun --mpi=pmix cryosplat-mpi train particles.h5 -o run/ --resume
+  cryosplat-mpi train particles.h5 -o quick/ --gaussians 5000 --epochs 2 --truth truth.mrc";
+
 /// Arguments of `train`.
-///
-/// Start it once per device: `mpirun -n 4 cryosplat-mpi train particles.h5 -o run/`, or `srun --mpi=pmix` on a cluster.
-/// The first half of the ranks trains half 1, the rest half 2; a single rank trains both.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXPLANATION)]
 pub struct Args {
     /// The particle file, from `import` or `simulate`.
     particles: PathBuf,
@@ -36,7 +45,7 @@ pub struct Args {
     /// Number of Gaussians in each half's mixture.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000_000), default_value = "30000")]
     gaussians: u32,
-    /// Passes over each half [default: scaled: 5, or what gives 50,000 images; paper: 5].
+    /// Passes over each half [default: scaled: 5, or more until 50,000 images are seen; paper: 5].
     #[arg(long, value_name = "E", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     epochs: Option<u32>,
     /// Images per step of a half, over all its ranks [default: scaled: 8, paper: 1].
@@ -49,19 +58,25 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "scaled", help_heading = "Recipe")]
     recipe: Recipe,
     /// Base learning rate, at batch 1 [default: scaled: min(3e-3, 40 / images of a half in the run), paper: 1e-3].
-    #[arg(long, value_name = "RATE", value_parser = positive, help_heading = "Recipe")]
+    #[arg(long, value_name = "RATE", allow_hyphen_values = true, value_parser = positive, help_heading = "Recipe")]
     learning_rate: Option<f64>,
     /// How the rate falls [default: scaled: cosine, paper: step].
     #[arg(long, value_enum, help_heading = "Recipe")]
     schedule: Option<Schedule>,
     /// Half width of a splat's support, in standard deviations.
-    #[arg(long, value_name = "SIGMAS", value_parser = cutoff, default_value = "3", help_heading = "Recipe")]
+    #[arg(long, value_name = "SIGMAS", allow_hyphen_values = true, value_parser = cutoff, default_value = "3", help_heading = "Recipe")]
     cutoff: f64,
     /// Round Gaussians: one scale and no orientation each.
     #[arg(long, help_heading = "Recipe")]
     isotropic: bool,
     /// Seed of the random starts and of the particles' order.
-    #[arg(long, value_name = "SEED", default_value = "0", help_heading = "Recipe")]
+    #[arg(
+        long,
+        value_name = "SEED",
+        allow_hyphen_values = true,
+        default_value = "0",
+        help_heading = "Recipe"
+    )]
     seed: u64,
     /// Train both halves, one of them, or one model of all particles (without an FSC).
     #[arg(long, value_enum, default_value = "both")]
@@ -84,9 +99,12 @@ pub struct Args {
     /// The true map, for the FSC against it (of simulated particles), in the particles' box.
     #[arg(long, value_name = "MAP")]
     truth: Option<PathBuf>,
-    /// Go on from the last checkpoint in the run folder, if there is one.
+    /// Go on from the last checkpoint in the run folder, if there is one; on as many ranks, to the same bits.
     #[arg(long)]
     resume: bool,
+    /// Replace the run that the folder holds. Without this or --resume it is not touched.
+    #[arg(long, conflicts_with = "resume")]
+    overwrite: bool,
 }
 
 fn number(text: &str, low: f64, high: f64) -> Result<f64, String> {
@@ -114,7 +132,7 @@ pub fn run(args: &Args, log: &LogOptions) -> ExitCode {
         }
     };
     logging::start(log, world.rank());
-    abort_on_panic(&world);
+    world.abort_on_panic();
     match train(args, &world) {
         Ok(()) => ExitCode::SUCCESS,
         // Rank 0 has said why.
@@ -139,9 +157,8 @@ fn train(args: &Args, world: &World) -> Result<(), Option<Error>> {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(|error| {
         Error::request(format!("cannot start {threads} threads: {error}"), "ask for fewer with --threads")
     })?;
-    match args.device {
-        DeviceKind::Auto | DeviceKind::Cpu => {}
-    }
+    // All kinds there are come to the CPU; a further one does not compile before it is told apart here.
+    let (DeviceKind::Auto | DeviceKind::Cpu) = args.device;
     let options = RunOptions {
         particles: args.particles.clone(),
         output: args.output.clone(),
@@ -162,23 +179,12 @@ fn train(args: &Args, world: &World) -> Result<(), Option<Error>> {
         maps: args.maps,
         metrics_every: args.metrics_every,
         truth: args.truth.clone(),
-        resume: args.resume,
+        older: match (args.resume, args.overwrite) {
+            (true, _) => Older::Resume,
+            (false, true) => Older::Replace,
+            (false, false) => Older::Refuse,
+        },
         command: std::env::args().collect(),
     };
     crate::train::run(world, &options)
-}
-
-/// A rank that panics would leave the others waiting for it: it says where, and ends them all.
-fn abort_on_panic(world: &World) {
-    if world.size() == 1 {
-        return;
-    }
-    let rank = world.rank();
-    let standard = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |information| {
-        standard(information);
-        eprintln!("rank {rank}: ending the job after a panic; this is a defect of the program: report it");
-        // SAFETY: MPI was initialised before the hook was set; aborting is allowed from any thread, and does not return.
-        unsafe { mpi::ffi::MPI_Abort(mpi::ffi::RSMPI_COMM_WORLD, 101) };
-    }));
 }

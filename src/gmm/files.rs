@@ -1,13 +1,12 @@
-//! Files of a mixture: HDF5 (`cryosplat-gmm`), and PLY as Gaussian-splatting viewers read it.
+//! Files of a mixture: HDF5 (`cryosplat-gmm`).
 
-use std::io::Write;
 use std::path::Path;
 
 use hdf5::types::VarLenUnicode;
 
 use super::{Gmm, Shape};
 use crate::error::{Error, Result};
-use crate::files::{self, Pending};
+use crate::files::Pending;
 
 /// What the root attribute `format` says.
 pub const FORMAT: &str = "cryosplat-gmm";
@@ -154,55 +153,11 @@ impl GmmFile {
         let fail = || Error::hdf5(path, "read the attributes", REMEDY_READ);
         let box_size: u64 = file.attr("box_size").and_then(|a| a.read_scalar()).map_err(fail())?;
         let pixel_size: f64 = file.attr("pixel_size").and_then(|a| a.read_scalar()).map_err(fail())?;
-        if !(4..=65_535).contains(&box_size) || !(pixel_size.is_finite() && pixel_size > 0.0) {
+        if !((4..=65_535).contains(&box_size) && pixel_size.is_finite() && pixel_size > 0.0) {
             let problem = format!("a box of {box_size} pixels of {pixel_size} A is impossible");
             return Err(Error::input(path, "", problem, REMEDY_READ));
         }
         Ok(Self { gmm: read_planes(&file, path)?, box_size: box_size as usize, pixel_size })
-    }
-
-    /// Writes the mixture as binary PLY: raw values (before softplus and normalisation), normals zero, quaternion w first.
-    /// An isotropic mixture repeats its scale and has the unit quaternion.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn write_ply(&self, path: &Path) -> Result<()> {
-        let gmm = &self.gmm;
-        files::write_atomically(path, |writer| {
-            write!(writer, "ply\nformat binary_little_endian 1.0\nelement vertex {}\n", gmm.len())?;
-            for name in [
-                "x",
-                "y",
-                "z",
-                "nx",
-                "ny",
-                "nz",
-                "amplitude",
-                "scale_0",
-                "scale_1",
-                "scale_2",
-                "rot_0",
-                "rot_1",
-                "rot_2",
-                "rot_3",
-            ] {
-                writeln!(writer, "property float {name}")?;
-            }
-            writeln!(writer, "end_header")?;
-            let amplitude = gmm.shape().planes() - 1;
-            for i in 0..gmm.len() {
-                let at = |plane: usize| gmm.plane(plane)[i];
-                let (scale, q) = match gmm.shape() {
-                    Shape::Anisotropic => ([at(3), at(4), at(5)], [at(6), at(7), at(8), at(9)]),
-                    Shape::Isotropic => ([at(3); 3], [1.0, 0.0, 0.0, 0.0]),
-                };
-                let vertex = [at(0), at(1), at(2), 0.0, 0.0, 0.0, at(amplitude)];
-                for value in vertex.iter().chain(&scale).chain(&q) {
-                    writer.write_all(&value.to_le_bytes())?;
-                }
-            }
-            Ok(())
-        })
     }
 }
 
@@ -220,11 +175,6 @@ mod tests {
             let file = GmmFile { gmm, box_size: 64, pixel_size: 6.0 };
             file.write(&path).unwrap();
             assert_eq!(GmmFile::read(&path).unwrap(), file);
-            let ply = folder.path().join("g.ply");
-            file.write_ply(&ply).unwrap();
-            let bytes = std::fs::read(&ply).unwrap();
-            let header = bytes.windows(11).position(|w| w == b"end_header\n").unwrap() + 11;
-            assert_eq!(bytes.len() - header, 7 * 14 * 4);
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod files;
 mod parameters;
+pub mod ply;
 pub mod voxelize;
 
-pub use parameters::{Gmm, S_MIN, START_SCALE, START_SPREAD, Shape, softplus_inverse};
+pub use parameters::{Gmm, S_MIN, START_SCALE, START_SPREAD, Shape, softplus, softplus_inverse};

@@ -114,6 +114,11 @@ impl Gmm {
     }
 }
 
+/// `softplus(x) = ln(1 + e^x)`: what raw scales and amplitudes go through.
+pub fn softplus(x: f64) -> f64 {
+    if x > 30.0 { x } else { x.exp().ln_1p() }
+}
+
 /// `softplus^-1(y) = ln(e^y - 1)`, in f64 because it is near ln(y) for small y.
 pub fn softplus_inverse(y: f64) -> f64 {
     if y > 30.0 { y } else { y.exp_m1().ln() }

@@ -1,25 +1,60 @@
 //! A mixture on a grid: the map.
 //!
-//! Sampling a Gaussian narrower than a voxel at the voxels' centres would alias it. So each Gaussian is widened by
-//! [`BLUR`] voxels before it is sampled, and the blur is divided out in Fourier space afterwards; what is left is the
-//! band-limited density. Values are V(r)/D, so that the sum of the map along a line of sight is the projection Q.
+//! Sampling a Gaussian narrower than a voxel at the voxels' centres would alias it. So each Gaussian is widened by a
+//! voxel and sampled on a finer grid of the same extent, and in Fourier space the blur is divided out and all beyond the
+//! voxels' Nyquist frequency cut away; what is left is the band-limited density. (On the voxels themselves no blur would
+//! do: at Nyquist every alias is as strong as what it hides.)
+//!
+//! Values are V(r)/D, with D the box of the particles, so that the sum of a map on the particles' grid along a line of
+//! sight is the projection Q. On another grid the density at a point stays the same.
 
 use std::f64::consts::PI;
+use std::ops::RangeInclusive;
 
-use ndarray::Array3;
+use ndarray::{Array3, s};
 use rayon::prelude::*;
 use rustfft::num_complex::Complex;
 
-use super::{Gmm, S_MIN, Shape};
-use crate::imaging::fourier::{fft3, frequency};
+use super::{Gmm, S_MIN, Shape, softplus};
+use crate::imaging::fourier::{fft3, frequency, volume_of_spectrum};
 use crate::imaging::pose::rotation_from_quaternion;
 
 /// Standard deviation of the blur in voxels.
 const BLUR: f64 = 1.0;
 /// Half width of a sampled Gaussian in standard deviations: what lies outside is below 1e-6 of the peak.
 const REACH: f64 = 5.3;
+/// Points of the finer grid per voxel along an edge, at least: an alias at Nyquist is then 4e-7 of its signal.
+const OVERSAMPLING: f64 = 1.5;
 /// z planes that one task fills.
 const SLAB: usize = 4;
+
+/// A cubic grid about the mixture's origin, which lies on voxel floor(size/2).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Grid {
+    /// Voxels along an edge of the grid.
+    pub size: usize,
+    /// Voxels along an edge of the particles' box, which sets the size of a voxel; need not be whole.
+    pub per_box: f64,
+    /// D: pixels along an edge of the particles' box, which values are divided by.
+    pub box_size: usize,
+}
+
+impl Grid {
+    /// The particles' own grid.
+    pub fn of_box(box_size: usize) -> Self {
+        Self { size: box_size, per_box: box_size as f64, box_size }
+    }
+
+    /// Voxels along an edge of what is computed: all of the box, even where only its middle is wanted.
+    pub fn computed(&self) -> usize {
+        self.size.max(self.per_box.ceil() as usize)
+    }
+
+    /// Points along an edge of the finer grid.
+    fn points(&self) -> usize {
+        ((self.computed() as f64 * OVERSAMPLING).ceil() as usize).next_multiple_of(4)
+    }
+}
 
 struct Blob {
     centre: [f64; 3],
@@ -29,91 +64,123 @@ struct Blob {
     height: f64,
 }
 
-fn softplus(x: f64) -> f64 {
-    if x > 30.0 { x } else { x.exp().ln_1p() }
-}
-
-fn blob(gmm: &Gmm, i: usize, n: usize) -> Blob {
+/// Gaussian `i` on the finer grid.
+fn blob(gmm: &Gmm, i: usize, grid: &Grid) -> Blob {
     let at = |plane: usize| f64::from(gmm.plane(plane)[i]);
-    let size = n as f64;
+    let n = grid.points();
+    // Points a voxel, and points along the box.
+    let ratio = n as f64 / grid.computed() as f64;
+    let size = grid.per_box * ratio;
     let (scales, r) = match gmm.shape() {
         Shape::Isotropic => ([at(3); 3], rotation_from_quaternion([1.0, 0.0, 0.0, 0.0])),
         Shape::Anisotropic => ([at(3), at(4), at(5)], rotation_from_quaternion([at(6), at(7), at(8), at(9)])),
     };
     // Along the Gaussian's own axes the blur adds to each variance.
-    let variance = scales.map(|s| (softplus(s).max(S_MIN) * size).powi(2) + BLUR * BLUR);
-    let entry = |i: usize, j: usize, weight: &dyn Fn(f64) -> f64| -> f64 {
-        (0..3).map(|k| r[i][k] * r[j][k] * weight(variance[k])).sum()
+    let own = scales.map(|s| (softplus(s).max(S_MIN) * size).powi(2));
+    let variance = own.map(|v| v + (BLUR * ratio).powi(2));
+    let entry = |i: usize, j: usize, weight: &dyn Fn(usize) -> f64| -> f64 {
+        (0..3).map(|k| r[i][k] * r[j][k] * weight(k)).sum()
     };
-    let inverse = |v: f64| 1.0 / v;
-    let precision = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)].map(|(i, j)| entry(i, j, &inverse));
-    let half = [0, 1, 2].map(|i| REACH * entry(i, i, &|v| v).sqrt());
+    let centre = [0, 1, 2].map(|k| at(k) * size + (n / 2) as f64);
+    let pairs = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)];
     let amplitude = softplus(at(gmm.shape().planes() - 1));
     let determinant: f64 = variance.iter().product();
     Blob {
-        centre: [0, 1, 2].map(|k| at(k) * size + (n / 2) as f64),
-        precision,
-        half,
-        // A G in box units is n^3 times that in voxels; V/D leaves n^2.
-        height: amplitude * size * size / ((2.0 * PI).powf(1.5) * determinant.sqrt()),
+        centre,
+        precision: pairs.map(|(i, j)| entry(i, j, &|k| 1.0 / variance[k])),
+        half: [0, 1, 2].map(|i| REACH * entry(i, i, &|k| variance[k]).sqrt()),
+        // A G in box units is size^3 times that in points; V/D leaves size^2 where the points are the pixels.
+        height: amplitude * size * size / ((2.0 * PI).powf(1.5) * determinant.sqrt())
+            * (size / grid.box_size as f64),
     }
 }
 
-/// The first and last voxel within `half` of `centre` in 0..n, or `None`.
-fn reach(centre: f64, half: f64, n: usize) -> Option<(usize, usize)> {
-    let (low, high) = ((centre - half).ceil().max(0.0), (centre + half).floor().min(n as f64 - 1.0));
-    (low <= high).then_some((low as usize, high as usize))
+impl Blob {
+    /// The first and last point that it reaches along `axis`. They may lie outside 0..n: the grid is periodic, like the
+    /// spectrum that the blur is divided out of, and a Gaussian cut at a face would ring. One centred outside the grid is
+    /// cut at the face all the same: it has no place on the other side.
+    fn reach(&self, axis: usize, n: usize) -> RangeInclusive<isize> {
+        let (low, high) = (self.centre[axis] - self.half[axis], self.centre[axis] + self.half[axis]);
+        let last = n as f64 - 1.0;
+        if self.centre.iter().all(|c| (-0.5..last + 0.5).contains(c)) {
+            low.ceil() as isize..=high.floor() as isize
+        } else {
+            low.ceil().max(0.0) as isize..=high.floor().min(last) as isize
+        }
+    }
+
+    /// Adds its values at height `z` to a plane `[y][x]` of n^2 points.
+    fn add(&self, z: isize, plane: &mut [f64], n: usize) {
+        let [xx, xy, xz, yy, yz, zz] = self.precision;
+        let dz = z as f64 - self.centre[2];
+        for y in self.reach(1, n) {
+            let dy = y as f64 - self.centre[1];
+            let constant = yy * dy * dy + 2.0 * yz * dy * dz + zz * dz * dz;
+            let slope = 2.0 * (xy * dy + xz * dz);
+            let row = &mut plane[y.rem_euclid(n as isize) as usize * n..][..n];
+            for x in self.reach(0, n) {
+                let dx = x as f64 - self.centre[0];
+                let exponent = -0.5 * (xx * dx * dx + slope * dx + constant);
+                row[x.rem_euclid(n as isize) as usize] += self.height * exponent.exp();
+            }
+        }
+    }
 }
 
-/// The density on a grid of `n`^3 voxels that span the box, `[z][y][x]`, origin at voxel floor(n/2).
+/// The density on `grid`, `[z][y][x]`: band-limited to the Nyquist frequency of the grid's voxels.
 ///
-/// Deterministic for any number of threads.
-pub fn voxelize(gmm: &Gmm, n: usize) -> Array3<f32> {
-    let blobs: Vec<Blob> = (0..gmm.len()).into_par_iter().map(|i| blob(gmm, i, n)).collect();
+/// Deterministic for any number of threads. Takes about 110 bytes a voxel of [`Grid::computed`].
+pub fn voxelize(gmm: &Gmm, grid: &Grid) -> Array3<f32> {
+    let n = grid.computed();
+    let map = sharpen(sample(gmm, grid), grid.points(), n);
+    let start = n / 2 - grid.size / 2;
+    let middle = start..start + grid.size;
+    map.slice(s![middle.clone(), middle.clone(), middle]).to_owned()
+}
+
+/// The blurred Gaussians on the finer grid.
+fn sample(gmm: &Gmm, voxels: &Grid) -> Vec<f64> {
+    let n = voxels.points();
+    let blobs: Vec<Blob> = (0..gmm.len()).into_par_iter().map(|i| blob(gmm, i, voxels)).collect();
     let mut grid = vec![0.0f64; n * n * n];
     grid.par_chunks_mut(SLAB * n * n).enumerate().for_each(|(slab, planes)| {
-        let first = slab * SLAB;
-        let last = first + planes.len() / (n * n) - 1;
+        let mine = slab * SLAB..slab * SLAB + planes.len() / (n * n);
         for blob in &blobs {
-            let Some((z0, z1)) = reach(blob.centre[2], blob.half[2], n) else { continue };
-            if z1 < first || z0 > last {
-                continue;
-            }
-            let Some((x0, x1)) = reach(blob.centre[0], blob.half[0], n) else { continue };
-            let Some((y0, y1)) = reach(blob.centre[1], blob.half[1], n) else { continue };
-            let [xx, xy, xz, yy, yz, zz] = blob.precision;
-            for z in z0.max(first)..=z1.min(last) {
-                let dz = z as f64 - blob.centre[2];
-                for y in y0..=y1 {
-                    let dy = y as f64 - blob.centre[1];
-                    // Along x the exponent is a parabola; stepping its exponential costs two products a voxel.
-                    let constant = yy * dy * dy + 2.0 * yz * dy * dz + zz * dz * dz;
-                    let slope = 2.0 * (xy * dy + xz * dz);
-                    let exponent = |dx: f64| -0.5 * (xx * dx * dx + slope * dx + constant);
-                    let row = &mut planes[((z - first) * n + y) * n..][..n];
-                    let dx = x0 as f64 - blob.centre[0];
-                    for (k, value) in row[x0..=x1].iter_mut().enumerate() {
-                        *value += blob.height * exponent(dx + k as f64).exp();
-                    }
+            for z in blob.reach(2, n) {
+                let place = z.rem_euclid(n as isize) as usize;
+                if mine.contains(&place) {
+                    blob.add(z, &mut planes[(place - mine.start) * n * n..][..n * n], n);
                 }
             }
         }
     });
-    sharpen(grid, n)
+    grid
 }
 
-/// Divides the blur out, up to the Nyquist sphere; beyond it, where no image has information, there is nothing.
-fn sharpen(grid: Vec<f64>, n: usize) -> Array3<f32> {
-    let values = grid.into_iter().map(|v| Complex::new(v, 0.0)).collect();
-    let mut spectrum = Array3::from_shape_vec((n, n, n), values).expect("n^3 values");
-    fft3(&mut spectrum, false);
-    let factor = 2.0 * PI * PI * BLUR * BLUR / (n * n) as f64;
-    for ((z, y, x), value) in spectrum.indexed_iter_mut() {
-        let k2: f64 = [x, y, z].iter().map(|&i| (frequency(i, n) as f64).powi(2)).sum();
-        *value *= if k2 <= (n * n) as f64 / 4.0 { (factor * k2).exp() } else { 0.0 };
+/// From `points`^3 samples of the blurred density to `n`^3 voxels of the same extent: the blur is divided out up to the
+/// voxels' Nyquist sphere; beyond it, where no image has information, there is nothing.
+fn sharpen(samples: Vec<f64>, points: usize, n: usize) -> Array3<f32> {
+    // Both origins lie on index floor(size/2): the spectra agree frequency by frequency.
+    let centre = points / 2;
+    let mut fine = Array3::from_elem((points, points, points), Complex::new(0.0, 0.0));
+    for ((z, y, x), value) in fine.indexed_iter_mut() {
+        let [z, y, x] = [z, y, x].map(|i| (i + centre) % points);
+        value.re = samples[(z * points + y) * points + x];
     }
-    fft3(&mut spectrum, true);
-    spectrum.mapv(|v| v.re as f32)
+    drop(samples);
+    fft3(&mut fine, false);
+    let factor = 2.0 * PI * PI * BLUR * BLUR / (n * n) as f64;
+    // A voxel stands for (points/n)^3 samples of the same density.
+    let scale = (n as f64 / points as f64).powi(3);
+    let spectrum = Array3::from_shape_fn((n, n, n), |(z, y, x)| {
+        let k = [z, y, x].map(|i| frequency(i, n));
+        let k2: f64 = k.iter().map(|&k| (k as f64).powi(2)).sum();
+        if k2 > (n * n) as f64 / 4.0 {
+            return Complex::new(0.0, 0.0);
+        }
+        fine[k.map(|k| k.rem_euclid(points as isize) as usize)] * ((factor * k2).exp() * scale)
+    });
+    volume_of_spectrum(spectrum)
 }
 
 #[cfg(test)]
@@ -131,7 +198,7 @@ mod tests {
     fn a_wide_gaussian_is_sampled_as_it_is() {
         for n in [32usize, 33] {
             let (mu, sigma) = ([0.05f32, -0.1, 0.08], 2.0 / n as f64);
-            let map = voxelize(&one(mu, sigma, 0.7), n);
+            let map = voxelize(&one(mu, sigma, 0.7), &Grid::of_box(n));
             let peak = 0.7 / ((2.0 * PI).powf(1.5) * sigma.powi(3)) / n as f64;
             for ((z, y, x), &value) in map.indexed_iter() {
                 let at = |i: usize| (i as f64 - (n / 2) as f64) / n as f64;
@@ -148,10 +215,40 @@ mod tests {
     #[test]
     fn a_narrow_gaussian_keeps_its_mass_wherever_it_lies() {
         for mu in [[0.0f32, 0.0, 0.0], [0.013, -0.007, 0.011]] {
-            let map = voxelize(&one(mu, 0.002, 1.3), 24);
+            let map = voxelize(&one(mu, 0.002, 1.3), &Grid::of_box(24));
             // The projection Q sums to A D^2.
             let sum: f64 = map.iter().map(|&v| f64::from(v)).sum();
             assert!((sum / (24.0 * 24.0) - 1.3).abs() < 1e-4, "{sum}");
+        }
+    }
+
+    /// The wanted values of a round Gaussian of 2 voxels of a box of 24, at (x, y, z) voxels from the origin.
+    fn density(mu: [f32; 3], at: [f64; 3]) -> f64 {
+        let sigma = 2.0 / 24.0;
+        let r2: f64 = (0..3).map(|k| (at[k] / 24.0 - f64::from(mu[k])).powi(2)).sum();
+        0.7 / ((2.0 * PI).powf(1.5) * sigma * sigma * sigma) / 24.0 * (-0.5 * r2 / (sigma * sigma)).exp()
+    }
+
+    #[test]
+    fn other_grids_hold_the_same_density_about_the_same_origin() {
+        let mu = [0.02f32, -0.03, 0.01];
+        let gmm = one(mu, 2.0 / 24.0, 0.7);
+        let peak = density([0.0; 3], [0.0; 3]);
+        // Cropped, padded, finer and coarser; even and odd; with a box that is no whole number of voxels.
+        for (size, per_box) in
+            [(13, 24.0), (16, 24.0), (33, 24.0), (40, 24.0), (48, 48.0), (21, 19.5), (61, 36.4), (18, 36.4)]
+        {
+            let map = voxelize(&gmm, &Grid { size, per_box, box_size: 24 });
+            assert_eq!(map.dim(), (size, size, size));
+            for ((z, y, x), &value) in map.indexed_iter() {
+                let at = |i: usize| (i as f64 - (size / 2) as f64) * 24.0 / per_box;
+                let at = [at(x), at(y), at(z)];
+                let want = density(mu, at);
+                assert!(
+                    (f64::from(value) - want).abs() < 1e-3 * peak,
+                    "{size} {per_box} {at:?}: {value} {want}"
+                );
+            }
         }
     }
 }

@@ -34,6 +34,15 @@ pub fn assign(rank: usize, size: usize, models: usize) -> Assignment {
     }
 }
 
+/// Ranks that train model `model` of `models` (1 or 2), of `size` in all: as [`assign`] divides them.
+///
+/// # Panics
+/// If `models` is neither 1 nor 2, `size` is 0, or `model >= models`.
+pub fn group_size(size: usize, models: usize, model: usize) -> usize {
+    assert!(model < models);
+    if model == 0 { assign(0, size, models).size } else { assign(size - 1, size, models).size }
+}
+
 /// The ranks that train one model together.
 pub struct HalfGroup {
     /// What this rank does in it.
@@ -69,6 +78,11 @@ mod tests {
                 }
             }
         }
+        assert_eq!(
+            [1, 2, 5].map(|size| [0, 1].map(|model| group_size(size, 2, model))),
+            [[1, 1], [1, 1], [3, 2]]
+        );
+        assert_eq!(group_size(5, 1, 0), 5);
         assert_eq!(assign(3, 5, 1), Assignment { models: vec![0], rank: 3, size: 5 });
     }
 }

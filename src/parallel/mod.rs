@@ -5,5 +5,5 @@ mod groups;
 mod world;
 
 pub use collective::Collective;
-pub use groups::{Assignment, HalfGroup, assign};
+pub use groups::{Assignment, HalfGroup, assign, group_size};
 pub use world::World;

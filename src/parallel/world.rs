@@ -112,6 +112,31 @@ impl World {
         }
     }
 
+    /// Rank 0's `value`, on every rank.
+    pub fn broadcast(&self, mut value: u64) -> u64 {
+        self.world.process_at_rank(0).broadcast_into(&mut value);
+        value
+    }
+
+    /// From now on a panic on any thread of this rank ends every rank of the job: the others would wait for it for ever.
+    /// Alone, a rank panics as any program does.
+    pub fn abort_on_panic(&self) {
+        if self.size() == 1 {
+            return;
+        }
+        let rank = self.rank();
+        let standard = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |information| {
+            standard(information);
+            eprintln!(
+                "rank {rank}: ending the job after a panic; this is a defect of the program: report it"
+            );
+            // SAFETY: MPI was initialised before the hook was set; aborting is allowed from any thread, and does not
+            // return.
+            unsafe { mpi::ffi::MPI_Abort(mpi::ffi::RSMPI_COMM_WORLD, 101) };
+        }));
+    }
+
     /// Ends every rank of the job at once.
     pub fn abort(&self, code: i32) -> ! {
         self.world.abort(code)

@@ -55,6 +55,18 @@ pub fn epochs(folder: &Path, model: &str) -> Vec<usize> {
     found
 }
 
+/// The identity that a checkpoint holds, without reading the rest.
+///
+/// # Errors
+/// When it is not there, cut short or of another version.
+pub fn identity_of(path: &Path) -> Result<String> {
+    let file = open(path, REMEDY_READ)?;
+    check_format(&file, path, FORMAT, VERSION, REMEDY_READ)?;
+    let identity = file.attr("identity").and_then(|a| a.read_scalar::<hdf5::types::VarLenUnicode>());
+    let identity = identity.map_err(Error::hdf5(path, "read the checkpoint", REMEDY_READ))?;
+    Ok(identity.as_str().to_owned())
+}
+
 impl Checkpoint {
     /// Writes the checkpoint of `model` and removes those older than the last two.
     ///
@@ -99,10 +111,6 @@ impl Checkpoint {
         let fail = || Error::hdf5(path, "read the checkpoint", REMEDY_READ);
         let whole = |name: &str| file.attr(name).and_then(|a| a.read_scalar::<u64>()).map_err(fail());
         let real = |name: &str| file.attr(name).and_then(|a| a.read_scalar::<f64>()).map_err(fail());
-        let identity = file
-            .attr("identity")
-            .and_then(|a| a.read_scalar::<hdf5::types::VarLenUnicode>())
-            .map_err(fail())?;
         let gmm = read_planes(&file.group("gmm").map_err(fail())?, path)?;
         let moments = |name: &str| -> Result<Vec<f32>> {
             let values: Vec<f32> = file.dataset(name).and_then(|d| d.read_raw()).map_err(fail())?;
@@ -121,7 +129,7 @@ impl Checkpoint {
                 beta2_power: real("beta2_power")?,
             },
             state: DeviceState { first: moments("adam/first")?, second: moments("adam/second")?, gmm },
-            identity: identity.as_str().to_owned(),
+            identity: identity_of(path)?,
         })
     }
 }

@@ -111,24 +111,11 @@ impl<'a, D: Device + Sync> Model<'a, D> {
         self.epoch
     }
 
-    /// Goes on from a checkpoint.
-    ///
-    /// # Errors
-    /// When it is of another run: other settings or other particles.
-    pub fn resume(&mut self, checkpoint: Checkpoint) -> Result<()> {
-        if checkpoint.identity != self.identity {
-            return Err(Error::request(
-                format!(
-                    "the checkpoint is of another run: it has {}, this one {}",
-                    checkpoint.identity, self.identity
-                ),
-                "use the same particles and options, or another output folder",
-            ));
-        }
+    /// Goes on from a checkpoint of the same run.
+    pub fn resume(&mut self, checkpoint: Checkpoint) {
         self.clock = checkpoint.clock;
         self.epoch = checkpoint.epoch;
         self.device.restore(checkpoint.state);
-        Ok(())
     }
 
     /// The state to write.

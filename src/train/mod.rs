@@ -3,6 +3,7 @@
 //! Data goes one way: [`shard`] ▶ device (render, residual, moments, chain) ▶ sum over the ranks ▶ Adam, then the next batch.
 
 pub mod checkpoint;
+pub mod folder;
 pub mod half;
 pub mod order;
 mod outputs;

@@ -116,4 +116,36 @@ mod tests {
             assert_eq!(seen, order.shard(slots.clone()));
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_sizes_use_each_particle_once_in_one_global_order(
+            n in 1usize..300,
+            batch in 1usize..80,
+            ranks in 1usize..20,
+            seed in 0u64..1000,
+            epoch in 0usize..1000,
+            half in 0u8..3,
+        ) {
+            let labels = particles(n);
+            let order = Order::new(&labels, batch, seed, half);
+            let whole = order.epoch(epoch, 0..order.slots());
+            let mut seen = whole.concat();
+            seen.sort_unstable();
+            proptest::prop_assert_eq!(seen, labels);
+            // All steps but the last are full, and none is empty.
+            let full = batch.min(n);
+            proptest::prop_assert!(whole[..whole.len() - 1].iter().all(|step| step.len() == full));
+            proptest::prop_assert!((1..=full).contains(&whole[whole.len() - 1].len()));
+            // More ranks than slots are refused before an order is asked for; even then nothing is lost.
+            let parts: Vec<_> = (0..ranks).map(|r| order.epoch(epoch, order.slots_of(r, ranks))).collect();
+            for (step, images) in whole.iter().enumerate() {
+                let joined: Vec<usize> = parts.iter().flat_map(|p| p[step].iter().copied()).collect();
+                proptest::prop_assert_eq!(&joined, images);
+            }
+            if ranks <= order.slots() {
+                proptest::prop_assert!((0..ranks).all(|r| !order.slots_of(r, ranks).is_empty()));
+            }
+        }
+    }
 }

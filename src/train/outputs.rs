@@ -16,7 +16,8 @@ use crate::evaluate::report::{ReportData, write_report};
 use crate::evaluate::slices;
 use crate::files;
 use crate::gmm::files::GmmFile;
-use crate::gmm::voxelize::voxelize;
+use crate::gmm::ply;
+use crate::gmm::voxelize::{Grid, voxelize};
 use crate::imaging::mrc::{self, Volume};
 use crate::particles::store::Store;
 use crate::progress::duration;
@@ -51,26 +52,21 @@ pub struct Finished<'a> {
 
 /// The map of a mixture on the particles' grid.
 pub fn map_of(file: &GmmFile) -> Volume {
-    Volume { data: voxelize(&file.gmm, file.box_size), pixel_size: file.pixel_size }
+    Volume { data: voxelize(&file.gmm, &Grid::of_box(file.box_size)), pixel_size: file.pixel_size }
 }
 
 /// Writes gmm_NAME.h5, gmm_NAME.ply and NAME.mrc.
 pub fn write_model(folder: &Path, name: &str, file: &GmmFile) -> Result<()> {
     file.write(&folder.join(format!("gmm_{name}.h5")))?;
-    file.write_ply(&folder.join(format!("gmm_{name}.ply")))?;
+    ply::write(&file.gmm, &folder.join(format!("gmm_{name}.ply")))?;
     mrc::write_volume(&folder.join(format!("{name}.mrc")), &map_of(file))
 }
 
-/// Adds lines to metrics.jsonl; `fresh` starts the file anew.
-pub fn append_metrics(folder: &Path, fresh: bool, lines: &str) -> Result<()> {
+/// Adds lines to metrics.jsonl.
+pub fn append_metrics(folder: &Path, lines: &str) -> Result<()> {
     let path = folder.join("metrics.jsonl");
     let mut open = std::fs::OpenOptions::new();
-    open.create(true).write(true);
-    if fresh {
-        open.truncate(true)
-    } else {
-        open.append(true)
-    };
+    open.create(true).append(true);
     open.open(&path).and_then(|mut file| file.write_all(lines.as_bytes())).map_err(Error::io(
         &path,
         "write the metrics",

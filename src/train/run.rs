@@ -7,15 +7,15 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::checkpoint::{self, Checkpoint};
+use super::folder::{self, Older};
 use super::half::{EpochSummary, Metric, Model, random_start};
 use super::order::Order;
 use super::outputs::{self, Finished};
 use super::recipe::{Choices, Recipe, Settings};
 use super::shard::{CacheMode, Shard};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::gmm::files::GmmFile;
-use crate::parallel::{HalfGroup, World};
+use crate::parallel::{HalfGroup, World, group_size};
 use crate::particles::store::Store;
 use crate::progress::Progress;
 use crate::render::cpu::CpuDevice;
@@ -78,8 +78,8 @@ pub struct RunOptions {
     pub metrics_every: Option<u64>,
     /// A map to compare with.
     pub truth: Option<PathBuf>,
-    /// Go on from the checkpoints in the run folder.
-    pub resume: bool,
+    /// What to do about an older run in the run folder.
+    pub older: Older,
     /// The command line as typed.
     pub command: Vec<String>,
 }
@@ -110,18 +110,18 @@ fn parts(store: &Store, models: Models) -> Vec<Part> {
 pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Option<Error>> {
     let started = Instant::now();
     // Rank 0 looks at everything first: what is wrong for all is said once, before anybody starts.
-    let store = match world.first(|| open(world, options))? {
-        Some(store) => store,
-        None => Store::open(&options.particles)?,
+    let (store, start_epoch) = match world.first(|| open(world, options))? {
+        Some((store, epoch)) => (store, epoch),
+        None => (Store::open(&options.particles)?, 0),
     };
+    let start_epoch = world.broadcast(start_epoch as u64) as usize;
     let parts = parts(&store, options.models);
     let mut group = HalfGroup::split(world, parts.len());
     let (rank, ranks) = (group.assignment.rank, group.assignment.size);
-    let largest = parts.iter().map(|p| p.members.len()).max().unwrap_or(0);
+    let largest = largest(&parts);
     let settings = resolve(options, largest, ranks);
     let identity = checkpoint::identity(&settings, store.identity());
-    let folder = options.output.join("checkpoints");
-    let start_epoch = if options.resume { last_common_epoch(&folder, &parts) } else { 0 };
+    let checkpoints = folder::checkpoints(&options.output);
 
     let geometry = Geometry {
         box_size: store.metadata().box_size,
@@ -147,11 +147,15 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Optio
             part.members.len(),
         );
         if start_epoch > 0 {
-            let path = checkpoint::path(&folder, part.name, start_epoch);
-            model.resume(Checkpoint::read(&path)?)?;
+            let path = checkpoint::path(&checkpoints, part.name, start_epoch);
+            folder::same_run(&path, Some(&identity))?;
+            model.resume(Checkpoint::read(&path)?);
         }
         models.push(model);
     }
+    // All particles that are kept in memory were read, and are sound: from here on an older run's files go.
+    world.barrier();
+    world.first(|| folder::begin(&options.output, start_epoch, &options.command))?;
     introduce(world, &store, &parts, &settings, &models[0].device, ranks, start_epoch);
 
     let steps = largest.div_ceil(settings.batch) as u64;
@@ -176,11 +180,18 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Optio
                 waiting(&summary)
             );
             if rank == 0 {
-                write_checkpoint(&model.checkpoint(), &folder, &model.name, epoch + 1 == settings.epochs)?;
+                write_checkpoint(
+                    &model.checkpoint(),
+                    &checkpoints,
+                    &model.name,
+                    epoch + 1 == settings.epochs,
+                )?;
             }
         }
         let lines: Vec<Metric> = receiver.try_iter().collect();
-        collect_metrics(world, rank, &options.output, epoch == 0, lines)?;
+        collect_metrics(world, rank, &options.output, lines)?;
+        // The halves stay within an epoch of each other, so that their kept checkpoints have one in common.
+        world.barrier();
         if options.maps == Maps::Epoch && epoch + 1 < settings.epochs {
             write_models(&models, rank, &options.output, &geometry)?;
             world.barrier();
@@ -216,11 +227,23 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Optio
     Ok(())
 }
 
-/// Everything that can be wrong before the start, seen from rank 0.
-fn open(world: &World, options: &RunOptions) -> Result<Store> {
+fn largest(parts: &[Part]) -> usize {
+    parts.iter().map(|p| p.members.len()).max().unwrap_or(0)
+}
+
+/// Everything that can be wrong before the start, seen from rank 0. The store, and the epochs that are done.
+fn open(world: &World, options: &RunOptions) -> Result<(Store, usize)> {
     let store = Store::open(&options.particles)?;
+    if let Some(i) = store.metadata().shift.iter().position(|s| *s != [0.0, 0.0]) {
+        return Err(Error::input(
+            &options.particles,
+            format!("particle {}", i + 1),
+            format!("has a shift of {:?} pixels still to apply", store.metadata().shift[i]),
+            "make the file with `cryosplat-mpi import`, which centres the particles",
+        ));
+    }
     let parts = parts(&store, options.models);
-    for part in &parts {
+    for (index, part) in parts.iter().enumerate() {
         let n = part.members.len();
         if n == 0 {
             return Err(Error::input(
@@ -230,7 +253,7 @@ fn open(world: &World, options: &RunOptions) -> Result<Store> {
                 "import again with another --seed, or train one model with --half all",
             ));
         }
-        let ranks = if parts.len() == 2 { world.size().div_ceil(2) } else { world.size() };
+        let ranks = group_size(world.size(), parts.len(), index);
         if ranks > n {
             return Err(Error::request(
                 format!("{ranks} ranks are to train {} with {n} particles: some would have none", part.name),
@@ -260,13 +283,17 @@ fn open(world: &World, options: &RunOptions) -> Result<Store> {
             ));
         }
     }
-    files::make_folder(&options.output.join("checkpoints"))?;
-    // Try to write now, not after hours of training.
-    files::write_atomically(&options.output.join("run.json"), |w| {
-        use std::io::Write;
-        writeln!(w, "{{\"state\":\"training\",\"command\":{}}}", serde_json::json!(options.command))
-    })?;
-    Ok(store)
+    let identities: Vec<(&str, String)> = parts
+        .iter()
+        .enumerate()
+        .map(|(index, part)| {
+            let ranks = group_size(world.size(), parts.len(), index);
+            let settings = resolve(options, largest(&parts), ranks);
+            (part.name, checkpoint::identity(&settings, store.identity()))
+        })
+        .collect();
+    let epoch = folder::prepare(&options.output, options.older, &identities)?;
+    Ok((store, epoch))
 }
 
 fn resolve(options: &RunOptions, particles: usize, ranks: usize) -> Settings {
@@ -275,12 +302,6 @@ fn resolve(options: &RunOptions, particles: usize, ranks: usize) -> Settings {
         choices.batch = Some(each * ranks);
     }
     Settings::resolve(options.recipe, &choices, options.isotropic, options.cutoff, options.seed, particles)
-}
-
-/// The last epoch that every model has a checkpoint of; 0 where there is none.
-fn last_common_epoch(folder: &Path, parts: &[Part]) -> usize {
-    let all: Vec<Vec<usize>> = parts.iter().map(|p| checkpoint::epochs(folder, p.name)).collect();
-    all[0].iter().rev().find(|epoch| all.iter().all(|one| one.contains(epoch))).copied().unwrap_or(0)
 }
 
 fn quiet_unless_first(world: &World, label: &str, total: u64) -> Progress {
@@ -355,7 +376,7 @@ fn write_checkpoint(checkpoint: &Checkpoint, folder: &Path, model: &str, last: b
 }
 
 /// Brings the metrics of all groups to rank 0, which appends them to metrics.jsonl.
-fn collect_metrics(world: &World, rank: usize, folder: &Path, fresh: bool, lines: Vec<Metric>) -> Result<()> {
+fn collect_metrics(world: &World, rank: usize, folder: &Path, lines: Vec<Metric>) -> Result<()> {
     let mine = if rank == 0 {
         lines
             .iter()
@@ -365,7 +386,7 @@ fn collect_metrics(world: &World, rank: usize, folder: &Path, fresh: bool, lines
         String::new()
     };
     let Some(all) = world.gather(&mine) else { return Ok(()) };
-    outputs::append_metrics(folder, fresh, &all.concat())
+    outputs::append_metrics(folder, &all.concat())
 }
 
 /// The first rank of each group writes the group's mixture and map.

@@ -31,8 +31,16 @@ const FILL: usize = 256;
 pub struct Shard<'a> {
     store: &'a Store,
     pixels: usize,
-    /// Prepared targets, and the place of each particle among them; `None` without a cache.
-    cache: Option<(HashMap<usize, usize>, Vec<f32>, Vec<f64>)>,
+    cache: Option<Cache>,
+}
+
+/// Prepared particles in memory.
+struct Cache {
+    /// The place of each particle among them.
+    places: HashMap<usize, usize>,
+    /// The images, `[place][y][x]`.
+    targets: Vec<f32>,
+    energies: Vec<f64>,
 }
 
 impl<'a> Shard<'a> {
@@ -79,7 +87,7 @@ impl<'a> Shard<'a> {
                 progress.advance(indices.len() as u64);
             }
             let places = particles.iter().enumerate().map(|(place, &index)| (index, place)).collect();
-            shard.cache = Some((places, targets, energies));
+            shard.cache = Some(Cache { places, targets, energies });
             progress.finish();
         }
         Ok(shard)
@@ -112,7 +120,7 @@ impl<'a> Shard<'a> {
         mut step: impl FnMut(&mut D, &[Observation]) -> Result<()>,
     ) -> Result<Duration> {
         let mut waited = Duration::ZERO;
-        if let Some((places, targets, energies)) = &self.cache {
+        if let Some(Cache { places, targets, energies }) = &self.cache {
             for batch in batches {
                 let observations: Vec<Observation> = batch
                     .iter()

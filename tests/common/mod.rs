@@ -48,3 +48,104 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(path);
     file.exists().then_some(file)
 }
+
+/// A path as the program takes it.
+pub fn path(folder: &Path, name: &str) -> String {
+    folder.join(name).display().to_string()
+}
+
+/// Box of the sets that [`phantom`] makes, in pixels.
+pub const BOX: usize = 32;
+/// Their pixel size in angstrom.
+pub const PIXEL_SIZE: f64 = 4.0;
+
+/// Makes a set of `particles` images of the phantom, p.h5 in `folder`, with the truth in p_truth.mrc; the set's path.
+pub fn phantom(folder: &Path, particles: usize) -> String {
+    let set = path(folder, "p.h5");
+    let (box_size, pixel_size) = (BOX.to_string(), PIXEL_SIZE.to_string());
+    let count = particles.to_string();
+    succeed(&[
+        "simulate",
+        "--phantom",
+        "-o",
+        &set,
+        "--box",
+        &box_size,
+        "--pixel-size",
+        &pixel_size,
+        "-n",
+        &count,
+        "--snr",
+        "1",
+        "--seed",
+        "3",
+    ]);
+    set
+}
+
+/// `train SET -o FOLDER/RUN` with `options`, on one thread a rank unless they say otherwise.
+pub fn train_arguments(set: &str, run: &str, options: &[&str]) -> Vec<String> {
+    let mut arguments = vec!["train", set, "-o", run];
+    if !options.contains(&"--threads") {
+        arguments.extend(["--threads", "1"]);
+    }
+    arguments.extend(options);
+    arguments.into_iter().map(str::to_owned).collect()
+}
+
+/// Runs the program over MPI on `ranks` ranks of this machine. It must end within a minute: a hang fails the test.
+pub fn over_mpi(ranks: usize, program: &str, arguments: &[String]) -> Output {
+    over_mpi_with(ranks, program, arguments, &[])
+}
+
+/// [`over_mpi`] with `environment` set.
+pub fn over_mpi_with(
+    ranks: usize,
+    program: &str,
+    arguments: &[String],
+    environment: &[(&str, &str)],
+) -> Output {
+    let mut command = Command::new("timeout");
+    command.args([
+        "--kill-after=5",
+        "60",
+        "mpirun",
+        "--allow-run-as-root",
+        "--oversubscribe",
+        "--bind-to",
+        "none",
+    ]);
+    command.args(["-n", &ranks.to_string(), program]).args(arguments);
+    command.envs(environment.iter().copied());
+    let output = command.output().expect("mpirun and timeout are installed");
+    assert!(!matches!(output.status.code(), Some(124 | 137)), "hangs:\n{}", text(&output));
+    output
+}
+
+/// [`over_mpi`] for `cryosplat-mpi` itself, which must succeed; what it printed.
+pub fn ranks_succeed(ranks: usize, arguments: &[String]) -> String {
+    let output = over_mpi(ranks, env!("CARGO_BIN_EXE_cryosplat-mpi"), arguments);
+    assert!(output.status.success(), "{}", text(&output));
+    text(&output)
+}
+
+/// The bytes of a file of a run.
+pub fn bytes(run: &str, name: &str) -> Vec<u8> {
+    let file = Path::new(run).join(name);
+    std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// All files of a folder and the folders in it, by their paths within it, with their content.
+pub fn contents(folder: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let mut all = std::collections::BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() {
+            all.extend(contents(&path).into_iter().map(|(inner, bytes)| (format!("{name}/{inner}"), bytes)));
+        } else {
+            all.insert(name, std::fs::read(&path).unwrap());
+        }
+    }
+    all
+}

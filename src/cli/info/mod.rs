@@ -1,6 +1,7 @@
 //! `cryosplat-mpi info`: what a file is, told from its content.
 
 mod map;
+mod mixture;
 mod particles;
 
 use std::fs::File;
@@ -11,12 +12,16 @@ use hdf5::types::VarLenUnicode;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::gmm::files as mixtures;
 use crate::particles::store;
+use crate::train::checkpoint;
 
 /// Arguments of `info`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  cryosplat-mpi info particles.h5 --verify\n  \
+                        cryosplat-mpi info run/checkpoints/*.h5 run/gmm_half1.h5 run/map.mrc")]
 pub struct Args {
-    /// Particle files (HDF5) and maps or stacks (MRC).
+    /// Particle files, Gaussian mixtures and checkpoints (HDF5), maps and stacks (MRC).
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Read everything and compare with the checksums the file holds.
@@ -92,7 +97,7 @@ fn describe(path: &Path, verify: bool) -> Result<Description> {
             path,
             "",
             "is neither an HDF5 nor an MRC file",
-            "give a particle file, a map or a stack; STAR, .cs and .pkl files go to `cryosplat-mpi import`",
+            "give a file of this program, a map or a stack; STAR, .cs and .pkl files go to `cryosplat-mpi import`",
         )),
         outcome => outcome,
     }
@@ -108,6 +113,11 @@ fn describe_hdf5(path: &Path, verify: bool) -> Result<Description> {
     drop(file);
     match format.as_deref() {
         Ok(store::FORMAT) => particles::describe(path, verify),
+        Ok(mixtures::FORMAT | checkpoint::FORMAT) if verify => {
+            Err(Error::input(path, "", "holds no checksums: only particle files do", "leave out --verify"))
+        }
+        Ok(mixtures::FORMAT) => mixture::describe(path),
+        Ok(checkpoint::FORMAT) => mixture::describe_checkpoint(path),
         Ok(other) => Err(Error::input(
             path,
             "attribute format",

@@ -1,0 +1,48 @@
+//! `cryosplat-mpi info` on what a run leaves: mixtures and checkpoints. Particle sets and maps: tests/fsc.rs.
+
+mod common;
+
+use common::{fail, path, phantom, succeed, train_arguments};
+use serde_json::Value;
+
+#[test]
+fn mixtures_and_checkpoints_are_described() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 40);
+    for (run, options, shape) in [("run", &[][..], "three scales"), ("round", &["--isotropic"], "one scale")]
+    {
+        let run = folder.path().join(run);
+        let usual = ["--gaussians", "70", "--epochs", "3", "--seed", "5"];
+        let more = [&usual, options].concat();
+        succeed(&train_arguments(&set, &run.display().to_string(), &more));
+        let mixture = path(&run, "gmm_half2.h5");
+        let said = succeed(&["info", &mixture]);
+        for part in ["Gaussian mixture", "70", shape, "32 pixels of 4 A (128 A)", "median", "in all"] {
+            assert!(said.contains(part), "no {part:?} in {said}");
+        }
+        let json: Value = serde_json::from_str(&succeed(&["info", "--json", &mixture])).unwrap();
+        assert_eq!((&json["gaussians"], &json["box_size"]), (&70.into(), &32.into()));
+        assert_eq!(json["isotropic"], !options.is_empty());
+        let scale = |name: &str| json["scales"][name].as_f64().unwrap();
+        assert!(1e-3 <= scale("min") && scale("min") < scale("median") && scale("median") < scale("max"));
+
+        // 20 particles a half, batch 8: 3 steps an epoch.
+        let checkpoint = path(&run, "checkpoints/half1_epoch00002.h5");
+        let said = succeed(&["info", &checkpoint]);
+        for part in ["checkpoint", "2 of 3", "steps done", "6", "40", "70", shape, "batch 8", "seed 5"] {
+            assert!(said.contains(part), "no {part:?} in {said}");
+        }
+        let json: Value = serde_json::from_str(&succeed(&["info", "--json", &checkpoint])).unwrap();
+        assert_eq!((&json["epoch"], &json["step"], &json["images"]), (&2.into(), &6.into(), &40.into()));
+        assert_eq!(json["identity"]["settings"]["gaussians"], 70);
+        let particles: Value = serde_json::from_str(&succeed(&["info", "--json", &set])).unwrap();
+        assert_eq!(json["identity"]["particles"], particles["identity"]);
+
+        for file in [&mixture, &checkpoint] {
+            fail(&["info", "--verify", file], &[file, "no checksums", "--verify"]);
+            let bytes = std::fs::read(file).unwrap();
+            std::fs::write(file, &bytes[..bytes.len() / 2]).unwrap();
+            fail(&["info", file], &[file, "cut short"]);
+        }
+    }
+}

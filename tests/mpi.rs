@@ -1,0 +1,167 @@
+//! The parallel room on real MPI ranks. This program is test and rank in one: without its word it starts itself over
+//! `mpirun` for each case and judges how the job ends; with it, it is one rank of that job.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{over_mpi, text};
+use cryosplat_mpi::gmm::{Gmm, Shape};
+use cryosplat_mpi::parallel::{HalfGroup, World};
+use cryosplat_mpi::random::{Purpose, stream};
+use cryosplat_mpi::train::half::check_replicas;
+
+/// The first argument of a rank.
+const RANK: &str = "--as-rank";
+/// A job in which one rank fails must be over by then, however slow the machine.
+const SOON: Duration = Duration::from_secs(20);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        Some(RANK) => rank(&arguments[1]),
+        // What test runners ask before they run: there is nothing to choose from.
+        Some("--list") => {}
+        _ => judge(),
+    }
+}
+
+/// Starts the cases and looks at how they end.
+fn judge() {
+    let job = |ranks: usize, case: &str| {
+        let program = std::env::current_exe().unwrap().display().to_string();
+        let started = Instant::now();
+        let output = over_mpi(ranks, &program, &[RANK.to_owned(), case.to_owned()]);
+        println!("{case} on {ranks}: {:?} in {:.1} s", output.status.code(), started.elapsed().as_secs_f64());
+        (output.status.code(), text(&output), started.elapsed())
+    };
+    for ranks in 1..=4 {
+        for case in ["collectives", "groups", "replicas"] {
+            let (code, said, _) = job(ranks, case);
+            assert_eq!(code, Some(0), "{case} on {ranks} ranks:\n{said}");
+            assert_eq!(said.matches("all checks passed").count(), ranks, "{said}");
+        }
+    }
+    let (code, said, _) = job(3, "first fails");
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(said.matches("the reason; the remedy").count(), 1, "said once, by rank 0:\n{said}");
+    for (case, words) in [
+        ("planted difference", "the ranks that train half1 hold different parameters after step 7"),
+        ("panic", "rank 1: ending the job after a panic"),
+        ("panic in a thread", "rank 1: ending the job after a panic"),
+        ("abort", "going"),
+    ] {
+        let (code, said, took) = job(3, case);
+        assert!(code.is_some_and(|code| code != 0), "{case} ends with {code:?}:\n{said}");
+        assert!(said.contains(words), "{said}");
+        assert!(!said.contains("unreachable"), "a rank went on:\n{said}");
+        assert!(took < SOON, "{case} took {took:?}");
+    }
+}
+
+/// A mixture that is the same on every rank.
+fn mixture() -> Gmm {
+    Gmm::random(100, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0))
+}
+
+/// One rank of a case.
+fn rank(case: &str) {
+    let world = World::start().unwrap();
+    world.abort_on_panic();
+    let (me, all) = (world.rank(), world.size());
+    match case {
+        "collectives" => {
+            assert_eq!((world.local_rank(), world.local_size()), (me, all), "one machine");
+            assert_eq!(world.broadcast(40 + me as u64), 40);
+            let texts = world.gather(&"x".repeat(me * 100_000));
+            match texts {
+                Some(texts) => {
+                    assert_eq!(me, 0);
+                    let lengths: Vec<usize> = texts.iter().map(String::len).collect();
+                    assert_eq!(lengths, (0..all).map(|r| r * 100_000).collect::<Vec<_>>());
+                }
+                None => assert!(me > 0),
+            }
+            let outcome = world.first(|| Ok(me)).unwrap();
+            assert_eq!(outcome, (me == 0).then_some(0));
+        }
+        "groups" => {
+            for models in [1, 2] {
+                let mut group = HalfGroup::split(&world, models);
+                let size = group.assignment.size;
+                assert_eq!(group.collective.size(), size);
+                // The sum over a group is of its members only.
+                let index = group.assignment.models[0];
+                let first = if index == 0 { 0 } else { all - size };
+                let wanted: usize = (first..first + size).map(|r| r + 1).sum();
+                for length in [1, 1000, 100_003] {
+                    let mut buffer: Vec<f32> = (0..length).map(|i| ((me + 1) * (i % 7)) as f32).collect();
+                    group.collective.sum(&mut buffer);
+                    assert!(buffer.iter().enumerate().all(|(i, &v)| v == (wanted * (i % 7)) as f32));
+                }
+                // Sums of rounded numbers come out the same, to the bit, on every rank.
+                let mut buffer: Vec<f32> = (0..999).map(|i| ((me * 999 + i) as f32 * 0.37).sin()).collect();
+                group.collective.sum(&mut buffer);
+                let bits = buffer.iter().fold(0u64, |sum, v| sum.rotate_left(5) ^ u64::from(v.to_bits()));
+                assert!(group.collective.all_equal(bits));
+                group.collective.barrier();
+            }
+        }
+        "replicas" => {
+            let group = HalfGroup::split(&world, 1);
+            check_replicas(&group.collective, &mixture(), "half1", 7).unwrap();
+            // The last bit of one value on one rank is enough, and every rank learns of it.
+            let mut gmm = mixture();
+            if me == all - 1 {
+                let value = &mut gmm.values_mut()[1033];
+                *value = f32::from_bits(value.to_bits() ^ 1);
+            }
+            let outcome = check_replicas(&group.collective, &gmm, "half1", 7);
+            assert_eq!(outcome.is_err(), all > 1);
+            assert_eq!(group.collective.all_equal(me as u64), all == 1);
+        }
+        "first fails" => {
+            let fails = || -> cryosplat_mpi::error::Result<()> {
+                Err(cryosplat_mpi::error::Error::request("the reason", "the remedy"))
+            };
+            match world.first(fails) {
+                Err(Some(error)) if me == 0 => eprintln!("{error}"),
+                Err(None) if me > 0 => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        "planted difference" => {
+            let group = HalfGroup::split(&world, 1);
+            let mut gmm = mixture();
+            if me == 2 {
+                gmm.values_mut()[3] = 0.5;
+            }
+            if let Err(error) = check_replicas(&group.collective, &gmm, "half1", 7) {
+                eprintln!("{error}");
+                world.abort(1);
+            }
+            eprintln!("unreachable");
+        }
+        "panic" | "panic in a thread" => {
+            if me == 1 {
+                if case == "panic" {
+                    panic!("as planned");
+                }
+                let _ = std::thread::spawn(|| panic!("as planned")).join();
+            }
+            // The others wait for it.
+            world.barrier();
+            eprintln!("unreachable");
+        }
+        "abort" => {
+            if me == 1 {
+                eprintln!("going");
+                world.abort(3);
+            }
+            world.barrier();
+            eprintln!("unreachable");
+        }
+        other => panic!("no case {other}"),
+    }
+    println!("all checks passed");
+}

@@ -1,0 +1,269 @@
+//! What `cryosplat-mpi train` refuses: in one line with the file, the place and the remedy, on every rank, soon, and
+//! without a touch on what an older run left.
+
+mod common;
+
+use std::path::Path;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use common::{contents, over_mpi, path, phantom, program, succeed, text, train_arguments};
+use cryosplat_mpi::particles::store::{Dtype, Metadata, Store, Writer};
+use tempfile::TempDir;
+
+/// Far more than an error takes, and far less than a hang.
+const SOON: Duration = Duration::from_secs(20);
+const USUAL: [&str; 4] = ["--gaussians", "20", "--epochs", "2"];
+
+/// A folder with a sound set, a finished run of it, and places to break copies of the set.
+struct Place {
+    folder: TempDir,
+    set: String,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let set = phantom(folder.path(), 12);
+        let place = Self { folder, set };
+        succeed(&train_arguments(&place.set, &place.path("run"), &USUAL));
+        place
+    }
+
+    fn path(&self, name: &str) -> String {
+        path(self.folder.path(), name)
+    }
+
+    /// A copy of the set, changed by `edit`.
+    fn broken(&self, edit: impl FnOnce(&hdf5::File)) -> String {
+        let copy = self.path("broken.h5");
+        std::fs::copy(&self.set, &copy).unwrap();
+        let file = hdf5::File::open_rw(&copy).unwrap();
+        edit(&file);
+        file.close().unwrap();
+        copy
+    }
+
+    /// `train` over the older run must fail, alone and on two ranks, with `fragments` and a remedy in one line.
+    fn refuse(&self, set: &str, options: &[&str], fragments: &[&str]) {
+        let arguments = train_arguments(set, &self.path("run"), &[&USUAL, options].concat());
+        self.refuse_arguments(&[&arguments[..], &["--overwrite".into()]].concat(), fragments);
+    }
+
+    fn refuse_arguments(&self, arguments: &[String], fragments: &[&str]) {
+        let before = contents(Path::new(&self.path("run")));
+        let judge = |output: &Output, started: Instant| {
+            let said = text(output);
+            assert!(output.status.code().is_some_and(|code| code != 0), "{fragments:?}: no failure:\n{said}");
+            assert!(!said.contains("panicked"), "{said}");
+            let all = |line: &&str| fragments.iter().all(|f| line.contains(f)) && line.contains(';');
+            assert!(said.lines().any(|l| all(&l)), "no line with {fragments:?} and a remedy in:\n{said}");
+            assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+            assert!(contents(Path::new(&self.path("run"))) == before, "{fragments:?}: the older run changed");
+        };
+        let started = Instant::now();
+        judge(&program(arguments), started);
+        let started = Instant::now();
+        judge(&over_mpi(2, env!("CARGO_BIN_EXE_cryosplat-mpi"), arguments), started);
+    }
+}
+
+fn poke<T: hdf5::H5Type + Clone>(file: &hdf5::File, name: &str, index: usize, value: T) {
+    let data = file.dataset(name).unwrap();
+    let mut values: Vec<T> = data.read_raw().unwrap();
+    values[index] = value;
+    data.write_raw(&values).unwrap();
+}
+
+#[test]
+fn particle_files_that_are_damaged() {
+    let place = Place::new();
+    let refuse = |set: &str, fragments: &[&str]| place.refuse(set, &[], fragments);
+    refuse(&place.path("missing.h5"), &["missing.h5", "No such file"]);
+    let sound = std::fs::read(&place.set).unwrap();
+    let cut = place.path("cut.h5");
+    for length in [0, 100, sound.len() / 2, sound.len() - 1] {
+        std::fs::write(&cut, &sound[..length]).unwrap();
+        refuse(&cut, &["cut.h5", "cut short"]);
+    }
+    std::fs::write(&cut, "data_particles\n").unwrap();
+    refuse(&cut, &["cut.h5", "no particle file"]);
+    refuse(&place.path("p_truth.mrc"), &["p_truth.mrc", "no particle file"]);
+    refuse(&place.path("run/gmm_half1.h5"), &["gmm_half1.h5", "no particle set"]);
+    let version = place.broken(|file| {
+        file.attr("version").unwrap().write_scalar(&7u32).unwrap();
+    });
+    refuse(&version, &["broken.h5", "version 7", "reads version 1"]);
+    for missing in ["pose/rotation", "half", "ctf/defocus_u", "images", "optics/voltage", "source/checksum"] {
+        let broken = place.broken(|file| file.unlink(missing).unwrap());
+        refuse(&broken, &["broken.h5"]);
+    }
+}
+
+#[test]
+fn values_that_are_impossible() {
+    let place = Place::new();
+    let refuse = |edit: &dyn Fn(&hdf5::File), fragments: &[&str]| {
+        place.refuse(&place.broken(edit), &[], &[&["broken.h5"], fragments].concat());
+    };
+    refuse(&|f| poke(f, "pose/rotation", 9 * 3 + 2, f64::NAN), &["particle 4", "not a rotation"]);
+    refuse(&|f| poke(f, "pose/rotation", 9 * 3 + 2, f64::INFINITY), &["particle 4", "not a rotation"]);
+    refuse(&|f| poke(f, "pose/rotation", 9 * 3 + 2, 3.0), &["particle 4", "not a rotation"]);
+    let mirrored = |f: &hdf5::File| {
+        for (i, value) in [-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0].into_iter().enumerate() {
+            poke(f, "pose/rotation", 9 * 6 + i, value);
+        }
+    };
+    refuse(&mirrored, &["particle 7", "not a rotation"]);
+    refuse(&|f| poke(f, "pose/shift", 5, f64::NAN), &["particle 3", "not finite"]);
+    refuse(&|f| poke(f, "pose/shift", 5, 1.5), &["particle 3", "shift", "1.5", "still to apply"]);
+    for name in ["defocus_u", "defocus_v", "astigmatism_angle", "phase_shift", "b_factor", "scale"] {
+        refuse(&|f| poke(f, &format!("ctf/{name}"), 11, f64::NAN), &["particle 12", "not finite"]);
+    }
+    refuse(&|f| poke(f, "ctf/optics_group", 1, 9u32), &["particle 2", "optics group is 9"]);
+    refuse(&|f| poke(f, "optics/voltage", 0, 0.0f64), &["optics group 1", "impossible"]);
+    refuse(&|f| poke(f, "half", 8, 2u8), &["particle 9", "half is 2"]);
+    refuse(
+        &|f| f.dataset("images").unwrap().attr("pixel_size").unwrap().write_scalar(&0.0f64).unwrap(),
+        &["pixel size of 0"],
+    );
+    for value in [f32::NAN, f32::INFINITY] {
+        // In half 2, which is the second rank's: it has to say so itself.
+        refuse(&|f| poke(f, "images", 5 * 32 * 32 + 17, value), &["particle 6", "pixel that is not finite"]);
+    }
+}
+
+#[test]
+fn a_bad_pixel_that_is_found_late_ends_every_rank() {
+    let place = Place::new();
+    let broken = place.broken(|f| poke(f, "images", 5 * 32 * 32 + 17, f32::NAN));
+    for ranks in [1, 2, 3] {
+        let run = place.path(&format!("late{ranks}"));
+        let arguments = train_arguments(&broken, &run, &[&USUAL[..], &["--cache", "none"]].concat());
+        let started = Instant::now();
+        let output = over_mpi(ranks, env!("CARGO_BIN_EXE_cryosplat-mpi"), &arguments);
+        let said = text(&output);
+        assert!(output.status.code().is_some_and(|code| code != 0), "{said}");
+        assert!(said.lines().any(|l| l.contains("broken.h5: particle 6") && l.contains(';')), "{said}");
+        assert!(!Path::new(&run).join("half1.mrc").exists());
+        assert!(started.elapsed() < SOON);
+    }
+}
+
+/// Writes the set's first particles again, with other halves.
+fn with_halves(set: &str, to: &str, halves: &[u8]) {
+    let store = Store::open(Path::new(set)).unwrap();
+    let (n, old) = (halves.len(), store.metadata());
+    let metadata = Metadata {
+        rotation: old.rotation[..n].to_vec(),
+        shift: old.shift[..n].to_vec(),
+        ctf: old.ctf[..n].to_vec(),
+        optics_group: old.optics_group[..n].to_vec(),
+        half: halves.to_vec(),
+        source: Vec::new(),
+        ..old.clone()
+    };
+    let mut images = vec![0.0; n * old.box_size.pow(2)];
+    store.read_images(0, n, &mut images).unwrap();
+    let mut writer = Writer::create(Path::new(to), &metadata, Dtype::F32).unwrap();
+    writer.append(&images).unwrap();
+    writer.finish().unwrap();
+}
+
+#[test]
+fn halves_and_ranks_that_do_not_go_together() {
+    let place = Place::new();
+    let few = place.path("few.h5");
+    with_halves(&place.set, &few, &[0, 0, 0]);
+    place.refuse(&few, &[], &["few.h5", "no particle is in half2", "--half all"]);
+    place.refuse(&few, &["--half", "2"], &["few.h5", "no particle is in half2"]);
+    with_halves(&place.set, &few, &[0, 1, 0]);
+    let refuse = |ranks: usize, set: &str, options: &[&str], fragments: &[&str]| {
+        let arguments = train_arguments(set, &place.path("new"), &[&USUAL, options].concat());
+        let output = over_mpi(ranks, env!("CARGO_BIN_EXE_cryosplat-mpi"), &arguments);
+        let said = text(&output);
+        assert!(output.status.code().is_some_and(|code| code != 0), "{said}");
+        let right = |line: &&str| fragments.iter().all(|f| line.contains(f));
+        assert_eq!(said.lines().filter(right).count(), 1, "{fragments:?} once in:\n{said}");
+        assert!(!Path::new(&place.path("new")).exists(), "a folder was made");
+    };
+    refuse(4, &few, &[], &["2 ranks are to train half2 with 1 particles", "start at most 2 ranks"]);
+    refuse(4, &few, &["--half", "all"], &["4 ranks", "3 particles", "at most 3 ranks"]);
+    refuse(4, &place.set, &["--batch", "1"], &["batch of 1", "2 ranks", "--batch 2"]);
+    // Three ranks, of which two would train the half of two particles and one the half of one, can.
+    let arguments = train_arguments(&few, &place.path("three"), &USUAL);
+    common::ranks_succeed(3, &arguments);
+}
+
+#[test]
+fn folders_that_cannot_be_written() {
+    let place = Place::new();
+    // Root may write anywhere but below a file and into the kernel's own tree.
+    for output in [place.path("p.h5/run"), "/proc/run".to_owned()] {
+        let arguments = train_arguments(&place.set, &output, &USUAL);
+        place.refuse_arguments(&arguments, &[&output, "cannot make the folder"]);
+    }
+    let blocked = place.path("blocked");
+    std::fs::create_dir_all(Path::new(&blocked).join("run.json")).unwrap();
+    let arguments = train_arguments(&place.set, &blocked, &USUAL);
+    place.refuse_arguments(&arguments, &["run.json", "is a folder"]);
+}
+
+#[test]
+fn a_truth_that_does_not_fit() {
+    let place = Place::new();
+    let other = place.path("other.h5");
+    succeed(&["simulate", "--phantom", "-o", &other, "--box", "24", "--pixel-size", "4", "-n", "4"]);
+    let truth = place.path("other_truth.mrc");
+    place.refuse(&place.set, &["--truth", &truth], &["other_truth.mrc", "24 voxels", "32 pixels"]);
+    place.refuse(&place.set, &["--truth", "missing.mrc"], &["missing.mrc", "No such file"]);
+}
+
+#[test]
+fn options_that_make_no_sense() {
+    let place = Place::new();
+    let before = contents(Path::new(&place.path("run")));
+    for (option, value) in [
+        ("--gaussians", "0"),
+        ("--gaussians", "many"),
+        ("--epochs", "0"),
+        ("--batch", "0"),
+        ("--batch-per-rank", "0"),
+        ("--learning-rate", "0"),
+        ("--learning-rate", "-1e-3"),
+        ("--learning-rate", "nan"),
+        ("--learning-rate", "inf"),
+        ("--cutoff", "0"),
+        ("--cutoff", "-3"),
+        ("--cutoff", "NaN"),
+        ("--half", "3"),
+        ("--recipe", "none"),
+        ("--threads", "0"),
+        ("--metrics-every", "0"),
+        ("--seed", "-1"),
+    ] {
+        let arguments = train_arguments(&place.set, &place.path("run"), &["--overwrite", option, value]);
+        let arguments: Vec<String> = match option {
+            // The helper has chosen the threads already.
+            "--threads" => ["train", &place.set, "-o", &place.path("run"), "--overwrite", option, value]
+                .map(str::to_owned)
+                .into(),
+            _ => arguments,
+        };
+        let alone = program(&arguments);
+        let over_two = over_mpi(2, env!("CARGO_BIN_EXE_cryosplat-mpi"), &arguments);
+        assert_eq!(alone.status.code(), Some(2), "{}", text(&alone));
+        for output in [alone, over_two] {
+            let said = text(&output);
+            assert!(output.status.code().is_some_and(|code| code != 0), "{said}");
+            let named =
+                said.lines().any(|l| l.starts_with("error:") && l.contains(option) && l.contains(value));
+            assert!(named, "{option} {value}: {said}");
+        }
+    }
+    for pair in [["--batch=4", "--batch-per-rank=2"], ["--resume", "--overwrite"]] {
+        let arguments = train_arguments(&place.set, &place.path("run"), &pair);
+        assert_eq!(program(&arguments).status.code(), Some(2), "{pair:?}");
+    }
+    assert!(contents(Path::new(&place.path("run"))) == before);
+}

@@ -1,0 +1,145 @@
+//! `cryosplat-mpi train` over MPI: any number of ranks takes the same steps, and halves are divided as promised.
+
+mod common;
+
+use std::path::Path;
+
+use common::{bytes, over_mpi_with, path, phantom, ranks_succeed, succeed, text, train_arguments};
+use cryosplat_mpi::gmm::files::GmmFile;
+use serde_json::Value;
+
+/// What the recipe chooses for a real set of 50,000 image passes; for these few images it would be its largest.
+const RATE: [&str; 2] = ["--learning-rate", "8e-4"];
+
+fn values(run: &str, name: &str) -> Vec<f32> {
+    GmmFile::read(Path::new(&path(Path::new(run), name))).unwrap().gmm.values().to_vec()
+}
+
+fn losses(run: &str) -> Vec<(String, u64, f64)> {
+    let text = String::from_utf8(bytes(run, "metrics.jsonl")).unwrap();
+    let mut all: Vec<_> = text
+        .lines()
+        .map(|line| {
+            let value: Value = serde_json::from_str(line).unwrap();
+            let model = value["model"].as_str().unwrap().to_owned();
+            (model, value["step"].as_u64().unwrap(), value["loss"].as_f64().unwrap())
+        })
+        .collect();
+    all.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+    all
+}
+
+#[test]
+fn one_two_and_four_ranks_take_the_same_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    // 77 particles in half 1: ten steps an epoch, the last of 5 images, which four ranks share unevenly.
+    let set = phantom(folder.path(), 154);
+    let usual =
+        ["--half", "1", "--gaussians", "200", "--epochs", "5", "--metrics-every", "1", RATE[0], RATE[1]];
+    let run = |ranks: usize, options: &[&str]| {
+        let run = path(folder.path(), &format!("on {ranks}"));
+        ranks_succeed(ranks, &train_arguments(&set, &run, &[&usual, options].concat()));
+        run
+    };
+    let one = run(1, &["--batch", "8"]);
+    let start = {
+        let untrained = path(folder.path(), "start");
+        let options = ["--half", "1", "--gaussians", "200", "--epochs", "1", "--learning-rate", "1e-30"];
+        succeed(&train_arguments(&set, &untrained, &options));
+        values(&untrained, "gmm_half1.h5")
+    };
+    let (reference, curve) = (values(&one, "gmm_half1.h5"), losses(&one));
+    assert_eq!(curve.len(), 50);
+    let moved = |a: &[f32]| -> f64 {
+        a.iter().zip(&start).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt()
+    };
+    assert!(moved(&reference) > 0.1, "{}", moved(&reference));
+    for (ranks, each) in [(2, "4"), (4, "2")] {
+        let run = run(ranks, &["--batch-per-rank", each]);
+        for (a, b) in curve.iter().zip(&losses(&run)) {
+            assert_eq!((&a.0, a.1), (&b.0, b.1));
+            assert!((a.2 / b.2 - 1.0).abs() < 1e-5, "{ranks} ranks: {a:?} {b:?}");
+        }
+        // Relative to how far the parameters have moved. Sums in another order differ by 1e-7; Adam, which divides by the
+        // gradient's own size, lets that grow to 1e-5 in 50 steps. (At the largest rate, 3e-3, it grows to 1e-3.)
+        let other = values(&run, "gmm_half1.h5");
+        let off = reference.iter().zip(&other).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
+        println!("{ranks} ranks: {:e} of the movement, {}", off / moved(&reference), moved(&reference));
+        assert!(off < 1e-4 * moved(&reference), "{ranks} ranks: {:e}", off / moved(&reference));
+    }
+}
+
+#[test]
+fn both_halves_on_any_number_of_ranks() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 96);
+    let usual = ["--gaussians", "150", "--epochs", "3", "--metrics-every", "1", RATE[0], RATE[1]];
+    let run = |ranks: usize, name: &str, options: &[&str]| {
+        let run = path(folder.path(), name);
+        let said = ranks_succeed(ranks, &train_arguments(&set, &run, &[&usual, options].concat()));
+        (run, said)
+    };
+    let (one, said) = run(1, "one", &[]);
+    assert!(!said.contains("evenly"), "{said}");
+    // A rank a half: each sums its own images in the same order, so nothing differs at all.
+    let (two, _) = run(2, "two", &[]);
+    for name in ["half1.mrc", "half2.mrc", "map.mrc", "gmm_half1.ply", "gmm_half2.ply"] {
+        assert!(bytes(&one, name) == bytes(&two, name), "{name}");
+    }
+    assert_eq!(losses(&one), losses(&two));
+    for ranks in [3, 4] {
+        let (run_a, said) = run(ranks, &format!("{ranks}"), &[]);
+        assert_eq!(
+            said.contains("3 ranks cannot be shared evenly: 2 train half1, 1 half2"),
+            ranks == 3,
+            "{said}"
+        );
+        let (run_b, _) = run(ranks, &format!("{ranks} again"), &["--cache", "none"]);
+        for name in ["half1.mrc", "half2.mrc", "metrics.jsonl"] {
+            assert!(bytes(&run_a, name) == bytes(&run_b, name), "{ranks} ranks: {name} is not repeatable");
+        }
+        for (a, b) in losses(&one).iter().zip(&losses(&run_a)) {
+            assert_eq!((&a.0, a.1), (&b.0, b.1));
+            assert!((a.2 / b.2 - 1.0).abs() < 1e-4, "{ranks} ranks: {a:?} {b:?}");
+        }
+        let json: Value = serde_json::from_slice(&bytes(&run_a, "run.json")).unwrap();
+        assert_eq!(json["ranks"], ranks);
+    }
+}
+
+#[test]
+fn a_run_over_ranks_resumes_to_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 64);
+    let run = path(folder.path(), "run");
+    let options = ["--gaussians", "60", "--epochs", "4", "--metrics-every", "1"];
+    ranks_succeed(3, &train_arguments(&set, &run, &options));
+    let names = ["half1.mrc", "half2.mrc", "gmm_half1.ply", "gmm_half2.ply", "metrics.jsonl"];
+    let before = names.map(|name| bytes(&run, name));
+    // As if the job had ended while half 1 was writing its last checkpoint.
+    std::fs::remove_file(Path::new(&run).join("checkpoints/half1_epoch00004.h5")).unwrap();
+    let said = ranks_succeed(3, &train_arguments(&set, &run, &[&options[..], &["--resume"]].concat()));
+    assert!(said.contains("resuming after epoch 3"), "{said}");
+    for (name, before) in names.iter().zip(before) {
+        assert!(bytes(&run, name) == before, "{name}");
+    }
+}
+
+#[test]
+fn a_launcher_that_mpi_does_not_know_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 20);
+    let run = path(folder.path(), "run");
+    let arguments = train_arguments(&set, &run, &["--gaussians", "10", "--epochs", "1"]);
+    let slurm = [("SLURM_STEP_ID", "0"), ("SLURM_STEP_NUM_TASKS", "4"), ("SLURM_NTASKS", "4")];
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_cryosplat-mpi"))
+        .args(&arguments)
+        .envs(slurm)
+        .output()
+        .unwrap();
+    common::expect_failure(&output, &["4 tasks", "MPI sees only one", "srun --mpi=pmix"]);
+    assert!(!Path::new(&run).exists(), "nothing was begun");
+    // The same words where MPI does see its ranks are no mistake.
+    let output = over_mpi_with(2, env!("CARGO_BIN_EXE_cryosplat-mpi"), &arguments, &slurm);
+    assert!(output.status.success(), "{}", text(&output));
+}
