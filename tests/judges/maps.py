@@ -4,6 +4,7 @@ maps.py files  --pixel-size A FILE...                      every file is valid M
 maps.py agree  A.mrc B.mrc --to ANGSTROM --above FSC       the maps agree, and altered copies of A do not
 maps.py curves POST.star OURS.csv --column UNMASKED ...    RELION's FSC curves are ours
 maps.py sphere LIKE.mrc OUT.mrc                            a soft spherical mask
+maps.py mean   TRUTH.mrc MAP.mrc...                        mean FSC over shells 1 to D/2 - 1 and 1 to D/2, for a table
 
 Prints what was found; exits with 1 and says what is wrong where it is not as it should be.
 """
@@ -34,14 +35,14 @@ def read(path):
 
 
 def fsc(first, second):
-    """The correlation in shells 0 to D/2 - 1."""
+    """The correlation in shells 0 to D/2; the last is cut by the box's faces."""
     n = first.shape[0]
     a, b = np.fft.fftn(first), np.fft.fftn(second)
     k = np.fft.fftfreq(n, 1 / n)
     shell = np.rint(np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2)).astype(int).ravel()
 
     def total(values):
-        return np.bincount(shell, values.ravel())[: n // 2]
+        return np.bincount(shell, values.ravel())[: n // 2 + 1]
 
     power = np.sqrt(total(np.abs(a) ** 2) * total(np.abs(b) ** 2))
     return total((a * b.conj()).real) / power
@@ -145,6 +146,13 @@ def sphere(arguments):
         file.voxel_size = pixel_size
 
 
+def mean(arguments):
+    """The mean over the maps of the mean over the shells, without and with the one at Nyquist."""
+    truth, _ = read(arguments.truth)
+    curves = np.array([fsc(read(path)[0], truth) for path in arguments.maps])
+    print(f"{curves[:, 1:-1].mean():.4f} | {curves[:, 1:].mean():.4f}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
@@ -167,6 +175,10 @@ def main():
     command.add_argument("like")
     command.add_argument("output")
     command.set_defaults(run=sphere)
+    command = commands.add_parser("mean")
+    command.add_argument("truth")
+    command.add_argument("maps", nargs="+")
+    command.set_defaults(run=mean)
     arguments = parser.parse_args()
     arguments.run(arguments)
 
