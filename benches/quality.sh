@@ -66,16 +66,24 @@ truth=$set_folder/truth.mrc
 # mean_fsc MAP...: over shells 1 to 31 and 1 to 32, against the truth, the mean over the maps, as table cells.
 mean_fsc() { "$python" tests/judges/maps.py mean "$truth" "$@"; }
 
-# of_run FOLDER EXPRESSION: from its run.json, as r.
-of_run() { "$python" -c 'import json, sys; r = json.load(open(sys.argv[1] + "/run.json")); print(eval(sys.argv[2]))' "$@"; }
+# of_run FOLDER: from its run.json: the image passes of a model, images/s of all.
+of_run() {
+    "$python" - "$1/run.json" <<'END'
+import json, sys
+
+run = json.load(open(sys.argv[1]))
+model = run["particles"]["models"][0]
+print(f"{model['particles'] * run['settings']['epochs']:,}", f"{run['images_per_second']:.0f}")
+END
+}
 
 seconds() { awk -v from="$1" -v to="$(date +%s.%N)" 'BEGIN { printf "%.0f", to - from }'; }
 
-# row NAME RANKS ARGUMENTS OF TRAIN...: trains, and writes the table's line to $work/NAME.row.
+# train_row NAME RANKS ARGUMENTS OF TRAIN...: trains, and writes the table's line to $work/NAME.row.
 train_row() {
     local name=$1 count=$2
     shift 2
-    local folder=$work/$name start wall halves=no
+    local folder=$work/$name start wall facts passes rate shown half_fsc map_fsc
     say "== $name: train $*"
     rm -rf "$folder"
     start=$(date +%s.%N)
@@ -84,21 +92,16 @@ train_row() {
         stop "$name failed; its log is $work/$name.log"
     fi
     wall=$(seconds "$start")
+    facts=$(of_run "$folder")
+    read -r passes rate <<<"$facts"
+    half_fsc=" | "
     if [ -f "$folder/half1.mrc" ]; then
-        halves=yes
+        half_fsc=$(mean_fsc "$folder"/half[12].mrc)
     fi
-    local shown="train $* --gaussians $gaussians ${trial[*]}"
+    map_fsc=$(mean_fsc "$folder/map.mrc")
+    shown="mpirun -n $count cryosplat-mpi train $* --gaussians $gaussians${trial[*]:+ ${trial[*]}}"
     shown=${shown//"$work/"/}
-    {
-        printf "| \`%s\` (%s ranks) " "${shown%"${shown##*[! ]}"}" "$count"
-        printf '| %s ' "$(of_run "$folder" 'f"{r["particles"]["models"][0]["particles"] * r["settings"]["epochs"]:,}"')"
-        printf '| %s s | %s ' "$wall" "$(of_run "$folder" 'f"{r["images_per_second"]:.0f}"')"
-        if [ "$halves" = yes ]; then
-            printf '| %s | %s |\n' "$(mean_fsc "$folder"/half[12].mrc)" "$(mean_fsc "$folder/map.mrc")"
-        else
-            printf '| | | %s |\n' "$(mean_fsc "$folder/$(of_run "$folder" 'r["particles"]["models"][0]["name"]').mrc")"
-        fi
-    } >"$work/$name.row"
+    echo "| \`$shown\` | $passes | $wall s | $rate | $half_fsc | $map_fsc |" >"$work/$name.row"
     cat "$work/$name.row"
 }
 
@@ -113,7 +116,7 @@ relion() {
 }
 
 relion_rows() {
-    local here wall1 wall2 wall
+    local here wall1 wall2 wall wall1000 half_fsc map_fsc first_fsc
     if ! command -v relion_reconstruct >/dev/null; then
         say "skipped: RELION is missing"
         return
@@ -123,17 +126,16 @@ relion_rows() {
     wall1=$(relion "$set_folder" particles.star "$here/relion_half1.mrc" --subset 1)
     wall2=$(relion "$set_folder" particles.star "$here/relion_half2.mrc" --subset 2)
     wall=$(relion "$set_folder" particles.star "$here/relion_map.mrc")
-    {
-        printf "| \`relion_reconstruct --ctf\` (each half, then all) | | %s s " "$((wall1 + wall2 + wall))"
-        printf '| | %s | %s |\n' "$(mean_fsc "$work"/relion_half[12].mrc)" "$(mean_fsc "$work/relion_map.mrc")"
-    } >"$work/relion.row"
     # Particle rows name an image of a stack; everything else of the STAR file is kept.
     awk '!/@/ || ++n <= 1000' "$set_folder/particles.star" >"$work/first1000.star"
-    wall=$(relion "$set_folder" "$here/first1000.star" "$here/relion_first1000.mrc")
+    wall1000=$(relion "$set_folder" "$here/first1000.star" "$here/relion_first1000.mrc")
+    half_fsc=$(mean_fsc "$work"/relion_half[12].mrc)
+    map_fsc=$(mean_fsc "$work/relion_map.mrc")
+    first_fsc=$(mean_fsc "$work/relion_first1000.mrc")
     {
-        printf "| \`relion_reconstruct --ctf\` (the first 1,000) | | %s s " "$wall"
-        printf '| | | | %s |\n' "$(mean_fsc "$work/relion_first1000.mrc")"
-    } >>"$work/relion.row"
+        echo "| \`relion_reconstruct --ctf\`, each half, then all | | $((wall1 + wall2 + wall)) s | | $half_fsc | $map_fsc |"
+        echo "| \`relion_reconstruct --ctf\`, the first 1,000 | | $wall1000 s | |  |  | $first_fsc |"
+    } >"$work/relion.row"
     cat "$work/relion.row"
 }
 
