@@ -5,7 +5,7 @@
 #   benches/quality.sh [ROW...]      all, or some of: default batch128 paper thousand relion
 #
 # RIBOSOME64=DIR      takes the set from DIR (particles.star with its stack, truth.mrc) instead of simulating it
-# QUALITY_EPOCHS=E    epochs of every run, to try the script: the table then goes to target/quality/ alone
+# QUALITY_EPOCHS=E    epochs of every run, to try the script: the table then goes to target/quality-trial/
 # CRYOSPLAT=PROGRAM   the program to run (default: target/release/cryosplat-mpi)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -22,6 +22,8 @@ trial=()
 results=benches/results/quality.md
 if [ -n "${QUALITY_EPOCHS:-}" ]; then
     trial=(--epochs "$QUALITY_EPOCHS")
+    # Its rows must not be taken for those of a whole run.
+    work=target/quality-trial
     results=$work/quality.md
 fi
 
