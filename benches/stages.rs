@@ -45,11 +45,11 @@ fn stages(criterion: &mut Criterion) {
             b.iter(|| activated.update(&gmm));
         });
         let mut splats = vec![Splat::default(); count];
-        let mut conic: [Vec<f32>; 3] = std::array::from_fn(|_| vec![0.0; count]);
+        let mut whitening: [Vec<f64>; 3] = std::array::from_fn(|_| vec![0.0; count]);
         group.bench_function(BenchmarkId::from_parameter("project"), |b| {
             b.iter(|| {
-                let [xx, xy, yy] = &mut conic;
-                project(&activated, 0, &view.rotation, box_size, 3.0, &mut splats, [xx, xy, yy]);
+                let [w0, w1, w2] = &mut whitening;
+                project(&activated, 0, &view.rotation, box_size, 3.0, &mut splats, [w0, w1, w2]);
             });
         });
         let mut canvas = Canvas::new(box_size);
@@ -71,13 +71,16 @@ fn stages(criterion: &mut Criterion) {
         });
         let mut moments: [Vec<f32>; 6] = std::array::from_fn(|_| vec![0.0; count]);
         group.bench_function(BenchmarkId::from_parameter("moments"), |b| {
-            b.iter(|| raster::moments(&splats, &gradient, moments.each_mut().map(|p| &mut p[..])));
+            b.iter(|| {
+                let planes = moments.each_mut().map(|p| &mut p[..]);
+                raster::moments(&splats, whitening.each_ref().map(|p| &p[..]), &gradient, planes);
+            });
         });
-        let mut sums: [Vec<f32>; SUMS] = std::array::from_fn(|_| vec![0.0; count]);
+        let mut sums: [Vec<f64>; SUMS] = std::array::from_fn(|_| vec![0.0; count]);
         group.bench_function(BenchmarkId::from_parameter("chain, per image"), |b| {
             let image = Contribution {
                 view: &view.rotation,
-                conic: conic.each_ref().map(|p| &p[..]),
+                whitening: whitening.each_ref().map(|p| &p[..]),
                 moments: moments.each_ref().map(|p| &p[..]),
             };
             b.iter(|| {

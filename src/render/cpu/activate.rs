@@ -1,7 +1,7 @@
 //! Raw parameters to means, covariances and amplitudes, once a step (METHOD.md section 2), in f64.
 
-use super::simd::{LANES, Lanes, softplus_sigmoid, vectorize};
 use crate::gmm::{Gmm, S_MIN, Shape};
+use crate::simd::{Isa, LANES, Vector, softplus_sigmoid, vectorize};
 
 /// A mixture as the projection wants it: planes of f64, padded to a multiple of [`LANES`] with Gaussians of
 /// amplitude zero far outside.
@@ -43,30 +43,19 @@ impl Activated {
 
 vectorize! { fn update(out: &mut Activated, gmm: &Gmm) = update_lanes }
 
-/// Eight values of a plane from `start`; past its end, the last value again.
+/// Eight values of a plane from `at`, as far as it goes; what lies past its end means nothing.
 #[inline(always)]
-pub(super) fn gather(plane: &[f32], start: usize) -> Lanes<f64> {
-    let mut lanes = [0.0; LANES];
-    if let Some(full) = plane.get(start..start + LANES) {
-        for (lane, &value) in lanes.iter_mut().zip(full) {
-            *lane = f64::from(value);
-        }
-    } else {
-        let last = plane.len() - 1;
-        for (k, lane) in lanes.iter_mut().enumerate() {
-            *lane = f64::from(plane[(start + k).min(last)]);
-        }
-    }
-    Lanes(lanes)
+pub(super) fn gather<I: Isa>(plane: &[f32], at: usize) -> I::F64 {
+    I::widen(I::F32::load_padded(plane, at, 1.0))
 }
 
 /// Rotation matrix of eight quaternions (w, x, y, z), normalised here, with their lengths' inverses.
 #[inline(always)]
-pub(super) fn rotation(q: [Lanes<f64>; 4]) -> ([[Lanes<f64>; 3]; 3], [Lanes<f64>; 4], Lanes<f64>) {
+pub(super) fn rotation<V: Vector<Scalar = f64>>(q: [V; 4]) -> ([[V; 3]; 3], [V; 4], V) {
     let norm2 = q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3];
-    let inverse = norm2.map(|v| 1.0 / v.sqrt());
+    let (one, two) = (V::splat(1.0), V::splat(2.0));
+    let inverse = one / norm2.sqrt();
     let (w, x, y, z) = (q[0] * inverse, q[1] * inverse, q[2] * inverse, q[3] * inverse);
-    let (one, two) = (Lanes::<f64>::splat(1.0), Lanes::<f64>::splat(2.0));
     let matrix = [
         [one - two * (y * y + z * z), two * (x * y - w * z), two * (x * z + w * y)],
         [two * (x * y + w * z), one - two * (x * x + z * z), two * (y * z - w * x)],
@@ -75,64 +64,51 @@ pub(super) fn rotation(q: [Lanes<f64>; 4]) -> ([[Lanes<f64>; 3]; 3], [Lanes<f64>
     (matrix, [w, x, y, z], inverse)
 }
 
-/// Into a plane from `start`, as far as the plane goes.
 #[inline(always)]
-fn put(plane: &mut [f64], start: usize, count: usize, value: Lanes<f64>) {
-    if start + LANES <= count {
-        value.store(&mut plane[start..start + LANES]);
-    } else {
-        plane[start..count].copy_from_slice(&value.0[..count - start]);
-    }
-}
-
-#[inline(always)]
-fn variance<const FMA: bool>(raw: Lanes<f64>) -> Lanes<f64> {
-    let s = softplus_sigmoid::<FMA>(raw).0.map(|v| v.max(S_MIN));
+fn variance<V: Vector<Scalar = f64>>(raw: V) -> V {
+    let s = softplus_sigmoid(raw).0.max(V::splat(S_MIN));
     s * s
 }
 
 /// Entry (i, j) of R diag(v) R^T.
 #[inline(always)]
-fn entry(r: &[[Lanes<f64>; 3]; 3], v: &[Lanes<f64>; 3], i: usize, j: usize) -> Lanes<f64> {
+fn entry<V: Vector>(r: &[[V; 3]; 3], v: &[V; 3], i: usize, j: usize) -> V {
     r[i][0] * r[j][0] * v[0] + r[i][1] * r[j][1] * v[1] + r[i][2] * r[j][2] * v[2]
 }
 
 #[inline(always)]
-fn update_lanes<const FMA: bool>(out: &mut Activated, gmm: &Gmm) {
+fn update_lanes<I: Isa>(out: &mut Activated, gmm: &Gmm) {
     // Helpers are functions that are always inlined: a closure might not be, and would lose the vector instructions.
     let count = out.count;
     let amplitude_plane = gmm.shape().planes() - 1;
-    for start in (0..count).step_by(LANES) {
+    for at in (0..count).step_by(LANES) {
         for axis in 0..3 {
-            put(&mut out.mean[axis], start, count, gather(gmm.plane(axis), start));
+            gather::<I>(gmm.plane(axis), at).store_cut(&mut out.mean[axis][..count], at);
         }
-        let amplitude = softplus_sigmoid::<FMA>(gather(gmm.plane(amplitude_plane), start)).0;
-        put(&mut out.amplitude, start, count, amplitude);
+        let amplitude = softplus_sigmoid(gather::<I>(gmm.plane(amplitude_plane), at)).0;
+        amplitude.store_cut(&mut out.amplitude[..count], at);
         match gmm.shape() {
             Shape::Isotropic => {
-                let v = variance::<FMA>(gather(gmm.plane(3), start));
+                let v = variance(gather::<I>(gmm.plane(3), at));
                 for diagonal in [0, 3, 5] {
-                    put(&mut out.covariance[diagonal], start, count, v);
+                    v.store_cut(&mut out.covariance[diagonal][..count], at);
                 }
             }
             Shape::Anisotropic => {
                 let v = [
-                    variance::<FMA>(gather(gmm.plane(3), start)),
-                    variance::<FMA>(gather(gmm.plane(4), start)),
-                    variance::<FMA>(gather(gmm.plane(5), start)),
+                    variance(gather::<I>(gmm.plane(3), at)),
+                    variance(gather::<I>(gmm.plane(4), at)),
+                    variance(gather::<I>(gmm.plane(5), at)),
                 ];
                 let (r, _, _) = rotation([
-                    gather(gmm.plane(6), start),
-                    gather(gmm.plane(7), start),
-                    gather(gmm.plane(8), start),
-                    gather(gmm.plane(9), start),
+                    gather::<I>(gmm.plane(6), at),
+                    gather::<I>(gmm.plane(7), at),
+                    gather::<I>(gmm.plane(8), at),
+                    gather::<I>(gmm.plane(9), at),
                 ]);
-                put(&mut out.covariance[0], start, count, entry(&r, &v, 0, 0));
-                put(&mut out.covariance[1], start, count, entry(&r, &v, 0, 1));
-                put(&mut out.covariance[2], start, count, entry(&r, &v, 0, 2));
-                put(&mut out.covariance[3], start, count, entry(&r, &v, 1, 1));
-                put(&mut out.covariance[4], start, count, entry(&r, &v, 1, 2));
-                put(&mut out.covariance[5], start, count, entry(&r, &v, 2, 2));
+                for (k, (i, j)) in [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)].into_iter().enumerate() {
+                    entry(&r, &v, i, j).store_cut(&mut out.covariance[k][..count], at);
+                }
             }
         }
     }

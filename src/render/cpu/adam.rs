@@ -1,7 +1,7 @@
 //! Adam (Kingma and Ba, 2015) on the host, one fused pass.
 
-use super::simd::vectorize;
 use crate::render::AdamStep;
+use crate::simd::{Isa, LANES, Vector, vectorize};
 
 /// First and second moments of the gradient, one of each per parameter.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,7 +34,12 @@ vectorize! {
 }
 
 #[inline(always)]
-fn update_lanes<const FMA: bool>(
+fn constant<I: Isa>(value: f64) -> I::F32 {
+    I::F32::splat(value as f32)
+}
+
+#[inline(always)]
+fn update_lanes<I: Isa>(
     parameters: &mut [f32],
     first: &mut [f32],
     second: &mut [f32],
@@ -42,18 +47,22 @@ fn update_lanes<const FMA: bool>(
     scale: f32,
     step: &AdamStep,
 ) {
-    let (beta1, beta2) = (step.beta1 as f32, step.beta2 as f32);
+    let (beta1, beta2) = (constant::<I>(step.beta1), constant::<I>(step.beta2));
     // 1 - beta, from f64: with beta2 = 0.999 the difference in f32 loses four digits.
-    let (fresh1, fresh2) = ((1.0 - step.beta1) as f32, (1.0 - step.beta2) as f32);
+    let (fresh1, fresh2) = (constant::<I>(1.0 - step.beta1), constant::<I>(1.0 - step.beta2));
     // rate m/c1 / (sqrt(v/c2) + eps) = rate sqrt(c2)/c1 m / (sqrt(v) + eps sqrt(c2))
     let root = step.correction2.sqrt();
-    let rate = (step.rate * root / step.correction1) as f32;
-    let epsilon = (step.epsilon * root) as f32;
-    for (((p, m), v), &g) in parameters.iter_mut().zip(first).zip(second).zip(gradient) {
-        let g = g * scale;
-        *m = if FMA { beta1.mul_add(*m, fresh1 * g) } else { beta1 * *m + fresh1 * g };
-        *v = if FMA { beta2.mul_add(*v, fresh2 * g * g) } else { beta2 * *v + fresh2 * g * g };
-        *p -= rate * *m / (v.sqrt() + epsilon);
+    let rate = constant::<I>(step.rate * root / step.correction1);
+    let epsilon = constant::<I>(step.epsilon * root);
+    let scale = I::F32::splat(scale);
+    for at in (0..parameters.len()).step_by(LANES) {
+        let g = I::F32::load_padded(gradient, at, 0.0) * scale;
+        let m = beta1.times_plus(I::F32::load_padded(first, at, 0.0), fresh1 * g);
+        let v = beta2.times_plus(I::F32::load_padded(second, at, 0.0), fresh2 * g * g);
+        let p = I::F32::load_padded(parameters, at, 0.0) - rate * m / (v.sqrt() + epsilon);
+        m.store_cut(first, at);
+        v.store_cut(second, at);
+        p.store_cut(parameters, at);
     }
 }
 

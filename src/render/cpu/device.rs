@@ -8,7 +8,7 @@ use super::activate::Activated;
 use super::adam::Adam;
 use super::chain::{self, Contribution, SUMS};
 use super::project::{Splat, project};
-use super::raster::{self, ANCHOR, Canvas};
+use super::raster::{self, Canvas};
 use super::residual::Filter;
 use crate::error::{Error, Result};
 use crate::gmm::Gmm;
@@ -25,7 +25,7 @@ const IMAGES_AT_ONCE: usize = 16;
 /// What one image needs on its way.
 struct Workspace {
     splats: Vec<Splat>,
-    conic: [Vec<f32>; 3],
+    whitening: [Vec<f64>; 3],
     moments: [Vec<f32>; 6],
     projection: Canvas,
     gradient: Canvas,
@@ -37,7 +37,7 @@ impl Workspace {
     fn new(count: usize, geometry: &Geometry) -> Self {
         Self {
             splats: vec![Splat::default(); count],
-            conic: std::array::from_fn(|_| vec![0.0; count]),
+            whitening: std::array::from_fn(|_| vec![0.0; count]),
             moments: std::array::from_fn(|_| vec![0.0; count]),
             projection: Canvas::new(geometry.box_size),
             gradient: Canvas::new(geometry.box_size),
@@ -47,27 +47,23 @@ impl Workspace {
     }
 
     fn project(&mut self, gaussians: &Activated, view: &Rotation, geometry: &Geometry, within: bool) {
-        let [xx, xy, yy] = &mut self.conic;
+        let [w0, w1, w2] = &mut self.whitening;
         let tasks = self
             .splats
             .chunks_mut(CHUNK)
-            .zip(xx.chunks_mut(CHUNK))
-            .zip(xy.chunks_mut(CHUNK).zip(yy.chunks_mut(CHUNK)))
+            .zip(w0.chunks_mut(CHUNK))
+            .zip(w1.chunks_mut(CHUNK).zip(w2.chunks_mut(CHUNK)))
             .enumerate();
-        for_each(within, tasks, |(chunk, ((splats, xx), (xy, yy)))| {
+        for_each(within, tasks, |(chunk, ((splats, w0), (w1, w2)))| {
             let start = chunk * CHUNK;
-            project(gaussians, start, view, geometry.box_size, geometry.cutoff, splats, [xx, xy, yy]);
+            project(gaussians, start, view, geometry.box_size, geometry.cutoff, splats, [w0, w1, w2]);
         });
     }
 
     fn draw(&mut self, within: bool) {
         let stride = self.projection.stride;
-        let rows = if within {
-            let bands = self.projection.box_size.div_ceil(ANCHOR * rayon::current_num_threads());
-            bands.max(1) * ANCHOR
-        } else {
-            self.projection.box_size.next_multiple_of(ANCHOR)
-        };
+        let bands = if within { rayon::current_num_threads() } else { 1 };
+        let rows = self.projection.box_size.div_ceil(bands);
         let splats = &self.splats;
         let bands = self.projection.pixels.chunks_mut(rows * stride).enumerate();
         for_each(within, bands, |(band, pixels)| {
@@ -77,16 +73,19 @@ impl Workspace {
     }
 
     fn measure(&mut self, within: bool) {
-        let gradient = &self.gradient;
+        let (gradient, whitening) = (&self.gradient, &self.whitening);
         let [a, b, c, d, e, f] = &mut self.moments;
         let tasks = self
             .splats
             .chunks(CHUNK)
+            .enumerate()
             .zip(a.chunks_mut(CHUNK).zip(b.chunks_mut(CHUNK)))
             .zip(c.chunks_mut(CHUNK).zip(d.chunks_mut(CHUNK)))
             .zip(e.chunks_mut(CHUNK).zip(f.chunks_mut(CHUNK)));
-        for_each(within, tasks, |(((splats, (a, b)), (c, d)), (e, f))| {
-            raster::moments(splats, gradient, [a, b, c, d, e, f]);
+        for_each(within, tasks, |((((chunk, splats), (a, b)), (c, d)), (e, f))| {
+            let range = chunk * CHUNK..chunk * CHUNK + splats.len();
+            let whitening = whitening.each_ref().map(|plane| &plane[range.clone()]);
+            raster::moments(splats, whitening, gradient, [a, b, c, d, e, f]);
         });
     }
 
@@ -128,7 +127,7 @@ pub struct CpuDevice {
     /// True where `activated` no longer follows `gmm`.
     stale: bool,
     workspaces: Vec<Workspace>,
-    sums: [Vec<f32>; SUMS],
+    sums: [Vec<f64>; SUMS],
     /// Gradient planes, then the loss and the count.
     buffer: Vec<f32>,
     loss: f64,
@@ -247,7 +246,7 @@ impl Device for CpuDevice {
                 for (workspace, seen) in workspaces.iter().zip(group) {
                     let image = Contribution {
                         view: &seen.view.rotation,
-                        conic: workspace.conic.each_ref().map(|p| &p[range.clone()]),
+                        whitening: workspace.whitening.each_ref().map(|p| &p[range.clone()]),
                         moments: workspace.moments.each_ref().map(|p| &p[range.clone()]),
                     };
                     chain::accumulate(

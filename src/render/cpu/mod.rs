@@ -12,6 +12,5 @@ mod device;
 pub mod project;
 pub mod raster;
 pub mod residual;
-pub mod simd;
 
 pub use device::CpuDevice;

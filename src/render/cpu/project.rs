@@ -1,10 +1,10 @@
 //! Covariances to splats, once an image (METHOD.md section 3), in f64: a thin Gaussian's determinant needs it.
 
-use std::f64::consts::TAU;
+use std::f64::consts::{LOG2_E, TAU};
 
 use super::activate::Activated;
-use super::simd::{LANES, Lanes, exp, vectorize};
 use crate::imaging::pose::Rotation;
+use crate::simd::{Isa, LANES, Vector, exp2, vectorize};
 
 /// One Gaussian seen in one image; lengths in pixels.
 #[derive(Clone, Copy, Debug, Default)]
@@ -13,9 +13,9 @@ pub struct Splat {
     pub dx: f32,
     /// First row of the support minus the centre.
     pub dy: f32,
-    /// Conic, the inverse of the projected covariance: xx, xy, yy per pixel squared.
-    pub conic: [f32; 3],
-    /// exp(-conic yy): by how much the ratio of two rows falls from row to row.
+    /// The exponent of 2 at (x, y) pixels from the centre is `-(form[0] x + form[1] y)^2 - form[2] y^2`.
+    pub form: [f32; 3],
+    /// By how much the ratio of two rows falls from row to row.
     pub decay: f32,
     /// Normalisation 1 / (2 pi |Sigma2|^(1/2)), in box units.
     pub norm: f32,
@@ -38,7 +38,9 @@ const LARGEST_STEPPED_EXPONENT: f64 = 60.0;
 
 /// Projects Gaussians `start..start + splats.len()` (`start` a multiple of [`LANES`]) into a view of `box_size` pixels.
 ///
-/// `conic` are the three planes that the chain wants, of the length of `splats`; `cutoff` is in standard deviations.
+/// `whitening` are the three planes that the chain wants, of the length of `splats`: (w0, w1, w2) such that
+/// p = w0 x + w1 y and q = w2 y have unit variance (the conic is their squares; it is not kept itself, since a thin
+/// splat's has large terms that cancel). `cutoff` is in standard deviations.
 ///
 /// # Panics
 /// If the planes are shorter than the range asks for, or the box has more than 65,535 pixels.
@@ -49,11 +51,11 @@ pub fn project(
     box_size: usize,
     cutoff: f64,
     splats: &mut [Splat],
-    conic: [&mut [f32]; 3],
+    whitening: [&mut [f64]; 3],
 ) {
     assert!(box_size <= usize::from(u16::MAX) && start.is_multiple_of(LANES));
-    let [xx, xy, yy] = conic;
-    project_vector(gaussians, start, view, box_size, cutoff, splats, xx, xy, yy);
+    let [w0, w1, w2] = whitening;
+    project_vector(gaussians, start, view, box_size, cutoff, splats, w0, w1, w2);
 }
 
 vectorize! {
@@ -64,103 +66,131 @@ vectorize! {
         box_size: usize,
         cutoff: f64,
         splats: &mut [Splat],
-        conic_xx: &mut [f32],
-        conic_xy: &mut [f32],
-        conic_yy: &mut [f32],
+        w0: &mut [f64],
+        w1: &mut [f64],
+        w2: &mut [f64],
     ) = project_lanes
+}
+
+/// (xx, xy, xz, yy, yz, zz) coefficients of entry (a, b) of P Sigma P^T, P the first two rows of W, times `scale`.
+fn coefficients(view: &Rotation, a: usize, b: usize, scale: f64) -> [f64; 6] {
+    let (p, q) = (view[a], view[b]);
+    [
+        p[0] * q[0],
+        p[0] * q[1] + p[1] * q[0],
+        p[0] * q[2] + p[2] * q[0],
+        p[1] * q[1],
+        p[1] * q[2] + p[2] * q[1],
+        p[2] * q[2],
+    ]
+    .map(|c| c * scale)
+}
+
+#[inline(always)]
+fn dot<V: Vector<Scalar = f64>, const N: usize>(vectors: &[V; N], factors: &[f64; N], start: V) -> V {
+    let mut sum = start;
+    for k in 0..N {
+        sum = vectors[k].times_plus(V::splat(factors[k]), sum);
+    }
+    sum
 }
 
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn project_lanes<const FMA: bool>(
+fn project_lanes<I: Isa>(
     gaussians: &Activated,
     start: usize,
     view: &Rotation,
     box_size: usize,
     cutoff: f64,
     splats: &mut [Splat],
-    conic_xx: &mut [f32],
-    conic_xy: &mut [f32],
-    conic_yy: &mut [f32],
+    w0: &mut [f64],
+    w1: &mut [f64],
+    w2: &mut [f64],
 ) {
     let d = box_size as f64;
-    let constant = Lanes::<f64>::splat;
-    let centre = constant((box_size / 2) as f64);
-    let last = constant(d - 1.0);
-    // Sigma2 = P Sigma P^T with P the first two rows of W: coefficients of the six entries of Sigma, in pixels.
-    let coefficient = |a: usize, b: usize| {
-        let (p, q) = (view[a], view[b]);
-        [
-            p[0] * q[0],
-            p[0] * q[1] + p[1] * q[0],
-            p[0] * q[2] + p[2] * q[0],
-            p[1] * q[1],
-            p[1] * q[2] + p[2] * q[1],
-            p[2] * q[2],
-        ]
-        .map(|c| c * d * d)
-    };
-    let (cxx, cxy, cyy) = (coefficient(0, 0), coefficient(0, 1), coefficient(1, 1));
+    let (zero, one) = (I::F64::splat(0.0), I::F64::splat(1.0));
+    let centre = I::F64::splat((box_size / 2) as f64);
+    let last = I::F64::splat(d - 1.0);
+    let reach = I::F64::splat(cutoff);
+    // Over the support the exponent is at most cutoff^2 / (1 - |rho|).
+    let largest_correlation = I::F64::splat(1.0 - cutoff * cutoff / LARGEST_STEPPED_EXPONENT);
+    let scaled = [view[0].map(|w| w * d), view[1].map(|w| w * d)];
+    let cxx = coefficients(view, 0, 0, d * d);
+    let cxy = coefficients(view, 0, 1, d * d);
+    let cyy = coefficients(view, 1, 1, d * d);
 
-    for (chunk, first) in (start..start + splats.len()).step_by(LANES).enumerate() {
-        let mean: [Lanes<f64>; 3] = std::array::from_fn(|k| Lanes::<f64>::load(&gaussians.mean[k][first..]));
-        let covariance: [Lanes<f64>; 6] =
-            std::array::from_fn(|k| Lanes::<f64>::load(&gaussians.covariance[k][first..]));
-        let amplitude = Lanes::<f64>::load(&gaussians.amplitude[first..]);
-        let position = |row: [f64; 3]| {
-            let sum = mean[0] * constant(row[0] * d) + mean[1] * constant(row[1] * d);
-            mean[2].times_plus::<FMA>(constant(row[2] * d), sum) + centre
-        };
-        let (u, v) = (position(view[0]), position(view[1]));
-        let entry = |c: &[f64; 6]| {
-            let mut sum = covariance[0] * constant(c[0]);
-            for k in 1..6 {
-                sum = covariance[k].times_plus::<FMA>(constant(c[k]), sum);
-            }
-            sum
-        };
-        let (sxx, sxy, syy) = (entry(&cxx), entry(&cxy), entry(&cyy));
+    for (splats, at) in splats.chunks_mut(LANES).zip((0..).step_by(LANES)) {
+        let first = start + at;
+        let mean = [
+            I::F64::load(&gaussians.mean[0][first..]),
+            I::F64::load(&gaussians.mean[1][first..]),
+            I::F64::load(&gaussians.mean[2][first..]),
+        ];
+        let covariance = [
+            I::F64::load(&gaussians.covariance[0][first..]),
+            I::F64::load(&gaussians.covariance[1][first..]),
+            I::F64::load(&gaussians.covariance[2][first..]),
+            I::F64::load(&gaussians.covariance[3][first..]),
+            I::F64::load(&gaussians.covariance[4][first..]),
+            I::F64::load(&gaussians.covariance[5][first..]),
+        ];
+        let amplitude = I::F64::load(&gaussians.amplitude[first..]);
+        let u = dot(&mean, &scaled[0], centre);
+        let v = dot(&mean, &scaled[1], centre);
+        let sxx = dot(&covariance, &cxx, zero);
+        let sxy = dot(&covariance, &cxy, zero);
+        let syy = dot(&covariance, &cyy, zero);
         let determinant = sxx * syy - sxy * sxy;
-        let inverse = constant(1.0) / determinant;
-        let (a, b, c) = (syy * inverse, -(sxy * inverse), sxx * inverse);
-        let norm = determinant.map(|v| d * d / (TAU * v.sqrt()));
+        let inverse = one / determinant;
+        // 1 / sqrt(|Sigma2|)
+        let inverse_root = inverse * determinant.sqrt();
+        let norm = I::F64::splat(d * d / TAU) * inverse_root;
         let weight = amplitude * norm;
-        let half_width = sxx.map(|s| cutoff * s.sqrt());
-        let half_height = syy.map(|s| cutoff * s.sqrt());
-        let zero = constant(0.0);
-        let x0 = (u - half_width).map(f64::ceil).zip(zero, f64::max);
-        let x1 = (u + half_width).map(f64::floor).zip(last, f64::min);
-        let y0 = (v - half_height).map(f64::ceil).zip(zero, f64::max);
-        let y1 = (v + half_height).map(f64::floor).zip(last, f64::min);
-        let (dx, dy) = (x0 - u, y0 - v);
-        // Over the support the exponent is at most cutoff^2 / (1 - |rho|).
-        let correlation = sxy.map(f64::abs) / (sxx * syy).map(f64::sqrt);
-        let steppable = constant(1.0) - correlation - constant(cutoff * cutoff / LARGEST_STEPPED_EXPONENT);
+        let (deviation_x, deviation_y) = (sxx.sqrt(), syy.sqrt());
+        let (half_width, half_height) = (reach * deviation_x, reach * deviation_y);
+        let x0 = (u - half_width).ceil().max(zero);
+        let x1 = (u + half_width).floor().min(last);
+        let y0 = (v - half_height).ceil().max(zero);
+        let y1 = (v + half_height).floor().min(last);
+        // Positive where |rho| = |sxy| / sqrt(sxx syy) is beyond the largest.
+        let too_steep = sxy.abs() - largest_correlation * deviation_x * deviation_y;
 
-        let narrow = |lanes: Lanes<f64>| Lanes::<f32>(lanes.0.map(|v| v as f32));
-        let (a, b, c) = (narrow(a), narrow(b), narrow(c));
-        let decay = exp::<FMA>(-c);
-        let at = chunk * LANES;
-        let count = LANES.min(splats.len() - at);
-        conic_xx[at..at + count].copy_from_slice(&a.0[..count]);
-        conic_xy[at..at + count].copy_from_slice(&b.0[..count]);
-        conic_yy[at..at + count].copy_from_slice(&c.0[..count]);
-        for (lane, splat) in splats[at..at + count].iter_mut().enumerate() {
-            // A NaN (a parameter that overflowed) fails both comparisons and draws nothing here; the trainer finds it.
-            let visible = x1.0[lane] >= x0.0[lane] && y1.0[lane] >= y0.0[lane];
-            *splat = if visible {
+        // The distribution of y, and of x given y: variances syy and |Sigma2| / syy, the latter about sxy/syy y.
+        let unit_y = one / deviation_y;
+        let unit_x = deviation_y * inverse_root;
+        let shear = -(unit_x * sxy * unit_y * unit_y);
+        unit_x.store_cut(w0, at);
+        shear.store_cut(w1, at);
+        unit_y.store_cut(w2, at);
+        // From exp(-t^2 / 2) to 2^(-u^2).
+        let binary = I::F64::splat((0.5 * LOG2_E).sqrt());
+        let form = [
+            I::narrow(unit_x * binary).to_array(),
+            I::narrow(shear * binary).to_array(),
+            I::narrow(unit_y * unit_y * (binary * binary)).to_array(),
+        ];
+        let decay = exp2(I::narrow(sxx * inverse * I::F64::splat(-LOG2_E))).to_array();
+        let (dx, dy) = (I::narrow(x0 - u).to_array(), I::narrow(y0 - v).to_array());
+        let (norm, weight) = (I::narrow(norm).to_array(), I::narrow(weight).to_array());
+        let (width, height) = (I::narrow(x1 - x0 + one).to_array(), I::narrow(y1 - y0 + one).to_array());
+        let (x0, y0) = (I::narrow(x0).to_array(), I::narrow(y0).to_array());
+        let too_steep = too_steep.to_array();
+        for (lane, splat) in splats.iter_mut().enumerate() {
+            *splat = if width[lane] >= 1.0 && height[lane] >= 1.0 {
                 Splat {
-                    dx: dx.0[lane] as f32,
-                    dy: dy.0[lane] as f32,
-                    conic: [a.0[lane], b.0[lane], c.0[lane]],
-                    decay: decay.0[lane],
-                    norm: norm.0[lane] as f32,
-                    weight: weight.0[lane] as f32,
-                    x0: x0.0[lane] as u16,
-                    y0: y0.0[lane] as u16,
-                    width: (x1.0[lane] - x0.0[lane]) as u16 + 1,
-                    height: (y1.0[lane] - y0.0[lane]) as u16 + 1,
-                    direct: steppable.0[lane] <= 0.0,
+                    dx: dx[lane],
+                    dy: dy[lane],
+                    form: [form[0][lane], form[1][lane], form[2][lane]],
+                    decay: decay[lane],
+                    norm: norm[lane],
+                    weight: weight[lane],
+                    // All below 65,536, which the caller has checked, and not NaN.
+                    x0: x0[lane] as u16,
+                    y0: y0[lane] as u16,
+                    width: width[lane] as u16,
+                    height: height[lane] as u16,
+                    direct: too_steep[lane] >= 0.0,
                 }
             } else {
                 Splat::default()

@@ -3,14 +3,14 @@
 //! A splat's support is walked in strips of eight columns, row by row. From one row to the next a Gaussian changes by a
 //! factor that itself changes by a constant factor, so a strip costs two exponentials and then two multiplications a row:
 //!   G(y+1) = G(y) U(y),   U(y+1) = U(y) exp(-c),   U(y) = exp(-(b dx + c dy + c/2)).
-//! Both are evaluated anew at the support's first row and at every image row divisible by [`ANCHOR`], which bounds the
-//! rounding error (below 3e-6 relative) and makes the values independent of how the image is cut into bands.
+//! Both are evaluated anew at every eighth row of the support, which bounds the rounding error (below 3e-6
+//! relative); a band of an image starts on its rows from the same places, so that values do not depend on the bands.
 
 use super::project::Splat;
-use super::simd::{LANES, Lanes, exp, vectorize};
+use crate::simd::{Isa, LANES, Vector, exp2, vectorize};
 
-/// Image rows between two exact evaluations.
-pub const ANCHOR: usize = 8;
+/// Rows of a support from one exact evaluation to the next.
+const STRETCH: usize = 8;
 
 /// An image whose rows can be read and written past their end by a whole strip.
 #[derive(Clone, Debug)]
@@ -37,130 +37,186 @@ impl Canvas {
 }
 
 vectorize! {
-    /// Adds all splats to a band of an image: `band` are its rows from `first_row` (a multiple of [`ANCHOR`]), `stride` apart.
+    /// Adds all splats to a band of an image: `band` are its rows from `first_row`, `stride` apart.
     pub fn draw(splats: &[Splat], band: &mut [f32], first_row: usize, stride: usize) = draw_lanes
 }
 
 vectorize! {
-    /// The moments S0, S1x, S1y, S2xx, S2xy, S2yy of each splat over the gradient image `g` (distances in pixels).
-    pub fn moments(splats: &[Splat], g: &Canvas, out: [&mut [f32]; 6]) = moments_lanes
+    /// Sums over the support of each splat of g G times 1, p, q, p^2, p q, q^2, with `g` the gradient image and p, q the
+    /// whitened distances from the centre (`whitening`: see [`super::project::project`]); all planes of the same length.
+    pub fn moments(splats: &[Splat], whitening: [&[f64]; 3], g: &Canvas, out: [&mut [f32]; 6]) = moments_lanes
 }
 
-/// A strip of a splat, on its way down the rows.
-struct Strip {
+/// Eight columns of a splat.
+struct Strip<V> {
     /// Distances of the columns from the centre.
-    dx: Lanes<f32>,
-    /// -a/2 dx^2 and -b dx of each column, and -c/2.
-    quadratic: Lanes<f32>,
-    mixed: Lanes<f32>,
-    half_c: f32,
-    /// Zero where a column lies outside the support.
-    scale: Lanes<f32>,
-    decay: Lanes<f32>,
-    direct: bool,
-    value: Lanes<f32>,
-    ratio: Lanes<f32>,
+    dx: V,
+    /// `form[0] dx`.
+    u: V,
+    shear: f32,
+    fall: f32,
+    /// What values are multiplied by; zero where a column lies outside the support.
+    scale: V,
 }
 
-impl Strip {
+impl<V: Vector<Scalar = f32>> Strip<V> {
     #[inline(always)]
     fn new(splat: &Splat, strip: usize, scale: f32) -> Self {
+        const COLUMNS: [f32; LANES] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0];
+        // Eight of these from the right place: ones up to the last column of the support, then zeros.
+        const INSIDE: [f32; 2 * LANES] =
+            [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
         let first = strip * LANES;
-        let left = usize::from(splat.width) - first;
-        let (mut dx, mut inside) = ([0.0f32; LANES], [0.0f32; LANES]);
-        for lane in 0..LANES {
-            dx[lane] = splat.dx + (first + lane) as f32;
-            inside[lane] = if lane < left { scale } else { 0.0 };
-        }
-        let dx = Lanes(dx);
-        let [a, b, c] = splat.conic;
+        let left = (usize::from(splat.width) - first).min(LANES);
+        let dx = V::splat(splat.dx + first as f32) + V::from_array(&COLUMNS);
+        let [form_x, shear, fall] = splat.form;
         Self {
             dx,
-            quadratic: dx * dx * Lanes::<f32>::splat(-0.5 * a),
-            mixed: dx * Lanes::<f32>::splat(-b),
-            half_c: -0.5 * c,
-            scale: Lanes(inside),
-            decay: Lanes::<f32>::splat(splat.decay),
-            direct: splat.direct,
-            value: Lanes::<f32>::splat(0.0),
-            ratio: Lanes::<f32>::splat(0.0),
+            u: dx * V::splat(form_x),
+            shear,
+            fall,
+            scale: V::load(&INSIDE[LANES - left..]) * V::splat(scale),
         }
     }
 
-    /// Goes to the row at distance `dy` of the centre: exactly where `exact`, else by a step from the row before.
+    /// The Gaussian in the row at distance `dy` of the centre.
     #[inline(always)]
-    fn go<const FMA: bool>(&mut self, dy: f32, exact: bool) {
-        if exact || self.direct {
-            let y = Lanes::<f32>::splat(dy);
-            let exponent =
-                self.mixed.times_plus::<FMA>(y, self.quadratic) + Lanes::<f32>::splat(self.half_c * dy * dy);
-            self.value = exp::<FMA>(exponent) * self.scale;
-            if !self.direct {
-                let next = Lanes::<f32>::splat(self.half_c * (2.0 * dy + 1.0));
-                self.ratio = exp::<FMA>(self.mixed + next);
-            }
-        } else {
-            self.value = self.value * self.ratio;
-            self.ratio = self.ratio * self.decay;
-        }
+    fn value(&self, dy: f32) -> V {
+        let u = self.u + V::splat(self.shear * dy);
+        exp2((-u).times_plus(u, V::splat(-self.fall * dy * dy))) * self.scale
+    }
+
+    /// Its ratio from that row to the next: u grows by the shear.
+    #[inline(always)]
+    fn ratio(&self, dy: f32) -> V {
+        let constant = -(self.shear * self.shear + self.fall) * (2.0 * dy + 1.0);
+        exp2(self.u.times_plus(V::splat(-2.0 * self.shear), V::splat(constant)))
     }
 }
 
 #[inline(always)]
-fn draw_lanes<const FMA: bool>(splats: &[Splat], band: &mut [f32], first_row: usize, stride: usize) {
+fn draw_lanes<I: Isa>(splats: &[Splat], band: &mut [f32], first_row: usize, stride: usize) {
     let last_row = first_row + band.len() / stride;
     for splat in splats {
         let y0 = usize::from(splat.y0);
-        let from = y0.max(first_row);
-        let to = (y0 + usize::from(splat.height)).min(last_row);
+        // Rows of the support that lie in the band.
+        let from = first_row.saturating_sub(y0);
+        let to = usize::from(splat.height).min(last_row.saturating_sub(y0));
         if from >= to {
             continue;
         }
+        let stretch = if splat.direct { 1 } else { STRETCH };
         for strip in 0..usize::from(splat.width).div_ceil(LANES) {
-            let mut walk = Strip::new(splat, strip, splat.weight);
-            let mut at = (from - first_row) * stride + usize::from(splat.x0) + strip * LANES;
-            for row in from..to {
-                walk.go::<FMA>(splat.dy + (row - y0) as f32, row == from || row % ANCHOR == 0);
-                let pixels = &mut band[at..at + LANES];
-                (Lanes::<f32>::load(pixels) + walk.value).store(pixels);
-                at += stride;
+            let columns = Strip::<I::F32>::new(splat, strip, splat.weight);
+            let decay = I::F32::splat(splat.decay);
+            let mut at = (y0 + from - first_row) * stride + usize::from(splat.x0) + strip * LANES;
+            for start in (from - from % stretch..to).step_by(stretch) {
+                let dy = splat.dy + start as f32;
+                let (mut value, mut ratio) = (columns.value(dy), columns.ratio(dy));
+                for _ in start..from {
+                    value = value * ratio;
+                    ratio = ratio * decay;
+                }
+                for _ in start.max(from)..to.min(start + stretch) {
+                    let pixels = &mut band[at..];
+                    (I::F32::load(pixels) + value).store(pixels);
+                    value = value * ratio;
+                    ratio = ratio * decay;
+                    at += stride;
+                }
             }
         }
     }
 }
 
 #[inline(always)]
-fn moments_lanes<const FMA: bool>(splats: &[Splat], g: &Canvas, out: [&mut [f32]; 6]) {
-    let zero = Lanes::<f32>::splat(0.0);
-    for (i, splat) in splats.iter().enumerate() {
-        // Per column, sums over the rows of w, w dy and w dy^2 with w = g G; then the columns' dx come in.
-        let mut total = [zero; 6];
-        let y0 = usize::from(splat.y0);
-        for strip in 0..usize::from(splat.width).div_ceil(LANES) {
-            let mut walk = Strip::new(splat, strip, 1.0);
-            let mut at = y0 * g.stride + usize::from(splat.x0) + strip * LANES;
-            let (mut r0, mut r1, mut r2) = (zero, zero, zero);
-            for k in 0..usize::from(splat.height) {
-                let dy = splat.dy + k as f32;
-                walk.go::<FMA>(dy, k == 0 || (y0 + k).is_multiple_of(ANCHOR));
-                let w = walk.value * Lanes::<f32>::load(&g.pixels[at..at + LANES]);
-                let dy = Lanes::<f32>::splat(dy);
-                r0 += w;
-                let wy = w * dy;
-                r1 += wy;
-                r2 = wy.times_plus::<FMA>(dy, r2);
-                at += g.stride;
+fn moments_lanes<I: Isa>(splats: &[Splat], whitening: [&[f64]; 3], g: &Canvas, out: [&mut [f32]; 6]) {
+    let zero = I::F32::splat(0.0);
+    for (splats, at) in splats.chunks(LANES).zip((0..).step_by(LANES)) {
+        let mut totals = [[zero; LANES]; 6];
+        for (lane, splat) in splats.iter().enumerate() {
+            let sums = raw_moments::<I>(splat, g);
+            for k in 0..6 {
+                totals[k][lane] = sums[k];
             }
-            let r0x = r0 * walk.dx;
-            total[0] += r0;
-            total[1] += r0x;
-            total[2] += r1;
-            total[3] = r0x.times_plus::<FMA>(walk.dx, total[3]);
-            total[4] = r1.times_plus::<FMA>(walk.dx, total[4]);
-            total[5] += r2;
         }
-        for k in 0..6 {
-            out[k][i] = total[k].sum() * splat.norm;
+        // Of 1, x, y, x^2, x y, y^2; then of the whitened distances.
+        let [s0, sx, sy] = [I::sums(totals[0]), I::sums(totals[1]), I::sums(totals[2])];
+        let [sxx, sxy, syy] = [I::sums(totals[3]), I::sums(totals[4]), I::sums(totals[5])];
+        let w0 = I::narrow(I::F64::load_padded(whitening[0], at, 0.0));
+        let w1 = I::narrow(I::F64::load_padded(whitening[1], at, 0.0));
+        let w2 = I::narrow(I::F64::load_padded(whitening[2], at, 0.0));
+        let (xp, yp) = (w0 * sxx + w1 * sxy, w0 * sxy + w1 * syy);
+        s0.store_cut(out[0], at);
+        (w0 * sx + w1 * sy).store_cut(out[1], at);
+        (w2 * sy).store_cut(out[2], at);
+        (w0 * xp + w1 * yp).store_cut(out[3], at);
+        (w2 * yp).store_cut(out[4], at);
+        (w2 * w2 * syy).store_cut(out[5], at);
+        for (lane, splat) in splats.iter().enumerate() {
+            if splat.direct {
+                let sums = whitened_moments(splat, g, whitening.map(|plane| plane[at + lane]));
+                for k in 0..6 {
+                    out[k][at + lane] = sums[k];
+                }
+            }
         }
     }
+}
+
+/// Per column, the moments of 1, x, y, x^2, x y, y^2 of a splat, in lanes; zero where it is `direct`.
+#[inline(always)]
+fn raw_moments<I: Isa>(splat: &Splat, g: &Canvas) -> [I::F32; 6] {
+    let zero = I::F32::splat(0.0);
+    let (mut s0, mut sx, mut sy, mut sxx, mut sxy, mut syy) = (zero, zero, zero, zero, zero, zero);
+    let height = if splat.direct { 0 } else { usize::from(splat.height) };
+    let decay = I::F32::splat(splat.decay);
+    for strip in 0..usize::from(splat.width).div_ceil(LANES) {
+        let columns = Strip::<I::F32>::new(splat, strip, splat.norm);
+        let mut at = usize::from(splat.y0) * g.stride + usize::from(splat.x0) + strip * LANES;
+        // Over the rows first, of 1, y and y^2; then the columns' x come in.
+        let (mut r0, mut r1, mut r2) = (zero, zero, zero);
+        for start in (0..height).step_by(STRETCH) {
+            let dy = splat.dy + start as f32;
+            let (mut value, mut ratio) = (columns.value(dy), columns.ratio(dy));
+            for row in start..height.min(start + STRETCH) {
+                let dy = I::F32::splat(splat.dy + row as f32);
+                let w = value * I::F32::load(&g.pixels[at..]);
+                let wy = w * dy;
+                r0 += w;
+                r1 += wy;
+                r2 = wy.times_plus(dy, r2);
+                value = value * ratio;
+                ratio = ratio * decay;
+                at += g.stride;
+            }
+        }
+        let r0x = r0 * columns.dx;
+        s0 += r0;
+        sx += r0x;
+        sy += r1;
+        sxx = r0x.times_plus(columns.dx, sxx);
+        sxy = r1.times_plus(columns.dx, sxy);
+        syy += r2;
+    }
+    [s0, sx, sy, sxx, sxy, syy]
+}
+
+/// The whitened moments of a thin splat, pixel by pixel in f64: from its raw moments the small axis would be lost.
+fn whitened_moments(splat: &Splat, g: &Canvas, [w0, w1, w2]: [f64; 3]) -> [f32; 6] {
+    let mut sums = [0.0f64; 6];
+    let rows = g.pixels.chunks_exact(g.stride).skip(usize::from(splat.y0)).take(usize::from(splat.height));
+    for (row, k) in rows.zip(0u16..) {
+        let y = f64::from(splat.dy) + f64::from(k);
+        let q = w2 * y;
+        let columns = &row[usize::from(splat.x0)..][..usize::from(splat.width)];
+        for (&value, k) in columns.iter().zip(0u16..) {
+            let p = w0 * (f64::from(splat.dx) + f64::from(k)) + w1 * y;
+            let w = f64::from(value) * (-0.5 * (p * p + q * q)).exp();
+            for (sum, power) in sums.iter_mut().zip([1.0, p, q, p * p, p * q, q * q]) {
+                *sum += w * power;
+            }
+        }
+    }
+    sums.map(|sum| (sum * f64::from(splat.norm)) as f32)
 }
