@@ -32,7 +32,8 @@ test: setup-tests ## Lint, all tests, and the tests against other programs
 lint: setup ## Formatting, clippy and documentation, warnings denied
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps --locked
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" \
+		$(CARGO) doc --no-deps --document-private-items --locked
 
 unit: setup ## Only the tests in Rust
 	$(CARGO) test --locked

@@ -19,7 +19,11 @@ part() {
     fi
 }
 
-documentation() { RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --locked; }
+# The documentation is for those who work on the program, so private items may be linked to.
+documentation() {
+    RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" \
+        cargo doc --no-deps --document-private-items --locked
+}
 
 part "format" cargo fmt --check
 part "clippy" cargo clippy --all-targets --locked -- -D warnings
