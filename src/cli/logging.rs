@@ -1,9 +1,13 @@
 //! The log: human or JSON lines on standard error, from rank 0 unless asked otherwise.
 
+use std::fmt;
 use std::io::IsTerminal;
+use std::time::Instant;
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -28,6 +32,15 @@ pub struct LogOptions {
     pub log_all_ranks: bool,
 }
 
+/// Seconds since the start, to the tenth: what a person can read.
+struct Elapsed(Instant);
+
+impl FormatTime for Elapsed {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        write!(writer, "{:8.1} s", self.0.elapsed().as_secs_f64())
+    }
+}
+
 /// Starts the log of this process. Ranks other than 0 say errors only, unless `--log-all-ranks`.
 pub fn start(options: &LogOptions, rank: usize) {
     let level = if rank == 0 || options.log_all_ranks { options.log_level.as_str() } else { "error" };
@@ -40,6 +53,6 @@ pub fn start(options: &LogOptions, rank: usize) {
     // A second start (tests) keeps the first subscriber.
     let _ = match options.log_format {
         LogFormat::Json => subscriber.json().try_init(),
-        LogFormat::Text => subscriber.with_timer(tracing_subscriber::fmt::time::uptime()).try_init(),
+        LogFormat::Text => subscriber.with_timer(Elapsed(Instant::now())).try_init(),
     };
 }

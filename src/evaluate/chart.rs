@@ -196,12 +196,13 @@ impl Chart {
 
     /// The legend stands above the plot, where no curve can run through it. Returns where it ends.
     fn write_legend(&self, svg: &mut String, colours: &Colours, width: f64) -> Result<f64, std::fmt::Error> {
-        let (mut x, mut y) = (16.0, 48.0);
+        // In columns, as many as the longest entry leaves room for.
+        let entry = self.curves.iter().map(|c| 30.0 + width_of(&c.legend) + 18.0).fold(1.0, f64::max);
+        let columns = (((width - 16.0) / entry) as usize).max(1);
+        let mut y = 48.0;
         for (i, curve) in self.curves.iter().enumerate() {
-            let needed = 30.0 + width_of(&curve.legend) + 18.0;
-            if x > 16.0 && x + needed > width {
-                (x, y) = (16.0, y + 19.0);
-            }
+            let x = 16.0 + (i % columns) as f64 * entry;
+            y = 48.0 + (i / columns) as f64 * 19.0;
             let colour = colours.curve(i);
             writeln!(
                 svg,
@@ -212,7 +213,6 @@ impl Chart {
                 colours.ink,
                 escape(&curve.legend)
             )?;
-            x += needed;
         }
         Ok(y)
     }

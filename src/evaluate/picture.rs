@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use resvg::tiny_skia::{Pixmap, Transform};
+use resvg::tiny_skia::{ColorU8, Pixmap, Transform};
 use resvg::usvg::{Options, Tree, fontdb};
 
 use crate::error::{Error, Result};
@@ -80,12 +80,33 @@ pub fn to_png(svg: &str, scale: f32) -> Result<Vec<u8>> {
     encode(&picture)
 }
 
-/// A picture as PNG.
+/// A picture as PNG, as small as may be: without colour or transparency where it has none.
 ///
 /// # Errors
 /// When it cannot be encoded.
 pub fn encode(picture: &Pixmap) -> Result<Vec<u8>> {
-    picture.encode_png().map_err(|e| defect(e.to_string()))
+    let pixels = || picture.pixels().iter().map(|p| p.demultiply());
+    let opaque = pixels().all(|p| p.alpha() == 255);
+    let grey = pixels().all(|p| p.red() == p.green() && p.green() == p.blue());
+    let (colour, data): (_, Vec<u8>) = match (opaque, grey) {
+        (true, true) => (png::ColorType::Grayscale, pixels().map(|p| p.red()).collect()),
+        (true, false) => {
+            (png::ColorType::Rgb, pixels().flat_map(|p| [p.red(), p.green(), p.blue()]).collect())
+        }
+        (false, _) => {
+            let channels = |p: ColorU8| [p.red(), p.green(), p.blue(), p.alpha()];
+            (png::ColorType::Rgba, pixels().flat_map(channels).collect())
+        }
+    };
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, picture.width(), picture.height());
+    encoder.set_color(colour);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(png::Compression::High);
+    let mut writer = encoder.write_header().map_err(|e| defect(e.to_string()))?;
+    writer.write_image_data(&data).map_err(|e| defect(e.to_string()))?;
+    writer.finish().map_err(|e| defect(e.to_string()))?;
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -102,6 +123,19 @@ mod tests {
         assert_eq!((picture.width(), picture.height()), (120, 40));
         let inked = picture.pixels().iter().filter(|p| p.alpha() > 128).count();
         assert!(inked > 100, "{inked} pixels of text");
+    }
+
+    #[test]
+    fn pictures_keep_their_colours_through_a_file() {
+        // Transparent, coloured, grey.
+        for fill in ["none", "#fa0", "#777"] {
+            let svg = format!(
+                r##"<svg xmlns="http://www.w3.org/2000/svg" width="9" height="5"><rect width="9" height="5" fill="{fill}"/></svg>"##
+            );
+            let mut picture = blank(9, 5).unwrap();
+            draw_over(&mut picture, &svg).unwrap();
+            assert_eq!(Pixmap::decode_png(&encode(&picture).unwrap()).unwrap(), picture, "{fill}");
+        }
     }
 
     #[test]

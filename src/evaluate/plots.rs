@@ -26,13 +26,16 @@ pub fn fsc_chart(curves: &[(String, Fsc)]) -> Chart {
             let resolution = fsc.crossing(threshold).resolution()?;
             Some([1.0 / resolution, threshold])
         };
-        let verdict = match fsc.crossing(GOLD_STANDARD) {
-            Crossing::At(resolution) => format!("{resolution:.2} Å"),
-            Crossing::NeverBelow(finest) => format!("finer than {finest:.2} Å"),
-            Crossing::BelowFromStart(coarsest) => format!("coarser than {coarsest:.0} Å"),
+        let [gold, half] = [GOLD_STANDARD, HALF].map(|threshold| fsc.crossing(threshold));
+        // Where a curve ends above 0.143, what it says is where it crosses 0.5, if it does.
+        let verdict = match (gold, half) {
+            (Crossing::NeverBelow(_), Crossing::At(resolution)) => format!("{resolution:.2} Å at {HALF}"),
+            (Crossing::At(resolution), _) => format!("{resolution:.2} Å at {GOLD_STANDARD}"),
+            (Crossing::NeverBelow(finest), _) => format!("< {finest:.2} Å at {GOLD_STANDARD}"),
+            (Crossing::BelowFromStart(coarsest), _) => format!("> {coarsest:.0} Å at {GOLD_STANDARD}"),
         };
         Curve {
-            legend: format!("{label}: {verdict} at 0.143"),
+            legend: format!("{label}: {verdict}"),
             points: fsc
                 .shells
                 .iter()

@@ -23,14 +23,21 @@ const BOTTOM: usize = 44;
 const COLUMNS: [&str; 4] = ["xy slice", "xz slice", "yz slice", "projection along z"];
 const GROUND: u8 = 18;
 
-/// Writes the picture: one row each for `half1`, `half2` (where there is one) and `map`; columns are the slices through
-/// the origin (voxel floor(D/2)) across z, y and x, and the projection along z. The first named axis runs to the right,
-/// the second down. All slices share one grey scale, all projections another.
+/// Writes the picture: one row each for `half1`, `half2` (where there is one), `map`, and `truth` (where it is known);
+/// columns are the slices through the origin (voxel floor(D/2)) across z, y and x, and the projection along z. The first
+/// named axis runs to the right, the second down. All slices share one grey scale, all projections another, both taken
+/// from the maps; the truth, whose units are its own, is brought to the map's by the line that fits best.
 ///
 /// # Errors
 /// When a map is not a cube or the boxes differ, or the file cannot be written.
-pub fn write_slices(path: &Path, half1: &Volume, half2: Option<&Volume>, map: &Volume) -> Result<()> {
-    let png = draw(half1, half2, map)?;
+pub fn write_slices(
+    path: &Path,
+    half1: &Volume,
+    half2: Option<&Volume>,
+    map: &Volume,
+    truth: Option<&Volume>,
+) -> Result<()> {
+    let png = draw(half1, half2, map, truth)?;
     files::write_atomically(path, |w| w.write_all(&png))
 }
 
@@ -38,10 +45,11 @@ pub fn write_slices(path: &Path, half1: &Volume, half2: Option<&Volume>, map: &V
 ///
 /// # Errors
 /// When a map is not a cube or the boxes differ.
-pub fn draw(half1: &Volume, half2: Option<&Volume>, map: &Volume) -> Result<Vec<u8>> {
+pub fn draw(half1: &Volume, half2: Option<&Volume>, map: &Volume, truth: Option<&Volume>) -> Result<Vec<u8>> {
     let mut rows = vec![("half 1", half1)];
     rows.extend(half2.map(|half| ("half 2", half)));
     rows.push(("map", map));
+    rows.extend(truth.map(|truth| ("truth", truth)));
     let (z, y, x) = map.data.dim();
     for (name, volume) in &rows {
         if volume.data.dim() != (z, y, x) || z != y || z != x || z == 0 {
@@ -51,9 +59,15 @@ pub fn draw(half1: &Volume, half2: Option<&Volume>, map: &Volume) -> Result<Vec<
             ));
         }
     }
+    let truth = truth.map(|truth| fitted(truth, map));
+    if let (Some(truth), Some(last)) = (&truth, rows.last_mut()) {
+        last.1 = truth;
+    }
     let panels: Vec<[Array2<f32>; 4]> = rows.iter().map(|(_, volume)| views(volume)).collect();
-    let slice_scale = GreyScale::of(panels.iter().flat_map(|p| &p[..3]));
-    let projection_scale = GreyScale::of(panels.iter().map(|p| &p[3]));
+    // The maps set the scales: the truth's ripples outside would grey their ground.
+    let maps = &panels[..panels.len() - usize::from(truth.is_some())];
+    let slice_scale = GreyScale::of(maps.iter().flat_map(|p| &p[..3]));
+    let projection_scale = GreyScale::of(maps.iter().map(|p| &p[3]));
 
     let width = LEFT + COLUMNS.len() * (PANEL + GAP) + GAP;
     let height = TOP + rows.len() * (PANEL + GAP) - GAP + BOTTOM;
@@ -70,6 +84,22 @@ pub fn draw(half1: &Volume, half2: Option<&Volume>, map: &Volume) -> Result<Vec<
     let names: Vec<&str> = rows.iter().map(|(name, _)| *name).collect();
     picture::draw_over(&mut picture, &labels(&names, map, width, height))?;
     picture::encode(&picture)
+}
+
+/// `volume` a + b, with the a and b that come closest to `map`.
+fn fitted(volume: &Volume, map: &Volume) -> Volume {
+    let (n, mut sums) = (map.data.len() as f64, [0.0; 4]);
+    for (&x, &y) in volume.data.iter().zip(&map.data) {
+        let (x, y) = (f64::from(x), f64::from(y));
+        for (sum, term) in sums.iter_mut().zip([x, y, x * x, x * y]) {
+            *sum += term;
+        }
+    }
+    let [x, y, xx, xy] = sums.map(|sum| sum / n);
+    let a = if xx > x * x { (xy - x * y) / (xx - x * x) } else { 0.0 };
+    let b = y - a * x;
+    let data = volume.data.mapv(|v| (a * f64::from(v) + b) as f32);
+    Volume { data, pixel_size: volume.pixel_size }
 }
 
 /// The three central slices and the projection, each `[down][right]`.
@@ -167,7 +197,7 @@ fn cubic(x: f64) -> f64 {
 /// The words and the scale bar, as SVG over the panels.
 fn labels(rows: &[&str], map: &Volume, width: usize, height: usize) -> String {
     let mut svg = format!(
-        r##"<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="{FONT}" font-size="15" fill="#d6dbe1">"##
+        r##"<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="{FONT}" font-size="15" fill="#dadada">"##
     );
     let half = PANEL / 2;
     // Writing to a String cannot fail.
@@ -206,7 +236,7 @@ fn labels(rows: &[&str], map: &Volume, width: usize, height: usize) -> String {
     };
     let _ = write!(
         svg,
-        r##"<text x="{text_from}" y="{baseline}" font-size="13" fill="#98a2ad">{size}; first axis to the right, second down; one grey scale for the slices, one for the projections</text></svg>"##
+        r##"<text x="{text_from}" y="{baseline}" font-size="13" fill="#a0a0a0">{size}; first axis to the right, second down; one grey scale for the slices, one for the projections</text></svg>"##
     );
     svg
 }
@@ -248,22 +278,26 @@ mod tests {
         let flat = Volume { data: Array3::zeros((5, 5, 5)), pixel_size: 0.0 };
         let mut broken = flat.clone();
         broken.data[[2, 2, 2]] = f32::NAN;
-        let png = Pixmap::decode_png(&draw(&flat, None, &broken).unwrap()).unwrap();
+        let png = Pixmap::decode_png(&draw(&flat, None, &broken, None).unwrap()).unwrap();
         assert_eq!((png.width(), png.height()), (1294, 698));
         let other = Volume { data: Array3::zeros((4, 5, 5)), pixel_size: 1.0 };
-        assert!(draw(&flat, Some(&other), &flat).unwrap_err().to_string().contains("half 2 is 5 x 5 x 4"));
+        assert!(
+            draw(&flat, Some(&other), &flat, None).unwrap_err().to_string().contains("half 2 is 5 x 5 x 4")
+        );
     }
 
     #[test]
-    fn a_bright_voxel_is_bright_in_its_panel() {
+    fn a_bright_voxel_is_bright_in_its_panel_whatever_the_units_of_the_truth() {
         let mut map = Volume { data: Array3::zeros((10, 10, 10)), pixel_size: 3.0 };
         map.data[[5, 5, 5]] = 4.0;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("slices.png");
-        write_slices(&path, &map, Some(&map), &map).unwrap();
+        let mut truth = map.clone();
+        truth.data.mapv_inplace(|v| 100.0 - 7.0 * v);
+        write_slices(&path, &map, Some(&map), &map, Some(&truth)).unwrap();
         let png = Pixmap::load_png(&path).unwrap();
         // Voxel 5 of 10 covers pixels 150 to 179 of the panel.
-        for (column, row) in [(0, 0), (2, 1), (3, 2)] {
+        for (column, row) in [(0, 0), (2, 1), (3, 2), (1, 3)] {
             let (x, y) = (LEFT + column * (PANEL + GAP) + 165, TOP + row * (PANEL + GAP) + 165);
             assert_eq!(png.pixel(x as u32, y as u32).unwrap().red(), 255);
             assert_eq!(png.pixel(x as u32 - 120, y as u32).unwrap().red(), 0);

@@ -155,7 +155,7 @@ impl Simulation {
         let microscope = Microscope::new(&volume.data, self.pixel_size);
         let sigma = self.noise_sigma(&microscope, &particles)?;
         tracing::info!(
-            "noise has {:.4e} of the signal's units as standard deviation (SNR {})",
+            "noise of standard deviation {:.4} in the units of the truth (SNR {})",
             sigma,
             self.snr.0
         );

@@ -100,6 +100,7 @@ pub fn finish(run: &Finished) -> Result<()> {
     } else {
         maps[0].1.clone()
     };
+    let mut truth_map = None;
     if let Some(path) = &run.options.truth {
         let mut truth = read_cube(path)?;
         // The header of a map holds its pixel size in single precision.
@@ -110,11 +111,12 @@ pub fn finish(run: &Finished) -> Result<()> {
                 curves.push((format!("{name} against truth"), Fsc::between(volume, &truth)?));
             }
         }
+        truth_map = Some(truth);
     }
     if !curves.is_empty() {
         write_fsc_files(folder, "fsc", &curves)?;
     }
-    let picture = slices::draw(&maps[0].1, maps.get(1).map(|(_, map)| map), &map)?;
+    let picture = slices::draw(&maps[0].1, maps.get(1).map(|(_, map)| map), &map, truth_map.as_ref())?;
     files::write_atomically(&folder.join("slices.png"), |w| w.write_all(&picture))?;
     write_run_json(run, &curves)?;
     report(run, &curves, picture)?;

@@ -1,0 +1,60 @@
+# `make help` lists the targets.
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+PICTURES := benches/results/demo
+
+.PHONY: help setup setup-python setup-tests build demo test lint unit judges bench quality readme-pictures clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
+
+setup: ## Install the system packages that the build needs, where any is missing
+	@.ci/setup
+
+setup-tests: ## The same, and what the tests need: rustfmt, clippy, RELION, Python
+	@.ci/setup --tests
+
+build: setup ## Build the program: target/release/cryosplat-mpi
+	$(CARGO) build --release --locked
+
+setup-python: ## The same, and Python with venv, with which the demonstration gets its atomic model
+	@.ci/setup --python
+
+demo: setup-python build ## Reconstruct a simulated ribosome over two MPI ranks, into demo/ (some minutes)
+	@tests/demo/run.sh
+
+test: setup-tests ## Lint, all tests, and the tests against other programs
+	@tests/scripts/test.sh
+
+lint: setup ## Formatting, clippy and documentation, warnings denied
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" \
+		$(CARGO) doc --no-deps --document-private-items --locked
+
+unit: setup ## Only the tests in Rust
+	$(CARGO) test --locked
+
+judges: setup-tests ## Only the tests against RELION and mrcfile
+	$(CARGO) build --locked
+	@tests/judges/run.sh
+
+bench: setup ## Where the time of a step goes, stage by stage
+	$(CARGO) bench --locked --bench stages
+
+quality: build ## The long quality runs (an hour or more), into benches/results/quality.md
+	@benches/quality.sh
+
+readme-pictures: ## Copy the demonstration's pictures to where README.md shows them
+	@test -f demo/run/slices.png || { echo "run make demo first" >&2; exit 1; }
+	@mkdir -p $(PICTURES)
+	cp demo/run/fsc.png demo/run/slices.png $(PICTURES)/
+	@size=$$(cat $(PICTURES)/*.png | wc -c); echo "$$size bytes of pictures"; \
+		test "$$size" -lt 600000 || { echo "more than 600 kB: too large for the repository" >&2; exit 1; }
+
+clean: ## Remove everything built, and the demonstration
+	$(CARGO) clean
+	rm -rf demo

@@ -1,0 +1,186 @@
+"""Compares maps with nothing of the program's own: mrcfile reads, numpy transforms.
+
+maps.py files  --pixel-size A FILE...                      every file is valid MRC2014 with this pixel size
+maps.py agree  A.mrc B.mrc --to ANGSTROM --above FSC       the maps agree, and altered copies of A do not
+maps.py curves POST.star OURS.csv --column UNMASKED ...    RELION's FSC curves are ours
+maps.py sphere LIKE.mrc OUT.mrc                            a soft spherical mask
+maps.py mean   TRUTH.mrc MAP.mrc...                        mean FSC over shells 1 to D/2 - 1 and 1 to D/2, for a table
+
+Prints what was found; exits with 1 and says what is wrong where it is not as it should be.
+"""
+
+import argparse
+import csv
+import sys
+
+import mrcfile
+import numpy as np
+
+# An altered map counts as told apart where its FSC falls below this somewhere in the range that is judged.
+APART = 0.5
+
+
+def wrong(message):
+    print(f"wrong: {message}")
+    sys.exit(1)
+
+
+def read(path):
+    """The map as [z][y][x] and its pixel size in angstrom."""
+    with mrcfile.open(path) as file:
+        size = file.voxel_size
+        if not abs(size.x - size.y) + abs(size.x - size.z) < 1e-4:
+            wrong(f"{path}: voxels of {size.x} x {size.y} x {size.z} A")
+        return file.data.astype(np.float64), float(size.x)
+
+
+def fsc(first, second):
+    """The correlation in shells 0 to D/2; the last is cut by the box's faces."""
+    n = first.shape[0]
+    a, b = np.fft.fftn(first), np.fft.fftn(second)
+    k = np.fft.fftfreq(n, 1 / n)
+    shell = np.rint(np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2)).astype(int).ravel()
+
+    def total(values):
+        return np.bincount(shell, values.ravel())[: n // 2 + 1]
+
+    power = np.sqrt(total(np.abs(a) ** 2) * total(np.abs(b) ** 2))
+    return total((a * b.conj()).real) / power
+
+
+def mirrored(volume):
+    """The other hand: x to -x about the origin, which lies on voxel D/2."""
+    n = volume.shape[2]
+    return volume[:, :, (2 * (n // 2) - np.arange(n)) % n]
+
+
+def files(arguments):
+    """mrcfile's own validation, the kind of file, and the pixel size."""
+    for path in arguments.files:
+        if not mrcfile.validate(path):
+            wrong(f"{path} is not valid MRC2014 (mrcfile's report is above)")
+        with mrcfile.open(path) as file:
+            size = file.voxel_size
+            stack = path.endswith(".mrcs")
+            if stack != file.is_image_stack() or stack == file.is_volume():
+                wrong(f"{path}: mrcfile takes it for {'a volume' if file.is_volume() else 'a stack of images'}")
+            found = [size.x, size.y] if stack else [size.x, size.y, size.z]
+            if any(abs(value - arguments.pixel_size) > 1e-4 for value in found):
+                wrong(f"{path}: pixel size {size.x} x {size.y} x {size.z} A, expected {arguments.pixel_size} A")
+            if not np.isfinite(file.data).all() or file.data.std() == 0:
+                wrong(f"{path}: values that are not finite, or all the same")
+    print(f"{len(arguments.files)} files valid, {arguments.pixel_size:g} A")
+
+
+def agree(arguments):
+    """High FSC as they are; low FSC, somewhere in the same range, for the other hand and for a shifted copy."""
+    (first, size_a), (second, size_b) = read(arguments.first), read(arguments.second)
+    if first.shape != second.shape or abs(size_a - size_b) > 1e-4:
+        wrong(f"{first.shape} at {size_a} A and {second.shape} at {size_b} A cannot be compared")
+    # The shells whose resolution is arguments.to or coarser.
+    last = int(first.shape[0] * size_a / arguments.to)
+    if not 4 <= last < first.shape[0] // 2:
+        wrong(f"{arguments.to} A is shell {last} of {first.shape[0] // 2}: nothing to judge")
+
+    def lowest(volume):
+        curve = fsc(volume, second)[1 : last + 1]
+        return curve.min(), 1 + int(curve.argmin())
+
+    low, at = lowest(first)
+    if not low > arguments.above:
+        wrong(f"FSC {low:.4f} in shell {at} (of 1 to {last}, to {arguments.to:g} A); more than {arguments.above} expected")
+    found = [f"lowest FSC to {arguments.to:g} A is {low:.4f} (above {arguments.above:g} wanted)"]
+    altered = {"mirrored": mirrored(first), "shifted by 2 voxels": np.roll(first, 2, axis=2)}
+    for name, volume in altered.items():
+        low, at = lowest(volume)
+        if not low < APART:
+            wrong(f"the {name} map passes as well: its FSC is never below {low:.4f} (shell {at})")
+        found.append(f"{name} {low:.2f} (below {APART:g} wanted)")
+    print("; ".join(found))
+
+
+def star_table(path, name):
+    """The loop of a STAR file's table: a list of dictionaries."""
+    labels, rows, inside = [], [], False
+    for line in open(path):
+        words = line.split()
+        if line.startswith("data_"):
+            inside = words[0] == f"data_{name}"
+        elif not inside or not words or words[0] in ("loop_", "#"):
+            continue
+        elif words[0].startswith("_"):
+            labels.append(words[0])
+        else:
+            rows.append(dict(zip(labels, map(float, words))))
+    if not rows:
+        wrong(f"{path} has no table {name}")
+    return rows
+
+
+def curves(arguments):
+    """Each pair of columns, shell by shell."""
+    theirs = {int(row["_rlnSpectralIndex"]): row for row in star_table(arguments.star, "fsc")}
+    found = []
+    for path, column, label in arguments.column:
+        with open(path) as file:
+            ours = {int(row["shell"]): float(row[column]) for row in csv.DictReader(file)}
+        if len(ours) < 8 or not set(ours) <= set(theirs):
+            wrong(f"{path}: shells {sorted(ours)}, RELION's: {sorted(theirs)}")
+        worst = max(ours, key=lambda shell: abs(ours[shell] - theirs[shell][label]))
+        difference = abs(ours[worst] - theirs[worst][label])
+        if not difference < arguments.within:
+            wrong(f"{column}: {ours[worst]:.5f} here and {theirs[worst][label]:.5f} from RELION in shell {worst}")
+        found.append(f"{column}: within {difference:.1e} in {len(ours)} shells")
+    print("; ".join(found))
+
+
+def sphere(arguments):
+    """1 within 0.32 of the box, 0 beyond 0.42, a cosine between: what a particle of 0.4 box edges half fills."""
+    volume, pixel_size = read(arguments.like)
+    n = volume.shape[0]
+    x = np.arange(n) - n // 2
+    radius = np.sqrt(x[:, None, None] ** 2 + x[:, None] ** 2 + x**2) / n
+    step = np.clip((radius - 0.32) / 0.10, 0, 1)
+    with mrcfile.new(arguments.output, overwrite=True) as file:
+        file.set_data((0.5 + 0.5 * np.cos(np.pi * step)).astype(np.float32))
+        file.voxel_size = pixel_size
+
+
+def mean(arguments):
+    """The mean over the maps of the mean over the shells, without and with the one at Nyquist."""
+    truth, _ = read(arguments.truth)
+    curves = np.array([fsc(read(path)[0], truth) for path in arguments.maps])
+    print(f"{curves[:, 1:-1].mean():.4f} | {curves[:, 1:].mean():.4f}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("files")
+    command.add_argument("files", nargs="+")
+    command.add_argument("--pixel-size", type=float, required=True)
+    command.set_defaults(run=files)
+    command = commands.add_parser("agree")
+    command.add_argument("first")
+    command.add_argument("second")
+    command.add_argument("--to", type=float, required=True)
+    command.add_argument("--above", type=float, required=True)
+    command.set_defaults(run=agree)
+    command = commands.add_parser("curves")
+    command.add_argument("star")
+    command.add_argument("--column", nargs=3, action="append", metavar=("CSV", "OURS", "THEIRS"), required=True)
+    command.add_argument("--within", type=float, required=True)
+    command.set_defaults(run=curves)
+    command = commands.add_parser("sphere")
+    command.add_argument("like")
+    command.add_argument("output")
+    command.set_defaults(run=sphere)
+    command = commands.add_parser("mean")
+    command.add_argument("truth")
+    command.add_argument("maps", nargs="+")
+    command.set_defaults(run=mean)
+    arguments = parser.parse_args()
+    arguments.run(arguments)
+
+
+main()

@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# The tests against other programs: mrcfile and RELION judge what this program writes, reads and reconstructs.
+# Each makes its data from the built-in phantom, and prints one line: "ok: ...", "skipped: ..." or "FAILED: ...".
+#
+#   tests/judges/run.sh [NAME...]     all, or some of: files reconstruct train project postprocess
+#
+# CRYOSPLAT names the program to judge (default: target/debug/cryosplat-mpi). KEEP=1 keeps the data.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=tests/scripts/lib.sh
+. tests/scripts/lib.sh
+
+program=$(realpath "${CRYOSPLAT:-target/debug/cryosplat-mpi}")
+[ -x "$program" ] || stop "$program is not there: cargo build"
+names=("$@")
+[ "$#" -gt 0 ] || names=(files reconstruct train project postprocess)
+
+if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    say "skipped: all tests against other programs: python3 with venv is missing"
+    exit 0
+fi
+if ! make_venv target/judges-venv tests/judges/requirements.txt; then
+    say "skipped: all tests against other programs: pip could not install $(tr '\n' ' ' <tests/judges/requirements.txt)"
+    exit 0
+fi
+python=$(realpath --no-symlinks target/judges-venv/bin/python)
+maps=$(realpath tests/judges/maps.py)
+
+mkdir -p target
+work=$(mktemp --directory "$PWD/target/judges.XXXXXX")
+finish() {
+    if [ "${KEEP:-0}" = 1 ]; then
+        say "the data is in $work"
+    else
+        rm -rf "$work"
+    fi
+}
+trap finish EXIT
+cd "$work"
+
+pixel_size=6
+quiet() {
+    # Words only where something fails.
+    if ! "$@" >command.log 2>&1 </dev/null; then
+        say "wrong: this failed: $*"
+        cat command.log
+        return 1
+    fi
+}
+ours() { quiet "$program" --log-level warn "$@"; }
+simulate() { ours simulate --phantom --box 48 --pixel-size "$pixel_size" --particles 2000 --seed 3 "$@"; }
+# relion_reconstruct finds images from the folder it runs in.
+reconstruct() { (cd "$1" && quiet relion_reconstruct --i particles.star --o relion.mrc --ctf); }
+
+# Data that several judges share is made by the first that needs it.
+noisy_set() { [ -d noisy ] || simulate --star noisy -o noisy.h5 --snr 1; }
+clean_set() { [ -d clean ] || simulate --star clean -o clean.h5 --no-noise; }
+noisy_run() {
+    [ -f run/run.json ] && return
+    noisy_set
+    ours import noisy/particles.star -o imported.h5
+    quiet run_ranks 2 "$program" train imported.h5 -o run --gaussians 2000 --epochs 10 --seed 1
+}
+
+# mrcfile accepts every file, with its pixel size.
+judge_files() {
+    noisy_run
+    "$python" "$maps" files --pixel-size "$pixel_size" noisy/particles.mrcs noisy/truth.mrc noisy_truth.mrc \
+        run/half1.mrc run/half2.mrc run/map.mrc
+}
+
+# RELION makes the true map from a simulated STAR file: hand, origin, poses, shifts, CTF and contrast are RELION's.
+judge_reconstruct() {
+    clean_set
+    reconstruct clean
+    "$python" "$maps" agree clean/relion.mrc clean/truth.mrc --to 15 --above 0.99
+}
+
+# From the same noisy STAR file, import and train make the map that RELION makes.
+judge_train() {
+    noisy_run
+    reconstruct noisy
+    "$python" "$maps" agree run/map.mrc noisy/relion.mrc --to 20 --above 0.95
+}
+
+# Images that RELION projected from a map, with CTF and shifts, lead back to that map.
+judge_project() {
+    clean_set
+    (cd clean && quiet relion_project --i truth.mrc --o projected --ang particles.star --ctf --angpix "$pixel_size")
+    # The images are clean: their background is no noise to normalise by.
+    ours import clean/projected.star -o projected.h5 --no-normalize
+    ours train projected.h5 -o projected --gaussians 2000 --epochs 5 --half all --seed 1
+    "$python" "$maps" agree projected/map.mrc clean/truth.mrc --to 15 --above 0.95
+}
+
+# RELION's post-processing takes the half maps as they are, finds their pixel size, and finds our FSC, masked and not.
+judge_postprocess() {
+    noisy_run
+    "$python" "$maps" sphere run/half1.mrc mask.mrc
+    # It does not make its output folder, and ends with an error where there is no mask.
+    mkdir -p post
+    quiet relion_postprocess --i run/half1.mrc --i2 run/half2.mrc --o post/post --mask mask.mrc
+    ours fsc run/half1.mrc run/half2.mrc --mask mask.mrc -o masked
+    # The two programs may put single Fourier values on the edge of two shells into different ones.
+    "$python" "$maps" curves post/post.star --within 0.01 \
+        --column run/fsc.csv "half maps" _rlnFourierShellCorrelationUnmaskedMaps \
+        --column masked.csv "masked" _rlnFourierShellCorrelationMaskedMaps
+}
+
+describe() {
+    case "$1" in
+        files) echo "mrcfile accepts stacks, truth and maps" ;;
+        reconstruct) echo "relion_reconstruct makes the truth from a simulated STAR file" ;;
+        train) echo "import and train make the map of relion_reconstruct" ;;
+        project) echo "projections by relion_project lead back to their map" ;;
+        postprocess) echo "relion_postprocess takes the half maps and finds our FSC" ;;
+        *) stop "no judge is named $1" ;;
+    esac
+}
+
+failed=0
+for name in "${names[@]}"; do
+    description=$(describe "$name")
+    if [ "$name" != files ] && ! command -v relion_reconstruct >/dev/null; then
+        say "skipped: $description: RELION is missing"
+        continue
+    fi
+    # A shell of its own, so that a failure ends this judge alone ("if ! judge" would go on after a failed line).
+    set +e
+    (
+        set -e
+        "judge_$name"
+    ) >judge.log 2>&1
+    code=$?
+    set -e
+    if [ "$code" -eq 0 ]; then
+        say "ok: $description: $(tail -n 1 judge.log)"
+    else
+        cat judge.log
+        say "FAILED: $description"
+        failed=$((failed + 1))
+    fi
+done
+[ "$failed" -eq 0 ]
