@@ -198,12 +198,9 @@ fn one(g: &Raw, w: &[[f64; 3]; 3], pixels: &[f64], d: usize, cutoff: f64, out: &
             dsigma[i][j] = 0.5 * amplitude * sum;
         }
     }
-    let mut dt = [[0.0; 3]; 2];
-    for i in 0..2 {
-        for j in 0..3 {
-            dt[i][j] = 2.0 * (dsigma[i][0] * s.t[0][j] + dsigma[i][1] * s.t[1][j]);
-        }
-    }
+    let dt: [[f64; 3]; 2] = std::array::from_fn(|i| {
+        std::array::from_fn(|j| 2.0 * (dsigma[i][0] * s.t[0][j] + dsigma[i][1] * s.t[1][j]))
+    });
     let r = rotation(g.q);
     let mut dr = [[0.0; 3]; 3];
     for j in 0..3 {

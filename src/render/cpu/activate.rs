@@ -3,7 +3,7 @@
 use crate::gmm::{Gmm, S_MIN, Shape};
 use crate::simd::{Isa, LANES, Vector, softplus_sigmoid, vectorize};
 
-/// A mixture as the projection wants it: planes of f64, padded to a multiple of [`LANES`] with Gaussians of
+/// A mixture as the projection wants it: planes of f64, padded to a multiple of eight with Gaussians of
 /// amplitude zero far outside.
 #[derive(Clone, Debug, Default)]
 pub struct Activated {

@@ -117,8 +117,8 @@ fn finish_lanes<I: Isa>(gmm: &Gmm, sums: &[Vec<f64>; SUMS], gradient: &mut [f32]
     let last = gmm.shape().planes() - 1;
     let two = I::F64::splat(2.0);
     for at in (0..count).step_by(LANES) {
-        for axis in 0..3 {
-            put::<I>(gradient, count, axis, at, I::F64::load_padded(&sums[axis], at, 0.0));
+        for (axis, sum) in sums[..3].iter().enumerate() {
+            put::<I>(gradient, count, axis, at, I::F64::load_padded(sum, at, 0.0));
         }
         let slope = softplus_sigmoid(gather::<I>(gmm.plane(last), at)).1;
         put::<I>(gradient, count, last, at, I::F64::load_padded(&sums[9], at, 0.0) * slope);

@@ -36,7 +36,7 @@ pub struct Splat {
 /// Largest exponent over the support that rows are stepped through; beyond, f32 would underflow on the way.
 const LARGEST_STEPPED_EXPONENT: f64 = 60.0;
 
-/// Projects Gaussians `start..start + splats.len()` (`start` a multiple of [`LANES`]) into a view of `box_size` pixels.
+/// Projects Gaussians `start..start + splats.len()` (`start` a multiple of eight) into a view of `box_size` pixels.
 ///
 /// `whitening` are the three planes that the chain wants, of the length of `splats`: (w0, w1, w2) such that
 /// p = w0 x + w1 y and q = w2 y have unit variance (the conic is their squares; it is not kept itself, since a thin
