@@ -21,7 +21,8 @@ const LEFT: usize = 44;
 const TOP: usize = 44;
 const BOTTOM: usize = 44;
 const COLUMNS: [&str; 4] = ["xy slice", "xz slice", "yz slice", "projection along z"];
-const GROUND: u8 = 18;
+/// Lighter than the black of an empty map, so that panels keep their edges.
+const GROUND: u8 = 42;
 
 /// Writes the picture: one row each for `half1`, `half2` (where there is one), `map`, and `truth` (where it is known);
 /// columns are the slices through the origin (voxel floor(D/2)) across z, y and x, and the projection along z. The first
