@@ -26,6 +26,16 @@ pub enum Schedule {
     Constant,
 }
 
+impl std::fmt::Display for Schedule {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Cosine => "cosine to zero",
+            Self::Step => "times 0.1 an epoch",
+            Self::Constant => "constant",
+        })
+    }
+}
+
 /// Image passes of one half that the scaled recipe wants at least.
 pub const PASSES: usize = 50_000;
 /// Sum of base rates over all image passes that settles the low shells, twice the mean of a cosine.

@@ -163,7 +163,9 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Optio
     let (sender, receiver) = channel();
     let remaining = (settings.epochs.saturating_sub(start_epoch) * models.len()) as u64;
     let per_epoch = models.first().map_or(0, |_| parts[group.assignment.models[0]].members.len() as u64);
-    let mut progress = quiet_unless_first(world, "train", remaining * per_epoch);
+    let names: Vec<&str> = group.assignment.models.iter().map(|&index| parts[index].name).collect();
+    let label = format!("train {}", names.join(" and "));
+    let mut progress = quiet_unless_first(world, &label, remaining * per_epoch);
     let training = Instant::now();
     let mut history: Vec<Vec<EpochSummary>> = vec![Vec::new(); parts.len()];
     for epoch in start_epoch..settings.epochs {
@@ -336,7 +338,7 @@ fn introduce(
         sizes.join(", ")
     );
     tracing::info!(
-        "{} Gaussians, {} epochs, batch {} a half, rate {:.2e} ({:?}), seed {}",
+        "{} Gaussians, {} epochs, batch {} a half, rate {:.2e} ({}), seed {}",
         settings.gaussians,
         settings.epochs,
         settings.batch,
