@@ -7,6 +7,7 @@ mod table;
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use cryosplat_mpi::gmm::{Gmm, Shape};
@@ -37,7 +38,7 @@ fn stages(criterion: &mut Criterion) {
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().ok();
     for (box_size, count) in CASES {
         let mut group = criterion.benchmark_group(table::group(box_size, count));
-        group.sample_size(20);
+        group.sample_size(20).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(2));
         group.throughput(Throughput::Elements(1));
         let geometry = Geometry { box_size, pixel_size: 384.0 / box_size as f64, cutoff: 3.0 };
         let mut gmm = Gmm::random(count, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0));
@@ -143,6 +144,10 @@ fn stages(criterion: &mut Criterion) {
             });
         }
         group.throughput(Throughput::Elements(1));
+        group
+            .sample_size(10)
+            .warm_up_time(Duration::from_millis(100))
+            .measurement_time(Duration::from_secs(1));
         group.bench_function(BenchmarkId::from_parameter("all-reduce"), |b| {
             b.iter_custom(|iterations| all_reduce::measure(gmm.values().len() + 2, iterations));
         });
