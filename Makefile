@@ -6,7 +6,7 @@ SHELL := /usr/bin/env bash
 CARGO ?= cargo
 PICTURES := benches/results/demo
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit judges bench quality readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit judges bench quality readme-tables readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -45,8 +45,11 @@ judges: setup-tests ## Only the tests against RELION and mrcfile
 bench: setup ## Where the time of a step goes, stage by stage
 	$(CARGO) bench --locked --bench stages
 
-quality: build ## The long quality runs (an hour or more), into benches/results/quality.md
+quality: build ## The long quality runs (some minutes to an hour), into benches/results/quality.md
 	@benches/quality.sh
+
+readme-tables: ## Copy the tables of make bench and make quality into README.md
+	@benches/readme_tables.sh
 
 readme-pictures: ## Copy the demonstration's pictures to where README.md shows them
 	@test -f demo/run/slices.png || { echo "run make demo first" >&2; exit 1; }

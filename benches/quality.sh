@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What the recipes make of 10,000 images of the 70S ribosome (64 px of 6 A, SNR 0.1), against the true map, with
-# relion_reconstruct beside them. Writes benches/results/quality.md. Two cores need about an hour and a half.
+# relion_reconstruct beside them. Writes benches/results/quality.md. Two idle cores need about ten minutes.
 #
 #   benches/quality.sh [ROW...]      all, or some of: default batch128 paper thousand relion
 #
