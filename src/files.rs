@@ -72,6 +72,19 @@ impl Drop for Pending {
     }
 }
 
+/// The files in `folder` that a program which was killed left behind under temporary names.
+pub fn torn(folder: &Path) -> Vec<PathBuf> {
+    let is_torn = |name: &str| {
+        let process = name.strip_prefix('.').and_then(|rest| rest.strip_suffix(".partial")?.rsplit_once('.'));
+        process.is_some_and(|(_, id)| id.parse::<u32>().is_ok())
+    };
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(is_torn))
+        .map(|entry| entry.path())
+        .collect()
+}
+
 /// Writes a whole file through `fill`, atomically.
 ///
 /// # Errors
@@ -121,5 +134,16 @@ mod tests {
         write_atomically(&target, |w| w.write_all(b"new")).unwrap();
         assert_eq!(fs::read(&target).unwrap(), b"new");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_program_left_is_found_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["map.mrc", ".hidden", ".notes.partial", "map.mrc.7.partial"] {
+            fs::write(folder.path().join(name), b"mine").unwrap();
+        }
+        let pending = Pending::new(&folder.path().join("map.mrc")).unwrap();
+        assert_eq!(torn(folder.path()), [pending.path()]);
+        assert_eq!(torn(&folder.path().join("none")), [PathBuf::new(); 0]);
     }
 }

@@ -119,15 +119,21 @@ fn is_done(folder: &Path) -> bool {
 /// # Errors
 /// When a file cannot be removed or written.
 pub fn begin(folder: &Path, epoch: usize, command: &[String]) -> Result<()> {
+    let remove = |path: PathBuf| match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(&path, "remove the old run's file", "remove it by hand, or choose another folder")(
+                error,
+            ))
+        }
+        _ => Ok(()),
+    };
+    // A run that was killed while it wrote.
+    for place in [folder, &checkpoints(folder)] {
+        for torn in files::torn(place) {
+            remove(torn)?;
+        }
+    }
     if epoch == 0 {
-        let remove = |path: PathBuf| match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(
-                &path,
-                "remove the old run's file",
-                "remove it by hand, or choose another folder",
-            )(error)),
-            _ => Ok(()),
-        };
         for name in OUTPUTS {
             remove(folder.join(name))?;
         }
