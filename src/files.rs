@@ -143,7 +143,7 @@ mod tests {
             fs::write(folder.path().join(name), b"mine").unwrap();
         }
         let pending = Pending::new(&folder.path().join("map.mrc")).unwrap();
-        assert_eq!(torn(folder.path()), [pending.path()]);
-        assert_eq!(torn(&folder.path().join("none")), [PathBuf::new(); 0]);
+        assert_eq!(torn(folder.path()), [pending.path().to_path_buf()]);
+        assert!(torn(&folder.path().join("none")).is_empty());
     }
 }

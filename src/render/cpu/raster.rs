@@ -220,3 +220,56 @@ fn whitened_moments(splat: &Splat, g: &Canvas, [w0, w1, w2]: [f64; 3]) -> [f32; 
     }
     sums.map(|sum| (sum * f64::from(splat.norm)) as f32)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gmm::{Gmm, Shape};
+    use crate::imaging::pose::rotation_from_quaternion;
+    use crate::random::{Purpose, stream};
+    use crate::render::cpu::activate::Activated;
+    use crate::render::cpu::project::project;
+    use crate::simd::Portable;
+
+    fn assert_close(a: &[f32], b: &[f32]) {
+        let size = a.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+        assert!(size > 0.0);
+        for (a, b) in a.iter().zip(b) {
+            assert!((a - b).abs() < 2e-6 * size, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn every_set_of_instructions_draws_and_measures_the_same() {
+        let (box_size, count) = (40, 203);
+        let gmm = Gmm::random(count, Shape::Anisotropic, &mut stream(3, Purpose::Start, 1, 0));
+        let mut gaussians = Activated::new(count);
+        gaussians.update(&gmm);
+        // Wide enough for two strips and two stretches.
+        gaussians.covariance[0].iter_mut().for_each(|v| *v += 0.004);
+        gaussians.covariance[3].iter_mut().for_each(|v| *v += 0.002);
+        let mut splats = vec![Splat::default(); count];
+        let mut whitening: [Vec<f64>; 3] = std::array::from_fn(|_| vec![0.0; count]);
+        let [w0, w1, w2] = &mut whitening;
+        let view = rotation_from_quaternion([0.3, -0.5, 0.7, 0.2]);
+        project(&gaussians, 0, &view, box_size, 3.0, &mut splats, [w0, w1, w2]);
+
+        let (mut best, mut portable) = (Canvas::new(box_size), Canvas::new(box_size));
+        let stride = best.stride;
+        draw(&splats, &mut best.pixels, 0, stride);
+        draw_lanes::<Portable>(&splats, &mut portable.pixels, 0, stride);
+        assert_close(&best.pixels, &portable.pixels);
+
+        let measure = |moments: &dyn Fn([&mut [f32]; 6])| {
+            let mut planes: [Vec<f32>; 6] = std::array::from_fn(|_| vec![0.0; count]);
+            moments(planes.each_mut().map(|p| &mut p[..]));
+            planes
+        };
+        let whitening = whitening.each_ref().map(|p| &p[..]);
+        let fast = measure(&|out| moments(&splats, whitening, &best, out));
+        let plain = measure(&|out| moments_lanes::<Portable>(&splats, whitening, &best, out));
+        for (fast, plain) in fast.iter().zip(&plain) {
+            assert_close(fast, plain);
+        }
+    }
+}
