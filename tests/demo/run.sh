@@ -77,7 +77,7 @@ Done: $subject from 10,000 noisy images.
   Resolution   FSC of half maps   FSC against the truth
 $(by_shell)
 
-  (a simulation has a truth: half maps share the model's bias, so they agree better than they are right)
+  (a simulation has a truth; half maps share the model's bias, and can agree better than they are right)
 
 Look at:
   demo/run/report.html   the run on one page
