@@ -204,7 +204,10 @@ impl CpuDevice {
 
 impl Device for CpuDevice {
     fn name(&self) -> String {
-        format!("CPU, {} threads", rayon::current_num_threads())
+        match rayon::current_num_threads() {
+            1 => "CPU, 1 thread".into(),
+            threads => format!("CPU, {threads} threads"),
+        }
     }
 
     fn prepare(&self, ctf: &Ctf, image: &mut [f32]) -> f64 {
