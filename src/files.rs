@@ -1,7 +1,7 @@
-//! Output files that appear whole or not at all: written under a temporary name, synced, renamed.
+//! Output files that appear whole or not at all: written under a temporary name, synced, renamed. And how files begin.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -83,6 +83,17 @@ pub fn torn(folder: &Path) -> Vec<PathBuf> {
         .filter(|entry| entry.file_name().to_str().is_some_and(is_torn))
         .map(|entry| entry.path())
         .collect()
+}
+
+/// The first `count` bytes of a file, by which its kind is told; fewer where it is shorter.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn first_bytes(path: &Path, count: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let outcome = File::open(path).and_then(|file| file.take(count).read_to_end(&mut bytes));
+    outcome.map_err(Error::io(path, "read the file", "check the path"))?;
+    Ok(bytes)
 }
 
 /// Writes a whole file through `fill`, atomically.

@@ -1,11 +1,10 @@
 //! `cryosplat-mpi voxelize`.
 
-use std::fs::File;
-use std::io::Read;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::gmm::files::GmmFile;
 use crate::gmm::ply;
 use crate::gmm::voxelize::{Grid, voxelize};
@@ -84,13 +83,7 @@ fn read(args: &Args) -> Result<GmmFile> {
             ));
         }
     }
-    let mut start = Vec::new();
-    File::open(path).and_then(|file| file.take(4).read_to_end(&mut start)).map_err(Error::io(
-        path,
-        "read the file",
-        "check the path",
-    ))?;
-    if !ply::is_ply(&start) {
+    if !ply::is_ply(&files::first_bytes(path, 4)?) {
         return GmmFile::read(path);
     }
     let (Some(box_size), Some(pixel_size)) = (args.box_size, args.pixel_size) else {

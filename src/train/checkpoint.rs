@@ -60,8 +60,16 @@ pub fn epochs(folder: &Path, model: &str) -> Vec<usize> {
 /// # Errors
 /// When it is not there, cut short or of another version.
 pub fn identity_of(path: &Path) -> Result<String> {
+    read_identity(&open_checkpoint(path)?, path)
+}
+
+fn open_checkpoint(path: &Path) -> Result<hdf5::File> {
     let file = open(path, REMEDY_READ)?;
     check_format(&file, path, FORMAT, VERSION, REMEDY_READ)?;
+    Ok(file)
+}
+
+fn read_identity(file: &hdf5::File, path: &Path) -> Result<String> {
     let identity = file.attr("identity").and_then(|a| a.read_scalar::<hdf5::types::VarLenUnicode>());
     let identity = identity.map_err(Error::hdf5(path, "read the checkpoint", REMEDY_READ))?;
     Ok(identity.as_str().to_owned())
@@ -106,8 +114,7 @@ impl Checkpoint {
     /// # Errors
     /// When it is not there, cut short, of another version, or holds what does not belong together.
     pub fn read(path: &Path) -> Result<Self> {
-        let file = open(path, REMEDY_READ)?;
-        check_format(&file, path, FORMAT, VERSION, REMEDY_READ)?;
+        let file = open_checkpoint(path)?;
         let fail = || Error::hdf5(path, "read the checkpoint", REMEDY_READ);
         let whole = |name: &str| file.attr(name).and_then(|a| a.read_scalar::<u64>()).map_err(fail());
         let real = |name: &str| file.attr(name).and_then(|a| a.read_scalar::<f64>()).map_err(fail());
@@ -129,7 +136,7 @@ impl Checkpoint {
                 beta2_power: real("beta2_power")?,
             },
             state: DeviceState { first: moments("adam/first")?, second: moments("adam/second")?, gmm },
-            identity: identity_of(path)?,
+            identity: read_identity(&file, path)?,
         })
     }
 }

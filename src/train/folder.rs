@@ -61,7 +61,8 @@ pub fn prepare(folder: &Path, older: Older, identities: &[(&str, String)]) -> Re
                 let identity =
                     identities.iter().find(|(name, _)| name == model).map(|(_, text)| text.as_str());
                 for &epoch in epochs {
-                    same_run(&checkpoint::path(&checkpoints(folder), model, epoch), identity)?;
+                    let path = checkpoint::path(&checkpoints(folder), model, epoch);
+                    same_run(&path, &checkpoint::identity_of(&path)?, identity)?;
                 }
             }
             let done = |name: &str| found.iter().find(|(model, _)| *model == name).map(|(_, epochs)| epochs);
@@ -73,18 +74,17 @@ pub fn prepare(folder: &Path, older: Older, identities: &[(&str, String)]) -> Re
     }
 }
 
-/// Checks that a checkpoint is of a run with `identity`.
+/// Checks that a checkpoint, which holds the identity `found`, is of the run with `identity`.
 ///
 /// # Errors
 /// Names the file and the settings that differ.
-pub fn same_run(path: &Path, identity: Option<&str>) -> Result<()> {
+pub fn same_run(path: &Path, found: &str, identity: Option<&str>) -> Result<()> {
     const REMEDY: &str =
         "use the same particles and options, replace the old run (--overwrite), or choose another folder";
-    let found = checkpoint::identity_of(path)?;
     match identity {
         Some(identity) if identity == found => Ok(()),
         Some(identity) => {
-            let problem = format!("is of another run: {}", differences(&found, identity));
+            let problem = format!("is of another run: {}", differences(found, identity));
             Err(Error::input(path, "", problem, REMEDY))
         }
         None => Err(Error::input(path, "", "is of a run with another --half", REMEDY)),

@@ -148,8 +148,9 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Optio
         );
         if start_epoch > 0 {
             let path = checkpoint::path(&checkpoints, part.name, start_epoch);
-            folder::same_run(&path, Some(&identity))?;
-            model.resume(Checkpoint::read(&path)?);
+            let checkpoint = Checkpoint::read(&path)?;
+            folder::same_run(&path, &checkpoint.identity, Some(&identity))?;
+            model.resume(checkpoint);
         }
         models.push(model);
     }

@@ -4,14 +4,13 @@ mod map;
 mod mixture;
 mod particles;
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use hdf5::types::VarLenUnicode;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::gmm::files as mixtures;
 use crate::particles::store;
 use crate::train::checkpoint;
@@ -77,12 +76,7 @@ fn as_json(file: &Path, description: Description) -> String {
 }
 
 fn describe(path: &Path, verify: bool) -> Result<Description> {
-    let mut start = Vec::new();
-    File::open(path).and_then(|file| file.take(1024).read_to_end(&mut start)).map_err(Error::io(
-        path,
-        "read the file",
-        "check the path",
-    ))?;
+    let start = files::first_bytes(path, 1024)?;
     if start.starts_with(b"\x89HDF\r\n\x1a\n") {
         return describe_hdf5(path, verify);
     }
