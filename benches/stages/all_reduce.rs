@@ -1,11 +1,12 @@
 //! The sum over ranks: this same program, started once more as two ranks of MPI.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cryosplat_mpi::parallel::Collective;
 use cryosplat_mpi::parallel::World;
 use mpi::traits::Communicator;
+
+use super::common;
 
 /// Set for the ranks: the length of the buffer and the number of sums.
 const VARIABLE: &str = "CRYOSPLAT_BENCH_ALL_REDUCE";
@@ -17,23 +18,12 @@ pub fn is_rank() -> bool {
 
 /// How long `iterations` sums of `length` numbers over two ranks of this machine take.
 pub fn measure(length: usize, iterations: u64) -> Duration {
-    let program = std::env::current_exe().expect("this program is a file");
-    // mpirun refuses to run as root, and to start more ranks than it counts cores, unless told.
-    let output = Command::new("mpirun")
-        .args(["-n", "2", "--bind-to", "none", "--oversubscribe", "-x", VARIABLE])
-        .args(i_am_root().then_some("--allow-run-as-root"))
-        .arg(program)
-        .env(VARIABLE, format!("{length} {iterations}"))
-        .output()
-        .expect("mpirun is on the PATH");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let seconds = text.lines().find_map(|line| line.strip_prefix("seconds ")?.parse().ok());
-    Duration::from_secs_f64(seconds.unwrap_or_else(|| panic!("the ranks failed: {output:?}")))
-}
-
-fn i_am_root() -> bool {
-    // SAFETY: no arguments, no failure.
-    unsafe { libc::geteuid() == 0 }
+    let program = std::env::current_exe().expect("this program is a file").display().to_string();
+    let order = format!("{length} {iterations}");
+    let output = common::over_mpi_with(2, &program, &[], &[(VARIABLE, &order)]);
+    let said = common::text(&output);
+    let seconds = said.lines().find_map(|line| line.strip_prefix("seconds ")?.parse().ok());
+    Duration::from_secs_f64(seconds.unwrap_or_else(|| panic!("the ranks failed: {said}")))
 }
 
 /// What a rank does.

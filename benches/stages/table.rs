@@ -5,20 +5,19 @@ use std::path::{Path, PathBuf};
 /// Batches of which the whole step is measured.
 pub const BATCHES: [usize; 2] = [1, 8];
 
-/// Stages in the order in which a step runs through them: their name, and whether they are there once for each step,
-/// not for each image.
-const STAGES: [(&str, bool); 11] = [
-    ("read", false),
-    ("prepare", false),
-    ("activate", true),
-    ("project", false),
-    ("rasterise", false),
-    ("FFT, CTF and residual", false),
-    ("moments", false),
-    ("chain, image", false),
-    ("chain, step", true),
-    ("all-reduce", true),
-    ("Adam", true),
+/// Stages in the order in which a step runs through them: their name, and what the table calls them.
+const STAGES: [(&str, &str); 11] = [
+    ("read", "read from the page cache (once, or in each epoch)"),
+    ("prepare", "prepare (once, or in each epoch)"),
+    ("activate", "activate, a step"),
+    ("project", "project"),
+    ("rasterise", "rasterise"),
+    ("FFT, CTF and residual", "FFT, CTF and residual"),
+    ("moments", "moments"),
+    ("chain, image", "chain, image"),
+    ("chain, step", "chain, step"),
+    ("all-reduce", "all-reduce over 2 ranks, a step"),
+    ("Adam", "Adam, a step"),
 ];
 
 /// Criterion's name of a case.
@@ -65,16 +64,8 @@ pub fn write() {
         cells.map(|cells| rows.push(format!("| {label} | {} |", cells.join(" | "))))
     };
     let mut complete = true;
-    for (stage, each_step) in STAGES {
-        let label = match (stage, each_step) {
-            ("read", _) => "read from the page cache (once, or in each epoch)".to_owned(),
-            ("prepare", _) => "prepare (once, or in each epoch)".to_owned(),
-            ("all-reduce", _) => "all-reduce over 2 ranks, a step".to_owned(),
-            ("chain, image" | "chain, step", _) => stage.to_owned(),
-            (_, true) => format!("{stage}, a step"),
-            (_, false) => stage.to_owned(),
-        };
-        complete &= row(label, &|folder| seconds(folder, stage).map(cell)).is_some();
+    for (stage, label) in STAGES {
+        complete &= row(label.into(), &|folder| seconds(folder, stage).map(cell)).is_some();
     }
     for batch in BATCHES {
         let name = step(batch);
