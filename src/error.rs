@@ -53,6 +53,18 @@ pub enum Error {
         /// What the user can do about it.
         remedy: String,
     },
+    /// A GPU or its libraries refused something.
+    #[error("{device}: cannot {action}: {reason}; {remedy}")]
+    Device {
+        /// Which one ("NVIDIA H100 (device 0)").
+        device: String,
+        /// What was tried, as a verb with its object ("render").
+        action: String,
+        /// The driver's reason.
+        reason: String,
+        /// What the user can do about it.
+        remedy: String,
+    },
     /// A computation left the range of numbers it must stay in.
     #[error("{problem}; {remedy}")]
     Numeric {

@@ -8,7 +8,7 @@ use cryosplat_mpi::gmm::{Gmm, Shape, softplus_inverse};
 use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, Optics, wavelength};
 use cryosplat_mpi::imaging::pose::rotation_from_quaternion;
 use cryosplat_mpi::render::cpu::CpuDevice;
-use cryosplat_mpi::render::{Device, Geometry, Observation, View};
+use cryosplat_mpi::render::{Device, Geometry, Observation, Target, View, energy};
 use rand::RngExt;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -97,7 +97,8 @@ fn device_gradient(case: &Case, shape: Shape, cutoff: f64) -> (Vec<f32>, f64) {
         .zip(&case.views)
         .map(|(image, view)| {
             let mut target: Vec<f32> = image.observed.iter().map(|&v| v as f32).collect();
-            let energy = device.prepare(&view.ctf, &mut target);
+            let energy = energy(&target);
+            device.prepare(&[view.ctf], &mut target).unwrap();
             (target, energy)
         })
         .collect();
@@ -105,7 +106,11 @@ fn device_gradient(case: &Case, shape: Shape, cutoff: f64) -> (Vec<f32>, f64) {
         .views
         .iter()
         .zip(&prepared)
-        .map(|(&view, (target, energy))| Observation { view, target, energy: *energy })
+        .map(|(&view, (target, energy))| Observation {
+            view,
+            target: Target::Prepared(target),
+            energy: *energy,
+        })
         .collect();
     device.gradient(&batch)
 }
@@ -308,7 +313,8 @@ fn golden_values() {
             .zip(&case.views)
             .map(|(image, view)| {
                 let mut target: Vec<f32> = image.observed.iter().map(|&v| v as f32).collect();
-                let energy = device.prepare(&view.ctf, &mut target);
+                let energy = energy(&target);
+                device.prepare(&[view.ctf], &mut target).unwrap();
                 (target, energy)
             })
             .collect();
@@ -316,7 +322,11 @@ fn golden_values() {
             .views
             .iter()
             .zip(&prepared)
-            .map(|(&view, (target, energy))| Observation { view, target, energy: *energy })
+            .map(|(&view, (target, energy))| Observation {
+                view,
+                target: Target::Prepared(target),
+                energy: *energy,
+            })
             .collect();
         let (got, loss) = device.gradient(&batch);
         let want = read("noflip/loss")[0];

@@ -14,7 +14,7 @@ use cryosplat_mpi::imaging::mrc::{Volume, read_volume};
 use cryosplat_mpi::particles::store::Store;
 use cryosplat_mpi::particles::stream::ImageReader;
 use cryosplat_mpi::render::cpu::CpuDevice;
-use cryosplat_mpi::render::{Device, Geometry, Observation, View};
+use cryosplat_mpi::render::{Device, Geometry, Observation, Target, View, energy};
 use cryosplat_mpi::train::checkpoint::Checkpoint;
 use cryosplat_mpi::train::half::random_start;
 use cryosplat_mpi::train::order::Order;
@@ -158,8 +158,10 @@ fn an_epoch_is_the_steps_made_by_hand_short_last_batch_included() {
                 let mut image = vec![0.0; BOX * BOX];
                 reader.read(particle, &mut image).unwrap();
                 let view = View { rotation: metadata.rotation[particle], ctf: metadata.ctf_of(particle) };
-                let energy = device.prepare(&view.ctf, &mut image);
-                let (one, its_loss) = device.gradient(&[Observation { view, target: &image, energy }]);
+                let energy = energy(&image);
+                device.prepare(&[view.ctf], &mut image).unwrap();
+                let (one, its_loss) =
+                    device.gradient(&[Observation { view, target: Target::Prepared(&image), energy }]);
                 gradient.iter_mut().zip(one).for_each(|(sum, g)| *sum += f64::from(g) / batch.len() as f64);
                 loss += its_loss / batch.len() as f64;
             }
@@ -174,9 +176,9 @@ fn an_epoch_is_the_steps_made_by_hand_short_last_batch_included() {
                     first[i] / step.correction1 / ((second[i] / step.correction2).sqrt() + step.epsilon);
                 values[i] -= step.rate * change;
             }
-            let mut state = device.state();
+            let mut state = device.state().unwrap();
             state.gmm.values_mut().iter_mut().zip(&values).for_each(|(to, &from)| *to = from as f32);
-            device.restore(state);
+            device.restore(state).unwrap();
         }
     }
     let lines = metrics(&run);

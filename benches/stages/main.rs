@@ -24,7 +24,7 @@ use cryosplat_mpi::render::cpu::chain::{self, Contribution, SUMS};
 use cryosplat_mpi::render::cpu::project::{Splat, project};
 use cryosplat_mpi::render::cpu::raster::{self, Canvas};
 use cryosplat_mpi::render::cpu::residual::Filter;
-use cryosplat_mpi::render::{AdamStep, Device, Geometry, Observation, View};
+use cryosplat_mpi::render::{AdamStep, Alone, Device, Geometry, Observation, Step, Target, View};
 
 /// Boxes and numbers of Gaussians, up to the paper's.
 const CASES: [(usize, usize); 4] = [(64, 2_048), (64, 5_120), (128, 5_120), (256, 30_000)];
@@ -131,16 +131,15 @@ fn stages(criterion: &mut Criterion) {
         });
 
         let mut device = CpuDevice::new(gmm.clone(), geometry);
-        let seen = Observation { view, target: &target, energy: 1.0 };
+        let seen = Observation { view, target: Target::Prepared(&target), energy: 1.0 };
         for batch in table::BATCHES {
             group.throughput(Throughput::Elements(batch as u64));
             let images = vec![seen; batch];
             group.bench_function(BenchmarkId::from_parameter(table::step(batch)), |b| {
                 b.iter(|| {
-                    device.accumulate(&images);
-                    device.reduce(&mut |_| Ok(())).expect("nothing to fail");
                     // A rate of zero: the same mixture every time.
-                    device.step(&mut |_| AdamStep { rate: 0.0, ..STEP }).expect("finite")
+                    let step = Step { images: batch as u64, adam: AdamStep { rate: 0.0, ..STEP } };
+                    device.step(&images, &step, &mut Alone).expect("finite")
                 });
             });
         }

@@ -2,26 +2,18 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-
-use clap::ValueEnum;
+use std::time::Duration;
 
 use super::{LogOptions, logging};
 use crate::error::Error;
 use crate::parallel::World;
+use crate::train::devices::DeviceKind;
 use crate::train::folder::Older;
 use crate::train::recipe::Choices;
+use crate::train::reduction::CollectiveKind;
 use crate::train::run::Maps;
 use crate::train::shard::CacheMode;
 use crate::train::{Models, Recipe, RunOptions, Schedule};
-
-/// Where a rank computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum DeviceKind {
-    /// The best that is there.
-    Auto,
-    /// The processor's cores.
-    Cpu,
-}
 
 /// What `--help` says below the options.
 const EXPLANATION: &str = "\
@@ -84,12 +76,21 @@ pub struct Args {
     /// Where to compute.
     #[arg(long, value_enum, default_value = "auto", help_heading = "Machine")]
     device: DeviceKind,
+    /// How gradients are added up over ranks.
+    #[arg(long, value_enum, default_value = "auto", help_heading = "Machine")]
+    collective: CollectiveKind,
+    /// Seconds that a rank waits for the others' GPUs before it ends the job.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400), default_value = "600", help_heading = "Machine")]
+    timeout: u64,
     /// Threads of each rank [default: the cores that the launcher leaves to it].
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=4096), help_heading = "Machine")]
     threads: Option<u16>,
     /// Where to keep particles between epochs.
     #[arg(long, value_enum, default_value = "auto", help_heading = "Machine")]
     cache: CacheMode,
+    /// Keep particles in 16 bits a pixel, where they are kept in the memory of a GPU: half the room, 0.05% of noise.
+    #[arg(long, help_heading = "Machine")]
+    cache_half: bool,
     /// Write maps at the end, or after every epoch (with the FSC in the log).
     #[arg(long, value_enum, default_value = "end")]
     maps: Maps,
@@ -157,8 +158,6 @@ fn train(args: &Args, world: &World) -> Result<(), Option<Error>> {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(|error| {
         Error::request(format!("cannot start {threads} threads: {error}"), "ask for fewer with --threads")
     })?;
-    // All kinds there are come to the CPU; a further one does not compile before it is told apart here.
-    let (DeviceKind::Auto | DeviceKind::Cpu) = args.device;
     let options = RunOptions {
         particles: args.particles.clone(),
         output: args.output.clone(),
@@ -175,7 +174,11 @@ fn train(args: &Args, world: &World) -> Result<(), Option<Error>> {
         cutoff: args.cutoff,
         seed: args.seed,
         models: args.half,
+        device: args.device,
+        collective: args.collective,
+        patience: Duration::from_secs(args.timeout),
         cache: args.cache,
+        cache_half: args.cache_half,
         maps: args.maps,
         metrics_every: args.metrics_every,
         truth: args.truth.clone(),

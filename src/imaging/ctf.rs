@@ -99,6 +99,11 @@ impl Ctf {
         Self { xx: 0.0, xy: 0.0, yy: 0.0, quartic: 0.0, phase: PI / 2.0, b_factor: 0.0, scale: 1.0 }
     }
 
+    /// The numbers of which it is made: xx, xy, yy, quartic, phase (of gamma, in radians and angstrom), B factor, scale.
+    pub fn coefficients(&self) -> [f64; 7] {
+        [self.xx, self.xy, self.yy, self.quartic, self.phase, self.b_factor, self.scale]
+    }
+
     /// `H` at spatial frequency (`kx`, `ky`) in 1/angstrom, in f64.
     #[inline]
     pub fn at(&self, kx: f64, ky: f64) -> f64 {

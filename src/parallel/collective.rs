@@ -2,6 +2,7 @@
 
 use mpi::collective::{CommunicatorCollectives, SystemOperation};
 use mpi::topology::{Communicator, SimpleCommunicator};
+use mpi::traits::Root;
 
 /// Sums and agreements over the ranks of one group, over MPI.
 pub struct Collective {
@@ -20,6 +21,23 @@ impl Collective {
         self.communicator.size() as usize
     }
 
+    /// This rank in the group.
+    pub fn rank(&self) -> usize {
+        self.communicator.rank() as usize
+    }
+
+    /// The bytes of the group's first rank, on every rank; of the same length there.
+    pub fn broadcast(&self, bytes: &mut [u8]) {
+        self.communicator.process_at_rank(0).broadcast_into(bytes);
+    }
+
+    /// The values of all ranks, in their order, on every rank.
+    pub fn gather(&self, value: u64) -> Vec<u64> {
+        let mut all = vec![0u64; self.size()];
+        self.communicator.all_gather_into(&value, &mut all[..]);
+        all
+    }
+
     /// Adds `buffer` up over the ranks, in place. Every rank receives the same bits.
     pub fn sum(&mut self, buffer: &mut [f32]) {
         if self.size() == 1 {
@@ -32,10 +50,7 @@ impl Collective {
 
     /// True on every rank exactly if `value` is the same on all.
     pub fn all_equal(&self, value: u64) -> bool {
-        let (mut low, mut high) = (0u64, 0u64);
-        self.communicator.all_reduce_into(&value, &mut low, SystemOperation::min());
-        self.communicator.all_reduce_into(&value, &mut high, SystemOperation::max());
-        low == high
+        self.gather(value).iter().all(|&other| other == value)
     }
 
     /// Waits for the group.

@@ -1,7 +1,8 @@
-//! MPI: the world, the half groups, the all-reduce. Knows nothing of Gaussians.
+//! MPI and NCCL: the world, the half groups, the all-reduce. Knows nothing of Gaussians.
 
 mod collective;
 mod groups;
+pub mod nccl;
 mod world;
 
 pub use collective::Collective;

@@ -112,6 +112,13 @@ impl World {
         }
     }
 
+    /// The sum of all ranks' values, on every rank.
+    pub fn sum(&self, value: u64) -> u64 {
+        let mut sum = 0;
+        self.world.all_reduce_into(&value, &mut sum, mpi::collective::SystemOperation::sum());
+        sum
+    }
+
     /// Rank 0's `value`, on every rank.
     pub fn broadcast(&self, mut value: u64) -> u64 {
         self.world.process_at_rank(0).broadcast_into(&mut value);

@@ -1,11 +1,14 @@
 //! The interface a device offers to the trainer, and its implementations. Knows nothing of MPI.
 //!
-//! A device holds the parameters, the gradient and the optimiser's state of one half. A step is
-//! [`Device::accumulate`] (once or more), [`Device::reduce`], [`Device::step`].
+//! A device holds the parameters, the gradient and the optimiser's state of one half, and takes steps
+//! ([`Device::step`]). It may run behind: what the steps came to is asked for apart ([`Device::outcomes`]).
 
 pub mod cpu;
+pub mod cuda;
 
-use crate::error::Result;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
 use crate::gmm::Gmm;
 use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
@@ -19,15 +22,38 @@ pub struct View {
     pub ctf: Ctf,
 }
 
-/// One particle, prepared by [`Device::prepare`].
+/// Where a device finds what was observed of a particle.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a> {
+    /// F^-1(H F Y), `[y][x]`, from [`Device::prepare`].
+    Prepared(&'a [f32]),
+    /// Y itself, `[y][x]`: the device prepares it on the way.
+    Observed(&'a [f32]),
+    /// A place in the device's own memory, filled by [`Device::store`].
+    Kept(usize),
+}
+
+/// One particle of a step. All of a step have the same kind of [`Target`].
 #[derive(Clone, Copy, Debug)]
 pub struct Observation<'a> {
     /// How it was seen.
     pub view: View,
-    /// F^-1(H F Y), `[y][x]`.
-    pub target: &'a [f32],
-    /// The sum of Y^2.
+    /// What was observed.
+    pub target: Target<'a>,
+    /// The sum of Y^2 ([`energy`]).
     pub energy: f64,
+}
+
+/// The sum of the squares of an observed image's pixels.
+pub fn energy(image: &[f32]) -> f64 {
+    // Sums of their own for neighbours, which the processor can add side by side.
+    let mut sums = [0.0f64; 8];
+    for pixels in image.chunks(sums.len()) {
+        for (sum, &y) in sums.iter_mut().zip(pixels) {
+            *sum += f64::from(y) * f64::from(y);
+        }
+    }
+    sums.iter().sum()
 }
 
 /// What the images of a device render with.
@@ -69,13 +95,55 @@ pub struct DeviceState {
     pub second: Vec<f32>,
 }
 
-/// The sum over the images of a step, after the reduction.
+/// What a step of all ranks of a group has in common.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct StepOutcome {
-    /// Mean loss of the images that took part.
-    pub loss: f64,
-    /// Number of images that took part, on all ranks.
+pub struct Step {
+    /// Number of images that take part, on all ranks; at least 1.
     pub images: u64,
+    /// The optimiser's numbers.
+    pub adam: AdamStep,
+}
+
+/// Seconds that steps have taken, as far as the device can tell them apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StageTimes {
+    /// Rendering and differentiating.
+    pub compute: Duration,
+    /// Sums over the ranks, waiting for the slowest included.
+    pub reduce: Duration,
+    /// The optimiser.
+    pub update: Duration,
+}
+
+/// How a step's sums (gradient and loss, in one buffer) are added up over the ranks of a group.
+pub trait Reduce {
+    /// Adds `buffer` up in host memory; every rank receives the same bits.
+    ///
+    /// # Errors
+    /// When a rank cannot be reached.
+    fn sum(&mut self, buffer: &mut [f32]) -> Result<()>;
+
+    /// The way to add up where the device keeps the buffer, if there is one.
+    fn on_device(&mut self) -> Option<&mut dyn cuda::DeviceSum> {
+        None
+    }
+
+    /// Ranks in the group.
+    fn ranks(&self) -> usize;
+}
+
+/// A group of one rank: nothing to add.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Alone;
+
+impl Reduce for Alone {
+    fn sum(&mut self, _: &mut [f32]) -> Result<()> {
+        Ok(())
+    }
+
+    fn ranks(&self) -> usize {
+        1
+    }
 }
 
 /// A device: renders, compares, differentiates and updates one mixture.
@@ -83,28 +151,65 @@ pub trait Device {
     /// A name for the log ("CPU, 8 threads").
     fn name(&self) -> String;
 
-    /// Turns an observed image (`[y][x]`) into F^-1(H F Y), in place; returns the sum of Y^2.
-    fn prepare(&self, ctf: &Ctf, image: &mut [f32]) -> f64;
-
-    /// Renders `batch`, and adds its gradient, loss and count to the step's sums.
-    fn accumulate(&mut self, batch: &[Observation]);
-
-    /// Lets `sum` add up the step's sums over the ranks of a group: the gradient, the loss and the count, in one buffer.
+    /// Turns observed images (`[image][y][x]`, one of each of `ctfs`) into F^-1(H F Y), in place.
     ///
     /// # Errors
-    /// What `sum` returns.
-    fn reduce(&mut self, sum: &mut dyn FnMut(&mut [f32]) -> Result<()>) -> Result<()>;
+    /// When the device fails.
+    fn prepare(&mut self, ctfs: &[Ctf], images: &mut [f32]) -> Result<()>;
 
-    /// Divides the sums by their count, takes an Adam step, and clears the sums.
-    /// `adam` is asked for the step's numbers once the count is known.
+    /// Makes room for `particles` prepared images in the device's own memory. False where there is no such memory, or not
+    /// enough.
     ///
     /// # Errors
-    /// When the loss or the gradient is not finite.
-    fn step(&mut self, adam: &mut dyn FnMut(u64) -> AdamStep) -> Result<StepOutcome>;
+    /// When the device fails.
+    fn keep(&mut self, particles: usize) -> Result<bool>;
+
+    /// Prepares observed images and stores them in that room, from place `first` on.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn store(&mut self, first: usize, ctfs: &[Ctf], images: &mut [f32]) -> Result<()>;
+
+    /// Renders `batch` (this rank's images of the step; it may have none), sums gradient and loss over the ranks, and
+    /// takes an Adam step on the mean.
+    ///
+    /// # Errors
+    /// When the device or the sum fails, or when the loss or the gradient of this or an earlier step is not finite.
+    fn step(&mut self, batch: &[Observation], step: &Step, group: &mut dyn Reduce) -> Result<()>;
+
+    /// The mean losses, over the images of all ranks, of the steps that have ended since the last call, in order; with
+    /// `all`, of all steps, which it then waits for.
+    ///
+    /// # Errors
+    /// As [`Device::step`].
+    fn outcomes(&mut self, all: bool, group: &mut dyn Reduce) -> Result<Vec<f64>>;
+
+    /// The times of the stages since the last call; `None` where they cannot be told apart.
+    fn times(&mut self) -> Option<StageTimes>;
+
+    /// A number that differs if a bit of the parameters does.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn checksum(&mut self) -> Result<u64>;
 
     /// The state, copied from the device.
-    fn state(&self) -> DeviceState;
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn state(&self) -> Result<DeviceState>;
 
     /// Replaces the state.
-    fn restore(&mut self, state: DeviceState);
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn restore(&mut self, state: DeviceState) -> Result<()>;
+}
+
+/// The error of a loss or gradient that is not finite.
+fn not_finite(loss: f64) -> Error {
+    Error::Numeric {
+        problem: format!("the loss or the gradient of a step is not finite (loss {loss})"),
+        remedy: "lower --learning-rate, and check the particles with `cryosplat-mpi info --verify`".into(),
+    }
 }

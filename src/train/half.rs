@@ -1,20 +1,22 @@
 //! The loop of one model: every step of every epoch, read top-down.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::Sender;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Serialize;
 
 use super::checkpoint::Checkpoint;
 use super::order::Order;
 use super::recipe::{Clock, Settings};
+use super::reduction::Reduction;
 use super::shard::Shard;
 use crate::error::{Error, Result};
 use crate::gmm::{Gmm, Shape};
 use crate::parallel::Collective;
 use crate::progress::Progress;
 use crate::random::{Purpose, stream};
-use crate::render::Device;
+use crate::render::{Device, Step};
 
 /// Steps between two checks that all ranks of a group hold the same bits.
 const REPLICA_CHECK: u64 = 100;
@@ -45,12 +47,12 @@ pub struct EpochSummary {
     pub images: u64,
     /// Seconds in all.
     pub seconds: f64,
-    /// Seconds in rendering and differentiating.
-    pub compute_seconds: f64,
+    /// Seconds in rendering and differentiating; nothing here and in the next two where the device cannot tell.
+    pub compute_seconds: Option<f64>,
     /// Seconds in sums over the ranks, waiting for the slowest included.
-    pub reduce_seconds: f64,
+    pub reduce_seconds: Option<f64>,
     /// Seconds in the optimiser.
-    pub update_seconds: f64,
+    pub update_seconds: Option<f64>,
     /// Seconds waiting for the file.
     pub wait_seconds: f64,
 }
@@ -62,11 +64,11 @@ pub fn random_start(settings: &Settings, half: u8) -> Gmm {
 }
 
 /// Everything a rank has of one model.
-pub struct Model<'a, D: Device> {
+pub struct Model<'a> {
     /// "half1", "half2" or "map".
     pub name: String,
     /// Its device.
-    pub device: D,
+    pub device: Box<dyn Device>,
     settings: Settings,
     order: Order,
     shard: Shard<'a>,
@@ -78,12 +80,12 @@ pub struct Model<'a, D: Device> {
     particles: u64,
 }
 
-impl<'a, D: Device + Sync> Model<'a, D> {
+impl<'a> Model<'a> {
     /// A model at the start of its training, on rank `rank` of `ranks`.
     #[allow(clippy::too_many_arguments)]
     pub fn new(
         name: String,
-        device: D,
+        device: Box<dyn Device>,
         settings: Settings,
         order: Order,
         shard: Shard<'a>,
@@ -112,20 +114,26 @@ impl<'a, D: Device + Sync> Model<'a, D> {
     }
 
     /// Goes on from a checkpoint of the same run.
-    pub fn resume(&mut self, checkpoint: Checkpoint) {
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn resume(&mut self, checkpoint: Checkpoint) -> Result<()> {
         self.clock = checkpoint.clock;
         self.epoch = checkpoint.epoch;
-        self.device.restore(checkpoint.state);
+        self.device.restore(checkpoint.state)
     }
 
     /// The state to write.
-    pub fn checkpoint(&self) -> Checkpoint {
-        Checkpoint {
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn checkpoint(&self) -> Result<Checkpoint> {
+        Ok(Checkpoint {
             epoch: self.epoch,
             clock: self.clock,
-            state: self.device.state(),
+            state: self.device.state()?,
             identity: self.identity.clone(),
-        }
+        })
     }
 
     /// One pass over the half.
@@ -136,75 +144,87 @@ impl<'a, D: Device + Sync> Model<'a, D> {
     /// When particles cannot be read, the loss or gradient is not finite, or the ranks of the group drift apart.
     pub fn run_epoch(
         &mut self,
-        collective: &mut Collective,
+        group: &mut Reduction,
         progress: &mut Progress,
         metrics: &Sender<Metric>,
         metrics_every: u64,
     ) -> Result<EpochSummary> {
         let started = Instant::now();
         let total = self.particles * self.settings.epochs as u64;
-        let mut summary = EpochSummary::default();
-        let mut loss = 0.0f64;
         let slots = self.order.slots_of(self.rank, self.ranks);
         let batches = self.order.epoch(self.epoch, slots);
-        let (settings, clock, name, particles) =
-            (&self.settings, &mut self.clock, &self.name, self.particles);
+        let mut ledger = Ledger { name: &self.name, pending: VecDeque::new(), loss: 0.0, images: 0 };
+        let (settings, clock, particles) = (&self.settings, &mut self.clock, self.particles);
+        let (device, order) = (&mut self.device, &self.order);
+        device.times();
 
-        let waited = self.shard.each_batch(batches, &mut self.device, |device, batch| {
-            let at = Instant::now();
-            device.accumulate(batch);
-            summary.compute_seconds += at.elapsed().as_secs_f64();
-
-            let at = Instant::now();
-            device.reduce(&mut |buffer| {
-                collective.sum(buffer);
-                Ok(())
-            })?;
-            summary.reduce_seconds += at.elapsed().as_secs_f64();
-
-            let at = Instant::now();
-            let mut rate = 0.0;
-            let outcome = device.step(&mut |images| {
-                rate = clock.base_rate(settings, images, total, particles);
-                clock.advance(settings, images, total, particles)
-            })?;
-            summary.update_seconds += at.elapsed().as_secs_f64();
-
-            loss += outcome.loss * outcome.images as f64;
-            summary.images += outcome.images;
-            progress.advance(outcome.images);
-            if clock.step.is_multiple_of(metrics_every) {
-                // Whoever listens may have gone; the training does not depend on it.
-                let _ = metrics.send(Metric {
-                    model: name.clone(),
-                    step: clock.step,
-                    epoch: clock.images as f64 / particles as f64,
-                    loss: outcome.loss,
-                    rate,
-                    images: outcome.images,
-                });
-            }
+        let waited = self.shard.each_batch(batches, |number, batch| {
+            let images = order.images(number) as u64;
+            let rate = clock.base_rate(settings, images, total, particles);
+            let adam = clock.advance(settings, images, total, particles);
+            device.step(batch, &Step { images, adam }, group)?;
+            ledger.pending.push_back(Metric {
+                model: ledger.name.to_owned(),
+                step: clock.step,
+                epoch: clock.images as f64 / particles as f64,
+                loss: f64::NAN,
+                rate,
+                images,
+            });
+            ledger.settle(device.outcomes(false, group)?, progress, metrics, metrics_every);
             if clock.step.is_multiple_of(REPLICA_CHECK) {
-                check_replicas(collective, &device.state().gmm, name, clock.step)?;
+                check_replicas(&group.collective, device.checksum()?, ledger.name, clock.step)?;
             }
             Ok(())
         })?;
 
-        check_replicas(collective, &self.device.state().gmm, &self.name, self.clock.step)?;
+        ledger.settle(device.outcomes(true, group)?, progress, metrics, metrics_every);
+        check_replicas(&group.collective, device.checksum()?, ledger.name, clock.step)?;
         self.epoch += 1;
-        summary.loss = loss / summary.images.max(1) as f64;
-        summary.wait_seconds = waited.max(Duration::ZERO).as_secs_f64();
-        summary.seconds = started.elapsed().as_secs_f64();
-        Ok(summary)
+        let times = device.times();
+        Ok(EpochSummary {
+            loss: ledger.loss / ledger.images.max(1) as f64,
+            images: ledger.images,
+            seconds: started.elapsed().as_secs_f64(),
+            compute_seconds: times.map(|t| t.compute.as_secs_f64()),
+            reduce_seconds: times.map(|t| t.reduce.as_secs_f64()),
+            update_seconds: times.map(|t| t.update.as_secs_f64()),
+            wait_seconds: waited.as_secs_f64(),
+        })
     }
 }
 
-/// Checks that all ranks of the group hold the same parameters, to the bit.
+/// The steps of an epoch whose losses are not known yet, and the sums over those that are.
+struct Ledger<'a> {
+    name: &'a str,
+    pending: VecDeque<Metric>,
+    loss: f64,
+    images: u64,
+}
+
+impl Ledger<'_> {
+    /// Takes the losses of the oldest steps.
+    fn settle(&mut self, losses: Vec<f64>, progress: &mut Progress, metrics: &Sender<Metric>, every: u64) {
+        for loss in losses {
+            let mut metric = self.pending.pop_front().expect("no loss without a step");
+            metric.loss = loss;
+            self.loss += loss * metric.images as f64;
+            self.images += metric.images;
+            progress.advance(metric.images);
+            if metric.step.is_multiple_of(every) {
+                // Whoever listens may have gone; the training does not depend on it.
+                let _ = metrics.send(metric);
+            }
+        }
+    }
+}
+
+/// Checks that all ranks of the group hold the same parameters, to the bit: that they have the same `checksum`.
 ///
 /// # Errors
 /// On every rank, when they do not.
-pub fn check_replicas(collective: &Collective, gmm: &Gmm, model: &str, step: u64) -> Result<()> {
-    if collective.all_equal(u64::from(gmm.checksum())) {
+pub fn check_replicas(collective: &Collective, checksum: u64, model: &str, step: u64) -> Result<()> {
+    if collective.all_equal(checksum) {
         return Ok(());
     }
     Err(Error::Numeric {

@@ -3,11 +3,13 @@
 //! Data goes one way: [`shard`] ▶ device (render, residual, moments, chain) ▶ sum over the ranks ▶ Adam, then the next batch.
 
 pub mod checkpoint;
+pub mod devices;
 pub mod folder;
 pub mod half;
 pub mod order;
 mod outputs;
 pub mod recipe;
+pub mod reduction;
 pub mod run;
 pub mod shard;
 

@@ -46,6 +46,11 @@ impl Order {
         self.slots.iter().map(Vec::len).max().unwrap_or(0)
     }
 
+    /// Images of step `step` of any epoch, over all slots.
+    pub fn images(&self, step: usize) -> usize {
+        self.slots.iter().filter(|slot| slot.len() > step).count()
+    }
+
     /// The slots of rank `rank` of `ranks`.
     pub fn slots_of(&self, rank: usize, ranks: usize) -> Range<usize> {
         rank * self.slots() / ranks..(rank + 1) * self.slots() / ranks
@@ -92,6 +97,9 @@ mod tests {
                 seen.sort_unstable();
                 assert_eq!(seen, particles(n));
                 assert_eq!(whole.len(), n.div_ceil(batch.min(n)));
+                for (step, batch) in whole.iter().enumerate() {
+                    assert_eq!(order.images(step), batch.len());
+                }
                 for ranks in 1..=order.slots().min(4) {
                     let parts: Vec<_> =
                         (0..ranks).map(|r| order.epoch(epoch, order.slots_of(r, ranks))).collect();

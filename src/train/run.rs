@@ -2,23 +2,25 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::checkpoint::{self, Checkpoint};
+use super::devices::{self, Choice, DeviceKind};
 use super::folder::{self, Older};
 use super::half::{EpochSummary, Metric, Model, random_start};
 use super::order::Order;
 use super::outputs::{self, Finished};
 use super::recipe::{Choices, Recipe, Settings};
+use super::reduction::{CollectiveKind, Reduction};
 use super::shard::{CacheMode, Shard};
 use crate::error::{Error, Result};
 use crate::gmm::files::GmmFile;
 use crate::parallel::{HalfGroup, World, group_size};
 use crate::particles::store::Store;
 use crate::progress::Progress;
-use crate::render::cpu::CpuDevice;
+use crate::render::cuda::card;
 use crate::render::{Device, Geometry};
 
 /// Which models a run trains.
@@ -70,8 +72,16 @@ pub struct RunOptions {
     pub seed: u64,
     /// Which models.
     pub models: Models,
+    /// Where ranks compute.
+    pub device: DeviceKind,
+    /// How gradients are added up over ranks.
+    pub collective: CollectiveKind,
+    /// How long a rank waits for the others' GPUs.
+    pub patience: Duration,
     /// Where particles are kept.
     pub cache: CacheMode,
+    /// Keep them in 16 bits a pixel, where the device keeps them.
+    pub cache_half: bool,
     /// When maps are written.
     pub maps: Maps,
     /// Write every so many steps to metrics.jsonl; `None`: about 200 lines an epoch.
@@ -116,8 +126,8 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Optio
     };
     let start_epoch = world.broadcast(start_epoch as u64) as usize;
     let parts = parts(&store, options.models);
-    let mut group = HalfGroup::split(world, parts.len());
-    let (rank, ranks) = (group.assignment.rank, group.assignment.size);
+    let HalfGroup { assignment, collective } = HalfGroup::split(world, parts.len());
+    let (rank, ranks) = (assignment.rank, assignment.size);
     let largest = largest(&parts);
     let settings = resolve(options, largest, ranks);
     let identity = checkpoint::identity(&settings, store.identity());
@@ -128,14 +138,17 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Optio
         pixel_size: store.metadata().pixel_size,
         cutoff: settings.cutoff,
     };
+    let choice = devices::choose(options.device, world)?;
     let mut models = Vec::new();
-    for &index in &group.assignment.models {
+    for &index in &assignment.models {
         let part = &parts[index];
         let order = Order::new(&part.members, settings.batch, settings.seed, part.half);
-        let device = CpuDevice::new(random_start(&settings, part.half), geometry);
-        let mine = order.shard(order.slots_of(rank, ranks));
+        let slots = order.slots_of(rank, ranks);
+        let start = random_start(&settings, part.half);
+        let mut device = devices::open(choice, start, geometry, slots.len(), options.cache_half)?;
+        let mine = order.shard(slots);
         let progress = quiet_unless_first(world, &format!("read {}", part.name), mine.len() as u64);
-        let shard = Shard::load(&store, &mine, options.cache, world.local_size(), &device, progress)?;
+        let shard = Shard::load(&store, &mine, options.cache, world.local_size(), device.as_mut(), progress)?;
         let mut model = Model::new(
             part.name.to_owned(),
             device,
@@ -150,28 +163,50 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Optio
             let path = checkpoint::path(&checkpoints, part.name, start_epoch);
             let checkpoint = Checkpoint::read(&path)?;
             folder::same_run(&path, &checkpoint.identity, Some(&identity))?;
-            model.resume(checkpoint);
+            model.resume(checkpoint)?;
         }
         models.push(model);
     }
+    let mut reduction = match choice {
+        Choice::Cpu if options.collective == CollectiveKind::Nccl => {
+            return Err(Some(Error::request(
+                "NCCL adds up between GPUs, and this run computes on processors",
+                "leave out --collective nccl, or use --device cuda",
+            )));
+        }
+        Choice::Cpu => Reduction::over_mpi(collective),
+        Choice::Gpu(ordinal) => {
+            let gpu = card::identity(ordinal)?;
+            Reduction::between_gpus(collective, options.collective, gpu, options.patience)?
+        }
+    };
     // All particles that are kept in memory were read, and are sound: from here on an older run's files go.
     world.barrier();
     world.first(|| folder::begin(&options.output, start_epoch, &options.command))?;
-    introduce(world, &store, &parts, &settings, &models[0].device, ranks, start_epoch);
+    introduce(
+        world,
+        &store,
+        &parts,
+        &settings,
+        models[0].device.as_ref(),
+        reduction.name(),
+        ranks,
+        start_epoch,
+    );
 
     let steps = largest.div_ceil(settings.batch) as u64;
     let metrics_every = options.metrics_every.unwrap_or((steps / 200).max(1)).max(1);
     let (sender, receiver) = channel();
     let remaining = (settings.epochs.saturating_sub(start_epoch) * models.len()) as u64;
-    let per_epoch = models.first().map_or(0, |_| parts[group.assignment.models[0]].members.len() as u64);
-    let names: Vec<&str> = group.assignment.models.iter().map(|&index| parts[index].name).collect();
+    let per_epoch = models.first().map_or(0, |_| parts[assignment.models[0]].members.len() as u64);
+    let names: Vec<&str> = assignment.models.iter().map(|&index| parts[index].name).collect();
     let label = format!("train {}", names.join(" and "));
     let mut progress = quiet_unless_first(world, &label, remaining * per_epoch);
     let training = Instant::now();
     let mut history: Vec<Vec<EpochSummary>> = vec![Vec::new(); parts.len()];
     for epoch in start_epoch..settings.epochs {
-        for (model, &index) in models.iter_mut().zip(&group.assignment.models) {
-            let summary = model.run_epoch(&mut group.collective, &mut progress, &sender, metrics_every)?;
+        for (model, &index) in models.iter_mut().zip(&assignment.models) {
+            let summary = model.run_epoch(&mut reduction, &mut progress, &sender, metrics_every)?;
             history[index].push(summary);
             tracing::info!(
                 "{} epoch {} of {}: loss {:.6}, {:.0} images/s{}",
@@ -184,7 +219,7 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Optio
             );
             if rank == 0 {
                 write_checkpoint(
-                    &model.checkpoint(),
+                    &model.checkpoint()?,
                     &checkpoints,
                     &model.name,
                     epoch + 1 == settings.epochs,
@@ -320,12 +355,14 @@ fn waiting(summary: &EpochSummary) -> String {
     }
 }
 
+#[allow(clippy::too_many_arguments)]
 fn introduce(
     world: &World,
     store: &Store,
     parts: &[Part],
     settings: &Settings,
-    device: &impl Device,
+    device: &dyn Device,
+    collective: &str,
     ranks: usize,
     start_epoch: usize,
 ) {
@@ -348,11 +385,12 @@ fn introduce(
         settings.seed
     );
     tracing::info!(
-        "{} ranks, {} in the group of {}; each: {}",
+        "{} ranks, {} in the group of {}; each: {}{}",
         world.size(),
         ranks,
         parts[0].name,
-        device.name()
+        device.name(),
+        if ranks > 1 { format!("; sums over {collective}") } else { String::new() }
     );
     if world.size() % 2 == 1 && world.size() > 1 && parts.len() == 2 {
         tracing::warn!(
@@ -393,18 +431,13 @@ fn collect_metrics(world: &World, rank: usize, folder: &Path, lines: Vec<Metric>
 }
 
 /// The first rank of each group writes the group's mixture and map.
-fn write_models<D: Device>(
-    models: &[Model<D>],
-    rank: usize,
-    folder: &Path,
-    geometry: &Geometry,
-) -> Result<()> {
+fn write_models(models: &[Model], rank: usize, folder: &Path, geometry: &Geometry) -> Result<()> {
     if rank != 0 {
         return Ok(());
     }
     for model in models {
         let file = GmmFile {
-            gmm: model.device.state().gmm,
+            gmm: model.device.state()?.gmm,
             box_size: geometry.box_size,
             pixel_size: geometry.pixel_size,
         };

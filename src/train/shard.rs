@@ -10,14 +10,17 @@ use crate::imaging::ctf::Ctf;
 use crate::particles::store::Store;
 use crate::particles::stream::{ImageReader, read_ahead};
 use crate::progress::Progress;
-use crate::render::{Device, Observation, View};
+use crate::render::{Device, Observation, Target, View, energy};
 
 /// Where a rank keeps its particles between epochs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CacheMode {
-    /// In host memory if half of what is free on the machine holds the shards of all its ranks, else not at all.
+    /// On the device if the shard fits there, else in host memory if half of what is free on the machine holds the shards of
+    /// all its ranks, else not at all.
     Auto,
+    /// In the memory of the GPU.
+    Device,
     /// In host memory.
     Host,
     /// Not at all: read ahead of every step from the file.
@@ -34,12 +37,12 @@ pub struct Shard<'a> {
     cache: Option<Cache>,
 }
 
-/// Prepared particles in memory.
+/// Particles that were read and prepared once.
 struct Cache {
     /// The place of each particle among them.
     places: HashMap<usize, usize>,
-    /// The images, `[place][y][x]`.
-    targets: Vec<f32>,
+    /// The images, `[place][y][x]`, where they are kept in host memory.
+    targets: Option<Vec<f32>>,
     energies: Vec<f64>,
 }
 
@@ -47,116 +50,144 @@ impl<'a> Shard<'a> {
     /// Takes `particles` (sorted indices into the store) into memory if `mode` says so; `sharing` ranks share this machine.
     ///
     /// # Errors
-    /// When the file cannot be read or a pixel is not finite.
+    /// When the file cannot be read, a pixel is not finite, the device fails, or it has no room and `mode` insists.
     pub fn load(
         store: &'a Store,
         particles: &[usize],
         mode: CacheMode,
         sharing: usize,
-        device: &(impl Device + Sync),
+        device: &mut dyn Device,
         mut progress: Progress,
     ) -> Result<Self> {
         let pixels = store.metadata().box_size.pow(2);
-        let bytes = particles.len() as u64 * pixels as u64 * 4;
-        let keep = match mode {
-            CacheMode::Host => true,
-            CacheMode::None => false,
-            CacheMode::Auto => {
-                let free = available_memory();
-                let fits = bytes.saturating_mul(sharing as u64) < free / 2;
-                if !fits {
-                    tracing::info!(
-                        "the shards of this machine take {:.1} GiB, and {:.1} are free: reading from the file in every epoch",
-                        (bytes * sharing as u64) as f64 / f64::from(1 << 30),
-                        free as f64 / f64::from(1 << 30)
-                    );
-                }
-                fits
-            }
-        };
         let mut shard = Self { store, pixels, cache: None };
-        if keep {
-            let mut reader = ImageReader::open(store)?;
-            let mut targets = vec![0.0f32; particles.len() * pixels];
-            let mut energies = Vec::with_capacity(particles.len());
-            for (indices, images) in particles.chunks(FILL).zip(targets.chunks_mut(FILL * pixels)) {
-                for (&index, image) in indices.iter().zip(images.chunks_exact_mut(pixels)) {
-                    reader.read(index, image)?;
-                }
-                energies.extend(shard.prepare(device, indices, images));
-                progress.advance(indices.len() as u64);
-            }
-            let places = particles.iter().enumerate().map(|(place, &index)| (index, place)).collect();
-            shard.cache = Some(Cache { places, targets, energies });
-            progress.finish();
+        let on_device = match mode {
+            CacheMode::Device | CacheMode::Auto => device.keep(particles.len())?,
+            CacheMode::Host | CacheMode::None => false,
+        };
+        if mode == CacheMode::Device && !on_device {
+            return Err(Error::request(
+                format!(
+                    "{} has no room for the {} particles of a rank, {pixels} pixels each",
+                    device.name(),
+                    particles.len(),
+                ),
+                "use --cache auto or host, more ranks, or --cache-half",
+            ));
         }
+        let on_host = match mode {
+            CacheMode::Host => true,
+            CacheMode::Auto => !on_device && fits_host(particles.len() as u64 * pixels as u64 * 4, sharing),
+            CacheMode::Device | CacheMode::None => false,
+        };
+        if !on_device && !on_host {
+            return Ok(shard);
+        }
+        let mut reader = ImageReader::open(store)?;
+        let mut targets = vec![0.0f32; if on_host { particles.len() * pixels } else { FILL * pixels }];
+        let mut energies = Vec::with_capacity(particles.len());
+        for (group, indices) in particles.chunks(FILL).enumerate() {
+            let first = group * FILL;
+            let at = if on_host { first * pixels } else { 0 };
+            let images = &mut targets[at..at + indices.len() * pixels];
+            for (&index, image) in indices.iter().zip(images.chunks_exact_mut(pixels)) {
+                reader.read(index, image)?;
+            }
+            energies.extend(shard.energies(images));
+            let ctfs: Vec<Ctf> = indices.iter().map(|&index| store.metadata().ctf_of(index)).collect();
+            if on_device {
+                device.store(first, &ctfs, images)?;
+            } else {
+                device.prepare(&ctfs, images)?;
+            }
+            progress.advance(indices.len() as u64);
+        }
+        let places = particles.iter().enumerate().map(|(place, &index)| (index, place)).collect();
+        shard.cache = Some(Cache { places, targets: on_host.then_some(targets), energies });
+        progress.finish();
         Ok(shard)
     }
 
-    /// Prepares raw images in place; their energies.
-    fn prepare(&self, device: &(impl Device + Sync), indices: &[usize], images: &mut [f32]) -> Vec<f64> {
-        let metadata = self.store.metadata();
-        indices
-            .par_iter()
-            .zip(images.par_chunks_exact_mut(self.pixels))
-            .map(|(&index, image)| device.prepare(&metadata.ctf_of(index), image))
-            .collect()
+    fn energies(&self, images: &[f32]) -> Vec<f64> {
+        images.par_chunks_exact(self.pixels).map(energy).collect()
     }
 
     fn view(&self, index: usize) -> View {
         let metadata = self.store.metadata();
-        let ctf: Ctf = metadata.ctf_of(index);
-        View { rotation: metadata.rotation[index], ctf }
+        View { rotation: metadata.rotation[index], ctf: metadata.ctf_of(index) }
     }
 
-    /// Calls `step` with the observations of each of `batches`, in order. Returns how long it waited for the file.
+    /// Calls `step` with the number of each of `batches` and its observations, in order. Returns how long it waited for the
+    /// file.
     ///
     /// # Errors
     /// What reading or `step` returns.
-    pub fn each_batch<D: Device + Sync>(
+    pub fn each_batch(
         &self,
         batches: Vec<Vec<usize>>,
-        device: &mut D,
-        mut step: impl FnMut(&mut D, &[Observation]) -> Result<()>,
+        mut step: impl FnMut(usize, &[Observation]) -> Result<()>,
     ) -> Result<Duration> {
         let mut waited = Duration::ZERO;
         if let Some(Cache { places, targets, energies }) = &self.cache {
-            for batch in batches {
+            for (number, batch) in batches.iter().enumerate() {
                 let observations: Vec<Observation> = batch
                     .iter()
                     .map(|&index| {
                         let place = places[&index];
-                        let target = &targets[place * self.pixels..(place + 1) * self.pixels];
+                        let target = targets.as_ref().map_or(Target::Kept(place), |targets| {
+                            Target::Prepared(&targets[place * self.pixels..(place + 1) * self.pixels])
+                        });
                         Observation { view: self.view(index), target, energy: energies[place] }
                     })
                     .collect();
-                step(device, &observations)?;
+                step(number, &observations)?;
             }
             return Ok(waited);
         }
         let reader = ImageReader::open(self.store)?;
         std::thread::scope(|scope| {
             let (receiver, _reading) = read_ahead(scope, reader, batches.clone());
-            for batch in &batches {
+            for (number, batch) in batches.iter().enumerate() {
                 let asked = Instant::now();
-                let mut images = receiver.recv().map_err(|_| {
+                let images = receiver.recv().map_err(|_| {
                     Error::request(
                         "the reading thread ended early",
                         "this is a defect of the program: report it",
                     )
                 })??;
                 waited += asked.elapsed();
-                let energies = self.prepare(device, batch, &mut images);
                 let observations: Vec<Observation> = batch
                     .iter()
-                    .zip(images.chunks_exact(self.pixels).zip(energies))
-                    .map(|(&index, (target, energy))| Observation { view: self.view(index), target, energy })
+                    .zip(images.chunks_exact(self.pixels).zip(self.energies(&images)))
+                    .map(|(&index, (image, energy))| Observation {
+                        view: self.view(index),
+                        target: Target::Observed(image),
+                        energy,
+                    })
                     .collect();
-                step(device, &observations)?;
+                step(number, &observations)?;
             }
             Ok(waited)
         })
     }
+}
+
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
+
+/// Does half of the free memory hold `bytes` for each of the `sharing` ranks?
+fn fits_host(bytes: u64, sharing: usize) -> bool {
+    let free = available_memory();
+    let all = bytes.saturating_mul(sharing as u64);
+    if all >= free / 2 {
+        tracing::info!(
+            "the shards of this machine take {:.1} GiB, and {:.1} are free: reading from the file in every epoch",
+            gib(all),
+            gib(free)
+        );
+    }
+    all < free / 2
 }
 
 /// Memory that the system could give out now, in bytes; nothing where it does not say.

@@ -1,6 +1,6 @@
 //! The CPU's [`Device`]: what runs in parallel over what.
 
-use std::sync::Mutex;
+use std::time::Instant;
 
 use rayon::prelude::*;
 
@@ -10,11 +10,13 @@ use super::chain::{self, Contribution, SUMS};
 use super::project::{Splat, project};
 use super::raster::{self, Canvas};
 use super::residual::Filter;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gmm::Gmm;
 use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
-use crate::render::{AdamStep, Device, DeviceState, Geometry, Observation, StepOutcome};
+use crate::render::{
+    Device, DeviceState, Geometry, Observation, Reduce, StageTimes, Step, Target, not_finite,
+};
 
 /// Gaussians that one task takes at a time; a multiple of the lanes.
 const CHUNK: usize = 1024;
@@ -29,6 +31,8 @@ struct Workspace {
     moments: [Vec<f32>; 6],
     projection: Canvas,
     gradient: Canvas,
+    /// An observed image on its way to a target.
+    observed: Vec<f32>,
     filter: Filter,
     loss: f64,
 }
@@ -41,6 +45,7 @@ impl Workspace {
             moments: std::array::from_fn(|_| vec![0.0; count]),
             projection: Canvas::new(geometry.box_size),
             gradient: Canvas::new(geometry.box_size),
+            observed: Vec::new(),
             filter: Filter::new(geometry.box_size, geometry.pixel_size),
             loss: 0.0,
         }
@@ -93,13 +98,18 @@ impl Workspace {
     fn run(&mut self, gaussians: &Activated, seen: &Observation, geometry: &Geometry, within: bool) {
         self.project(gaussians, &seen.view.rotation, geometry, within);
         self.draw(within);
-        self.loss = self.filter.residual(
-            &seen.view.ctf,
-            &self.projection,
-            seen.target,
-            seen.energy,
-            &mut self.gradient,
-        );
+        let target = match seen.target {
+            Target::Prepared(target) => target,
+            Target::Observed(image) => {
+                self.observed.clear();
+                self.observed.extend_from_slice(image);
+                self.filter.prepare(&seen.view.ctf, &mut self.observed);
+                &self.observed
+            }
+            Target::Kept(_) => unreachable!("nothing is kept by this device"),
+        };
+        self.loss =
+            self.filter.residual(&seen.view.ctf, &self.projection, target, seen.energy, &mut self.gradient);
         self.measure(within);
     }
 }
@@ -128,11 +138,12 @@ pub struct CpuDevice {
     stale: bool,
     workspaces: Vec<Workspace>,
     sums: [Vec<f64>; SUMS],
-    /// Gradient planes, then the loss and the count.
+    /// Gradient planes, then the loss.
     buffer: Vec<f32>,
     loss: f64,
-    images: u64,
-    preparers: Mutex<Vec<Filter>>,
+    filter: Filter,
+    outcomes: Vec<f64>,
+    times: StageTimes,
 }
 
 impl CpuDevice {
@@ -146,10 +157,11 @@ impl CpuDevice {
             stale: true,
             workspaces: Vec::new(),
             sums: std::array::from_fn(|_| vec![0.0; count]),
-            buffer: vec![0.0; values + 2],
+            buffer: vec![0.0; values + 1],
             loss: 0.0,
-            images: 0,
-            preparers: Mutex::new(Vec::new()),
+            filter: Filter::new(geometry.box_size, geometry.pixel_size),
+            outcomes: Vec::new(),
+            times: StageTimes::default(),
             gmm,
         }
     }
@@ -164,9 +176,9 @@ impl CpuDevice {
         self.accumulate(batch);
         self.gather();
         let values = self.gmm.values().len();
-        let count = self.images as f32;
+        let count = batch.len() as f32;
         let gradient = self.buffer[..values].iter().map(|g| g / count).collect();
-        let loss = self.loss / self.images as f64;
+        let loss = self.loss / batch.len() as f64;
         self.clear();
         (gradient, loss)
     }
@@ -192,34 +204,14 @@ impl CpuDevice {
         let values = self.gmm.values().len();
         chain::finish(&self.gmm, &self.sums, &mut self.buffer[..values]);
         self.buffer[values] = self.loss as f32;
-        self.buffer[values + 1] = self.images as f32;
     }
 
     fn clear(&mut self) {
         self.sums.iter_mut().for_each(|plane| plane.fill(0.0));
         self.loss = 0.0;
-        self.images = 0;
-    }
-}
-
-impl Device for CpuDevice {
-    fn name(&self) -> String {
-        match rayon::current_num_threads() {
-            1 => "CPU, 1 thread".into(),
-            threads => format!("CPU, {threads} threads"),
-        }
     }
 
-    fn prepare(&self, ctf: &Ctf, image: &mut [f32]) -> f64 {
-        let spare = || self.preparers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let filter = spare().pop();
-        let mut filter =
-            filter.unwrap_or_else(|| Filter::new(self.geometry.box_size, self.geometry.pixel_size));
-        let energy = filter.prepare(ctf, image);
-        spare().push(filter);
-        energy
-    }
-
+    /// Renders `batch`, and adds its gradient and loss to the step's sums.
     fn accumulate(&mut self, batch: &[Observation]) {
         self.activate();
         let threads = rayon::current_num_threads();
@@ -237,7 +229,6 @@ impl Device for CpuDevice {
             });
             // In the order of the images, whatever the schedule was.
             self.loss += workspaces.iter().map(|w| w.loss).sum::<f64>();
-            self.images += group.len() as u64;
             let workspaces = &self.workspaces[..group.len()];
             let mut planes = self.sums.each_mut().map(|plane| plane.chunks_mut(CHUNK));
             let tasks = (0..self.gmm.len().div_ceil(CHUNK)).map(|chunk| {
@@ -262,48 +253,84 @@ impl Device for CpuDevice {
             });
         }
     }
+}
 
-    fn reduce(&mut self, sum: &mut dyn FnMut(&mut [f32]) -> Result<()>) -> Result<()> {
-        self.gather();
-        sum(&mut self.buffer)
+impl Device for CpuDevice {
+    fn name(&self) -> String {
+        match rayon::current_num_threads() {
+            1 => "CPU, 1 thread".into(),
+            threads => format!("CPU, {threads} threads"),
+        }
     }
 
-    fn step(&mut self, adam: &mut dyn FnMut(u64) -> AdamStep) -> Result<StepOutcome> {
+    fn prepare(&mut self, ctfs: &[Ctf], images: &mut [f32]) -> Result<()> {
+        let filter = &self.filter;
+        let pixels = self.geometry.box_size.pow(2);
+        ctfs.par_iter()
+            .zip(images.par_chunks_exact_mut(pixels))
+            .for_each_init(|| filter.clone(), |filter, (ctf, image)| filter.prepare(ctf, image));
+        Ok(())
+    }
+
+    fn keep(&mut self, _: usize) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn store(&mut self, _: usize, _: &[Ctf], _: &mut [f32]) -> Result<()> {
+        unreachable!("there is no room in this device")
+    }
+
+    fn step(&mut self, batch: &[Observation], step: &Step, group: &mut dyn Reduce) -> Result<()> {
+        let start = Instant::now();
+        self.accumulate(batch);
+        self.gather();
+        let computed = Instant::now();
+        group.sum(&mut self.buffer)?;
+        let reduced = Instant::now();
+
         let values = self.gmm.values().len();
-        let (gradient, tail) = self.buffer.split_at(values);
-        let (loss, images) = (f64::from(tail[0]), tail[1] as u64);
-        let outcome = StepOutcome { loss: loss / images as f64, images };
+        let (gradient, loss) = self.buffer.split_at(values);
+        let loss = f64::from(loss[0]) / step.images as f64;
         // A sum is finite only if all its terms are (two infinities of opposite sign give NaN).
         let finite = loss.is_finite() && gradient.iter().map(|&g| f64::from(g)).sum::<f64>().is_finite();
-        if !finite || images == 0 {
-            return Err(Error::Numeric {
-                problem: format!(
-                    "the loss or the gradient of a step over {images} images is not finite (loss {})",
-                    outcome.loss
-                ),
-                remedy: "lower --learning-rate, and check the particles with `cryosplat-mpi info --verify`"
-                    .into(),
-            });
+        if !finite {
+            return Err(not_finite(loss));
         }
-        let step = adam(images);
-        self.adam.step(self.gmm.values_mut(), gradient, (1.0 / images as f64) as f32, &step);
+        self.adam.step(self.gmm.values_mut(), gradient, (1.0 / step.images as f64) as f32, &step.adam);
         self.stale = true;
         self.clear();
-        Ok(outcome)
+        self.outcomes.push(loss);
+        self.times.compute += computed - start;
+        self.times.reduce += reduced - computed;
+        self.times.update += reduced.elapsed();
+        Ok(())
     }
 
-    fn state(&self) -> DeviceState {
-        DeviceState {
+    fn outcomes(&mut self, _: bool, _: &mut dyn Reduce) -> Result<Vec<f64>> {
+        Ok(std::mem::take(&mut self.outcomes))
+    }
+
+    fn times(&mut self) -> Option<StageTimes> {
+        Some(std::mem::take(&mut self.times))
+    }
+
+    fn checksum(&mut self) -> Result<u64> {
+        Ok(u64::from(self.gmm.checksum()))
+    }
+
+    fn state(&self) -> Result<DeviceState> {
+        Ok(DeviceState {
             gmm: self.gmm.clone(),
             first: self.adam.first.clone(),
             second: self.adam.second.clone(),
-        }
+        })
     }
 
-    fn restore(&mut self, state: DeviceState) {
+    fn restore(&mut self, state: DeviceState) -> Result<()> {
         self.adam = Adam { first: state.first, second: state.second };
         self.gmm = state.gmm;
         self.stale = true;
         self.clear();
+        Ok(())
     }
 }

@@ -31,16 +31,14 @@ impl Filter {
         }
     }
 
-    /// Turns an observed image Y (`[y][x]`, box^2 values) into F^-1(H F Y), in place; returns the sum of Y^2.
-    pub fn prepare(&mut self, ctf: &Ctf, image: &mut [f32]) -> f64 {
-        let energy = image.iter().map(|&y| f64::from(y) * f64::from(y)).sum();
+    /// Turns an observed image Y (`[y][x]`, box^2 values) into F^-1(H F Y), in place.
+    pub fn prepare(&mut self, ctf: &Ctf, image: &mut [f32]) {
         ctf.half_plane(self.box_size, self.pixel_size, &mut self.ctf);
         self.fft.forward(image, self.box_size, &mut self.spectrum, &mut self.scratch);
         for (value, &h) in self.spectrum.iter_mut().zip(&self.ctf) {
             *value *= h;
         }
         self.fft.inverse(&mut self.spectrum, image, self.box_size, &mut self.scratch);
-        energy
     }
 
     /// Given the rendered projection Q, the prepared `target` F^-1(H F Y) and the `energy` sum of Y^2: fills `gradient`

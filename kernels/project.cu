@@ -1,0 +1,111 @@
+//! Covariances to splats, and which tiles each of them touches (METHOD.md section 3).
+//!
+//! A thread an image and Gaussian, a warp 32 Gaussians in a row. The tiles are told by bits: word k of a tile has a bit
+//! for each of Gaussians 32 k to 32 k + 31 that touches it. A list of bits has a fixed size, whatever the mixture does, and
+//! a fixed order, so that sums repeat to the bit.
+#include "gaussian.cuh"
+
+/// Transposes 32 x 32 bits: bit j of lane i becomes bit i of lane j.
+__device__ __forceinline__ unsigned transpose_bits(unsigned value, unsigned lane) {
+    unsigned low = 0x0000ffffu;
+    for (unsigned k = 16; k > 0; k >>= 1) {
+        const unsigned other = __shfl_xor_sync(ALL_LANES, value, k);
+        value = (lane & k) ? (value & ~low) | ((other >> k) & low) : (value & low) | ((other & low) << k);
+        low ^= low << (k >> 1);
+    }
+    return value;
+}
+
+/// Bits `from` to `to` (included) of a word; none where `from` is beyond `to`.
+__device__ __forceinline__ unsigned bit_range(int from, int to) {
+    from = max(from, 0);
+    to = min(to, 31);
+    return from > to ? 0u : (ALL_LANES >> (31 - (to - from))) << from;
+}
+
+/// Gaussian `g` as image `image` sees it; its whitening goes to the planes `[w0 w1 w2][padded]`.
+__device__ Splat splat_of(const double *activated, const Image &image, double *whitening, int padded, int g) {
+    const double d = BOX;
+    const double *p = image.view, *q = image.view + 3;
+    const double x = activated[g], y = activated[padded + g], z = activated[2 * padded + g];
+    const double u = d * (p[0] * x + p[1] * y + p[2] * z) + BOX / 2;
+    const double v = d * (q[0] * x + q[1] * y + q[2] * z) + BOX / 2;
+    double c[6];
+    for (int k = 0; k < 6; k++) {
+        c[k] = d * d * activated[(3 + k) * padded + g];
+    }
+    // Sigma2 = P Sigma P^T, with P the first two rows of W.
+    const double px = c[0] * p[0] + c[1] * p[1] + c[2] * p[2];
+    const double py = c[1] * p[0] + c[3] * p[1] + c[4] * p[2];
+    const double pz = c[2] * p[0] + c[4] * p[1] + c[5] * p[2];
+    const double qx = c[0] * q[0] + c[1] * q[1] + c[2] * q[2];
+    const double qy = c[1] * q[0] + c[3] * q[1] + c[4] * q[2];
+    const double qz = c[2] * q[0] + c[4] * q[1] + c[5] * q[2];
+    const double sxx = px * p[0] + py * p[1] + pz * p[2];
+    const double sxy = px * q[0] + py * q[1] + pz * q[2];
+    const double syy = qx * q[0] + qy * q[1] + qz * q[2];
+    const double root = 1.0 / sqrt(sxx * syy - sxy * sxy);
+    const double deviation_x = sqrt(sxx), deviation_y = sqrt(syy);
+    // The distribution of y, and of x given y.
+    const double w2 = 1.0 / deviation_y;
+    const double w0 = deviation_y * root;
+    const double w1 = -(w0 * sxy * w2 * w2);
+    whitening[g] = w0;
+    whitening[padded + g] = w1;
+    whitening[2 * padded + g] = w2;
+
+    const double x0 = fmax(ceil(u - CUTOFF * deviation_x), 0.0);
+    const double x1 = fmin(floor(u + CUTOFF * deviation_x), d - 1.0);
+    const double y0 = fmax(ceil(v - CUTOFF * deviation_y), 0.0);
+    const double y1 = fmin(floor(v + CUTOFF * deviation_y), d - 1.0);
+    Splat splat = {};
+    // Not a number fails both.
+    if (x1 >= x0 && y1 >= y0) {
+        splat.p0 = (float)(BINARY * (w0 * (x0 - u) + w1 * (y0 - v)));
+        splat.q0 = (float)(BINARY * w2 * (y0 - v));
+        splat.w0 = (float)(BINARY * w0);
+        splat.w1 = (float)(BINARY * w1);
+        splat.w2 = (float)(BINARY * w2);
+        splat.weight = (float)(activated[9 * padded + g] * (d * d / TAU) * root);
+        splat.corner = (unsigned)x0 | (unsigned)y0 << 16;
+        splat.size = (unsigned)(x1 - x0 + 1.0) | (unsigned)(y1 - y0 + 1.0) << 16;
+    }
+    return splat;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    project(const Pass *pass, const double *activated, Splat *splats, double *whitening, unsigned *bits, int count,
+            int padded) {
+    const unsigned image = blockIdx.y;
+    if (image >= pass->images) {
+        return;
+    }
+    const int g = blockIdx.x * THREADS + threadIdx.x;
+    Splat splat = {};
+    if (g < count) {
+        splat = splat_of(activated, pass->image[image], whitening + (size_t)image * 3 * padded, padded, g);
+    }
+    splats[(size_t)image * padded + g] = splat;
+
+    const int columns = splat.size & 0xffff, rows = splat.size >> 16;
+    const int x0 = splat.corner & 0xffff, y0 = splat.corner >> 16;
+    const int left = x0 / TILE, right = columns > 0 ? (x0 + columns - 1) / TILE : -1;
+    const int top = y0 / TILE, bottom = rows > 0 ? (y0 + rows - 1) / TILE : -1;
+    const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int words = padded / 32;
+    unsigned *const first = bits + (size_t)image * TILES * words + blockIdx.x * (THREADS / 32);
+    __shared__ unsigned row[THREADS / 32][33];
+    for (int ty = 0; ty < TILES_X; ty++) {
+        for (int group = 0; group < TILES_X; group += 32) {
+            const bool touched = top <= ty && ty <= bottom;
+            row[warp][lane] = transpose_bits(touched ? bit_range(left - group, right - group) : 0u, lane);
+            __syncthreads();
+            // Eight words of a tile lie together: eight threads write them.
+            const int tx = group + threadIdx.x / 8, word = threadIdx.x % 8;
+            if (tx < TILES_X) {
+                first[(size_t)(ty * TILES_X + tx) * words + word] = row[word][tx - group];
+            }
+            __syncthreads();
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! kernels/*.cu to machine code: NVRTC when the program starts, and what it made last time from the same text.
+
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use cudarc::nvrtc::{result, sys};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// The kernels' text, by file. The stages, then what they include.
+const SOURCES: [(&str, &str); 9] = [
+    ("project.cu", include_str!("../../../kernels/project.cu")),
+    ("draw.cu", include_str!("../../../kernels/draw.cu")),
+    ("filter.cu", include_str!("../../../kernels/filter.cu")),
+    ("residual.cu", include_str!("../../../kernels/residual.cu")),
+    ("moments.cu", include_str!("../../../kernels/moments.cu")),
+    ("chain.cu", include_str!("../../../kernels/chain.cu")),
+    ("adam.cu", include_str!("../../../kernels/adam.cu")),
+    ("common.cuh", include_str!("../../../kernels/common.cuh")),
+    ("gaussian.cuh", include_str!("../../../kernels/gaussian.cuh")),
+];
+
+/// What the kernels are compiled with: kernels/common.cuh says what each is for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Constants {
+    /// Box size in pixels.
+    pub box_size: usize,
+    /// Half width of a splat's support in standard deviations.
+    pub cutoff: f64,
+    /// Parameters of a Gaussian.
+    pub planes: usize,
+    /// Blocks that share a tile when splats are drawn.
+    pub draw_slices: usize,
+    /// Lanes that gather one splat's moments: 8, 16 or 32.
+    pub moment_lanes: usize,
+    /// Particles are kept in 16 bits a pixel.
+    pub kept_half: bool,
+}
+
+/// Warps of a block that draws.
+pub const DRAW_WARPS: usize = 8;
+
+impl Constants {
+    fn options(&self, architecture: &str) -> Vec<String> {
+        vec![
+            format!("--gpu-architecture={architecture}"),
+            "--std=c++17".into(),
+            "-default-device".into(),
+            format!("-DBOX={}", self.box_size),
+            // Rust writes 3.0 as 3.0: a double in C++ too.
+            format!("-DCUTOFF={:?}", self.cutoff),
+            format!("-DPLANES={}", self.planes),
+            format!("-DDRAW_WARPS={DRAW_WARPS}"),
+            format!("-DDRAW_SLICES={}", self.draw_slices),
+            format!("-DMOMENT_LANES={}", self.moment_lanes),
+            format!("-DKEPT_HALF={}", u8::from(self.kept_half)),
+        ]
+    }
+}
+
+/// The kernels for a device of compute capability `capability` (major, minor), as `cuModuleLoadData` takes them; where
+/// `fresh`, compiled anew.
+///
+/// # Errors
+/// When NVRTC refuses, with its log.
+pub fn kernels(constants: &Constants, capability: (i32, i32), fresh: bool) -> Result<Vec<u8>> {
+    let (architecture, exact) = architecture(capability)?;
+    let options = constants.options(&architecture);
+    let (major, minor) = version()?;
+    let mut hash = Sha256::new();
+    hash.update(format!("{} NVRTC {major}.{minor}\n{options:?}\n", env!("CARGO_PKG_VERSION")));
+    for (name, text) in SOURCES {
+        hash.update(format!("{name} {}\n{text}", text.len()));
+    }
+    let file = cache().map(|folder| {
+        let name: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        folder.join(name + ".kernels")
+    });
+    if let Some(image) = file.as_deref().filter(|_| !fresh).and_then(read) {
+        return Ok(image);
+    }
+    let image = compile(&options, exact)?;
+    if let Some(Err(error)) = file.map(|file| write(&file, &image)) {
+        tracing::debug!("the compiled kernels are not kept: {error}");
+    }
+    Ok(image)
+}
+
+/// The name of the architecture to compile for, and whether it is the device's own: for a device that this NVRTC does not
+/// know, the newest that it knows, from which the driver goes on.
+fn architecture((major, minor): (i32, i32)) -> Result<(String, bool)> {
+    let own = 10 * major + minor;
+    let known = supported()?;
+    if known.contains(&own) {
+        return Ok((format!("sm_{own}"), true));
+    }
+    match known.iter().filter(|&&k| k < own).max() {
+        Some(newest) => Ok((format!("compute_{newest}"), false)),
+        None => Err(Error::request(
+            format!("NVRTC has no code for a device of compute capability {major}.{minor}"),
+            "use a newer GPU or an older CUDA toolkit, or compute with --device cpu",
+        )),
+    }
+}
+
+fn supported() -> Result<Vec<i32>> {
+    let mut count = 0;
+    // SAFETY: the library is there (`libraries::find`), and writes one number.
+    unsafe { sys::nvrtcGetNumSupportedArchs(&raw mut count) }
+        .result()
+        .map_err(nvrtc("list architectures"))?;
+    let mut known = vec![0; count.max(0) as usize];
+    // SAFETY: as many numbers as it said.
+    unsafe { sys::nvrtcGetSupportedArchs(known.as_mut_ptr()) }
+        .result()
+        .map_err(nvrtc("list architectures"))?;
+    Ok(known)
+}
+
+fn version() -> Result<(i32, i32)> {
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: it writes two numbers.
+    unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) }
+        .result()
+        .map_err(nvrtc("tell its version"))?;
+    Ok((major, minor))
+}
+
+fn nvrtc(action: &'static str) -> impl FnOnce(result::NvrtcError) -> Error {
+    move |error| {
+        Error::request(
+            format!("NVRTC cannot {action}: {:?}", error.0),
+            "check the installation of the CUDA toolkit, or compute with --device cpu",
+        )
+    }
+}
+
+/// A program of NVRTC, destroyed when dropped.
+struct Program(sys::nvrtcProgram);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // SAFETY: created by `compile`, destroyed only here. Nothing can be done about a failure.
+        let _ = unsafe { result::destroy_program(self.0) };
+    }
+}
+
+fn compile(options: &[String], exact: bool) -> Result<Vec<u8>> {
+    let text = |text: &str| CString::new(text).expect("no source has a zero byte");
+    let main: String = SOURCES
+        .iter()
+        .filter(|(name, _)| name.ends_with(".cu"))
+        .map(|(n, _)| format!("#include \"{n}\"\n"))
+        .collect();
+    let (main, name) = (text(&main), c"cryosplat.cu");
+    let (names, texts): (Vec<CString>, Vec<CString>) =
+        SOURCES.iter().map(|(n, t)| (text(n), text(t))).unzip();
+    let pointers = |all: &[CString]| all.iter().map(|t| t.as_ptr()).collect::<Vec<*const c_char>>();
+    let (names_at, texts_at) = (pointers(&names), pointers(&texts));
+    let mut program = Program(std::ptr::null_mut());
+    // SAFETY: all texts end with a zero byte and live until the call returns; NVRTC copies them.
+    unsafe {
+        sys::nvrtcCreateProgram(
+            &raw mut program.0,
+            main.as_ptr(),
+            name.as_ptr(),
+            SOURCES.len() as c_int,
+            texts_at.as_ptr(),
+            names_at.as_ptr(),
+        )
+    }
+    .result()
+    .map_err(nvrtc("take the kernels"))?;
+    // SAFETY: the program was just made.
+    let compiled = unsafe { result::compile_program(program.0, options) };
+    if let Err(error) = compiled {
+        // SAFETY: as above; the log ends with a zero byte.
+        let log = unsafe { result::get_program_log(program.0) }.unwrap_or_default();
+        let log: Vec<u8> = log.iter().take_while(|&&c| c != 0).map(|&c| c.cast_unsigned()).collect();
+        return Err(Error::request(
+            format!(
+                "NVRTC cannot compile the kernels ({:?}): {}",
+                error.0,
+                String::from_utf8_lossy(&log).trim()
+            ),
+            "this is a defect of the program or of the CUDA toolkit: report it, and compute with --device cpu",
+        ));
+    }
+    if exact { machine_code(&program) } else { intermediate(&program) }
+}
+
+fn machine_code(program: &Program) -> Result<Vec<u8>> {
+    let mut size = 0;
+    // SAFETY: the program was compiled for a real architecture, and the buffer is as large as it asks for.
+    unsafe {
+        sys::nvrtcGetCUBINSize(program.0, &raw mut size).result().map_err(nvrtc("tell the code's size"))?;
+        let mut image = vec![0u8; size];
+        sys::nvrtcGetCUBIN(program.0, image.as_mut_ptr().cast()).result().map_err(nvrtc("give the code"))?;
+        Ok(image)
+    }
+}
+
+fn intermediate(program: &Program) -> Result<Vec<u8>> {
+    // SAFETY: the program was compiled for a virtual architecture; the text that returns ends with a zero byte.
+    let text = unsafe { result::get_ptx(program.0) }.map_err(nvrtc("give the code"))?;
+    let bytes: Vec<u8> = text.iter().map(|&c| c.cast_unsigned()).collect();
+    debug_assert!(CStr::from_bytes_until_nul(&bytes).is_ok());
+    Ok(bytes)
+}
+
+/// Where compiled kernels are kept: the user's cache folder.
+pub fn cache() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
+    Some(base.join("cryosplat-mpi/kernels"))
+}
+
+/// Kept code: its checksum, then the code. Anything else is as good as nothing.
+fn read(file: &Path) -> Option<Vec<u8>> {
+    let bytes = std::fs::read(file).ok()?;
+    let (checksum, image) = bytes.split_at_checked(32)?;
+    (Sha256::digest(image)[..] == *checksum).then(|| image.to_vec())
+}
+
+fn write(file: &Path, image: &[u8]) -> Result<()> {
+    let folder = file.parent().expect("the file is in a folder");
+    files::make_folder(folder)?;
+    let mut bytes = Sha256::digest(image).to_vec();
+    bytes.extend_from_slice(image);
+    files::write_atomically(file, |writer| writer.write_all(&bytes))
+}

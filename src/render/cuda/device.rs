@@ -1,0 +1,600 @@
+//! The GPU's [`Device`]: steps as graphs, the host ahead of them.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+use cudarc::driver::{CudaEvent, CudaGraph, result};
+
+use super::card::Card;
+use super::feed::{Feed, event};
+use super::host::{Pinned, wait};
+use super::pipeline::{Pipeline, Stage};
+use super::plan::{OUTCOMES, Plan};
+use super::records::{OutcomeRecord, PassRecord};
+use crate::error::{Error, Result};
+use crate::gmm::Gmm;
+use crate::imaging::ctf::Ctf;
+use crate::imaging::pose::Rotation;
+use crate::render::{
+    Alone, Device, DeviceState, Geometry, Observation, Reduce, StageTimes, Step, Target, View, not_finite,
+};
+
+/// Steps whose outcomes are fetched together.
+const REPORT: u64 = 32;
+/// Time after which outcomes are fetched however few they are.
+const REPORT_TIME: Duration = Duration::from_secs(1);
+/// Memory of the device that is left to the driver, cuFFT and NCCL when particles are kept.
+const RESERVE: usize = 512 << 20;
+
+/// A view that does not matter.
+const UNTURNED: Rotation = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+
+/// What is done with a group of prepared images while it is on the device: its address, its place, and where it came from.
+type Group<'a> = dyn FnMut(&CudaDevice, u64, usize, &mut [f32]) -> Result<()> + 'a;
+
+/// What decides how a GPU is used.
+#[derive(Clone, Copy, Debug)]
+pub struct CudaOptions {
+    /// Which device, of those that this process sees.
+    pub ordinal: usize,
+    /// Images of a step on this rank, at most.
+    pub batch: usize,
+    /// Keep particles in 16 bits a pixel.
+    pub kept_half: bool,
+}
+
+/// The GPU.
+pub struct CudaDevice {
+    // Graphs go before what they use.
+    graphs: Option<Graphs>,
+    card: Card,
+    pipeline: Pipeline,
+    feed: Feed,
+    gmm: Gmm,
+    /// Steps taken, and images of those whose outcome is not yet known.
+    steps: u64,
+    images: VecDeque<u64>,
+    outcomes: Pinned<OutcomeRecord>,
+    reports: VecDeque<Report>,
+    reported: u64,
+    last_report: Instant,
+    losses: Vec<f64>,
+    /// The gradient on its way through the host.
+    exchange: Option<Pinned<f32>>,
+    /// Set when a step failed: the stream may never end.
+    failed: bool,
+}
+
+/// A pass, and a pass with what ends a step on the device.
+struct Graphs {
+    pass: CudaGraph,
+    step: Option<CudaGraph>,
+}
+
+/// Outcomes of steps `from..to` on their way to the host.
+struct Report {
+    arrived: CudaEvent,
+    from: u64,
+    to: u64,
+}
+
+/// The planned size of a device for these numbers, as [`CudaDevice::new`] makes it.
+fn plan(card: &Card, gmm: &Gmm, geometry: &Geometry, batch: usize) -> Result<Plan> {
+    let (free, total) = card.memory()?;
+    let plan = Plan::new(gmm.len(), gmm.shape(), geometry.box_size, batch, card.processors, free);
+    let wanted = plan.bytes();
+    if wanted > free {
+        return Err(Error::Device {
+            device: card.name().to_owned(),
+            action: format!(
+                "hold {} Gaussians and {} images of {} pixels",
+                gmm.len(),
+                plan.images,
+                geometry.box_size
+            ),
+            reason: format!(
+                "that takes {} MiB, and {} of {} are free",
+                wanted >> 20,
+                free >> 20,
+                total >> 20
+            ),
+            remedy: "use fewer --gaussians, a smaller box, or a GPU that nobody else uses".into(),
+        });
+    }
+    Ok(plan)
+}
+
+impl CudaDevice {
+    /// A device that holds `gmm`, with an optimiser at rest.
+    ///
+    /// # Errors
+    /// When a library is missing, the device refuses, or its memory does not do.
+    pub fn new(gmm: Gmm, geometry: Geometry, options: &CudaOptions) -> Result<Self> {
+        let card = Card::open(options.ordinal)?;
+        let plan = plan(&card, &gmm, &geometry, options.batch)?;
+        let pipeline = Pipeline::new(&card, plan, &geometry, options.kept_half)?;
+        let mut device = Self {
+            graphs: None,
+            feed: Feed::new(&card, plan.images)?,
+            outcomes: Pinned::zeros(&card, OUTCOMES)?,
+            card,
+            pipeline,
+            gmm,
+            steps: 0,
+            images: VecDeque::new(),
+            reports: VecDeque::new(),
+            reported: 0,
+            last_report: Instant::now(),
+            losses: Vec::new(),
+            exchange: None,
+            failed: false,
+        };
+        device.upload(None)?;
+        Ok(device)
+    }
+
+    /// What it allocates, and cuFFT's work area in bytes.
+    pub fn plan(&self) -> (Plan, usize) {
+        (self.pipeline.plan, self.pipeline.work_bytes())
+    }
+
+    /// The GPU.
+    pub fn card(&self) -> &Card {
+        &self.card
+    }
+
+    /// Parameters to the device, and Adam's moments, zeros if `None`.
+    fn upload(&mut self, moments: Option<(&[f32], &[f32])>) -> Result<()> {
+        let buffers = &self.pipeline.buffers;
+        let zeros = vec![0.0f32; self.gmm.values().len()];
+        let (first, second) = moments.unwrap_or((&zeros, &zeros));
+        let planes =
+            [(&buffers.parameters, self.gmm.values()), (&buffers.first, first), (&buffers.second, second)];
+        for (buffer, values) in planes {
+            assert_eq!(buffer.bytes(), size_of_val(values));
+            // SAFETY: as long as the buffer, and waited for before `values` goes.
+            unsafe { result::memcpy_htod_async(buffer.address(), values, self.card.stream.cu_stream()) }
+                .map_err(self.card.failed("copy to the device"))?;
+        }
+        self.pipeline.enqueue_activate(&self.card)?;
+        self.card.stream.synchronize().map_err(self.card.failed("take the parameters"))
+    }
+
+    /// Captures the stages once; every step replays them.
+    fn capture(&mut self, group: &mut dyn Reduce) -> Result<()> {
+        if self.graphs.is_some() {
+            return Ok(());
+        }
+        if self.pipeline.buffers.kept.is_none() {
+            self.pipeline.make_stages(&self.card)?;
+        }
+        // Outside a capture first, over no images: libraries load what they need when first used.
+        let idle = PassRecord { first: 1, ..PassRecord::default() };
+        self.feed.send(&self.card, &mut self.pipeline, idle, &[], group)?;
+        self.enqueue(&Stage::PASS, None)?;
+        if let Some(sum) = group.on_device() {
+            self.add_up(sum)?;
+        }
+        self.feed.passed(&self.card)?;
+        let ended = event(&self.card)?;
+        ended.record(&self.card.stream).map_err(self.card.failed("order its streams"))?;
+        wait(&self.card, &ended, group)?;
+
+        let alone = group.ranks() == 1;
+        let pass = self.graph(&Stage::PASS, None, false)?;
+        let step = match group.on_device() {
+            Some(sum) => Some(self.graph(&Stage::PASS, Some(sum), true)?),
+            None if alone => Some(self.graph(&Stage::PASS, None, true)?),
+            None => None,
+        };
+        self.graphs = Some(Graphs { pass, step });
+        Ok(())
+    }
+
+    fn graph(
+        &self,
+        stages: &[Stage],
+        sum: Option<&mut dyn super::DeviceSum>,
+        update: bool,
+    ) -> Result<CudaGraph> {
+        let fail = || self.card.failed("capture a step");
+        self.card.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).map_err(fail())?;
+        let enqueued = self
+            .enqueue(stages, sum)
+            .and_then(|()| if update { self.pipeline.enqueue(&self.card, Stage::Adam) } else { Ok(()) });
+        let graph = self.card.stream.end_capture(CUgraphInstantiate_flags(0));
+        enqueued?;
+        let graph = graph.map_err(fail())?.ok_or_else(|| Error::Device {
+            device: self.card.name().to_owned(),
+            action: "capture a step".into(),
+            reason: "the capture is empty".into(),
+            remedy: "this is a defect of the program or of the driver: report it".into(),
+        })?;
+        graph.upload().map_err(fail())?;
+        Ok(graph)
+    }
+
+    fn enqueue(&self, stages: &[Stage], sum: Option<&mut dyn super::DeviceSum>) -> Result<()> {
+        for &stage in stages {
+            self.pipeline.enqueue(&self.card, stage)?;
+        }
+        match sum {
+            Some(sum) => self.add_up(sum),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts the sum of gradient and loss over the ranks into the stream.
+    fn add_up(&self, sum: &mut dyn super::DeviceSum) -> Result<()> {
+        // SAFETY: the gradient with its loss has this length.
+        unsafe { sum.enqueue(self.gradient(), self.values() + 1, self.card.stream.cu_stream().cast()) }
+    }
+
+    fn gradient(&self) -> u64 {
+        self.pipeline.buffers.gradient.address()
+    }
+
+    fn values(&self) -> usize {
+        self.pipeline.plan.values()
+    }
+
+    /// The passes of a batch: at least one, of no images where it is empty.
+    fn passes<'a, 'b>(&self, batch: &'b [Observation<'a>]) -> Vec<&'b [Observation<'a>]> {
+        if batch.is_empty() { vec![batch] } else { batch.chunks(self.pipeline.plan.images).collect() }
+    }
+
+    fn run_step(&mut self, batch: &[Observation], step: &Step, group: &mut dyn Reduce) -> Result<()> {
+        self.capture(group)?;
+        let adam = &step.adam;
+        // rate m/c1 / (sqrt(v/c2) + eps) = rate sqrt(c2)/c1 m / (sqrt(v) + eps sqrt(c2))
+        let root = adam.correction2.sqrt();
+        let pass = PassRecord {
+            outcome: (self.steps % OUTCOMES as u64) as u32,
+            rate: (adam.rate * root / adam.correction1) as f32,
+            beta1: adam.beta1 as f32,
+            beta2: adam.beta2 as f32,
+            // From f64: with beta2 = 0.999 the difference in f32 loses four digits.
+            fresh1: (1.0 - adam.beta1) as f32,
+            fresh2: (1.0 - adam.beta2) as f32,
+            epsilon: (adam.epsilon * root) as f32,
+            scale: (1.0 / step.images as f64) as f32,
+            ..PassRecord::default()
+        };
+        let passes = self.passes(batch);
+        let last = passes.len() - 1;
+        for (k, images) in passes.into_iter().enumerate() {
+            let pass = PassRecord {
+                images: images.len() as u32,
+                first: u32::from(k == 0),
+                last: u32::from(k == last),
+                ..pass
+            };
+            self.feed.send(&self.card, &mut self.pipeline, pass, images, group)?;
+            let graphs = self.graphs.as_ref().expect("captured above");
+            let graph = graphs.step.as_ref().filter(|_| k == last).unwrap_or(&graphs.pass);
+            graph.launch().map_err(self.card.failed("start a step"))?;
+            self.feed.passed(&self.card)?;
+        }
+        if self.graphs.as_ref().is_some_and(|graphs| graphs.step.is_none()) {
+            self.exchange(group)?;
+            self.pipeline.enqueue(&self.card, Stage::Adam)?;
+        }
+        self.steps += 1;
+        self.images.push_back(step.images);
+        if self.steps.is_multiple_of(REPORT) || self.last_report.elapsed() > REPORT_TIME {
+            self.report()?;
+        }
+        self.collect()
+    }
+
+    /// Adds the gradient up over the ranks through host memory.
+    fn exchange(&mut self, group: &mut dyn Reduce) -> Result<()> {
+        self.download_gradient(group)?;
+        let (length, gradient) = (self.values() + 1, self.gradient());
+        let host = self.exchange.as_mut().expect("made by the download");
+        group.sum(host.as_mut_slice(&self.card)?)?;
+        // SAFETY: as long as the gradient with its loss; written again only after the next download, which waits.
+        unsafe { host.copy_to(&self.card, &self.card.stream, 0..length, gradient) }
+    }
+
+    fn download_gradient(&mut self, group: &mut dyn Reduce) -> Result<()> {
+        let (length, gradient) = (self.values() + 1, self.gradient());
+        if self.exchange.is_none() {
+            self.exchange = Some(Pinned::zeros(&self.card, length)?);
+        }
+        let host = self.exchange.as_mut().expect("just made");
+        // SAFETY: as long as the gradient with its loss; read only after the wait.
+        unsafe { host.copy_from(&self.card, &self.card.stream, 0..length, gradient)? };
+        let arrived = event(&self.card)?;
+        arrived.record(&self.card.stream).map_err(self.card.failed("order its streams"))?;
+        wait(&self.card, &arrived, group)
+    }
+
+    /// Sends the outcomes of the steps since the last report to the host.
+    fn report(&mut self) -> Result<()> {
+        self.last_report = Instant::now();
+        let (mut from, to) = (self.reported, self.steps);
+        while from < to {
+            // Not around the end of the ring.
+            let start = from as usize % OUTCOMES;
+            let count = (OUTCOMES - start).min((to - from) as usize);
+            let address =
+                self.pipeline.buffers.outcomes.address() + (start * size_of::<OutcomeRecord>()) as u64;
+            // SAFETY: both rings have this place. The device is at most 32 passes behind, so what was there has been read.
+            unsafe { self.outcomes.copy_from(&self.card, &self.card.stream, start..start + count, address)? };
+            let arrived = event(&self.card)?;
+            arrived.record(&self.card.stream).map_err(self.card.failed("order its streams"))?;
+            self.reports.push_back(Report { arrived, from, to: from + count as u64 });
+            from += count as u64;
+        }
+        self.reported = to;
+        Ok(())
+    }
+
+    /// Takes what has arrived of the outcomes.
+    fn collect(&mut self) -> Result<()> {
+        while let Some(report) = self.reports.front() {
+            if !report.arrived.try_is_complete().map_err(self.card.failed("compute"))? {
+                break;
+            }
+            let outcomes = self.outcomes.as_slice(&self.card)?;
+            for step in report.from..report.to {
+                let outcome = outcomes[step as usize % OUTCOMES];
+                let images = self.images.pop_front().expect("a step has its images");
+                let loss = f64::from(outcome.loss) / images as f64;
+                if outcome.broken != 0 || !loss.is_finite() {
+                    return Err(not_finite(loss));
+                }
+                self.losses.push(loss);
+            }
+            self.reports.pop_front();
+        }
+        Ok(())
+    }
+
+    fn collect_all(&mut self, group: &mut dyn Reduce) -> Result<()> {
+        self.report()?;
+        if let Some(report) = self.reports.back() {
+            wait(&self.card, &report.arrived, group)?;
+        }
+        self.collect()?;
+        // A gradient that was not finite shows in the outcome of the step after: of the last one it shows in the parameters.
+        if self.gmm_sum()?.is_finite() { Ok(()) } else { Err(not_finite(f64::NAN)) }
+    }
+
+    fn gmm_sum(&self) -> Result<f64> {
+        let values = self.download(self.pipeline.buffers.parameters.address())?;
+        Ok(values.iter().map(|&v| f64::from(v)).sum())
+    }
+
+    fn download(&self, address: u64) -> Result<Vec<f32>> {
+        let mut values = vec![0.0f32; self.values()];
+        // SAFETY: the planes have that length; the copy is waited for.
+        unsafe { result::memcpy_dtoh_async(&mut values, address, self.card.stream.cu_stream()) }
+            .map_err(self.card.failed("copy from the device"))?;
+        self.card.stream.synchronize().map_err(self.card.failed("compute"))?;
+        Ok(values)
+    }
+
+    /// The mean gradient and loss of `batch`, without a step: for tests and benches.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn gradient_of(&mut self, batch: &[Observation]) -> Result<(Vec<f32>, f64)> {
+        let passes = self.passes(batch);
+        let last = passes.len() - 1;
+        for (k, images) in passes.into_iter().enumerate() {
+            let pass = PassRecord {
+                images: images.len() as u32,
+                first: u32::from(k == 0),
+                last: u32::from(k == last),
+                ..PassRecord::default()
+            };
+            self.feed.send(&self.card, &mut self.pipeline, pass, images, &mut Alone)?;
+            self.enqueue(&Stage::PASS, None)?;
+            self.feed.passed(&self.card)?;
+        }
+        self.download_gradient(&mut Alone)?;
+        let sums = self.exchange.as_ref().expect("made by the download").as_slice(&self.card)?;
+        let count = batch.len() as f32;
+        let (gradient, loss) = sums.split_at(self.values());
+        Ok((gradient.iter().map(|g| g / count).collect(), f64::from(loss[0]) / batch.len() as f64))
+    }
+
+    /// Renders one view without a CTF, `[y][x]`: for tests, benches and pictures.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn render(&mut self, view: &Rotation) -> Result<Vec<f32>> {
+        let seen = Observation {
+            view: View { rotation: *view, ctf: Ctf::identity() },
+            target: Target::Kept(0),
+            energy: 0.0,
+        };
+        let pass = PassRecord { images: 1, first: 1, ..PassRecord::default() };
+        self.feed.send(&self.card, &mut self.pipeline, pass, &[seen], &mut Alone)?;
+        self.enqueue(&[Stage::Project, Stage::Draw], None)?;
+        self.feed.passed(&self.card)?;
+        let mut image = vec![0.0f32; self.pipeline.plan.pixels()];
+        let address = self.pipeline.buffers.projections.address();
+        // SAFETY: the first projection has that length; the copy is waited for.
+        unsafe { result::memcpy_dtoh_async(&mut image, address, self.card.stream.cu_stream()) }
+            .map_err(self.card.failed("copy from the device"))?;
+        self.card.stream.synchronize().map_err(self.card.failed("render"))?;
+        Ok(image)
+    }
+
+    /// Milliseconds of each stage over `batch` (one pass of it) by the device's own clock, the optimiser included, with a
+    /// rate of zero: for benches.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn stage_times(&mut self, batch: &[Observation]) -> Result<Vec<(&'static str, f32)>> {
+        use cudarc::driver::sys::CUevent_flags;
+        let timed = || {
+            self.card
+                .context
+                .new_event(Some(CUevent_flags::CU_EVENT_DEFAULT))
+                .map_err(self.card.failed("make an event"))
+        };
+        let images = &batch[..batch.len().min(self.pipeline.plan.images)];
+        let stages: Vec<Stage> = Stage::PASS.into_iter().chain([Stage::Adam]).collect();
+        let events = (0..=stages.len()).map(|_| timed()).collect::<Result<Vec<_>>>()?;
+        let pass = PassRecord {
+            images: images.len() as u32,
+            first: 1,
+            last: 1,
+            epsilon: 1.0,
+            ..PassRecord::default()
+        };
+        self.feed.send(&self.card, &mut self.pipeline, pass, images, &mut Alone)?;
+        let record = |k: usize| events[k].record(&self.card.stream).map_err(self.card.failed("time a stage"));
+        record(0)?;
+        for (k, &stage) in stages.iter().enumerate() {
+            self.pipeline.enqueue(&self.card, stage)?;
+            record(k + 1)?;
+        }
+        self.feed.passed(&self.card)?;
+        stages
+            .iter()
+            .enumerate()
+            .map(|(k, stage)| {
+                let time = events[k].elapsed_ms(&events[k + 1]).map_err(self.card.failed("time a stage"))?;
+                Ok((stage.name(), time))
+            })
+            .collect()
+    }
+
+    /// Prepares observed images, as many as the plan has at a time, and hands each group to `then` while it is on the device
+    /// (its address, its place among all, its images).
+    fn prepare_groups(&mut self, ctfs: &[Ctf], images: &mut [f32], then: &mut Group) -> Result<()> {
+        let pixels = self.pipeline.plan.pixels();
+        let group = self.pipeline.plan.images;
+        for (k, (ctfs, images)) in ctfs.chunks(group).zip(images.chunks_mut(group * pixels)).enumerate() {
+            let place = |n: usize| &images[n * pixels..(n + 1) * pixels];
+            let seen: Vec<Observation> = ctfs
+                .iter()
+                .enumerate()
+                .map(|(n, &ctf)| Observation {
+                    view: View { rotation: UNTURNED, ctf },
+                    target: Target::Observed(place(n)),
+                    energy: 0.0,
+                })
+                .collect();
+            let pass = PassRecord { images: seen.len() as u32, ..PassRecord::default() };
+            self.feed.send(&self.card, &mut self.pipeline, pass, &seen, &mut Alone)?;
+            let address = self.feed.last_stage(&self.pipeline);
+            then(self, address, k * group, images)?;
+            self.feed.passed(&self.card)?;
+        }
+        self.card.stream.synchronize().map_err(self.card.failed("prepare particles"))
+    }
+}
+
+impl Device for CudaDevice {
+    fn name(&self) -> String {
+        self.card.name().to_owned()
+    }
+
+    fn prepare(&mut self, ctfs: &[Ctf], images: &mut [f32]) -> Result<()> {
+        self.prepare_groups(ctfs, images, &mut |device, address, _, images| {
+            // SAFETY: a stage holds these images; the copy into them is waited for before they are given back.
+            unsafe { result::memcpy_dtoh_async(images, address, device.card.stream.cu_stream()) }
+                .map_err(device.card.failed("copy from the device"))
+        })
+    }
+
+    fn keep(&mut self, particles: usize) -> Result<bool> {
+        assert!(self.graphs.is_none(), "room is made before the first step");
+        let bytes = self.pipeline.plan.kept_bytes(particles, self.pipeline.kept_half);
+        let (free, _) = self.card.memory()?;
+        if bytes.saturating_add(RESERVE).saturating_add(self.pipeline.plan.staged_bytes()) > free {
+            return Ok(false);
+        }
+        // Somebody else may have been quicker: then they are kept elsewhere.
+        self.pipeline.buffers.kept = self.card.allocate("particles", bytes).ok();
+        Ok(self.pipeline.buffers.kept.is_some())
+    }
+
+    fn store(&mut self, first: usize, ctfs: &[Ctf], images: &mut [f32]) -> Result<()> {
+        let pixels = self.pipeline.plan.pixels();
+        self.prepare_groups(ctfs, images, &mut |device, address, place, images| {
+            let half_precision = device.pipeline.kept_half;
+            let kept = device.pipeline.buffers.kept.as_ref().expect("room was made");
+            let offset = (first + place) * pixels * if half_precision { 2 } else { 4 };
+            let to = kept.address() + offset as u64;
+            if half_precision {
+                // SAFETY: a stage holds these images, and the room these places.
+                unsafe { device.pipeline.enqueue_store_half(&device.card, address, to, images.len()) }
+            } else {
+                // SAFETY: as above.
+                unsafe {
+                    result::memcpy_dtod_async(
+                        to,
+                        address,
+                        size_of_val(images),
+                        device.card.stream.cu_stream(),
+                    )
+                }
+                .map_err(device.card.failed("keep particles"))
+            }
+        })
+    }
+
+    fn step(&mut self, batch: &[Observation], step: &Step, group: &mut dyn Reduce) -> Result<()> {
+        let outcome = self.run_step(batch, step, group);
+        self.failed |= outcome.is_err();
+        outcome
+    }
+
+    fn outcomes(&mut self, all: bool, group: &mut dyn Reduce) -> Result<Vec<f64>> {
+        let outcome = if all { self.collect_all(group) } else { self.collect() };
+        self.failed |= outcome.is_err();
+        outcome.map(|()| std::mem::take(&mut self.losses))
+    }
+
+    fn times(&mut self) -> Option<StageTimes> {
+        None
+    }
+
+    fn checksum(&mut self) -> Result<u64> {
+        let address = self.pipeline.buffers.checksum.address();
+        let mut sum = [0u64];
+        let fail = || self.card.failed("add up its parameters");
+        let stream = &self.card.stream;
+        // SAFETY: eight bytes; the copy is waited for.
+        unsafe {
+            result::memset_d8_async(address, 0, 8, stream.cu_stream()).map_err(fail())?;
+            self.pipeline.enqueue_checksum(&self.card)?;
+            result::memcpy_dtoh_async(&mut sum, address, stream.cu_stream()).map_err(fail())?;
+        }
+        stream.synchronize().map_err(fail())?;
+        Ok(sum[0])
+    }
+
+    fn state(&self) -> Result<DeviceState> {
+        let buffers = &self.pipeline.buffers;
+        let values = self.download(buffers.parameters.address())?;
+        Ok(DeviceState {
+            gmm: Gmm::from_values(self.gmm.shape(), self.gmm.len(), values),
+            first: self.download(buffers.first.address())?,
+            second: self.download(buffers.second.address())?,
+        })
+    }
+
+    fn restore(&mut self, state: DeviceState) -> Result<()> {
+        self.gmm = state.gmm;
+        self.upload(Some((&state.first, &state.second)))
+    }
+}
+
+impl Drop for CudaDevice {
+    fn drop(&mut self) {
+        // What is enqueued uses the memory that now goes. After a failure it may never end; then the process does.
+        if !self.failed {
+            let _ = self.card.stream.synchronize();
+            let _ = self.card.copies.synchronize();
+        }
+    }
+}

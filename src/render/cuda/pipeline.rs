@@ -1,0 +1,466 @@
+//! The stages of a step, in order: which kernel runs over what, on which buffers.
+
+use std::sync::Arc;
+
+use cudarc::driver::{CudaFunction, CudaModule, LaunchConfig, PushKernelArg};
+use cudarc::nvrtc::Ptx;
+
+use super::card::{Buffer, Card};
+use super::compile::{self, Constants, DRAW_WARPS};
+use super::plan::{OUTCOMES, PADDING, Plan, STAGES};
+use super::records::{OutcomeRecord, pass_bytes};
+use super::transform::Transform;
+use crate::error::Result;
+use crate::render::Geometry;
+
+/// Threads of a block, unless a kernel says otherwise.
+const THREADS: usize = 256;
+
+/// A stage, named as in the log and in benches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Gaussians to splats, and to tiles' lists.
+    Project,
+    /// Splats to pixels.
+    Draw,
+    /// Images to spectra.
+    Forward,
+    /// The CTF, squared.
+    Filter,
+    /// Spectra to images.
+    Inverse,
+    /// Gradient of the pixels, and loss.
+    Residual,
+    /// Pixels to moments.
+    Moments,
+    /// Moments to the gradient.
+    Chain,
+    /// The optimiser.
+    Adam,
+}
+
+impl Stage {
+    /// Those of a pass over images.
+    pub const PASS: [Self; 8] = [
+        Self::Project,
+        Self::Draw,
+        Self::Forward,
+        Self::Filter,
+        Self::Inverse,
+        Self::Residual,
+        Self::Moments,
+        Self::Chain,
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Project => "project",
+            Self::Draw => "draw",
+            Self::Forward => "forward FFT",
+            Self::Filter => "CTF",
+            Self::Inverse => "inverse FFT",
+            Self::Residual => "residual",
+            Self::Moments => "moments",
+            Self::Chain => "chain",
+            Self::Adam => "Adam",
+        }
+    }
+}
+
+/// The kernels, loaded.
+struct Kernels {
+    project: CudaFunction,
+    draw: CudaFunction,
+    filter_once: CudaFunction,
+    filter_twice: CudaFunction,
+    residual: CudaFunction,
+    moments: CudaFunction,
+    chain: CudaFunction,
+    adam: CudaFunction,
+    activate: CudaFunction,
+    checksum: CudaFunction,
+    store_half: CudaFunction,
+}
+
+impl Kernels {
+    fn load(card: &Card, constants: &Constants) -> Result<Self> {
+        let load = |image: Vec<u8>| card.context.load_module(Ptx::from_binary(image));
+        let image = compile::kernels(constants, card.capability, false)?;
+        let module: Arc<CudaModule> = match load(image) {
+            Ok(module) => module,
+            // Kept code that this driver does not take: a driver that was exchanged for an older one, say.
+            Err(_) => load(compile::kernels(constants, card.capability, true)?)
+                .map_err(card.failed("load the kernels"))?,
+        };
+        let function = |name: &str| module.load_function(name).map_err(card.failed("find a kernel"));
+        Ok(Self {
+            project: function("project")?,
+            draw: function("draw")?,
+            filter_once: function("filter_once")?,
+            filter_twice: function("filter_twice")?,
+            residual: function("residual")?,
+            moments: function("moments")?,
+            chain: function("chain")?,
+            adam: function("adam")?,
+            activate: function("activate")?,
+            checksum: function("checksum")?,
+            store_half: function("store_half")?,
+        })
+    }
+}
+
+/// All device memory that steps use.
+pub struct Buffers {
+    /// `[plane][Gaussian]`.
+    pub parameters: Buffer,
+    /// Adam's first moments.
+    pub first: Buffer,
+    /// Adam's second moments.
+    pub second: Buffer,
+    /// `[plane][Gaussian]`, then the loss.
+    pub gradient: Buffer,
+    /// Prepared images, kept between epochs.
+    pub kept: Option<Buffer>,
+    /// Images on their way: `[stage][image][y][x]`.
+    pub staged: Option<Buffer>,
+    /// The pass that the kernels read.
+    pub pass: Buffer,
+    /// What the last steps came to.
+    pub outcomes: Buffer,
+    /// Projections of the pass, `[image][y][x]`.
+    pub projections: Buffer,
+    activated: Buffer,
+    sums: Buffer,
+    splats: Buffer,
+    whitening: Buffer,
+    moments: Buffer,
+    bits: Buffer,
+    slices: Buffer,
+    spectra: Buffer,
+    residuals: Buffer,
+    partial: Buffer,
+    tickets: Buffer,
+    loss: Buffer,
+    broken: Buffer,
+    /// A sum over the parameters' bits.
+    pub checksum: Buffer,
+}
+
+impl Buffers {
+    fn new(card: &Card, plan: &Plan) -> Result<Self> {
+        let mut sizes = plan.buffers().into_iter();
+        let mut next = || {
+            let (what, bytes) = sizes.next().expect("the plan has all buffers");
+            card.allocate(what, bytes)
+        };
+        // In the order of the plan; records are several.
+        Ok(Self {
+            parameters: next()?,
+            first: next()?,
+            second: next()?,
+            gradient: next()?,
+            activated: next()?,
+            sums: next()?,
+            splats: next()?,
+            whitening: next()?,
+            moments: next()?,
+            bits: next()?,
+            slices: next()?,
+            projections: next()?,
+            spectra: next()?,
+            residuals: next()?,
+            partial: next()?,
+            kept: None,
+            staged: None,
+            pass: card.allocate("records", pass_bytes(plan.images))?,
+            outcomes: card.allocate("records", OUTCOMES * size_of::<OutcomeRecord>())?,
+            tickets: card.allocate("records", plan.tiles() * plan.images * 4)?,
+            loss: card.allocate("records", 8)?,
+            broken: card.allocate("records", 4)?,
+            checksum: card.allocate("records", 8)?,
+        })
+    }
+}
+
+/// Kernels, transforms and buffers of one mixture.
+pub struct Pipeline {
+    /// What is allocated.
+    pub plan: Plan,
+    /// The memory.
+    pub buffers: Buffers,
+    transform: Transform,
+    kernels: Kernels,
+    /// 1 / (box x pixel size), in 1/A.
+    step: f64,
+    moment_lanes: usize,
+    /// Particles are kept in 16 bits a pixel.
+    pub kept_half: bool,
+}
+
+/// Launches `$function` with `$grid` (x, y) blocks of `$threads` threads.
+macro_rules! launch {
+    ($card:expr, $function:expr, $grid:expr, $threads:expr, $($argument:expr),+ $(,)?) => {{
+        let (x, y): (usize, usize) = $grid;
+        let mut launch = $card.stream.launch_builder($function);
+        $(
+            let argument = $argument;
+            launch.arg(&argument);
+        )+
+        let configuration = LaunchConfig {
+            grid_dim: (x as u32, y as u32, 1),
+            block_dim: ($threads as u32, 1, 1),
+            shared_mem_bytes: 0,
+        };
+        // SAFETY: the arguments are those of the kernel of that name, in its order and of its types; the buffers are as
+        // large as the plan, which grid and constants follow, says.
+        unsafe { launch.launch(configuration) }.map(|_| ()).map_err($card.failed("start a kernel"))
+    }};
+}
+
+impl Pipeline {
+    /// Compiles the kernels and allocates everything but particles.
+    ///
+    /// # Errors
+    /// When the device refuses, or the plan does not fit.
+    pub fn new(card: &Card, plan: Plan, geometry: &Geometry, kept_half: bool) -> Result<Self> {
+        // With few splats, more lanes each: there would not be enough to do for the device otherwise.
+        let lanes = plan.padded() * plan.images * 8;
+        let moment_lanes = if lanes < card.processors * 1024 { 32 } else { 8 };
+        let constants = Constants {
+            box_size: geometry.box_size,
+            cutoff: geometry.cutoff,
+            planes: plan.shape.planes(),
+            draw_slices: plan.slices,
+            moment_lanes,
+            kept_half,
+        };
+        Ok(Self {
+            kernels: Kernels::load(card, &constants)?,
+            transform: Transform::new(card, geometry.box_size, plan.images)?,
+            buffers: Buffers::new(card, &plan)?,
+            step: 1.0 / (geometry.box_size as f64 * geometry.pixel_size),
+            moment_lanes,
+            kept_half,
+            plan,
+        })
+    }
+
+    /// Bytes of cuFFT's work area.
+    pub fn work_bytes(&self) -> usize {
+        self.transform.work_bytes()
+    }
+
+    fn count(&self) -> i32 {
+        // The command line takes at most 50 million.
+        self.plan.count as i32
+    }
+
+    fn padded(&self) -> i32 {
+        self.plan.padded() as i32
+    }
+
+    /// Puts a stage into the stream.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn enqueue(&self, card: &Card, stage: Stage) -> Result<()> {
+        let (b, plan, k) = (&self.buffers, &self.plan, &self.kernels);
+        let pass = b.pass.address();
+        let images = plan.images;
+        let gaussians = plan.padded() / PADDING;
+        let (count, padded) = (self.count(), self.padded());
+        let or_null = |buffer: &Option<Buffer>| buffer.as_ref().map_or(0, Buffer::address);
+        match stage {
+            Stage::Project => launch!(
+                card,
+                &k.project,
+                (gaussians, images),
+                THREADS,
+                pass,
+                b.activated.address(),
+                b.splats.address(),
+                b.whitening.address(),
+                b.bits.address(),
+                count,
+                padded
+            ),
+            Stage::Draw => launch!(
+                card,
+                &k.draw,
+                (plan.tiles() * plan.slices, images),
+                DRAW_WARPS * 32,
+                pass,
+                b.splats.address(),
+                b.bits.address(),
+                b.projections.address(),
+                b.slices.address(),
+                b.tickets.address(),
+                padded
+            ),
+            // SAFETY: both buffers are for as many images as the transform.
+            Stage::Forward => unsafe {
+                self.transform.forward(card, b.projections.address(), b.spectra.address())
+            },
+            Stage::Filter => self.filter(card, &k.filter_twice),
+            // SAFETY: as above.
+            Stage::Inverse => unsafe {
+                self.transform.inverse(card, b.spectra.address(), b.residuals.address())
+            },
+            Stage::Residual => launch!(
+                card,
+                &k.residual,
+                (plan.partials(), images),
+                THREADS,
+                pass,
+                b.projections.address(),
+                b.residuals.address(),
+                or_null(&b.kept),
+                or_null(&b.staged),
+                b.partial.address()
+            ),
+            Stage::Moments => launch!(
+                card,
+                &k.moments,
+                (plan.padded() * self.moment_lanes / THREADS, images),
+                THREADS,
+                pass,
+                b.splats.address(),
+                b.residuals.address(),
+                b.moments.address(),
+                padded
+            ),
+            Stage::Chain => launch!(
+                card,
+                &k.chain,
+                (gaussians, 1),
+                THREADS,
+                pass,
+                b.activated.address(),
+                b.whitening.address(),
+                b.moments.address(),
+                b.parameters.address(),
+                b.sums.address(),
+                b.partial.address(),
+                b.loss.address(),
+                b.gradient.address(),
+                count,
+                padded
+            ),
+            Stage::Adam => launch!(
+                card,
+                &k.adam,
+                (gaussians, 1),
+                THREADS,
+                pass,
+                b.gradient.address(),
+                b.parameters.address(),
+                b.first.address(),
+                b.second.address(),
+                b.activated.address(),
+                b.outcomes.address(),
+                b.broken.address(),
+                count,
+                padded
+            ),
+        }
+    }
+
+    fn filter(&self, card: &Card, function: &CudaFunction) -> Result<()> {
+        launch!(
+            card,
+            function,
+            (self.plan.frequencies().div_ceil(THREADS), self.plan.images),
+            THREADS,
+            self.buffers.pass.address(),
+            self.buffers.spectra.address(),
+            self.step
+        )
+    }
+
+    /// Prepares the images of the pass in place: observed ones at address `images`, as many as the plan has.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    ///
+    /// # Safety
+    /// `images` is device memory for them.
+    pub unsafe fn enqueue_prepare(&self, card: &Card, images: u64) -> Result<()> {
+        // SAFETY: the caller's word; the spectra are for as many.
+        unsafe { self.transform.forward(card, images, self.buffers.spectra.address())? };
+        self.filter(card, &self.kernels.filter_once)?;
+        // SAFETY: as above.
+        unsafe { self.transform.inverse(card, self.buffers.spectra.address(), images) }
+    }
+
+    /// The planes that projections start from, of the parameters as they are.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn enqueue_activate(&self, card: &Card) -> Result<()> {
+        launch!(
+            card,
+            &self.kernels.activate,
+            (self.plan.padded() / PADDING, 1),
+            THREADS,
+            self.buffers.parameters.address(),
+            self.buffers.activated.address(),
+            self.count(),
+            self.padded()
+        )
+    }
+
+    /// Adds a number that depends on every bit of the parameters to `checksum`.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn enqueue_checksum(&self, card: &Card) -> Result<()> {
+        let blocks = self.plan.values().div_ceil(THREADS).min(1024);
+        launch!(
+            card,
+            &self.kernels.checksum,
+            (blocks, 1),
+            THREADS,
+            self.buffers.parameters.address(),
+            self.buffers.checksum.address(),
+            self.plan.values() as u64
+        )
+    }
+
+    /// Stores `pixels` prepared pixels at `images` as halves at `kept`.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    ///
+    /// # Safety
+    /// Both are device memory for that many.
+    pub unsafe fn enqueue_store_half(
+        &self,
+        card: &Card,
+        images: u64,
+        kept: u64,
+        pixels: usize,
+    ) -> Result<()> {
+        launch!(
+            card,
+            &self.kernels.store_half,
+            (pixels.div_ceil(THREADS), 1),
+            THREADS,
+            images,
+            kept,
+            pixels as u64
+        )
+    }
+
+    /// Room for images on their way, if there is none yet.
+    ///
+    /// # Errors
+    /// When it does not fit.
+    pub fn make_stages(&mut self, card: &Card) -> Result<()> {
+        if self.buffers.staged.is_none() {
+            debug_assert_eq!(STAGES * self.plan.images * self.plan.pixels() * 4, self.plan.staged_bytes());
+            self.buffers.staged = Some(card.allocate("particles on their way", self.plan.staged_bytes())?);
+        }
+        Ok(())
+    }
+}

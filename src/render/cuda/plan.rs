@@ -1,0 +1,149 @@
+//! What the device allocates, by name and bytes, known before anything is allocated.
+
+use super::records::{OutcomeRecord, SPLAT_BYTES, pass_bytes};
+use crate::gmm::Shape;
+
+/// Edge of a tile in pixels.
+pub const TILE: usize = 16;
+/// Gaussians' planes are padded to a multiple of this.
+pub const PADDING: usize = 256;
+/// Pixels that one block sums the loss of.
+pub const RESIDUAL_PIXELS: usize = 1024;
+/// Planes of the activated mixture, and of a step's sums.
+pub const ACTIVATED: usize = 10;
+/// Outcomes of steps that the device holds until they are fetched.
+pub const OUTCOMES: usize = 256;
+/// Batches of images that are on their way to the device, or being used there.
+pub const STAGES: usize = 3;
+/// Images that are rendered side by side at most.
+const IMAGES_AT_ONCE: usize = 64;
+
+/// The numbers that decide how much is allocated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Plan {
+    /// Gaussians.
+    pub count: usize,
+    /// Their parameters.
+    pub shape: Shape,
+    /// Box size in pixels.
+    pub box_size: usize,
+    /// Images rendered side by side.
+    pub images: usize,
+    /// Blocks that share a tile when splats are drawn.
+    pub slices: usize,
+}
+
+impl Plan {
+    /// For `batch` images a step on this device, which has `processors` multiprocessors and `free` bytes: as many images
+    /// side by side as a quarter of that memory holds, at least one.
+    pub fn new(
+        count: usize,
+        shape: Shape,
+        box_size: usize,
+        batch: usize,
+        processors: usize,
+        free: usize,
+    ) -> Self {
+        let mut plan = Self { count, shape, box_size, images: batch.clamp(1, IMAGES_AT_ONCE), slices: 1 };
+        let fixed = Self { images: 0, ..plan }.bytes();
+        let each = Self { images: 1, ..plan }.bytes() - fixed;
+        plan.images = plan.images.min((free / 4).saturating_sub(fixed) / each).max(1);
+        // Enough blocks to fill the device even where all Gaussians are in a few tiles.
+        plan.slices = (8 * processors).div_ceil(plan.tiles() * plan.images).clamp(1, 8);
+        plan
+    }
+
+    /// Gaussians with the padding.
+    pub fn padded(&self) -> usize {
+        self.count.next_multiple_of(PADDING)
+    }
+
+    /// Tiles of an image.
+    pub fn tiles(&self) -> usize {
+        self.box_size.div_ceil(TILE).pow(2)
+    }
+
+    /// Pixels of an image.
+    pub fn pixels(&self) -> usize {
+        self.box_size.pow(2)
+    }
+
+    /// Frequencies of its half spectrum.
+    pub fn frequencies(&self) -> usize {
+        self.box_size * (self.box_size / 2 + 1)
+    }
+
+    /// Partial sums of the loss of an image.
+    pub fn partials(&self) -> usize {
+        self.pixels().div_ceil(RESIDUAL_PIXELS)
+    }
+
+    /// All raw parameters.
+    pub fn values(&self) -> usize {
+        self.shape.planes() * self.count
+    }
+
+    /// Every buffer: what for, and its bytes. cuFFT's work area is not among them: cuFFT says how large it is.
+    pub fn buffers(&self) -> [(&'static str, usize); 16] {
+        let (padded, images) = (self.padded(), self.images);
+        let slices = if self.slices > 1 { self.tiles() * self.slices * TILE * TILE * 4 * images } else { 4 };
+        [
+            ("parameters", self.values() * 4),
+            ("first moments", self.values() * 4),
+            ("second moments", self.values() * 4),
+            ("gradient and loss", (self.values() + 1) * 4),
+            ("activated Gaussians", ACTIVATED * padded * 8),
+            ("sums over passes", ACTIVATED * padded * 8),
+            ("splats", padded * SPLAT_BYTES * images),
+            ("whitening", 3 * padded * 8 * images),
+            ("moments of splats", 6 * padded * 4 * images),
+            ("tiles' lists", self.tiles() * padded / 8 * images),
+            ("tiles' slices", slices),
+            ("projections", self.pixels() * 4 * images),
+            ("spectra", self.frequencies() * 8 * images),
+            ("residuals", self.pixels() * 4 * images),
+            ("partial losses", self.partials() * 8 * images),
+            (
+                "records",
+                pass_bytes(images) + self.tiles() * 4 * images + OUTCOMES * size_of::<OutcomeRecord>() + 32,
+            ),
+        ]
+    }
+
+    /// Bytes of all [`Plan::buffers`].
+    pub fn bytes(&self) -> usize {
+        self.buffers().iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Bytes of the images that are on their way, where particles are not kept on the device.
+    pub fn staged_bytes(&self) -> usize {
+        STAGES * self.images * self.pixels() * 4
+    }
+
+    /// Bytes of `particles` kept images.
+    pub fn kept_bytes(&self, particles: usize, half_precision: bool) -> usize {
+        particles * self.pixels() * if half_precision { 2 } else { 4 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_paper_fits_into_100_mib() {
+        let plan = Plan::new(30_000, Shape::Anisotropic, 256, 1, 132, 80 << 30);
+        assert_eq!((plan.images, plan.slices), (1, 5));
+        // With cuFFT's work area, which is about two spectra.
+        let all = plan.bytes() + plan.staged_bytes() + 2 * plan.frequencies() * 8;
+        assert!(all < 100 << 20, "{all}");
+    }
+
+    #[test]
+    fn a_small_device_takes_fewer_images_at_once() {
+        let plan = |free: usize| Plan::new(30_000, Shape::Anisotropic, 256, 500, 132, free).images;
+        assert_eq!(plan(80 << 30), IMAGES_AT_ONCE);
+        assert!((1..64).contains(&plan(200 << 20)));
+        assert_eq!(plan(0), 1);
+    }
+}

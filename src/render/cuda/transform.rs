@@ -1,0 +1,102 @@
+//! Batched Fourier transforms of images by cuFFT.
+
+use std::ffi::c_int;
+
+use cudarc::cufft::{result, sys};
+
+use super::card::{Buffer, Card};
+use crate::error::{Error, Result};
+
+/// Real images `[image][y][x]` to half spectra `[image][ky][kx]` and back, both without normalisation.
+pub struct Transform {
+    forward: Handle,
+    inverse: Handle,
+    work: Buffer,
+}
+
+/// A plan of cuFFT, destroyed when dropped.
+struct Handle(sys::cufftHandle);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: made by `plan`, destroyed only here. Nothing can be done about a failure.
+        let _ = unsafe { result::destroy(self.0) };
+    }
+}
+
+/// cuFFT's refusal.
+fn failed(card: &Card, action: &'static str) -> impl FnOnce(result::CufftError) -> Error {
+    let device = card.name().to_owned();
+    move |error| Error::Device {
+        device,
+        action: action.into(),
+        reason: format!("{:?}", error.0),
+        remedy: "check the installation of cuFFT; with little free memory, use a smaller --batch".into(),
+    }
+}
+
+fn plan(card: &Card, box_size: usize, images: usize, kind: sys::cufftType) -> Result<(Handle, usize)> {
+    let handle = Handle(result::create().map_err(failed(card, "plan a Fourier transform"))?);
+    let mut size = [box_size as c_int; 2];
+    let null = std::ptr::null_mut();
+    // SAFETY: the handle is new, and the sizes are two; no embedding means one image behind the other.
+    let work = unsafe {
+        result::set_auto_allocation(handle.0, false).map_err(failed(card, "plan a Fourier transform"))?;
+        result::make_plan_many(handle.0, 2, size.as_mut_ptr(), null, 1, 0, null, 1, 0, kind, images as c_int)
+            .map_err(failed(card, "plan a Fourier transform"))?
+    };
+    // SAFETY: the handle and the stream live as long as the plan is used.
+    unsafe { result::set_stream(handle.0, card.stream.cu_stream().cast()) }
+        .map_err(failed(card, "plan a Fourier transform"))?;
+    Ok((handle, work))
+}
+
+impl Transform {
+    /// For `images` images of `box_size` pixels at a time.
+    ///
+    /// # Errors
+    /// When cuFFT refuses, or its work area does not fit.
+    pub fn new(card: &Card, box_size: usize, images: usize) -> Result<Self> {
+        let (forward, forward_work) = plan(card, box_size, images, sys::cufftType::CUFFT_R2C)?;
+        let (inverse, inverse_work) = plan(card, box_size, images, sys::cufftType::CUFFT_C2R)?;
+        // They run one after the other, and share it.
+        let work = card.allocate("work area of the Fourier transforms", forward_work.max(inverse_work))?;
+        for handle in [&forward, &inverse] {
+            // SAFETY: the area is as large as the larger plan asks for, and lives as long as the plans.
+            unsafe { result::set_work_area(handle.0, work.address() as *mut _) }
+                .map_err(failed(card, "plan a Fourier transform"))?;
+        }
+        Ok(Self { forward, inverse, work })
+    }
+
+    /// Bytes of the work area.
+    pub fn work_bytes(&self) -> usize {
+        self.work.bytes()
+    }
+
+    /// Images at address `images` to spectra at address `spectra`.
+    ///
+    /// # Errors
+    /// When cuFFT refuses.
+    ///
+    /// # Safety
+    /// Both are device memory for as many images as planned.
+    pub unsafe fn forward(&self, card: &Card, images: u64, spectra: u64) -> Result<()> {
+        // SAFETY: the caller's word.
+        unsafe { result::exec_r2c(self.forward.0, images as *mut _, spectra as *mut _) }
+            .map_err(failed(card, "transform images"))
+    }
+
+    /// Spectra, which are spoilt, to images.
+    ///
+    /// # Errors
+    /// When cuFFT refuses.
+    ///
+    /// # Safety
+    /// As [`Transform::forward`].
+    pub unsafe fn inverse(&self, card: &Card, spectra: u64, images: u64) -> Result<()> {
+        // SAFETY: the caller's word.
+        unsafe { result::exec_c2r(self.inverse.0, spectra as *mut _, images as *mut _) }
+            .map_err(failed(card, "transform images"))
+    }
+}

@@ -1,0 +1,121 @@
+//! The sum over a group's ranks, by the way that was chosen: through the devices' own network, or through MPI.
+
+use std::ffi::c_void;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::parallel::Collective;
+use crate::parallel::nccl::{self, Nccl};
+use crate::render::Reduce;
+use crate::render::cuda::DeviceSum;
+
+/// How gradients are added up over ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CollectiveKind {
+    /// NCCL if every rank has a GPU of its own and the library is there, else MPI.
+    Auto,
+    /// NCCL, in the memory of the GPUs.
+    Nccl,
+    /// MPI, through host memory.
+    Mpi,
+}
+
+/// How the ranks of a group add up.
+pub struct Reduction {
+    // Given back before MPI's communicator.
+    nccl: Option<Nccl>,
+    /// What the ranks agree by.
+    pub collective: Collective,
+}
+
+impl Reduction {
+    /// Over MPI, through host memory.
+    pub fn over_mpi(collective: Collective) -> Self {
+        Self { nccl: None, collective }
+    }
+
+    /// As `kind` says, for ranks that compute on GPUs; `gpu` tells this rank's from all others. Every rank calls it, with its
+    /// GPU as the current one of the thread.
+    ///
+    /// # Errors
+    /// When NCCL is asked for and is not there, does not work, or two ranks have the same GPU.
+    pub fn between_gpus(
+        collective: Collective,
+        kind: CollectiveKind,
+        gpu: u64,
+        patience: Duration,
+    ) -> Result<Self> {
+        if kind == CollectiveKind::Mpi || collective.size() == 1 {
+            return Ok(Self::over_mpi(collective));
+        }
+        // All ranks must decide the same way.
+        let present = collective.gather(u64::from(nccl::version().is_some())).iter().all(|&p| p == 1);
+        let mut gpus = collective.gather(gpu);
+        gpus.sort_unstable();
+        let shared = gpus.windows(2).any(|pair| pair[0] == pair[1]);
+        let may_share = collective.gather(u64::from(nccl::shares_gpus())).iter().all(|&m| m == 1);
+        let refusal = if !present {
+            Some((
+                "libnccl.so is not there on every rank",
+                "load the module of NCCL, or use --collective mpi",
+            ))
+        } else if shared && !may_share {
+            Some((
+                "two ranks have the same GPU, which NCCL takes from version 2.30 on with NCCL_MULTI_RANK_GPU_ENABLE=1",
+                "start one rank a GPU, or use --collective mpi",
+            ))
+        } else {
+            None
+        };
+        match refusal {
+            Some((problem, remedy)) if kind == CollectiveKind::Nccl => Err(Error::request(problem, remedy)),
+            Some((problem, _)) => {
+                if collective.rank() == 0 {
+                    tracing::warn!("gradients are added up by MPI through host memory: {problem}");
+                }
+                Ok(Self::over_mpi(collective))
+            }
+            None => Ok(Self { nccl: Some(Nccl::start(&collective, patience)?), collective }),
+        }
+    }
+
+    /// Its name for the log.
+    pub fn name(&self) -> &'static str {
+        if self.nccl.is_some() { "NCCL" } else { "MPI" }
+    }
+}
+
+impl Reduce for Reduction {
+    fn sum(&mut self, buffer: &mut [f32]) -> Result<()> {
+        self.collective.sum(buffer);
+        Ok(())
+    }
+
+    fn on_device(&mut self) -> Option<&mut dyn DeviceSum> {
+        self.nccl.as_mut().map(|nccl| nccl as &mut dyn DeviceSum)
+    }
+
+    fn ranks(&self) -> usize {
+        self.collective.size()
+    }
+}
+
+impl DeviceSum for Nccl {
+    unsafe fn enqueue(&mut self, buffer: u64, length: usize, stream: *mut c_void) -> Result<()> {
+        // SAFETY: the caller's word.
+        unsafe { self.sum(buffer, length, stream) }
+    }
+
+    fn check(&mut self) -> Result<()> {
+        Nccl::check(self)
+    }
+
+    fn patience(&self) -> Duration {
+        Nccl::patience(self)
+    }
+
+    fn give_up(&mut self) {
+        self.abort();
+    }
+}
