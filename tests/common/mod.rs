@@ -14,6 +14,15 @@ pub fn program<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Output {
         .expect("the program was built with the tests")
 }
 
+/// [`program`] with `environment` set.
+pub fn program_with<S: AsRef<std::ffi::OsStr>>(arguments: &[S], environment: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_cryosplat-mpi"))
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .output()
+        .expect("the program was built with the tests")
+}
+
 /// Standard output and error as one text.
 pub fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)

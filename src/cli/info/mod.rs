@@ -29,6 +29,12 @@ pub struct Args {
     /// Print one JSON object a file.
     #[arg(long)]
     json: bool,
+    /// For particle files: tell the GPU memory that training this many Gaussians takes.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000_000), default_value = "30000")]
+    gaussians: u32,
+    /// For particle files: with this many images a step on each rank.
+    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(1..=100_000), default_value = "8")]
+    batch: u32,
 }
 
 /// What there is to say of a file.
@@ -44,7 +50,7 @@ struct Description {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut failures = Vec::new();
     for (i, file) in args.files.iter().enumerate() {
-        match describe(file, args.verify) {
+        match describe(file, args) {
             Ok(description) if args.json => super::print(as_json(file, description).as_bytes())?,
             Ok(description) => {
                 let gap = if i > 0 { "\n" } else { "" };
@@ -75,10 +81,10 @@ fn as_json(file: &Path, description: Description) -> String {
     json.to_string() + "\n"
 }
 
-fn describe(path: &Path, verify: bool) -> Result<Description> {
+fn describe(path: &Path, args: &Args) -> Result<Description> {
     let start = files::first_bytes(path, 1024)?;
     if start.starts_with(b"\x89HDF\r\n\x1a\n") {
-        return describe_hdf5(path, verify);
+        return describe_hdf5(path, args);
     }
     if start.starts_with(&[0x1f, 0x8b]) {
         return Err(Error::input(path, "", "is compressed with gzip", "decompress it first (gunzip)"));
@@ -86,7 +92,7 @@ fn describe(path: &Path, verify: bool) -> Result<Description> {
     // Files older than MRC2014 lack the word "MAP": what their header says decides. Text never passes for one, since
     // four characters read as a mode are a number that no mode has.
     let is_mrc = start.get(208..211) == Some(b"MAP");
-    match map::describe(path, verify) {
+    match map::describe(path, args.verify) {
         Err(Error::Input { .. }) if !is_mrc => Err(Error::input(
             path,
             "",
@@ -97,7 +103,7 @@ fn describe(path: &Path, verify: bool) -> Result<Description> {
     }
 }
 
-fn describe_hdf5(path: &Path, verify: bool) -> Result<Description> {
+fn describe_hdf5(path: &Path, args: &Args) -> Result<Description> {
     let fail = || {
         Error::hdf5(path, "open the HDF5 file", "copy the file again: it is cut short or still being written")
     };
@@ -106,8 +112,8 @@ fn describe_hdf5(path: &Path, verify: bool) -> Result<Description> {
     // The readers open the file themselves.
     drop(file);
     match format.as_deref() {
-        Ok(store::FORMAT) => particles::describe(path, verify),
-        Ok(mixtures::FORMAT | checkpoint::FORMAT) if verify => {
+        Ok(store::FORMAT) => particles::describe(path, args),
+        Ok(mixtures::FORMAT | checkpoint::FORMAT) if args.verify => {
             Err(Error::input(path, "", "holds no checksums: only particle files do", "leave out --verify"))
         }
         Ok(mixtures::FORMAT) => mixture::describe(path),

@@ -4,11 +4,13 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Description, bytes, length};
+use super::{Args, Description, bytes, length};
 use crate::error::Result;
+use crate::gmm::Shape;
 use crate::particles::store::{CHECKSUM_BLOCK, Dtype, Metadata, Store};
+use crate::render::cuda::plan::Plan;
 
-pub fn describe(path: &Path, verify: bool) -> Result<Description> {
+pub fn describe(path: &Path, args: &Args) -> Result<Description> {
     let store = Store::open(path)?;
     let metadata = store.metadata();
     let n = metadata.len();
@@ -58,9 +60,21 @@ pub fn describe(path: &Path, verify: bool) -> Result<Description> {
             count => format!("{}, and {} more", sources[..SHOWN].join(", "), count - SHOWN),
         },
     ));
+    let gpu = GpuMemory::of(metadata, args);
+    rows.push((
+        "GPU memory",
+        format!(
+            "{} for {} Gaussians and {} images a step, on each rank; half 1 kept there takes {} more, {} in 16 bits",
+            mib(gpu.step),
+            args.gaussians,
+            args.batch,
+            mib(gpu.kept),
+            mib(gpu.kept / 2)
+        ),
+    ));
     rows.push(("identity", format!("{:08x}", store.identity())));
     rows.push(("file", bytes(size)));
-    if verify {
+    if args.verify {
         store.verify()?;
         rows.push(("checksums", format!("all {} match", n.div_ceil(CHECKSUM_BLOCK))));
     }
@@ -78,10 +92,41 @@ pub fn describe(path: &Path, verify: bool) -> Result<Description> {
         "sources": sources,
         "identity": format!("{:08x}", store.identity()),
         "bytes": size,
+        "gpu_memory": {
+            "gaussians": args.gaussians,
+            "images_a_step": args.batch,
+            "bytes_a_rank": gpu.step,
+            "bytes_of_half1_kept": gpu.kept,
+        },
         // Reached only when they match: a mismatch is an error.
-        "verified": verify,
+        "verified": args.verify,
     });
     Ok(Description { kind: "particle set", rows, json })
+}
+
+/// What training takes on a GPU, in bytes.
+struct GpuMemory {
+    /// All but the particles that are kept there.
+    step: usize,
+    /// The particles of the first half.
+    kept: usize,
+}
+
+impl GpuMemory {
+    fn of(metadata: &Metadata, args: &Args) -> Self {
+        // A large device; a smaller one renders fewer images side by side.
+        let (processors, free) = (132, 80 << 30);
+        let (count, batch) = (args.gaussians as usize, args.batch as usize);
+        let plan = Plan::new(count, Shape::Anisotropic, metadata.box_size, batch, processors, free);
+        Self {
+            step: plan.bytes() + plan.staged_bytes() + plan.work_estimate(),
+            kept: plan.kept_bytes(metadata.half.iter().filter(|&&half| half == 0).count(), false),
+        }
+    }
+}
+
+fn mib(bytes: usize) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 /// Of the means of both axes' defoci, in angstrom.

@@ -115,6 +115,12 @@ impl Plan {
         self.buffers().iter().map(|(_, bytes)| bytes).sum()
     }
 
+    /// About what cuFFT's work area takes: it says how much on the device only, and takes up to the spectra's size, or twice
+    /// that for boxes with large prime factors.
+    pub fn work_estimate(&self) -> usize {
+        2 * self.frequencies() * 8 * self.images
+    }
+
     /// Bytes of the images that are on their way, where particles are not kept on the device.
     pub fn staged_bytes(&self) -> usize {
         STAGES * self.images * self.pixels() * 4
@@ -134,8 +140,7 @@ mod tests {
     fn the_paper_fits_into_100_mib() {
         let plan = Plan::new(30_000, Shape::Anisotropic, 256, 1, 132, 80 << 30);
         assert_eq!((plan.images, plan.slices), (1, 5));
-        // With cuFFT's work area, which is about two spectra.
-        let all = plan.bytes() + plan.staged_bytes() + 2 * plan.frequencies() * 8;
+        let all = plan.bytes() + plan.staged_bytes() + plan.work_estimate();
         assert!(all < 100 << 20, "{all}");
     }
 

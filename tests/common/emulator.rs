@@ -1,0 +1,50 @@
+//! Starting programs under the emulator of tests/emulator: stand-ins for CUDA's libraries, found before any other.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Set in what runs under it.
+const ENTERED: &str = "CRYOSPLAT_EMULATED";
+/// Set to 1 by who wants the sanitizers in it.
+const SANITIZE: &str = "CRYOSPLAT_EMULATOR_SANITIZE";
+
+/// Does this process run under it?
+pub fn entered() -> bool {
+    std::env::var_os(ENTERED).is_some()
+}
+
+/// Is it the one with the sanitizers?
+pub fn sanitized() -> bool {
+    std::env::var_os(SANITIZE).is_some_and(|value| value == "1")
+}
+
+/// Builds it, and starts this program again under it: libraries are looked up where a process's start said. Does not return.
+pub fn enter() -> ! {
+    let program = std::env::current_exe().expect("this program is a file");
+    let error = Command::new(program).args(std::env::args_os().skip(1)).envs(environment()).exec();
+    panic!("this program cannot start itself: {error}");
+}
+
+/// Builds it where that is not done, and returns the variables that programs run under it with.
+fn environment() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let folder = target.join(if sanitized() { "emulator-sanitized" } else { "emulator" });
+    let mut build = Command::new(root.join("tests/emulator/build.sh"));
+    build.arg(&folder);
+    if sanitized() {
+        build.arg("--sanitize");
+    }
+    let output = build.output().expect("tests/emulator/build.sh runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let file = folder.join("environment");
+    let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let set = |name: &str, value: &Path| (name.to_owned(), value.display().to_string());
+    text.lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        // Its kernels are not those of real devices, which the user's cache may hold.
+        .chain([set("XDG_CACHE_HOME", &folder.join("cache")), (ENTERED.to_owned(), "1".to_owned())])
+        .collect()
+}

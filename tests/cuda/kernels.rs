@@ -1,0 +1,202 @@
+//! Every kernel against the method in f64, and the device's other promises.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cryosplat_mpi::gmm::{Gmm, Shape};
+use cryosplat_mpi::imaging::ctf::Ctf;
+use cryosplat_mpi::render::cpu::CpuDevice;
+use cryosplat_mpi::render::cuda::{CudaDevice, CudaOptions};
+use cryosplat_mpi::render::{Device, Observation, Target, energy};
+
+use crate::cases::{Case, TOLERANCE, case, compare_gradients, golden, planes, worst};
+use crate::{common, reference};
+
+pub const TESTS: &[(&str, fn())] = &[
+    ("projections_agree_with_the_dense_sum", projections_agree_with_the_dense_sum),
+    ("loss_and_gradients_agree_with_the_dense_reference", loss_and_gradients_agree_with_the_dense_reference),
+    ("the_isotropic_gradient_agrees", the_isotropic_gradient_agrees),
+    ("golden_values", golden_values),
+    ("many_gaussians_agree_with_the_processor", many_gaussians_agree_with_the_processor),
+    ("a_batch_in_passes_is_the_same_batch", a_batch_in_passes_is_the_same_batch),
+    ("prepared_kept_and_observed_images_agree", prepared_kept_and_observed_images_agree),
+    ("results_repeat_to_the_bit", results_repeat_to_the_bit),
+    ("checksums_tell_every_bit", checksums_tell_every_bit),
+];
+
+/// A new one every time; printed, and taken from CRYOSPLAT_TEST_SEED to repeat.
+fn seed() -> u64 {
+    let seed =
+        std::env::var("CRYOSPLAT_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| u64::from(time.subsec_nanos()))
+        });
+    println!("CRYOSPLAT_TEST_SEED={seed}");
+    seed
+}
+
+pub fn device_of(gmm: Gmm, case: &Case, cutoff: f64, batch: usize) -> CudaDevice {
+    let options = CudaOptions { ordinal: 0, batch, kept_half: false };
+    CudaDevice::new(gmm, case.geometry(cutoff), &options).unwrap()
+}
+
+fn device(case: &Case, shape: Shape, cutoff: f64) -> CudaDevice {
+    device_of(planes(&case.gaussians, shape), case, cutoff, case.images.len())
+}
+
+fn gradient(case: &Case, shape: Shape, cutoff: f64) -> (Vec<f32>, f64) {
+    let observed = case.observed();
+    device(case, shape, cutoff).gradient_of(&case.observations(&observed)).unwrap()
+}
+
+fn projections_agree_with_the_dense_sum() {
+    let seed = seed();
+    for (k, d, n) in [(0, 32, 61), (1, 33, 97), (2, 50, 61), (3, 64, 300)] {
+        let case = case(seed + k, d, n, 2, false);
+        for cutoff in [3.0, 8.0] {
+            let mut device = device(&case, Shape::Anisotropic, cutoff);
+            for view in &case.views {
+                let want = reference::project(&case.gaussians, &view.rotation, d, cutoff);
+                let got = device.render(&view.rotation).unwrap();
+                let error = worst(got.iter().map(|&v| f64::from(v)), want.iter().copied());
+                assert!(error < TOLERANCE, "seed {seed}, box {d}, cutoff {cutoff}: off by {error:.1e}");
+            }
+        }
+    }
+}
+
+fn loss_and_gradients_agree_with_the_dense_reference() {
+    let seed = seed();
+    for (k, d, cutoff) in [(0, 32, 3.0), (1, 33, 3.0), (2, 32, 8.0), (3, 33, 8.0), (4, 48, 3.0)] {
+        let case = case(seed + 10 + k, d, 61, 3, false);
+        let (got, loss) = gradient(&case, Shape::Anisotropic, cutoff);
+        let want = reference::loss(&case.gaussians, &case.images, d, cutoff);
+        assert!((loss / want - 1.0).abs() < TOLERANCE, "seed {seed}: loss {loss}, expected {want}");
+        let want = reference::gradient(&case.gaussians, &case.images, d, cutoff);
+        compare_gradients(&format!("seed {seed}, box {d}, cutoff {cutoff}"), &got, &want);
+    }
+}
+
+fn the_isotropic_gradient_agrees() {
+    let case = case(seed(), 32, 40, 2, true);
+    let (got, _) = gradient(&case, Shape::Isotropic, 8.0);
+    let want = reference::gradient(&case.gaussians, &case.images, 32, 8.0);
+    let n = want.len();
+    for (plane, column) in [(0, 0), (1, 1), (2, 2), (4, 10)] {
+        let error = worst((0..n).map(|i| f64::from(got[plane * n + i])), want.iter().map(|g| g[column]));
+        assert!(error < TOLERANCE, "plane {plane}: {error:.1e}");
+    }
+    let error = worst((0..n).map(|i| f64::from(got[3 * n + i])), want.iter().map(|g| g[3] + g[4] + g[5]));
+    assert!(error < TOLERANCE, "{error:.1e}");
+}
+
+fn golden_values() {
+    let Some(path) = common::shared("golden/golden_small.h5") else {
+        eprintln!("no golden values here: the dense reference tests the same");
+        return;
+    };
+    for golden in golden(&path) {
+        let (name, case) = (golden.name, &golden.case);
+        let mut device = device(case, Shape::Anisotropic, 9.0);
+        for (view, want) in case.views.iter().zip(golden.projections.chunks(case.d * case.d)) {
+            let got = device.render(&view.rotation).unwrap();
+            let error = worst(got.iter().map(|&v| f64::from(v)), want.iter().copied());
+            assert!(error < TOLERANCE, "{name}: {error:.1e}");
+        }
+        let (got, loss) = gradient(case, Shape::Anisotropic, 9.0);
+        assert!((loss / golden.loss - 1.0).abs() < TOLERANCE, "{name} loss {loss}, expected {}", golden.loss);
+        compare_gradients(name, &got, &golden.gradient);
+    }
+}
+
+/// Lists of tiles that are longer than a block takes at a time, and more Gaussians than a block has threads.
+fn many_gaussians_agree_with_the_processor() {
+    let case = case(seed(), 40, 5_003, 2, false);
+    let gmm = planes(&case.gaussians, Shape::Anisotropic);
+    let observed = case.observed();
+    let batch = case.observations(&observed);
+    let (want, want_loss) = CpuDevice::new(gmm.clone(), case.geometry(3.0)).gradient(&batch);
+    let (got, loss) = device_of(gmm, &case, 3.0, 2).gradient_of(&batch).unwrap();
+    assert!((loss / want_loss - 1.0).abs() < TOLERANCE);
+    for plane in 0..11 {
+        let of = |values: &[f32]| values[plane * 5_003..(plane + 1) * 5_003].to_vec();
+        let error = worst(of(&got).into_iter().map(f64::from), of(&want).into_iter().map(f64::from));
+        // Both err by as much as each may.
+        assert!(error < 2.0 * TOLERANCE, "plane {plane}: {error:.1e}");
+    }
+}
+
+fn a_batch_in_passes_is_the_same_batch() {
+    let case = case(3, 32, 100, 5, false);
+    let gmm = planes(&case.gaussians, Shape::Anisotropic);
+    let observed = case.observed();
+    let batch = case.observations(&observed);
+    let whole = device_of(gmm.clone(), &case, 3.0, 5).gradient_of(&batch).unwrap();
+    // Two at a time: the last pass has one image only.
+    let parts = device_of(gmm, &case, 3.0, 2).gradient_of(&batch).unwrap();
+    assert!((whole.1 / parts.1 - 1.0).abs() < 1e-6);
+    let error = worst(parts.0.iter().map(|&v| f64::from(v)), whole.0.iter().map(|&v| f64::from(v)));
+    assert!(error < 1e-6, "{error:.1e}");
+}
+
+fn prepared_kept_and_observed_images_agree() {
+    for d in [32, 33] {
+        let case = case(4, d, 50, 3, false);
+        let gmm = planes(&case.gaussians, Shape::Anisotropic);
+        let observed = case.observed();
+        let energies: Vec<f64> = observed.iter().map(|image| energy(image)).collect();
+        let ctfs: Vec<Ctf> = case.views.iter().map(|view| view.ctf).collect();
+        let with = |targets: Vec<Target<'static>>| -> Vec<Observation<'static>> {
+            case.views
+                .iter()
+                .zip(targets)
+                .zip(&energies)
+                .map(|((&view, target), &energy)| Observation { view, target, energy })
+                .collect()
+        };
+        let want = device_of(gmm.clone(), &case, 3.0, 3).gradient_of(&case.observations(&observed)).unwrap();
+
+        // By the processor's transform and the device's own.
+        let mut by_processor = observed.concat();
+        CpuDevice::new(gmm.clone(), case.geometry(3.0)).prepare(&ctfs, &mut by_processor).unwrap();
+        let mut device = device_of(gmm.clone(), &case, 3.0, 2);
+        let mut prepared = observed.concat();
+        device.prepare(&ctfs, &mut prepared).unwrap();
+        let error = worst(prepared.iter().map(|&v| f64::from(v)), by_processor.iter().map(|&v| f64::from(v)));
+        assert!(error < 1e-6, "box {d}: {error:.1e}");
+        let prepared: &'static [f32] = prepared.leak();
+        let targets = prepared.chunks(d * d).map(Target::Prepared).collect();
+        let mut device = device_of(gmm.clone(), &case, 3.0, 3);
+        assert_eq!(device.gradient_of(&with(targets)).unwrap(), want, "prepared ahead");
+
+        for (kept_half, tolerance) in [(false, 0.0), (true, 2e-3)] {
+            let options = CudaOptions { ordinal: 0, batch: 3, kept_half };
+            let mut device = CudaDevice::new(gmm.clone(), case.geometry(3.0), &options).unwrap();
+            assert!(device.keep(4).unwrap());
+            // In two parts, the first particle in the last place.
+            device.store(1, &ctfs[1..], &mut observed[1..].concat()).unwrap();
+            device.store(3, &ctfs[..1], &mut observed[0].clone()).unwrap();
+            let got = device.gradient_of(&with([3, 1, 2].map(Target::Kept).to_vec())).unwrap();
+            let error = worst(got.0.iter().map(|&v| f64::from(v)), want.0.iter().map(|&v| f64::from(v)));
+            assert!(error <= tolerance, "box {d}, in half precision {kept_half}: {error:.1e}");
+            assert_eq!(error > 0.0, kept_half, "halves were kept");
+        }
+    }
+}
+
+fn results_repeat_to_the_bit() {
+    let case = case(seed(), 64, 700, 3, false);
+    assert_eq!(gradient(&case, Shape::Anisotropic, 3.0), gradient(&case, Shape::Anisotropic, 3.0));
+}
+
+fn checksums_tell_every_bit() {
+    let case = case(5, 32, 30, 1, false);
+    let gmm = planes(&case.gaussians, Shape::Anisotropic);
+    let sum = |gmm: &Gmm| device_of(gmm.clone(), &case, 3.0, 1).checksum().unwrap();
+    let one = sum(&gmm);
+    assert_eq!(one, sum(&gmm));
+    let mut other = gmm.clone();
+    other.values_mut()[329] = f32::from_bits(other.values()[329].to_bits() ^ 1);
+    assert_ne!(one, sum(&other));
+    other = gmm.clone();
+    other.values_mut().swap(3, 200);
+    assert_ne!(one, sum(&other), "the same values in other places");
+}

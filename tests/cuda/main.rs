@@ -1,0 +1,42 @@
+//! The CUDA path, executed: kernels, trainer, ranks and failures. On the emulator (tests/emulator), which this program builds
+//! and then starts itself under; with CRYOSPLAT_TEST_GPU=1 on the machine's own GPUs, without what injects errors.
+
+#[path = "../common/cases.rs"]
+mod cases;
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/emulator.rs"]
+mod emulator;
+mod failures;
+mod kernels;
+mod ranks;
+#[path = "../common/reference.rs"]
+mod reference;
+mod trainer;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let on_gpu = std::env::var_os("CRYOSPLAT_TEST_GPU").is_some_and(|value| value == "1");
+    if !on_gpu && !emulator::entered() {
+        emulator::enter();
+    }
+    let mut all: Vec<(&'static str, fn())> = Vec::new();
+    all.extend(kernels::TESTS);
+    all.extend(trainer::TESTS);
+    all.extend(ranks::TESTS);
+    if !on_gpu {
+        all.extend(failures::TESTS);
+    }
+    let trials = all
+        .into_iter()
+        .map(|(name, test)| {
+            Trial::test(name, move || {
+                test();
+                Ok(())
+            })
+        })
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit();
+}

@@ -1,0 +1,127 @@
+//! Several ranks, each with a GPU: NCCL, MPI, and what happens where there are too few GPUs.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::common::{bytes, over_mpi_with, path, phantom, text, train_arguments};
+use crate::emulator;
+use crate::trainer::{RESULTS, apart, values};
+
+pub const TESTS: &[(&str, fn())] = &[
+    ("four_ranks_on_nccl_take_the_steps_of_one", four_ranks_on_nccl_take_the_steps_of_one),
+    ("halves_on_four_ranks_repeat_to_the_bit", halves_on_four_ranks_repeat_to_the_bit),
+    ("ranks_that_share_a_gpu_add_up_by_mpi", ranks_that_share_a_gpu_add_up_by_mpi),
+];
+
+/// Four GPUs, as far as they are emulated.
+pub const FOUR: [(&str, &str); 1] = [("CRYOSPLAT_EMULATOR_DEVICES", "4")];
+
+/// Trains on `ranks` ranks and `devices` GPUs; what was printed.
+fn train(ranks: usize, set: &str, run: &str, options: &[&str], environment: &[(&str, &str)]) -> String {
+    let arguments = train_arguments(set, run, &[&["--device", "cuda"], options].concat());
+    let output = over_mpi_with(ranks, env!("CARGO_BIN_EXE_cryosplat-mpi"), &arguments, environment);
+    assert!(output.status.success(), "{}", text(&output));
+    text(&output)
+}
+
+/// Are there as many GPUs as ranks? The emulator has as many as it is told.
+fn enough(ranks: usize) -> bool {
+    emulator::entered() || cryosplat_mpi::render::cuda::card::count() >= ranks
+}
+
+fn four_ranks_on_nccl_take_the_steps_of_one() {
+    if !enough(4) {
+        eprintln!("fewer than four GPUs here: not tried");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    // 45 particles in half 1: six steps an epoch, the last of 5 images, which four ranks share unevenly.
+    let set = phantom(folder.path(), 90);
+    let usual = ["--half", "1", "--gaussians", "80", "--epochs", "4", "--batch", "8", "--metrics-every", "1"];
+    let run = |name: &str, ranks: usize, options: &[&str]| {
+        let run = path(folder.path(), name);
+        let options = [&usual[..], &["--learning-rate", "8e-4"], options].concat();
+        let said = train(ranks, &set, &run, &options, &FOUR);
+        (run, said)
+    };
+    let (one, said) = run("one", 1, &[]);
+    assert!(!said.contains("sums over"), "{said}");
+    let (nccl, said) = run("nccl", 4, &["--collective", "nccl"]);
+    assert!(said.contains("sums over NCCL"), "{said}");
+    let (mpi, said) = run("mpi", 4, &["--collective", "mpi"]);
+    assert!(said.contains("sums over MPI"), "{said}");
+    let start = {
+        let start = path(folder.path(), "start");
+        let options = [&usual[..], &["--learning-rate", "1e-30"]].concat();
+        train(1, &set, &start, &options, &FOUR);
+        values(&start, "gmm_half1.h5")
+    };
+    let losses = |run: &str| -> Vec<f64> {
+        let text = String::from_utf8(bytes(run, "metrics.jsonl")).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["loss"].as_f64().unwrap())
+            .collect()
+    };
+    let want = values(&one, "gmm_half1.h5");
+    for run in [&nccl, &mpi] {
+        for (a, b) in losses(&one).iter().zip(losses(run)) {
+            assert!((a / b - 1.0).abs() < 1e-5, "{run}: {a} {b}");
+        }
+        let off = apart(&want, &values(run, "gmm_half1.h5"), &start);
+        assert!(off < 1e-4, "{run}: {off:e} of the movement");
+    }
+}
+
+fn halves_on_four_ranks_repeat_to_the_bit() {
+    if !enough(4) {
+        eprintln!("fewer than four GPUs here: not tried");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 60);
+    let options = ["--gaussians", "60", "--epochs", "3", "--metrics-every", "1"];
+    let [a, b] = ["a", "b"].map(|name| {
+        let run = path(folder.path(), name);
+        let said = train(4, &set, &run, &options, &FOUR);
+        assert!(said.contains("sums over NCCL"), "auto takes NCCL where it can: {said}");
+        run
+    });
+    for name in RESULTS {
+        assert!(bytes(&a, name) == bytes(&b, name), "{name}");
+    }
+}
+
+fn ranks_that_share_a_gpu_add_up_by_mpi() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 40);
+    let run = path(folder.path(), "run");
+    let options = ["--half", "1", "--gaussians", "40", "--epochs", "1"];
+    let one_device = [("CRYOSPLAT_EMULATOR_DEVICES", "1"), ("CUDA_VISIBLE_DEVICES", "0")];
+    let said = train(2, &set, &run, &options, &one_device);
+    assert!(said.contains("sums over MPI") && said.contains("two ranks have the same GPU"), "{said}");
+    assert!(Path::new(&run).join("half1.mrc").exists());
+
+    let arguments = train_arguments(
+        &set,
+        &run,
+        &[&options[..], &["--device", "cuda", "--collective", "nccl", "--overwrite"]].concat(),
+    );
+    let program = env!("CARGO_BIN_EXE_cryosplat-mpi");
+    let output = over_mpi_with(2, program, &arguments, &one_device);
+    assert!(!output.status.success());
+    let said = text(&output);
+    assert!(said.contains("two ranks have the same GPU") && said.contains("--collective mpi"), "{said}");
+
+    if emulator::entered() {
+        let newer = [
+            one_device[0],
+            one_device[1],
+            ("CRYOSPLAT_EMULATOR_NCCL_VERSION", "23000"),
+            ("NCCL_MULTI_RANK_GPU_ENABLE", "1"),
+        ];
+        let output = over_mpi_with(2, program, &arguments, &newer);
+        let said = text(&output);
+        assert!(output.status.success() && said.contains("sums over NCCL"), "{said}");
+    }
+}

@@ -1,0 +1,173 @@
+//! The trainer on GPUs against the trainer on processors, step by step, and against itself.
+
+use std::path::Path;
+
+use cryosplat_mpi::gmm::Shape;
+use cryosplat_mpi::gmm::files::GmmFile;
+use cryosplat_mpi::render::cpu::CpuDevice;
+use cryosplat_mpi::render::{Alone, Device, Step};
+use cryosplat_mpi::train::recipe::{Choices, Clock};
+use cryosplat_mpi::train::{Recipe, Settings};
+use serde_json::Value;
+
+use crate::cases::{case, planes};
+use crate::common::{bytes, fail, path, phantom, succeed, train_arguments};
+use crate::kernels::device_of;
+
+pub const TESTS: &[(&str, fn())] = &[
+    ("fifty_steps_follow_the_processor", fifty_steps_follow_the_processor),
+    ("wherever_particles_are_kept_the_run_is_the_same", wherever_particles_are_kept_the_run_is_the_same),
+    ("both_halves_at_once_and_a_device_that_is_named", both_halves_at_once_and_a_device_that_is_named),
+    ("a_run_resumes_to_the_same_bits", a_run_resumes_to_the_same_bits),
+    ("a_rate_that_is_too_high_is_told", a_rate_that_is_too_high_is_told),
+];
+
+/// The files of a run that its input, seed and device decide.
+pub const RESULTS: [&str; 5] = ["half1.mrc", "half2.mrc", "gmm_half1.ply", "gmm_half2.ply", "metrics.jsonl"];
+
+/// All parameters of a run's mixture.
+pub fn values(run: &str, name: &str) -> Vec<f32> {
+    GmmFile::read(Path::new(&path(Path::new(run), name))).unwrap().gmm.values().to_vec()
+}
+
+/// How far apart two mixtures are, relative to how far the first moved from `start`.
+pub fn apart(a: &[f32], b: &[f32], start: &[f32]) -> f64 {
+    let norm = |a: &[f32], b: &[f32]| {
+        a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>().sqrt()
+    };
+    let moved = norm(a, start);
+    assert!(moved > 0.0);
+    norm(a, b) / moved
+}
+
+fn fifty_steps_follow_the_processor() {
+    let case = case(21, 32, 120, 10, false);
+    let gmm = planes(&case.gaussians, Shape::Anisotropic);
+    let observed = case.observed();
+    let all = case.observations(&observed);
+    let settings = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 50_000);
+    let mut processor = CpuDevice::new(gmm.clone(), case.geometry(3.0));
+    let mut gpu = device_of(gmm.clone(), &case, 3.0, 4);
+    let mut clock = Clock::default();
+    for step in 0..50 {
+        // Four images, and at times fewer: a short batch.
+        let first = step % 7;
+        let batch = &all[first..first + if step % 5 == 4 { 1 } else { 4 }];
+        let images = batch.len() as u64;
+        let step = Step { images, adam: clock.advance(&settings, images, 200, 10) };
+        processor.step(batch, &step, &mut Alone).unwrap();
+        gpu.step(batch, &step, &mut Alone).unwrap();
+    }
+    let want = processor.outcomes(true, &mut Alone).unwrap();
+    let got = gpu.outcomes(true, &mut Alone).unwrap();
+    assert_eq!((got.len(), want.len()), (50, 50));
+    for (step, (got, want)) in got.iter().zip(&want).enumerate() {
+        assert!((got / want - 1.0).abs() < 1e-5, "step {step}: {got} {want}");
+    }
+    let (gpu, processor) = (gpu.state().unwrap(), processor.state().unwrap());
+    let off = apart(processor.gmm.values(), gpu.gmm.values(), gmm.values());
+    // As for ranks that sum in another order: rounding, which Adam lets grow.
+    assert!(off < 1e-3, "{off:e} of the movement");
+    println!("{off:e} of the movement");
+    let zeros = vec![0.0; gpu.first.len()];
+    assert!(apart(&processor.first, &gpu.first, &zeros) < 1e-3);
+    assert!(apart(&processor.second, &gpu.second, &zeros) < 1e-3);
+}
+
+fn wherever_particles_are_kept_the_run_is_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 42);
+    let run = |name: &str, options: &[&str]| {
+        let run = path(folder.path(), name);
+        let usual = ["--device", "cuda", "--gaussians", "60", "--epochs", "2", "--metrics-every", "1"];
+        succeed(&train_arguments(&set, &run, &[&usual, options].concat()));
+        run
+    };
+    let kept = run("device", &["--cache", "device"]);
+    for (name, options) in
+        [("again", ["--cache", "auto"]), ("host", ["--cache", "host"]), ("none", ["--cache", "none"])]
+    {
+        let other = run(name, &options);
+        for file in RESULTS {
+            assert!(bytes(&kept, file) == bytes(&other, file), "{name}: {file}");
+        }
+    }
+    // In 16 bits a pixel it is another run, by a little.
+    let halves = run("halves", &["--cache", "device", "--cache-half"]);
+    let start = run("start", &["--learning-rate", "1e-30"]);
+    let of = |run: &str| values(run, "gmm_half1.h5");
+    let off = apart(&of(&kept), &of(&halves), &of(&start));
+    assert!(off > 0.0 && off < 0.05, "{off}");
+}
+
+fn both_halves_at_once_and_a_device_that_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 40);
+    let usual = ["--gaussians", "50", "--epochs", "2", "--metrics-every", "1", "--learning-rate", "8e-4"];
+    let run = |name: &str, device: &str| {
+        let run = path(folder.path(), name);
+        let said = succeed(&train_arguments(&set, &run, &[&usual[..], &["--device", device]].concat()));
+        (run, said)
+    };
+    let (gpu, said) = run("gpu", "auto");
+    assert!(said.contains("(device 0)"), "{said}");
+    let json: Value = serde_json::from_slice(&bytes(&gpu, "run.json")).unwrap();
+    assert!(json["device"].as_str().unwrap().contains("(device 0)"), "{json}");
+    let (processor, said) = run("processor", "cpu");
+    assert!(!said.contains("(device 0)"), "{said}");
+    let (start, _) = {
+        let run = path(folder.path(), "start");
+        let options = ["--gaussians", "50", "--epochs", "1", "--learning-rate", "1e-30", "--device", "cpu"];
+        (run.clone(), succeed(&train_arguments(&set, &run, &options)))
+    };
+    for name in ["gmm_half1.h5", "gmm_half2.h5"] {
+        let off = apart(&values(&processor, name), &values(&gpu, name), &values(&start, name));
+        assert!(off < 1e-3, "{name}: {off:e} of the movement");
+    }
+}
+
+fn a_run_resumes_to_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 40);
+    let run = path(folder.path(), "run");
+    let options =
+        ["--device", "cuda", "--gaussians", "50", "--epochs", "4", "--metrics-every", "1", "--batch", "3"];
+    succeed(&train_arguments(&set, &run, &options));
+    let before = RESULTS.map(|name| bytes(&run, name));
+    std::fs::remove_file(Path::new(&run).join("checkpoints/half1_epoch00004.h5")).unwrap();
+    let said = succeed(&train_arguments(&set, &run, &[&options[..], &["--resume"]].concat()));
+    assert!(said.contains("resuming after epoch 3"), "{said}");
+    for (name, before) in RESULTS.iter().zip(before) {
+        assert!(bytes(&run, name) == before, "{name}");
+    }
+}
+
+fn a_rate_that_is_too_high_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 40);
+    let run = path(folder.path(), "run");
+    // Means a million boxes away, scales beyond what f32 can square.
+    let options = [
+        "--device",
+        "cuda",
+        "--gaussians",
+        "50",
+        "--epochs",
+        "30",
+        "--recipe",
+        "paper",
+        "--schedule",
+        "constant",
+        "--learning-rate",
+        "1",
+    ];
+    let arguments = train_arguments(&set, &run, &options);
+    // Whether it diverges to numbers or to none is the device's affair; it must not hang or write maps of nothing.
+    let output = crate::common::program(&arguments);
+    if !output.status.success() {
+        crate::common::expect_failure(&output, &["not finite", "--learning-rate"]);
+        assert!(!Path::new(&run).join("map.mrc").exists());
+    }
+    let set = path(folder.path(), "absent.h5");
+    fail(&train_arguments(&set, &run, &["--device", "cuda", "--overwrite"]), &["absent.h5"]);
+}
