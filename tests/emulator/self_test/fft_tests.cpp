@@ -1,0 +1,2 @@
+#include "harness.h"
+void fft_tests() {}

@@ -1,0 +1,2 @@
+#include "harness.h"
+void nccl_tests() {}
