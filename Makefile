@@ -6,7 +6,7 @@ SHELL := /usr/bin/env bash
 CARGO ?= cargo
 PICTURES := benches/results/demo
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit judges bench quality readme-tables readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit judges kernels kernel-table bench quality readme-tables readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -41,6 +41,12 @@ unit: setup ## Only the tests in Rust
 judges: setup-tests ## Only the tests against RELION and mrcfile
 	$(CARGO) build --locked
 	@tests/judges/run.sh
+
+kernels: setup-python ## Only the kernels against the real compiler (NVRTC and ptxas, without a GPU)
+	@tests/kernels/run.sh
+
+kernel-table: setup-python ## Write what the kernels use, as that compiler says, into kernels/README.md
+	@tests/kernels/run.sh --table
 
 bench: setup ## Where the time of a step goes, stage by stage
 	$(CARGO) bench --locked --bench stages

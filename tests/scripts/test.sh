@@ -32,8 +32,9 @@ part "documentation" documentation
 part "tests" cargo test --locked --no-fail-fast
 # cargo test has left the program of the same profile.
 part "judges" tests/judges/run.sh
+part "kernels" tests/kernels/run.sh
 
-# cargo: "test result: ok. 12 passed; 0 failed; ..."; judges: "ok: ..." and "FAILED: ...".
+# cargo: "test result: ok. 12 passed; 0 failed; ..."; judges and kernels: "ok: ..." and "FAILED: ...".
 sum() { awk -v word="$1" '/^test result:/ { for (i = 2; i <= NF; i++) if ($i ~ "^" word) n += $(i - 1) } END { print n + 0 }' "$log"; }
 passed=$(($(sum passed) + $(grep -c '^ok: ' "$log" || true)))
 failed=$(($(sum failed) + $(grep -c '^FAILED: ' "$log" || true)))

@@ -1,0 +1,372 @@
+"""Compiles kernels/*.cu with NVRTC as the program does, and has ptxas say what each kernel uses. Needs no GPU.
+
+compile.py            checks every kernel on every architecture, and the table of kernels/README.md
+compile.py --table    writes that table
+
+A kernel passes where no set of constants brings a warning, a spill, a stack frame or other local memory: each of these
+is either a mistake or a slow kernel that nobody would see otherwise. Prints one line for each kernel and architecture,
+"ok: ..." or "FAILED: ...", and exits with 1 where any failed.
+"""
+
+import argparse
+import ctypes
+import functools
+import re
+import struct
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from program import COMPILE_RS, NAMES, ROOT, Drift, read_program
+
+README = ROOT / "kernels/README.md"
+# A compilation keeps one core busy; continuous integration may have no more than two.
+PROCESSES = 2
+
+# Each set is compiled for each architecture. Any two values of different constants but BOX meet in some set. A box of
+# 520 px has 33 tiles along an axis, more than a word has bits.
+SETS = [
+    dict(zip(NAMES, values))
+    for values in [
+        # The first is that of the table.
+        (256, 3.0, 11, 1, 8, 0),
+        (64, 3.0, 5, 4, 32, 1),
+        (128, 8.0, 11, 8, 32, 0),
+        (192, 8.0, 5, 1, 8, 1),
+        (33, 8.0, 11, 4, 8, 1),
+        (65, 3.0, 5, 8, 8, 1),
+        (75, 8.0, 5, 4, 8, 0),
+        (520, 3.0, 11, 1, 32, 1),
+    ]
+]
+
+
+@dataclass
+class Processor:
+    """A multiprocessor's limits (CUDA C++ Programming Guide, technical specifications per compute capability)."""
+
+    shared_bytes: int
+    warps: int = 64
+    blocks: int = 32
+    registers: int = 65536
+
+
+PROCESSORS = {
+    "sm_80": Processor(shared_bytes=164 * 1024),
+    "sm_90": Processor(shared_bytes=228 * 1024),
+    "sm_100": Processor(shared_bytes=228 * 1024),
+}
+# How these are handed out: registers by warp, warps to the four parts of a multiprocessor; shared memory by block, of
+# which the system keeps some.
+WARP_REGISTERS = 256
+PARTS = 4
+SHARED_UNIT = 128
+SHARED_RESERVED = 1024
+
+
+def shown(path):
+    return path.relative_to(ROOT)
+
+
+class Nvrtc:
+    """The library of the virtual environment, as far as it is used."""
+
+    def __init__(self):
+        found = list(packages().glob("cuda_nvrtc/lib/libnvrtc.so.*"))
+        self.library = ctypes.CDLL(str(found[0]))
+
+    def call(self, name, *arguments):
+        code = getattr(self.library, f"nvrtc{name}")(*arguments)
+        if code != 0:
+            raise RuntimeError(f"nvrtc{name} returned {code}")
+
+    def text(self, program, what):
+        size = ctypes.c_size_t()
+        self.call(f"Get{what}Size", program, ctypes.byref(size))
+        buffer = ctypes.create_string_buffer(size.value)
+        self.call(f"Get{what}", program, buffer)
+        return buffer.raw
+
+    def compile(self, main, sources, options):
+        """The log, and PTX and machine code where there are any."""
+
+        def strings(texts):
+            return (ctypes.c_char_p * len(texts))(*[text.encode() for text in texts])
+
+        program = ctypes.c_void_p()
+        self.call(
+            "CreateProgram",
+            ctypes.byref(program),
+            main.encode(),
+            b"cryosplat.cu",
+            len(sources),
+            strings(list(sources.values())),
+            strings(list(sources)),
+        )
+        code = self.library.nvrtcCompileProgram(program, len(options), strings(options))
+        log = self.text(program, "ProgramLog").rstrip(b"\0").decode()
+        if code != 0:
+            log = log or f"error: nvrtcCompileProgram returned {code}"
+        made = (None, None) if code != 0 else (self.text(program, "PTX").rstrip(b"\0"), self.text(program, "CUBIN"))
+        self.call("DestroyProgram", ctypes.byref(program))
+        return log, *made
+
+
+# A process loads the library once, and not before it was started.
+nvrtc = functools.cache(Nvrtc)
+
+
+def packages():
+    return Path(sysconfig.get_path("purelib"), "nvidia")
+
+
+@dataclass
+class Measured:
+    """One kernel, compiled; `wrong` says what must not be."""
+
+    registers: int = 0
+    shared_bytes: int = 0
+    threads: int = 0
+    wrong: list = field(default_factory=list)
+
+
+def build(program, architecture, constants):
+    """Every kernel of the program with one set of constants."""
+    measured = {kernel: Measured() for kernel in program.kernels}
+    log, ptx, code = nvrtc().compile(program.main, program.sources, program.arguments(architecture, constants))
+    blame(measured, program, log)
+    if ptx is None:
+        for one in measured.values():
+            one.wrong = one.wrong or ["not compiled, for an error in another file"]
+        return measured
+    entries = dict(re.findall(r"\.entry (\w+)\([^()]*\)\s*\.maxntid (\d+)", ptx.decode()))
+    for kernel in set(measured) ^ set(entries):
+        measured.setdefault(kernel, Measured()).wrong.append("not both in the source and, with its threads, in the PTX")
+    for kernel, threads in entries.items():
+        measured[kernel].threads = int(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        source, output = Path(folder, "kernels.ptx"), Path(folder, "kernels.cubin")
+        source.write_bytes(ptx)
+        command = [packages() / "cuda_nvcc/bin/ptxas", "--verbose", "--gpu-name", architecture, "-o", output, source]
+        report = subprocess.run(command, capture_output=True, text=True)
+        read_report(measured, report.stdout + report.stderr)
+        if report.returncode != 0:
+            for one in measured.values():
+                one.wrong.append(f"ptxas returned {report.returncode}")
+            return measured
+        assembled = sections(output.read_bytes())
+    # What ptxas reports on must be what the program runs.
+    loaded = sections(code)
+    for kernel, one in measured.items():
+        text = f".text.{kernel}"
+        if text not in loaded or loaded[text] != assembled.get(text):
+            one.wrong.append("the machine code of NVRTC is not that of ptxas")
+        if f".nv.local.{kernel}" in loaded:
+            one.wrong.append("local memory in the machine code")
+    return measured
+
+
+def blame(measured, program, log):
+    """Every line of NVRTC's log that names a place goes to the kernels of that file, a header's to all."""
+    places = re.findall(r"^(\S+?)\((\d+)\): (.*)$", log, re.MULTILINE)
+    if log.strip() and not places:
+        places = [("", "", log.strip().splitlines()[0])]
+    for file, line, message in places:
+        of_file = [kernel for kernel, its in program.kernels.items() if its == file]
+        for kernel in of_file or measured:
+            measured[kernel].wrong.append(f"{file}:{line}: {message}" if file else message)
+
+
+def read_report(measured, report):
+    """ptxas --verbose: what belongs to a kernel follows its name, with the functions that it calls."""
+    kernel = None
+    for line in report.splitlines():
+        start = re.search(r"Compiling entry function '(\w+)'", line)
+        kernel = measured.get(start[1]) if start else kernel
+        if re.match(r"ptxas .*(warning|error|fatal)", line):
+            for one in [kernel] if kernel else measured.values():
+                one.wrong.append(line.strip())
+        if kernel is None:
+            continue
+        used = re.search(r"Used (\d+) registers", line)
+        if used:
+            kernel.registers = int(used[1])
+            shared = re.search(r"(\d+) bytes smem", line)
+            kernel.shared_bytes = int(shared[1]) if shared else 0
+        for size, what in re.findall(r"(\d+) bytes (stack frame|spill stores|spill loads|lmem|cumulative stack)", line):
+            if int(size) > 0:
+                kernel.wrong.append(f"{size} bytes {what}")
+
+
+def sections(elf):
+    """The sections of a 64-bit ELF file, by name, that have bytes in it."""
+    (table,) = struct.unpack_from("<Q", elf, 0x28)
+    size, count, names = struct.unpack_from("<HHH", elf, 0x3A)
+    # Name, type, flags, address, offset, size.
+    headers = [struct.unpack_from("<IIQQQQ", elf, table + index * size) for index in range(count)]
+    strings = headers[names][4]
+
+    def name(at):
+        return elf[strings + at : elf.index(b"\0", strings + at)].decode()
+
+    empty = 8
+    return {name(h[0]): b"" if h[1] == empty else elf[h[4] : h[4] + h[5]] for h in headers}
+
+
+def occupancy(kernel, processor):
+    """Active warps of the most that there may be, in percent, and what limits them."""
+
+    def units(value, unit):
+        return -(-value // unit) * unit
+
+    warps = kernel.threads // 32
+    warps_by_registers = processor.registers // PARTS // units(kernel.registers * 32, WARP_REGISTERS) * PARTS
+    limits = {
+        "warps": processor.warps // warps,
+        "blocks": processor.blocks,
+        # A block's warps are dealt to the parts one by one.
+        "registers": warps_by_registers // units(warps, PARTS),
+        "shared memory": processor.shared_bytes // units(kernel.shared_bytes + SHARED_RESERVED, SHARED_UNIT),
+    }
+    # The first of the smallest: where the warps are all there, nothing else limits.
+    limit = min(limits, key=limits.get)
+    return f"{100 * limits[limit] * warps / processor.warps:g}%", limit
+
+
+def table(measured):
+    """`measured[architecture][kernel]`, as the lines of a table."""
+    kernels = list(next(iter(measured.values())))
+    head, rule = "| Kernel | Threads |", "|---|--:|"
+    for architecture in measured:
+        head += f" {architecture}: registers | shared | occupancy |"
+        rule += "--:|--:|---|"
+    lines = [head, rule]
+    for kernel in kernels:
+        threads = {of_architecture[kernel].threads for of_architecture in measured.values()}
+        line = f"| `{kernel}` | {', '.join(map(str, sorted(threads)))} |"
+        for architecture, of_architecture in measured.items():
+            one = of_architecture[kernel]
+            share, limit = occupancy(one, PROCESSORS[architecture])
+            line += f" {one.registers} | {one.shared_bytes} B | {share}, {limit} |"
+        lines.append(line)
+    return lines
+
+
+def readme_with(lines):
+    """kernels/README.md with the table between its marks."""
+    start, end = "<!-- table: kernels -->\n", "<!-- /table -->\n"
+    before, mark, rest = README.read_text().partition(start)
+    old, end_mark, after = rest.partition(end)
+    if not mark or not end_mark:
+        raise Drift(f"{shown(README)} has no marks {start.strip()} and {end.strip()}")
+    return before + start + "\n".join(lines) + "\n" + end + after
+
+
+class Lines:
+    """What is printed, and whether all was well."""
+
+    failed = 0
+
+    def ok(self, what, detail):
+        print(f"ok: {what}: {detail}", flush=True)
+
+    def wrong(self, what, reason):
+        print(f"FAILED: {what}: {reason}", flush=True)
+        self.failed += 1
+
+
+def named(constants):
+    return ", ".join(f"{name} {value}" for name, value in constants.items())
+
+
+def spread(values, unit):
+    low, high = min(values), max(values)
+    return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
+
+
+def judge_kernel(lines, architecture, kernel, runs):
+    """One line for all sets: `runs` are pairs of constants and what was measured."""
+    what = f"{architecture} {kernel}"
+    wrong = [(constants, one.wrong) for constants, one in runs if one.wrong]
+    if wrong:
+        constants, reasons = wrong[0]
+        more = f" ({len(wrong)} of {len(runs)} sets of constants fail)" if len(runs) > 1 else ""
+        lines.wrong(what, f"{'; '.join(dict.fromkeys(reasons))}; with {named(constants)}{more}")
+        return
+    registers = spread([one.registers for _, one in runs], "registers")
+    shared = spread([one.shared_bytes for _, one in runs], "bytes shared")
+    lines.ok(what, f"{registers}, {shared}, no local memory and no warning in {len(runs)} sets of constants")
+
+
+def judge_names(lines, program):
+    """The program finds every kernel by its name only when it starts on a GPU."""
+    loaded = set()
+    for path in COMPILE_RS.parent.glob("*.rs"):
+        loaded |= set(re.findall(r'function\("(\w+)"\)', path.read_text()))
+    differing = loaded ^ set(program.kernels)
+    if differing:
+        lines.wrong("kernels that the program loads", f"not both loaded and defined: {', '.join(sorted(differing))}")
+    else:
+        lines.ok("kernels that the program loads", f"all {len(loaded)} are defined, and no other")
+
+
+def judge_table(lines, measured, write):
+    what = f"table of {shown(README)}"
+    try:
+        text = readme_with(table(measured))
+    except Drift as drift:
+        lines.wrong(what, drift)
+        return
+    if write:
+        README.write_text(text)
+        lines.ok(what, "written")
+    elif text == README.read_text():
+        lines.ok(what, "as measured")
+    else:
+        lines.wrong(what, "not as measured: run `make kernel-table`, and look at what has changed")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", action="store_true")
+    arguments = parser.parse_args()
+    lines = Lines()
+    try:
+        compiled = read_program()
+    except Drift as drift:
+        lines.wrong(f"options and sources of {shown(COMPILE_RS)}", drift)
+        sys.exit(1)
+
+    sets = SETS[:1] if arguments.table else SETS
+    with ProcessPoolExecutor(PROCESSES) as pool:
+        jobs = {
+            architecture: [pool.submit(build, compiled, architecture, constants) for constants in sets]
+            for architecture in PROCESSORS
+        }
+        runs = {architecture: [job.result() for job in of_sets] for architecture, of_sets in jobs.items()}
+    of_table = {architecture: of_sets[0] for architecture, of_sets in runs.items()}
+    complete = all(one.registers and one.threads for kernels in of_table.values() for one in kernels.values())
+
+    if not arguments.table:
+        lines.ok(
+            f"options and sources of {shown(COMPILE_RS)}",
+            f"{len(compiled.options)} options, {len(compiled.sources)} files",
+        )
+        judge_names(lines, compiled)
+    if not arguments.table or not complete:
+        for architecture, of_sets in runs.items():
+            for kernel in of_sets[0]:
+                judge_kernel(lines, architecture, kernel, [(c, run[kernel]) for c, run in zip(sets, of_sets)])
+    if complete:
+        judge_table(lines, of_table, write=arguments.table)
+    else:
+        lines.wrong(f"table of {shown(README)}", "not all kernels could be measured")
+    sys.exit(1 if lines.failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# The kernels against the real compiler: NVRTC compiles kernels/*.cu as the program does, and ptxas says what they use.
+# Both come from Python packages and need no GPU. Each kernel and architecture prints one line, "ok: ..." or
+# "FAILED: ...".
+#
+#   tests/kernels/run.sh            all checks
+#   tests/kernels/run.sh --table    instead, write what was measured into the table of kernels/README.md
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=tests/scripts/lib.sh
+. tests/scripts/lib.sh
+
+mkdir -p target
+if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    missing="python3 with venv is missing"
+elif ! make_venv target/kernels-venv tests/kernels/requirements.txt; then
+    missing="pip could not install $(tr '\n' ' ' <tests/kernels/requirements.txt)"
+else
+    # -B: no compiled Python beside the sources.
+    exec target/kernels-venv/bin/python -B tests/kernels/compile.py "$@"
+fi
+# A table that was asked for and not written is no success.
+[ "$#" -eq 0 ] || stop "$missing"
+say "skipped: the kernels against the real compiler: $missing"
