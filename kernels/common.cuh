@@ -63,7 +63,12 @@ struct Splat {
     float w2, weight;
     /// First column | first row << 16, and columns | rows << 16 of the support; no columns: nothing is seen.
     unsigned corner, size;
+    /// Where `fine`, p0, w0 and w1 are multiples of 2^-12, and these are what is missing of them: a thin splat that lies
+    /// across the axes has large terms that cancel, and sums of such multiples are exact.
+    float p0_low, w0_low, w1_low;
+    unsigned fine;
 };
+
 
 /// What a step came to. The host's `OutcomeRecord`.
 struct Outcome {

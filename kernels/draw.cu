@@ -17,6 +17,9 @@ struct Staged {
     float w2, weight;
     /// First column and row of the support from those of the tile.
     float left, top;
+    /// As of `Splat`.
+    float p0_low, w0_low, w1_low;
+    unsigned fine;
 };
 
 /// Number of `value`s before this thread's, and in `total` the number of all. `sums` holds a word for each warp.
@@ -45,6 +48,42 @@ __device__ __forceinline__ int prefix_sum(int value, int *sums, int &total) {
 __device__ __forceinline__ unsigned covered(int start, int size) {
     const int from = max(start, 0), to = min(start + size, TILE);
     return from < to ? ((1u << (to - from)) - 1u) << from : 0u;
+}
+
+/// Adds a splat to a lane's eight pixels: columns `column` and 8 more, every fourth row from `row`; `need` are the bits of
+/// the first, and `outside` those of what lies outside the support.
+template <bool fine>
+__device__ __forceinline__ void draw_one(const Staged &splat, unsigned outside, unsigned need, float column, float row,
+                                         float pixels[4][2]) {
+    const float i = column - splat.left;
+    const float p[2] = {fmaf(splat.w0, i, splat.p0), fmaf(splat.w0, i + 8.0f, splat.p0)};
+    const float low[2] = {fine ? fmaf(splat.w0_low, i, splat.p0_low) : 0.0f,
+                          fine ? fmaf(splat.w0_low, i + 8.0f, splat.p0_low) : 0.0f};
+#pragma unroll
+    for (int y = 0; y < 4; y++) {
+        // Four rows without a pixel of the support: the same for all lanes.
+        if ((~outside & 0xf0000u << 4 * y) == 0) {
+            continue;
+        }
+        const float j = row + (float)(4 * y) - splat.top;
+        const float q = fmaf(splat.w2, j, splat.q0);
+#pragma unroll
+        for (int x = 0; x < 2; x++) {
+            if ((~outside & 0xffu << 8 * x) == 0) {
+                continue;
+            }
+            float t = fmaf(splat.w1, j, p[x]);
+            if (fine) {
+                t += fmaf(splat.w1_low, j, low[x]);
+            }
+            const float value = exp2_fast(fmaf(-t, t, -q * q));
+            // The row's bit moves by four, the column's by eight.
+            const unsigned bit = (need & 0xffffu) << 8 * x | (need & 0xffff0000u) << 4 * y;
+            if ((outside & bit) == 0) {
+                pixels[y][x] = fmaf(splat.weight, value, pixels[y][x]);
+            }
+        }
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(DRAW_THREADS, 1024 / DRAW_THREADS)
@@ -93,39 +132,21 @@ extern "C" __global__ void __launch_bounds__(DRAW_THREADS, 1024 / DRAW_THREADS)
                 if (lane < here) {
                     const Splat splat = splats[indices[group + lane]];
                     const int left = (int)(splat.corner & 0xffff) - tile_x, top = (int)(splat.corner >> 16) - tile_y;
-                    staged[warp][lane] = {splat.p0, splat.q0,     splat.w0,    splat.w1,
-                                          splat.w2, splat.weight, (float)left, (float)top};
+                    staged[warp][lane] = {splat.p0,     splat.q0,     splat.w0,     splat.w1,
+                                          splat.w2,     splat.weight, (float)left,  (float)top,
+                                          splat.p0_low, splat.w0_low, splat.w1_low, splat.fine};
                     // What lies outside is marked.
                     masks[warp][lane] =
                         ~(covered(left, splat.size & 0xffff) | covered(top, splat.size >> 16) << 16);
                 }
                 __syncwarp();
                 for (int k = 0; k < here; k++) {
-                    const Staged splat = staged[warp][k];
+                    const Staged &splat = staged[warp][k];
                     const unsigned outside = masks[warp][k];
-                    const float i = column - splat.left;
-                    const float p[2] = {fmaf(splat.w0, i, splat.p0), fmaf(splat.w0, i + 8.0f, splat.p0)};
-#pragma unroll
-                    for (int y = 0; y < 4; y++) {
-                        // Four rows without a pixel of the support: the same for all lanes.
-                        if ((~outside & 0xf0000u << 4 * y) == 0) {
-                            continue;
-                        }
-                        const float j = row + (float)(4 * y) - splat.top;
-                        const float q = fmaf(splat.w2, j, splat.q0);
-#pragma unroll
-                        for (int x = 0; x < 2; x++) {
-                            if ((~outside & 0xffu << 8 * x) == 0) {
-                                continue;
-                            }
-                            const float t = fmaf(splat.w1, j, p[x]);
-                            const float value = exp2_fast(fmaf(-t, t, -q * q));
-                            // The row's bit moves by four, the column's by eight.
-                            const unsigned bit = (need & 0xffffu) << 8 * x | (need & 0xffff0000u) << 4 * y;
-                            if ((outside & bit) == 0) {
-                                pixels[y][x] = fmaf(splat.weight, value, pixels[y][x]);
-                            }
-                        }
+                    if (splat.fine) {
+                        draw_one<true>(splat, outside, need, column, row, pixels);
+                    } else {
+                        draw_one<false>(splat, outside, need, column, row, pixels);
                     }
                 }
                 __syncwarp();

@@ -15,7 +15,7 @@ __device__ __forceinline__ double ctf_at(const Image &image, int ix, int iy, dou
 /// `H` of sample (kx, row) of the half spectrum. On the Nyquist lines of an even box, where +k and -k share one sample, it
 /// is the mean of both, which keeps the filtered image real.
 __device__ __forceinline__ float ctf_sample(const Image &image, int kx, int row, double step) {
-    const int ky = 2 * row < BOX ? row : row - BOX;
+    const int ky = 2 * row <= BOX ? row : row - BOX;
     double h = ctf_at(image, kx, ky, step);
     // (N, ky) is also (-N, ky), whose CTF is that of (N, -ky); likewise (kx, N); the corner (N, N) is its own partner.
     if (BOX % 2 == 0 && ((2 * kx == BOX) != (2 * row == BOX))) {

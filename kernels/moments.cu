@@ -15,6 +15,31 @@ __device__ __forceinline__ float lanes_sum(float value) {
     return value;
 }
 
+/// A lane's part of the sums over a splat's support; `corner` is the support's first pixel in the gradient.
+template <bool fine>
+__device__ __forceinline__ void gather(const Splat &splat, const float *corner, int lane, float sums[6]) {
+    const int columns = splat.size & 0xffff, rows = splat.size >> 16;
+    for (int x = lane % 8; x < columns; x += 8) {
+        const float start = fmaf(splat.w0, (float)x, splat.p0);
+        const float start_low = fine ? fmaf(splat.w0_low, (float)x, splat.p0_low) : 0.0f;
+        for (int y = lane / 8; y < rows; y += MOMENT_ROWS) {
+            float p = fmaf(splat.w1, (float)y, start);
+            if (fine) {
+                p += fmaf(splat.w1_low, (float)y, start_low);
+            }
+            const float q = fmaf(splat.w2, (float)y, splat.q0);
+            const float w = corner[y * BOX + x] * exp2_fast(fmaf(-p, p, -q * q));
+            const float wp = w * p, wq = w * q;
+            sums[0] += w;
+            sums[1] += wp;
+            sums[2] += wq;
+            sums[3] = fmaf(wp, p, sums[3]);
+            sums[4] = fmaf(wp, q, sums[4]);
+            sums[5] = fmaf(wq, q, sums[5]);
+        }
+    }
+}
+
 /// `moments[image][moment][padded]`: sums over the support of g 2^-(p^2 + q^2) times 1, p, q, p^2, p q, q^2 (p and q in
 /// units of BINARY standard deviations, without the normalisation of the splat).
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -26,25 +51,17 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const int g = (blockIdx.x * THREADS + threadIdx.x) / MOMENT_LANES;
     const int lane = threadIdx.x % MOMENT_LANES;
     const Splat splat = splats[(size_t)image * padded + g];
-    const int columns = splat.size & 0xffff, rows = splat.size >> 16;
     const float *const corner =
         gradient + (size_t)image * PIXELS + (splat.corner >> 16) * BOX + (splat.corner & 0xffff);
-    float s = 0.0f, sp = 0.0f, sq = 0.0f, spp = 0.0f, spq = 0.0f, sqq = 0.0f;
-    for (int x = lane % 8; x < columns; x += 8) {
-        const float start = fmaf(splat.w0, (float)x, splat.p0);
-        for (int y = lane / 8; y < rows; y += MOMENT_ROWS) {
-            const float p = fmaf(splat.w1, (float)y, start), q = fmaf(splat.w2, (float)y, splat.q0);
-            const float w = corner[y * BOX + x] * exp2_fast(fmaf(-p, p, -q * q));
-            const float wp = w * p, wq = w * q;
-            s += w;
-            sp += wp;
-            sq += wq;
-            spp = fmaf(wp, p, spp);
-            spq = fmaf(wp, q, spq);
-            sqq = fmaf(wq, q, sqq);
-        }
+    float sums[6] = {};
+    if (splat.fine) {
+        gather<true>(splat, corner, lane, sums);
+    } else {
+        gather<false>(splat, corner, lane, sums);
     }
-    const float sums[6] = {lanes_sum(s), lanes_sum(sp), lanes_sum(sq), lanes_sum(spp), lanes_sum(spq), lanes_sum(sqq)};
+    for (int k = 0; k < 6; k++) {
+        sums[k] = lanes_sum(sums[k]);
+    }
     if (lane == 0) {
         for (int k = 0; k < 6; k++) {
             moments[((size_t)image * 6 + k) * padded + g] = sums[k];

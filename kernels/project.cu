@@ -23,6 +23,16 @@ __device__ __forceinline__ unsigned bit_range(int from, int to) {
     return from > to ? 0u : (ALL_LANES >> (31 - (to - from))) << from;
 }
 
+/// Terms of p up to this size leave an error below 2e-6 in what they add up to.
+#define LARGEST_COARSE 16.0
+
+/// The multiple of 2^-12 next to a number, and in `low` what is missing.
+__device__ __forceinline__ float split(double number, float &low) {
+    const double high = rint(number * 4096.0) / 4096.0;
+    low = (float)(number - high);
+    return (float)high;
+}
+
 /// Gaussian `g` as image `image` sees it; its whitening goes to the planes `[w0 w1 w2][padded]`.
 __device__ Splat splat_of(const double *activated, const Image &image, double *whitening, int padded, int g) {
     const double d = BOX;
@@ -61,10 +71,19 @@ __device__ Splat splat_of(const double *activated, const Image &image, double *w
     Splat splat = {};
     // Not a number fails both.
     if (x1 >= x0 && y1 >= y0) {
-        splat.p0 = (float)(BINARY * (w0 * (x0 - u) + w1 * (y0 - v)));
+        const double p0 = BINARY * (w0 * (x0 - u) + w1 * (y0 - v));
+        const double extent = BINARY * (w0 * (x1 - x0) + fabs(w1) * (y1 - y0));
+        if (fabs(p0) + extent > LARGEST_COARSE) {
+            splat.fine = 1;
+            splat.p0 = split(p0, splat.p0_low);
+            splat.w0 = split(BINARY * w0, splat.w0_low);
+            splat.w1 = split(BINARY * w1, splat.w1_low);
+        } else {
+            splat.p0 = (float)p0;
+            splat.w0 = (float)(BINARY * w0);
+            splat.w1 = (float)(BINARY * w1);
+        }
         splat.q0 = (float)(BINARY * w2 * (y0 - v));
-        splat.w0 = (float)(BINARY * w0);
-        splat.w1 = (float)(BINARY * w1);
         splat.w2 = (float)(BINARY * w2);
         splat.weight = (float)(activated[9 * padded + g] * (d * d / TAU) * root);
         splat.corner = (unsigned)x0 | (unsigned)y0 << 16;

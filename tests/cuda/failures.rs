@@ -32,7 +32,7 @@ fn prepared(folder: &Path) -> Vec<String> {
 fn a_device_that_is_too_small_is_refused_with_the_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let arguments = prepared(folder.path());
-    let output = program_with(&arguments, &[("CRYOSPLAT_EMULATOR_MEMORY", "200000")]);
+    let output = program_with(&arguments, &[("CRYOSPLAT_EMULATOR_MEMORY", "60000")]);
     expect_failure(&output, &["(device 0)", "50 Gaussians", "MiB", "--gaussians"]);
     assert!(!Path::new(&path(folder.path(), "run")).exists(), "nothing was begun");
     // Room for the mixture, and none for the particles: they stay elsewhere.

@@ -117,6 +117,8 @@ impl Card {
                         .into(),
             }
         })?;
+        // The zeros must be there before the other stream writes anything else.
+        self.stream.synchronize().map_err(self.failed("allocate memory"))?;
         Ok(Buffer::new(slice, &self.stream))
     }
 }

@@ -94,15 +94,19 @@ fn plan(card: &Card, gmm: &Gmm, geometry: &Geometry, batch: usize) -> Result<Pla
                 geometry.box_size
             ),
             reason: format!(
-                "that takes {} MiB, and {} of {} are free",
-                wanted >> 20,
-                free >> 20,
-                total >> 20
+                "that takes {:.1} MiB, and {:.1} of {:.1} are free",
+                mib(wanted),
+                mib(free),
+                mib(total)
             ),
             remedy: "use fewer --gaussians, a smaller box, or a GPU that nobody else uses".into(),
         });
     }
     Ok(plan)
+}
+
+fn mib(bytes: usize) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 impl CudaDevice {

@@ -66,7 +66,7 @@ pub struct OutcomeRecord {
 }
 
 /// Bytes of a `Splat`.
-pub const SPLAT_BYTES: usize = 32;
+pub const SPLAT_BYTES: usize = 48;
 
 /// Bytes of a pass of up to `images` images.
 pub const fn pass_bytes(images: usize) -> usize {
