@@ -39,6 +39,7 @@ compile() {
     case $1 in
     *.h) "$compiler" "${flags[@]}" -x c++-header "$1" -o "$1.gch" ;;
     driver/*) "$compiler" "${flags[@]}" -include driver/precompiled.h -c "$1" -o "$work/${1//\//_}.o" ;;
+    cufft/*) "$compiler" "${flags[@]}" -O2 -c "$1" -o "$work/${1//\//_}.o" ;;
     *) "$compiler" "${flags[@]}" -c "$1" -o "$work/${1//\//_}.o" ;;
     esac
 }

@@ -174,7 +174,8 @@ Compiled build(const Source &source, std::vector<std::string> flags, const std::
     // No contraction into fused multiply-adds: what is not written as fma is not computed as one. Unique symbols and the
     // usual lookup would share static variables between modules.
     command = {compiler, "-x", "c++-cpp-output", "-std=c++17", "-O2", "-g1", "-fPIC", "-shared", "-ffp-contract=off", "-fno-math-errno",
-               "-fno-gnu-unique", "-Wl,-Bsymbolic", "-fvisibility=hidden", "-fno-strict-aliasing", "-fno-exceptions", "-Wno-attributes", "-Wno-register",
+               "-fno-gnu-unique", "-Wl,-Bsymbolic", "-fvisibility=hidden", "-fno-strict-aliasing", "-fno-exceptions", "-fstack-clash-protection",
+               "-Wno-attributes", "-Wno-register",
 #if defined(__x86_64__)
                "-ffixed-r15",
 #endif
