@@ -129,6 +129,13 @@ void fault_tests() {
     test("a write past an allocation's end", {fault, "kernel write_at, block (0, 0, 0), thread (0, 0, 0): invalid access"}, [] { write_at(256); });
     if (sanitized) {
         test("a write into the slack", {87, "use-after-poison"}, slack_overrun);
+        test("a write outside a shared array", {87, "index 16 out of bounds"}, [] {
+            Device device;
+            Buffer to(4);
+            int at = 16;
+            CHECK(device.launch("outside_array", 1, 1, {&to.pointer, &at}) == 0);
+            cuStreamSynchronize(device.stream);
+        });
     } else {
         test("a write into the slack", {0, "was written to by kernel write_at"}, slack_overrun);
     }
