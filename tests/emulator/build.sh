@@ -38,6 +38,7 @@ echo '#include "driver.h"' > "$work/source/driver/precompiled.h"
 compile() {
     case $1 in
     *.h) "$compiler" "${flags[@]}" -x c++-header "$1" -o "$1.gch" ;;
+    driver/fibers.cpp | driver/meeting.cpp | driver/switch.cpp | cufft/*) "$compiler" "${flags[@]}" -O2 -c "$1" -o "$work/${1//\//_}.o" ;;
     driver/*) "$compiler" "${flags[@]}" -include driver/precompiled.h -c "$1" -o "$work/${1//\//_}.o" ;;
     *) "$compiler" "${flags[@]}" -c "$1" -o "$work/${1//\//_}.o" ;;
     esac

@@ -61,11 +61,16 @@ void Transform::mixed_radix(const Complex *from, Complex *to, size_t length, siz
         return;
     }
     size_t radix = *factor, part = length / radix;
-    for (size_t r = 0; r < radix; ++r) mixed_radix(from + r * stride, to + r * part, part, stride * radix, step * radix, inverse, factor + 1);
-    Complex values[LARGEST_FACTOR];
+    for (size_t r = 0; r < radix && part > 1; ++r)
+        mixed_radix(from + r * stride, to + r * part, part, stride * radix, step * radix, inverse, factor + 1);
+    struct {
+        double real, imaginary;
+    } storage[LARGEST_FACTOR];  // left as it is: std::complex would be set to zero each time
+    Complex *values = reinterpret_cast<Complex *>(storage);
     auto twiddle = [&](size_t index) { return inverse ? std::conj(roots_[index]) : roots_[index]; };
     for (size_t k = 0; k < part; ++k) {
-        for (size_t r = 0; r < radix; ++r) values[r] = r == 0 || k == 0 ? to[r * part + k] : product(to[r * part + k], twiddle(r * k * step));
+        for (size_t r = 0; r < radix; ++r)
+            values[r] = part == 1 ? from[r * stride] : r == 0 || k == 0 ? to[r * part + k] : product(to[r * part + k], twiddle(r * k * step));
         if (radix == 2) {
             to[k] = values[0] + values[1];
             to[part + k] = values[0] - values[1];

@@ -34,7 +34,7 @@ void on_fault(int signal, siginfo_t *information, void *machine) {
         const Fiber *fiber = BlockRunner::running()->current()->fiber;
         const char *what = "outside device memory";
         std::string description;
-        if (fiber && address >= fiber->stack - 4096 && address < fiber->stack) {
+        if (fiber && address >= fiber->stack - STACK_GUARD_BYTES && address < fiber->stack) {
             what = "the thread's stack is full";
         } else {
             for (auto &device : driver().devices)

@@ -13,7 +13,7 @@
 namespace emulator {
 namespace {
 
-constexpr size_t GUARD_BYTES = 4096;
+
 // The sanitizer's frames are several times larger.
 constexpr size_t STACK_BYTES = (sanitizing() ? 512 : 64) * 1024;
 
@@ -86,14 +86,14 @@ Fiber *BlockRunner::idle_fiber() {
     }
     // Stacks which all begin at the same offset of a page would all use the same few cache sets; so they are shifted.
     size_t number = fibers_.size(), shift = number % 60 * 64;
-    char *region = static_cast<char *>(mmap(nullptr, GUARD_BYTES + STACK_BYTES, PROT_READ | PROT_WRITE,
+    char *region = static_cast<char *>(mmap(nullptr, STACK_GUARD_BYTES + STACK_BYTES, PROT_READ | PROT_WRITE,
                                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0));
-    if (region == MAP_FAILED || mprotect(region, GUARD_BYTES, PROT_NONE) != 0) {
+    if (region == MAP_FAILED || mprotect(region, STACK_GUARD_BYTES, PROT_NONE) != 0) {
         say("no memory for the stack of a kernel's thread");
         abort();
     }
     Fiber *fiber = new Fiber;
-    fiber->stack = region + GUARD_BYTES;
+    fiber->stack = region + STACK_GUARD_BYTES;
     fiber->stack_bytes = STACK_BYTES - shift;
     fiber->runner = this;
     prepare_fiber(fiber->point, fiber->stack, fiber->stack_bytes, fiber_entry, fiber);

@@ -20,6 +20,7 @@ void arrange(std::vector<unsigned> &order, unsigned count, uint64_t seed);
 enum class Phase : uint8_t { Unstarted, Ready, Running, AtBarrier, AtWarp, Done };
 
 struct Fiber;
+constexpr size_t STACK_GUARD_BYTES = 64 * 1024;  // inaccessible, below each stack
 
 struct Thread : ThreadState {
     Phase phase;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "driver.h"
+#include "sanitizer.h"
 
 namespace emulator {
 namespace {
@@ -25,7 +26,7 @@ void jitter(uint64_t &state) {
 void give_signal_stack() {
     constexpr size_t bytes = 128 * 1024;
     static thread_local bool given = false;
-    if (given) return;
+    if (given || sanitizing()) return;  // the sanitizer gives each thread one itself, and takes it back
     given = true;
     stack_t stack = {};
     stack.ss_sp = new char[bytes];

@@ -79,12 +79,14 @@ int run(const std::vector<std::string> &command, const std::string &folder, std:
     for (char **entry = environ; *entry; ++entry)
         if (strncmp(*entry, "LD_PRELOAD=", 11) != 0 && strncmp(*entry, "LD_LIBRARY_PATH=", 16) != 0) environment.push_back(*entry);
     environment.push_back(nullptr);
-    std::string output = folder + "/log";
+    std::string output = folder + "/emulator_log";
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_addopen(&actions, 1, output.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
     posix_spawn_file_actions_adddup2(&actions, 1, 2);
+    // From within the folder, so that messages name files as the program does and not by where they lie today.
+    posix_spawn_file_actions_addchdir_np(&actions, folder.c_str());
     pid_t child;
     int status = -1, error = posix_spawnp(&child, arguments[0], &actions, nullptr, arguments.data(), environment.data());
     posix_spawn_file_actions_destroy(&actions);
@@ -152,38 +154,40 @@ Compiled build(const Source &source, std::vector<std::string> flags, const std::
         return result;
     }
     const char *chosen = getenv("CRYOSPLAT_EMULATOR_COMPILER");
-    std::string compiler = chosen && *chosen ? chosen : "g++", main = folder.path + "/" + (source.name.empty() ? "default_program" : source.name);
-    make_parents(main);
-    bool written = write_file(main, source.text);
-    for (auto &header : source.headers) {
-        std::string path = folder.path + "/include/" + header.first;
-        make_parents(path);
-        written = written && write_file(path, header.second);
-    }
-    std::vector<std::string> command = {compiler, "-E", "-x", "c++", "-std=c++17", "-I", folder.path + "/include", "-I", kernel_folder,
-                                        "-include", "cuda_language.h"};
+    std::string compiler = chosen && *chosen ? chosen : "g++", main = source.name.empty() ? "default_program" : source.name;
+    main.erase(0, main.find_first_not_of("/"));
+    bool written = true;
+    auto put = [&](const std::string &name, const std::string &text) {
+        make_parents(folder.path + "/" + name);
+        written = write_file(folder.path + "/" + name, text) && written;
+    };
+    put(main, source.text);
+    // Headers lie beside the source: an #include finds them by their names there, and from one another too.
+    for (auto &header : source.headers) put(header.first, header.second);
+    std::vector<std::string> command = {compiler, "-E", "-x", "c++", "-std=c++17", "-I", ".", "-I", kernel_folder, "-include", "cuda_language.h"};
     command.insert(command.end(), flags.begin(), flags.end());
-    command.insert(command.end(), {"-o", folder.path + "/preprocessed.ii", main});
+    command.insert(command.end(), {"-o", "emulator_preprocessed.ii", main});
     if (!written || run(command, folder.path, &result.log) != 0) return result;
-    Prepared prepared = prepare(read_file(folder.path + "/preprocessed.ii"));
+    Prepared prepared = prepare(read_file(folder.path + "/emulator_preprocessed.ii"));
     if (!prepared.error.empty()) {
         result.log += "error: " + prepared.error + "\n";
         return result;
     }
-    write_file(folder.path + "/prepared.ii", prepared.source);
+    put("emulator_prepared.ii", prepared.source);
     // No contraction into fused multiply-adds: what is not written as fma is not computed as one. Unique symbols and the
     // usual lookup would share static variables between modules.
     command = {compiler, "-x", "c++-cpp-output", "-std=c++17", "-O2", "-g1", "-fPIC", "-shared", "-ffp-contract=off", "-fno-math-errno",
-               "-fno-gnu-unique", "-Wl,-Bsymbolic", "-fvisibility=hidden", "-fno-strict-aliasing", "-fno-exceptions", "-Wno-attributes", "-Wno-register",
+               "-fno-gnu-unique", "-Wl,-Bsymbolic", "-fvisibility=hidden", "-fno-strict-aliasing", "-fno-exceptions", "-fstack-clash-protection",
+               "-Wno-attributes", "-Wno-register",
 #if defined(__x86_64__)
                "-ffixed-r15",
 #endif
 #if defined(__SANITIZE_ADDRESS__)
                "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer",
 #endif
-               "-o", folder.path + "/kernels.so", folder.path + "/prepared.ii"};
+               "-o", "emulator_kernels.so", "emulator_prepared.ii"};
     if (run(command, folder.path, &result.log) != 0) return result;
-    result.library = read_file(folder.path + "/kernels.so");
+    result.library = read_file(folder.path + "/emulator_kernels.so");
     result.good = !result.library.empty();
     return result;
 }

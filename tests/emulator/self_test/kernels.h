@@ -99,6 +99,11 @@ KERNEL recurse(float *to, int depth) {
     if (depth > 0) { struct Deeper { static float go(int d) { volatile float more[4096]; more[d % 4096] = d; return d > 0 ? go(d - 1) + more[d % 4096] : 0.0f; } }; to[0] = Deeper::go(depth); }
     to[1] = big[0];
 }
+KERNEL outside_array(float *to, int at) {
+    __shared__ float shared[16];
+    shared[at] = 1.0f;
+    to[0] = shared[0];
+}
 KERNEL constants(float *to) { to[threadIdx.x] = offsets[threadIdx.x]; }
 KERNEL add_one(float *to, int n) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
