@@ -137,6 +137,10 @@ impl Nccl {
     /// # Errors
     /// When one has; the communicator is aborted then.
     pub fn check(&mut self) -> Result<()> {
+        if self.aborted {
+            // It was told when that happened; the communicator is no more.
+            return Ok(());
+        }
         match self.state() {
             sys::ncclResult_t::ncclSuccess | sys::ncclResult_t::ncclInProgress => Ok(()),
             state => self.finish(state, "add up the gradient"),

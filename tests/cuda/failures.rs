@@ -81,7 +81,7 @@ fn calls_that_fail_are_told() {
 
 fn a_failure_on_one_rank_ends_all() {
     let folder = tempfile::tempdir().unwrap();
-    let arguments = prepared(folder.path());
+    let arguments = [&prepared(folder.path())[..], &["--overwrite".into()]].concat();
     for (injected, rank, fragments) in [
         ("launch:draw:3", "2", &["rank 2", "(device 2)", "cannot"][..]),
         ("alloc:4", "1", &["rank 1", "(device 1)", "cannot hold"]),
@@ -103,7 +103,8 @@ fn a_failure_on_one_rank_ends_all() {
 
 fn ranks_do_not_wait_for_ever() {
     let folder = tempfile::tempdir().unwrap();
-    let arguments = [&prepared(folder.path())[..], &["--timeout".into(), "3".into()]].concat();
+    let arguments =
+        [&prepared(folder.path())[..], &["--timeout", "3", "--overwrite"].map(String::from)].concat();
     // One that lives on and never comes: the others' patience ends.
     let vanished = [FOUR[0], (FAIL, "nccl-vanish:1:4"), ("CRYOSPLAT_EMULATOR_FAIL_RANK", "1")];
     let output = over_mpi_with(4, PROGRAM, &arguments, &vanished);

@@ -381,6 +381,16 @@ impl CudaDevice {
         Ok(values)
     }
 
+    /// After a failure nothing is waited for. If it comes from another rank, the network's words say more than the device's.
+    fn judge(&mut self, outcome: Result<()>, group: &mut dyn Reduce) -> Result<()> {
+        if outcome.is_ok() {
+            return Ok(());
+        }
+        self.failed = true;
+        group.on_device().map_or(Ok(()), |sum| sum.check())?;
+        outcome
+    }
+
     /// The mean gradient and loss of `batch`, without a step: for tests and benches.
     ///
     /// # Errors
@@ -548,14 +558,13 @@ impl Device for CudaDevice {
 
     fn step(&mut self, batch: &[Observation], step: &Step, group: &mut dyn Reduce) -> Result<()> {
         let outcome = self.run_step(batch, step, group);
-        self.failed |= outcome.is_err();
-        outcome
+        self.judge(outcome, group)
     }
 
     fn outcomes(&mut self, all: bool, group: &mut dyn Reduce) -> Result<Vec<f64>> {
         let outcome = if all { self.collect_all(group) } else { self.collect() };
-        self.failed |= outcome.is_err();
-        outcome.map(|()| std::mem::take(&mut self.losses))
+        self.judge(outcome, group)?;
+        Ok(std::mem::take(&mut self.losses))
     }
 
     fn times(&mut self) -> Option<StageTimes> {
