@@ -70,7 +70,7 @@ struct Stream : std::enable_shared_from_this<Stream> {
     std::mutex mutex;
     std::condition_variable changed;
     std::deque<std::pair<const char *, Work>> queue;
-    uint64_t enqueued = 0, finished = 0;
+    std::atomic<uint64_t> enqueued{0}, finished{0};  // changed under the mutex
     bool closing = false;
     Capture *capture = nullptr;  // under the global capture lock
     std::vector<int> tail;       // the captured nodes the next one will depend on

@@ -167,11 +167,25 @@ void BlockRunner::switch_to_main(Fiber *from) {
     sanitizer_arrives(from->fake_stack, nullptr, nullptr);
 }
 
+/// The stacks of a block's threads do not fit into the nearest cache, and nearly all of a switch is waiting for them; so
+/// what the next few threads need is asked for in good time.
+void BlockRunner::fetch_ahead() const {
+#if defined(__x86_64__)
+    auto ahead = [this](unsigned distance) { return &threads_[ready_[(ready_first_ + distance) % MAX_THREADS]]; };
+    if (ready_count_ < 4) return;
+    __builtin_prefetch(ahead(3), 1);
+    __builtin_prefetch(ahead(2)->fiber);
+    const char *stack = static_cast<const char *>(ahead(1)->fiber->point.stack_pointer);
+    for (int line = 0; line < 5; ++line) __builtin_prefetch(stack + line * 64, 1);
+#endif
+}
+
 void BlockRunner::leave(Fiber *from) {
     if (ready_count_ > 0) {
         Thread *next = &threads_[ready_[ready_first_]];
         ready_first_ = (ready_first_ + 1) % MAX_THREADS;
         --ready_count_;
+        fetch_ahead();
         next->phase = Phase::Running;
         current_ = next;
         module_->set_thread(next);

@@ -74,6 +74,7 @@ class BlockRunner {
     Fiber *idle_fiber();
     /// Gives the processor to the next thread that can run, from a fiber which waits or has nothing left to do.
     void leave(Fiber *from);
+    void fetch_ahead() const;
     void resume(Fiber *from, Fiber *to);
     void switch_to_main(Fiber *from);
     [[noreturn]] void report_stuck();

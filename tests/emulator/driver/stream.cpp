@@ -1,6 +1,7 @@
 // Streams: each has a system thread of its own, so that missing synchronisation shows.
 #include <ctime>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -32,6 +33,13 @@ void give_signal_stack() {
     stack.ss_sp = new char[bytes];
     stack.ss_size = bytes;
     sigaltstack(&stack, nullptr);
+}
+
+/// Looks a few times whether `ready`, letting others run in between: waking a sleeping thread takes far longer than most
+/// operations here.
+template <class Ready>
+void linger(Ready ready) {
+    for (int i = 0; i < 40 && !ready(); ++i) sched_yield();
 }
 
 }  // namespace
@@ -73,6 +81,11 @@ void Stream::serve() {
     uint64_t pause_state = number * 7919;
     std::unique_lock<std::mutex> lock(mutex);
     for (;;) {
+        if (queue.empty() && !closing) {
+            lock.unlock();
+            linger([this] { return enqueued != finished; });
+            lock.lock();
+        }
         changed.wait(lock, [this] { return !queue.empty() || closing; });
         if (queue.empty()) return;
         auto [label, work] = std::move(queue.front());
@@ -97,15 +110,12 @@ uint64_t Stream::append(const char *label, Work work) {
 }
 
 void Stream::wait_until(uint64_t ticket) {
+    linger([&] { return finished >= ticket; });
     std::unique_lock<std::mutex> lock(mutex);
     changed.wait(lock, [&] { return finished >= ticket; });
 }
 
-void Stream::wait_idle() {
-    std::unique_lock<std::mutex> lock(mutex);
-    uint64_t ticket = enqueued;
-    changed.wait(lock, [&] { return finished >= ticket; });
-}
+void Stream::wait_idle() { wait_until(enqueued); }
 
 bool Stream::idle() {
     std::lock_guard<std::mutex> lock(mutex);
