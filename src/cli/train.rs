@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{LogOptions, logging};
 use crate::error::Error;
 use crate::parallel::World;
+use crate::render::cuda::libraries;
 use crate::train::devices::DeviceKind;
 use crate::train::folder::Older;
 use crate::train::recipe::Choices;
@@ -124,6 +125,9 @@ fn cutoff(text: &str) -> Result<f64, String> {
 }
 
 pub fn run(args: &Args, log: &LogOptions) -> ExitCode {
+    if args.device != DeviceKind::Cpu {
+        libraries::link_versioned();
+    }
     let world = match World::start() {
         Ok(world) => world,
         Err(error) => {

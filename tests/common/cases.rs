@@ -44,6 +44,8 @@ pub fn case(seed: u64, d: usize, n: usize, images: usize, isotropic: bool) -> Ca
                 s: match (isotropic, i % 11) {
                     (true, _) => [s[0]; 3],
                     (_, 5) => [softplus_inverse(0.002), s[1], softplus_inverse(4.0 / d as f64)],
+                    // As wide as the box.
+                    _ if i % 17 == 12 => [0.3, 0.4, 0.5].map(softplus_inverse),
                     // Below the smallest scale allowed: the slope is zero there.
                     (_, 7) => [softplus_inverse(0.0005), s[1], s[2]],
                     _ => s,

@@ -9,6 +9,14 @@ const ENTERED: &str = "CRYOSPLAT_EMULATED";
 /// Set to 1 by who wants the sanitizers in it.
 const SANITIZE: &str = "CRYOSPLAT_EMULATOR_SANITIZE";
 
+/// What a real device may do and seldom does: blocks and threads in any order, streams that dawdle. What is leaked at the end
+/// fails the program.
+const HARSH: [(&str, &str); 3] = [
+    ("CRYOSPLAT_EMULATOR_ORDER", "shuffle"),
+    ("CRYOSPLAT_EMULATOR_JITTER", "30"),
+    ("CRYOSPLAT_EMULATOR_STRICT", "1"),
+];
+
 /// Does this process run under it?
 pub fn entered() -> bool {
     std::env::var_os(ENTERED).is_some()
@@ -44,7 +52,11 @@ fn environment() -> Vec<(String, String)> {
     text.lines()
         .filter_map(|line| line.split_once('='))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        // Its kernels are not those of real devices, which the user's cache may hold.
-        .chain([set("XDG_CACHE_HOME", &folder.join("cache")), (ENTERED.to_owned(), "1".to_owned())])
+        .chain([
+            // Its kernels are not those of real devices, which the user's cache may hold.
+            set("XDG_CACHE_HOME", &folder.join("cache")),
+            (ENTERED.to_owned(), "1".to_owned()),
+        ])
+        .chain(HARSH.map(|(name, value)| (name.to_owned(), value.to_owned())))
         .collect()
 }

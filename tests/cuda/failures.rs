@@ -16,6 +16,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("a_failure_on_one_rank_ends_all", a_failure_on_one_rank_ends_all),
     ("ranks_do_not_wait_for_ever", ranks_do_not_wait_for_ever),
     ("without_gpus_auto_computes_on_processors", without_gpus_auto_computes_on_processors),
+    ("libraries_are_found_under_versioned_names", libraries_are_found_under_versioned_names),
     ("mixed_ranks_compute_alike", mixed_ranks_compute_alike),
 ];
 
@@ -141,6 +142,28 @@ fn without_gpus_auto_computes_on_processors() {
     let kept =
         [&arguments[..], &["--device", "cpu", "--cache", "device", "--overwrite"].map(String::from)].concat();
     expect_failure(&program_with(&kept, &[]), &["no room for the 20 particles"]);
+}
+
+/// As Python's packages and many modules have them.
+fn libraries_are_found_under_versioned_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = prepared(folder.path());
+    let libraries = folder.path().join("libraries");
+    std::fs::create_dir(&libraries).unwrap();
+    let emulator = std::env::var("LD_LIBRARY_PATH").unwrap();
+    for (name, link) in [
+        ("libcuda.so.1", "libcuda.so.1"),
+        ("libcufft.so", "libcufft.so.11"),
+        ("libnccl.so", "libnccl.so.2"),
+        ("libnvrtc.so", "libnvrtc.so.13"),
+    ] {
+        std::os::unix::fs::symlink(Path::new(&emulator).join(name), libraries.join(link)).unwrap();
+    }
+    let libraries = libraries.display().to_string();
+    let environment = [FOUR[0], ("LD_LIBRARY_PATH", &libraries)];
+    let output = over_mpi_with(2, PROGRAM, &arguments, &environment);
+    let said = text(&output);
+    assert!(output.status.success() && said.contains("sums over NCCL"), "{said}");
 }
 
 /// A rank that sees no GPU beside one that does: on processors all, since models on both would drift apart.
