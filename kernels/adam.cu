@@ -20,8 +20,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
 /// One step from the sum of the gradients, `gradient[plane][count]` and the loss behind it.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    adam(const Pass *pass, const float *gradient, float *parameters, float *first, float *second, double *activated,
+    adam(const Ring *ring, const float *gradient, float *parameters, float *first, float *second, double *activated,
          Outcome *outcomes, unsigned *broken, int count, int padded) {
+    const Pass *const pass = pass_of(ring, ring->current);
     const int g = blockIdx.x * THREADS + threadIdx.x;
     if (g < count) {
         const float rate = pass->rate, beta1 = pass->beta1, beta2 = pass->beta2;

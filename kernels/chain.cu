@@ -53,9 +53,10 @@ __device__ void finish(const float *parameters, const double sums[ACTIVATED], fl
 /// Adds the pass to `sums[sum][padded]` and `loss`; the last pass of a step leaves the step's gradient in
 /// `gradient[plane][count]` and, behind it, the sum of its images' losses.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    chain(const Pass *pass, const double *activated, const double *whitening, const float *moments,
+    chain(const Ring *ring, const double *activated, const double *whitening, const float *moments,
           const float *parameters, double *sums, const double *partial, double *loss, float *gradient, int count,
           int padded) {
+    const Pass *const pass = pass_of(ring, ring->current);
     const int images = pass->images;
     const bool first = pass->first, last = pass->last;
     const int g = blockIdx.x * THREADS + threadIdx.x;

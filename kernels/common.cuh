@@ -36,7 +36,7 @@ struct Image {
     double xx, xy, yy, quartic, phase, b_factor, scale;
     /// The sum of Y^2.
     double energy;
-    /// Its place among the kept particles, or -1 - its place among the staged ones.
+    /// Its place among the kept particles, or -1 - its first pixel among the staged ones.
     long long place;
 };
 
@@ -56,9 +56,27 @@ struct Pass {
     Image image[1];
 };
 
+/// Passes that the host may be ahead.
+#define PASSES 32
+
+/// The passes that are on their way, one behind the other after this. The host fills a place long before it is used; the
+/// kernels go on from one to the next by themselves: `project` takes `next` over as `current`, `draw` moves `next` on, and
+/// neither is read by the kernel that writes it.
+struct Ring {
+    unsigned next, current;
+    /// Bytes from one pass to the next.
+    unsigned pitch;
+    unsigned reserved;
+};
+
+/// Pass number `number` of the ring.
+__device__ __forceinline__ const Pass *pass_of(const Ring *ring, unsigned number) {
+    return (const Pass *)((const char *)(ring + 1) + (size_t)(number % PASSES) * ring->pitch);
+}
+
 /// One Gaussian seen in one image; lengths in pixels. With column i and row j of the support,
 /// p = p0 + w0 i + w1 j and q = q0 + w2 j, its value is weight 2^-(p^2 + q^2).
-struct Splat {
+struct __align__(16) Splat {
     float p0, q0, w0, w1;
     float w2, weight;
     /// First column | first row << 16, and columns | rows << 16 of the support; no columns: nothing is seen.

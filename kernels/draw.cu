@@ -12,7 +12,7 @@
 #define TILE_PIXELS (TILE * TILE)
 
 /// A splat in shared memory, as a tile sees it.
-struct Staged {
+struct __align__(16) Staged {
     float p0, q0, w0, w1;
     float w2, weight;
     /// First column and row of the support from those of the tile.
@@ -87,8 +87,12 @@ __device__ __forceinline__ void draw_one(const Staged &splat, unsigned outside, 
 }
 
 extern "C" __global__ void __launch_bounds__(DRAW_THREADS, 1024 / DRAW_THREADS)
-    draw(const Pass *pass, const Splat *splats, const unsigned *bits, float *projection, float *slices,
+    draw(Ring *ring, const Splat *splats, const unsigned *bits, float *projection, float *slices,
          unsigned *tickets, int padded) {
+    const Pass *const pass = pass_of(ring, ring->current);
+    if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) {
+        ring->next = ring->current + 1;
+    }
     const unsigned image = blockIdx.y;
     if (image >= pass->images) {
         return;
@@ -141,7 +145,7 @@ extern "C" __global__ void __launch_bounds__(DRAW_THREADS, 1024 / DRAW_THREADS)
                 }
                 __syncwarp();
                 for (int k = 0; k < here; k++) {
-                    const Staged &splat = staged[warp][k];
+                    const Staged splat = staged[warp][k];
                     const unsigned outside = masks[warp][k];
                     if (splat.fine) {
                         draw_one<true>(splat, outside, need, column, row, pixels);

@@ -38,12 +38,13 @@ __device__ __forceinline__ void filter(const Pass *pass, float2 *spectra, double
     *value = make_float2(value->x * factor, value->y * factor);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) filter_once(const Pass *pass, float2 *spectra, double step) {
-    filter<1>(pass, spectra, step);
+extern "C" __global__ void __launch_bounds__(THREADS) filter_once(const Ring *ring, float2 *spectra, double step) {
+    // Before `project` has taken the pass over.
+    filter<1>(pass_of(ring, ring->next), spectra, step);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) filter_twice(const Pass *pass, float2 *spectra, double step) {
-    filter<2>(pass, spectra, step);
+extern "C" __global__ void __launch_bounds__(THREADS) filter_twice(const Ring *ring, float2 *spectra, double step) {
+    filter<2>(pass_of(ring, ring->current), spectra, step);
 }
 
 /// Stores prepared images as halves. A thread a pixel.

@@ -43,7 +43,8 @@ __device__ __forceinline__ void gather(const Splat &splat, const float *corner, 
 /// `moments[image][moment][padded]`: sums over the support of g 2^-(p^2 + q^2) times 1, p, q, p^2, p q, q^2 (p and q in
 /// units of BINARY standard deviations, without the normalisation of the splat).
 extern "C" __global__ void __launch_bounds__(THREADS)
-    moments(const Pass *pass, const Splat *splats, const float *gradient, float *moments, int padded) {
+    moments(const Ring *ring, const Splat *splats, const float *gradient, float *moments, int padded) {
+    const Pass *const pass = pass_of(ring, ring->current);
     const unsigned image = blockIdx.y;
     if (image >= pass->images) {
         return;

@@ -93,8 +93,13 @@ __device__ Splat splat_of(const double *activated, const Image &image, double *w
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    project(const Pass *pass, const double *activated, Splat *splats, double *whitening, unsigned *bits, int count,
+    project(Ring *ring, const double *activated, Splat *splats, double *whitening, unsigned *bits, int count,
             int padded) {
+    const unsigned number = ring->next;
+    if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) {
+        ring->current = number;
+    }
+    const Pass *const pass = pass_of(ring, number);
     const unsigned image = blockIdx.y;
     if (image >= pass->images) {
         return;

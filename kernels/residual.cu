@@ -4,8 +4,9 @@
 /// `filtered` becomes the gradient 2/D^2 (F^-1 H^2 F Q - F^-1 H F Y); `partial[image][block]` receives the block's part of
 /// <Q, F^-1 H^2 F Q> - 2 <Q, F^-1 H F Y>.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    residual(const Pass *pass, const float *projection, float *filtered, const void *kept, const float *staged,
+    residual(const Ring *ring, const float *projection, float *filtered, const void *kept, const float *staged,
              double *partial) {
+    const Pass *const pass = pass_of(ring, ring->current);
     const unsigned image = blockIdx.y;
     if (image >= pass->images) {
         return;
@@ -20,7 +21,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         if (pixel < PIXELS) {
             float target;
             if (place < 0) {
-                target = staged[(size_t)(-1 - place) * PIXELS + pixel];
+                target = staged[(size_t)(-1 - place) + pixel];
             } else if (KEPT_HALF) {
                 target = half_to_float(((const unsigned short *)kept)[(size_t)place * PIXELS + pixel]);
             } else {

@@ -1,7 +1,8 @@
 //! The sum over ranks in the memory of their GPUs, by NCCL.
 //!
-//! Nothing here blocks for ever: the communicator is made and used in NCCL's non-blocking mode, every wait ends when NCCL
-//! reports an error or patience ends, and then the communicator is aborted, which ends its kernels.
+//! Nothing here blocks for ever: the communicator is made and used in NCCL's non-blocking mode, and every wait ends when NCCL
+//! reports an error or patience ends. Then the whole job must end: NCCL's own abort waits for every graph that has captured
+//! a sum, and may never return, so it is not called. In order, [`Nccl::finish`] gives a communicator back.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::time::{Duration, Instant};
@@ -15,16 +16,20 @@ use crate::error::{Error, Result};
 pub struct Nccl {
     communicator: sys::ncclComm_t,
     patience: Duration,
-    aborted: bool,
 }
 
 /// NCCL's version as one number, 2.28.3 as 22,803; `None` where the library is not there.
-pub fn version() -> Option<i32> {
+fn version() -> Option<i32> {
     // SAFETY: opening the library runs its initialisers, which is what it is there for.
     if !unsafe { sys::is_culib_present() } {
         return None;
     }
     result::get_nccl_version().ok()
+}
+
+/// Is an NCCL there that can be used: 2.14, the first that need not block, or newer?
+pub fn usable() -> bool {
+    version().is_some_and(|version| version >= 21_400)
 }
 
 /// Does this NCCL take several ranks on one GPU?
@@ -47,7 +52,8 @@ impl Nccl {
                 Err(_) => made = false,
             }
         }
-        let mut bytes = id.internal.map(i8::cast_unsigned).to_vec();
+        // `c_char` has a sign on some processors.
+        let mut bytes = id.internal.map(|byte| byte as u8).to_vec();
         bytes.push(u8::from(made));
         group.broadcast(&mut bytes);
         if bytes.pop() != Some(1) {
@@ -58,9 +64,9 @@ impl Nccl {
             ));
         }
         for (to, from) in id.internal.iter_mut().zip(bytes) {
-            *to = from.cast_signed();
+            *to = from as std::ffi::c_char;
         }
-        let mut this = Self { communicator: std::ptr::null_mut(), patience, aborted: false };
+        let mut this = Self { communicator: std::ptr::null_mut(), patience };
         let mut config = configuration();
         // SAFETY: the identifier is that of rank 0, the ranks are those of the group, and NCCL copies the configuration.
         let outcome = unsafe {
@@ -72,24 +78,22 @@ impl Nccl {
                 &raw mut config,
             )
         };
-        this.finish(outcome, "join the ranks")?;
+        this.settle(outcome, "join the ranks")?;
         Ok(this)
     }
 
     /// Waits until a call that returned `outcome` has been taken; the work itself goes on in its stream.
-    fn finish(&mut self, outcome: sys::ncclResult_t, action: &'static str) -> Result<()> {
+    fn settle(&mut self, outcome: sys::ncclResult_t, action: &'static str) -> Result<()> {
         let started = Instant::now();
         let mut state = outcome;
         while state == sys::ncclResult_t::ncclInProgress {
             if started.elapsed() > self.patience {
-                let error = Error::Device {
+                return Err(Error::Device {
                     device: "NCCL".into(),
                     action: action.into(),
                     reason: format!("not all ranks came within {:.0} s", self.patience.as_secs_f64()),
                     remedy: REMEDY.into(),
-                };
-                self.abort();
-                return Err(error);
+                });
             }
             std::thread::sleep(Duration::from_micros(50));
             state = self.state();
@@ -97,9 +101,7 @@ impl Nccl {
         if state == sys::ncclResult_t::ncclSuccess {
             return Ok(());
         }
-        let error = refusal(self.communicator, action, state);
-        self.abort();
-        Err(error)
+        Err(refusal(self.communicator, action, state))
     }
 
     fn state(&self) -> sys::ncclResult_t {
@@ -129,21 +131,17 @@ impl Nccl {
                 stream.cast(),
             )
         };
-        self.finish(outcome, "add up the gradient")
+        self.settle(outcome, "add up the gradient")
     }
 
     /// Looks whether NCCL or another rank has failed.
     ///
     /// # Errors
-    /// When one has; the communicator is aborted then.
+    /// When one has.
     pub fn check(&mut self) -> Result<()> {
-        if self.aborted {
-            // It was told when that happened; the communicator is no more.
-            return Ok(());
-        }
         match self.state() {
             sys::ncclResult_t::ncclSuccess | sys::ncclResult_t::ncclInProgress => Ok(()),
-            state => self.finish(state, "add up the gradient"),
+            state => self.settle(state, "add up the gradient"),
         }
     }
 
@@ -152,27 +150,20 @@ impl Nccl {
         self.patience
     }
 
-    /// Ends whatever waits for other ranks.
-    pub fn abort(&mut self) {
-        if !self.aborted && !self.communicator.is_null() {
-            // SAFETY: the communicator is there and was not given back.
-            unsafe { sys::ncclCommAbort(self.communicator) };
-        }
-        self.aborted = true;
-    }
-}
-
-impl Drop for Nccl {
-    fn drop(&mut self) {
-        if self.aborted || self.communicator.is_null() {
-            return;
-        }
+    /// Gives the communicator back. Every rank calls it, after all graphs that captured a sum are gone.
+    ///
+    /// # Errors
+    /// When NCCL refuses, or not all ranks arrive in time.
+    pub fn finish(mut self) -> Result<()> {
         // SAFETY: the communicator is there, and is given back once.
         let outcome = unsafe { sys::ncclCommFinalize(self.communicator) };
-        if self.finish(outcome, "part").is_ok() {
-            // SAFETY: finalised just now, not aborted.
-            unsafe { sys::ncclCommDestroy(self.communicator) };
+        self.settle(outcome, "part the ranks")?;
+        // SAFETY: finalised just now.
+        let outcome = unsafe { sys::ncclCommDestroy(self.communicator) };
+        if outcome == sys::ncclResult_t::ncclSuccess {
+            return Ok(());
         }
+        Err(refusal(std::ptr::null_mut(), "part the ranks", outcome))
     }
 }
 

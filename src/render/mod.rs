@@ -151,6 +151,12 @@ pub trait Device {
     /// A name for the log ("CPU, 8 threads").
     fn name(&self) -> String;
 
+    /// Meets the other ranks of the group, before anything else. Every rank calls it.
+    ///
+    /// # Errors
+    /// When the device or the group fails.
+    fn join(&mut self, group: &mut dyn Reduce) -> Result<()>;
+
     /// Turns observed images (`[image][y][x]`, one of each of `ctfs`) into F^-1(H F Y), in place.
     ///
     /// # Errors
@@ -191,7 +197,7 @@ pub trait Device {
     ///
     /// # Errors
     /// When the device fails.
-    fn checksum(&mut self) -> Result<u64>;
+    fn checksum(&mut self, group: &mut dyn Reduce) -> Result<u64>;
 
     /// The state, copied from the device.
     ///

@@ -16,7 +16,7 @@ use crate::gmm::{Gmm, Shape};
 use crate::parallel::Collective;
 use crate::progress::Progress;
 use crate::random::{Purpose, stream};
-use crate::render::{Device, Step};
+use crate::render::{Device, Reduce, Step};
 
 /// Steps between two checks that all ranks of a group hold the same bits.
 const REPLICA_CHECK: u64 = 100;
@@ -172,14 +172,18 @@ impl<'a> Model<'a> {
                 images,
             });
             ledger.settle(device.outcomes(false, group)?, progress, metrics, metrics_every);
-            if clock.step.is_multiple_of(REPLICA_CHECK) {
-                check_replicas(&group.collective, device.checksum()?, ledger.name, clock.step)?;
+            if group.ranks() > 1 && clock.step.is_multiple_of(REPLICA_CHECK) {
+                let checksum = device.checksum(group)?;
+                check_replicas(&group.collective, checksum, ledger.name, clock.step)?;
             }
             Ok(())
         })?;
 
         ledger.settle(device.outcomes(true, group)?, progress, metrics, metrics_every);
-        check_replicas(&group.collective, device.checksum()?, ledger.name, clock.step)?;
+        if group.ranks() > 1 {
+            let checksum = device.checksum(group)?;
+            check_replicas(&group.collective, checksum, ledger.name, clock.step)?;
+        }
         self.epoch += 1;
         let times = device.times();
         Ok(EpochSummary {

@@ -11,6 +11,7 @@ mod outputs;
 pub mod recipe;
 pub mod reduction;
 pub mod run;
+mod setup;
 pub mod shard;
 
 pub use recipe::{Recipe, Schedule, Settings};

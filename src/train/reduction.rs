@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::parallel::Collective;
-use crate::parallel::nccl::{self, Nccl};
+use crate::parallel::nccl::{Nccl, shares_gpus, usable};
 use crate::render::Reduce;
 use crate::render::cuda::DeviceSum;
 
@@ -23,7 +23,6 @@ pub enum CollectiveKind {
 
 /// How the ranks of a group add up.
 pub struct Reduction {
-    // Given back before MPI's communicator.
     nccl: Option<Nccl>,
     /// What the ranks agree by.
     pub collective: Collective,
@@ -50,14 +49,14 @@ impl Reduction {
             return Ok(Self::over_mpi(collective));
         }
         // All ranks must decide the same way.
-        let present = collective.gather(u64::from(nccl::version().is_some())).iter().all(|&p| p == 1);
+        let present = collective.gather(u64::from(usable())).iter().all(|&p| p == 1);
         let mut gpus = collective.gather(gpu);
         gpus.sort_unstable();
         let shared = gpus.windows(2).any(|pair| pair[0] == pair[1]);
-        let may_share = collective.gather(u64::from(nccl::shares_gpus())).iter().all(|&m| m == 1);
+        let may_share = collective.gather(u64::from(shares_gpus())).iter().all(|&m| m == 1);
         let refusal = if !present {
             Some((
-                "libnccl.so is not there on every rank",
+                "libnccl.so, 2.14 or newer, is not there on every rank",
                 "load the module of NCCL, or use --collective mpi",
             ))
         } else if shared && !may_share {
@@ -78,6 +77,14 @@ impl Reduction {
             }
             None => Ok(Self { nccl: Some(Nccl::start(&collective, patience)?), collective }),
         }
+    }
+
+    /// Gives back what was used, after the devices are gone. Every rank calls it.
+    ///
+    /// # Errors
+    /// When the network refuses.
+    pub fn finish(self) -> Result<()> {
+        self.nccl.map_or(Ok(()), Nccl::finish)
     }
 
     /// Its name for the log.
@@ -113,9 +120,5 @@ impl DeviceSum for Nccl {
 
     fn patience(&self) -> Duration {
         Nccl::patience(self)
-    }
-
-    fn give_up(&mut self) {
-        self.abort();
     }
 }

@@ -14,10 +14,11 @@ use super::order::Order;
 use super::outputs::{self, Finished};
 use super::recipe::{Choices, Recipe, Settings};
 use super::reduction::{CollectiveKind, Reduction};
+use super::setup::{self, Part};
 use super::shard::{CacheMode, Shard};
 use crate::error::{Error, Result};
 use crate::gmm::files::GmmFile;
-use crate::parallel::{HalfGroup, World, group_size};
+use crate::parallel::{HalfGroup, World};
 use crate::particles::store::Store;
 use crate::progress::Progress;
 use crate::render::cuda::card;
@@ -94,25 +95,6 @@ pub struct RunOptions {
     pub command: Vec<String>,
 }
 
-/// One model of the run: its name, its half (1, 2; 0 for all) and its particles.
-#[derive(Clone, Debug)]
-struct Part {
-    name: &'static str,
-    half: u8,
-    members: Vec<usize>,
-}
-
-fn parts(store: &Store, models: Models) -> Vec<Part> {
-    let metadata = store.metadata();
-    let half = |name, half: u8| Part { name, half, members: metadata.members(half - 1) };
-    match models {
-        Models::Both => vec![half("half1", 1), half("half2", 2)],
-        Models::First => vec![half("half1", 1)],
-        Models::Second => vec![half("half2", 2)],
-        Models::All => vec![Part { name: "map", half: 0, members: (0..metadata.len()).collect() }],
-    }
-}
-
 /// Trains and writes the run folder. Every rank calls it.
 ///
 /// # Errors
@@ -120,16 +102,47 @@ fn parts(store: &Store, models: Models) -> Vec<Part> {
 pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Option<Error>> {
     let started = Instant::now();
     // Rank 0 looks at everything first: what is wrong for all is said once, before anybody starts.
-    let (store, start_epoch) = match world.first(|| open(world, options))? {
+    let (store, start_epoch) = match world.first(|| setup::open(world, options))? {
         Some((store, epoch)) => (store, epoch),
         None => (Store::open(&options.particles)?, 0),
     };
     let start_epoch = world.broadcast(start_epoch as u64) as usize;
-    let parts = parts(&store, options.models);
+    let mut held = Held::default();
+    let outcome = train(world, options, &store, start_epoch, started, &mut held);
+    if outcome.is_err() && world.size() > 1 {
+        // Other ranks may be waiting for this one, on their devices and so on this one's: giving anything back could wait
+        // for them in turn. The job ends now, and all goes with it.
+        std::mem::forget(held);
+        return outcome;
+    }
+    // Graphs that captured a sum go before what adds up.
+    drop((held.models, held.devices));
+    let parted = held.reduction.map_or(Ok(()), Reduction::finish);
+    outcome.and_then(|()| parted.map_err(Some))
+}
+
+/// What a rank holds that other ranks' devices may wait for.
+#[derive(Default)]
+struct Held<'a> {
+    devices: Vec<Box<dyn Device>>,
+    models: Vec<Model<'a>>,
+    reduction: Option<Reduction>,
+}
+
+fn train<'a>(
+    world: &World,
+    options: &RunOptions,
+    store: &'a Store,
+    start_epoch: usize,
+    started: Instant,
+    held: &mut Held<'a>,
+) -> std::result::Result<(), Option<Error>> {
+    let Held { devices: opened, models, reduction } = held;
+    let parts = setup::parts(store, options.models);
     let HalfGroup { assignment, collective } = HalfGroup::split(world, parts.len());
     let (rank, ranks) = (assignment.rank, assignment.size);
-    let largest = largest(&parts);
-    let settings = resolve(options, largest, ranks);
+    let largest = setup::largest(&parts);
+    let settings = setup::resolve(options, largest, ranks);
     let identity = checkpoint::identity(&settings, store.identity());
     let checkpoints = folder::checkpoints(&options.output);
 
@@ -139,16 +152,38 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Optio
         cutoff: settings.cutoff,
     };
     let choice = devices::choose(options.device, world)?;
-    let mut models = Vec::new();
-    for &index in &assignment.models {
+    let orders: Vec<Order> = assignment
+        .models
+        .iter()
+        .map(|&index| Order::new(&parts[index].members, settings.batch, settings.seed, parts[index].half))
+        .collect();
+    // All devices first, and the network between them: particles take what memory they leave.
+    for (&index, order) in assignment.models.iter().zip(&orders) {
+        let start = random_start(&settings, parts[index].half);
+        let batch = order.slots_of(rank, ranks).len();
+        opened.push(devices::open(choice, start, geometry, batch, options.cache_half)?);
+    }
+    let reduction = reduction.insert(match choice {
+        Choice::Cpu if options.collective == CollectiveKind::Nccl => {
+            return Err(Some(Error::request(
+                "NCCL adds up between GPUs, and this run computes on processors",
+                "leave out --collective nccl, or use --device cuda",
+            )));
+        }
+        Choice::Cpu => Reduction::over_mpi(collective),
+        Choice::Gpu(ordinal) => {
+            let gpu = card::identity(ordinal)?;
+            Reduction::between_gpus(collective, options.collective, gpu, options.patience)?
+        }
+    });
+    for device in opened.iter_mut() {
+        device.join(reduction)?;
+    }
+    for ((&index, order), mut device) in assignment.models.iter().zip(orders).zip(opened.drain(..)) {
         let part = &parts[index];
-        let order = Order::new(&part.members, settings.batch, settings.seed, part.half);
-        let slots = order.slots_of(rank, ranks);
-        let start = random_start(&settings, part.half);
-        let mut device = devices::open(choice, start, geometry, slots.len(), options.cache_half)?;
-        let mine = order.shard(slots);
+        let mine = order.shard(order.slots_of(rank, ranks));
         let progress = quiet_unless_first(world, &format!("read {}", part.name), mine.len() as u64);
-        let shard = Shard::load(&store, &mine, options.cache, world.local_size(), device.as_mut(), progress)?;
+        let shard = Shard::load(store, &mine, options.cache, world.local_size(), device.as_mut(), progress)?;
         let mut model = Model::new(
             part.name.to_owned(),
             device,
@@ -167,25 +202,12 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Optio
         }
         models.push(model);
     }
-    let mut reduction = match choice {
-        Choice::Cpu if options.collective == CollectiveKind::Nccl => {
-            return Err(Some(Error::request(
-                "NCCL adds up between GPUs, and this run computes on processors",
-                "leave out --collective nccl, or use --device cuda",
-            )));
-        }
-        Choice::Cpu => Reduction::over_mpi(collective),
-        Choice::Gpu(ordinal) => {
-            let gpu = card::identity(ordinal)?;
-            Reduction::between_gpus(collective, options.collective, gpu, options.patience)?
-        }
-    };
     // All particles that are kept in memory were read, and are sound: from here on an older run's files go.
     world.barrier();
     world.first(|| folder::begin(&options.output, start_epoch, &options.command))?;
     introduce(
         world,
-        &store,
+        store,
         &parts,
         &settings,
         models[0].device.as_ref(),
@@ -206,7 +228,7 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Optio
     let mut history: Vec<Vec<EpochSummary>> = vec![Vec::new(); parts.len()];
     for epoch in start_epoch..settings.epochs {
         for (model, &index) in models.iter_mut().zip(&assignment.models) {
-            let summary = model.run_epoch(&mut reduction, &mut progress, &sender, metrics_every)?;
+            let summary = model.run_epoch(reduction, &mut progress, &sender, metrics_every)?;
             history[index].push(summary);
             tracing::info!(
                 "{} epoch {} of {}: loss {:.6}, {:.0} images/s{}",
@@ -231,7 +253,7 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Optio
         // The halves stay within an epoch of each other, so that their kept checkpoints have one in common.
         world.barrier();
         if options.maps == Maps::Epoch && epoch + 1 < settings.epochs {
-            write_models(&models, rank, &options.output, &geometry)?;
+            write_models(models, rank, &options.output, &geometry)?;
             world.barrier();
             if world.rank() == 0 && options.models == Models::Both {
                 outputs::preview(&options.output, epoch + 1)?;
@@ -242,13 +264,13 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Optio
     let training = training.elapsed().as_secs_f64();
     progress.finish();
 
-    write_models(&models, rank, &options.output, &geometry)?;
+    write_models(models, rank, &options.output, &geometry)?;
     world.barrier();
     if world.rank() == 0 {
         outputs::finish(&Finished {
             options,
             settings: &settings,
-            store: &store,
+            store,
             identity: &identity,
             particles: parts.iter().map(|p| (p.name, p.members.len())).collect(),
             ranks: world.size(),
@@ -263,83 +285,6 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Optio
     // Nobody leaves, and lets the launcher end the job, before the outputs are there.
     world.barrier();
     Ok(())
-}
-
-fn largest(parts: &[Part]) -> usize {
-    parts.iter().map(|p| p.members.len()).max().unwrap_or(0)
-}
-
-/// Everything that can be wrong before the start, seen from rank 0. The store, and the epochs that are done.
-fn open(world: &World, options: &RunOptions) -> Result<(Store, usize)> {
-    let store = Store::open(&options.particles)?;
-    if let Some(i) = store.metadata().shift.iter().position(|s| *s != [0.0, 0.0]) {
-        return Err(Error::input(
-            &options.particles,
-            format!("particle {}", i + 1),
-            format!("has a shift of {:?} pixels still to apply", store.metadata().shift[i]),
-            "make the file with `cryosplat-mpi import`, which centres the particles",
-        ));
-    }
-    let parts = parts(&store, options.models);
-    for (index, part) in parts.iter().enumerate() {
-        let n = part.members.len();
-        if n == 0 {
-            return Err(Error::input(
-                &options.particles,
-                "/half",
-                format!("no particle is in {}", part.name),
-                "import again with another --seed, or train one model with --half all",
-            ));
-        }
-        let ranks = group_size(world.size(), parts.len(), index);
-        if ranks > n {
-            return Err(Error::request(
-                format!("{ranks} ranks are to train {} with {n} particles: some would have none", part.name),
-                format!("start at most {} ranks", n * parts.len()),
-            ));
-        }
-        let batch = resolve(options, n, ranks).batch;
-        if batch < ranks {
-            return Err(Error::request(
-                format!("a batch of {batch} images cannot be shared by {ranks} ranks: some would have none"),
-                format!("use --batch {ranks} or more, or fewer ranks"),
-            ));
-        }
-    }
-    if let Some(truth) = &options.truth {
-        let volume = crate::evaluate::maps::read_cube(truth)?;
-        if volume.data.dim().0 != store.metadata().box_size {
-            return Err(Error::input(
-                truth,
-                "",
-                format!(
-                    "has a box of {} voxels, and the particles one of {} pixels",
-                    volume.data.dim().0,
-                    store.metadata().box_size
-                ),
-                "give the map that the particles were made from, in their box",
-            ));
-        }
-    }
-    let identities: Vec<(&str, String)> = parts
-        .iter()
-        .enumerate()
-        .map(|(index, part)| {
-            let ranks = group_size(world.size(), parts.len(), index);
-            let settings = resolve(options, largest(&parts), ranks);
-            (part.name, checkpoint::identity(&settings, store.identity()))
-        })
-        .collect();
-    let epoch = folder::prepare(&options.output, options.older, &identities)?;
-    Ok((store, epoch))
-}
-
-fn resolve(options: &RunOptions, particles: usize, ranks: usize) -> Settings {
-    let mut choices = options.choices.clone();
-    if let Some(each) = options.batch_per_rank {
-        choices.batch = Some(each * ranks);
-    }
-    Settings::resolve(options.recipe, &choices, options.isotropic, options.cutoff, options.seed, particles)
 }
 
 fn quiet_unless_first(world: &World, label: &str, total: u64) -> Progress {

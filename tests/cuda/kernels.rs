@@ -6,7 +6,7 @@ use cryosplat_mpi::gmm::{Gmm, Shape};
 use cryosplat_mpi::imaging::ctf::Ctf;
 use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::cuda::{CudaDevice, CudaOptions};
-use cryosplat_mpi::render::{Device, Observation, Target, energy};
+use cryosplat_mpi::render::{Alone, Device, Observation, Target, energy};
 
 use crate::cases::{Case, TOLERANCE, case, compare_gradients, golden, planes, worst};
 use crate::{common, reference};
@@ -184,7 +184,7 @@ fn results_repeat_to_the_bit() {
 fn checksums_tell_every_bit() {
     let case = case(5, 32, 30, 1, false);
     let gmm = planes(&case.gaussians, Shape::Anisotropic);
-    let sum = |gmm: &Gmm| device_of(gmm.clone(), &case, 3.0, 1).checksum().unwrap();
+    let sum = |gmm: &Gmm| device_of(gmm.clone(), &case, 3.0, 1).checksum(&mut Alone).unwrap();
     let one = sum(&gmm);
     assert_eq!(one, sum(&gmm));
     let mut other = gmm.clone();

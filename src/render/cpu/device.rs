@@ -263,6 +263,10 @@ impl Device for CpuDevice {
         }
     }
 
+    fn join(&mut self, _: &mut dyn Reduce) -> Result<()> {
+        Ok(())
+    }
+
     fn prepare(&mut self, ctfs: &[Ctf], images: &mut [f32]) -> Result<()> {
         let filter = &self.filter;
         let pixels = self.geometry.box_size.pow(2);
@@ -314,7 +318,7 @@ impl Device for CpuDevice {
         Some(std::mem::take(&mut self.times))
     }
 
-    fn checksum(&mut self) -> Result<u64> {
+    fn checksum(&mut self, _: &mut dyn Reduce) -> Result<u64> {
         Ok(u64::from(self.gmm.checksum()))
     }
 

@@ -120,7 +120,7 @@ impl CudaDevice {
         let pipeline = Pipeline::new(&card, plan, &geometry, options.kept_half)?;
         let mut device = Self {
             graphs: None,
-            feed: Feed::new(&card, plan.images)?,
+            feed: Feed::new(&card, &pipeline)?,
             outcomes: Pinned::zeros(&card, OUTCOMES)?,
             card,
             pipeline,
@@ -181,9 +181,7 @@ impl CudaDevice {
             self.add_up(sum)?;
         }
         self.feed.passed(&self.card)?;
-        let ended = event(&self.card)?;
-        ended.record(&self.card.stream).map_err(self.card.failed("order its streams"))?;
-        wait(&self.card, &ended, group)?;
+        self.wait_here(group)?;
 
         let alone = group.ranks() == 1;
         let pass = self.graph(&Stage::PASS, None, false)?;
@@ -297,7 +295,8 @@ impl CudaDevice {
         self.download_gradient(group)?;
         let (length, gradient) = (self.values() + 1, self.gradient());
         let host = self.exchange.as_mut().expect("made by the download");
-        group.sum(host.as_mut_slice(&self.card)?)?;
+        // SAFETY: the download has been waited for, and the upload comes after.
+        group.sum(unsafe { host.write(0..length) })?;
         // SAFETY: as long as the gradient with its loss; written again only after the next download, which waits.
         unsafe { host.copy_to(&self.card, &self.card.stream, 0..length, gradient) }
     }
@@ -310,9 +309,7 @@ impl CudaDevice {
         let host = self.exchange.as_mut().expect("just made");
         // SAFETY: as long as the gradient with its loss; read only after the wait.
         unsafe { host.copy_from(&self.card, &self.card.stream, 0..length, gradient)? };
-        let arrived = event(&self.card)?;
-        arrived.record(&self.card.stream).map_err(self.card.failed("order its streams"))?;
-        wait(&self.card, &arrived, group)
+        self.wait_here(group)
     }
 
     /// Sends the outcomes of the steps since the last report to the host.
@@ -342,9 +339,10 @@ impl CudaDevice {
             if !report.arrived.try_is_complete().map_err(self.card.failed("compute"))? {
                 break;
             }
-            let outcomes = self.outcomes.as_slice(&self.card)?;
-            for step in report.from..report.to {
-                let outcome = outcomes[step as usize % OUTCOMES];
+            let start = report.from as usize % OUTCOMES;
+            // SAFETY: the copy into this range has ended.
+            let outcomes = unsafe { self.outcomes.read(start..start + (report.to - report.from) as usize) };
+            for outcome in outcomes {
                 let images = self.images.pop_front().expect("a step has its images");
                 let loss = f64::from(outcome.loss) / images as f64;
                 if outcome.broken != 0 || !loss.is_finite() {
@@ -381,6 +379,29 @@ impl CudaDevice {
         Ok(values)
     }
 
+    fn sum_up(&self, group: &mut dyn Reduce) -> Result<u64> {
+        let address = self.pipeline.buffers.checksum.address();
+        let mut sum = [0u64];
+        let fail = || self.card.failed("add up its parameters");
+        let stream = &self.card.stream;
+        // SAFETY: eight bytes of the device's own.
+        unsafe { result::memset_d8_async(address, 0, 8, stream.cu_stream()) }.map_err(fail())?;
+        self.pipeline.enqueue_checksum(&self.card)?;
+        // Steps may be under way that wait for other ranks.
+        self.wait_here(group)?;
+        // SAFETY: eight bytes; the copy is waited for.
+        unsafe { result::memcpy_dtoh_async(&mut sum, address, stream.cu_stream()) }.map_err(fail())?;
+        stream.synchronize().map_err(fail())?;
+        Ok(sum[0])
+    }
+
+    /// Waits for all that is enqueued.
+    fn wait_here(&self, group: &mut dyn Reduce) -> Result<()> {
+        let here = event(&self.card)?;
+        here.record(&self.card.stream).map_err(self.card.failed("order its streams"))?;
+        wait(&self.card, &here, group)
+    }
+
     /// After a failure nothing is waited for. If it comes from another rank, the network's words say more than the device's.
     fn judge(&mut self, outcome: Result<()>, group: &mut dyn Reduce) -> Result<()> {
         if outcome.is_ok() {
@@ -410,7 +431,9 @@ impl CudaDevice {
             self.feed.passed(&self.card)?;
         }
         self.download_gradient(&mut Alone)?;
-        let sums = self.exchange.as_ref().expect("made by the download").as_slice(&self.card)?;
+        let host = self.exchange.as_ref().expect("made by the download");
+        // SAFETY: the download has been waited for.
+        let sums = unsafe { host.read(0..self.values() + 1) };
         let count = batch.len() as f32;
         let (gradient, loss) = sums.split_at(self.values());
         Ok((gradient.iter().map(|g| g / count).collect(), f64::from(loss[0]) / batch.len() as f64))
@@ -500,15 +523,24 @@ impl CudaDevice {
             self.feed.send(&self.card, &mut self.pipeline, pass, &seen, &mut Alone)?;
             let address = self.feed.last_stage(&self.pipeline);
             then(self, address, k * group, images)?;
-            self.feed.passed(&self.card)?;
+            self.feed.dropped(&self.card)?;
         }
-        self.card.stream.synchronize().map_err(self.card.failed("prepare particles"))
+        Ok(())
     }
 }
 
 impl Device for CudaDevice {
     fn name(&self) -> String {
         self.card.name().to_owned()
+    }
+
+    fn join(&mut self, group: &mut dyn Reduce) -> Result<()> {
+        // A network takes its memory when it is first used: before particles take what is left.
+        let outcome = match group.on_device() {
+            Some(sum) => self.add_up(sum).and_then(|()| self.wait_here(group)),
+            None => Ok(()),
+        };
+        self.judge(outcome, group)
     }
 
     fn prepare(&mut self, ctfs: &[Ctf], images: &mut [f32]) -> Result<()> {
@@ -571,19 +603,10 @@ impl Device for CudaDevice {
         None
     }
 
-    fn checksum(&mut self) -> Result<u64> {
-        let address = self.pipeline.buffers.checksum.address();
-        let mut sum = [0u64];
-        let fail = || self.card.failed("add up its parameters");
-        let stream = &self.card.stream;
-        // SAFETY: eight bytes; the copy is waited for.
-        unsafe {
-            result::memset_d8_async(address, 0, 8, stream.cu_stream()).map_err(fail())?;
-            self.pipeline.enqueue_checksum(&self.card)?;
-            result::memcpy_dtoh_async(&mut sum, address, stream.cu_stream()).map_err(fail())?;
-        }
-        stream.synchronize().map_err(fail())?;
-        Ok(sum[0])
+    fn checksum(&mut self, group: &mut dyn Reduce) -> Result<u64> {
+        let outcome = self.sum_up(group);
+        let sum = *outcome.as_ref().unwrap_or(&0);
+        self.judge(outcome.map(|_| ()), group).map(|()| sum)
     }
 
     fn state(&self) -> Result<DeviceState> {

@@ -1,22 +1,22 @@
 //! What the host sends ahead of each pass: its record, and the particles that are not kept on the device.
 
-use cudarc::driver::CudaEvent;
+use cudarc::driver::{CudaEvent, result};
 use rayon::prelude::*;
 
 use super::card::Card;
 use super::host::{Pinned, wait};
 use super::pipeline::Pipeline;
-use super::plan::STAGES;
-use super::records::{ImageRecord, PassRecord, pass_bytes, write_pass};
+use super::plan::{PASSES, STAGES};
+use super::records::{ImageRecord, PassRecord, RingRecord, pass_bytes, write_pass};
 use crate::error::Result;
 use crate::render::{Observation, Reduce, Target};
-
-/// Passes that the host may be ahead of the device.
-const AHEAD: usize = 32;
 
 /// Buffers of the host that copies take from, each with the event after which it can be written again.
 pub struct Feed {
     records: Pinned<u8>,
+    /// The copy of a record to the device has ended.
+    sent: Vec<CudaEvent>,
+    /// The pass of a record has ended.
     done: Vec<CudaEvent>,
     passes: usize,
     stages: Option<Stages>,
@@ -42,6 +42,11 @@ impl Stages {
             next: 0,
         })
     }
+
+    /// The stage that was used last.
+    fn last(&self) -> usize {
+        (self.next + STAGES - 1) % STAGES
+    }
 }
 
 /// An event without a time.
@@ -50,17 +55,26 @@ pub fn event(card: &Card) -> Result<CudaEvent> {
 }
 
 impl Feed {
-    /// For passes of `images` images at most.
+    /// For the passes of a pipeline, whose ring it starts.
     ///
     /// # Errors
     /// When the driver refuses.
-    pub fn new(card: &Card, images: usize) -> Result<Self> {
-        Ok(Self {
-            records: Pinned::zeros(card, AHEAD * pass_bytes(images))?,
-            done: (0..AHEAD).map(|_| event(card)).collect::<Result<_>>()?,
+    pub fn new(card: &Card, pipeline: &Pipeline) -> Result<Self> {
+        let pitch = pass_bytes(pipeline.plan.images);
+        let events = || (0..PASSES).map(|_| event(card)).collect::<Result<Vec<_>>>();
+        let feed = Self {
+            records: Pinned::zeros(card, PASSES * pitch)?,
+            sent: events()?,
+            done: events()?,
             passes: 0,
             stages: None,
-        })
+        };
+        let ring = [RingRecord { pitch: pitch as u32, ..RingRecord::default() }];
+        // SAFETY: the ring starts with this record; the copy is waited for.
+        unsafe { result::memcpy_htod_async(pipeline.buffers.ring.address(), &ring, card.stream.cu_stream()) }
+            .map_err(card.failed("copy to the device"))?;
+        card.stream.synchronize().map_err(card.failed("copy to the device"))?;
+        Ok(feed)
     }
 
     /// Sends a pass over `images`, and enqueues what must come before its stages. [`Feed::passed`] must follow them.
@@ -75,7 +89,7 @@ impl Feed {
         images: &[Observation],
         group: &mut dyn Reduce,
     ) -> Result<()> {
-        let slot = self.passes % AHEAD;
+        let slot = self.passes % PASSES;
         wait(card, &self.done[slot], group)?;
         let stage = match images.first().map(|seen| seen.target) {
             None | Some(Target::Kept(_)) => None,
@@ -83,32 +97,36 @@ impl Feed {
                 Some(self.stage(card, pipeline, images, group)?)
             }
         };
-        let first = stage.map_or(0, |stage| stage * pipeline.plan.images);
+        let first = stage.map_or(0, |stage| stage * pipeline.plan.stage_pitch());
         let records: Vec<ImageRecord> = images
             .iter()
             .enumerate()
             .map(|(k, seen)| {
                 let place = match seen.target {
                     Target::Kept(place) => place as i64,
-                    Target::Prepared(_) | Target::Observed(_) => -1 - (first + k) as i64,
+                    Target::Prepared(_) | Target::Observed(_) => {
+                        -1 - (first + k * pipeline.plan.pixels()) as i64
+                    }
                 };
                 ImageRecord::new(&seen.view.rotation, &seen.view.ctf, seen.energy, place)
             })
             .collect();
-        let length = pass_bytes(pipeline.plan.images);
-        let range = slot * length..slot * length + pass_bytes(images.len());
-        write_pass(&pass, &records, &mut self.records.as_mut_slice(card)?[range.clone()]);
-        // SAFETY: the device's record has this length; the slot is written again only after its event.
-        unsafe { self.records.copy_to(card, &card.stream, range, pipeline.buffers.pass.address())? };
-        if let Some(stage) = stage {
-            let stages = self.stages.as_ref().expect("it was just used");
-            card.stream.wait(&stages.arrived[stage]).map_err(card.failed("order its streams"))?;
-            if matches!(images[0].target, Target::Observed(_)) {
-                let staged = pipeline.buffers.staged.as_ref().expect("made with the stages").address();
-                let offset = stage * pipeline.plan.images * pipeline.plan.pixels() * 4;
-                // SAFETY: a stage is memory for as many images as the plan has.
-                unsafe { pipeline.enqueue_prepare(card, staged + offset as u64)? };
-            }
+        let pitch = pass_bytes(pipeline.plan.images);
+        let range = slot * pitch..slot * pitch + pass_bytes(images.len());
+        let ring = pipeline.buffers.ring.address() + (size_of::<RingRecord>() + slot * pitch) as u64;
+        // SAFETY: the pass that used this slot has ended, here and on the device, as was waited for above.
+        unsafe {
+            write_pass(&pass, &records, self.records.write(range.clone()));
+            self.records.copy_to(card, &card.copies, range, ring)?;
+        }
+        // Behind the images of the pass on the same stream: this event is for both.
+        self.sent[slot].record(&card.copies).map_err(card.failed("order its streams"))?;
+        card.stream.wait(&self.sent[slot]).map_err(card.failed("order its streams"))?;
+        if let (Some(stage), true) =
+            (stage, matches!(images.first().map(|s| s.target), Some(Target::Observed(_))))
+        {
+            // SAFETY: a stage is memory for as many images as the plan has.
+            unsafe { pipeline.enqueue_prepare(card, stage_address(pipeline, stage))? };
         }
         Ok(())
     }
@@ -131,16 +149,16 @@ impl Feed {
         let stage = stages.next;
         stages.next = (stage + 1) % STAGES;
         wait(card, &stages.arrived[stage], group)?;
-        let host = stages.images[stage].as_mut_slice(card)?;
+        // SAFETY: the copy from it has ended, as was just waited for.
+        let host = unsafe { stages.images[stage].write(0..images.len() * pixels) };
         host.par_chunks_exact_mut(pixels).zip(images).for_each(|(to, seen)| match seen.target {
             Target::Prepared(image) | Target::Observed(image) => to.copy_from_slice(image),
             Target::Kept(_) => unreachable!("all images of a step are of one kind"),
         });
         card.copies.wait(&stages.used[stage]).map_err(card.failed("order its streams"))?;
-        let staged = pipeline.buffers.staged.as_ref().expect("made above").address();
         // SAFETY: a stage is memory for `size` values; the host's is written again only after `arrived`.
         unsafe {
-            let to = staged + (stage * size * 4) as u64;
+            let to = stage_address(pipeline, stage);
             stages.images[stage].copy_to(card, &card.copies, 0..images.len() * pixels, to)?;
         }
         stages.arrived[stage].record(&card.copies).map_err(card.failed("order its streams"))?;
@@ -152,10 +170,7 @@ impl Feed {
     /// # Panics
     /// If none was.
     pub fn last_stage(&self, pipeline: &Pipeline) -> u64 {
-        let stages = self.stages.as_ref().expect("images were sent");
-        let last = (stages.next + STAGES - 1) % STAGES;
-        let staged = pipeline.buffers.staged.as_ref().expect("made with the stages").address();
-        staged + (last * pipeline.plan.images * pipeline.plan.pixels() * 4) as u64
+        stage_address(pipeline, self.stages.as_ref().expect("images were sent").last())
     }
 
     /// Marks the end of the pass that was sent last, in the stream.
@@ -163,13 +178,34 @@ impl Feed {
     /// # Errors
     /// When the driver refuses.
     pub fn passed(&mut self, card: &Card) -> Result<()> {
-        self.done[self.passes % AHEAD].record(&card.stream).map_err(card.failed("order its streams"))?;
+        self.mark(card)?;
         self.passes += 1;
+        Ok(())
+    }
+
+    /// As [`Feed::passed`], for a pass that was prepared and never projected: the kernels stand where they stood, and the
+    /// next pass takes its place. Waits until that can be.
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    pub fn dropped(&mut self, card: &Card) -> Result<()> {
+        self.mark(card)?;
+        card.stream.synchronize().map_err(card.failed("prepare particles"))
+    }
+
+    fn mark(&self, card: &Card) -> Result<()> {
+        let fail = || card.failed("order its streams");
+        self.done[self.passes % PASSES].record(&card.stream).map_err(fail())?;
         if let Some(stages) = &self.stages {
             // The stage of this pass, or one that was used before it.
-            let last = (stages.next + STAGES - 1) % STAGES;
-            stages.used[last].record(&card.stream).map_err(card.failed("order its streams"))?;
+            stages.used[stages.last()].record(&card.stream).map_err(fail())?;
         }
         Ok(())
     }
+}
+
+/// Where a stage starts on the device.
+fn stage_address(pipeline: &Pipeline, stage: usize) -> u64 {
+    let staged = pipeline.buffers.staged.as_ref().expect("made with the stages").address();
+    staged + (stage * pipeline.plan.stage_pitch() * 4) as u64
 }

@@ -1,24 +1,38 @@
 //! Page-locked host memory, which the device copies from and to by itself, and waiting for it.
 
-use std::marker::PhantomData;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use cudarc::driver::sys::CUdeviceptr;
-use cudarc::driver::{CudaEvent, CudaStream, PinnedHostSlice, result};
+use cudarc::driver::{CudaEvent, CudaStream, PinnedHostSlice, sys};
 
 use super::card::Card;
+use super::records::OutcomeRecord;
 use crate::error::{Error, Result};
 use crate::render::Reduce;
 
-/// Page-locked memory for `T`s without padding; the host writes it before a copy is enqueued, or reads it after one ended.
+/// Numbers, and records of numbers without padding: any bytes are one.
+///
+/// # Safety
+/// Any bytes are a value, and no byte of a value is unset.
+pub unsafe trait Plain: Copy {}
+
+// SAFETY: a number.
+unsafe impl Plain for u8 {}
+// SAFETY: a number.
+unsafe impl Plain for f32 {}
+// SAFETY: two numbers of four bytes.
+unsafe impl Plain for OutcomeRecord {}
+
+/// Page-locked memory for `T`s. Parts of it may be on their way to or from the device while others are used: each method
+/// touches no more than its range.
 pub struct Pinned<T> {
     memory: PinnedHostSlice<u8>,
+    start: *mut T,
     length: usize,
-    of: PhantomData<T>,
 }
 
-impl<T: Copy> Pinned<T> {
-    /// Zeros. `T` is a number or a record of numbers: any bytes are one.
+impl<T: Plain> Pinned<T> {
+    /// Zeros.
     ///
     /// # Errors
     /// When the system has no such memory left.
@@ -27,29 +41,34 @@ impl<T: Copy> Pinned<T> {
         // SAFETY: set to zero below, before anything reads it.
         let mut memory = unsafe { card.context.alloc_pinned_with_flags::<u8>(bytes, 0) }
             .map_err(card.failed("lock host memory"))?;
-        memory.as_mut_slice().map_err(card.failed("lock host memory"))?.fill(0);
-        Ok(Self { memory, length, of: PhantomData })
+        let start = memory.as_mut_ptr().map_err(card.failed("lock host memory"))?;
+        // SAFETY: as many bytes as were allocated, at the start of a page.
+        unsafe { start.write_bytes(0, bytes) };
+        Ok(Self { memory, start: start.cast(), length })
     }
 
-    /// To read what a copy that has ended left here.
-    ///
-    /// # Errors
-    /// When the driver refuses.
-    pub fn as_slice(&self, card: &Card) -> Result<&[T]> {
-        let pointer = self.memory.as_ptr().map_err(card.failed("read host memory"))?;
-        // SAFETY: `length` values from a page-aligned address, all bytes of which are set; no copy to it is under way, as
-        // whoever calls this waited for its event.
-        Ok(unsafe { std::slice::from_raw_parts(pointer.cast(), self.length) })
+    fn place(&self, range: &Range<usize>) -> *mut T {
+        assert!(range.start <= range.end && range.end <= self.length && !self.memory.is_empty());
+        // SAFETY: within the allocation, by the line above.
+        unsafe { self.start.add(range.start) }
     }
 
-    /// To write what the next copy takes.
+    /// To read what a copy left here.
     ///
-    /// # Errors
-    /// When the driver refuses.
-    pub fn as_mut_slice(&mut self, card: &Card) -> Result<&mut [T]> {
-        let pointer = self.memory.as_mut_ptr().map_err(card.failed("write host memory"))?;
-        // SAFETY: as above, and no copy from it is under way.
-        Ok(unsafe { std::slice::from_raw_parts_mut(pointer.cast(), self.length) })
+    /// # Safety
+    /// No copy into the range is under way.
+    pub unsafe fn read(&self, range: Range<usize>) -> &[T] {
+        // SAFETY: `T`s from an aligned address, which nothing writes, by the caller's word.
+        unsafe { std::slice::from_raw_parts(self.place(&range), range.len()) }
+    }
+
+    /// To write what a copy takes.
+    ///
+    /// # Safety
+    /// No copy from or into the range is under way.
+    pub unsafe fn write(&mut self, range: Range<usize>) -> &mut [T] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.place(&range), range.len()) }
     }
 
     /// Enqueues a copy of `range` to device address `to`.
@@ -63,12 +82,13 @@ impl<T: Copy> Pinned<T> {
         &self,
         card: &Card,
         stream: &CudaStream,
-        range: std::ops::Range<usize>,
-        to: CUdeviceptr,
+        range: Range<usize>,
+        to: u64,
     ) -> Result<()> {
-        let values = &self.as_slice(card)?[range];
-        // SAFETY: the caller's word.
-        unsafe { result::memcpy_htod_async(to, values, stream.cu_stream()) }
+        let bytes = range.len() * size_of::<T>();
+        // SAFETY: the caller's word; the source is within the allocation.
+        unsafe { sys::cuMemcpyHtoDAsync_v2(to, self.place(&range).cast(), bytes, stream.cu_stream()) }
+            .result()
             .map_err(card.failed("copy to the device"))
     }
 
@@ -78,17 +98,18 @@ impl<T: Copy> Pinned<T> {
     /// When the driver refuses.
     ///
     /// # Safety
-    /// `from` is as much device memory, and the range is not read before the copy has ended.
+    /// `from` is as much device memory, and the range is neither read nor written before the copy has ended.
     pub unsafe fn copy_from(
         &mut self,
         card: &Card,
         stream: &CudaStream,
-        range: std::ops::Range<usize>,
-        from: CUdeviceptr,
+        range: Range<usize>,
+        from: u64,
     ) -> Result<()> {
-        let values = &mut self.as_mut_slice(card)?[range];
-        // SAFETY: the caller's word.
-        unsafe { result::memcpy_dtoh_async(values, from, stream.cu_stream()) }
+        let bytes = range.len() * size_of::<T>();
+        // SAFETY: the caller's word; the destination is within the allocation.
+        unsafe { sys::cuMemcpyDtoHAsync_v2(self.place(&range).cast(), from, bytes, stream.cu_stream()) }
+            .result()
             .map_err(card.failed("copy from the device"))
     }
 }
@@ -110,7 +131,6 @@ pub fn wait(card: &Card, event: &CudaEvent, group: &mut dyn Reduce) -> Result<()
             if let Some(sum) = group.on_device() {
                 sum.check()?;
                 if waited > sum.patience() {
-                    sum.give_up();
                     return Err(Error::Device {
                         device: card.name().to_owned(),
                         action: "go on".into(),

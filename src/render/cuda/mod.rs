@@ -34,7 +34,7 @@ pub trait DeviceSum {
     /// The buffer is that much memory of this rank's GPU, and the stream is one of its streams.
     unsafe fn enqueue(&mut self, buffer: u64, length: usize, stream: *mut c_void) -> Result<()>;
 
-    /// Looks whether a rank or the network has failed; gives up then.
+    /// Looks whether a rank or the network has failed.
     ///
     /// # Errors
     /// When one has.
@@ -42,7 +42,4 @@ pub trait DeviceSum {
 
     /// How long a step may take before something must be wrong.
     fn patience(&self) -> Duration;
-
-    /// Ends everything that waits for other ranks.
-    fn give_up(&mut self);
 }

@@ -7,8 +7,8 @@ use cudarc::nvrtc::Ptx;
 
 use super::card::{Buffer, Card};
 use super::compile::{self, Constants, DRAW_WARPS};
-use super::plan::{OUTCOMES, PADDING, Plan, STAGES};
-use super::records::{OutcomeRecord, pass_bytes};
+use super::plan::{OUTCOMES, PADDING, Plan};
+use super::records::OutcomeRecord;
 use super::transform::Transform;
 use crate::error::Result;
 use crate::render::Geometry;
@@ -124,8 +124,8 @@ pub struct Buffers {
     pub kept: Option<Buffer>,
     /// Images on their way: `[stage][image][y][x]`.
     pub staged: Option<Buffer>,
-    /// The pass that the kernels read.
-    pub pass: Buffer,
+    /// The passes that the kernels read, one after the other.
+    pub ring: Buffer,
     /// What the last steps came to.
     pub outcomes: Buffer,
     /// Projections of the pass, `[image][y][x]`.
@@ -173,7 +173,7 @@ impl Buffers {
             partial: next()?,
             kept: None,
             staged: None,
-            pass: card.allocate("records", pass_bytes(plan.images))?,
+            ring: card.allocate("records", plan.ring_bytes())?,
             outcomes: card.allocate("records", OUTCOMES * size_of::<OutcomeRecord>())?,
             tickets: card.allocate("records", plan.tiles() * plan.images * 4)?,
             loss: card.allocate("records", 8)?,
@@ -193,7 +193,6 @@ pub struct Pipeline {
     kernels: Kernels,
     /// 1 / (box x pixel size), in 1/A.
     step: f64,
-    moment_lanes: usize,
     /// Particles are kept in 16 bits a pixel.
     pub kept_half: bool,
 }
@@ -224,15 +223,12 @@ impl Pipeline {
     /// # Errors
     /// When the device refuses, or the plan does not fit.
     pub fn new(card: &Card, plan: Plan, geometry: &Geometry, kept_half: bool) -> Result<Self> {
-        // With few splats, more lanes each: there would not be enough to do for the device otherwise.
-        let lanes = plan.padded() * plan.images * 8;
-        let moment_lanes = if lanes < card.processors * 1024 { 32 } else { 8 };
         let constants = Constants {
             box_size: geometry.box_size,
             cutoff: geometry.cutoff,
             planes: plan.shape.planes(),
             draw_slices: plan.slices,
-            moment_lanes,
+            moment_lanes: plan.moment_lanes,
             kept_half,
         };
         Ok(Self {
@@ -240,7 +236,6 @@ impl Pipeline {
             transform: Transform::new(card, geometry.box_size, plan.images)?,
             buffers: Buffers::new(card, &plan)?,
             step: 1.0 / (geometry.box_size as f64 * geometry.pixel_size),
-            moment_lanes,
             kept_half,
             plan,
         })
@@ -266,7 +261,7 @@ impl Pipeline {
     /// When the device refuses.
     pub fn enqueue(&self, card: &Card, stage: Stage) -> Result<()> {
         let (b, plan, k) = (&self.buffers, &self.plan, &self.kernels);
-        let pass = b.pass.address();
+        let ring = b.ring.address();
         let images = plan.images;
         let gaussians = plan.padded() / PADDING;
         let (count, padded) = (self.count(), self.padded());
@@ -277,7 +272,7 @@ impl Pipeline {
                 &k.project,
                 (gaussians, images),
                 THREADS,
-                pass,
+                ring,
                 b.activated.address(),
                 b.splats.address(),
                 b.whitening.address(),
@@ -290,7 +285,7 @@ impl Pipeline {
                 &k.draw,
                 (plan.tiles() * plan.slices, images),
                 DRAW_WARPS * 32,
-                pass,
+                ring,
                 b.splats.address(),
                 b.bits.address(),
                 b.projections.address(),
@@ -312,7 +307,7 @@ impl Pipeline {
                 &k.residual,
                 (plan.partials(), images),
                 THREADS,
-                pass,
+                ring,
                 b.projections.address(),
                 b.residuals.address(),
                 or_null(&b.kept),
@@ -322,9 +317,9 @@ impl Pipeline {
             Stage::Moments => launch!(
                 card,
                 &k.moments,
-                (plan.padded() * self.moment_lanes / THREADS, images),
+                (plan.padded() * plan.moment_lanes / THREADS, images),
                 THREADS,
-                pass,
+                ring,
                 b.splats.address(),
                 b.residuals.address(),
                 b.moments.address(),
@@ -335,7 +330,7 @@ impl Pipeline {
                 &k.chain,
                 (gaussians, 1),
                 THREADS,
-                pass,
+                ring,
                 b.activated.address(),
                 b.whitening.address(),
                 b.moments.address(),
@@ -352,7 +347,7 @@ impl Pipeline {
                 &k.adam,
                 (gaussians, 1),
                 THREADS,
-                pass,
+                ring,
                 b.gradient.address(),
                 b.parameters.address(),
                 b.first.address(),
@@ -372,7 +367,7 @@ impl Pipeline {
             function,
             (self.plan.frequencies().div_ceil(THREADS), self.plan.images),
             THREADS,
-            self.buffers.pass.address(),
+            self.buffers.ring.address(),
             self.buffers.spectra.address(),
             self.step
         )
@@ -458,7 +453,6 @@ impl Pipeline {
     /// When it does not fit.
     pub fn make_stages(&mut self, card: &Card) -> Result<()> {
         if self.buffers.staged.is_none() {
-            debug_assert_eq!(STAGES * self.plan.images * self.plan.pixels() * 4, self.plan.staged_bytes());
             self.buffers.staged = Some(card.allocate("particles on their way", self.plan.staged_bytes())?);
         }
         Ok(())

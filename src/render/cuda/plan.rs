@@ -1,6 +1,6 @@
 //! What the device allocates, by name and bytes, known before anything is allocated.
 
-use super::records::{OutcomeRecord, SPLAT_BYTES, pass_bytes};
+use super::records::{OutcomeRecord, RingRecord, SPLAT_BYTES, pass_bytes};
 use crate::gmm::Shape;
 
 /// Edge of a tile in pixels.
@@ -13,6 +13,8 @@ pub const RESIDUAL_PIXELS: usize = 1024;
 pub const ACTIVATED: usize = 10;
 /// Outcomes of steps that the device holds until they are fetched.
 pub const OUTCOMES: usize = 256;
+/// Passes that the host may be ahead of the device.
+pub const PASSES: usize = 32;
 /// Batches of images that are on their way to the device, or being used there.
 pub const STAGES: usize = 3;
 /// Images that are rendered side by side at most.
@@ -31,6 +33,8 @@ pub struct Plan {
     pub images: usize,
     /// Blocks that share a tile when splats are drawn.
     pub slices: usize,
+    /// Lanes that gather the moments of one splat: more where splats are few, and would not fill the device.
+    pub moment_lanes: usize,
 }
 
 impl Plan {
@@ -44,12 +48,21 @@ impl Plan {
         processors: usize,
         free: usize,
     ) -> Self {
-        let mut plan = Self { count, shape, box_size, images: batch.clamp(1, IMAGES_AT_ONCE), slices: 1 };
+        let mut plan = Self {
+            count,
+            shape,
+            box_size,
+            images: batch.clamp(1, IMAGES_AT_ONCE),
+            slices: 1,
+            moment_lanes: 8,
+        };
+        // Enough blocks to fill the device where all Gaussians are in an eighth of the tiles, as they are at the start. From
+        // the images that are wanted, not those that fit: how sums are cut must not depend on what memory is free.
+        plan.slices = (8 * processors).div_ceil((plan.tiles() / 8).max(1) * plan.images).clamp(1, 8);
+        plan.moment_lanes = if plan.padded() * plan.images * 8 < processors * 1024 { 32 } else { 8 };
         let fixed = Self { images: 0, ..plan }.bytes();
         let each = Self { images: 1, ..plan }.bytes() - fixed;
         plan.images = plan.images.min((free / 4).saturating_sub(fixed) / each).max(1);
-        // Enough blocks to fill the device even where all Gaussians are in a few tiles.
-        plan.slices = (8 * processors).div_ceil(plan.tiles() * plan.images).clamp(1, 8);
         plan
     }
 
@@ -110,6 +123,11 @@ impl Plan {
         ]
     }
 
+    /// Bytes of the passes that are on their way.
+    pub fn ring_bytes(&self) -> usize {
+        size_of::<RingRecord>() + PASSES * pass_bytes(self.images)
+    }
+
     /// Bytes of all [`Plan::buffers`].
     pub fn bytes(&self) -> usize {
         self.buffers().iter().map(|(_, bytes)| bytes).sum()
@@ -121,9 +139,14 @@ impl Plan {
         2 * self.frequencies() * 8 * self.images
     }
 
+    /// Values from one batch of images on its way to the next: rounded up, so that each starts where transforms like it.
+    pub fn stage_pitch(&self) -> usize {
+        (self.images * self.pixels()).next_multiple_of(64)
+    }
+
     /// Bytes of the images that are on their way, where particles are not kept on the device.
     pub fn staged_bytes(&self) -> usize {
-        STAGES * self.images * self.pixels() * 4
+        STAGES * self.stage_pitch() * 4
     }
 
     /// Bytes of `particles` kept images.
@@ -139,7 +162,7 @@ mod tests {
     #[test]
     fn the_paper_fits_into_100_mib() {
         let plan = Plan::new(30_000, Shape::Anisotropic, 256, 1, 132, 80 << 30);
-        assert_eq!((plan.images, plan.slices), (1, 5));
+        assert_eq!((plan.images, plan.slices, plan.moment_lanes), (1, 8, 8));
         let all = plan.bytes() + plan.staged_bytes() + plan.work_estimate();
         assert!(all < 100 << 20, "{all}");
     }

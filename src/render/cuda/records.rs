@@ -13,7 +13,7 @@ pub struct ImageRecord {
     pub ctf: [f64; 7],
     /// The sum of Y^2.
     pub energy: f64,
-    /// Its place among the kept particles, or -1 - its place among the staged ones.
+    /// Its place among the kept particles, or -1 - its first pixel among the staged ones.
     pub place: i64,
 }
 
@@ -63,6 +63,20 @@ pub struct OutcomeRecord {
     pub loss: f32,
     /// 1 where the gradient of an earlier step was not finite.
     pub broken: u32,
+}
+
+/// What stands before the passes on the device: `Ring` there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RingRecord {
+    /// The pass that comes next.
+    pub next: u32,
+    /// The pass under way.
+    pub current: u32,
+    /// Bytes from one pass to the next.
+    pub pitch: u32,
+    /// Nothing.
+    pub reserved: u32,
 }
 
 /// Bytes of a `Splat`.

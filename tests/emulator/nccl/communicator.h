@@ -39,6 +39,8 @@ struct Communicator {
     std::atomic<int> state{NCCL_IN_PROGRESS};  // what ncclCommGetAsyncError tells
     std::atomic<bool> aborted{false}, destroyed{false};
     std::atomic<int> in_flight{0};
+    std::atomic<int> captured{0};  // held by graphs: as with the real one, nothing of it ends before they do
+    std::atomic<bool> finalizing{false};
     std::mutex running;  // one collective at a time
     std::thread beginning;
     Segment segment;

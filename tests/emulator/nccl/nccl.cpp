@@ -114,11 +114,11 @@ int enqueue(void *handle, const Collective &collective, void *stream) {
         int capturing = 0;
         if (cuStreamIsCapturing(stream, &capturing) != SUCCESS) return int(NCCL_UNHANDLED_CUDA_ERROR);
         auto *payload = new Payload{communicator, collective, capturing == 0};
-        if (payload->once) ++communicator->in_flight;
+        ++(payload->once ? communicator->in_flight : communicator->captured);
         Result (*body)(void *) = [](void *data) { return static_cast<Payload *>(data)->communicator->run(static_cast<Payload *>(data)->collective); };
         auto release = [](void *data) {
             Payload *payload = static_cast<Payload *>(data);
-            if (payload->once) --payload->communicator->in_flight;
+            --(payload->once ? payload->communicator->in_flight : payload->communicator->captured);
             delete payload;
         };
         bool good = emulator_driver_interface()->enqueue(stream, "NCCL", body, payload, release) == SUCCESS;
@@ -131,6 +131,8 @@ int end(void *handle, bool abort) {
     if (!communicator) return NCCL_INVALID_ARGUMENT;
     if (abort) communicator->aborted = true;
     if (communicator->beginning.joinable()) communicator->beginning.join();
+    if (communicator->captured > 0) fprintf(stderr, "emulator: NCCL waits for the graphs that captured its work\n");
+    while (communicator->captured > 0) usleep(200);
     // What was enqueued before the end still runs (after an abort: ends at once).
     if (!abort)
         while (communicator->in_flight > 0) usleep(200);
@@ -226,7 +228,8 @@ EMULATOR_EXPORT int ncclCommInitAll(void **communicators, int count, const int *
 EMULATOR_EXPORT int ncclCommGetAsyncError(void *handle, int *error) {
     auto communicator = find(handle);
     if (!communicator) return NCCL_INVALID_ARGUMENT;
-    *error = communicator->state;
+    bool held = communicator->finalizing && communicator->captured > 0;
+    *error = held && communicator->state == NCCL_SUCCESS ? int(NCCL_IN_PROGRESS) : int(communicator->state);
     return NCCL_SUCCESS;
 }
 EMULATOR_EXPORT int ncclCommCount(void *handle, int *count) {
@@ -247,7 +250,13 @@ EMULATOR_EXPORT int ncclCommCuDevice(void *handle, int *device) {
     *device = communicator->device;
     return NCCL_SUCCESS;
 }
-EMULATOR_EXPORT int ncclCommFinalize(void *handle) { return find(handle) ? NCCL_SUCCESS : NCCL_INVALID_ARGUMENT; }
+EMULATOR_EXPORT int ncclCommFinalize(void *handle) {
+    auto communicator = find(handle);
+    if (!communicator) return NCCL_INVALID_ARGUMENT;
+    communicator->finalizing = true;
+    while (communicator->blocking && communicator->captured > 0) usleep(200);
+    return communicator->captured > 0 ? NCCL_IN_PROGRESS : NCCL_SUCCESS;
+}
 EMULATOR_EXPORT int ncclCommDestroy(void *handle) { return end(handle, false); }
 EMULATOR_EXPORT int ncclCommAbort(void *handle) { return end(handle, true); }
 

@@ -1,0 +1,111 @@
+//! What a run is made of, and everything that can be wrong with it before the start.
+
+use super::checkpoint;
+use super::folder;
+use super::recipe::Settings;
+use super::run::{Models, RunOptions};
+use crate::error::{Error, Result};
+use crate::parallel::{World, group_size};
+use crate::particles::store::Store;
+
+/// One model of the run: its name, its half (1, 2; 0 for all) and its particles.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// "half1", "half2" or "map".
+    pub name: &'static str,
+    /// 1, 2, or 0 for all.
+    pub half: u8,
+    /// Its particles.
+    pub members: Vec<usize>,
+}
+
+/// The models of a run over a particle set.
+pub fn parts(store: &Store, models: Models) -> Vec<Part> {
+    let metadata = store.metadata();
+    let half = |name, half: u8| Part { name, half, members: metadata.members(half - 1) };
+    match models {
+        Models::Both => vec![half("half1", 1), half("half2", 2)],
+        Models::First => vec![half("half1", 1)],
+        Models::Second => vec![half("half2", 2)],
+        Models::All => vec![Part { name: "map", half: 0, members: (0..metadata.len()).collect() }],
+    }
+}
+
+/// Particles of the largest part.
+pub fn largest(parts: &[Part]) -> usize {
+    parts.iter().map(|p| p.members.len()).max().unwrap_or(0)
+}
+
+/// Everything that can be wrong before the start, seen from rank 0. The store, and the epochs that are done.
+pub fn open(world: &World, options: &RunOptions) -> Result<(Store, usize)> {
+    let store = Store::open(&options.particles)?;
+    if let Some(i) = store.metadata().shift.iter().position(|s| *s != [0.0, 0.0]) {
+        return Err(Error::input(
+            &options.particles,
+            format!("particle {}", i + 1),
+            format!("has a shift of {:?} pixels still to apply", store.metadata().shift[i]),
+            "make the file with `cryosplat-mpi import`, which centres the particles",
+        ));
+    }
+    let parts = parts(&store, options.models);
+    for (index, part) in parts.iter().enumerate() {
+        let n = part.members.len();
+        if n == 0 {
+            return Err(Error::input(
+                &options.particles,
+                "/half",
+                format!("no particle is in {}", part.name),
+                "import again with another --seed, or train one model with --half all",
+            ));
+        }
+        let ranks = group_size(world.size(), parts.len(), index);
+        if ranks > n {
+            return Err(Error::request(
+                format!("{ranks} ranks are to train {} with {n} particles: some would have none", part.name),
+                format!("start at most {} ranks", n * parts.len()),
+            ));
+        }
+        let batch = resolve(options, n, ranks).batch;
+        if batch < ranks {
+            return Err(Error::request(
+                format!("a batch of {batch} images cannot be shared by {ranks} ranks: some would have none"),
+                format!("use --batch {ranks} or more, or fewer ranks"),
+            ));
+        }
+    }
+    if let Some(truth) = &options.truth {
+        let volume = crate::evaluate::maps::read_cube(truth)?;
+        if volume.data.dim().0 != store.metadata().box_size {
+            return Err(Error::input(
+                truth,
+                "",
+                format!(
+                    "has a box of {} voxels, and the particles one of {} pixels",
+                    volume.data.dim().0,
+                    store.metadata().box_size
+                ),
+                "give the map that the particles were made from, in their box",
+            ));
+        }
+    }
+    let identities: Vec<(&str, String)> = parts
+        .iter()
+        .enumerate()
+        .map(|(index, part)| {
+            let ranks = group_size(world.size(), parts.len(), index);
+            let settings = resolve(options, largest(&parts), ranks);
+            (part.name, checkpoint::identity(&settings, store.identity()))
+        })
+        .collect();
+    let epoch = folder::prepare(&options.output, options.older, &identities)?;
+    Ok((store, epoch))
+}
+
+/// What the options come to for a model of `particles` particles on `ranks` ranks.
+pub fn resolve(options: &RunOptions, particles: usize, ranks: usize) -> Settings {
+    let mut choices = options.choices.clone();
+    if let Some(each) = options.batch_per_rank {
+        choices.batch = Some(each * ranks);
+    }
+    Settings::resolve(options.recipe, &choices, options.isotropic, options.cutoff, options.seed, particles)
+}
