@@ -52,7 +52,7 @@ __device__ void finish(const float *parameters, const double sums[ACTIVATED], fl
 
 /// Adds the pass to `sums[sum][padded]` and `loss`; the last pass of a step leaves the step's gradient in
 /// `gradient[plane][count]` and, behind it, the sum of its images' losses.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
     chain(const Ring *ring, const double *activated, const double *whitening, const float *moments,
           const float *parameters, double *sums, const double *partial, double *loss, float *gradient, int count,
           int padded) {

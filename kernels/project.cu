@@ -92,7 +92,7 @@ __device__ Splat splat_of(const double *activated, const Image &image, double *w
     return splat;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
     project(Ring *ring, const double *activated, Splat *splats, double *whitening, unsigned *bits, int count,
             int padded) {
     const unsigned number = ring->next;
