@@ -92,11 +92,14 @@ pub fn phantom(folder: &Path, particles: usize) -> String {
     set
 }
 
-/// `train SET -o FOLDER/RUN` with `options`, on one thread a rank unless they say otherwise.
+/// `train SET -o FOLDER/RUN` with `options`, on processors and one thread a rank unless they say otherwise.
 pub fn train_arguments(set: &str, run: &str, options: &[&str]) -> Vec<String> {
     let mut arguments = vec!["train", set, "-o", run];
     if !options.contains(&"--threads") {
         arguments.extend(["--threads", "1"]);
+    }
+    if !options.contains(&"--device") {
+        arguments.extend(["--device", "cpu"]);
     }
     arguments.extend(options);
     arguments.into_iter().map(str::to_owned).collect()

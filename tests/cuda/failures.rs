@@ -122,25 +122,22 @@ fn without_gpus_auto_computes_on_processors() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 40);
     let run = path(folder.path(), "run");
-    let options = ["--half", "1", "--gaussians", "50", "--epochs", "1"];
-    let arguments = train_arguments(&set, &run, &options);
-    let cuda = [&arguments[..], &["--device".into(), "cuda".into(), "--overwrite".into()]].concat();
+    let options = ["--half", "1", "--gaussians", "50", "--epochs", "1", "--overwrite"];
+    let with = |more: &[&str]| train_arguments(&set, &run, &[&options[..], more].concat());
+    let (auto, cuda) = (with(&["--device", "auto"]), with(&["--device", "cuda"]));
     let missing = tempfile::tempdir().unwrap();
     for environment in [
         // A driver without a device, and no driver at all.
         vec![("CUDA_VISIBLE_DEVICES", "")],
         vec![("LD_LIBRARY_PATH", missing.path().to_str().unwrap())],
     ] {
-        let output = program_with(&[&arguments[..], &["--overwrite".into()]].concat(), &environment);
+        let output = program_with(&auto, &environment);
         assert!(output.status.success() && text(&output).contains("CPU, 1 thread"), "{}", text(&output));
         expect_failure(&program_with(&cuda, &environment), &["sees no GPU", "--device cpu"]);
     }
-    let nccl =
-        [&arguments[..], &["--device", "cpu", "--collective", "nccl", "--overwrite"].map(String::from)]
-            .concat();
+    let nccl = with(&["--device", "cpu", "--collective", "nccl"]);
     expect_failure(&program_with(&nccl, &[]), &["NCCL adds up between GPUs"]);
-    let kept =
-        [&arguments[..], &["--device", "cpu", "--cache", "device", "--overwrite"].map(String::from)].concat();
+    let kept = with(&["--device", "cpu", "--cache", "device"]);
     expect_failure(&program_with(&kept, &[]), &["no room for the 20 particles"]);
 }
 
@@ -171,7 +168,11 @@ fn mixed_ranks_compute_alike() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 40);
     let run = path(folder.path(), "run");
-    let arguments = train_arguments(&set, &run, &["--half", "1", "--gaussians", "50", "--epochs", "1"]);
+    let with = |device: &str| {
+        let options =
+            ["--half", "1", "--gaussians", "50", "--epochs", "1", "--overwrite", "--device", device];
+        train_arguments(&set, &run, &options)
+    };
     // What a launcher that binds GPUs to ranks may do wrong.
     let script = folder.path().join("bound.sh");
     let text_of = format!(
@@ -181,11 +182,10 @@ fn mixed_ranks_compute_alike() {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&script, mode).unwrap();
     let script = script.display().to_string();
-    let output = over_mpi_with(2, &script, &arguments, &FOUR);
+    let output = over_mpi_with(2, &script, &with("auto"), &FOUR);
     let said = text(&output);
     assert!(output.status.success() && said.contains("1 of 2 ranks can use a GPU"), "{said}");
-    let cuda = [&arguments[..], &["--device".into(), "cuda".into(), "--overwrite".into()]].concat();
-    let output = over_mpi_with(2, &script, &cuda, &FOUR);
+    let output = over_mpi_with(2, &script, &with("cuda"), &FOUR);
     let said = text(&output);
     assert!(!output.status.success() && said.contains("rank 1 of 2: this rank sees no GPU"), "{said}");
 }

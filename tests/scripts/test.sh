@@ -30,6 +30,9 @@ part "clippy" cargo clippy --all-targets --locked -- -D warnings
 part "documentation" documentation
 # --no-fail-fast: a failure in one test program hides no other.
 part "tests" cargo test --locked --no-fail-fast
+# What stands in for CUDA in those tests, by itself; and once more with the compiler's sanitizers in it and in the kernels.
+part "emulator" tests/emulator/self_test.sh target/emulator
+part "sanitizers" env CRYOSPLAT_EMULATOR_SANITIZE=1 cargo test --locked --test cuda
 # cargo test has left the program of the same profile.
 part "judges" tests/judges/run.sh
 part "kernels" tests/kernels/run.sh
