@@ -23,7 +23,7 @@ const WARM_UP: usize = 3;
 /// How long is measured.
 pub struct Effort {
     repeats: usize,
-    /// Of each repeat, at least.
+    /// Of each repeat, about.
     time: Duration,
     stage_repeats: usize,
 }
@@ -137,8 +137,7 @@ pub fn measure(
     let mut turns = Turns::new(particles.kept(case.box_size), case.batch);
 
     run(&mut device, &mut turns, WARM_UP)?;
-    let probe = run(&mut device, &mut turns, WARM_UP)? / WARM_UP as u32;
-    let steps = (effort.time.as_secs_f64() / probe.as_secs_f64()).ceil().max(1.0) as usize;
+    let steps = steps(&mut device, &mut turns, effort.time)?;
     let rates = (0..effort.repeats)
         .map(|_| {
             let elapsed = run(&mut device, &mut turns, steps)?;
@@ -227,6 +226,19 @@ fn run(device: &mut CudaDevice, turns: &mut Turns, steps: usize) -> Result<Durat
     let elapsed = started.elapsed();
     ensure!(losses.len() == steps, "{} of {steps} steps have an outcome", losses.len());
     Ok(elapsed)
+}
+
+/// How many steps take about `time`. Fewer are tried at first; the end of a run takes time too, which must not count much.
+fn steps(device: &mut CudaDevice, turns: &mut Turns, time: Duration) -> Result<usize> {
+    let mut steps = WARM_UP;
+    loop {
+        let elapsed = run(device, turns, steps)?;
+        if elapsed >= time / 4 {
+            let ratio = time.as_secs_f64() / elapsed.as_secs_f64();
+            return Ok((steps as f64 * ratio).ceil().max(1.0) as usize);
+        }
+        steps *= 4;
+    }
 }
 
 /// Medians over `repeats` passes.

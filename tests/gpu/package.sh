@@ -4,6 +4,8 @@
 # neither cargo nor MPI nor HDF5; tests/gpu/run.sh, which lies in it, does the rest there.
 #
 #   tests/gpu/package.sh [FOLDER]     default: target/gpu-check, which is replaced
+#
+# CRYOSPLAT_TEST_SHARED=DIR   takes the reference data from DIR instead of ../shared
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tests/scripts/lib.sh
@@ -13,7 +15,7 @@ folder=${1:-target/gpu-check}
 # What may be carried to a machine without a network.
 largest=$((64 << 20))
 cargo=${CARGO:-cargo}
-golden=../shared/golden/golden_small.h5
+golden=${CRYOSPLAT_TEST_SHARED:-../shared}/golden/golden_small.h5
 
 # Only a folder of its own is replaced.
 if [ -e "$folder" ] && [ ! -f "$folder/commit" ] && [ -n "$(ls -A "$folder")" ]; then
@@ -53,7 +55,7 @@ launcher=$(command -v orterun) || stop "orterun is missing: the package is made 
 cp -L "$launcher" "$folder/bin/mpirun"
 cp -L "$(path bindir)/orted" "$folder/bin/orted"
 # Networks, batch systems and other languages' interfaces have libraries of their own, and one machine needs none.
-unwanted='ofi|ucx|psm|openib|usnic|verbs|portals|knem|slurm|lsf|tm|gridengine|flux|jsm|monitoring|memheap|sshmem|spml|scoll|atomic'
+unwanted='ofi|ucx|psm2?|openib|usnic|netlink|verbs|portals|knem|slurm|lsf|tm|gridengine|flux|jsm|monitoring|memheap|sshmem|spml|scoll|atomic'
 for plugin in "$(path pkglibdir)"/mca_*.so; do
     [[ $(basename "$plugin" .so) =~ _($unwanted)(_|$) ]] || cp -L "$plugin" "$folder/lib/openmpi/"
 done

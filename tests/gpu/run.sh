@@ -2,10 +2,11 @@
 # Checks and measures cryosplat-mpi on this machine's GPU. It lies in the folder that `make gpu-package` makes, and needs
 # nothing but that folder, the driver, and CUDA's NVRTC and cuFFT (NCCL and compute-sanitizer where they are there).
 #
-#   run.sh [--quick] [--time SECONDS] [--emulator FOLDER] [OUT]
+#   run.sh [--quick] [--only PART,...] [--time SECONDS] [--emulator FOLDER] [OUT]
 #
 #   OUT                where log, results.json and results.md go (default: ./results)
 #   --quick            a bench of a few small cases only
+#   --only PART,...    some parts only, of tests, memcheck, racecheck, NCCL, bench
 #   --time SECONDS     end after about so long (default: 540); parts that find no time left have failed
 #   --emulator FOLDER  instead of a GPU, the emulated libraries that tests/emulator/build.sh has put there
 #
@@ -15,15 +16,17 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 out=results
 quick=no
+only=
 time=540
 emulator=
 while [ "$#" -gt 0 ]; do
     case "$1" in
         --quick) quick=yes ;;
+        --only) only=${2:?--only needs parts} && shift ;;
         --time) time=${2:?--time needs seconds} && shift ;;
         --emulator) emulator=$(cd "${2:?--emulator needs a folder}" && pwd) && shift ;;
         -*)
-            echo "$0: unknown option $1 (expected --quick, --time or --emulator)" >&2
+            echo "$0: unknown option $1 (expected --quick, --only, --time or --emulator)" >&2
             exit 2
             ;;
         *) out=$1 ;;
@@ -113,13 +116,21 @@ outcome() {
     echo "== $1: $2"
 }
 
+# Is this part among those asked for?
+wanted() { [[ -z $only || ,$only, == *",$1,"* ]]; }
+
+# skip NAME WHY
+skip() { ! wanted "$1" || outcome "$1" "skipped, $2"; }
+
 # part NAME SECONDS COMMAND...: runs it within that time and what is left of all. Sets ended_well.
 part() {
     local name=$1 limit=$2 left=$((time - SECONDS)) code=0 started=$SECONDS
     shift 2
-    [ "$limit" -le "$left" ] || limit=$left
-    echo "== $name (at most $limit s): $*"
     ended_well=no
+    wanted "$name" || return 0
+    [ "$limit" -le "$left" ] || limit=$left
+    [ "$limit" -ge 0 ] || limit=0
+    echo "== $name (at most $limit s): $*"
     if [ "$limit" -lt 5 ]; then
         failed=1
         outcome "$name" "FAILED, no time was left for it"
@@ -156,7 +167,7 @@ all_parts() {
     local program=$here/bin/cryosplat-mpi bench=("$here/bin/gpu-bench") nccl tool set=$work/particles.h5
     local train=(train "$set" -o "$work/run" --device cuda --gaussians 300 --epochs 1 --batch 4 --threads 2 --overwrite)
 
-    nvidia-smi || echo "no nvidia-smi here"
+    if command -v nvidia-smi >/dev/null; then nvidia-smi || true; else echo "no nvidia-smi here"; fi
     if ! "${bench[@]}" --versions >"$work/versions"; then
         echo "error: no GPU can be used here: see above (nvidia-smi, the driver, NVRTC, cuFFT)" >&2
         return 1
@@ -165,12 +176,14 @@ all_parts() {
 
     part "tests" 200 "$here/bin/cuda-tests"
 
-    part "simulate" 30 "$program" simulate --phantom -o "$set" --box 40 --pixel-size 4 -n 48 --snr 1 --seed 3
+    "$program" simulate --phantom -o "$set" --box 40 --pixel-size 4 -n 48 --snr 1 --seed 3
     tool=$(sanitizer)
     if [ -n "$emulator" ]; then
-        outcome "compute-sanitizer" "skipped, there is no device"
+        skip "memcheck" "there is no device"
+        skip "racecheck" "there is no device"
     elif [ -z "$tool" ]; then
-        outcome "compute-sanitizer" "skipped, it is not here"
+        skip "memcheck" "compute-sanitizer is not here"
+        skip "racecheck" "compute-sanitizer is not here"
     else
         part "memcheck" 60 "$tool" --tool memcheck --error-exitcode 87 "$program" "${train[@]}"
         # The other way for particles, too.
@@ -179,9 +192,9 @@ all_parts() {
 
     nccl=$(sed -n 's/.*NCCL \([0-9.]*\)$/\1/p' "$work/versions")
     if [ -z "$nccl" ]; then
-        outcome "NCCL" "skipped, it is not here"
+        skip "NCCL" "it is not here"
     elif ! at_least "$nccl" 2.30; then
-        outcome "NCCL" "skipped, version $nccl takes no two ranks on one GPU (2.30 does)"
+        skip "NCCL" "version $nccl takes no two ranks on one GPU (2.30 does)"
     else
         part "NCCL" 40 env NCCL_MULTI_RANK_GPU_ENABLE=1 mpirun --oversubscribe --bind-to none -n 2 \
             "$program" "${train[@]}" --half 1 --collective nccl
@@ -220,6 +233,8 @@ main() {
     export OPAL_DATADIR=$here/share OPAL_PKGDATADIR=$here/share/openmpi OPAL_SYSCONFDIR=$here/etc
     export OMPI_MCA_plm=isolated OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader
     export OMPI_MCA_btl_vader_single_copy_mechanism=none
+    # Its helper library looks for a plugin that compresses long messages, which there are none of.
+    export PMIX_MCA_pcompress_base_silence_warning=1
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
     # What the tests and the bench ask for.
     export CRYOSPLAT_TEST_GPU=1 CRYOSPLAT_TEST_PROGRAM=$here/bin/cryosplat-mpi CRYOSPLAT_TEST_SHARED=$here/shared
