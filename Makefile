@@ -5,8 +5,9 @@ SHELL := /usr/bin/env bash
 
 CARGO ?= cargo
 PICTURES := benches/results/demo
+GPU_CHECK := target/gpu-check
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit judges kernels kernel-table bench quality readme-tables readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit judges kernels kernel-table bench gpu-package gpu-check quality readme-tables readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -50,6 +51,12 @@ kernel-table: setup-python ## Write what the kernels use, as that compiler says,
 
 bench: setup ## Where the time of a step goes, stage by stage
 	$(CARGO) bench --locked --bench stages
+
+gpu-package: setup ## A folder with all that a check on a GPU needs, for a machine without cargo, MPI and HDF5
+	@tests/gpu/package.sh $(GPU_CHECK)
+
+gpu-check: gpu-package ## The same, and the check: tests, compute-sanitizer, NCCL and a bench on this machine's GPU
+	@$(GPU_CHECK)/run.sh $(GPU_CHECK)-results
 
 quality: build ## The long quality runs (some minutes to an hour), into benches/results/quality.md
 	@benches/quality.sh

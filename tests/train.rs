@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{BOX, bytes, contents, fail, path, phantom, succeed, train_arguments};
+use common::{BOX, bytes, contents, fail, path, phantom, program_file, succeed, train_arguments};
 use cryosplat_mpi::evaluate::Fsc;
 use cryosplat_mpi::gmm::files::GmmFile;
 use cryosplat_mpi::imaging::mrc::{Volume, read_volume};
@@ -227,11 +227,7 @@ fn a_run_repeats_its_bits_on_any_threads_and_with_any_cache() {
 
 /// Starts a run and kills it without warning once it has written `checkpoint`.
 fn kill_after(checkpoint: &str, arguments: &[String]) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_cryosplat-mpi"))
-        .args(arguments)
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = Command::new(program_file()).args(arguments).stderr(Stdio::null()).spawn().unwrap();
     let started = Instant::now();
     while !Path::new(checkpoint).exists() {
         assert!(started.elapsed() < Duration::from_secs(60), "no {checkpoint}");

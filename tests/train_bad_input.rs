@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use common::{contents, over_mpi, path, phantom, program, succeed, text, train_arguments};
+use common::{contents, over_mpi, path, phantom, program, program_file, succeed, text, train_arguments};
 use cryosplat_mpi::particles::store::{Dtype, Metadata, Store, Writer};
 use tempfile::TempDir;
 
@@ -64,7 +64,7 @@ impl Place {
         let started = Instant::now();
         judge(&program(arguments), started);
         let started = Instant::now();
-        judge(&over_mpi(2, env!("CARGO_BIN_EXE_cryosplat-mpi"), arguments), started);
+        judge(&over_mpi(2, &program_file(), arguments), started);
     }
 }
 
@@ -141,7 +141,7 @@ fn a_bad_pixel_that_is_found_late_ends_every_rank() {
         let run = place.path(&format!("late{ranks}"));
         let arguments = train_arguments(&broken, &run, &[&USUAL[..], &["--cache", "none"]].concat());
         let started = Instant::now();
-        let output = over_mpi(ranks, env!("CARGO_BIN_EXE_cryosplat-mpi"), &arguments);
+        let output = over_mpi(ranks, &program_file(), &arguments);
         let said = text(&output);
         assert!(output.status.code().is_some_and(|code| code != 0), "{said}");
         assert!(said.lines().any(|l| l.contains("broken.h5: particle 6") && l.contains(';')), "{said}");
@@ -180,7 +180,7 @@ fn halves_and_ranks_that_do_not_go_together() {
     with_halves(&place.set, &few, &[0, 1, 0]);
     let refuse = |ranks: usize, set: &str, options: &[&str], fragments: &[&str]| {
         let arguments = train_arguments(set, &place.path("new"), &[&USUAL, options].concat());
-        let output = over_mpi(ranks, env!("CARGO_BIN_EXE_cryosplat-mpi"), &arguments);
+        let output = over_mpi(ranks, &program_file(), &arguments);
         let said = text(&output);
         assert!(output.status.code().is_some_and(|code| code != 0), "{said}");
         let right = |line: &&str| fragments.iter().all(|f| line.contains(f));
@@ -251,7 +251,7 @@ fn options_that_make_no_sense() {
             _ => arguments,
         };
         let alone = program(&arguments);
-        let over_two = over_mpi(2, env!("CARGO_BIN_EXE_cryosplat-mpi"), &arguments);
+        let over_two = over_mpi(2, &program_file(), &arguments);
         assert_eq!(alone.status.code(), Some(2), "{}", text(&alone));
         for output in [alone, over_two] {
             let said = text(&output);

@@ -4,7 +4,10 @@ mod common;
 
 use std::path::Path;
 
-use common::{bytes, over_mpi_with, path, phantom, ranks_succeed, succeed, text, train_arguments};
+use common::{
+    bytes, over_mpi_with, path, phantom, program_file, program_with, ranks_succeed, succeed, text,
+    train_arguments,
+};
 use cryosplat_mpi::gmm::files::GmmFile;
 use serde_json::Value;
 
@@ -132,14 +135,10 @@ fn a_launcher_that_mpi_does_not_know_is_refused() {
     let run = path(folder.path(), "run");
     let arguments = train_arguments(&set, &run, &["--gaussians", "10", "--epochs", "1"]);
     let slurm = [("SLURM_STEP_ID", "0"), ("SLURM_STEP_NUM_TASKS", "4"), ("SLURM_NTASKS", "4")];
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_cryosplat-mpi"))
-        .args(&arguments)
-        .envs(slurm)
-        .output()
-        .unwrap();
+    let output = program_with(&arguments, &slurm);
     common::expect_failure(&output, &["4 tasks", "MPI sees only one", "srun --mpi=pmix"]);
     assert!(!Path::new(&run).exists(), "nothing was begun");
     // The same words where MPI does see its ranks are no mistake.
-    let output = over_mpi_with(2, env!("CARGO_BIN_EXE_cryosplat-mpi"), &arguments, &slurm);
+    let output = over_mpi_with(2, &program_file(), &arguments, &slurm);
     assert!(output.status.success(), "{}", text(&output));
 }

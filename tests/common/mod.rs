@@ -6,17 +6,24 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+/// Names the program to test. A test program that was taken to another machine finds it by this alone.
+const PROGRAM: &str = "CRYOSPLAT_TEST_PROGRAM";
+/// Names the folder of the reference data, likewise.
+const SHARED: &str = "CRYOSPLAT_TEST_SHARED";
+
+/// Where `cryosplat-mpi` is: as `CRYOSPLAT_TEST_PROGRAM` says, or where cargo has built it.
+pub fn program_file() -> String {
+    std::env::var(PROGRAM).unwrap_or_else(|_| env!("CARGO_BIN_EXE_cryosplat-mpi").to_owned())
+}
+
 /// Runs `cryosplat-mpi` with `arguments`.
 pub fn program<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_cryosplat-mpi"))
-        .args(arguments)
-        .output()
-        .expect("the program was built with the tests")
+    Command::new(program_file()).args(arguments).output().expect("the program was built with the tests")
 }
 
 /// [`program`] with `environment` set.
 pub fn program_with<S: AsRef<std::ffi::OsStr>>(arguments: &[S], environment: &[(&str, &str)]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_cryosplat-mpi"))
+    Command::new(program_file())
         .args(arguments)
         .envs(environment.iter().copied())
         .output()
@@ -52,9 +59,11 @@ pub fn expect_failure(output: &Output, fragments: &[&str]) {
     );
 }
 
-/// Reference data beside the project, where it is there: `shared("golden/golden_small.h5")`.
+/// Reference data in `CRYOSPLAT_TEST_SHARED` or beside the project, where it is there: `shared("golden/golden_small.h5")`.
 pub fn shared(path: &str) -> Option<PathBuf> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(path);
+    let folder = std::env::var_os(SHARED)
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
+    let file = folder.join(path);
     file.exists().then_some(file)
 }
 
@@ -143,7 +152,7 @@ pub fn over_mpi_with(
 
 /// [`over_mpi`] for `cryosplat-mpi` itself, which must succeed; what it printed.
 pub fn ranks_succeed(ranks: usize, arguments: &[String]) -> String {
-    let output = over_mpi(ranks, env!("CARGO_BIN_EXE_cryosplat-mpi"), arguments);
+    let output = over_mpi(ranks, &program_file(), arguments);
     assert!(output.status.success(), "{}", text(&output));
     text(&output)
 }

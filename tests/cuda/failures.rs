@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::common::{
-    contents, expect_failure, over_mpi_with, path, phantom, program_with, text, train_arguments,
+    contents, expect_failure, over_mpi_with, path, phantom, program_file, program_with, text, train_arguments,
 };
 use crate::ranks::FOUR;
 
@@ -21,7 +21,6 @@ pub const TESTS: &[(&str, fn())] = &[
 ];
 
 const FAIL: &str = "CRYOSPLAT_EMULATOR_FAIL";
-const PROGRAM: &str = env!("CARGO_BIN_EXE_cryosplat-mpi");
 
 /// A set, and the arguments that train half 1 of it on GPUs.
 fn prepared(folder: &Path) -> Vec<String> {
@@ -90,7 +89,7 @@ fn a_failure_on_one_rank_ends_all() {
         ("nccl-init:3", "3", &["rank 3", "NCCL", "cannot join the ranks"]),
     ] {
         let environment = [FOUR[0], (FAIL, injected), ("CRYOSPLAT_EMULATOR_FAIL_RANK", rank)];
-        let output = over_mpi_with(4, PROGRAM, &arguments, &environment);
+        let output = over_mpi_with(4, &program_file(), &arguments, &environment);
         assert!(!output.status.success(), "{injected}");
         let said = text(&output);
         assert!(!said.contains("panicked"), "{said}");
@@ -108,12 +107,12 @@ fn ranks_do_not_wait_for_ever() {
         [&prepared(folder.path())[..], &["--timeout", "3", "--overwrite"].map(String::from)].concat();
     // One that lives on and never comes: the others' patience ends.
     let vanished = [FOUR[0], (FAIL, "nccl-vanish:1:4"), ("CRYOSPLAT_EMULATOR_FAIL_RANK", "1")];
-    let output = over_mpi_with(4, PROGRAM, &arguments, &vanished);
+    let output = over_mpi_with(4, &program_file(), &arguments, &vanished);
     let said = text(&output);
     assert!(!output.status.success() && said.contains("another rank has stopped"), "{said}");
     // One that dies: the launcher or NCCL notices at once.
     let died = [FOUR[0], (FAIL, "nccl-die:1:4"), ("CRYOSPLAT_EMULATOR_FAIL_RANK", "1")];
-    let output = over_mpi_with(4, PROGRAM, &arguments, &died);
+    let output = over_mpi_with(4, &program_file(), &arguments, &died);
     assert!(!output.status.success(), "{}", text(&output));
     assert!(!folder.path().join("run/half1.mrc").exists());
 }
@@ -176,7 +175,8 @@ fn mixed_ranks_compute_alike() {
     // What a launcher that binds GPUs to ranks may do wrong.
     let script = folder.path().join("bound.sh");
     let text_of = format!(
-        "#!/bin/sh\nif [ \"$OMPI_COMM_WORLD_RANK\" = 1 ]; then export CUDA_VISIBLE_DEVICES=; fi\nexec {PROGRAM} \"$@\"\n"
+        "#!/bin/sh\nif [ \"$OMPI_COMM_WORLD_RANK\" = 1 ]; then export CUDA_VISIBLE_DEVICES=; fi\nexec {} \"$@\"\n",
+        program_file()
     );
     std::fs::write(&script, text_of).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);

@@ -1,0 +1,206 @@
+//! What is measured: boxes, mixtures and batches, and the particles that they see.
+
+use cryosplat_mpi::gmm::{Gmm, Shape, softplus_inverse};
+use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, Optics};
+use cryosplat_mpi::imaging::pose::{Rotation, rotation_from_quaternion};
+use cryosplat_mpi::random::{Purpose, Random, stream};
+use cryosplat_mpi::render::cpu::activate::Activated;
+use cryosplat_mpi::render::cpu::project::{Splat, project};
+use cryosplat_mpi::render::{Geometry, Observation, Target, View, energy};
+use rand::RngExt;
+use rand_distr::{Distribution, StandardNormal};
+use serde::Serialize;
+
+/// Boxes in pixels.
+pub const BOXES: [usize; 4] = [64, 128, 192, 256];
+/// Gaussians, up to the paper's.
+pub const COUNTS: [usize; 4] = [2_048, 5_120, 10_000, 30_000];
+/// Images of a step.
+pub const BATCHES: [usize; 3] = [1, 8, 64];
+
+/// Half width of a splat's support in standard deviations: the program's default.
+const CUTOFF: f64 = 3.0;
+/// Edge of the box in angstrom, whatever its pixels.
+const EDGE: f64 = 384.0;
+/// Radius of the ball that a settled mixture fills, in box units.
+const BALL: f64 = 0.3;
+/// Standard deviation of a settled Gaussian in pixels: that of a mixture trained in a box of 64 pixels.
+const SETTLED_DEVIATION: f64 = 0.75;
+/// Standard deviation of a Gaussian at the random start, in box units (METHOD.md section 2).
+const START_DEVIATION: f64 = 0.0075;
+
+/// Pixels of noise that all particles are cut from: 128 MiB, more than any cache of a GPU, so that particles come from its
+/// memory as in a run. At least 512 particles, with 256 pixels.
+const NOISE: usize = 32 << 20;
+/// The same for `--quick`: 64 particles of 64 pixels.
+const QUICK_NOISE: usize = 64 * 64 * 64;
+/// Views over which the mean support is taken.
+pub const VIEWS: usize = 16;
+
+/// Which Gaussians.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mixture {
+    /// The random start: a dense ball of small splats in the middle of the box.
+    Start,
+    /// Like a trained one: all over the specimen.
+    Settled,
+}
+
+impl Mixture {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Start, Self::Settled];
+
+    /// As tables call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Settled => "settled",
+        }
+    }
+
+    /// `count` of its Gaussians for a box of `box_size` pixels.
+    pub fn gaussians(self, count: usize, box_size: usize) -> Gmm {
+        let mut random = stream(1, Purpose::Start, 1, 0);
+        let mut gmm = Gmm::random(count, Shape::Anisotropic, &mut random);
+        if self == Self::Settled {
+            let deviation = (SETTLED_DEVIATION / box_size as f64).max(START_DEVIATION);
+            let values = gmm.values_mut();
+            values[3 * count..6 * count].fill(softplus_inverse(deviation) as f32);
+            for i in 0..count {
+                let mean = in_ball(&mut random);
+                (0..3).for_each(|axis| values[axis * count + i] = mean[axis] as f32);
+            }
+        }
+        gmm
+    }
+}
+
+fn in_ball(random: &mut Random) -> [f64; 3] {
+    loop {
+        let point = [0; 3].map(|_| BALL * (2.0 * random.random::<f64>() - 1.0));
+        if point.iter().map(|v| v * v).sum::<f64>() <= BALL * BALL {
+            return point;
+        }
+    }
+}
+
+/// One measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Case {
+    /// Box in pixels.
+    pub box_size: usize,
+    /// Gaussians.
+    pub count: usize,
+    /// Images of a step.
+    pub batch: usize,
+    /// Which Gaussians.
+    pub mixture: Mixture,
+}
+
+impl Case {
+    /// What a filter is compared with.
+    pub fn name(&self) -> String {
+        let Self { box_size, count, batch, mixture } = self;
+        format!("{box_size} px, {count} Gaussians, batch {batch}, {}", mixture.name())
+    }
+
+    /// What its images render with.
+    pub fn geometry(&self) -> Geometry {
+        Geometry { box_size: self.box_size, pixel_size: EDGE / self.box_size as f64, cutoff: CUTOFF }
+    }
+}
+
+/// All of them, the largest boxes first, should the time be up before the end; with `quick` a few that an emulator gets
+/// through.
+pub fn all(quick: bool) -> Vec<Case> {
+    let (boxes, counts, batches) = if quick {
+        (&BOXES[..1], &COUNTS[..1], &BATCHES[..2])
+    } else {
+        (&BOXES[..], &COUNTS[..], &BATCHES[..])
+    };
+    let mut cases = Vec::new();
+    for &box_size in boxes.iter().rev() {
+        for &count in counts {
+            for mixture in Mixture::ALL {
+                cases.extend(batches.iter().map(|&batch| Case { box_size, count, batch, mixture }));
+            }
+        }
+    }
+    cases
+}
+
+/// Images of noise with views, for boxes of any size.
+pub struct Particles {
+    noise: Vec<f32>,
+    views: Vec<View>,
+}
+
+impl Particles {
+    /// As many as one can cut from the noise.
+    pub fn new(quick: bool) -> Self {
+        let pixels = if quick { QUICK_NOISE } else { NOISE };
+        let mut random = stream(1, Purpose::Noise, 0, 0);
+        let noise = (0..pixels).map(|_| StandardNormal.sample(&mut random)).collect();
+        let mut random = stream(1, Purpose::Geometry, 0, 0);
+        let optics = Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 };
+        // Underfocus of 1 to 2.5 micrometres, astigmatism of up to 0.05.
+        let views = (0..pixels / BOXES[0].pow(2)).map(|_| {
+            let defocus = 10_000.0 + 15_000.0 * random.random::<f64>();
+            let particle = CtfParameters {
+                defocus_u: defocus + 500.0 * random.random::<f64>(),
+                defocus_v: defocus,
+                astigmatism_angle: 180.0 * random.random::<f64>(),
+                ..CtfParameters::default()
+            };
+            let quaternion = [0; 4].map(|_| StandardNormal.sample(&mut random));
+            View { rotation: rotation_from_quaternion(quaternion), ctf: Ctf::new(&optics, &particle) }
+        });
+        let views = views.collect();
+        Self { noise, views }
+    }
+
+    /// How many there are in boxes of `box_size` pixels.
+    pub fn count(&self, box_size: usize) -> usize {
+        self.noise.len() / box_size.pow(2)
+    }
+
+    /// The images of particles `range`, `[particle][y][x]`.
+    pub fn images(&self, range: std::ops::Range<usize>, box_size: usize) -> &[f32] {
+        &self.noise[range.start * box_size.pow(2)..range.end * box_size.pow(2)]
+    }
+
+    /// How they were seen.
+    pub fn views(&self) -> &[View] {
+        &self.views
+    }
+
+    /// All as a device keeps them, each in the place of its number.
+    pub fn kept(&self, box_size: usize) -> Vec<Observation<'static>> {
+        (0..self.count(box_size))
+            .map(|place| Observation {
+                view: self.views[place],
+                target: Target::Kept(place),
+                energy: energy(self.images(place..place + 1, box_size)),
+            })
+            .collect()
+    }
+}
+
+/// Pixels that a splat of `gmm` covers, on average over Gaussians and some of `views`: counted in the supports that the
+/// processor's renderer projects, rectangles of 2 c sigma_x by 2 c sigma_y within the image.
+pub fn mean_support(gmm: &Gmm, views: &[View], geometry: &Geometry) -> f64 {
+    let count = gmm.len();
+    let mut activated = Activated::new(count);
+    activated.update(gmm);
+    let mut splats = vec![Splat::default(); count];
+    let mut whitening: [Vec<f64>; 3] = std::array::from_fn(|_| vec![0.0; count]);
+    let views: Vec<&Rotation> = views.iter().take(VIEWS).map(|view| &view.rotation).collect();
+    let mut pixels = 0u64;
+    for view in &views {
+        let planes = whitening.each_mut().map(|plane| &mut plane[..]);
+        project(&activated, 0, view, geometry.box_size, geometry.cutoff, &mut splats, planes);
+        pixels += splats.iter().map(|splat| u64::from(splat.width) * u64::from(splat.height)).sum::<u64>();
+    }
+    pixels as f64 / (count * views.len()) as f64
+}

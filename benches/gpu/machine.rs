@@ -1,0 +1,125 @@
+//! What was measured on, and with: the GPU, CUDA's libraries, the program.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use cryosplat_mpi::parallel::nccl;
+use cryosplat_mpi::render::cuda::card::Card;
+use cudarc::driver::sys::CUdevice_attribute;
+use serde::Serialize;
+
+/// Exponentials that a multiprocessor starts in a cycle: 16 special-function units, on every architecture since 2014.
+const EXPONENTIALS_A_CYCLE: f64 = 16.0;
+
+/// The version of the source, which only who builds the program knows.
+const COMMIT: &str = "CRYOSPLAT_COMMIT";
+
+/// All that a result must be read with.
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    /// The GPU's name.
+    pub device: String,
+    /// Compute capability.
+    pub compute_capability: String,
+    /// Multiprocessors.
+    pub multiprocessors: usize,
+    /// Their highest clock.
+    pub clock_megahertz: f64,
+    /// Exponentials a second on the special-function units, at that clock.
+    pub exponentials_per_second: f64,
+    /// Device memory.
+    pub memory_bytes: usize,
+    /// The CUDA version that the driver knows.
+    pub driver_cuda_version: String,
+    /// The driver's own version, where the system tells it.
+    pub driver_version: Option<String>,
+    /// NVRTC's version.
+    pub nvrtc_version: String,
+    /// NCCL's version, where it is there.
+    pub nccl_version: Option<String>,
+    /// Of this program.
+    pub program_version: &'static str,
+    /// Of its source.
+    pub commit: Option<String>,
+    /// When the measurement began, in UTC.
+    pub date: String,
+}
+
+impl Machine {
+    /// Asks `card` and the libraries.
+    ///
+    /// # Errors
+    /// When one does not answer.
+    pub fn of(card: &Card) -> Result<Self> {
+        let kilohertz = card
+            .context
+            .attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)
+            .map_err(card.failed("tell its clock"))?;
+        let clock = f64::from(kilohertz) * 1e3;
+        let (major, minor) = card.capability;
+        Ok(Self {
+            device: card.name().to_owned(),
+            compute_capability: format!("{major}.{minor}"),
+            multiprocessors: card.processors,
+            clock_megahertz: clock * 1e-6,
+            exponentials_per_second: card.processors as f64 * EXPONENTIALS_A_CYCLE * clock,
+            memory_bytes: card.memory()?.1,
+            driver_cuda_version: driver_cuda_version()?,
+            driver_version: std::fs::read_to_string("/sys/module/nvidia/version")
+                .ok()
+                .map(|text| text.trim().to_owned()),
+            nvrtc_version: nvrtc_version()?,
+            // 2.28.3 is 22,803.
+            nccl_version: nccl::version().map(|v| format!("{}.{}.{}", v / 10_000, v / 100 % 100, v % 100)),
+            program_version: env!("CARGO_PKG_VERSION"),
+            commit: std::env::var(COMMIT).ok(),
+            date: date()?,
+        })
+    }
+
+    /// The same as lines of text.
+    pub fn lines(&self) -> String {
+        let unknown = || "unknown".to_owned();
+        format!(
+            "{}, compute capability {}, {} multiprocessors at {:.0} MHz, {:.1} GiB\n\
+             CUDA {} by driver {}, NVRTC {}, NCCL {}\n\
+             cryosplat-mpi {}, commit {}, {}\n",
+            self.device,
+            self.compute_capability,
+            self.multiprocessors,
+            self.clock_megahertz,
+            self.memory_bytes as f64 / f64::from(1 << 30),
+            self.driver_cuda_version,
+            self.driver_version.clone().unwrap_or_else(unknown),
+            self.nvrtc_version,
+            self.nccl_version.as_deref().unwrap_or("not there"),
+            self.program_version,
+            self.commit.clone().unwrap_or_else(unknown),
+            self.date
+        )
+    }
+}
+
+fn driver_cuda_version() -> Result<String> {
+    let mut version = 0;
+    // SAFETY: the driver is there, since a card was opened, and writes one number.
+    unsafe { cudarc::driver::sys::cuDriverGetVersion(&raw mut version) }
+        .result()
+        .context("the driver does not tell its version")?;
+    // 13.0 is 13,000, 12.8 is 12,080.
+    Ok(format!("{}.{}", version / 1000, version % 1000 / 10))
+}
+
+fn nvrtc_version() -> Result<String> {
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: NVRTC is there, since a card was opened, and writes two numbers.
+    unsafe { cudarc::nvrtc::sys::nvrtcVersion(&raw mut major, &raw mut minor) }
+        .result()
+        .context("NVRTC does not tell its version")?;
+    Ok(format!("{major}.{minor}"))
+}
+
+fn date() -> Result<String> {
+    let output = Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output().context("date")?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
