@@ -19,7 +19,7 @@ pub struct Nccl {
 }
 
 /// NCCL's version as one number, 2.28.3 as 22,803; `None` where the library is not there.
-fn version() -> Option<i32> {
+pub fn version() -> Option<i32> {
     // SAFETY: opening the library runs its initialisers, which is what it is there for.
     if !unsafe { sys::is_culib_present() } {
         return None;

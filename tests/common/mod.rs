@@ -137,6 +137,8 @@ pub fn over_mpi_with(
         "none",
     ]);
     command.args(["-n", &ranks.to_string(), program]).args(arguments);
+    // Where the messages of ranks that end are gathered first, a loaded machine has been seen to wait for ever.
+    command.env("OMPI_MCA_orte_base_help_aggregate", "0");
     command.envs(environment.iter().copied());
     let started = std::time::Instant::now();
     let output = command.output().expect("mpirun and timeout are installed");

@@ -157,7 +157,7 @@ fn libraries_are_found_under_versioned_names() {
     }
     let libraries = libraries.display().to_string();
     let environment = [FOUR[0], ("LD_LIBRARY_PATH", &libraries)];
-    let output = over_mpi_with(2, PROGRAM, &arguments, &environment);
+    let output = over_mpi_with(2, &program_file(), &arguments, &environment);
     let said = text(&output);
     assert!(output.status.success() && said.contains("sums over NCCL"), "{said}");
 }
