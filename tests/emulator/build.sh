@@ -28,7 +28,7 @@ wanted=$(identity)
 work=$(mktemp -d "$out/.build.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 flags=(-std=c++17 -O1 -fPIC -Wall -Wextra -fvisibility=hidden -pthread)
-[[ $sanitize == yes ]] && flags+=(-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+[[ $sanitize == yes ]] && flags+=('-fsanitize=address,undefined' -fno-sanitize-recover=all -fno-omit-frame-pointer)
 
 # The driver's sources share one header, which takes longer to read than any of them: it is compiled first. The copy is
 # for that alone, a precompiled header must lie beside its source.
@@ -60,6 +60,8 @@ cd "$here"
 # The C++ library's own templates would else be visible too.
 echo '{ global: cu*; nvrtc*; nccl*; emulator_driver_interface; local: *; };' > "$work/exports"
 link() {  # NAME SONAME PART LIBRARIES...
+    # The loader is to replace $ORIGIN, not the shell.
+    # shellcheck disable=SC2016
     "$compiler" "${flags[@]}" -shared -Wl,-soname,"$2" -Wl,--version-script,"$work/exports" -Wl,-rpath,'$ORIGIN' -o "$work/$2" \
         "$work/$3"_*.o "$work/common_injection.cpp.o" "${@:4}" -ldl
     [[ $1 == "$2" ]] || ln -s "$2" "$work/$1"
