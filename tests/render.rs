@@ -41,13 +41,16 @@ fn projections_agree_with_the_dense_sum() {
 
 #[test]
 fn loss_and_gradients_agree_with_the_dense_reference() {
-    for (seed, d, cutoff) in [(4, 32, 3.0), (5, 33, 3.0), (6, 32, 8.0), (7, 33, 8.0)] {
+    // The last three have splats so thin that their terms must be added up in double precision.
+    for (seed, d, cutoff) in
+        [(4, 32, 3.0), (5, 33, 3.0), (6, 32, 8.0), (7, 33, 8.0), (20, 32, 8.0), (22, 33, 8.0), (18, 32, 8.0)]
+    {
         let case = case(seed, d, 61, 3, false);
         let (got, loss) = device_gradient(&case, Shape::Anisotropic, cutoff);
         let want = reference::loss(&case.gaussians, &case.images, d, cutoff);
         assert!((loss / want - 1.0).abs() < TOLERANCE, "loss {loss}, expected {want}");
         let want = reference::gradient(&case.gaussians, &case.images, d, cutoff);
-        compare_gradients(&format!("box {d}, cutoff {cutoff}"), &got, &want);
+        compare_gradients(&format!("seed {seed}, box {d}, cutoff {cutoff}"), &got, &want);
     }
 }
 

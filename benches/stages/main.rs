@@ -93,7 +93,7 @@ fn stages(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter("rasterise"), |b| {
             b.iter(|| {
                 canvas.pixels.fill(0.0);
-                raster::draw(&splats, &mut canvas.pixels, 0, stride);
+                raster::draw(&splats, whitening.each_ref().map(|p| &p[..]), &mut canvas.pixels, 0, stride);
             });
         });
         let mut gradient = Canvas::new(box_size);

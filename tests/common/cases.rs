@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use cryosplat_mpi::gmm::{Gmm, Shape, softplus_inverse};
 use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, Optics, wavelength};
@@ -19,6 +20,16 @@ use super::reference::{self, Image, Raw};
 pub const TOLERANCE: f64 = 1e-5;
 
 const OPTICS: Optics = Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 };
+
+/// A new one every time; printed, and taken from CRYOSPLAT_TEST_SEED to repeat.
+pub fn seed() -> u64 {
+    let seed =
+        std::env::var("CRYOSPLAT_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| u64::from(time.subsec_nanos()))
+        });
+    println!("CRYOSPLAT_TEST_SEED={seed}");
+    seed
+}
 
 pub struct Case {
     pub d: usize,

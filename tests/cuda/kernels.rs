@@ -1,14 +1,12 @@
 //! Every kernel against the method in f64, and the device's other promises.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use cryosplat_mpi::gmm::{Gmm, Shape};
 use cryosplat_mpi::imaging::ctf::Ctf;
 use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::cuda::{CudaDevice, CudaOptions};
 use cryosplat_mpi::render::{Alone, Device, Observation, Target, energy};
 
-use crate::cases::{Case, TOLERANCE, case, compare_gradients, golden, planes, worst};
+use crate::cases::{Case, TOLERANCE, case, compare_gradients, golden, planes, seed, worst};
 use crate::{common, reference};
 
 pub const TESTS: &[(&str, fn())] = &[
@@ -22,16 +20,6 @@ pub const TESTS: &[(&str, fn())] = &[
     ("results_repeat_to_the_bit", results_repeat_to_the_bit),
     ("checksums_tell_every_bit", checksums_tell_every_bit),
 ];
-
-/// A new one every time; printed, and taken from CRYOSPLAT_TEST_SEED to repeat.
-fn seed() -> u64 {
-    let seed =
-        std::env::var("CRYOSPLAT_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
-            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| u64::from(time.subsec_nanos()))
-        });
-    println!("CRYOSPLAT_TEST_SEED={seed}");
-    seed
-}
 
 pub fn device_of(gmm: Gmm, case: &Case, cutoff: f64, batch: usize) -> CudaDevice {
     let options = CudaOptions { ordinal: 0, batch, kept_half: false };

@@ -69,11 +69,11 @@ impl Workspace {
         let stride = self.projection.stride;
         let bands = if within { rayon::current_num_threads() } else { 1 };
         let rows = self.projection.box_size.div_ceil(bands);
-        let splats = &self.splats;
+        let (splats, whitening) = (&self.splats, self.whitening.each_ref().map(|plane| &plane[..]));
         let bands = self.projection.pixels.chunks_mut(rows * stride).enumerate();
         for_each(within, bands, |(band, pixels)| {
             pixels.fill(0.0);
-            raster::draw(splats, pixels, band * rows, stride);
+            raster::draw(splats, whitening, pixels, band * rows, stride);
         });
     }
 

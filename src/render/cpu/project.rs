@@ -31,7 +31,14 @@ pub struct Splat {
     pub height: u16,
     /// True where a row is too unlike its neighbour to be stepped to, and each is evaluated anew.
     pub direct: bool,
+    /// True where single precision does not do at all: a thin splat across the axes, whose terms are large and cancel.
+    pub fine: bool,
+    /// What is missing of `dx` and `dy`, for those.
+    pub low: [f32; 2],
 }
+
+/// Terms of p up to this size leave an error below 5e-6 in what they add up to, relative to a splat's peak.
+const LARGEST_COARSE: f64 = 32.0;
 
 /// Largest exponent over the support that rows are stepped through; beyond, f32 would underflow on the way.
 const LARGEST_STEPPED_EXPONENT: f64 = 60.0;
@@ -170,8 +177,14 @@ fn project_lanes<I: Isa>(
             I::narrow(shear * binary).to_array(),
             I::narrow(unit_y * unit_y * (binary * binary)).to_array(),
         ];
+        // How large the terms of p get over the support.
+        let largest = (unit_x * reach * deviation_x + shear.abs() * reach * deviation_y) * I::F64::splat(2.0);
+        let too_large = (largest - I::F64::splat(LARGEST_COARSE)).to_array();
         let decay = exp2(I::narrow(sxx * inverse * I::F64::splat(-LOG2_E))).to_array();
-        let (dx, dy) = (I::narrow(x0 - u).to_array(), I::narrow(y0 - v).to_array());
+        let exact = [x0 - u, y0 - v];
+        let rounded = exact.map(I::narrow);
+        let low = [0, 1].map(|axis| I::narrow(exact[axis] - I::widen(rounded[axis])).to_array());
+        let [dx, dy] = rounded.map(|d| d.to_array());
         let (norm, weight) = (I::narrow(norm).to_array(), I::narrow(weight).to_array());
         let (width, height) = (I::narrow(x1 - x0 + one).to_array(), I::narrow(y1 - y0 + one).to_array());
         let (x0, y0) = (I::narrow(x0).to_array(), I::narrow(y0).to_array());
@@ -190,7 +203,9 @@ fn project_lanes<I: Isa>(
                     y0: y0[lane] as u16,
                     width: width[lane] as u16,
                     height: height[lane] as u16,
-                    direct: too_steep[lane] >= 0.0,
+                    direct: too_steep[lane] >= 0.0 || too_large[lane] > 0.0,
+                    fine: too_large[lane] > 0.0,
+                    low: [low[0][lane], low[1][lane]],
                 }
             } else {
                 Splat::default()

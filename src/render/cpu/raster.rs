@@ -37,8 +37,9 @@ impl Canvas {
 }
 
 vectorize! {
-    /// Adds all splats to a band of an image: `band` are its rows from `first_row`, `stride` apart.
-    pub fn draw(splats: &[Splat], band: &mut [f32], first_row: usize, stride: usize) = draw_lanes
+    /// Adds all splats to a band of an image: `band` are its rows from `first_row`, `stride` apart (`whitening`: see
+    /// [`super::project::project`]).
+    pub fn draw(splats: &[Splat], whitening: [&[f64]; 3], band: &mut [f32], first_row: usize, stride: usize) = draw_lanes
 }
 
 vectorize! {
@@ -95,14 +96,25 @@ impl<V: Vector<Scalar = f32>> Strip<V> {
 }
 
 #[inline(always)]
-fn draw_lanes<I: Isa>(splats: &[Splat], band: &mut [f32], first_row: usize, stride: usize) {
+fn draw_lanes<I: Isa>(
+    splats: &[Splat],
+    whitening: [&[f64]; 3],
+    band: &mut [f32],
+    first_row: usize,
+    stride: usize,
+) {
     let last_row = first_row + band.len() / stride;
-    for splat in splats {
+    for (index, splat) in splats.iter().enumerate() {
         let y0 = usize::from(splat.y0);
         // Rows of the support that lie in the band.
         let from = first_row.saturating_sub(y0);
         let to = usize::from(splat.height).min(last_row.saturating_sub(y0));
         if from >= to {
+            continue;
+        }
+        if splat.fine {
+            let rows = band[(y0 + from - first_row) * stride..].chunks_mut(stride).zip(from..to);
+            draw_fine(splat, whitening.map(|plane| plane[index]), rows);
             continue;
         }
         let stretch = if splat.direct { 1 } else { STRETCH };
@@ -202,16 +214,36 @@ fn raw_moments<I: Isa>(splat: &Splat, g: &Canvas) -> [I::F32; 6] {
     [s0, sx, sy, sxx, sxy, syy]
 }
 
+/// Adds a thin splat to the given rows of its support, pixel by pixel in f64.
+fn draw_fine<'a>(splat: &Splat, [w0, w1, w2]: [f64; 3], rows: impl Iterator<Item = (&'a mut [f32], usize)>) {
+    let [dx, dy] = offsets(splat);
+    for (row, k) in rows {
+        let y = dy + k as f64;
+        let q = w2 * y;
+        let columns = &mut row[usize::from(splat.x0)..][..usize::from(splat.width)];
+        for (pixel, k) in columns.iter_mut().zip(0u16..) {
+            let p = w0 * (dx + f64::from(k)) + w1 * y;
+            *pixel += (f64::from(splat.weight) * (-0.5 * (p * p + q * q)).exp()) as f32;
+        }
+    }
+}
+
+/// First column and row of the support minus the centre, in f64.
+fn offsets(splat: &Splat) -> [f64; 2] {
+    [f64::from(splat.dx) + f64::from(splat.low[0]), f64::from(splat.dy) + f64::from(splat.low[1])]
+}
+
 /// The whitened moments of a thin splat, pixel by pixel in f64: from its raw moments the small axis would be lost.
 fn whitened_moments(splat: &Splat, g: &Canvas, [w0, w1, w2]: [f64; 3]) -> [f32; 6] {
     let mut sums = [0.0f64; 6];
+    let [dx, dy] = offsets(splat);
     let rows = g.pixels.chunks_exact(g.stride).skip(usize::from(splat.y0)).take(usize::from(splat.height));
     for (row, k) in rows.zip(0u16..) {
-        let y = f64::from(splat.dy) + f64::from(k);
+        let y = dy + f64::from(k);
         let q = w2 * y;
         let columns = &row[usize::from(splat.x0)..][..usize::from(splat.width)];
         for (&value, k) in columns.iter().zip(0u16..) {
-            let p = w0 * (f64::from(splat.dx) + f64::from(k)) + w1 * y;
+            let p = w0 * (dx + f64::from(k)) + w1 * y;
             let w = f64::from(value) * (-0.5 * (p * p + q * q)).exp();
             for (sum, power) in sums.iter_mut().zip([1.0, p, q, p * p, p * q, q * q]) {
                 *sum += w * power;
@@ -256,8 +288,9 @@ mod tests {
 
         let (mut best, mut portable) = (Canvas::new(box_size), Canvas::new(box_size));
         let stride = best.stride;
-        draw(&splats, &mut best.pixels, 0, stride);
-        draw_lanes::<Portable>(&splats, &mut portable.pixels, 0, stride);
+        let planes = whitening.each_ref().map(|p| &p[..]);
+        draw(&splats, planes, &mut best.pixels, 0, stride);
+        draw_lanes::<Portable>(&splats, planes, &mut portable.pixels, 0, stride);
         assert_close(&best.pixels, &portable.pixels);
 
         let measure = |moments: &dyn Fn([&mut [f32]; 6])| {
