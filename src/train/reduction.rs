@@ -45,7 +45,8 @@ impl Reduction {
         gpu: u64,
         patience: Duration,
     ) -> Result<Self> {
-        if kind == CollectiveKind::Mpi || collective.size() == 1 {
+        // A rank alone has nothing to add, and does it by NCCL only where that is what is to be tried.
+        if kind == CollectiveKind::Mpi || (collective.size() == 1 && kind == CollectiveKind::Auto) {
             return Ok(Self::over_mpi(collective));
         }
         // All ranks must decide the same way.

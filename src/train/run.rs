@@ -335,7 +335,7 @@ fn introduce(
         ranks,
         parts[0].name,
         device.name(),
-        if ranks > 1 { format!("; sums over {collective}") } else { String::new() }
+        if ranks > 1 || collective == "NCCL" { format!("; sums over {collective}") } else { String::new() }
     );
     if world.size() % 2 == 1 && world.size() > 1 && parts.len() == 2 {
         tracing::warn!(

@@ -45,10 +45,12 @@ fn main() {
     let trials = all
         .into_iter()
         .map(|(name, test)| {
+            let beyond = on_gpu && ranks::beyond_this_machine(name);
             Trial::test(name, move || {
                 test();
                 Ok(())
             })
+            .with_ignored_flag(beyond)
         })
         .collect();
     libtest_mimic::run(&arguments, trials).exit();

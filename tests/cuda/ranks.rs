@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use cryosplat_mpi::parallel::nccl;
+use cryosplat_mpi::render::cuda::card;
 use serde_json::Value;
 
 use crate::common::{bytes, over_mpi_with, path, phantom, program_file, text, train_arguments};
@@ -12,7 +14,21 @@ pub const TESTS: &[(&str, fn())] = &[
     ("four_ranks_on_nccl_take_the_steps_of_one", four_ranks_on_nccl_take_the_steps_of_one),
     ("halves_on_four_ranks_repeat_to_the_bit", halves_on_four_ranks_repeat_to_the_bit),
     ("ranks_that_share_a_gpu_add_up_by_mpi", ranks_that_share_a_gpu_add_up_by_mpi),
+    ("a_rank_alone_goes_through_nccl_where_asked", a_rank_alone_goes_through_nccl_where_asked),
 ];
+
+/// Those that want four GPUs.
+const FOUR_GPUS: [&str; 2] =
+    ["four_ranks_on_nccl_take_the_steps_of_one", "halves_on_four_ranks_repeat_to_the_bit"];
+/// Those that want NCCL, besides.
+const WITH_NCCL: [&str; 2] =
+    ["ranks_that_share_a_gpu_add_up_by_mpi", "a_rank_alone_goes_through_nccl_where_asked"];
+
+/// Can this machine, whose GPUs are real, not try this test?
+pub fn beyond_this_machine(name: &str) -> bool {
+    (FOUR_GPUS.contains(&name) && card::count() < 4)
+        || ((FOUR_GPUS.contains(&name) || WITH_NCCL.contains(&name)) && !nccl::usable())
+}
 
 /// Four GPUs, as far as they are emulated.
 pub const FOUR: [(&str, &str); 1] = [("CRYOSPLAT_EMULATOR_DEVICES", "4")];
@@ -25,16 +41,7 @@ fn train(ranks: usize, set: &str, run: &str, options: &[&str], environment: &[(&
     text(&output)
 }
 
-/// Are there as many GPUs as ranks? The emulator has as many as it is told.
-fn enough(ranks: usize) -> bool {
-    emulator::entered() || cryosplat_mpi::render::cuda::card::count() >= ranks
-}
-
 fn four_ranks_on_nccl_take_the_steps_of_one() {
-    if !enough(4) {
-        eprintln!("fewer than four GPUs here: not tried");
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     // 45 particles in half 1: six steps an epoch, the last of 5 images, which four ranks share unevenly.
     let set = phantom(folder.path(), 90);
@@ -74,10 +81,6 @@ fn four_ranks_on_nccl_take_the_steps_of_one() {
 }
 
 fn halves_on_four_ranks_repeat_to_the_bit() {
-    if !enough(4) {
-        eprintln!("fewer than four GPUs here: not tried");
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 60);
     let options = ["--gaussians", "60", "--epochs", "3", "--metrics-every", "1"];
@@ -93,10 +96,6 @@ fn halves_on_four_ranks_repeat_to_the_bit() {
 }
 
 fn ranks_that_share_a_gpu_add_up_by_mpi() {
-    let Some(nccl) = cryosplat_mpi::parallel::nccl::version() else {
-        eprintln!("no NCCL here: not tried");
-        return;
-    };
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 40);
     let run = path(folder.path(), "run");
@@ -117,7 +116,7 @@ fn ranks_that_share_a_gpu_add_up_by_mpi() {
     assert!(said.contains("two ranks have the same GPU") && said.contains("--collective mpi"), "{said}");
 
     // Real libraries have the version that they have.
-    if emulator::entered() || nccl >= 23_000 {
+    if emulator::entered() || nccl::version().is_some_and(|version| version >= 23_000) {
         let newer = [
             one_device[0],
             one_device[1],
@@ -127,5 +126,22 @@ fn ranks_that_share_a_gpu_add_up_by_mpi() {
         let output = over_mpi_with(2, &program_file(), &arguments, &newer);
         let said = text(&output);
         assert!(output.status.success() && said.contains("sums over NCCL"), "{said}");
+    }
+}
+
+/// On one GPU, too, the library is found, started, captured in a step's graph and given back.
+fn a_rank_alone_goes_through_nccl_where_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 40);
+    let options = ["--half", "1", "--gaussians", "40", "--epochs", "2", "--metrics-every", "1"];
+    let run = |name: &str, collective: &str| {
+        let run = path(folder.path(), name);
+        let said = train(1, &set, &run, &[&options[..], &["--collective", collective]].concat(), &[]);
+        assert_eq!(said.contains("sums over NCCL"), collective == "nccl", "{said}");
+        run
+    };
+    let (nccl, none) = (run("nccl", "nccl"), run("none", "auto"));
+    for name in ["half1.mrc", "gmm_half1.ply", "metrics.jsonl"] {
+        assert!(bytes(&nccl, name) == bytes(&none, name), "{name}");
     }
 }

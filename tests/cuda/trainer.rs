@@ -166,7 +166,11 @@ fn a_rate_that_is_too_high_is_told() {
     let output = crate::common::program(&arguments);
     if !output.status.success() {
         crate::common::expect_failure(&output, &["not finite", "--learning-rate"]);
-        assert!(!Path::new(&run).join("map.mrc").exists());
+        assert!(!Path::new(&run).join("half1.mrc").exists() && !Path::new(&run).join("map.mrc").exists());
+    } else {
+        for name in ["gmm_half1.h5", "gmm_half2.h5"] {
+            assert!(values(&run, name).iter().all(|v| v.is_finite()), "{name}");
+        }
     }
     let set = path(folder.path(), "absent.h5");
     fail(&train_arguments(&set, &run, &["--device", "cuda", "--overwrite"]), &["absent.h5"]);

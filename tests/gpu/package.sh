@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 folder=${1:-target/gpu-check}
 # What may be carried to a machine without a network.
-largest=$((64 << 20))
+largest=$((60 << 20))
 cargo=${CARGO:-cargo}
 golden=${CRYOSPLAT_TEST_SHARED:-../shared}/golden/golden_small.h5
 

@@ -183,6 +183,15 @@ impl Feed {
         Ok(())
     }
 
+    /// Marks the end of the pass that was passed last once more: something that reads its record came after.
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    pub fn read_on(&mut self, card: &Card) -> Result<()> {
+        let last = (self.passes + PASSES - 1) % PASSES;
+        self.done[last].record(&card.stream).map_err(card.failed("order its streams"))
+    }
+
     /// As [`Feed::passed`], for a pass that was prepared and never projected: the kernels stand where they stood, and the
     /// next pass takes its place. Waits until that can be.
     ///
