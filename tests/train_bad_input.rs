@@ -37,6 +37,8 @@ impl Place {
     /// A copy of the set, changed by `edit`.
     fn broken(&self, edit: impl FnOnce(&hdf5::File)) -> String {
         let copy = self.path("broken.h5");
+        // A new file under the name: a rank that was ended a moment ago may still hold HDF5's lock on the one before.
+        let _ = std::fs::remove_file(&copy);
         std::fs::copy(&self.set, &copy).unwrap();
         let file = hdf5::File::open_rw(&copy).unwrap();
         edit(&file);
