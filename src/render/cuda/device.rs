@@ -1,17 +1,17 @@
 //! The GPU's [`Device`]: steps as graphs, the host ahead of them.
 
-use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+mod probe;
 
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
-use cudarc::driver::{CudaEvent, CudaGraph, result};
+use cudarc::driver::{CudaGraph, result};
 
 use super::card::Card;
 use super::feed::{Feed, event};
 use super::host::{Pinned, wait};
+use super::outcomes::Outcomes;
 use super::pipeline::{Pipeline, Stage};
-use super::plan::{OUTCOMES, Plan};
-use super::records::{OutcomeRecord, PassRecord};
+use super::plan::Plan;
+use super::records::PassRecord;
 use crate::error::{Error, Result};
 use crate::gmm::Gmm;
 use crate::imaging::ctf::Ctf;
@@ -20,10 +20,6 @@ use crate::render::{
     Alone, Device, DeviceState, Geometry, Observation, Reduce, StageTimes, Step, Target, View, not_finite,
 };
 
-/// Steps whose outcomes are fetched together.
-const REPORT: u64 = 32;
-/// Time after which outcomes are fetched however few they are.
-const REPORT_TIME: Duration = Duration::from_secs(1);
 /// Memory of the device that is left to the driver, cuFFT and NCCL when particles are kept.
 const RESERVE: usize = 512 << 20;
 
@@ -32,9 +28,6 @@ const UNTURNED: Rotation = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
 
 /// What is done with a group of prepared images while it is on the device: its address, its place, and where it came from.
 type Group<'a> = dyn FnMut(&CudaDevice, u64, usize, &mut [f32]) -> Result<()> + 'a;
-
-/// Passes that are under way when one is timed stage by stage: the host must be ahead, or its own time would be measured.
-const PASSES_AHEAD: usize = 8;
 
 /// What decides how a GPU is used.
 #[derive(Clone, Copy, Debug)]
@@ -55,14 +48,7 @@ pub struct CudaDevice {
     pipeline: Pipeline,
     feed: Feed,
     gmm: Gmm,
-    /// Steps taken, and images of those whose outcome is not yet known.
-    steps: u64,
-    images: VecDeque<u64>,
-    outcomes: Pinned<OutcomeRecord>,
-    reports: VecDeque<Report>,
-    reported: u64,
-    last_report: Instant,
-    losses: Vec<f64>,
+    outcomes: Outcomes,
     /// The gradient on its way through the host.
     exchange: Option<Pinned<f32>>,
     /// Set when a step failed: the stream may never end.
@@ -73,13 +59,6 @@ pub struct CudaDevice {
 struct Graphs {
     pass: CudaGraph,
     step: Option<CudaGraph>,
-}
-
-/// Outcomes of steps `from..to` on their way to the host.
-struct Report {
-    arrived: CudaEvent,
-    from: u64,
-    to: u64,
 }
 
 /// The planned size of a device for these numbers, as [`CudaDevice::new`] makes it.
@@ -124,16 +103,10 @@ impl CudaDevice {
         let mut device = Self {
             graphs: None,
             feed: Feed::new(&card, &pipeline)?,
-            outcomes: Pinned::zeros(&card, OUTCOMES)?,
+            outcomes: Outcomes::new(&card, &pipeline)?,
             card,
             pipeline,
             gmm,
-            steps: 0,
-            images: VecDeque::new(),
-            reports: VecDeque::new(),
-            reported: 0,
-            last_report: Instant::now(),
-            losses: Vec::new(),
             exchange: None,
             failed: false,
         };
@@ -255,7 +228,7 @@ impl CudaDevice {
         // rate m/c1 / (sqrt(v/c2) + eps) = rate sqrt(c2)/c1 m / (sqrt(v) + eps sqrt(c2))
         let root = adam.correction2.sqrt();
         let pass = PassRecord {
-            outcome: (self.steps % OUTCOMES as u64) as u32,
+            outcome: self.outcomes.place(),
             rate: (adam.rate * root / adam.correction1) as f32,
             beta1: adam.beta1 as f32,
             beta2: adam.beta2 as f32,
@@ -286,12 +259,7 @@ impl CudaDevice {
             self.pipeline.enqueue(&self.card, Stage::Adam)?;
             self.feed.read_on(&self.card)?;
         }
-        self.steps += 1;
-        self.images.push_back(step.images);
-        if self.steps.is_multiple_of(REPORT) || self.last_report.elapsed() > REPORT_TIME {
-            self.report()?;
-        }
-        self.collect()
+        self.outcomes.stepped(&self.card, step.images)
     }
 
     /// Adds the gradient up over the ranks through host memory.
@@ -316,55 +284,10 @@ impl CudaDevice {
         self.wait_here(group)
     }
 
-    /// Sends the outcomes of the steps since the last report to the host.
-    fn report(&mut self) -> Result<()> {
-        self.last_report = Instant::now();
-        let (mut from, to) = (self.reported, self.steps);
-        while from < to {
-            // Not around the end of the ring.
-            let start = from as usize % OUTCOMES;
-            let count = (OUTCOMES - start).min((to - from) as usize);
-            let address =
-                self.pipeline.buffers.outcomes.address() + (start * size_of::<OutcomeRecord>()) as u64;
-            // SAFETY: both rings have this place. The device is at most 32 passes behind, so what was there has been read.
-            unsafe { self.outcomes.copy_from(&self.card, &self.card.stream, start..start + count, address)? };
-            let arrived = event(&self.card)?;
-            arrived.record(&self.card.stream).map_err(self.card.failed("order its streams"))?;
-            self.reports.push_back(Report { arrived, from, to: from + count as u64 });
-            from += count as u64;
-        }
-        self.reported = to;
-        Ok(())
-    }
-
-    /// Takes what has arrived of the outcomes.
-    fn collect(&mut self) -> Result<()> {
-        while let Some(report) = self.reports.front() {
-            if !report.arrived.try_is_complete().map_err(self.card.failed("compute"))? {
-                break;
-            }
-            let start = report.from as usize % OUTCOMES;
-            // SAFETY: the copy into this range has ended.
-            let outcomes = unsafe { self.outcomes.read(start..start + (report.to - report.from) as usize) };
-            for outcome in outcomes {
-                let images = self.images.pop_front().expect("a step has its images");
-                let loss = f64::from(outcome.loss) / images as f64;
-                if outcome.broken != 0 || !loss.is_finite() {
-                    return Err(not_finite(loss));
-                }
-                self.losses.push(loss);
-            }
-            self.reports.pop_front();
-        }
-        Ok(())
-    }
-
     fn collect_all(&mut self, group: &mut dyn Reduce) -> Result<()> {
-        self.report()?;
-        if let Some(report) = self.reports.back() {
-            wait(&self.card, &report.arrived, group)?;
-        }
-        self.collect()?;
+        self.outcomes.report(&self.card)?;
+        self.wait_here(group)?;
+        self.outcomes.collect(&self.card)?;
         // A gradient that was not finite shows in the outcome of the step after: of the last one it shows in the parameters.
         if self.gmm_sum()?.is_finite() { Ok(()) } else { Err(not_finite(f64::NAN)) }
     }
@@ -414,104 +337,6 @@ impl CudaDevice {
         self.failed = true;
         group.on_device().map_or(Ok(()), |sum| sum.check())?;
         outcome
-    }
-
-    /// The mean gradient and loss of `batch`, without a step: for tests and benches.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn gradient_of(&mut self, batch: &[Observation]) -> Result<(Vec<f32>, f64)> {
-        let passes = self.passes(batch);
-        let last = passes.len() - 1;
-        for (k, images) in passes.into_iter().enumerate() {
-            let pass = PassRecord {
-                images: images.len() as u32,
-                first: u32::from(k == 0),
-                last: u32::from(k == last),
-                ..PassRecord::default()
-            };
-            self.feed.send(&self.card, &mut self.pipeline, pass, images, &mut Alone)?;
-            self.enqueue(&Stage::PASS, None)?;
-            self.feed.passed(&self.card)?;
-        }
-        self.download_gradient(&mut Alone)?;
-        let host = self.exchange.as_ref().expect("made by the download");
-        // SAFETY: the download has been waited for.
-        let sums = unsafe { host.read(0..self.values() + 1) };
-        let count = batch.len() as f32;
-        let (gradient, loss) = sums.split_at(self.values());
-        Ok((gradient.iter().map(|g| g / count).collect(), f64::from(loss[0]) / batch.len() as f64))
-    }
-
-    /// Renders one view without a CTF, `[y][x]`: for tests, benches and pictures.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn render(&mut self, view: &Rotation) -> Result<Vec<f32>> {
-        let seen = Observation {
-            view: View { rotation: *view, ctf: Ctf::identity() },
-            target: Target::Kept(0),
-            energy: 0.0,
-        };
-        let pass = PassRecord { images: 1, first: 1, ..PassRecord::default() };
-        self.feed.send(&self.card, &mut self.pipeline, pass, &[seen], &mut Alone)?;
-        self.enqueue(&[Stage::Project, Stage::Draw], None)?;
-        self.feed.passed(&self.card)?;
-        let mut image = vec![0.0f32; self.pipeline.plan.pixels()];
-        let address = self.pipeline.buffers.projections.address();
-        // SAFETY: the first projection has that length; the copy is waited for.
-        unsafe { result::memcpy_dtoh_async(&mut image, address, self.card.stream.cu_stream()) }
-            .map_err(self.card.failed("copy from the device"))?;
-        self.card.stream.synchronize().map_err(self.card.failed("render"))?;
-        Ok(image)
-    }
-
-    /// Milliseconds of each stage over `batch` (one pass of it) by the device's own clock, the optimiser included, with a
-    /// rate of zero: for benches.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn stage_times(&mut self, batch: &[Observation]) -> Result<Vec<(&'static str, f32)>> {
-        use cudarc::driver::sys::CUevent_flags;
-        let timed = || {
-            self.card
-                .context
-                .new_event(Some(CUevent_flags::CU_EVENT_DEFAULT))
-                .map_err(self.card.failed("make an event"))
-        };
-        let images = &batch[..batch.len().min(self.pipeline.plan.images)];
-        let stages: Vec<Stage> = Stage::PASS.into_iter().chain([Stage::Adam]).collect();
-        let events = (0..=stages.len()).map(|_| timed()).collect::<Result<Vec<_>>>()?;
-        let pass = PassRecord {
-            images: images.len() as u32,
-            first: 1,
-            last: 1,
-            epsilon: 1.0,
-            ..PassRecord::default()
-        };
-        for k in 0..=PASSES_AHEAD {
-            self.feed.send(&self.card, &mut self.pipeline, pass, images, &mut Alone)?;
-            let record = |event: usize| match k {
-                PASSES_AHEAD => {
-                    events[event].record(&self.card.stream).map_err(self.card.failed("time a stage"))
-                }
-                _ => Ok(()),
-            };
-            record(0)?;
-            for (stage, after) in stages.iter().zip(1..) {
-                self.pipeline.enqueue(&self.card, *stage)?;
-                record(after)?;
-            }
-            self.feed.passed(&self.card)?;
-        }
-        stages
-            .iter()
-            .enumerate()
-            .map(|(k, stage)| {
-                let time = events[k].elapsed_ms(&events[k + 1]).map_err(self.card.failed("time a stage"))?;
-                Ok((stage.name(), time))
-            })
-            .collect()
     }
 
     /// Prepares observed images, as many as the plan has at a time, and hands each group to `then` while it is on the device
@@ -605,9 +430,9 @@ impl Device for CudaDevice {
     }
 
     fn outcomes(&mut self, all: bool, group: &mut dyn Reduce) -> Result<Vec<f64>> {
-        let outcome = if all { self.collect_all(group) } else { self.collect() };
+        let outcome = if all { self.collect_all(group) } else { self.outcomes.collect(&self.card) };
         self.judge(outcome, group)?;
-        Ok(std::mem::take(&mut self.losses))
+        Ok(self.outcomes.take())
     }
 
     fn times(&mut self) -> Option<StageTimes> {

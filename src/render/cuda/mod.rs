@@ -2,14 +2,16 @@
 //!
 //! A step is one graph ([`device`]): the stages of [`pipeline`] on the buffers of [`plan`], the sum over the ranks, the
 //! optimiser. The host is up to 32 passes ahead and waits for nothing; [`feed`] sends what a step needs, and the losses come
-//! back later. [`compile`] makes machine code of the kernels, [`card`] is the opened GPU.
+//! back later ([`outcomes`]). [`compile`] makes machine code of the kernels, [`card`] is the opened GPU.
 
+mod buffers;
 pub mod card;
 pub mod compile;
 mod device;
 mod feed;
 mod host;
 pub mod libraries;
+mod outcomes;
 pub mod pipeline;
 pub mod plan;
 mod records;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use cudarc::driver::{CudaFunction, CudaModule, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
 
+use super::buffers::Buffers;
 use super::card::{Buffer, Card};
 use super::compile::{self, Constants, DRAW_WARPS};
-use super::plan::{OUTCOMES, PADDING, Plan};
-use super::records::OutcomeRecord;
+use super::plan::{PADDING, Plan};
 use super::transform::Transform;
 use crate::error::Result;
 use crate::render::Geometry;
@@ -106,79 +106,6 @@ impl Kernels {
             activate: function("activate")?,
             checksum: function("checksum")?,
             store_half: function("store_half")?,
-        })
-    }
-}
-
-/// All device memory that steps use.
-pub struct Buffers {
-    /// `[plane][Gaussian]`.
-    pub parameters: Buffer,
-    /// Adam's first moments.
-    pub first: Buffer,
-    /// Adam's second moments.
-    pub second: Buffer,
-    /// `[plane][Gaussian]`, then the loss.
-    pub gradient: Buffer,
-    /// Prepared images, kept between epochs.
-    pub kept: Option<Buffer>,
-    /// Images on their way: `[stage][image][y][x]`.
-    pub staged: Option<Buffer>,
-    /// The passes that the kernels read, one after the other.
-    pub ring: Buffer,
-    /// What the last steps came to.
-    pub outcomes: Buffer,
-    /// Projections of the pass, `[image][y][x]`.
-    pub projections: Buffer,
-    activated: Buffer,
-    sums: Buffer,
-    splats: Buffer,
-    whitening: Buffer,
-    moments: Buffer,
-    bits: Buffer,
-    slices: Buffer,
-    spectra: Buffer,
-    residuals: Buffer,
-    partial: Buffer,
-    tickets: Buffer,
-    loss: Buffer,
-    broken: Buffer,
-    /// A sum over the parameters' bits.
-    pub checksum: Buffer,
-}
-
-impl Buffers {
-    fn new(card: &Card, plan: &Plan) -> Result<Self> {
-        let mut sizes = plan.buffers().into_iter();
-        let mut next = || {
-            let (what, bytes) = sizes.next().expect("the plan has all buffers");
-            card.allocate(what, bytes)
-        };
-        // In the order of the plan; records are several.
-        Ok(Self {
-            parameters: next()?,
-            first: next()?,
-            second: next()?,
-            gradient: next()?,
-            activated: next()?,
-            sums: next()?,
-            splats: next()?,
-            whitening: next()?,
-            moments: next()?,
-            bits: next()?,
-            slices: next()?,
-            projections: next()?,
-            spectra: next()?,
-            residuals: next()?,
-            partial: next()?,
-            kept: None,
-            staged: None,
-            ring: card.allocate("records", plan.ring_bytes())?,
-            outcomes: card.allocate("records", OUTCOMES * size_of::<OutcomeRecord>())?,
-            tickets: card.allocate("records", plan.tiles() * plan.images * 4)?,
-            loss: card.allocate("records", 8)?,
-            broken: card.allocate("records", 4)?,
-            checksum: card.allocate("records", 8)?,
         })
     }
 }

@@ -1,0 +1,96 @@
+//! The device memory of one mixture, by name.
+
+use super::card::{Buffer, Card};
+use super::plan::{OUTCOMES, Plan};
+use super::records::OutcomeRecord;
+use crate::error::Result;
+
+/// All device memory that steps use.
+pub struct Buffers {
+    /// `[plane][Gaussian]`.
+    pub parameters: Buffer,
+    /// Adam's first moments.
+    pub first: Buffer,
+    /// Adam's second moments.
+    pub second: Buffer,
+    /// `[plane][Gaussian]`, then the loss.
+    pub gradient: Buffer,
+    /// Prepared images, kept between epochs.
+    pub kept: Option<Buffer>,
+    /// Images on their way: `[stage][image][y][x]`.
+    pub staged: Option<Buffer>,
+    /// The passes that the kernels read, one after the other.
+    pub ring: Buffer,
+    /// What the last steps came to.
+    pub outcomes: Buffer,
+    /// Projections of the pass, `[image][y][x]`.
+    pub projections: Buffer,
+    /// What projections start from.
+    pub activated: Buffer,
+    /// A step's sums over its passes.
+    pub sums: Buffer,
+    /// Splats of the pass, `[image][Gaussian]`.
+    pub splats: Buffer,
+    /// Their whitening, `[image][plane][Gaussian]`.
+    pub whitening: Buffer,
+    /// Their moments, `[image][moment][Gaussian]`.
+    pub moments: Buffer,
+    /// Which splats touch a tile, `[image][tile][word]`.
+    pub bits: Buffer,
+    /// Tiles, slice by slice, where several blocks share one.
+    pub slices: Buffer,
+    /// Half spectra, `[image][ky][kx]`.
+    pub spectra: Buffer,
+    /// Filtered projections, then the gradient of the pixels, `[image][y][x]`.
+    pub residuals: Buffer,
+    /// Parts of the losses.
+    pub partial: Buffer,
+    /// How many slices of a tile are drawn.
+    pub tickets: Buffer,
+    /// The loss of a step's passes so far.
+    pub loss: Buffer,
+    /// 1 once a gradient was not finite.
+    pub broken: Buffer,
+    /// A sum over the parameters' bits.
+    pub checksum: Buffer,
+}
+
+impl Buffers {
+    /// Allocates everything but particles.
+    ///
+    /// # Errors
+    /// When it does not fit.
+    pub fn new(card: &Card, plan: &Plan) -> Result<Self> {
+        let mut sizes = plan.buffers().into_iter();
+        let mut next = || {
+            let (what, bytes) = sizes.next().expect("the plan has all buffers");
+            card.allocate(what, bytes)
+        };
+        // In the order of the plan; records are several.
+        Ok(Self {
+            parameters: next()?,
+            first: next()?,
+            second: next()?,
+            gradient: next()?,
+            activated: next()?,
+            sums: next()?,
+            splats: next()?,
+            whitening: next()?,
+            moments: next()?,
+            bits: next()?,
+            slices: next()?,
+            projections: next()?,
+            spectra: next()?,
+            residuals: next()?,
+            partial: next()?,
+            kept: None,
+            staged: None,
+            ring: card.allocate("records", plan.ring_bytes())?,
+            outcomes: card.allocate("records", OUTCOMES * size_of::<OutcomeRecord>())?,
+            tickets: card.allocate("records", plan.tiles() * plan.images * 4)?,
+            loss: card.allocate("records", 8)?,
+            broken: card.allocate("records", 4)?,
+            checksum: card.allocate("records", 8)?,
+        })
+    }
+}
