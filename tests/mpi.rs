@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::{over_mpi, text};
 use cryosplat_mpi::gmm::{Gmm, Shape};
-use cryosplat_mpi::parallel::{HalfGroup, World};
+use cryosplat_mpi::parallel::{Failure, HalfGroup, World};
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::train::half::check_replicas;
 
@@ -52,7 +52,7 @@ fn judge() {
         ("abort", "going"),
     ] {
         let (code, said, took) = job(3, case);
-        assert!(code.is_some_and(|code| code != 0), "{case} ends with {code:?}:\n{said}");
+        assert!(code != Some(0), "{case} ends with {code:?}:\n{said}");
         assert!(said.contains(words), "{said}");
         assert!(!said.contains("unreachable"), "a rank went on:\n{said}");
         assert!(took < SOON, "{case} took {took:?}");
@@ -125,8 +125,8 @@ fn rank(case: &str) {
                 Err(cryosplat_mpi::error::Error::request("the reason", "the remedy"))
             };
             match world.first(fails) {
-                Err(Some(error)) if me == 0 => eprintln!("{error}"),
-                Err(None) if me > 0 => {}
+                Err(Failure::Shared(Some(error))) if me == 0 => eprintln!("{error}"),
+                Err(Failure::Shared(None)) if me > 0 => {}
                 other => panic!("{other:?}"),
             }
         }

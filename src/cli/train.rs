@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{LogOptions, logging};
 use crate::error::Error;
-use crate::parallel::World;
+use crate::parallel::{Failure, World};
 use crate::render::cuda::libraries;
 use crate::train::devices::DeviceKind;
 use crate::train::folder::Older;
@@ -140,9 +140,14 @@ pub fn run(args: &Args, log: &LogOptions) -> ExitCode {
     world.abort_on_panic();
     match train(args, &world) {
         Ok(()) => ExitCode::SUCCESS,
-        // Rank 0 has said why.
-        Err(None) => ExitCode::FAILURE,
-        Err(Some(error)) => {
+        // All ranks end here, and rank 0 says why: nobody has to be ended.
+        Err(Failure::Shared(error)) => {
+            if let Some(error) = error {
+                tracing::error!("{error}");
+            }
+            ExitCode::FAILURE
+        }
+        Err(Failure::Own(error)) => {
             if world.size() == 1 {
                 tracing::error!("{error}");
                 return ExitCode::FAILURE;
@@ -153,7 +158,7 @@ pub fn run(args: &Args, log: &LogOptions) -> ExitCode {
     }
 }
 
-fn train(args: &Args, world: &World) -> Result<(), Option<Error>> {
+fn train(args: &Args, world: &World) -> Result<(), Failure> {
     let shared = world.sharing_cores();
     let threads = args.threads.map_or_else(
         || (std::thread::available_parallelism().map_or(1, |n| n.get()) / shared).max(1),

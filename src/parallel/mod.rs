@@ -7,4 +7,4 @@ mod world;
 
 pub use collective::Collective;
 pub use groups::{Assignment, HalfGroup, assign, group_size};
-pub use world::World;
+pub use world::{Failure, World};

@@ -8,6 +8,21 @@ use mpi::traits::Root;
 
 use crate::error::{Error, Result};
 
+/// Why a rank cannot go on.
+#[derive(Debug)]
+pub enum Failure {
+    /// All ranks know, and stop alike; the error itself is on rank 0, since one line about it is enough.
+    Shared(Option<Error>),
+    /// Of this rank alone: the others go on, and may wait for it, until the job is ended.
+    Own(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Own(error)
+    }
+}
+
 /// MPI, initialised. Dropping it finalises MPI.
 pub struct World {
     // Declared first, so that the communicator is gone before MPI is.
@@ -96,18 +111,15 @@ impl World {
     /// Lets rank 0 do something that can fail for all: every rank learns whether it did.
     ///
     /// # Errors
-    /// Rank 0's own error there; on the others `None`, since one line about it is enough.
-    pub fn first<T>(
-        &self,
-        work: impl FnOnce() -> Result<T>,
-    ) -> std::result::Result<Option<T>, Option<Error>> {
+    /// [`Failure::Shared`], on every rank.
+    pub fn first<T>(&self, work: impl FnOnce() -> Result<T>) -> std::result::Result<Option<T>, Failure> {
         let outcome = (self.rank() == 0).then(work);
         let mut failed = matches!(outcome, Some(Err(_)));
         self.world.process_at_rank(0).broadcast_into(&mut failed);
         match outcome {
-            Some(Err(error)) => Err(Some(error)),
+            Some(Err(error)) => Err(Failure::Shared(Some(error))),
             Some(Ok(value)) => Ok(Some(value)),
-            None if failed => Err(None),
+            None if failed => Err(Failure::Shared(None)),
             None => Ok(None),
         }
     }

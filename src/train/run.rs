@@ -18,7 +18,7 @@ use super::setup::{self, Part};
 use super::shard::{CacheMode, Shard};
 use crate::error::{Error, Result};
 use crate::gmm::files::GmmFile;
-use crate::parallel::{HalfGroup, World};
+use crate::parallel::{Failure, HalfGroup, World};
 use crate::particles::store::Store;
 use crate::progress::Progress;
 use crate::render::cuda::card;
@@ -98,8 +98,8 @@ pub struct RunOptions {
 /// Trains and writes the run folder. Every rank calls it.
 ///
 /// # Errors
-/// `Err(None)` where rank 0 says what is wrong for all; `Err(Some(_))` where this rank has to.
-pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Option<Error>> {
+/// What is wrong for all, or on this rank.
+pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Failure> {
     let started = Instant::now();
     // Rank 0 looks at everything first: what is wrong for all is said once, before anybody starts.
     let (store, start_epoch) = match world.first(|| setup::open(world, options))? {
@@ -109,7 +109,7 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Optio
     let start_epoch = world.broadcast(start_epoch as u64) as usize;
     let mut held = Held::default();
     let outcome = train(world, options, &store, start_epoch, started, &mut held);
-    if outcome.is_err() && world.size() > 1 {
+    if matches!(outcome, Err(Failure::Own(_))) && world.size() > 1 {
         // Other ranks may be waiting for this one, on their devices and so on this one's: giving anything back could wait
         // for them in turn. The job ends now, and all goes with it.
         std::mem::forget(held);
@@ -118,7 +118,7 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Optio
     // Graphs that captured a sum go before what adds up.
     drop((held.models, held.devices));
     let parted = held.reduction.map_or(Ok(()), Reduction::finish);
-    outcome.and_then(|()| parted.map_err(Some))
+    outcome.and_then(|()| Ok(parted?))
 }
 
 /// What a rank holds that other ranks' devices may wait for.
@@ -136,7 +136,7 @@ fn train<'a>(
     start_epoch: usize,
     started: Instant,
     held: &mut Held<'a>,
-) -> std::result::Result<(), Option<Error>> {
+) -> std::result::Result<(), Failure> {
     let Held { devices: opened, models, reduction } = held;
     let parts = setup::parts(store, options.models);
     let HalfGroup { assignment, collective } = HalfGroup::split(world, parts.len());
@@ -165,10 +165,12 @@ fn train<'a>(
     }
     let reduction = reduction.insert(match choice {
         Choice::Cpu if options.collective == CollectiveKind::Nccl => {
-            return Err(Some(Error::request(
+            // All ranks come to this.
+            let error = Error::request(
                 "NCCL adds up between GPUs, and this run computes on processors",
                 "leave out --collective nccl, or use --device cuda",
-            )));
+            );
+            return Err(Failure::Shared((world.rank() == 0).then_some(error)));
         }
         Choice::Cpu => Reduction::over_mpi(collective),
         Choice::Gpu(ordinal) => {
