@@ -178,7 +178,7 @@ all_parts() {
 
     part "tests" 200 "$here/bin/cuda-tests"
     # An illegal access ends the device for all tests of a process: those that failed are tried again, each in its own.
-    if [ "$ended_well" = no ]; then
+    if wanted "tests" && [ "$ended_well" = no ]; then
         mapfile -t again < <(sed -n 's/^test \([a-z_]*\) *\.\.\. FAILED$/\1/p' "$last")
         for test in "${again[@]}"; do
             part "test $test alone" 40 "$here/bin/cuda-tests" --exact "$test"
