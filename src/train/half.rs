@@ -172,18 +172,14 @@ impl<'a> Model<'a> {
                 images,
             });
             ledger.settle(device.outcomes(false, group)?, progress, metrics, metrics_every);
-            if group.ranks() > 1 && clock.step.is_multiple_of(REPLICA_CHECK) {
-                let checksum = device.checksum(group)?;
-                check_replicas(&group.collective, checksum, ledger.name, clock.step)?;
+            if clock.step.is_multiple_of(REPLICA_CHECK) {
+                compare_replicas(device.as_mut(), group, ledger.name, clock.step)?;
             }
             Ok(())
         })?;
 
         ledger.settle(device.outcomes(true, group)?, progress, metrics, metrics_every);
-        if group.ranks() > 1 {
-            let checksum = device.checksum(group)?;
-            check_replicas(&group.collective, checksum, ledger.name, clock.step)?;
-        }
+        compare_replicas(device.as_mut(), group, ledger.name, clock.step)?;
         self.epoch += 1;
         let times = device.times();
         Ok(EpochSummary {
@@ -221,6 +217,15 @@ impl Ledger<'_> {
             }
         }
     }
+}
+
+/// [`check_replicas`] of what a device holds; a rank alone has nobody to compare with, and need not stop for it.
+fn compare_replicas(device: &mut dyn Device, group: &mut Reduction, model: &str, step: u64) -> Result<()> {
+    if group.ranks() == 1 {
+        return Ok(());
+    }
+    let checksum = device.checksum(group)?;
+    check_replicas(&group.collective, checksum, model, step)
 }
 
 /// Checks that all ranks of the group hold the same parameters, to the bit: that they have the same `checksum`.

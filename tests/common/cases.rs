@@ -19,8 +19,6 @@ use super::reference::{self, Image, Raw};
 /// What DESIGN.md promises: f32 devices agree with the f64 reference to this, relative to the largest value.
 pub const TOLERANCE: f64 = 1e-5;
 
-const OPTICS: Optics = Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 };
-
 /// A new one every time; printed, and taken from CRYOSPLAT_TEST_SEED to repeat.
 pub fn seed() -> u64 {
     let seed =
@@ -76,16 +74,22 @@ pub fn case(seed: u64, d: usize, n: usize, images: usize, isotropic: bool) -> Ca
         let p = [14_000.0 + 900.0 * k as f64, 13_500.0, 37.0 * k as f64, 300.0, 2.7, 0.1, 10.0 * k as f64];
         let observed = (0..d * d).map(|_| f64::from(random.sample::<f32, _>(StandardNormal))).collect();
         made.push(Image { w, h: reference::ctf(d, pixel_size, wavelength(300.0), &p), observed });
-        let particle = CtfParameters {
-            defocus_u: p[0],
-            defocus_v: p[1],
-            astigmatism_angle: p[2],
-            phase_shift: p[6],
-            ..CtfParameters::default()
-        };
-        views.push(View { rotation: w, ctf: Ctf::new(&OPTICS, &particle) });
+        views.push(View { rotation: w, ctf: ctf(&p, wavelength(300.0)) });
     }
     Case { d, pixel_size, gaussians, images: made, views }
+}
+
+/// Of defocus U and V, angle, voltage, Cs, amplitude contrast and phase shift, as the reference and the golden values have them.
+fn ctf(p: &[f64], lambda: f64) -> Ctf {
+    let optics = Optics { voltage: p[3], spherical_aberration: p[4], amplitude_contrast: p[5] };
+    let particle = CtfParameters {
+        defocus_u: p[0],
+        defocus_v: p[1],
+        astigmatism_angle: p[2],
+        phase_shift: p[6],
+        ..CtfParameters::default()
+    };
+    Ctf::with_wavelength(lambda, &optics, &particle)
 }
 
 pub fn planes(gaussians: &[Raw], shape: Shape) -> Gmm {
@@ -183,15 +187,7 @@ pub fn golden(path: &Path) -> Vec<Golden> {
             for (k, p) in parameters.chunks_exact(7).enumerate() {
                 let m = &w[9 * k..9 * k + 9];
                 let rotation = [[m[0], m[1], m[2]], [m[3], m[4], m[5]], [m[6], m[7], m[8]]];
-                let optics = Optics { voltage: p[3], spherical_aberration: p[4], amplitude_contrast: p[5] };
-                let particle = CtfParameters {
-                    defocus_u: p[0],
-                    defocus_v: p[1],
-                    astigmatism_angle: p[2],
-                    phase_shift: p[6],
-                    ..CtfParameters::default()
-                };
-                views.push(View { rotation, ctf: Ctf::with_wavelength(lambda, &optics, &particle) });
+                views.push(View { rotation, ctf: ctf(p, lambda) });
                 let observed = observed[k * d * d..(k + 1) * d * d].to_vec();
                 images.push(Image { w: rotation, h: Vec::new(), observed });
             }

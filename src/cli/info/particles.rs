@@ -8,7 +8,7 @@ use super::{Args, Description, bytes, length};
 use crate::error::Result;
 use crate::gmm::Shape;
 use crate::particles::store::{CHECKSUM_BLOCK, Dtype, Metadata, Store};
-use crate::render::cuda::plan::Plan;
+use crate::render::cuda::plan::{Plan, mib};
 
 pub fn describe(path: &Path, args: &Args) -> Result<Description> {
     let store = Store::open(path)?;
@@ -123,10 +123,6 @@ impl GpuMemory {
             kept: plan.kept_bytes(metadata.half.iter().filter(|&&half| half == 0).count(), false),
         }
     }
-}
-
-fn mib(bytes: usize) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 /// Of the means of both axes' defoci, in angstrom.

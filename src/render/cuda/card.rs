@@ -41,9 +41,10 @@ pub fn identity(ordinal: usize) -> Result<u64> {
     let uuid = CudaContext::new(ordinal)
         .and_then(|context| context.uuid())
         .map_err(|error| failure(&format!("device {ordinal}"), "tell its identity", error))?;
-    let (high, low) = uuid.bytes.split_at(8);
-    let word =
-        |half: &[i8]| half.iter().fold(0u64, |word, &byte| word << 8 | u64::from(byte.cast_unsigned()));
+    // `c_char` has a sign on some processors.
+    let bytes = uuid.bytes.map(|byte| byte as u8);
+    let (high, low) = bytes.split_at(8);
+    let word = |half: &[u8]| half.iter().fold(0u64, |word, &byte| word << 8 | u64::from(byte));
     // A product keeps the halves apart from their exchange.
     Ok(word(high).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ word(low))
 }

@@ -179,7 +179,7 @@ fn compile(options: &[String], exact: bool) -> Result<Vec<u8>> {
     if let Err(error) = compiled {
         // SAFETY: as above; the log ends with a zero byte.
         let log = unsafe { result::get_program_log(program.0) }.unwrap_or_default();
-        let log: Vec<u8> = log.iter().take_while(|&&c| c != 0).map(|&c| c.cast_unsigned()).collect();
+        let log: Vec<u8> = log.iter().take_while(|&&c| c != 0).map(|&c| c as u8).collect();
         return Err(Error::request(
             format!(
                 "NVRTC cannot compile the kernels ({:?}): {}",
@@ -206,7 +206,8 @@ fn machine_code(program: &Program) -> Result<Vec<u8>> {
 fn intermediate(program: &Program) -> Result<Vec<u8>> {
     // SAFETY: the program was compiled for a virtual architecture; the text that returns ends with a zero byte.
     let text = unsafe { result::get_ptx(program.0) }.map_err(nvrtc("give the code"))?;
-    let bytes: Vec<u8> = text.iter().map(|&c| c.cast_unsigned()).collect();
+    // `c_char` has a sign on some processors.
+    let bytes: Vec<u8> = text.iter().map(|&c| c as u8).collect();
     debug_assert!(CStr::from_bytes_until_nul(&bytes).is_ok());
     Ok(bytes)
 }

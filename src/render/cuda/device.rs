@@ -10,7 +10,7 @@ use super::feed::{Feed, event};
 use super::host::{Pinned, wait};
 use super::outcomes::Outcomes;
 use super::pipeline::{Pipeline, Stage};
-use super::plan::Plan;
+use super::plan::{Plan, mib};
 use super::records::PassRecord;
 use crate::error::{Error, Result};
 use crate::gmm::Gmm;
@@ -75,20 +75,11 @@ fn plan(card: &Card, gmm: &Gmm, geometry: &Geometry, batch: usize) -> Result<Pla
                 plan.images,
                 geometry.box_size
             ),
-            reason: format!(
-                "that takes {:.1} MiB, and {:.1} of {:.1} are free",
-                mib(wanted),
-                mib(free),
-                mib(total)
-            ),
+            reason: format!("that takes {}, and {} of {} are free", mib(wanted), mib(free), mib(total)),
             remedy: "use fewer --gaussians, a smaller box, or a GPU that nobody else uses".into(),
         });
     }
     Ok(plan)
-}
-
-fn mib(bytes: usize) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }
 
 impl CudaDevice {
@@ -217,9 +208,30 @@ impl CudaDevice {
         self.pipeline.plan.values()
     }
 
-    /// The passes of a batch: at least one, of no images where it is empty.
-    fn passes<'a, 'b>(&self, batch: &'b [Observation<'a>]) -> Vec<&'b [Observation<'a>]> {
-        if batch.is_empty() { vec![batch] } else { batch.chunks(self.pipeline.plan.images).collect() }
+    /// Sends the passes of a batch (at least one, of no images where it is empty), each with the step's numbers in `step`, and
+    /// lets `enqueue` put the stages of each into the stream; it is told which is the last.
+    fn each_pass(
+        &mut self,
+        batch: &[Observation],
+        step: PassRecord,
+        group: &mut dyn Reduce,
+        enqueue: impl Fn(&Self, bool) -> Result<()>,
+    ) -> Result<()> {
+        let passes: Vec<_> =
+            if batch.is_empty() { vec![batch] } else { batch.chunks(self.pipeline.plan.images).collect() };
+        let last = passes.len() - 1;
+        for (k, images) in passes.into_iter().enumerate() {
+            let pass = PassRecord {
+                images: images.len() as u32,
+                first: u32::from(k == 0),
+                last: u32::from(k == last),
+                ..step
+            };
+            self.feed.send(&self.card, &mut self.pipeline, pass, images, group)?;
+            enqueue(self, k == last)?;
+            self.feed.passed(&self.card)?;
+        }
+        Ok(())
     }
 
     fn run_step(&mut self, batch: &[Observation], step: &Step, group: &mut dyn Reduce) -> Result<()> {
@@ -227,7 +239,7 @@ impl CudaDevice {
         let adam = &step.adam;
         // rate m/c1 / (sqrt(v/c2) + eps) = rate sqrt(c2)/c1 m / (sqrt(v) + eps sqrt(c2))
         let root = adam.correction2.sqrt();
-        let pass = PassRecord {
+        let numbers = PassRecord {
             outcome: self.outcomes.place(),
             rate: (adam.rate * root / adam.correction1) as f32,
             beta1: adam.beta1 as f32,
@@ -239,21 +251,11 @@ impl CudaDevice {
             scale: (1.0 / step.images as f64) as f32,
             ..PassRecord::default()
         };
-        let passes = self.passes(batch);
-        let last = passes.len() - 1;
-        for (k, images) in passes.into_iter().enumerate() {
-            let pass = PassRecord {
-                images: images.len() as u32,
-                first: u32::from(k == 0),
-                last: u32::from(k == last),
-                ..pass
-            };
-            self.feed.send(&self.card, &mut self.pipeline, pass, images, group)?;
-            let graphs = self.graphs.as_ref().expect("captured above");
-            let graph = graphs.step.as_ref().filter(|_| k == last).unwrap_or(&graphs.pass);
-            graph.launch().map_err(self.card.failed("start a step"))?;
-            self.feed.passed(&self.card)?;
-        }
+        self.each_pass(batch, numbers, group, |device, last| {
+            let graphs = device.graphs.as_ref().expect("captured above");
+            let graph = graphs.step.as_ref().filter(|_| last).unwrap_or(&graphs.pass);
+            graph.launch().map_err(device.card.failed("start a step"))
+        })?;
         if self.graphs.as_ref().is_some_and(|graphs| graphs.step.is_none()) {
             self.exchange(group)?;
             self.pipeline.enqueue(&self.card, Stage::Adam)?;

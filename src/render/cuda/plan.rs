@@ -155,6 +155,11 @@ impl Plan {
     }
 }
 
+/// "17.3 MiB".
+pub fn mib(bytes: usize) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,19 +20,9 @@ impl CudaDevice {
     /// # Errors
     /// When the device fails.
     pub fn gradient_of(&mut self, batch: &[Observation]) -> Result<(Vec<f32>, f64)> {
-        let passes = self.passes(batch);
-        let last = passes.len() - 1;
-        for (k, images) in passes.into_iter().enumerate() {
-            let pass = PassRecord {
-                images: images.len() as u32,
-                first: u32::from(k == 0),
-                last: u32::from(k == last),
-                ..PassRecord::default()
-            };
-            self.feed.send(&self.card, &mut self.pipeline, pass, images, &mut Alone)?;
-            self.enqueue(&Stage::PASS, None)?;
-            self.feed.passed(&self.card)?;
-        }
+        self.each_pass(batch, PassRecord::default(), &mut Alone, |device, _| {
+            device.enqueue(&Stage::PASS, None)
+        })?;
         self.download_gradient(&mut Alone)?;
         let host = self.exchange.as_ref().expect("made by the download");
         // SAFETY: the download has been waited for.
