@@ -114,6 +114,31 @@ pub fn write_atomically(
     pending.commit()
 }
 
+/// Writes a whole HDF5 file through `fill`, atomically. `action` says what is written ("write the Gaussians").
+///
+/// # Errors
+/// Whatever the library or the system refuses, with the destination's name; nothing is left behind then.
+pub fn write_hdf5(
+    destination: &Path,
+    action: &'static str,
+    fill: impl FnOnce(&hdf5::File) -> hdf5::Result<()>,
+) -> Result<()> {
+    let pending = Pending::new(destination)?;
+    let write = || -> hdf5::Result<()> {
+        let file = hdf5::File::create(pending.path())?;
+        fill(&file)?;
+        // What close() cannot write is an error only where nothing of the file is open any more; flush() always tells.
+        file.flush()?;
+        file.close()
+    };
+    write().map_err(Error::hdf5(
+        destination,
+        action,
+        "check that the folder may be written and the disk is not full",
+    ))?;
+    pending.commit()
+}
+
 /// Makes a folder, with its parents, if it is not there.
 ///
 /// # Errors

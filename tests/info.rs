@@ -27,7 +27,7 @@ fn mixtures_and_checkpoints_are_described() {
         assert!(1e-3 <= scale("min") && scale("min") < scale("median") && scale("median") < scale("max"));
 
         // 20 particles a half, batch 8: 3 steps an epoch.
-        let checkpoint = path(&run, "checkpoints/half1_epoch00002.h5");
+        let checkpoint = path(&run, "checkpoints/half1_step000000006.h5");
         let said = succeed(&["info", &checkpoint]);
         for part in ["checkpoint", "2 of 3", "steps done", "6", "40", "70", shape, "batch 8", "seed 5"] {
             assert!(said.contains(part), "no {part:?} in {said}");

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{BOX, bytes, contents, fail, path, phantom, program_file, succeed, train_arguments};
+use common::{BOX, bytes, contents, fail, path, phantom, steps, succeed, train_arguments};
 use cryosplat_mpi::evaluate::Fsc;
 use cryosplat_mpi::gmm::files::GmmFile;
 use cryosplat_mpi::imaging::mrc::{Volume, read_volume};
@@ -23,22 +23,14 @@ use ndarray::s;
 use serde_json::Value;
 
 /// What makes two runs the same, in their folders. run.json and report.html tell the time, and so does HDF5.
-const RESULTS: [&str; 7] =
-    ["half1.mrc", "half2.mrc", "map.mrc", "fsc.csv", "gmm_half1.ply", "gmm_half2.ply", "metrics.jsonl"];
+const RESULTS: [&str; 6] = ["half1.mrc", "half2.mrc", "map.mrc", "fsc.csv", "gmm_half1.ply", "gmm_half2.ply"];
 
 fn assert_same(run: &str, other: &str, what: &str) {
-    for name in RESULTS {
-        assert!(bytes(run, name) == bytes(other, name), "{what}: {name} differs");
-    }
+    common::assert_same(&RESULTS, run, other, what);
 }
 
 fn volume(run: &str, name: &str) -> Volume {
     read_volume(Path::new(&path(Path::new(run), name))).unwrap()
-}
-
-fn metrics(run: &str) -> Vec<Value> {
-    let text = String::from_utf8(bytes(run, "metrics.jsonl")).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]
@@ -50,9 +42,9 @@ fn a_run_reconstructs_the_truth_and_fills_its_folder() {
 
     let mut names: BTreeSet<String> = contents(Path::new(&run)).into_keys().collect();
     let expected = "half1.mrc half2.mrc map.mrc fsc.csv fsc.svg fsc.png slices.png gmm_half1.h5 gmm_half1.ply \
-                    gmm_half2.h5 gmm_half2.ply metrics.jsonl run.json report.html \
-                    checkpoints/half1_epoch00066.h5 checkpoints/half1_epoch00067.h5 \
-                    checkpoints/half2_epoch00066.h5 checkpoints/half2_epoch00067.h5";
+                    gmm_half2.h5 gmm_half2.ply metrics_half1.jsonl metrics_half2.jsonl run.json report.html \
+                    checkpoints/half1_step000001254.h5 checkpoints/half1_step000001273.h5 \
+                    checkpoints/half2_step000001254.h5 checkpoints/half2_step000001273.h5";
     for name in expected.split_whitespace() {
         assert!(names.remove(name), "{name} is not there");
     }
@@ -75,7 +67,7 @@ fn a_run_reconstructs_the_truth_and_fills_its_folder() {
     let halves = Fsc::between(&half1, &half2).unwrap();
     assert!(halves.shells[BOX / 2 - 1] < 0.9999);
 
-    let lines = metrics(&run);
+    let lines = steps(&run);
     let loss = |model: &str, epoch: f64| -> f64 {
         let of: Vec<f64> = lines
             .iter()
@@ -181,7 +173,7 @@ fn an_epoch_is_the_steps_made_by_hand_short_last_batch_included() {
             device.restore(state).unwrap();
         }
     }
-    let lines = metrics(&run);
+    let lines = steps(&run);
     assert_eq!(lines.len(), 6);
     for (line, (loss, images)) in lines.iter().zip(losses) {
         assert_eq!(line["images"].as_u64(), Some(images));
@@ -225,52 +217,6 @@ fn a_run_repeats_its_bits_on_any_threads_and_with_any_cache() {
     assert!(bytes(&first, "half1.mrc") != bytes(&other, "half1.mrc"));
 }
 
-/// Starts a run and kills it without warning once it has written `checkpoint`.
-fn kill_after(checkpoint: &str, arguments: &[String]) {
-    let mut child = Command::new(program_file()).args(arguments).stderr(Stdio::null()).spawn().unwrap();
-    let started = Instant::now();
-    while !Path::new(checkpoint).exists() {
-        assert!(started.elapsed() < Duration::from_secs(60), "no {checkpoint}");
-        assert!(child.try_wait().unwrap().is_none(), "the run ended before it was to be killed");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-}
-
-#[test]
-fn a_killed_run_resumes_to_the_same_bits() {
-    let folder = tempfile::tempdir().unwrap();
-    let set = phantom(folder.path(), 120);
-    let options = ["--gaussians", "300", "--epochs", "40", "--metrics-every", "1"];
-    let (whole, killed) = (path(folder.path(), "whole"), path(folder.path(), "killed"));
-    succeed(&train_arguments(&set, &whole, &options));
-    kill_after(
-        &path(Path::new(&killed), "checkpoints/half1_epoch00003.h5"),
-        &train_arguments(&set, &killed, &options),
-    );
-    assert!(!Path::new(&path(Path::new(&killed), "half1.mrc")).exists(), "the run was not interrupted");
-    let resume = train_arguments(&set, &killed, &[&options[..], &["--resume"]].concat());
-    let said = succeed(&resume);
-    assert!(said.contains("resuming after epoch"), "{said}");
-    assert_same(&whole, &killed, "resumed");
-    for model in ["half1", "half2"] {
-        let name = format!("checkpoints/{model}_epoch00040.h5");
-        let [one, two] = [&whole, &killed].map(|run| Checkpoint::read(&Path::new(run).join(&name)).unwrap());
-        assert!(one == two, "{name}");
-    }
-    // Without the last checkpoints the run goes on from those before; no line of the metrics comes twice.
-    for model in ["half1", "half2"] {
-        std::fs::remove_file(Path::new(&killed).join(format!("checkpoints/{model}_epoch00040.h5"))).unwrap();
-    }
-    let said = succeed(&resume);
-    assert!(said.contains("resuming after epoch 39"), "{said}");
-    assert_same(&whole, &killed, "resumed from the checkpoint before the last");
-    // Done already: the outputs are written again, and are the same.
-    succeed(&resume);
-    assert_same(&whole, &killed, "resumed when done");
-}
-
 #[test]
 fn an_older_run_is_never_lost_or_taken_up_unasked() {
     let folder = tempfile::tempdir().unwrap();
@@ -281,20 +227,20 @@ fn an_older_run_is_never_lost_or_taken_up_unasked() {
     let short = ["--gaussians", "40", "--epochs", "2"];
     succeed(&train_arguments(&set, &run, &long));
     let before = contents(at);
-    fail(&train_arguments(&set, &run, &short), &["run", "epoch 5", "--resume", "--overwrite", ";"]);
+    fail(&train_arguments(&set, &run, &short), &["run", "step 15", "--resume", "--overwrite", ";"]);
     let resume = |more: &[&str], fragments: &[&str]| {
         let arguments = train_arguments(&set, &run, &[more, &["--resume"]].concat());
-        fail(&arguments, &[fragments, &["half1_epoch00004.h5", "another run", "--overwrite"]].concat());
+        fail(&arguments, &[fragments, &["run.json", "another run", "--overwrite"]].concat());
     };
     resume(&short, &["epochs was 5 and is 2"]);
     resume(&["--gaussians", "50", "--epochs", "5"], &["gaussians was 40 and is 50"]);
     resume(&[&long[..], &["--batch", "4"]].concat(), &["batch was 8 and is 4"]);
     resume(&[&long[..], &["--seed", "4"]].concat(), &["seed was 0 and is 4"]);
     let arguments = train_arguments(&set, &run, &[&long[..], &["--resume", "--half", "all"]].concat());
-    fail(&arguments, &["half1_epoch00004.h5", "another --half"]);
+    fail(&arguments, &["run.json", "--half"]);
     let other = tempfile::tempdir().unwrap();
     let arguments = train_arguments(&phantom(other.path(), 42), &run, &[&long[..], &["--resume"]].concat());
-    fail(&arguments, &["half1_epoch00004.h5", "particle set was"]);
+    fail(&arguments, &["run.json", "particle set was"]);
     assert!(contents(at) == before, "a refused run changed the folder");
     // A finished run whose checkpoints were removed is still one.
     std::fs::rename(at.join("checkpoints"), folder.path().join("aside")).unwrap();
@@ -312,10 +258,14 @@ fn an_older_run_is_never_lost_or_taken_up_unasked() {
     names.retain(|name| name != "notes.txt");
     assert_eq!(names, contents(Path::new(&fresh)).into_keys().collect::<Vec<_>>());
     assert!(bytes(&run, "gmm_half1.ply") == bytes(&fresh, "gmm_half1.ply"));
-    assert!(bytes(&run, "metrics.jsonl") == bytes(&fresh, "metrics.jsonl"));
+    assert!(steps(&run) == steps(&fresh));
     assert_eq!(bytes(&run, "notes.txt"), b"mine");
-    // --resume where there is nothing starts from the beginning.
+    // Where there is nothing, --resume refuses, and --resume auto starts from the beginning.
     let new = path(folder.path(), "new");
-    succeed(&train_arguments(&set, &new, &[&short[..], &["--half", "1", "--resume"]].concat()));
+    fail(
+        &train_arguments(&set, &new, &[&short[..], &["--half", "1", "--resume"]].concat()),
+        &["new", "no checkpoint"],
+    );
+    succeed(&train_arguments(&set, &new, &[&short[..], &["--half", "1", "--resume", "auto"]].concat()));
     assert!(bytes(&new, "gmm_half1.ply") == bytes(&fresh, "gmm_half1.ply"));
 }

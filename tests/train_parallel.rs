@@ -5,8 +5,8 @@ mod common;
 use std::path::Path;
 
 use common::{
-    bytes, over_mpi_with, path, phantom, program_file, program_with, ranks_succeed, succeed, text,
-    train_arguments,
+    assert_same, bytes, over_mpi_with, path, phantom, program_file, program_with, ranks_succeed, steps,
+    succeed, text, train_arguments,
 };
 use cryosplat_mpi::gmm::files::GmmFile;
 use serde_json::Value;
@@ -19,17 +19,11 @@ fn values(run: &str, name: &str) -> Vec<f32> {
 }
 
 fn losses(run: &str) -> Vec<(String, u64, f64)> {
-    let text = String::from_utf8(bytes(run, "metrics.jsonl")).unwrap();
-    let mut all: Vec<_> = text
-        .lines()
-        .map(|line| {
-            let value: Value = serde_json::from_str(line).unwrap();
-            let model = value["model"].as_str().unwrap().to_owned();
-            (model, value["step"].as_u64().unwrap(), value["loss"].as_f64().unwrap())
-        })
-        .collect();
-    all.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
-    all
+    let of = |line: &Value| {
+        let model = line["model"].as_str().unwrap().to_owned();
+        (model, line["step"].as_u64().unwrap(), line["loss"].as_f64().unwrap())
+    };
+    steps(run).iter().map(of).collect()
 }
 
 #[test]
@@ -98,33 +92,13 @@ fn both_halves_on_any_number_of_ranks() {
             "{said}"
         );
         let (run_b, _) = run(ranks, &format!("{ranks} again"), &["--cache", "none"]);
-        for name in ["half1.mrc", "half2.mrc", "metrics.jsonl"] {
-            assert!(bytes(&run_a, name) == bytes(&run_b, name), "{ranks} ranks: {name} is not repeatable");
-        }
+        assert_same(&["half1.mrc", "half2.mrc"], &run_a, &run_b, &format!("{ranks} ranks, again"));
         for (a, b) in losses(&one).iter().zip(&losses(&run_a)) {
             assert_eq!((&a.0, a.1), (&b.0, b.1));
             assert!((a.2 / b.2 - 1.0).abs() < 1e-4, "{ranks} ranks: {a:?} {b:?}");
         }
         let json: Value = serde_json::from_slice(&bytes(&run_a, "run.json")).unwrap();
         assert_eq!(json["ranks"], ranks);
-    }
-}
-
-#[test]
-fn a_run_over_ranks_resumes_to_the_same_bits() {
-    let folder = tempfile::tempdir().unwrap();
-    let set = phantom(folder.path(), 64);
-    let run = path(folder.path(), "run");
-    let options = ["--gaussians", "60", "--epochs", "4", "--metrics-every", "1"];
-    ranks_succeed(3, &train_arguments(&set, &run, &options));
-    let names = ["half1.mrc", "half2.mrc", "gmm_half1.ply", "gmm_half2.ply", "metrics.jsonl"];
-    let before = names.map(|name| bytes(&run, name));
-    // As if the job had ended while half 1 was writing its last checkpoint.
-    std::fs::remove_file(Path::new(&run).join("checkpoints/half1_epoch00004.h5")).unwrap();
-    let said = ranks_succeed(3, &train_arguments(&set, &run, &[&options[..], &["--resume"]].concat()));
-    assert!(said.contains("resuming after epoch 3"), "{said}");
-    for (name, before) in names.iter().zip(before) {
-        assert!(bytes(&run, name) == before, "{name}");
     }
 }
 

@@ -41,14 +41,16 @@ impl FormatTime for Elapsed {
     }
 }
 
-/// Starts the log of this process. Ranks other than 0 say errors only, unless `--log-all-ranks`.
+/// Starts the log of this process. Ranks other than 0 say warnings and errors only, unless `--log-all-ranks`.
 pub fn start(options: &LogOptions, rank: usize) {
-    let level = if rank == 0 || options.log_all_ranks { options.log_level.as_str() } else { "error" };
+    let level = if rank == 0 || options.log_all_ranks { options.log_level.as_str() } else { "warn" };
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
+        // Of a log that cannot be written (a full disk) there is nobody to tell; the run is worth more.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     // A second start (tests) keeps the first subscriber.
     let _ = match options.log_format {

@@ -25,7 +25,8 @@ pub use logging::{LogFormat, LogOptions};
 #[command(after_help = "Examples:\n  \
                         cryosplat-mpi import particles.star -o particles.h5\n  \
                         mpirun -n 4 cryosplat-mpi train particles.h5 -o run/\n\n\
-                        Exit codes: 0 done, 1 failed (the last line of the log says why), 2 wrong usage.")]
+                        Exit codes: 0 done, 1 failed (the last line of the log says why), 2 wrong usage, \
+                        75 stopped by a signal, with checkpoints.")]
 pub struct Cli {
     #[command(flatten)]
     log: LogOptions,

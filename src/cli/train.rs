@@ -14,16 +14,19 @@ use crate::train::recipe::Choices;
 use crate::train::reduction::CollectiveKind;
 use crate::train::run::Maps;
 use crate::train::shard::CacheMode;
-use crate::train::{Models, Recipe, RunOptions, Schedule};
+use crate::train::{Ending, Models, Recipe, RunOptions, Schedule};
+
+/// The exit code of a run that was asked to stop, and has written its checkpoints: "try again" of sysexits.h.
+const STOPPED: u8 = 75;
 
 /// What `--help` says below the options.
 const EXPLANATION: &str = "\
 Start one rank per device or per node's share of cores. The first half of the ranks trains half 1, the rest half 2; a \
-single rank trains both. A folder that holds a run already is not touched without --resume or --overwrite.
+single rank trains both. On SIGUSR1 or SIGTERM all ranks write checkpoints and stop with exit code 75. A folder that holds a run already is not touched without --resume or --overwrite.
 
 Examples:
   mpirun -n 4 cryosplat-mpi train particles.h5 -o run/
-  srun --mpi=pmix cryosplat-mpi train particles.h5 -o run/ --resume
+  srun --mpi=pmix cryosplat-mpi train particles.h5 -o run/ --resume auto
   cryosplat-mpi train particles.h5 -o quick/ --gaussians 5000 --epochs 2 --truth truth.mrc";
 
 /// Arguments of `train`.
@@ -98,15 +101,38 @@ pub struct Args {
     /// Write every N-th step to metrics.jsonl [default: about 200 lines an epoch].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     metrics_every: Option<u64>,
+    /// A folder for a file with the metrics for Prometheus, written every few seconds: where the node exporter's textfile
+    /// collector looks.
+    #[arg(long, value_name = "FOLDER")]
+    prometheus: Option<PathBuf>,
     /// The true map, for the FSC against it (of simulated particles), in the particles' box.
     #[arg(long, value_name = "MAP")]
     truth: Option<PathBuf>,
-    /// Go on from the last checkpoint in the run folder, if there is one; on as many ranks, to the same bits.
-    #[arg(long)]
-    resume: bool,
+    /// Go on from the last checkpoint in the run folder, on as many ranks to the same bits; `auto` starts where there is none.
+    #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, default_missing_value = "must")]
+    resume: Option<Resume>,
+    /// Minutes between two checkpoints, beside the one at the end of each epoch; 0 for those only.
+    #[arg(long, value_name = "MINUTES", allow_hyphen_values = true, value_parser = minutes, default_value = "10")]
+    checkpoint_minutes: f64,
     /// Replace the run that the folder holds. Without this or --resume it is not touched.
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
+}
+
+/// What `--resume` expects to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Resume {
+    /// A checkpoint, or a run that is done.
+    Must,
+    /// The same, or nothing: then the run starts.
+    Auto,
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..=1e6).contains(&value) => Ok(value),
+        _ => Err("a number of minutes from 0 is wanted".into()),
+    }
 }
 
 fn number(text: &str, low: f64, high: f64) -> Result<f64, String> {
@@ -139,7 +165,8 @@ pub fn run(args: &Args, log: &LogOptions) -> ExitCode {
     logging::start(log, world.rank());
     world.abort_on_panic();
     match train(args, &world) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::Stopped) => ExitCode::from(STOPPED),
         // All ranks end here, and rank 0 says why: nobody has to be ended.
         Err(Failure::Shared(error)) => {
             if let Some(error) = error {
@@ -152,13 +179,13 @@ pub fn run(args: &Args, log: &LogOptions) -> ExitCode {
                 tracing::error!("{error}");
                 return ExitCode::FAILURE;
             }
-            tracing::error!("rank {} of {}: {error}", world.rank(), world.size());
+            tracing::error!("rank {} of {} on {}: {error}", world.rank(), world.size(), World::host());
             world.abort(1)
         }
     }
 }
 
-fn train(args: &Args, world: &World) -> Result<(), Failure> {
+fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
     let shared = world.sharing_cores();
     let threads = args.threads.map_or_else(
         || (std::thread::available_parallelism().map_or(1, |n| n.get()) / shared).max(1),
@@ -191,10 +218,14 @@ fn train(args: &Args, world: &World) -> Result<(), Failure> {
         maps: args.maps,
         metrics_every: args.metrics_every,
         truth: args.truth.clone(),
+        checkpoint_every: (args.checkpoint_minutes > 0.0)
+            .then(|| Duration::from_secs_f64(60.0 * args.checkpoint_minutes)),
+        prometheus: args.prometheus.clone(),
         older: match (args.resume, args.overwrite) {
-            (true, _) => Older::Resume,
-            (false, true) => Older::Replace,
-            (false, false) => Older::Refuse,
+            (Some(Resume::Must), _) => Older::Resume,
+            (Some(Resume::Auto), _) => Older::ResumeOrStart,
+            (None, true) => Older::Replace,
+            (None, false) => Older::Refuse,
         },
         command: std::env::args().collect(),
     };

@@ -6,7 +6,7 @@ use hdf5::types::VarLenUnicode;
 
 use super::{Gmm, Shape};
 use crate::error::{Error, Result};
-use crate::files::Pending;
+use crate::files;
 
 /// What the root attribute `format` says.
 pub const FORMAT: &str = "cryosplat-gmm";
@@ -14,7 +14,6 @@ pub const FORMAT: &str = "cryosplat-gmm";
 pub const VERSION: u32 = 1;
 
 const REMEDY_READ: &str = "make the file again with `cryosplat-mpi train`";
-const REMEDY_WRITE: &str = "check that the folder may be written and the disk is not full";
 
 /// A mixture and the grid it was trained on.
 #[derive(Clone, Debug, PartialEq)]
@@ -130,17 +129,12 @@ impl GmmFile {
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let pending = Pending::new(path)?;
-        let write = || -> hdf5::Result<()> {
-            let file = hdf5::File::create(pending.path())?;
-            write_format(&file, FORMAT, VERSION)?;
+        files::write_hdf5(path, "write the Gaussians", |file| {
+            write_format(file, FORMAT, VERSION)?;
             file.new_attr::<u64>().create("box_size")?.write_scalar(&(self.box_size as u64))?;
             file.new_attr::<f64>().create("pixel_size")?.write_scalar(&self.pixel_size)?;
-            write_planes(&file, &self.gmm)?;
-            file.close()
-        };
-        write().map_err(Error::hdf5(path, "write the Gaussians", REMEDY_WRITE))?;
-        pending.commit()
+            write_planes(file, &self.gmm)
+        })
     }
 
     /// Reads what [`GmmFile::write`] wrote.

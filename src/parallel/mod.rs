@@ -3,8 +3,10 @@
 mod collective;
 mod groups;
 pub mod nccl;
+mod signals;
 mod world;
 
 pub use collective::Collective;
 pub use groups::{Assignment, HalfGroup, assign, group_size};
+pub use signals::EndSignal;
 pub use world::{Failure, World};

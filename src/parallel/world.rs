@@ -1,5 +1,7 @@
 //! The MPI world of this run: who we are, and how to end when something is wrong.
 
+use std::io::Write;
+
 use mpi::collective::CommunicatorCollectives;
 use mpi::environment::{Threading, Universe};
 use mpi::point_to_point::{Destination, Source};
@@ -7,6 +9,9 @@ use mpi::topology::{Communicator, SimpleCommunicator};
 use mpi::traits::Root;
 
 use crate::error::{Error, Result};
+
+const TEXT_TAG: i32 = 1;
+const STOP_TAG: i32 = 2;
 
 /// Why a rank cannot go on.
 #[derive(Debug)]
@@ -30,6 +35,7 @@ pub struct World {
     local: SimpleCommunicator,
     local_rank: usize,
     local_size: usize,
+    nodes: usize,
     _universe: Universe,
 }
 
@@ -53,7 +59,21 @@ impl World {
         }
         let local = world.split_shared(world.rank());
         let (local_rank, local_size) = (local.rank() as usize, local.size() as usize);
-        Ok(Self { world, local, local_rank, local_size, _universe: universe })
+        let mut nodes = 0u64;
+        let first = u64::from(local_rank == 0);
+        world.all_reduce_into(&first, &mut nodes, mpi::collective::SystemOperation::sum());
+        Ok(Self { world, local, local_rank, local_size, nodes: nodes as usize, _universe: universe })
+    }
+
+    /// The name of this machine.
+    pub fn host() -> String {
+        std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .map_or_else(|_| "unknown".into(), |name| name.trim().into())
+    }
+
+    /// Number of machines.
+    pub fn nodes(&self) -> usize {
+        self.nodes
     }
 
     /// Rank of this process, from 0.
@@ -88,13 +108,12 @@ impl World {
 
     /// The texts of all ranks, in their order, on rank 0; `None` on the others.
     pub fn gather(&self, text: &str) -> Option<Vec<String>> {
-        const TAG: i32 = 1;
         if self.rank() > 0 {
-            self.world.process_at_rank(0).send_with_tag(text.as_bytes(), TAG);
+            self.world.process_at_rank(0).send_with_tag(text.as_bytes(), TEXT_TAG);
             return None;
         }
         let others = (1..self.world.size()).map(|rank| {
-            let (bytes, _) = self.world.process_at_rank(rank).receive_vec_with_tag::<u8>(TAG);
+            let (bytes, _) = self.world.process_at_rank(rank).receive_vec_with_tag::<u8>(TEXT_TAG);
             String::from_utf8_lossy(&bytes).into_owned()
         });
         Some(std::iter::once(text.to_owned()).chain(others).collect())
@@ -124,6 +143,26 @@ impl World {
         }
     }
 
+    /// Tells rank `rank` that this one's group stops.
+    pub fn announce_stop(&self, rank: usize) {
+        // One byte never waits for its receiver.
+        self.world.process_at_rank(rank as i32).send_with_tag(&1u8, STOP_TAG);
+    }
+
+    /// Takes one [`World::announce_stop`] to this rank, if one has come.
+    pub fn stop_announced(&self) -> bool {
+        let came = self.world.any_process().immediate_probe_with_tag(STOP_TAG).is_some();
+        if came {
+            self.await_stop();
+        }
+        came
+    }
+
+    /// Takes one [`World::announce_stop`] to this rank, and waits for it.
+    pub fn await_stop(&self) {
+        let _ = self.world.any_process().receive_with_tag::<u8>(STOP_TAG);
+    }
+
     /// The sum of all ranks' values, on every rank.
     pub fn sum(&self, value: u64) -> u64 {
         let mut sum = 0;
@@ -144,11 +183,14 @@ impl World {
             return;
         }
         let rank = self.rank();
+        let host = Self::host();
         let standard = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |information| {
             standard(information);
-            eprintln!(
-                "rank {rank}: ending the job after a panic; this is a defect of the program: report it"
+            let _ = writeln!(
+                std::io::stderr(),
+                "rank {rank} on {host}: ending the job after a panic ({information}); this is a defect of the program: report it",
+                information = information.to_string().replace('\n', " ")
             );
             // SAFETY: MPI was initialised before the hook was set; aborting is allowed from any thread, and does not
             // return.

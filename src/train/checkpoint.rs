@@ -1,34 +1,50 @@
-//! Checkpoints: one HDF5 file a model and epoch, whole or not there, the last two kept.
+//! Checkpoints: one HDF5 file a model and moment, whole or not there, the last two kept.
 
 use std::path::{Path, PathBuf};
 
 use super::recipe::{Clock, Settings};
 use crate::error::{Error, Result};
-use crate::files::Pending;
+use crate::files;
 use crate::gmm::files::{check_format, open, read_planes, write_format, write_planes};
 use crate::render::DeviceState;
 
 /// What the root attribute `format` says.
 pub const FORMAT: &str = "cryosplat-checkpoint";
 /// What the root attribute `version` says.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Checkpoints of a model that are kept.
 const KEPT: usize = 2;
 
 const REMEDY_READ: &str = "remove the file to resume from the one before it, or start without --resume";
-const REMEDY_WRITE: &str = "check that the folder may be written and the disk is not full";
 
-/// The state of one model at the end of an epoch.
+/// The state of one model between two steps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
-    /// Epochs done.
-    pub epoch: usize,
+    /// How far the model has come.
+    pub position: Position,
     /// Steps, images and bias corrections.
     pub clock: Clock,
     /// Parameters and Adam's moments.
     pub state: DeviceState,
+    /// Particles that are left out, by row.
+    pub left_out: Vec<u64>,
+    /// Ranks that trained the model: on as many it goes on to the same bits.
+    pub ranks: usize,
     /// [`Settings`] as JSON, and the identity of the particle set: a run resumes only where both are the same.
     pub identity: String,
+}
+
+/// How far a model has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Position {
+    /// Epochs done.
+    pub epoch: usize,
+    /// Steps done of the epoch after them.
+    pub step: usize,
+    /// Sum of the losses of those steps' images.
+    pub loss: f64,
+    /// Number of those images.
+    pub images: u64,
 }
 
 /// What must be the same for a run to go on from a checkpoint.
@@ -37,30 +53,22 @@ pub fn identity(settings: &Settings, particles: u32) -> String {
     format!("{{\"particles\":\"{particles:08x}\",\"settings\":{settings}}}")
 }
 
-/// The file of `model` ("half1") after `epoch` epochs.
-pub fn path(folder: &Path, model: &str, epoch: usize) -> PathBuf {
-    folder.join(format!("{model}_epoch{epoch:05}.h5"))
+/// The file of `model` ("half1") after `step` steps of the run.
+pub fn path(folder: &Path, model: &str, step: u64) -> PathBuf {
+    folder.join(format!("{model}_step{step:09}.h5"))
 }
 
-/// Epochs of the complete checkpoints of `model` in `folder`, in order.
-pub fn epochs(folder: &Path, model: &str) -> Vec<usize> {
+/// Steps of the complete checkpoints of `model` in `folder`, in order.
+pub fn steps(folder: &Path, model: &str) -> Vec<u64> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let mut found: Vec<usize> = entries
+    let mut found: Vec<u64> = entries
         .filter_map(|entry| {
             let name = entry.ok()?.file_name().into_string().ok()?;
-            name.strip_prefix(model)?.strip_prefix("_epoch")?.strip_suffix(".h5")?.parse().ok()
+            name.strip_prefix(model)?.strip_prefix("_step")?.strip_suffix(".h5")?.parse().ok()
         })
         .collect();
     found.sort_unstable();
     found
-}
-
-/// The identity that a checkpoint holds, without reading the rest.
-///
-/// # Errors
-/// When it is not there, cut short or of another version.
-pub fn identity_of(path: &Path) -> Result<String> {
-    read_identity(&open_checkpoint(path)?, path)
 }
 
 fn open_checkpoint(path: &Path) -> Result<hdf5::File> {
@@ -81,27 +89,30 @@ impl Checkpoint {
     /// # Errors
     /// When it cannot be written; older ones are then untouched.
     pub fn write(&self, folder: &Path, model: &str) -> Result<()> {
-        let path = path(folder, model, self.epoch);
-        let pending = Pending::new(&path)?;
-        let write = || -> hdf5::Result<()> {
-            let file = hdf5::File::create(pending.path())?;
-            write_format(&file, FORMAT, VERSION)?;
+        let path = path(folder, model, self.clock.step);
+        files::write_hdf5(&path, "write the checkpoint", |file| {
+            write_format(file, FORMAT, VERSION)?;
             let text: hdf5::types::VarLenUnicode = self.identity.parse().unwrap_or_default();
             file.new_attr::<hdf5::types::VarLenUnicode>().create("identity")?.write_scalar(&text)?;
-            file.new_attr::<u64>().create("epoch")?.write_scalar(&(self.epoch as u64))?;
-            file.new_attr::<u64>().create("step")?.write_scalar(&self.clock.step)?;
-            file.new_attr::<u64>().create("images")?.write_scalar(&self.clock.images)?;
-            file.new_attr::<f64>().create("beta1_power")?.write_scalar(&self.clock.beta1_power)?;
-            file.new_attr::<f64>().create("beta2_power")?.write_scalar(&self.clock.beta2_power)?;
+            let whole = |name: &str, value: u64| file.new_attr::<u64>().create(name)?.write_scalar(&value);
+            let real = |name: &str, value: f64| file.new_attr::<f64>().create(name)?.write_scalar(&value);
+            whole("ranks", self.ranks as u64)?;
+            whole("step", self.clock.step)?;
+            whole("images", self.clock.images)?;
+            real("beta1_power", self.clock.beta1_power)?;
+            real("beta2_power", self.clock.beta2_power)?;
+            whole("epoch", self.position.epoch as u64)?;
+            whole("epoch_steps", self.position.step as u64)?;
+            real("epoch_loss", self.position.loss)?;
+            whole("epoch_images", self.position.images)?;
+            file.new_dataset_builder().with_data(&self.left_out).create("left_out")?;
             write_planes(&file.create_group("gmm")?, &self.state.gmm)?;
             let adam = file.create_group("adam")?;
             adam.new_dataset_builder().with_data(&self.state.first).create("first")?;
             adam.new_dataset_builder().with_data(&self.state.second).create("second")?;
-            file.close()
-        };
-        write().map_err(Error::hdf5(&path, "write the checkpoint", REMEDY_WRITE))?;
-        pending.commit()?;
-        let all = epochs(folder, model);
+            Ok(())
+        })?;
+        let all = steps(folder, model);
         for &old in all.iter().rev().skip(KEPT) {
             // One that stays takes space and does no harm.
             let _ = std::fs::remove_file(self::path(folder, model, old));
@@ -127,8 +138,16 @@ impl Checkpoint {
             let problem = format!("holds {} values, expected {}", values.len(), gmm.values().len());
             Err(Error::input(path, format!("/{name}"), problem, REMEDY_READ))
         };
+        let left_out = file.dataset("left_out").and_then(|d| d.read_raw()).map_err(fail())?;
         Ok(Self {
-            epoch: whole("epoch")? as usize,
+            position: Position {
+                epoch: whole("epoch")? as usize,
+                step: whole("epoch_steps")? as usize,
+                loss: real("epoch_loss")?,
+                images: whole("epoch_images")?,
+            },
+            left_out,
+            ranks: whole("ranks")? as usize,
             clock: Clock {
                 step: whole("step")?,
                 images: whole("images")?,
@@ -152,13 +171,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let gmm = Gmm::random(5, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0));
         let state = DeviceState { first: vec![0.5; 55], second: vec![0.25; 55], gmm };
-        let mut checkpoint = Checkpoint { epoch: 0, clock: Clock::default(), state, identity: "{}".into() };
-        for epoch in 1..=4 {
-            checkpoint.epoch = epoch;
-            checkpoint.clock.images = 10 * epoch as u64;
+        let mut checkpoint = Checkpoint {
+            position: Position { epoch: 2, step: 17, loss: 0.25, images: 100 },
+            clock: Clock::default(),
+            state,
+            left_out: vec![],
+            ranks: 3,
+            identity: "{}".into(),
+        };
+        for step in 1..=4 {
+            checkpoint.clock.step = step;
+            checkpoint.clock.images = 10 * step;
+            checkpoint.left_out.push(7 * step);
             checkpoint.write(folder.path(), "half1").unwrap();
         }
-        assert_eq!(epochs(folder.path(), "half1"), [3, 4]);
+        assert_eq!(steps(folder.path(), "half1"), [3, 4]);
         assert_eq!(Checkpoint::read(&path(folder.path(), "half1", 4)).unwrap(), checkpoint);
     }
 }

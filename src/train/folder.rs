@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::checkpoint;
+use super::checkpoint::{self, Checkpoint};
+use super::metrics;
 use crate::error::{Error, Result};
 use crate::files::{self, Pending};
 
 /// Models that a run may have.
 const MODELS: [&str; 3] = ["half1", "half2", "map"];
 /// Outputs that are not of one model.
-const OUTPUTS: [&str; 7] =
-    ["map.mrc", "fsc.csv", "fsc.svg", "fsc.png", "slices.png", "metrics.jsonl", "report.html"];
+const OUTPUTS: [&str; 6] = ["map.mrc", "fsc.csv", "fsc.svg", "fsc.png", "slices.png", "report.html"];
 
 /// What a run does about an older one in its folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +22,27 @@ pub enum Older {
     Refuse,
     /// Remove its files, when everything else is ready.
     Replace,
-    /// Go on from its checkpoints; they must be of the same run.
+    /// Go on from its checkpoints, which must be there and of the same run; do nothing where it is done.
     Resume,
+    /// The same, but start where there are none.
+    ResumeOrStart,
+}
+
+/// Where a run begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// All is there already.
+    Done,
+    /// Each model after so many steps, which are 0 or those of a checkpoint that can be read; and the first epoch that some
+    /// model has not done.
+    At {
+        /// Steps of the models, in their order.
+        steps: Vec<u64>,
+        /// From 0.
+        epoch: usize,
+        /// The largest number of ranks that trained a model.
+        ranks: usize,
+    },
 }
 
 /// The checkpoints of a run folder.
@@ -32,46 +51,91 @@ pub fn checkpoints(folder: &Path) -> PathBuf {
 }
 
 /// Looks at the folder before anything is done, makes it, and tries to write there. `identities` are the models of this
-/// run with what their checkpoints must share. Returns the epochs that are done.
+/// run with what their checkpoints must share.
 ///
 /// # Errors
-/// When an older run is in the way or, to resume, is another one; when the folder cannot be written.
-pub fn prepare(folder: &Path, older: Older, identities: &[(&str, String)]) -> Result<usize> {
-    files::make_folder(&checkpoints(folder))?;
+/// When an older run is in the way or, to resume, is another one, is not there, or cannot be read; when the folder cannot be
+/// written.
+pub fn prepare(folder: &Path, older: Older, identities: &[(&str, String)]) -> Result<Start> {
+    let checkpoints = checkpoints(folder);
+    files::make_folder(&checkpoints)?;
     // Try to write now, not after hours of training.
-    drop(Pending::new(&checkpoints(folder).join("half1"))?);
+    drop(Pending::new(&checkpoints.join("half1"))?);
     drop(Pending::new(&folder.join("run.json"))?);
-    let found: Vec<(&str, Vec<usize>)> =
-        MODELS.map(|model| (model, checkpoint::epochs(&checkpoints(folder), model))).into();
-    let last = found.iter().filter_map(|(_, epochs)| epochs.last()).max();
+    let last = MODELS.iter().filter_map(|model| checkpoint::steps(&checkpoints, model).pop()).max();
+    let fresh = Start::At { steps: vec![0; identities.len()], epoch: 0, ranks: 0 };
     match older {
-        Older::Replace => Ok(0),
-        Older::Refuse if last.is_some() || is_done(folder) => Err(Error::input(
+        Older::Replace => Ok(fresh),
+        Older::Refuse if last.is_some() || done(folder).is_some() => Err(Error::input(
             folder,
             "",
             match last {
-                Some(epoch) => format!("holds a run already, with checkpoints up to epoch {epoch}"),
+                Some(step) => format!("holds a run already, with checkpoints up to step {step}"),
                 None => "holds a run that is done".into(),
             },
             "go on with it (--resume), replace it (--overwrite), or choose another folder",
         )),
-        Older::Refuse => Ok(0),
-        Older::Resume => {
-            for (model, epochs) in &found {
-                let identity =
-                    identities.iter().find(|(name, _)| name == model).map(|(_, text)| text.as_str());
-                for &epoch in epochs {
-                    let path = checkpoint::path(&checkpoints(folder), model, epoch);
-                    same_run(&path, &checkpoint::identity_of(&path)?, identity)?;
-                }
+        Older::Refuse => Ok(fresh),
+        Older::Resume | Older::ResumeOrStart => {
+            if let Some(identity) = done(folder) {
+                same_run(&folder.join("run.json"), &identity, Some(&identities[0].1))?;
+                return Ok(Start::Done);
             }
-            let done = |name: &str| found.iter().find(|(model, _)| *model == name).map(|(_, epochs)| epochs);
-            let all: Vec<&Vec<usize>> = identities.iter().filter_map(|(name, _)| done(name)).collect();
-            // The last epoch that every model has a checkpoint of.
-            let common = all[0].iter().rev().find(|epoch| all.iter().all(|one| one.contains(epoch)));
-            Ok(common.copied().unwrap_or(0))
+            if last.is_none() && older == Older::Resume {
+                return Err(Error::input(
+                    folder,
+                    "",
+                    "holds no checkpoint to go on from",
+                    "leave out --resume, or use --resume auto, which then starts from the beginning",
+                ));
+            }
+            resume(&checkpoints, identities)
         }
     }
+}
+
+/// The newest checkpoint of each model that can be read.
+fn resume(checkpoints: &Path, identities: &[(&str, String)]) -> Result<Start> {
+    for model in MODELS {
+        let known = identities.iter().any(|(name, _)| *name == model);
+        if let (false, Some(step)) = (known, checkpoint::steps(checkpoints, model).pop()) {
+            let path = checkpoint::path(checkpoints, model, step);
+            same_run(&path, "", None)?;
+        }
+    }
+    let (mut steps, mut epochs, mut ranks) = (Vec::new(), Vec::new(), 0);
+    for (model, identity) in identities {
+        let mut found = None;
+        let mut unreadable = None;
+        for step in checkpoint::steps(checkpoints, model).into_iter().rev() {
+            let path = checkpoint::path(checkpoints, model, step);
+            match Checkpoint::read(&path) {
+                Ok(checkpoint) => {
+                    same_run(&path, &checkpoint.identity, Some(identity))?;
+                    found = Some(checkpoint);
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!("{error} (going on from the one before it, if there is one)");
+                    unreadable.get_or_insert(error);
+                }
+            }
+        }
+        match (found, unreadable) {
+            (Some(checkpoint), _) => {
+                steps.push(checkpoint.clock.step);
+                epochs.push(checkpoint.position.epoch);
+                ranks = ranks.max(checkpoint.ranks);
+            }
+            // To begin again could throw days of work away: that is for the user to say.
+            (None, Some(error)) => return Err(error),
+            (None, None) => {
+                steps.push(0);
+                epochs.push(0);
+            }
+        }
+    }
+    Ok(Start::At { steps, epoch: epochs.into_iter().min().unwrap_or(0), ranks })
 }
 
 /// Checks that a checkpoint, which holds the identity `found`, is of the run with `identity`.
@@ -108,78 +172,76 @@ fn differences(old: &str, new: &str) -> String {
     if all.is_empty() { "it was written by another version".into() } else { all.join(", ") }
 }
 
-fn is_done(folder: &Path) -> bool {
+/// The identity of the run that the folder holds, if that is done.
+fn done(folder: &Path) -> Option<String> {
     let text = std::fs::read_to_string(folder.join("run.json")).unwrap_or_default();
-    serde_json::from_str::<Value>(&text).is_ok_and(|run| run["state"] == "done")
+    let run: Value = serde_json::from_str(&text).ok()?;
+    (run["state"] == "done").then(|| run["identity"].as_str().unwrap_or_default().to_owned())
 }
 
-/// Makes the folder that of this run, once nothing but training is left to do: without what an older run left (`epoch`
-/// 0), or with the metrics of the epochs that are done. Writes run.json.
+/// Makes the folder that of this run, once nothing but training is left to do: without what an older run left, or, where
+/// `models` (by name) have done some steps, without what came after these. Writes run.json.
 ///
 /// # Errors
 /// When a file cannot be removed or written.
-pub fn begin(folder: &Path, epoch: usize, command: &[String]) -> Result<()> {
-    let remove = |path: PathBuf| match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(&path, "remove the old run's file", "remove it by hand, or choose another folder")(
-                error,
-            ))
-        }
-        _ => Ok(()),
-    };
+pub fn begin(folder: &Path, models: &[(&str, u64)], command: &[String]) -> Result<()> {
     // A run that was killed while it wrote.
     for place in [folder, &checkpoints(folder)] {
         for torn in files::torn(place) {
             remove(torn)?;
         }
     }
-    if epoch == 0 {
+    let fresh = models.iter().all(|(_, step)| *step == 0);
+    if fresh {
         for name in OUTPUTS {
             remove(folder.join(name))?;
         }
-        for model in MODELS {
+    }
+    for model in MODELS {
+        let kept = models.iter().find(|(name, _)| *name == model).map_or(0, |(_, step)| *step);
+        for step in checkpoint::steps(&checkpoints(folder), model) {
+            if step > kept || kept == 0 {
+                remove(checkpoint::path(&checkpoints(folder), model, step))?;
+            }
+        }
+        if kept > 0 {
+            metrics::trim(folder, model, kept)?;
+        } else {
+            remove(metrics::path(folder, model))?;
+        }
+        if fresh {
             for name in [format!("{model}.mrc"), format!("gmm_{model}.h5"), format!("gmm_{model}.ply")] {
                 remove(folder.join(name))?;
             }
-            for epoch in checkpoint::epochs(&checkpoints(folder), model) {
-                remove(checkpoint::path(&checkpoints(folder), model, epoch))?;
-            }
         }
-    } else {
-        trim_metrics(&folder.join("metrics.jsonl"), epoch)?;
     }
-    files::write_atomically(&folder.join("run.json"), |w| {
-        writeln!(w, "{}", json!({"state": "training", "command": command}))
-    })
+    write_state(folder, "training", command)
 }
 
-/// Keeps the lines of epochs that are done: those after the checkpoint come again, and the last may be torn.
-fn trim_metrics(path: &Path, epoch: usize) -> Result<()> {
-    let Ok(text) = std::fs::read_to_string(path) else { return Ok(()) };
-    let kept: String = text
-        .split_inclusive('\n')
-        .filter(|line| {
-            let value: Value = serde_json::from_str(line).unwrap_or_default();
-            line.ends_with('\n') && value["epoch"].as_f64().is_some_and(|at| at <= epoch as f64)
-        })
-        .collect();
-    files::write_atomically(path, |w| w.write_all(kept.as_bytes()))
+fn remove(path: PathBuf) -> Result<()> {
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(&path, "remove the old run's file", "remove it by hand, or choose another folder")(
+                error,
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes the run.json of a run that is not done: `state` is "training" or "stopped".
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_state(folder: &Path, state: &str, command: &[String]) -> Result<()> {
+    files::write_atomically(&folder.join("run.json"), |w| {
+        writeln!(w, "{}", json!({"state": state, "command": command}))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn metrics_after_the_checkpoint_and_torn_lines_go() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("metrics.jsonl");
-        let line = |model: &str, epoch: f64| format!("{}\n", json!({"model": model, "epoch": epoch}));
-        let done = line("half1", 0.5) + &line("half2", 1.0);
-        std::fs::write(&path, done.clone() + &line("half1", 1.25) + "{\"model\":\"ha").unwrap();
-        trim_metrics(&path, 1).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), done);
-    }
 
     #[test]
     fn differences_are_named() {

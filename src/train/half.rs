@@ -1,61 +1,27 @@
 //! The loop of one model: every step of every epoch, read top-down.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::Sender;
-use std::time::Instant;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, Position};
+use super::metrics::{self, EpochSummary, Metric, Spread};
 use super::order::Order;
 use super::recipe::{Clock, Settings};
 use super::reduction::Reduction;
-use super::shard::Shard;
+use super::saver::Saver;
+use super::shard::{Batch, Shard};
+use super::watch::{Notice, Watch};
 use crate::error::{Error, Result};
 use crate::gmm::{Gmm, Shape};
 use crate::parallel::Collective;
 use crate::progress::Progress;
 use crate::random::{Purpose, stream};
-use crate::render::{Device, Reduce, Step};
+use crate::render::{Device, Reduce, StageTimes, Step};
 
 /// Steps between two checks that all ranks of a group hold the same bits.
 const REPLICA_CHECK: u64 = 100;
-
-/// One line of metrics.jsonl.
-#[derive(Clone, Debug, Serialize)]
-pub struct Metric {
-    /// The model: "half1", "half2" or "map".
-    pub model: String,
-    /// Steps taken, this one included.
-    pub step: u64,
-    /// Epochs done, as a fraction.
-    pub epoch: f64,
-    /// Mean loss of the step's images.
-    pub loss: f64,
-    /// Base learning rate of the step, at batch 1.
-    pub rate: f64,
-    /// Images in the step, over all ranks.
-    pub images: u64,
-}
-
-/// What an epoch came to, on this rank.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct EpochSummary {
-    /// Mean loss over the epoch's images.
-    pub loss: f64,
-    /// Images of the epoch, over all ranks of the group.
-    pub images: u64,
-    /// Seconds in all.
-    pub seconds: f64,
-    /// Seconds in rendering and differentiating; nothing here and in the next two where the device cannot tell.
-    pub compute_seconds: Option<f64>,
-    /// Seconds in sums over the ranks, waiting for the slowest included.
-    pub reduce_seconds: Option<f64>,
-    /// Seconds in the optimiser.
-    pub update_seconds: Option<f64>,
-    /// Seconds waiting for the file.
-    pub wait_seconds: f64,
-}
 
 /// The random start of a model. `half` is 1 or 2, or 0 for a model of all particles.
 pub fn random_start(settings: &Settings, half: u8) -> Gmm {
@@ -63,54 +29,96 @@ pub fn random_start(settings: &Settings, half: u8) -> Gmm {
     Gmm::random(settings.gaussians, shape, &mut stream(settings.seed, Purpose::Start, half, 0))
 }
 
+/// What a model is made of.
+pub struct Parts<'a> {
+    /// "half1", "half2" or "map".
+    pub name: &'static str,
+    /// Holds its random start.
+    pub device: Box<dyn Device>,
+    /// How it is trained.
+    pub settings: Settings,
+    /// Which particle comes when.
+    pub order: Order,
+    /// This rank's particles.
+    pub shard: Shard<'a>,
+    /// This rank in its group.
+    pub rank: usize,
+    /// Ranks in the group.
+    pub ranks: usize,
+    /// What a resumed run must share.
+    pub identity: String,
+    /// Particles of all ranks of the group.
+    pub particles: usize,
+    /// Where its checkpoints go.
+    pub checkpoints: PathBuf,
+    /// Where its metrics go, on the first rank of the group.
+    pub metrics: Option<metrics::Writer>,
+    /// Every so many steps.
+    pub metrics_every: u64,
+}
+
+/// What a model trains with, for as long as a call lasts.
+pub struct Company<'c, 'w> {
+    /// The other ranks of the group.
+    pub group: &'c mut Reduction,
+    /// The time, and those who look at it.
+    pub watch: &'c mut Watch<'w>,
+    /// The user.
+    pub progress: &'c mut Progress,
+}
+
+/// How an epoch ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Ended {
+    /// All particles were seen.
+    Whole(EpochSummary),
+    /// The job must stop; a checkpoint is being written.
+    Stopped,
+}
+
 /// Everything a rank has of one model.
 pub struct Model<'a> {
-    /// "half1", "half2" or "map".
-    pub name: String,
-    /// Its device.
-    pub device: Box<dyn Device>,
-    settings: Settings,
-    order: Order,
+    core: Core,
     shard: Shard<'a>,
-    rank: usize,
-    ranks: usize,
-    clock: Clock,
-    epoch: usize,
-    identity: String,
-    particles: u64,
 }
 
 impl<'a> Model<'a> {
-    /// A model at the start of its training, on rank `rank` of `ranks`.
-    #[allow(clippy::too_many_arguments)]
-    pub fn new(
-        name: String,
-        device: Box<dyn Device>,
-        settings: Settings,
-        order: Order,
-        shard: Shard<'a>,
-        (rank, ranks): (usize, usize),
-        identity: String,
-        particles: usize,
-    ) -> Self {
-        Self {
-            name,
-            device,
-            settings,
-            order,
-            shard,
-            rank,
-            ranks,
+    /// A model at the start of its training.
+    pub fn new(parts: Parts<'a>) -> Self {
+        let saver = Saver::new(parts.checkpoints, parts.name.to_owned());
+        let core = Core {
+            name: parts.name,
+            device: parts.device,
+            settings: parts.settings,
+            order: parts.order,
+            rank: parts.rank,
+            ranks: parts.ranks,
+            identity: parts.identity,
+            particles: parts.particles as u64,
             clock: Clock::default(),
-            epoch: 0,
-            identity,
-            particles: particles as u64,
-        }
+            position: Position::default(),
+            pending: VecDeque::new(),
+            spent: Spent::from_now(),
+            saver,
+            metrics: parts.metrics,
+            metrics_every: parts.metrics_every,
+        };
+        Self { core, shard: parts.shard }
     }
 
-    /// Epochs done.
-    pub fn epoch(&self) -> usize {
-        self.epoch
+    /// "half1", "half2" or "map".
+    pub fn name(&self) -> &'static str {
+        self.core.name
+    }
+
+    /// Its device.
+    pub fn device(&self) -> &dyn Device {
+        self.core.device.as_ref()
+    }
+
+    /// How far it has come.
+    pub fn position(&self) -> Position {
+        self.core.position
     }
 
     /// Goes on from a checkpoint of the same run.
@@ -118,114 +126,258 @@ impl<'a> Model<'a> {
     /// # Errors
     /// When the device fails.
     pub fn resume(&mut self, checkpoint: Checkpoint) -> Result<()> {
-        self.clock = checkpoint.clock;
-        self.epoch = checkpoint.epoch;
-        self.device.restore(checkpoint.state)
+        self.core.clock = checkpoint.clock;
+        self.core.position = checkpoint.position;
+        self.core.device.restore(checkpoint.state)
     }
 
-    /// The state to write.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn checkpoint(&self) -> Result<Checkpoint> {
-        Ok(Checkpoint {
-            epoch: self.epoch,
-            clock: self.clock,
-            state: self.device.state()?,
-            identity: self.identity.clone(),
-        })
-    }
-
-    /// One pass over the half.
-    ///
-    /// Every `metrics_every`-th step goes to `metrics`.
+    /// Trains to the end of the epoch, and writes a checkpoint there, and when one is due before.
     ///
     /// # Errors
     /// When particles cannot be read, the loss or gradient is not finite, or the ranks of the group drift apart.
-    pub fn run_epoch(
-        &mut self,
-        group: &mut Reduction,
-        progress: &mut Progress,
-        metrics: &Sender<Metric>,
-        metrics_every: u64,
-    ) -> Result<EpochSummary> {
+    pub fn run_epoch(&mut self, company: &mut Company) -> Result<Ended> {
+        let Self { core, shard } = self;
         let started = Instant::now();
-        let total = self.particles * self.settings.epochs as u64;
-        let slots = self.order.slots_of(self.rank, self.ranks);
-        let batches = self.order.epoch(self.epoch, slots);
-        let mut ledger = Ledger { name: &self.name, pending: VecDeque::new(), loss: 0.0, images: 0 };
-        let (settings, clock, particles) = (&self.settings, &mut self.clock, self.particles);
-        let (device, order) = (&mut self.device, &self.order);
-        device.times();
-
-        let waited = self.shard.each_batch(batches, |number, batch| {
-            let images = order.images(number) as u64;
-            let rate = clock.base_rate(settings, images, total, particles);
-            let adam = clock.advance(settings, images, total, particles);
-            device.step(batch, &Step { images, adam }, group)?;
-            ledger.pending.push_back(Metric {
-                model: ledger.name.to_owned(),
-                step: clock.step,
-                epoch: clock.images as f64 / particles as f64,
-                loss: f64::NAN,
-                rate,
-                images,
-            });
-            ledger.settle(device.outcomes(false, group)?, progress, metrics, metrics_every);
-            if clock.step.is_multiple_of(REPLICA_CHECK) {
-                compare_replicas(device.as_mut(), group, ledger.name, clock.step)?;
+        core.device.times();
+        shard.traffic();
+        core.spent = Spent::from_now();
+        let (epoch, first) = (core.position.epoch, core.position.step);
+        let mut stopped = false;
+        shard.each_batch(epoch, first, |number, batch| {
+            match company.watch.before_step(&company.group.collective, 0).0 {
+                Notice::GoOn => {}
+                Notice::Checkpoint => {
+                    core.settle(true, company)?;
+                    core.save()?;
+                }
+                Notice::Stop => {
+                    stopped = true;
+                    return Ok(ControlFlow::Break(()));
+                }
             }
-            Ok(())
+            core.step(number, batch, company)?;
+            core.settle(false, company)?;
+            Ok(ControlFlow::Continue(()))
         })?;
-
-        ledger.settle(device.outcomes(true, group)?, progress, metrics, metrics_every);
-        compare_replicas(device.as_mut(), group, ledger.name, clock.step)?;
-        self.epoch += 1;
-        let times = device.times();
-        Ok(EpochSummary {
-            loss: ledger.loss / ledger.images.max(1) as f64,
-            images: ledger.images,
+        core.settle(true, company)?;
+        core.compare_replicas(company.group)?;
+        if stopped {
+            core.save()?;
+            core.finish_metrics();
+            return Ok(Ended::Stopped);
+        }
+        let traffic = shard.traffic();
+        core.spent.take(core.device.as_mut());
+        let gather = |value: Duration| spread(&company.group.collective, value);
+        let times = core.spent.times;
+        let summary = EpochSummary {
+            epoch: epoch + 1,
+            loss: core.position.loss / core.position.images.max(1) as f64,
+            images: core.spent.images,
+            steps: (core.position.step - first) as u64,
             seconds: started.elapsed().as_secs_f64(),
-            compute_seconds: times.map(|t| t.compute.as_secs_f64()),
-            reduce_seconds: times.map(|t| t.reduce.as_secs_f64()),
-            update_seconds: times.map(|t| t.update.as_secs_f64()),
-            wait_seconds: waited.as_secs_f64(),
-        })
+            ranks: core.ranks,
+            compute: times.map(|t| gather(t.compute)),
+            reduce: times.map(|t| gather(t.reduce)),
+            update: times.map(|t| gather(t.update)),
+            wait: gather(traffic.waited),
+            bytes_read: company.group.collective.gather(traffic.bytes).iter().sum(),
+        };
+        core.position = Position { epoch: epoch + 1, ..Position::default() };
+        if let Some(metrics) = &mut core.metrics {
+            metrics.epoch(core.clock.step, &summary);
+        }
+        core.finish_metrics();
+        core.save()?;
+        company.watch.checkpoint_taken();
+        Ok(Ended::Whole(summary))
+    }
+
+    /// Waits until the last checkpoint is on the disk. False if it could not be written.
+    pub fn saved(&mut self) -> bool {
+        self.core.saver.wait()
     }
 }
 
-/// The steps of an epoch whose losses are not known yet, and the sums over those that are.
-struct Ledger<'a> {
-    name: &'a str,
-    pending: VecDeque<Metric>,
-    loss: f64,
+fn spread(group: &Collective, value: Duration) -> Spread {
+    let all = group.gather(value.as_secs_f64().to_bits());
+    Spread::of(&all.into_iter().map(f64::from_bits).collect::<Vec<_>>())
+}
+
+/// All of a model but its particles.
+struct Core {
+    name: &'static str,
+    device: Box<dyn Device>,
+    settings: Settings,
+    order: Order,
+    rank: usize,
+    ranks: usize,
+    identity: String,
+    particles: u64,
+    clock: Clock,
+    position: Position,
+    /// Steps whose outcomes are not known yet.
+    pending: VecDeque<Pending>,
+    spent: Spent,
+    saver: Saver,
+    metrics: Option<metrics::Writer>,
+    metrics_every: u64,
+}
+
+/// A step that was taken.
+struct Pending {
+    step: u64,
+    epoch: f64,
+    rate: f64,
     images: u64,
 }
 
-impl Ledger<'_> {
-    /// Takes the losses of the oldest steps.
-    fn settle(&mut self, losses: Vec<f64>, progress: &mut Progress, metrics: &Sender<Metric>, every: u64) {
-        for loss in losses {
-            let mut metric = self.pending.pop_front().expect("no loss without a step");
-            metric.loss = loss;
-            self.loss += loss * metric.images as f64;
-            self.images += metric.images;
-            progress.advance(metric.images);
-            if metric.step.is_multiple_of(every) {
-                // Whoever listens may have gone; the training does not depend on it.
-                let _ = metrics.send(metric);
+impl Core {
+    /// Takes step `number` of the epoch.
+    fn step(&mut self, number: usize, batch: &Batch, company: &mut Company) -> Result<()> {
+        let total = self.particles * self.settings.epochs as u64;
+        let images = self.order.images(number) as u64;
+        let rate = self.clock.base_rate(&self.settings, images, total, self.particles);
+        let adam = self.clock.advance(&self.settings, images, total, self.particles);
+        self.device.step(&batch.observations, &Step { images, adam }, company.group)?;
+        self.spent.waited += batch.waited;
+        self.position.step = number + 1;
+        self.pending.push_back(Pending {
+            step: self.clock.step,
+            epoch: self.clock.images as f64 / self.particles as f64,
+            rate,
+            images,
+        });
+        if self.clock.step.is_multiple_of(REPLICA_CHECK) {
+            self.compare_replicas(company.group)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the losses of the oldest steps; with `all`, of all.
+    fn settle(&mut self, all: bool, company: &mut Company) -> Result<()> {
+        for loss in self.device.outcomes(all, company.group)? {
+            let step = self.pending.pop_front().expect("no loss without a step");
+            self.position.loss += loss * step.images as f64;
+            self.position.images += step.images;
+            self.spent.images += step.images;
+            company.progress.advance(step.images);
+            if step.step.is_multiple_of(self.metrics_every) {
+                self.report(&step, loss, f64::NAN);
             }
         }
+        Ok(())
+    }
+
+    fn report(&mut self, step: &Pending, loss: f64, gradient_norm: f64) {
+        let Some(metrics) = &mut self.metrics else { return };
+        let shares = self.spent.line(self.device.as_mut());
+        metrics.step(Metric {
+            model: self.name.to_owned(),
+            step: step.step,
+            epoch: step.epoch,
+            loss,
+            gradient_norm,
+            rate: step.rate,
+            images: step.images,
+            images_per_second: shares.images_per_second,
+            input_share: shares.input,
+            reduce_share: shares.reduce,
+            host_bytes: metrics::resident_memory(),
+            device_bytes: 0,
+        });
+        metrics.flush_if_due();
+    }
+
+    fn finish_metrics(&mut self) {
+        if let Some(metrics) = &mut self.metrics {
+            metrics.finish();
+        }
+    }
+
+    /// Starts to write a checkpoint, on the first rank of the group. All steps are settled.
+    fn save(&mut self) -> Result<()> {
+        debug_assert!(self.pending.is_empty());
+        if self.rank > 0 || self.clock.step == 0 {
+            return Ok(());
+        }
+        if let Some(metrics) = &mut self.metrics {
+            metrics.flush();
+        }
+        self.saver.save(Checkpoint {
+            position: self.position,
+            clock: self.clock,
+            state: self.device.state()?,
+            left_out: Vec::new(),
+            ranks: self.ranks,
+            identity: self.identity.clone(),
+        });
+        Ok(())
+    }
+
+    /// [`check_replicas`] of what the device holds; a rank alone has nobody to compare with, and need not stop for it.
+    fn compare_replicas(&mut self, group: &mut Reduction) -> Result<()> {
+        if group.ranks() == 1 {
+            return Ok(());
+        }
+        let checksum = self.device.checksum(group)?;
+        check_replicas(&group.collective, checksum, self.name, self.clock.step)
     }
 }
 
-/// [`check_replicas`] of what a device holds; a rank alone has nobody to compare with, and need not stop for it.
-fn compare_replicas(device: &mut dyn Device, group: &mut Reduction, model: &str, step: u64) -> Result<()> {
-    if group.ranks() == 1 {
-        return Ok(());
+/// What the time went to, since the start of the epoch or of this process, and since the last line of the metrics.
+struct Spent {
+    images: u64,
+    waited: Duration,
+    times: Option<StageTimes>,
+    line: Line,
+}
+
+/// Where the last line of the metrics was written.
+#[derive(Clone, Copy)]
+struct Line {
+    at: Instant,
+    images: u64,
+    waited: Duration,
+    reduce: Duration,
+}
+
+/// Of the time between two lines.
+struct Shares {
+    images_per_second: f64,
+    input: f64,
+    reduce: Option<f64>,
+}
+
+impl Spent {
+    fn from_now() -> Self {
+        let line = Line { at: Instant::now(), images: 0, waited: Duration::ZERO, reduce: Duration::ZERO };
+        Self { images: 0, waited: Duration::ZERO, times: None, line }
     }
-    let checksum = device.checksum(group)?;
-    check_replicas(&group.collective, checksum, model, step)
+
+    /// Adds the device's times since the last call.
+    fn take(&mut self, device: &mut dyn Device) {
+        if let Some(new) = device.times() {
+            let times = self.times.get_or_insert_default();
+            times.compute += new.compute;
+            times.reduce += new.reduce;
+            times.update += new.update;
+        }
+    }
+
+    /// Of the time since the last call.
+    fn line(&mut self, device: &mut dyn Device) -> Shares {
+        self.take(device);
+        let (last, now) = (self.line, Instant::now());
+        let reduce = self.times.map_or(Duration::ZERO, |times| times.reduce);
+        self.line = Line { at: now, images: self.images, waited: self.waited, reduce };
+        let seconds = now.duration_since(last.at).as_secs_f64().max(1e-9);
+        Shares {
+            images_per_second: (self.images - last.images) as f64 / seconds,
+            input: (self.waited - last.waited).as_secs_f64() / seconds,
+            reduce: self.times.map(|_| (reduce - last.reduce).as_secs_f64() / seconds),
+        }
+    }
 }
 
 /// Checks that all ranks of the group hold the same parameters, to the bit: that they have the same `checksum`.

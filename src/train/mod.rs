@@ -6,13 +6,16 @@ pub mod checkpoint;
 pub mod devices;
 pub mod folder;
 pub mod half;
+pub mod metrics;
 pub mod order;
 mod outputs;
 pub mod recipe;
 pub mod reduction;
 pub mod run;
+mod saver;
 mod setup;
 pub mod shard;
+mod watch;
 
 pub use recipe::{Recipe, Schedule, Settings};
-pub use run::{Models, RunOptions, run};
+pub use run::{Ending, Models, RunOptions, run};

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::half::EpochSummary;
+use super::metrics::{self, EpochSummary, Spread};
 use super::recipe::Settings;
 use super::run::{Models, RunOptions};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::evaluate::fsc::{Fsc, GOLD_STANDARD, HALF};
 use crate::evaluate::maps::read_cube;
 use crate::evaluate::plots::write_fsc_files;
@@ -19,6 +19,7 @@ use crate::gmm::files::GmmFile;
 use crate::gmm::ply;
 use crate::gmm::voxelize::{Grid, voxelize};
 use crate::imaging::mrc::{self, Volume};
+use crate::parallel::World;
 use crate::particles::store::Store;
 use crate::progress::duration;
 
@@ -36,18 +37,16 @@ pub struct Finished<'a> {
     pub particles: Vec<(&'static str, usize)>,
     /// MPI ranks.
     pub ranks: usize,
+    /// Machines.
+    pub nodes: usize,
     /// Threads of a rank.
     pub threads: usize,
     /// The device's name.
     pub device: String,
-    /// Epochs trained here (fewer than all in a resumed run).
-    pub epochs_here: usize,
-    /// Seconds of training.
+    /// Seconds of training, since the last resume.
     pub training_seconds: f64,
-    /// Seconds since the start.
+    /// Seconds since the start, likewise.
     pub total_seconds: f64,
-    /// Epochs by model, as rank 0 saw them.
-    pub history: &'a [Vec<EpochSummary>],
 }
 
 /// The map of a mixture on the particles' grid.
@@ -60,18 +59,6 @@ pub fn write_model(folder: &Path, name: &str, file: &GmmFile) -> Result<()> {
     file.write(&folder.join(format!("gmm_{name}.h5")))?;
     ply::write(&file.gmm, &folder.join(format!("gmm_{name}.ply")))?;
     mrc::write_volume(&folder.join(format!("{name}.mrc")), &map_of(file))
-}
-
-/// Adds lines to metrics.jsonl.
-pub fn append_metrics(folder: &Path, lines: &str) -> Result<()> {
-    let path = folder.join("metrics.jsonl");
-    let mut open = std::fs::OpenOptions::new();
-    open.create(true).append(true);
-    open.open(&path).and_then(|mut file| file.write_all(lines.as_bytes())).map_err(Error::io(
-        &path,
-        "write the metrics",
-        "check that the folder may be written and the disk is not full",
-    ))
 }
 
 /// The FSC of the half maps as they stand, for the log.
@@ -118,18 +105,56 @@ pub fn finish(run: &Finished) -> Result<()> {
     }
     let picture = slices::draw(&maps[0].1, maps.get(1).map(|(_, map)| map), &map, truth_map.as_ref())?;
     files::write_atomically(&folder.join("slices.png"), |w| w.write_all(&picture))?;
-    write_run_json(run, &curves)?;
-    report(run, &curves, picture)?;
-    say(run, &curves);
+    let epochs = epochs(run);
+    // Last what says that the run is done.
+    report(run, &curves, picture, &epochs)?;
+    write_run_json(run, &curves, &epochs)?;
+    say(run, &curves, &epochs);
     Ok(())
 }
 
-fn images_per_second(run: &Finished) -> f64 {
-    let images: usize = run.particles.iter().map(|(_, n)| n * run.epochs_here).sum();
-    images as f64 / run.training_seconds.max(1e-9)
+/// The epochs of each model, in the order of [`Finished::particles`].
+fn epochs(run: &Finished) -> Vec<Vec<EpochSummary>> {
+    run.particles.iter().map(|(name, _)| metrics::epochs(&run.options.output, name)).collect()
 }
 
-fn say(run: &Finished, curves: &[(String, Fsc)]) {
+/// Of the time spent in epochs: models train side by side, or on a single rank one after the other.
+fn images_per_second(run: &Finished, epochs: &[Vec<EpochSummary>]) -> f64 {
+    let images: u64 = epochs.iter().flatten().map(|epoch| epoch.images).sum();
+    let each = epochs.iter().map(|of_model| of_model.iter().map(|epoch| epoch.seconds).sum::<f64>());
+    let seconds = if run.ranks > 1 { each.fold(0.0, f64::max) } else { each.sum() };
+    images as f64 / seconds.max(1e-9)
+}
+
+/// Where the time went, a line a model.
+fn say_times(epochs: &[Vec<EpochSummary>], run: &Finished) {
+    tracing::info!("           images/s   compute  all-reduce  update  input  imbalance   read");
+    for ((name, _), epochs) in run.particles.iter().zip(epochs) {
+        let sum = |part: fn(&EpochSummary) -> f64| epochs.iter().map(part).sum::<f64>();
+        let seconds = sum(|epoch| epoch.seconds).max(1e-9);
+        let share = |part: fn(&EpochSummary) -> Option<Spread>| {
+            let all: Option<Vec<f64>> =
+                epochs.iter().map(|epoch| part(epoch).map(|spread| spread.mean)).collect();
+            all.map_or("-".to_owned(), |all| format!("{:.1}%", 100.0 * all.iter().sum::<f64>() / seconds))
+        };
+        let slowest: f64 = sum(|epoch| epoch.compute.map_or(0.0, |compute| compute.max));
+        let mean: f64 = sum(|epoch| epoch.compute.map_or(0.0, |compute| compute.mean));
+        let imbalance = if mean > 0.0 { format!("{:.2}", slowest / mean) } else { "-".to_owned() };
+        tracing::info!(
+            "{name:10} {:8.0} {:>9} {:>11} {:>7} {:>6} {:>10} {:>6}",
+            sum(|epoch| epoch.images as f64) / seconds,
+            share(|epoch| epoch.compute),
+            share(|epoch| epoch.reduce),
+            share(|epoch| epoch.update),
+            share(|epoch| Some(epoch.wait)),
+            imbalance,
+            format!("{:.1} GB", sum(|epoch| epoch.bytes_read as f64) / 1e9),
+        );
+    }
+}
+
+fn say(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochSummary>]) {
+    say_times(epochs, run);
     for (label, fsc) in curves {
         tracing::info!(
             "FSC of {label}: {} at 0.143, {} at 0.5, mean {:.4}",
@@ -141,12 +166,12 @@ fn say(run: &Finished, curves: &[(String, Fsc)]) {
     tracing::info!(
         "done in {} ({:.0} images/s): {}",
         duration(run.total_seconds),
-        images_per_second(run),
+        images_per_second(run, epochs),
         run.options.output.join("report.html").display()
     );
 }
 
-fn write_run_json(run: &Finished, curves: &[(String, Fsc)]) -> Result<()> {
+fn write_run_json(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochSummary>]) -> Result<()> {
     let metadata = run.store.metadata();
     let fsc: serde_json::Map<String, serde_json::Value> = curves
         .iter()
@@ -176,12 +201,13 @@ fn write_run_json(run: &Finished, curves: &[(String, Fsc)]) -> Result<()> {
             "models": run.particles.iter().map(|(name, n)| json!({"name": name, "particles": n})).collect::<Vec<_>>(),
         },
         "ranks": run.ranks,
+        "nodes": run.nodes,
         "threads_per_rank": run.threads,
         "device": run.device,
-        "host": host(),
+        "host": World::host(),
         "seconds": {"training": run.training_seconds, "total": run.total_seconds},
-        "images_per_second": images_per_second(run),
-        "epochs": run.particles.iter().zip(run.history).map(|((name, _), epochs)| json!({"model": name, "epochs": epochs})).collect::<Vec<_>>(),
+        "images_per_second": images_per_second(run, epochs),
+        "epochs": run.particles.iter().zip(epochs).map(|((name, _), epochs)| json!({"model": name, "epochs": epochs})).collect::<Vec<_>>(),
         "fsc": fsc,
         "identity": run.identity,
     });
@@ -191,44 +217,31 @@ fn write_run_json(run: &Finished, curves: &[(String, Fsc)]) -> Result<()> {
     })
 }
 
-fn host() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_or_else(|_| "unknown".into(), |h| h.trim().into())
-}
-
-/// Loss curves of metrics.jsonl by model: (epoch, loss), thinned to what a chart can show.
-fn losses(folder: &Path) -> Vec<(String, Vec<(f64, f64)>)> {
+/// Loss curves by model: (epoch, loss), thinned to what a chart can show.
+fn losses(run: &Finished) -> Vec<(String, Vec<(f64, f64)>)> {
     const POINTS: usize = 300;
-    let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap_or_default();
-    let mut curves: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
-    for line in text.lines() {
-        let Ok(value) = serde_json::from_str::<serde_json::Value>(line) else { continue };
-        let (Some(model), Some(epoch), Some(loss)) =
-            (value["model"].as_str(), value["epoch"].as_f64(), value["loss"].as_f64())
-        else {
-            continue;
-        };
-        match curves.iter_mut().find(|(name, _)| name == model) {
-            Some((_, points)) => points.push((epoch, loss)),
-            None => curves.push((model.to_owned(), vec![(epoch, loss)])),
-        }
-    }
-    curves.sort_by(|a, b| a.0.cmp(&b.0));
-    for (_, points) in &mut curves {
-        // The mean of neighbours: single batches scatter far more than the curve falls.
-        let size = points.len().div_ceil(POINTS);
-        *points = points
-            .chunks(size.max(1))
-            .map(|chunk| {
-                let n = chunk.len() as f64;
-                (chunk.iter().map(|p| p.0).sum::<f64>() / n, chunk.iter().map(|p| p.1).sum::<f64>() / n)
-            })
+    let curve = |name: &str| -> Vec<(f64, f64)> {
+        let points: Vec<(f64, f64)> = metrics::lines(&run.options.output, name)
+            .iter()
+            .filter_map(|line| Some((line["epoch"].as_f64()?, line["loss"].as_f64()?)))
             .collect();
-    }
-    curves
+        // The mean of neighbours: single batches scatter far more than the curve falls.
+        let size = points.len().div_ceil(POINTS).max(1);
+        let mean = |chunk: &[(f64, f64)]| {
+            let n = chunk.len() as f64;
+            (chunk.iter().map(|p| p.0).sum::<f64>() / n, chunk.iter().map(|p| p.1).sum::<f64>() / n)
+        };
+        points.chunks(size).map(mean).collect()
+    };
+    run.particles.iter().map(|(name, _)| ((*name).to_owned(), curve(name))).collect()
 }
 
-fn report(run: &Finished, curves: &[(String, Fsc)], picture: Vec<u8>) -> Result<()> {
+fn report(
+    run: &Finished,
+    curves: &[(String, Fsc)],
+    picture: Vec<u8>,
+    epochs: &[Vec<EpochSummary>],
+) -> Result<()> {
     let metadata = run.store.metadata();
     let mut headline: Vec<(String, String)> = Vec::new();
     if let Some((label, fsc)) = curves.first() {
@@ -240,7 +253,7 @@ fn report(run: &Finished, curves: &[(String, Fsc)], picture: Vec<u8>) -> Result<
     }
     headline.push(("Gaussians".into(), run.settings.gaussians.to_string()));
     headline.push(("Box".into(), format!("{} px of {:.3} Å", metadata.box_size, metadata.pixel_size)));
-    headline.push(("Speed".into(), format!("{:.0} images/s", images_per_second(run))));
+    headline.push(("Speed".into(), format!("{:.0} images/s", images_per_second(run, epochs))));
     headline.push(("Time".into(), duration(run.total_seconds)));
     let settings = match serde_json::to_value(run.settings) {
         Ok(serde_json::Value::Object(map)) => map
@@ -268,7 +281,7 @@ fn report(run: &Finished, curves: &[(String, Fsc)], picture: Vec<u8>) -> Result<
         settings,
         command: run.options.command.join(" "),
         fsc: curves.to_vec(),
-        loss: losses(&run.options.output),
+        loss: losses(run),
         slices_png: picture,
         notes,
     };

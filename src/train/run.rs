@@ -1,24 +1,25 @@
 //! A whole run, on every rank: set up, train, and at the end the outputs.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::checkpoint::{self, Checkpoint};
 use super::devices::{self, Choice, DeviceKind};
-use super::folder::{self, Older};
-use super::half::{EpochSummary, Metric, Model, random_start};
+use super::folder::{self, Older, Start};
+use super::half::{self, Company, Ended, Model, random_start};
+use super::metrics::{self, EpochSummary};
 use super::order::Order;
 use super::outputs::{self, Finished};
 use super::recipe::{Choices, Recipe, Settings};
 use super::reduction::{CollectiveKind, Reduction};
 use super::setup::{self, Part};
 use super::shard::{CacheMode, Shard};
+use super::watch::Watch;
 use crate::error::{Error, Result};
 use crate::gmm::files::GmmFile;
-use crate::parallel::{Failure, HalfGroup, World};
+use crate::parallel::{EndSignal, Failure, HalfGroup, World};
 use crate::particles::store::Store;
 use crate::progress::Progress;
 use crate::render::cuda::card;
@@ -89,26 +90,48 @@ pub struct RunOptions {
     pub metrics_every: Option<u64>,
     /// A map to compare with.
     pub truth: Option<PathBuf>,
+    /// Time between two checkpoints; `None`: at the end of each epoch only.
+    pub checkpoint_every: Option<Duration>,
+    /// Where a file for Prometheus goes.
+    pub prometheus: Option<PathBuf>,
     /// What to do about an older run in the run folder.
     pub older: Older,
     /// The command line as typed.
     pub command: Vec<String>,
 }
 
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// With its outputs.
+    Done,
+    /// With checkpoints, because the job's time is over.
+    Stopped,
+}
+
 /// Trains and writes the run folder. Every rank calls it.
 ///
 /// # Errors
 /// What is wrong for all, or on this rank.
-pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Failure> {
+pub fn run(world: &World, options: &RunOptions) -> std::result::Result<Ending, Failure> {
     let started = Instant::now();
+    let signal = EndSignal::watch()?;
     // Rank 0 looks at everything first: what is wrong for all is said once, before anybody starts.
-    let (store, start_epoch) = match world.first(|| setup::open(world, options))? {
-        Some((store, epoch)) => (store, epoch),
-        None => (Store::open(&options.particles)?, 0),
+    let (store, start) = match world.first(|| setup::open(world, options))? {
+        Some((store, start)) => (store, Some(start)),
+        None => (Store::open(&options.particles)?, None),
     };
-    let start_epoch = world.broadcast(start_epoch as u64) as usize;
+    let Some(begin) = Begin::on_all_ranks(world, start) else {
+        if world.rank() == 0 {
+            tracing::info!(
+                "the run in {} is done: nothing is left to do (--overwrite does it again)",
+                options.output.display()
+            );
+        }
+        return Ok(Ending::Done);
+    };
     let mut held = Held::default();
-    let outcome = train(world, options, &store, start_epoch, started, &mut held);
+    let outcome = train(world, options, &store, &begin, &signal, started, &mut held);
     if matches!(outcome, Err(Failure::Own(_))) && world.size() > 1 {
         // Other ranks may be waiting for this one, on their devices and so on this one's: giving anything back could wait
         // for them in turn. The job ends now, and all goes with it.
@@ -118,7 +141,7 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Failu
     // Graphs that captured a sum go before what adds up.
     drop((held.models, held.devices));
     let parted = held.reduction.map_or(Ok(()), Reduction::finish);
-    outcome.and_then(|()| Ok(parted?))
+    outcome.and_then(|ending| Ok(parted.map(|()| ending)?))
 }
 
 /// What a rank holds that other ranks' devices may wait for.
@@ -129,14 +152,42 @@ struct Held<'a> {
     reduction: Option<Reduction>,
 }
 
+/// Where the run begins, as every rank knows it.
+#[derive(Clone, Copy, Debug)]
+struct Begin {
+    /// Steps that each model has done.
+    steps: [u64; 2],
+    /// First epoch that some model has not done.
+    epoch: usize,
+    /// Ranks of a group that did them; 0 where none were done.
+    ranks: usize,
+}
+
+impl Begin {
+    /// What rank 0 has found, on all ranks; `None` where all is done.
+    fn on_all_ranks(world: &World, start: Option<Start>) -> Option<Self> {
+        let words = match start {
+            Some(Start::At { steps, epoch, ranks }) => {
+                let second = steps.get(1).copied().unwrap_or(0);
+                [1, steps[0], second, epoch as u64, ranks as u64]
+            }
+            _ => [0; 5],
+        };
+        let [work, first, second, epoch, ranks] = words.map(|word| world.broadcast(word));
+        let begin = Self { steps: [first, second], epoch: epoch as usize, ranks: ranks as usize };
+        (work == 1).then_some(begin)
+    }
+}
+
 fn train<'a>(
     world: &World,
     options: &RunOptions,
     store: &'a Store,
-    start_epoch: usize,
+    begin: &Begin,
+    signal: &EndSignal,
     started: Instant,
     held: &mut Held<'a>,
-) -> std::result::Result<(), Failure> {
+) -> std::result::Result<Ending, Failure> {
     let Held { devices: opened, models, reduction } = held;
     let parts = setup::parts(store, options.models);
     let HalfGroup { assignment, collective } = HalfGroup::split(world, parts.len());
@@ -181,23 +232,38 @@ fn train<'a>(
     for device in opened.iter_mut() {
         device.join(reduction)?;
     }
+    let steps = largest.div_ceil(settings.batch) as u64;
+    let metrics_every = options.metrics_every.unwrap_or((steps / 200).max(1)).max(1);
     for ((&index, order), mut device) in assignment.models.iter().zip(orders).zip(opened.drain(..)) {
         let part = &parts[index];
-        let mine = order.shard(order.slots_of(rank, ranks));
-        let progress = quiet_unless_first(world, &format!("read {}", part.name), mine.len() as u64);
-        let shard = Shard::load(store, &mine, options.cache, world.local_size(), device.as_mut(), progress)?;
-        let mut model = Model::new(
-            part.name.to_owned(),
+        let slots = order.slots_of(rank, ranks);
+        let progress = quiet_unless_first(world, &format!("read {}", part.name), slots.len() as u64);
+        let shard = Shard::load(
+            store,
+            order.clone(),
+            slots,
+            options.cache,
+            world.local_size(),
+            device.as_mut(),
+            progress,
+        )?;
+        let metrics = metrics::Writer::new(&options.output, part.name, options.prometheus.as_deref());
+        let mut model = Model::new(half::Parts {
+            name: part.name,
             device,
-            settings.clone(),
+            settings: settings.clone(),
             order,
             shard,
-            (rank, ranks),
-            identity.clone(),
-            part.members.len(),
-        );
-        if start_epoch > 0 {
-            let path = checkpoint::path(&checkpoints, part.name, start_epoch);
+            rank,
+            ranks,
+            identity: identity.clone(),
+            particles: part.members.len(),
+            checkpoints: checkpoints.clone(),
+            metrics: (rank == 0).then_some(metrics),
+            metrics_every,
+        });
+        if begin.steps[index] > 0 {
+            let path = checkpoint::path(&checkpoints, part.name, begin.steps[index]);
             let checkpoint = Checkpoint::read(&path)?;
             folder::same_run(&path, &checkpoint.identity, Some(&identity))?;
             model.resume(checkpoint)?;
@@ -206,54 +272,39 @@ fn train<'a>(
     }
     // All particles that are kept in memory were read, and are sound: from here on an older run's files go.
     world.barrier();
-    world.first(|| folder::begin(&options.output, start_epoch, &options.command))?;
-    introduce(
-        world,
-        store,
-        &parts,
-        &settings,
-        models[0].device.as_ref(),
-        reduction.name(),
-        ranks,
-        start_epoch,
-    );
+    let done: Vec<(&str, u64)> = parts.iter().map(|part| part.name).zip(begin.steps).collect();
+    world.first(|| folder::begin(&options.output, &done, &options.command))?;
+    let device = models[0].device().name();
+    introduce(world, store, &parts, &settings, &device, reduction.name(), ranks, begin);
 
-    let steps = largest.div_ceil(settings.batch) as u64;
-    let metrics_every = options.metrics_every.unwrap_or((steps / 200).max(1)).max(1);
-    let (sender, receiver) = channel();
-    let remaining = (settings.epochs.saturating_sub(start_epoch) * models.len()) as u64;
-    let per_epoch = models.first().map_or(0, |_| parts[assignment.models[0]].members.len() as u64);
-    let names: Vec<&str> = assignment.models.iter().map(|&index| parts[index].name).collect();
+    let peers = match assignment.models[..] {
+        [model] if parts.len() == 2 && world.size() > 1 => {
+            vec![if model == 0 { world.size().div_ceil(2) } else { 0 }]
+        }
+        _ => Vec::new(),
+    };
+    let mut watch = Watch::new(world, signal, peers, rank == 0, options.checkpoint_every);
+    let names: Vec<&str> = models.iter().map(Model::name).collect();
     let label = format!("train {}", names.join(" and "));
-    let mut progress = quiet_unless_first(world, &label, remaining * per_epoch);
+    let left = assignment.models.iter().zip(&*models).map(|(&index, model)| {
+        let all = settings.epochs * parts[index].members.len();
+        let position = model.position();
+        (all - position.epoch * parts[index].members.len()) as u64 - position.images
+    });
+    let mut progress = quiet_unless_first(world, &label, left.sum());
     let training = Instant::now();
-    let mut history: Vec<Vec<EpochSummary>> = vec![Vec::new(); parts.len()];
-    for epoch in start_epoch..settings.epochs {
-        for (model, &index) in models.iter_mut().zip(&assignment.models) {
-            let summary = model.run_epoch(reduction, &mut progress, &sender, metrics_every)?;
-            history[index].push(summary);
-            tracing::info!(
-                "{} epoch {} of {}: loss {:.6}, {:.0} images/s{}",
-                model.name,
-                epoch + 1,
-                settings.epochs,
-                summary.loss,
-                summary.images as f64 / summary.seconds.max(1e-9),
-                waiting(&summary)
-            );
-            if rank == 0 {
-                write_checkpoint(
-                    &model.checkpoint()?,
-                    &checkpoints,
-                    &model.name,
-                    epoch + 1 == settings.epochs,
-                )?;
+    for epoch in begin.epoch..settings.epochs {
+        for model in models.iter_mut().filter(|model| model.position().epoch == epoch) {
+            let mut company = Company { group: reduction, watch: &mut watch, progress: &mut progress };
+            match model.run_epoch(&mut company)? {
+                Ended::Whole(summary) => say_epoch(model.name(), settings.epochs, &summary),
+                Ended::Stopped => break,
             }
         }
-        let lines: Vec<Metric> = receiver.try_iter().collect();
-        collect_metrics(world, rank, &options.output, lines)?;
-        // The halves stay within an epoch of each other, so that their kept checkpoints have one in common.
-        world.barrier();
+        // The halves stay within an epoch of each other.
+        if watch.between_epochs() {
+            return stop(world, options, models);
+        }
         if options.maps == Maps::Epoch && epoch + 1 < settings.epochs {
             write_models(models, rank, &options.output, &geometry)?;
             world.barrier();
@@ -266,6 +317,8 @@ fn train<'a>(
     let training = training.elapsed().as_secs_f64();
     progress.finish();
 
+    // One that could not be written was said; what counts now are the outputs.
+    models.iter_mut().for_each(|model| _ = model.saved());
     write_models(models, rank, &options.output, &geometry)?;
     world.barrier();
     if world.rank() == 0 {
@@ -276,30 +329,61 @@ fn train<'a>(
             identity: &identity,
             particles: parts.iter().map(|p| (p.name, p.members.len())).collect(),
             ranks: world.size(),
+            nodes: world.nodes(),
             threads: rayon::current_num_threads(),
-            device: models[0].device.name(),
-            epochs_here: settings.epochs.saturating_sub(start_epoch),
+            device,
             training_seconds: training,
             total_seconds: started.elapsed().as_secs_f64(),
-            history: &history,
         })?;
     }
     // Nobody leaves, and lets the launcher end the job, before the outputs are there.
     world.barrier();
-    Ok(())
+    Ok(Ending::Done)
+}
+
+/// The end of a job whose time is over.
+fn stop(world: &World, options: &RunOptions, models: &mut [Model]) -> std::result::Result<Ending, Failure> {
+    let saved = models.iter_mut().fold(true, |all, model| model.saved() && all);
+    let unsaved = world.sum(u64::from(!saved));
+    if world.rank() == 0 {
+        // Whether this file can be written decides nothing: the checkpoints do.
+        if let Err(error) = folder::write_state(&options.output, "stopped", &options.command) {
+            tracing::warn!("{error}");
+        }
+        let state =
+            if unsaved == 0 { "checkpoints are written" } else { "NOT ALL CHECKPOINTS COULD BE WRITTEN" };
+        tracing::info!(
+            "stopped by a signal; {state}; the same command with --resume auto goes on (exit code 75)"
+        );
+    }
+    // The launcher ends the job when the first rank leaves.
+    world.barrier();
+    Ok(Ending::Stopped)
 }
 
 fn quiet_unless_first(world: &World, label: &str, total: u64) -> Progress {
     if world.rank() == 0 { Progress::new(label, total, "images") } else { Progress::silent() }
 }
 
-fn waiting(summary: &EpochSummary) -> String {
-    let share = summary.wait_seconds / summary.seconds.max(1e-9);
-    if share < 0.05 {
+fn say_epoch(model: &str, epochs: usize, summary: &EpochSummary) {
+    let seconds = summary.seconds.max(1e-9);
+    let share = summary.wait.mean / seconds;
+    let waiting = if share < 0.005 {
         String::new()
     } else {
-        format!(", {:.0}% of the time waiting for the file", 100.0 * share)
-    }
+        format!(", {:.0}% of the time waiting for particles", 100.0 * share)
+    };
+    let read = if summary.bytes_read == 0 {
+        String::new()
+    } else {
+        format!(", {:.2} GB/s read", summary.bytes_read as f64 / seconds / 1e9)
+    };
+    tracing::info!(
+        "{model} epoch {} of {epochs}: loss {:.6}, {:.0} images/s{read}{waiting}",
+        summary.epoch,
+        summary.loss,
+        summary.images as f64 / seconds,
+    );
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -308,10 +392,10 @@ fn introduce(
     store: &Store,
     parts: &[Part],
     settings: &Settings,
-    device: &dyn Device,
+    device: &str,
     collective: &str,
     ranks: usize,
-    start_epoch: usize,
+    begin: &Begin,
 ) {
     let metadata = store.metadata();
     let sizes: Vec<String> = parts.iter().map(|p| format!("{} in {}", p.members.len(), p.name)).collect();
@@ -336,7 +420,7 @@ fn introduce(
         world.size(),
         ranks,
         parts[0].name,
-        device.name(),
+        device,
         if ranks > 1 || collective == "NCCL" { format!("; sums over {collective}") } else { String::new() }
     );
     if world.size() % 2 == 1 && world.size() > 1 && parts.len() == 2 {
@@ -347,34 +431,22 @@ fn introduce(
             world.size() - ranks
         );
     }
-    if start_epoch > 0 {
-        tracing::info!("resuming after epoch {start_epoch}");
-    }
-}
-
-/// A checkpoint that cannot be written does not end a run, unless it is the last.
-fn write_checkpoint(checkpoint: &Checkpoint, folder: &Path, model: &str, last: bool) -> Result<()> {
-    match checkpoint.write(folder, model) {
-        Err(error) if !last => {
-            tracing::warn!("no checkpoint after epoch {}: {error}; training goes on", checkpoint.epoch);
-            Ok(())
-        }
-        outcome => outcome,
-    }
-}
-
-/// Brings the metrics of all groups to rank 0, which appends them to metrics.jsonl.
-fn collect_metrics(world: &World, rank: usize, folder: &Path, lines: Vec<Metric>) -> Result<()> {
-    let mine = if rank == 0 {
-        lines
+    if begin.ranks > 0 && world.rank() == 0 {
+        let steps: Vec<String> = parts
             .iter()
-            .filter_map(|line| serde_json::to_string(line).ok())
-            .fold(String::new(), |all, line| all + &line + "\n")
-    } else {
-        String::new()
-    };
-    let Some(all) = world.gather(&mine) else { return Ok(()) };
-    outputs::append_metrics(folder, &all.concat())
+            .zip(begin.steps)
+            .map(|(part, step)| format!("step {step} of {}", part.name))
+            .collect();
+        tracing::info!("resuming after {}", steps.join(" and "));
+        if begin.ranks != ranks {
+            tracing::warn!(
+                "{} ranks trained {} until then, now {ranks} do: sums are in another order, and the result differs from that \
+                 of an uninterrupted run by rounding",
+                begin.ranks,
+                parts[0].name
+            );
+        }
+    }
 }
 
 /// The first rank of each group writes the group's mixture and map.
@@ -384,11 +456,11 @@ fn write_models(models: &[Model], rank: usize, folder: &Path, geometry: &Geometr
     }
     for model in models {
         let file = GmmFile {
-            gmm: model.device.state()?.gmm,
+            gmm: model.device().state()?.gmm,
             box_size: geometry.box_size,
             pixel_size: geometry.pixel_size,
         };
-        outputs::write_model(folder, &model.name, &file)?;
+        outputs::write_model(folder, model.name(), &file)?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What a run is made of, and everything that can be wrong with it before the start.
 
 use super::checkpoint;
-use super::folder;
+use super::folder::{self, Start};
 use super::recipe::Settings;
 use super::run::{Models, RunOptions};
 use crate::error::{Error, Result};
@@ -36,8 +36,8 @@ pub fn largest(parts: &[Part]) -> usize {
     parts.iter().map(|p| p.members.len()).max().unwrap_or(0)
 }
 
-/// Everything that can be wrong before the start, seen from rank 0. The store, and the epochs that are done.
-pub fn open(world: &World, options: &RunOptions) -> Result<(Store, usize)> {
+/// Everything that can be wrong before the start, seen from rank 0. The store, and where the run begins.
+pub fn open(world: &World, options: &RunOptions) -> Result<(Store, Start)> {
     let store = Store::open(&options.particles)?;
     if let Some(i) = store.metadata().shift.iter().position(|s| *s != [0.0, 0.0]) {
         return Err(Error::input(
@@ -97,8 +97,8 @@ pub fn open(world: &World, options: &RunOptions) -> Result<(Store, usize)> {
             (part.name, checkpoint::identity(&settings, store.identity()))
         })
         .collect();
-    let epoch = folder::prepare(&options.output, options.older, &identities)?;
-    Ok((store, epoch))
+    let start = folder::prepare(&options.output, options.older, &identities)?;
+    Ok((store, start))
 }
 
 /// What the options come to for a model of `particles` particles on `ranks` ranks.

@@ -1,6 +1,7 @@
 //! The particles of one rank: prepared once and kept in memory where they fit, else read ahead of every step.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
@@ -35,6 +36,21 @@ pub struct Shard<'a> {
     store: &'a Store,
     pixels: usize,
     cache: Option<Cache>,
+    order: super::order::Order,
+    slots: std::ops::Range<usize>,
+    traffic: Traffic,
+}
+
+pub struct Batch<'a> {
+    pub observations: Vec<Observation<'a>>,
+    pub rows: Vec<usize>,
+    pub waited: Duration,
+}
+
+#[derive(Default)]
+pub struct Traffic {
+    pub waited: Duration,
+    pub bytes: u64,
 }
 
 /// Particles that were read and prepared once.
@@ -53,14 +69,16 @@ impl<'a> Shard<'a> {
     /// When the file cannot be read, a pixel is not finite, the device fails, or it has no room and `mode` insists.
     pub fn load(
         store: &'a Store,
-        particles: &[usize],
+        order: super::order::Order,
+        slots: std::ops::Range<usize>,
         mode: CacheMode,
         sharing: usize,
         device: &mut dyn Device,
         mut progress: Progress,
     ) -> Result<Self> {
         let pixels = store.metadata().box_size.pow(2);
-        let mut shard = Self { store, pixels, cache: None };
+        let particles = order.shard(slots.clone());
+        let mut shard = Self { store, pixels, cache: None, order, slots, traffic: Traffic::default() };
         let on_device = match mode {
             CacheMode::Device | CacheMode::Auto => device.keep(particles.len())?,
             CacheMode::Host | CacheMode::None => false,
@@ -123,13 +141,14 @@ impl<'a> Shard<'a> {
     /// # Errors
     /// What reading or `step` returns.
     pub fn each_batch(
-        &self,
-        batches: Vec<Vec<usize>>,
-        mut step: impl FnMut(usize, &[Observation]) -> Result<()>,
-    ) -> Result<Duration> {
-        let mut waited = Duration::ZERO;
+        &mut self,
+        epoch: usize,
+        first_step: usize,
+        mut step: impl FnMut(usize, &Batch) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        let batches = self.order.epoch(epoch, self.slots.clone());
         if let Some(Cache { places, targets, energies }) = &self.cache {
-            for (number, batch) in batches.iter().enumerate() {
+            for (number, batch) in batches.iter().enumerate().skip(first_step) {
                 let observations: Vec<Observation> = batch
                     .iter()
                     .map(|&index| {
@@ -140,14 +159,17 @@ impl<'a> Shard<'a> {
                         Observation { view: self.view(index), target, energy: energies[place] }
                     })
                     .collect();
-                step(number, &observations)?;
+                let waited = Duration::ZERO;
+                if step(number, &Batch { observations, rows: batch.clone(), waited })?.is_break() {
+                    break;
+                }
             }
-            return Ok(waited);
+            return Ok(());
         }
         let reader = ImageReader::open(self.store)?;
         std::thread::scope(|scope| {
-            let (receiver, _reading) = read_ahead(scope, reader, batches.clone());
-            for (number, batch) in batches.iter().enumerate() {
+            let (receiver, _reading) = read_ahead(scope, reader, batches[first_step..].to_vec());
+            for (number, batch) in batches.iter().enumerate().skip(first_step) {
                 let asked = Instant::now();
                 let images = receiver.recv().map_err(|_| {
                     Error::request(
@@ -155,7 +177,8 @@ impl<'a> Shard<'a> {
                         "this is a defect of the program: report it",
                     )
                 })??;
-                waited += asked.elapsed();
+                let waited = asked.elapsed();
+                self.traffic.waited += waited;
                 let observations: Vec<Observation> = batch
                     .iter()
                     .zip(images.chunks_exact(self.pixels).zip(self.energies(&images)))
@@ -165,10 +188,16 @@ impl<'a> Shard<'a> {
                         energy,
                     })
                     .collect();
-                step(number, &observations)?;
+                if step(number, &Batch { observations, rows: batch.clone(), waited })?.is_break() {
+                    break;
+                }
             }
-            Ok(waited)
+            Ok(())
         })
+    }
+
+    pub fn traffic(&mut self) -> Traffic {
+        std::mem::take(&mut self.traffic)
     }
 }
 

@@ -152,6 +152,27 @@ pub fn over_mpi_with(
     output
 }
 
+/// The command that runs `program` on `ranks` ranks of this machine; one runs without a launcher.
+pub fn ranks_command(ranks: usize, program: &str, arguments: &[String]) -> Command {
+    if ranks == 1 {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        return command;
+    }
+    let mut command = Command::new("mpirun");
+    command.args([
+        "--allow-run-as-root",
+        "--oversubscribe",
+        "--bind-to",
+        "none",
+        "-n",
+        &ranks.to_string(),
+        program,
+    ]);
+    command.args(arguments).env("OMPI_MCA_orte_base_help_aggregate", "0");
+    command
+}
+
 /// [`over_mpi`] for `cryosplat-mpi` itself, which must succeed; what it printed.
 pub fn ranks_succeed(ranks: usize, arguments: &[String]) -> String {
     let output = over_mpi(ranks, &program_file(), arguments);
@@ -178,4 +199,41 @@ pub fn contents(folder: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
         }
     }
     all
+}
+
+/// The lines about steps in a run's metrics, by model, with what its input, seed, ranks and device decide: without times.
+pub fn steps(run: &str) -> Vec<serde_json::Value> {
+    const DECIDED: [&str; 7] = ["model", "step", "epoch", "loss", "gradient_norm", "rate", "images"];
+    let mut lines = Vec::new();
+    for model in ["half1", "half2", "map"] {
+        let Ok(text) = std::fs::read_to_string(Path::new(run).join(format!("metrics_{model}.jsonl"))) else {
+            continue;
+        };
+        for line in text.lines() {
+            let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+            if line.get("loss").is_some() {
+                line.as_object_mut().unwrap().retain(|key, _| DECIDED.contains(&key.as_str()));
+                lines.push(line);
+            }
+        }
+    }
+    assert!(!lines.is_empty(), "{run} has no metrics");
+    lines
+}
+
+/// Fails where two runs differ in what their input, seed, ranks and device decide: the files `names`, and the metrics.
+pub fn assert_same(names: &[&str], run: &str, other: &str, what: &str) {
+    for name in names {
+        assert!(bytes(run, name) == bytes(other, name), "{what}: {name} differs");
+    }
+    assert!(steps(run) == steps(other), "{what}: the metrics differ");
+}
+
+/// Makes a run that is done one that was ended before its last checkpoint of `model`.
+pub fn undo(run: &str, model: &str) {
+    let checkpoints = Path::new(run).join("checkpoints");
+    let mut names: Vec<String> = contents(&checkpoints).into_keys().collect();
+    names.retain(|name| name.starts_with(model));
+    std::fs::remove_file(checkpoints.join(names.last().unwrap())).unwrap();
+    std::fs::write(Path::new(run).join("run.json"), r#"{"state":"training"}"#).unwrap();
 }

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use cryosplat_mpi::parallel::nccl;
 use cryosplat_mpi::render::cuda::card;
-use serde_json::Value;
 
-use crate::common::{bytes, over_mpi_with, path, phantom, program_file, text, train_arguments};
+use crate::common::{
+    assert_same, bytes, over_mpi_with, path, phantom, program_file, steps, text, train_arguments,
+};
 use crate::emulator;
 use crate::trainer::{RESULTS, apart, values};
 
@@ -64,12 +65,8 @@ fn four_ranks_on_nccl_take_the_steps_of_one() {
         train(1, &set, &start, &options, &FOUR);
         values(&start, "gmm_half1.h5")
     };
-    let losses = |run: &str| -> Vec<f64> {
-        let text = String::from_utf8(bytes(run, "metrics.jsonl")).unwrap();
-        text.lines()
-            .map(|line| serde_json::from_str::<Value>(line).unwrap()["loss"].as_f64().unwrap())
-            .collect()
-    };
+    let losses =
+        |run: &str| -> Vec<f64> { steps(run).iter().map(|line| line["loss"].as_f64().unwrap()).collect() };
     let want = values(&one, "gmm_half1.h5");
     for run in [&nccl, &mpi] {
         for (a, b) in losses(&one).iter().zip(losses(run)) {
@@ -141,7 +138,5 @@ fn a_rank_alone_goes_through_nccl_where_asked() {
         run
     };
     let (nccl, none) = (run("nccl", "nccl"), run("none", "auto"));
-    for name in ["half1.mrc", "gmm_half1.ply", "metrics.jsonl"] {
-        assert!(bytes(&nccl, name) == bytes(&none, name), "{name}");
-    }
+    assert_same(&["half1.mrc", "gmm_half1.ply"], &nccl, &none, "NCCL for one rank");
 }

@@ -38,7 +38,9 @@ pub fn describe_checkpoint(path: &Path) -> Result<Description> {
     let mut rows = vec![
         (
             "epochs done",
-            epochs.map_or(checkpoint.epoch.to_string(), |all| format!("{} of {all}", checkpoint.epoch)),
+            epochs.map_or(checkpoint.position.epoch.to_string(), |all| {
+                format!("{} of {all}", checkpoint.position.epoch)
+            }),
         ),
         ("steps done", checkpoint.clock.step.to_string()),
         ("images seen", checkpoint.clock.images.to_string()),
@@ -52,7 +54,7 @@ pub fn describe_checkpoint(path: &Path) -> Result<Description> {
     }
     rows.push(("file", bytes(size)));
     let mut json = mixture.json();
-    json["epoch"] = json!(checkpoint.epoch);
+    json["epoch"] = json!(checkpoint.position.epoch);
     json["step"] = json!(checkpoint.clock.step);
     json["images"] = json!(checkpoint.clock.images);
     json["identity"] = identity;

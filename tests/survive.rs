@@ -1,0 +1,343 @@
+//! What a run survives: SIGKILL at any moment, the end of its time, another number of ranks, a disk that is full.
+
+mod common;
+
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{
+    assert_same, bytes, contents, expect_failure, path, phantom, program_file, ranks_command, ranks_succeed,
+    steps, succeed, text, train_arguments, undo,
+};
+use cryosplat_mpi::gmm::files::GmmFile;
+use cryosplat_mpi::train::checkpoint::Checkpoint;
+use rand::{RngExt, SeedableRng};
+use serde_json::Value;
+
+/// What the input, the seed and the number of ranks decide.
+const RESULTS: [&str; 6] = ["half1.mrc", "half2.mrc", "map.mrc", "fsc.csv", "gmm_half1.ply", "gmm_half2.ply"];
+/// Checkpoints as often as can be: in the middle of epochs.
+const OFTEN: [&str; 2] = ["--checkpoint-minutes", "0.0005"];
+const SIGKILL: i32 = 9;
+const SIGUSR1: i32 = 10;
+const SIGTERM: i32 = 15;
+
+/// A program that runs, and what it says.
+struct Job {
+    child: Child,
+    log: File,
+}
+
+impl Job {
+    fn start(mut command: Command) -> Self {
+        let log = tempfile::tempfile().unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.try_clone().unwrap());
+        Self { child: command.spawn().unwrap(), log }
+    }
+
+    fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for the end, which must come within a minute.
+    fn end(mut self) -> Output {
+        let started = Instant::now();
+        let mut hangs = false;
+        while self.runs() {
+            if started.elapsed() > Duration::from_secs(60) {
+                hangs = true;
+                self.child.kill().unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let mut stderr = Vec::new();
+        self.log.rewind().and_then(|()| self.log.read_to_end(&mut stderr)).unwrap();
+        let output = Output { status: self.child.wait().unwrap(), stdout: Vec::new(), stderr };
+        assert!(!hangs, "hangs:\n{}", text(&output));
+        output
+    }
+}
+
+fn alone(arguments: &[String]) -> Command {
+    let mut command = Command::new(program_file());
+    command.args(arguments);
+    command
+}
+
+fn send(signal: i32, process: u32) {
+    let number = format!("-{signal}");
+    // It may just have ended.
+    let _ = Command::new("kill").args([number, process.to_string()]).stderr(Stdio::null()).status();
+}
+
+/// The processes that `process` started.
+fn children(process: u32) -> Vec<u32> {
+    let text =
+        std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|id| id.parse().ok()).collect()
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !done() {
+        assert!(started.elapsed() < Duration::from_secs(60), "never: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The complete checkpoints of a run.
+fn checkpoints(run: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(Path::new(run).join("checkpoints")).into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.retain(|name| name.ends_with(".h5") && !name.starts_with('.'));
+    names.sort();
+    names
+}
+
+/// Kills a run `times` times at random moments, resuming each time, until it ends; as often in new folders as it takes.
+fn kill_and_resume(times: usize, ranks: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 200);
+    let options = ["--gaussians", "300", "--epochs", "30", "--metrics-every", "1"];
+    let often = [&options[..], &OFTEN, &["--resume", "auto"]].concat();
+    let whole = path(folder.path(), "whole");
+    let arguments = |run: &str, options: &[&str]| train_arguments(&set, run, options);
+    let command = |run: &str| ranks_command(ranks, &program_file(), &arguments(run, &often));
+    ranks_succeed(ranks, &arguments(&whole, &options));
+
+    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    println!("seed {seed}");
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    let (mut killed, mut resumed, mut ended) = (0, 0, 0);
+    while killed < times || ended == 0 {
+        let run = path(folder.path(), &format!("run {ended}"));
+        let before = checkpoints(&run);
+        let mut child = Job::start(command(&run));
+        if killed < times {
+            // One in four anywhere from its first instruction on; the others when they have come further than the one before.
+            let patience = if random.random_range(0..4) == 0 { 500 } else { 60_000 };
+            let deadline =
+                Instant::now() + Duration::from_millis(random.random_range(5..=patience).max(patience / 100));
+            while Instant::now() < deadline && checkpoints(&run) == before && child.runs() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            std::thread::sleep(Duration::from_micros(random.random_range(0..100_000)));
+            let victims = if ranks == 1 { vec![child.id()] } else { children(child.id()) };
+            if let Some(&victim) = victims.get(random.random_range(0..victims.len().max(1))) {
+                send(SIGKILL, victim);
+            }
+        }
+        let output = child.end();
+        resumed += usize::from(text(&output).contains("resuming after"));
+        if output.status.success() {
+            assert_same(&RESULTS, &whole, &run, &format!("after {killed} kills"));
+            let names = |run: &str| contents(Path::new(run)).into_keys().collect::<Vec<_>>();
+            let of_checkpoint = |name: &String| name.starts_with("checkpoints/");
+            let (mut left, mut wanted) = (names(&run), names(&whole));
+            left.retain(|name| !of_checkpoint(name));
+            wanted.retain(|name| !of_checkpoint(name));
+            assert_eq!(left, wanted, "nothing torn is left");
+            ended += 1;
+        } else {
+            let said = text(&output);
+            assert!(!said.contains("panicked") && !said.contains("corrupt"), "{said}");
+            killed += 1;
+        }
+    }
+    println!(
+        "{ranks} ranks: {killed} kills, {resumed} resumed, {ended} runs ended like the one that was not killed"
+    );
+    assert!(
+        resumed > times / 4,
+        "{resumed} of {killed} were resumed: the kills came too early to show anything"
+    );
+}
+
+#[test]
+fn killed_at_random_moments_a_run_always_resumes_to_the_same_bits() {
+    let times = std::env::var("CRYOSPLAT_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(50);
+    kill_and_resume(times * 7 / 10, 1);
+    kill_and_resume(times - times * 7 / 10, 2);
+}
+
+#[test]
+fn a_signal_stops_all_ranks_and_the_run_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 120);
+    // Long epochs for the checkpoints to be in the middle of.
+    let options =
+        ["--gaussians", "500", "--epochs", "60", "--metrics-every", "1", "--checkpoint-minutes", "0"];
+    for (ranks, signal, rank) in [(1, SIGTERM, 0), (2, SIGUSR1, 1), (4, SIGTERM, 3), (3, SIGUSR1, 0)] {
+        let [whole, run] = ["whole", "run"].map(|name| path(folder.path(), &format!("{name} {ranks}")));
+        ranks_succeed(ranks, &train_arguments(&set, &whole, &options));
+        let child = Job::start(ranks_command(ranks, &program_file(), &train_arguments(&set, &run, &options)));
+        wait_until("a checkpoint", || !checkpoints(&run).is_empty());
+        let processes = if ranks == 1 { vec![child.id()] } else { children(child.id()) };
+        assert_eq!(processes.len(), ranks);
+        send(signal, processes[rank]);
+        let output = child.end();
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(75), "{ranks} ranks: {said}");
+        assert!(said.contains("checkpoints are written") && said.contains("--resume auto"), "{said}");
+        assert!(!Path::new(&run).join("map.mrc").exists());
+        let json: Value = serde_json::from_slice(&bytes(&run, "run.json")).unwrap();
+        assert_eq!(json["state"], "stopped");
+        let said = ranks_succeed(
+            ranks,
+            &train_arguments(&set, &run, &[&options[..], &["--resume", "auto"]].concat()),
+        );
+        assert!(said.contains("resuming after step"), "{said}");
+        assert_same(&RESULTS, &whole, &run, &format!("{ranks} ranks, stopped and resumed"));
+        // Done is done.
+        let before = contents(Path::new(&run));
+        let said = ranks_succeed(
+            ranks,
+            &train_arguments(&set, &run, &[&options[..], &["--resume", "auto"]].concat()),
+        );
+        assert!(said.contains("is done: nothing is left to do"), "{said}");
+        assert!(contents(Path::new(&run)) == before);
+    }
+}
+
+#[test]
+fn in_the_middle_of_an_epoch_or_from_an_older_checkpoint_the_bits_are_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 160);
+    let options = ["--gaussians", "100", "--epochs", "3", "--metrics-every", "1", "--batch", "4"];
+    let (whole, run) = (path(folder.path(), "whole"), path(folder.path(), "run"));
+    succeed(&train_arguments(&set, &whole, &options));
+    // Every step is a checkpoint: the last two are those before and at the end of the run.
+    let every = [&options[..], &["--checkpoint-minutes", "1e-9"]].concat();
+    succeed(&train_arguments(&set, &run, &every));
+    assert_same(&RESULTS, &whole, &run, "checkpoints change nothing");
+    for _ in 0..3 {
+        undo(&run, "half2");
+        let again = [&options[..], &["--resume"]].concat();
+        let said = succeed(&train_arguments(&set, &run, &again));
+        assert!(said.contains("resuming after step 60 of half1 and step "), "{said}");
+        assert_same(&RESULTS, &whole, &run, "resumed");
+    }
+    // A checkpoint that was damaged on the disk is said, and the one before it taken.
+    undo(&run, "half1");
+    let newest = Path::new(&run).join("checkpoints/half2_step000000060.h5");
+    let sound = std::fs::read(&newest).unwrap();
+    std::fs::write(&newest, &sound[..sound.len() / 2]).unwrap();
+    let said = succeed(&train_arguments(&set, &run, &[&options[..], &["--resume"]].concat()));
+    assert!(
+        said.contains("half2_step000000060.h5") && said.contains("going on from the one before it"),
+        "{said}"
+    );
+    assert_same(&RESULTS, &whole, &run, "resumed past a damaged checkpoint");
+}
+
+#[test]
+fn another_number_of_ranks_goes_on_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 120);
+    let options = [
+        "--gaussians",
+        "100",
+        "--epochs",
+        "6",
+        "--metrics-every",
+        "1",
+        "--learning-rate",
+        "8e-4",
+        "--half",
+        "1",
+    ];
+    let (whole, run) = (path(folder.path(), "whole"), path(folder.path(), "run"));
+    ranks_succeed(2, &train_arguments(&set, &whole, &options));
+    ranks_succeed(2, &train_arguments(&set, &run, &options));
+    undo(&run, "half1");
+    let said = ranks_succeed(4, &train_arguments(&set, &run, &[&options[..], &["--resume"]].concat()));
+    assert!(said.contains("2 ranks trained half1 until then, now 4 do"), "{said}");
+    let values =
+        |run: &str| GmmFile::read(&Path::new(run).join("gmm_half1.h5")).unwrap().gmm.values().to_vec();
+    let (one, two) = (values(&whole), values(&run));
+    let off = one.iter().zip(&two).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
+    let size = one.iter().map(|&a| f64::from(a).powi(2)).sum::<f64>().sqrt();
+    assert!(off < 1e-4 * size, "{off:e} of {size}");
+    let steps_of = |run: &str| steps(run).iter().map(|line| line["step"].clone()).collect::<Vec<_>>();
+    assert_eq!(steps_of(&whole), steps_of(&run), "no step is missing, and none comes twice");
+}
+
+/// From now on `process` may write no file of more than `bytes`: as on a disk that is full.
+fn limit(process: u32, bytes: usize) {
+    let pid = process.to_string();
+    let status = Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={bytes}:{bytes}")]).status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 300);
+    let options = ["--gaussians", "600", "--epochs", "20", "--metrics-every", "1"];
+    let (whole, run) = (path(folder.path(), "whole"), path(folder.path(), "run"));
+    succeed(&train_arguments(&set, &whole, &options));
+    // A checkpoint takes 80 kB, a map 130, the log less: from its first checkpoint on the run can write neither.
+    let fill = |options: &[&str], before: &[String]| {
+        let child =
+            Job::start(alone(&train_arguments(&set, &run, &[options, &["--resume", "auto"]].concat())));
+        wait_until("a checkpoint", || checkpoints(&run) != before);
+        limit(child.id(), 70_000);
+        let kept = checkpoints(&run);
+        let output = child.end();
+        let said = text(&output);
+        expect_failure(&output, &["half1.mrc", "cannot write", "disk is not full"]);
+        assert!(
+            said.contains("NO CHECKPOINT of half1 after step") && said.contains("Training goes on"),
+            "{said}"
+        );
+        for name in kept.iter().rev().take(2) {
+            Checkpoint::read(&Path::new(&run).join("checkpoints").join(name)).unwrap();
+        }
+        assert!(!Path::new(&run).join("half1.mrc").exists() && !Path::new(&run).join("map.mrc").exists());
+    };
+    fill(&options, &[]);
+    fill(&options, &checkpoints(&run));
+    let said = succeed(&train_arguments(&set, &run, &[&options[..], &["--resume"]].concat()));
+    assert!(said.contains("resuming"), "{said}");
+    assert_same(&RESULTS, &whole, &run, "after the disk had room again");
+}
+
+#[test]
+fn a_folder_that_goes_away_stops_the_checkpoints_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 100);
+    let run = path(folder.path(), "run");
+    let options = ["--gaussians", "500", "--epochs", "40", "--metrics-every", "1"];
+    let child = Job::start(alone(&train_arguments(&set, &run, &options)));
+    wait_until("a checkpoint", || !checkpoints(&run).is_empty());
+    let (checkpoints, aside) = (Path::new(&run).join("checkpoints"), folder.path().join("aside"));
+    std::fs::rename(&checkpoints, &aside).unwrap();
+    std::fs::write(&checkpoints, "not a folder").unwrap();
+    let kept: Vec<String> = contents(&aside).into_keys().filter(|name| !name.starts_with('.')).collect();
+    let output = child.end();
+    let said = text(&output);
+    assert!(output.status.success() && said.contains("NO CHECKPOINT of"), "{said}");
+    assert!(Path::new(&run).join("map.mrc").exists());
+    for name in kept {
+        Checkpoint::read(&aside.join(name)).unwrap();
+    }
+}
+
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 40);
+    let run = path(folder.path(), "run");
+    let mut command = alone(&train_arguments(&set, &run, &["--gaussians", "50", "--epochs", "2"]));
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let status = command.stdout(Stdio::null()).stderr(full).status().unwrap();
+    assert!(status.success() && Path::new(&run).join("map.mrc").exists(), "{status}");
+}
