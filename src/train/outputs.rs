@@ -30,6 +30,8 @@ pub struct Finished<'a> {
     pub settings: &'a Settings,
     /// The particles.
     pub store: &'a Store,
+    /// Their identity.
+    pub set: u32,
     /// What a resumed run must share.
     pub identity: &'a str,
     /// Models by name, and their numbers of particles.
@@ -147,7 +149,7 @@ fn say(run: &Finished, curves: &[(String, Fsc)]) {
 }
 
 fn write_run_json(run: &Finished, curves: &[(String, Fsc)]) -> Result<()> {
-    let metadata = run.store.metadata();
+    let header = run.store.header();
     let fsc: serde_json::Map<String, serde_json::Value> = curves
         .iter()
         .map(|(label, fsc)| {
@@ -170,9 +172,9 @@ fn write_run_json(run: &Finished, curves: &[(String, Fsc)]) -> Result<()> {
         "cache": run.options.cache,
         "particles": {
             "file": run.store.path().display().to_string(),
-            "identity": format!("{:08x}", run.store.identity()),
-            "box_size": metadata.box_size,
-            "pixel_size": metadata.pixel_size,
+            "identity": format!("{:08x}", run.set),
+            "box_size": header.box_size,
+            "pixel_size": header.pixel_size,
             "models": run.particles.iter().map(|(name, n)| json!({"name": name, "particles": n})).collect::<Vec<_>>(),
         },
         "ranks": run.ranks,
@@ -229,7 +231,7 @@ fn losses(folder: &Path) -> Vec<(String, Vec<(f64, f64)>)> {
 }
 
 fn report(run: &Finished, curves: &[(String, Fsc)], picture: Vec<u8>) -> Result<()> {
-    let metadata = run.store.metadata();
+    let header = run.store.header();
     let mut headline: Vec<(String, String)> = Vec::new();
     if let Some((label, fsc)) = curves.first() {
         headline.push((format!("Resolution, FSC 0.143, {label}"), fsc.crossing(GOLD_STANDARD).to_string()));
@@ -239,7 +241,7 @@ fn report(run: &Finished, curves: &[(String, Fsc)], picture: Vec<u8>) -> Result<
         headline.push((format!("Particles in {name}"), n.to_string()));
     }
     headline.push(("Gaussians".into(), run.settings.gaussians.to_string()));
-    headline.push(("Box".into(), format!("{} px of {:.3} Å", metadata.box_size, metadata.pixel_size)));
+    headline.push(("Box".into(), format!("{} px of {:.3} Å", header.box_size, header.pixel_size)));
     headline.push(("Speed".into(), format!("{:.0} images/s", images_per_second(run))));
     headline.push(("Time".into(), duration(run.total_seconds)));
     let settings = match serde_json::to_value(run.settings) {
@@ -251,9 +253,7 @@ fn report(run: &Finished, curves: &[(String, Fsc)], picture: Vec<u8>) -> Result<
     };
     let mut notes = vec![format!(
         "{} MPI ranks; each: {}. The identity of the particle set is {:08x}.",
-        run.ranks,
-        run.device,
-        run.store.identity()
+        run.ranks, run.device, run.set
     )];
     if run.options.models == Models::Both {
         notes.push(

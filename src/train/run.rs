@@ -102,13 +102,14 @@ pub struct RunOptions {
 pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Failure> {
     let started = Instant::now();
     // Rank 0 looks at everything first: what is wrong for all is said once, before anybody starts.
-    let (store, start_epoch) = match world.first(|| setup::open(world, options))? {
-        Some((store, epoch)) => (store, epoch),
-        None => (Store::open(&options.particles)?, 0),
+    let (store, set, start_epoch) = match world.first(|| setup::open(world, options))? {
+        Some(opened) => opened,
+        None => (Store::open(&options.particles)?, 0, 0),
     };
+    let set = world.broadcast(u64::from(set)) as u32;
     let start_epoch = world.broadcast(start_epoch as u64) as usize;
     let mut held = Held::default();
-    let outcome = train(world, options, &store, start_epoch, started, &mut held);
+    let outcome = train(world, options, &store, set, start_epoch, started, &mut held);
     if matches!(outcome, Err(Failure::Own(_))) && world.size() > 1 {
         // Other ranks may be waiting for this one, on their devices and so on this one's: giving anything back could wait
         // for them in turn. The job ends now, and all goes with it.
@@ -133,6 +134,7 @@ fn train<'a>(
     world: &World,
     options: &RunOptions,
     store: &'a Store,
+    set: u32,
     start_epoch: usize,
     started: Instant,
     held: &mut Held<'a>,
@@ -143,19 +145,22 @@ fn train<'a>(
     let (rank, ranks) = (assignment.rank, assignment.size);
     let largest = setup::largest(&parts);
     let settings = setup::resolve(options, largest, ranks);
-    let identity = checkpoint::identity(&settings, store.identity());
+    let identity = checkpoint::identity(&settings, set);
     let checkpoints = folder::checkpoints(&options.output);
 
     let geometry = Geometry {
-        box_size: store.metadata().box_size,
-        pixel_size: store.metadata().pixel_size,
+        box_size: store.header().box_size,
+        pixel_size: store.header().pixel_size,
         cutoff: settings.cutoff,
     };
     let choice = devices::choose(options.device, world)?;
     let orders: Vec<Order> = assignment
         .models
         .iter()
-        .map(|&index| Order::new(&parts[index].members, settings.batch, settings.seed, parts[index].half))
+        .map(|&index| {
+            let rows: Vec<usize> = parts[index].rows.clone().collect();
+            Order::new(&rows, settings.batch, settings.seed, parts[index].half)
+        })
         .collect();
     // All devices first, and the network between them: particles take what memory they leave.
     for (&index, order) in assignment.models.iter().zip(&orders) {
@@ -194,7 +199,7 @@ fn train<'a>(
             shard,
             (rank, ranks),
             identity.clone(),
-            part.members.len(),
+            part.rows.len(),
         );
         if start_epoch > 0 {
             let path = checkpoint::path(&checkpoints, part.name, start_epoch);
@@ -222,7 +227,7 @@ fn train<'a>(
     let metrics_every = options.metrics_every.unwrap_or((steps / 200).max(1)).max(1);
     let (sender, receiver) = channel();
     let remaining = (settings.epochs.saturating_sub(start_epoch) * models.len()) as u64;
-    let per_epoch = models.first().map_or(0, |_| parts[assignment.models[0]].members.len() as u64);
+    let per_epoch = models.first().map_or(0, |_| parts[assignment.models[0]].rows.len() as u64);
     let names: Vec<&str> = assignment.models.iter().map(|&index| parts[index].name).collect();
     let label = format!("train {}", names.join(" and "));
     let mut progress = quiet_unless_first(world, &label, remaining * per_epoch);
@@ -273,8 +278,9 @@ fn train<'a>(
             options,
             settings: &settings,
             store,
+            set,
             identity: &identity,
-            particles: parts.iter().map(|p| (p.name, p.members.len())).collect(),
+            particles: parts.iter().map(|p| (p.name, p.rows.len())).collect(),
             ranks: world.size(),
             threads: rayon::current_num_threads(),
             device: models[0].device.name(),
@@ -313,13 +319,13 @@ fn introduce(
     ranks: usize,
     start_epoch: usize,
 ) {
-    let metadata = store.metadata();
-    let sizes: Vec<String> = parts.iter().map(|p| format!("{} in {}", p.members.len(), p.name)).collect();
+    let header = store.header();
+    let sizes: Vec<String> = parts.iter().map(|p| format!("{} in {}", p.rows.len(), p.name)).collect();
     tracing::info!(
         "{}: {} px at {:.4} A; particles: {}",
         store.path().display(),
-        metadata.box_size,
-        metadata.pixel_size,
+        header.box_size,
+        header.pixel_size,
         sizes.join(", ")
     );
     tracing::info!(

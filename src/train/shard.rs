@@ -3,14 +3,12 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use rayon::prelude::*;
-
 use crate::error::{Error, Result};
 use crate::imaging::ctf::Ctf;
-use crate::particles::store::Store;
-use crate::particles::stream::{ImageReader, read_ahead};
+use crate::particles::store::{Block, Particle, Store};
+use crate::particles::stream::read_ahead;
 use crate::progress::Progress;
-use crate::render::{Device, Observation, Target, View, energy};
+use crate::render::{Device, Observation, Target, View};
 
 /// Where a rank keeps its particles between epochs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
@@ -43,6 +41,7 @@ struct Cache {
     places: HashMap<usize, usize>,
     /// The images, `[place][y][x]`, where they are kept in host memory.
     targets: Option<Vec<f32>>,
+    views: Vec<View>,
     energies: Vec<f64>,
 }
 
@@ -59,7 +58,7 @@ impl<'a> Shard<'a> {
         device: &mut dyn Device,
         mut progress: Progress,
     ) -> Result<Self> {
-        let pixels = store.metadata().box_size.pow(2);
+        let pixels = store.header().pixels();
         let mut shard = Self { store, pixels, cache: None };
         let on_device = match mode {
             CacheMode::Device | CacheMode::Auto => device.keep(particles.len())?,
@@ -83,7 +82,8 @@ impl<'a> Shard<'a> {
         if !on_device && !on_host {
             return Ok(shard);
         }
-        let mut reader = ImageReader::open(store)?;
+        let mut block = Block::default();
+        let mut views = Vec::with_capacity(particles.len());
         let mut targets = vec![0.0f32; if on_host { particles.len() * pixels } else { FILL * pixels }];
         let mut energies = Vec::with_capacity(particles.len());
         for (group, indices) in particles.chunks(FILL).enumerate() {
@@ -91,10 +91,15 @@ impl<'a> Shard<'a> {
             let at = if on_host { first * pixels } else { 0 };
             let images = &mut targets[at..at + indices.len() * pixels];
             for (&index, image) in indices.iter().zip(images.chunks_exact_mut(pixels)) {
-                reader.read(index, image)?;
+                store.reader().read(index..index + 1, &mut block)?;
+                if let Some(&(row, defect)) = block.defects.first() {
+                    return Err(store.defect(row, defect));
+                }
+                image.copy_from_slice(&block.images);
+                energies.push(block.energies[0]);
+                views.push(shard.view(&block.particles[0]));
             }
-            energies.extend(shard.energies(images));
-            let ctfs: Vec<Ctf> = indices.iter().map(|&index| store.metadata().ctf_of(index)).collect();
+            let ctfs: Vec<Ctf> = views[first..].iter().map(|view: &View| view.ctf).collect();
             if on_device {
                 device.store(first, &ctfs, images)?;
             } else {
@@ -103,18 +108,13 @@ impl<'a> Shard<'a> {
             progress.advance(indices.len() as u64);
         }
         let places = particles.iter().enumerate().map(|(place, &index)| (index, place)).collect();
-        shard.cache = Some(Cache { places, targets: on_host.then_some(targets), energies });
+        shard.cache = Some(Cache { places, targets: on_host.then_some(targets), views, energies });
         progress.finish();
         Ok(shard)
     }
 
-    fn energies(&self, images: &[f32]) -> Vec<f64> {
-        images.par_chunks_exact(self.pixels).map(energy).collect()
-    }
-
-    fn view(&self, index: usize) -> View {
-        let metadata = self.store.metadata();
-        View { rotation: metadata.rotation[index], ctf: metadata.ctf_of(index) }
+    fn view(&self, particle: &Particle) -> View {
+        View { rotation: particle.rotation, ctf: self.store.reader().ctf(particle) }
     }
 
     /// Calls `step` with the number of each of `batches` and its observations, in order. Returns how long it waited for the
@@ -128,7 +128,7 @@ impl<'a> Shard<'a> {
         mut step: impl FnMut(usize, &[Observation]) -> Result<()>,
     ) -> Result<Duration> {
         let mut waited = Duration::ZERO;
-        if let Some(Cache { places, targets, energies }) = &self.cache {
+        if let Some(Cache { places, targets, views, energies }) = &self.cache {
             for (number, batch) in batches.iter().enumerate() {
                 let observations: Vec<Observation> = batch
                     .iter()
@@ -137,32 +137,30 @@ impl<'a> Shard<'a> {
                         let target = targets.as_ref().map_or(Target::Kept(place), |targets| {
                             Target::Prepared(&targets[place * self.pixels..(place + 1) * self.pixels])
                         });
-                        Observation { view: self.view(index), target, energy: energies[place] }
+                        Observation { view: views[place], target, energy: energies[place] }
                     })
                     .collect();
                 step(number, &observations)?;
             }
             return Ok(waited);
         }
-        let reader = ImageReader::open(self.store)?;
         std::thread::scope(|scope| {
-            let (receiver, _reading) = read_ahead(scope, reader, batches.clone());
-            for (number, batch) in batches.iter().enumerate() {
+            let (receiver, _reading) = read_ahead(scope, self.store, batches.clone());
+            for number in 0..batches.len() {
                 let asked = Instant::now();
-                let images = receiver.recv().map_err(|_| {
+                let blocks = receiver.recv().map_err(|_| {
                     Error::request(
                         "the reading thread ended early",
                         "this is a defect of the program: report it",
                     )
                 })??;
                 waited += asked.elapsed();
-                let observations: Vec<Observation> = batch
+                let observations: Vec<Observation> = blocks
                     .iter()
-                    .zip(images.chunks_exact(self.pixels).zip(self.energies(&images)))
-                    .map(|(&index, (image, energy))| Observation {
-                        view: self.view(index),
-                        target: Target::Observed(image),
-                        energy,
+                    .map(|block| Observation {
+                        view: self.view(&block.particles[0]),
+                        target: Target::Observed(&block.images),
+                        energy: block.energies[0],
                     })
                     .collect();
                 step(number, &observations)?;
