@@ -4,3 +4,6 @@ pub mod ctf;
 pub mod fourier;
 pub mod mrc;
 pub mod pose;
+mod view;
+
+pub use view::{View, energy};

@@ -11,16 +11,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::gmm::Gmm;
 use crate::imaging::ctf::Ctf;
-use crate::imaging::pose::Rotation;
-
-/// How one particle was seen.
-#[derive(Clone, Copy, Debug)]
-pub struct View {
-    /// `W`: volume to view.
-    pub rotation: Rotation,
-    /// Its CTF.
-    pub ctf: Ctf,
-}
+pub use crate::imaging::{View, energy};
 
 /// Where a device finds what was observed of a particle.
 #[derive(Clone, Copy, Debug)]
@@ -42,18 +33,6 @@ pub struct Observation<'a> {
     pub target: Target<'a>,
     /// The sum of Y^2 ([`energy`]).
     pub energy: f64,
-}
-
-/// The sum of the squares of an observed image's pixels.
-pub fn energy(image: &[f32]) -> f64 {
-    // Sums of their own for neighbours, which the processor can add side by side.
-    let mut sums = [0.0f64; 8];
-    for pixels in image.chunks(sums.len()) {
-        for (sum, &y) in sums.iter_mut().zip(pixels) {
-            *sum += f64::from(y) * f64::from(y);
-        }
-    }
-    sums.iter().sum()
 }
 
 /// What the images of a device render with.

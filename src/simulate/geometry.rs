@@ -4,7 +4,6 @@
 //! All values are rounded to the digits that the STAR file holds, so that both outputs describe the same particles.
 
 use rand_distr::{Distribution, StandardNormal, StandardUniform};
-use rayon::prelude::*;
 
 use crate::imaging::ctf::CtfParameters;
 use crate::imaging::pose::{Rotation, relion_from_rotation, rotation_from_quaternion, rotation_from_relion};
@@ -74,11 +73,6 @@ impl Geometry {
             },
         }
     }
-
-    /// Draws particles 0 to `n` - 1.
-    pub fn draw_all(distributions: &Distributions, pixel_size: f64, seed: u64, n: usize) -> Vec<Self> {
-        (0..n).into_par_iter().map(|i| Self::draw(distributions, pixel_size, seed, i)).collect()
-    }
 }
 
 /// The number that a file with this many decimals holds.
@@ -95,17 +89,9 @@ mod tests {
         Distributions { max_shift: 3.0, defocus_median: 1.8e4, defocus_spread: 0.3, astigmatism: 300.0 };
 
     #[test]
-    fn a_particle_does_not_depend_on_the_size_of_its_set() {
-        let few = Geometry::draw_all(&USUAL, 2.0, 5, 10);
-        let many = Geometry::draw_all(&USUAL, 2.0, 5, 100);
-        assert_eq!(few, many[..10]);
-        assert_ne!(few, Geometry::draw_all(&USUAL, 2.0, 6, 10));
-    }
-
-    #[test]
     fn draws_follow_their_distributions() {
         let n = 20_000;
-        let all = Geometry::draw_all(&USUAL, 2.0, 1, n);
+        let all: Vec<Geometry> = (0..n).map(|i| Geometry::draw(&USUAL, 2.0, 1, i)).collect();
         // Uniform on SO(3): every entry of W has mean 0 and mean square 1/3. Six standard errors are below 0.03.
         for (i, j) in (0..3).flat_map(|i| (0..3).map(move |j| (i, j))) {
             let mean = all.iter().map(|g| g.rotation[i][j]).sum::<f64>() / n as f64;

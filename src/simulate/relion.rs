@@ -105,14 +105,13 @@ impl StackWriter {
     }
 }
 
-/// Writes the STAR file of all particles, in the order of the stack beside it; half 0 is random subset 1.
+/// Writes the STAR file of all particles and their halves, in the order of the stack beside it; half 0 is random subset 1.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn write_star(
     path: &Path,
-    particles: &[Geometry],
-    halves: &[u8],
+    particles: impl Iterator<Item = (Geometry, u8)>,
     optics: &Optics,
     box_size: usize,
     pixel_size: f64,
@@ -158,7 +157,7 @@ pub fn write_star(
             optics.voltage, optics.spherical_aberration, optics.amplitude_contrast
         )?;
         columns(file, "particles", &PARTICLES)?;
-        for (index, (particle, half)) in particles.iter().zip(halves).enumerate() {
+        for (index, (particle, half)) in particles.enumerate() {
             write!(file, "{:06}@{STACK} micrograph{:05}.mrc", index + 1, index / PER_MICROGRAPH + 1)?;
             for angle in particle.angles {
                 write!(file, " {angle:.ANGLE_DECIMALS$}")?;

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::imaging::ctf::{Ctf, Optics};
 use crate::imaging::mrc;
-use crate::particles::store::{Dtype, Metadata, Source, Writer};
+use crate::particles::store::{Dtype, Header, Particle, Source, Writer};
 use crate::progress::Progress;
 use crate::random::{self, Purpose};
 
@@ -136,13 +136,11 @@ impl Simulation {
         self.validate()?;
         let mut truth = self.true_map()?;
         density::scale_to_unit_deviation(&mut truth, &self.truth_name())?;
-        let particles = Geometry::draw_all(&self.distributions, self.pixel_size, self.seed, self.particles);
-        let halves: Vec<u8> = (0..self.particles).map(|i| (i % 2) as u8).collect();
         // Files are opened before the work, so that a folder that cannot be written costs no time.
         if let Some(folder) = &self.star_folder {
             files::make_folder(folder)?;
         }
-        let mut writer = Writer::create(&self.output, &self.metadata(&particles, &halves), self.dtype)?;
+        let mut writer = Writer::create(&self.output, &self.header(), self.dtype)?;
         let mut stack = match &self.star_folder {
             Some(folder) => {
                 Some(StackWriter::create(&folder.join(relion::STACK), self.box_size, self.pixel_size)?)
@@ -153,20 +151,21 @@ impl Simulation {
         files::Pending::new(&self.truth_output)?;
 
         let microscope = Microscope::new(&volume.data, self.pixel_size);
-        let sigma = self.noise_sigma(&microscope, &particles)?;
+        let sigma = self.noise_sigma(&microscope)?;
         tracing::info!(
             "noise of standard deviation {:.4} in the units of the truth (SNR {})",
             sigma,
             self.snr.0
         );
-        self.make_images(&microscope, &particles, sigma, &mut writer, stack.as_mut())?;
+        self.make_images(&microscope, sigma, &mut writer, stack.as_mut())?;
 
         mrc::write_volume(&self.truth_output, &volume)?;
         if let (Some(folder), Some(stack)) = (&self.star_folder, stack) {
             mrc::write_volume(&folder.join(relion::TRUTH), &volume)?;
             stack.finish()?;
             let star = folder.join(relion::STAR);
-            relion::write_star(&star, &particles, &halves, &self.optics, self.box_size, self.pixel_size)?;
+            let particles = (0..self.particles).map(|index| (self.particle(index), half_of(index)));
+            relion::write_star(&star, particles, &self.optics, self.box_size, self.pixel_size)?;
             tracing::info!("wrote {}", star.display());
         }
         writer.finish()?;
@@ -195,23 +194,32 @@ impl Simulation {
         }
     }
 
-    fn metadata(&self, particles: &[Geometry], halves: &[u8]) -> Metadata {
-        let n = particles.len();
-        let source = |index| Source { file: 0, index: index as u64 };
+    fn header(&self) -> Header {
         let stack = self.star_folder.as_ref().map(|folder| folder.join(relion::STACK).display().to_string());
-        Metadata {
+        Header {
             box_size: self.box_size,
             pixel_size: self.pixel_size,
             normalized: self.noise,
             inverted: false,
-            rotation: particles.iter().map(|p| p.rotation).collect(),
-            shift: vec![[0.0; 2]; n],
-            ctf: particles.iter().map(|p| p.ctf).collect(),
-            optics_group: vec![0; n],
             optics: vec![self.optics],
-            half: halves.to_vec(),
-            source: if stack.is_some() { (0..n).map(source).collect() } else { Vec::new() },
+            halves: [self.particles.div_ceil(2), self.particles / 2],
             source_files: stack.into_iter().collect(),
+        }
+    }
+
+    /// Particle `index`, the same whatever the size of the set.
+    fn particle(&self, index: usize) -> Geometry {
+        Geometry::draw(&self.distributions, self.pixel_size, self.seed, index)
+    }
+
+    /// What the particle file says of particle `index`, whose image is centred there.
+    fn stored(&self, index: usize, particle: &Geometry) -> Particle {
+        Particle {
+            rotation: particle.rotation,
+            shift: [0.0; 2],
+            ctf: particle.ctf,
+            optics_group: 0,
+            source: self.star_folder.is_some().then_some(Source { file: 0, index: index as u64 }),
         }
     }
 
@@ -231,15 +239,14 @@ impl Simulation {
         particle.origin.map(|origin| origin / self.pixel_size)
     }
 
-    fn noise_sigma(&self, microscope: &Microscope, particles: &[Geometry]) -> Result<f64> {
+    fn noise_sigma(&self, microscope: &Microscope) -> Result<f64> {
         let pixels = self.box_size * self.box_size;
-        let sample = &particles[..particles.len().min(CALIBRATION)];
-        let variances: Vec<f64> = sample
-            .par_iter()
+        let variances: Vec<f64> = (0..self.particles.min(CALIBRATION))
+            .into_par_iter()
             .map_init(
                 || (microscope.scratch(), vec![0.0; pixels]),
-                |(scratch, image), particle| {
-                    self.clean_image(microscope, particle, image, scratch);
+                |(scratch, image), index| {
+                    self.clean_image(microscope, &self.particle(index), image, scratch);
                     variance(image)
                 },
             )
@@ -257,28 +264,36 @@ impl Simulation {
     fn make_images(
         &self,
         microscope: &Microscope,
-        particles: &[Geometry],
         sigma: f64,
         writer: &mut Writer,
         mut stack: Option<&mut StackWriter>,
     ) -> Result<()> {
         let pixels = self.box_size * self.box_size;
         let chunk = (CHUNK_VALUES / pixels).clamp(1, 2048);
-        let mut images = vec![0.0f32; chunk.min(particles.len()) * pixels];
-        let mut progress = Progress::new("simulate", particles.len() as u64, "images");
-        for (index, members) in particles.chunks(chunk).enumerate() {
+        let mut images = vec![0.0f32; chunk.min(self.particles) * pixels];
+        let mut progress = Progress::new("simulate", self.particles as u64, "images");
+        for first in (0..self.particles).step_by(chunk) {
+            // The chunk's particles, those of half 0 in front, as the particle file takes them.
+            let mut members: Vec<usize> = (first..self.particles.min(first + chunk)).collect();
+            members.sort_by_key(|&index| half_of(index));
+            let particles: Vec<Geometry> = members.par_iter().map(|&index| self.particle(index)).collect();
             let images = &mut images[..members.len() * pixels];
-            images.par_chunks_exact_mut(pixels).zip(members).enumerate().for_each_init(
+            images.par_chunks_exact_mut(pixels).zip(&members).zip(&particles).for_each_init(
                 || microscope.scratch(),
-                |scratch, (k, (image, particle))| {
+                |scratch, ((image, &index), particle)| {
                     self.clean_image(microscope, particle, image, scratch);
-                    self.add_noise(image, sigma, index * chunk + k);
+                    self.add_noise(image, sigma, index);
                 },
             );
             if let Some(stack) = &mut stack {
-                stack.append(images)?;
+                // The stack is in the order of the numbers.
+                let mut places: Vec<usize> = (0..members.len()).collect();
+                places.sort_by_key(|&place| members[place]);
+                for place in places {
+                    stack.append(&images[place * pixels..(place + 1) * pixels])?;
+                }
             }
-            images.par_chunks_exact_mut(pixels).zip(members).for_each_init(
+            images.par_chunks_exact_mut(pixels).zip(&particles).for_each_init(
                 || microscope.scratch(),
                 |scratch, (image, particle)| {
                     let shift = self.shift(particle);
@@ -287,7 +302,14 @@ impl Simulation {
                     }
                 },
             );
-            writer.append(images)?;
+            let stored: Vec<Particle> = members
+                .iter()
+                .zip(&particles)
+                .map(|(&index, particle)| self.stored(index, particle))
+                .collect();
+            let second = members.partition_point(|&index| half_of(index) == 0);
+            writer.append(0, &stored[..second], &images[..second * pixels])?;
+            writer.append(1, &stored[second..], &images[second * pixels..])?;
             progress.advance(members.len() as u64);
         }
         progress.finish();
@@ -307,6 +329,11 @@ impl Simulation {
             *value = *value * scale + noise;
         }
     }
+}
+
+/// The half of particle `index`.
+fn half_of(index: usize) -> u8 {
+    (index % 2) as u8
 }
 
 /// The error of an option whose value cannot be.

@@ -16,6 +16,7 @@ use super::watch::{Notice, Watch};
 use crate::error::{Error, Result};
 use crate::gmm::{Gmm, Shape};
 use crate::parallel::Collective;
+use crate::particles::store::Store;
 use crate::progress::Progress;
 use crate::random::{Purpose, stream};
 use crate::render::{Device, Reduce, StageTimes, Step};
@@ -30,7 +31,7 @@ pub fn random_start(settings: &Settings, half: u8) -> Gmm {
 }
 
 /// What a model is made of.
-pub struct Parts<'a> {
+pub struct Parts {
     /// "half1", "half2" or "map".
     pub name: &'static str,
     /// Holds its random start.
@@ -40,7 +41,9 @@ pub struct Parts<'a> {
     /// Which particle comes when.
     pub order: Order,
     /// This rank's particles.
-    pub shard: Shard<'a>,
+    pub shard: Shard,
+    /// Names the particles that are at fault.
+    pub store: Store,
     /// This rank in its group.
     pub rank: usize,
     /// Ranks in the group.
@@ -77,20 +80,21 @@ pub enum Ended {
 }
 
 /// Everything a rank has of one model.
-pub struct Model<'a> {
+pub struct Model {
     core: Core,
-    shard: Shard<'a>,
+    shard: Shard,
 }
 
-impl<'a> Model<'a> {
+impl Model {
     /// A model at the start of its training.
-    pub fn new(parts: Parts<'a>) -> Self {
+    pub fn new(parts: Parts) -> Self {
         let saver = Saver::new(parts.checkpoints, parts.name.to_owned());
         let core = Core {
             name: parts.name,
             device: parts.device,
             settings: parts.settings,
             order: parts.order,
+            store: parts.store,
             rank: parts.rank,
             ranks: parts.ranks,
             identity: parts.identity,
@@ -210,6 +214,7 @@ struct Core {
     device: Box<dyn Device>,
     settings: Settings,
     order: Order,
+    store: Store,
     rank: usize,
     ranks: usize,
     identity: String,
@@ -235,6 +240,9 @@ struct Pending {
 impl Core {
     /// Takes step `number` of the epoch.
     fn step(&mut self, number: usize, batch: &Batch, company: &mut Company) -> Result<()> {
+        if let Some(&(row, defect)) = batch.skipped.first() {
+            return Err(self.store.defect(row, defect));
+        }
         let total = self.particles * self.settings.epochs as u64;
         let images = self.order.images(number) as u64;
         let rate = self.clock.base_rate(&self.settings, images, total, self.particles);

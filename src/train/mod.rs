@@ -2,20 +2,26 @@
 //!
 //! Data goes one way: [`shard`] ▶ device (render, residual, moments, chain) ▶ sum over the ranks ▶ Adam, then the next batch.
 
+pub mod cache;
 pub mod checkpoint;
 pub mod devices;
 pub mod folder;
 pub mod half;
+mod kept;
+mod memory;
 pub mod metrics;
 pub mod order;
 mod outputs;
+mod permutation;
 pub mod recipe;
 pub mod reduction;
 pub mod run;
 mod saver;
+pub mod scratch;
 mod setup;
 pub mod shard;
 mod watch;
+mod windows;
 
 pub use recipe::{Recipe, Schedule, Settings};
 pub use run::{Ending, Models, RunOptions, run};

@@ -31,6 +31,8 @@ pub struct Finished<'a> {
     pub settings: &'a Settings,
     /// The particles.
     pub store: &'a Store,
+    /// Their identity.
+    pub set: u32,
     /// What a resumed run must share.
     pub identity: &'a str,
     /// Models by name, and their numbers of particles.
@@ -172,7 +174,7 @@ fn say(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochSummary>]) {
 }
 
 fn write_run_json(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochSummary>]) -> Result<()> {
-    let metadata = run.store.metadata();
+    let header = run.store.header();
     let fsc: serde_json::Map<String, serde_json::Value> = curves
         .iter()
         .map(|(label, fsc)| {
@@ -192,12 +194,12 @@ fn write_run_json(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochS
         "working_directory": std::env::current_dir().ok().map(|d| d.display().to_string()),
         "settings": run.settings,
         "half": run.options.models,
-        "cache": run.options.cache,
+        "cache": run.options.cache.mode,
         "particles": {
             "file": run.store.path().display().to_string(),
-            "identity": format!("{:08x}", run.store.identity()),
-            "box_size": metadata.box_size,
-            "pixel_size": metadata.pixel_size,
+            "identity": format!("{:08x}", run.set),
+            "box_size": header.box_size,
+            "pixel_size": header.pixel_size,
             "models": run.particles.iter().map(|(name, n)| json!({"name": name, "particles": n})).collect::<Vec<_>>(),
         },
         "ranks": run.ranks,
@@ -242,7 +244,7 @@ fn report(
     picture: Vec<u8>,
     epochs: &[Vec<EpochSummary>],
 ) -> Result<()> {
-    let metadata = run.store.metadata();
+    let header = run.store.header();
     let mut headline: Vec<(String, String)> = Vec::new();
     if let Some((label, fsc)) = curves.first() {
         headline.push((format!("Resolution, FSC 0.143, {label}"), fsc.crossing(GOLD_STANDARD).to_string()));
@@ -252,7 +254,7 @@ fn report(
         headline.push((format!("Particles in {name}"), n.to_string()));
     }
     headline.push(("Gaussians".into(), run.settings.gaussians.to_string()));
-    headline.push(("Box".into(), format!("{} px of {:.3} Å", metadata.box_size, metadata.pixel_size)));
+    headline.push(("Box".into(), format!("{} px of {:.3} Å", header.box_size, header.pixel_size)));
     headline.push(("Speed".into(), format!("{:.0} images/s", images_per_second(run, epochs))));
     headline.push(("Time".into(), duration(run.total_seconds)));
     let settings = match serde_json::to_value(run.settings) {
@@ -266,7 +268,7 @@ fn report(
         "{} MPI ranks; each: {}. The identity of the particle set is {:08x}.",
         run.ranks,
         run.device,
-        run.store.identity()
+        run.set
     )];
     if run.options.models == Models::Both {
         notes.push(

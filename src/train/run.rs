@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::cache::{self, CacheOptions};
 use super::checkpoint::{self, Checkpoint};
 use super::devices::{self, Choice, DeviceKind};
 use super::folder::{self, Older, Start};
@@ -15,7 +16,7 @@ use super::outputs::{self, Finished};
 use super::recipe::{Choices, Recipe, Settings};
 use super::reduction::{CollectiveKind, Reduction};
 use super::setup::{self, Part};
-use super::shard::{CacheMode, Shard};
+use super::shard::{Place, Shard};
 use super::watch::Watch;
 use crate::error::{Error, Result};
 use crate::gmm::files::GmmFile;
@@ -81,7 +82,7 @@ pub struct RunOptions {
     /// How long a rank waits for the others' GPUs.
     pub patience: Duration,
     /// Where particles are kept.
-    pub cache: CacheMode,
+    pub cache: CacheOptions,
     /// Keep them in 16 bits a pixel, where the device keeps them.
     pub cache_half: bool,
     /// When maps are written.
@@ -117,10 +118,11 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<Ending, F
     let started = Instant::now();
     let signal = EndSignal::watch()?;
     // Rank 0 looks at everything first: what is wrong for all is said once, before anybody starts.
-    let (store, start) = match world.first(|| setup::open(world, options))? {
-        Some((store, start)) => (store, Some(start)),
-        None => (Store::open(&options.particles)?, None),
+    let (store, set, start) = match world.first(|| setup::open(world, options))? {
+        Some((store, set, start)) => (store, set, Some(start)),
+        None => (Store::open(&options.particles)?, 0, None),
     };
+    let set = world.broadcast(u64::from(set)) as u32;
     let Some(begin) = Begin::on_all_ranks(world, start) else {
         if world.rank() == 0 {
             tracing::info!(
@@ -131,7 +133,7 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<Ending, F
         return Ok(Ending::Done);
     };
     let mut held = Held::default();
-    let outcome = train(world, options, &store, &begin, &signal, started, &mut held);
+    let outcome = train(world, options, (&store, set), &begin, &signal, started, &mut held);
     if matches!(outcome, Err(Failure::Own(_))) && world.size() > 1 {
         // Other ranks may be waiting for this one, on their devices and so on this one's: giving anything back could wait
         // for them in turn. The job ends now, and all goes with it.
@@ -146,9 +148,9 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<Ending, F
 
 /// What a rank holds that other ranks' devices may wait for.
 #[derive(Default)]
-struct Held<'a> {
+struct Held {
     devices: Vec<Box<dyn Device>>,
-    models: Vec<Model<'a>>,
+    models: Vec<Model>,
     reduction: Option<Reduction>,
 }
 
@@ -179,14 +181,14 @@ impl Begin {
     }
 }
 
-fn train<'a>(
+fn train(
     world: &World,
     options: &RunOptions,
-    store: &'a Store,
+    (store, set): (&Store, u32),
     begin: &Begin,
     signal: &EndSignal,
     started: Instant,
-    held: &mut Held<'a>,
+    held: &mut Held,
 ) -> std::result::Result<Ending, Failure> {
     let Held { devices: opened, models, reduction } = held;
     let parts = setup::parts(store, options.models);
@@ -194,19 +196,23 @@ fn train<'a>(
     let (rank, ranks) = (assignment.rank, assignment.size);
     let largest = setup::largest(&parts);
     let settings = setup::resolve(options, largest, ranks);
-    let identity = checkpoint::identity(&settings, store.identity());
+    let identity = checkpoint::identity(&settings, set);
     let checkpoints = folder::checkpoints(&options.output);
 
     let geometry = Geometry {
-        box_size: store.metadata().box_size,
-        pixel_size: store.metadata().pixel_size,
+        box_size: store.header().box_size,
+        pixel_size: store.header().pixel_size,
         cutoff: settings.cutoff,
     };
     let choice = devices::choose(options.device, world)?;
     let orders: Vec<Order> = assignment
         .models
         .iter()
-        .map(|&index| Order::new(&parts[index].members, settings.batch, settings.seed, parts[index].half))
+        .map(|&index| {
+            let image_bytes = store.header().pixels() * size_of::<f32>();
+            let Part { rows, half, .. } = &parts[index];
+            Order::new(rows.clone(), settings.batch, image_bytes, settings.seed, *half)
+        })
         .collect();
     // All devices first, and the network between them: particles take what memory they leave.
     for (&index, order) in assignment.models.iter().zip(&orders) {
@@ -234,19 +240,20 @@ fn train<'a>(
     }
     let steps = largest.div_ceil(settings.batch) as u64;
     let metrics_every = options.metrics_every.unwrap_or((steps / 200).max(1)).max(1);
-    for ((&index, order), mut device) in assignment.models.iter().zip(orders).zip(opened.drain(..)) {
+    let particles = orders.iter().map(|order| order.shard(order.slots_of(rank, ranks)).len());
+    let shards = particles.zip(opened.iter_mut());
+    let (places, reader) = cache::decide(world, &options.cache, store, shards)?;
+    let each = assignment.models.iter().zip(orders).zip(opened.drain(..)).zip(places);
+    for (((&index, order), mut device), place) in each {
         let part = &parts[index];
         let slots = order.slots_of(rank, ranks);
-        let progress = quiet_unless_first(world, &format!("read {}", part.name), slots.len() as u64);
-        let shard = Shard::load(
-            store,
-            order.clone(),
-            slots,
-            options.cache,
-            world.local_size(),
-            device.as_mut(),
-            progress,
-        )?;
+        let images = order.shard(slots.clone()).len() as u64;
+        let progress = match place {
+            Place::File => Progress::silent(),
+            _ => quiet_unless_first(world, &format!("read {}", part.name), images),
+        };
+        let reader = reader.clone();
+        let shard = Shard::load(reader, &order, slots, settings.epochs, place, device.as_mut(), progress)?;
         let metrics = metrics::Writer::new(&options.output, part.name, options.prometheus.as_deref());
         let mut model = Model::new(half::Parts {
             name: part.name,
@@ -254,10 +261,11 @@ fn train<'a>(
             settings: settings.clone(),
             order,
             shard,
+            store: store.clone(),
             rank,
             ranks,
             identity: identity.clone(),
-            particles: part.members.len(),
+            particles: part.rows.len(),
             checkpoints: checkpoints.clone(),
             metrics: (rank == 0).then_some(metrics),
             metrics_every,
@@ -287,9 +295,9 @@ fn train<'a>(
     let names: Vec<&str> = models.iter().map(Model::name).collect();
     let label = format!("train {}", names.join(" and "));
     let left = assignment.models.iter().zip(&*models).map(|(&index, model)| {
-        let all = settings.epochs * parts[index].members.len();
+        let all = settings.epochs * parts[index].rows.len();
         let position = model.position();
-        (all - position.epoch * parts[index].members.len()) as u64 - position.images
+        (all - position.epoch * parts[index].rows.len()) as u64 - position.images
     });
     let mut progress = quiet_unless_first(world, &label, left.sum());
     let training = Instant::now();
@@ -326,8 +334,9 @@ fn train<'a>(
             options,
             settings: &settings,
             store,
+            set,
             identity: &identity,
-            particles: parts.iter().map(|p| (p.name, p.members.len())).collect(),
+            particles: parts.iter().map(|p| (p.name, p.rows.len())).collect(),
             ranks: world.size(),
             nodes: world.nodes(),
             threads: rayon::current_num_threads(),
@@ -397,13 +406,13 @@ fn introduce(
     ranks: usize,
     begin: &Begin,
 ) {
-    let metadata = store.metadata();
-    let sizes: Vec<String> = parts.iter().map(|p| format!("{} in {}", p.members.len(), p.name)).collect();
+    let header = store.header();
+    let sizes: Vec<String> = parts.iter().map(|p| format!("{} in {}", p.rows.len(), p.name)).collect();
     tracing::info!(
         "{}: {} px at {:.4} A; particles: {}",
         store.path().display(),
-        metadata.box_size,
-        metadata.pixel_size,
+        header.box_size,
+        header.pixel_size,
         sizes.join(", ")
     );
     tracing::info!(

@@ -1,5 +1,7 @@
 //! What a run is made of, and everything that can be wrong with it before the start.
 
+use std::ops::Range;
+
 use super::checkpoint;
 use super::folder::{self, Start};
 use super::recipe::Settings;
@@ -15,41 +17,44 @@ pub struct Part {
     pub name: &'static str,
     /// 1, 2, or 0 for all.
     pub half: u8,
-    /// Its particles.
-    pub members: Vec<usize>,
+    /// The rows of its particles.
+    pub rows: Range<usize>,
 }
 
 /// The models of a run over a particle set.
 pub fn parts(store: &Store, models: Models) -> Vec<Part> {
-    let metadata = store.metadata();
-    let half = |name, half: u8| Part { name, half, members: metadata.members(half - 1) };
+    let half = |name, half: u8| Part { name, half, rows: store.rows(Some(half - 1)) };
     match models {
         Models::Both => vec![half("half1", 1), half("half2", 2)],
         Models::First => vec![half("half1", 1)],
         Models::Second => vec![half("half2", 2)],
-        Models::All => vec![Part { name: "map", half: 0, members: (0..metadata.len()).collect() }],
+        Models::All => vec![Part { name: "map", half: 0, rows: store.rows(None) }],
     }
 }
 
 /// Particles of the largest part.
 pub fn largest(parts: &[Part]) -> usize {
-    parts.iter().map(|p| p.members.len()).max().unwrap_or(0)
+    parts.iter().map(|p| p.rows.len()).max().unwrap_or(0)
 }
 
-/// Everything that can be wrong before the start, seen from rank 0. The store, and where the run begins.
-pub fn open(world: &World, options: &RunOptions) -> Result<(Store, Start)> {
+/// Everything that can be wrong before the start, seen from rank 0. The store, its identity, and where the run
+/// begins.
+pub fn open(world: &World, options: &RunOptions) -> Result<(Store, u32, Start)> {
     let store = Store::open(&options.particles)?;
-    if let Some(i) = store.metadata().shift.iter().position(|s| *s != [0.0, 0.0]) {
-        return Err(Error::input(
+    let identity = store.inspect(|row, particle| {
+        if particle.shift == [0.0; 2] {
+            return Ok(());
+        }
+        Err(Error::input(
             &options.particles,
-            format!("particle {}", i + 1),
-            format!("has a shift of {:?} pixels still to apply", store.metadata().shift[i]),
+            format!("particle {}", row + 1),
+            format!("has a shift of {:?} pixels still to apply", particle.shift),
             "make the file with `cryosplat-mpi import`, which centres the particles",
-        ));
-    }
+        ))
+    })?;
     let parts = parts(&store, options.models);
     for (index, part) in parts.iter().enumerate() {
-        let n = part.members.len();
+        let n = part.rows.len();
         if n == 0 {
             return Err(Error::input(
                 &options.particles,
@@ -75,14 +80,14 @@ pub fn open(world: &World, options: &RunOptions) -> Result<(Store, Start)> {
     }
     if let Some(truth) = &options.truth {
         let volume = crate::evaluate::maps::read_cube(truth)?;
-        if volume.data.dim().0 != store.metadata().box_size {
+        if volume.data.dim().0 != store.header().box_size {
             return Err(Error::input(
                 truth,
                 "",
                 format!(
                     "has a box of {} voxels, and the particles one of {} pixels",
                     volume.data.dim().0,
-                    store.metadata().box_size
+                    store.header().box_size
                 ),
                 "give the map that the particles were made from, in their box",
             ));
@@ -94,11 +99,11 @@ pub fn open(world: &World, options: &RunOptions) -> Result<(Store, Start)> {
         .map(|(index, part)| {
             let ranks = group_size(world.size(), parts.len(), index);
             let settings = resolve(options, largest(&parts), ranks);
-            (part.name, checkpoint::identity(&settings, store.identity()))
+            (part.name, checkpoint::identity(&settings, identity))
         })
         .collect();
     let start = folder::prepare(&options.output, options.older, &identities)?;
-    Ok((store, start))
+    Ok((store, identity, start))
 }
 
 /// What the options come to for a model of `particles` particles on `ranks` ranks.

@@ -7,51 +7,57 @@ use serde_json::json;
 use super::{Args, Description, bytes, length};
 use crate::error::Result;
 use crate::gmm::Shape;
-use crate::particles::store::{CHECKSUM_BLOCK, Dtype, Metadata, Store};
+use crate::particles::store::{Dtype, Header, Particle, Store};
 use crate::render::cuda::plan::{Plan, mib};
 
 pub fn describe(path: &Path, args: &Args) -> Result<Description> {
     let store = Store::open(path)?;
-    let metadata = store.metadata();
-    let n = metadata.len();
-    let halves = [0, 1].map(|half| metadata.half.iter().filter(|&&h| h == half).count());
-    let defocus = Defocus::of(metadata);
+    let header = store.header();
+    let (n, halves) = (store.len(), header.halves);
+    let mut sums = Sums::new(header.optics.len());
+    let identity = store.inspect(|_, particle| {
+        sums.add(particle);
+        Ok(())
+    })?;
+    let Sums { defocus, shifted, members } = sums;
     let size = length(path)?;
     let dtype = match store.dtype() {
         Dtype::F32 => "f32",
         Dtype::F16 => "f16",
     };
     let yes = |answer| if answer { "yes" } else { "no" };
-    let shifted = metadata.shift.iter().filter(|s| **s != [0.0, 0.0]).count();
 
     let mut rows = vec![
         ("particles", n.to_string()),
-        ("box", format!("{} pixels", metadata.box_size)),
-        ("pixel size", format!("{} A (Nyquist {:.2} A)", metadata.pixel_size, 2.0 * metadata.pixel_size)),
+        ("box", format!("{} pixels", header.box_size)),
+        ("pixel size", format!("{} A (Nyquist {:.2} A)", header.pixel_size, 2.0 * header.pixel_size)),
         ("stored as", dtype.to_owned()),
         ("halves", format!("{} + {}", halves[0], halves[1])),
-        ("defocus", format!("{:.0} to {:.0} A, mean {:.0} A", defocus.min, defocus.max, defocus.mean)),
-        ("normalised", yes(metadata.normalized).to_owned()),
-        ("inverted", yes(metadata.inverted).to_owned()),
+        (
+            "defocus",
+            format!("{:.0} to {:.0} A, mean {:.0} A", defocus.min, defocus.max, defocus.sum / n as f64),
+        ),
+        ("normalised", yes(header.normalized).to_owned()),
+        ("inverted", yes(header.inverted).to_owned()),
         ("shifts to apply", if shifted == 0 { "none".into() } else { format!("in {shifted} particles") }),
     ];
-    for (i, optics) in metadata.optics.iter().enumerate() {
-        let members = metadata.optics_group.iter().filter(|&&g| g as usize == i).count();
+    for (i, optics) in header.optics.iter().enumerate() {
         let name = if i == 0 { "optics groups" } else { "" };
         rows.push((
             name,
             format!(
-                "{} of {}: {} kV, Cs {} mm, amplitude contrast {}; {members} particles",
+                "{} of {}: {} kV, Cs {} mm, amplitude contrast {}; {} particles",
                 i + 1,
-                metadata.optics.len(),
+                header.optics.len(),
                 optics.voltage,
                 optics.spherical_aberration,
-                optics.amplitude_contrast
+                optics.amplitude_contrast,
+                members[i]
             ),
         ));
     }
     const SHOWN: usize = 3;
-    let sources = &metadata.source_files;
+    let sources = &header.source_files;
     rows.push((
         "sources",
         match sources.len() {
@@ -60,7 +66,7 @@ pub fn describe(path: &Path, args: &Args) -> Result<Description> {
             count => format!("{}, and {} more", sources[..SHOWN].join(", "), count - SHOWN),
         },
     ));
-    let gpu = GpuMemory::of(metadata, args);
+    let gpu = GpuMemory::of(header, args);
     rows.push((
         "GPU memory",
         format!(
@@ -72,25 +78,25 @@ pub fn describe(path: &Path, args: &Args) -> Result<Description> {
             mib(gpu.kept / 2)
         ),
     ));
-    rows.push(("identity", format!("{:08x}", store.identity())));
+    rows.push(("identity", format!("{identity:08x}")));
     rows.push(("file", bytes(size)));
     if args.verify {
         store.verify()?;
-        rows.push(("checksums", format!("all {} match", n.div_ceil(CHECKSUM_BLOCK))));
+        rows.push(("checksums", format!("all {n} match")));
     }
     let json = json!({
         "particles": n,
-        "box_size": metadata.box_size,
-        "pixel_size": metadata.pixel_size,
+        "box_size": header.box_size,
+        "pixel_size": header.pixel_size,
         "dtype": dtype,
         "halves": halves,
-        "defocus": { "min": defocus.min, "max": defocus.max, "mean": defocus.mean },
-        "normalized": metadata.normalized,
-        "inverted": metadata.inverted,
+        "defocus": { "min": defocus.min, "max": defocus.max, "mean": defocus.sum / n as f64 },
+        "normalized": header.normalized,
+        "inverted": header.inverted,
         "shifted_particles": shifted,
-        "optics": metadata.optics,
+        "optics": header.optics,
         "sources": sources,
-        "identity": format!("{:08x}", store.identity()),
+        "identity": format!("{identity:08x}"),
         "bytes": size,
         "gpu_memory": {
             "gaussians": args.gaussians,
@@ -113,32 +119,46 @@ struct GpuMemory {
 }
 
 impl GpuMemory {
-    fn of(metadata: &Metadata, args: &Args) -> Self {
+    fn of(header: &Header, args: &Args) -> Self {
         // A large device; a smaller one renders fewer images side by side.
         let (processors, free) = (132, 80 << 30);
         let (count, batch) = (args.gaussians as usize, args.batch as usize);
-        let plan = Plan::new(count, Shape::Anisotropic, metadata.box_size, batch, processors, free);
+        let plan = Plan::new(count, Shape::Anisotropic, header.box_size, batch, processors, free);
         Self {
             step: plan.bytes() + plan.staged_bytes() + plan.work_estimate(),
-            kept: plan.kept_bytes(metadata.half.iter().filter(|&&half| half == 0).count(), false),
+            kept: plan.kept_bytes(header.halves[0], false),
         }
     }
+}
+
+/// What is counted particle by particle.
+struct Sums {
+    defocus: Defocus,
+    /// Particles with a shift to apply.
+    shifted: usize,
+    /// Particles of each optics group.
+    members: Vec<usize>,
 }
 
 /// Of the means of both axes' defoci, in angstrom.
 struct Defocus {
     min: f64,
     max: f64,
-    mean: f64,
+    sum: f64,
 }
 
-impl Defocus {
-    fn of(metadata: &Metadata) -> Self {
-        let each = metadata.ctf.iter().map(|c| 0.5 * (c.defocus_u + c.defocus_v));
-        Self {
-            min: each.clone().fold(f64::INFINITY, f64::min),
-            max: each.clone().fold(f64::NEG_INFINITY, f64::max),
-            mean: each.sum::<f64>() / metadata.len() as f64,
-        }
+impl Sums {
+    fn new(groups: usize) -> Self {
+        let defocus = Defocus { min: f64::INFINITY, max: f64::NEG_INFINITY, sum: 0.0 };
+        Self { defocus, shifted: 0, members: vec![0; groups] }
+    }
+
+    fn add(&mut self, particle: &Particle) {
+        let defocus = 0.5 * (particle.ctf.defocus_u + particle.ctf.defocus_v);
+        self.defocus.min = self.defocus.min.min(defocus);
+        self.defocus.max = self.defocus.max.max(defocus);
+        self.defocus.sum += defocus;
+        self.shifted += usize::from(particle.shift != [0.0; 2]);
+        self.members[particle.optics_group as usize] += 1;
     }
 }

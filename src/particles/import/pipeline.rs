@@ -13,7 +13,7 @@ use super::relion::{self, Particles};
 use super::stacks::Stacks;
 use crate::error::{Error, Result};
 use crate::particles::preprocess::{BACKGROUND_RADIUS, Preprocessor, Settings};
-use crate::particles::store::{Dtype, Metadata, Writer};
+use crate::particles::store::{Dtype, Header, Particle, Writer};
 use crate::progress::Progress;
 
 /// The most images a chunk holds.
@@ -84,28 +84,22 @@ pub fn import(star: &Path, destination: &Path, options: &Options) -> Result<Summ
         invert: options.invert,
         background_radius: options.normalize.then_some(radius),
     })?;
-    let metadata = Metadata {
+    let header = Header {
         box_size: output_box,
         pixel_size: particles.pixel_size * input_box as f64 / output_box as f64,
         normalized: options.normalize,
         inverted: options.invert,
-        rotation: particles.rotation.clone(),
-        shift: vec![[0.0; 2]; particles.len()],
-        ctf: particles.ctf.clone(),
-        optics_group: particles.optics_group.clone(),
         optics: particles.groups.iter().map(|group| group.optics).collect(),
-        half: particles.half.clone(),
+        halves: [0, 1].map(|half| particles.half.iter().filter(|&&h| h == half).count()),
         source_files: particles.stacks.clone(),
-        source: particles.source.clone(),
     };
-    let writer = Writer::create(destination, &metadata, options.dtype)?;
+    let writer = Writer::create(destination, &header, options.dtype)?;
     let summary = Summary {
         particles: particles.len(),
         box_size: output_box,
-        pixel_size: metadata.pixel_size,
-        halves: [0, 1].map(|half| metadata.half.iter().filter(|&&h| h == half).count()),
+        pixel_size: header.pixel_size,
+        halves: header.halves,
     };
-    drop(metadata);
     let job = Job { star, particles: &particles, preprocessor: &preprocessor, input_box, output_box };
     job.run(stacks, writer, &workers)?.finish()?;
     Ok(summary)
@@ -230,9 +224,21 @@ impl Job<'_> {
     ) -> Result<Writer> {
         let mut progress = Progress::new("import", self.particles.len() as u64, "images");
         let mut missing = self.particles.len();
+        let pixels = self.output_box.pow(2);
         for images in ready {
-            writer.append(&images)?;
-            let count = images.len() / self.output_box.pow(2);
+            let count = images.len() / pixels;
+            let first = self.particles.len() - missing;
+            for half in [0, 1] {
+                let members: Vec<usize> =
+                    (first..first + count).filter(|&i| self.particles.half[i] == half).collect();
+                let chosen: Vec<f32> = members
+                    .iter()
+                    .flat_map(|i| &images[(i - first) * pixels..(i - first + 1) * pixels])
+                    .copied()
+                    .collect();
+                let particles: Vec<Particle> = members.iter().map(|&i| self.particles.particle(i)).collect();
+                writer.append(half, &particles, &chosen)?;
+            }
             missing -= count;
             progress.advance(count as u64);
             let _ = written.send(images);

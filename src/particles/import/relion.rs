@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::imaging::ctf::CtfParameters;
 use crate::imaging::pose::{Rotation, rotation_from_relion};
 use crate::particles::halves;
-use crate::particles::store::Source;
+use crate::particles::store::{Particle, Source};
 
 /// A STAR file's particles, in file order.
 #[derive(Clone, Debug)]
@@ -289,6 +289,17 @@ impl Particles {
             stacks: Vec::new(),
             source: Vec::with_capacity(count),
             line: Vec::with_capacity(count),
+        }
+    }
+
+    /// Particle `i`, centred.
+    pub fn particle(&self, i: usize) -> Particle {
+        Particle {
+            rotation: self.rotation[i],
+            shift: [0.0; 2],
+            ctf: self.ctf[i],
+            optics_group: self.optics_group[i],
+            source: Some(self.source[i]),
         }
     }
 

@@ -1,0 +1,281 @@
+use super::*;
+use crate::imaging::energy;
+use crate::imaging::pose::rotation_from_relion;
+
+const BOX: usize = 8;
+const PIXELS: usize = BOX * BOX;
+
+fn header(halves: [usize; 2]) -> Header {
+    Header {
+        box_size: BOX,
+        pixel_size: 2.5,
+        normalized: true,
+        inverted: false,
+        optics: vec![Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 }; 2],
+        halves,
+        source_files: vec!["stack.mrcs".into()],
+    }
+}
+
+fn particle(i: usize) -> Particle {
+    Particle {
+        rotation: rotation_from_relion(i as f64, 40.0, 70.0),
+        shift: [i as f64, -0.5],
+        ctf: CtfParameters {
+            defocus_u: 1.2e4 + i as f64,
+            defocus_v: 1.1e4,
+            astigmatism_angle: 7.0,
+            phase_shift: 3.0,
+            b_factor: 2.0,
+            scale: 0.9,
+        },
+        optics_group: (i % 2) as u32,
+        source: (i % 3 > 0).then_some(Source { file: 0, index: i as u64 + (1 << 40) }),
+    }
+}
+
+fn image(i: usize) -> Vec<f32> {
+    (0..PIXELS).map(|p| ((i * PIXELS + p) % 97) as f32 * 0.25).collect()
+}
+
+/// Writes particles 0 to `halves` of each half, alternating between the halves, in pieces of `size`.
+fn write(path: &Path, halves: [usize; 2], dtype: Dtype, size: usize) {
+    let mut writer = Writer::create(path, &header(halves), dtype).unwrap();
+    let mut done = [0, 0];
+    while done != halves {
+        for half in [0, 1] {
+            let rows = done[half]..halves[half].min(done[half] + size);
+            let first = half * halves[0];
+            let particles: Vec<Particle> = rows.clone().map(|i| particle(first + i)).collect();
+            let images: Vec<f32> = rows.clone().flat_map(|i| image(first + i)).collect();
+            writer.append(half as u8, &particles, &images).unwrap();
+            done[half] = rows.end;
+        }
+    }
+    writer.finish().unwrap();
+}
+
+fn refused(path: &Path, fragments: &[&str]) {
+    let message = Store::open(path).unwrap_err().to_string();
+    assert!(fragments.iter().all(|f| message.contains(f)) && !message.contains('\n'), "{message}");
+}
+
+#[test]
+fn a_set_survives_the_round_trip_in_pieces_of_any_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.h5");
+    for (dtype, halves, size) in [
+        (Dtype::F32, [70, 61], 10),
+        (Dtype::F16, [70, 61], 131),
+        (Dtype::F32, [0, 3], 2),
+        (Dtype::F16, [3, 0], 1),
+    ] {
+        write(&path, halves, dtype, size);
+        let store = Store::open(&path).unwrap();
+        let n = halves[0] + halves[1];
+        assert_eq!((store.header(), store.dtype(), store.len()), (&header(halves), dtype, n));
+        assert_eq!(
+            [store.rows(Some(0)), store.rows(Some(1)), store.rows(None)],
+            [0..halves[0], halves[0]..n, 0..n]
+        );
+        store.validate().unwrap();
+        store.verify().unwrap();
+        let reader = store.reader();
+        let mut block = Block::default();
+        for rows in [0..n, n / 3..n - 1, n - 1..n, 1..1] {
+            reader.read(rows.clone(), &mut block).unwrap();
+            assert_eq!((block.first, block.defects.len()), (rows.start, 0));
+            assert_eq!(block.particles, rows.clone().map(particle).collect::<Vec<_>>());
+            assert_eq!(block.particles, reader.particles(rows.clone()).unwrap());
+            assert_eq!(block.images[..], rows.clone().flat_map(image).collect::<Vec<_>>()[..]);
+            assert_eq!(block.energies, rows.map(|i| energy(&image(i))).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn a_copy_reads_as_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("p.h5"), folder.path().join("copy"));
+    write(&path, [5, 4], Dtype::F32, 9);
+    let reader = Store::open(&path).unwrap().reader();
+    std::fs::copy(&path, &copy).unwrap();
+    std::fs::write(&path, b"gone").unwrap();
+    let mut block = Block::default();
+    reader.on(std::fs::File::open(&copy).unwrap()).read(2..7, &mut block).unwrap();
+    assert_eq!(block.images[..], (2..7).flat_map(image).collect::<Vec<_>>()[..]);
+    let message = reader.read(2..7, &mut block).unwrap_err().to_string();
+    assert!(message.contains("p.h5") && message.contains("cut short"), "{message}");
+}
+
+#[test]
+fn the_identity_tells_sets_apart_and_not_how_they_were_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.h5");
+    let identity = |halves, dtype, size| {
+        write(&path, halves, dtype, size);
+        Store::open(&path).unwrap().validate().unwrap()
+    };
+    let one = identity([7, 6], Dtype::F32, 3);
+    assert_eq!(one, identity([7, 6], Dtype::F32, 7));
+    assert_ne!(one, identity([6, 7], Dtype::F32, 7));
+    assert_ne!(one, identity([7, 6], Dtype::F16, 7));
+}
+
+#[test]
+fn damage_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.h5");
+    for dtype in [Dtype::F32, Dtype::F16] {
+        write(&path, [70, 61], dtype, 50);
+        let sound = std::fs::read(&path).unwrap();
+        let store = Store::open(&path).unwrap();
+        let mut flipped = sound.clone();
+        flipped[store.reader().bytes_of(77..78).end as usize - 1] ^= 1;
+        std::fs::write(&path, &flipped).unwrap();
+        let store = Store::open(&path).unwrap();
+        let message = store.verify().unwrap_err().to_string();
+        let expected = "particle 78 (image 1099511627854 of stack.mrcs): does not match its checksum";
+        assert!(message.contains(expected), "{message}");
+        let mut block = Block::default();
+        store.reader().read(70..80, &mut block).unwrap();
+        assert_eq!(block.defects, [(77, Defect::Checksum)]);
+        store.reader().read(78..80, &mut block).unwrap();
+        assert_eq!(block.defects, []);
+        for length in [sound.len() / 2, sound.len() - 1] {
+            std::fs::write(&path, &sound[..length]).unwrap();
+            refused(&path, &["p.h5", "cut short"]);
+        }
+    }
+    std::fs::write(&path, b"not at all").unwrap();
+    refused(&path, &["p.h5", "no particle file"]);
+}
+
+/// Overwrites bytes of a data set.
+fn poke(path: &Path, name: &str, at: usize, bytes: &[u8]) {
+    use std::os::unix::fs::FileExt;
+    let file = hdf5::File::open(path).unwrap();
+    let offset = file.dataset(name).unwrap().offset().unwrap();
+    drop(file);
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.write_all_at(bytes, offset + at as u64).unwrap();
+}
+
+#[test]
+fn pixels_that_are_not_finite_are_found_behind_a_sound_checksum() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.h5");
+    for value in [f32::NAN, f32::NEG_INFINITY, 1e30] {
+        write(&path, [3, 3], Dtype::F32, 3);
+        let mut bad = image(4);
+        bad[9] = value;
+        let bytes: &[u8] = bytemuck::cast_slice(&bad);
+        poke(&path, "images", 4 * bytes.len(), bytes);
+        poke(&path, "source/checksum", 4 * 4, &crc32fast::hash(bytes).to_le_bytes());
+        let store = Store::open(&path).unwrap();
+        let mut block = Block::default();
+        store.reader().read(0..6, &mut block).unwrap();
+        assert_eq!(block.defects, [(4, Defect::NotFinite)]);
+        let message = store.verify().unwrap_err().to_string();
+        assert!(message.contains("particle 5 (image") && message.contains("not finite"), "{message}");
+
+        let mut writer = Writer::create(&path, &header([1, 0]), Dtype::F32).unwrap();
+        let message = writer.append(0, &[particle(0)], &bad).unwrap_err().to_string();
+        assert!(message.contains("particle 1: has a pixel that is not finite"), "{message}");
+    }
+    // Fits f32, and not f16.
+    let mut writer = Writer::create(&path, &header([1, 0]), Dtype::F16).unwrap();
+    assert!(writer.append(0, &[particle(0)], &[7e4; PIXELS]).is_err());
+}
+
+#[test]
+fn halves_that_are_not_sorted_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.h5");
+    write(&path, [4, 3], Dtype::F32, 7);
+    poke(&path, "half", 5, &[0]);
+    refused(&path, &["particle 6", "half 1", "not sorted by half"]);
+    poke(&path, "half", 2, &[2]);
+    refused(&path, &["particle 3", "its half is 2, expected 0 or 1"]);
+    poke(&path, "half", 0, &[0, 1, 1, 1, 1, 1, 1]);
+    assert_eq!(Store::open(&path).unwrap().header().halves, [1, 6]);
+}
+
+#[test]
+fn columns_of_another_layout_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.h5");
+    write(&path, [4, 3], Dtype::F32, 7);
+    let names: Vec<String> = columns::COLUMNS.iter().map(|c| c.shape.name.to_owned()).collect();
+    let others = ["half", "source/checksum", "images"].map(str::to_owned);
+    for name in names.iter().chain(&others) {
+        let replaced = |make: &dyn Fn(&hdf5::File)| {
+            write(&path, [4, 3], Dtype::F32, 7);
+            let file = hdf5::File::open_rw(&path).unwrap();
+            file.unlink(name).unwrap();
+            make(&file);
+        };
+        let at = format!("/{name}");
+        replaced(&|_| {});
+        refused(&path, &["p.h5", &at, "is not there"]);
+        replaced(&|file| {
+            file.new_dataset::<i16>().shape(shape_of(name, 7)).create(name.as_str()).unwrap();
+        });
+        refused(&path, &["p.h5", &at, "int16, expected"]);
+        if name != "images" {
+            replaced(&|file| create(file, name, shape_of(name, 6), false));
+            refused(&path, &["p.h5", &at, "has the shape [6", "expected [7"]);
+        }
+        replaced(&|file| create(file, name, shape_of(name, 7), true));
+        refused(&path, &["p.h5", &at, "in chunks, expected one contiguous piece"]);
+    }
+    write(&path, [4, 3], Dtype::F32, 7);
+    let file = hdf5::File::open_rw(&path).unwrap();
+    file.attr("version").unwrap().write_scalar(&1u32).unwrap();
+    file.close().unwrap();
+    refused(&path, &["p.h5", "version 1", "reads version 2", "again"]);
+}
+
+fn shape_of(name: &str, n: usize) -> Vec<usize> {
+    match name {
+        "images" => vec![n, BOX, BOX],
+        "pose/rotation" => vec![n, 3, 3],
+        "pose/shift" => vec![n, 2],
+        _ => vec![n],
+    }
+}
+
+/// A data set of the right type.
+fn create(file: &hdf5::File, name: &str, shape: Vec<usize>, chunked: bool) {
+    let set = match name {
+        "half" => file.new_dataset::<u8>(),
+        "images" => file.new_dataset::<f32>(),
+        "source/checksum" | "source/file" | "ctf/optics_group" => file.new_dataset::<u32>(),
+        "source/index" => file.new_dataset::<u64>(),
+        _ => file.new_dataset::<f64>(),
+    };
+    let set = if chunked { set.chunk(shape.clone()) } else { set };
+    set.shape(shape).create(name).unwrap();
+}
+
+#[test]
+fn particles_that_cannot_be_are_refused_when_they_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.h5");
+    let refuse = |change: &dyn Fn(&mut Particle), fragment: &str| {
+        let mut writer = Writer::create(&path, &header([3, 3]), Dtype::F32).unwrap();
+        let mut particles = [3, 4, 5].map(particle);
+        change(&mut particles[1]);
+        let message = writer.append(1, &particles, &[0.0; 3 * PIXELS]).unwrap_err().to_string();
+        assert!(message.contains("particle 5") && message.contains(fragment), "{message}");
+    };
+    refuse(&|p| p.rotation[0][0] = f64::NAN, "not a rotation");
+    refuse(&|p| p.ctf.defocus_u = f64::INFINITY, "not finite");
+    refuse(&|p| p.shift[1] = f64::NAN, "not finite");
+    refuse(&|p| p.optics_group = 2, "optics group is 2, and there are 2");
+    // A set that is not complete does not appear either.
+    let message =
+        Writer::create(&path, &header([1, 1]), Dtype::F32).unwrap().finish().unwrap_err().to_string();
+    assert!(message.contains("[0, 0] of [1, 1]"), "{message}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
