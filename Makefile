@@ -7,7 +7,7 @@ CARGO ?= cargo
 PICTURES := benches/results/demo
 GPU_CHECK := target/gpu-check
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit judges kernels kernel-table bench bench-stream gpu-package gpu-check quality readme-tables readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit judges kernels kernel-table bench bench-stream gpu-package gpu-check quality soak readme-tables readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -63,6 +63,11 @@ gpu-check: gpu-package ## The same, and the check: tests, compute-sanitizer, NCC
 
 quality: build ## The long quality runs (some minutes to an hour), into benches/results/quality.md
 	@benches/quality.sh
+
+soak: build ## The long tests of size and endurance (minutes to an hour), into benches/results/soak.md
+	@echo "# Size and endurance" >target/soak.md
+	@for script in tests/soak/*.sh; do echo; "$$script" || exit 1; done >>target/soak.md
+	@mv target/soak.md benches/results/soak.md && cat benches/results/soak.md
 
 readme-tables: ## Copy the tables of make bench and make quality into README.md
 	@benches/readme_tables.sh

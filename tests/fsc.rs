@@ -8,7 +8,7 @@ use common::{fail, succeed};
 use cryosplat_mpi::imaging::ctf::{CtfParameters, Optics};
 use cryosplat_mpi::imaging::mrc::{Volume, write_stack, write_volume};
 use cryosplat_mpi::imaging::pose::rotation_from_relion;
-use cryosplat_mpi::particles::store::{Dtype, Metadata, Writer};
+use cryosplat_mpi::particles::store::{Dtype, Header, Particle, Writer};
 use ndarray::Array3;
 use serde_json::Value;
 
@@ -122,28 +122,28 @@ fn fsc_refuses_in_one_line_and_writes_nothing() {
 }
 
 fn particles(path: &Path, n: usize) {
-    let metadata = Metadata {
+    let second = n.div_ceil(3);
+    let header = Header {
         box_size: 8,
         pixel_size: 2.5,
         normalized: true,
         inverted: false,
-        rotation: (0..n).map(|i| rotation_from_relion(i as f64, 40.0, 70.0)).collect(),
-        shift: vec![[0.0; 2]; n],
-        ctf: (0..n)
-            .map(|i| CtfParameters {
-                defocus_u: 1e4 + 100.0 * i as f64,
-                defocus_v: 1e4,
-                ..CtfParameters::default()
-            })
-            .collect(),
-        optics_group: vec![0; n],
         optics: vec![Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 }],
-        half: (0..n).map(|i| u8::from(i % 3 == 0)).collect(),
+        halves: [n - second, second],
         source_files: vec!["stack.mrcs".into()],
-        source: Vec::new(),
     };
-    let mut writer = Writer::create(path, &metadata, Dtype::F16).unwrap();
-    writer.append(&(0..n * 64).map(|i| (i % 97) as f32).collect::<Vec<_>>()).unwrap();
+    let particle = |i: usize| Particle {
+        rotation: rotation_from_relion(i as f64, 40.0, 70.0),
+        shift: [0.0; 2],
+        ctf: CtfParameters { defocus_u: 1e4 + 100.0 * i as f64, defocus_v: 1e4, ..CtfParameters::default() },
+        optics_group: 0,
+        source: None,
+    };
+    let particles: Vec<Particle> = (0..n).map(particle).collect();
+    let images: Vec<f32> = (0..n * 64).map(|i| (i % 97) as f32).collect();
+    let mut writer = Writer::create(path, &header, Dtype::F16).unwrap();
+    writer.append(0, &particles[..n - second], &images[..(n - second) * 64]).unwrap();
+    writer.append(1, &particles[n - second..], &images[(n - second) * 64..]).unwrap();
     writer.finish().unwrap();
 }
 
@@ -154,7 +154,7 @@ fn info_describes_a_particle_set_and_verifies_it() {
     particles(&path, 101);
     let said = succeed(&["info", text(&path), "--verify"]);
     for part in
-        ["particle set", "101", "8 pixels", "2.5 A", "f16", "67 + 34", "10000 to 15000 A", "all 2 match"]
+        ["particle set", "101", "8 pixels", "2.5 A", "f16", "67 + 34", "10000 to 15000 A", "all 101 match"]
     {
         assert!(said.contains(part), "no {part:?} in {said}");
     }
@@ -168,7 +168,7 @@ fn info_describes_a_particle_set_and_verifies_it() {
     let at = bytes.windows(4).position(|w| w == pair).unwrap();
     bytes[at] ^= 1;
     std::fs::write(&path, &bytes).unwrap();
-    fail(&["info", "--verify", text(&path)], &["p.h5", "particles 1 to 64", "checksum"]);
+    fail(&["info", "--verify", text(&path)], &["p.h5", "particle 2: ", "checksum"]);
     std::fs::write(&path, &bytes[..600]).unwrap();
     fail(&["info", text(&path)], &["p.h5", "cut short"]);
 }

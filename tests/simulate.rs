@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use cryosplat_mpi::imaging::pose::rotation_from_relion;
 use cryosplat_mpi::imaging::{fourier, mrc};
-use cryosplat_mpi::particles::store::{Dtype, Store};
+use cryosplat_mpi::particles::store::{Dtype, Source, Store};
 use rustfft::num_complex::Complex;
 
 /// Five atoms without symmetry, as mmCIF; they reach about 20 A from their centre.
@@ -48,9 +48,7 @@ fn arguments(output: &str, more: &[&str]) -> Vec<String> {
 
 fn images(path: &Path) -> (Store, Vec<f32>) {
     let store = Store::open(path).unwrap();
-    let (n, d) = (store.metadata().len(), store.metadata().box_size);
-    let mut images = vec![0.0; n * d * d];
-    store.read_images(0, n, &mut images).unwrap();
+    let images = common::whole(&store).images.to_vec();
     (store, images)
 }
 
@@ -134,14 +132,16 @@ fn star_and_particle_file_describe_the_same_particles() {
     let more = ["--phantom", "--star", &folder, "--particles", "31", "--no-noise", "--max-shift", "2.5"];
     common::succeed(&arguments(&place.text("p.h5"), &more));
     let (store, centred) = images(&place.path("p.h5"));
-    let metadata = store.metadata();
-    assert_eq!((metadata.box_size, metadata.pixel_size, metadata.inverted), (24, 4.0, false));
+    let header = store.header();
+    assert_eq!((header.box_size, header.pixel_size, header.inverted), (24, 4.0, false));
+    assert_eq!(header.halves, [16, 15]);
+    let particles = common::whole(&store).particles;
 
     let text = std::fs::read_to_string(place.path("relion/particles.star")).unwrap();
     let optics = star_table(&text, "data_optics");
     assert_eq!(optics.len(), 1);
     assert_eq!(optics[0]["ImagePixelSize"].parse::<f64>().unwrap(), 4.0);
-    assert_eq!(optics[0]["Voltage"].parse::<f64>().unwrap(), metadata.optics[0].voltage);
+    assert_eq!(optics[0]["Voltage"].parse::<f64>().unwrap(), header.optics[0].voltage);
     let rows = star_table(&text, "data_particles");
     assert_eq!(rows.len(), 31);
     let stack = mrc::Stack::open(&place.path("relion/particles.mrcs")).unwrap();
@@ -153,14 +153,18 @@ fn star_and_particle_file_describe_the_same_particles() {
     for (i, row) in rows.iter().enumerate() {
         let number = |name: &str| row[name].parse::<f64>().unwrap();
         assert_eq!(row["ImageName"], format!("{:06}@particles.mrcs", i + 1));
+        // The particle file is sorted by half, and the halves take turns in the STAR file.
+        let stored = if i % 2 == 0 { i / 2 } else { 16 + i / 2 };
+        let particle = &particles[stored];
+        assert_eq!(particle.source, Some(Source { file: 0, index: i as u64 }));
         // The angles are rounded before the matrix is made, so that the two agree to the last bit.
         let w = rotation_from_relion(number("AngleRot"), number("AngleTilt"), number("AnglePsi"));
-        assert_eq!(w, metadata.rotation[i]);
-        let ctf = &metadata.ctf[i];
+        assert_eq!(w, particle.rotation);
+        let ctf = &particle.ctf;
         assert_eq!([number("DefocusU"), number("DefocusV")], [ctf.defocus_u, ctf.defocus_v]);
         assert_eq!(number("DefocusAngle"), ctf.astigmatism_angle);
-        assert_eq!(number("RandomSubset"), f64::from(metadata.half[i]) + 1.0);
-        assert_eq!(metadata.shift[i], [0.0, 0.0]);
+        assert_eq!(number("RandomSubset"), if stored < 16 { 1.0 } else { 2.0 });
+        assert_eq!(particle.shift, [0.0, 0.0]);
         // Moving the stack's image by plus the origin must give the particle file's.
         stack.read_image(i, &mut shifted, &mut bytes).unwrap();
         let mut moved: Vec<f64> = shifted.iter().map(|&v| f64::from(v)).collect();
@@ -172,7 +176,7 @@ fn star_and_particle_file_describe_the_same_particles() {
         }
         fft.inverse(&mut spectrum, &mut moved, 24, &mut scratch);
         // Both hold f32 values of up to about 1, after a few f32 transforms.
-        let centre = &centred[i * 576..(i + 1) * 576];
+        let centre = &centred[stored * 576..(stored + 1) * 576];
         let worst = moved.iter().zip(centre).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max);
         assert!(worst < 1e-5, "particle {i}: {worst:.2e}");
     }
@@ -213,7 +217,8 @@ fn atoms_project_to_where_their_pose_puts_them() {
         assert!((voxel as f64 - 12.0 - exact).abs() <= 0.5, "({x}, {y}, {z}) {calcium:?}");
     }
     let (store, pixels) = images(&place.path("p.h5"));
-    for (image, w) in pixels.chunks_exact(576).zip(&store.metadata().rotation) {
+    for (image, particle) in pixels.chunks_exact(576).zip(common::whole(&store).particles) {
+        let w = particle.rotation;
         let view: [f64; 2] = std::array::from_fn(|row| (0..3).map(|a| w[row][a] * calcium[a]).sum());
         let brightest = (0..576).max_by(|&a, &b| image[a].total_cmp(&image[b])).unwrap();
         let found = [(brightest % 24) as f64 - 12.0, (brightest / 24) as f64 - 12.0];

@@ -7,14 +7,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{BOX, bytes, contents, fail, path, phantom, steps, succeed, train_arguments};
+use common::{
+    BOX, bytes, change_image, contents, fail, path, phantom, steps, succeed, train_arguments, whole,
+};
 use cryosplat_mpi::evaluate::Fsc;
 use cryosplat_mpi::gmm::files::GmmFile;
 use cryosplat_mpi::imaging::mrc::{Volume, read_volume};
 use cryosplat_mpi::particles::store::Store;
-use cryosplat_mpi::particles::stream::ImageReader;
 use cryosplat_mpi::render::cpu::CpuDevice;
-use cryosplat_mpi::render::{Device, Geometry, Observation, Target, View, energy};
+use cryosplat_mpi::render::{Device, Geometry, Observation, Target, View};
 use cryosplat_mpi::train::checkpoint::Checkpoint;
 use cryosplat_mpi::train::half::random_start;
 use cryosplat_mpi::train::order::Order;
@@ -91,8 +92,8 @@ fn the_halves_share_no_particle_and_no_random_number() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 100);
     let store = Store::open(Path::new(&set)).unwrap();
-    let members = [0, 1].map(|half| store.metadata().members(half));
-    assert!(members[0].iter().all(|particle| !members[1].contains(particle)));
+    let members = [0, 1].map(|half| store.rows(Some(half)));
+    assert_eq!((members[0].end, members[1].end), (members[1].start, 100));
     let choices = Choices { gaussians: Some(50), ..Choices::default() };
     let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 0, 50);
     let starts = [0, 1, 2].map(|half| random_start(&settings, half));
@@ -105,12 +106,7 @@ fn the_halves_share_no_particle_and_no_random_number() {
     let usual = ["--gaussians", "50", "--epochs", "2"];
     let (run, other) = (path(folder.path(), "run"), path(folder.path(), "other"));
     succeed(&train_arguments(&set, &run, &usual));
-    let offset = store.image_offset().unwrap() as usize;
-    drop(store);
-    let mut changed = std::fs::read(&set).unwrap();
-    let at = offset + (members[1][7] * BOX * BOX + 500) * 4;
-    changed[at..at + 4].copy_from_slice(&9.0f32.to_le_bytes());
-    std::fs::write(&set, changed).unwrap();
+    change_image(&set, members[1].start + 7, |image| image[500] = 9.0);
     succeed(&train_arguments(&set, &other, &usual));
     assert!(bytes(&run, "gmm_half1.ply") == bytes(&other, "gmm_half1.ply"));
     assert!(bytes(&run, "gmm_half2.ply") != bytes(&other, "gmm_half2.ply"));
@@ -126,14 +122,13 @@ fn an_epoch_is_the_steps_made_by_hand_short_last_batch_included() {
     succeed(&train_arguments(&set, &run, &options));
 
     let store = Store::open(Path::new(&set)).unwrap();
-    let metadata = store.metadata();
-    let members = metadata.members(0);
+    let block = whole(&store);
+    let members: Vec<usize> = store.rows(Some(0)).collect();
     assert_eq!(members.len(), 21);
     let choices = Choices { gaussians: Some(60), epochs: Some(2), ..Choices::default() };
     let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 0, members.len());
-    let geometry = Geometry { box_size: BOX, pixel_size: metadata.pixel_size, cutoff: 3.0 };
+    let geometry = Geometry { box_size: BOX, pixel_size: store.header().pixel_size, cutoff: 3.0 };
     let mut device = CpuDevice::new(random_start(&settings, 1), geometry);
-    let mut reader = ImageReader::open(&store).unwrap();
     let order = Order::new(&members, 8, 0, 1);
     let (mut first, mut second) = (vec![0.0f64; 660], vec![0.0f64; 660]);
     let mut values: Vec<f64> = device.gmm().values().iter().map(|&v| f64::from(v)).collect();
@@ -147,10 +142,10 @@ fn an_epoch_is_the_steps_made_by_hand_short_last_batch_included() {
             let mut gradient = vec![0.0f64; values.len()];
             let mut loss = 0.0;
             for &particle in &batch {
-                let mut image = vec![0.0; BOX * BOX];
-                reader.read(particle, &mut image).unwrap();
-                let view = View { rotation: metadata.rotation[particle], ctf: metadata.ctf_of(particle) };
-                let energy = energy(&image);
+                let mut image = block.images[particle * BOX * BOX..(particle + 1) * BOX * BOX].to_vec();
+                let seen = &block.particles[particle];
+                let view = View { rotation: seen.rotation, ctf: store.reader().ctf(seen) };
+                let energy = block.energies[particle];
                 device.prepare(&[view.ctf], &mut image).unwrap();
                 let (one, its_loss) =
                     device.gradient(&[Observation { view, target: Target::Prepared(&image), energy }]);

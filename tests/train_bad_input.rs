@@ -7,8 +7,11 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use common::{contents, over_mpi, path, phantom, program, program_file, succeed, text, train_arguments};
-use cryosplat_mpi::particles::store::{Dtype, Metadata, Store, Writer};
+use common::{
+    change_image, contents, over_mpi, path, phantom, program, program_file, succeed, text, train_arguments,
+    whole,
+};
+use cryosplat_mpi::particles::store::{Dtype, Header, Particle, Store, Writer};
 use tempfile::TempDir;
 
 /// Far more than an error takes, and far less than a hang.
@@ -95,7 +98,7 @@ fn particle_files_that_are_damaged() {
     let version = place.broken(|file| {
         file.attr("version").unwrap().write_scalar(&7u32).unwrap();
     });
-    refuse(&version, &["broken.h5", "version 7", "reads version 1"]);
+    refuse(&version, &["broken.h5", "version 7", "reads version 2"]);
     for missing in ["pose/rotation", "half", "ctf/defocus_u", "images", "optics/voltage", "source/checksum"] {
         let broken = place.broken(|file| file.unlink(missing).unwrap());
         refuse(&broken, &["broken.h5"]);
@@ -129,16 +132,21 @@ fn values_that_are_impossible() {
         &|f| f.dataset("images").unwrap().attr("pixel_size").unwrap().write_scalar(&0.0f64).unwrap(),
         &["pixel size of 0"],
     );
+    refuse(&|f| poke(f, "half", 2, 1u8), &["particle 4", "not sorted by half"]);
+    // In half 2, which is the second rank's: it has to say so itself.
+    refuse(&|f| poke(f, "images", 7 * 32 * 32 + 17, 0.5f32), &["particle 8", "does not match its checksum"]);
     for value in [f32::NAN, f32::INFINITY] {
-        // In half 2, which is the second rank's: it has to say so itself.
-        refuse(&|f| poke(f, "images", 5 * 32 * 32 + 17, value), &["particle 6", "pixel that is not finite"]);
+        let broken = place.broken(|_| ());
+        change_image(&broken, 7, |image| image[17] = value);
+        place.refuse(&broken, &[], &["broken.h5", "particle 8", "pixel that is not finite"]);
     }
 }
 
 #[test]
 fn a_bad_pixel_that_is_found_late_ends_every_rank() {
     let place = Place::new();
-    let broken = place.broken(|f| poke(f, "images", 5 * 32 * 32 + 17, f32::NAN));
+    let broken = place.broken(|_| ());
+    change_image(&broken, 7, |image| image[17] = f32::NAN);
     for ranks in [1, 2, 3] {
         let run = place.path(&format!("late{ranks}"));
         let arguments = train_arguments(&broken, &run, &[&USUAL[..], &["--cache", "none"]].concat());
@@ -146,29 +154,23 @@ fn a_bad_pixel_that_is_found_late_ends_every_rank() {
         let output = over_mpi(ranks, &program_file(), &arguments);
         let said = text(&output);
         assert!(!output.status.success(), "{said}");
-        assert!(said.lines().any(|l| l.contains("broken.h5: particle 6") && l.contains(';')), "{said}");
+        assert!(said.lines().any(|l| l.contains("broken.h5: particle 8") && l.contains(';')), "{said}");
         assert!(!Path::new(&run).join("half1.mrc").exists());
         assert!(started.elapsed() < SOON);
     }
 }
 
 /// Writes the set's first particles again, with other halves.
-fn with_halves(set: &str, to: &str, halves: &[u8]) {
+fn with_halves(set: &str, to: &str, halves: [usize; 2]) {
     let store = Store::open(Path::new(set)).unwrap();
-    let (n, old) = (halves.len(), store.metadata());
-    let metadata = Metadata {
-        rotation: old.rotation[..n].to_vec(),
-        shift: old.shift[..n].to_vec(),
-        ctf: old.ctf[..n].to_vec(),
-        optics_group: old.optics_group[..n].to_vec(),
-        half: halves.to_vec(),
-        source: Vec::new(),
-        ..old.clone()
-    };
-    let mut images = vec![0.0; n * old.box_size.pow(2)];
-    store.read_images(0, n, &mut images).unwrap();
-    let mut writer = Writer::create(Path::new(to), &metadata, Dtype::F32).unwrap();
-    writer.append(&images).unwrap();
+    let header = Header { halves, ..store.header().clone() };
+    let block = whole(&store);
+    let mut writer = Writer::create(Path::new(to), &header, Dtype::F32).unwrap();
+    for (half, rows) in [(0, 0..halves[0]), (1, halves[0]..halves[0] + halves[1])] {
+        let particles: Vec<Particle> = block.particles[rows.clone()].to_vec();
+        let pixels = header.pixels();
+        writer.append(half, &particles, &block.images[rows.start * pixels..rows.end * pixels]).unwrap();
+    }
     writer.finish().unwrap();
 }
 
@@ -176,10 +178,10 @@ fn with_halves(set: &str, to: &str, halves: &[u8]) {
 fn halves_and_ranks_that_do_not_go_together() {
     let place = Place::new();
     let few = place.path("few.h5");
-    with_halves(&place.set, &few, &[0, 0, 0]);
+    with_halves(&place.set, &few, [3, 0]);
     place.refuse(&few, &[], &["few.h5", "no particle is in half2", "--half all"]);
     place.refuse(&few, &["--half", "2"], &["few.h5", "no particle is in half2"]);
-    with_halves(&place.set, &few, &[0, 1, 0]);
+    with_halves(&place.set, &few, [2, 1]);
     let refuse = |ranks: usize, set: &str, options: &[&str], fragments: &[&str]| {
         let arguments = train_arguments(set, &place.path("new"), &[&USUAL, options].concat());
         let output = over_mpi(ranks, &program_file(), &arguments);

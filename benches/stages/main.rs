@@ -14,8 +14,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use cryosplat_mpi::gmm::{Gmm, Shape};
 use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, Optics};
 use cryosplat_mpi::imaging::pose::rotation_from_quaternion;
-use cryosplat_mpi::particles::store::Store;
-use cryosplat_mpi::particles::stream::ImageReader;
+use cryosplat_mpi::particles::store::{Block, Store};
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::cpu::activate::Activated;
@@ -58,20 +57,20 @@ fn stages(criterion: &mut Criterion) {
         let target: Vec<f32> = (0..box_size * box_size).map(|i| (i as f32 * 0.37).sin()).collect();
 
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut reader = ImageReader::open(&particles(folder.path(), box_size)).expect("just written");
-        let mut image = vec![0.0f32; box_size * box_size];
+        let reader = particles(folder.path(), box_size).reader();
+        let mut block = Block::default();
         let mut index = 0;
         group.bench_function(BenchmarkId::from_parameter("read"), |b| {
             b.iter(|| {
-                reader.read(index, &mut image).expect("just written");
+                reader.read(index..index + 1, &mut block).expect("just written");
                 index = (index + 1) % PARTICLES;
             });
         });
         group.bench_function(BenchmarkId::from_parameter("prepare"), |b| {
             let mut filter = Filter::new(box_size, geometry.pixel_size);
-            let mut copy = image.clone();
+            let mut copy = block.images.clone();
             b.iter(|| {
-                copy.copy_from_slice(&image);
+                copy.copy_from_slice(&block.images);
                 filter.prepare(&view.ctf, &mut copy)
             });
         });

@@ -6,6 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use cryosplat_mpi::particles::store::{Block, Store};
+use ndarray::{Array2, s};
+
 /// Names the program to test. A test program that was taken to another machine finds it by this alone.
 const PROGRAM: &str = "CRYOSPLAT_TEST_PROGRAM";
 /// Names the folder of the reference data, likewise.
@@ -70,6 +73,27 @@ pub fn shared(path: &str) -> Option<PathBuf> {
 /// A path as the program takes it.
 pub fn path(folder: &Path, name: &str) -> String {
     folder.join(name).display().to_string()
+}
+
+/// All particles of a set with their images, none of which may have a defect.
+pub fn whole(store: &Store) -> Block {
+    let mut block = Block::default();
+    store.reader().read(store.rows(None), &mut block).unwrap();
+    assert_eq!(block.defects, []);
+    block
+}
+
+/// Changes the image in `row` of the set (stored in 32 bits), and its checksum with it.
+pub fn change_image(set: &str, row: usize, change: impl FnOnce(&mut [f32])) {
+    let file = hdf5::File::open_rw(set).unwrap();
+    let images = file.dataset("images").unwrap();
+    let mut image: Array2<f32> = images.read_slice(s![row, .., ..]).unwrap();
+    change(image.as_slice_mut().unwrap());
+    let bytes: Vec<u8> = image.iter().flat_map(|value| value.to_le_bytes()).collect();
+    images.write_slice(&image, s![row, .., ..]).unwrap();
+    let checksums = file.dataset("source/checksum").unwrap();
+    checksums.write_slice(&[crc32fast::hash(&bytes)], s![row..row + 1]).unwrap();
+    file.close().unwrap();
 }
 
 /// Box of the sets that [`phantom`] makes, in pixels.

@@ -1,6 +1,6 @@
 //! Typed access to the columns of a STAR table, with errors that name line, label and value.
 
-use super::star::{Document, Table, excerpt};
+use super::star::{Document, Rows, Table, excerpt};
 use crate::error::{Error, Result};
 
 /// A column that a table has.
@@ -29,33 +29,30 @@ pub fn require(document: &Document, table: &Table, label: &'static str) -> Resul
 }
 
 /// Walks over the rows of a table.
-#[derive(Debug)]
 pub struct Cursor<'a> {
     document: &'a Document,
-    table: &'a Table,
-    cells: Vec<&'a str>,
-    line: usize,
+    rows: Rows<'a>,
 }
 
 impl<'a> Cursor<'a> {
     /// Before the first row of `table`.
     pub fn new(document: &'a Document, table: &'a Table) -> Self {
-        Self { document, table, cells: Vec::with_capacity(table.width()), line: table.line() }
+        Self { document, rows: document.rows(table) }
     }
 
-    /// Goes to row `row`, which the table has.
-    pub fn seek(&mut self, row: usize) {
-        self.line = self.document.cells(self.table, row, &mut self.cells);
+    /// Goes to the next row; false behind the last one.
+    pub fn advance(&mut self) -> Result<bool> {
+        self.rows.advance()
     }
 
     /// The line it is on, from 1.
     pub fn line(&self) -> usize {
-        self.line
+        self.rows.line()
     }
 
     /// The text in `column`.
-    pub fn text(&self, column: Column) -> &'a str {
-        self.cells[column.index]
+    pub fn text(&self, column: Column) -> &str {
+        self.rows.cell(column.index)
     }
 
     /// The number in `column`; one that is not finite is an error.
@@ -98,6 +95,11 @@ impl<'a> Cursor<'a> {
 
     /// An error in this row.
     pub fn error(&self, problem: impl Into<String>, remedy: impl Into<String>) -> Error {
-        Error::input(self.document.path(), format!("line {}", self.line), problem, remedy)
+        Error::input(self.document.path(), format!("line {}", self.line()), problem, remedy)
+    }
+
+    /// The error that the row is not what it was when the file was read first.
+    pub fn changed(&self) -> Error {
+        self.rows.changed()
     }
 }

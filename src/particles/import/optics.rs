@@ -81,8 +81,8 @@ pub fn read_table(document: &Document, table: &Table) -> Result<(Vec<Group>, Has
     let mut groups = Vec::with_capacity(table.len());
     let mut places = HashMap::new();
     let mut row = Cursor::new(document, table);
-    for index in 0..table.len() {
-        row.seek(index);
+    while row.advance()? {
+        let index = groups.len();
         let id = row.whole(number)?;
         if places.insert(id, index as u32).is_some() {
             return Err(row.error(
@@ -197,11 +197,9 @@ impl Gathered {
     }
 }
 
-/// Checks that all groups with particles have one pixel size and one box; returns both.
-pub fn common_grid(document: &Document, groups: &[Group], group_of: &[u32]) -> Result<(f64, Option<usize>)> {
-    let mut used = vec![false; groups.len()];
-    group_of.iter().for_each(|&g| used[g as usize] = true);
-    let mut members = groups.iter().zip(&used).filter(|(_, used)| **used).map(|(group, _)| group);
+/// Checks that all groups that are `used` have one pixel size and one box; returns both.
+pub fn common_grid(document: &Document, groups: &[Group], used: &[bool]) -> Result<(f64, Option<usize>)> {
+    let mut members = groups.iter().zip(used).filter(|(_, used)| **used).map(|(group, _)| group);
     let Some(first) = members.next() else { return Ok((0.0, None)) };
     let mut sized = first;
     let differ = |a: &Group, b: &Group, what: String| {
@@ -240,21 +238,38 @@ const NOT_MODELLED: [(&str, f64); 8] = [
     ("_rlnMagMat11", 1.0),
 ];
 
-/// The labels of aberrations and distortions that one of the first `rows` rows of `table` has.
-pub fn not_modelled(document: &Document, table: &Table, rows: usize) -> Vec<&'static str> {
-    let mut found = Vec::new();
-    let mut row = Cursor::new(document, table);
-    for (label, none) in NOT_MODELLED {
-        let Some(column) = find(table, label) else { continue };
-        let differs = |index| {
-            row.seek(index);
+/// The columns of a table for aberrations and distortions, and which of them have had a value that means one.
+pub struct NotModelled(Vec<(Column, f64, bool)>);
+
+impl NotModelled {
+    /// Before the first row of `table`.
+    pub fn new(table: &Table) -> Self {
+        let columns =
+            NOT_MODELLED.iter().filter_map(|&(label, none)| Some((find(table, label)?, none, false)));
+        Self(columns.collect())
+    }
+
+    /// Looks at the row that the cursor is on.
+    pub fn look(&mut self, row: &Cursor) {
+        for (column, none, seen) in self.0.iter_mut().filter(|(_, _, seen)| !seen) {
             // Zernike coefficients come as "[0.1,0,-0.2]".
-            let values = row.text(column).trim_start_matches('[').trim_end_matches(']');
-            values.split(',').any(|v| v.parse::<f64>().is_ok_and(|v| (v - none).abs() > 1e-9))
-        };
-        if (0..table.len().min(rows)).any(differs) {
-            found.push(label);
+            let values = row.text(*column).trim_start_matches('[').trim_end_matches(']');
+            *seen = values.split(',').any(|v| v.parse::<f64>().is_ok_and(|v| (v - *none).abs() > 1e-9));
         }
     }
-    found
+
+    /// The labels of those that were there.
+    pub fn labels(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().filter(|(_, _, seen)| *seen).map(|(column, _, _)| column.label)
+    }
+
+    /// [`NotModelled::labels`] of all rows of `table`.
+    pub fn in_table(document: &Document, table: &Table) -> Result<Vec<&'static str>> {
+        let mut all = Self::new(table);
+        let mut row = Cursor::new(document, table);
+        while row.advance()? {
+            all.look(&row);
+        }
+        Ok(all.labels().collect())
+    }
 }

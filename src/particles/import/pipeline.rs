@@ -1,7 +1,10 @@
 //! The way of the images: one thread reads, all preprocess, one writes, in chunks and in bounded memory.
 //!
-//! Chunks go through in the order of the STAR file and every image is worked on alone, so the file that comes out does
-//! not depend on the number of threads.
+//! Chunks go through in the order of the STAR file, whose rows are read on the way, and every image is worked on alone,
+//! so the file that comes out does not depend on the number of threads. Within a chunk the particles of half 1 stand in
+//! front of those of half 2, as the writer takes them.
+//!
+//! What is held for the whole import is one byte a particle, its half; and the stacks' names.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use rayon::prelude::*;
 
-use super::relion::{self, Particles};
+use super::relion::{self, Particles, Row};
 use super::stacks::Stacks;
 use crate::error::{Error, Result};
 use crate::particles::preprocess::{BACKGROUND_RADIUS, Preprocessor, Settings};
@@ -90,8 +93,8 @@ pub fn import(star: &Path, destination: &Path, options: &Options) -> Result<Summ
         normalized: options.normalize,
         inverted: options.invert,
         optics: particles.groups.iter().map(|group| group.optics).collect(),
-        halves: [0, 1].map(|half| particles.half.iter().filter(|&&h| h == half).count()),
-        source_files: particles.stacks.clone(),
+        halves: particles.halves(),
+        source_files: particles.stacks().iter().map(|stack| stack.name.clone()).collect(),
     };
     let writer = Writer::create(destination, &header, options.dtype)?;
     let summary = Summary {
@@ -100,8 +103,8 @@ pub fn import(star: &Path, destination: &Path, options: &Options) -> Result<Summ
         pixel_size: header.pixel_size,
         halves: header.halves,
     };
-    let job = Job { star, particles: &particles, preprocessor: &preprocessor, input_box, output_box };
-    job.run(stacks, writer, &workers)?.finish()?;
+    let job = Job { star, count: particles.len(), preprocessor: &preprocessor, input_box, output_box };
+    job.run(particles, stacks, writer, &workers)?.finish()?;
     Ok(summary)
 }
 
@@ -121,16 +124,23 @@ fn refuse_overwriting_input(destination: &Path, star: &Path, stacks: &[PathBuf])
     }
 }
 
-/// Consecutive images, from particle `first` on.
+/// Consecutive rows, those of half 0 in front, and their images.
 struct Chunk {
-    first: usize,
+    rows: Vec<Row>,
     images: Vec<f32>,
+}
+
+impl Chunk {
+    /// Where the rows of half 1 begin.
+    fn second(rows: &[Row]) -> usize {
+        rows.iter().filter(|row| row.half == 0).count()
+    }
 }
 
 /// What the three stages share.
 struct Job<'a> {
     star: &'a Path,
-    particles: &'a Particles,
+    count: usize,
     preprocessor: &'a Preprocessor,
     input_box: usize,
     output_box: usize,
@@ -138,7 +148,13 @@ struct Job<'a> {
 
 impl Job<'_> {
     /// Runs the stages; gives the writer back when every image is in it. The first error in file order wins.
-    fn run(&self, stacks: Stacks, writer: Writer, workers: &rayon::ThreadPool) -> Result<Writer> {
+    fn run(
+        &self,
+        particles: Particles,
+        stacks: Stacks,
+        writer: Writer,
+        workers: &rayon::ThreadPool,
+    ) -> Result<Writer> {
         let paths = stacks.paths().to_vec();
         std::thread::scope(|scope| {
             let (raw_sender, raw) = sync_channel(WAITING);
@@ -146,7 +162,7 @@ impl Job<'_> {
             // Buffers go back to the stage that fills them: fresh pages would cost as much as reading.
             let (used_sender, used) = channel();
             let (written_sender, written) = channel();
-            scope.spawn(move || self.read(stacks, &raw_sender, &used));
+            scope.spawn(move || self.read(particles, stacks, &raw_sender, &used));
             let writing = scope.spawn(move || self.write(writer, ready_receiver, &written_sender));
             let worked = self.preprocess(workers, &paths, raw, &used_sender, &ready, &written);
             drop(ready);
@@ -158,21 +174,38 @@ impl Job<'_> {
     }
 
     /// Reads in file order until the end, an error, or a following stage that is gone.
-    fn read(&self, mut stacks: Stacks, raw: &SyncSender<Result<Chunk>>, used: &Receiver<Vec<f32>>) {
-        let pixels = self.input_box * self.input_box;
-        let count = (CHUNK_BYTES / (pixels * size_of::<f32>())).clamp(CHUNK_SMALLEST, CHUNK_IMAGES);
-        for first in (0..self.particles.len()).step_by(count) {
-            let mut images = used.try_recv().unwrap_or_default();
-            images.resize(count.min(self.particles.len() - first) * pixels, 0.0);
-            let read = images
-                .chunks_exact_mut(pixels)
-                .enumerate()
-                .try_for_each(|(k, image)| stacks.read(self.particles, first + k, image));
-            let failed = read.is_err();
-            if raw.send(read.map(|()| Chunk { first, images })).is_err() || failed {
+    fn read(
+        &self,
+        mut particles: Particles,
+        mut stacks: Stacks,
+        raw: &SyncSender<Result<Chunk>>,
+        used: &Receiver<Vec<f32>>,
+    ) {
+        let bytes = self.input_box.pow(2) * size_of::<f32>();
+        let count = (CHUNK_BYTES / bytes).clamp(CHUNK_SMALLEST, CHUNK_IMAGES);
+        let mut rows = particles.rows();
+        for _ in 0..self.count.div_ceil(count) {
+            let some = rows.by_ref().take(count).collect();
+            let chunk = self.read_chunk(some, &mut stacks, used.try_recv().unwrap_or_default());
+            let failed = chunk.is_err();
+            if raw.send(chunk).is_err() || failed {
                 return;
             }
         }
+    }
+
+    fn read_chunk(&self, rows: Result<Vec<Row>>, stacks: &mut Stacks, mut images: Vec<f32>) -> Result<Chunk> {
+        let (mut rows, pixels) = (rows?, self.input_box.pow(2));
+        images.resize(rows.len() * pixels, 0.0);
+        let mut places = [0, Chunk::second(&rows)];
+        for row in &rows {
+            let place = &mut places[usize::from(row.half)];
+            stacks.read(row, &mut images[*place * pixels..(*place + 1) * pixels])?;
+            *place += 1;
+        }
+        // Rows of one half keep their order.
+        rows.sort_by_key(|row| row.half);
+        Ok(Chunk { rows, images })
     }
 
     fn preprocess(
@@ -181,35 +214,34 @@ impl Job<'_> {
         paths: &[PathBuf],
         raw: Receiver<Result<Chunk>>,
         used: &Sender<Vec<f32>>,
-        ready: &SyncSender<Vec<f32>>,
+        ready: &SyncSender<Chunk>,
         written: &Receiver<Vec<f32>>,
     ) -> Result<()> {
         let (pixels, output_pixels) = (self.input_box.pow(2), self.output_box.pow(2));
         for chunk in raw {
-            let Chunk { first, mut images } = chunk?;
+            let Chunk { rows, mut images } = chunk?;
             let mut outputs = written.try_recv().unwrap_or_default();
-            outputs.resize(images.len() / pixels * output_pixels, 0.0);
-            let defects: Vec<_> = workers.install(|| {
+            outputs.resize(rows.len() * output_pixels, 0.0);
+            let outcomes: Vec<_> = workers.install(|| {
                 images
                     .par_chunks_exact_mut(pixels)
                     .zip(outputs.par_chunks_exact_mut(output_pixels))
-                    .enumerate()
+                    .zip(&rows)
                     .map_init(
                         || self.preprocessor.scratch(),
-                        |scratch, (k, (image, output))| {
-                            self.preprocessor.run(image, self.particles.shift[first + k], output, scratch)
+                        |scratch, ((image, output), row)| {
+                            self.preprocessor.run(image, row.shift, output, scratch)
                         },
                     )
                     .collect()
             });
-            for (k, outcome) in defects.into_iter().enumerate() {
-                outcome.map_err(|defect| {
-                    Stacks::image_error(self.particles, paths, self.star, first + k, defect.to_string())
-                })?;
+            let defects = rows.iter().zip(outcomes).filter_map(|(row, outcome)| Some((row, outcome.err()?)));
+            if let Some((row, defect)) = defects.min_by_key(|(row, _)| row.line) {
+                return Err(Stacks::image_error(paths, self.star, row, defect.to_string()));
             }
             // A stage that is gone has its reason with it.
             let _ = used.send(images);
-            if ready.send(outputs).is_err() {
+            if ready.send(Chunk { rows, images: outputs }).is_err() {
                 return Ok(());
             }
         }
@@ -219,28 +251,19 @@ impl Job<'_> {
     fn write(
         &self,
         mut writer: Writer,
-        ready: Receiver<Vec<f32>>,
+        ready: Receiver<Chunk>,
         written: &Sender<Vec<f32>>,
     ) -> Result<Writer> {
-        let mut progress = Progress::new("import", self.particles.len() as u64, "images");
-        let mut missing = self.particles.len();
-        let pixels = self.output_box.pow(2);
-        for images in ready {
-            let count = images.len() / pixels;
-            let first = self.particles.len() - missing;
-            for half in [0, 1] {
-                let members: Vec<usize> =
-                    (first..first + count).filter(|&i| self.particles.half[i] == half).collect();
-                let chosen: Vec<f32> = members
-                    .iter()
-                    .flat_map(|i| &images[(i - first) * pixels..(i - first + 1) * pixels])
-                    .copied()
-                    .collect();
-                let particles: Vec<Particle> = members.iter().map(|&i| self.particles.particle(i)).collect();
-                writer.append(half, &particles, &chosen)?;
-            }
-            missing -= count;
-            progress.advance(count as u64);
+        let mut progress = Progress::new("import", self.count as u64, "images");
+        let mut missing = self.count;
+        for Chunk { rows, images } in ready {
+            let particles: Vec<Particle> = rows.iter().map(|row| row.particle).collect();
+            let second = Chunk::second(&rows);
+            let (images0, images1) = images.split_at(second * self.output_box.pow(2));
+            writer.append(0, &particles[..second], images0)?;
+            writer.append(1, &particles[second..], images1)?;
+            missing -= rows.len();
+            progress.advance(rows.len() as u64);
             let _ = written.send(images);
         }
         // An import that breaks off has another last word.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::columns::{Column, Cursor, find, require};
 pub use super::optics::Group;
-use super::optics::{self, Gathered};
+use super::optics::{self, Gathered, NotModelled};
 use super::star::{Document, Table};
 use crate::error::{Error, Result};
 use crate::imaging::ctf::CtfParameters;
@@ -14,48 +14,56 @@ use crate::imaging::pose::{Rotation, rotation_from_relion};
 use crate::particles::halves;
 use crate::particles::store::{Particle, Source};
 
-/// A STAR file's particles, in file order.
-#[derive(Clone, Debug)]
+/// A STAR file's particles. Their rows stay in the file, which [`Particles::rows`] reads again: all that is held for each
+/// particle is its half.
+#[derive(Debug)]
 pub struct Particles {
+    document: Document,
+    /// Which of the document's tables is theirs.
+    table: usize,
+    meaning: Meaning,
     /// Pixel size of the raw images in angstrom.
     pub pixel_size: f64,
     /// Box of the raw images in pixels, where the file says.
     pub image_size: Option<usize>,
-    /// `W` of each particle.
-    pub rotation: Vec<Rotation>,
-    /// How far each image must be moved (x, y) to be centred, in raw pixels.
-    pub shift: Vec<[f64; 2]>,
-    /// CTF parameters of each particle.
-    pub ctf: Vec<CtfParameters>,
-    /// Index into [`Particles::groups`] of each particle.
-    pub optics_group: Vec<u32>,
     /// The optics groups.
     pub groups: Vec<Group>,
     /// FSC half of each particle, 0 or 1.
     pub half: Vec<u8>,
     /// True where the halves come from `_rlnRandomSubset`, false where they were drawn.
     pub halves_given: bool,
-    /// The stacks as the file names them, in the order of their first particles.
-    pub stacks: Vec<String>,
-    /// Stack and image (from 0) of each particle.
-    pub source: Vec<Source>,
-    /// Line of each particle in the file, from 1.
-    pub line: Vec<u32>,
+}
+
+/// A particle as its row says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Row {
+    /// The particle, centred; its source is an index into [`Particles::stacks`].
+    pub particle: Particle,
+    /// Stack and image (from 0).
+    pub source: Source,
+    /// How far the image must be moved (x, y) to be centred, in raw pixels.
+    pub shift: [f64; 2],
+    /// FSC half, 0 or 1.
+    pub half: u8,
+    /// Its line in the file, from 1.
+    pub line: usize,
 }
 
 /// Reads the particles of the STAR file `path`: all, or the `first` ones. Halves that the file does not give are drawn
 /// with `seed`.
 ///
+/// The file is read through twice here, first for its tables and then for what they say, and everything is checked.
+///
 /// # Errors
 /// When the file is no STAR file; has no particles, poses or CTFs; has values that are not finite numbers; has optics
 /// groups that differ in pixel size or box; or leaves a half without particles. The message names line and column.
 pub fn read(path: &Path, first: Option<usize>, seed: u64) -> Result<Particles> {
-    let document = Document::read(path)?;
-    interpret(&document, first.unwrap_or(usize::MAX), seed)
+    interpret(Document::read(path)?, first.unwrap_or(usize::MAX), seed)
 }
 
-fn interpret(document: &Document, first: usize, seed: u64) -> Result<Particles> {
-    let table = particle_table(document)?;
+fn interpret(document: Document, first: usize, seed: u64) -> Result<Particles> {
+    let place = particle_table(&document)?;
+    let table = &document.tables()[place];
     let count = table.len().min(first);
     if count == 0 {
         return Err(Error::input(
@@ -65,60 +73,76 @@ fn interpret(document: &Document, first: usize, seed: u64) -> Result<Particles> 
             "select particles before the import",
         ));
     }
-    let columns = Columns::find(document, table)?;
+    let columns = Columns::find(&document, table)?;
     let optics_table = document.tables().iter().find(|t| t.name() == "optics");
-    let (mut lookup, fixed) = match optics_table {
+    let (lookup, fixed) = match optics_table {
         Some(optics) => {
-            let (groups, places) = optics::read_table(document, optics)?;
-            let number = require(document, table, "_rlnOpticsGroup")?;
+            let (groups, places) = optics::read_table(&document, optics)?;
+            let number = require(&document, table, "_rlnOpticsGroup")?;
             (Lookup::Table { number, places }, groups)
         }
-        None => (Lookup::Gathered(Gathered::new(document, table)?), Vec::new()),
+        None => (Lookup::Gathered(Gathered::new(&document, table)?), Vec::new()),
     };
+    let mut meaning = Meaning { columns, lookup, stacks: Stacks::default() };
 
-    let mut particles = Particles::with_capacity(count);
-    let mut stacks = Stacks::default();
-    let mut row = Cursor::new(document, table);
-    for index in 0..count {
-        row.seek(index);
-        particles.rotation.push(columns.rotation(&row)?);
-        particles.ctf.push(columns.ctf(&row)?);
-        particles.optics_group.push(lookup.group_of(&row)?);
-        particles
-            .shift
-            .push([row.number_or(columns.origin[0], 0.0)?, row.number_or(columns.origin[1], 0.0)?]);
-        if let Some(column) = columns.subset {
-            particles.half.push(half(&row, column)?);
+    let halves_given = meaning.columns.subset.is_some();
+    let mut half = Vec::with_capacity(if halves_given { count } else { 0 });
+    let mut used = vec![false; fixed.len()];
+    let mut direction = None;
+    let mut all_from_there = true;
+    let mut not_modelled = NotModelled::new(table);
+    let mut cursor = Cursor::new(&document, table);
+    for _ in 0..count {
+        cursor.advance()?;
+        let (row, given) = meaning.read(&cursor)?;
+        half.extend(given);
+        let group = row.particle.optics_group as usize;
+        if group >= used.len() {
+            used.resize(group + 1, false);
         }
-        particles.source.push(stacks.image(&row, columns.image)?);
-        particles.line.push(row.line() as u32);
+        used[group] = true;
+        // The last row of W is the direction of view in the volume.
+        all_from_there &= *direction.get_or_insert(row.particle.rotation[2]) == row.particle.rotation[2];
+        not_modelled.look(&cursor);
     }
-    particles.groups = match lookup {
+    let groups = match &meaning.lookup {
         Lookup::Table { .. } => fixed,
-        Lookup::Gathered(gathered) => gathered.groups,
+        Lookup::Gathered(gathered) => gathered.groups.clone(),
     };
-    particles.stacks = stacks.names;
-    let (pixel_size, image_size) = optics::common_grid(document, &particles.groups, &particles.optics_group)?;
-    (particles.pixel_size, particles.image_size) = (pixel_size, image_size);
-    if columns.origin_in_angstrom {
-        particles.shift.iter_mut().flatten().for_each(|s| *s /= pixel_size);
+    let (pixel_size, image_size) = optics::common_grid(&document, &groups, &used)?;
+    if !halves_given {
+        half = halves::draw(count, seed);
     }
-    particles.halves_given = columns.subset.is_some();
-    if !particles.halves_given {
-        particles.half = halves::draw(count, seed);
+    check_halves(document.path(), &half, halves_given)?;
+
+    let mut ignored = match optics_table {
+        Some(table) => NotModelled::in_table(&document, table)?,
+        None => Vec::new(),
+    };
+    ignored.extend(not_modelled.labels());
+    if !ignored.is_empty() {
+        tracing::warn!(
+            "{}: ignored, since the CTF here has no such terms: {}",
+            document.path().display(),
+            ignored.join(", ")
+        );
     }
-    check_halves(document.path(), &particles)?;
-    warn(document, table, optics_table, &particles);
-    Ok(particles)
+    if count > 2 && all_from_there {
+        tracing::warn!(
+            "{}: all particles are seen from the same direction: are these the results of a 2-D classification?",
+            document.path().display()
+        );
+    }
+    Ok(Particles { document, table: place, meaning, pixel_size, image_size, groups, half, halves_given })
 }
 
-/// The table of the particles: the one whose rows name images.
-fn particle_table(document: &Document) -> Result<&Table> {
+/// Which table is the particles': the one whose rows name images.
+fn particle_table(document: &Document) -> Result<usize> {
     const IMAGE: &str = "_rlnImageName";
-    let mut named = document.tables().iter().filter(|t| t.column(IMAGE).is_some());
+    let mut named = document.tables().iter().enumerate().filter(|(_, t)| t.column(IMAGE).is_some());
     match (named.next(), named.next()) {
-        (Some(table), None) => Ok(table),
-        (Some(a), Some(b)) => Err(Error::input(
+        (Some((place, _)), None) => Ok(place),
+        (Some((_, a)), Some((_, b))) => Err(Error::input(
             document.path(),
             format!("line {}", b.line()),
             format!("both data_{} and data_{} have a column {IMAGE}", a.name(), b.name()),
@@ -133,7 +157,31 @@ fn particle_table(document: &Document) -> Result<&Table> {
     }
 }
 
+/// What the rows mean, and the optics groups and stacks that they have named.
+#[derive(Debug)]
+struct Meaning {
+    columns: Columns,
+    lookup: Lookup,
+    stacks: Stacks,
+}
+
+impl Meaning {
+    /// The row that the cursor is on, with its shift as the file gives it, and the half where the file gives one.
+    fn read(&mut self, cursor: &Cursor) -> Result<(Row, Option<u8>)> {
+        let columns = &self.columns;
+        let rotation = columns.rotation(cursor)?;
+        let ctf = columns.ctf(cursor)?;
+        let optics_group = self.lookup.group_of(cursor)?;
+        let shift = [cursor.number_or(columns.origin[0], 0.0)?, cursor.number_or(columns.origin[1], 0.0)?];
+        let given = columns.subset.map(|column| half(cursor, column)).transpose()?;
+        let source = self.stacks.image(cursor, columns.image)?;
+        let particle = Particle { rotation, shift: [0.0; 2], ctf, optics_group, source: Some(source) };
+        Ok((Row { particle, source, shift, half: given.unwrap_or_default(), line: cursor.line() }, given))
+    }
+}
+
 /// Where a particle's optics come from.
+#[derive(Debug)]
 enum Lookup {
     Table { number: Column, places: HashMap<i64, u32> },
     Gathered(Gathered),
@@ -157,6 +205,7 @@ impl Lookup {
 }
 
 /// The columns of the particles' table.
+#[derive(Debug)]
 struct Columns {
     image: Column,
     angles: [Column; 3],
@@ -241,10 +290,19 @@ fn half(row: &Cursor, subset: Column) -> Result<u8> {
 }
 
 /// The stacks named so far.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Stacks {
-    names: Vec<String>,
+    named: Vec<StackName>,
     places: HashMap<String, u32>,
+}
+
+/// A stack, as the file names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StackName {
+    /// Its path.
+    pub name: String,
+    /// The line that names it first, from 1.
+    pub line: usize,
 }
 
 impl Stacks {
@@ -258,14 +316,14 @@ impl Stacks {
             return Err(refused());
         }
         // Rows of one stack follow each other in most files.
-        if self.names.last().is_some_and(|last| last == stack) {
-            return Ok(Source { file: self.names.len() as u32 - 1, index });
+        if self.named.last().is_some_and(|last| last.name == stack) {
+            return Ok(Source { file: self.named.len() as u32 - 1, index });
         }
         let file = match self.places.get(stack) {
             Some(&file) => file,
             None => {
-                let file = self.names.len() as u32;
-                self.names.push(stack.to_owned());
+                let file = self.named.len() as u32;
+                self.named.push(StackName { name: stack.to_owned(), line: row.line() });
                 self.places.insert(stack.to_owned(), file);
                 file
             }
@@ -275,51 +333,79 @@ impl Stacks {
 }
 
 impl Particles {
-    fn with_capacity(count: usize) -> Self {
-        Self {
-            pixel_size: 0.0,
-            image_size: None,
-            rotation: Vec::with_capacity(count),
-            shift: Vec::with_capacity(count),
-            ctf: Vec::with_capacity(count),
-            optics_group: Vec::with_capacity(count),
-            groups: Vec::new(),
-            half: Vec::with_capacity(count),
-            halves_given: false,
-            stacks: Vec::new(),
-            source: Vec::with_capacity(count),
-            line: Vec::with_capacity(count),
-        }
-    }
-
-    /// Particle `i`, centred.
-    pub fn particle(&self, i: usize) -> Particle {
-        Particle {
-            rotation: self.rotation[i],
-            shift: [0.0; 2],
-            ctf: self.ctf[i],
-            optics_group: self.optics_group[i],
-            source: Some(self.source[i]),
-        }
-    }
-
     /// Number of particles.
     pub fn len(&self) -> usize {
-        self.rotation.len()
+        self.half.len()
     }
 
     /// True without particles, which [`read`] refuses.
     pub fn is_empty(&self) -> bool {
-        self.rotation.is_empty()
+        self.half.is_empty()
+    }
+
+    /// The stacks, in the order of their first particles.
+    pub fn stacks(&self) -> &[StackName] {
+        &self.meaning.stacks.named
+    }
+
+    /// Particles in each half.
+    pub fn halves(&self) -> [usize; 2] {
+        let second = self.half.iter().filter(|&&half| half == 1).count();
+        [self.len() - second, second]
+    }
+
+    /// Reads the particles again, in file order.
+    pub fn rows(&mut self) -> ParticleRows<'_> {
+        ParticleRows {
+            stacks: self.meaning.stacks.named.len(),
+            groups: self.groups.len(),
+            unit: if self.meaning.columns.origin_in_angstrom { self.pixel_size } else { 1.0 },
+            cursor: Cursor::new(&self.document, &self.document.tables()[self.table]),
+            meaning: &mut self.meaning,
+            half: self.half.iter(),
+        }
     }
 }
 
-fn check_halves(path: &Path, particles: &Particles) -> Result<()> {
-    let n = particles.len();
+/// The particles of a STAR file, one after the other. Fails where the file cannot be read, or has changed.
+pub struct ParticleRows<'a> {
+    cursor: Cursor<'a>,
+    meaning: &'a mut Meaning,
+    half: std::slice::Iter<'a, u8>,
+    /// What an origin is divided by.
+    unit: f64,
+    stacks: usize,
+    groups: usize,
+}
+
+impl Iterator for ParticleRows<'_> {
+    type Item = Result<Row>;
+
+    fn next(&mut self) -> Option<Result<Row>> {
+        let &half = self.half.next()?;
+        Some(self.read(half))
+    }
+}
+
+impl ParticleRows<'_> {
+    fn read(&mut self, half: u8) -> Result<Row> {
+        self.cursor.advance()?;
+        let (mut row, _) = self.meaning.read(&self.cursor)?;
+        if row.source.file as usize >= self.stacks || row.particle.optics_group as usize >= self.groups {
+            return Err(self.cursor.changed());
+        }
+        row.half = half;
+        row.shift = row.shift.map(|shift| shift / self.unit);
+        Ok(row)
+    }
+}
+
+fn check_halves(path: &Path, halves: &[u8], given: bool) -> Result<()> {
+    let n = halves.len();
     for half in [0u8, 1] {
-        if !particles.half.contains(&half) {
+        if !halves.contains(&half) {
             let problem = format!("half {} holds zero of the {n} particles", half + 1);
-            return Err(if particles.halves_given {
+            return Err(if given {
                 Error::input(
                     path,
                     "_rlnRandomSubset",
@@ -332,27 +418,6 @@ fn check_halves(path: &Path, particles: &Particles) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Says what is in the file but not in the model, and what looks wrong.
-fn warn(document: &Document, table: &Table, optics_table: Option<&Table>, particles: &Particles) {
-    let mut ignored = optics_table.map_or_else(Vec::new, |t| optics::not_modelled(document, t, usize::MAX));
-    ignored.extend(optics::not_modelled(document, table, particles.len()));
-    if !ignored.is_empty() {
-        tracing::warn!(
-            "{}: ignored, since the CTF here has no such terms: {}",
-            document.path().display(),
-            ignored.join(", ")
-        );
-    }
-    // The last row of W is the direction of view in the volume.
-    let direction = particles.rotation[0][2];
-    if particles.len() > 2 && particles.rotation.iter().all(|w| w[2] == direction) {
-        tracing::warn!(
-            "{}: all particles are seen from the same direction: are these the results of a 2-D classification?",
-            document.path().display()
-        );
-    }
 }
 
 #[cfg(test)]

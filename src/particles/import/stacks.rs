@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::relion::Particles;
+use super::relion::{Particles, Row, StackName};
 use super::star::excerpt;
 use crate::error::{Error, Result};
 use crate::imaging::mrc::Stack;
@@ -33,15 +33,14 @@ impl Stacks {
     /// # Errors
     /// When a stack is at none of these places; or the first one cannot be read or has images that are not square.
     pub fn find(star: &Path, datadir: Option<&Path>, particles: &Particles) -> Result<Self> {
-        let mut paths = Vec::with_capacity(particles.stacks.len());
-        for (file, name) in particles.stacks.iter().enumerate() {
+        let mut paths = Vec::with_capacity(particles.stacks().len());
+        for StackName { name, line } in particles.stacks() {
             let places = places(star, datadir, Path::new(name));
             let Some(found) = places.iter().find(|path| path.is_file()) else {
                 let tried: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
-                let user = particles.source.iter().position(|s| s.file as usize == file).unwrap_or_default();
                 return Err(Error::input(
                     star,
-                    format!("line {}", particles.line[user]),
+                    format!("line {line}"),
                     format!("the stack {} is not there (tried {})", excerpt(name), tried.join(", ")),
                     "give --datadir the folder that its path begins from (RELION's project folder), or that it lies in",
                 ));
@@ -51,7 +50,7 @@ impl Stacks {
         let mut stacks = Self {
             star: star.to_path_buf(),
             paths,
-            names: particles.stacks.clone(),
+            names: particles.stacks().iter().map(|stack| stack.name.clone()).collect(),
             open: Vec::new(),
             box_size: 0,
             box_from: String::new(),
@@ -83,19 +82,19 @@ impl Stacks {
         &self.paths
     }
 
-    /// Reads the raw image of particle `particle` (box squared values, `[y][x]`).
+    /// Reads the raw image of `row` (box squared values, `[y][x]`).
     ///
     /// # Errors
     /// When the stack cannot be read, is cut short, has another box, or does not have the image.
-    pub fn read(&mut self, particles: &Particles, particle: usize, image: &mut [f32]) -> Result<()> {
-        let source = &particles.source[particle];
+    pub fn read(&mut self, row: &Row, image: &mut [f32]) -> Result<()> {
+        let source = row.source;
         let mut bytes = std::mem::take(&mut self.bytes);
         let stack = self.opened(source.file)?;
         let held = stack.len() as u64;
         if source.index >= held {
             return Err(Error::input(
                 &self.star,
-                format!("line {}", particles.line[particle]),
+                format!("line {}", row.line),
                 format!(
                     "image {} is past the end of {}, which holds {held} images",
                     source.index + 1,
@@ -109,18 +108,12 @@ impl Stacks {
         Ok(())
     }
 
-    /// An error at the image of `particle`: stack, image from 1, and line of the STAR file.
-    pub fn image_error(
-        particles: &Particles,
-        paths: &[PathBuf],
-        star: &Path,
-        particle: usize,
-        problem: String,
-    ) -> Error {
-        let source = &particles.source[particle];
+    /// An error at the image of `row`: stack, image from 1, and line of the STAR file.
+    pub fn image_error(paths: &[PathBuf], star: &Path, row: &Row, problem: String) -> Error {
+        let source = row.source;
         Error::input(
             &paths[source.file as usize],
-            format!("image {} ({}, line {})", source.index + 1, star.display(), particles.line[particle]),
+            format!("image {} ({}, line {})", source.index + 1, star.display(), row.line),
             problem,
             "remove its row from the STAR file, or repair the image",
         )

@@ -2,11 +2,13 @@
 //!
 //! A file holds `data_NAME` blocks, and a block holds tables: a `loop_` with its `_labels` and one row a line, or
 //! single `_label value` pairs. `#` starts a comment, and values with blanks stand in quotes.
-//! The text is kept once, and a table keeps only where its rows begin, so that a file of a million rows takes little
-//! more memory than its size.
+//! The rows of a loop stay in the file: a table keeps where they begin and how many they are, and whoever wants them
+//! reads them again ([`Rows`]).
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -15,12 +17,14 @@ use crate::error::{Error, Result};
 const NUL: u8 = 0;
 /// How much is read before the file is believed to be text.
 const PROBE: u64 = 4096;
+/// The most bytes a line may have.
+const LONGEST_LINE: u64 = 1 << 20;
 
-/// A STAR file in memory.
-#[derive(Clone, Debug)]
+/// A STAR file: its tables, and the open file that holds their rows.
+#[derive(Debug)]
 pub struct Document {
     path: PathBuf,
-    text: String,
+    file: File,
     tables: Vec<Table>,
 }
 
@@ -30,14 +34,21 @@ pub struct Table {
     name: String,
     line: u32,
     labels: Vec<String>,
-    /// Where each row begins; for pairs, where each label's line begins.
-    rows: Vec<Start>,
-    pairs: bool,
+    content: Content,
 }
 
+#[derive(Clone, Debug)]
+enum Content {
+    /// Where the first row of a loop begins, and their number.
+    Loop { first: Start, rows: usize },
+    /// The values of pairs.
+    Pairs(Vec<String>),
+}
+
+/// Where a line begins.
 #[derive(Clone, Copy, Debug)]
 struct Start {
-    offset: usize,
+    offset: u64,
     line: u32,
 }
 
@@ -54,7 +65,10 @@ impl Table {
 
     /// Number of rows.
     pub fn len(&self) -> usize {
-        if self.pairs { 1 } else { self.rows.len() }
+        match self.content {
+            Content::Loop { rows, .. } => rows,
+            Content::Pairs(_) => 1,
+        }
     }
 
     /// True for a loop without rows.
@@ -74,15 +88,22 @@ impl Table {
 }
 
 impl Document {
-    /// Reads and parses the file `path`.
+    /// Reads the file `path` through, and remembers its tables.
     ///
     /// # Errors
-    /// When it cannot be read or is not a STAR file; the message has the line at fault.
+    /// When it cannot be read or is not a STAR file: the message has the line, what it holds and what was expected.
     pub fn read(path: &Path) -> Result<Self> {
-        let failed = || Error::io(path, "read the STAR file", "check the path and the right to read it");
-        let mut file = File::open(path).map_err(failed())?;
+        let file = File::open(path).map_err(failed(path))?;
+        if !file.metadata().map_err(failed(path))?.is_file() {
+            return Err(Error::input(
+                path,
+                "",
+                "is no regular file, and a STAR file is read more than once",
+                "write the table to a file, and name that",
+            ));
+        }
         let mut bytes = Vec::new();
-        (&mut file).take(PROBE).read_to_end(&mut bytes).map_err(failed())?;
+        Piece { file: &file, at: 0 }.take(PROBE).read_to_end(&mut bytes).map_err(failed(path))?;
         if bytes.contains(&NUL) {
             return Err(Error::input(
                 path,
@@ -91,26 +112,10 @@ impl Document {
                 "name the STAR file of the particles, not their stack",
             ));
         }
-        file.read_to_end(&mut bytes).map_err(failed())?;
-        // Names that are not UTF-8 still parse; only their odd letters are lost.
-        let text = String::from_utf8(bytes)
-            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
-        Self::parse(path, text)
-    }
-
-    /// Parses `text`; `path` is for messages.
-    ///
-    /// # Errors
-    /// When it is not a STAR file: the message has the line, what it holds and what was expected.
-    pub fn parse(path: &Path, text: String) -> Result<Self> {
         let mut parser = Parser { path, block: None, state: State::Block, tables: Vec::new() };
-        let mut offset = text.len() - text.trim_start_matches('\u{feff}').len();
-        let mut number = 0u32;
-        while offset < text.len() {
-            number = number.saturating_add(1);
-            let line = line_at(&text, offset);
-            parser.line(line, Start { offset, line: number })?;
-            offset += line.len() + 1;
+        let mut lines = Lines::new(path, &file, Start { offset: 0, line: 1 });
+        while let Some(start) = lines.next()? {
+            parser.line(&lines.text, start)?;
         }
         if parser.block.is_none() {
             return Err(Error::input(
@@ -121,7 +126,7 @@ impl Document {
             ));
         }
         let tables = parser.tables;
-        Ok(Self { path: path.to_path_buf(), text, tables })
+        Ok(Self { path: path.to_path_buf(), file, tables })
     }
 
     /// Where it came from.
@@ -134,28 +139,149 @@ impl Document {
         &self.tables
     }
 
-    /// Puts the values of row `row` of `table` (one of this document's) into `cells`; returns its line, from 1.
-    ///
-    /// # Panics
-    /// If the table has no such row.
-    pub fn cells<'a>(&'a self, table: &Table, row: usize, cells: &mut Vec<&'a str>) -> usize {
-        cells.clear();
-        // Quotes were checked when the file was parsed.
-        if table.pairs {
-            for start in &table.rows {
-                cells.extend(Tokens(line_at(&self.text, start.offset)).filter_map(Token::ok).nth(1));
-            }
-            return table.line();
+    /// Before the first row of `table` (one of this document's).
+    pub fn rows<'a>(&'a self, table: &'a Table) -> Rows<'a> {
+        let start = match table.content {
+            Content::Loop { first, .. } => first,
+            Content::Pairs(_) => Start { offset: 0, line: table.line },
+        };
+        Rows {
+            table,
+            lines: Lines::new(&self.path, &self.file, start),
+            line: table.line(),
+            cells: Vec::with_capacity(table.width()),
+            left: table.len(),
         }
-        let start = table.rows[row];
-        cells.extend(Tokens(line_at(&self.text, start.offset)).filter_map(Token::ok));
-        start.line as usize
     }
 }
 
-fn line_at(text: &str, offset: usize) -> &str {
-    let rest = &text[offset..];
-    rest.find('\n').map_or(rest, |end| &rest[..end])
+fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    Error::io(path, "read the STAR file", "check the path and the right to read it")
+}
+
+/// A file from a place on, for one reader of several.
+struct Piece<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl Read for Piece<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.file.read_at(bytes, self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+/// Reads line after line.
+struct Lines<'a> {
+    path: &'a Path,
+    reader: BufReader<Piece<'a>>,
+    /// Where the next line begins.
+    next: Start,
+    bytes: Vec<u8>,
+    /// The line that was read last, without its end.
+    text: String,
+}
+
+impl<'a> Lines<'a> {
+    fn new(path: &'a Path, file: &'a File, next: Start) -> Self {
+        let reader = BufReader::with_capacity(1 << 16, Piece { file, at: next.offset });
+        Self { path, reader, next, bytes: Vec::new(), text: String::new() }
+    }
+
+    /// Reads a line into `text`, and says where it begins; `None` at the end.
+    fn next(&mut self) -> Result<Option<Start>> {
+        self.bytes.clear();
+        self.text.clear();
+        let limited = &mut (&mut self.reader).take(LONGEST_LINE);
+        let length = limited.read_until(b'\n', &mut self.bytes).map_err(failed(self.path))? as u64;
+        if length == 0 {
+            return Ok(None);
+        }
+        let start = self.next;
+        if length == LONGEST_LINE {
+            return Err(Error::input(
+                self.path,
+                format!("line {}", start.line),
+                format!("is longer than {LONGEST_LINE} bytes"),
+                "check that this is a STAR file and complete",
+            ));
+        }
+        self.next = Start { offset: start.offset + length, line: start.line.saturating_add(1) };
+        let line = self.bytes.strip_suffix(b"\n").unwrap_or(&self.bytes);
+        // Names that are not UTF-8 still parse; only their odd letters are lost.
+        self.text.push_str(&String::from_utf8_lossy(line));
+        if start.offset == 0 {
+            let marks = self.text.len() - self.text.trim_start_matches('\u{feff}').len();
+            self.text.drain(..marks);
+        }
+        Ok(Some(start))
+    }
+}
+
+/// Walks over the rows of a table, from the file.
+pub struct Rows<'a> {
+    table: &'a Table,
+    lines: Lines<'a>,
+    line: usize,
+    /// Where the cells of the row are in the text.
+    cells: Vec<Range<usize>>,
+    left: usize,
+}
+
+impl Rows<'_> {
+    /// Goes to the next row; false behind the last one.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is no longer what it was.
+    pub fn advance(&mut self) -> Result<bool> {
+        if self.left == 0 {
+            return Ok(false);
+        }
+        self.left -= 1;
+        self.cells.clear();
+        if let Content::Pairs(values) = &self.table.content {
+            self.lines.text.clear();
+            for value in values {
+                let from = self.lines.text.len();
+                self.lines.text.push_str(value);
+                self.cells.push(from..self.lines.text.len());
+            }
+            return Ok(true);
+        }
+        while self.cells.is_empty() {
+            let Some(start) = self.lines.next()? else { return Err(self.changed()) };
+            self.line = start.line as usize;
+            let text = self.lines.text.as_str();
+            // Quotes were checked when the file was read first.
+            for cell in Tokens(text).filter_map(Token::ok) {
+                let from = cell.as_ptr() as usize - text.as_ptr() as usize;
+                self.cells.push(from..from + cell.len());
+            }
+        }
+        if self.cells.len() == self.table.width() { Ok(true) } else { Err(self.changed()) }
+    }
+
+    /// The line it is on, from 1.
+    pub fn line(&self) -> usize {
+        self.line
+    }
+
+    /// The text in column `column` of the row.
+    pub fn cell(&self, column: usize) -> &str {
+        &self.lines.text[self.cells[column].clone()]
+    }
+
+    /// The error that the file is not what it was when it was read first.
+    pub fn changed(&self) -> Error {
+        Error::input(
+            self.lines.path,
+            format!("line {}", self.line),
+            "the file was changed while it was read",
+            "import again",
+        )
+    }
 }
 
 /// A value, or the text after a quote that is not closed.
@@ -250,7 +376,7 @@ impl Parser<'_> {
             ));
         };
         if !quoted && count == 1 && first == "loop_" {
-            self.tables.push(Table::new(block, start.line, false));
+            self.tables.push(Table::new(block, start.line, Content::Loop { first: start, rows: 0 }));
             self.state = State::Labels;
         } else if !quoted && first.starts_with('_') {
             self.label(first, second, start)?;
@@ -271,7 +397,7 @@ impl Parser<'_> {
             }
             if self.state != State::Pairs {
                 let block = self.block.as_deref().unwrap_or_default();
-                self.tables.push(Table::new(block, start.line, true));
+                self.tables.push(Table::new(block, start.line, Content::Pairs(Vec::new())));
                 self.state = State::Pairs;
             }
         }
@@ -286,8 +412,8 @@ impl Parser<'_> {
             ));
         }
         table.labels.push(label.to_owned());
-        if table.pairs {
-            table.rows.push(start);
+        if let Content::Pairs(values) = &mut table.content {
+            values.push(value.unwrap_or_default().to_owned());
         }
         Ok(())
     }
@@ -311,7 +437,12 @@ impl Parser<'_> {
                 "complete the row or remove it (a value with blanks stands in quotes)",
             ));
         }
-        table.rows.push(start);
+        if let Content::Loop { first, rows } = &mut table.content {
+            if *rows == 0 {
+                *first = start;
+            }
+            *rows += 1;
+        }
         self.state = State::Rows;
         Ok(())
     }
@@ -322,8 +453,8 @@ impl Parser<'_> {
 }
 
 impl Table {
-    fn new(name: &str, line: u32, pairs: bool) -> Self {
-        Self { name: name.to_owned(), line, labels: Vec::new(), rows: Vec::new(), pairs }
+    fn new(name: &str, line: u32, content: Content) -> Self {
+        Self { name: name.to_owned(), line, labels: Vec::new(), content }
     }
 }
 

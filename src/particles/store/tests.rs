@@ -30,7 +30,7 @@ fn particle(i: usize) -> Particle {
             scale: 0.9,
         },
         optics_group: (i % 2) as u32,
-        source: (i % 3 > 0).then_some(Source { file: 0, index: i as u64 + (1 << 40) }),
+        source: (!i.is_multiple_of(3)).then_some(Source { file: 0, index: i as u64 + (1 << 40) }),
     }
 }
 

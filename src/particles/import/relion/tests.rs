@@ -9,9 +9,27 @@ const ROWS: [&str; 3] = [
 const COLUMNS: &str = "loop_\n_rlnImageName\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\n_rlnDefocusU\n_rlnDefocusV\n\
                        _rlnDefocusAngle\n_rlnRandomSubset\n";
 
+fn document(text: &str) -> Result<Document> {
+    // The file needs no name once it is open.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.star");
+    std::fs::write(&path, text).unwrap();
+    Document::read(&path)
+}
+
 fn interpreted(text: &str) -> Result<Particles> {
-    let document = Document::parse(Path::new("p.star"), text.to_owned())?;
-    interpret(&document, usize::MAX, 1)
+    interpret(document(text)?, usize::MAX, 1)
+}
+
+/// All rows, which must be the same each time they are read.
+fn rows(particles: &mut Particles) -> Vec<Row> {
+    let rows: Vec<Row> = particles.rows().map(Result::unwrap).collect();
+    assert_eq!(rows, particles.rows().map(Result::unwrap).collect::<Vec<_>>());
+    rows
+}
+
+fn names(particles: &Particles) -> Vec<(&str, usize)> {
+    particles.stacks().iter().map(|stack| (stack.name.as_str(), stack.line)).collect()
 }
 
 fn refused(text: &str, fragments: &[&str]) {
@@ -47,15 +65,12 @@ fn particles_31() -> String {
 
 #[test]
 fn both_versions_say_the_same() {
-    let old = interpreted(&version_30()).unwrap();
+    let mut old = interpreted(&version_30()).unwrap();
     assert_eq!((old.pixel_size, old.image_size), (2.0, None));
-    assert_eq!(old.shift, vec![[1.5, -0.25]; 3]);
-    assert_eq!(old.stacks, ["a.mrcs", "b.mrcs"]);
-    let sources: Vec<(u32, u64)> = old.source.iter().map(|s| (s.file, s.index)).collect();
-    assert_eq!(sources, [(0, 0), (1, 2), (0, 1)]);
-    assert_eq!(old.half, [0, 1, 0]);
-    assert_eq!(old.rotation[1], rotation_from_relion(-40.0, 50.0, 60.0));
-    let expected = CtfParameters {
+    assert_eq!(names(&old), [("a.mrcs", 19), ("b.mrcs", 20)]);
+    assert_eq!((old.halves(), old.halves_given), ([2, 1], true));
+    let of_old = rows(&mut old);
+    let ctf = CtfParameters {
         defocus_u: 16000.0,
         defocus_v: 15500.0,
         astigmatism_angle: -8.0,
@@ -63,20 +78,28 @@ fn both_versions_say_the_same() {
         b_factor: 0.0,
         scale: 1.0,
     };
-    assert_eq!(old.ctf[1], expected);
-    assert_eq!(old.optics_group, [0, 0, 1]);
+    let source = Source { file: 1, index: 2 };
+    let particle = Particle {
+        rotation: rotation_from_relion(-40.0, 50.0, 60.0),
+        shift: [0.0; 2],
+        ctf,
+        optics_group: 0,
+        source: Some(source),
+    };
+    assert_eq!(of_old[1], Row { particle, source, shift: [1.5, -0.25], half: 1, line: 20 });
+    let sources: Vec<(u32, u64)> = of_old.iter().map(|row| (row.source.file, row.source.index)).collect();
+    assert_eq!(sources, [(0, 0), (1, 2), (0, 1)]);
+    assert_eq!(of_old.iter().map(|row| row.half).collect::<Vec<_>>(), [0, 1, 0]);
+    assert_eq!(of_old.iter().map(|row| row.particle.optics_group).collect::<Vec<_>>(), [0, 0, 1]);
     assert_eq!(old.groups[1].optics.voltage, 200.0);
     for text in [optics_31().to_owned() + &particles_31(), particles_31() + "\n" + optics_31()] {
-        let new = interpreted(&text).unwrap();
+        let mut new = interpreted(&text).unwrap();
         assert_eq!((new.pixel_size, new.image_size), (2.0, Some(64)));
-        assert_eq!(
-            (&new.rotation, &new.shift, &new.ctf, &new.half),
-            (&old.rotation, &old.shift, &old.ctf, &old.half)
-        );
-        assert_eq!(
-            (&new.stacks, &new.source, &new.optics_group),
-            (&old.stacks, &old.source, &old.optics_group)
-        );
+        for (new, old) in rows(&mut new).iter().zip(&of_old) {
+            assert_eq!(Row { line: old.line, ..*new }, *old);
+        }
+        let stacks = |p: &Particles| p.stacks().iter().map(|stack| stack.name.clone()).collect::<Vec<_>>();
+        assert_eq!(stacks(&new), stacks(&old));
         let optics = |p: &Particles| p.groups.iter().map(|g| g.optics).collect::<Vec<_>>();
         assert_eq!(optics(&new), optics(&old));
     }
@@ -88,18 +111,20 @@ fn optional_columns_count_and_halves_are_drawn() {
         .replace("_rlnRandomSubset", "_rlnPhaseShift")
         .replace("_rlnOriginX", "_rlnCtfBfactor")
         .replace("_rlnOriginY", "_rlnCtfScalefactor");
-    let particles = interpreted(&text).unwrap();
-    assert_eq!(particles.ctf[1].phase_shift, 2.0);
-    assert_eq!((particles.ctf[1].b_factor, particles.ctf[1].scale), (1.5, -0.25));
-    assert_eq!(particles.shift, vec![[0.0; 2]; 3]);
-    assert_eq!((particles.half, particles.halves_given), (halves::draw(3, 1), false));
+    let mut particles = interpreted(&text).unwrap();
+    let all = rows(&mut particles);
+    let ctf = all[1].particle.ctf;
+    assert_eq!((ctf.phase_shift, ctf.b_factor, ctf.scale), (2.0, 1.5, -0.25));
+    assert!(all.iter().all(|row| row.shift == [0.0; 2]));
+    assert!(all.iter().map(|row| row.half).eq(halves::draw(3, 1)));
+    assert!(!particles.halves_given);
 }
 
 #[test]
 fn the_first_particles_alone_are_read() {
-    let document = Document::parse(Path::new("p.star"), version_30()).unwrap();
-    let particles = interpret(&document, 2, 1).unwrap();
+    let mut particles = interpret(document(&version_30()).unwrap(), 2, 1).unwrap();
     assert_eq!((particles.len(), particles.groups.len()), (2, 1));
+    assert_eq!(rows(&mut particles).len(), 2);
 }
 
 #[test]
@@ -172,9 +197,11 @@ fn aberrations_that_are_not_modelled_are_found() {
         .replace("_rlnOriginX", "_rlnBeamTiltX")
         .replace("_rlnOriginY", "_rlnMagMat00")
         .replace("1.5 -0.25", "0.0 1.001");
-    let document = Document::parse(Path::new("p.star"), text).unwrap();
-    assert_eq!(optics::not_modelled(&document, &document.tables()[0], 3), ["_rlnMagMat00"]);
+    let found = |text: &str| {
+        let document = document(text).unwrap();
+        NotModelled::in_table(&document, &document.tables()[0]).unwrap()
+    };
+    assert_eq!(found(&text), ["_rlnMagMat00"]);
     let text = version_30().replace("_rlnOriginX", "_rlnOddZernike").replace("1.5 -0.25", "[0,0.5,0] 1");
-    let document = Document::parse(Path::new("p.star"), text).unwrap();
-    assert_eq!(optics::not_modelled(&document, &document.tables()[0], 3), ["_rlnOddZernike"]);
+    assert_eq!(found(&text), ["_rlnOddZernike"]);
 }

@@ -6,7 +6,25 @@ const VALID: &str = "\n# version 30001\n\ndata_optics\n\n_rlnOpticsGroup 1 # the
                      1@data_a.mrcs  10.5 \r\n\n\"2@b c.mrcs\"\t-3e2 # last\n";
 
 fn parse(text: &str) -> Result<Document> {
-    Document::parse(Path::new("p.star"), text.to_owned())
+    // The file needs no name once it is open.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.star");
+    std::fs::write(&path, text).unwrap();
+    Document::read(&path)
+}
+
+/// Lines and cells of all rows.
+fn rows(document: &Document, table: &Table) -> Vec<(usize, Vec<String>)> {
+    let mut rows = document.rows(table);
+    let mut all = Vec::new();
+    while rows.advance().unwrap() {
+        all.push((rows.line(), (0..table.width()).map(|column| rows.cell(column).to_owned()).collect()));
+    }
+    all
+}
+
+fn row(line: usize, cells: [&str; 2]) -> (usize, Vec<String>) {
+    (line, cells.map(str::to_owned).into())
 }
 
 fn refused(text: &str, fragments: &[&str]) {
@@ -19,25 +37,19 @@ fn refused(text: &str, fragments: &[&str]) {
 fn loops_and_pairs_are_read_with_their_lines() {
     let document = parse(VALID).unwrap();
     let [optics, particles] = document.tables() else { panic!("{document:?}") };
-    let mut cells = Vec::new();
     assert_eq!((optics.name(), optics.len(), optics.line()), ("optics", 1, 6));
-    document.cells(optics, 0, &mut cells);
-    assert_eq!(cells, ["1", "two words"]);
+    assert_eq!(rows(&document, optics), [row(6, ["1", "two words"])]);
     assert_eq!((particles.name(), particles.len()), ("particles", 2));
     assert_eq!(particles.column("_rlnAngleRot"), Some(1));
-    assert_eq!(document.cells(particles, 0, &mut cells), 14);
-    assert_eq!(cells, ["1@data_a.mrcs", "10.5"]);
-    assert_eq!(document.cells(particles, 1, &mut cells), 16);
-    assert_eq!(cells, ["2@b c.mrcs", "-3e2"]);
+    let expected = [row(14, ["1@data_a.mrcs", "10.5"]), row(16, ["2@b c.mrcs", "-3e2"])];
+    assert_eq!(rows(&document, particles), expected);
 }
 
 #[test]
 fn line_ends_and_a_byte_order_mark_do_not_matter() {
     let crlf = format!("\u{feff}{}", VALID.replace("\r\n", "\n").replace('\n', "\r\n"));
     let document = parse(&crlf).unwrap();
-    let mut cells = Vec::new();
-    document.cells(&document.tables()[1], 1, &mut cells);
-    assert_eq!(cells, ["2@b c.mrcs", "-3e2"]);
+    assert_eq!(rows(&document, &document.tables()[1])[1], row(16, ["2@b c.mrcs", "-3e2"]));
 }
 
 #[test]
@@ -73,14 +85,43 @@ fn half_a_million_rows_take_seconds() {
 /// Whatever parses can be read back, row by row.
 fn walk(text: &str) {
     if let Ok(document) = parse(text) {
-        let mut cells = Vec::new();
         for table in document.tables() {
-            for row in 0..table.len() {
-                document.cells(table, row, &mut cells);
-                assert_eq!(cells.len(), table.width(), "{text:?}");
-            }
+            assert_eq!(rows(&document, table).len(), table.len(), "{text:?}");
         }
     }
+}
+
+#[test]
+fn letters_that_are_not_utf8_are_lost_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.star");
+    std::fs::write(&path, b"data_\nloop_\n_a\n_b\nM\xfcnchen.mrc 1\n").unwrap();
+    let document = Document::read(&path).unwrap();
+    assert_eq!(rows(&document, &document.tables()[0]), [row(5, ["M\u{fffd}nchen.mrc", "1"])]);
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.star");
+    for (text, line) in
+        [("data_\nloop_\n_a\n_b\n1 2\n", "line 5"), ("data_\nloop_\n_a\n_b\n1 2\n3 4 5\n", "line 6")]
+    {
+        std::fs::write(&path, "data_\nloop_\n_a\n_b\n1 2\n3 4\n").unwrap();
+        let document = Document::read(&path).unwrap();
+        std::fs::write(&path, text).unwrap();
+        let mut rows = document.rows(&document.tables()[0]);
+        assert!(rows.advance().unwrap());
+        let message = rows.advance().unwrap_err().to_string();
+        assert!(message.contains(line) && message.contains("changed"), "{message}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_twice_is_refused() {
+    let message = Document::read(Path::new("/dev/null")).unwrap_err().to_string();
+    assert!(message.contains("/dev/null: is no regular file"), "{message}");
+    refused(&format!("data_\n{}", "x".repeat(1 << 20)), &["line 2", "longer than"]);
 }
 
 proptest! {
