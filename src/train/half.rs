@@ -16,7 +16,7 @@ use crate::gmm::{Gmm, Shape};
 use crate::parallel::Collective;
 use crate::progress::Progress;
 use crate::random::{Purpose, stream};
-use crate::render::{Device, Reduce, Step};
+use crate::render::{Device, Outcome, Reduce, Step};
 
 /// Steps between two checks that all ranks of a group hold the same bits.
 const REPLICA_CHECK: u64 = 100;
@@ -171,14 +171,14 @@ impl<'a> Model<'a> {
                 rate,
                 images,
             });
-            ledger.settle(device.outcomes(false, group)?, progress, metrics, metrics_every);
+            ledger.settle(&device.outcomes(false, group)?, progress, metrics, metrics_every)?;
             if clock.step.is_multiple_of(REPLICA_CHECK) {
                 compare_replicas(device.as_mut(), group, ledger.name, clock.step)?;
             }
             Ok(())
         })?;
 
-        ledger.settle(device.outcomes(true, group)?, progress, metrics, metrics_every);
+        ledger.settle(&device.outcomes(true, group)?, progress, metrics, metrics_every)?;
         compare_replicas(device.as_mut(), group, ledger.name, clock.step)?;
         self.epoch += 1;
         let times = device.times();
@@ -203,12 +203,21 @@ struct Ledger<'a> {
 }
 
 impl Ledger<'_> {
-    /// Takes the losses of the oldest steps.
-    fn settle(&mut self, losses: Vec<f64>, progress: &mut Progress, metrics: &Sender<Metric>, every: u64) {
-        for loss in losses {
-            let mut metric = self.pending.pop_front().expect("no loss without a step");
-            metric.loss = loss;
-            self.loss += loss * metric.images as f64;
+    /// Takes the outcomes of the oldest steps.
+    fn settle(
+        &mut self,
+        outcomes: &[Outcome],
+        progress: &mut Progress,
+        metrics: &Sender<Metric>,
+        every: u64,
+    ) -> Result<()> {
+        for outcome in outcomes {
+            let mut metric = self.pending.pop_front().expect("no outcome without a step");
+            if !outcome.is_finite() {
+                return Err(not_finite(&metric, outcome));
+            }
+            metric.loss = outcome.loss;
+            self.loss += outcome.loss * metric.images as f64;
             self.images += metric.images;
             progress.advance(metric.images);
             if metric.step.is_multiple_of(every) {
@@ -216,6 +225,18 @@ impl Ledger<'_> {
                 let _ = metrics.send(metric);
             }
         }
+        Ok(())
+    }
+}
+
+/// The error of a step whose loss or gradient is not finite.
+fn not_finite(step: &Metric, outcome: &Outcome) -> Error {
+    Error::Numeric {
+        problem: format!(
+            "the loss or the gradient of step {} of {} is not finite (loss {}, norm of the gradient {})",
+            step.step, step.model, outcome.loss, outcome.gradient_norm
+        ),
+        remedy: "lower --learning-rate, and check the particles with `cryosplat-mpi info --verify`".into(),
     }
 }
 
