@@ -23,8 +23,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 /// one of them is not finite. Squares of f32 add up in f64, where they cannot overflow. `partial[block]` and `ticket` are the
 /// kernel's own.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    norm(const Ring *ring, const float *gradient, double *partial, unsigned *ticket, Outcome *outcomes, unsigned *broken,
-         unsigned long long length) {
+    outcome(const Ring *ring, const float *gradient, double *partial, unsigned *ticket, Outcome *outcomes,
+            unsigned *broken, unsigned long long length) {
     __shared__ double sums[THREADS / 32];
     __shared__ unsigned last;
     double sum = 0.0;
@@ -59,10 +59,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             // Until the host mends it: the steps that are on their way must not count either.
             *broken = 1;
         }
-        Outcome *const outcome = &outcomes[pass_of(ring, ring->current)->outcome];
-        outcome->norm = sqrt(sum);
-        outcome->loss = loss;
-        outcome->applied = applied;
+        Outcome *const told = &outcomes[pass_of(ring, ring->current)->outcome];
+        told->norm = sqrt(sum);
+        told->loss = loss;
+        told->applied = applied;
     }
 }
 

@@ -71,7 +71,7 @@ fn steps_are_timed_by_stage() {
     let mut device = make(planes(&case.gaussians, Shape::Anisotropic), &case);
     let adam =
         AdamStep { rate: 1e-3, beta1: 0.9, beta2: 0.99, epsilon: 1e-15, correction1: 0.1, correction2: 0.01 };
-    let mut take = |device: &mut dyn Device, steps: usize| {
+    let take = |device: &mut dyn Device, steps: usize| {
         for _ in 0..steps {
             device.step(&batch, &Step { images: 3, adam }, &mut Alone).unwrap();
         }

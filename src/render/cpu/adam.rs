@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn squares_add_up_and_tell_what_is_not_finite() {
-        for length in [0, 1, 7, 8, 31, 32, 33, 1000] {
+        for length in [0usize, 1, 7, 8, 31, 32, 33, 1000] {
             let mut values: Vec<f32> = (0..length).map(|k| (k as f32 * 0.7).sin()).collect();
             let want: f64 = values.iter().map(|&v| f64::from(v).powi(2)).sum();
             assert!((squares(&values) - want).abs() <= 1e-14 * want, "{length}");

@@ -36,7 +36,7 @@ pub enum Stage {
     /// Moments to the gradient.
     Chain,
     /// What the step came to.
-    Norm,
+    Outcome,
     /// The optimiser.
     Adam,
 }
@@ -55,7 +55,7 @@ impl Stage {
     ];
 
     /// Those that end a step, after the sum over the ranks.
-    pub const UPDATE: [Self; 2] = [Self::Norm, Self::Adam];
+    pub const UPDATE: [Self; 2] = [Self::Outcome, Self::Adam];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -68,7 +68,7 @@ impl Stage {
             Self::Residual => "residual",
             Self::Moments => "moments",
             Self::Chain => "chain",
-            Self::Norm => "norm",
+            Self::Outcome => "outcome",
             Self::Adam => "Adam",
         }
     }
@@ -83,7 +83,7 @@ struct Kernels {
     residual: CudaFunction,
     moments: CudaFunction,
     chain: CudaFunction,
-    norm: CudaFunction,
+    outcome: CudaFunction,
     adam: CudaFunction,
     activate: CudaFunction,
     checksum: CudaFunction,
@@ -109,7 +109,7 @@ impl Kernels {
             residual: function("residual")?,
             moments: function("moments")?,
             chain: function("chain")?,
-            norm: function("norm")?,
+            outcome: function("outcome")?,
             adam: function("adam")?,
             activate: function("activate")?,
             checksum: function("checksum")?,
@@ -284,9 +284,9 @@ impl Pipeline {
                 count,
                 padded
             ),
-            Stage::Norm => launch!(
+            Stage::Outcome => launch!(
                 card,
-                &k.norm,
+                &k.outcome,
                 (plan.norm_blocks(), 1),
                 THREADS,
                 ring,
