@@ -1,4 +1,5 @@
-//! The optimiser (Adam; Kingma and Ba, 2015), and what the next step needs of the new parameters. A thread a Gaussian.
+//! The optimiser (Adam; Kingma and Ba, 2015), and what the next step needs of the new parameters: a thread a Gaussian. Before
+//! it, what the step came to, which decides whether it counts.
 #include "gaussian.cuh"
 
 /// The activated planes of all Gaussians; the padding lies far outside, with no amplitude.
@@ -18,21 +19,69 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 }
 
-/// One step from the sum of the gradients, `gradient[plane][count]` and the loss behind it.
+/// The step's outcome, of `length` values of the gradient and the loss behind them, summed over the ranks; sets `broken` if
+/// one of them is not finite. Squares of f32 add up in f64, where they cannot overflow. `partial[block]` and `ticket` are the
+/// kernel's own.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    outcome(const Ring *ring, const float *gradient, double *partial, unsigned *ticket, Outcome *outcomes,
+            unsigned *broken, unsigned long long length) {
+    __shared__ double sums[THREADS / 32];
+    __shared__ unsigned last;
+    double sum = 0.0;
+    for (unsigned long long at = (unsigned long long)blockIdx.x * THREADS + threadIdx.x; at < length;
+         at += (unsigned long long)gridDim.x * THREADS) {
+        const double value = gradient[at];
+        sum += value * value;
+    }
+    sum = block_sum(sum, sums);
+    // Whichever block comes last adds up; what it adds, and in which order, is always the same.
+    if (threadIdx.x == 0) {
+        partial[blockIdx.x] = sum;
+        __threadfence();
+        last = atomicAdd(ticket, 1u) == gridDim.x - 1;
+    }
+    __syncthreads();
+    if (!last) {
+        return;
+    }
+    __threadfence();
+    sum = 0.0;
+    for (unsigned block = threadIdx.x; block < gridDim.x; block += THREADS) {
+        // Not from this multiprocessor's own cache: other blocks have written it.
+        sum += *(volatile double *)&partial[block];
+    }
+    sum = block_sum(sum, sums);
+    if (threadIdx.x == 0) {
+        *ticket = 0;
+        const float loss = gradient[length];
+        const bool applied = *broken == 0 && isfinite(sum) && isfinite(loss);
+        if (!applied) {
+            // Until the host mends it: the steps that are on their way must not count either.
+            *broken = 1;
+        }
+        Outcome *const told = &outcomes[pass_of(ring, ring->current)->outcome];
+        told->norm = sqrt(sum);
+        told->loss = loss;
+        told->applied = applied;
+    }
+}
+
+/// One step from the sum of the gradients, `gradient[plane][count]`; none where `broken`.
 extern "C" __global__ void __launch_bounds__(THREADS)
     adam(const Ring *ring, const float *gradient, float *parameters, float *first, float *second, double *activated,
-         Outcome *outcomes, unsigned *broken, int count, int padded) {
+         const unsigned *broken, int count, int padded) {
+    if (*broken != 0) {
+        return;
+    }
     const Pass *const pass = pass_of(ring, ring->current);
     const int g = blockIdx.x * THREADS + threadIdx.x;
     if (g < count) {
         const float rate = pass->rate, beta1 = pass->beta1, beta2 = pass->beta2;
         const float fresh1 = pass->fresh1, fresh2 = pass->fresh2, epsilon = pass->epsilon, scale = pass->scale;
         float raw[PLANES];
-        bool sound = true;
         for (int k = 0; k < PLANES; k++) {
             const size_t at = (size_t)k * count + g;
             const float slope = gradient[at] * scale;
-            sound = sound && isfinite(slope);
             const float m = fmaf(beta1, first[at], fresh1 * slope);
             const float v = fmaf(beta2, second[at], fresh2 * slope * slope);
             raw[k] = parameters[at] - rate * m / (sqrtf(v) + epsilon);
@@ -41,16 +90,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             parameters[at] = raw[k];
         }
         activate_one(raw, activated, padded, g);
-        if (!sound) {
-            // Stays for good: the run ends with the step that the host finds it in.
-            atomicOr(broken, 1u);
-        }
-    }
-    if (g == 0) {
-        Outcome *const outcome = &outcomes[pass->outcome];
-        outcome->loss = gradient[(size_t)PLANES * count];
-        // Of the steps before this one; this one's own shows in the next.
-        outcome->broken = *(volatile unsigned *)broken;
     }
 }
 

@@ -90,10 +90,12 @@ struct __align__(16) Splat {
 
 /// What a step came to. The host's `OutcomeRecord`.
 struct Outcome {
+    /// Euclidean norm of the sum of the gradients of all ranks' images.
+    double norm;
     /// Sum of the images' losses, over all ranks.
     float loss;
-    /// 1 where the gradient was not finite.
-    unsigned broken;
+    /// 1 where the optimiser has taken the step.
+    unsigned applied;
 };
 
 /// 2^x for x <= 0.
@@ -120,6 +122,23 @@ __device__ __forceinline__ double warp_sum(double value) {
         value += __shfl_xor_sync(ALL_LANES, value, step);
     }
     return value;
+}
+
+/// Sum over the threads of a block, on its first thread, in an order that is always the same; `sums` is the block's. All
+/// threads call it, and meet at a barrier before `sums` is used again.
+__device__ __forceinline__ double block_sum(double value, double sums[THREADS / 32]) {
+    value = warp_sum(value);
+    if (threadIdx.x % 32 == 0) {
+        sums[threadIdx.x / 32] = value;
+    }
+    __syncthreads();
+    double total = 0.0;
+    if (threadIdx.x == 0) {
+        for (int warp = 0; warp < THREADS / 32; warp++) {
+            total += sums[warp];
+        }
+    }
+    return total;
 }
 
 /// The number that 16 bits of IEEE half precision stand for.

@@ -33,16 +33,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         }
     }
     __shared__ double sums[THREADS / 32];
-    sum = warp_sum(sum);
-    if (threadIdx.x % 32 == 0) {
-        sums[threadIdx.x / 32] = sum;
-    }
-    __syncthreads();
+    sum = block_sum(sum, sums);
     if (threadIdx.x == 0) {
-        double total = 0.0;
-        for (int warp = 0; warp < THREADS / 32; warp++) {
-            total += sums[warp];
-        }
-        partial[image * RESIDUAL_BLOCKS + blockIdx.x] = total;
+        partial[image * RESIDUAL_BLOCKS + blockIdx.x] = sum;
     }
 }

@@ -3,11 +3,13 @@
 #[path = "common/cases.rs"]
 mod cases;
 mod common;
+#[path = "common/outcomes.rs"]
+mod outcomes;
 #[path = "common/reference.rs"]
 mod reference;
 
 use cases::{Case, TOLERANCE, case, compare_gradients, golden, planes, worst};
-use cryosplat_mpi::gmm::Shape;
+use cryosplat_mpi::gmm::{Gmm, Shape};
 use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::{Device, Observation, Target, energy};
 use reference::Raw;
@@ -102,12 +104,49 @@ fn results_are_the_same_to_the_bit_for_any_number_of_threads() {
             (
                 device_gradient(&case, Shape::Anisotropic, 3.0),
                 device(&case, Shape::Anisotropic, 3.0).render(&case.views[0].rotation),
+                outcomes::outcome_of(&mut device(&case, Shape::Anisotropic, 3.0), &case),
             )
         })
     };
     let one = on(1);
     assert_eq!(one, on(2));
     assert_eq!(one, on(7));
+}
+
+fn make(gmm: Gmm, case: &Case) -> Box<dyn Device> {
+    Box::new(CpuDevice::new(gmm, case.geometry(3.0)))
+}
+
+#[test]
+fn losses_and_norms_agree_with_the_reference() {
+    outcomes::losses_and_norms_agree_with_the_reference(&make);
+}
+
+#[test]
+fn every_value_of_the_gradient_counts() {
+    outcomes::every_value_counts(&make);
+}
+
+#[test]
+fn a_step_that_is_not_finite_changes_nothing() {
+    outcomes::a_step_that_is_not_finite_changes_nothing(&make);
+}
+
+#[test]
+fn four_ranks_break_and_mend_together() {
+    outcomes::four_ranks_break_and_mend_together(&make);
+}
+
+#[test]
+fn memory_is_what_the_buffers_take() {
+    let case = case(13, 32, 1000, 2, false);
+    let mut device = device(&case, Shape::Anisotropic, 3.0);
+    // Parameters, moments and gradient (11 planes of f32 each), activated mixture and sums (10 planes of f64 each).
+    let at_rest = 1000 * (4 * 11 * 4 + 2 * 10 * 8);
+    assert!((at_rest..at_rest + 50_000).contains(&device.memory()), "{}", device.memory());
+    outcomes::outcome_of(&mut device, &case);
+    // For each image, splats, three planes of f64 and six of f32, and more.
+    assert!(device.memory() > at_rest + 2 * 1000 * (3 * 8 + 6 * 4), "{}", device.memory());
 }
 
 #[test]

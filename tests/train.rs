@@ -4,8 +4,6 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use common::{
     BOX, bytes, change_image, contents, fail, path, phantom, steps, succeed, train_arguments, whole,
@@ -16,7 +14,6 @@ use cryosplat_mpi::imaging::mrc::{Volume, read_volume};
 use cryosplat_mpi::particles::store::Store;
 use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::{Device, Geometry, Observation, Target, View};
-use cryosplat_mpi::train::checkpoint::Checkpoint;
 use cryosplat_mpi::train::half::random_start;
 use cryosplat_mpi::train::order::Order;
 use cryosplat_mpi::train::recipe::{Choices, Clock, Recipe, Settings};

@@ -105,6 +105,10 @@ pub struct Args {
     /// Write every N-th step to metrics.jsonl [default: about 200 lines an epoch].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     metrics_every: Option<u64>,
+    /// Train without particles that cannot be used (damaged images, steps that are not finite), up to N of each half, and list
+    /// them in skipped_half1.csv and its like. Without this the first one ends the run.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32), default_value = "0")]
+    skip_bad_particles: u32,
     /// A folder for a file with the metrics for Prometheus, written every few seconds: where the node exporter's textfile
     /// collector looks.
     #[arg(long, value_name = "FOLDER")]
@@ -231,6 +235,7 @@ fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
         truth: args.truth.clone(),
         checkpoint_every: (args.checkpoint_minutes > 0.0)
             .then(|| Duration::from_secs_f64(60.0 * args.checkpoint_minutes)),
+        skip_bad_particles: args.skip_bad_particles as usize,
         prometheus: args.prometheus.clone(),
         older: match (args.resume, args.overwrite) {
             (Some(Resume::Must), _) => Older::Resume,

@@ -33,6 +33,13 @@ pub struct Fft2Scratch<T> {
     work: Vec<Complex<T>>,
 }
 
+impl<T> Fft2Scratch<T> {
+    /// Bytes of its buffers.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.row[..]) + size_of_val(&self.rows[..]) + size_of_val(&self.work[..])
+    }
+}
+
 impl<T: FftNum> Fft2<T> {
     /// Plans for images of `box_size` x `box_size` pixels.
     ///

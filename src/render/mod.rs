@@ -5,10 +5,13 @@
 
 pub mod cpu;
 pub mod cuda;
+mod outcome;
 
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+pub use outcome::Outcome;
+
+use crate::error::Result;
 use crate::gmm::Gmm;
 use crate::imaging::ctf::Ctf;
 pub use crate::imaging::{View, energy};
@@ -83,7 +86,7 @@ pub struct Step {
     pub adam: AdamStep,
 }
 
-/// Seconds that steps have taken, as far as the device can tell them apart.
+/// Time that steps have taken, stage by stage: measured, or where that would hold the device up, estimated from some of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StageTimes {
     /// Rendering and differentiating.
@@ -126,6 +129,18 @@ impl Reduce for Alone {
 }
 
 /// A device: renders, compares, differentiates and updates one mixture.
+///
+/// # Steps that are not finite
+/// A step breaks the device if its loss or its gradient, summed over the ranks, is not finite. It changes neither parameters
+/// nor moments, and nor does any step after it, which may be under way by then: the state stays what it was before that
+/// step until [`Device::mend`]. All ranks see the same sums, and break at the same step.
+///
+/// [`Device::outcomes`] tells it: the outcome of that step is the last of its list, and not [`Outcome::is_finite`]; no
+/// other outcome follows before [`Device::mend`]. Whoever ends there leaves parameters that no such step has touched.
+/// Whoever goes on mends, on every rank after the same step; then come the outcomes of the steps between, with
+/// [`Outcome::applied`] false (their loss and gradient are those of the same old parameters), and steps taken from then on
+/// count again. *When* an outcome comes may differ from rank to rank; with `all`, after the same step, every rank is told the
+/// same.
 pub trait Device {
     /// A name for the log ("CPU, 8 threads").
     fn name(&self) -> String;
@@ -156,21 +171,32 @@ pub trait Device {
     fn store(&mut self, first: usize, ctfs: &[Ctf], images: &mut [f32]) -> Result<()>;
 
     /// Renders `batch` (this rank's images of the step; it may have none), sums gradient and loss over the ranks, and
-    /// takes an Adam step on the mean.
+    /// takes an Adam step on the mean, if this and the steps before it are finite.
     ///
     /// # Errors
-    /// When the device or the sum fails, or when the loss or the gradient of this or an earlier step is not finite.
+    /// When the device or the sum fails.
     fn step(&mut self, batch: &[Observation], step: &Step, group: &mut dyn Reduce) -> Result<()>;
 
-    /// The mean losses, over the images of all ranks, of the steps that have ended since the last call, in order; with
-    /// `all`, of all steps, which it then waits for.
+    /// What the steps came to that have ended since the last call, in order; with `all`, all steps, which it then waits for.
+    /// A step that was not finite is the last that is told.
     ///
     /// # Errors
     /// As [`Device::step`].
-    fn outcomes(&mut self, all: bool, group: &mut dyn Reduce) -> Result<Vec<f64>>;
+    fn outcomes(&mut self, all: bool, group: &mut dyn Reduce) -> Result<Vec<Outcome>>;
 
-    /// The times of the stages since the last call; `None` where they cannot be told apart.
+    /// Lets the steps after this call take effect again, where one before it was not finite; those between stay without
+    /// effect. Every rank calls it after the same step. Does nothing to a device that is not broken.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn mend(&mut self) -> Result<()>;
+
+    /// The times of the stages since the last call; `None` where they are not known.
     fn times(&mut self) -> Option<StageTimes>;
+
+    /// Bytes of the device's memory that this mixture takes, the particles kept there included. What libraries take for
+    /// themselves is not known.
+    fn memory(&self) -> u64;
 
     /// A number that differs if a bit of the parameters does.
     ///
@@ -184,17 +210,9 @@ pub trait Device {
     /// When the device fails.
     fn state(&self) -> Result<DeviceState>;
 
-    /// Replaces the state.
+    /// Replaces the state, and mends a broken device.
     ///
     /// # Errors
     /// When the device fails.
     fn restore(&mut self, state: DeviceState) -> Result<()>;
-}
-
-/// The error of a loss or gradient that is not finite.
-fn not_finite(loss: f64) -> Error {
-    Error::Numeric {
-        problem: format!("the loss or the gradient of a step is not finite (loss {loss})"),
-        remedy: "lower --learning-rate, and check the particles with `cryosplat-mpi info --verify`".into(),
-    }
 }

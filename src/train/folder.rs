@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::checkpoint::{self, Checkpoint};
+use super::left_out;
 use super::metrics;
 use crate::error::{Error, Result};
 use crate::files::{self, Pending};
@@ -208,6 +209,7 @@ pub fn begin(folder: &Path, models: &[(&str, u64)], command: &[String]) -> Resul
             metrics::trim(folder, model, kept)?;
         } else {
             remove(metrics::path(folder, model))?;
+            remove(left_out::path(folder, model))?;
         }
         if fresh {
             for name in [format!("{model}.mrc"), format!("gmm_{model}.h5"), format!("gmm_{model}.ply")] {

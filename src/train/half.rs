@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::checkpoint::{Checkpoint, Position};
 use super::metrics::{self, EpochSummary, Metric, Spread};
+use super::left_out::{LeftOut, Reason};
 use super::order::Order;
 use super::recipe::{Clock, Settings};
 use super::reduction::Reduction;
@@ -16,10 +17,9 @@ use super::watch::{Notice, Watch};
 use crate::error::{Error, Result};
 use crate::gmm::{Gmm, Shape};
 use crate::parallel::Collective;
-use crate::particles::store::Store;
 use crate::progress::Progress;
 use crate::random::{Purpose, stream};
-use crate::render::{Device, Reduce, StageTimes, Step};
+use crate::render::{Device, Observation, Outcome, Reduce, StageTimes, Step};
 
 /// Steps between two checks that all ranks of a group hold the same bits.
 const REPLICA_CHECK: u64 = 100;
@@ -42,8 +42,8 @@ pub struct Parts {
     pub order: Order,
     /// This rank's particles.
     pub shard: Shard,
-    /// Names the particles that are at fault.
-    pub store: Store,
+    /// Those it is trained without.
+    pub left_out: LeftOut,
     /// This rank in its group.
     pub rank: usize,
     /// Ranks in the group.
@@ -94,7 +94,8 @@ impl Model {
             device: parts.device,
             settings: parts.settings,
             order: parts.order,
-            store: parts.store,
+            left_out: parts.left_out,
+            broken: None,
             rank: parts.rank,
             ranks: parts.ranks,
             identity: parts.identity,
@@ -132,6 +133,7 @@ impl Model {
     pub fn resume(&mut self, checkpoint: Checkpoint) -> Result<()> {
         self.core.clock = checkpoint.clock;
         self.core.position = checkpoint.position;
+        self.core.left_out.resume(&checkpoint.left_out);
         self.core.device.restore(checkpoint.state)
     }
 
@@ -146,24 +148,26 @@ impl Model {
         shard.traffic();
         core.spent = Spent::from_now();
         let (epoch, first) = (core.position.epoch, core.position.step);
-        let mut stopped = false;
-        shard.each_batch(epoch, first, |number, batch| {
-            match company.watch.before_step(&company.group.collective, 0).0 {
-                Notice::GoOn => {}
-                Notice::Checkpoint => {
-                    core.settle(true, company)?;
-                    core.save()?;
-                }
-                Notice::Stop => {
-                    stopped = true;
+        let stopped = loop {
+            let mut notice = Notice::GoOn;
+            shard.each_batch(epoch, core.position.step, |number, batch| {
+                notice = core.before_step(company)?;
+                if notice == Notice::Stop {
                     return Ok(ControlFlow::Break(()));
                 }
+                core.step(number, batch, company)?;
+                core.settle(false, company)?;
+                Ok(ControlFlow::Continue(()))
+            })?;
+            core.settle(true, company)?;
+            let shared = core.left_out.share(&company.group.collective, core.clock.step);
+            shared.map_err(|error| core.all_say(company, error))?;
+            // Without the particles of a step that was not finite, the epoch goes on behind it.
+            if core.leave_out_broken(company)? {
+                continue;
             }
-            core.step(number, batch, company)?;
-            core.settle(false, company)?;
-            Ok(ControlFlow::Continue(()))
-        })?;
-        core.settle(true, company)?;
+            break notice == Notice::Stop;
+        };
         core.compare_replicas(company.group)?;
         if stopped {
             core.save()?;
@@ -214,7 +218,9 @@ struct Core {
     device: Box<dyn Device>,
     settings: Settings,
     order: Order,
-    store: Store,
+    left_out: LeftOut,
+    /// A step that was not finite, until all ranks have come to know of it.
+    broken: Option<Broken>,
     rank: usize,
     ranks: usize,
     identity: String,
@@ -231,68 +237,146 @@ struct Core {
 
 /// A step that was taken.
 struct Pending {
-    step: u64,
-    epoch: f64,
+    /// In its epoch.
+    number: usize,
+    /// Behind it.
+    clock: Clock,
     rate: f64,
     images: u64,
 }
 
+/// A step that was not finite.
+struct Broken {
+    step: Pending,
+    outcome: Outcome,
+}
+
+/// In the word of a rank to its group: it knows of a step that was not finite. Below that, the damaged particles it has found.
+const BROKEN: u32 = 1 << 31;
+
 impl Core {
+    /// What the group does before its next step; checkpoints are written here.
+    fn before_step(&mut self, company: &mut Company) -> Result<Notice> {
+        let word = self.left_out.untold() as u32 | if self.broken.is_some() { BROKEN } else { 0 };
+        let (notice, words) = company.watch.before_step(&company.group.collective, word);
+        let words = words.unwrap_or_default();
+        if words.iter().any(|word| word & !BROKEN > 0) {
+            let shared = self.left_out.share(&company.group.collective, self.clock.step);
+            shared.map_err(|error| self.all_say(company, error))?;
+        }
+        // Some ranks' devices may tell later than others': now all stop to look.
+        let notice = if words.iter().any(|word| word & BROKEN > 0) { Notice::Stop } else { notice };
+        if notice == Notice::Checkpoint {
+            self.settle(true, company)?;
+            if self.broken.is_some() {
+                return Ok(Notice::Stop);
+            }
+            self.save()?;
+        }
+        Ok(notice)
+    }
+
     /// Takes step `number` of the epoch.
     fn step(&mut self, number: usize, batch: &Batch, company: &mut Company) -> Result<()> {
-        if let Some(&(row, defect)) = batch.skipped.first() {
-            return Err(self.store.defect(row, defect));
-        }
+        self.left_out.find(&batch.skipped)?;
         let total = self.particles * self.settings.epochs as u64;
         let images = self.order.images(number) as u64;
         let rate = self.clock.base_rate(&self.settings, images, total, self.particles);
         let adam = self.clock.advance(&self.settings, images, total, self.particles);
-        self.device.step(&batch.observations, &Step { images, adam }, company.group)?;
+        let step = Step { images, adam };
+        if batch.rows.iter().any(|&row| self.left_out.contains(row)) {
+            let used = batch.rows.iter().zip(&batch.observations).filter(|(row, _)| !self.left_out.contains(**row));
+            let used: Vec<Observation> = used.map(|(_, &observation)| observation).collect();
+            self.device.step(&used, &step, company.group)?;
+        } else {
+            self.device.step(&batch.observations, &step, company.group)?;
+        }
         self.spent.waited += batch.waited;
         self.position.step = number + 1;
-        self.pending.push_back(Pending {
-            step: self.clock.step,
-            epoch: self.clock.images as f64 / self.particles as f64,
-            rate,
-            images,
-        });
+        self.pending.push_back(Pending { number, clock: self.clock, rate, images });
         if self.clock.step.is_multiple_of(REPLICA_CHECK) {
             self.compare_replicas(company.group)?;
         }
         Ok(())
     }
 
-    /// Takes the losses of the oldest steps; with `all`, of all.
+    /// Takes the outcomes of the oldest steps; with `all`, of all up to one that was not finite.
     fn settle(&mut self, all: bool, company: &mut Company) -> Result<()> {
-        for loss in self.device.outcomes(all, company.group)? {
-            let step = self.pending.pop_front().expect("no loss without a step");
-            self.position.loss += loss * step.images as f64;
+        for outcome in self.device.outcomes(all, company.group)? {
+            let step = self.pending.pop_front().expect("no outcome without a step");
+            if !outcome.is_finite() {
+                self.broken = Some(Broken { step, outcome });
+                break;
+            }
+            self.position.loss += outcome.loss * step.images as f64;
             self.position.images += step.images;
             self.spent.images += step.images;
             company.progress.advance(step.images);
-            if step.step.is_multiple_of(self.metrics_every) {
-                self.report(&step, loss, f64::NAN);
+            if step.clock.step.is_multiple_of(self.metrics_every) {
+                self.report(&step, &outcome);
             }
         }
         Ok(())
     }
 
-    fn report(&mut self, step: &Pending, loss: f64, gradient_norm: f64) {
+    /// Takes back a step that was not finite, and what came behind it, and leaves out its particles. False where all was
+    /// well. Every rank calls it after the same step.
+    ///
+    /// # Errors
+    /// On every rank, when no particle may be left out, or these are too many.
+    fn leave_out_broken(&mut self, company: &mut Company) -> Result<bool> {
+        let Some(Broken { step, outcome }) = self.broken.take() else { return Ok(false) };
+        let rows = self.order.batch(self.position.epoch, step.number, 0..self.order.slots());
+        let rows: Vec<usize> = rows.into_iter().filter(|&row| !self.left_out.contains(row)).collect();
+        if !self.left_out.allows_any() {
+            let problem = format!(
+                "the loss or the gradient of step {} of {} is not finite (loss {}, norm of the gradient {}); its particles \
+                 are {}",
+                step.clock.step,
+                self.name,
+                outcome.loss,
+                outcome.gradient_norm,
+                self.left_out.names(&rows)
+            );
+            let remedy = "lower --learning-rate, check these particles, or train without them \
+                          (--skip-bad-particles)";
+            return Err(self.all_say(company, Error::Numeric { problem, remedy: remedy.into() }));
+        }
+        let reasons: Vec<(usize, Reason)> = rows.iter().map(|&row| (row, Reason::Step)).collect();
+        self.left_out.add(&reasons, step.clock.step).map_err(|error| self.all_say(company, error))?;
+        self.device.mend()?;
+        // Of the steps behind it, which have changed nothing.
+        self.device.outcomes(true, company.group)?;
+        self.pending.clear();
+        self.clock = step.clock;
+        self.position.step = step.number + 1;
+        Ok(true)
+    }
+
+    /// An error that every rank of the group has: the first says it and ends the job, the others wait for that.
+    fn all_say(&self, company: &Company, error: Error) -> Error {
+        if self.rank > 0 {
+            company.group.collective.barrier();
+        }
+        error
+    }
+
+    fn report(&mut self, step: &Pending, outcome: &Outcome) {
         let Some(metrics) = &mut self.metrics else { return };
         let shares = self.spent.line(self.device.as_mut());
         metrics.step(Metric {
             model: self.name.to_owned(),
-            step: step.step,
-            epoch: step.epoch,
-            loss,
-            gradient_norm,
+            step: step.clock.step,
+            epoch: step.clock.images as f64 / self.particles as f64,
+            loss: outcome.loss,
+            gradient_norm: outcome.gradient_norm,
             rate: step.rate,
             images: step.images,
             images_per_second: shares.images_per_second,
             input_share: shares.input,
             reduce_share: shares.reduce,
             host_bytes: metrics::resident_memory(),
-            device_bytes: 0,
+            device_bytes: self.device.memory(),
         });
         metrics.flush_if_due();
     }
@@ -316,7 +400,7 @@ impl Core {
             position: self.position,
             clock: self.clock,
             state: self.device.state()?,
-            left_out: Vec::new(),
+            left_out: self.left_out.rows(),
             ranks: self.ranks,
             identity: self.identity.clone(),
         });

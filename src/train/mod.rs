@@ -8,6 +8,7 @@ pub mod devices;
 pub mod folder;
 pub mod half;
 mod kept;
+mod left_out;
 mod memory;
 pub mod metrics;
 pub mod order;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::left_out;
 use super::metrics::{self, EpochSummary, Spread};
 use super::recipe::Settings;
 use super::run::{Models, RunOptions};
@@ -200,7 +201,7 @@ fn write_run_json(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochS
             "identity": format!("{:08x}", run.set),
             "box_size": header.box_size,
             "pixel_size": header.pixel_size,
-            "models": run.particles.iter().map(|(name, n)| json!({"name": name, "particles": n})).collect::<Vec<_>>(),
+            "models": run.particles.iter().map(|(name, n)| json!({"name": name, "particles": n, "left_out": left_out::count(&run.options.output, name)})).collect::<Vec<_>>(),
         },
         "ranks": run.ranks,
         "nodes": run.nodes,

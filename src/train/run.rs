@@ -10,6 +10,7 @@ use super::checkpoint::{self, Checkpoint};
 use super::devices::{self, Choice, DeviceKind};
 use super::folder::{self, Older, Start};
 use super::half::{self, Company, Ended, Model, random_start};
+use super::left_out::{self, LeftOut};
 use super::metrics::{self, EpochSummary};
 use super::order::Order;
 use super::outputs::{self, Finished};
@@ -91,6 +92,8 @@ pub struct RunOptions {
     pub metrics_every: Option<u64>,
     /// A map to compare with.
     pub truth: Option<PathBuf>,
+    /// Particles of a model that may be left out.
+    pub skip_bad_particles: usize,
     /// Time between two checkpoints; `None`: at the end of each epoch only.
     pub checkpoint_every: Option<Duration>,
     /// Where a file for Prometheus goes.
@@ -261,7 +264,11 @@ fn train(
             settings: settings.clone(),
             order,
             shard,
-            store: store.clone(),
+            left_out: LeftOut::new(
+                options.skip_bad_particles,
+                store.clone(),
+                (rank == 0).then(|| left_out::path(&options.output, part.name)),
+            ),
             rank,
             ranks,
             identity: identity.clone(),

@@ -9,19 +9,23 @@ mod common;
 mod emulator;
 mod failures;
 mod kernels;
+#[path = "../common/outcomes.rs"]
+mod outcomes;
 mod ranks;
 #[path = "../common/reference.rs"]
 mod reference;
+mod steps;
 mod trainer;
 
 use libtest_mimic::{Arguments, Trial};
 
 /// What the sanitizers look at: every kernel and every way of the particles, once. They are slow.
-const SANITIZED: [&str; 6] = [
+const SANITIZED: [&str; 7] = [
     "projections_agree_with_the_dense_sum",
     "the_isotropic_gradient_agrees",
     "a_batch_in_passes_is_the_same_batch",
     "prepared_kept_and_observed_images_agree",
+    "a_step_that_is_not_finite_changes_nothing",
     "fifty_steps_follow_the_processor",
     "wherever_particles_are_kept_the_run_is_the_same",
 ];
@@ -34,6 +38,7 @@ fn main() {
     }
     let mut all: Vec<(&'static str, fn())> = Vec::new();
     all.extend(kernels::TESTS);
+    all.extend(steps::TESTS);
     all.extend(trainer::TESTS);
     all.extend(ranks::TESTS);
     if !on_gpu {

@@ -255,15 +255,16 @@ impl Store {
         self.reader.clone()
     }
 
+    /// The stack that row `row` came from, and its image there, from 1; `None` where that is not known.
+    pub fn origin(&self, row: usize) -> Option<(&str, u64)> {
+        let source = self.reader.particles(row..row + 1).ok()?.first()?.source?;
+        Some((self.header().source_files.get(source.file as usize)?, source.index + 1))
+    }
+
     /// The error that the image in `row` cannot be used: names the file, the particle and the image it came from.
     pub fn defect(&self, row: usize, defect: Defect) -> Error {
-        let particle =
-            self.reader.particles(row..row + 1).ok().and_then(|particles| particles.first().copied());
-        let source = particle.and_then(|particle| particle.source).and_then(|source| {
-            let file = self.header().source_files.get(source.file as usize)?;
-            Some(format!(" (image {} of {file})", source.index + 1))
-        });
-        let at = place(row) + &source.unwrap_or_default();
+        let origin = self.origin(row).map(|(stack, image)| format!(" (image {image} of {stack})"));
+        let at = place(row) + &origin.unwrap_or_default();
         match defect {
             Defect::Checksum => Error::input(
                 self.path(),

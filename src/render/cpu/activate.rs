@@ -31,6 +31,12 @@ impl Activated {
         activated
     }
 
+    /// Bytes of all planes.
+    pub fn bytes(&self) -> usize {
+        let planes = self.mean.iter().chain(&self.covariance).chain([&self.amplitude]);
+        planes.map(|plane| size_of_val(&plane[..])).sum()
+    }
+
     /// Computes all planes from the raw parameters.
     ///
     /// # Panics

@@ -5,7 +5,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::activate::Activated;
-use super::adam::Adam;
+use super::adam::{Adam, squares};
 use super::chain::{self, Contribution, SUMS};
 use super::project::{Splat, project};
 use super::raster::{self, Canvas};
@@ -14,9 +14,8 @@ use crate::error::Result;
 use crate::gmm::Gmm;
 use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
-use crate::render::{
-    Device, DeviceState, Geometry, Observation, Reduce, StageTimes, Step, Target, not_finite,
-};
+use crate::render::outcome::OutcomeQueue;
+use crate::render::{Device, DeviceState, Geometry, Observation, Outcome, Reduce, StageTimes, Step, Target};
 
 /// Gaussians that one task takes at a time; a multiple of the lanes.
 const CHUNK: usize = 1024;
@@ -49,6 +48,18 @@ impl Workspace {
             filter: Filter::new(geometry.box_size, geometry.pixel_size),
             loss: 0.0,
         }
+    }
+
+    /// Bytes of its buffers.
+    fn bytes(&self) -> usize {
+        let Self { splats, whitening, moments, projection, gradient, observed, filter, loss: _ } = self;
+        size_of_val(&splats[..])
+            + planes_bytes(whitening)
+            + planes_bytes(moments)
+            + size_of_val(&projection.pixels[..])
+            + size_of_val(&gradient.pixels[..])
+            + observed.capacity() * size_of::<f32>()
+            + filter.bytes()
     }
 
     fn project(&mut self, gaussians: &Activated, view: &Rotation, geometry: &Geometry, within: bool) {
@@ -114,6 +125,11 @@ impl Workspace {
     }
 }
 
+/// Bytes of some planes.
+fn planes_bytes<T>(planes: &[Vec<T>]) -> usize {
+    planes.iter().map(|plane| size_of_val(&plane[..])).sum()
+}
+
 /// Runs `task` on every item, in parallel where `parallel`.
 fn for_each<I>(parallel: bool, items: I, task: impl Fn(I::Item) + Sync + Send)
 where
@@ -142,7 +158,9 @@ pub struct CpuDevice {
     buffer: Vec<f32>,
     loss: f64,
     filter: Filter,
-    outcomes: Vec<f64>,
+    outcomes: OutcomeQueue,
+    /// A step was not finite: those after it have no effect.
+    broken: bool,
     times: StageTimes,
 }
 
@@ -160,7 +178,8 @@ impl CpuDevice {
             buffer: vec![0.0; values + 1],
             loss: 0.0,
             filter: Filter::new(geometry.box_size, geometry.pixel_size),
-            outcomes: Vec::new(),
+            outcomes: OutcomeQueue::default(),
+            broken: false,
             times: StageTimes::default(),
             gmm,
         }
@@ -294,28 +313,48 @@ impl Device for CpuDevice {
 
         let values = self.gmm.values().len();
         let (gradient, loss) = self.buffer.split_at(values);
-        let loss = f64::from(loss[0]) / step.images as f64;
-        // A sum is finite only if all its terms are (two infinities of opposite sign give NaN).
-        let finite = loss.is_finite() && gradient.iter().map(|&g| f64::from(g)).sum::<f64>().is_finite();
-        if !finite {
-            return Err(not_finite(loss));
+        let images = step.images as f64;
+        let mut outcome = Outcome {
+            loss: f64::from(loss[0]) / images,
+            gradient_norm: squares(gradient).sqrt() / images,
+            applied: false,
+        };
+        self.broken |= !outcome.is_finite();
+        if !self.broken {
+            self.adam.step(self.gmm.values_mut(), gradient, (1.0 / images) as f32, &step.adam);
+            self.stale = true;
+            outcome.applied = true;
         }
-        self.adam.step(self.gmm.values_mut(), gradient, (1.0 / step.images as f64) as f32, &step.adam);
-        self.stale = true;
         self.clear();
-        self.outcomes.push(loss);
+        self.outcomes.push(outcome);
         self.times.compute += computed - start;
         self.times.reduce += reduced - computed;
         self.times.update += reduced.elapsed();
         Ok(())
     }
 
-    fn outcomes(&mut self, _: bool, _: &mut dyn Reduce) -> Result<Vec<f64>> {
-        Ok(std::mem::take(&mut self.outcomes))
+    fn outcomes(&mut self, _: bool, _: &mut dyn Reduce) -> Result<Vec<Outcome>> {
+        Ok(self.outcomes.take())
+    }
+
+    fn mend(&mut self) -> Result<()> {
+        self.broken = false;
+        self.outcomes.mend(self.outcomes.steps());
+        Ok(())
     }
 
     fn times(&mut self) -> Option<StageTimes> {
         Some(std::mem::take(&mut self.times))
+    }
+
+    fn memory(&self) -> u64 {
+        let values = [self.gmm.values(), &self.adam.first[..], &self.adam.second[..], &self.buffer[..]];
+        let bytes = values.map(size_of_val).iter().sum::<usize>()
+            + self.activated.bytes()
+            + planes_bytes(&self.sums)
+            + self.filter.bytes()
+            + self.workspaces.iter().map(Workspace::bytes).sum::<usize>();
+        bytes as u64
     }
 
     fn checksum(&mut self, _: &mut dyn Reduce) -> Result<u64> {
@@ -335,6 +374,6 @@ impl Device for CpuDevice {
         self.gmm = state.gmm;
         self.stale = true;
         self.clear();
-        Ok(())
+        self.mend()
     }
 }

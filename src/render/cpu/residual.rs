@@ -31,6 +31,11 @@ impl Filter {
         }
     }
 
+    /// Bytes of its buffers, without the plans of its transforms.
+    pub fn bytes(&self) -> usize {
+        self.scratch.bytes() + size_of_val(&self.spectrum[..]) + size_of_val(&self.ctf[..])
+    }
+
     /// Turns an observed image Y (`[y][x]`, box^2 values) into F^-1(H F Y), in place.
     pub fn prepare(&mut self, ctf: &Ctf, image: &mut [f32]) {
         ctf.half_plane(self.box_size, self.pixel_size, &mut self.ctf);

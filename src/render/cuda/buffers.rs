@@ -49,7 +49,11 @@ pub struct Buffers {
     pub tickets: Buffer,
     /// The loss of a step's passes so far.
     pub loss: Buffer,
-    /// 1 once a gradient was not finite.
+    /// Parts of the gradient's norm.
+    pub norms: Buffer,
+    /// How many of them are there.
+    pub norm_ticket: Buffer,
+    /// 1 from a step that was not finite on.
     pub broken: Buffer,
     /// A sum over the parameters' bits.
     pub checksum: Buffer,
@@ -89,6 +93,8 @@ impl Buffers {
             outcomes: card.allocate("records", OUTCOMES * size_of::<OutcomeRecord>())?,
             tickets: card.allocate("records", plan.tiles() * plan.images * 4)?,
             loss: card.allocate("records", 8)?,
+            norms: card.allocate("records", plan.norm_blocks() * 8)?,
+            norm_ticket: card.allocate("records", 4)?,
             broken: card.allocate("records", 4)?,
             checksum: card.allocate("records", 8)?,
         })

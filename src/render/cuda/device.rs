@@ -12,12 +12,13 @@ use super::outcomes::Outcomes;
 use super::pipeline::{Pipeline, Stage};
 use super::plan::{Plan, mib};
 use super::records::PassRecord;
+use super::timing::{Mark, Timing};
 use crate::error::{Error, Result};
 use crate::gmm::Gmm;
 use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
 use crate::render::{
-    Alone, Device, DeviceState, Geometry, Observation, Reduce, StageTimes, Step, Target, View, not_finite,
+    Alone, Device, DeviceState, Geometry, Observation, Outcome, Reduce, StageTimes, Step, Target, View,
 };
 
 /// Memory of the device that is left to the driver, cuFFT and NCCL when particles are kept.
@@ -49,15 +50,20 @@ pub struct CudaDevice {
     feed: Feed,
     gmm: Gmm,
     outcomes: Outcomes,
+    timing: Timing,
     /// The gradient on its way through the host.
     exchange: Option<Pinned<f32>>,
     /// Set when a step failed: the stream may never end.
     failed: bool,
 }
 
-/// A pass, and a pass with what ends a step on the device.
+/// What is launched again and again.
 struct Graphs {
+    /// A pass over images.
     pass: CudaGraph,
+    /// The sum over the ranks, where it is made on the device.
+    sum: Option<CudaGraph>,
+    /// A pass with all that ends a step, where that is all on the device.
     step: Option<CudaGraph>,
 }
 
@@ -95,6 +101,7 @@ impl CudaDevice {
             graphs: None,
             feed: Feed::new(&card, &pipeline)?,
             outcomes: Outcomes::new(&card, &pipeline)?,
+            timing: Timing::new(&card)?,
             card,
             pipeline,
             gmm,
@@ -151,13 +158,16 @@ impl CudaDevice {
         self.wait_here(group)?;
 
         let alone = group.ranks() == 1;
-        let pass = self.graph(&Stage::PASS, None, false)?;
-        let step = match group.on_device() {
-            Some(sum) => Some(self.graph(&Stage::PASS, Some(sum), true)?),
-            None if alone => Some(self.graph(&Stage::PASS, None, true)?),
-            None => None,
+        let pass = self.graph(&Stage::PASS, None, &[])?;
+        let (sum, step) = match group.on_device() {
+            Some(sum) => (
+                Some(self.graph(&[], Some(&mut *sum), &[])?),
+                Some(self.graph(&Stage::PASS, Some(sum), &Stage::UPDATE)?),
+            ),
+            None if alone => (None, Some(self.graph(&Stage::PASS, None, &Stage::UPDATE)?)),
+            None => (None, None),
         };
-        self.graphs = Some(Graphs { pass, step });
+        self.graphs = Some(Graphs { pass, sum, step });
         Ok(())
     }
 
@@ -165,13 +175,11 @@ impl CudaDevice {
         &self,
         stages: &[Stage],
         sum: Option<&mut dyn super::DeviceSum>,
-        update: bool,
+        update: &[Stage],
     ) -> Result<CudaGraph> {
         let fail = || self.card.failed("capture a step");
         self.card.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).map_err(fail())?;
-        let enqueued = self
-            .enqueue(stages, sum)
-            .and_then(|()| if update { self.pipeline.enqueue(&self.card, Stage::Adam) } else { Ok(()) });
+        let enqueued = self.enqueue(stages, sum).and_then(|()| self.enqueue(update, None));
         let graph = self.card.stream.end_capture(CUgraphInstantiate_flags(0));
         enqueued?;
         let graph = graph.map_err(fail())?.ok_or_else(|| Error::Device {
@@ -209,12 +217,13 @@ impl CudaDevice {
     }
 
     /// Sends the passes of a batch (at least one, of no images where it is empty), each with the step's numbers in `step`, and
-    /// lets `enqueue` put the stages of each into the stream; it is told which is the last.
+    /// lets `enqueue` put the stages of each into the stream; it is told which is the last. Where `timed`, marks their start.
     fn each_pass(
         &mut self,
         batch: &[Observation],
         step: PassRecord,
         group: &mut dyn Reduce,
+        timed: bool,
         enqueue: impl Fn(&Self, bool) -> Result<()>,
     ) -> Result<()> {
         let passes: Vec<_> =
@@ -228,6 +237,10 @@ impl CudaDevice {
                 ..step
             };
             self.feed.send(&self.card, &mut self.pipeline, pass, images, group)?;
+            if timed && k == 0 {
+                self.timing.mark(&self.card, Mark::Start)?;
+            }
+            self.feed.prepare(&self.card, &self.pipeline, images)?;
             enqueue(self, k == last)?;
             self.feed.passed(&self.card)?;
         }
@@ -251,17 +264,38 @@ impl CudaDevice {
             scale: (1.0 / step.images as f64) as f32,
             ..PassRecord::default()
         };
-        self.each_pass(batch, numbers, group, |device, last| {
-            let graphs = device.graphs.as_ref().expect("captured above");
-            let graph = graphs.step.as_ref().filter(|_| last).unwrap_or(&graphs.pass);
+        let timed = self.timing.begin(&self.card)?;
+        // A step that is timed is taken in pieces, with marks between them.
+        let whole = !timed && self.graphs().step.is_some();
+        self.each_pass(batch, numbers, group, timed, |device, last| {
+            let graphs = device.graphs();
+            let graph = graphs.step.as_ref().filter(|_| last && whole).unwrap_or(&graphs.pass);
             graph.launch().map_err(device.card.failed("start a step"))
         })?;
-        if self.graphs.as_ref().is_some_and(|graphs| graphs.step.is_none()) {
-            self.exchange(group)?;
-            self.pipeline.enqueue(&self.card, Stage::Adam)?;
-            self.feed.read_on(&self.card)?;
+        if !whole {
+            self.end_step(timed, group)?;
         }
         self.outcomes.stepped(&self.card, step.images)
+    }
+
+    fn graphs(&self) -> &Graphs {
+        self.graphs.as_ref().expect("captured before the first step")
+    }
+
+    /// What comes after the passes of a step.
+    fn end_step(&mut self, timed: bool, group: &mut dyn Reduce) -> Result<()> {
+        let mark = |device: &Self, mark| if timed { device.timing.mark(&device.card, mark) } else { Ok(()) };
+        mark(self, Mark::Computed)?;
+        let Graphs { sum, step, .. } = self.graphs();
+        match (sum, step) {
+            (Some(sum), _) => sum.launch().map_err(self.card.failed("add up a gradient"))?,
+            (None, Some(_)) => {}
+            (None, None) => self.exchange(group)?,
+        }
+        mark(self, Mark::Reduced)?;
+        self.enqueue(&Stage::UPDATE, None)?;
+        mark(self, Mark::End)?;
+        self.feed.read_on(&self.card)
     }
 
     /// Adds the gradient up over the ranks through host memory.
@@ -289,14 +323,7 @@ impl CudaDevice {
     fn collect_all(&mut self, group: &mut dyn Reduce) -> Result<()> {
         self.outcomes.report(&self.card)?;
         self.wait_here(group)?;
-        self.outcomes.collect(&self.card)?;
-        // A gradient that was not finite shows in the outcome of the step after: of the last one it shows in the parameters.
-        if self.gmm_sum()?.is_finite() { Ok(()) } else { Err(not_finite(f64::NAN)) }
-    }
-
-    fn gmm_sum(&self) -> Result<f64> {
-        let values = self.download(self.pipeline.buffers.parameters.address())?;
-        Ok(values.iter().map(|&v| f64::from(v)).sum())
+        self.outcomes.collect(&self.card)
     }
 
     fn download(&self, address: u64) -> Result<Vec<f32>> {
@@ -359,6 +386,7 @@ impl CudaDevice {
                 .collect();
             let pass = PassRecord { images: seen.len() as u32, ..PassRecord::default() };
             self.feed.send(&self.card, &mut self.pipeline, pass, &seen, &mut Alone)?;
+            self.feed.prepare(&self.card, &self.pipeline, &seen)?;
             let address = self.feed.last_stage(&self.pipeline);
             then(self, address, k * group, images)?;
             self.feed.dropped(&self.card)?;
@@ -431,14 +459,27 @@ impl Device for CudaDevice {
         self.judge(outcome, group)
     }
 
-    fn outcomes(&mut self, all: bool, group: &mut dyn Reduce) -> Result<Vec<f64>> {
+    fn outcomes(&mut self, all: bool, group: &mut dyn Reduce) -> Result<Vec<Outcome>> {
         let outcome = if all { self.collect_all(group) } else { self.outcomes.collect(&self.card) };
         self.judge(outcome, group)?;
         Ok(self.outcomes.take())
     }
 
+    fn mend(&mut self) -> Result<()> {
+        let broken = &self.pipeline.buffers.broken;
+        // SAFETY: memory of the device's own. In the stream's order: the steps before stay without effect.
+        unsafe { result::memset_d8_async(broken.address(), 0, broken.bytes(), self.card.stream.cu_stream()) }
+            .map_err(self.card.failed("go on"))?;
+        self.outcomes.mend();
+        Ok(())
+    }
+
     fn times(&mut self) -> Option<StageTimes> {
-        None
+        self.timing.take(&self.card)
+    }
+
+    fn memory(&self) -> u64 {
+        self.pipeline.bytes() as u64
     }
 
     fn checksum(&mut self, group: &mut dyn Reduce) -> Result<u64> {
@@ -459,7 +500,8 @@ impl Device for CudaDevice {
 
     fn restore(&mut self, state: DeviceState) -> Result<()> {
         self.gmm = state.gmm;
-        self.upload(Some((&state.first, &state.second)))
+        self.upload(Some((&state.first, &state.second)))?;
+        self.mend()
     }
 }
 

@@ -77,7 +77,7 @@ impl Feed {
         Ok(feed)
     }
 
-    /// Sends a pass over `images`, and enqueues what must come before its stages. [`Feed::passed`] must follow them.
+    /// Sends a pass over `images`. [`Feed::prepare`] and the stages of the pass come after it, and then [`Feed::passed`].
     ///
     /// # Errors
     /// When the device or the group fails.
@@ -121,14 +121,19 @@ impl Feed {
         }
         // Behind the images of the pass on the same stream: this event is for both.
         self.sent[slot].record(&card.copies).map_err(card.failed("order its streams"))?;
-        card.stream.wait(&self.sent[slot]).map_err(card.failed("order its streams"))?;
-        if let (Some(stage), true) =
-            (stage, matches!(images.first().map(|s| s.target), Some(Target::Observed(_))))
-        {
+        card.stream.wait(&self.sent[slot]).map_err(card.failed("order its streams"))
+    }
+
+    /// Prepares the images that were sent last, where they are observed ones.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn prepare(&self, card: &Card, pipeline: &Pipeline, images: &[Observation]) -> Result<()> {
+        match images.first().map(|seen| seen.target) {
             // SAFETY: a stage is memory for as many images as the plan has.
-            unsafe { pipeline.enqueue_prepare(card, stage_address(pipeline, stage))? };
+            Some(Target::Observed(_)) => unsafe { pipeline.enqueue_prepare(card, self.last_stage(pipeline)) },
+            None | Some(Target::Prepared(_) | Target::Kept(_)) => Ok(()),
         }
-        Ok(())
     }
 
     /// Copies images into the next stage, and that to the device; which stage it was.

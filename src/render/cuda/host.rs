@@ -20,7 +20,7 @@ pub unsafe trait Plain: Copy {}
 unsafe impl Plain for u8 {}
 // SAFETY: a number.
 unsafe impl Plain for f32 {}
-// SAFETY: two numbers of four bytes.
+// SAFETY: a number of eight bytes, then two of four.
 unsafe impl Plain for OutcomeRecord {}
 
 /// Page-locked memory for `T`s. Parts of it may be on their way to or from the device while others are used: each method

@@ -1,8 +1,8 @@
 //! The CUDA device: kernels/*.cu, compiled when the program starts, and what drives them.
 //!
 //! A step is one graph ([`device`]): the stages of [`pipeline`] on the buffers of [`plan`], the sum over the ranks, the
-//! optimiser. The host is up to 32 passes ahead and waits for nothing; [`feed`] sends what a step needs, and the losses come
-//! back later ([`outcomes`]). [`compile`] makes machine code of the kernels, [`card`] is the opened GPU.
+//! optimiser. The host is up to 32 passes ahead and waits for nothing; [`feed`] sends what a step needs, and what it came to
+//! comes back later ([`outcomes`]). [`compile`] makes machine code of the kernels, [`card`] is the opened GPU.
 
 mod buffers;
 pub mod card;
@@ -15,6 +15,7 @@ mod outcomes;
 pub mod pipeline;
 pub mod plan;
 mod records;
+mod timing;
 mod transform;
 
 use std::ffi::c_void;

@@ -12,7 +12,8 @@ use super::pipeline::Pipeline;
 use super::plan::OUTCOMES;
 use super::records::OutcomeRecord;
 use crate::error::Result;
-use crate::render::not_finite;
+use crate::render::Outcome;
+use crate::render::outcome::OutcomeQueue;
 
 /// Steps whose outcomes are fetched together.
 const REPORT: u64 = 32;
@@ -31,7 +32,7 @@ pub struct Outcomes {
     reports: VecDeque<Report>,
     reported: u64,
     last_report: Instant,
-    losses: Vec<f64>,
+    known: OutcomeQueue,
 }
 
 /// Outcomes of steps `from..to` on their way.
@@ -55,7 +56,7 @@ impl Outcomes {
             reports: VecDeque::new(),
             reported: 0,
             last_report: Instant::now(),
-            losses: Vec::new(),
+            known: OutcomeQueue::default(),
         })
     }
 
@@ -67,7 +68,7 @@ impl Outcomes {
     /// Counts a step over `images` images, which is enqueued, and takes what has arrived of earlier ones.
     ///
     /// # Errors
-    /// When the device fails, or an outcome is not finite.
+    /// When the device fails.
     pub fn stepped(&mut self, card: &Card, images: u64) -> Result<()> {
         self.steps += 1;
         self.images.push_back(images);
@@ -102,7 +103,7 @@ impl Outcomes {
     /// Takes what has arrived.
     ///
     /// # Errors
-    /// When the device fails, or an outcome is not finite.
+    /// When the device fails.
     pub fn collect(&mut self, card: &Card) -> Result<()> {
         while let Some(report) = self.reports.front() {
             if !report.arrived.try_is_complete().map_err(card.failed("compute"))? {
@@ -112,20 +113,25 @@ impl Outcomes {
             // SAFETY: the copy into this range has ended.
             let outcomes = unsafe { self.ring.read(start..start + (report.to - report.from) as usize) };
             for outcome in outcomes {
-                let images = self.images.pop_front().expect("a step has its images");
-                let loss = f64::from(outcome.loss) / images as f64;
-                if outcome.broken != 0 || !loss.is_finite() {
-                    return Err(not_finite(loss));
-                }
-                self.losses.push(loss);
+                let images = self.images.pop_front().expect("a step has its images") as f64;
+                self.known.push(Outcome {
+                    loss: f64::from(outcome.loss) / images,
+                    gradient_norm: outcome.norm / images,
+                    applied: outcome.applied != 0,
+                });
             }
             self.reports.pop_front();
         }
         Ok(())
     }
 
-    /// The mean losses that were not asked for yet, in the order of their steps.
-    pub fn take(&mut self) -> Vec<f64> {
-        std::mem::take(&mut self.losses)
+    /// The outcomes that were not asked for yet, up to a step that broke the device.
+    pub fn take(&mut self) -> Vec<Outcome> {
+        self.known.take()
+    }
+
+    /// The device was mended after the steps that were counted.
+    pub fn mend(&mut self) {
+        self.known.mend(self.steps);
     }
 }

@@ -35,6 +35,8 @@ pub enum Stage {
     Moments,
     /// Moments to the gradient.
     Chain,
+    /// What the step came to.
+    Outcome,
     /// The optimiser.
     Adam,
 }
@@ -52,6 +54,9 @@ impl Stage {
         Self::Chain,
     ];
 
+    /// Those that end a step, after the sum over the ranks.
+    pub const UPDATE: [Self; 2] = [Self::Outcome, Self::Adam];
+
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
@@ -63,6 +68,7 @@ impl Stage {
             Self::Residual => "residual",
             Self::Moments => "moments",
             Self::Chain => "chain",
+            Self::Outcome => "outcome",
             Self::Adam => "Adam",
         }
     }
@@ -77,6 +83,7 @@ struct Kernels {
     residual: CudaFunction,
     moments: CudaFunction,
     chain: CudaFunction,
+    outcome: CudaFunction,
     adam: CudaFunction,
     activate: CudaFunction,
     checksum: CudaFunction,
@@ -102,6 +109,7 @@ impl Kernels {
             residual: function("residual")?,
             moments: function("moments")?,
             chain: function("chain")?,
+            outcome: function("outcome")?,
             adam: function("adam")?,
             activate: function("activate")?,
             checksum: function("checksum")?,
@@ -166,6 +174,13 @@ impl Pipeline {
             kept_half,
             plan,
         })
+    }
+
+    /// Bytes of all device memory in use.
+    pub fn bytes(&self) -> usize {
+        let particles = [&self.buffers.kept, &self.buffers.staged];
+        let particles: usize = particles.into_iter().flatten().map(Buffer::bytes).sum();
+        self.plan.bytes() + self.work_bytes() + particles
     }
 
     /// Bytes of cuFFT's work area.
@@ -269,6 +284,19 @@ impl Pipeline {
                 count,
                 padded
             ),
+            Stage::Outcome => launch!(
+                card,
+                &k.outcome,
+                (plan.norm_blocks(), 1),
+                THREADS,
+                ring,
+                b.gradient.address(),
+                b.norms.address(),
+                b.norm_ticket.address(),
+                b.outcomes.address(),
+                b.broken.address(),
+                plan.values() as u64
+            ),
             Stage::Adam => launch!(
                 card,
                 &k.adam,
@@ -280,7 +308,6 @@ impl Pipeline {
                 b.first.address(),
                 b.second.address(),
                 b.activated.address(),
-                b.outcomes.address(),
                 b.broken.address(),
                 count,
                 padded

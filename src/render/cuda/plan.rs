@@ -9,6 +9,10 @@ pub const TILE: usize = 16;
 pub const PADDING: usize = 256;
 /// Pixels that one block sums the loss of.
 pub const RESIDUAL_PIXELS: usize = 1024;
+/// Values of the gradient that one block takes the norm of, where that does not make too many blocks.
+const NORM_VALUES: usize = 2048;
+/// Blocks that share the norm of the gradient at most.
+const NORM_BLOCKS: usize = 1024;
 /// Planes of the activated mixture, and of a step's sums.
 pub const ACTIVATED: usize = 10;
 /// Outcomes of steps that the device holds until they are fetched.
@@ -91,6 +95,11 @@ impl Plan {
         self.pixels().div_ceil(RESIDUAL_PIXELS)
     }
 
+    /// Blocks that share the norm of the gradient, and their partial sums.
+    pub fn norm_blocks(&self) -> usize {
+        self.values().div_ceil(NORM_VALUES).min(NORM_BLOCKS)
+    }
+
     /// All raw parameters.
     pub fn values(&self) -> usize {
         self.shape.planes() * self.count
@@ -118,7 +127,11 @@ impl Plan {
             ("partial losses", self.partials() * 8 * images),
             (
                 "records",
-                pass_bytes(images) + self.tiles() * 4 * images + OUTCOMES * size_of::<OutcomeRecord>() + 32,
+                self.ring_bytes()
+                    + self.tiles() * 4 * images
+                    + OUTCOMES * size_of::<OutcomeRecord>()
+                    + self.norm_blocks() * 8
+                    + 24,
             ),
         ]
     }

@@ -59,10 +59,12 @@ pub struct PassRecord {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OutcomeRecord {
+    /// Euclidean norm of the sum of the gradients of all ranks' images.
+    pub norm: f64,
     /// Sum of the images' losses, over all ranks.
     pub loss: f32,
-    /// 1 where the gradient of an earlier step was not finite.
-    pub broken: u32,
+    /// 1 where the optimiser has taken the step.
+    pub applied: u32,
 }
 
 /// What stands before the passes on the device: `Ring` there.
@@ -114,4 +116,4 @@ pub fn write_pass(pass: &PassRecord, images: &[ImageRecord], to: &mut [u8]) {
 
 // The layouts that kernels/common.cuh relies on.
 const _: () = assert!(size_of::<ImageRecord>() == 120 && size_of::<PassRecord>() == 48);
-const _: () = assert!(size_of::<OutcomeRecord>() == 8);
+const _: () = assert!(size_of::<OutcomeRecord>() == 16);

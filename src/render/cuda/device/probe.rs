@@ -20,7 +20,7 @@ impl CudaDevice {
     /// # Errors
     /// When the device fails.
     pub fn gradient_of(&mut self, batch: &[Observation]) -> Result<(Vec<f32>, f64)> {
-        self.each_pass(batch, PassRecord::default(), &mut Alone, |device, _| {
+        self.each_pass(batch, PassRecord::default(), &mut Alone, false, |device, _| {
             device.enqueue(&Stage::PASS, None)
         })?;
         self.download_gradient(&mut Alone)?;
@@ -68,7 +68,7 @@ impl CudaDevice {
                 .map_err(self.card.failed("make an event"))
         };
         let images = &batch[..batch.len().min(self.pipeline.plan.images)];
-        let stages: Vec<Stage> = Stage::PASS.into_iter().chain([Stage::Adam]).collect();
+        let stages: Vec<Stage> = Stage::PASS.into_iter().chain(Stage::UPDATE).collect();
         let events = (0..=stages.len()).map(|_| timed()).collect::<Result<Vec<_>>>()?;
         let pass = PassRecord {
             images: images.len() as u32,
@@ -86,6 +86,7 @@ impl CudaDevice {
                 _ => Ok(()),
             };
             record(0)?;
+            self.feed.prepare(&self.card, &self.pipeline, images)?;
             for (stage, after) in stages.iter().zip(1..) {
                 self.pipeline.enqueue(&self.card, *stage)?;
                 record(after)?;

@@ -1,0 +1,186 @@
+//! Particles that a model is trained without (`--skip-bad-particles`): their images are damaged, or a step with them was not
+//! finite. Every rank of the group knows them; the first writes skipped_half1.csv and its like. The place that such a particle
+//! has in its batch stays empty: the mean is still over as many images as the batch was to have.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::parallel::Collective;
+use crate::particles::store::{Defect, Store};
+
+/// Particles that a message names one by one.
+const NAMED: usize = 16;
+const HEADER: &str = "particle,stack,image,reason,step";
+
+/// Why a particle is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Its image is damaged.
+    Image(Defect),
+    /// The loss or the gradient of a step with it was not finite.
+    Step,
+}
+
+impl Reason {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Image(Defect::Checksum) => "checksum",
+            Self::Image(Defect::NotFinite) => "pixels",
+            Self::Step => "step not finite",
+        }
+    }
+}
+
+/// The particles that one model is trained without.
+#[derive(Debug)]
+pub struct LeftOut {
+    allowed: usize,
+    store: Store,
+    /// On the first rank of the group.
+    file: Option<PathBuf>,
+    /// By row, with the line of the file.
+    rows: BTreeMap<usize, String>,
+    /// Those that only this rank knows.
+    found: Vec<(usize, Defect)>,
+}
+
+impl LeftOut {
+    /// None yet, and at most `allowed`; the first rank of the group writes `file`.
+    pub fn new(allowed: usize, store: Store, file: Option<PathBuf>) -> Self {
+        Self { allowed, store, file, rows: BTreeMap::new(), found: Vec::new() }
+    }
+
+    /// Goes on with those of a checkpoint.
+    pub fn resume(&mut self, rows: &[u64]) {
+        let text = self.file.as_ref().and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
+        let line_of = |row: usize| {
+            let start = format!("{},", row + 1);
+            text.lines().find(|line| line.starts_with(&start)).map_or(format!("{start},,,"), str::to_owned)
+        };
+        self.rows = rows.iter().map(|&row| (row as usize, line_of(row as usize))).collect();
+    }
+
+    /// Their rows, sorted.
+    pub fn rows(&self) -> Vec<u64> {
+        self.rows.keys().map(|&row| row as u64).collect()
+    }
+
+    /// Is `row` among them?
+    pub fn contains(&self, row: usize) -> bool {
+        self.rows.contains_key(&row)
+    }
+
+    /// Takes the damaged images of a batch.
+    ///
+    /// # Errors
+    /// Names the first one where none may be left out.
+    pub fn find(&mut self, damaged: &[(usize, Defect)]) -> Result<()> {
+        for &(row, defect) in damaged {
+            if self.allowed == 0 {
+                return Err(self.store.defect(row, defect));
+            }
+            if !self.contains(row) && !self.found.iter().any(|&(known, _)| known == row) {
+                self.found.push((row, defect));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many only this rank knows.
+    pub fn untold(&self) -> usize {
+        self.found.len()
+    }
+
+    /// Tells the group what this rank has found, and learns what the others have. Every rank calls it, after `step` steps.
+    ///
+    /// # Errors
+    /// On every rank, when they are more than may be left out.
+    pub fn share(&mut self, group: &Collective, step: u64) -> Result<()> {
+        let most = group.gather(self.found.len() as u64).into_iter().max().unwrap_or(0);
+        let mut all = Vec::new();
+        for k in 0..most as usize {
+            let word = self.found.get(k).map_or(0, |&(row, defect)| {
+                (row as u64 + 1) << 1 | u64::from(defect == Defect::NotFinite)
+            });
+            for word in group.gather(word).into_iter().filter(|&word| word > 0) {
+                let defect = if word & 1 == 1 { Defect::NotFinite } else { Defect::Checksum };
+                all.push(((word >> 1) as usize - 1, Reason::Image(defect)));
+            }
+        }
+        self.found.clear();
+        self.add(&all, step)
+    }
+
+    /// Leaves out `all` from now on; they were met in step `step`. Every rank calls it with the same.
+    ///
+    /// # Errors
+    /// On every rank, when they are more than may be left out.
+    pub fn add(&mut self, all: &[(usize, Reason)], step: u64) -> Result<()> {
+        let before = self.rows.len();
+        for &(row, reason) in all {
+            let origin = self.store.origin(row);
+            let (stack, image) = origin.map_or((String::new(), String::new()), |(stack, image)| {
+                (format!("\"{}\"", stack.replace('"', "\"\"")), image.to_string())
+            });
+            let line = format!("{},{stack},{image},{},{step}", row + 1, reason.words());
+            self.rows.entry(row).or_insert(line);
+        }
+        if self.rows.len() > before {
+            self.record();
+        }
+        if self.rows.len() <= self.allowed {
+            return Ok(());
+        }
+        let new: Vec<usize> = all.iter().map(|&(row, _)| row).collect();
+        Err(Error::Numeric {
+            problem: format!(
+                "{} particles cannot be used, and --skip-bad-particles allows {}; the last are {}",
+                self.rows.len(),
+                self.allowed,
+                self.names(&new)
+            ),
+            remedy: "repair or remove them, or allow more".into(),
+        })
+    }
+
+    /// May any be left out?
+    pub fn allows_any(&self) -> bool {
+        self.allowed > 0
+    }
+
+    fn record(&self) {
+        let (Some(file), true) = (&self.file, !self.rows.is_empty()) else { return };
+        let written = files::write_atomically(file, |w| {
+            writeln!(w, "{HEADER}")?;
+            self.rows.values().try_for_each(|line| writeln!(w, "{line}"))
+        });
+        match written {
+            Ok(()) => tracing::warn!("{} particles are left out: {}", self.rows.len(), file.display()),
+            Err(error) => tracing::warn!("{error}; {} particles are left out", self.rows.len()),
+        }
+    }
+
+    /// "12 (image 3 of a.mrcs), 40 (...) and 5 more".
+    pub fn names(&self, rows: &[usize]) -> String {
+        let name = |&row: &usize| match self.store.origin(row) {
+            Some((stack, image)) => format!("{} (image {image} of {stack})", row + 1),
+            None => format!("{}", row + 1),
+        };
+        let named: Vec<String> = rows.iter().take(NAMED).map(name).collect();
+        let more = rows.len().saturating_sub(NAMED);
+        named.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
+    }
+}
+
+/// Where the particles are listed that `model` was trained without.
+pub fn path(folder: &Path, model: &str) -> PathBuf {
+    folder.join(format!("skipped_{model}.csv"))
+}
+
+/// How many `model` was trained without.
+pub fn count(folder: &Path, model: &str) -> usize {
+    std::fs::read_to_string(path(folder, model)).map_or(0, |text| text.lines().count().saturating_sub(1))
+}
