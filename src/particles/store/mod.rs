@@ -7,6 +7,7 @@
 
 mod columns;
 mod open;
+mod pixels;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ mod writer;
 use std::ops::Range;
 use std::path::Path;
 
+pub use pixels::Pixels;
 pub use reader::{Block, Defect, Reader};
 pub use writer::Writer;
 

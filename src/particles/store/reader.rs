@@ -9,10 +9,14 @@ use std::sync::Arc;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use super::columns::{self, CHECKSUM, COLUMNS, HALF, Places, ROTATION};
+use super::pixels::Pixels;
 use super::{Dtype, Header, Particle, REMEDY_READ, place};
 use crate::error::{Error, Result};
 use crate::imaging::ctf::{Ctf, CtfParameters};
 use crate::imaging::energy;
+
+/// Bytes of images that are read, and then checked, at a time: they stay in the processor's own memory in between.
+const PIECE: usize = 256 << 10;
 
 /// Reads particles and images of a file, in any number of threads. A clone shares the file.
 #[derive(Clone, Debug)]
@@ -38,15 +42,15 @@ pub struct Block {
     /// The particles.
     pub particles: Vec<Particle>,
     /// Their images, `[image][y][x]`.
-    pub images: Vec<f32>,
+    pub images: Pixels,
     /// The sum of the squares of each image's pixels.
     pub energies: Vec<f64>,
     /// Rows whose images cannot be used.
     pub defects: Vec<(usize, Defect)>,
     /// Columns as stored.
     bytes: Vec<u8>,
-    /// Images as stored, where that is in 16 bits.
-    halved: Vec<u16>,
+    /// Some images as stored, where that is in 16 bits.
+    halved: Pixels,
 }
 
 /// Why an image cannot be used.
@@ -171,32 +175,36 @@ impl Reader {
         let (count, pixels) = (rows.len(), self.header().pixels());
         let mut checksums = vec![0u8; count * CHECKSUM.stride()];
         self.read_at(&mut checksums, self.set.places.checksum + (rows.start * CHECKSUM.stride()) as u64)?;
-        images.resize(count * pixels, 0.0);
-        let at = self.bytes_of(rows.clone()).start;
-        match self.set.dtype {
-            Dtype::F32 => self.read_at(bytemuck::cast_slice_mut(images), at)?,
-            Dtype::F16 => {
-                halved.resize(count * pixels, 0);
-                self.read_at(bytemuck::cast_slice_mut(halved), at)?;
-            }
-        }
+        images.resize(count * pixels);
+        let stride = self.stride();
+        let some = (PIECE / stride).max(1);
         let expected = checksums.chunks_exact(CHECKSUM.stride());
-        let each = rows.zip(images.chunks_exact_mut(pixels)).zip(expected);
-        for (k, ((row, image), expected)) in each.enumerate() {
-            let checksum = match self.set.dtype {
-                Dtype::F32 => crc32fast::hash(bytemuck::cast_slice(image)),
+        let mut each = rows.clone().zip(expected);
+        for (first, images) in rows.step_by(some).zip(images.chunks_mut(some * pixels)) {
+            let at = self.bytes_of(first..first + 1).start;
+            let values = images.len();
+            let stored: &[u8] = match self.set.dtype {
+                Dtype::F32 => {
+                    self.read_at(bytemuck::cast_slice_mut(images), at)?;
+                    bytemuck::cast_slice(images)
+                }
                 Dtype::F16 => {
-                    let stored = &halved[k * pixels..(k + 1) * pixels];
-                    stored.reinterpret_cast::<half::f16>().convert_to_f32_slice(image);
-                    crc32fast::hash(bytemuck::cast_slice(stored))
+                    halved.resize(values.div_ceil(2));
+                    let stored = &mut bytemuck::cast_slice_mut::<f32, u16>(halved)[..values];
+                    self.read_at(bytemuck::cast_slice_mut(stored), at)?;
+                    stored.reinterpret_cast::<half::f16>().convert_to_f32_slice(images);
+                    bytemuck::cast_slice(stored)
                 }
             };
-            let energy = energy(image);
-            energies.push(energy);
-            if checksum.to_le_bytes() != expected {
-                defects.push((row, Defect::Checksum));
-            } else if !usable(energy) {
-                defects.push((row, Defect::NotFinite));
+            let images = images.chunks_exact(pixels).zip(stored.chunks_exact(stride));
+            for ((image, stored), (row, expected)) in images.zip(&mut each) {
+                let energy = energy(image);
+                energies.push(energy);
+                if crc32fast::hash(stored).to_le_bytes() != expected {
+                    defects.push((row, Defect::Checksum));
+                } else if !usable(energy) {
+                    defects.push((row, Defect::NotFinite));
+                }
             }
         }
         Ok(())

@@ -87,7 +87,7 @@ fn a_set_survives_the_round_trip_in_pieces_of_any_size() {
             assert_eq!((block.first, block.defects.len()), (rows.start, 0));
             assert_eq!(block.particles, rows.clone().map(particle).collect::<Vec<_>>());
             assert_eq!(block.particles, reader.particles(rows.clone()).unwrap());
-            assert_eq!(block.images, rows.clone().flat_map(image).collect::<Vec<_>>());
+            assert_eq!(block.images[..], rows.clone().flat_map(image).collect::<Vec<_>>()[..]);
             assert_eq!(block.energies, rows.map(|i| energy(&image(i))).collect::<Vec<_>>());
         }
     }
@@ -103,7 +103,7 @@ fn a_copy_reads_as_the_file() {
     std::fs::write(&path, b"gone").unwrap();
     let mut block = Block::default();
     reader.on(std::fs::File::open(&copy).unwrap()).read(2..7, &mut block).unwrap();
-    assert_eq!(block.images, (2..7).flat_map(image).collect::<Vec<_>>());
+    assert_eq!(block.images[..], (2..7).flat_map(image).collect::<Vec<_>>()[..]);
     let message = reader.read(2..7, &mut block).unwrap_err().to_string();
     assert!(message.contains("p.h5") && message.contains("cut short"), "{message}");
 }
