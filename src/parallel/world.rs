@@ -137,6 +137,24 @@ impl World {
         value
     }
 
+    /// The sum of the values of the ranks that share this machine's memory, on each of them.
+    pub fn local_sum(&self, value: u64) -> u64 {
+        let mut sum = 0;
+        self.local.all_reduce_into(&value, &mut sum, mpi::collective::SystemOperation::sum());
+        sum
+    }
+
+    /// The bytes that the first of the ranks that share this machine's memory has, on each of them.
+    pub fn local_first(&self, bytes: &[u8]) -> Vec<u8> {
+        let first = self.local.process_at_rank(0);
+        let mut length = bytes.len() as u64;
+        first.broadcast_into(&mut length);
+        let mut all = bytes.to_vec();
+        all.resize(length as usize, 0);
+        first.broadcast_into(&mut all[..]);
+        all
+    }
+
     /// From now on a panic on any thread of this rank ends every rank of the job: the others would wait for it for ever.
     /// Alone, a rank panics as any program does.
     pub fn abort_on_panic(&self) {

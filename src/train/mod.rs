@@ -2,17 +2,23 @@
 //!
 //! Data goes one way: [`shard`] ▶ device (render, residual, moments, chain) ▶ sum over the ranks ▶ Adam, then the next batch.
 
+pub mod cache;
 pub mod checkpoint;
 pub mod devices;
 pub mod folder;
 pub mod half;
+mod kept;
+mod memory;
 pub mod order;
 mod outputs;
+mod permutation;
 pub mod recipe;
 pub mod reduction;
 pub mod run;
+pub mod scratch;
 mod setup;
 pub mod shard;
+mod windows;
 
 pub use recipe::{Recipe, Schedule, Settings};
 pub use run::{Models, RunOptions, run};

@@ -1,0 +1,133 @@
+//! The windows of a rank's slots: which rows they give, and their blocks in memory, read ahead of the steps.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use super::order::{Order, WINDOW, WINDOWS, WindowId};
+use crate::error::{Error, Result};
+use crate::particles::store::{Block, Reader};
+use crate::particles::stream::{ReadAhead, Traffic};
+
+/// Finds the rows of steps, window by window.
+#[derive(Debug)]
+pub struct Walk {
+    order: Order,
+    slots: Range<usize>,
+    /// The window that each slot is in, its steps and its rows.
+    windows: Vec<Option<(WindowId, Range<usize>, Vec<usize>)>>,
+}
+
+impl Walk {
+    /// Of `slots` of `order`.
+    pub fn new(order: Order, slots: Range<usize>) -> Self {
+        Self { windows: vec![None; slots.len()], order, slots }
+    }
+
+    /// The rows of step `step` of `epoch`, each with its slot's place among the slots, for those that have one.
+    pub fn step(&mut self, epoch: usize, step: usize) -> Vec<(usize, usize)> {
+        let mut rows = Vec::with_capacity(self.slots.len());
+        for (place, slot) in self.slots.clone().enumerate() {
+            let window = &mut self.windows[place];
+            let current =
+                window.as_ref().is_some_and(|(id, steps, _)| id.epoch == epoch && steps.contains(&step));
+            if !current {
+                *window = self
+                    .order
+                    .window_at(epoch, slot, step)
+                    .map(|id| (id, self.order.steps_of(id), self.order.rows_of(id)));
+            }
+            if let Some((_, steps, window)) = window {
+                rows.push((place, window[step - steps.start]));
+            }
+        }
+        rows
+    }
+}
+
+/// Blocks in memory: of each slot the window in use, and the next one as it comes.
+pub struct Windows {
+    order: Order,
+    first_slot: usize,
+    ahead: ReadAhead,
+    /// Windows in the order in which their blocks come.
+    coming: Box<dyn Iterator<Item = WindowId> + Send>,
+    /// Of each slot, the windows that are there.
+    here: Vec<VecDeque<Window>>,
+}
+
+struct Window {
+    /// Its epoch, and the step behind its last.
+    end: (usize, usize),
+    blocks: Vec<Block>,
+}
+
+impl Windows {
+    /// Begins to read for step `start` (epoch and step) of `slots`, and for what follows in epochs below `epochs`.
+    pub fn start(
+        reader: Reader,
+        order: &Order,
+        slots: Range<usize>,
+        start: (usize, usize),
+        epochs: usize,
+    ) -> Self {
+        let windows = || order.clone().windows(slots.clone(), start, epochs);
+        let blocks = {
+            let order = order.clone();
+            windows().flat_map(move |window| order.blocks_of(window))
+        };
+        Self {
+            ahead: ReadAhead::start(reader, blocks, WINDOWS * WINDOW * slots.len()),
+            coming: Box::new(windows()),
+            here: slots.clone().map(|_| VecDeque::new()).collect(),
+            first_slot: slots.start,
+            order: order.clone(),
+        }
+    }
+
+    /// Gives the memory of windows that are over back, and waits until those of step `at` (epoch and step) are there.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn advance(&mut self, at: (usize, usize), rows: &[(usize, usize)]) -> Result<()> {
+        for windows in &mut self.here {
+            let over = windows.iter().take_while(|window| window.end <= at).count();
+            for window in windows.drain(..over) {
+                window.blocks.into_iter().for_each(|block| self.ahead.give_back(block));
+            }
+        }
+        for &(place, _) in rows {
+            while self.here[place].is_empty() {
+                self.take_next()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_next(&mut self) -> Result<()> {
+        let ended = || {
+            Error::request(
+                "the order of particles has ended early",
+                "this is a defect of the program: report it",
+            )
+        };
+        let window = self.coming.next().ok_or_else(ended)?;
+        let blocks = self.order.blocks_of(window).into_iter().map(|_| self.ahead.next()?.ok_or_else(ended));
+        let blocks = blocks.collect::<Result<_>>()?;
+        let end = (window.epoch, self.order.steps_of(window).end);
+        self.here[window.slot - self.first_slot].push_back(Window { end, blocks });
+        Ok(())
+    }
+
+    /// The block with `row` of the slot at `place`, after [`Windows::advance`] to its step, and the row's place in it.
+    pub fn find(&self, place: usize, row: usize) -> (&Block, usize) {
+        let blocks = self.here[place].front().map_or(&[][..], |window| &window.blocks);
+        let inside = |block: &&Block| (block.first..block.first + block.particles.len()).contains(&row);
+        let block = blocks.iter().find(inside).expect("a window has the rows of its steps");
+        (block, row - block.first)
+    }
+
+    /// What reading came to since the last call.
+    pub fn traffic(&mut self) -> Traffic {
+        self.ahead.traffic()
+    }
+}
