@@ -8,12 +8,12 @@ use super::{LogOptions, logging};
 use crate::error::Error;
 use crate::parallel::{Failure, World};
 use crate::render::cuda::libraries;
+use crate::train::cache::{CacheMode, CacheOptions};
 use crate::train::devices::DeviceKind;
 use crate::train::folder::Older;
 use crate::train::recipe::Choices;
 use crate::train::reduction::CollectiveKind;
 use crate::train::run::Maps;
-use crate::train::shard::CacheMode;
 use crate::train::{Models, Recipe, RunOptions, Schedule};
 
 /// What `--help` says below the options.
@@ -89,6 +89,10 @@ pub struct Args {
     /// Where to keep particles between epochs.
     #[arg(long, value_enum, default_value = "auto", help_heading = "Machine")]
     cache: CacheMode,
+    /// Folder on each machine's own disk for --cache scratch [default: $SLURM_TMPDIR, or $TMPDIR, or /tmp]; with --cache auto,
+    /// what memory cannot keep is copied there.
+    #[arg(long, value_name = "DIR", help_heading = "Machine")]
+    scratch: Option<PathBuf>,
     /// Keep particles in 16 bits a pixel, where they are kept in the memory of a GPU: half the room, 0.05% of noise.
     #[arg(long, help_heading = "Machine")]
     cache_half: bool,
@@ -159,6 +163,13 @@ pub fn run(args: &Args, log: &LogOptions) -> ExitCode {
 }
 
 fn train(args: &Args, world: &World) -> Result<(), Failure> {
+    if args.scratch.is_some() && !matches!(args.cache, CacheMode::Auto | CacheMode::Scratch) {
+        let error = Error::request(
+            "--scratch names a folder for copies, and this --cache makes none",
+            "leave one of them out, or use --cache scratch",
+        );
+        return Err(Failure::Shared((world.rank() == 0).then_some(error)));
+    }
     let shared = world.sharing_cores();
     let threads = args.threads.map_or_else(
         || (std::thread::available_parallelism().map_or(1, |n| n.get()) / shared).max(1),
@@ -186,7 +197,7 @@ fn train(args: &Args, world: &World) -> Result<(), Failure> {
         device: args.device,
         collective: args.collective,
         patience: Duration::from_secs(args.timeout),
-        cache: args.cache,
+        cache: CacheOptions { mode: args.cache, scratch: args.scratch.clone() },
         cache_half: args.cache_half,
         maps: args.maps,
         metrics_every: args.metrics_every,

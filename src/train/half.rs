@@ -1,6 +1,7 @@
 //! The loop of one model: every step of every epoch, read top-down.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
@@ -14,6 +15,7 @@ use super::shard::Shard;
 use crate::error::{Error, Result};
 use crate::gmm::{Gmm, Shape};
 use crate::parallel::Collective;
+use crate::particles::store::Store;
 use crate::progress::Progress;
 use crate::random::{Purpose, stream};
 use crate::render::{Device, Reduce, Step};
@@ -64,32 +66,31 @@ pub fn random_start(settings: &Settings, half: u8) -> Gmm {
 }
 
 /// Everything a rank has of one model.
-pub struct Model<'a> {
+pub struct Model {
     /// "half1", "half2" or "map".
     pub name: String,
     /// Its device.
     pub device: Box<dyn Device>,
     settings: Settings,
     order: Order,
-    shard: Shard<'a>,
-    rank: usize,
-    ranks: usize,
+    store: Store,
+    shard: Shard,
     clock: Clock,
     epoch: usize,
     identity: String,
     particles: u64,
 }
 
-impl<'a> Model<'a> {
-    /// A model at the start of its training, on rank `rank` of `ranks`.
+impl Model {
+    /// A model at the start of its training.
     #[allow(clippy::too_many_arguments)]
     pub fn new(
         name: String,
         device: Box<dyn Device>,
         settings: Settings,
         order: Order,
-        shard: Shard<'a>,
-        (rank, ranks): (usize, usize),
+        store: Store,
+        shard: Shard,
         identity: String,
         particles: usize,
     ) -> Self {
@@ -98,9 +99,8 @@ impl<'a> Model<'a> {
             device,
             settings,
             order,
+            store,
             shard,
-            rank,
-            ranks,
             clock: Clock::default(),
             epoch: 0,
             identity,
@@ -151,18 +151,19 @@ impl<'a> Model<'a> {
     ) -> Result<EpochSummary> {
         let started = Instant::now();
         let total = self.particles * self.settings.epochs as u64;
-        let slots = self.order.slots_of(self.rank, self.ranks);
-        let batches = self.order.epoch(self.epoch, slots);
         let mut ledger = Ledger { name: &self.name, pending: VecDeque::new(), loss: 0.0, images: 0 };
         let (settings, clock, particles) = (&self.settings, &mut self.clock, self.particles);
-        let (device, order) = (&mut self.device, &self.order);
+        let (device, order, store) = (&mut self.device, &self.order, &self.store);
         device.times();
 
-        let waited = self.shard.each_batch(batches, |number, batch| {
+        self.shard.each_batch(self.epoch, 0, |number, batch| {
+            if let Some(&(row, defect)) = batch.skipped.first() {
+                return Err(store.defect(row, defect));
+            }
             let images = order.images(number) as u64;
             let rate = clock.base_rate(settings, images, total, particles);
             let adam = clock.advance(settings, images, total, particles);
-            device.step(batch, &Step { images, adam }, group)?;
+            device.step(&batch.observations, &Step { images, adam }, group)?;
             ledger.pending.push_back(Metric {
                 model: ledger.name.to_owned(),
                 step: clock.step,
@@ -175,7 +176,7 @@ impl<'a> Model<'a> {
             if clock.step.is_multiple_of(REPLICA_CHECK) {
                 compare_replicas(device.as_mut(), group, ledger.name, clock.step)?;
             }
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         })?;
 
         ledger.settle(device.outcomes(true, group)?, progress, metrics, metrics_every);
@@ -189,7 +190,7 @@ impl<'a> Model<'a> {
             compute_seconds: times.map(|t| t.compute.as_secs_f64()),
             reduce_seconds: times.map(|t| t.reduce.as_secs_f64()),
             update_seconds: times.map(|t| t.update.as_secs_f64()),
-            wait_seconds: waited.as_secs_f64(),
+            wait_seconds: self.shard.traffic().waited.as_secs_f64(),
         })
     }
 }

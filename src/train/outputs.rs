@@ -169,7 +169,7 @@ fn write_run_json(run: &Finished, curves: &[(String, Fsc)]) -> Result<()> {
         "working_directory": std::env::current_dir().ok().map(|d| d.display().to_string()),
         "settings": run.settings,
         "half": run.options.models,
-        "cache": run.options.cache,
+        "cache": run.options.cache.mode,
         "particles": {
             "file": run.store.path().display().to_string(),
             "identity": format!("{:08x}", run.set),

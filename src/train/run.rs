@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::cache::{self, CacheOptions};
 use super::checkpoint::{self, Checkpoint};
 use super::devices::{self, Choice, DeviceKind};
 use super::folder::{self, Older};
@@ -15,7 +16,7 @@ use super::outputs::{self, Finished};
 use super::recipe::{Choices, Recipe, Settings};
 use super::reduction::{CollectiveKind, Reduction};
 use super::setup::{self, Part};
-use super::shard::{CacheMode, Shard};
+use super::shard::{Place, Shard};
 use crate::error::{Error, Result};
 use crate::gmm::files::GmmFile;
 use crate::parallel::{Failure, HalfGroup, World};
@@ -80,7 +81,7 @@ pub struct RunOptions {
     /// How long a rank waits for the others' GPUs.
     pub patience: Duration,
     /// Where particles are kept.
-    pub cache: CacheMode,
+    pub cache: CacheOptions,
     /// Keep them in 16 bits a pixel, where the device keeps them.
     pub cache_half: bool,
     /// When maps are written.
@@ -124,20 +125,20 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<(), Failu
 
 /// What a rank holds that other ranks' devices may wait for.
 #[derive(Default)]
-struct Held<'a> {
+struct Held {
     devices: Vec<Box<dyn Device>>,
-    models: Vec<Model<'a>>,
+    models: Vec<Model>,
     reduction: Option<Reduction>,
 }
 
-fn train<'a>(
+fn train(
     world: &World,
     options: &RunOptions,
-    store: &'a Store,
+    store: &Store,
     set: u32,
     start_epoch: usize,
     started: Instant,
-    held: &mut Held<'a>,
+    held: &mut Held,
 ) -> std::result::Result<(), Failure> {
     let Held { devices: opened, models, reduction } = held;
     let parts = setup::parts(store, options.models);
@@ -158,8 +159,9 @@ fn train<'a>(
         .models
         .iter()
         .map(|&index| {
-            let rows: Vec<usize> = parts[index].rows.clone().collect();
-            Order::new(&rows, settings.batch, settings.seed, parts[index].half)
+            let image_bytes = store.header().pixels() * size_of::<f32>();
+            let Part { rows, half, .. } = &parts[index];
+            Order::new(rows.clone(), settings.batch, image_bytes, settings.seed, *half)
         })
         .collect();
     // All devices first, and the network between them: particles take what memory they leave.
@@ -186,18 +188,27 @@ fn train<'a>(
     for device in opened.iter_mut() {
         device.join(reduction)?;
     }
-    for ((&index, order), mut device) in assignment.models.iter().zip(orders).zip(opened.drain(..)) {
+    let particles = orders.iter().map(|order| order.shard(order.slots_of(rank, ranks)).len());
+    let shards = particles.zip(opened.iter_mut());
+    let (places, reader) = cache::decide(world, &options.cache, store, shards)?;
+    let each = assignment.models.iter().zip(orders).zip(opened.drain(..)).zip(places);
+    for (((&index, order), mut device), place) in each {
         let part = &parts[index];
-        let mine = order.shard(order.slots_of(rank, ranks));
-        let progress = quiet_unless_first(world, &format!("read {}", part.name), mine.len() as u64);
-        let shard = Shard::load(store, &mine, options.cache, world.local_size(), device.as_mut(), progress)?;
+        let slots = order.slots_of(rank, ranks);
+        let images = order.shard(slots.clone()).len() as u64;
+        let progress = match place {
+            Place::File => Progress::silent(),
+            _ => quiet_unless_first(world, &format!("read {}", part.name), images),
+        };
+        let reader = reader.clone();
+        let shard = Shard::load(reader, &order, slots, settings.epochs, place, device.as_mut(), progress)?;
         let mut model = Model::new(
             part.name.to_owned(),
             device,
             settings.clone(),
             order,
+            store.clone(),
             shard,
-            (rank, ranks),
             identity.clone(),
             part.rows.len(),
         );
