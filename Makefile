@@ -7,7 +7,7 @@ CARGO ?= cargo
 PICTURES := benches/results/demo
 GPU_CHECK := target/gpu-check
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit judges kernels kernel-table bench gpu-package gpu-check quality soak readme-tables readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit judges kernels kernel-table bench bench-stream gpu-package gpu-check quality soak readme-tables readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -51,6 +51,9 @@ kernel-table: setup-python ## Write what the kernels use, as that compiler says,
 
 bench: setup ## Where the time of a step goes, stage by stage
 	$(CARGO) bench --locked --bench stages
+
+bench-stream: setup ## How fast particles are read, against what the machine can read, into benches/results/stream.md
+	$(CARGO) bench --locked --bench stream
 
 gpu-package: setup ## A folder with all that a check on a GPU needs, for a machine without cargo, MPI and HDF5
 	@tests/gpu/package.sh $(GPU_CHECK)

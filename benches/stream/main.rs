@@ -1,0 +1,122 @@
+//! How fast particles come, against what the machine can read: `cargo bench --bench stream`.
+//!
+//! All rates of a line are measured in turns in one run; the table, benches/results/stream.md, has their medians.
+
+mod measure;
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use cryosplat_mpi::imaging::ctf::{CtfParameters, Optics};
+use cryosplat_mpi::particles::store::{Dtype, Header, Particle, Store, Writer};
+use cryosplat_mpi::particles::stream::READERS;
+
+use measure::Bench;
+
+/// Box of the particles, in pixels.
+const BOX: usize = 128;
+/// Images in a step.
+const BATCH: usize = 8;
+
+/// Measures how fast particles are read.
+#[derive(Parser)]
+struct Options {
+    /// Particles in the file: 64 KiB each
+    #[arg(long, default_value = "24000")]
+    particles: usize,
+    /// Repeats of each measurement
+    #[arg(long, default_value = "7")]
+    repeats: usize,
+    /// Folder of the file, and of its copy
+    #[arg(long, value_name = "DIR", default_value = "target/bench-stream")]
+    folder: PathBuf,
+    /// Where to write the table
+    #[arg(long, value_name = "FILE", default_value = "benches/results/stream.md")]
+    table: PathBuf,
+    /// What cargo bench adds
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    std::fs::create_dir_all(&options.folder)?;
+    let file = options.folder.join("particles.h5");
+    let store = particles(&file, options.particles)?;
+    let mut bench = Bench::new(store, BATCH, &options.folder)?;
+    for repeat in 0..options.repeats {
+        bench.turn()?;
+        println!("{} of {} repeats", repeat + 1, options.repeats);
+    }
+    let table = table(&options, &bench);
+    print!("{table}");
+    std::fs::write(&options.table, table).with_context(|| options.table.display().to_string())
+}
+
+/// The file of `count` particles, made where it is not there.
+fn particles(file: &Path, count: usize) -> Result<Store> {
+    if let Ok(store) = Store::open(file)
+        && store.len() == count
+    {
+        return Ok(store);
+    }
+    let header = Header {
+        box_size: BOX,
+        pixel_size: 2.0,
+        normalized: true,
+        inverted: false,
+        optics: vec![Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 }],
+        halves: [count, 0],
+        source_files: Vec::new(),
+    };
+    let particle = Particle {
+        rotation: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+        shift: [0.0; 2],
+        ctf: CtfParameters { defocus_u: 15_000.0, defocus_v: 15_000.0, ..CtfParameters::default() },
+        optics_group: 0,
+        source: None,
+    };
+    let mut writer = Writer::create(file, &header, Dtype::F32)?;
+    for first in (0..count).step_by(64) {
+        let some = vec![particle; 64.min(count - first)];
+        let images: Vec<f32> =
+            (0..some.len() * BOX * BOX).map(|i| ((first + i) as f32 * 0.618).fract()).collect();
+        writer.append(0, &some, &images)?;
+    }
+    writer.finish()?;
+    // What is not on the disk yet cannot be dropped from memory.
+    File::open(file)?.sync_all()?;
+    Ok(Store::open(file)?)
+}
+
+fn table(options: &Options, bench: &Bench) -> String {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let mut text = format!(
+        "{} particles of {BOX} px in f32 ({:.1} GB), batch {BATCH}, one rank; {READERS} threads that read blocks of {} \
+         images, also for the raw rates.\nMedians of {} repeats in turns, in GB/s. \"Dropped\": the file was dropped from the page \
+         cache before (fdatasync, then\nposix_fadvise DONTNEED), so that it comes from the disk, or from whatever caches \
+         that has of its own.\n\n",
+        options.particles,
+        bench.gigabytes(),
+        bench.block(),
+        options.repeats,
+    );
+    let _ = writeln!(text, "| {}, {cores} cores | Raw | An epoch | Share |", processor());
+    text.push_str("|---|--:|--:|--:|\n");
+    for line in bench.lines() {
+        let share = 100.0 * line.rate / line.raw;
+        let _ = writeln!(text, "| {} | {:.2} | {:.2} | {share:.0}% |", line.name, line.raw, line.rate);
+    }
+    text.push_str("\nBy `cargo bench --bench stream` (`make bench-stream`).\n");
+    text
+}
+
+/// The name of the processor.
+fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split(':').nth(1));
+    name.map_or_else(|| "unknown processor".into(), |name| name.trim().to_owned())
+}

@@ -1,0 +1,214 @@
+//! The measurements: raw rates, and those of a rank's particles.
+
+use std::fs::File;
+use std::hint::black_box;
+use std::ops::{ControlFlow, Range};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use cryosplat_mpi::gmm::{Gmm, Shape};
+use cryosplat_mpi::particles::store::{Reader, Store};
+use cryosplat_mpi::particles::stream::READERS;
+use cryosplat_mpi::progress::Progress;
+use cryosplat_mpi::random::{Purpose, stream};
+use cryosplat_mpi::render::cpu::CpuDevice;
+use cryosplat_mpi::render::{Geometry, Target};
+use cryosplat_mpi::train::order::Order;
+use cryosplat_mpi::train::scratch::Copy;
+use cryosplat_mpi::train::shard::{Place, Shard};
+
+/// What is measured, and its rates in GB/s, a raw one and one of an epoch for each repeat.
+struct Case {
+    name: &'static str,
+    raw: Vec<f64>,
+    rate: Vec<f64>,
+}
+
+/// A line of the table.
+pub struct Line {
+    /// What was read from.
+    pub name: &'static str,
+    /// The raw rate in GB/s.
+    pub raw: f64,
+    /// That of an epoch.
+    pub rate: f64,
+}
+
+/// All that is measured with.
+pub struct Bench {
+    store: Store,
+    order: Order,
+    device: CpuDevice,
+    /// A shard in host memory, and as many numbers in one piece.
+    host: Shard,
+    memory: Vec<f32>,
+    folder: PathBuf,
+    cases: [Case; 4],
+}
+
+impl Bench {
+    /// For the particles of `store` in batches of `batch`; copies go to `folder`.
+    pub fn new(store: Store, batch: usize, folder: &Path) -> Result<Self> {
+        let header = store.header();
+        let order = Order::new(store.rows(None), batch, header.pixels() * size_of::<f32>(), 1, 1);
+        let geometry = Geometry { box_size: header.box_size, pixel_size: header.pixel_size, cutoff: 3.0 };
+        let start = Gmm::random(1, Shape::Isotropic, &mut stream(1, Purpose::Start, 1, 0));
+        let mut device = CpuDevice::new(start, geometry);
+        let progress = Progress::new("read into memory", store.len() as u64, "images");
+        let all = 0..order.slots();
+        let host = Shard::load(store.reader(), &order, all, 1, Place::Host, &mut device, progress)?;
+        let case = |name| Case { name, raw: Vec::new(), rate: Vec::new() };
+        Ok(Self {
+            memory: vec![0.5; store.len() * header.pixels()],
+            folder: folder.to_path_buf(),
+            cases: [
+                case("file in the page cache, `--cache none`"),
+                case("file dropped, `--cache none`"),
+                case("copy in the page cache, `--cache scratch` (raw: the file)"),
+                case("memory, summed by one thread, `--cache host`"),
+            ],
+            store,
+            order,
+            device,
+            host,
+        })
+    }
+
+    /// Images of the file, in GB.
+    pub fn gigabytes(&self) -> f64 {
+        self.memory.len() as f64 * 4e-9
+    }
+
+    /// Images in a block.
+    pub fn block(&self) -> usize {
+        self.order.block()
+    }
+
+    /// Measures everything once.
+    pub fn turn(&mut self) -> Result<()> {
+        let file = File::open(self.store.path())?;
+        self.raw(&file)?;
+        let cached = (self.raw(&file)?, self.epoch(self.store.reader())?);
+        drop_pages(&file)?;
+        let raw = self.raw(&file)?;
+        drop_pages(&file)?;
+        let dropped = (raw, self.epoch(self.store.reader())?);
+        let raw = self.raw(&file)?;
+        let copy = Copy::make(self.store.path(), &self.folder, false)?;
+        let staged = File::open(copy.path())?;
+        drop(copy);
+        let copied = (raw, self.epoch(self.store.reader().on(staged))?);
+        let memory = (self.memory()?, self.host()?);
+        for (case, (raw, rate)) in self.cases.iter_mut().zip([cached, dropped, copied, memory]) {
+            case.raw.push(raw);
+            case.rate.push(rate);
+        }
+        Ok(())
+    }
+
+    /// The medians.
+    pub fn lines(&self) -> Vec<Line> {
+        let line = |case: &Case| Line { name: case.name, raw: median(&case.raw), rate: median(&case.rate) };
+        self.cases.iter().map(line).collect()
+    }
+
+    /// The blocks of an epoch in the stream's order, read by as many threads into memory that is used again.
+    fn raw(&self, file: &File) -> Result<f64> {
+        let order = self.order.clone();
+        let blocks: Vec<Range<u64>> = order
+            .clone()
+            .windows(0..order.slots(), (0, 0), 1)
+            .flat_map(|window| order.blocks_of(window))
+            .map(|rows| self.store.reader().bytes_of(rows))
+            .collect();
+        let next = Mutex::new(blocks.into_iter());
+        self.timed(|| {
+            std::thread::scope(|scope| -> Result<()> {
+                let read = || -> std::io::Result<()> {
+                    let mut bytes = Vec::new();
+                    loop {
+                        let Some(range) = next.lock().expect("nobody panics").next() else { return Ok(()) };
+                        bytes.resize((range.end - range.start) as usize, 0);
+                        file.read_exact_at(&mut bytes, range.start)?;
+                        black_box(&mut bytes);
+                    }
+                };
+                let threads: Vec<_> = (0..READERS).map(|_| scope.spawn(read)).collect();
+                threads.into_iter().try_for_each(|thread| Ok(thread.join().expect("nobody panics")?))
+            })
+        })
+    }
+
+    /// An epoch of the stream, whose images nobody looks at.
+    fn epoch(&mut self, reader: Reader) -> Result<f64> {
+        let all = 0..self.order.slots();
+        let mut shard =
+            Shard::load(reader, &self.order, all, 1, Place::File, &mut self.device, Progress::silent())?;
+        let mut images = 0;
+        let rate = self.timed(|| {
+            shard.each_batch(0, 0, |_, batch| {
+                images += batch.observations.len();
+                Ok(ControlFlow::Continue(()))
+            })?;
+            Ok(())
+        })?;
+        ensure!(images == self.store.len(), "{images} images");
+        Ok(rate)
+    }
+
+    fn memory(&self) -> Result<f64> {
+        self.timed(|| {
+            black_box(sum(&self.memory));
+            Ok(())
+        })
+    }
+
+    fn host(&mut self) -> Result<f64> {
+        let gigabytes = self.gigabytes();
+        let begun = Instant::now();
+        self.host.each_batch(0, 0, |_, batch| {
+            for seen in &batch.observations {
+                if let Target::Prepared(image) = seen.target {
+                    black_box(sum(image));
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(gigabytes / begun.elapsed().as_secs_f64())
+    }
+
+    /// GB/s of `work`, which reads all images.
+    fn timed(&self, work: impl FnOnce() -> Result<()>) -> Result<f64> {
+        let begun = Instant::now();
+        work()?;
+        Ok(self.gigabytes() / begun.elapsed().as_secs_f64())
+    }
+}
+
+/// Sums of their own for neighbours, which the processor adds side by side.
+fn sum(values: &[f32]) -> f32 {
+    let mut sums = [0.0f32; 32];
+    for values in values.chunks(sums.len()) {
+        sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+    }
+    sums.iter().sum()
+}
+
+fn median(rates: &[f64]) -> f64 {
+    let mut sorted = rates.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+/// Drops a file from the page cache.
+fn drop_pages(file: &File) -> Result<()> {
+    file.sync_data()?;
+    // SAFETY: the descriptor is open; a length of 0 is the whole file.
+    let outcome = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    ensure!(outcome == 0, "posix_fadvise: {}", std::io::Error::from_raw_os_error(outcome));
+    Ok(())
+}

@@ -1,0 +1,425 @@
+//! A rank's particles, as its trainer gets them: the same from every cache, in bounded memory, with an end and with errors.
+
+mod common;
+
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use common::{bytes, over_mpi, path, phantom, program_file, program_with, succeed, text, train_arguments};
+use cryosplat_mpi::error::Result;
+use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, Optics};
+use cryosplat_mpi::imaging::energy;
+use cryosplat_mpi::imaging::pose::rotation_from_relion;
+use cryosplat_mpi::particles::store::{Defect, Dtype, Header, Particle, Store, Writer};
+use cryosplat_mpi::progress::Progress;
+use cryosplat_mpi::render::{Device, DeviceState, Observation, Reduce, StageTimes, Step, Target};
+use cryosplat_mpi::train::order::{Order, WINDOW, WINDOWS};
+use cryosplat_mpi::train::shard::{Batch, Place, Shard};
+
+/// A device whose prepared images are the observed ones plus the defocus of their CTF, by which a test sees both.
+#[derive(Default)]
+struct Shelf {
+    pixels: usize,
+    kept: Vec<f32>,
+}
+
+impl Device for Shelf {
+    fn prepare(&mut self, ctfs: &[Ctf], images: &mut [f32]) -> Result<()> {
+        for (ctf, image) in ctfs.iter().zip(images.chunks_exact_mut(self.pixels)) {
+            image.iter_mut().for_each(|pixel| *pixel += mark(ctf));
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, particles: usize) -> Result<bool> {
+        self.kept = vec![0.0; particles * self.pixels];
+        Ok(true)
+    }
+
+    fn store(&mut self, first: usize, ctfs: &[Ctf], images: &mut [f32]) -> Result<()> {
+        self.prepare(ctfs, images)?;
+        let at = first * self.pixels;
+        self.kept[at..at + images.len()].copy_from_slice(images);
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        "shelf".into()
+    }
+    fn join(&mut self, _: &mut dyn Reduce) -> Result<()> {
+        Ok(())
+    }
+    fn step(&mut self, _: &[Observation], _: &Step, _: &mut dyn Reduce) -> Result<()> {
+        unreachable!("nothing is trained")
+    }
+    fn outcomes(&mut self, _: bool, _: &mut dyn Reduce) -> Result<Vec<f64>> {
+        unreachable!("nothing is trained")
+    }
+    fn times(&mut self) -> Option<StageTimes> {
+        None
+    }
+    fn checksum(&mut self, _: &mut dyn Reduce) -> Result<u64> {
+        unreachable!("nothing is trained")
+    }
+    fn state(&self) -> Result<DeviceState> {
+        unreachable!("nothing is trained")
+    }
+    fn restore(&mut self, _: DeviceState) -> Result<()> {
+        unreachable!("nothing is trained")
+    }
+}
+
+/// A number that tells CTFs apart.
+fn mark(ctf: &Ctf) -> f32 {
+    ctf.at(0.01, 0.02) as f32
+}
+
+/// A set of `halves` particles of `size` pixels, each with an image of its own; the images.
+fn set(file: &Path, halves: [usize; 2], size: usize, dtype: Dtype) -> Vec<f32> {
+    let header = Header {
+        box_size: size,
+        pixel_size: 2.0,
+        normalized: false,
+        inverted: false,
+        optics: vec![Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 }],
+        halves,
+        source_files: Vec::new(),
+    };
+    let mut writer = Writer::create(file, &header, dtype).unwrap();
+    let mut all = Vec::new();
+    let mut row = 0;
+    for (half, count) in halves.into_iter().enumerate() {
+        for _ in 0..count {
+            let particle = Particle {
+                rotation: rotation_from_relion(row as f64, 30.0, 10.0),
+                shift: [0.0; 2],
+                ctf: CtfParameters {
+                    defocus_u: 1e4 + row as f64,
+                    defocus_v: 1e4,
+                    ..CtfParameters::default()
+                },
+                optics_group: 0,
+                source: None,
+            };
+            // Eighths, which 16 bits hold too.
+            let image: Vec<f32> =
+                (0..size * size).map(|i| ((row * 31 + i * 7) % 1009) as f32 / 8.0 - 63.0).collect();
+            writer.append(half as u8, &[particle], &image).unwrap();
+            all.extend(image);
+            row += 1;
+        }
+    }
+    writer.finish().unwrap();
+    all
+}
+
+/// Bytes of an image of which 4 are a block.
+const QUARTER: usize = 1 << 20;
+
+/// A small set in many small blocks: 90 particles in half 1, of 6 slots of 15 rows, of which 4 are a block.
+struct Small {
+    _folder: tempfile::TempDir,
+    file: PathBuf,
+    images: Vec<f32>,
+}
+
+const PIXELS: usize = 64;
+
+impl Small {
+    fn new(dtype: Dtype) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("p.h5");
+        let images = set(&file, [10, 90], 8, dtype);
+        Self { _folder: folder, file, images }
+    }
+
+    fn order(&self) -> Order {
+        Order::new(10..100, 6, QUARTER, 5, 2)
+    }
+
+    fn shard(&self, place: Place) -> (Shard, Shelf) {
+        let mut shelf = Shelf { pixels: PIXELS, ..Shelf::default() };
+        let (store, order) = (Store::open(&self.file).unwrap(), self.order());
+        // The second of three ranks.
+        let slots = order.slots_of(1, 3);
+        if place == Place::Device {
+            shelf.keep(order.shard(slots.clone()).len()).unwrap();
+        }
+        let reader = store.reader();
+        (Shard::load(reader, &order, slots, 3, place, &mut shelf, Progress::silent()).unwrap(), shelf)
+    }
+}
+
+/// What a step showed: rows, prepared images, energies, and what was skipped.
+type Seen = (Vec<usize>, Vec<Vec<f32>>, Vec<f64>, Vec<(usize, Defect)>);
+
+fn look(batch: &Batch, shelf: &Shelf) -> Seen {
+    let image = |seen: &Observation| match seen.target {
+        Target::Observed(image) => image.iter().map(|pixel| pixel + mark(&seen.view.ctf)).collect(),
+        Target::Prepared(image) => image.to_vec(),
+        Target::Kept(place) => shelf.kept[place * PIXELS..(place + 1) * PIXELS].to_vec(),
+    };
+    let images = batch.observations.iter().map(image).collect();
+    let energies = batch.observations.iter().map(|seen| seen.energy).collect();
+    (batch.rows.clone(), images, energies, batch.skipped.clone())
+}
+
+fn epoch(shard: &mut Shard, shelf: &Shelf, epoch: usize, first: usize) -> Vec<Seen> {
+    let mut all = Vec::new();
+    shard
+        .each_batch(epoch, first, |number, batch| {
+            assert_eq!(number, first + all.len());
+            all.push(look(batch, shelf));
+            Ok(ControlFlow::Continue(()))
+        })
+        .unwrap();
+    all
+}
+
+const PLACES: [Place; 3] = [Place::Device, Place::Host, Place::File];
+
+#[test]
+fn every_cache_gives_the_same_images_and_they_are_the_order_s() {
+    for dtype in [Dtype::F32, Dtype::F16] {
+        let small = Small::new(dtype);
+        let order = small.order();
+        let mut of_places = PLACES.map(|place| {
+            let (mut shard, shelf) = small.shard(place);
+            (0..3).map(|number| epoch(&mut shard, &shelf, number, 0)).collect::<Vec<_>>()
+        });
+        let reference = std::mem::take(&mut of_places[2]);
+        for (number, steps) in reference.iter().enumerate() {
+            assert_eq!(steps.len(), order.steps());
+            for (step, (rows, images, energies, skipped)) in steps.iter().enumerate() {
+                assert_eq!(rows, &order.batch(number, step, order.slots_of(1, 3)));
+                assert!(skipped.is_empty());
+                for ((&row, image), &seen) in rows.iter().zip(images).zip(energies) {
+                    let wanted = &small.images[row * PIXELS..(row + 1) * PIXELS];
+                    assert!((seen - energy(wanted)).abs() == 0.0);
+                    // The same offset everywhere: that of its own CTF.
+                    let offset = image[0] - wanted[0];
+                    assert!(image.iter().zip(wanted).all(|(a, b)| (a - b - offset).abs() < 1e-4));
+                }
+            }
+        }
+        assert_eq!(of_places[0], reference);
+        assert_eq!(of_places[1], reference);
+    }
+}
+
+#[test]
+fn an_epoch_goes_on_from_any_step_and_breaks_off_at_any() {
+    let small = Small::new(Dtype::F32);
+    for place in PLACES {
+        let (mut shard, shelf) = small.shard(place);
+        let whole: Vec<_> = (0..3).map(|number| epoch(&mut shard, &shelf, number, 0)).collect();
+        assert_eq!(epoch(&mut shard, &shelf, 1, 7), whole[1][7..]);
+        for stop in [0, 3, 14] {
+            let mut seen = Vec::new();
+            let step = |number: usize, batch: &Batch| {
+                seen.push(look(batch, &shelf));
+                Ok(if number == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            };
+            shard.each_batch(2, 0, step).unwrap();
+            assert_eq!(seen, whole[2][..=stop]);
+            // As after a checkpoint: from the next step on.
+            assert_eq!(epoch(&mut shard, &shelf, 2, stop + 1), whole[2][stop + 1..]);
+        }
+        // An error of the trainer's own comes back, and the shard can be dropped in the middle of it all.
+        let failing = |_: usize, _: &Batch| {
+            Err(cryosplat_mpi::error::Error::request("no more of this", "as the test wants"))
+        };
+        let message = shard.each_batch(0, 2, failing).unwrap_err().to_string();
+        assert!(message.contains("no more of this"), "{message}");
+    }
+}
+
+#[test]
+fn a_shard_that_is_dropped_at_once_ends_its_readers() {
+    let small = Small::new(Dtype::F32);
+    for stop in [0, 1, 5] {
+        let (mut shard, _) = small.shard(Place::File);
+        let step = |number: usize, _: &Batch| {
+            Ok(if number == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        };
+        shard.each_batch(0, 0, step).unwrap();
+        drop(shard);
+    }
+}
+
+#[test]
+fn the_next_epoch_is_read_while_one_is_used() {
+    let small = Small::new(Dtype::F32);
+    let (mut shard, shelf) = small.shard(Place::File);
+    epoch(&mut shard, &shelf, 0, 0);
+    // Each slot is one window: at the end of the first epoch the readers go on to the second one's, and wait there.
+    let row = PIXELS * 4;
+    let mut read = 0;
+    while read < 2 * 30 * row as u64 {
+        read += shard.traffic().bytes;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    epoch(&mut shard, &shelf, 1, 0);
+    epoch(&mut shard, &shelf, 2, 0);
+    // No row is read more than once an epoch, and none of an epoch that nobody wants.
+    assert_eq!(read + shard.traffic().bytes, 3 * 30 * row as u64);
+}
+
+#[test]
+fn a_damaged_image_is_skipped_in_its_own_batch_whatever_the_cache() {
+    let small = Small::new(Dtype::F32);
+    let store = Store::open(&small.file).unwrap();
+    let order = small.order();
+    let damaged = order.batch(1, 4, order.slots_of(1, 3))[1];
+    let at = store.reader().bytes_of(damaged..damaged + 1).start;
+    let file = File::options().read(true).write(true).open(&small.file).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at + 77).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at + 77).unwrap();
+    for place in PLACES {
+        let (mut shard, shelf) = small.shard(place);
+        for number in 0..2 {
+            for (step, (rows, images, ..)) in epoch(&mut shard, &shelf, number, 0).into_iter().enumerate() {
+                let mut wanted = order.batch(number, step, order.slots_of(1, 3));
+                wanted.retain(|&row| row != damaged);
+                assert_eq!(rows, wanted);
+                assert_eq!(images.len(), rows.len());
+            }
+        }
+        let fourth = &epoch(&mut shard, &shelf, 1, 4)[0];
+        assert_eq!(fourth.3, [(damaged, Defect::Checksum)]);
+        assert_eq!(fourth.0.len(), 1);
+    }
+}
+
+#[test]
+fn a_file_that_is_cut_short_ends_the_epoch_with_that_error() {
+    let small = Small::new(Dtype::F32);
+    let (mut shard, shelf) = small.shard(Place::File);
+    // All is in memory, but for what is read next.
+    File::options().write(true).open(&small.file).unwrap().set_len(3000).unwrap();
+    let message = shard.each_batch(0, 0, |_, _| Ok(ControlFlow::Continue(()))).unwrap_err().to_string();
+    assert!(message.contains("p.h5") && message.contains("cut short"), "{message}");
+    drop((shard, shelf));
+}
+
+/// Names the file for [`streaming`] in a process of its own.
+const STREAM: &str = "CRYOSPLAT_TEST_STREAM";
+/// Their box and slots: 64 images of 64 KiB are a block.
+const LARGE: usize = 128;
+const SLOTS: usize = 2;
+
+#[test]
+fn an_epoch_of_a_large_file_takes_the_memory_of_its_windows() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("p.h5");
+    let count = 3200;
+    set(&file, [count, 0], LARGE, Dtype::F32);
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "streaming", "--ignored", "--nocapture"])
+        .env(STREAM, &file)
+        .output()
+        .unwrap();
+    let said = text(&child);
+    let peak: usize = said
+        .lines()
+        .find_map(|line| line.split_once("peak in KiB: ")?.1.trim().parse().ok())
+        .unwrap_or_else(|| panic!("{said}"));
+    let windows = WINDOWS * WINDOW * SLOTS * (4 << 20);
+    let (peak, file) = (peak * 1024, count * LARGE * LARGE * 4);
+    println!("{} MiB of {} MiB in windows of {} MiB", peak >> 20, file >> 20, windows >> 20);
+    // The program itself, its libraries and its threads take some.
+    assert!(peak < windows + (40 << 20), "{peak} bytes");
+    assert!(windows + (40 << 20) < file / 3 * 2);
+}
+
+#[test]
+#[ignore = "is a part of another one, in a process of its own"]
+fn streaming() {
+    let Some(file) = std::env::var_os(STREAM) else { return };
+    let store = Store::open(Path::new(&file)).unwrap();
+    let order = Order::new(store.rows(None), SLOTS, LARGE * LARGE * 4, 1, 1);
+    let mut shelf = Shelf { pixels: LARGE * LARGE, ..Shelf::default() };
+    let (reader, progress) = (store.reader(), Progress::silent());
+    let mut shard = Shard::load(reader, &order, 0..SLOTS, 2, Place::File, &mut shelf, progress).unwrap();
+    let mut images = 0;
+    for number in 0..2 {
+        shard
+            .each_batch(number, 0, |_, batch| {
+                images += batch.observations.len();
+                Ok(ControlFlow::Continue(()))
+            })
+            .unwrap();
+    }
+    assert_eq!(images, 2 * store.len());
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    println!("peak in KiB: {}", peak.trim().trim_end_matches(" kB"));
+}
+
+#[test]
+fn a_copy_on_the_own_disk_is_made_once_a_machine_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 60);
+    let disk = tempfile::tempdir().unwrap();
+    let disk_path = disk.path().display().to_string();
+    let (plain, copied) = (path(folder.path(), "plain"), path(folder.path(), "copied"));
+    let usual = ["--gaussians", "100", "--epochs", "2"];
+    let options = |own: &[&'static str]| [&usual, own].concat();
+    succeed(&train_arguments(&set, &plain, &options(&["--cache", "none"])));
+    let mut arguments = train_arguments(&set, &copied, &options(&["--cache", "scratch"]));
+    arguments.extend(["--scratch".into(), disk_path.clone(), "--log-all-ranks".into()]);
+    let output = over_mpi(2, &program_file(), &arguments);
+    let said = text(&output);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(said.matches(&format!("copy to {disk_path}: ")).count(), 1, "{said}");
+    assert!(!said.contains("no copy of the particles"), "{said}");
+    assert_eq!(std::fs::read_dir(disk.path()).unwrap().count(), 0);
+    for half in ["gmm_half1.ply", "gmm_half2.ply"] {
+        assert!(bytes(&plain, half) == bytes(&copied, half), "{half}");
+    }
+    // Where the system says temporary files belong, if nobody else does.
+    let arguments = train_arguments(&set, &path(folder.path(), "third"), &options(&["--cache", "scratch"]));
+    let environment = [("TMPDIR", &disk_path[..]), ("SLURM_TMPDIR", "")];
+    let said = text(&program_with(&arguments, &environment));
+    assert!(said.contains(&format!("copy to {disk_path}: ")), "{said}");
+    assert_eq!(std::fs::read_dir(disk.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_disk_that_is_full_costs_the_copy_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 600);
+    let size = std::fs::metadata(&set).unwrap().len();
+    let disk = tempfile::tempdir().unwrap();
+    let run = path(folder.path(), "run");
+    let options = ["--gaussians", "50", "--epochs", "1", "--cache", "scratch", "--half", "1"];
+    let mut arguments = train_arguments(&set, &run, &options);
+    arguments.extend(["--scratch".into(), disk.path().display().to_string()]);
+    let mut command = Command::new(program_file());
+    command.args(&arguments);
+    let limit = libc::rlimit { rlim_cur: size - 4096, rlim_max: size - 4096 };
+    // SAFETY: both calls are allowed between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            // A write past the limit fails, as one to a full disk does, instead of ending the program.
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+            if libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) == 0 {
+                Ok(())
+            } else {
+                Err(std::io::Error::last_os_error())
+            }
+        });
+    }
+    let output = command.output().unwrap();
+    let said = text(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("no copy of the particles") && said.contains("--scratch"), "{said}");
+    assert_eq!(std::fs::read_dir(disk.path()).unwrap().count(), 0);
+    assert!(Path::new(&run).join("half1.mrc").exists());
+}
