@@ -167,7 +167,7 @@ impl Set {
 }
 
 fn images(store: &Store) -> Vec<f32> {
-    common::whole(store).images
+    common::whole(store).images.to_vec()
 }
 
 /// Particles, images and what they have in common.

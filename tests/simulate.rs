@@ -48,8 +48,8 @@ fn arguments(output: &str, more: &[&str]) -> Vec<String> {
 
 fn images(path: &Path) -> (Store, Vec<f32>) {
     let store = Store::open(path).unwrap();
-    let images = common::whole(&store).images.to_vec();
-    (store, images)
+    let images = common::whole(&store).images;
+    (store, images.to_vec())
 }
 
 fn variance(values: impl Iterator<Item = f64> + Clone) -> f64 {

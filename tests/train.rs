@@ -126,13 +126,13 @@ fn an_epoch_is_the_steps_made_by_hand_short_last_batch_included() {
     let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 0, members.len());
     let geometry = Geometry { box_size: BOX, pixel_size: store.header().pixel_size, cutoff: 3.0 };
     let mut device = CpuDevice::new(random_start(&settings, 1), geometry);
-    let order = Order::new(&members, 8, 0, 1);
+    let order = Order::new(store.rows(Some(0)), 8, BOX * BOX * size_of::<f32>(), 0, 1);
     let (mut first, mut second) = (vec![0.0f64; 660], vec![0.0f64; 660]);
     let mut values: Vec<f64> = device.gmm().values().iter().map(|&v| f64::from(v)).collect();
     let mut clock = Clock::default();
     let mut losses = Vec::new();
     for epoch in 0..2 {
-        let batches = order.epoch(epoch, 0..8);
+        let batches: Vec<_> = (0..order.steps()).map(|step| order.batch(epoch, step, 0..8)).collect();
         assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [8, 8, 5]);
         for batch in batches {
             // The mean of the images' own gradients, one by one: a short batch is a mean over what it has.
@@ -201,6 +201,7 @@ fn a_run_repeats_its_bits_on_any_threads_and_with_any_cache() {
         ("host", &["--cache", "host"]),
         ("none", &["--cache", "none"]),
         ("none on two", &["--cache", "none", "--threads", "2"]),
+        ("scratch", &["--cache", "scratch"]),
         ("maps", &["--maps", "epoch"]),
     ] {
         assert_same(&first, &run(name, options), name);

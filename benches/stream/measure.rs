@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use cryosplat_mpi::gmm::{Gmm, Shape};
-use cryosplat_mpi::particles::store::{Reader, Store};
+use cryosplat_mpi::particles::store::{Pixels, Reader, Store};
 use cryosplat_mpi::particles::stream::READERS;
 use cryosplat_mpi::progress::Progress;
 use cryosplat_mpi::random::{Purpose, stream};
@@ -45,7 +45,7 @@ pub struct Bench {
     device: CpuDevice,
     /// A shard in host memory, and as many numbers in one piece.
     host: Shard,
-    memory: Vec<f32>,
+    memory: Pixels,
     folder: PathBuf,
     cases: [Case; 4],
 }
@@ -61,9 +61,11 @@ impl Bench {
         let progress = Progress::new("read into memory", store.len() as u64, "images");
         let all = 0..order.slots();
         let host = Shard::load(store.reader(), &order, all, 1, Place::Host, &mut device, progress)?;
+        let mut memory = Pixels::default();
+        memory.resize(store.len() * header.pixels());
         let case = |name| Case { name, raw: Vec::new(), rate: Vec::new() };
         Ok(Self {
-            memory: vec![0.5; store.len() * header.pixels()],
+            memory,
             folder: folder.to_path_buf(),
             cases: [
                 case("file in the page cache, `--cache none`"),
@@ -92,16 +94,16 @@ impl Bench {
     pub fn turn(&mut self) -> Result<()> {
         let file = File::open(self.store.path())?;
         self.raw(&file)?;
-        let cached = (self.raw(&file)?, self.epoch(self.store.reader())?);
+        let cached = (self.raw(&file)?, self.epoch(self.store.reader(), true)?);
         drop_pages(&file)?;
         let raw = self.raw(&file)?;
         drop_pages(&file)?;
-        let dropped = (raw, self.epoch(self.store.reader())?);
+        let dropped = (raw, self.epoch(self.store.reader(), false)?);
         let raw = self.raw(&file)?;
         let copy = Copy::make(self.store.path(), &self.folder, false)?;
         let staged = File::open(copy.path())?;
         drop(copy);
-        let copied = (raw, self.epoch(self.store.reader().on(staged))?);
+        let copied = (raw, self.epoch(self.store.reader().on(staged), true)?);
         let memory = (self.memory()?, self.host()?);
         for (case, (raw, rate)) in self.cases.iter_mut().zip([cached, dropped, copied, memory]) {
             case.raw.push(raw);
@@ -116,7 +118,7 @@ impl Bench {
         self.cases.iter().map(line).collect()
     }
 
-    /// The blocks of an epoch in the stream's order, read by as many threads into memory that is used again.
+    /// The blocks of an epoch in the stream's order, read by as many threads into memory that is used again, page by page.
     fn raw(&self, file: &File) -> Result<f64> {
         let order = self.order.clone();
         let blocks: Vec<Range<u64>> = order
@@ -128,35 +130,44 @@ impl Bench {
         let next = Mutex::new(blocks.into_iter());
         self.timed(|| {
             std::thread::scope(|scope| -> Result<()> {
-                let read = || -> std::io::Result<()> {
-                    let mut bytes = Vec::new();
+                let read = || -> Result<()> {
+                    let mut block = Pixels::default();
                     loop {
-                        let Some(range) = next.lock().expect("nobody panics").next() else { return Ok(()) };
-                        bytes.resize((range.end - range.start) as usize, 0);
-                        file.read_exact_at(&mut bytes, range.start)?;
-                        black_box(&mut bytes);
+                        let Some(Range { start, end }) = next.lock().expect("nobody panics").next() else {
+                            return Ok(());
+                        };
+                        advise(file, start..end, libc::POSIX_FADV_WILLNEED)?;
+                        block.resize((end - start) as usize / size_of::<f32>());
+                        file.read_exact_at(bytemuck::cast_slice_mut(&mut block), start)?;
+                        black_box(&mut block);
                     }
                 };
                 let threads: Vec<_> = (0..READERS).map(|_| scope.spawn(read)).collect();
-                threads.into_iter().try_for_each(|thread| Ok(thread.join().expect("nobody panics")?))
+                threads.into_iter().try_for_each(|thread| thread.join().expect("nobody panics"))
             })
         })
     }
 
-    /// An epoch of the stream, whose images nobody looks at.
-    fn epoch(&mut self, reader: Reader) -> Result<f64> {
+    /// An epoch of the stream, whose images nobody looks at: a second one of three, where so much is read ahead at its end
+    /// as at its start, or the first and only one.
+    fn epoch(&mut self, reader: Reader, second: bool) -> Result<f64> {
         let all = 0..self.order.slots();
+        let epochs = if second { 3 } else { 1 };
+        let progress = Progress::silent();
         let mut shard =
-            Shard::load(reader, &self.order, all, 1, Place::File, &mut self.device, Progress::silent())?;
+            Shard::load(reader, &self.order, all, epochs, Place::File, &mut self.device, progress)?;
         let mut images = 0;
-        let rate = self.timed(|| {
-            shard.each_batch(0, 0, |_, batch| {
+        let mut epoch = |number| {
+            shard.each_batch(number, 0, |_, batch| {
                 images += batch.observations.len();
                 Ok(ControlFlow::Continue(()))
-            })?;
-            Ok(())
-        })?;
-        ensure!(images == self.store.len(), "{images} images");
+            })
+        };
+        if second {
+            epoch(0)?;
+        }
+        let rate = self.timed(|| Ok(epoch(usize::from(second))?))?;
+        ensure!(images == self.store.len() * if second { 2 } else { 1 }, "{images} images");
         Ok(rate)
     }
 
@@ -207,8 +218,14 @@ fn median(rates: &[f64]) -> f64 {
 /// Drops a file from the page cache.
 fn drop_pages(file: &File) -> Result<()> {
     file.sync_data()?;
-    // SAFETY: the descriptor is open; a length of 0 is the whole file.
-    let outcome = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    advise(file, 0..0, libc::POSIX_FADV_DONTNEED)
+}
+
+/// Tells the system about a part of a file; all of it where the end is 0.
+fn advise(file: &File, bytes: Range<u64>, advice: i32) -> Result<()> {
+    let length = bytes.end - bytes.start;
+    // SAFETY: the descriptor is open.
+    let outcome = unsafe { libc::posix_fadvise(file.as_raw_fd(), bytes.start as i64, length as i64, advice) };
     ensure!(outcome == 0, "posix_fadvise: {}", std::io::Error::from_raw_os_error(outcome));
     Ok(())
 }

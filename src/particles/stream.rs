@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use super::store::{Block, Reader};
 use crate::error::{Error, Result};
 
-/// Threads that read: while one waits for the disk, another checks what it has read.
-pub const READERS: usize = 2;
+/// Threads that read: while some wait for the disk, others check what they have read.
+pub const READERS: usize = 4;
 
 /// What reading came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -120,7 +120,7 @@ impl ReadAhead {
     ///
     /// # Errors
     /// What reading it came to.
-    pub fn next(&mut self) -> Result<Option<Block>> {
+    pub fn take(&mut self) -> Result<Option<Block>> {
         let asked = Instant::now();
         let mut state = self.shared.lock();
         let outcome = loop {

@@ -96,8 +96,7 @@ pub fn decide<'a>(
     };
     let mut reader = store.reader();
     if let Some(folder) = folder
-        && let Some(copy) =
-            scratch::stage(world, store.path(), &folder, places.iter().any(|place| *place == Place::File))
+        && let Some(copy) = scratch::stage(world, store.path(), &folder, places.contains(&Place::File))
     {
         reader = reader.on(copy);
     }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::checkpoint::{Checkpoint, Position};
-use super::metrics::{self, EpochSummary, Metric, Spread};
 use super::left_out::{LeftOut, Reason};
+use super::metrics::{self, EpochSummary, Metric, Spread};
 use super::order::Order;
 use super::recipe::{Clock, Settings};
 use super::reduction::Reduction;
@@ -285,7 +285,8 @@ impl Core {
         let adam = self.clock.advance(&self.settings, images, total, self.particles);
         let step = Step { images, adam };
         if batch.rows.iter().any(|&row| self.left_out.contains(row)) {
-            let used = batch.rows.iter().zip(&batch.observations).filter(|(row, _)| !self.left_out.contains(**row));
+            let used =
+                batch.rows.iter().zip(&batch.observations).filter(|(row, _)| !self.left_out.contains(**row));
             let used: Vec<Observation> = used.map(|(_, &observation)| observation).collect();
             self.device.step(&used, &step, company.group)?;
         } else {

@@ -51,7 +51,7 @@ impl Kept {
             rows.clone().step_by(block).map(move |start| start..(start + block).min(rows.end))
         };
         let mut ahead = ReadAhead::start(reader.clone(), wanted, AHEAD);
-        while let Some(mut block) = ahead.next()? {
+        while let Some(mut block) = ahead.take()? {
             let ctfs: Vec<Ctf> = block.particles.iter().map(|particle| reader.ctf(particle)).collect();
             if on_device {
                 device.store(block.first - kept.first, &ctfs, &mut block.images)?;

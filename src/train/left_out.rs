@@ -102,9 +102,10 @@ impl LeftOut {
         let most = group.gather(self.found.len() as u64).into_iter().max().unwrap_or(0);
         let mut all = Vec::new();
         for k in 0..most as usize {
-            let word = self.found.get(k).map_or(0, |&(row, defect)| {
-                (row as u64 + 1) << 1 | u64::from(defect == Defect::NotFinite)
-            });
+            let word = self
+                .found
+                .get(k)
+                .map_or(0, |&(row, defect)| (row as u64 + 1) << 1 | u64::from(defect == Defect::NotFinite));
             for word in group.gather(word).into_iter().filter(|&word| word > 0) {
                 let defect = if word & 1 == 1 { Defect::NotFinite } else { Defect::Checksum };
                 all.push(((word >> 1) as usize - 1, Reason::Image(defect)));

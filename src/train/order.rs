@@ -359,8 +359,7 @@ mod tests {
         let block = |row: usize| row / 8;
         let (mut apart, mut far, mut pairs) = (0, 0, 0);
         for two in steps.windows(2) {
-            for slot in 0..4 {
-                let (a, b) = (two[0][slot], two[1][slot]);
+            for (&a, &b) in two[0].iter().zip(&two[1]) {
                 pairs += 1;
                 apart += usize::from(block(a) != block(b));
                 far += usize::from(a.abs_diff(b) > 1000);

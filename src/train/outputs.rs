@@ -267,9 +267,7 @@ fn report(
     };
     let mut notes = vec![format!(
         "{} MPI ranks; each: {}. The identity of the particle set is {:08x}.",
-        run.ranks,
-        run.device,
-        run.set
+        run.ranks, run.device, run.set
     )];
     if run.options.models == Models::Both {
         notes.push(

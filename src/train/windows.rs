@@ -13,8 +13,15 @@ use crate::particles::stream::{ReadAhead, Traffic};
 pub struct Walk {
     order: Order,
     slots: Range<usize>,
-    /// The window that each slot is in, its steps and its rows.
-    windows: Vec<Option<(WindowId, Range<usize>, Vec<usize>)>>,
+    /// The window that each slot is in.
+    windows: Vec<Option<Current>>,
+}
+
+#[derive(Clone, Debug)]
+struct Current {
+    epoch: usize,
+    steps: Range<usize>,
+    rows: Vec<usize>,
 }
 
 impl Walk {
@@ -28,16 +35,16 @@ impl Walk {
         let mut rows = Vec::with_capacity(self.slots.len());
         for (place, slot) in self.slots.clone().enumerate() {
             let window = &mut self.windows[place];
-            let current =
-                window.as_ref().is_some_and(|(id, steps, _)| id.epoch == epoch && steps.contains(&step));
-            if !current {
-                *window = self
-                    .order
-                    .window_at(epoch, slot, step)
-                    .map(|id| (id, self.order.steps_of(id), self.order.rows_of(id)));
+            let current = |window: &Current| window.epoch == epoch && window.steps.contains(&step);
+            if !window.as_ref().is_some_and(current) {
+                *window = self.order.window_at(epoch, slot, step).map(|id| Current {
+                    epoch,
+                    steps: self.order.steps_of(id),
+                    rows: self.order.rows_of(id),
+                });
             }
-            if let Some((_, steps, window)) = window {
-                rows.push((place, window[step - steps.start]));
+            if let Some(Current { steps, rows: all, .. }) = window {
+                rows.push((place, all[step - steps.start]));
             }
         }
         rows
@@ -111,7 +118,7 @@ impl Windows {
             )
         };
         let window = self.coming.next().ok_or_else(ended)?;
-        let blocks = self.order.blocks_of(window).into_iter().map(|_| self.ahead.next()?.ok_or_else(ended));
+        let blocks = self.order.blocks_of(window).into_iter().map(|_| self.ahead.take()?.ok_or_else(ended));
         let blocks = blocks.collect::<Result<_>>()?;
         let end = (window.epoch, self.order.steps_of(window).end);
         self.here[window.slot - self.first_slot].push_back(Window { end, blocks });

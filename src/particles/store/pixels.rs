@@ -1,48 +1,110 @@
-//! Memory for images that begins with a page.
+//! Memory for images that begins with a page, and is of huge pages where it is large.
 //!
-//! The kernel copies a file's pages many times slower into memory that begins just behind the start of a page, which is where
-//! a large `Vec<f32>` does (measured on an AMD EPYC: 0.6 GB/s against 3.5).
+//! A large `Vec<f32>` begins just behind the start of a page, where the kernel copies a file's pages to many times more slowly
+//! (measured on an AMD EPYC: 0.6 GB/s against 3.5). And huge pages are taken into use and walked through more quickly: there,
+//! first written at 3.8 GB/s against 0.6, and read at 8 against 5.
 
 use std::ops::{Deref, DerefMut};
 
-/// Values in a page.
-const PAGE: usize = 1024;
+/// Values in a page, and in a huge one.
+const SMALL: usize = 1 << 10;
+const HUGE: usize = 1 << 19;
 
 /// Values in single precision, in whole pages.
 #[derive(Clone, Debug, Default)]
 pub struct Pixels {
-    pages: Vec<Page>,
+    small: Vec<SmallPage>,
+    /// In use in place of the small ones, where there are any.
+    huge: Vec<HugePage>,
     length: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 #[repr(C, align(4096))]
-struct Page([f32; PAGE]);
+struct SmallPage([f32; SMALL]);
+
+#[derive(Clone, Copy)]
+#[repr(C, align(0x20_0000))]
+struct HugePage([f32; HUGE]);
 
 // SAFETY: all bytes zero are zeros.
-unsafe impl bytemuck::Zeroable for Page {}
+unsafe impl bytemuck::Zeroable for SmallPage {}
 // SAFETY: as large as what it is aligned to, so without padding; any bytes are numbers.
-unsafe impl bytemuck::Pod for Page {}
+unsafe impl bytemuck::Pod for SmallPage {}
+// SAFETY: as of the small one.
+unsafe impl bytemuck::Zeroable for HugePage {}
+// SAFETY: as of the small one.
+unsafe impl bytemuck::Pod for HugePage {}
 
 impl Pixels {
-    /// Makes it hold `length` values: those of before, as far as there were any.
+    /// Makes it hold `length` values: where there is room for them, those in place; else zeros.
     pub fn resize(&mut self, length: usize) {
-        self.pages.resize(length.div_ceil(PAGE), Page([0.0; PAGE]));
+        let room = if self.huge.is_empty() { self.small.len() * SMALL } else { self.huge.len() * HUGE };
+        if length > room {
+            *self = Self::default();
+            // At most an eighth more than is wanted.
+            if length.next_multiple_of(HUGE) - length <= length / 8 {
+                self.huge = zeros(length.div_ceil(HUGE));
+            } else {
+                self.small = zeros(length.div_ceil(SMALL));
+            }
+        }
         self.length = length;
     }
+}
+
+/// As many pages, huge ones of the system where it has them.
+fn zeros<P: bytemuck::Pod>(count: usize) -> Vec<P> {
+    let mut pages = Vec::<P>::with_capacity(count);
+    let start = pages.as_mut_ptr();
+    // SAFETY: the room was just made, and zeros are pages. The advice changes nothing that can be seen.
+    unsafe {
+        libc::madvise(start.cast(), count * size_of::<P>(), libc::MADV_HUGEPAGE);
+        start.write_bytes(0, count);
+        pages.set_len(count);
+    }
+    pages
 }
 
 impl Deref for Pixels {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &bytemuck::cast_slice(&self.pages)[..self.length]
+        let all: &[f32] = if self.huge.is_empty() {
+            bytemuck::cast_slice(&self.small)
+        } else {
+            bytemuck::cast_slice(&self.huge)
+        };
+        &all[..self.length]
     }
 }
 
 impl DerefMut for Pixels {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut bytemuck::cast_slice_mut(&mut self.pages)[..self.length]
+        let all: &mut [f32] = if self.huge.is_empty() {
+            bytemuck::cast_slice_mut(&mut self.small)
+        } else {
+            bytemuck::cast_slice_mut(&mut self.huge)
+        };
+        &mut all[..self.length]
+    }
+}
+
+impl PartialEq for Pixels {
+    fn eq(&self, other: &Self) -> bool {
+        self[..] == other[..]
+    }
+}
+
+impl std::fmt::Debug for SmallPage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("page")
+    }
+}
+
+impl std::fmt::Debug for HugePage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("huge page")
     }
 }
 
@@ -51,15 +113,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_begin_with_a_page_and_stay() {
+    fn values_begin_with_a_page_and_stay_where_they_are() {
         let mut pixels = Pixels::default();
         assert!(pixels.is_empty());
-        pixels.resize(1500);
-        pixels[1400] = 7.0;
-        for length in [5000, 1401] {
+        for (length, alignment) in
+            [(1500, 4096), (1 << 20, 2 << 20), ((1 << 20) + 5, 4096), ((1 << 20) - 9, 4096)]
+        {
             pixels.resize(length);
-            assert_eq!((pixels.len(), pixels[1400]), (length, 7.0));
-            assert_eq!(pixels.as_ptr() as usize % 4096, 0);
+            assert_eq!(pixels.as_ptr() as usize % alignment, 0);
+            pixels[length - 10] = 7.0;
+            assert_eq!(pixels.len(), length);
+            pixels.resize(length - 5);
+            pixels.resize(length);
+            assert_eq!(pixels[length - 10], 7.0);
+            assert_eq!(pixels.clone()[..], pixels[..]);
         }
     }
 }

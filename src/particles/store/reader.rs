@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -168,6 +169,7 @@ impl Reader {
     /// When the range is past the end.
     pub fn read(&self, rows: Range<usize>, block: &mut Block) -> Result<()> {
         let Block { first, particles, images, energies, defects, bytes, halved } = block;
+        self.announce(rows.clone());
         self.read_particles(rows.clone(), particles, bytes)?;
         *first = rows.start;
         energies.clear();
@@ -208,6 +210,14 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    /// Lets the system begin to read images: all of them at once, and while the particles are read.
+    fn announce(&self, rows: Range<usize>) {
+        let Range { start, end } = self.bytes_of(rows);
+        let (file, length) = (self.file.as_raw_fd(), end - start);
+        // SAFETY: the file is open. It is an advice, and a system that does not take it reads all the same.
+        unsafe { libc::posix_fadvise(file, start as i64, length as i64, libc::POSIX_FADV_WILLNEED) };
     }
 
     /// The CTF of a particle of this set.
