@@ -73,6 +73,9 @@ fn rank(case: &str) {
         "collectives" => {
             assert_eq!((world.local_rank(), world.local_size()), (me, all), "one machine");
             assert_eq!(world.broadcast(40 + me as u64), 40);
+            assert_eq!(world.local_sum(me as u64 + 1), (all * (all + 1) / 2) as u64);
+            assert_eq!(world.local_first(&vec![me as u8; 100_000 * me + 5]), [0; 5]);
+            assert!(world.local_first(&[]).is_empty());
             let texts = world.gather(&"x".repeat(me * 100_000));
             match texts {
                 Some(texts) => {

@@ -243,3 +243,20 @@ impl Drop for Leaving<'_> {
         self.0.room.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traffic_is_told_in_rates_and_shares() {
+        let seconds = Duration::from_secs_f64;
+        let traffic = Traffic { waited: seconds(0.3), bytes: 2_800_000_000, reading: seconds(2.0) };
+        let said = traffic.describe(seconds(10.0));
+        assert_eq!(said, "1.4 GB/s read, 3% of the time waiting for the file");
+        assert_eq!(Traffic::default().describe(seconds(10.0)), "nothing read");
+        for (rate, said) in [(2.36e8, "236 MB/s"), (9.87e6, "9.9 MB/s"), (1.0e10, "10.0 GB/s")] {
+            assert_eq!(per_second(rate), said);
+        }
+    }
+}
