@@ -96,6 +96,23 @@ pub fn change_image(set: &str, row: usize, change: impl FnOnce(&mut [f32])) {
     file.close().unwrap();
 }
 
+/// Gives row `row` of a set a CTF that can be read, and not computed with.
+pub fn overflow(set: &str, row: usize) {
+    let file = hdf5::File::open_rw(set).unwrap();
+    file.dataset("ctf/b_factor").unwrap().write_slice(&[-1e9], s![row..row + 1]).unwrap();
+    file.close().unwrap();
+}
+
+/// Changes a byte of the image in row `row` of a set, as a disk that fails.
+pub fn corrupt(set: &str, row: usize) {
+    let file = hdf5::File::open(set).unwrap();
+    let offset = file.dataset("images").unwrap().offset().unwrap();
+    file.close().unwrap();
+    let mut bytes = std::fs::read(set).unwrap();
+    bytes[offset as usize + row * BOX * BOX * 4 + 100] ^= 0x40;
+    std::fs::write(set, bytes).unwrap();
+}
+
 /// Box of the sets that [`phantom`] makes, in pixels.
 pub const BOX: usize = 32;
 /// Their pixel size in angstrom.

@@ -275,7 +275,7 @@ impl Store {
             Defect::NotFinite => Error::input(
                 self.path(),
                 at,
-                "has a pixel that is not finite, or too large to be squared",
+                "has a pixel that is not finite, or far too large",
                 "import again without this particle",
             ),
         }

@@ -59,14 +59,18 @@ pub struct Block {
 pub enum Defect {
     /// It does not match its checksum.
     Checksum,
-    /// The sum of the squares of its pixels is not finite, or above what single precision can hold.
+    /// Its pixels are not finite, or so large that single precision cannot hold the squares of their gradients.
     NotFinite,
 }
 
-/// Whether an image of this energy can be compared with.
-pub fn usable(energy: f64) -> bool {
+/// The largest mean of a usable image's squares. Counts of electrons are far below; with more, second moments of gradients leave
+/// single precision.
+const LARGEST: f64 = 1e18;
+
+/// Whether an image of so many pixels and this energy can be compared with.
+pub fn usable(energy: f64, pixels: usize) -> bool {
     // A sum is finite only if all its terms are.
-    energy <= f64::from(f32::MAX)
+    energy <= LARGEST * pixels as f64
 }
 
 impl Reader {
@@ -204,7 +208,7 @@ impl Reader {
                 energies.push(energy);
                 if crc32fast::hash(stored).to_le_bytes() != expected {
                     defects.push((row, Defect::Checksum));
-                } else if !usable(energy) {
+                } else if !usable(energy, pixels) {
                     defects.push((row, Defect::NotFinite));
                 }
             }

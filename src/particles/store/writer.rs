@@ -129,11 +129,11 @@ impl Writer {
         for (k, (image, values)) in
             images.chunks_exact(stride.max(1)).zip(values.chunks_exact(pixels)).enumerate()
         {
-            if !super::reader::usable(energy(values)) {
+            if !super::reader::usable(energy(values), values.len()) {
                 return Err(Error::input(
                     &self.destination,
                     place(first + k),
-                    "has a pixel that is not finite, or too large to be squared (or for f16)",
+                    "has a pixel that is not finite, or far too large (or for f16)",
                     "remove the particle, or store f32 and normalise",
                 ));
             }

@@ -1,0 +1,99 @@
+//! Particles that cannot be used: named, or left out where that is allowed, the same on any number of ranks.
+
+mod common;
+
+use std::path::Path;
+
+use common::{
+    assert_same, bytes, corrupt, expect_failure, fail, over_mpi, overflow, path, phantom, program_file,
+    ranks_succeed, steps, succeed, train_arguments, undo,
+};
+use serde_json::Value;
+
+const RESULTS: [&str; 5] = ["half1.mrc", "half2.mrc", "gmm_half1.ply", "gmm_half2.ply", "skipped_half1.csv"];
+
+/// The lines of a run's list for `model`, without the heading.
+fn skipped(run: &str, model: &str) -> Vec<String> {
+    let text = String::from_utf8(bytes(run, &format!("skipped_{model}.csv"))).unwrap();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    assert_eq!(lines.remove(0), "particle,stack,image,reason,step");
+    lines
+}
+
+#[test]
+fn damaged_images_end_the_run_or_are_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    // Rows 0 to 49 are half 1.
+    let set = phantom(folder.path(), 100);
+    corrupt(&set, 7);
+    corrupt(&set, 80);
+    let options = ["--gaussians", "60", "--epochs", "3", "--metrics-every", "1"];
+    let run = |name: &str| path(folder.path(), name);
+    for cache in ["host", "none"] {
+        let arguments = train_arguments(&set, &run("refused"), &[&options[..], &["--cache", cache]].concat());
+        fail(&arguments, &["p.h5", "particle 8", "does not match its checksum"]);
+        let output = over_mpi(2, &program_file(), &arguments);
+        expect_failure(&output, &["rank", " on ", "p.h5", "does not match its checksum"]);
+    }
+    let allowed = [&options[..], &["--skip-bad-particles", "1"]].concat();
+    let said = succeed(&train_arguments(&set, &run("one"), &allowed));
+    assert!(said.contains("1 particles are left out") && said.contains("skipped_half1.csv"), "{said}");
+    assert_eq!(
+        skipped(&run("one"), "half1")[0].split(',').take(4).collect::<Vec<_>>(),
+        ["8", "", "", "checksum"]
+    );
+    assert!(skipped(&run("one"), "half2")[0].starts_with("81,"));
+    let json: Value = serde_json::from_slice(&bytes(&run("one"), "run.json")).unwrap();
+    assert_eq!(json["particles"]["models"][0]["left_out"], 1);
+    // Wherever images are kept, and on any number of ranks, the same.
+    succeed(&train_arguments(&set, &run("none"), &[&allowed[..], &["--cache", "none"]].concat()));
+    assert_same(&RESULTS[..4], &run("one"), &run("none"), "read in every epoch");
+    ranks_succeed(4, &train_arguments(&set, &run("four"), &allowed));
+    for (a, b) in steps(&run("one")).iter().zip(&steps(&run("four"))) {
+        let loss = |line: &Value| line["loss"].as_f64().unwrap();
+        assert!((loss(a) / loss(b) - 1.0).abs() < 1e-3, "{a} {b}");
+    }
+    assert_eq!(skipped(&run("four"), "half1").len(), 1);
+    // One more than is allowed.
+    corrupt(&set, 9);
+    for ranks in [1, 4] {
+        let arguments = train_arguments(&set, &run("many"), &allowed);
+        let output = over_mpi(ranks, &program_file(), &arguments);
+        expect_failure(&output, &["2 particles cannot be used", "--skip-bad-particles allows 1"]);
+        std::fs::remove_dir_all(run("many")).unwrap();
+    }
+}
+
+#[test]
+fn a_step_that_is_not_finite_names_its_particles_or_goes_on_without_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 100);
+    overflow(&set, 7);
+    let options = ["--gaussians", "60", "--epochs", "3", "--metrics-every", "1", "--batch", "4"];
+    let run = |name: &str| path(folder.path(), name);
+    for ranks in [1, 4] {
+        let output = over_mpi(ranks, &program_file(), &train_arguments(&set, &run("refused"), &options));
+        expect_failure(
+            &output,
+            &["of half1 is not finite", "its particles are", " 8", "--skip-bad-particles"],
+        );
+        assert!(!Path::new(&run("refused")).join("half1.mrc").exists());
+    }
+    let few = [&options[..], &["--skip-bad-particles", "3"]].concat();
+    fail(&train_arguments(&set, &run("few"), &few), &["4 particles cannot be used", "allows 3"]);
+    let allowed = [&options[..], &["--skip-bad-particles", "4"]].concat();
+    succeed(&train_arguments(&set, &run("one"), &allowed));
+    let lines = skipped(&run("one"), "half1");
+    assert!(lines.len() == 4 && lines.iter().any(|line| line.starts_with("8,")), "{lines:?}");
+    assert!(lines.iter().all(|line| line.contains("step not finite")), "{lines:?}");
+    // 13 steps an epoch; the one that was not finite is missing from the metrics of the first.
+    let first = |line: &&Value| line["model"] == "half1" && line["epoch"].as_f64().unwrap() <= 1.0;
+    assert_eq!(steps(&run("one")).iter().filter(first).count(), 12);
+    // Resumed, they are still left out, and nothing is different.
+    ranks_succeed(1, &train_arguments(&set, &run("again"), &allowed));
+    undo(&run("again"), "half1");
+    succeed(&train_arguments(&set, &run("again"), &[&allowed[..], &["--resume"]].concat()));
+    assert_same(&RESULTS, &run("one"), &run("again"), "resumed");
+    ranks_succeed(4, &train_arguments(&set, &run("four"), &allowed));
+    assert_eq!(skipped(&run("four"), "half1"), lines);
+}
