@@ -262,3 +262,57 @@ fn an_older_run_is_never_lost_or_taken_up_unasked() {
     succeed(&train_arguments(&set, &new, &[&short[..], &["--half", "1", "--resume", "auto"]].concat()));
     assert!(bytes(&new, "gmm_half1.ply") == bytes(&fresh, "gmm_half1.ply"));
 }
+
+#[test]
+fn the_metrics_tell_what_the_training_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 90);
+    let (run, collected) = (path(folder.path(), "run"), path(folder.path(), "collected"));
+    std::fs::create_dir(&collected).unwrap();
+    let options = ["--gaussians", "80", "--epochs", "3", "--metrics-every", "2", "--cache", "none"];
+    let said = succeed(&train_arguments(&set, &run, &[&options[..], &["--prometheus", &collected]].concat()));
+    for model in ["half1", "half2"] {
+        let text = String::from_utf8(bytes(&run, &format!("metrics_{model}.jsonl"))).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let steps: Vec<&Value> = lines.iter().filter(|line| line.get("loss").is_some()).collect();
+        // 45 particles in steps of 8: six an epoch.
+        assert_eq!(steps.len(), 9);
+        for line in steps {
+            for positive in
+                ["loss", "gradient_norm", "rate", "images_per_second", "host_bytes", "device_bytes"]
+            {
+                assert!(line[positive].as_f64().unwrap() > 0.0, "{positive}: {line}");
+            }
+            for share in ["input_share", "reduce_share"] {
+                assert!((0.0..=1.0).contains(&line[share].as_f64().unwrap()), "{share}: {line}");
+            }
+        }
+        let epochs: Vec<&Value> = lines.iter().filter_map(|line| line.get("summary")).collect();
+        assert_eq!(epochs.len(), 3);
+        for (k, epoch) in epochs.iter().enumerate() {
+            assert_eq!(
+                (&epoch["epoch"], &epoch["images"], &epoch["steps"]),
+                (&(k + 1).into(), &45.into(), &6.into())
+            );
+            let seconds = |part: &str| epoch[part]["mean"].as_f64().unwrap();
+            let parts = seconds("compute") + seconds("reduce") + seconds("update") + seconds("wait");
+            assert!(parts > 0.0 && parts <= epoch["seconds"].as_f64().unwrap() * 1.001, "{epoch}");
+        }
+        // Each image once an epoch, and more where blocks of the next are read ahead.
+        let read: u64 = epochs.iter().map(|epoch| epoch["bytes_read"].as_u64().unwrap()).sum();
+        assert!(read >= 3 * 45 * (BOX * BOX * 4) as u64, "{read}");
+        let exposed =
+            std::fs::read_to_string(Path::new(&collected).join(format!("cryosplat_{model}.prom"))).unwrap();
+        assert!(
+            exposed.contains(&format!("cryosplat_step{{model=\"{model}\",slurm_job=\"\"}} 18\n")),
+            "{exposed}"
+        );
+        for line in exposed.lines().filter(|line| !line.starts_with('#')) {
+            let value: f64 = line.rsplit_once(' ').unwrap().1.parse().unwrap();
+            assert!(line.starts_with("cryosplat_") && value.is_finite(), "{line}");
+        }
+    }
+    for part in ["images/s", "compute", "all-reduce", "imbalance"] {
+        assert!(said.contains(part), "no {part} in the table at the end:\n{said}");
+    }
+}
