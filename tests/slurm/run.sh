@@ -29,21 +29,23 @@ describe() {
         preempt) echo "preemptible.sbatch: gives way to an urgent job, comes back, and makes the bytes of a run in one part" ;;
         seeds) echo "seeds.sbatch: an array of two seeds, two different maps" ;;
         scaling) echo "scaling.sbatch: a study of 1, 2 and 4 ranks, and its table" ;;
-        empiar) echo "empiar/*.sh: from archive to map, on stand-ins, trained by a job" ;;
         *) stop "no test is named $1" ;;
     esac
 }
 
-skip_all() {
-    local name
+reason=$(cluster_reason)
+if [ -n "$reason" ]; then
     for name in "${names[@]}"; do
-        say "skipped: $(describe "$name"): $1"
+        if [ "$name" = empiar ]; then
+            # They need no SLURM.
+            CRYOSPLAT=$program tests/slurm/empiar.sh
+        else
+            say "skipped: $(describe "$name"): $reason"
+        fi
     done
     exit 0
-}
-
-reason=$(cluster_reason)
-[ -z "$reason" ] || skip_all "$reason"
+fi
+top=$PWD
 
 work=$(mktemp --directory "${TMPDIR:-/tmp}/cryosplat-slurm.XXXXXX")
 background=
@@ -59,8 +61,6 @@ finish() {
 trap finish EXIT
 trap 'exit 1' INT TERM
 
-templates=$PWD/slurm
-emulator=$PWD/target/emulator
 if ! cluster_start "$work/cluster" >"$work/start" 2>&1; then
     cat "$work/start"
     tail -n 5 "$work"/cluster/log/*
@@ -78,7 +78,7 @@ on_this_cluster=(--account=any --cpus-per-task=1 --mem-per-cpu=100M)
 submit() {
     local template=$1
     shift
-    sbatch --parsable "${on_this_cluster[@]}" "$@" "$templates/$template.sbatch"
+    sbatch --parsable "${on_this_cluster[@]}" "$@" "$top/slurm/$template.sbatch"
 }
 field() { scontrol show job "$1" | grep -o "\b$2=[^ ]*" | head -n 1 | cut -d = -f 2-; }
 in_state() { [[ " $2 " == *" $(field "$1" JobState) "* ]]; }
@@ -112,11 +112,11 @@ small_options="--gaussians 24 --epochs 2"
 # A program that sees the emulator's GPUs, and notes what SLURM gave to it.
 emulated() {
     [ ! -x emulated ] || return 0
-    (cd "$OLDPWD" && tests/emulator/build.sh "$emulator")
+    "$top/tests/emulator/build.sh" "$top/target/emulator"
     cat >emulated <<END
 #!/usr/bin/env bash
 echo "\$SLURM_PROCID \${CUDA_VISIBLE_DEVICES:-none}" >>"\${RUN%/}.devices"
-export $(tr '\n' ' ' <"$emulator/environment") CRYOSPLAT_EMULATOR_DEVICES=4 XDG_CACHE_HOME=$emulator/cache
+export $(tr '\n' ' ' <"$top/target/emulator/environment") CRYOSPLAT_EMULATOR_DEVICES=4 XDG_CACHE_HOME=$top/target/emulator/cache
 exec "$program" "\$@"
 END
     chmod +x emulated
@@ -164,7 +164,7 @@ test_launcher() {
     local code=0
     srun --mpi=none --ntasks=2 "$program" train large.h5 -o launcher >launcher.log 2>&1 || code=$?
     cat launcher.log
-    require test "$code" -eq 1
+    require test "$code" -ne 0
     require test "$(grep -c -- 'srun --mpi=pmix' launcher.log)" -eq 2
     require test ! -e launcher
 }
@@ -276,8 +276,6 @@ test_scaling() {
     require compgen -G "*.csv"
 }
 
-test_empiar() { "$templates/../tests/slurm/empiar.sh" "$program" "$work"; }
-
 # Prints the line of a test, of which $1 is the name and $2 the exit code.
 judge() {
     if [ "$2" -eq 0 ]; then
@@ -305,6 +303,12 @@ for name in "${names[@]}"; do
     fi
     if [ "$name" = scaling ] && ! "$program" scaling --help >/dev/null 2>&1; then
         say "skipped: $(describe scaling): this version has no subcommand \`scaling\`"
+        continue
+    fi
+    if [ "$name" = empiar ]; then
+        # Four tests, which print their own lines.
+        CRYOSPLAT=$program SBATCH_OPTIONS="${on_this_cluster[*]} --ntasks-per-node=2" "$top/tests/slurm/empiar.sh" ||
+            failed=$((failed + 1))
         continue
     fi
     set +e
