@@ -273,7 +273,10 @@ test_scaling() {
     for run in strong-1 strong-2 strong-4 weak-1 weak-2 weak-4; do
         require done_in "study/$run"
     done
-    require compgen -G "*.csv"
+    require test -s study/scaling.csv
+    require test -s study/scaling.svg
+    require grep -q "strong" study/scaling.md
+    require grep -q "weak" study/scaling.md
 }
 
 # Prints the line of a test, of which $1 is the name and $2 the exit code.
