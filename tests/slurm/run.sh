@@ -21,7 +21,7 @@ describe() {
     case "$1" in
         binding) echo "single-node.sbatch: four tasks, each with a GPU of its own; what is done is not done again" ;;
         cpu) echo "cpu.sbatch: the bytes of the same training over mpirun" ;;
-        nodes) echo "multi-node.sbatch: on the one node there is" ;;
+        nodes) echo "multi-node.sbatch: on the one node there is, with a GPU for each task and with all GPUs for all tasks" ;;
         launcher) echo "srun --mpi=none: each task says what to do, and fails" ;;
         signal) echo "cpu.sbatch: USR1 ends it with 75 and a checkpoint, and it comes back and finishes" ;;
         cancel) echo "cpu.sbatch: scancel leaves a checkpoint and a job that does not come back" ;;
@@ -146,7 +146,15 @@ test_nodes() {
     job=$(submit multi-node --nodes=1 --ntasks-per-node=2 --gpus-per-node=2 --output=nodes.log)
     finished 120 "$job" nodes.log
     require done_in nodes
-    require grep -q "2 ranks" nodes.log
+    require grep -q "2 ranks, 1 in the group of half1; each: Emulated device" nodes.log
+    # As README.md says for all GPUs of a node visible to each task.
+    sed 's/ --gpus-per-task=1//' "$top/slurm/multi-node.sbatch" >visible.sbatch
+    export RUN=visible
+    job=$(sbatch --parsable "${on_this_cluster[@]}" --nodes=1 --ntasks-per-node=2 --gpus-per-node=2 --output=visible.log \
+        visible.sbatch)
+    finished 120 "$job" visible.log
+    require test "$(sort visible.devices | tr '\n' ' ')" = "0 0,1 1 0,1 "
+    require cmp nodes/half1.mrc visible/half1.mrc
 }
 
 test_cpu() {
