@@ -123,7 +123,7 @@ cluster_daemon() {
 node_is_idle() { [[ $(sinfo --noheader --partition gpu --format %T 2>&1) == idle ]]; }
 
 cluster_stop() {
-    local process
+    local process i
     [ "${#cluster_processes[@]}" -gt 0 ] || return 0
     scancel --user root >/dev/null 2>&1 || true
     wait_for 15 no_jobs || true
@@ -136,8 +136,10 @@ cluster_stop() {
     done
     cluster_processes=()
     # What a node that had to be killed has left.
-    { grep -lsz "^SLURM_CONF=$SLURM_CONF\$" /proc/[0-9]*/environ || true; } | cut -d / -f 3 | while read -r process; do
-        kill -KILL "$process" 2>/dev/null || true
+    for process in /proc/[0-9]*; do
+        if grep -qsz "^SLURM_CONF=$SLURM_CONF\$" "$process/environ"; then
+            kill -KILL "${process#/proc/}" 2>/dev/null || true
+        fi
     done
 }
 

@@ -133,10 +133,10 @@ test_binding() {
     require test "$(cut -d ' ' -f 1 binding.devices | sort | tr '\n' ' ')" = "0 1 2 3 "
     require test "$(cut -d ' ' -f 2 binding.devices | sort | tr '\n' ' ')" = "0 1 2 3 "
     require grep -q "4 ranks, 2 in the group of half1; each: Emulated device" binding.log
-    cp binding/metrics.jsonl before
+    cp binding/metrics_half1.jsonl before
     job=$(submit single-node --output=binding-again.log)
     finished 60 "$job" binding-again.log
-    require cmp before binding/metrics.jsonl
+    require cmp before binding/metrics_half1.jsonl
 }
 
 test_nodes() {
@@ -183,7 +183,7 @@ uninterrupted() {
     [ -f uninterrupted/half1.mrc ] || quiet run_ranks 2 "$program" train large.h5 -o uninterrupted \
         --gaussians 400 --epochs 40
 }
-training() { [ -s "$1/metrics.jsonl" ]; }
+training() { [ -s "$1/metrics_half1.jsonl" ]; }
 
 test_signal() {
     export CRYOSPLAT=$program PARTICLES=large.h5 RUN=signal OPTIONS=$long_options
@@ -221,7 +221,7 @@ test_limit() {
 #!/usr/bin/env bash
 if [ "\${SLURM_RESTART_COUNT:-0}" -eq 0 ]; then
     (
-        until [ -s limit/metrics.jsonl ]; do sleep 0.1; done
+        until [ -s limit/metrics_half1.jsonl ]; do sleep 0.1; done
         kill -STOP \$\$
         sleep 37
         kill -CONT \$\$
