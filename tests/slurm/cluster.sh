@@ -23,8 +23,8 @@ cluster_reason() {
             return
         fi
     done
-    # srun lists its plugins on stderr, and wants a configuration for it.
-    if ! find / -xdev -name 'mpi_pmix.so' -path '*slurm*' -print -quit 2>/dev/null | grep -q .; then
+    # `srun --mpi=list` would want a configuration.
+    if [ -z "$(find /usr/lib /usr/lib64 /usr/local /opt -path '*slurm*' -name mpi_pmix.so -print -quit 2>/dev/null)" ]; then
         echo "this SLURM has no PMIx plugin"
     fi
 }

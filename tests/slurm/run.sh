@@ -48,9 +48,9 @@ fi
 top=$PWD
 
 work=$(mktemp --directory "${TMPDIR:-/tmp}/cryosplat-slurm.XXXXXX")
-background=
+running=()
 finish() {
-    [ -z "$background" ] || kill "$background" 2>/dev/null || true
+    [ "${#running[@]}" -eq 0 ] || kill "${running[@]}" 2>/dev/null || true
     cluster_stop
     if [ "${KEEP:-0}" = 1 ]; then
         say "the data and the logs are in $work"
@@ -300,33 +300,41 @@ judge() {
 # A shell of its own, so that a failure ends this test alone ("if ! test" would go on after a failed line).
 perform() { (set -e; "test_$1") >"$1.test" 2>&1; }
 
+# Tests run beside this shell, which only waits, so that a signal finds it at once.
+background=
+start() {
+    "$@" &
+    running+=($!)
+}
+
 failed=0
 for name in "${names[@]}"; do
     # It mostly waits: beside the others.
     if [ "$name" = limit ]; then
-        perform limit &
+        start perform limit
         background=$!
     fi
 done
 for name in "${names[@]}"; do
-    if [ "$name" = limit ]; then
-        continue
-    fi
-    if [ "$name" = scaling ] && ! "$program" scaling --help >/dev/null 2>&1; then
-        say "skipped: $(describe scaling): this version has no subcommand \`scaling\`"
-        continue
-    fi
-    if [ "$name" = empiar ]; then
-        # Four tests, which print their own lines.
-        CRYOSPLAT=$program SBATCH_OPTIONS="${on_this_cluster[*]} --ntasks-per-node=2" "$top/tests/slurm/empiar.sh" ||
-            failed=$((failed + 1))
-        continue
-    fi
-    set +e
-    perform "$name"
-    code=$?
-    set -e
-    judge "$name" "$code"
+    code=0
+    case "$name" in
+        limit) ;;
+        empiar)
+            # Four tests, which print their own lines.
+            start env CRYOSPLAT="$program" SBATCH_OPTIONS="${on_this_cluster[*]} --ntasks-per-node=2" \
+                "$top/tests/slurm/empiar.sh"
+            wait $! || failed=$((failed + 1))
+            ;;
+        *)
+            if [ "$name" = scaling ] && ! "$program" scaling --help >/dev/null 2>&1; then
+                say "skipped: $(describe scaling): this version has no subcommand \`scaling\`"
+                continue
+            fi
+            start perform "$name"
+            wait $! || code=$?
+            judge "$name" "$code"
+            ;;
+    esac
 done
 if [ -n "$background" ]; then
     code=0
