@@ -214,23 +214,28 @@ test_cancel() {
     require in_state "$job" CANCELLED
 }
 
-# The limit's warning comes 5 to 35 s after the start: SLURM looks every 30 s, and rather early than late. A training
-# of that length would keep the machine busy: its ranks stand still from their first epoch on until the warning is there.
-test_limit() {
-    cat >stalled <<END
+# stalled NAME SECONDS PROGRAM: a program of that name, which stands still for so long after its first metrics. What is to
+# come meanwhile finds a training that is not over yet, on a fast machine, too.
+stalled() {
+    cat >"$1" <<END
 #!/usr/bin/env bash
 if [ "\${SLURM_RESTART_COUNT:-0}" -eq 0 ]; then
     (
-        until [ -s limit/metrics_half1.jsonl ]; do sleep 0.1; done
+        until [ -s "\$RUN/metrics_half1.jsonl" ]; do sleep 0.1; done
         kill -STOP \$\$
-        sleep 37
+        sleep $2
         kill -CONT \$\$
     ) &
 fi
-exec "$program" "\$@"
+exec "$3" "\$@"
 END
-    chmod +x stalled
-    export CRYOSPLAT=$work/stalled PARTICLES=large.h5 RUN=limit OPTIONS=$long_options
+    chmod +x "$1"
+}
+
+# The limit's warning comes 5 to 35 s after the start: SLURM looks every 30 s, and rather early than late.
+test_limit() {
+    stalled limited 37 "$program"
+    export CRYOSPLAT=$work/limited PARTICLES=large.h5 RUN=limit OPTIONS=$long_options
     local job
     job=$(submit cpu --ntasks-per-node=2 --time=00:01:00 --signal=USR1@25 --output=limit.log)
     require wait_for 90 restarted "$job"
@@ -245,7 +250,8 @@ END
 
 test_preempt() {
     emulated
-    export CRYOSPLAT=$work/emulated PARTICLES=small.h5 RUN=preempt OPTIONS="--gaussians 24 --epochs 8"
+    stalled preempted 8 "$work/emulated"
+    export CRYOSPLAT=$work/preempted PARTICLES=small.h5 RUN=preempt OPTIONS="--gaussians 24 --epochs 6"
     local job urgent
     job=$(submit preemptible --ntasks-per-node=2 --gpus-per-node=2 --output=preempt.log)
     require wait_for 60 training preempt
@@ -254,7 +260,8 @@ test_preempt() {
     require wait_for 30 in_state "$urgent" COMPLETED
     finished 120 "$job" preempt.log
     require done_in preempt
-    RUN=whole job=$(submit preemptible --partition=gpu --ntasks-per-node=2 --gpus-per-node=2 --output=whole.log)
+    export CRYOSPLAT=$work/emulated RUN=whole
+    job=$(submit preemptible --partition=gpu --ntasks-per-node=2 --gpus-per-node=2 --output=whole.log)
     finished 120 "$job" whole.log
     same preempt whole half1.mrc
 }
