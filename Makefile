@@ -7,7 +7,7 @@ CARGO ?= cargo
 PICTURES := benches/results/demo
 GPU_CHECK := target/gpu-check
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit judges kernels kernel-table bench bench-stream gpu-package gpu-check quality soak readme-tables readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit judges kernels slurm-test kernel-table bench bench-stream gpu-package gpu-check quality soak readme-tables readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -15,7 +15,7 @@ help: ## List the targets
 setup: ## Install the system packages that the build needs, where any is missing
 	@.ci/setup
 
-setup-tests: ## The same, and what the tests need: rustfmt, clippy, RELION, Python
+setup-tests: ## The same, and what the tests need: rustfmt, clippy, RELION, SLURM, Python
 	@.ci/setup --tests
 
 build: setup ## Build the program: target/release/cryosplat-mpi
@@ -45,6 +45,10 @@ judges: setup-tests ## Only the tests against RELION and mrcfile
 
 kernels: setup-python ## Only the kernels against the real compiler (NVRTC and ptxas, without a GPU)
 	@tests/kernels/run.sh
+
+slurm-test: setup-tests ## Only the batch templates of slurm/, on a SLURM of one node that is started for it (as root)
+	$(CARGO) build --locked
+	@tests/slurm/run.sh
 
 kernel-table: setup-python ## Write what the kernels use, as that compiler says, into kernels/README.md
 	@tests/kernels/run.sh --table

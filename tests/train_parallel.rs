@@ -109,8 +109,16 @@ fn a_launcher_that_mpi_does_not_know_is_refused() {
     let run = path(folder.path(), "run");
     let arguments = train_arguments(&set, &run, &["--gaussians", "10", "--epochs", "1"]);
     let slurm = [("SLURM_STEP_ID", "0"), ("SLURM_STEP_NUM_TASKS", "4"), ("SLURM_NTASKS", "4")];
-    let output = program_with(&arguments, &slurm);
-    common::expect_failure(&output, &["4 tasks", "MPI sees only one", "srun --mpi=pmix"]);
+    let seen: [(&[(&str, &str)], &str); 4] = [
+        (&slurm, "`srun` started 4 tasks"),
+        (&[("OMPI_COMM_WORLD_SIZE", "3")], "`mpirun` of Open MPI started 3 tasks"),
+        (&[("PMI_RANK", "0"), ("PMI_SIZE", "2")], "`mpiexec` of MPICH or Intel MPI started 2 tasks"),
+        (&[("PMIX_RANK", "1")], "a launcher with PMIx started 2 tasks"),
+    ];
+    for (environment, words) in seen {
+        let output = program_with(&arguments, environment);
+        common::expect_failure(&output, &[words, "MPI sees only one", "srun --mpi=pmix", "mpirun"]);
+    }
     assert!(!Path::new(&run).exists(), "nothing was begun");
     // The same words where MPI does see its ranks are no mistake.
     let output = over_mpi_with(2, &program_file(), &arguments, &slurm);

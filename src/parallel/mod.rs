@@ -2,6 +2,7 @@
 
 mod collective;
 mod groups;
+mod launcher;
 pub mod nccl;
 mod signals;
 mod world;

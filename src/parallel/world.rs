@@ -8,6 +8,7 @@ use mpi::point_to_point::{Destination, Source};
 use mpi::topology::{Communicator, SimpleCommunicator};
 use mpi::traits::Root;
 
+use super::launcher::{self, Launcher};
 use crate::error::{Error, Result};
 
 const TEXT_TAG: i32 = 1;
@@ -45,17 +46,15 @@ impl World {
     /// # Errors
     /// When MPI was initialised before, or the launcher started several programs that do not know of each other.
     pub fn start() -> Result<Self> {
+        launcher::warn_of_srun_without_pmix();
+        let launcher = Launcher::seen();
         let (universe, _) = mpi::initialize_with_threading(Threading::Funneled)
             .ok_or_else(|| Error::request("MPI is already running", "start the program once"))?;
         let world = universe.world();
-        if world.size() == 1 && launched_tasks() > 1 {
-            return Err(Error::request(
-                format!(
-                    "the launcher started {} tasks, and MPI sees only one: each would train alone",
-                    launched_tasks()
-                ),
-                "launch with `srun --mpi=pmix`, or with the `mpirun` of the MPI library that the program was built with",
-            ));
+        if world.size() == 1
+            && let Some(error) = launcher.and_then(Launcher::mismatch)
+        {
+            return Err(error);
         }
         let local = world.split_shared(world.rank());
         let (local_rank, local_size) = (local.rank() as usize, local.size() as usize);
@@ -220,16 +219,6 @@ impl World {
     pub fn abort(&self, code: i32) -> ! {
         self.world.abort(code)
     }
-}
-
-/// How many tasks SLURM says it started in this step; 1 elsewhere.
-fn launched_tasks() -> usize {
-    // Inside an allocation but without srun there is no step, and the number is the allocation's.
-    if std::env::var_os("SLURM_STEP_ID").is_none() {
-        return 1;
-    }
-    let tasks = std::env::var("SLURM_STEP_NUM_TASKS").ok().and_then(|v| v.parse().ok());
-    tasks.unwrap_or(1)
 }
 
 /// A number that tells sets of cores apart: a checksum of the mask that the system holds for this process.

@@ -1,0 +1,129 @@
+# What the scripts of this folder share: to be sourced.
+# shellcheck shell=bash
+#
+# From an entry of EMPIAR to a map, in steps that are not done again where their result is there already:
+# download, convert, import, train, report. All of it lies in the folder WORK.
+#
+# These scripts have run on stand-ins only (tests/slurm/empiar.sh: small files of the same layout, with real CTFs), never
+# on the archive's files.
+#
+#   DATA=...           a folder with the entry's files, laid out as below the archive's data/: skips their download
+#   POSES=...          a folder with the entry's inputs/ of https://github.com/zhonge/cryodrgn_empiar: skips its download
+#   WORK=...           where to put everything (default: empiar-NUMBER, in the working folder)
+#   BOX, GAUSSIANS, EPOCHS, BATCH    box to train at, Gaussians, epochs, images a step of a half
+#   IMPORT_OPTIONS     more for `cryosplat-mpi import`, such as --first 20000 or --dtype f16
+#   TEMPLATE           the template of ../ that trains (default: single-node), submitted with SBATCH_OPTIONS
+#   LAUNCH             in place of a job: what starts the ranks here, such as "mpirun -n 2"
+#
+# Wanted: wget, git, and, for entries without poses in their STAR file, cryoDRGN (`pip install cryodrgn`): its
+# cryodrgn_utils turns the poses that it published with its paper (.pkl) into a STAR file. This step goes away when
+# `cryosplat-mpi import` reads .pkl or .cs files itself.
+#
+# Memory: `report` and `import` tell what a rank needs (`cryosplat-mpi info`). Time is not measured: take the images per
+# second from `cryosplat-mpi bench` on one of your nodes; a training sees EPOCHS times the particles.
+
+: "${entry:?set by the script that sources this}"
+program=${CRYOSPLAT:-cryosplat-mpi}
+templates=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+work=${WORK:-empiar-$entry}
+mkdir -p "$work"
+work=$(realpath "$work")
+data=$(realpath -m "${DATA:-$work/data}")
+poses=$(realpath -m "${POSES:-$work/cryodrgn_empiar/empiar$entry/inputs}")
+GAUSSIANS=${GAUSSIANS:-30000}
+EPOCHS=${EPOCHS:-5}
+BATCH=${BATCH:-64}
+
+say() { echo "$entry: $*"; }
+stop() {
+    echo "$entry: error: $*" >&2
+    exit 1
+}
+want() { command -v "$1" >/dev/null || stop "$1 is missing; $2"; }
+
+# download NAME...: files and folders (with a slash at the end) below the entry's data/. What is there is kept, and what is
+# there in part is completed.
+download() {
+    [ -z "${DATA:-}" ] || return 0
+    want wget "install it, or download by EMPIAR's other ways (Globus, Aspera) and set DATA"
+    local name
+    for name in "$@"; do
+        say "downloading $name from https://www.ebi.ac.uk/empiar/EMPIAR-$entry/"
+        wget --no-verbose --continue --recursive --no-parent --no-host-directories --cut-dirs=4 --reject 'index.html*' \
+            --directory-prefix "$data" "https://ftp.ebi.ac.uk/empiar/world_availability/$entry/data/$name"
+    done
+}
+
+# cryoDRGN's published inputs: the poses and CTFs of its consensus refinements.
+download_poses() {
+    if [ -n "${POSES:-}" ] || [ -d "$poses" ]; then
+        return
+    fi
+    want git "install it, or set POSES"
+    git clone --depth 1 https://github.com/zhonge/cryodrgn_empiar "$work/cryodrgn_empiar"
+}
+
+# stacks_of STAR: the stacks of its images, in order. Fails where a stack's images are not all there in their own order:
+# cryoDRGN's poses follow the STAR file, and its converter takes whole stacks.
+stacks_of() {
+    awk -v folder="$data" '
+        {
+            for (i = 1; i <= NF; i++) if ($i ~ /^[0-9]+@/) {
+                split($i, part, "@")
+                if (part[2] != stack) { stack = part[2]; expected = 1; print folder "/" stack }
+                if (part[1] + 0 != expected++) {
+                    print "line " NR ": image " $i " is out of order" >"/dev/stderr"
+                    exit 1
+                }
+            }
+        }' "$1"
+}
+
+# convert: $work/stacks.txt with cryoDRGN's poses and CTFs into $work/particles.star.
+convert() {
+    if [ -s "$work/particles.star" ]; then
+        return
+    fi
+    local stack
+    while read -r stack; do
+        [ -e "$stack" ] || stop "$stack is missing: complete the download"
+    done <"$work/stacks.txt"
+    want cryodrgn_utils "pip install cryodrgn"
+    say "converting cryoDRGN's poses into a STAR file"
+    cryodrgn_utils write_star "$work/stacks.txt" --poses "$poses/poses.pkl" --ctf "$poses/ctf.pkl" \
+        -o "$work/converted.star"
+    mv "$work/converted.star" "$work/particles.star"
+}
+
+# import STAR OPTIONS...: $work/particles.h5.
+import() {
+    local more star=$1
+    shift
+    read -ra more <<<"${IMPORT_OPTIONS:-}"
+    [ -s "$work/particles.h5" ] ||
+        "$program" import "$star" -o "$work/particles.h5" --datadir "$data" "$@" "${more[@]}"
+    "$program" info "$work/particles.h5" --gaussians "$GAUSSIANS" --batch "$BATCH"
+}
+
+train() {
+    local more settings=(--gaussians "$GAUSSIANS" --epochs "$EPOCHS" --batch "$BATCH")
+    if [ -n "${LAUNCH:-}" ]; then
+        read -ra more <<<"$LAUNCH"
+        "${more[@]}" "$program" train "$work/particles.h5" -o "$work/run" --resume auto "${settings[@]}"
+        return
+    fi
+    want sbatch "set LAUNCH to train without SLURM, such as LAUNCH='mpirun -n 2'"
+    read -ra more <<<"${SBATCH_OPTIONS:-}"
+    say "training by ${TEMPLATE:-single-node}.sbatch; this waits until it is done"
+    CRYOSPLAT=$program PARTICLES=$work/particles.h5 RUN=$work/run OPTIONS="${settings[*]}" \
+        sbatch --wait --output="$work/train.log" "${more[@]}" "$templates/${TEMPLATE:-single-node}.sbatch"
+}
+
+# report FIGURE: the resolution beside the paper's.
+report() {
+    say "half maps, without a mask:"
+    "$program" fsc "$work/run/half1.mrc" "$work/run/half2.mrc"
+    say "in a sphere:"
+    "$program" fsc "$work/run/half1.mrc" "$work/run/half2.mrc" --mask sphere
+    say "the paper (arXiv 2508.04929) has $1 A. Both say how well two maps agree that share their poses: no more."
+}

@@ -1,0 +1,147 @@
+# A real SLURM of one node, in a folder of its own: to be sourced, with the repository's top as working folder.
+# shellcheck shell=bash
+#
+#   cluster_reason            why none can be had here; nothing where it can
+#   cluster_start FOLDER      controller, node and munge, each a process of this shell's; sets SLURM_CONF
+#   cluster_stop              ends the jobs and these processes
+#
+# Its ports, spool folders, key and sockets lie apart from those of a SLURM that the machine may have. The node claims
+# more processors than there are and four GPUs. Partitions: `gpu` and `cpu`, as the templates name them, and `urgent`,
+# whose jobs preempt those of `preempt`.
+
+cluster_processes=()
+
+cluster_reason() {
+    local tool
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "SLURM's daemons want root"
+        return
+    fi
+    for tool in slurmctld slurmd munged srun sbatch scontrol; do
+        if ! command -v "$tool" >/dev/null; then
+            echo "$tool is missing (Debian's packages slurm-wlm and munge)"
+            return
+        fi
+    done
+    # `srun --mpi=list` would want a configuration.
+    if [ -z "$(find /usr/lib /usr/lib64 /usr/local /opt -path '*slurm*' -name mpi_pmix.so -print -quit 2>/dev/null)" ]; then
+        echo "this SLURM has no PMIx plugin"
+    fi
+}
+
+# A port that nobody listens at.
+free_port() {
+    local port
+    while true; do
+        port=$((20000 + RANDOM % 12000))
+        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
+    done
+    echo "$port"
+}
+
+# wait_for SECONDS COMMAND...: until the command succeeds.
+wait_for() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ "$SECONDS" -lt "$end" ] || return 1
+        sleep 0.2
+    done
+}
+
+cluster_start() {
+    local folder=$1 node i
+    node=$(hostname -s)
+    mkdir -p "$folder"/{state,spool,log,run,gpu}
+    chmod 755 "$folder"
+
+    # GPUs are device files. Where none can be made, plain files do: nobody opens them.
+    for i in 0 1 2 3; do
+        mknod "$folder/gpu/nvidia$i" c 1 3 2>/dev/null || : >"$folder/gpu/nvidia$i"
+    done
+    echo "Name=gpu File=$folder/gpu/nvidia[0-3]" >"$folder/gres.conf"
+
+    # cred_expire is also what a requeued job waits before it may start again: two minutes, if it is not set.
+    cat >"$folder/slurm.conf" <<END
+ClusterName=cryosplat
+SlurmctldHost=$node(127.0.0.1)
+SlurmctldPort=$(free_port)
+SlurmdPort=$(free_port)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+CryptoType=crypto/munge
+AuthInfo=socket=$folder/run/munge,cred_expire=5
+StateSaveLocation=$folder/state
+SlurmdSpoolDir=$folder/spool
+SlurmctldPidFile=$folder/run/slurmctld.pid
+SlurmdPidFile=$folder/run/slurmd.pid
+SlurmctldLogFile=$folder/log/slurmctld
+SlurmdLogFile=$folder/log/slurmd
+SwitchType=switch/none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+MpiDefault=none
+ReturnToService=2
+SchedulerType=sched/backfill
+SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=2
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SlurmdParameters=config_overrides
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+OverTimeLimit=0
+KillWait=10
+MinJobAge=600
+GresTypes=gpu
+NodeName=$node NodeAddr=127.0.0.1 CPUs=32 Sockets=1 CoresPerSocket=32 ThreadsPerCore=1 RealMemory=1000000 Gres=gpu:4
+PartitionName=gpu Nodes=$node Default=YES MaxTime=24:00:00 PriorityTier=10 PreemptMode=OFF
+PartitionName=cpu Nodes=$node MaxTime=24:00:00 PriorityTier=10 PreemptMode=OFF
+PartitionName=preempt Nodes=$node MaxTime=24:00:00 PriorityTier=1 GraceTime=30
+PartitionName=urgent Nodes=$node MaxTime=24:00:00 PriorityTier=20 PreemptMode=OFF
+END
+    export SLURM_CONF=$folder/slurm.conf
+
+    head -c 1024 /dev/urandom >"$folder/munge.key"
+    chmod 400 "$folder/munge.key"
+    cluster_daemon munged --foreground --force --key-file "$folder/munge.key" --socket "$folder/run/munge" \
+        --pid-file "$folder/run/munged.pid" --seed-file "$folder/run/munge.seed" --log-file "$folder/log/munged"
+    wait_for 10 test -S "$folder/run/munge" || return 1
+    cluster_daemon slurmctld -D -i
+    cluster_daemon slurmd -D
+    wait_for 30 node_is_idle
+}
+
+# A daemon that ends with this shell, however that ends.
+cluster_daemon() {
+    setpriv --pdeathsig TERM "$@" >"${SLURM_CONF%/*}/log/$1.out" 2>&1 </dev/null &
+    cluster_processes+=($!)
+}
+
+node_is_idle() { [[ $(sinfo --noheader --partition gpu --format %T 2>&1) == idle ]]; }
+
+cluster_stop() {
+    local process i
+    [ "${#cluster_processes[@]}" -gt 0 ] || return 0
+    scancel --user root >/dev/null 2>&1 || true
+    wait_for 15 no_jobs || true
+    # The node first: it tells the controller.
+    for ((i = ${#cluster_processes[@]} - 1; i >= 0; i--)); do
+        process=${cluster_processes[i]}
+        kill "$process" 2>/dev/null || true
+        wait_for 10 gone "$process" || kill -KILL "$process" 2>/dev/null || true
+        wait "$process" 2>/dev/null || true
+    done
+    cluster_processes=()
+    # What a node that had to be killed has left.
+    for process in /proc/[0-9]*; do
+        if grep -qsz "^SLURM_CONF=$SLURM_CONF\$" "$process/environ"; then
+            kill -KILL "${process#/proc/}" 2>/dev/null || true
+        fi
+    done
+}
+
+no_jobs() { [ -z "$(squeue --noheader 2>/dev/null)" ]; }
+gone() { ! kill -0 "$1" 2>/dev/null; }
