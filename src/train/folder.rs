@@ -78,8 +78,9 @@ pub fn prepare(folder: &Path, older: Older, identities: &[(&str, String)]) -> Re
         )),
         Older::Refuse => Ok(fresh),
         Older::Resume | Older::ResumeOrStart => {
-            if let Some(identity) = done(folder) {
-                same_run(&folder.join("run.json"), &identity, Some(&identities[0].1))?;
+            if let Some((models, identity)) = done(folder) {
+                let same = models.iter().eq(identities.iter().map(|(name, _)| name));
+                same_run(&folder.join("run.json"), &identity, same.then_some(identities[0].1.as_str()))?;
                 return Ok(Start::Done);
             }
             if last.is_none() && older == Older::Resume {
@@ -173,11 +174,13 @@ fn differences(old: &str, new: &str) -> String {
     if all.is_empty() { "it was written by another version".into() } else { all.join(", ") }
 }
 
-/// The identity of the run that the folder holds, if that is done.
-fn done(folder: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(folder.join("run.json")).unwrap_or_default();
+/// The models and the identity of the run that the folder holds, if that is done.
+fn done(folder: &Path) -> Option<(Vec<String>, String)> {
+    let text = std::fs::read_to_string(folder.join("run.json")).ok()?;
     let run: Value = serde_json::from_str(&text).ok()?;
-    (run["state"] == "done").then(|| run["identity"].as_str().unwrap_or_default().to_owned())
+    let models = run["particles"]["models"].as_array().into_iter().flatten();
+    let models = models.map(|model| model["name"].as_str().unwrap_or_default().to_owned()).collect();
+    (run["state"] == "done").then(|| (models, run["identity"].as_str().unwrap_or_default().to_owned()))
 }
 
 /// Makes the folder that of this run, once nothing but training is left to do: without what an older run left, or, where

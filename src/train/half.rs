@@ -145,7 +145,6 @@ impl Model {
         let Self { core, shard } = self;
         let started = Instant::now();
         core.device.times();
-        shard.traffic();
         core.spent = Spent::from_now();
         let (epoch, first) = (core.position.epoch, core.position.step);
         let stopped = loop {
