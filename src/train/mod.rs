@@ -7,7 +7,7 @@ pub mod devices;
 pub mod folder;
 pub mod half;
 pub mod order;
-mod outputs;
+pub mod outputs;
 pub mod recipe;
 pub mod reduction;
 pub mod run;

@@ -179,6 +179,7 @@ fn write_run_json(run: &Finished, curves: &[(String, Fsc)]) -> Result<()> {
         "threads_per_rank": run.threads,
         "device": run.device,
         "host": host(),
+        "cores": cores(),
         "seconds": {"training": run.training_seconds, "total": run.total_seconds},
         "images_per_second": images_per_second(run),
         "epochs": run.particles.iter().zip(run.history).map(|((name, _), epochs)| json!({"model": name, "epochs": epochs})).collect::<Vec<_>>(),
@@ -191,9 +192,18 @@ fn write_run_json(run: &Finished, curves: &[(String, Fsc)]) -> Result<()> {
     })
 }
 
-fn host() -> String {
+/// The name of this machine.
+pub fn host() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map_or_else(|_| "unknown".into(), |h| h.trim().into())
+}
+
+/// The processor cores of this machine, hyperthreads included, whichever of them this process may use; `None` where the
+/// system does not say.
+pub fn cores() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let count = text.lines().filter(|line| line.starts_with("processor")).count();
+    (count > 0).then_some(count)
 }
 
 /// Loss curves of metrics.jsonl by model: (epoch, loss), thinned to what a chart can show.

@@ -15,12 +15,14 @@ mod outcomes;
 pub mod pipeline;
 pub mod plan;
 mod records;
+mod sums;
 mod transform;
 
 use std::ffi::c_void;
 use std::time::Duration;
 
 pub use device::{CudaDevice, CudaOptions};
+pub use sums::Sums;
 
 use crate::error::Result;
 

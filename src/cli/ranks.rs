@@ -1,0 +1,90 @@
+//! What the commands that run over MPI share: the options of the machine, the start, and the end of a job.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::{LogOptions, logging};
+use crate::error::Error;
+use crate::parallel::{Failure, World};
+use crate::render::cuda::libraries;
+use crate::train::devices::DeviceKind;
+use crate::train::reduction::CollectiveKind;
+use crate::train::shard::CacheMode;
+
+/// Where and how ranks compute.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Machine")]
+pub struct MachineOptions {
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub device: DeviceKind,
+    /// How gradients are added up over ranks.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub collective: CollectiveKind,
+    /// Seconds that a rank waits for the others' GPUs before it ends the job.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400), default_value = "600")]
+    timeout: u64,
+    /// Threads of each rank [default: the cores that the launcher leaves to it].
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    threads: Option<u16>,
+    /// Where to keep particles between epochs.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub cache: CacheMode,
+    /// Keep particles in 16 bits a pixel, where they are kept in the memory of a GPU: half the room, 0.05% of noise.
+    #[arg(long)]
+    pub cache_half: bool,
+}
+
+impl MachineOptions {
+    /// How long a rank waits for the others' GPUs.
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
+    /// Starts MPI, the log and the threads of this rank, does `work` on every rank, and ends the job as its outcome asks.
+    pub fn over_ranks(&self, log: &LogOptions, work: impl FnOnce(&World) -> Result<(), Failure>) -> ExitCode {
+        if self.device != DeviceKind::Cpu {
+            libraries::link_versioned();
+        }
+        let world = match World::start() {
+            Ok(world) => world,
+            Err(error) => {
+                logging::start(log, 0);
+                tracing::error!("{error}");
+                return ExitCode::FAILURE;
+            }
+        };
+        logging::start(log, world.rank());
+        world.abort_on_panic();
+        match self.start_threads(&world).and_then(|()| work(&world)) {
+            Ok(()) => ExitCode::SUCCESS,
+            // All ranks end here, and rank 0 says why: nobody has to be ended.
+            Err(Failure::Shared(error)) => {
+                if let Some(error) = error {
+                    tracing::error!("{error}");
+                }
+                ExitCode::FAILURE
+            }
+            Err(Failure::Own(error)) => {
+                if world.size() == 1 {
+                    tracing::error!("{error}");
+                    return ExitCode::FAILURE;
+                }
+                tracing::error!("rank {} of {}: {error}", world.rank(), world.size());
+                world.abort(1)
+            }
+        }
+    }
+
+    fn start_threads(&self, world: &World) -> Result<(), Failure> {
+        let shared = world.sharing_cores();
+        let threads = self.threads.map_or_else(
+            || (std::thread::available_parallelism().map_or(1, |n| n.get()) / shared).max(1),
+            usize::from,
+        );
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(|error| {
+            Error::request(format!("cannot start {threads} threads: {error}"), "ask for fewer with --threads")
+        })?;
+        Ok(())
+    }
+}
