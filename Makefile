@@ -7,7 +7,7 @@ CARGO ?= cargo
 PICTURES := benches/results/demo
 GPU_CHECK := target/gpu-check
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit judges kernels kernel-table bench gpu-package gpu-check quality readme-tables readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit judges kernels kernel-table bench gpu-package gpu-check quality scaling readme-tables readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -61,7 +61,10 @@ gpu-check: gpu-package ## The same, and the check: tests, compute-sanitizer, NCC
 quality: build ## The long quality runs (some minutes to an hour), into benches/results/quality.md
 	@benches/quality.sh
 
-readme-tables: ## Copy the tables of make bench and make quality into README.md
+scaling: build ## Strong and weak scaling over the ranks of this machine (some minutes), into benches/results/scaling.md
+	@benches/scaling.sh
+
+readme-tables: ## Copy the tables of make bench, make quality and make scaling into README.md
 	@benches/readme_tables.sh
 
 readme-pictures: ## Copy the demonstration's pictures to where README.md shows them

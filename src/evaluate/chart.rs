@@ -144,7 +144,7 @@ impl Curve {
 
     /// More curves than colours: the next round is dashed too.
     fn dashes(&self, colours: &Colours, i: usize) -> &'static str {
-        if self.dashed || self.colour.unwrap_or(i) >= colours.curves.len() {
+        if self.dashed || (!self.faint && self.colour.unwrap_or(i) >= colours.curves.len()) {
             r#" stroke-dasharray="7 4""#
         } else {
             ""

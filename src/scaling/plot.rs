@@ -1,6 +1,7 @@
 //! A study as a picture: images/s and efficiency over ranks, measured and predicted, and quality over the batch.
 
-use super::study::{Kind, Prediction, Series, Study};
+use super::record::Run;
+use super::study::{Kind, Prediction, Row, Series, Study};
 use crate::evaluate::chart::{Axis, Chart, Colours, Curve};
 
 const WIDTH: f64 = 760.0;
@@ -39,35 +40,28 @@ fn name(study: &Study, series: &Series) -> String {
     if study.machines.len() == 1 { series.kind.label() } else { format!("{}, {device}", series.kind.label()) }
 }
 
-/// Measured curves, then their predictions, dashed, in the same colours. `measured` and `predicted` give a height.
+/// Measured curves, with a dot a run, then their predictions, dashed, in the same colours. `measured` and `predicted` give a
+/// height.
 fn curves(
     study: &Study,
-    measured: impl Fn(&Series, usize) -> Option<f64>,
+    measured: impl Fn(&Row) -> f64,
     predicted: impl Fn(&Prediction) -> f64,
 ) -> Vec<Curve> {
     let mut curves = Vec::new();
     for (colour, series) in compared(study) {
-        let points: Vec<[f64; 2]> = (0..series.rows.len())
-            .filter_map(|row| {
-                let ranks = study.runs[series.rows[row].run].ranks as f64;
-                Some([ranks, measured(series, row)?])
-            })
-            .collect();
+        let dots: Vec<[f64; 2]> =
+            series.rows.iter().map(|row| [study.runs[row.run].ranks as f64, measured(row)]).collect();
         curves.push(Curve {
-            legend: format!("{}: measured", name(study, series)),
-            dots: points.clone(),
-            points,
+            legend: name(study, series),
+            // Through the mean of runs on as many ranks.
+            points: dots.chunk_by(|a, b| a[0] == b[0]).map(mean).collect(),
+            dots,
             colour: Some(colour),
             ..Curve::default()
         });
     }
-    let note = format!("predicted by a model fitted to {} runs, not measured", study.fitted());
     for (colour, series) in compared(study) {
-        if !series.predictions.iter().any(|prediction| prediction.beyond) {
-            continue;
-        }
         curves.push(Curve {
-            legend: format!("{}: {note}", name(study, series)),
             points: series.predictions.iter().map(|p| [p.ranks as f64, predicted(p)]).collect(),
             colour: Some(colour),
             dashed: true,
@@ -75,6 +69,10 @@ fn curves(
         });
     }
     curves
+}
+
+fn mean(points: &[[f64; 2]]) -> [f64; 2] {
+    [points[0][0], points.iter().map(|p| p[1]).sum::<f64>() / points.len() as f64]
 }
 
 /// Ranks on a logarithmic axis, marked where runs or predictions are.
@@ -92,8 +90,7 @@ fn range(curves: &[Curve]) -> (f64, f64) {
 }
 
 fn rates(study: &Study) -> Chart {
-    let rate = |series: &Series, row: usize| Some(study.runs[series.rows[row].run].rate);
-    let mut curves = curves(study, rate, |prediction| prediction.rate);
+    let mut curves = curves(study, |row| study.runs[row.run].rate, |prediction| prediction.rate);
     let x = ranks_axis(&curves);
     let (low, high) = range(&curves);
     // From the lowest start of all series on, in proportion to the ranks.
@@ -108,6 +105,14 @@ fn rates(study: &Study) -> Chart {
         });
     }
     let high = high.max(range(&curves).1);
+    if study.fitted() > 0 {
+        curves.push(Curve {
+            legend: format!("predicted by a model fitted to {} runs, not measured", study.fitted()),
+            dashed: true,
+            faint: true,
+            ..Curve::default()
+        });
+    }
     Chart {
         title: "Images a second".into(),
         x,
@@ -125,8 +130,8 @@ fn rates(study: &Study) -> Chart {
 }
 
 fn efficiencies(study: &Study) -> Chart {
-    let efficiency = |series: &Series, row: usize| series.rows[row].efficiency.map(|e| 100.0 * e);
-    let curves = curves(study, efficiency, |prediction| 100.0 * prediction.efficiency);
+    let percent = |row: &Row| row.efficiency.map_or(f64::NAN, |efficiency| 100.0 * efficiency);
+    let curves = curves(study, percent, |prediction| 100.0 * prediction.efficiency);
     let (_, high) = range(&curves);
     let x = ranks_axis(&curves);
     // The colours and dashes are those of the chart above.
@@ -147,11 +152,11 @@ fn efficiencies(study: &Study) -> Chart {
     }
 }
 
-/// Mean FSC over the batch, a curve for each number of ranks; against the truth where that is known of all runs that tell
-/// anything. `None` where there is only one batch.
+/// Mean FSC over the batch, a curve for each number of ranks; against the truth where any run knows that. `None` where there is
+/// only one batch.
 fn qualities(study: &Study) -> Option<Chart> {
     let against_truth = study.runs.iter().any(|run| run.truth.mean.is_some());
-    let mean = |run: &super::record::Run| if against_truth { run.truth.mean } else { run.halves.mean };
+    let mean = |run: &Run| if against_truth { run.truth.mean } else { run.halves.mean };
     let mut points: Vec<(usize, f64, f64)> =
         study.runs.iter().filter_map(|run| Some((run.ranks, run.batch as f64, mean(run)?))).collect();
     points.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));

@@ -7,7 +7,7 @@ use super::record::{Run, WAIT};
 use crate::error::{Error, Result};
 
 /// Times the largest measured number of ranks for which predictions are made.
-const FURTHER: [usize; 4] = [2, 4, 8, 16];
+const FURTHER: [usize; 3] = [2, 4, 8];
 
 /// Why runs are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,7 +85,8 @@ pub struct Series {
     pub machine: usize,
     /// By ranks.
     pub rows: Vec<Row>,
-    /// By ranks, from the fewest of the rows on: at those of the rows, and beyond.
+    /// By ranks, from the fewest of the rows on: at those of the rows, and beyond. Only where the rows reach the most ranks of
+    /// the machine: others are there for quality.
     pub predictions: Vec<Prediction>,
 }
 
@@ -96,7 +97,7 @@ pub struct Machine {
     pub device: String,
     /// Threads of a rank.
     pub threads: Option<usize>,
-    /// `None` where no run has more than one rank.
+    /// `None` where all runs have the same ranks.
     pub model: Option<Model>,
 }
 
@@ -190,7 +191,11 @@ impl Study {
             Row { run, speed_up: Some(speed_up), efficiency: Some(efficiency) }
         });
         let compared = compared.collect();
-        let largest = self.runs[rows[rows.len() - 1]].ranks;
+        let mine = self.runs.iter().filter(|run| self.machines[machine].has(run));
+        let largest = mine.map(|run| run.ranks).max().unwrap_or(fewest);
+        if self.runs[rows[rows.len() - 1]].ranks < largest {
+            return Series { kind, machine, rows: compared, predictions: Vec::new() };
+        }
         let measured: BTreeSet<usize> = rows.iter().map(|&i| self.runs[i].ranks).collect();
         let models = self.runs[rows[0]].particles.models.len().max(1);
         let predict = |ranks: usize| {

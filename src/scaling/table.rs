@@ -7,7 +7,7 @@ use crate::evaluate::chart::number;
 const COLUMNS: [&str; 19] = [
     "Series",
     "Ranks",
-    "In a group",
+    "A group",
     "Nodes",
     "Threads",
     "Batch",
@@ -23,8 +23,10 @@ const COLUMNS: [&str; 19] = [
     "Mean FSC",
     "Truth 0.143 (Å)",
     "Truth mean FSC",
-    "Device",
+    DEVICE,
 ];
+/// Left out where all are the same.
+const DEVICE: &str = "Device";
 
 const CSV_COLUMNS: [&str; 20] = [
     "series",
@@ -172,10 +174,14 @@ pub fn csv(study: &Study) -> String {
     table
 }
 
-/// The table of a study in Markdown, with what a reader must know beside it. Columns of which nothing is known are left out.
+/// The table of a study in Markdown, with what a reader must know beside it. Columns of which nothing is known are left out, and
+/// that of the device where there is one.
 pub fn markdown(study: &Study) -> String {
     let rows: Vec<Vec<String>> = lines(study).iter().map(Line::markdown).collect();
-    let shown: Vec<usize> = (0..COLUMNS.len()).filter(|&c| rows.iter().any(|row| row[c] != "-")).collect();
+    let shown: Vec<usize> = (0..COLUMNS.len())
+        .filter(|&c| rows.iter().any(|row| row[c] != "-"))
+        .filter(|&c| COLUMNS[c] != DEVICE || study.machines.len() > 1)
+        .collect();
     let join = |cells: Vec<&str>| format!("| {} |\n", cells.join(" | "));
     let mut text = join(shown.iter().map(|&c| COLUMNS[c]).collect());
     text += &format!("|---|{}\n", "--:|".repeat(shown.len() - 1));
@@ -184,8 +190,7 @@ pub fn markdown(study: &Study) -> String {
     }
     text += "\nA run is in every series that it belongs to: strong (the same batch on more ranks), weak (the same images of a \
              step on each rank). Speed-up and efficiency are by images/s, against the fewest ranks of the series. Compute, \
-             all-reduce (waiting for the slowest rank included), update and waiting (for particles) are shares of the time of \
-             training, means over the ranks; imbalance is the slowest rank's compute over the mean.\n";
+             all-reduce (waiting for the slowest rank included), update and waiting (for particles) are shares of the time, means over the ranks; imbalance is the slowest rank's compute over the mean.\n";
     let mut lines: Vec<String> = Vec::new();
     for machine in &study.machines {
         if let Some(model) = &machine.model {
