@@ -210,7 +210,10 @@ fn runs_that_do_not_belong_together_are_named() {
     refused(4, &["settings.half: is \"both\", and \"all\" in"]);
     refused(5, &["particles.models: is map of 9 particles, and map of 3200 particles in"]);
     let nothing = path(folder.path(), "nothing");
-    fail(&scaling(folder.path(), &[nothing.clone()]), &["nothing", "cannot read the run's record", "train"]);
+    fail(
+        &scaling(folder.path(), std::slice::from_ref(&nothing)),
+        &["nothing", "cannot read the run's record", "train"],
+    );
     std::fs::create_dir(&nothing).unwrap();
     fail(&scaling(folder.path(), &[nothing]), &["nothing: holds no run.json", "train"]);
     let torn = path(folder.path(), "torn.json");

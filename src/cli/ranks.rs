@@ -13,25 +13,24 @@ use crate::train::shard::CacheMode;
 
 /// Where and how ranks compute.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Machine")]
 pub struct MachineOptions {
     /// Where to compute.
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, value_enum, default_value = "auto", help_heading = "Machine")]
     pub device: DeviceKind,
     /// How gradients are added up over ranks.
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, value_enum, default_value = "auto", help_heading = "Machine")]
     pub collective: CollectiveKind,
     /// Seconds that a rank waits for the others' GPUs before it ends the job.
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400), default_value = "600")]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400), default_value = "600", help_heading = "Machine")]
     timeout: u64,
     /// Threads of each rank [default: the cores that the launcher leaves to it].
-    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=4096), help_heading = "Machine")]
     threads: Option<u16>,
     /// Where to keep particles between epochs.
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, value_enum, default_value = "auto", help_heading = "Machine")]
     pub cache: CacheMode,
     /// Keep particles in 16 bits a pixel, where they are kept in the memory of a GPU: half the room, 0.05% of noise.
-    #[arg(long)]
+    #[arg(long, help_heading = "Machine")]
     pub cache_half: bool,
 }
 

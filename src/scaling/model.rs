@@ -83,7 +83,8 @@ impl Model {
         let groups = different(samples.iter().map(|s| s.ranks as u64).filter(|&r| r > 1).collect());
         let images = different(samples.iter().map(|s| s.images.to_bits()).collect());
         let kept = [images > 1, true, groups > 0, groups > 1 && bytes > 0.0];
-        let work = |s: &Sample| s.seconds - s.waited.unwrap_or(0.0);
+        // However long it waited, it did something.
+        let work = |s: &Sample| (s.seconds - s.waited.unwrap_or(0.0)).max(1e-3 * s.seconds);
         let rows: Vec<Vec<f64>> = samples
             .iter()
             .map(|s| {

@@ -3,11 +3,14 @@
 use super::record::Run;
 use super::study::{Kind, Prediction, Row, Series, Study};
 use crate::evaluate::chart::{Axis, Chart, Colours, Curve};
+use crate::evaluate::picture::FONT;
 
 const WIDTH: f64 = 760.0;
 const RATES: f64 = 440.0;
 const EFFICIENCIES: f64 = 330.0;
 const QUALITIES: f64 = 300.0;
+/// The height without a chart.
+const NOTHING: f64 = 60.0;
 
 /// The picture, as an SVG document.
 pub fn svg(study: &Study) -> String {
@@ -17,10 +20,14 @@ pub fn svg(study: &Study) -> String {
         charts.push((efficiencies(study), EFFICIENCIES));
     }
     charts.extend(qualities(study).map(|chart| (chart, QUALITIES)));
-    let height: f64 = charts.iter().map(|(_, height)| height).sum();
+    let height: f64 = charts.iter().map(|(_, height)| height).sum::<f64>().max(NOTHING);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\">\n"
     );
+    if charts.is_empty() {
+        let words = "No two runs differ in their ranks or their quality: nothing to compare.";
+        svg += &format!("<text x=\"16\" y=\"34\" font-family=\"{FONT}\" font-size=\"12\">{words}</text>\n");
+    }
     let mut y = 0.0;
     for (chart, height) in charts {
         let drawn = chart.to_svg(&Colours::light(), WIDTH, height);

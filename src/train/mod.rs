@@ -7,7 +7,7 @@ pub mod devices;
 pub mod folder;
 pub mod half;
 pub mod order;
-pub mod outputs;
+pub(crate) mod outputs;
 pub mod recipe;
 pub mod reduction;
 pub mod run;

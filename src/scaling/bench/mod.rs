@@ -173,9 +173,9 @@ fn measure(
         None => (options.box_size, options.pixel_size),
     };
     let geometry = Geometry { box_size, pixel_size, cutoff: options.cutoff };
-    let open =
+    let make =
         || devices::open(choice, mixture(options, box_size), geometry, share.images(), options.cache_half);
-    let device = held.device.insert(open()?);
+    let device = held.device.insert(make()?);
     let connected = devices::connect(world, choice, options.collective, collective, options.patience)?;
     let reduction = held.reduction.insert(connected);
     device.join(reduction)?;
@@ -194,7 +194,7 @@ fn measure(
         // What captured the group's sum goes first, when nobody waits for anybody.
         world.barrier();
         held.device = None;
-        let device = held.device.insert(open()?);
+        let device = held.device.insert(make()?);
         let mut particles = Particles::new(store, share, world, options, &geometry, device.as_mut())?;
         world.barrier();
         Some(steps::measure(device.as_mut(), &mut particles, reduction, Sums::Alone, options.time)?)
