@@ -7,7 +7,7 @@ CARGO ?= cargo
 PICTURES := benches/results/demo
 GPU_CHECK := target/gpu-check
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit judges kernels slurm-test kernel-table bench bench-stream gpu-package gpu-check quality soak readme-tables readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit judges kernels slurm-test kernel-table bench bench-stream gpu-package gpu-check quality scaling soak readme-tables readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -73,7 +73,10 @@ soak: build ## The long tests of size and endurance (minutes to an hour), into b
 	@for script in tests/soak/*.sh; do echo; "$$script" || exit 1; done >>target/soak.md
 	@mv target/soak.md benches/results/soak.md && cat benches/results/soak.md
 
-readme-tables: ## Copy the tables of make bench and make quality into README.md
+scaling: build ## Strong and weak scaling over the ranks of this machine (some minutes), into benches/results/scaling.md
+	@benches/scaling.sh
+
+readme-tables: ## Copy the tables of make bench, make quality and make scaling into README.md
 	@benches/readme_tables.sh
 
 readme-pictures: ## Copy the demonstration's pictures to where README.md shows them

@@ -1,9 +1,12 @@
 //! The command line: one file a subcommand, each with its arguments and the few lines that call the library.
 
+mod bench;
 mod fsc;
 mod import;
 mod info;
 mod logging;
+mod ranks;
+mod scaling;
 mod shell;
 mod simulate;
 mod train;
@@ -48,6 +51,10 @@ enum Command {
     Fsc(fsc::Args),
     /// Say what is in a file: particles, Gaussians, checkpoint or map.
     Info(info::Args),
+    /// Measure how fast this machine, or a set of ranks, takes steps.
+    Bench(bench::Args),
+    /// Compare runs on different numbers of ranks: speed, efficiency, quality, and what to expect of more ranks.
+    Scaling(scaling::Args),
     /// Print a completion script for a shell.
     Completions(shell::CompletionsArgs),
     /// Print the manual page.
@@ -59,8 +66,9 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     hdf5::silence_errors(true);
     let outcome = match &cli.command {
-        // The trainer starts its log when it knows its rank.
+        // What runs over ranks starts its log when it knows its rank.
         Command::Train(args) => return train::run(args, &cli.log),
+        Command::Bench(args) => return bench::run(args, &cli.log),
         command => {
             logging::start(&cli.log, 0);
             match command {
@@ -69,9 +77,10 @@ pub fn main() -> ExitCode {
                 Command::Voxelize(args) => voxelize::run(args),
                 Command::Fsc(args) => fsc::run(args),
                 Command::Info(args) => info::run(args),
+                Command::Scaling(args) => scaling::run(args),
                 Command::Completions(args) => shell::completions(args),
                 Command::Man => shell::manual(),
-                Command::Train(_) => unreachable!("handled above"),
+                Command::Train(_) | Command::Bench(_) => unreachable!("handled above"),
             }
         }
     };

@@ -4,20 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{LogOptions, logging};
-use crate::error::Error;
+use super::LogOptions;
+use super::ranks::MachineOptions;
 use crate::parallel::{Failure, World};
-use crate::render::cuda::libraries;
-use crate::train::cache::{CacheMode, CacheOptions};
-use crate::train::devices::DeviceKind;
 use crate::train::folder::Older;
 use crate::train::recipe::Choices;
-use crate::train::reduction::CollectiveKind;
 use crate::train::run::Maps;
 use crate::train::{Ending, Models, Recipe, RunOptions, Schedule};
-
-/// The exit code of a run that was asked to stop, and has written its checkpoints: "try again" of sysexits.h.
-const STOPPED: u8 = 75;
 
 /// What `--help` says below the options.
 const EXPLANATION: &str = "\
@@ -77,28 +70,8 @@ pub struct Args {
     /// Train both halves, one of them, or one model of all particles (without an FSC).
     #[arg(long, value_enum, default_value = "both")]
     half: Models,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value = "auto", help_heading = "Machine")]
-    device: DeviceKind,
-    /// How gradients are added up over ranks.
-    #[arg(long, value_enum, default_value = "auto", help_heading = "Machine")]
-    collective: CollectiveKind,
-    /// Seconds that a rank waits for the others' GPUs before it ends the job.
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400), default_value = "600", help_heading = "Machine")]
-    timeout: u64,
-    /// Threads of each rank [default: the cores that the launcher leaves to it].
-    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=4096), help_heading = "Machine")]
-    threads: Option<u16>,
-    /// Where to keep particles between epochs.
-    #[arg(long, value_enum, default_value = "auto", help_heading = "Machine")]
-    cache: CacheMode,
-    /// Folder on each machine's own disk for --cache scratch [default: $SLURM_TMPDIR, or $TMPDIR, or /tmp]; with --cache auto,
-    /// what memory cannot keep is copied there.
-    #[arg(long, value_name = "DIR", help_heading = "Machine")]
-    scratch: Option<PathBuf>,
-    /// Keep particles in 16 bits a pixel, where they are kept in the memory of a GPU: half the room, 0.05% of noise.
-    #[arg(long, help_heading = "Machine")]
-    cache_half: bool,
+    #[command(flatten)]
+    machine: MachineOptions,
     /// Write maps at the end, or after every epoch (with the FSC in the log).
     #[arg(long, value_enum, default_value = "end")]
     maps: Maps,
@@ -143,7 +116,8 @@ fn minutes(text: &str) -> Result<f64, String> {
     }
 }
 
-fn number(text: &str, low: f64, high: f64) -> Result<f64, String> {
+/// A number above `low`, up to `high`.
+pub fn number(text: &str, low: f64, high: f64) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value > low && value <= high => Ok(value),
         _ => Err(format!("a number above {low} and up to {high} is wanted")),
@@ -154,61 +128,16 @@ fn positive(text: &str) -> Result<f64, String> {
     number(text, 0.0, 1.0)
 }
 
-fn cutoff(text: &str) -> Result<f64, String> {
+/// A splat's half width in standard deviations.
+pub fn cutoff(text: &str) -> Result<f64, String> {
     number(text, 0.5, 20.0)
 }
 
 pub fn run(args: &Args, log: &LogOptions) -> ExitCode {
-    if args.device != DeviceKind::Cpu {
-        libraries::link_versioned();
-    }
-    let world = match World::start() {
-        Ok(world) => world,
-        Err(error) => {
-            logging::start(log, 0);
-            tracing::error!("{error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    logging::start(log, world.rank());
-    world.abort_on_panic();
-    match train(args, &world) {
-        Ok(Ending::Done) => ExitCode::SUCCESS,
-        Ok(Ending::Stopped) => ExitCode::from(STOPPED),
-        // All ranks end here, and rank 0 says why: nobody has to be ended.
-        Err(Failure::Shared(error)) => {
-            if let Some(error) = error {
-                tracing::error!("{error}");
-            }
-            ExitCode::FAILURE
-        }
-        Err(Failure::Own(error)) => {
-            if world.size() == 1 {
-                tracing::error!("{error}");
-                return ExitCode::FAILURE;
-            }
-            tracing::error!("rank {} of {} on {}: {error}", world.rank(), world.size(), World::host());
-            world.abort(1)
-        }
-    }
+    args.machine.over_ranks(log, |world| train(args, world))
 }
 
 fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
-    if args.scratch.is_some() && !matches!(args.cache, CacheMode::Auto | CacheMode::Scratch) {
-        let error = Error::request(
-            "--scratch names a folder for copies, and this --cache makes none",
-            "leave one of them out, or use --cache scratch",
-        );
-        return Err(Failure::Shared((world.rank() == 0).then_some(error)));
-    }
-    let shared = world.sharing_cores();
-    let threads = args.threads.map_or_else(
-        || (std::thread::available_parallelism().map_or(1, |n| n.get()) / shared).max(1),
-        usize::from,
-    );
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(|error| {
-        Error::request(format!("cannot start {threads} threads: {error}"), "ask for fewer with --threads")
-    })?;
     let options = RunOptions {
         particles: args.particles.clone(),
         output: args.output.clone(),
@@ -225,11 +154,11 @@ fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
         cutoff: args.cutoff,
         seed: args.seed,
         models: args.half,
-        device: args.device,
-        collective: args.collective,
-        patience: Duration::from_secs(args.timeout),
-        cache: CacheOptions { mode: args.cache, scratch: args.scratch.clone() },
-        cache_half: args.cache_half,
+        device: args.machine.device,
+        collective: args.machine.collective,
+        patience: args.machine.patience(),
+        cache: args.machine.cache(world)?,
+        cache_half: args.machine.cache_half,
         maps: args.maps,
         metrics_every: args.metrics_every,
         truth: args.truth.clone(),

@@ -56,6 +56,8 @@ pub struct Axis {
     pub high: f64,
     /// Logarithmic; both ends are then above 0.
     pub logarithmic: bool,
+    /// Values to mark, in order; where there are none, round ones are chosen.
+    pub marks: Vec<f64>,
 }
 
 impl Axis {
@@ -70,6 +72,9 @@ impl Axis {
 
     /// Round values inside the axis, about `count` of them.
     fn ticks(&self, count: f64) -> Vec<(f64, String)> {
+        if !self.marks.is_empty() {
+            return self.marks.iter().map(|&v| (v, number(v))).collect();
+        }
         let decades = (self.high / self.low).log10();
         // Under a decade and a half, 1-2-5 ticks are too few to read a value by: linear ticks then.
         if self.logarithmic && decades >= 1.5 {
@@ -108,9 +113,9 @@ pub fn number(value: f64) -> String {
 }
 
 /// A curve.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Curve {
-    /// Its line in the legend.
+    /// Its line in the legend; none where it is empty.
     pub legend: String,
     /// Its points from left to right; where one is not finite, the line is broken.
     pub points: Vec<[f64; 2]>,
@@ -118,6 +123,33 @@ pub struct Curve {
     pub dots: Vec<[f64; 2]>,
     /// What to write at its right end.
     pub end: String,
+    /// Which of the colours; `None`: that of its place among the curves.
+    pub colour: Option<usize>,
+    /// Dashed, as what was not measured.
+    pub dashed: bool,
+    /// Thin and grey, as what others are compared with.
+    pub faint: bool,
+}
+
+impl Curve {
+    /// The colour of curve `i` of a chart.
+    fn paint<'a>(&self, colours: &'a Colours, i: usize) -> &'a str {
+        if self.faint { &colours.muted } else { colours.curve(self.colour.unwrap_or(i)) }
+    }
+
+    /// Its width, as a share of that of others.
+    fn width(&self) -> f64 {
+        if self.faint { 0.5 } else { 1.0 }
+    }
+
+    /// More curves than colours: the next round is dashed too.
+    fn dashes(&self, colours: &Colours, i: usize) -> &'static str {
+        if self.dashed || (!self.faint && self.colour.unwrap_or(i) >= colours.curves.len()) {
+            r#" stroke-dasharray="7 4""#
+        } else {
+            ""
+        }
+    }
 }
 
 /// A line chart.
@@ -199,19 +231,21 @@ impl Chart {
         // In columns, as many as the longest entry leaves room for.
         let entry = self.curves.iter().map(|c| 30.0 + width_of(&c.legend) + 18.0).fold(1.0, f64::max);
         let columns = (((width - 16.0) / entry) as usize).max(1);
-        let mut y = 48.0;
-        for (i, curve) in self.curves.iter().enumerate() {
-            let x = 16.0 + (i % columns) as f64 * entry;
-            y = 48.0 + (i / columns) as f64 * 19.0;
-            let colour = colours.curve(i);
+        let mut y = 30.0;
+        let named = self.curves.iter().enumerate().filter(|(_, curve)| !curve.legend.is_empty());
+        for (place, (i, curve)) in named.enumerate() {
+            let x = 16.0 + (place % columns) as f64 * entry;
+            y = 48.0 + (place / columns) as f64 * 19.0;
+            let colour = curve.paint(colours, i);
             writeln!(
                 svg,
-                r#"<path d="M{x:.1} {0:.1}h22" stroke="{colour}" stroke-width="2.5" stroke-linecap="round"{2}/><text x="{1:.1}" y="{y:.1}" fill="{3}">{4}</text>"#,
+                r#"<path d="M{x:.1} {0:.1}h22" stroke="{colour}" stroke-width="{5}" stroke-linecap="round"{2}/><text x="{1:.1}" y="{y:.1}" fill="{3}">{4}</text>"#,
                 y - 4.0,
                 x + 30.0,
-                dashes(colours, i),
+                curve.dashes(colours, i),
                 colours.ink,
-                escape(&curve.legend)
+                escape(&curve.legend),
+                2.5 * curve.width()
             )?;
         }
         Ok(y)
@@ -309,7 +343,7 @@ impl Chart {
     fn write_curves(&self, svg: &mut String, colours: &Colours, frame: &Frame) -> std::fmt::Result {
         // The first curve is drawn last: it is the one the chart is about.
         for (i, curve) in self.curves.iter().enumerate().rev() {
-            let colour = colours.curve(i);
+            let colour = curve.paint(colours, i);
             let mut path = String::new();
             let mut pen_down = false;
             for &[x, y] in &curve.points {
@@ -322,8 +356,9 @@ impl Chart {
             }
             writeln!(
                 svg,
-                r#"<path d="{path}" fill="none" stroke="{colour}" stroke-width="2" stroke-linejoin="round" stroke-linecap="round"{}/>"#,
-                dashes(colours, i)
+                r#"<path d="{path}" fill="none" stroke="{colour}" stroke-width="{}" stroke-linejoin="round" stroke-linecap="round"{}/>"#,
+                2.0 * curve.width(),
+                curve.dashes(colours, i)
             )?;
             for &[x, y] in &curve.dots {
                 writeln!(
@@ -364,7 +399,7 @@ impl Chart {
                 r#"<text x="{:.1}" y="{:.1}" fill="{}">{}</text>"#,
                 frame.right + 7.0,
                 y + 4.0,
-                colours.curve(i),
+                self.curves[i].paint(colours, i),
                 escape(&self.curves[i].end)
             )?;
         }
@@ -376,11 +411,6 @@ impl Colours {
     fn curve(&self, i: usize) -> &str {
         &self.curves[i % self.curves.len()]
     }
-}
-
-/// More curves than colours: the next round is dashed.
-fn dashes(colours: &Colours, i: usize) -> &'static str {
-    if i < colours.curves.len() { "" } else { r#" stroke-dasharray="7 4""# }
 }
 
 impl Frame {
@@ -398,7 +428,7 @@ mod tests {
     use super::*;
 
     fn axis(low: f64, high: f64, logarithmic: bool) -> Axis {
-        Axis { label: String::new(), low, high, logarithmic }
+        Axis { label: String::new(), low, high, logarithmic, marks: Vec::new() }
     }
 
     fn labels(axis: &Axis, count: f64) -> Vec<String> {

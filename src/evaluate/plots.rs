@@ -45,6 +45,7 @@ pub fn fsc_chart(curves: &[(String, Fsc)]) -> Chart {
                 .collect(),
             dots: [GOLD_STANDARD, HALF].into_iter().filter_map(dot).collect(),
             end: fsc.shells.last().map_or(String::new(), |v| format!("{v:.2}")),
+            ..Curve::default()
         }
     };
     Chart {
@@ -54,6 +55,7 @@ pub fn fsc_chart(curves: &[(String, Fsc)]) -> Chart {
             low: 0.0,
             high: if high > 0.0 { high } else { 1.0 },
             logarithmic: false,
+            marks: Vec::new(),
         },
         y: Axis {
             label: "Correlation".into(),
@@ -61,6 +63,7 @@ pub fn fsc_chart(curves: &[(String, Fsc)]) -> Chart {
             low: if lowest < 0.0 { (lowest * 5.0).floor() / 5.0 } else { 0.0 },
             high: 1.0,
             logarithmic: false,
+            marks: Vec::new(),
         },
         resolution_on_top: true,
         curves: curves.iter().map(curve).collect(),
@@ -77,7 +80,7 @@ pub fn loss_chart(curves: &[(String, Vec<(f64, f64)>)]) -> Chart {
             legend: label.clone(),
             end: last.map_or(String::new(), |p| loss_number(p[1])),
             points,
-            dots: Vec::new(),
+            ..Curve::default()
         }
     };
     let drawn: Vec<Curve> = curves.iter().map(curve).collect();
@@ -102,8 +105,9 @@ pub fn loss_chart(curves: &[(String, Vec<(f64, f64)>)]) -> Chart {
             low: 0.0,
             high: if last_epoch > 0.0 { last_epoch } else { 1.0 },
             logarithmic: false,
+            marks: Vec::new(),
         },
-        y: Axis { label: "Loss (mean squared residual)".into(), low, high, logarithmic },
+        y: Axis { label: "Loss (mean squared residual)".into(), low, high, logarithmic, marks: Vec::new() },
         resolution_on_top: false,
         curves: drawn,
         thresholds: Vec::new(),

@@ -70,6 +70,14 @@ impl World {
             .map_or_else(|_| "unknown".into(), |name| name.trim().into())
     }
 
+    /// The processor cores of this machine, hyperthreads included, whichever of them this process may use; `None` where the
+    /// system does not say.
+    pub fn cores() -> Option<usize> {
+        let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+        let count = text.lines().filter(|line| line.starts_with("processor")).count();
+        (count > 0).then_some(count)
+    }
+
     /// Number of machines.
     pub fn nodes(&self) -> usize {
         self.nodes

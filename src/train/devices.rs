@@ -1,8 +1,11 @@
 //! Which device each rank computes on.
 
+use std::time::Duration;
+
+use super::reduction::{CollectiveKind, Reduction};
 use crate::error::{Error, Result};
 use crate::gmm::Gmm;
-use crate::parallel::World;
+use crate::parallel::{Collective, Failure, World};
 use crate::render::cpu::CpuDevice;
 use crate::render::cuda::{CudaDevice, CudaOptions, card, libraries};
 use crate::render::{Device, Geometry};
@@ -83,4 +86,32 @@ pub fn open(
             Box::new(device)
         }
     })
+}
+
+/// How the ranks of `collective` add up what they compute on `choice`. Every rank calls it, after [`open`].
+///
+/// # Errors
+/// When NCCL is asked for, and there is nothing for it to do or it does not work.
+pub fn connect(
+    world: &World,
+    choice: Choice,
+    kind: CollectiveKind,
+    collective: Collective,
+    patience: Duration,
+) -> std::result::Result<Reduction, Failure> {
+    match choice {
+        Choice::Cpu if kind == CollectiveKind::Nccl => {
+            // All ranks come to this.
+            let error = Error::request(
+                "NCCL adds up between GPUs, and this run computes on processors",
+                "leave out --collective nccl, or use --device cuda",
+            );
+            Err(Failure::Shared((world.rank() == 0).then_some(error)))
+        }
+        Choice::Cpu => Ok(Reduction::over_mpi(collective)),
+        Choice::Gpu(ordinal) => {
+            let gpu = card::identity(ordinal)?;
+            Ok(Reduction::between_gpus(collective, kind, gpu, patience)?)
+        }
+    }
 }

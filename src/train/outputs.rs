@@ -208,6 +208,7 @@ fn write_run_json(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochS
         "threads_per_rank": run.threads,
         "device": run.device,
         "host": World::host(),
+        "cores": World::cores(),
         "seconds": {"training": run.training_seconds, "total": run.total_seconds},
         "images_per_second": images_per_second(run, epochs),
         "epochs": run.particles.iter().zip(epochs).map(|((name, _), epochs)| json!({"model": name, "epochs": epochs})).collect::<Vec<_>>(),

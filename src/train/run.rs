@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::cache::{self, CacheOptions};
 use super::checkpoint::{self, Checkpoint};
-use super::devices::{self, Choice, DeviceKind};
+use super::devices::{self, DeviceKind};
 use super::folder::{self, Older, Start};
 use super::half::{self, Company, Ended, Model, random_start};
 use super::left_out::{self, LeftOut};
@@ -19,12 +19,11 @@ use super::reduction::{CollectiveKind, Reduction};
 use super::setup::{self, Part};
 use super::shard::{Place, Shard};
 use super::watch::Watch;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gmm::files::GmmFile;
 use crate::parallel::{EndSignal, Failure, HalfGroup, World};
 use crate::particles::store::Store;
 use crate::progress::Progress;
-use crate::render::cuda::card;
 use crate::render::{Device, Geometry};
 
 /// Which models a run trains.
@@ -223,21 +222,8 @@ fn train(
         let batch = order.slots_of(rank, ranks).len();
         opened.push(devices::open(choice, start, geometry, batch, options.cache_half)?);
     }
-    let reduction = reduction.insert(match choice {
-        Choice::Cpu if options.collective == CollectiveKind::Nccl => {
-            // All ranks come to this.
-            let error = Error::request(
-                "NCCL adds up between GPUs, and this run computes on processors",
-                "leave out --collective nccl, or use --device cuda",
-            );
-            return Err(Failure::Shared((world.rank() == 0).then_some(error)));
-        }
-        Choice::Cpu => Reduction::over_mpi(collective),
-        Choice::Gpu(ordinal) => {
-            let gpu = card::identity(ordinal)?;
-            Reduction::between_gpus(collective, options.collective, gpu, options.patience)?
-        }
-    });
+    let connected = devices::connect(world, choice, options.collective, collective, options.patience)?;
+    let reduction = reduction.insert(connected);
     for device in opened.iter_mut() {
         device.join(reduction)?;
     }

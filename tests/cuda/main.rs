@@ -1,6 +1,7 @@
 //! The CUDA path, executed: kernels, trainer, ranks and failures. On the emulator (tests/emulator), which this program builds
 //! and then starts itself under; with CRYOSPLAT_TEST_GPU=1 on the machine's own GPUs, without what injects errors.
 
+mod bench;
 #[path = "../common/cases.rs"]
 mod cases;
 #[path = "../common/mod.rs"]
@@ -41,6 +42,7 @@ fn main() {
     all.extend(steps::TESTS);
     all.extend(trainer::TESTS);
     all.extend(ranks::TESTS);
+    all.extend(bench::TESTS);
     if !on_gpu {
         all.extend(failures::TESTS);
     }

@@ -19,8 +19,11 @@ pub const TESTS: &[(&str, fn())] = &[
 ];
 
 /// Those that want four GPUs.
-const FOUR_GPUS: [&str; 2] =
-    ["four_ranks_on_nccl_take_the_steps_of_one", "halves_on_four_ranks_repeat_to_the_bit"];
+const FOUR_GPUS: [&str; 3] = [
+    "four_ranks_on_nccl_take_the_steps_of_one",
+    "halves_on_four_ranks_repeat_to_the_bit",
+    "a_bench_on_gpus_tells_the_sum",
+];
 /// Those that want NCCL, besides.
 const WITH_NCCL: [&str; 2] =
     ["ranks_that_share_a_gpu_add_up_by_mpi", "a_rank_alone_goes_through_nccl_where_asked"];

@@ -15,6 +15,7 @@ mod outcomes;
 pub mod pipeline;
 pub mod plan;
 mod records;
+mod sums;
 mod timing;
 mod transform;
 
@@ -22,6 +23,7 @@ use std::ffi::c_void;
 use std::time::Duration;
 
 pub use device::{CudaDevice, CudaOptions};
+pub use sums::Sums;
 
 use crate::error::Result;
 

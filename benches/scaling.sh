@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# Strong and weak scaling of `train` over the ranks of this machine, on processors, and what the batch costs in quality, on
+# 10,000 simulated images of the phantom (64 px of 6 A, SNR 0.1). Writes benches/results/scaling.{md,csv,svg}. Two idle cores
+# need about five minutes.
+#
+#   benches/scaling.sh
+#
+# SCALING_RANKS="1 2 4"   numbers of ranks
+# SCALING_EPOCHS=E        epochs of every run, to try the script: the results then go to target/scaling-trial/
+# CRYOSPLAT=PROGRAM       the program to run (default: target/release/cryosplat-mpi)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=tests/scripts/lib.sh
+. tests/scripts/lib.sh
+
+program=${CRYOSPLAT:-target/release/cryosplat-mpi}
+read -ra ranks <<<"${SCALING_RANKS:-1 2 4}"
+strong=64    # images of a step
+weak=16      # images of a step on a rank
+quality=(8 32 128)
+epochs=${SCALING_EPOCHS:-5}
+work=target/scaling
+results=benches/results
+if [ -n "${SCALING_EPOCHS:-}" ]; then
+    # Its rows must not be taken for those of a whole run.
+    work=target/scaling-trial
+    results=$work/results
+fi
+
+[ -x "$program" ] || stop "$program is not there: make build"
+mkdir -p "$work" "$results"
+load=$(cut -d ' ' -f 1 /proc/loadavg)
+
+set=$work/particles.h5
+truth=$work/particles_truth.mrc
+simulate=(simulate --phantom -o "$set" --truth "$truth" --box 64 --pixel-size 6 --particles 10000 --snr 0.1 --seed 1)
+if [ ! -f "$truth" ] || [ "$(cat "$work/simulated.txt" 2>/dev/null)" != "${simulate[*]}" ]; then
+    rm -f "$work/simulated.txt"
+    "$program" "${simulate[@]}"
+    echo "${simulate[*]}" >"$work/simulated.txt"
+fi
+
+# Each rank on a core of its own, where there are enough.
+bound() {
+    local count=$1
+    shift
+    if [ "$count" -gt "$(cores)" ]; then
+        run_ranks "$count" "$@"
+        return
+    fi
+    local options=(-n "$count" --bind-to core)
+    if [ "$(id -u)" -eq 0 ]; then
+        options+=(--allow-run-as-root)
+    fi
+    mpirun "${options[@]}" "$@" </dev/null
+}
+
+train=(train "$set" --half all --gaussians 5120 --epochs "$epochs" --threads 1 --device cpu --truth "$truth")
+runs=()
+# run RANKS BATCH: once for each pair.
+run() {
+    local folder=$work/ranks$1_batch$2
+    [[ " ${runs[*]} " == *" $folder "* ]] && return
+    say "== $1 ranks, batch $2"
+    rm -rf "$folder"
+    if ! bound "$1" "$program" "${train[@]}" --batch "$2" -o "$folder" 2>"$folder.log"; then
+        tail -n 20 "$folder.log" >&2
+        stop "a run failed; its log is $folder.log"
+    fi
+    runs+=("$folder")
+}
+
+for count in "${ranks[@]}"; do
+    run "$count" "$strong"
+    run "$count" $((weak * count))
+done
+for batch in "${quality[@]}"; do
+    # On as many ranks as have cores, two at most.
+    run $(("$(cores)" > 1 ? 2 : 1)) "$batch"
+done
+
+study=$work/study
+rm -rf "$study"
+"$program" scaling "${runs[@]}" -o "$study"
+
+{
+    echo "# Scaling over ranks"
+    echo
+    echo "Written by \`make scaling\` on $(date -u +%F), version $("$program" --version | cut -d ' ' -f 2)," \
+        "commit $(git describe --always --dirty 2>/dev/null || echo unknown)," \
+        "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sort -u | head -n 1), $(nproc) CPUs, $(cores) cores."
+    echo
+    echo "The particles: \`cryosplat-mpi ${simulate[*]}\`. Each run: \`mpirun -n RANKS cryosplat-mpi ${train[*]} --batch BATCH\`," \
+        "each rank bound to a core of its own where there are enough (\`--bind-to core\`)."
+    echo
+    echo "$(cores) cores of one machine show what a step's parts cost and how they divide over as many ranks. They show nothing" \
+        "of networks, of more nodes, or of more ranks than cores: those take turns."
+    if awk -v load="$load" 'BEGIN { exit !(load > 0.5) }'; then
+        echo
+        echo "**The machine was not idle**: its load was $load when the first run began. Take the times for what they are."
+    fi
+    echo
+    echo "![Images a second and efficiency over ranks, and quality over the batch](scaling.svg)"
+    echo
+    cat "$study/scaling.md"
+} >"$work/scaling.md"
+mv "$work/scaling.md" "$results/scaling.md"
+cp "$study/scaling.csv" "$study/scaling.svg" "$results/"
+say "wrote $results/scaling.md, scaling.csv and scaling.svg"

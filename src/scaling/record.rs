@@ -1,0 +1,315 @@
+//! What a run says of itself: run.json of a run folder, or the file of `bench --json`, as far as a study needs it.
+//!
+//! Files of older versions lack members: what is absent is unknown, and stays so.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+pub use crate::train::metrics::Spread;
+
+/// An epoch of one model. Stages in seconds, over the ranks of the group.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Epoch {
+    /// Images that the group has seen.
+    pub images: Option<u64>,
+    /// Steps.
+    pub steps: Option<u64>,
+    /// Seconds in all.
+    pub seconds: Option<f64>,
+    /// Ranks of the group.
+    pub ranks: Option<usize>,
+    /// Rendering and differentiating.
+    pub compute: Option<Spread>,
+    /// Sums over the ranks, waiting for the slowest included.
+    pub reduce: Option<Spread>,
+    /// The optimiser.
+    pub update: Option<Spread>,
+    /// Waiting for particles.
+    pub wait: Option<Spread>,
+    /// Bytes that the group has read from the file.
+    pub bytes_read: Option<u64>,
+}
+
+/// The epochs of one model.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct ModelEpochs {
+    /// Its name.
+    pub model: String,
+    /// In order.
+    pub epochs: Vec<Epoch>,
+}
+
+/// A model and its number of particles.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub struct ModelParticles {
+    /// Its name.
+    pub name: String,
+    /// How many.
+    pub particles: Option<u64>,
+}
+
+/// What was trained on.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Particles {
+    /// Names the particle set.
+    pub identity: Option<String>,
+    /// Box in pixels.
+    pub box_size: Option<usize>,
+    /// The models of the run.
+    pub models: Vec<ModelParticles>,
+}
+
+/// One FSC curve in two numbers.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct Quality {
+    /// Resolution at 0.143 in angstrom.
+    #[serde(rename = "resolution_0.143")]
+    pub resolution: Option<f64>,
+    /// Mean over the shells.
+    pub mean: Option<f64>,
+}
+
+/// The file's content.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Document {
+    state: Option<String>,
+    ranks: Option<usize>,
+    nodes: Option<usize>,
+    cores: Option<usize>,
+    threads_per_rank: Option<usize>,
+    device: Option<String>,
+    half: Option<Value>,
+    settings: Map<String, Value>,
+    particles: Particles,
+    images_per_second: Option<f64>,
+    epochs: Vec<ModelEpochs>,
+    fsc: BTreeMap<String, Quality>,
+}
+
+/// One run of a study.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The file that says so.
+    pub file: PathBuf,
+    /// MPI ranks.
+    pub ranks: usize,
+    /// Ranks of the largest group.
+    pub group: usize,
+    /// Nodes.
+    pub nodes: usize,
+    /// Processor cores of a node, hyperthreads included.
+    pub cores: Option<usize>,
+    /// Threads of a rank.
+    pub threads: Option<usize>,
+    /// What a rank computes on.
+    pub device: String,
+    /// Images of a step, over all ranks of a group.
+    pub batch: usize,
+    /// All settings but the batch, and which halves were trained.
+    pub settings: Map<String, Value>,
+    /// The particles.
+    pub particles: Particles,
+    /// Images a second of all ranks.
+    pub rate: f64,
+    /// All epochs of all models.
+    pub epochs: Vec<Epoch>,
+    /// Half maps against each other.
+    pub halves: Quality,
+    /// The map against the truth.
+    pub truth: Quality,
+}
+
+const REMEDY: &str =
+    "give folders that `cryosplat-mpi train` has finished, or files of `cryosplat-mpi bench --json`";
+
+/// Reads `source`: a run folder, or a file.
+///
+/// # Errors
+/// When there is no run.json, it is not one, the run is not done, or it lacks what a study cannot do without.
+pub fn read(source: &Path) -> Result<Run> {
+    let file = if source.is_dir() { source.join("run.json") } else { source.to_path_buf() };
+    if source.is_dir() && !file.exists() {
+        return Err(Error::input(source, "", "holds no run.json: no run has ended there", REMEDY));
+    }
+    let text = std::fs::read_to_string(&file).map_err(Error::io(&file, "read the run's record", REMEDY))?;
+    parse(&file, &text)
+}
+
+fn parse(file: &Path, text: &str) -> Result<Run> {
+    let document: Document = serde_json::from_str(text).map_err(|error| {
+        Error::input(
+            file,
+            format!("line {}", error.line()),
+            format!("is not the record of a run: {error}"),
+            REMEDY,
+        )
+    })?;
+    if let Some(state) = document.state.as_deref().filter(|&state| state != "done") {
+        return Err(Error::input(
+            file,
+            "state",
+            format!("is {state:?}, expected \"done\": the run has not ended"),
+            "finish it with --resume, or leave it out",
+        ));
+    }
+    let missing = |name: &str| Error::input(file, name, "is missing or zero", REMEDY);
+    let ranks = document.ranks.filter(|&r| r > 0).ok_or_else(|| missing("ranks"))?;
+    let batch = document.settings.get("batch").and_then(Value::as_u64).filter(|&b| b > 0);
+    let batch = batch.ok_or_else(|| missing("settings.batch"))? as usize;
+    let rate = document.images_per_second.filter(|r| r.is_finite() && *r > 0.0);
+    let rate = rate.ok_or_else(|| missing("images_per_second"))?;
+    let mut settings = document.settings;
+    settings.remove("batch");
+    if let Some(half) = document.half {
+        settings.insert("half".into(), half);
+    }
+    let epochs: Vec<Epoch> = document.epochs.into_iter().flat_map(|model| model.epochs).collect();
+    let models = document.particles.models.len().max(1);
+    let group = epochs.iter().filter_map(|epoch| epoch.ranks).max();
+    let fsc = |name: &str| document.fsc.get(name).copied().unwrap_or_default();
+    Ok(Run {
+        file: file.to_path_buf(),
+        ranks,
+        group: group.unwrap_or_else(|| ranks.div_ceil(models)),
+        nodes: document.nodes.unwrap_or(1).max(1),
+        cores: document.cores,
+        threads: document.threads_per_rank,
+        device: document.device.unwrap_or_else(|| "unknown device".into()),
+        batch,
+        settings,
+        particles: document.particles,
+        rate,
+        epochs,
+        halves: fsc("half maps"),
+        truth: fsc("map against truth"),
+    })
+}
+
+/// A stage of an epoch.
+type Stage = fn(&Epoch) -> Option<Spread>;
+
+/// Rendering and differentiating.
+pub const COMPUTE: Stage = |epoch| epoch.compute;
+/// Sums over the ranks.
+pub const REDUCE: Stage = |epoch| epoch.reduce;
+/// The optimiser.
+pub const UPDATE: Stage = |epoch| epoch.update;
+/// Waiting for particles.
+pub const WAIT: Stage = |epoch| epoch.wait;
+
+impl Run {
+    /// Models that are trained at the same time.
+    pub fn side_by_side(&self) -> usize {
+        self.particles.models.len().clamp(1, self.ranks)
+    }
+
+    /// Seconds of a step of one model, from the rate of all.
+    pub fn step(&self) -> f64 {
+        (self.batch * self.side_by_side()) as f64 / self.rate
+    }
+
+    /// The share of the time that ranks spent in a stage, on average; `None` if an epoch does not tell.
+    pub fn share(&self, stage: Stage) -> Option<f64> {
+        let seconds = self.sum(|epoch| epoch.seconds)?;
+        let part = self.sum(|epoch| stage(epoch).map(|spread| spread.mean))?;
+        (seconds > 0.0).then(|| part / seconds)
+    }
+
+    /// The slowest rank's time in rendering over the mean of all; `None` if an epoch does not tell.
+    pub fn imbalance(&self) -> Option<f64> {
+        let slowest = self.sum(|epoch| epoch.compute.map(|spread| spread.max))?;
+        let mean = self.sum(|epoch| epoch.compute.map(|spread| spread.mean))?;
+        (mean > 0.0).then(|| slowest / mean)
+    }
+
+    fn sum(&self, value: impl Fn(&Epoch) -> Option<f64>) -> Option<f64> {
+        if self.epochs.is_empty() {
+            return None;
+        }
+        self.epochs.iter().map(value).sum()
+    }
+
+    /// Did the ranks have more threads than there are cores? `None` where that is not known, or ranks compute on GPUs.
+    pub fn shares_cores(&self) -> Option<bool> {
+        if !self.on_processors() {
+            return None;
+        }
+        Some(self.ranks * self.threads? > self.nodes * self.cores?)
+    }
+
+    /// Did the ranks compute on processors?
+    pub fn on_processors(&self) -> bool {
+        self.device.starts_with("CPU")
+    }
+
+    /// Bytes of the gradient that a step adds up; `None` where the record does not tell.
+    pub fn gradient_bytes(&self) -> Option<f64> {
+        use crate::gmm::Shape;
+        let gaussians = self.settings.get("gaussians")?.as_u64()?;
+        let isotropic = self.settings.get("isotropic").and_then(Value::as_bool).unwrap_or(false);
+        let shape = if isotropic { Shape::Isotropic } else { Shape::Anisotropic };
+        Some(4.0 * (gaussians as f64 * shape.planes() as f64 + 1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Run> {
+        parse(Path::new("run/run.json"), text)
+    }
+
+    #[test]
+    fn an_old_record_is_read_and_what_it_lacks_is_unknown() {
+        let run = parsed(
+            r#"{"state": "done", "ranks": 2, "settings": {"batch": 8}, "images_per_second": 100.0,
+                "particles": {"models": [{"name": "half1", "particles": 5}, {"name": "half2", "particles": 5}]},
+                "epochs": [{"model": "half1", "epochs": [{"loss": 1.0, "seconds": 2.0, "compute_seconds": 1.0}]}],
+                "half": "both", "something": [1, 2]}"#,
+        )
+        .unwrap();
+        assert_eq!((run.ranks, run.group, run.nodes, run.batch, run.threads), (2, 1, 1, 8, None));
+        assert_eq!((run.share(COMPUTE), run.imbalance(), run.shares_cores()), (None, None, None));
+        assert_eq!((run.halves.mean, run.truth.resolution, run.gradient_bytes()), (None, None, None));
+        assert!((run.step() - 0.16).abs() < 1e-12, "two models at 50 images/s each");
+    }
+
+    #[test]
+    fn shares_are_of_all_epochs_and_null_stages_are_unknown() {
+        let run = parsed(
+            r#"{"state": "done", "ranks": 2, "threads_per_rank": 3, "cores": 4, "device": "CPU, 3 threads",
+                "settings": {"batch": 8, "gaussians": 10}, "images_per_second": 100.0, "epochs": [{"model": "map", "epochs": [
+                {"seconds": 1.0, "ranks": 2, "compute": {"mean": 0.5, "min": 0.4, "max": 0.6}, "reduce": null},
+                {"seconds": 3.0, "ranks": 2, "compute": {"mean": 1.5, "min": 1.4, "max": 1.8}, "reduce": null}]}]}"#,
+        )
+        .unwrap();
+        assert_eq!((run.group, run.share(COMPUTE), run.share(REDUCE)), (2, Some(0.5), None));
+        assert!((run.imbalance().unwrap() - 1.2).abs() < 1e-12);
+        assert_eq!((run.shares_cores(), run.gradient_bytes()), (Some(true), Some(444.0)));
+    }
+
+    #[test]
+    fn what_a_study_cannot_do_without_is_named() {
+        for (text, words) in [
+            ("[", "line 1"),
+            (r#"{"state": "failed"}"#, "state"),
+            (r#"{"settings": {"batch": 8}, "images_per_second": 1.0}"#, "ranks"),
+            (r#"{"ranks": 1, "images_per_second": 1.0}"#, "settings.batch"),
+            (r#"{"ranks": 1, "settings": {"batch": 8}, "images_per_second": null}"#, "images_per_second"),
+        ] {
+            let error = parsed(text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("run/run.json: {words}")) && !error.contains('\n'), "{error}");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! `bench` on GPUs: the sum over ranks is told as a difference, and measured alone where it is made.
+
+use serde_json::Value;
+
+use crate::common::{over_mpi_with, path, program_file, text};
+use crate::ranks::FOUR;
+
+pub const TESTS: &[(&str, fn())] = &[("a_bench_on_gpus_tells_the_sum", a_bench_on_gpus_tells_the_sum)];
+
+fn a_bench_on_gpus_tells_the_sum() {
+    let folder = tempfile::tempdir().unwrap();
+    let usual = ["--device", "cuda", "--box", "32", "--gaussians", "40", "--batch", "4", "--seconds", "0.1"];
+    for (ranks, collective) in [(1, "auto"), (2, "auto"), (2, "mpi")] {
+        let file = path(folder.path(), "bench.json");
+        let more = ["--collective", collective, "--json", &file];
+        let arguments: Vec<String> =
+            ["bench"].iter().chain(&usual).chain(&more).map(|&a| a.to_owned()).collect();
+        let output = over_mpi_with(ranks, &program_file(), &arguments, &FOUR);
+        let said = text(&output);
+        assert!(output.status.success(), "{said}");
+        let json: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        let bench = &json["bench"];
+        assert!(json["epochs"][0]["epochs"][0]["compute"].is_null(), "a GPU does not tell: {json}");
+        assert!(bench["step_seconds"].as_f64().unwrap() > 0.0);
+        assert!(bench["device_memory_bytes"]["max"].as_f64().unwrap() > 0.0);
+        assert_eq!(bench["step_seconds_alone"].is_f64(), ranks > 1, "{bench}");
+        assert_eq!(said.contains("all-reduce: the difference"), ranks > 1, "{said}");
+        if ranks > 1 {
+            let name = if collective == "mpi" { "MPI" } else { "NCCL" };
+            assert_eq!(bench["collective"], name);
+            assert!(bench["all_reduce"]["gradient"]["seconds"].as_f64().unwrap() > 0.0);
+        }
+    }
+}
