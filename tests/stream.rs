@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use common::{
@@ -23,6 +24,14 @@ use cryosplat_mpi::render::{Device, DeviceState, Observation, Outcome, Reduce, S
 use cryosplat_mpi::train::order::{Order, WINDOW, WINDOWS};
 use cryosplat_mpi::train::scratch::Copy;
 use cryosplat_mpi::train::shard::{Batch, Place, Shard};
+
+/// Held by each test: where one starts a program while another has an HDF5 file open, the new process holds that file's lock
+/// too for a moment.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A device whose prepared images are the observed ones plus the defocus of their CTF, by which a test sees both.
 #[derive(Default)]
@@ -194,6 +203,7 @@ const PLACES: [Place; 3] = [Place::Device, Place::Host, Place::File];
 
 #[test]
 fn every_cache_gives_the_same_images_and_they_are_the_order_s() {
+    let _alone = alone();
     for dtype in [Dtype::F32, Dtype::F16] {
         let small = Small::new(dtype);
         let order = small.order();
@@ -223,6 +233,7 @@ fn every_cache_gives_the_same_images_and_they_are_the_order_s() {
 
 #[test]
 fn an_epoch_goes_on_from_any_step_and_breaks_off_at_any() {
+    let _alone = alone();
     let small = Small::new(Dtype::F32);
     for place in PLACES {
         let (mut shard, shelf) = small.shard(place);
@@ -250,6 +261,7 @@ fn an_epoch_goes_on_from_any_step_and_breaks_off_at_any() {
 
 #[test]
 fn a_shard_that_is_dropped_at_once_ends_its_readers() {
+    let _alone = alone();
     let small = Small::new(Dtype::F32);
     for stop in [0, 1, 5] {
         let (mut shard, _) = small.shard(Place::File);
@@ -263,6 +275,7 @@ fn a_shard_that_is_dropped_at_once_ends_its_readers() {
 
 #[test]
 fn the_next_epoch_is_read_while_one_is_used() {
+    let _alone = alone();
     let small = Small::new(Dtype::F32);
     let (mut shard, shelf) = small.shard(Place::File);
     epoch(&mut shard, &shelf, 0, 0);
@@ -281,6 +294,7 @@ fn the_next_epoch_is_read_while_one_is_used() {
 
 #[test]
 fn a_damaged_image_is_skipped_in_its_own_batch_whatever_the_cache() {
+    let _alone = alone();
     let small = Small::new(Dtype::F32);
     let store = Store::open(&small.file).unwrap();
     let order = small.order();
@@ -308,6 +322,7 @@ fn a_damaged_image_is_skipped_in_its_own_batch_whatever_the_cache() {
 
 #[test]
 fn a_file_that_is_cut_short_ends_the_epoch_with_that_error() {
+    let _alone = alone();
     let small = Small::new(Dtype::F32);
     let (mut shard, shelf) = small.shard(Place::File);
     // All is in memory, but for what is read next.
@@ -334,6 +349,7 @@ const SLOTS: usize = 2;
 
 #[test]
 fn an_epoch_of_a_large_file_takes_the_memory_of_its_windows() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("p.h5");
     let count = 3200;
@@ -377,6 +393,7 @@ fn streaming() {
 
 #[test]
 fn a_copy_on_the_own_disk_is_made_once_a_machine_and_leaves_nothing() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 60);
     let disk = tempfile::tempdir().unwrap();
@@ -409,6 +426,7 @@ const COPY: &str = "CRYOSPLAT_TEST_COPY";
 
 #[test]
 fn a_disk_that_becomes_full_keeps_no_part_of_a_copy() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("p.h5"), vec![7; 3 << 20]).unwrap();
     std::fs::create_dir(folder.path().join("disk")).unwrap();
@@ -434,6 +452,7 @@ fn copying() {
 
 #[test]
 fn a_run_without_a_copy_goes_on_and_says_so() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 60);
     let run = path(folder.path(), "run");

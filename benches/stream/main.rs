@@ -108,8 +108,8 @@ fn table(options: &Options, bench: &Bench) -> String {
     let _ = writeln!(text, "| {}, {cores} cores | Raw | An epoch | Share |", processor());
     text.push_str("|---|--:|--:|--:|\n");
     for line in bench.lines() {
-        let share = 100.0 * line.rate / line.raw;
-        let _ = writeln!(text, "| {} | {:.2} | {:.2} | {share:.0}% |", line.name, line.raw, line.rate);
+        let (name, share) = (line.name, 100.0 * line.share);
+        let _ = writeln!(text, "| {name} | {:.2} | {:.2} | {share:.0}% |", line.raw, line.rate);
     }
     text.push_str("\nBy `cargo bench --bench stream` (`make bench-stream`).\n");
     text

@@ -36,6 +36,8 @@ pub struct Line {
     pub raw: f64,
     /// That of an epoch.
     pub rate: f64,
+    /// What part of the raw rate that is: the median over the turns, in which both stand side by side.
+    pub share: f64,
 }
 
 /// All that is measured with.
@@ -114,7 +116,10 @@ impl Bench {
 
     /// The medians.
     pub fn lines(&self) -> Vec<Line> {
-        let line = |case: &Case| Line { name: case.name, raw: median(&case.raw), rate: median(&case.rate) };
+        let line = |Case { name, raw, rate }: &Case| {
+            let shares: Vec<f64> = rate.iter().zip(raw).map(|(rate, raw)| rate / raw).collect();
+            Line { name, raw: median(raw), rate: median(rate), share: median(&shares) }
+        };
         self.cases.iter().map(line).collect()
     }
 

@@ -197,7 +197,10 @@ impl World {
         first.broadcast_into(&mut length);
         let mut all = bytes.to_vec();
         all.resize(length as usize, 0);
-        first.broadcast_into(&mut all[..]);
+        // MPI takes no broadcast of nothing.
+        if length > 0 {
+            first.broadcast_into(&mut all[..]);
+        }
         all
     }
 
