@@ -15,7 +15,8 @@ use crate::train::{Ending, Models, Recipe, RunOptions, Schedule};
 /// What `--help` says below the options.
 const EXPLANATION: &str = "\
 Start one rank per device or per node's share of cores. The first half of the ranks trains half 1, the rest half 2; a \
-single rank trains both. On SIGUSR1 or SIGTERM all ranks write checkpoints and stop with exit code 75. A folder that holds a run already is not touched without --resume or --overwrite.
+single rank trains both. On SIGUSR1 or SIGTERM all ranks write checkpoints and stop with exit code 75. A folder that holds a \
+run already is not touched without --resume or --overwrite.
 
 Examples:
   mpirun -n 4 cryosplat-mpi train particles.h5 -o run/

@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 /// Times the largest measured number of ranks for which predictions are made.
 const FURTHER: [usize; 3] = [2, 4, 8];
 
+/// A model that is off by more than this, by its residual, is no base for predictions.
+const DOUBTFUL: f64 = 0.1;
+
 /// Why runs are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -285,6 +288,14 @@ impl Machine {
                 "On {}, the model has {} parameters, and was fitted to runs with {} different pairs of ranks and batch: it \
                  meets them whether it is right or not.",
                 self.device, model.parameters, model.distinct
+            ));
+        }
+        if model.residual > DOUBTFUL {
+            warnings.push(format!(
+                "On {}, the model is off by {:.0}% from the very runs that it was fitted to: something else than ranks and \
+                 batch decided their times (other programs on the machine, say). Do not rely on its predictions.",
+                self.device,
+                100.0 * model.residual
             ));
         }
         if samples.iter().all(|sample| sample.ranks == 1) {

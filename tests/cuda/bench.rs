@@ -20,11 +20,13 @@ fn a_bench_on_gpus_tells_the_sum() {
         assert!(output.status.success(), "{said}");
         let json: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
         let bench = &json["bench"];
-        assert!(json["epochs"][0]["epochs"][0]["compute"].is_null(), "a GPU does not tell: {json}");
+        // A GPU times one step in 64: in a bench of few steps none.
+        let told = json["epochs"][0]["epochs"][0]["compute"].is_object();
         assert!(bench["step_seconds"].as_f64().unwrap() > 0.0);
         assert!(bench["device_memory_bytes"]["max"].as_f64().unwrap() > 0.0);
-        assert_eq!(bench["step_seconds_alone"].is_f64(), ranks > 1, "{bench}");
-        assert_eq!(said.contains("all-reduce: the difference"), ranks > 1, "{said}");
+        let alone = ranks > 1 && !told;
+        assert_eq!(bench["step_seconds_alone"].is_f64(), alone, "{bench}");
+        assert_eq!(said.contains("all-reduce: the difference"), alone, "{said}");
         if ranks > 1 {
             let name = if collective == "mpi" { "MPI" } else { "NCCL" };
             assert_eq!(bench["collective"], name);

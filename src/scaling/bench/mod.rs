@@ -23,10 +23,11 @@ use crate::particles::store::Store;
 use crate::random::{Purpose, stream};
 use crate::render::{Device, Geometry};
 use crate::train::cache::CacheOptions;
-use crate::train::devices::{self, DeviceKind};
+use crate::train::devices::{self, Choice, DeviceKind};
+use crate::train::metrics::Spread;
 use crate::train::reduction::{CollectiveKind, Reduction};
 use outcome::{Outcome, Setup};
-use particles::Particles;
+use particles::{Particles, Source};
 use steps::Sums;
 
 /// Standard deviation of a trained Gaussian in pixels, in a box of 64.
@@ -76,12 +77,12 @@ pub struct BenchOptions {
 /// # Errors
 /// What is wrong for all, or on this rank.
 pub fn run(world: &World, options: &BenchOptions) -> std::result::Result<Option<Outcome>, Failure> {
-    let (store, json) = match world.first(|| open(world, options))? {
-        Some((store, json)) => (store, json),
-        None => (options.particles.as_deref().map(Store::open).transpose()?, None),
+    let (store, set, json) = match world.first(|| open(world, options))? {
+        Some(opened) => opened,
+        None => (options.particles.as_deref().map(Store::open).transpose()?, 0, None),
     };
     let mut held = Held::default();
-    let outcome = measure(world, options, store.as_ref(), &mut held);
+    let outcome = measure(world, options, (store.as_ref(), set), &mut held);
     if matches!(outcome, Err(Failure::Own(_))) && world.size() > 1 {
         // As at the end of a training: others may wait for this rank's device until the job ends, and giving it back for them.
         std::mem::forget(held);
@@ -105,8 +106,9 @@ struct Held {
     reduction: Option<Reduction>,
 }
 
-/// Everything that can be wrong before the start, seen from the first rank.
-fn open(world: &World, options: &BenchOptions) -> Result<(Option<Store>, Option<Pending>)> {
+/// Everything that can be wrong before the start, seen from the first rank. The particles and their identity, and the file to
+/// write.
+fn open(world: &World, options: &BenchOptions) -> Result<(Option<Store>, u32, Option<Pending>)> {
     let ranks = world.size();
     if options.batch < ranks {
         return Err(Error::request(
@@ -118,16 +120,19 @@ fn open(world: &World, options: &BenchOptions) -> Result<(Option<Store>, Option<
         ));
     }
     let store = options.particles.as_deref().map(Store::open).transpose()?;
-    if let Some(store) = store.as_ref().filter(|store| store.len() < ranks) {
-        return Err(Error::input(
-            store.path(),
-            "",
-            format!("holds {} particles, and there are {ranks} ranks: some would have none", store.len()),
-            "start fewer ranks, or give more particles",
-        ));
+    let mut set = 0;
+    if let Some(store) = &store {
+        if store.len() < ranks {
+            return Err(Error::input(
+                store.path(),
+                "",
+                format!("holds {} particles, and there are {ranks} ranks: some would have none", store.len()),
+                "start fewer ranks, or give more particles",
+            ));
+        }
+        set = store.validate()?;
     }
-    store.as_ref().map(Store::validate).transpose()?;
-    Ok((store, options.json.as_deref().map(Pending::new).transpose()?))
+    Ok((store, set, options.json.as_deref().map(Pending::new).transpose()?))
 }
 
 fn write(file: Pending, outcome: &Outcome) -> Result<()> {
@@ -159,13 +164,12 @@ fn mixture(options: &BenchOptions, box_size: usize) -> Gmm {
 fn measure(
     world: &World,
     options: &BenchOptions,
-    store: Option<&Store>,
+    (store, set): (Option<&Store>, u32),
     held: &mut Held,
 ) -> std::result::Result<Option<Outcome>, Failure> {
     let HalfGroup { assignment, collective } = HalfGroup::split(world, 1);
     let share = particles::Share { rank: assignment.rank, ranks: assignment.size, batch: options.batch };
     let choice = devices::choose(options.device, world)?;
-    let free = memory::device_free(choice)?;
     let (box_size, pixel_size) = match store {
         Some(store) => (store.header().box_size, store.header().pixel_size),
         None => (options.box_size, options.pixel_size),
@@ -177,15 +181,21 @@ fn measure(
     let connected = devices::connect(world, choice, options.collective, collective, options.patience)?;
     let reduction = held.reduction.insert(connected);
     device.join(reduction)?;
-    let mut particles = Particles::new(store, share, world, options, &geometry, device)?;
+    let source = Source::new(store, share, world, options, device)?;
+    let mut particles = Particles::new(&source, share, &geometry, device.as_mut())?;
     world.barrier();
 
     let together = steps::measure(device.as_mut(), &mut particles, reduction, Sums::Group, options.time)?;
     let setup = Setup {
         device: device.name(),
         collective: reduction.name(),
+        ranks: world.size(),
         nodes: world.nodes(),
-        device_memory: memory::device_used(choice, free, &reduction.collective)?,
+        set,
+        device_memory: match choice {
+            Choice::Cpu => None,
+            Choice::Gpu(_) => Some(Spread::of(&steps::gather(&reduction.collective, device.memory() as f64))),
+        },
     };
     // A device that cannot tell its stages apart takes its steps once more, on every rank alone.
     let alone = if together.stages.is_none() && share.ranks > 1 {
@@ -193,7 +203,8 @@ fn measure(
         world.barrier();
         held.device = None;
         let device = held.device.insert(make()?);
-        let mut particles = Particles::new(store, share, world, options, &geometry, device)?;
+        source.make_room(share, device.as_mut())?;
+        let mut particles = Particles::new(&source, share, &geometry, device.as_mut())?;
         world.barrier();
         Some(steps::measure(device.as_mut(), &mut particles, reduction, Sums::Alone, options.time)?)
     } else {
@@ -201,20 +212,13 @@ fn measure(
     };
     let values = mixture(options, box_size).values().len();
     let all_reduce = all_reduce::measure(choice, reduction, values + 1, options.time)?;
-    let reading = match store {
-        Some(store) => {
-            let device = held.device.as_mut().expect("made above").as_mut();
-            Some(reading::measure(store, share, options.seed, device, &reduction.collective, options.time)?)
-        }
-        None => None,
-    };
+    let reading = reading::measure(&source, share, &reduction.collective, options.time)?;
     let host_memory = memory::host_peak(&reduction.collective);
     Ok((world.rank() == 0).then(|| {
         Outcome::new(
             options,
             store,
             &geometry,
-            world.size(),
             setup,
             outcome::Measured { together, alone, all_reduce, reading, host_memory },
         )

@@ -10,8 +10,9 @@ use crate::parallel::World;
 use crate::particles::store::Store;
 use crate::render::Geometry;
 use crate::scaling::model::time;
-use crate::scaling::record::{Epoch, ModelEpochs, ModelParticles, Particles, Spread};
+use crate::scaling::record::{Epoch, ModelEpochs, ModelParticles, Particles};
 use crate::scaling::table::rate;
+use crate::train::metrics::Spread;
 
 /// The ranks as they are.
 pub struct Setup {
@@ -19,9 +20,13 @@ pub struct Setup {
     pub device: String,
     /// What adds up.
     pub collective: &'static str,
+    /// MPI ranks.
+    pub ranks: usize,
     /// Machines.
     pub nodes: usize,
-    /// Bytes that a rank took of its device.
+    /// The identity of the particles of a file.
+    pub set: u32,
+    /// Bytes that a rank took of its device's own memory.
     pub device_memory: Option<Spread>,
 }
 
@@ -90,16 +95,16 @@ struct Details {
 }
 
 impl Outcome {
-    /// From what was measured on `ranks` ranks.
+    /// From what was measured.
     pub fn new(
         options: &BenchOptions,
         store: Option<&Store>,
         geometry: &Geometry,
-        ranks: usize,
         setup: Setup,
         measured: Measured,
     ) -> Self {
         let Measured { together, alone, all_reduce, reading, host_memory } = measured;
+        let ranks = setup.ranks;
         let step = |timing: &Timing| timing.seconds / timing.steps as f64;
         let [compute, reduce, update] = together.stages.map_or([None; 3], |stages| stages.map(Some));
         let in_step = reduce
@@ -139,10 +144,7 @@ impl Outcome {
                 seed: options.seed,
             },
             particles: Particles {
-                identity: Some(store.map_or_else(
-                    || "synthetic".into(),
-                    |store| store.validate().map_or_else(|_| "unknown".into(), |set| format!("{set:08x}")),
-                )),
+                identity: Some(store.map_or_else(|| "synthetic".into(), |_| format!("{:08x}", setup.set))),
                 box_size: Some(geometry.box_size),
                 models: vec![ModelParticles { name: "map".into(), particles: count }],
             },

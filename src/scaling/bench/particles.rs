@@ -7,22 +7,25 @@ use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 
 use super::BenchOptions;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::imaging::ctf::{Ctf, Optics};
 use crate::parallel::World;
-use crate::particles::store::Store;
+use crate::particles::store::{Reader, Store};
 use crate::progress::Progress;
 use crate::random::{Purpose, stream};
 use crate::render::{Device, Geometry, Observation, Target, View, energy};
 use crate::simulate::geometry::{self, Distributions};
 use crate::train::cache;
 use crate::train::order::Order;
-use crate::train::shard::Shard;
+use crate::train::shard::{Place, Shard};
 
 /// Memory that made images take on a rank, in bytes, at most: more than a processor's caches hold.
 const MADE: usize = 64 << 20;
 /// Made images of a rank, at most: enough for every step to see others.
 const MOST_MADE: usize = 1024;
+
+/// Epochs that a bench may go through: more than it ever does.
+const EPOCHS: usize = 1 << 30;
 
 /// What `simulate` draws particles from where nothing else is asked for.
 const DISTRIBUTIONS: Distributions =
@@ -47,27 +50,81 @@ impl Share {
     }
 }
 
-/// The particles of this rank.
-pub enum Particles {
-    /// Made here.
-    Made(Made),
-    /// Of a file.
-    Read(Box<Read>),
+/// Where the particles of a bench come from.
+pub enum Source<'a> {
+    /// Nowhere: they are made.
+    Made {
+        /// Names the random numbers.
+        seed: u64,
+    },
+    /// A file, by way of the place that was decided for it.
+    File {
+        /// The file.
+        store: &'a Store,
+        /// Reads it, or a copy.
+        reader: Reader,
+        /// Who sees which row when.
+        order: Order,
+        /// Where they are kept.
+        place: Place,
+    },
 }
 
-impl Particles {
-    /// Those of `store`, or made ones, where `options` want them kept.
+impl<'a> Source<'a> {
+    /// Decides where those of `store` are kept, which may be on `device`. Every rank calls it, once.
     pub fn new(
-        store: Option<&Store>,
+        store: Option<&'a Store>,
         share: Share,
         world: &World,
         options: &BenchOptions,
-        geometry: &Geometry,
         device: &mut Box<dyn Device>,
     ) -> Result<Self> {
-        Ok(match store {
-            Some(store) => Self::Read(Box::new(Read::new(store, share, world, options, device)?)),
-            None => Self::Made(Made::new(share, options.seed, geometry, device.as_mut())?),
+        let Some(store) = store else { return Ok(Self::Made { seed: options.seed }) };
+        let order = order(store, share.batch, options.seed);
+        let count = order.shard(order.slots_of(share.rank, share.ranks)).len();
+        let (places, reader) = cache::decide(world, &options.cache, store, [(count, device)])?;
+        Ok(Self::File { store, reader, order, place: places[0] })
+    }
+
+    /// Makes room on another device, as [`Source::new`] has done on the first.
+    pub fn make_room(&self, share: Share, device: &mut dyn Device) -> Result<()> {
+        if let Self::File { order, place: Place::Device, .. } = self {
+            let count = order.shard(order.slots_of(share.rank, share.ranks)).len();
+            if !device.keep(count)? {
+                return Err(Error::request(
+                    format!("{} has no room any more for {count} particles", device.name()),
+                    "use --cache host, or a GPU that nobody else uses",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The particles of this rank.
+pub enum Particles<'a> {
+    /// Made here.
+    Made(Made),
+    /// Of a file.
+    Read(Box<Read<'a>>),
+}
+
+impl<'a> Particles<'a> {
+    /// Those of `source`, for `device`.
+    pub fn new(
+        source: &Source<'a>,
+        share: Share,
+        geometry: &Geometry,
+        device: &mut dyn Device,
+    ) -> Result<Self> {
+        Ok(match source {
+            Source::Made { seed } => Self::Made(Made::new(share, *seed, geometry, device)?),
+            Source::File { store, reader, order, place } => {
+                let slots = order.slots_of(share.rank, share.ranks);
+                let silent = Progress::silent();
+                let shard = Shard::load(reader.clone(), order, slots, EPOCHS, *place, device, silent)?;
+                Self::Read(Box::new(Read { store, shard, order: order.clone(), taken: 0 }))
+            }
         })
     }
 
@@ -149,8 +206,8 @@ impl Made {
 }
 
 /// Particles of a file, epoch after epoch.
-pub struct Read {
-    store: Store,
+pub struct Read<'a> {
+    store: &'a Store,
     shard: Shard,
     order: Order,
     /// The steps that were taken, over all epochs.
@@ -159,34 +216,19 @@ pub struct Read {
 
 /// The order of all particles of a file as one group sees them.
 pub fn order(store: &Store, batch: usize, seed: u64) -> Order {
-    Order::new(store.rows(None), batch, store.header().pixels() * size_of::<f32>(), seed, 0)
+    let image_bytes = store.header().pixels() * size_of::<f32>();
+    Order::new(store.rows(None), batch, image_bytes, seed, 0)
 }
 
-impl Read {
-    fn new(
-        store: &Store,
-        share: Share,
-        world: &World,
-        options: &BenchOptions,
-        device: &mut Box<dyn Device>,
-    ) -> Result<Self> {
-        let order = order(store, share.batch, options.seed);
-        let slots = order.slots_of(share.rank, share.ranks);
-        let mine = [(order.shard(slots.clone()).len(), &mut *device)];
-        let (places, reader) = cache::decide(world, &options.cache, store, mine)?;
-        let silent = Progress::silent();
-        let shard = Shard::load(reader, &order, slots, usize::MAX, places[0], device.as_mut(), silent)?;
-        Ok(Self { store: store.clone(), shard, order, taken: 0 })
-    }
-
+impl Read<'_> {
     fn each_step(
         &mut self,
         count: usize,
         step: &mut dyn FnMut(u64, &[Observation]) -> Result<()>,
     ) -> Result<Duration> {
         let mut waited = Duration::ZERO;
+        let end = self.taken + count;
         let Self { store, shard, order, taken } = self;
-        let end = *taken + count;
         while *taken < end {
             let (epoch, first) = (*taken / order.steps(), *taken % order.steps());
             shard.each_batch(epoch, first, |number, batch| {

@@ -1,17 +1,14 @@
 //! Reading alone: how fast particles come from their file, without a device that they go to.
 
-use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::particles::{Share, order};
+use super::particles::{Share, Source};
+use super::steps::gather;
 use crate::error::Result;
 use crate::parallel::Collective;
-use crate::particles::store::{Dtype, Store};
-use crate::progress::Progress;
-use crate::render::Device;
-use crate::train::shard::{Place, Shard};
+use crate::particles::store::Block;
 
 /// What all ranks read, from the page cache or the disk as it comes.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -22,37 +19,28 @@ pub struct Reading {
     pub images_per_second: f64,
 }
 
-/// Every rank streams its particles in the order of a training for about `time`.
+/// Every rank reads its particles, a block after the other as large as those of a training, for about `time`.
 pub fn measure(
-    store: &Store,
+    source: &Source,
     share: Share,
-    seed: u64,
-    device: &mut dyn Device,
     collective: &Collective,
     time: Duration,
-) -> Result<Reading> {
-    let order = order(store, share.batch, seed);
-    let slots = order.slots_of(share.rank, share.ranks);
-    let silent = Progress::silent();
-    let mut shard = Shard::load(store.reader(), &order, slots, usize::MAX, Place::File, device, silent)?;
-    let bytes = store.header().pixels()
-        * match store.dtype() {
-            Dtype::F32 => 4,
-            Dtype::F16 => 2,
-        };
-    let mut images = 0;
+) -> Result<Option<Reading>> {
+    let Source::File { reader, order, .. } = source else { return Ok(None) };
+    let rows = order.shard(order.slots_of(share.rank, share.ranks));
+    let mut block = Block::default();
+    let (mut images, mut bytes, mut first) = (0, 0, rows.start);
     collective.barrier();
     let started = Instant::now();
-    for epoch in 0.. {
-        shard.each_batch(epoch, 0, |_, batch| {
-            images += batch.rows.len();
-            Ok(if started.elapsed() < time { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-        })?;
-        if started.elapsed() >= time {
-            break;
-        }
+    while started.elapsed() < time {
+        let some = first..(first + order.block()).min(rows.end);
+        reader.read(some.clone(), &mut block)?;
+        images += some.len();
+        let stored = reader.bytes_of(some.clone());
+        bytes += stored.end - stored.start;
+        first = if some.end == rows.end { rows.start } else { some.end };
     }
-    let rate = images as f64 / started.elapsed().as_secs_f64();
-    let images_per_second: f64 = super::steps::gather(collective, rate).iter().sum();
-    Ok(Reading { images_per_second, bytes_per_second: images_per_second * bytes as f64 })
+    let seconds = started.elapsed().as_secs_f64();
+    let total = |count: f64| gather(collective, count / seconds).iter().sum();
+    Ok(Some(Reading { bytes_per_second: total(bytes as f64), images_per_second: total(images as f64) }))
 }

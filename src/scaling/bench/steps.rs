@@ -6,7 +6,7 @@ use super::particles::Particles;
 use crate::error::Result;
 use crate::parallel::Collective;
 use crate::render::{AdamStep, Alone, Device, Step};
-use crate::scaling::record::Spread;
+use crate::train::metrics::Spread;
 use crate::train::reduction::Reduction;
 
 /// A rate of zero: the same mixture in every step, through all of the optimiser's arithmetic.
@@ -102,7 +102,10 @@ fn run(
     let seconds = started.elapsed().as_secs_f64();
     let collective = &reduction.collective;
     let over_ranks = |value: f64| Spread::of(&gather(collective, value));
-    let stages = device.times().map(|times| {
+    let times = device.times();
+    // Known on all ranks or on none.
+    let known = collective.gather(u64::from(times.is_some())).iter().all(|&known| known == 1);
+    let stages = times.filter(|_| known).map(|times| {
         [times.compute, times.reduce, times.update].map(|stage| over_ranks(stage.as_secs_f64()))
     });
     Ok(Timing {
