@@ -345,8 +345,8 @@ fn train(
 
 /// The end of a job whose time is over.
 fn stop(world: &World, options: &RunOptions, models: &mut [Model]) -> std::result::Result<Ending, Failure> {
-    let saved = models.iter_mut().fold(true, |all, model| model.saved() && all);
-    let unsaved = world.sum(u64::from(!saved));
+    let unsaved = models.iter_mut().map(|model| u64::from(!model.saved())).sum();
+    let unsaved = world.sum(unsaved);
     if world.rank() == 0 {
         // Whether this file can be written decides nothing: the checkpoints do.
         if let Err(error) = folder::write_state(&options.output, "stopped", &options.command) {
