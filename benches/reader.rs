@@ -96,10 +96,12 @@ fn write(path: &Path, box_size: usize, dtype: Dtype, n: usize) {
         optics_group: 0,
         source: None,
     };
-    let image: Vec<f32> = (0..box_size * box_size).map(|i| (i as f32 * 0.37).sin()).collect();
+    // In large pieces, as `import` writes: the system then keeps the file in large pieces too, and reads it faster.
+    let count = 256;
+    let images: Vec<f32> = (0..count * box_size * box_size).map(|i| (i as f32 * 0.37).sin()).collect();
     let mut writer = Writer::create(path, &header, dtype).expect("a temporary folder");
-    for _ in 0..n {
-        writer.append(0, &[particle], &image).expect("finite");
+    for _ in 0..n / count {
+        writer.append(0, &vec![particle; count], &images).expect("finite");
     }
     writer.finish().expect("room in the temporary folder");
 }
