@@ -335,7 +335,7 @@ fn a_file_that_is_cut_short_ends_the_epoch_with_that_error() {
 /// Runs the part `name` of a test in a process of its own, which finds `path` in the variable `variable`.
 fn part(name: &str, variable: &str, path: &Path) -> Output {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--ignored", "--nocapture"])
+        .args(["--exact", name, "--nocapture"])
         .env(variable, path)
         .output()
         .unwrap()
@@ -368,7 +368,6 @@ fn an_epoch_of_a_large_file_takes_the_memory_of_its_windows() {
 }
 
 #[test]
-#[ignore = "is a part of another one, in a process of its own"]
 fn streaming() {
     let Some(file) = std::env::var_os(STREAM) else { return };
     let store = Store::open(Path::new(&file)).unwrap();
@@ -436,7 +435,6 @@ fn a_disk_that_becomes_full_keeps_no_part_of_a_copy() {
 }
 
 #[test]
-#[ignore = "is a part of another one, in a process of its own"]
 fn copying() {
     let Some(folder) = std::env::var_os(COPY).map(PathBuf::from) else { return };
     let limit = libc::rlimit { rlim_cur: 2 << 20, rlim_max: 2 << 20 };
