@@ -69,7 +69,7 @@ soak: build ## The long tests of size and endurance (minutes to an hour), into b
 	@for script in tests/soak/*.sh; do echo; "$$script" || exit 1; done >>target/soak.md
 	@mv target/soak.md benches/results/soak.md && cat benches/results/soak.md
 
-readme-tables: ## Copy the tables of make bench and make quality into README.md
+readme-tables: ## Copy the tables of make bench, bench-stream and quality into README.md
 	@benches/readme_tables.sh
 
 readme-pictures: ## Copy the demonstration's pictures to where README.md shows them

@@ -3,9 +3,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-for name in stages quality; do
+for name in stages stream quality; do
     results=benches/results/$name.md
-    [ -f "$results" ] || { echo "error: $results is not there: make bench, make quality" >&2; exit 1; }
+    [ -f "$results" ] || { echo "error: $results is not there: make bench, make bench-stream, make quality" >&2; exit 1; }
     # Only the table's lines: what is said around it stays with the results.
     awk -v mark="<!-- table: $name -->" -v file="$results" '
         $0 == mark {
