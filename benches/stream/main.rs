@@ -96,10 +96,10 @@ fn table(options: &Options, bench: &Bench) -> String {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     let mut text = format!(
         "{} particles of {BOX} px in f32 ({:.1} GB), batch {BATCH}, one rank; {READERS} threads read blocks of {} \
-         images, also for the raw rates.\nAn epoch: of the stream, with all its checks of images, a second one (from the \
-         disk the first). Medians of {} repeats in turns, in GB/s. \"Dropped\": the file was dropped from the page \
-         cache before (fdatasync, then\nposix_fadvise DONTNEED), so that it comes from the disk, or from whatever caches \
-         that has of its own.\n\n",
+         images, also for the raw rates.\nAn epoch is one of the stream with all its checks of images: the second \
+         one, from the disk the first.\nMedians of {} repeats in turns, in GB/s, and of the ratios in a turn. \
+         \"Dropped\": the file was dropped from the page cache\nbefore (fdatasync, then posix_fadvise DONTNEED), so \
+         that it comes from the disk, or from whatever caches that has of its own.\n\n",
         options.particles,
         bench.gigabytes(),
         bench.block(),

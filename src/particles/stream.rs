@@ -1,6 +1,6 @@
 //! Reading blocks of particles ahead of who needs them, in threads of its own and in memory that is used again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 
 /// Threads that read: while some wait for the disk, others check what they have read.
 pub const READERS: usize = 4;
+/// Blocks beyond those that are being read of which the system is told.
+const ANNOUNCED: usize = 4;
 
 /// What reading came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,6 +66,8 @@ struct Shared {
 
 struct State {
     wanted: Box<dyn Iterator<Item = Range<usize>> + Send>,
+    /// The next of them, which the system knows of.
+    announced: VecDeque<Range<usize>>,
     /// Blocks that were begun.
     begun: u64,
     free: Vec<Block>,
@@ -95,6 +99,7 @@ impl ReadAhead {
             reader,
             state: Mutex::new(State {
                 wanted: Box::new(wanted),
+                announced: VecDeque::new(),
                 begun: 0,
                 free: vec![Block::default(); blocks.max(1)],
                 done: BTreeMap::new(),
@@ -207,7 +212,13 @@ impl Shared {
                 return None;
             }
             if let Some(block) = state.free.pop() {
-                let Some(rows) = state.wanted.next() else {
+                while state.announced.len() <= ANNOUNCED
+                    && let Some(rows) = state.wanted.next()
+                {
+                    self.reader.announce(rows.clone());
+                    state.announced.push_back(rows);
+                }
+                let Some(rows) = state.announced.pop_front() else {
                     state.over = true;
                     self.room.notify_all();
                     return None;

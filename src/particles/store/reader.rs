@@ -173,7 +173,6 @@ impl Reader {
     /// When the range is past the end.
     pub fn read(&self, rows: Range<usize>, block: &mut Block) -> Result<()> {
         let Block { first, particles, images, energies, defects, bytes, halved } = block;
-        self.announce(rows.clone());
         self.read_particles(rows.clone(), particles, bytes)?;
         *first = rows.start;
         energies.clear();
@@ -216,12 +215,22 @@ impl Reader {
         Ok(())
     }
 
-    /// Lets the system begin to read images: all of them at once, and while the particles are read.
-    fn announce(&self, rows: Range<usize>) {
-        let Range { start, end } = self.bytes_of(rows);
-        let (file, length) = (self.file.as_raw_fd(), end - start);
+    /// Lets the system begin to read all that [`Reader::read`] will want of `rows`, so that the disk is not idle while what
+    /// came before is checked.
+    pub fn announce(&self, rows: Range<usize>) {
+        let images = self.bytes_of(rows.clone());
+        self.advise(images.start, (images.end - images.start) as usize);
+        let columns = COLUMNS.iter().map(|column| column.shape).zip(self.set.places.columns);
+        for (shape, place) in columns.chain([(CHECKSUM, self.set.places.checksum)]) {
+            self.advise(place + (rows.start * shape.stride()) as u64, rows.len() * shape.stride());
+        }
+    }
+
+    fn advise(&self, at: u64, length: usize) {
         // SAFETY: the file is open. It is an advice, and a system that does not take it reads all the same.
-        unsafe { libc::posix_fadvise(file, start as i64, length as i64, libc::POSIX_FADV_WILLNEED) };
+        unsafe {
+            libc::posix_fadvise(self.file.as_raw_fd(), at as i64, length as i64, libc::POSIX_FADV_WILLNEED)
+        };
     }
 
     /// The CTF of a particle of this set.
