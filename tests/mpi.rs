@@ -47,8 +47,8 @@ fn judge() {
     assert_eq!(said.matches("the reason; the remedy").count(), 1, "said once, by rank 0:\n{said}");
     for (case, words) in [
         ("planted difference", "the ranks that train half1 hold different parameters after step 7"),
-        ("panic", "rank 1: ending the job after a panic"),
-        ("panic in a thread", "rank 1: ending the job after a panic"),
+        ("panic", "ending the job after a panic"),
+        ("panic in a thread", "ending the job after a panic"),
         ("abort", "going"),
     ] {
         let (code, said, took) = job(3, case);

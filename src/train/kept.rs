@@ -72,6 +72,11 @@ impl Kept {
         (&self.pieces[place / self.rows], place % self.rows)
     }
 
+    /// The rows whose images cannot be used, in order.
+    pub fn defects(&self) -> Vec<(usize, Defect)> {
+        self.pieces.iter().flat_map(|piece| piece.defects.iter().copied()).collect()
+    }
+
     /// The place of `row` among all.
     pub fn place(&self, row: usize) -> usize {
         row - self.first

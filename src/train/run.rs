@@ -243,6 +243,9 @@ fn train(
         };
         let reader = reader.clone();
         let shard = Shard::load(reader, &order, slots, settings.epochs, place, device.as_mut(), progress)?;
+        let list = (rank == 0).then(|| left_out::path(&options.output, part.name));
+        let mut left_out = LeftOut::new(options.skip_bad_particles, store.clone(), list);
+        left_out.find(&shard.defects())?;
         let metrics = metrics::Writer::new(&options.output, part.name, options.prometheus.as_deref());
         let mut model = Model::new(half::Parts {
             name: part.name,
@@ -250,11 +253,7 @@ fn train(
             settings: settings.clone(),
             order,
             shard,
-            left_out: LeftOut::new(
-                options.skip_bad_particles,
-                store.clone(),
-                (rank == 0).then(|| left_out::path(&options.output, part.name)),
-            ),
+            left_out,
             rank,
             ranks,
             identity: identity.clone(),

@@ -154,6 +154,14 @@ impl Shard {
         batch
     }
 
+    /// The rows that cannot be used, as far as they were read already: all of them where they are kept in memory.
+    pub fn defects(&self) -> Vec<(usize, Defect)> {
+        match &self.source {
+            Source::Device(kept) | Source::Host(kept) => kept.defects(),
+            Source::File(_) => Vec::new(),
+        }
+    }
+
     /// What reading came to since the last call; nothing where particles are kept in memory.
     pub fn traffic(&mut self) -> Traffic {
         match &mut self.source {

@@ -187,5 +187,10 @@ fn mixed_ranks_compute_alike() {
     assert!(output.status.success() && said.contains("1 of 2 ranks can use a GPU"), "{said}");
     let output = over_mpi_with(2, &script, &with("cuda"), &FOUR);
     let said = text(&output);
-    assert!(!output.status.success() && said.contains("rank 1 of 2: this rank sees no GPU"), "{said}");
+    assert!(
+        !output.status.success()
+            && said.contains("rank 1 of 2 on ")
+            && said.contains("this rank sees no GPU"),
+        "{said}"
+    );
 }
