@@ -1,4 +1,4 @@
-//! How speed and quality follow from the number of ranks: [`bench`] measures, and a study compares runs.
+//! How speed and quality follow from the number of ranks: [`mod@bench`] measures, and a study compares runs.
 //!
 //! A study goes one way: [`record`] (what a run says of itself) ▶ [`study`] (which runs belong together, with [`model`]'s
 //! predictions) ▶ [`table`] and [`plot`].
