@@ -9,8 +9,8 @@
 //!   takes what is left.
 //! - A slot's rows are cut into **blocks** of consecutive rows, about 4 MiB each. In each epoch the blocks are put in a
 //!   random order; each four that follow one another form a **window**, whose rows are shuffled. Two windows of each slot
-//!   are in memory at a time, the one in use and the one that is read ahead: together at most 1 GiB over all ranks (more
-//!   only where eight images of each slot alone are more).
+//!   are in memory at a time, the one in use and the one that is read ahead: together at most 1 GiB and 32,768 rows over
+//!   all ranks (more only where eight images of each slot alone are more).
 //! - A rank owns a run of slots, so it sees the same rows in every epoch, its **shard**, which are consecutive too. The
 //!   batches are the same however many ranks share them.
 //!
@@ -33,6 +33,8 @@ pub const WINDOWS: usize = 2;
 const BLOCK_BYTES: usize = 4 << 20;
 /// Memory for the windows of all slots.
 const MEMORY: usize = 1 << 30;
+/// Rows whose windows are in memory at a time, of all slots: small images take less than what else is held of a particle.
+const ROWS: usize = 1 << 15;
 
 /// The order of one half.
 #[derive(Clone, Debug)]
@@ -75,7 +77,7 @@ impl Order {
     pub fn new(rows: Range<usize>, batch: usize, image_bytes: usize, seed: u64, half: u8) -> Self {
         assert!(batch > 0 && image_bytes > 0);
         let slots = batch.min(rows.len());
-        let room = MEMORY / (WINDOWS * WINDOW * slots.max(1)) / image_bytes;
+        let room = (MEMORY / image_bytes).min(ROWS) / (WINDOWS * WINDOW * slots.max(1));
         let block = room.clamp(1, (BLOCK_BYTES / image_bytes).max(1));
         Self { seed, half, rows, slots, block }
     }
