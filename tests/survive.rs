@@ -214,7 +214,7 @@ fn in_the_middle_of_an_epoch_or_from_an_older_checkpoint_the_bits_are_the_same()
     let options = ["--gaussians", "100", "--epochs", "3", "--metrics-every", "1", "--batch", "4"];
     let (whole, run) = (path(folder.path(), "whole"), path(folder.path(), "run"));
     succeed(&train_arguments(&set, &whole, &options));
-    // Every step is a checkpoint: the last two are those before and at the end of the run.
+    // A checkpoint whenever the ranks agree on one.
     let every = [&options[..], &["--checkpoint-minutes", "1e-9"]].concat();
     succeed(&train_arguments(&set, &run, &every));
     assert_same(&RESULTS, &whole, &run, "checkpoints change nothing");

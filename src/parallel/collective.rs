@@ -38,6 +38,11 @@ impl Collective {
         all
     }
 
+    /// [`Collective::gather`] of real numbers.
+    pub fn gather_real(&self, value: f64) -> Vec<f64> {
+        self.gather(value.to_bits()).into_iter().map(f64::from_bits).collect()
+    }
+
     /// Adds `buffer` up over the ranks, in place. Every rank receives the same bits.
     pub fn sum(&mut self, buffer: &mut [f32]) {
         if self.size() == 1 {

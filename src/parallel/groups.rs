@@ -43,6 +43,15 @@ pub fn group_size(size: usize, models: usize, model: usize) -> usize {
     if model == 0 { assign(0, size, models).size } else { assign(size - 1, size, models).size }
 }
 
+/// The first of the ranks that train model `model` of `models` (1 or 2), of `size` in all.
+///
+/// # Panics
+/// As [`group_size`].
+pub fn first_rank(size: usize, models: usize, model: usize) -> usize {
+    // On a single rank the second model's is the first, too.
+    if model == 0 || size == 1 { 0 } else { group_size(size, models, 0) }
+}
+
 /// The ranks that train one model together.
 pub struct HalfGroup {
     /// What this rank does in it.
@@ -83,6 +92,10 @@ mod tests {
             [[1, 1], [1, 1], [3, 2]]
         );
         assert_eq!(group_size(5, 1, 0), 5);
+        assert_eq!(
+            [1, 2, 5].map(|size| [0, 1].map(|model| first_rank(size, 2, model))),
+            [[0, 0], [0, 1], [0, 3]]
+        );
         assert_eq!(assign(3, 5, 1), Assignment { models: vec![0], rank: 3, size: 5 });
     }
 }

@@ -8,6 +8,6 @@ mod signals;
 mod world;
 
 pub use collective::Collective;
-pub use groups::{Assignment, HalfGroup, assign, group_size};
+pub use groups::{Assignment, HalfGroup, assign, first_rank, group_size};
 pub use signals::EndSignal;
 pub use world::{Failure, World};

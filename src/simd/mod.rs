@@ -9,10 +9,12 @@ use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod portable;
+mod squares;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
 pub use portable::Portable;
+pub use squares::sum_of_squares;
 
 /// Numbers in a [`Vector`].
 pub const LANES: usize = 8;

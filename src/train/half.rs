@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::checkpoint::{Checkpoint, Position};
 use super::left_out::{LeftOut, Reason};
+use super::memory;
 use super::metrics::{self, EpochSummary, Metric, Spread};
 use super::order::Order;
 use super::recipe::{Clock, Settings};
 use super::reduction::Reduction;
 use super::saver::Saver;
-use super::shard::{Batch, Shard};
+use super::shard::{Batch, Shard, Traffic};
 use super::watch::{Notice, Watch};
 use crate::error::{Error, Result};
 use crate::gmm::{Gmm, Shape};
@@ -71,10 +72,10 @@ pub struct Company<'c, 'w> {
 }
 
 /// How an epoch ended.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Ended {
-    /// All particles were seen.
-    Whole(EpochSummary),
+    /// All particles were seen; what reading them came to, in the mean over the ranks but for the bytes, which are of all.
+    Whole(Box<EpochSummary>, Traffic),
     /// The job must stop; a checkpoint is being written.
     Stopped,
 }
@@ -173,9 +174,16 @@ impl Model {
             core.finish_metrics();
             return Ok(Ended::Stopped);
         }
-        let traffic = shard.traffic();
         core.spent.take(core.device.as_mut());
-        let gather = |value: Duration| spread(&company.group.collective, value);
+        let collective = &company.group.collective;
+        let gather = |value: Duration| Spread::of(&collective.gather_real(value.as_secs_f64()));
+        let Traffic { waited, bytes, reading } = shard.traffic();
+        let (wait, reading) = (gather(waited), gather(reading));
+        let traffic = Traffic {
+            waited: Duration::from_secs_f64(wait.mean),
+            bytes: collective.gather(bytes).iter().sum(),
+            reading: Duration::from_secs_f64(reading.mean),
+        };
         let times = core.spent.times;
         let summary = EpochSummary {
             epoch: epoch + 1,
@@ -187,8 +195,8 @@ impl Model {
             compute: times.map(|t| gather(t.compute)),
             reduce: times.map(|t| gather(t.reduce)),
             update: times.map(|t| gather(t.update)),
-            wait: gather(traffic.waited),
-            bytes_read: company.group.collective.gather(traffic.bytes).iter().sum(),
+            wait,
+            bytes_read: traffic.bytes,
         };
         core.position = Position { epoch: epoch + 1, ..Position::default() };
         if let Some(metrics) = &mut core.metrics {
@@ -197,18 +205,13 @@ impl Model {
         core.finish_metrics();
         core.save()?;
         company.watch.checkpoint_taken();
-        Ok(Ended::Whole(summary))
+        Ok(Ended::Whole(Box::new(summary), traffic))
     }
 
     /// Waits until the last checkpoint is on the disk. False if it could not be written.
     pub fn saved(&mut self) -> bool {
         self.core.saver.wait()
     }
-}
-
-fn spread(group: &Collective, value: Duration) -> Spread {
-    let all = group.gather(value.as_secs_f64().to_bits());
-    Spread::of(&all.into_iter().map(f64::from_bits).collect::<Vec<_>>())
 }
 
 /// All of a model but its particles.
@@ -375,7 +378,7 @@ impl Core {
             images_per_second: shares.images_per_second,
             input_share: shares.input,
             reduce_share: shares.reduce,
-            host_bytes: metrics::resident_memory(),
+            host_bytes: memory::resident(),
             device_bytes: self.device.memory(),
         });
         metrics.flush_if_due();

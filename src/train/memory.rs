@@ -1,9 +1,11 @@
-//! How much host memory there is to take: what the system has, or what the job's control group leaves where that is less.
+//! How much host memory there is to take (what the system has, or what the job's control group leaves where that is less), and
+//! how much this process has.
 
 use std::path::{Path, PathBuf};
 
 /// Where the kernel tells.
 const MEMORY: &str = "/proc/meminfo";
+const PROCESS: &str = "/proc/self/status";
 const MEMBERSHIP: &str = "/proc/self/cgroup";
 const GROUPS: &str = "/sys/fs/cgroup";
 
@@ -12,6 +14,20 @@ pub fn available() -> u64 {
     let system = std::fs::read_to_string(MEMORY).map_or(0, |text| field(&text, "MemAvailable:") * 1024);
     let membership = std::fs::read_to_string(MEMBERSHIP).unwrap_or_default();
     room(Path::new(GROUPS), &membership).map_or(system, |room| room.min(system))
+}
+
+/// Resident memory of this process, in bytes; 0 where the system does not say.
+pub fn resident() -> u64 {
+    process("VmRSS:")
+}
+
+/// The most that it was at any time.
+pub fn peak() -> u64 {
+    process("VmHWM:")
+}
+
+fn process(name: &str) -> u64 {
+    std::fs::read_to_string(PROCESS).map_or(0, |text| field(&text, name) * 1024)
 }
 
 /// The number behind `name` in a file of lines; 0 where there is none.

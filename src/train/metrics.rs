@@ -253,15 +253,6 @@ fn exposition(metric: &Metric) -> String {
     text
 }
 
-/// Resident memory of this process, in bytes; 0 where the system does not say.
-pub fn resident_memory() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    text.lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
-        .map_or(0, |kib| kib * 1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ pub mod folder;
 pub mod half;
 mod kept;
 mod left_out;
-mod memory;
+pub mod memory;
 pub mod metrics;
 pub mod order;
 mod outputs;

@@ -17,11 +17,11 @@ use super::outputs::{self, Finished};
 use super::recipe::{Choices, Recipe, Settings};
 use super::reduction::{CollectiveKind, Reduction};
 use super::setup::{self, Part};
-use super::shard::{Place, Shard};
+use super::shard::{Place, Shard, Traffic};
 use super::watch::Watch;
 use crate::error::Result;
 use crate::gmm::files::GmmFile;
-use crate::parallel::{EndSignal, Failure, HalfGroup, World};
+use crate::parallel::{EndSignal, Failure, HalfGroup, World, first_rank};
 use crate::particles::store::Store;
 use crate::progress::Progress;
 use crate::render::{Device, Geometry};
@@ -277,12 +277,8 @@ fn train(
     let device = models[0].device().name();
     introduce(world, store, &parts, &settings, &device, reduction.name(), ranks, begin);
 
-    let peers = match assignment.models[..] {
-        [model] if parts.len() == 2 && world.size() > 1 => {
-            vec![if model == 0 { world.size().div_ceil(2) } else { 0 }]
-        }
-        _ => Vec::new(),
-    };
+    let others = (0..parts.len()).filter(|model| !assignment.models.contains(model));
+    let peers = others.map(|model| first_rank(world.size(), parts.len(), model)).collect();
     let mut watch = Watch::new(world, signal, peers, rank == 0, options.checkpoint_every);
     let names: Vec<&str> = models.iter().map(Model::name).collect();
     let label = format!("train {}", names.join(" and "));
@@ -297,7 +293,9 @@ fn train(
         for model in models.iter_mut().filter(|model| model.position().epoch == epoch) {
             let mut company = Company { group: reduction, watch: &mut watch, progress: &mut progress };
             match model.run_epoch(&mut company)? {
-                Ended::Whole(summary) => say_epoch(model.name(), settings.epochs, &summary),
+                Ended::Whole(summary, traffic) => {
+                    say_epoch(model.name(), settings.epochs, &summary, &traffic);
+                }
                 Ended::Stopped => break,
             }
         }
@@ -366,24 +364,17 @@ fn quiet_unless_first(world: &World, label: &str, total: u64) -> Progress {
     if world.rank() == 0 { Progress::new(label, total, "images") } else { Progress::silent() }
 }
 
-fn say_epoch(model: &str, epochs: usize, summary: &EpochSummary) {
-    let seconds = summary.seconds.max(1e-9);
-    let share = summary.wait.mean / seconds;
-    let waiting = if share < 0.005 {
+fn say_epoch(model: &str, epochs: usize, summary: &EpochSummary, traffic: &Traffic) {
+    let read = if traffic.bytes == 0 {
         String::new()
     } else {
-        format!(", {:.0}% of the time waiting for particles", 100.0 * share)
-    };
-    let read = if summary.bytes_read == 0 {
-        String::new()
-    } else {
-        format!(", {:.2} GB/s read", summary.bytes_read as f64 / seconds / 1e9)
+        format!(", {}", traffic.describe(Duration::from_secs_f64(summary.seconds)))
     };
     tracing::info!(
-        "{model} epoch {} of {epochs}: loss {:.6}, {:.0} images/s{read}{waiting}",
+        "{model} epoch {} of {epochs}: loss {:.6}, {:.0} images/s{read}",
         summary.epoch,
         summary.loss,
-        summary.images as f64 / seconds,
+        summary.images as f64 / summary.seconds.max(1e-9),
     );
 }
 

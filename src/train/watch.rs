@@ -124,14 +124,11 @@ impl<'a> Watch<'a> {
 
     /// Waits for all ranks of the job between two epochs. True on all of them if the job must stop.
     pub fn between_epochs(&mut self) -> bool {
-        let all = self.world.size() as u64;
-        let stopping = self.world.sum(u64::from(self.stopping || self.signal.came()));
-        if stopping == 0 {
+        if self.world.sum(u64::from(self.stopping || self.signal.came())) == 0 {
             return false;
         }
         // A group that had ended its epoch has told nobody. Every message that was sent is taken.
         self.stop();
-        debug_assert!(stopping <= all);
         while self.leads && self.heard < self.peers.len() {
             self.world.await_stop();
             self.heard += 1;

@@ -83,7 +83,7 @@ pub fn whole(store: &Store) -> Block {
     block
 }
 
-/// Changes the image in `row` of the set (stored in 32 bits), and its checksum with it.
+/// Changes the image in `row` of the set (stored in 32 bits), its checksum and its energy with it.
 pub fn change_image(set: &str, row: usize, change: impl FnOnce(&mut [f32])) {
     let file = hdf5::File::open_rw(set).unwrap();
     let images = file.dataset("images").unwrap();
@@ -93,6 +93,9 @@ pub fn change_image(set: &str, row: usize, change: impl FnOnce(&mut [f32])) {
     images.write_slice(&image, s![row, .., ..]).unwrap();
     let checksums = file.dataset("source/checksum").unwrap();
     checksums.write_slice(&[crc32fast::hash(&bytes)], s![row..row + 1]).unwrap();
+    let energies = file.dataset("source/energy").unwrap();
+    let energy = cryosplat_mpi::imaging::energy(image.as_slice().unwrap());
+    energies.write_slice(&[energy], s![row..row + 1]).unwrap();
     file.close().unwrap();
 }
 
@@ -268,6 +271,23 @@ pub fn assert_same(names: &[&str], run: &str, other: &str, what: &str) {
         assert!(bytes(run, name) == bytes(other, name), "{what}: {name} differs");
     }
     assert!(steps(run) == steps(other), "{what}: the metrics differ");
+    assert_eq!(epoch_losses(run), epoch_losses(other), "{what}");
+}
+
+/// Model, number and loss of each epoch in a run's metrics.
+pub fn epoch_losses(run: &str) -> Vec<(String, u64, f64)> {
+    let mut losses = Vec::new();
+    for model in ["half1", "half2", "map"] {
+        let text = std::fs::read_to_string(Path::new(run).join(format!("metrics_{model}.jsonl")));
+        for line in text.unwrap_or_default().lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            if let Some(summary) = line.get("summary") {
+                let (epoch, loss) = (summary["epoch"].as_u64().unwrap(), summary["loss"].as_f64().unwrap());
+                losses.push((model.to_owned(), epoch, loss));
+            }
+        }
+    }
+    losses
 }
 
 /// Makes a run that is done one that was ended before its last checkpoint of `model`.

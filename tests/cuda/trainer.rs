@@ -1,6 +1,8 @@
 //! The trainer on GPUs against the trainer on processors, step by step, and against itself.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use cryosplat_mpi::gmm::Shape;
 use cryosplat_mpi::gmm::files::GmmFile;
@@ -11,7 +13,9 @@ use cryosplat_mpi::train::{Recipe, Settings};
 use serde_json::Value;
 
 use crate::cases::{case, planes};
-use crate::common::{bytes, fail, path, phantom, steps, succeed, train_arguments, undo};
+use crate::common::{
+    assert_same, bytes, fail, path, phantom, program_file, steps, succeed, train_arguments, undo,
+};
 use crate::kernels::device_of;
 
 pub const TESTS: &[(&str, fn())] = &[
@@ -19,6 +23,10 @@ pub const TESTS: &[(&str, fn())] = &[
     ("wherever_particles_are_kept_the_run_is_the_same", wherever_particles_are_kept_the_run_is_the_same),
     ("both_halves_at_once_and_a_device_that_is_named", both_halves_at_once_and_a_device_that_is_named),
     ("a_run_resumes_to_the_same_bits", a_run_resumes_to_the_same_bits),
+    (
+        "stopped_in_the_middle_of_an_epoch_it_goes_on_to_the_same_bits",
+        stopped_in_the_middle_of_an_epoch_it_goes_on_to_the_same_bits,
+    ),
     ("a_rate_that_is_too_high_is_told", a_rate_that_is_too_high_is_told),
 ];
 
@@ -145,6 +153,37 @@ fn a_run_resumes_to_the_same_bits() {
         assert!(bytes(&run, name) == before, "{name}");
     }
     assert!(steps(&run) == curve);
+}
+
+/// The host is ahead of the GPU when it is told to stop: what it has sent must come to its end first.
+fn stopped_in_the_middle_of_an_epoch_it_goes_on_to_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 80);
+    let (whole, run) = (path(folder.path(), "whole"), path(folder.path(), "run"));
+    let options =
+        ["--device", "cuda", "--gaussians", "50", "--epochs", "4", "--metrics-every", "1", "--batch", "3"];
+    succeed(&train_arguments(&set, &whole, &options));
+    let mut child = Command::new(program_file())
+        .args(train_arguments(&set, &run, &options))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Half 2 begins when half 1 has ended an epoch, and written its checkpoint.
+    while checkpoints(&run) == 0 {
+        assert!(child.try_wait().unwrap().is_none(), "ended before it was told to");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Command::new("kill").args(["-USR1", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    let said = succeed(&train_arguments(&set, &run, &[&options[..], &["--resume"]].concat()));
+    assert!(said.contains("resuming after step"), "{said}");
+    assert_same(&RESULTS, &whole, &run, "stopped and resumed");
+}
+
+/// Complete checkpoints of a run.
+fn checkpoints(run: &str) -> usize {
+    let entries = std::fs::read_dir(Path::new(run).join("checkpoints")).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("half")).count()
 }
 
 fn a_rate_that_is_too_high_is_told() {

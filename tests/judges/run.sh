@@ -27,15 +27,7 @@ python=$(realpath --no-symlinks target/judges-venv/bin/python)
 maps=$(realpath tests/judges/maps.py)
 
 mkdir -p target
-work=$(mktemp --directory "$PWD/target/judges.XXXXXX")
-finish() {
-    if [ "${KEEP:-0}" = 1 ]; then
-        say "the data is in $work"
-    else
-        rm -rf "$work"
-    fi
-}
-trap finish EXIT
+make_work "$PWD/target/judges.XXXXXX"
 cd "$work"
 
 pixel_size=6

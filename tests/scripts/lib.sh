@@ -45,3 +45,16 @@ make_venv() {
     "$folder/bin/pip" install --quiet --disable-pip-version-check --requirement "$requirements" </dev/null || return 1
     cp "$requirements" "$folder/requirements.txt"
 }
+
+# make_work TEMPLATE: a new folder, $work, as `mktemp --directory` makes it; it goes with the shell, unless KEEP=1.
+make_work() {
+    work=$(mktemp --directory "$1")
+    trap finish_work EXIT
+}
+finish_work() {
+    if [ "${KEEP:-0}" = 1 ]; then
+        say "the data is in $work"
+    else
+        rm -rf "$work"
+    fi
+}

@@ -42,15 +42,7 @@ if [ -z "${SBATCH_OPTIONS:-}" ]; then
     export LAUNCH
 fi
 
-work=$(mktemp --directory "${TMPDIR:-/tmp}/cryosplat-empiar.XXXXXX")
-finish() {
-    if [ "${KEEP:-0}" = 1 ]; then
-        say "the data is in $work"
-    else
-        rm -rf "$work"
-    fi
-}
-trap finish EXIT
+make_work "${TMPDIR:-/tmp}/cryosplat-empiar.XXXXXX"
 
 # The box is not smaller than that of the particles in one of them, as in the entry itself.
 export BOX=32 GAUSSIANS=300 EPOCHS=12 BATCH=8 TEMPLATE=cpu CRYOSPLAT=$program

@@ -29,26 +29,6 @@ impl Adam {
 }
 
 vectorize! {
-    /// The sum of the squares of `values`, in f64: finite exactly where all of them are.
-    pub fn squares(values: &[f32]) -> f64 = squares_lanes
-}
-
-#[inline(always)]
-fn squares_lanes<I: Isa>(values: &[f32]) -> f64 {
-    // Each addition waits for the one before it in the same sum: several sums side by side.
-    let mut sums = [I::F64::splat(0.0); 4];
-    for start in (0..values.len()).step_by(sums.len() * LANES) {
-        for (k, sum) in sums.iter_mut().enumerate() {
-            let at = values.len().min(start + k * LANES);
-            let value = I::widen(I::F32::load_padded(values, at, 0.0));
-            *sum = value.times_plus(value, *sum);
-        }
-    }
-    let [a, b, c, d] = sums;
-    ((a + b) + (c + d)).to_array().iter().sum()
-}
-
-vectorize! {
     fn update(parameters: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f32], scale: f32, step: &AdamStep)
         = update_lanes
 }
@@ -105,23 +85,6 @@ mod tests {
         adam.step(&mut p, &[4.0, -2e-6, 0.0], 0.5, &step);
         for (got, want) in p.iter().zip([0.99, 1.01, 1.0]) {
             assert!((got - want).abs() < 1e-6, "{p:?}");
-        }
-    }
-
-    #[test]
-    fn squares_add_up_and_tell_what_is_not_finite() {
-        for length in [0usize, 1, 7, 8, 31, 32, 33, 1000] {
-            let mut values: Vec<f32> = (0..length).map(|k| (k as f32 * 0.7).sin()).collect();
-            let want: f64 = values.iter().map(|&v| f64::from(v).powi(2)).sum();
-            assert!((squares(&values) - want).abs() <= 1e-14 * want, "{length}");
-            // The largest is finite, though its square is far beyond single precision.
-            for (value, finite) in [(f32::MAX, true), (f32::NAN, false), (f32::NEG_INFINITY, false)] {
-                for at in [0, length / 2, length.saturating_sub(1)].into_iter().filter(|&at| at < length) {
-                    let before = std::mem::replace(&mut values[at], value);
-                    assert_eq!(squares(&values).is_finite(), finite, "{length} {at} {value}");
-                    values[at] = before;
-                }
-            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::activate::Activated;
-use super::adam::{Adam, squares};
+use super::adam::Adam;
 use super::chain::{self, Contribution, SUMS};
 use super::project::{Splat, project};
 use super::raster::{self, Canvas};
@@ -16,6 +16,7 @@ use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
 use crate::render::outcome::OutcomeQueue;
 use crate::render::{Device, DeviceState, Geometry, Observation, Outcome, Reduce, StageTimes, Step, Target};
+use crate::simd::sum_of_squares;
 
 /// Gaussians that one task takes at a time; a multiple of the lanes.
 const CHUNK: usize = 1024;
@@ -316,7 +317,7 @@ impl Device for CpuDevice {
         let images = step.images as f64;
         let mut outcome = Outcome {
             loss: f64::from(loss[0]) / images,
-            gradient_norm: squares(gradient).sqrt() / images,
+            gradient_norm: sum_of_squares(gradient).sqrt() / images,
             applied: false,
         };
         self.broken |= !outcome.is_finite();

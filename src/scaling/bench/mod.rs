@@ -5,7 +5,6 @@
 //! alone; [`outcome`] is all of it, on the first rank.
 
 pub mod all_reduce;
-mod memory;
 pub mod outcome;
 mod particles;
 mod reading;
@@ -24,6 +23,7 @@ use crate::random::{Purpose, stream};
 use crate::render::{Device, Geometry};
 use crate::train::cache::CacheOptions;
 use crate::train::devices::{self, Choice, DeviceKind};
+use crate::train::memory;
 use crate::train::metrics::Spread;
 use crate::train::reduction::{CollectiveKind, Reduction};
 use outcome::{Outcome, Setup};
@@ -194,7 +194,7 @@ fn measure(
         set,
         device_memory: match choice {
             Choice::Cpu => None,
-            Choice::Gpu(_) => Some(Spread::of(&steps::gather(&reduction.collective, device.memory() as f64))),
+            Choice::Gpu(_) => Some(Spread::of(&reduction.collective.gather_real(device.memory() as f64))),
         },
     };
     // A device that cannot tell its stages apart takes its steps once more, on every rank alone.
@@ -213,7 +213,8 @@ fn measure(
     let values = mixture(options, box_size).values().len();
     let all_reduce = all_reduce::measure(choice, reduction, values + 1, options.time)?;
     let reading = reading::measure(&source, share, &reduction.collective, options.time)?;
-    let host_memory = memory::host_peak(&reduction.collective);
+    let peaks = reduction.collective.gather_real(memory::peak() as f64);
+    let host_memory = (!peaks.contains(&0.0)).then(|| Spread::of(&peaks));
     Ok((world.rank() == 0).then(|| {
         Outcome::new(
             options,

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::particles::{Share, Source};
-use super::steps::gather;
 use crate::error::Result;
 use crate::parallel::Collective;
 use crate::particles::store::Block;
@@ -41,6 +40,6 @@ pub fn measure(
         first = if some.end == rows.end { rows.start } else { some.end };
     }
     let seconds = started.elapsed().as_secs_f64();
-    let total = |count: f64| gather(collective, count / seconds).iter().sum();
+    let total = |count: f64| collective.gather_real(count / seconds).iter().sum();
     Ok(Some(Reading { bytes_per_second: total(bytes as f64), images_per_second: total(images as f64) }))
 }

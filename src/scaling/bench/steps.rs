@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use super::particles::Particles;
 use crate::error::Result;
-use crate::parallel::Collective;
 use crate::render::{AdamStep, Alone, Device, Step};
 use crate::train::metrics::Spread;
 use crate::train::reduction::Reduction;
@@ -38,11 +37,6 @@ pub struct Timing {
     pub wait: Spread,
     /// Compute, all-reduce and update, where the device tells them apart.
     pub stages: Option<[Spread; 3]>,
-}
-
-/// The values of all ranks, in their order.
-pub fn gather(collective: &Collective, value: f64) -> Vec<f64> {
-    collective.gather(value.to_bits()).into_iter().map(f64::from_bits).collect()
 }
 
 /// Takes as many steps as last about `time`, after some that are not timed.
@@ -101,7 +95,7 @@ fn run(
     };
     let seconds = started.elapsed().as_secs_f64();
     let collective = &reduction.collective;
-    let over_ranks = |value: f64| Spread::of(&gather(collective, value));
+    let over_ranks = |value: f64| Spread::of(&collective.gather_real(value));
     let times = device.times();
     // Known on all ranks or on none.
     let known = collective.gather(u64::from(times.is_some())).iter().all(|&known| known == 1);
