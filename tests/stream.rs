@@ -306,17 +306,42 @@ fn a_damaged_image_is_skipped_in_its_own_batch_whatever_the_cache() {
     file.write_all_at(&[byte[0] ^ 1], at + 77).unwrap();
     for place in PLACES {
         let (mut shard, shelf) = small.shard(place);
-        for number in 0..2 {
-            for (step, (rows, images, ..)) in epoch(&mut shard, &shelf, number, 0).into_iter().enumerate() {
-                let mut wanted = order.batch(number, step, order.slots_of(1, 3));
-                wanted.retain(|&row| row != damaged);
-                assert_eq!(rows, wanted);
-                assert_eq!(images.len(), rows.len());
-            }
+        for (step, (rows, images, ..)) in epoch(&mut shard, &shelf, 0, 0).into_iter().enumerate() {
+            let mut wanted = order.batch(0, step, order.slots_of(1, 3));
+            wanted.retain(|&row| row != damaged);
+            assert_eq!(rows, wanted);
+            assert_eq!(images.len(), rows.len());
         }
         let fourth = &epoch(&mut shard, &shelf, 1, 4)[0];
         assert_eq!(fourth.3, [(damaged, Defect::Checksum)]);
         assert_eq!(fourth.0.len(), 1);
+    }
+}
+
+#[test]
+fn an_image_that_is_damaged_during_a_run_is_found_once_in_eight_epochs() {
+    let _alone = alone();
+    let small = Small::new(Dtype::F32);
+    let store = Store::open(&small.file).unwrap();
+    let (order, mut shelf) = (small.order(), Shelf { pixels: PIXELS, ..Shelf::default() });
+    let (slots, damaged) = (order.slots_of(1, 3), order.shard(order.slots_of(1, 3)).start + 9);
+    let progress = Progress::silent();
+    let mut shard =
+        Shard::load(store.reader(), &order, slots, 30, Place::File, &mut shelf, progress).unwrap();
+    let mut found = |number| -> Vec<_> {
+        epoch(&mut shard, &shelf, number, 0).into_iter().flat_map(|(.., skipped)| skipped).collect()
+    };
+    assert!((0..3).all(|number| found(number).is_empty()));
+    let at = store.reader().bytes_of(damaged..damaged + 1).start;
+    let file = File::options().write(true).open(&small.file).unwrap();
+    file.write_all_at(&[0x55; 4], at + 40).unwrap();
+    // Two epochs can have been read already.
+    for number in 3..5 {
+        found(number);
+    }
+    for first in [5, 13, 21] {
+        let eight: Vec<_> = (first..first + 8).flat_map(&mut found).collect();
+        assert_eq!(eight, [(damaged, Defect::Checksum)]);
     }
 }
 

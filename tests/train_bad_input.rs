@@ -99,7 +99,15 @@ fn particle_files_that_are_damaged() {
         file.attr("version").unwrap().write_scalar(&7u32).unwrap();
     });
     refuse(&version, &["broken.h5", "version 7", "reads version 2"]);
-    for missing in ["pose/rotation", "half", "ctf/defocus_u", "images", "optics/voltage", "source/checksum"] {
+    for missing in [
+        "pose/rotation",
+        "half",
+        "ctf/defocus_u",
+        "images",
+        "optics/voltage",
+        "source/checksum",
+        "source/energy",
+    ] {
         let broken = place.broken(|file| file.unlink(missing).unwrap());
         refuse(&broken, &["broken.h5"]);
     }

@@ -14,7 +14,7 @@ use cryosplat_mpi::imaging::ctf::{CtfParameters, Optics};
 use cryosplat_mpi::particles::store::{Dtype, Header, Particle, Store, Writer};
 use cryosplat_mpi::particles::stream::READERS;
 
-use measure::Bench;
+use measure::{Bench, Line, Rates};
 
 /// Box of the particles, in pixels.
 const BOX: usize = 128;
@@ -94,22 +94,29 @@ fn particles(file: &Path, count: usize) -> Result<Store> {
 
 fn table(options: &Options, bench: &Bench) -> String {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let [window, small] = bench.memories();
     let mut text = format!(
-        "{} particles of {BOX} px in f32 ({:.1} GB), batch {BATCH}, one rank; {READERS} threads read blocks of {} \
-         images, also for the raw rates.\nAn epoch is one of the stream with all its checks of images: the second \
-         one, from the disk the first.\nMedians of {} repeats in turns, in GB/s, and of the ratios in a turn. \
-         \"Dropped\": the file was dropped from the page cache\nbefore (fdatasync, then posix_fadvise DONTNEED), so \
-         that it comes from the disk, or from whatever caches that has of its own.\n\n",
+        "{} particles of {BOX} px in f32 ({:.1} GB), batch {BATCH}, one rank; {READERS} threads read blocks of {} images, \
+         also for the raw rates:\ninto {small} MiB again and again, which stay in the processor's cache, and into {window} MiB, \
+         as much as shuffling needs. The share is that of the latter.\nThe first epoch compares every image with its checksum \
+         and takes its memory into use; the later one is the second of three.\nMedians of {} repeats in turns, in GB/s, and of \
+         the shares in a turn. \"Dropped\": the file was dropped from the page cache\nbefore (fdatasync, then posix_fadvise \
+         DONTNEED), so that it comes from the disk, or from whatever caches that has of its own.\n\n",
         options.particles,
         bench.gigabytes(),
         bench.block(),
         options.repeats,
     );
-    let _ = writeln!(text, "| {}, {cores} cores | Raw | An epoch | Share |", processor());
-    text.push_str("|---|--:|--:|--:|\n");
-    for line in bench.lines() {
-        let (name, share) = (line.name, 100.0 * line.share);
-        let _ = writeln!(text, "| {name} | {:.2} | {:.2} | {share:.0}% |", line.raw, line.rate);
+    let _ = writeln!(
+        text,
+        "| {}, {cores} cores | Raw, {small} MiB | Raw, {window} MiB | An epoch | Share |",
+        processor()
+    );
+    text.push_str("|---|--:|--:|--:|--:|\n");
+    for Line { name, rates: Rates { cached, raw, epoch }, share } in bench.lines() {
+        let cached = cached.map_or(String::new(), |rate| format!("{rate:.2}"));
+        let share = 100.0 * share;
+        let _ = writeln!(text, "| {name} | {cached} | {raw:.2} | {epoch:.2} | {share:.0}% |");
     }
     text.push_str("\nBy `cargo bench --bench stream` (`make bench-stream`).\n");
     text

@@ -1,5 +1,6 @@
 //! The measurements: raw rates, and those of a rank's particles.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::hint::black_box;
 use std::ops::{ControlFlow, Range};
@@ -17,26 +18,34 @@ use cryosplat_mpi::progress::Progress;
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::{Geometry, Target};
-use cryosplat_mpi::train::order::Order;
+use cryosplat_mpi::train::order::{Order, WINDOW, WINDOWS};
 use cryosplat_mpi::train::scratch::Copy;
 use cryosplat_mpi::train::shard::{Place, Shard};
 
-/// What is measured, and its rates in GB/s, a raw one and one of an epoch for each repeat.
+/// What is measured, and its rates in GB/s of each repeat.
 struct Case {
     name: &'static str,
-    raw: Vec<f64>,
-    rate: Vec<f64>,
+    rates: Vec<Rates>,
+}
+
+/// Rates in GB/s.
+#[derive(Clone, Copy)]
+pub struct Rates {
+    /// Read again and again into memory that stays in the processor's cache, where a file is read.
+    pub cached: Option<f64>,
+    /// Read into as much memory as the stream fills.
+    pub raw: f64,
+    /// That of an epoch.
+    pub epoch: f64,
 }
 
 /// A line of the table.
 pub struct Line {
     /// What was read from.
     pub name: &'static str,
-    /// The raw rate in GB/s.
-    pub raw: f64,
-    /// That of an epoch.
-    pub rate: f64,
-    /// What part of the raw rate that is: the median over the turns, in which both stand side by side.
+    /// The medians over the turns.
+    pub rates: Rates,
+    /// What part of the raw rate an epoch's is: the median over the turns, in which both stand side by side.
     pub share: f64,
 }
 
@@ -48,8 +57,10 @@ pub struct Bench {
     /// A shard in host memory, and as many numbers in one piece.
     host: Shard,
     memory: Pixels,
+    /// As many blocks as the stream has.
+    blocks: Mutex<VecDeque<Pixels>>,
     folder: PathBuf,
-    cases: [Case; 4],
+    cases: [Case; 6],
 }
 
 impl Bench {
@@ -65,14 +76,20 @@ impl Bench {
         let host = Shard::load(store.reader(), &order, all, 1, Place::Host, &mut device, progress)?;
         let mut memory = Pixels::default();
         memory.resize(store.len() * header.pixels());
-        let case = |name| Case { name, raw: Vec::new(), rate: Vec::new() };
+        let mut block = Pixels::default();
+        block.resize(order.block() * header.pixels());
+        let blocks = vec![block; WINDOWS * WINDOW * order.slots()];
+        let case = |name| Case { name, rates: Vec::new() };
         Ok(Self {
             memory,
+            blocks: Mutex::new(blocks.into()),
             folder: folder.to_path_buf(),
             cases: [
-                case("file in the page cache, `--cache none`"),
-                case("file dropped, `--cache none`"),
-                case("copy in the page cache, `--cache scratch`"),
+                case("first epoch, file in the page cache, `--cache none`"),
+                case("later epoch, file in the page cache, `--cache none`"),
+                case("first epoch, file dropped, `--cache none`"),
+                case("later epoch, file dropped, `--cache none`"),
+                case("later epoch, copy in the page cache, `--cache scratch`"),
                 case("memory, summed by one thread, `--cache host`"),
             ],
             store,
@@ -92,40 +109,67 @@ impl Bench {
         self.order.block()
     }
 
+    /// Memory of the stream's blocks, and of as many as there are threads, in MiB.
+    pub fn memories(&self) -> [usize; 2] {
+        let blocks = self.blocks.lock().expect("nobody panics");
+        [blocks.len(), READERS].map(|count| (count * blocks[0].len() * size_of::<f32>()) >> 20)
+    }
+
     /// Measures everything once.
     pub fn turn(&mut self) -> Result<()> {
         let file = File::open(self.store.path())?;
-        self.raw(&file)?;
-        let cached = (self.raw(&file)?, self.epoch(self.store.reader(), true)?);
+        let all = WINDOWS * WINDOW * self.order.slots();
+        let both = |file: &File| Ok::<_, anyhow::Error>((self.raw(file, READERS)?, self.raw(file, all)?));
+        self.raw(&file, all)?;
+        let held = both(&file)?;
         drop_pages(&file)?;
-        let raw = self.raw(&file)?;
+        let cached = self.raw(&file, READERS)?;
         drop_pages(&file)?;
-        let dropped = (raw, self.epoch(self.store.reader(), false)?);
+        let dropped = (cached, self.raw(&file, all)?);
         let copy = Copy::make(self.store.path(), &self.folder, false)?;
         let staged = File::open(copy.path())?;
         drop(copy);
         // What is still to be written to the disk would disturb.
         staged.sync_all()?;
-        let copied = (self.raw(&staged)?, self.epoch(self.store.reader().on(staged), true)?);
-        let memory = (self.memory()?, self.host()?);
-        for (case, (raw, rate)) in self.cases.iter_mut().zip([cached, dropped, copied, memory]) {
-            case.raw.push(raw);
-            case.rate.push(rate);
+        let copied = both(&staged)?;
+        let reader = self.store.reader();
+        let [_, later_copied] = self.epochs(reader.on(staged), None)?;
+        drop_pages(&file)?;
+        let [first_dropped, later_dropped] = self.epochs(reader.clone(), Some(&file))?;
+        let [first, later] = self.epochs(reader, None)?;
+        let of = |(cached, raw), epoch| Rates { cached: Some(cached), raw, epoch };
+        let rates = [
+            of(held, first),
+            of(held, later),
+            of(dropped, first_dropped),
+            of(dropped, later_dropped),
+            of(copied, later_copied),
+            Rates { cached: None, raw: self.memory()?, epoch: self.host()? },
+        ];
+        for (case, rates) in self.cases.iter_mut().zip(rates) {
+            case.rates.push(rates);
         }
         Ok(())
     }
 
     /// The medians.
     pub fn lines(&self) -> Vec<Line> {
-        let line = |Case { name, raw, rate }: &Case| {
-            let shares: Vec<f64> = rate.iter().zip(raw).map(|(rate, raw)| rate / raw).collect();
-            Line { name, raw: median(raw), rate: median(rate), share: median(&shares) }
+        let line = |Case { name, rates }: &Case| {
+            let of = |value: fn(&Rates) -> Option<f64>| median(rates.iter().filter_map(value).collect());
+            let medians = Rates {
+                cached: of(|rates| rates.cached),
+                raw: of(|rates| Some(rates.raw)).unwrap_or(0.0),
+                epoch: of(|rates| Some(rates.epoch)).unwrap_or(0.0),
+            };
+            Line { name, rates: medians, share: of(|rates| Some(rates.epoch / rates.raw)).unwrap_or(0.0) }
         };
         self.cases.iter().map(line).collect()
     }
 
-    /// The blocks of an epoch in the stream's order, read by as many threads into memory that is used again, page by page.
-    fn raw(&self, file: &File) -> Result<f64> {
+    /// The blocks of an epoch in the stream's order, read by as many threads into `count` blocks in turns.
+    fn raw(&self, file: &File, count: usize) -> Result<f64> {
+        let free =
+            Mutex::new(self.blocks.lock().expect("nobody panics").drain(..count).collect::<VecDeque<_>>());
         let order = self.order.clone();
         let blocks: Vec<Range<u64>> = order
             .clone()
@@ -134,47 +178,49 @@ impl Bench {
             .map(|rows| self.store.reader().bytes_of(rows))
             .collect();
         let next = Mutex::new(blocks.into_iter());
-        self.timed(|| {
+        let rate = self.timed(|| {
             std::thread::scope(|scope| -> Result<()> {
                 let read = || -> Result<()> {
-                    let mut block = Pixels::default();
                     loop {
                         let Some(Range { start, end }) = next.lock().expect("nobody panics").next() else {
                             return Ok(());
                         };
                         advise(file, start..end, libc::POSIX_FADV_WILLNEED)?;
-                        block.resize((end - start) as usize / size_of::<f32>());
-                        file.read_exact_at(bytemuck::cast_slice_mut(&mut block), start)?;
-                        black_box(&mut block);
+                        let mut block =
+                            free.lock().expect("nobody panics").pop_front().expect("one a thread");
+                        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut block);
+                        file.read_exact_at(&mut bytes[..(end - start) as usize], start)?;
+                        free.lock().expect("nobody panics").push_back(black_box(block));
                     }
                 };
                 let threads: Vec<_> = (0..READERS).map(|_| scope.spawn(read)).collect();
                 threads.into_iter().try_for_each(|thread| thread.join().expect("nobody panics"))
             })
-        })
+        });
+        self.blocks.lock().expect("nobody panics").append(&mut free.lock().expect("nobody panics"));
+        rate
     }
 
-    /// An epoch of the stream, whose images nobody looks at: a second one of three, where so much is read ahead at its end
-    /// as at its start, or the first and only one.
-    fn epoch(&mut self, reader: Reader, second: bool) -> Result<f64> {
+    /// The first two epochs of the stream, of three, whose images nobody looks at. At the end of each as much is read ahead as at
+    /// the end of the one before, but for the first. The file is dropped before the second one, if it is given.
+    fn epochs(&mut self, reader: Reader, dropped: Option<&File>) -> Result<[f64; 2]> {
         let all = 0..self.order.slots();
-        let epochs = if second { 3 } else { 1 };
         let progress = Progress::silent();
-        let mut shard =
-            Shard::load(reader, &self.order, all, epochs, Place::File, &mut self.device, progress)?;
-        let mut images = 0;
-        let mut epoch = |number| {
-            shard.each_batch(number, 0, |_, batch| {
-                images += batch.observations.len();
-                Ok(ControlFlow::Continue(()))
-            })
+        let mut shard = Shard::load(reader, &self.order, all, 3, Place::File, &mut self.device, progress)?;
+        let mut epoch = |number| -> Result<f64> {
+            let mut images = 0;
+            let rate = self.timed(|| {
+                Ok(shard.each_batch(number, 0, |_, batch| {
+                    images += batch.observations.len();
+                    Ok(ControlFlow::Continue(()))
+                })?)
+            })?;
+            ensure!(images == self.store.len(), "{images} images");
+            Ok(rate)
         };
-        if second {
-            epoch(0)?;
-        }
-        let rate = self.timed(|| Ok(epoch(usize::from(second))?))?;
-        ensure!(images == self.store.len() * if second { 2 } else { 1 }, "{images} images");
-        Ok(rate)
+        let first = epoch(0)?;
+        dropped.map_or(Ok(()), drop_pages)?;
+        Ok([first, epoch(1)?])
     }
 
     fn memory(&self) -> Result<f64> {
@@ -215,10 +261,10 @@ fn sum(values: &[f32]) -> f32 {
     sums.iter().sum()
 }
 
-fn median(rates: &[f64]) -> f64 {
-    let mut sorted = rates.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
+/// `None` of nothing.
+fn median(mut rates: Vec<f64>) -> Option<f64> {
+    rates.sort_by(f64::total_cmp);
+    rates.get(rates.len() / 2).copied()
 }
 
 /// Drops a file from the page cache.

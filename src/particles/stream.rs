@@ -14,6 +14,15 @@ pub const READERS: usize = 4;
 /// Blocks beyond those that are being read of which the system is told.
 const ANNOUNCED: usize = 4;
 
+/// A block that is to be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its rows.
+    pub rows: Range<usize>,
+    /// Are its images compared with their checksums?
+    pub check: bool,
+}
+
 /// What reading came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
@@ -65,9 +74,9 @@ struct Shared {
 }
 
 struct State {
-    wanted: Box<dyn Iterator<Item = Range<usize>> + Send>,
+    wanted: Box<dyn Iterator<Item = Wanted> + Send>,
     /// The next of them, which the system knows of.
-    announced: VecDeque<Range<usize>>,
+    announced: VecDeque<Wanted>,
     /// Blocks that were begun.
     begun: u64,
     free: Vec<Block>,
@@ -88,10 +97,10 @@ impl std::fmt::Debug for Shared {
 }
 
 impl ReadAhead {
-    /// Begins to read the rows of `wanted`, a block each, into `blocks` blocks: so many are read and not given back at most.
+    /// Begins to read `wanted` into `blocks` blocks: so many are read and not given back at most.
     pub fn start(
         reader: Reader,
-        wanted: impl Iterator<Item = Range<usize>> + Send + 'static,
+        wanted: impl Iterator<Item = Wanted> + Send + 'static,
         blocks: usize,
     ) -> Self {
         let count = READERS.min(blocks).max(1);
@@ -185,9 +194,13 @@ impl Shared {
     /// What a thread does.
     fn read(&self) {
         let _leaving = Leaving(self);
-        while let Some((number, rows, mut block)) = self.begin() {
+        while let Some((number, Wanted { rows, check }, mut block)) = self.begin() {
             let bytes = self.reader.bytes_of(rows.clone());
-            let outcome = self.reader.read(rows, &mut block);
+            let outcome = if check {
+                self.reader.read(rows, &mut block)
+            } else {
+                self.reader.read_again(rows, &mut block)
+            };
             let mut state = self.lock();
             state.busy -= 1;
             if state.busy == 0 {
@@ -204,8 +217,8 @@ impl Shared {
         }
     }
 
-    /// The next rows to read, and where to, once there is room.
-    fn begin(&self) -> Option<(u64, Range<usize>, Block)> {
+    /// What to read next, and where to, once there is room.
+    fn begin(&self) -> Option<(u64, Wanted, Block)> {
         let mut state = self.lock();
         loop {
             if state.over {
@@ -213,12 +226,12 @@ impl Shared {
             }
             if let Some(block) = state.free.pop() {
                 while state.announced.len() <= ANNOUNCED
-                    && let Some(rows) = state.wanted.next()
+                    && let Some(wanted) = state.wanted.next()
                 {
-                    self.reader.announce(rows.clone());
-                    state.announced.push_back(rows);
+                    self.reader.announce(wanted.rows.clone());
+                    state.announced.push_back(wanted);
                 }
-                let Some(rows) = state.announced.pop_front() else {
+                let Some(wanted) = state.announced.pop_front() else {
                     state.over = true;
                     self.room.notify_all();
                     return None;
@@ -229,7 +242,7 @@ impl Shared {
                     state.since = Instant::now();
                 }
                 state.busy += 1;
-                return Some((number, rows, block));
+                return Some((number, wanted, block));
             }
             state = wait(&self.room, state);
         }

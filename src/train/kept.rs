@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::error::Result;
 use crate::imaging::ctf::Ctf;
 use crate::particles::store::{Block, Defect, Particle, Pixels, Reader};
-use crate::particles::stream::{READERS, ReadAhead};
+use crate::particles::stream::{READERS, ReadAhead, Wanted};
 use crate::progress::Progress;
 use crate::render::Device;
 
@@ -48,7 +48,8 @@ impl Kept {
         let mut kept = Self { first: rows.start, rows: block, pieces: Vec::new() };
         let wanted = {
             let rows = rows.clone();
-            rows.clone().step_by(block).map(move |start| start..(start + block).min(rows.end))
+            let starts = rows.clone().step_by(block);
+            starts.map(move |start| Wanted { rows: start..(start + block).min(rows.end), check: true })
         };
         let mut ahead = ReadAhead::start(reader.clone(), wanted, AHEAD);
         while let Some(mut block) = ahead.take()? {

@@ -6,7 +6,10 @@ use std::ops::Range;
 use super::order::{Order, WINDOW, WINDOWS, WindowId};
 use crate::error::{Error, Result};
 use crate::particles::store::{Block, Reader};
-use crate::particles::stream::{ReadAhead, Traffic};
+use crate::particles::stream::{ReadAhead, Traffic, Wanted};
+
+/// Of so many blocks one is compared with its checksums in an epoch after the first, another one each time.
+const CHECKED_ONE_IN: usize = 8;
 
 /// Finds the rows of steps, window by window.
 #[derive(Debug)]
@@ -70,6 +73,9 @@ struct Window {
 
 impl Windows {
     /// Begins to read for step `start` (epoch and step) of `slots`, and for what follows in epochs below `epochs`.
+    ///
+    /// Images are compared with their checksums in the first whole epoch, and in what there is of one before it. Later on,
+    /// one block in eight is, so that what is damaged while a run goes on is found in time too.
     pub fn start(
         reader: Reader,
         order: &Order,
@@ -80,7 +86,15 @@ impl Windows {
         let windows = || order.clone().windows(slots.clone(), start, epochs);
         let blocks = {
             let order = order.clone();
-            windows().flat_map(move |window| order.blocks_of(window))
+            let all_until = start.0 + usize::from(start.1 > 0);
+            windows().flat_map(move |window| {
+                let epoch = window.epoch;
+                let block = order.block();
+                order.blocks_of(window).into_iter().map(move |rows| {
+                    let its_turn = (rows.start / block + epoch).is_multiple_of(CHECKED_ONE_IN);
+                    Wanted { check: epoch <= all_until || its_turn, rows }
+                })
+            })
         };
         Self {
             ahead: ReadAhead::start(reader, blocks, WINDOWS * WINDOW * slots.len()),

@@ -98,6 +98,9 @@ pub const HALF: Shape = Shape { name: "half", kind: Kind::U8, entry: &[] };
 /// CRC-32 of each image's bytes.
 pub const CHECKSUM: Shape = Shape { name: "source/checksum", kind: Kind::U32, entry: &[] };
 
+/// The sum of the squares of each image's pixels.
+pub const ENERGY: Shape = Shape { name: "source/energy", kind: Kind::F64, entry: &[] };
+
 /// A part of a [`Particle`].
 pub struct Column {
     pub shape: Shape<'static>,
@@ -209,6 +212,7 @@ pub struct Places {
     pub images: u64,
     pub half: u64,
     pub checksum: u64,
+    pub energy: u64,
     /// Of each of [`COLUMNS`].
     pub columns: [u64; COLUMNS.len()],
 }

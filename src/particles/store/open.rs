@@ -6,7 +6,7 @@ use std::path::Path;
 use hdf5::datatype::ByteOrder;
 use hdf5::types::VarLenUnicode;
 
-use super::columns::{self, CHECKSUM, COLUMNS, HALF, Kind, Places, Shape};
+use super::columns::{self, CHECKSUM, COLUMNS, ENERGY, HALF, Kind, Places, Shape};
 use super::reader::{Reader, stream};
 use super::{Dtype, FORMAT, Header, REMEDY_READ, VERSION, place};
 use crate::error::{Error, Result};
@@ -68,6 +68,7 @@ fn read_layout(path: &Path) -> Result<(Header, Dtype, Places)> {
         images: locate(columns::images(dtype, &[width; 2]))?,
         half: locate(HALF)?,
         checksum: locate(CHECKSUM)?,
+        energy: locate(ENERGY)?,
         columns,
     };
     let header = Header {

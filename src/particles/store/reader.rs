@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
-use super::columns::{self, CHECKSUM, COLUMNS, HALF, Places, ROTATION};
+use super::columns::{self, CHECKSUM, COLUMNS, ENERGY, HALF, Places, ROTATION};
 use super::pixels::Pixels;
 use super::{Dtype, Header, Particle, REMEDY_READ, place};
 use crate::error::{Error, Result};
@@ -57,7 +57,7 @@ pub struct Block {
 /// Why an image cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Defect {
-    /// It does not match its checksum.
+    /// It does not match its checksum, or its energy is not the stored one.
     Checksum,
     /// Its pixels are not finite, or so large that single precision cannot hold the squares of their gradients.
     NotFinite,
@@ -164,7 +164,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads `rows`: particles, images, energies and what is wrong with an image.
+    /// Reads `rows`: particles, images, energies and what is wrong with an image. Every image is compared with its checksum,
+    /// and its squares are added up anew.
     ///
     /// # Errors
     /// When the file cannot be read, or an optics group is not there.
@@ -172,19 +173,62 @@ impl Reader {
     /// # Panics
     /// When the range is past the end.
     pub fn read(&self, rows: Range<usize>, block: &mut Block) -> Result<()> {
+        self.read_block(rows, true, block)
+    }
+
+    /// [`Reader::read`] of images that were compared with their checksums before: of their pixels nothing is asked, and the
+    /// energies are the stored ones.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    ///
+    /// # Panics
+    /// As [`Reader::read`].
+    pub fn read_again(&self, rows: Range<usize>, block: &mut Block) -> Result<()> {
+        self.read_block(rows, false, block)
+    }
+
+    fn read_block(&self, rows: Range<usize>, check: bool, block: &mut Block) -> Result<()> {
         let Block { first, particles, images, energies, defects, bytes, halved } = block;
         self.read_particles(rows.clone(), particles, bytes)?;
         *first = rows.start;
-        energies.clear();
+        energies.resize(rows.len(), 0.0);
+        let at = self.set.places.energy + (rows.start * ENERGY.stride()) as u64;
+        self.read_at(bytemuck::cast_slice_mut(energies), at)?;
+        let pixels = self.header().pixels();
+        images.resize(rows.len() * pixels);
         defects.clear();
-        let (count, pixels) = (rows.len(), self.header().pixels());
-        let mut checksums = vec![0u8; count * CHECKSUM.stride()];
-        self.read_at(&mut checksums, self.set.places.checksum + (rows.start * CHECKSUM.stride()) as u64)?;
-        images.resize(count * pixels);
-        let stride = self.stride();
+        if !check {
+            let unusable = rows.clone().zip(&*energies).filter(|&(_, &energy)| !usable(energy, pixels));
+            defects.extend(unusable.map(|(row, _)| (row, Defect::NotFinite)));
+            return self.read_images(rows, images, halved, |_, _, _| ());
+        }
+        bytes.resize(rows.len() * CHECKSUM.stride(), 0);
+        self.read_at(bytes, self.set.places.checksum + (rows.start * CHECKSUM.stride()) as u64)?;
+        self.read_images(rows.clone(), images, halved, |place, stored, image| {
+            let (row, found) = (rows.start + place, energy(image));
+            let expected = &bytes[place * CHECKSUM.stride()..(place + 1) * CHECKSUM.stride()];
+            if crc32fast::hash(stored).to_le_bytes() != expected {
+                defects.push((row, Defect::Checksum));
+            } else if !usable(found, pixels) {
+                defects.push((row, Defect::NotFinite));
+            } else if found != energies[place] {
+                defects.push((row, Defect::Checksum));
+            }
+        })
+    }
+
+    /// Reads the images of `rows`, and shows each to `look`: its place, as it is stored, and as it is read.
+    fn read_images(
+        &self,
+        rows: Range<usize>,
+        images: &mut [f32],
+        halved: &mut Pixels,
+        mut look: impl FnMut(usize, &[u8], &[f32]),
+    ) -> Result<()> {
+        let (stride, pixels) = (self.stride(), self.header().pixels());
         let some = (PIECE / stride).max(1);
-        let expected = checksums.chunks_exact(CHECKSUM.stride());
-        let mut each = rows.clone().zip(expected);
+        let mut place = 0;
         for (first, images) in rows.step_by(some).zip(images.chunks_mut(some * pixels)) {
             let at = self.bytes_of(first..first + 1).start;
             let values = images.len();
@@ -201,15 +245,9 @@ impl Reader {
                     bytemuck::cast_slice(stored)
                 }
             };
-            let images = images.chunks_exact(pixels).zip(stored.chunks_exact(stride));
-            for ((image, stored), (row, expected)) in images.zip(&mut each) {
-                let energy = energy(image);
-                energies.push(energy);
-                if crc32fast::hash(stored).to_le_bytes() != expected {
-                    defects.push((row, Defect::Checksum));
-                } else if !usable(energy, pixels) {
-                    defects.push((row, Defect::NotFinite));
-                }
+            for (image, stored) in images.chunks_exact(pixels).zip(stored.chunks_exact(stride)) {
+                look(place, stored, image);
+                place += 1;
             }
         }
         Ok(())
@@ -221,7 +259,9 @@ impl Reader {
         let images = self.bytes_of(rows.clone());
         self.advise(images.start, (images.end - images.start) as usize);
         let columns = COLUMNS.iter().map(|column| column.shape).zip(self.set.places.columns);
-        for (shape, place) in columns.chain([(CHECKSUM, self.set.places.checksum)]) {
+        let places = &self.set.places;
+        let others = [(CHECKSUM, places.checksum), (ENERGY, places.energy)];
+        for (shape, place) in columns.chain(others) {
             self.advise(place + (rows.start * shape.stride()) as u64, rows.len() * shape.stride());
         }
     }

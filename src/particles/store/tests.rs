@@ -88,7 +88,14 @@ fn a_set_survives_the_round_trip_in_pieces_of_any_size() {
             assert_eq!(block.particles, rows.clone().map(particle).collect::<Vec<_>>());
             assert_eq!(block.particles, reader.particles(rows.clone()).unwrap());
             assert_eq!(block.images[..], rows.clone().flat_map(image).collect::<Vec<_>>()[..]);
-            assert_eq!(block.energies, rows.map(|i| energy(&image(i))).collect::<Vec<_>>());
+            assert_eq!(block.energies, rows.clone().map(|i| energy(&image(i))).collect::<Vec<_>>());
+            let mut again = Block::default();
+            reader.read_again(rows, &mut again).unwrap();
+            assert_eq!(
+                (again.first, &again.particles, &again.images),
+                (block.first, &block.particles, &block.images)
+            );
+            assert_eq!((&again.energies, again.defects.len()), (&block.energies, 0));
         }
     }
 }
@@ -140,6 +147,8 @@ fn damage_is_named() {
         let mut block = Block::default();
         store.reader().read(70..80, &mut block).unwrap();
         assert_eq!(block.defects, [(77, Defect::Checksum)]);
+        store.reader().read_again(70..80, &mut block).unwrap();
+        assert_eq!(block.defects, []);
         store.reader().read(78..80, &mut block).unwrap();
         assert_eq!(block.defects, []);
         for length in [sound.len() / 2, sound.len() - 1] {
@@ -176,6 +185,16 @@ fn pixels_that_are_not_finite_are_found_behind_a_sound_checksum() {
         let mut block = Block::default();
         store.reader().read(0..6, &mut block).unwrap();
         assert_eq!(block.defects, [(4, Defect::NotFinite)]);
+        // Behind a sound energy too, and that of another image does not pass.
+        poke(&path, "source/energy", 4 * 8, &energy(&bad).to_le_bytes());
+        store.reader().read(0..6, &mut block).unwrap();
+        assert_eq!(block.defects, [(4, Defect::NotFinite)]);
+        store.reader().read_again(0..6, &mut block).unwrap();
+        assert_eq!(block.defects, [(4, Defect::NotFinite)]);
+        poke(&path, "source/energy", 3 * 8, &energy(&image(2)).to_le_bytes());
+        store.reader().read(0..4, &mut block).unwrap();
+        assert_eq!(block.defects, [(3, Defect::Checksum)]);
+        poke(&path, "source/energy", 3 * 8, &energy(&image(3)).to_le_bytes());
         let message = store.verify().unwrap_err().to_string();
         assert!(message.contains("particle 5 (image") && message.contains("not finite"), "{message}");
 
@@ -207,7 +226,7 @@ fn columns_of_another_layout_are_refused_by_name() {
     let path = folder.path().join("p.h5");
     write(&path, [4, 3], Dtype::F32, 7);
     let names: Vec<String> = columns::COLUMNS.iter().map(|c| c.shape.name.to_owned()).collect();
-    let others = ["half", "source/checksum", "images"].map(str::to_owned);
+    let others = ["half", "source/checksum", "source/energy", "images"].map(str::to_owned);
     for name in names.iter().chain(&others) {
         let replaced = |make: &dyn Fn(&hdf5::File)| {
             write(&path, [4, 3], Dtype::F32, 7);

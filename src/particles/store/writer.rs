@@ -8,7 +8,7 @@ use half::slice::HalfFloatSliceExt;
 use hdf5::types::VarLenUnicode;
 use ndarray::Array1;
 
-use super::columns::{self, CHECKSUM, COLUMNS, HALF, Places};
+use super::columns::{self, CHECKSUM, COLUMNS, ENERGY, HALF, Places};
 use super::{Dtype, FORMAT, Header, Particle, REMEDY_READ, REMEDY_WRITE, VERSION, place};
 use crate::error::{Error, Result};
 use crate::files::Pending;
@@ -122,14 +122,17 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the bytes of the images from row `first` on, which stand for the pixels of `values`, and their checksums.
+    /// Writes the bytes of the images from row `first` on, which stand for the pixels of `values`, and their checksums
+    /// and energies.
     fn write_images(&self, first: usize, images: &[u8], values: &[f32], sums: &mut Vec<u8>) -> Result<()> {
         let pixels = self.header.pixels();
         let stride = images.len() / (values.len() / pixels).max(1);
+        let mut energies = Vec::with_capacity(values.len() / pixels);
         for (k, (image, values)) in
             images.chunks_exact(stride.max(1)).zip(values.chunks_exact(pixels)).enumerate()
         {
-            if !super::reader::usable(energy(values), values.len()) {
+            let energy = energy(values);
+            if !super::reader::usable(energy, values.len()) {
                 return Err(Error::input(
                     &self.destination,
                     place(first + k),
@@ -138,9 +141,12 @@ impl Writer {
                 ));
             }
             sums.extend(crc32fast::hash(image).to_le_bytes());
+            energies.push(energy);
         }
         self.write(images, self.places.images + (first * stride) as u64)?;
-        self.write(sums, self.places.checksum + (first * CHECKSUM.stride()) as u64)
+        self.write(sums, self.places.checksum + (first * CHECKSUM.stride()) as u64)?;
+        let energies = bytemuck::cast_slice(&energies);
+        self.write(energies, self.places.energy + (first * ENERGY.stride()) as u64)
     }
 
     /// Syncs the file and gives it its name.
@@ -191,6 +197,7 @@ fn lay_out(path: &Path, header: &Header, dtype: Dtype) -> hdf5::Result<Places> {
         columns,
         half: HALF.create(&file, n)?,
         checksum: CHECKSUM.create(&file, n)?,
+        energy: ENERGY.create(&file, n)?,
         images: columns::images(dtype, &[header.box_size; 2]).create(&file, n)?,
     };
     let images = file.dataset("images")?;
