@@ -58,6 +58,15 @@ impl Collective {
         self.gather(value).iter().all(|&other| other == value)
     }
 
+    /// `error`, which every rank of the group has: its first rank goes on to say it and to end the job, and the others wait
+    /// for that here.
+    pub fn first_says<E>(&self, error: E) -> E {
+        if self.rank() > 0 {
+            self.barrier();
+        }
+        error
+    }
+
     /// Waits for the group.
     pub fn barrier(&self) {
         self.communicator.barrier();

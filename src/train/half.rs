@@ -127,14 +127,13 @@ impl Model {
         self.core.position
     }
 
-    /// Goes on from a checkpoint of the same run.
+    /// Goes on from a checkpoint of the same run, which the particles left out come from too.
     ///
     /// # Errors
     /// When the device fails.
     pub fn resume(&mut self, checkpoint: Checkpoint) -> Result<()> {
         self.core.clock = checkpoint.clock;
         self.core.position = checkpoint.position;
-        self.core.left_out.resume(&checkpoint.left_out);
         self.core.device.restore(checkpoint.state)
     }
 
@@ -161,7 +160,7 @@ impl Model {
             })?;
             core.settle(true, company)?;
             let shared = core.left_out.share(&company.group.collective, core.clock.step);
-            shared.map_err(|error| core.all_say(company, error))?;
+            shared.map_err(|error| company.group.collective.first_says(error))?;
             // Without the particles of a step that was not finite, the epoch goes on behind it.
             if core.leave_out_broken(company)? {
                 continue;
@@ -264,7 +263,7 @@ impl Core {
         let words = words.unwrap_or_default();
         if words.iter().any(|word| word & !BROKEN > 0) {
             let shared = self.left_out.share(&company.group.collective, self.clock.step);
-            shared.map_err(|error| self.all_say(company, error))?;
+            shared.map_err(|error| company.group.collective.first_says(error))?;
         }
         // Some ranks' devices may tell later than others': now all stop to look.
         let notice = if words.iter().any(|word| word & BROKEN > 0) { Notice::Stop } else { notice };
@@ -343,10 +342,14 @@ impl Core {
             );
             let remedy = "lower --learning-rate, check these particles, or train without them \
                           (--skip-bad-particles)";
-            return Err(self.all_say(company, Error::Numeric { problem, remedy: remedy.into() }));
+            return Err(company
+                .group
+                .collective
+                .first_says(Error::Numeric { problem, remedy: remedy.into() }));
         }
         let reasons: Vec<(usize, Reason)> = rows.iter().map(|&row| (row, Reason::Step)).collect();
-        self.left_out.add(&reasons, step.clock.step).map_err(|error| self.all_say(company, error))?;
+        let added = self.left_out.add(&reasons, step.clock.step);
+        added.map_err(|error| company.group.collective.first_says(error))?;
         self.device.mend()?;
         // Of the steps behind it, which have changed nothing.
         self.device.outcomes(true, company.group)?;
@@ -354,14 +357,6 @@ impl Core {
         self.clock = step.clock;
         self.position.step = step.number + 1;
         Ok(true)
-    }
-
-    /// An error that every rank of the group has: the first says it and ends the job, the others wait for that.
-    fn all_say(&self, company: &Company, error: Error) -> Error {
-        if self.rank > 0 {
-            company.group.collective.barrier();
-        }
-        error
     }
 
     fn report(&mut self, step: &Pending, outcome: &Outcome) {

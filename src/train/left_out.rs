@@ -89,6 +89,16 @@ impl LeftOut {
         Ok(())
     }
 
+    /// Are those that are known and those that the ranks have found more than may be left out? Every rank calls it.
+    ///
+    /// # Errors
+    /// On every rank, when they are.
+    pub fn foresee(&self, group: &Collective) -> Result<()> {
+        let found = group.gather(self.found.len() as u64).iter().sum::<u64>() as usize;
+        let own: Vec<usize> = self.found.iter().map(|&(row, _)| row).collect();
+        self.check(self.rows.len() + found, &own)
+    }
+
     /// How many only this rank knows.
     pub fn untold(&self) -> usize {
         self.found.len()
@@ -132,16 +142,20 @@ impl LeftOut {
         if self.rows.len() > before {
             self.record();
         }
-        if self.rows.len() <= self.allowed {
+        let new: Vec<usize> = all.iter().map(|&(row, _)| row).collect();
+        self.check(self.rows.len(), &new)
+    }
+
+    /// May `count` be left out? `last` are among them.
+    fn check(&self, count: usize, last: &[usize]) -> Result<()> {
+        if count <= self.allowed {
             return Ok(());
         }
-        let new: Vec<usize> = all.iter().map(|&(row, _)| row).collect();
         Err(Error::Numeric {
             problem: format!(
-                "{} particles cannot be used, and --skip-bad-particles allows {}; the last are {}",
-                self.rows.len(),
+                "{count} particles cannot be used, and --skip-bad-particles allows {}; the last are {}",
                 self.allowed,
-                self.names(&new)
+                self.names(last)
             ),
             remedy: "repair or remove them, or allow more".into(),
         })

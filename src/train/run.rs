@@ -245,7 +245,17 @@ fn train(
         let shard = Shard::load(reader, &order, slots, settings.epochs, place, device.as_mut(), progress)?;
         let list = (rank == 0).then(|| left_out::path(&options.output, part.name));
         let mut left_out = LeftOut::new(options.skip_bad_particles, store.clone(), list);
+        let checkpoint = if begin.steps[index] > 0 {
+            let path = checkpoint::path(&checkpoints, part.name, begin.steps[index]);
+            let checkpoint = Checkpoint::read(&path)?;
+            folder::same_run(&path, &checkpoint.identity, Some(&identity))?;
+            left_out.resume(&checkpoint.left_out);
+            Some(checkpoint)
+        } else {
+            None
+        };
         left_out.find(&shard.defects())?;
+        left_out.foresee(&reduction.collective).map_err(|error| reduction.collective.first_says(error))?;
         let metrics = metrics::Writer::new(&options.output, part.name, options.prometheus.as_deref());
         let mut model = Model::new(half::Parts {
             name: part.name,
@@ -262,15 +272,12 @@ fn train(
             metrics: (rank == 0).then_some(metrics),
             metrics_every,
         });
-        if begin.steps[index] > 0 {
-            let path = checkpoint::path(&checkpoints, part.name, begin.steps[index]);
-            let checkpoint = Checkpoint::read(&path)?;
-            folder::same_run(&path, &checkpoint.identity, Some(&identity))?;
+        if let Some(checkpoint) = checkpoint {
             model.resume(checkpoint)?;
         }
         models.push(model);
     }
-    // All particles that are kept in memory were read, and are sound: from here on an older run's files go.
+    // All particles that are kept in memory were read, and enough of them are sound: from here on an older run's files go.
     world.barrier();
     let done: Vec<(&str, u64)> = parts.iter().map(|part| part.name).zip(begin.steps).collect();
     world.first(|| folder::begin(&options.output, &done, &options.command))?;
