@@ -119,9 +119,6 @@ impl Bench {
     pub fn turn(&mut self) -> Result<()> {
         let file = File::open(self.store.path())?;
         let all = WINDOWS * WINDOW * self.order.slots();
-        let both = |file: &File| Ok::<_, anyhow::Error>((self.raw(file, READERS)?, self.raw(file, all)?));
-        self.raw(&file, all)?;
-        let held = both(&file)?;
         drop_pages(&file)?;
         let cached = self.raw(&file, READERS)?;
         drop_pages(&file)?;
@@ -131,11 +128,14 @@ impl Bench {
         drop(copy);
         // What is still to be written to the disk would disturb.
         staged.sync_all()?;
-        let copied = both(&staged)?;
+        let copied = (self.raw(&staged, READERS)?, self.raw(&staged, all)?);
         let reader = self.store.reader();
         let [_, later_copied] = self.epochs(reader.on(staged), None)?;
         drop_pages(&file)?;
         let [first_dropped, later_dropped] = self.epochs(reader.clone(), Some(&file))?;
+        // What was read ahead before the file was dropped comes from the disk once more.
+        self.raw(&file, all)?;
+        let held = (self.raw(&file, READERS)?, self.raw(&file, all)?);
         let [first, later] = self.epochs(reader, None)?;
         let of = |(cached, raw), epoch| Rates { cached: Some(cached), raw, epoch };
         let rates = [
