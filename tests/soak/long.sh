@@ -24,13 +24,15 @@ train=(train "$work/p.h5" -o "$work/run" --device cpu --threads 1 --cache none -
 mpirun --allow-run-as-root --oversubscribe --bind-to none -n 2 "$program" "${train[@]}" 2>"$work/log" ||
     { tail -n 20 "$work/log" >&2; stop "the run failed"; }
 
-# memory MODEL: resident memory at the end of the first epoch, at the end of the run, and the most, in MiB.
+# memory MODEL: resident memory at the end of the first epoch, of a tenth of the run, and of the run, and the most, in MiB.
 memory() {
-    awk -F '"host_bytes":' '/"loss"/ && NF > 1 { split($2, value, /[,}]/); split($0, epoch, /"epoch":/)
+    awk -F '"host_bytes":' -v tenth="$((epochs / 10))" '/"loss"/ && NF > 1 {
+        split($2, value, /[,}]/); split($0, epoch, /"epoch":/)
         mib = value[1] / 1048576
         if (epoch[2] + 0 <= 1 || !first) first = mib
+        if (epoch[2] + 0 <= tenth || !early) early = mib
         last = mib; if (mib > most) most = mib }
-        END { printf "%.1f MiB | %.1f MiB | %.1f MiB", first, last, most }' "$work/run/metrics_$1.jsonl"
+        END { printf "%.1f MiB | %.1f MiB | %.1f MiB | %.1f MiB", first, early, last, most }' "$work/run/metrics_$1.jsonl"
 }
 
 # Of each line "... N images/s, M min S s left" behind the first epoch: how far the end that it tells is from the real one.
@@ -60,8 +62,8 @@ echo
 echo "10,000 particles of 64 px on two ranks, \`--cache none --gaussians 1000 --epochs $epochs --checkpoint-minutes 0.25\`:" \
     "resident memory of the first rank of each half."
 echo
-echo "| | After the first epoch | At the end | At most |"
-echo "|---|--:|--:|--:|"
+echo "| | After the first epoch | After a tenth of the run | At the end | At most |"
+echo "|---|--:|--:|--:|--:|"
 for model in half1 half2; do
     echo "| $model | $(memory "$model") |"
 done
