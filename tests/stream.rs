@@ -346,6 +346,36 @@ fn an_image_that_is_damaged_during_a_run_is_found_once_in_eight_epochs() {
 }
 
 #[test]
+fn a_run_that_goes_on_compares_all_images_in_its_first_whole_epoch() {
+    let _alone = alone();
+    let small = Small::new(Dtype::F32);
+    let store = Store::open(&small.file).unwrap();
+    let order = small.order();
+    // One or two in each block of four.
+    let damaged: Vec<usize> = order.shard(order.slots_of(1, 3)).step_by(3).collect();
+    let file = File::options().write(true).open(&small.file).unwrap();
+    for &row in &damaged {
+        let at = store.reader().bytes_of(row..row + 1).start;
+        file.write_all_at(&[0x55; 4], at + 40).unwrap();
+    }
+    for (first, step) in [(0, 0), (1, 0), (0, 7), (1, 14)] {
+        let (mut shard, shelf) = small.shard(Place::File);
+        let mut found = |number, step| -> Vec<_> {
+            let steps = epoch(&mut shard, &shelf, number, step);
+            let mut rows: Vec<_> =
+                steps.into_iter().flat_map(|(.., skipped)| skipped).map(|(row, _)| row).collect();
+            rows.sort_unstable();
+            rows
+        };
+        let whole = if step > 0 { first + 1 } else { first };
+        if step > 0 {
+            found(first, step);
+        }
+        assert_eq!(found(whole, 0), damaged, "from step {step} of epoch {first} on");
+    }
+}
+
+#[test]
 fn a_file_that_is_cut_short_ends_the_epoch_with_that_error() {
     let _alone = alone();
     let small = Small::new(Dtype::F32);

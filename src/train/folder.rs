@@ -249,6 +249,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_checkpoints_behind_those_gone_on_from_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = checkpoints(folder.path());
+        files::make_folder(&at).unwrap();
+        let left = |models: &[(&str, u64)]| {
+            for model in MODELS {
+                for step in [5, 10, 15] {
+                    std::fs::write(checkpoint::path(&at, model, step), b"").unwrap();
+                }
+            }
+            begin(folder.path(), models, &[]).unwrap();
+            MODELS.map(|model| checkpoint::steps(&at, model))
+        };
+        assert_eq!(left(&[("half1", 10), ("half2", 15)]), [vec![5, 10], vec![5, 10, 15], vec![]]);
+        assert_eq!(left(&[("half1", 0), ("half2", 5)]), [vec![], vec![5], vec![]]);
+        assert_eq!(left(&[("map", 0)]), [const { Vec::<u64>::new() }; 3]);
+    }
+
+    #[test]
     fn differences_are_named() {
         let old = r#"{"particles":"0a","settings":{"batch":8,"learning_rate":1e-3,"seed":0}}"#;
         let new = r#"{"particles":"0b","settings":{"batch":4,"learning_rate":1e-3,"seed":0}}"#;

@@ -54,3 +54,42 @@ impl Drop for Saver {
         self.wait();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::checkpoint::{Position, path};
+    use super::super::recipe::Clock;
+    use super::*;
+    use crate::gmm::{Gmm, Shape};
+    use crate::random::{Purpose, stream};
+    use crate::render::DeviceState;
+
+    #[test]
+    fn whoever_has_waited_finds_the_checkpoint_or_knows_that_there_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        // Some megabytes: nobody finds them at once.
+        let gmm = Gmm::random(30_000, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0));
+        let moments = vec![0.5; gmm.values().len()];
+        let mut checkpoint = Checkpoint {
+            position: Position::default(),
+            clock: Clock { step: 7, ..Clock::default() },
+            state: DeviceState { first: moments.clone(), second: moments, gmm },
+            left_out: vec![],
+            ranks: 1,
+            identity: "{}".into(),
+        };
+        let read = |step| Checkpoint::read(&path(folder.path(), "half1", step)).unwrap();
+        let mut saver = Saver::new(folder.path().to_owned(), "half1".into());
+        saver.save(checkpoint.clone());
+        assert!(saver.wait());
+        assert_eq!(read(7), checkpoint);
+        assert!(saver.wait(), "nothing is being written");
+        checkpoint.clock.step = 8;
+        saver.save(checkpoint.clone());
+        drop(saver);
+        assert_eq!(read(8), checkpoint);
+        let mut saver = Saver::new(folder.path().join("none"), "half1".into());
+        saver.save(checkpoint);
+        assert!(!saver.wait());
+    }
+}

@@ -4,7 +4,8 @@
 #![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cryosplat_mpi::particles::store::{Block, Store};
 use ndarray::{Array2, s};
@@ -19,17 +20,32 @@ pub fn program_file() -> String {
     std::env::var(PROGRAM).unwrap_or_else(|_| env!("CARGO_BIN_EXE_cryosplat-mpi").to_owned())
 }
 
+/// Held while an HDF5 file is open here, and while a program starts: one that starts meanwhile, for another test, would have
+/// the file open too, and hold its lock for as long as it runs.
+static HDF5: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    HDF5.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs `command` to its end, with what it printed.
+fn output(command: &mut Command) -> std::io::Result<Output> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = {
+        let _alone = alone();
+        command.spawn()?
+    };
+    child.wait_with_output()
+}
+
 /// Runs `cryosplat-mpi` with `arguments`.
 pub fn program<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Output {
-    Command::new(program_file()).args(arguments).output().expect("the program was built with the tests")
+    program_with(arguments, &[])
 }
 
 /// [`program`] with `environment` set.
 pub fn program_with<S: AsRef<std::ffi::OsStr>>(arguments: &[S], environment: &[(&str, &str)]) -> Output {
-    Command::new(program_file())
-        .args(arguments)
-        .envs(environment.iter().copied())
-        .output()
+    output(Command::new(program_file()).args(arguments).envs(environment.iter().copied()))
         .expect("the program was built with the tests")
 }
 
@@ -85,6 +101,7 @@ pub fn whole(store: &Store) -> Block {
 
 /// Changes the image in `row` of the set (stored in 32 bits), its checksum and its energy with it.
 pub fn change_image(set: &str, row: usize, change: impl FnOnce(&mut [f32])) {
+    let _alone = alone();
     let file = hdf5::File::open_rw(set).unwrap();
     let images = file.dataset("images").unwrap();
     let mut image: Array2<f32> = images.read_slice(s![row, .., ..]).unwrap();
@@ -101,6 +118,7 @@ pub fn change_image(set: &str, row: usize, change: impl FnOnce(&mut [f32])) {
 
 /// Gives row `row` of a set a CTF that can be read, and not computed with.
 pub fn overflow(set: &str, row: usize) {
+    let _alone = alone();
     let file = hdf5::File::open_rw(set).unwrap();
     file.dataset("ctf/b_factor").unwrap().write_slice(&[-1e9], s![row..row + 1]).unwrap();
     file.close().unwrap();
@@ -108,6 +126,7 @@ pub fn overflow(set: &str, row: usize) {
 
 /// Changes a byte of the image in row `row` of a set, as a disk that fails.
 pub fn corrupt(set: &str, row: usize) {
+    let _alone = alone();
     let file = hdf5::File::open(set).unwrap();
     let offset = file.dataset("images").unwrap().offset().unwrap();
     file.close().unwrap();
@@ -185,7 +204,7 @@ pub fn over_mpi_with(
     command.env("OMPI_MCA_orte_base_help_aggregate", "0");
     command.envs(environment.iter().copied());
     let started = std::time::Instant::now();
-    let output = command.output().expect("mpirun and timeout are installed");
+    let output = output(&mut command).expect("mpirun and timeout are installed");
     // 137 is also what mpirun returns when a rank was killed.
     let hangs = match output.status.code() {
         Some(124) => true,

@@ -52,7 +52,7 @@ pub fn losses_and_norms_agree_with_the_reference(make: Make) {
 }
 
 /// Two ranks, of which the other changes what the sum is.
-struct Planted<'a>(&'a dyn Fn(&mut [f32]));
+pub struct Planted<'a>(pub &'a dyn Fn(&mut [f32]));
 
 impl Reduce for Planted<'_> {
     fn sum(&mut self, buffer: &mut [f32]) -> Result<()> {

@@ -1,11 +1,13 @@
 //! What the GPU tells of its steps, of their time and of its memory.
 
 use cryosplat_mpi::gmm::{Gmm, Shape};
-use cryosplat_mpi::render::{AdamStep, Alone, Device, Step};
+use cryosplat_mpi::imaging::ctf::Ctf;
+use cryosplat_mpi::render::{AdamStep, Alone, Device, Step, Target};
 
 use crate::cases::{Case, case, planes};
 use crate::common::{over_mpi_with, overflow, path, phantom, program_file, text, train_arguments};
 use crate::kernels::device_of;
+use crate::outcomes::Planted;
 use crate::ranks::FOUR;
 use crate::{emulator, outcomes};
 
@@ -15,6 +17,8 @@ pub const TESTS: &[(&str, fn())] = &[
     ("a_step_that_is_not_finite_changes_nothing", a_step_that_is_not_finite_changes_nothing),
     ("ranks_as_threads_break_and_mend_together", ranks_as_threads_break_and_mend_together),
     ("four_ranks_name_the_step_that_is_not_finite", four_ranks_name_the_step_that_is_not_finite),
+    ("a_large_gradient_counts_whole", a_large_gradient_counts_whole),
+    ("many_steps_are_each_told_their_own_outcome", many_steps_are_each_told_their_own_outcome),
     ("steps_are_timed_by_stage", steps_are_timed_by_stage),
     ("memory_is_what_the_device_lacks_then", memory_is_what_the_device_lacks_then),
 ];
@@ -53,6 +57,65 @@ fn four_ranks_name_the_step_that_is_not_finite() {
         assert!(!output.status.success() && !said.contains("panicked"), "{said}");
         assert!(said.contains("of half1 is not finite") && said.contains("13"), "{said}");
         assert!(!std::path::Path::new(&run).join("half1.mrc").exists());
+    }
+}
+
+/// More blocks share the norm than the one that adds their parts up has threads.
+fn a_large_gradient_counts_whole() {
+    const COUNT: usize = 50_000;
+    let case = case(36, 32, 1, 1, false);
+    let observed = case.observed();
+    // Small, and far outside of what is seen: they cost little.
+    let raw = [[50.0; 3].as_slice(), &[-4.0; 3], &[1.0; 4], &[0.0]].concat();
+    let values: Vec<f32> = raw.into_iter().flat_map(|value| std::iter::repeat_n(value, COUNT)).collect();
+    let length = values.len();
+    let start = Gmm::from_values(Shape::Anisotropic, COUNT, values);
+    // Whole numbers: their squares add up without rounding.
+    let part = |k: usize| (k % 7 + 1) as f32;
+    let norm = (0..length).map(|k| f64::from(part(k)).powi(2)).sum::<f64>().sqrt() / 2.0;
+    let adam =
+        AdamStep { rate: 1e-3, beta1: 0.9, beta2: 0.99, epsilon: 1e-15, correction1: 0.1, correction2: 0.01 };
+    let mut device = device_of(start, &case, 3.0, 1);
+    assert!((257..1024).contains(&device.plan().0.norm_blocks()));
+    let mut outcome = |change: &dyn Fn(&mut [f32])| {
+        let plant = |buffer: &mut [f32]| {
+            buffer[..length].iter_mut().enumerate().for_each(|(k, value)| *value = part(k));
+            change(buffer);
+        };
+        let mut group = Planted(&plant);
+        device.step(&case.observations(&observed), &Step { images: 2, adam }, &mut group).unwrap();
+        device.outcomes(true, &mut group).unwrap()[0]
+    };
+    let usual = outcome(&|_| {});
+    assert!(usual.applied && (usual.gradient_norm / norm - 1.0).abs() < 1e-12, "{usual:?}, expected {norm}");
+    let broken = outcome(&|buffer| buffer[length - 1] = f32::NAN);
+    assert!(!broken.applied && !broken.is_finite(), "{broken:?}");
+}
+
+/// More than the rings of passes and of outcomes have places, of images that the host need not wait for.
+fn many_steps_are_each_told_their_own_outcome() {
+    const STEPS: usize = 270;
+    let case = case(37, 16, 20, 7, false);
+    let observed = case.observed();
+    let mut all = case.observations(&observed);
+    let ctfs: Vec<Ctf> = case.views.iter().map(|view| view.ctf).collect();
+    let mut device = device_of(planes(&case.gaussians, Shape::Anisotropic), &case, 3.0, 1);
+    assert!(device.keep(7).unwrap());
+    device.store(0, &ctfs, &mut observed.concat()).unwrap();
+    all.iter_mut().enumerate().for_each(|(place, seen)| seen.target = Target::Kept(place));
+    // Nothing moves: an image's loss is the same in every step.
+    let adam =
+        AdamStep { rate: 0.0, beta1: 0.9, beta2: 0.99, epsilon: 1e-15, correction1: 0.1, correction2: 0.01 };
+    let mut told = Vec::new();
+    for number in 0..STEPS {
+        device.step(&all[number % 7..][..1], &Step { images: 1, adam }, &mut Alone).unwrap();
+        told.extend(device.outcomes(false, &mut Alone).unwrap());
+    }
+    told.extend(device.outcomes(true, &mut Alone).unwrap());
+    assert_eq!(told.len(), STEPS);
+    for (number, outcome) in told.iter().enumerate() {
+        assert_eq!(*outcome, told[number % 7], "step {number}");
+        assert!(number % 7 == 0 || outcome.loss != told[0].loss);
     }
 }
 
