@@ -41,7 +41,8 @@ fn map(b: f64, noise: f32, seed: u64) -> Volume {
     let signal = map_of_atoms(&atoms(), BOX, PIXEL, b);
     let peak = signal.iter().fold(0.0f32, |m, v| m.max(*v));
     let mut random = stream(seed, Purpose::Noise, 0, 0);
-    let grain = Array3::from_shape_simple_fn(signal.dim(), || StandardNormal.sample(&mut random));
+    let grain: Array3<f32> =
+        Array3::from_shape_simple_fn(signal.dim(), || StandardNormal.sample(&mut random));
     Volume { data: signal + grain * (0.1 * noise * peak), pixel_size: PIXEL }
 }
 

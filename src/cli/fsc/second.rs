@@ -69,21 +69,14 @@ pub fn of_model(path: &Path, centre: bool, (first_path, first): (&Path, &Volume)
         atom.position.iter().all(|v| (-0.5..n as f64 - 0.5).contains(&(v / pixel_size + (n / 2) as f64)))
     };
     model.retain(inside);
-    if model.is_empty() {
-        return Err(Error::input(
-            path,
-            "",
-            format!("none of its {count} atoms lies in the box of {}", first_path.display()),
-            "fit the model into the map first, or place its centre on the box's with --center-model",
-        ));
+    let outside = count - model.len();
+    let problem = format!("{outside} of its {count} atoms lie outside the box of {}", first_path.display());
+    if 2 * outside > count {
+        let remedy = "fit the model into the map first, or place its centre on the box's with --center-model";
+        return Err(Error::input(path, "", problem, remedy));
     }
-    if model.len() < count {
-        tracing::warn!(
-            "{}: {} of {count} atoms lie outside the box of {} and are left out",
-            path.display(),
-            count - model.len(),
-            first_path.display()
-        );
+    if outside > 0 {
+        tracing::warn!("{}: {problem} and are left out", path.display());
     }
     Ok(Volume { data: map_of_atoms(&model, n, pixel_size, 0.0), pixel_size })
 }
