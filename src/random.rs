@@ -20,6 +20,8 @@ pub enum Purpose {
     Geometry = 4,
     /// The noise of simulated particles.
     Noise = 5,
+    /// The phases that take the place of a half map's own.
+    Phases = 6,
 }
 
 /// The stream for `purpose`, `half` (0 where there is none, else 1 or 2) and `index` (epoch, particle, ...; below 2^48).

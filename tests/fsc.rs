@@ -52,11 +52,10 @@ fn a_map_agrees_with_itself_and_less_with_a_noisy_copy() {
     let stem = folder.path().join("out");
     let said = succeed(&["fsc", text(&a), text(&b), "-o", text(&stem), "--mask", "sphere", "--json"]);
     let json: Value = serde_json::from_str(&said).unwrap();
-    let (masked, plain) = (&json["curves"][0], &json["curves"][1]);
-    assert_eq!(
-        (masked["label"].as_str(), plain["label"].as_str()),
-        (Some("spherical mask"), Some("no mask"))
-    );
+    let labels: Vec<&str> =
+        json["curves"].as_array().unwrap().iter().map(|c| c["label"].as_str().unwrap()).collect();
+    assert_eq!(labels, ["corrected", "spherical mask", "phases randomised", "no mask"]);
+    let plain = &json["curves"][3];
     assert_eq!(plain["shells"].as_array().unwrap().len(), BOX / 2);
     let value = |shell: usize| plain["shells"][shell].as_f64().unwrap();
     assert!(value(1) > 0.99 && value(7) < 0.5, "{said}");
@@ -65,11 +64,13 @@ fn a_map_agrees_with_itself_and_less_with_a_noisy_copy() {
     assert_eq!(names(folder.path()), ["a.mrc", "b.mrc", "out.csv", "out.png", "out.svg"]);
     let csv = std::fs::read_to_string(folder.path().join("out.csv")).unwrap();
     assert!(
-        csv.starts_with("shell,spatial_frequency_1_per_A,resolution_A,spherical mask,no mask\n"),
+        csv.starts_with(
+            "shell,spatial_frequency_1_per_A,resolution_A,corrected,spherical mask,phases randomised,no mask\n"
+        ),
         "{csv}"
     );
     let last: Vec<f64> = csv.lines().last().unwrap().split(',').map(|v| v.parse().unwrap()).collect();
-    assert!((last[4] - value(7)).abs() < 1e-8 && (last[2] - 32.0 / 7.0).abs() < 1e-4, "{csv}");
+    assert!((last[6] - value(7)).abs() < 1e-8 && (last[2] - 32.0 / 7.0).abs() < 1e-4, "{csv}");
 }
 
 #[test]
@@ -78,8 +79,9 @@ fn a_mask_file_and_a_pixel_size_are_taken() {
     let a = write(folder.path(), "a.mrc", map(1), 2.0);
     let b = write(folder.path(), "b.mrc", map(2), 3.0);
     let ones = write(folder.path(), "mask.mrc", Array3::ones((BOX, BOX, BOX)), 2.0);
-    let said = succeed(&["fsc", text(&a), text(&b), "--pixel-size", "4", "--mask", text(&ones), "--json"]);
-    let json: Value = serde_json::from_str(&said).unwrap();
+    let usual = ["fsc", text(&a), text(&b), "--pixel-size", "4", "--mask", text(&ones), "--json"];
+    let json: Value = serde_json::from_str(&succeed(&[&usual[..], &["--reference"]].concat())).unwrap();
+    assert_eq!(json["curves"].as_array().unwrap().len(), 2, "a reference is no half map: no correction");
     assert_eq!(json["curves"][0]["shells"], json["curves"][1]["shells"], "a mask of ones changes nothing");
     assert_eq!(json["curves"][0]["pixel_size"], 4.0);
 }
@@ -111,7 +113,14 @@ fn fsc_refuses_in_one_line_and_writes_nothing() {
     refuse(&[text(&slab)], &["slab.mrc", "16 x 16 x 8", "cube"]);
     refuse(&[text(&broken)], &["broken.mrc", "(1, 2, 3)", "NaN"]);
     refuse(&["missing.mrc"], &["missing.mrc", "No such file"]);
-    refuse(&[a, "--mask", "auto"], &["auto", "No such file"]);
+    refuse(&[a, "--mask", "mask.mrc"], &["mask.mrc", "No such file"]);
+    refuse(&[a, "--mask", "auto", "--threshold", "99"], &["no voxel reaches the threshold", "--threshold"]);
+    refuse(&[a, "--mask", "sphere", "--extend", "9"], &["--extend", "an automatic mask", "--mask auto"]);
+    refuse(&[a, "--mask", "auto", "--radius", "9"], &["--radius", "--mask sphere"]);
+    refuse(&[a, "--mask-output", "out.mrc"], &["--mask-output", "the mask is none"]);
+    refuse(&[a, "--mask", "sphere", "--draws", "0"], &["0 times"]);
+    refuse(&[a, "--mask", "sphere", "--randomize-below", "1"], &["below 1", "between 0 and 1"]);
+    refuse(&[a, "--center-model"], &["a.mrc", "no atomic model"]);
     refuse(&[a, "--mask", text(&flat)], &["flat.mrc", "mask is zero everywhere"]);
     refuse(&[a, "--mask", text(&small)], &["small.mrc", "mask's box is 8"]);
     refuse(&[a, "--radius", "9"], &["--mask sphere"]);

@@ -5,6 +5,9 @@ mod fsc;
 mod import;
 mod info;
 mod logging;
+mod mask;
+mod phases;
+mod postprocess;
 mod ranks;
 mod scaling;
 mod shell;
@@ -47,8 +50,10 @@ enum Command {
     Train(train::Args),
     /// Turn a Gaussian mixture into an MRC map.
     Voxelize(voxelize::Args),
-    /// Compare two maps: Fourier shell correlation and resolution.
+    /// Compare two maps, or a map and a model: Fourier shell correlation and resolution.
     Fsc(fsc::Args),
+    /// Make the map to look at of two half maps: corrected FSC, resolution, sharpening, filter.
+    Postprocess(postprocess::Args),
     /// Say what is in a file: particles, Gaussians, checkpoint or map.
     Info(info::Args),
     /// Measure how fast this machine, or a set of ranks, takes steps.
@@ -76,6 +81,7 @@ pub fn main() -> ExitCode {
                 Command::Simulate(args) => simulate::run(args),
                 Command::Voxelize(args) => voxelize::run(args),
                 Command::Fsc(args) => fsc::run(args),
+                Command::Postprocess(args) => postprocess::run(args),
                 Command::Info(args) => info::run(args),
                 Command::Scaling(args) => scaling::run(args),
                 Command::Completions(args) => shell::completions(args),

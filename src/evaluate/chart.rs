@@ -119,6 +119,8 @@ pub struct Curve {
     pub legend: String,
     /// Its points from left to right; where one is not finite, the line is broken.
     pub points: Vec<[f64; 2]>,
+    /// An area behind it, from left to right: x, and the lower and the upper y.
+    pub band: Vec<[f64; 3]>,
     /// Points on it to mark with a dot.
     pub dots: Vec<[f64; 2]>,
     /// What to write at its right end.
@@ -341,6 +343,16 @@ impl Chart {
     }
 
     fn write_curves(&self, svg: &mut String, colours: &Colours, frame: &Frame) -> std::fmt::Result {
+        for (i, curve) in self.curves.iter().enumerate().filter(|(_, curve)| !curve.band.is_empty()) {
+            let lower = curve.band.iter().map(|&[x, low, _]| (x, low));
+            let upper = curve.band.iter().rev().map(|&[x, _, high]| (x, high));
+            let mut outline = String::new();
+            for (x, y) in lower.chain(upper) {
+                write!(outline, "{:.2},{:.2} ", frame.x(&self.x, x), frame.y(&self.y, y))?;
+            }
+            let colour = curve.paint(colours, i);
+            writeln!(svg, r#"<polygon points="{outline}" fill="{colour}" fill-opacity="0.2"/>"#)?;
+        }
         // The first curve is drawn last: it is the one the chart is about.
         for (i, curve) in self.curves.iter().enumerate().rev() {
             let colour = curve.paint(colours, i);

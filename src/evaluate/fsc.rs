@@ -3,12 +3,12 @@
 use std::fmt;
 
 use ndarray::Array3;
-use rayon::prelude::*;
 use rustfft::num_complex::Complex;
 
 use crate::error::{Error, Result};
 use crate::evaluate::mask::Mask;
-use crate::imaging::fourier::{fft3, frequency};
+use crate::evaluate::shells::{correlations, shell_sums};
+use crate::imaging::fourier::fft3;
 use crate::imaging::mrc::Volume;
 
 /// The gold-standard threshold of two independent half maps (Rosenthal and Henderson, J. Mol. Biol. 333 (2003) 721).
@@ -17,10 +17,6 @@ pub const GOLD_STANDARD: f64 = 0.143;
 pub const HALF: f64 = 0.5;
 /// How far two pixel sizes may lie apart, relative to the first.
 pub const PIXEL_SIZE_TOLERANCE: f64 = 1e-3;
-
-/// A shell with less than this part of a map's power holds rounding errors of the transform and nothing else:
-/// they are about 1e-31 of the power, and the rounding of 32-bit values alone is 1e-15.
-const EMPTY_SHELL: f64 = 1e-28;
 
 /// The correlation of two maps in each shell of Fourier space.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -85,16 +81,7 @@ impl Fsc {
     /// # Errors
     /// As [`Fsc::between`], and when the mask has another box.
     pub fn between_masked(first: &Volume, second: &Volume, mask: &Mask) -> Result<Self> {
-        if mask.weights().dim() != first.data.dim() {
-            return Err(Error::request(
-                format!(
-                    "the mask is {} voxels and the map {}",
-                    extent(mask.weights().dim()),
-                    extent(first.data.dim())
-                ),
-                "give a mask of the map's box",
-            ));
-        }
+        check_mask(first, mask)?;
         Self::weighted(first, second, Some(mask))
     }
 
@@ -103,19 +90,7 @@ impl Fsc {
         let n = first.data.dim().0;
         let a = spectrum(first, "first", mask)?;
         let b = spectrum(second, "second", mask)?;
-        let sums = shell_sums(&a, &b);
-        let total = sums.iter().fold([0.0; 2], |t, s| [t[0] + s[1], t[1] + s[2]]);
-        let shells = sums[..n / 2]
-            .iter()
-            .map(|&[cross, power_a, power_b]| {
-                if power_a <= EMPTY_SHELL * total[0] || power_b <= EMPTY_SHELL * total[1] {
-                    0.0
-                } else {
-                    // Two roots: the product of two powers can leave the range of f64 where the powers do not.
-                    cross / power_a.sqrt() / power_b.sqrt()
-                }
-            })
-            .collect();
+        let shells = correlations(&shell_sums(n, |at| [a[at], b[at]]), n);
         Ok(Self { pixel_size: first.pixel_size, box_size: n, shells })
     }
 
@@ -183,7 +158,18 @@ pub(crate) fn extent((z, y, x): (usize, usize, usize)) -> String {
     format!("{x} x {y} x {z}")
 }
 
-fn check_pair(first: &Volume, second: &Volume) -> Result<()> {
+pub(super) fn check_mask(map: &Volume, mask: &Mask) -> Result<()> {
+    if mask.weights().dim() == map.data.dim() {
+        return Ok(());
+    }
+    let (mask, map) = (extent(mask.weights().dim()), extent(map.data.dim()));
+    Err(Error::request(
+        format!("the mask is {mask} voxels and the map {map}"),
+        "give a mask of the map's box",
+    ))
+}
+
+pub(super) fn check_pair(first: &Volume, second: &Volume) -> Result<()> {
     for (volume, name) in [(first, "first"), (second, "second")] {
         let (z, y, x) = volume.data.dim();
         if z != y || z != x || z < 4 {
@@ -220,7 +206,7 @@ fn check_pair(first: &Volume, second: &Volume) -> Result<()> {
 }
 
 /// The transform of a map, masked. Its origin is voxel 0: that phase is the same for both maps and drops out.
-fn spectrum(volume: &Volume, name: &str, mask: Option<&Mask>) -> Result<Array3<Complex<f64>>> {
+pub(super) fn spectrum(volume: &Volume, name: &str, mask: Option<&Mask>) -> Result<Array3<Complex<f64>>> {
     if let Some(((z, y, x), value)) = volume.data.indexed_iter().find(|(_, v)| !v.is_finite()) {
         return Err(Error::Numeric {
             problem: format!("the {name} map holds {value} at voxel (x, y, z) = ({x}, {y}, {z})"),
@@ -234,39 +220,6 @@ fn spectrum(volume: &Volume, name: &str, mask: Option<&Mask>) -> Result<Array3<C
     }
     fft3(&mut spectrum, false);
     Ok(spectrum)
-}
-
-/// Per shell: the sum of Re(A conj B), of |A|^2 and of |B|^2. All shells, to the corner of the box.
-fn shell_sums(a: &Array3<Complex<f64>>, b: &Array3<Complex<f64>>) -> Vec<[f64; 3]> {
-    let n = a.dim().0;
-    // The corner lies at sqrt(3) n/2.
-    let count = n + 1;
-    let square = |i: usize| (frequency(i, n) * frequency(i, n)) as f64;
-    let planes: Vec<Vec<[f64; 3]>> = (0..n)
-        .into_par_iter()
-        .map(|z| {
-            let mut sums = vec![[0.0; 3]; count];
-            for y in 0..n {
-                for x in 0..n {
-                    let shell = (square(z) + square(y) + square(x)).sqrt().round() as usize;
-                    let (va, vb) = (a[[z, y, x]], b[[z, y, x]]);
-                    let sum = &mut sums[shell];
-                    sum[0] += va.re * vb.re + va.im * vb.im;
-                    sum[1] += va.norm_sqr();
-                    sum[2] += vb.norm_sqr();
-                }
-            }
-            sums
-        })
-        .collect();
-    // Added in order, so that the result does not depend on the number of threads.
-    let mut sums = vec![[0.0; 3]; count];
-    for plane in planes {
-        for (sum, part) in sums.iter_mut().zip(plane) {
-            (0..3).for_each(|i| sum[i] += part[i]);
-        }
-    }
-    sums
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use ndarray::Array3;
 
 use crate::error::{Error, Result};
 use crate::evaluate::maps;
+use crate::imaging::mrc::Volume;
 
 /// Radius of the default spherical mask, as a fraction of the box.
 pub const DEFAULT_RADIUS: f64 = 0.45;
@@ -96,6 +97,21 @@ impl Mask {
         Ok(Self { weights: volume.data.mapv(|v| f64::from(v.clamp(0.0, 1.0))) })
     }
 
+    /// A mask of weights `[z][y][x]` in 0 to 1.
+    pub(super) fn of_weights(weights: Array3<f64>) -> Self {
+        Self { weights }
+    }
+
+    /// The mask as a map of voxels of `pixel_size` angstrom.
+    pub fn volume(&self, pixel_size: f64) -> Volume {
+        Volume { data: self.weights.mapv(|w| w as f32), pixel_size }
+    }
+
+    /// The weights' sum as a share of the box.
+    pub fn share(&self) -> f64 {
+        self.weights.sum() / self.weights.len() as f64
+    }
+
     /// The weights `[z][y][x]`.
     pub fn weights(&self) -> &Array3<f64> {
         &self.weights
@@ -105,7 +121,7 @@ impl Mask {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::imaging::mrc::{Volume, write_volume};
+    use crate::imaging::mrc::write_volume;
 
     #[test]
     fn a_sphere_falls_from_one_to_zero_over_its_edge() {

@@ -1,16 +1,27 @@
 //! How good a map is, and how to show it: FSC, masks, charts, slices, the report of a run.
 //!
-//! [`fsc`] and [`mask`] compute; [`chart`], [`plots`] and [`slices`] draw, over [`picture`]; [`report`] puts it on a page.
+//! [`fsc`], [`correction`], [`directional`], [`mask`], [`automask`] and [`postprocess`] compute; [`chart`], [`plots`] and
+//! [`slices`] draw, over [`picture`]; [`report`] puts it on a page.
 
+pub mod automask;
 pub mod chart;
+pub mod correction;
+pub mod directional;
+mod distance;
+pub mod filter;
 pub mod fsc;
+pub mod guinier;
 pub mod maps;
 pub mod mask;
 pub mod picture;
 pub mod plots;
+pub mod postprocess;
 pub mod report;
+mod shells;
 pub mod slices;
 
+pub use correction::{Correction, Randomization};
+pub use directional::Directional;
 pub use fsc::{Crossing, Fsc};
 pub use mask::Mask;
 pub use plots::write_fsc_files;

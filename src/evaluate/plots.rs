@@ -59,8 +59,7 @@ pub fn fsc_chart(curves: &[(String, Fsc)]) -> Chart {
         },
         y: Axis {
             label: "Correlation".into(),
-            // Noise about zero is part of an honest curve.
-            low: if lowest < 0.0 { (lowest * 5.0).floor() / 5.0 } else { 0.0 },
+            low: below(lowest),
             high: 1.0,
             logarithmic: false,
             marks: Vec::new(),
@@ -69,6 +68,11 @@ pub fn fsc_chart(curves: &[(String, Fsc)]) -> Chart {
         curves: curves.iter().map(curve).collect(),
         thresholds: vec![(HALF, "0.5".into()), (GOLD_STANDARD, "0.143".into())],
     }
+}
+
+/// Where the axis of an FSC begins: noise about zero is part of an honest curve.
+fn below(lowest: f64) -> f64 {
+    if lowest < 0.0 { (lowest * 5.0).floor() / 5.0 } else { 0.0 }
 }
 
 /// The chart of labelled loss curves, each of (epoch, loss); logarithmic where the losses span much.
@@ -137,6 +141,20 @@ fn thinned(points: &[(f64, f64)]) -> Vec<[f64; 2]> {
 /// # Errors
 /// When there is no curve, the curves differ in box or pixel size, or a file cannot be written.
 pub fn write_fsc_files(folder: &Path, stem: &str, curves: &[(String, Fsc)]) -> Result<()> {
+    write_fsc_files_with(folder, stem, curves, None)
+}
+
+/// As [`write_fsc_files`], with a band behind the curves of the chart: its legend, and the lowest and the highest
+/// correlation of each shell.
+///
+/// # Errors
+/// As [`write_fsc_files`].
+pub fn write_fsc_files_with(
+    folder: &Path,
+    stem: &str,
+    curves: &[(String, Fsc)],
+    band: Option<(String, Vec<[f64; 2]>)>,
+) -> Result<()> {
     let Some((_, first)) = curves.first() else {
         return Err(Error::request("there is no FSC curve to write", "give at least one"));
     };
@@ -154,7 +172,15 @@ pub fn write_fsc_files(folder: &Path, stem: &str, curves: &[(String, Fsc)]) -> R
         }
     }
     let table = table(first, curves);
-    let svg = fsc_chart(curves).to_svg(&Colours::light(), SIZE.0, SIZE.1);
+    let mut chart = fsc_chart(curves);
+    if let Some((legend, band)) = band {
+        let lowest = band.iter().skip(1).map(|[low, _]| *low).fold(0.0, f64::min);
+        chart.y.low = chart.y.low.min(below(lowest));
+        let place = |(shell, &[low, high]): (usize, &[f64; 2])| [first.frequency(shell as f64), low, high];
+        let band = band.iter().enumerate().skip(1).map(place).collect();
+        chart.curves.push(Curve { legend, band, faint: true, ..Curve::default() });
+    }
+    let svg = chart.to_svg(&Colours::light(), SIZE.0, SIZE.1);
     let png = picture::to_png(&svg, 2.0)?;
     // All are made before the first is written.
     for (extension, content) in [("csv", table.as_bytes()), ("svg", svg.as_bytes()), ("png", &png)] {

@@ -75,6 +75,8 @@ pub struct Header {
     pub axes: [usize; 3],
     /// Where the first column, row and section lie in the cell (NXSTART, NYSTART, NZSTART).
     pub start: [i32; 3],
+    /// Position of the first voxel (x, y, z) in angstrom (ORIGIN); 0 where the header does not say.
+    pub origin: [f64; 3],
     /// True where the file's numbers are big-endian.
     pub big_endian: bool,
     /// The space group word: 0 marks a stack of images, 1 a volume.
@@ -110,6 +112,19 @@ impl Header {
             ));
         }
         Ok(header)
+    }
+
+    /// Where the first voxel lies in the frame of an atomic model, (x, y, z) in angstrom: ORIGIN, or the start in the cell
+    /// where there is none.
+    pub fn corner(&self) -> [f64; 3] {
+        if self.origin.iter().all(|v| v.is_finite()) && self.origin != [0.0; 3] {
+            return self.origin;
+        }
+        let mut corner = [0.0; 3];
+        for (start, &axis) in self.start.iter().zip(&self.axes) {
+            corner[axis] = f64::from(*start) * self.voxel_size[axis];
+        }
+        corner
     }
 
     fn values(&self) -> u128 {
@@ -183,6 +198,7 @@ impl Header {
             voxel_size: [voxel(0), voxel(1), voxel(2)],
             axes: axes.map(|a| a as usize - 1),
             start: [int(5), int(6), int(7)],
+            origin: [float(50), float(51), float(52)],
             big_endian,
             space_group: int(23),
             data_offset: HEADER as u64 + extended,

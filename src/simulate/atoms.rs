@@ -56,11 +56,7 @@ pub fn scattering(element: &str) -> f64 {
 /// # Errors
 /// When the file cannot be read, holds no atoms, or an atom's coordinates or occupancy are not numbers.
 pub fn read(path: &Path) -> Result<Vec<Atom>> {
-    let bytes = std::fs::read(path).map_err(Error::io(
-        path,
-        "read the atomic model",
-        "check the path given to --model",
-    ))?;
+    let bytes = std::fs::read(path).map_err(Error::io(path, "read the atomic model", "check the path"))?;
     if bytes.starts_with(&[0x1f, 0x8b]) {
         return Err(Error::input(path, "", "is compressed by gzip", "unpack it with `gunzip` first"));
     }

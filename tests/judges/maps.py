@@ -2,7 +2,10 @@
 
 maps.py files  --pixel-size A FILE...                      every file is valid MRC2014 with this pixel size
 maps.py agree  A.mrc B.mrc --to ANGSTROM --above FSC       the maps agree, and altered copies of A do not
-maps.py curves POST.star OURS.csv --column UNMASKED ...    RELION's FSC curves are ours
+maps.py curves POST.star... --within X --column CSV OURS THEIRS ...
+                                                           RELION's FSC curves (the mean of several files') are ours
+maps.py sharpening POST.star OURS.json                     RELION's B factor and resolution are ours
+maps.py same   A.mrc B.mrc                                 two masks are the same but for single voxels
 maps.py sphere LIKE.mrc OUT.mrc                            a soft spherical mask
 maps.py mean   TRUTH.mrc MAP.mrc...                        mean FSC over shells 1 to D/2 - 1 and 1 to D/2, for a table
 
@@ -11,6 +14,7 @@ Prints what was found; exits with 1 and says what is wrong where it is not as it
 
 import argparse
 import csv
+import json
 import sys
 
 import mrcfile
@@ -119,7 +123,10 @@ def star_table(path, name):
 
 def curves(arguments):
     """Each pair of columns, shell by shell."""
-    theirs = {int(row["_rlnSpectralIndex"]): row for row in star_table(arguments.star, "fsc")}
+    tables = [star_table(star, "fsc") for star in arguments.star]
+    theirs = {}
+    for rows in zip(*tables):
+        theirs[int(rows[0]["_rlnSpectralIndex"])] = {label: np.mean([row[label] for row in rows]) for label in rows[0]}
     found = []
     for path, column, label in arguments.column:
         with open(path) as file:
@@ -132,6 +139,40 @@ def curves(arguments):
             wrong(f"{column}: {ours[worst]:.5f} here and {theirs[worst][label]:.5f} from RELION in shell {worst}")
         found.append(f"{column}: within {difference:.1e} in {len(ours)} shells")
     print("; ".join(found))
+
+
+def star_value(path, label):
+    """The number beside a label outside of loops."""
+    for line in open(path):
+        words = line.split()
+        if len(words) == 2 and words[0] == label:
+            return float(words[1])
+    wrong(f"{path} has no {label}")
+
+
+def sharpening(arguments):
+    """B factors within a few percent. The shell that the resolution lies in hangs on random phases: one to either side."""
+    with open(arguments.ours) as file:
+        ours = json.load(file)
+    b_factor = star_value(arguments.star, "_rlnBfactorUsedForSharpening")
+    if not abs(ours["b_factor"] / b_factor - 1) < 0.03:
+        wrong(f"the B factor is {ours['b_factor']:.1f} here and {b_factor:.1f} from RELION")
+    resolution = star_value(arguments.star, "_rlnFinalResolution")
+    shell = round(ours["box_size"] * ours["pixel_size"] / resolution)
+    if abs(ours["resolution_shell"] - shell) > 1:
+        wrong(f"the last shell above 0.143 is {ours['resolution_shell']} here and {shell} from RELION")
+    print(f"B {ours['b_factor']:.1f}, RELION's {b_factor:.1f}; last shell {ours['resolution_shell']}, RELION's {shell}")
+
+
+def same(arguments):
+    """Rounding may put a voxel on the other side of a threshold; what hangs on it is a few hundred around it."""
+    (first, _), (second, _) = read(arguments.first), read(arguments.second)
+    if first.shape != second.shape or not 0.01 < second.mean() < 0.9:
+        wrong(f"{first.shape} and {second.shape}, covering {first.mean():.3f} and {second.mean():.3f} of the box")
+    share = (abs(first - second) > 1e-4).mean()
+    if not share < 1e-3:
+        wrong(f"{share:.2e} of the voxels differ, by up to {abs(first - second).max():.3f}")
+    print(f"{share:.1e} of the voxels differ; {second.mean():.3f} of the box is covered")
 
 
 def sphere(arguments):
@@ -167,10 +208,18 @@ def main():
     command.add_argument("--above", type=float, required=True)
     command.set_defaults(run=agree)
     command = commands.add_parser("curves")
-    command.add_argument("star")
+    command.add_argument("star", nargs="+")
     command.add_argument("--column", nargs=3, action="append", metavar=("CSV", "OURS", "THEIRS"), required=True)
     command.add_argument("--within", type=float, required=True)
     command.set_defaults(run=curves)
+    command = commands.add_parser("sharpening")
+    command.add_argument("star")
+    command.add_argument("ours")
+    command.set_defaults(run=sharpening)
+    command = commands.add_parser("same")
+    command.add_argument("first")
+    command.add_argument("second")
+    command.set_defaults(run=same)
     command = commands.add_parser("sphere")
     command.add_argument("like")
     command.add_argument("output")

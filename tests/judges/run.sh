@@ -2,7 +2,7 @@
 # The tests against other programs: mrcfile and RELION judge what this program writes, reads and reconstructs.
 # Each makes its data from the built-in phantom, and prints one line: "ok: ...", "skipped: ..." or "FAILED: ...".
 #
-#   tests/judges/run.sh [NAME...]     all, or some of: files reconstruct train project postprocess
+#   tests/judges/run.sh [NAME...]     all, or some of: files reconstruct train project postprocess mask correction sharpening
 #
 # CRYOSPLAT names the program to judge (default: target/debug/cryosplat-mpi). KEEP=1 keeps the data.
 set -euo pipefail
@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 program=$(realpath "${CRYOSPLAT:-target/debug/cryosplat-mpi}")
 [ -x "$program" ] || stop "$program is not there: cargo build"
 names=("$@")
-[ "$#" -gt 0 ] || names=(files reconstruct train project postprocess)
+[ "$#" -gt 0 ] || names=(files reconstruct train project postprocess mask correction sharpening)
 
 if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     say "skipped: all tests against other programs: python3 with venv is missing"
@@ -47,6 +47,16 @@ reconstruct() { (cd "$1" && quiet relion_reconstruct --i particles.star --o reli
 # Data that several judges share is made by the first that needs it.
 noisy_set() { [ -d noisy ] || simulate --star noisy -o noisy.h5 --snr 1; }
 clean_set() { [ -d clean ] || simulate --star clean -o clean.h5 --no-noise; }
+# Half maps that fall apart well before Nyquist, by RELION, and a mask for them.
+halves() {
+    [ -f halves/mask.mrc ] && return
+    ours simulate --phantom --box 64 --pixel-size 3 --particles 4000 --seed 3 --star halves -o halves.h5 --snr 0.3
+    local half
+    for half in 1 2; do
+        (cd halves && quiet relion_reconstruct --i particles.star --o "half$half.mrc" --ctf --subset "$half")
+    done
+    ours fsc halves/half1.mrc halves/half2.mrc --mask auto --mask-output halves/mask.mrc
+}
 noisy_run() {
     [ -f run/run.json ] && return
     noisy_set
@@ -99,6 +109,49 @@ judge_postprocess() {
         --column masked.csv "masked" _rlnFourierShellCorrelationMaskedMaps
 }
 
+# relion_mask_create makes the mask that we make, of the mean of the half maps, with the same filter and threshold.
+judge_mask() {
+    halves
+    quiet relion_image_handler --i halves/half1.mrc --add halves/half2.mrc --o halves/sum.mrc
+    quiet relion_image_handler --i halves/sum.mrc --multiply_constant 0.5 --o halves/mean.mrc
+    quiet relion_mask_create --i halves/mean.mrc --o halves/theirs.mrc --angpix 3 --lowpass 15 --ini_threshold 0.11 \
+        --extend_inimask 3 --width_soft_edge 6
+    ours fsc halves/half1.mrc halves/half2.mrc --mask auto --threshold 0.11 --components all \
+        --mask-output halves/ours.mrc
+    "$python" "$maps" same halves/ours.mrc halves/theirs.mrc
+}
+
+# The masked FSC, corrected by random phases, is that of relion_postprocess. One draw of phases scatters by 0.02 in the
+# corrected FSC of so small a box: the means of 48 draws of each program are compared.
+judge_correction() {
+    halves
+    local seed
+    for seed in $(seq 48); do
+        mkdir -p "halves/seed$seed"
+        quiet relion_postprocess --i halves/half1.mrc --i2 halves/half2.mrc --o "halves/seed$seed/post" \
+            --mask halves/mask.mrc --random_seed "$seed"
+    done
+    ours fsc halves/half1.mrc halves/half2.mrc --mask halves/mask.mrc --draws 48 -o halves/corrected
+    "$python" "$maps" curves halves/seed*/post.star --within 0.01 \
+        --column halves/corrected.csv corrected _rlnFourierShellCorrelationCorrected \
+        --column halves/corrected.csv masked _rlnFourierShellCorrelationMaskedMaps \
+        --column halves/corrected.csv "no mask" _rlnFourierShellCorrelationUnmaskedMaps
+}
+
+# The same half maps, mask, range of the fit and filter give the same B factor and map as relion_postprocess.
+judge_sharpening() {
+    halves
+    mkdir -p halves/post
+    quiet relion_postprocess --i halves/half1.mrc --i2 halves/half2.mrc --o halves/post/post --mask halves/mask.mrc \
+        --auto_bfac --autob_lowres 15 --autob_highres 8.5 --low_pass 8 --random_seed 1
+    ours postprocess halves/half1.mrc halves/half2.mrc --mask halves/mask.mrc --fit-from 15 --fit-to 8.5 --low-pass 8 \
+        -o halves/ours
+    "$python" "$maps" files --pixel-size 3 halves/ours.mrc halves/ours_masked.mrc halves/ours_mask.mrc
+    "$python" "$maps" agree halves/ours.mrc halves/post/post.mrc --to 8 --above 0.99
+    "$python" "$maps" agree halves/ours_masked.mrc halves/post/post_masked.mrc --to 8 --above 0.99
+    "$python" "$maps" sharpening halves/post/post.star halves/ours.json
+}
+
 describe() {
     case "$1" in
         files) echo "mrcfile accepts stacks, truth and maps" ;;
@@ -106,6 +159,9 @@ describe() {
         train) echo "import and train make the map of relion_reconstruct" ;;
         project) echo "projections by relion_project lead back to their map" ;;
         postprocess) echo "relion_postprocess takes the half maps and finds our FSC" ;;
+        mask) echo "relion_mask_create makes our automatic mask" ;;
+        correction) echo "relion_postprocess corrects the masked FSC as we do" ;;
+        sharpening) echo "relion_postprocess makes our sharpened map" ;;
         *) stop "no judge is named $1" ;;
     esac
 }

@@ -1,0 +1,104 @@
+//! The second of two maps: a map, or what a map can be made of on the grid of the first.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::evaluate::fsc::PIXEL_SIZE_TOLERANCE;
+use crate::files;
+use crate::gmm::files::GmmFile;
+use crate::gmm::ply;
+use crate::gmm::voxelize::{Grid, voxelize};
+use crate::imaging::mrc::{Stack, Volume};
+use crate::simulate::atoms::{self, Atom};
+use crate::simulate::density::map_of_atoms;
+
+/// Edge of the largest grid on which a mixture is sampled, in voxels.
+const LARGEST: usize = 1024;
+
+/// What a file holds, told by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An MRC map.
+    Map,
+    /// An atomic model: text.
+    Model,
+    /// A Gaussian mixture: HDF5.
+    Mixture,
+}
+
+pub fn kind(path: &Path) -> Result<Kind> {
+    // No MRC header is without a zero byte, and no text has one.
+    let start = files::first_bytes(path, 1024)?;
+    if ply::is_ply(&start) {
+        return Err(Error::input(
+            path,
+            "",
+            "is a PLY file, which holds neither a box nor a pixel size",
+            "give the HDF5 file beside it",
+        ));
+    }
+    let text = !start.is_empty() && !start.contains(&0);
+    Ok(if start.starts_with(b"\x89HDF") {
+        Kind::Mixture
+    } else if text || start.starts_with(&[0x1f, 0x8b]) {
+        Kind::Model
+    } else {
+        Kind::Map
+    })
+}
+
+/// The map of the atomic model in `path` on the grid of the map `first`, read from `first_path`. With `centre`, its
+/// weighted mean lies on voxel floor(D/2), as a simulation has it; else it stays in the frame of the map's header.
+///
+/// Atoms are points: what blurs all of them alike does not show in an FSC.
+pub fn of_model(path: &Path, centre: bool, (first_path, first): (&Path, &Volume)) -> Result<Volume> {
+    let (n, pixel_size) = (first.data.dim().0, first.pixel_size);
+    let mut model = atoms::read(path)?;
+    if centre {
+        atoms::centre(&mut model);
+    } else {
+        let corner = Stack::open(first_path)?.header().corner();
+        for atom in &mut model {
+            for (value, corner) in atom.position.iter_mut().zip(corner) {
+                *value -= corner + (n / 2) as f64 * pixel_size;
+            }
+        }
+    }
+    let count = model.len();
+    let inside = |atom: &Atom| {
+        atom.position.iter().all(|v| (-0.5..n as f64 - 0.5).contains(&(v / pixel_size + (n / 2) as f64)))
+    };
+    model.retain(inside);
+    let outside = count - model.len();
+    let problem = format!("{outside} of its {count} atoms lie outside the box of {}", first_path.display());
+    if 2 * outside > count {
+        let remedy = "fit the model into the map first, or place its centre on the box's with --center-model";
+        return Err(Error::input(path, "", problem, remedy));
+    }
+    if outside > 0 {
+        tracing::warn!("{}: {problem} and are left out", path.display());
+    }
+    Ok(Volume { data: map_of_atoms(&model, n, pixel_size, 0.0), pixel_size })
+}
+
+/// The map of the mixture in `path` on the grid of `first`; both have their origin on voxel floor(D/2).
+pub fn of_mixture(path: &Path, first: &Volume) -> Result<Volume> {
+    let mixture = GmmFile::read(path)?;
+    let (size, pixel_size) = (first.data.dim().0, first.pixel_size);
+    let ratio = mixture.pixel_size / pixel_size;
+    // The header of a map holds its pixel size in single precision.
+    let ratio = if (ratio - 1.0).abs() < PIXEL_SIZE_TOLERANCE { 1.0 } else { ratio };
+    let grid = Grid { size, per_box: mixture.box_size as f64 * ratio, box_size: mixture.box_size };
+    if grid.computed() > LARGEST {
+        return Err(Error::input(
+            path,
+            "",
+            format!(
+                "takes {} voxels of {pixel_size:.4} A along an edge, more than {LARGEST}",
+                grid.computed()
+            ),
+            "check the pixel size of the map",
+        ));
+    }
+    Ok(Volume { data: voxelize(&mixture.gmm, &grid), pixel_size })
+}
