@@ -15,6 +15,11 @@ use crate::files;
 
 const HEADER: usize = 1024;
 
+/// True where `bytes`, the first 1024 of a file, are an MRC header with its mark.
+pub fn looks_like(bytes: &[u8]) -> bool {
+    bytes.len() == HEADER && bytes[208..].starts_with(b"MAP")
+}
+
 /// The numeric type of the stored values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -95,6 +100,14 @@ impl Header {
             ));
         }
         file.read_exact(&mut bytes).map_err(Error::io(path, "read the header", "copy the file again"))?;
+        if bytes.starts_with(&[0x1f, 0x8b, 8]) {
+            return Err(Error::input(
+                path,
+                "",
+                "is compressed by gzip, and images are read from any place of a file",
+                "unpack it with gunzip, and name what that writes",
+            ));
+        }
         let header = Self::parse(&bytes, path)?;
         let needed = header.data_offset as u128 + header.values() * header.mode.bytes() as u128;
         if needed > u128::from(length) {
