@@ -1,22 +1,21 @@
 //! cryoDRGN's particle sets: images in a stack, a list of stacks or a STAR file, with poses and CTFs as arrays in pickles
 //! ([`super::pickle`]) in the same order.
 
+mod arrays;
+
 use std::path::{Path, PathBuf};
 
-use super::optics::{Groups, SAME_PIXEL_SIZE};
-use super::pickle::{Array, Id, Pickle};
+use arrays::{Ctf, Poses};
+
+use super::optics::Groups;
+use super::pickle::Pickle;
 use super::relion;
 use super::set::{self, Common, Directions, Place, Row, StackName, StackNames, Wanted};
 use super::stacks::Folders;
 use crate::error::{Error, Result};
 use crate::imaging::ctf::{CtfParameters, Optics};
 use crate::imaging::mrc::Stack;
-use crate::imaging::pose::{Rotation, distance_from_rotation};
 use crate::particles::store::{Particle, Source};
-
-const REMEDY: &str = "correct the value, or leave the particle out with --ind";
-/// How far a matrix of 32-bit numbers may be from a rotation.
-const ROUNDING: f64 = 1e-3;
 
 /// The files that say everything but the images.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,7 +71,7 @@ pub fn read(path: &Path, images: Images, files: &Files, wanted: &Wanted) -> Resu
         Images::List => of_stacks(path, &listed(path)?, &folders, &mut stacks)?,
         Images::Star => relion::images(path, &mut stacks)?,
     };
-    let chosen = files.chosen.as_deref().map(|file| chosen(file, images.len())).transpose()?;
+    let chosen = files.chosen.as_deref().map(|file| arrays::chosen(file, images.len())).transpose()?;
     let count = chosen.as_ref().map_or(images.len(), Vec::len).min(wanted.first.unwrap_or(usize::MAX));
     let half = set::draw_halves(path, count, wanted.seed)?;
     let order = |pickle: &Pickle, len| Order::of(pickle, len, images.len(), chosen.as_deref());
@@ -81,8 +80,10 @@ pub fn read(path: &Path, images: Images, files: &Files, wanted: &Wanted) -> Resu
     let (ctf, grid) = match &files.ctf {
         CtfFrom::File(file) => {
             let ctf = Ctf::read(file)?;
-            let (order, grid) = (order(&ctf.pickle, ctf.array().shape()[0])?, ctf.grid()?);
-            (Some((ctf, order)), grid)
+            let order = order(&ctf.pickle, ctf.len())?;
+            let (pixel_size, box_size) = ctf.grid()?;
+            let from = Some(format!("column 1 of {}", file.display()));
+            (Some((ctf, order)), Grid { pixel_size, box_size, from })
         }
         CtfFrom::Nowhere(pixel_size) => {
             (None, Grid::of_stack(&folders.find(path, &stacks.all()[0])?, *pixel_size)?)
@@ -91,7 +92,7 @@ pub fn read(path: &Path, images: Images, files: &Files, wanted: &Wanted) -> Resu
     let table = Table { images, chosen, poses, poses_order, ctf, box_size: grid.box_size };
 
     let mut groups = Groups::default();
-    let mut directions = Directions::new();
+    let mut directions = Directions::default();
     for particle in 0..count {
         directions.look(&table.row(particle, 0, &mut groups)?.particle);
     }
@@ -127,6 +128,9 @@ impl set::Particles for Particles {
     }
 }
 
+/// Without defocus and aberration, a CTF of amplitude contrast 1 is 1 at every frequency.
+const NO_OPTICS: Optics = Optics { voltage: 300.0, spherical_aberration: 0.0, amplitude_contrast: 1.0 };
+
 /// All files together.
 #[derive(Debug)]
 struct Table {
@@ -159,9 +163,6 @@ impl Table {
         Ok(Row { particle, source, shift, half, dark: false, place })
     }
 }
-
-/// Without defocus and aberration, a CTF of amplitude contrast 1 is 1 at every frequency.
-const NO_OPTICS: Optics = Optics { voltage: 300.0, spherical_aberration: 0.0, amplitude_contrast: 1.0 };
 
 /// Which row of an array a particle has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -251,231 +252,4 @@ fn of_stacks(
         }
     }
     Ok(images)
-}
-
-/// The images that the pickle `path` chooses of so many: an array or a list of integers.
-fn chosen(path: &Path, images: usize) -> Result<Vec<usize>> {
-    let pickle = Pickle::read(path)?;
-    let root = pickle.root();
-    let refuse = || {
-        let problem = format!("holds {}, expected one array or list of integers", pickle.describe(root));
-        Error::input(path, "", problem, "choose images with the indices that cryoDRGN takes with --ind")
-    };
-    let numbers: Vec<Option<u64>> = match (pickle.array(root), pickle.items(root)) {
-        (Some(array), _) if array.shape().len() == 1 && array.is_whole() => {
-            (0..array.shape()[0]).map(|i| array.index(&[i])).collect()
-        }
-        (_, Some(items)) => {
-            let numbers: Option<Vec<f64>> = items.iter().map(|&item| pickle.number(item)).collect();
-            let index = |number: f64| (number >= 0.0 && number.fract() == 0.0).then_some(number as u64);
-            numbers.ok_or_else(refuse)?.into_iter().map(index).collect()
-        }
-        _ => return Err(refuse()),
-    };
-    let index = |(i, number): (usize, Option<u64>)| {
-        number.filter(|&number| number < images as u64).map(|number| number as usize).ok_or_else(|| {
-            let found = number.map_or("no index".into(), |number| number.to_string());
-            Error::input(
-                path,
-                format!("index {}", i + 1),
-                format!("is {found}, expected 0 to {}: there are {images} images", images.saturating_sub(1)),
-                "choose from these images",
-            )
-        })
-    };
-    numbers.into_iter().enumerate().map(index).collect()
-}
-
-/// An error at row `row` of a pickle.
-fn bad_row(pickle: &Pickle, row: usize, problem: String, remedy: &str) -> Error {
-    Error::input(pickle.path(), Place::Particle(row + 1).to_string(), problem, remedy)
-}
-
-/// Rotations, and translations as fractions of the box.
-#[derive(Debug)]
-struct Poses {
-    pickle: Pickle,
-    rotations: Id,
-    translations: Option<Id>,
-}
-
-impl Poses {
-    fn read(path: &Path) -> Result<Self> {
-        let pickle = Pickle::read(path)?;
-        let root = pickle.root();
-        let (rotations, translations) = match pickle.items(root) {
-            None => (root, None),
-            Some(&[rotations]) => (rotations, None),
-            Some(&[rotations, other]) => (rotations, (!pickle.is_none(other)).then_some(other)),
-            Some(_) => (root, None),
-        };
-        let shape = |id| pickle.array(id).map(|array| array.shape().to_vec());
-        let len = match shape(rotations).as_deref() {
-            Some(&[len, 3, 3]) => Some(len),
-            _ => None,
-        };
-        let fits = translations
-            .is_none_or(|id| shape(id).is_some_and(|shape| Some(shape) == len.map(|len| vec![len, 2])));
-        if len.is_none() || !fits {
-            let parts = pickle.items(root).unwrap_or(&[]).iter().map(|&item| pickle.describe(item));
-            let parts: Vec<String> = parts.take(3).collect();
-            let of = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
-            return Err(Error::input(
-                path,
-                "",
-                format!(
-                    "holds {}{of}, expected rotations of shape (n, 3, 3), or these and translations of shape (n, 2)",
-                    pickle.describe(root)
-                ),
-                "name the poses that cryoDRGN takes with --poses",
-            ));
-        }
-        Ok(Self { pickle, rotations, translations })
-    }
-
-    fn array(&self, id: Id) -> Array<'_> {
-        // Looked at when the file was read.
-        self.pickle.array(id).expect("an array")
-    }
-
-    fn len(&self) -> usize {
-        self.array(self.rotations).shape()[0]
-    }
-
-    /// The rotation, which is `W` as it stands.
-    fn rotation(&self, row: usize) -> Result<Rotation> {
-        let array = self.array(self.rotations);
-        let rotation: Rotation = std::array::from_fn(|i| std::array::from_fn(|j| array.value(&[row, i, j])));
-        if distance_from_rotation(&rotation) > ROUNDING {
-            return Err(bad_row(
-                &self.pickle,
-                row,
-                format!("its pose is not a rotation: {rotation:?}"),
-                REMEDY,
-            ));
-        }
-        Ok(rotation)
-    }
-
-    fn shift(&self, row: usize) -> Result<[f64; 2]> {
-        let Some(translations) = self.translations else { return Ok([0.0; 2]) };
-        let array = self.array(translations);
-        let shift = [array.value(&[row, 0]), array.value(&[row, 1])];
-        if shift.iter().all(|value| value.abs() <= 1.0) {
-            return Ok(shift);
-        }
-        Err(bad_row(
-            &self.pickle,
-            row,
-            format!("its translation is {shift:?}, expected fractions of the box from -1 to 1"),
-            "parse the poses again with cryoDRGN 0.3 or later: older files hold pixels",
-        ))
-    }
-}
-
-/// CTF parameters: an array of (n, 9) with D, pixel size (A), defocus U and V (A) and angle (degrees), voltage (kV),
-/// spherical aberration (mm), amplitude contrast and phase shift (degrees).
-#[derive(Debug)]
-struct Ctf {
-    pickle: Pickle,
-}
-
-const COLUMNS: [&str; 9] = [
-    "the box",
-    "the pixel size",
-    "defocus U",
-    "defocus V",
-    "the defocus angle",
-    "the voltage",
-    "the spherical aberration",
-    "the amplitude contrast",
-    "the phase shift",
-];
-
-impl Ctf {
-    fn read(path: &Path) -> Result<Self> {
-        let pickle = Pickle::read(path)?;
-        let root = pickle.root();
-        let shape = pickle.array(root).map(|array| array.shape().to_vec());
-        if !matches!(shape.as_deref(), Some([_, 9])) {
-            return Err(Error::input(
-                path,
-                "",
-                format!("holds {}, expected CTF parameters of shape (n, 9)", pickle.describe(root)),
-                "name the parameters that cryoDRGN takes with --ctf",
-            ));
-        }
-        Ok(Self { pickle })
-    }
-
-    fn array(&self) -> Array<'_> {
-        // Looked at when the file was read.
-        self.pickle.array(self.pickle.root()).expect("an array")
-    }
-
-    fn values(&self, row: usize) -> Result<[f64; 9]> {
-        let array = self.array();
-        let values: [f64; 9] = std::array::from_fn(|column| array.value(&[row, column]));
-        let positive = |column: usize| column > 1 && column != 5 || values[column] > 0.0;
-        let contrast = |column: usize| column != 7 || (0.0..=1.0).contains(&values[column]);
-        match (0..9).find(|&c| !(values[c].is_finite() && positive(c) && contrast(c))) {
-            None => Ok(values),
-            Some(column) => {
-                let (name, value) = (COLUMNS[column], values[column]);
-                let expected = match column {
-                    0 | 1 | 5 => "a number above 0",
-                    7 => "a fraction from 0 to 1",
-                    _ => "a finite number",
-                };
-                let problem = format!("{name} (column {}) is {value}, expected {expected}", column + 1);
-                Err(bad_row(&self.pickle, row, problem, REMEDY))
-            }
-        }
-    }
-
-    fn row(&self, row: usize) -> Result<(Optics, CtfParameters)> {
-        let values = self.values(row)?;
-        self.check_grid(row, &values)?;
-        let [
-            _,
-            _,
-            defocus_u,
-            defocus_v,
-            astigmatism_angle,
-            voltage,
-            spherical_aberration,
-            contrast,
-            phase_shift,
-        ] = values;
-        let optics = Optics { voltage, spherical_aberration, amplitude_contrast: contrast };
-        let ctf = CtfParameters {
-            defocus_u,
-            defocus_v,
-            astigmatism_angle,
-            phase_shift,
-            ..CtfParameters::default()
-        };
-        Ok((optics, ctf))
-    }
-
-    fn grid(&self) -> Result<Grid> {
-        let [box_size, pixel_size, ..] = self.values(0)?;
-        let from = Some(format!("column 1 of {}", self.pickle.path().display()));
-        Ok(Grid { pixel_size, box_size: box_size as usize, from })
-    }
-
-    /// Checks that row `row` has the pixel size and the box of the first.
-    fn check_grid(&self, row: usize, values: &[f64; 9]) -> Result<()> {
-        let first = self.values(0)?;
-        let same = |column: usize| (values[column] / first[column] - 1.0).abs() <= SAME_PIXEL_SIZE;
-        match [0, 1].into_iter().find(|&column| !same(column)) {
-            None => Ok(()),
-            Some(column) => Err(bad_row(
-                &self.pickle,
-                row,
-                format!("{} is {}, and {} for particle 1", COLUMNS[column], values[column], first[column]),
-                "bring all particles to one pixel size and box, or import each group from files of its own",
-            )),
-        }
-    }
 }

@@ -42,7 +42,7 @@ pub fn read(path: &Path, passthrough: &[PathBuf], wanted: &Wanted) -> Result<Par
     let columns = Columns::find(&files)?;
     let mut groups = Groups::default();
     let mut stacks = StackNames::default();
-    let mut directions = Directions::new();
+    let mut directions = Directions::default();
     let mut half = Vec::with_capacity(count);
     let mut dark = 0;
     let mut ignored = vec![false; columns.not_modelled.len()];

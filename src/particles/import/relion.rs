@@ -64,7 +64,7 @@ fn interpret(document: Document, wanted: &Wanted) -> Result<Particles> {
     let halves_given = meaning.columns.subset.is_some();
     let mut half = Vec::with_capacity(if halves_given { count } else { 0 });
     let mut used = vec![false; fixed.len()];
-    let mut directions = Directions::new();
+    let mut directions = Directions::default();
     let mut not_modelled = NotModelled::new(table);
     let mut cursor = Cursor::new(&document, table);
     for _ in 0..count {

@@ -176,27 +176,22 @@ pub fn warn_of_ignored<'a>(path: &Path, ignored: impl IntoIterator<Item = &'a st
 }
 
 /// Directions of view, so far: a 2-D classification leaves all of them the same.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Directions {
     first: Option<[f64; 3]>,
-    same: bool,
+    differ: bool,
 }
 
 impl Directions {
-    /// Of no particle.
-    pub fn new() -> Self {
-        Self { first: None, same: true }
-    }
-
     /// Looks at a particle.
     pub fn look(&mut self, particle: &Particle) {
         // The last row of W is the direction of view in the volume.
-        self.same &= *self.first.get_or_insert(particle.rotation[2]) == particle.rotation[2];
+        self.differ |= *self.first.get_or_insert(particle.rotation[2]) != particle.rotation[2];
     }
 
     /// Warns where all `count` particles of the file `path` had the same.
     pub fn warn(&self, path: &Path, count: usize) {
-        if count > 2 && self.same {
+        if count > 2 && !self.differ {
             tracing::warn!(
                 "{}: all particles are seen from the same direction: are these the results of a 2-D classification?",
                 path.display()

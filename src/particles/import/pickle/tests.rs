@@ -1,3 +1,4 @@
+use super::text::{unescaped_bytes, unescaped_text};
 use super::*;
 
 fn parse(bytes: &[u8]) -> Result<Pickle> {
