@@ -17,6 +17,7 @@ use cryosplat_mpi::particles::import::pickle::Pickle;
 use cryosplat_mpi::particles::import::set::Wanted;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
 
 /// Cases for each reader, if the environment does not say.
@@ -73,30 +74,18 @@ enum Damage {
 
 fn damage() -> impl Strategy<Value = Damage> {
     let word = prop_oneof![
-        Just(0),
-        Just(u32::MAX),
-        Just(0x7fff_ffff),
-        Just(0x8000_0000),
-        Just(0x7fc0_0000),
+        select(&[0u32, u32::MAX, 0x7fff_ffff, 0x8000_0000, 0x7fc0_0000][..]),
         0..1000u32,
         any::<u32>()
     ];
-    let text = prop_oneof![
-        Just(&b"\n"[..]),
-        Just(b"nan"),
-        Just(b"@"),
-        Just(b"("),
-        Just(b"'"),
-        Just(b"999999999999"),
-        Just(b" ")
-    ];
+    let text = select(&["\n", "nan", "@", "(", "'", "999999999999", " "][..]);
     prop_oneof![
         4 => any::<(u16, u8)>().prop_map(|(at, byte)| Damage::Set(at, byte)),
         2 => (any::<u16>(), word).prop_map(|(at, word)| Damage::Word(at, word)),
         1 => any::<u16>().prop_map(Damage::Cut),
         2 => any::<(u16, u8)>().prop_map(|(at, len)| Damage::Remove(at, len)),
         1 => (any::<u16>(), vec(any::<u8>(), 1..9)).prop_map(|(at, bytes)| Damage::Insert(at, bytes)),
-        1 => (any::<u16>(), text).prop_map(|(at, text)| Damage::Insert(at, text.to_vec())),
+        1 => (any::<u16>(), text).prop_map(|(at, text)| Damage::Insert(at, text.into())),
         1 => any::<(u16, u8)>().prop_map(|(at, len)| Damage::Repeat(at, len)),
     ]
 }

@@ -109,9 +109,9 @@ fn check(file: &Path, outcome: &Outcome) {
             let pickle = Pickle::read(file).unwrap();
             let root = [pickle.root()];
             let parts = pickle.items(root[0]).unwrap_or(&root);
-            let found: Vec<&[usize]> =
-                parts.iter().map(|&part| pickle.array(part).unwrap()).map(|a| a.shape()).collect();
-            assert_eq!(&found, shapes);
+            let shape = |&part: &_| pickle.array(part).unwrap().shape().to_vec();
+            let found: Vec<Vec<usize>> = parts.iter().map(shape).collect();
+            assert_eq!(found, *shapes);
         }
         Map(size) => {
             let (z, y, x) = mrc::read_volume(file).unwrap().data.dim();

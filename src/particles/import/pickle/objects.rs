@@ -69,6 +69,9 @@ pub struct Layout {
     pub values: Span,
 }
 
+/// numpy's arrays have no more.
+const MOST_DIMENSIONS: usize = 64;
+
 /// In which order an array's values lie.
 #[derive(Clone, Copy, Debug)]
 pub enum Order<'a> {
@@ -121,6 +124,9 @@ impl Memory {
             Object::Whole(size) => usize::try_from(size).ok(),
             _ => None,
         };
+        if shape.len() > MOST_DIMENSIONS {
+            return None;
+        }
         let stored = shape.iter().map(whole).collect::<Option<Vec<usize>>>()?;
         let bytes = stored.iter().try_fold(number.width(), |bytes, &size| bytes.checked_mul(size))?;
         if bytes != values.len {
