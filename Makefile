@@ -6,8 +6,9 @@ SHELL := /usr/bin/env bash
 CARGO ?= cargo
 PICTURES := benches/results/demo
 GPU_CHECK := target/gpu-check
+CASES ?= 100000
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit judges kernels slurm-test kernel-table bench bench-stream gpu-package gpu-check quality scaling soak readme-tables readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit fuzz judges kernels slurm-test kernel-table bench bench-stream gpu-package gpu-check quality scaling soak readme-tables readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -38,6 +39,9 @@ lint: setup ## Formatting, clippy and documentation, warnings denied
 
 unit: setup ## Only the tests in Rust
 	$(CARGO) test --locked
+
+fuzz: setup ## Damaged files by the million for the readers of other programs' files (some minutes; CASES of each)
+	CRYOSPLAT_FUZZ_CASES=$(CASES) $(CARGO) test --locked --test fuzz
 
 judges: setup-tests ## Only the tests against RELION and mrcfile
 	$(CARGO) build --locked

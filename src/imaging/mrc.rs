@@ -15,6 +15,11 @@ use crate::files;
 
 const HEADER: usize = 1024;
 
+/// True where `bytes`, the first 1024 of a file, are an MRC header with its mark.
+pub fn looks_like(bytes: &[u8]) -> bool {
+    bytes.len() == HEADER && bytes[208..].starts_with(b"MAP")
+}
+
 /// The numeric type of the stored values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -97,6 +102,14 @@ impl Header {
             ));
         }
         file.read_exact(&mut bytes).map_err(Error::io(path, "read the header", "copy the file again"))?;
+        if bytes.starts_with(&[0x1f, 0x8b, 8]) {
+            return Err(Error::input(
+                path,
+                "",
+                "is compressed by gzip, and images are read from any place of a file",
+                "unpack it with gunzip, and name what that writes",
+            ));
+        }
         let header = Self::parse(&bytes, path)?;
         let needed = header.data_offset as u128 + header.values() * header.mode.bytes() as u128;
         if needed > u128::from(length) {
@@ -517,9 +530,34 @@ mod tests {
         std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
         let message = read_volume(&path).unwrap_err().to_string();
         assert!(message.contains("short.mrc") && message.contains("promises 1264"), "{message}");
-        let mut complex = bytes;
-        complex[12] = 4;
-        std::fs::write(&path, &complex).unwrap();
-        assert!(read_volume(&path).unwrap_err().to_string().contains("mode 4"));
+        for (mode, what) in [(3, "complex 16-bit"), (4, "complex 32-bit"), (101, "4-bit"), (7, "unknown")] {
+            let mut other = bytes.clone();
+            other[12] = mode;
+            std::fs::write(&path, &other).unwrap();
+            let message = read_volume(&path).unwrap_err().to_string();
+            assert!(
+                message.contains(&format!("mode {mode} ({what}")) && message.contains("mode 2"),
+                "{message}"
+            );
+        }
+        let packed = [&[0x1f, 0x8b, 8][..], &bytes].concat();
+        std::fs::write(&path, packed).unwrap();
+        assert!(read_volume(&path).unwrap_err().to_string().contains("gunzip"));
+    }
+
+    #[test]
+    fn an_extended_header_is_gone_past_and_a_size_of_zero_is_unknown() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("e.mrc");
+        write_volume(&path, &cube()).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let (header, data) = bytes.split_at(HEADER);
+        let mut header = header.to_vec();
+        header[92..96].copy_from_slice(&160i32.to_le_bytes());
+        // The cell.
+        header[40..52].fill(0);
+        std::fs::write(&path, [&header[..], &[0xa5; 160], data].concat()).unwrap();
+        let back = read_volume(&path).unwrap();
+        assert_eq!((back.data, back.pixel_size), (cube().data, 0.0));
     }
 }

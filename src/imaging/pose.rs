@@ -45,6 +45,22 @@ pub fn rotation_from_quaternion(q: [f64; 4]) -> Rotation {
     ]
 }
 
+/// Rotation matrix of the rotation vector `v`: by its length in radians about its direction, counter-clockwise.
+pub fn rotation_from_vector(v: [f64; 3]) -> Rotation {
+    let angle = v[0].hypot(v[1]).hypot(v[2]);
+    if angle == 0.0 {
+        return rotation_from_quaternion([1.0, 0.0, 0.0, 0.0]);
+    }
+    let (sin, cos) = (0.5 * angle).sin_cos();
+    let [x, y, z] = v.map(|c| c / angle * sin);
+    rotation_from_quaternion([cos, x, y, z])
+}
+
+/// The transpose: the inverse of a rotation.
+pub fn transposed(w: &Rotation) -> Rotation {
+    std::array::from_fn(|i| std::array::from_fn(|j| w[j][i]))
+}
+
 /// How far `w` is from a proper rotation: the largest entry of `|W W^T - I|`, or infinity where det W < 0 or an
 /// entry is not finite.
 pub fn distance_from_rotation(w: &Rotation) -> f64 {
@@ -90,6 +106,20 @@ mod tests {
             for (a, b) in w.iter().flatten().zip(again.iter().flatten()) {
                 assert!((a - b).abs() < 1e-9);
             }
+        }
+    }
+
+    #[test]
+    fn a_rotation_vector_turns_about_itself() {
+        let w = rotation_from_vector([0.0, 0.0, std::f64::consts::FRAC_PI_2]);
+        // Of x, y.
+        for (row, expected) in w.iter().zip([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]) {
+            assert!(row.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-15), "{w:?}");
+        }
+        assert_eq!(rotation_from_vector([0.0; 3])[1], [0.0, 1.0, 0.0]);
+        let (v, w) = ([0.4, -2.0, 3.1], rotation_from_vector([0.4, -2.0, 3.1]));
+        for (row, along) in w.iter().zip(v) {
+            assert!((row.iter().zip(v).map(|(a, b)| a * b).sum::<f64>() - along).abs() < 1e-14);
         }
     }
 

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::imaging::ctf::Optics;
 
 /// Pixel sizes that differ by less than this part are the same, written with fewer digits.
-const SAME_PIXEL_SIZE: f64 = 1e-5;
+pub const SAME_PIXEL_SIZE: f64 = 1e-5;
 
 const NO_CTF: &str = "import particles with CTF parameters (after CTF estimation and extraction)";
 
@@ -194,6 +194,25 @@ impl Gathered {
             });
             groups.len() as u32 - 1
         }))
+    }
+}
+
+/// Optics groups of arrays with the microscope of every particle: those with the same one make a group.
+#[derive(Debug, Default)]
+pub struct Groups {
+    places: HashMap<[u64; 3], u32>,
+    /// The groups so far, in the order of their first particles.
+    pub optics: Vec<Optics>,
+}
+
+impl Groups {
+    /// The group of a particle with these `optics`.
+    pub fn index(&mut self, optics: Optics) -> u32 {
+        let key = [optics.voltage, optics.spherical_aberration, optics.amplitude_contrast].map(f64::to_bits);
+        *self.places.entry(key).or_insert_with(|| {
+            self.optics.push(optics);
+            self.optics.len() as u32 - 1
+        })
     }
 }
 

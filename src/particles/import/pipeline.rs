@@ -1,10 +1,11 @@
 //! The way of the images: one thread reads, all preprocess, one writes, in chunks and in bounded memory.
 //!
-//! Chunks go through in the order of the STAR file, whose rows are read on the way, and every image is worked on alone,
+//! Chunks go through in the order of the metadata file, whose rows are read on the way, and every image is worked on alone,
 //! so the file that comes out does not depend on the number of threads. Within a chunk the particles of half 1 stand in
 //! front of those of half 2, as the writer takes them.
 //!
-//! What is held for the whole import is one byte a particle, its half; and the stacks' names.
+//! What is held for the whole import is one byte a particle, its half; the stacks' names; and, where the metadata are
+//! arrays (cryoSPARC's and cryoDRGN's), these arrays.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,8 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use rayon::prelude::*;
 
-use super::relion::{self, Particles, Row};
+use super::format::{self, Companions};
+use super::set::{Particles, Row, Wanted};
 use super::stacks::Stacks;
 use crate::error::{Error, Result};
 use crate::particles::preprocess::{BACKGROUND_RADIUS, Preprocessor, Settings};
@@ -31,11 +33,13 @@ const WAITING: usize = 2;
 /// How to import.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// Where the stacks are, if not where the STAR file is.
+    /// The files that belong to the one that is imported.
+    pub companions: Companions,
+    /// Where the stacks are, if not where the metadata file says.
     pub datadir: Option<PathBuf>,
     /// Box of the stored images in pixels; `None` keeps the raw one.
     pub box_size: Option<usize>,
-    /// Invert the contrast.
+    /// Invert the contrast of all images, and not only of those of which the metadata say that the specimen is dark.
     pub invert: bool,
     /// Normalise by the background.
     pub normalize: bool,
@@ -64,19 +68,22 @@ pub struct Summary {
     pub halves: [usize; 2],
 }
 
-/// Imports the particles of the STAR file `star` into the particle file `destination`.
+/// Imports the particles of the file `input` into the particle file `destination`.
 ///
 /// # Errors
-/// When the STAR file, a stack or an image cannot be used, or the file cannot be written; `destination` is then as it
+/// When the metadata, a stack or an image cannot be used, or the file cannot be written; `destination` is then as it
 /// was before.
-pub fn import(star: &Path, destination: &Path, options: &Options) -> Result<Summary> {
+pub fn import(input: &Path, destination: &Path, options: &Options) -> Result<Summary> {
     let workers =
         rayon::ThreadPoolBuilder::new().num_threads(options.threads.unwrap_or(0)).build().map_err(|e| {
             Error::request(format!("the worker threads cannot start: {e}"), "ask for fewer --threads")
         })?;
-    let particles = relion::read(star, options.first, options.seed)?;
-    let stacks = Stacks::find(star, options.datadir.as_deref(), &particles)?;
-    refuse_overwriting_input(destination, star, stacks.paths())?;
+    let wanted = Wanted { first: options.first, seed: options.seed, datadir: options.datadir.as_deref() };
+    let particles = format::read(input, &options.companions, &wanted)?;
+    let common = particles.common();
+    let stacks = Stacks::find(common)?;
+    let inputs = std::iter::once(&common.path).chain(&common.others).chain(stacks.paths());
+    refuse_overwriting_input(destination, inputs)?;
 
     let input_box = stacks.box_size();
     let output_box = options.box_size.unwrap_or(input_box);
@@ -89,31 +96,40 @@ pub fn import(star: &Path, destination: &Path, options: &Options) -> Result<Summ
     })?;
     let header = Header {
         box_size: output_box,
-        pixel_size: particles.pixel_size * input_box as f64 / output_box as f64,
+        pixel_size: common.pixel_size * input_box as f64 / output_box as f64,
         normalized: options.normalize,
-        inverted: options.invert,
-        optics: particles.groups.iter().map(|group| group.optics).collect(),
-        halves: particles.halves(),
-        source_files: particles.stacks().iter().map(|stack| stack.name.clone()).collect(),
+        inverted: options.invert || common.dark,
+        optics: common.optics.clone(),
+        halves: common.halves(),
+        source_files: common.stacks.names(),
     };
     let writer = Writer::create(destination, &header, options.dtype)?;
     let summary = Summary {
-        particles: particles.len(),
+        particles: common.len(),
         box_size: output_box,
         pixel_size: header.pixel_size,
         halves: header.halves,
     };
-    let job = Job { star, count: particles.len(), preprocessor: &preprocessor, input_box, output_box };
+    let job = Job {
+        input,
+        count: summary.particles,
+        preprocessor: &preprocessor,
+        inverts: options.invert,
+        input_box,
+        output_box,
+    };
     job.run(particles, stacks, writer, &workers)?.finish()?;
     Ok(summary)
 }
 
 /// An output that is one of the inputs would replace it.
-fn refuse_overwriting_input(destination: &Path, star: &Path, stacks: &[PathBuf]) -> Result<()> {
+fn refuse_overwriting_input<'a>(
+    destination: &Path,
+    mut inputs: impl Iterator<Item = &'a PathBuf>,
+) -> Result<()> {
     let identity = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
     let Some(existing) = identity(destination) else { return Ok(()) };
-    let input = std::iter::once(star).chain(stacks.iter().map(PathBuf::as_path));
-    match input.into_iter().find(|path| identity(path) == Some(existing)) {
+    match inputs.find(|path| identity(path) == Some(existing)) {
         Some(_) => Err(Error::input(
             destination,
             "",
@@ -139,9 +155,11 @@ impl Chunk {
 
 /// What the three stages share.
 struct Job<'a> {
-    star: &'a Path,
+    input: &'a Path,
     count: usize,
     preprocessor: &'a Preprocessor,
+    /// True where the preprocessor inverts every image.
+    inverts: bool,
     input_box: usize,
     output_box: usize,
 }
@@ -150,7 +168,7 @@ impl Job<'_> {
     /// Runs the stages; gives the writer back when every image is in it. The first error in file order wins.
     fn run(
         &self,
-        particles: Particles,
+        particles: Box<dyn Particles>,
         stacks: Stacks,
         writer: Writer,
         workers: &rayon::ThreadPool,
@@ -176,7 +194,7 @@ impl Job<'_> {
     /// Reads in file order until the end, an error, or a following stage that is gone.
     fn read(
         &self,
-        mut particles: Particles,
+        mut particles: Box<dyn Particles>,
         mut stacks: Stacks,
         raw: &SyncSender<Result<Chunk>>,
         used: &Receiver<Vec<f32>>,
@@ -230,14 +248,17 @@ impl Job<'_> {
                     .map_init(
                         || self.preprocessor.scratch(),
                         |scratch, ((image, output), row)| {
+                            if row.dark && !self.inverts {
+                                image.iter_mut().for_each(|value| *value = -*value);
+                            }
                             self.preprocessor.run(image, row.shift, output, scratch)
                         },
                     )
                     .collect()
             });
             let defects = rows.iter().zip(outcomes).filter_map(|(row, outcome)| Some((row, outcome.err()?)));
-            if let Some((row, defect)) = defects.min_by_key(|(row, _)| row.line) {
-                return Err(Stacks::image_error(paths, self.star, row, defect.to_string()));
+            if let Some((row, defect)) = defects.min_by_key(|(row, _)| row.place) {
+                return Err(Stacks::image_error(paths, self.input, row, defect.to_string()));
             }
             // A stage that is gone has its reason with it.
             let _ = used.send(images);

@@ -5,16 +5,16 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::columns::{Column, Cursor, find, require};
-pub use super::optics::Group;
 use super::optics::{self, Gathered, NotModelled};
+use super::set::{self, Common, Directions, Place, Row, StackNames, Wanted};
+use super::stacks::Folders;
 use super::star::{Document, Table};
 use crate::error::{Error, Result};
 use crate::imaging::ctf::CtfParameters;
 use crate::imaging::pose::{Rotation, rotation_from_relion};
-use crate::particles::halves;
 use crate::particles::store::{Particle, Source};
 
-/// A STAR file's particles. Their rows stay in the file, which [`Particles::rows`] reads again: all that is held for each
+/// A STAR file's particles. Their rows stay in the file, which is read again for them: all that is held for each
 /// particle is its half.
 #[derive(Debug)]
 pub struct Particles {
@@ -22,49 +22,24 @@ pub struct Particles {
     /// Which of the document's tables is theirs.
     table: usize,
     meaning: Meaning,
-    /// Pixel size of the raw images in angstrom.
-    pub pixel_size: f64,
-    /// Box of the raw images in pixels, where the file says.
-    pub image_size: Option<usize>,
-    /// The optics groups.
-    pub groups: Vec<Group>,
-    /// FSC half of each particle, 0 or 1.
-    pub half: Vec<u8>,
-    /// True where the halves come from `_rlnRandomSubset`, false where they were drawn.
-    pub halves_given: bool,
+    common: Common,
 }
 
-/// A particle as its row says.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Row {
-    /// The particle, centred; its source is an index into [`Particles::stacks`].
-    pub particle: Particle,
-    /// Stack and image (from 0).
-    pub source: Source,
-    /// How far the image must be moved (x, y) to be centred, in raw pixels.
-    pub shift: [f64; 2],
-    /// FSC half, 0 or 1.
-    pub half: u8,
-    /// Its line in the file, from 1.
-    pub line: usize,
-}
-
-/// Reads the particles of the STAR file `path`: all, or the `first` ones. Halves that the file does not give are drawn
-/// with `seed`.
+/// Reads the particles of the STAR file `path`, whose stacks' paths begin from its folder.
 ///
 /// The file is read through twice here, first for its tables and then for what they say, and everything is checked.
 ///
 /// # Errors
 /// When the file is no STAR file; has no particles, poses or CTFs; has values that are not finite numbers; has optics
 /// groups that differ in pixel size or box; or leaves a half without particles. The message names line and column.
-pub fn read(path: &Path, first: Option<usize>, seed: u64) -> Result<Particles> {
-    interpret(Document::read(path)?, first.unwrap_or(usize::MAX), seed)
+pub fn read(path: &Path, wanted: &Wanted) -> Result<Particles> {
+    interpret(Document::read(path)?, wanted)
 }
 
-fn interpret(document: Document, first: usize, seed: u64) -> Result<Particles> {
+fn interpret(document: Document, wanted: &Wanted) -> Result<Particles> {
     let place = particle_table(&document)?;
     let table = &document.tables()[place];
-    let count = table.len().min(first);
+    let count = table.len().min(wanted.first.unwrap_or(usize::MAX));
     if count == 0 {
         return Err(Error::input(
             document.path(),
@@ -83,26 +58,25 @@ fn interpret(document: Document, first: usize, seed: u64) -> Result<Particles> {
         }
         None => (Lookup::Gathered(Gathered::new(&document, table)?), Vec::new()),
     };
-    let mut meaning = Meaning { columns, lookup, stacks: Stacks::default() };
+    let mut meaning = Meaning { columns, lookup };
+    let mut stacks = StackNames::default();
 
     let halves_given = meaning.columns.subset.is_some();
     let mut half = Vec::with_capacity(if halves_given { count } else { 0 });
     let mut used = vec![false; fixed.len()];
-    let mut direction = None;
-    let mut all_from_there = true;
+    let mut directions = Directions::default();
     let mut not_modelled = NotModelled::new(table);
     let mut cursor = Cursor::new(&document, table);
     for _ in 0..count {
         cursor.advance()?;
-        let (row, given) = meaning.read(&cursor)?;
+        let (row, given) = meaning.read(&cursor, &mut stacks)?;
         half.extend(given);
         let group = row.particle.optics_group as usize;
         if group >= used.len() {
             used.resize(group + 1, false);
         }
         used[group] = true;
-        // The last row of W is the direction of view in the volume.
-        all_from_there &= *direction.get_or_insert(row.particle.rotation[2]) == row.particle.rotation[2];
+        directions.look(&row.particle);
         not_modelled.look(&cursor);
     }
     let groups = match &meaning.lookup {
@@ -110,35 +84,40 @@ fn interpret(document: Document, first: usize, seed: u64) -> Result<Particles> {
         Lookup::Gathered(gathered) => gathered.groups.clone(),
     };
     let (pixel_size, image_size) = optics::common_grid(&document, &groups, &used)?;
-    if !halves_given {
-        half = halves::draw(count, seed);
+    if halves_given {
+        check_halves(document.path(), &half)?;
+    } else {
+        half = set::draw_halves(document.path(), count, wanted.seed)?;
     }
-    check_halves(document.path(), &half, halves_given)?;
 
     let mut ignored = match optics_table {
         Some(table) => NotModelled::in_table(&document, table)?,
         None => Vec::new(),
     };
     ignored.extend(not_modelled.labels());
-    if !ignored.is_empty() {
-        tracing::warn!(
-            "{}: ignored, since the CTF here has no such terms: {}",
-            document.path().display(),
-            ignored.join(", ")
-        );
-    }
-    if count > 2 && all_from_there {
-        tracing::warn!(
-            "{}: all particles are seen from the same direction: are these the results of a 2-D classification?",
-            document.path().display()
-        );
-    }
-    Ok(Particles { document, table: place, meaning, pixel_size, image_size, groups, half, halves_given })
+    set::warn_of_ignored(document.path(), ignored);
+    directions.warn(document.path(), count);
+    let path = document.path().to_path_buf();
+    let common = Common {
+        others: Vec::new(),
+        pixel_size,
+        image_size: image_size.map(|size| (size, format!("_rlnImageSize of {}", path.display()))),
+        optics: groups.iter().map(|group| group.optics).collect(),
+        half,
+        halves_given,
+        dark: false,
+        stacks,
+        folders: Folders::beside(&path, wanted.datadir),
+        path,
+    };
+    Ok(Particles { document, table: place, meaning, common })
 }
+
+/// The column that names a particle's image.
+const IMAGE: &str = "_rlnImageName";
 
 /// Which table is the particles': the one whose rows name images.
 fn particle_table(document: &Document) -> Result<usize> {
-    const IMAGE: &str = "_rlnImageName";
     let mut named = document.tables().iter().enumerate().filter(|(_, t)| t.column(IMAGE).is_some());
     match (named.next(), named.next()) {
         (Some((place, _)), None) => Ok(place),
@@ -157,26 +136,26 @@ fn particle_table(document: &Document) -> Result<usize> {
     }
 }
 
-/// What the rows mean, and the optics groups and stacks that they have named.
+/// What the rows mean, and the optics groups that they have named.
 #[derive(Debug)]
 struct Meaning {
     columns: Columns,
     lookup: Lookup,
-    stacks: Stacks,
 }
 
 impl Meaning {
     /// The row that the cursor is on, with its shift as the file gives it, and the half where the file gives one.
-    fn read(&mut self, cursor: &Cursor) -> Result<(Row, Option<u8>)> {
+    fn read(&mut self, cursor: &Cursor, stacks: &mut StackNames) -> Result<(Row, Option<u8>)> {
         let columns = &self.columns;
         let rotation = columns.rotation(cursor)?;
         let ctf = columns.ctf(cursor)?;
         let optics_group = self.lookup.group_of(cursor)?;
         let shift = [cursor.number_or(columns.origin[0], 0.0)?, cursor.number_or(columns.origin[1], 0.0)?];
         let given = columns.subset.map(|column| half(cursor, column)).transpose()?;
-        let source = self.stacks.image(cursor, columns.image)?;
+        let source = image(cursor, columns.image, stacks)?;
         let particle = Particle { rotation, shift: [0.0; 2], ctf, optics_group, source: Some(source) };
-        Ok((Row { particle, source, shift, half: given.unwrap_or_default(), line: cursor.line() }, given))
+        let (half, place) = (given.unwrap_or_default(), Place::Line(cursor.line()));
+        Ok((Row { particle, source, shift, half, dark: false, place }, given))
     }
 }
 
@@ -251,7 +230,7 @@ impl Columns {
             ));
         }
         Ok(Self {
-            image: require(document, table, "_rlnImageName")?,
+            image: require(document, table, IMAGE)?,
             angles: [rot, tilt, psi],
             origin,
             origin_in_angstrom,
@@ -289,92 +268,63 @@ fn half(row: &Cursor, subset: Column) -> Result<u8> {
     }
 }
 
-/// The stacks named so far.
-#[derive(Debug, Default)]
-struct Stacks {
-    named: Vec<StackName>,
-    places: HashMap<String, u32>,
+/// The image that `column` names: "000012@stack.mrcs".
+fn image(row: &Cursor, column: Column, stacks: &mut StackNames) -> Result<Source> {
+    let name = row.text(column);
+    let refused = || row.refuse(column, "NUMBER@STACK with images counted from 1 (as 000012@stack.mrcs)");
+    let (number, stack) = name.split_once('@').ok_or_else(refused)?;
+    let index = number.parse::<u64>().ok().and_then(|n| n.checked_sub(1)).ok_or_else(refused)?;
+    if stack.is_empty() {
+        return Err(refused());
+    }
+    Ok(Source { file: stacks.index(stack, Place::Line(row.line())), index })
 }
 
-/// A stack, as the file names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StackName {
-    /// Its path.
-    pub name: String,
-    /// The line that names it first, from 1.
-    pub line: usize,
+/// The images that the rows of the STAR file `path` name, whatever else they say, and where each is named.
+///
+/// # Errors
+/// When the file is no STAR file of particles, or a name is none.
+pub fn images(path: &Path, stacks: &mut StackNames) -> Result<Vec<(Source, Place)>> {
+    let document = Document::read(path)?;
+    let table = &document.tables()[particle_table(&document)?];
+    let column = require(&document, table, IMAGE)?;
+    let mut all = Vec::with_capacity(table.len());
+    let mut cursor = Cursor::new(&document, table);
+    while cursor.advance()? {
+        all.push((image(&cursor, column, stacks)?, Place::Line(cursor.line())));
+    }
+    Ok(all)
 }
 
-impl Stacks {
-    /// Splits "000012@stack.mrcs".
-    fn image(&mut self, row: &Cursor, column: Column) -> Result<Source> {
-        let name = row.text(column);
-        let refused = || row.refuse(column, "NUMBER@STACK with images counted from 1 (as 000012@stack.mrcs)");
-        let (number, stack) = name.split_once('@').ok_or_else(refused)?;
-        let index = number.parse::<u64>().ok().and_then(|n| n.checked_sub(1)).ok_or_else(refused)?;
-        if stack.is_empty() {
-            return Err(refused());
-        }
-        // Rows of one stack follow each other in most files.
-        if self.named.last().is_some_and(|last| last.name == stack) {
-            return Ok(Source { file: self.named.len() as u32 - 1, index });
-        }
-        let file = match self.places.get(stack) {
-            Some(&file) => file,
-            None => {
-                let file = self.named.len() as u32;
-                self.named.push(StackName { name: stack.to_owned(), line: row.line() });
-                self.places.insert(stack.to_owned(), file);
-                file
-            }
-        };
-        Ok(Source { file, index })
-    }
-}
-
-impl Particles {
-    /// Number of particles.
-    pub fn len(&self) -> usize {
-        self.half.len()
+impl set::Particles for Particles {
+    fn common(&self) -> &Common {
+        &self.common
     }
 
-    /// True without particles, which [`read`] refuses.
-    pub fn is_empty(&self) -> bool {
-        self.half.is_empty()
-    }
-
-    /// The stacks, in the order of their first particles.
-    pub fn stacks(&self) -> &[StackName] {
-        &self.meaning.stacks.named
-    }
-
-    /// Particles in each half.
-    pub fn halves(&self) -> [usize; 2] {
-        let second = self.half.iter().filter(|&&half| half == 1).count();
-        [self.len() - second, second]
-    }
-
-    /// Reads the particles again, in file order.
-    pub fn rows(&mut self) -> ParticleRows<'_> {
-        ParticleRows {
-            stacks: self.meaning.stacks.named.len(),
-            groups: self.groups.len(),
-            unit: if self.meaning.columns.origin_in_angstrom { self.pixel_size } else { 1.0 },
+    fn rows(&mut self) -> Box<dyn Iterator<Item = Result<Row>> + '_> {
+        let common = &mut self.common;
+        Box::new(ParticleRows {
+            known: common.stacks.all().len(),
+            groups: common.optics.len(),
+            unit: if self.meaning.columns.origin_in_angstrom { common.pixel_size } else { 1.0 },
             cursor: Cursor::new(&self.document, &self.document.tables()[self.table]),
             meaning: &mut self.meaning,
-            half: self.half.iter(),
-        }
+            stacks: &mut common.stacks,
+            half: common.half.iter(),
+        })
     }
 }
 
 /// The particles of a STAR file, one after the other. Fails where the file cannot be read, or has changed.
-pub struct ParticleRows<'a> {
+struct ParticleRows<'a> {
     cursor: Cursor<'a>,
     meaning: &'a mut Meaning,
+    stacks: &'a mut StackNames,
     half: std::slice::Iter<'a, u8>,
     /// What an origin is divided by.
     unit: f64,
-    stacks: usize,
+    /// Stacks and groups that were there when the file was read first.
+    known: usize,
     groups: usize,
 }
 
@@ -390,8 +340,8 @@ impl Iterator for ParticleRows<'_> {
 impl ParticleRows<'_> {
     fn read(&mut self, half: u8) -> Result<Row> {
         self.cursor.advance()?;
-        let (mut row, _) = self.meaning.read(&self.cursor)?;
-        if row.source.file as usize >= self.stacks || row.particle.optics_group as usize >= self.groups {
+        let (mut row, _) = self.meaning.read(&self.cursor, self.stacks)?;
+        if row.source.file as usize >= self.known || row.particle.optics_group as usize >= self.groups {
             return Err(self.cursor.changed());
         }
         row.half = half;
@@ -400,24 +350,16 @@ impl ParticleRows<'_> {
     }
 }
 
-fn check_halves(path: &Path, halves: &[u8], given: bool) -> Result<()> {
-    let n = halves.len();
-    for half in [0u8, 1] {
-        if !halves.contains(&half) {
-            let problem = format!("half {} holds zero of the {n} particles", half + 1);
-            return Err(if given {
-                Error::input(
-                    path,
-                    "_rlnRandomSubset",
-                    problem,
-                    "check the column, or drop it so that the halves are drawn (see --seed)",
-                )
-            } else {
-                Error::input(path, "", problem, "import two particles or more")
-            });
-        }
+fn check_halves(path: &Path, halves: &[u8]) -> Result<()> {
+    match [0u8, 1].into_iter().find(|half| !halves.contains(half)) {
+        None => Ok(()),
+        Some(empty) => Err(Error::input(
+            path,
+            "_rlnRandomSubset",
+            format!("half {} holds zero of the {} particles", empty + 1, halves.len()),
+            "check the column, or drop it so that the halves are drawn (see --seed)",
+        )),
     }
-    Ok(())
 }
 
 #[cfg(test)]

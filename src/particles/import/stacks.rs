@@ -1,8 +1,8 @@
-//! Finding and reading the image stacks that a STAR file names.
+//! Finding and reading the image stacks that a particle set names.
 
 use std::path::{Component, Path, PathBuf};
 
-use super::relion::{Particles, Row, StackName};
+use super::set::{Common, Row, StackName};
 use super::star::excerpt;
 use crate::error::{Error, Result};
 use crate::imaging::mrc::Stack;
@@ -13,7 +13,7 @@ const KEPT_OPEN: usize = 64;
 /// The stacks of a particle set.
 #[derive(Debug)]
 pub struct Stacks {
-    star: PathBuf,
+    metadata: PathBuf,
     paths: Vec<PathBuf>,
     names: Vec<String>,
     /// The stacks that are open, the last used one last.
@@ -25,48 +25,29 @@ pub struct Stacks {
 }
 
 impl Stacks {
-    /// Finds every stack of `particles`, and learns the images' box from the STAR file `star` or the first stack.
-    ///
-    /// A stack is looked for from the STAR file's folder, or, with `datadir`, below that: its path as given, then its
-    /// bare file name.
+    /// Finds every stack of a set, and learns the images' box from its metadata or the first stack.
     ///
     /// # Errors
-    /// When a stack is at none of these places; or the first one cannot be read or has images that are not square.
-    pub fn find(star: &Path, datadir: Option<&Path>, particles: &Particles) -> Result<Self> {
-        let mut paths = Vec::with_capacity(particles.stacks().len());
-        for StackName { name, line } in particles.stacks() {
-            let places = places(star, datadir, Path::new(name));
-            let Some(found) = places.iter().find(|path| path.is_file()) else {
-                let tried: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
-                return Err(Error::input(
-                    star,
-                    format!("line {line}"),
-                    format!("the stack {} is not there (tried {})", excerpt(name), tried.join(", ")),
-                    "give --datadir the folder that its path begins from (RELION's project folder), or that it lies in",
-                ));
-            };
-            paths.push(found.clone());
-        }
+    /// When a stack is at none of the places where it may be; or the first one cannot be read or has images that are not
+    /// square.
+    pub fn find(common: &Common) -> Result<Self> {
+        let find = |stack| common.folders.find(&common.path, stack);
         let mut stacks = Self {
-            star: star.to_path_buf(),
-            paths,
-            names: particles.stacks().iter().map(|stack| stack.name.clone()).collect(),
+            metadata: common.path.clone(),
+            paths: common.stacks.all().iter().map(find).collect::<Result<_>>()?,
+            names: common.stacks.names(),
             open: Vec::new(),
             box_size: 0,
             box_from: String::new(),
             bytes: Vec::new(),
         };
-        match particles.image_size {
-            Some(size) => {
-                stacks.box_size = size;
-                stacks.box_from = format!("_rlnImageSize of {}", star.display());
-            }
+        (stacks.box_size, stacks.box_from) = match &common.image_size {
+            Some((size, from)) => (*size, from.clone()),
             None => {
                 let first = Stack::open(&stacks.paths[0])?;
-                stacks.box_size = first.header().size[0];
-                stacks.box_from = stacks.paths[0].display().to_string();
+                (first.header().size[0], stacks.paths[0].display().to_string())
             }
-        }
+        };
         // Reads the first header now: a wrong box is then known before anything is written.
         stacks.opened(0)?;
         Ok(stacks)
@@ -77,7 +58,7 @@ impl Stacks {
         self.box_size
     }
 
-    /// Where the stacks are, in the order of [`Particles::stacks`].
+    /// Where the stacks are, in the order of [`Common::stacks`].
     pub fn paths(&self) -> &[PathBuf] {
         &self.paths
     }
@@ -93,14 +74,14 @@ impl Stacks {
         let held = stack.len() as u64;
         if source.index >= held {
             return Err(Error::input(
-                &self.star,
-                format!("line {}", row.line),
+                &self.metadata,
+                row.place.to_string(),
                 format!(
                     "image {} is past the end of {}, which holds {held} images",
                     source.index + 1,
                     self.paths[source.file as usize].display()
                 ),
-                "check that the STAR file belongs to this stack",
+                "check that this file belongs to this stack",
             ));
         }
         stack.read_image(source.index as usize, image, &mut bytes)?;
@@ -108,14 +89,14 @@ impl Stacks {
         Ok(())
     }
 
-    /// An error at the image of `row`: stack, image from 1, and line of the STAR file.
-    pub fn image_error(paths: &[PathBuf], star: &Path, row: &Row, problem: String) -> Error {
+    /// An error at the image of `row`: stack, image from 1, and place in the file `metadata`.
+    pub fn image_error(paths: &[PathBuf], metadata: &Path, row: &Row, problem: String) -> Error {
         let source = row.source;
         Error::input(
             &paths[source.file as usize],
-            format!("image {} ({}, line {})", source.index + 1, star.display(), row.line),
+            format!("image {} ({}, {})", source.index + 1, metadata.display(), row.place),
             problem,
-            "remove its row from the STAR file, or repair the image",
+            "leave the particle out, or repair the image",
         )
     }
 
@@ -143,7 +124,7 @@ impl Stacks {
                 path,
                 "",
                 format!("holds images of {columns} x {rows} pixels, expected square ones"),
-                format!("extract the particles of {} in square boxes", self.star.display()),
+                format!("extract the particles of {} in square boxes", self.metadata.display()),
             ));
         }
         if columns != self.box_size {
@@ -156,7 +137,7 @@ impl Stacks {
                 ),
                 format!(
                     "check that {} names the right stack ({})",
-                    self.star.display(),
+                    self.metadata.display(),
                     self.names[file as usize]
                 ),
             ));
@@ -165,24 +146,67 @@ impl Stacks {
     }
 }
 
-/// Where a stack may be, in the order of trying.
-fn places(star: &Path, datadir: Option<&Path>, name: &Path) -> Vec<PathBuf> {
-    let Some(folder) = datadir else {
-        // join() takes an absolute name as it is.
-        return vec![star.parent().unwrap_or(Path::new("")).join(name)];
-    };
-    let below: PathBuf =
-        name.components().filter(|c| !matches!(c, Component::RootDir | Component::Prefix(_))).collect();
-    let mut places = vec![folder.join(below)];
-    if let Some(bare) = name.file_name()
-        && !places.contains(&folder.join(bare))
-    {
-        places.push(folder.join(bare));
+/// Where stacks are looked for.
+#[derive(Clone, Debug)]
+pub struct Folders {
+    /// What a path in the metadata begins from, in the order of trying; unused where there is a data folder.
+    begin: Vec<PathBuf>,
+    datadir: Option<PathBuf>,
+}
+
+impl Folders {
+    /// From the folder of the file `metadata`, or, with `datadir`, below that: a path as given, then its bare file name.
+    pub fn beside(metadata: &Path, datadir: Option<&Path>) -> Self {
+        let begin = metadata.parent().unwrap_or(Path::new("")).to_path_buf();
+        Self { begin: vec![begin], datadir: datadir.map(Path::to_path_buf) }
     }
-    if name.is_absolute() {
-        places.push(name.to_path_buf());
+
+    /// The same, and then from the folder above the metadata's.
+    pub fn or_above(mut self) -> Self {
+        let above = self.begin[0].join("..");
+        self.begin.push(above);
+        self
     }
-    places
+
+    /// Where the stack `name` may be, in the order of trying.
+    fn places(&self, name: &Path) -> Vec<PathBuf> {
+        let Some(folder) = &self.datadir else {
+            // join() takes an absolute name as it is.
+            let mut places: Vec<PathBuf> = self.begin.iter().map(|folder| folder.join(name)).collect();
+            places.dedup();
+            return places;
+        };
+        let below: PathBuf =
+            name.components().filter(|c| !matches!(c, Component::RootDir | Component::Prefix(_))).collect();
+        let mut places = vec![folder.join(below)];
+        if let Some(bare) = name.file_name()
+            && !places.contains(&folder.join(bare))
+        {
+            places.push(folder.join(bare));
+        }
+        if name.is_absolute() {
+            places.push(name.to_path_buf());
+        }
+        places
+    }
+
+    /// Where the stack is that the file `metadata` names.
+    ///
+    /// # Errors
+    /// When it is at none of the places.
+    pub fn find(&self, metadata: &Path, stack: &StackName) -> Result<PathBuf> {
+        let places = self.places(Path::new(&stack.name));
+        if let Some(found) = places.iter().find(|path| path.is_file()) {
+            return Ok(found.clone());
+        }
+        let tried: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
+        Err(Error::input(
+            metadata,
+            stack.place.to_string(),
+            format!("the stack {} is not there (tried {})", excerpt(&stack.name), tried.join(", ")),
+            "give --datadir the folder that its path begins from (the project's folder), or that it lies in",
+        ))
+    }
 }
 
 #[cfg(test)]
@@ -191,8 +215,8 @@ mod tests {
 
     #[test]
     fn stacks_are_looked_for_in_order() {
-        let find = |star: &str, datadir: Option<&str>, name: &str| {
-            places(Path::new(star), datadir.map(Path::new), Path::new(name))
+        let find = |file: &str, datadir: Option<&str>, name: &str| {
+            Folders::beside(Path::new(file), datadir.map(Path::new)).places(Path::new(name))
         };
         let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect::<Vec<_>>();
         assert_eq!(find("a/b.star", None, "s/t.mrcs"), paths(&["a/s/t.mrcs"]));
@@ -201,5 +225,11 @@ mod tests {
         assert_eq!(find("a/b.star", Some("d"), "s/t.mrcs"), paths(&["d/s/t.mrcs", "d/t.mrcs"]));
         assert_eq!(find("a/b.star", Some("d"), "t.mrcs"), paths(&["d/t.mrcs"]));
         assert_eq!(find("a/b.star", Some("d"), "/s/t.mrcs"), paths(&["d/s/t.mrcs", "d/t.mrcs", "/s/t.mrcs"]));
+        let above = |file: &str, name: &str| {
+            Folders::beside(Path::new(file), None).or_above().places(Path::new(name))
+        };
+        assert_eq!(above("P/J2/b.cs", "J1/t.mrc"), paths(&["P/J2/J1/t.mrc", "P/J2/../J1/t.mrc"]));
+        assert_eq!(above("b.cs", "J1/t.mrc"), paths(&["J1/t.mrc", "../J1/t.mrc"]));
+        assert_eq!(above("b.cs", "/s/t.mrc"), paths(&["/s/t.mrc"]));
     }
 }

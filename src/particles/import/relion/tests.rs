@@ -1,4 +1,6 @@
 use super::*;
+use crate::particles::halves;
+use crate::particles::import::set::Particles as _;
 
 const ROWS: [&str; 3] = [
     "1@a.mrcs 10 20 30 15000 14000 12 1 300 2.7 0.1",
@@ -17,8 +19,10 @@ fn document(text: &str) -> Result<Document> {
     Document::read(&path)
 }
 
+const WANTED: Wanted = Wanted { first: None, seed: 1, datadir: None };
+
 fn interpreted(text: &str) -> Result<Particles> {
-    interpret(document(text)?, usize::MAX, 1)
+    interpret(document(text)?, &WANTED)
 }
 
 /// All rows, which must be the same each time they are read.
@@ -28,8 +32,8 @@ fn rows(particles: &mut Particles) -> Vec<Row> {
     rows
 }
 
-fn names(particles: &Particles) -> Vec<(&str, usize)> {
-    particles.stacks().iter().map(|stack| (stack.name.as_str(), stack.line)).collect()
+fn names(particles: &Particles) -> Vec<(&str, Place)> {
+    particles.common.stacks.all().iter().map(|stack| (stack.name.as_str(), stack.place)).collect()
 }
 
 fn refused(text: &str, fragments: &[&str]) {
@@ -66,9 +70,9 @@ fn particles_31() -> String {
 #[test]
 fn both_versions_say_the_same() {
     let mut old = interpreted(&version_30()).unwrap();
-    assert_eq!((old.pixel_size, old.image_size), (2.0, None));
-    assert_eq!(names(&old), [("a.mrcs", 19), ("b.mrcs", 20)]);
-    assert_eq!((old.halves(), old.halves_given), ([2, 1], true));
+    assert_eq!((old.common.pixel_size, &old.common.image_size), (2.0, &None));
+    assert_eq!(names(&old), [("a.mrcs", Place::Line(19)), ("b.mrcs", Place::Line(20))]);
+    assert_eq!((old.common.halves(), old.common.halves_given), ([2, 1], true));
     let of_old = rows(&mut old);
     let ctf = CtfParameters {
         defocus_u: 16000.0,
@@ -86,22 +90,23 @@ fn both_versions_say_the_same() {
         optics_group: 0,
         source: Some(source),
     };
-    assert_eq!(of_old[1], Row { particle, source, shift: [1.5, -0.25], half: 1, line: 20 });
+    assert_eq!(
+        of_old[1],
+        Row { particle, source, shift: [1.5, -0.25], half: 1, dark: false, place: Place::Line(20) }
+    );
     let sources: Vec<(u32, u64)> = of_old.iter().map(|row| (row.source.file, row.source.index)).collect();
     assert_eq!(sources, [(0, 0), (1, 2), (0, 1)]);
     assert_eq!(of_old.iter().map(|row| row.half).collect::<Vec<_>>(), [0, 1, 0]);
     assert_eq!(of_old.iter().map(|row| row.particle.optics_group).collect::<Vec<_>>(), [0, 0, 1]);
-    assert_eq!(old.groups[1].optics.voltage, 200.0);
+    assert_eq!(old.common.optics[1].voltage, 200.0);
     for text in [optics_31().to_owned() + &particles_31(), particles_31() + "\n" + optics_31()] {
         let mut new = interpreted(&text).unwrap();
-        assert_eq!((new.pixel_size, new.image_size), (2.0, Some(64)));
+        assert_eq!((new.common.pixel_size, new.common.image_size.as_ref().unwrap().0), (2.0, 64));
         for (new, old) in rows(&mut new).iter().zip(&of_old) {
-            assert_eq!(Row { line: old.line, ..*new }, *old);
+            assert_eq!(Row { place: old.place, ..*new }, *old);
         }
-        let stacks = |p: &Particles| p.stacks().iter().map(|stack| stack.name.clone()).collect::<Vec<_>>();
-        assert_eq!(stacks(&new), stacks(&old));
-        let optics = |p: &Particles| p.groups.iter().map(|g| g.optics).collect::<Vec<_>>();
-        assert_eq!(optics(&new), optics(&old));
+        assert_eq!(new.common.stacks.names(), old.common.stacks.names());
+        assert_eq!(new.common.optics, old.common.optics);
     }
 }
 
@@ -117,13 +122,14 @@ fn optional_columns_count_and_halves_are_drawn() {
     assert_eq!((ctf.phase_shift, ctf.b_factor, ctf.scale), (2.0, 1.5, -0.25));
     assert!(all.iter().all(|row| row.shift == [0.0; 2]));
     assert!(all.iter().map(|row| row.half).eq(halves::draw(3, 1)));
-    assert!(!particles.halves_given);
+    assert!(!particles.common.halves_given);
 }
 
 #[test]
 fn the_first_particles_alone_are_read() {
-    let mut particles = interpret(document(&version_30()).unwrap(), 2, 1).unwrap();
-    assert_eq!((particles.len(), particles.groups.len()), (2, 1));
+    let mut particles =
+        interpret(document(&version_30()).unwrap(), &Wanted { first: Some(2), ..WANTED }).unwrap();
+    assert_eq!((particles.common.len(), particles.common.optics.len()), (2, 1));
     assert_eq!(rows(&mut particles).len(), 2);
 }
 
@@ -132,7 +138,7 @@ fn one_pair_table_of_optics_is_enough() {
     let pairs = "data_optics\n_rlnOpticsGroup 7\n_rlnVoltage 300\n_rlnSphericalAberration 2.7\n\
                  _rlnAmplitudeContrast 0.1\n_rlnImagePixelSize 2.0\n";
     let rows: Vec<String> = particles_31().lines().map(|l| l.replace(" 9 3 ", " 7 3 ")).collect();
-    assert_eq!(interpreted(&(pairs.to_owned() + &rows.join("\n"))).unwrap().pixel_size, 2.0);
+    assert_eq!(interpreted(&(pairs.to_owned() + &rows.join("\n"))).unwrap().common.pixel_size, 2.0);
 }
 
 #[test]
@@ -179,7 +185,7 @@ fn optics_groups_must_fit_together() {
     refused(&with("second 9", "second x"), &["_rlnOpticsGroup is `x`"]);
     // A group that no particle is of may differ.
     let unused = with("0.07 2 64\n", "0.07 2 64\nthird 11 300 2.7 0.1 5 128\n");
-    assert_eq!(interpreted(&unused).unwrap().pixel_size, 2.0);
+    assert_eq!(interpreted(&unused).unwrap().common.pixel_size, 2.0);
     let premultiplied = with("_rlnImageSize", "_rlnCtfDataAreCtfPremultiplied").replace(" 2 64\n", " 2 1\n");
     refused(&premultiplied, &["multiplied by their CTF"]);
 }

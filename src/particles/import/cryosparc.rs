@@ -1,0 +1,428 @@
+//! cryoSPARC's particle sets: `.cs` files, which are tables of numpy ([`super::npy`]), and the passthrough files that have
+//! the rest of their columns.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::npy::{Field, Kind, Table};
+use super::optics::{Groups, SAME_PIXEL_SIZE};
+use super::set::{self, Common, Directions, Place, Row, StackNames, Wanted};
+use super::stacks::Folders;
+use super::star::excerpt;
+use crate::error::{Error, Result};
+use crate::imaging::ctf::{CtfParameters, Optics};
+use crate::imaging::pose::{Rotation, rotation_from_vector, transposed};
+use crate::particles::store::{Particle, Source};
+
+const REMEDY: &str = "correct the value or remove the particle (cryosparc-tools edits such files)";
+const UNIQUE: &str = "uid";
+
+/// The particles of a `.cs` file. The arrays are held, and nothing more for each particle than its half and its places in
+/// the passthrough files.
+#[derive(Debug)]
+pub struct Particles {
+    files: Files,
+    columns: Columns,
+    groups: Groups,
+    common: Common,
+}
+
+/// Reads the particles of the file `path`, and what it lacks from the files `passthrough`, whose records are found by
+/// their `uid`. The stacks' paths begin from its folder or from the one above, the project's.
+///
+/// # Errors
+/// When a file cannot be read; when poses, CTFs or images are missing; when values are not finite; when the particles
+/// differ in pixel size or box. The message names particle and column.
+pub fn read(path: &Path, passthrough: &[PathBuf], wanted: &Wanted) -> Result<Particles> {
+    let files = Files::read(path, passthrough)?;
+    let count = files.main.len().min(wanted.first.unwrap_or(usize::MAX));
+    if count == 0 {
+        return Err(Error::input(path, "", "holds zero particles", "select particles before the import"));
+    }
+    let columns = Columns::find(&files)?;
+    let mut groups = Groups::default();
+    let mut stacks = StackNames::default();
+    let mut directions = Directions::default();
+    let mut half = Vec::with_capacity(count);
+    let mut dark = 0;
+    let mut ignored = vec![false; columns.not_modelled.len()];
+    for particle in 0..count {
+        let row = columns.row(&files, particle, &mut groups, &mut stacks)?;
+        columns.check_grid(&files, particle)?;
+        half.push(columns.split(&files, particle)?);
+        directions.look(&row.particle);
+        dark += usize::from(row.dark);
+        for (column, seen) in columns.not_modelled.iter().zip(&mut ignored) {
+            *seen |= (0..column.field.count).any(|k| files.number(column, particle, k) != 0.0);
+        }
+    }
+    directions.warn(path, count);
+    let ignored = columns.not_modelled.iter().zip(ignored).filter(|(_, seen)| *seen);
+    set::warn_of_ignored(path, ignored.map(|(column, _)| column.name));
+    if dark > 0 {
+        tracing::info!("{}: inverts {dark} of {count} images: their {SIGN} is below 0", path.display());
+    }
+    let both = half.contains(&Some(0)) && half.contains(&Some(1));
+    let half: Option<Vec<u8>> = half.into_iter().collect::<Option<_>>().filter(|_| both);
+    if half.is_none() && columns.split.is_some() {
+        tracing::warn!("{}: {SPLIT} is the same for all particles: the halves are drawn", path.display());
+    }
+    let common = Common {
+        path: path.to_path_buf(),
+        others: passthrough.to_vec(),
+        pixel_size: files.number(&columns.pixel_size, 0, 0),
+        image_size: Some((columns.box_size(&files, 0)?, format!("{SHAPE} of {}", path.display()))),
+        optics: groups.optics.clone(),
+        halves_given: half.is_some(),
+        half: half.map_or_else(|| set::draw_halves(path, count, wanted.seed), Ok)?,
+        dark: dark > 0,
+        stacks,
+        folders: Folders::beside(path, wanted.datadir).or_above(),
+    };
+    Ok(Particles { files, columns, groups, common })
+}
+
+impl set::Particles for Particles {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn rows(&mut self) -> Box<dyn Iterator<Item = Result<Row>> + '_> {
+        let Self { files, columns, groups, common } = self;
+        let stacks = &mut common.stacks;
+        Box::new(common.half.iter().enumerate().map(|(particle, &half)| {
+            let row = columns.row(files, particle, groups, stacks)?;
+            Ok(Row { half, ..row })
+        }))
+    }
+}
+
+/// The main file, and those that pass more columns through.
+#[derive(Debug)]
+struct Files {
+    main: Table,
+    /// Each with the record that every particle of the main file has in it.
+    others: Vec<(Table, Vec<u32>)>,
+}
+
+/// A column of one of the files.
+#[derive(Clone, Copy, Debug)]
+struct Column {
+    name: &'static str,
+    /// Which file has it: 0 for the main one, then the others.
+    file: usize,
+    field: Field,
+}
+
+impl Files {
+    fn read(path: &Path, passthrough: &[PathBuf]) -> Result<Self> {
+        let mut files = Self { main: Table::read(path)?, others: Vec::with_capacity(passthrough.len()) };
+        for path in passthrough {
+            let other = Table::read(path)?;
+            let records = matched(&files.main, &other)?;
+            files.others.push((other, records));
+        }
+        Ok(files)
+    }
+
+    /// The column `name` with `count` numbers, of the first file that has it.
+    fn find(&self, name: &'static str, count: usize) -> Result<Option<Column>> {
+        let Some(column) = self.any(name) else { return Ok(None) };
+        if matches!(column.field.kind, Kind::Number(_)) && column.field.count == count {
+            return Ok(Some(column));
+        }
+        Err(Error::input(
+            self.table(column.file).path(),
+            "header",
+            format!("the column {name} does not hold {count} numbers a particle"),
+            "export the particles again",
+        ))
+    }
+
+    fn any(&self, name: &'static str) -> Option<Column> {
+        let files = 0..=self.others.len();
+        files.into_iter().find_map(|file| Some(Column { name, file, field: self.table(file).field(name)? }))
+    }
+
+    fn table(&self, file: usize) -> &Table {
+        if file == 0 { &self.main } else { &self.others[file - 1].0 }
+    }
+
+    /// Where the particle is in the column's file.
+    fn record(&self, column: &Column, particle: usize) -> usize {
+        if column.file == 0 { particle } else { self.others[column.file - 1].1[particle] as usize }
+    }
+
+    fn number(&self, column: &Column, particle: usize, k: usize) -> f64 {
+        self.table(column.file).number(column.field, self.record(column, particle), k)
+    }
+
+    /// The number in `column`; one that is not finite is an error.
+    fn finite(&self, column: &Column, particle: usize, k: usize) -> Result<f64> {
+        let value = self.number(column, particle, k);
+        if value.is_finite() { Ok(value) } else { Err(self.refuse(column, particle, k, "a finite number")) }
+    }
+
+    fn positive(&self, column: &Column, particle: usize) -> Result<f64> {
+        let value = self.finite(column, particle, 0)?;
+        if value > 0.0 { Ok(value) } else { Err(self.refuse(column, particle, 0, "a number above 0")) }
+    }
+
+    fn refuse(&self, column: &Column, particle: usize, k: usize, expected: &str) -> Error {
+        let value = self.number(column, particle, k);
+        self.error(column, particle, format!("{} is {value}, expected {expected}", column.name), REMEDY)
+    }
+
+    fn error(&self, column: &Column, particle: usize, problem: String, remedy: &str) -> Error {
+        let place = Place::Particle(self.record(column, particle) + 1);
+        Error::input(self.table(column.file).path(), place.to_string(), problem, remedy)
+    }
+}
+
+/// The record of `other` with the same `uid`, for each record of `main`.
+fn matched(main: &Table, other: &Table) -> Result<Vec<u32>> {
+    let uid = |table: &Table| {
+        table.field(UNIQUE).filter(|field| table.is_empty() || table.index(*field, 0).is_some()).ok_or_else(
+            || {
+                let problem = format!("has no column {UNIQUE}, by which files are put together");
+                Error::input(table.path(), "header", problem, "name a passthrough file of the same particles")
+            },
+        )
+    };
+    let (of_main, of_other) = (uid(main)?, uid(other)?);
+    let mut records = HashMap::with_capacity(other.len());
+    for record in 0..other.len() {
+        if records.insert(other.index(of_other, record), record as u32).is_some() {
+            return Err(Error::input(
+                other.path(),
+                Place::Particle(record + 1).to_string(),
+                format!("its {UNIQUE} is there twice"),
+                "export the particles again",
+            ));
+        }
+    }
+    let found = |record: usize| {
+        let uid = main.index(of_main, record);
+        records.get(&uid).copied().ok_or_else(|| {
+            Error::input(
+                main.path(),
+                Place::Particle(record + 1).to_string(),
+                format!("its {UNIQUE} {} is not in {}", uid.unwrap_or_default(), other.path().display()),
+                "name the passthrough file of the same job",
+            )
+        })
+    };
+    (0..main.len()).map(found).collect()
+}
+
+const SHAPE: &str = "blob/shape";
+const SIGN: &str = "blob/sign";
+const SPLIT: &str = "alignments3D/split";
+const POSE: &str = "alignments3D/pose";
+
+/// Columns for aberrations that the CTF here does not have; zero means "none".
+const NOT_MODELLED: [(&str, usize); 5] =
+    [("ctf/shift_A", 2), ("ctf/tilt_A", 2), ("ctf/trefoil_A", 2), ("ctf/tetra_A", 4), ("ctf/anisomag", 4)];
+
+/// The columns that are read.
+#[derive(Debug)]
+struct Columns {
+    path: Column,
+    index: Column,
+    shape: Column,
+    pixel_size: Column,
+    sign: Option<Column>,
+    pose: Column,
+    shift: Option<Column>,
+    /// The pixel size that shifts are in, where it is not the images'.
+    shift_pixel: Option<Column>,
+    split: Option<Column>,
+    microscope: [Column; 3],
+    defocus: [Column; 3],
+    phase_shift: Option<Column>,
+    b_factor: Option<Column>,
+    scale: Option<Column>,
+    not_modelled: Vec<Column>,
+}
+
+impl Columns {
+    fn find(files: &Files) -> Result<Self> {
+        let missing = |problem: String, remedy: &str| Error::input(files.main.path(), "", problem, remedy);
+        let pose = files.find(POSE, 3)?.ok_or_else(|| {
+            missing(
+                format!("the particles have no poses: there is no column {POSE}"),
+                "refine them first (ab-initio or 3-D refinement) and import what that writes, or name the file that has \
+                 the column with --passthrough",
+            )
+        })?;
+        let of_ctf = |name: &'static str| {
+            files.find(name, 1)?.ok_or_else(|| {
+                missing(
+                    format!("the particles have no CTF: there is no column {name}"),
+                    "estimate CTFs first, or name the file that has the column with --passthrough",
+                )
+            })
+        };
+        let no_images = |name: &str| {
+            missing(
+                format!("the particles have no images: there is no column {name}"),
+                "name the file that has the column with --passthrough",
+            )
+        };
+        let of_images = |name: &'static str, count| files.find(name, count)?.ok_or_else(|| no_images(name));
+        let mut not_modelled = Vec::new();
+        for (name, count) in NOT_MODELLED {
+            not_modelled.extend(files.find(name, count)?);
+        }
+        Ok(Self {
+            path: files.any("blob/path").ok_or_else(|| no_images("blob/path"))?,
+            index: of_images("blob/idx", 1)?,
+            shape: of_images(SHAPE, 2)?,
+            pixel_size: of_images("blob/psize_A", 1)?,
+            sign: files.find(SIGN, 1)?,
+            pose,
+            shift: files.find("alignments3D/shift", 2)?,
+            shift_pixel: files.find("alignments3D/psize_A", 1)?,
+            split: files.find(SPLIT, 1)?,
+            microscope: [of_ctf("ctf/accel_kv")?, of_ctf("ctf/cs_mm")?, of_ctf("ctf/amp_contrast")?],
+            defocus: [of_ctf("ctf/df1_A")?, of_ctf("ctf/df2_A")?, of_ctf("ctf/df_angle_rad")?],
+            phase_shift: files.find("ctf/phase_shift_rad", 1)?,
+            b_factor: files.find("ctf/bfactor", 1)?,
+            scale: files.find("ctf/scale", 1)?,
+            not_modelled,
+        })
+    }
+
+    /// The particle, of half 1 as long as nobody says otherwise.
+    fn row(
+        &self,
+        files: &Files,
+        particle: usize,
+        groups: &mut Groups,
+        stacks: &mut StackNames,
+    ) -> Result<Row> {
+        let place = Place::Particle(particle + 1);
+        let source = self.image(files, particle, stacks)?;
+        let optics_group = groups.index(self.optics(files, particle)?);
+        let particle_of = Particle {
+            rotation: self.rotation(files, particle)?,
+            shift: [0.0; 2],
+            ctf: self.ctf(files, particle)?,
+            optics_group,
+            source: Some(source),
+        };
+        let dark = match &self.sign {
+            Some(sign) => files.finite(sign, particle, 0)? < 0.0,
+            None => false,
+        };
+        Ok(Row { particle: particle_of, source, shift: self.shift(files, particle)?, half: 0, dark, place })
+    }
+
+    fn image(&self, files: &Files, particle: usize, stacks: &mut StackNames) -> Result<Source> {
+        let refuse = |column: &Column, found: String| {
+            files.error(
+                column,
+                particle,
+                format!("{} is {found}, expected one of an image", column.name),
+                REMEDY,
+            )
+        };
+        let table = files.table(self.path.file);
+        let name = table.text(self.path.field, files.record(&self.path, particle));
+        // A mark of cryoSPARC's before the paths of links.
+        let name = name.as_deref().unwrap_or_default().trim_start_matches('>');
+        if name.is_empty() {
+            return Err(refuse(&self.path, excerpt(name)));
+        }
+        let index = files.table(self.index.file).index(self.index.field, files.record(&self.index, particle));
+        let index =
+            index.ok_or_else(|| refuse(&self.index, files.number(&self.index, particle, 0).to_string()))?;
+        Ok(Source { file: stacks.index(name, Place::Particle(particle + 1)), index })
+    }
+
+    /// `W`: the matrix of the rotation vector, transposed.
+    fn rotation(&self, files: &Files, particle: usize) -> Result<Rotation> {
+        let mut vector = [0.0; 3];
+        for (k, value) in vector.iter_mut().enumerate() {
+            *value = files.finite(&self.pose, particle, k)?;
+        }
+        Ok(transposed(&rotation_from_vector(vector)))
+    }
+
+    /// The shift in the images' pixels; in the file it is in those of the alignment.
+    fn shift(&self, files: &Files, particle: usize) -> Result<[f64; 2]> {
+        let Some(shift) = &self.shift else { return Ok([0.0; 2]) };
+        let unit = match &self.shift_pixel {
+            Some(column) => files.positive(column, particle)? / files.positive(&self.pixel_size, particle)?,
+            None => 1.0,
+        };
+        Ok([unit * files.finite(shift, particle, 0)?, unit * files.finite(shift, particle, 1)?])
+    }
+
+    fn ctf(&self, files: &Files, particle: usize) -> Result<CtfParameters> {
+        let or = |column: &Option<Column>, default: f64| match column {
+            Some(column) => files.finite(column, particle, 0),
+            None => Ok(default),
+        };
+        let [u, v, angle] = &self.defocus;
+        Ok(CtfParameters {
+            defocus_u: files.finite(u, particle, 0)?,
+            defocus_v: files.finite(v, particle, 0)?,
+            astigmatism_angle: files.finite(angle, particle, 0)?.to_degrees(),
+            phase_shift: or(&self.phase_shift, 0.0)?.to_degrees(),
+            b_factor: or(&self.b_factor, 0.0)?,
+            scale: or(&self.scale, 1.0)?,
+        })
+    }
+
+    fn optics(&self, files: &Files, particle: usize) -> Result<Optics> {
+        let [voltage, aberration, contrast] = &self.microscope;
+        let amplitude_contrast = files.finite(contrast, particle, 0)?;
+        if !(0.0..=1.0).contains(&amplitude_contrast) {
+            return Err(files.refuse(contrast, particle, 0, "a fraction from 0 to 1"));
+        }
+        Ok(Optics {
+            voltage: files.positive(voltage, particle)?,
+            spherical_aberration: files.finite(aberration, particle, 0)?,
+            amplitude_contrast,
+        })
+    }
+
+    /// The half that the file gives.
+    fn split(&self, files: &Files, particle: usize) -> Result<Option<u8>> {
+        let Some(column) = &self.split else { return Ok(None) };
+        match files.number(column, particle, 0) {
+            0.0 => Ok(Some(0)),
+            1.0 => Ok(Some(1)),
+            _ => Err(files.refuse(column, particle, 0, "0 or 1")),
+        }
+    }
+
+    /// The box, which must be square.
+    fn box_size(&self, files: &Files, particle: usize) -> Result<usize> {
+        let [rows, columns] = [0, 1].map(|k| files.number(&self.shape, particle, k));
+        if rows != columns || rows < 1.0 || rows.fract() != 0.0 {
+            let problem = format!("{SHAPE} is {rows} x {columns}, expected a square box");
+            return Err(files.error(&self.shape, particle, problem, "extract the particles in square boxes"));
+        }
+        Ok(rows as usize)
+    }
+
+    /// Checks that the particle has the pixel size and the box of the first.
+    fn check_grid(&self, files: &Files, particle: usize) -> Result<()> {
+        const ONE_GRID: &str =
+            "bring all particles to one pixel size and box, or import each group from a file of its own";
+        let [first, own] =
+            [files.positive(&self.pixel_size, 0)?, files.positive(&self.pixel_size, particle)?];
+        if (own / first - 1.0).abs() > SAME_PIXEL_SIZE {
+            let problem = format!("{} is {own} A, and {first} A for particle 1", self.pixel_size.name);
+            return Err(files.error(&self.pixel_size, particle, problem, ONE_GRID));
+        }
+        let [first, own] = [self.box_size(files, 0)?, self.box_size(files, particle)?];
+        if first != own {
+            let problem = format!("{SHAPE} is {own} pixels, and {first} pixels for particle 1");
+            return Err(files.error(&self.shape, particle, problem, ONE_GRID));
+        }
+        Ok(())
+    }
+}
