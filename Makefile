@@ -40,7 +40,7 @@ lint: setup ## Formatting, clippy and documentation, warnings denied
 unit: setup ## Only the tests in Rust
 	$(CARGO) test --locked
 
-fuzz: setup ## Damaged files by the million for the readers of other programs' files (some minutes; CASES of each)
+fuzz: setup ## The readers of other programs' files on damaged files, CASES of each kind (some minutes)
 	CRYOSPLAT_FUZZ_CASES=$(CASES) $(CARGO) test --locked --test fuzz
 
 judges: setup-tests ## Only the tests against RELION and mrcfile

@@ -122,16 +122,16 @@ judge_mask() {
 }
 
 # The masked FSC, corrected by random phases, is that of relion_postprocess. One draw of phases scatters by 0.02 in the
-# corrected FSC of so small a box: the means of 48 draws of each program are compared.
+# corrected FSC of so small a box: means of many draws of each program are compared.
 judge_correction() {
     halves
     local seed
-    for seed in $(seq 48); do
+    for seed in $(seq 96); do
         mkdir -p "halves/seed$seed"
         quiet relion_postprocess --i halves/half1.mrc --i2 halves/half2.mrc --o "halves/seed$seed/post" \
             --mask halves/mask.mrc --random_seed "$seed"
     done
-    ours fsc halves/half1.mrc halves/half2.mrc --mask halves/mask.mrc --draws 48 -o halves/corrected
+    ours fsc halves/half1.mrc halves/half2.mrc --mask halves/mask.mrc --draws 200 -o halves/corrected
     "$python" "$maps" curves halves/seed*/post.star --within 0.01 \
         --column halves/corrected.csv corrected _rlnFourierShellCorrelationCorrected \
         --column halves/corrected.csv masked _rlnFourierShellCorrelationMaskedMaps \

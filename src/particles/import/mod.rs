@@ -1,6 +1,6 @@
 //! Readers of other programs' particle sets.
 //!
-//! [`format`] tells which program's a file is. [`relion`] says what the rows of a STAR file ([`star`]) mean, [`cryosparc`] those
+//! [`mod@format`] tells which program's a file is. [`relion`] says what the rows of a STAR file ([`star`]) mean, [`cryosparc`] those
 //! of a `.cs` file ([`npy`]), and [`cryodrgn`] the arrays in its pickles ([`pickle`]); each gives a [`set`]. [`stacks`] finds
 //! and reads their images, and [`pipeline`] takes everything through [`super::preprocess`] into a particle file.
 
