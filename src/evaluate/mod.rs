@@ -1,8 +1,9 @@
 //! How good a map is, and how to show it: FSC, masks, charts, slices, the report of a run.
 //!
-//! [`fsc`] and [`mask`] compute; [`chart`], [`plots`] and [`slices`] draw, over [`picture`]; [`report`] puts it on a page.
+//! [`fsc`] and [`mask`] compute, and [`mod@compare`] sets runs side by side; [`chart`], [`plots`] and [`slices`] draw, over [`picture`]; [`report`] puts it on a page.
 
 pub mod chart;
+pub mod compare;
 pub mod fsc;
 pub mod maps;
 pub mod mask;

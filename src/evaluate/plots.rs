@@ -137,6 +137,14 @@ fn thinned(points: &[(f64, f64)]) -> Vec<[f64; 2]> {
 /// # Errors
 /// When there is no curve, the curves differ in box or pixel size, or a file cannot be written.
 pub fn write_fsc_files(folder: &Path, stem: &str, curves: &[(String, Fsc)]) -> Result<()> {
+    write_chart_files(folder, stem, curves, &fsc_chart(curves))
+}
+
+/// [`write_fsc_files`] with a chart of one's own.
+///
+/// # Errors
+/// As there.
+pub fn write_chart_files(folder: &Path, stem: &str, curves: &[(String, Fsc)], chart: &Chart) -> Result<()> {
     let Some((_, first)) = curves.first() else {
         return Err(Error::request("there is no FSC curve to write", "give at least one"));
     };
@@ -154,7 +162,7 @@ pub fn write_fsc_files(folder: &Path, stem: &str, curves: &[(String, Fsc)]) -> R
         }
     }
     let table = table(first, curves);
-    let svg = fsc_chart(curves).to_svg(&Colours::light(), SIZE.0, SIZE.1);
+    let svg = chart.to_svg(&Colours::light(), SIZE.0, SIZE.1);
     let png = picture::to_png(&svg, 2.0)?;
     // All are made before the first is written.
     for (extension, content) in [("csv", table.as_bytes()), ("svg", svg.as_bytes()), ("png", &png)] {

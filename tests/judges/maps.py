@@ -2,6 +2,7 @@
 
 maps.py files  --pixel-size A FILE...                      every file is valid MRC2014 with this pixel size
 maps.py agree  A.mrc B.mrc --to ANGSTROM --above FSC       the maps agree, and altered copies of A do not
+maps.py beside TRUTH.mrc OURS.mrc THEIRS.mrc --within FSC     the maps have the same FSC against the truth
 maps.py curves POST.star OURS.csv --column UNMASKED ...    RELION's FSC curves are ours
 maps.py sphere LIKE.mrc OUT.mrc                            a soft spherical mask
 maps.py mean   TRUTH.mrc MAP.mrc...                        mean FSC over shells 1 to D/2 - 1 and 1 to D/2, for a table
@@ -99,6 +100,20 @@ def agree(arguments):
     print("; ".join(found))
 
 
+def beside(arguments):
+    """The FSC against the truth of both maps, in every shell below Nyquist; and the maps are two."""
+    truth, _ = read(arguments.truth)
+    (ours, theirs) = (read(path)[0] for path in (arguments.ours, arguments.theirs))
+    a, b = (fsc(volume, truth)[1:-1] for volume in (ours, theirs))
+    worst = int(np.abs(a - b).argmax())
+    found = f"FSC against the truth {a[worst]:.4f} and {b[worst]:.4f} in shell {worst + 1}"
+    if not abs(a[worst] - b[worst]) < arguments.within:
+        wrong(f"{found}; expected within {arguments.within}")
+    if np.array_equal(ours, theirs) or not b.mean() > 0.5:
+        wrong(f"nothing to judge: the mean FSC is {b.mean():.4f}")
+    print(f"largest difference of {len(a)} shells: {found}; means {a.mean():.4f} and {b.mean():.4f}")
+
+
 def star_table(path, name):
     """The loop of a STAR file's table: a list of dictionaries."""
     labels, rows, inside = [], [], False
@@ -166,6 +181,12 @@ def main():
     command.add_argument("--to", type=float, required=True)
     command.add_argument("--above", type=float, required=True)
     command.set_defaults(run=agree)
+    command = commands.add_parser("beside")
+    command.add_argument("truth")
+    command.add_argument("ours")
+    command.add_argument("theirs")
+    command.add_argument("--within", type=float, required=True)
+    command.set_defaults(run=beside)
     command = commands.add_parser("curves")
     command.add_argument("star")
     command.add_argument("--column", nargs=3, action="append", metavar=("CSV", "OURS", "THEIRS"), required=True)
