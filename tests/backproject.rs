@@ -12,7 +12,6 @@ use common::{
 use cryosplat_mpi::evaluate::Fsc;
 use cryosplat_mpi::imaging::mrc::{Volume, read_volume};
 use hdf5::H5Type;
-use ndarray::Array3;
 use serde_json::Value;
 
 const MAPS: [&str; 4] = ["half1.mrc", "half2.mrc", "map.mrc", "fsc.csv"];
@@ -55,14 +54,6 @@ fn a_run_reconstructs_the_truth_and_fills_its_folder() {
         let found = quality(&volume(&run, name), &truth);
         assert!(found > 0.98, "{name}: {found}");
     }
-    // The map's sum along a line of sight is the projection: its scale is that of the truth.
-    let (map, true_map) = (volume(&run, "map.mrc").data, read_volume(&truth).unwrap().data);
-    let dot = |a: &Array3<f32>, b: &Array3<f32>| {
-        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
-    };
-    let scale = dot(&map, &true_map) / dot(&true_map, &true_map);
-    assert!((0.9..1.1).contains(&scale), "{scale}");
-
     let json: Value = serde_json::from_slice(&bytes(&run, "run.json")).unwrap();
     assert_eq!((json["state"].as_str(), json["method"].as_str()), (Some("done"), Some("backproject")));
     assert_eq!(json["particles"]["models"][1]["particles"], 150);

@@ -14,12 +14,14 @@ const ITERATIONS: usize = 10;
 /// Standard deviation of the kernel in grid points: with it the maps are closest to those of RELION's blob, which is no product
 /// of three kernels.
 const WIDTH: f64 = 0.96;
+/// Weights up to this are none: their inverses would leave single precision.
+const EMPTY: f32 = 1e-30;
 /// Grid points on each side that the kernel reaches.
 const REACH: usize = 4;
 
 /// The inverses of `weight`; 0 where that is 0.
 pub fn inverses(weight: &[f32]) -> Vec<f32> {
-    weight.par_iter().map(|&w| if w > f32::MIN_POSITIVE { 1.0 / w } else { 0.0 }).collect()
+    weight.par_iter().map(|&w| if w > EMPTY { 1.0 / w } else { 0.0 }).collect()
 }
 
 /// Factors for weights `[z][y][x]` as [`super::sums::Sums`] holds them.
@@ -27,10 +29,12 @@ pub fn balanced(box_size: usize, weight: &[f32]) -> Vec<f32> {
     let side = 2 * box_size - 1;
     let taps = taps();
     let mut factors = vec![0.0f32; weight.len()];
-    factors.par_chunks_exact_mut(box_size).enumerate().for_each(|(line, factors)| {
+    let lines = factors.par_chunks_exact_mut(box_size).zip(weight.par_chunks_exact(box_size));
+    lines.enumerate().for_each(|(line, (factors, weight))| {
         let (z, y) = (line / side, line % side);
-        for (x, factor) in factors.iter_mut().enumerate() {
-            *factor = if inside(box_size, x, y, z) { 1.0 } else { 0.0 };
+        for (x, (factor, &weight)) in factors.iter_mut().zip(weight).enumerate() {
+            // Where there is no sample there is nothing to multiply, and a factor would grow without end.
+            *factor = if inside(box_size, x, y, z) && weight > EMPTY { 1.0 } else { 0.0 };
         }
     });
     let (mut product, mut blurred) = (vec![0.0; weight.len()], vec![0.0; weight.len()]);
@@ -38,10 +42,10 @@ pub fn balanced(box_size: usize, weight: &[f32]) -> Vec<f32> {
         let all = product.par_iter_mut().zip(&factors).zip(weight);
         all.for_each(|((product, factor), weight)| *product = factor * weight);
         blur(box_size, &taps, &mut product, &mut blurred);
-        factors.par_iter_mut().zip(&product).for_each(|(factor, &density)| {
-            // Where there is no sample near, there is nothing to multiply.
-            *factor = if density > f32::MIN_POSITIVE { *factor / density } else { 0.0 };
-        });
+        factors.par_iter_mut().zip(&product).filter(|(factor, _)| **factor > 0.0).for_each(
+            // A point's own weight is part of its density, which so is never 0.
+            |(factor, density)| *factor /= density,
+        );
     }
     factors
 }
@@ -111,8 +115,20 @@ mod tests {
         for (z, y, x) in [(n - 1, n - 1, 0), (n, n - 2, 1)] {
             let at = (z * side + y) * n + x;
             assert!((blurred[at] - 4.0).abs() < 1e-5, "{}", blurred[at]);
-            assert!((factors[at] - 0.25).abs() < 0.01, "{}", factors[at]);
+            assert!((factors[at] - 0.25).abs() < 0.02, "{}", factors[at]);
         }
+    }
+
+    #[test]
+    fn few_samples_give_finite_factors_and_none_give_none() {
+        let n = 12;
+        let side = 2 * n - 1;
+        let mut weight = vec![0.0f32; side * side * n];
+        let (first, second) = (((n + 2) * side + n) * n + 2, ((n - 7) * side + n + 3) * n + 1);
+        (weight[first], weight[second]) = (1e-20, 3.0);
+        let factors = balanced(n, &weight);
+        assert!(factors[first].is_finite() && factors[first] > 0.0 && factors[second] > 0.0);
+        assert_eq!(factors.iter().filter(|&&factor| factor != 0.0).count(), 2);
     }
 
     #[test]

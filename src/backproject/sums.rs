@@ -218,7 +218,7 @@ mod tests {
                 weights += f64::from(*weight);
             }
             // Those of the plane x = 0 count twice, and those that reach beyond Nyquist not at all.
-            assert!(weights > 0.75 * count as f64 && weights < 1.5 * count as f64, "{weights} of {count}");
+            assert!(weights > 0.6 * count as f64 && weights < 1.5 * count as f64, "{weights} of {count}");
         }
     }
 
