@@ -1,11 +1,12 @@
 //! Single-particle cryo-EM reconstruction by Gaussian splatting, data-parallel over MPI.
 //!
 //! The map of the house. Arrows between rooms go down this list only:
-//! [`cli`] ▶ [`scaling`] ▶ [`train`], [`simulate`], [`evaluate`] ▶ [`render`], [`parallel`], [`particles`] ▶ [`gmm`], [`imaging`] ▶ `simd`.
+//! [`cli`] ▶ [`scaling`], [`backproject`] ▶ [`train`], [`simulate`], [`evaluate`] ▶ [`render`], [`parallel`], [`particles`] ▶ [`gmm`], [`imaging`] ▶ `simd`.
 //!
 //! "METHOD.md" in the documentation of items names the project's reference of the mathematics; its sections
 //! follow the cryoSplat paper (Chen and Ling, ICLR 2026, arXiv 2508.04929).
 
+pub mod backproject;
 pub mod cli;
 pub mod error;
 pub mod evaluate;

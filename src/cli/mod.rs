@@ -1,6 +1,8 @@
 //! The command line: one file a subcommand, each with its arguments and the few lines that call the library.
 
+mod backproject;
 mod bench;
+mod compare;
 mod fsc;
 mod import;
 mod info;
@@ -48,12 +50,16 @@ enum Command {
     Simulate(Box<simulate::Args>),
     /// Reconstruct: train the Gaussian mixtures of both halves, and write maps, FSC and report.
     Train(train::Args),
+    /// Reconstruct voxels by direct Fourier inversion: the baseline to compare a training with.
+    Backproject(backproject::Args),
     /// Turn a Gaussian mixture into an MRC map.
     Voxelize(voxelize::Args),
     /// Compare two maps, or a map and a model: Fourier shell correlation and resolution.
     Fsc(fsc::Args),
     /// Make the map to look at of two half maps: corrected FSC, resolution, sharpening, filter.
     Postprocess(postprocess::Args),
+    /// Compare runs: the FSC of their half maps, and of their maps against the truth, on one chart.
+    Compare(compare::Args),
     /// Say what is in a file: particles, Gaussians, checkpoint or map.
     Info(info::Args),
     /// Measure how fast this machine, or a set of ranks, takes steps.
@@ -73,6 +79,7 @@ pub fn main() -> ExitCode {
     let outcome = match &cli.command {
         // What runs over ranks starts its log when it knows its rank.
         Command::Train(args) => return train::run(args, &cli.log),
+        Command::Backproject(args) => return backproject::run(args, &cli.log),
         Command::Bench(args) => return bench::run(args, &cli.log),
         command => {
             logging::start(&cli.log, 0);
@@ -82,11 +89,14 @@ pub fn main() -> ExitCode {
                 Command::Voxelize(args) => voxelize::run(args),
                 Command::Fsc(args) => fsc::run(args),
                 Command::Postprocess(args) => postprocess::run(args),
+                Command::Compare(args) => compare::run(args),
                 Command::Info(args) => info::run(args),
                 Command::Scaling(args) => scaling::run(args),
                 Command::Completions(args) => shell::completions(args),
                 Command::Man => shell::manual(),
-                Command::Train(_) | Command::Bench(_) => unreachable!("handled above"),
+                Command::Train(_) | Command::Backproject(_) | Command::Bench(_) => {
+                    unreachable!("handled above")
+                }
             }
         }
     };

@@ -16,6 +16,14 @@ use crate::train::reduction::CollectiveKind;
 /// The exit code of a run that was asked to stop, and has written its checkpoints: "try again" of sysexits.h.
 const STOPPED: u8 = 75;
 
+/// How many threads ranks compute in.
+#[derive(Debug, clap::Args)]
+pub struct ThreadOptions {
+    /// Threads of each rank [default: the cores that the launcher leaves to it].
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=4096), help_heading = "Machine")]
+    threads: Option<u16>,
+}
+
 /// Where and how ranks compute.
 #[derive(Debug, clap::Args)]
 pub struct MachineOptions {
@@ -28,9 +36,8 @@ pub struct MachineOptions {
     /// Seconds that a rank waits for the others' GPUs before it ends the job.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400), default_value = "600", help_heading = "Machine")]
     timeout: u64,
-    /// Threads of each rank [default: the cores that the launcher leaves to it].
-    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=4096), help_heading = "Machine")]
-    threads: Option<u16>,
+    #[command(flatten)]
+    threads: ThreadOptions,
     /// Where to keep particles between epochs.
     #[arg(long, value_enum, default_value = "auto", help_heading = "Machine")]
     cache: CacheMode,
@@ -64,7 +71,7 @@ impl MachineOptions {
         Ok(CacheOptions { mode: self.cache, scratch: self.scratch.clone() })
     }
 
-    /// Starts MPI, the log and the threads of this rank, does `work` on every rank, and ends the job as its outcome asks.
+    /// [`ThreadOptions::over_ranks`], with what GPUs need.
     pub fn over_ranks(
         &self,
         log: &LogOptions,
@@ -73,6 +80,17 @@ impl MachineOptions {
         if self.device != DeviceKind::Cpu {
             libraries::link_versioned();
         }
+        self.threads.over_ranks(log, work)
+    }
+}
+
+impl ThreadOptions {
+    /// Starts MPI, the log and the threads of this rank, does `work` on every rank, and ends the job as its outcome asks.
+    pub fn over_ranks(
+        &self,
+        log: &LogOptions,
+        work: impl FnOnce(&World) -> Result<Ending, Failure>,
+    ) -> ExitCode {
         let world = match World::start() {
             Ok(world) => world,
             Err(error) => {

@@ -1,10 +1,11 @@
 //! How good a map is, and how to show it: FSC, masks, charts, slices, the report of a run.
 //!
-//! [`fsc`], [`correction`], [`directional`], [`mask`], [`automask`] and [`postprocess`] compute; [`chart`], [`plots`] and
-//! [`slices`] draw, over [`picture`]; [`report`] puts it on a page.
+//! [`fsc`], [`correction`], [`directional`], [`mask`], [`automask`] and [`postprocess`] compute, [`mod@compare`] sets runs
+//! side by side; [`chart`], [`plots`] and [`slices`] draw, over [`picture`]; [`report`] puts it on a page.
 
 pub mod automask;
 pub mod chart;
+pub mod compare;
 pub mod correction;
 pub mod directional;
 mod distance;

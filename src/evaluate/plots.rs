@@ -141,20 +141,27 @@ fn thinned(points: &[(f64, f64)]) -> Vec<[f64; 2]> {
 /// # Errors
 /// When there is no curve, the curves differ in box or pixel size, or a file cannot be written.
 pub fn write_fsc_files(folder: &Path, stem: &str, curves: &[(String, Fsc)]) -> Result<()> {
-    write_fsc_files_with(folder, stem, curves, None)
+    write_chart_files(folder, stem, curves, &fsc_chart(curves))
 }
 
-/// As [`write_fsc_files`], with a band behind the curves of the chart: its legend, and the lowest and the highest
-/// correlation of each shell.
+/// [`fsc_chart`] with a band behind the curves: its legend, and the lowest and the highest correlation of each shell.
+pub fn fsc_chart_with_band(curves: &[(String, Fsc)], band: Option<(String, Vec<[f64; 2]>)>) -> Chart {
+    let mut chart = fsc_chart(curves);
+    if let (Some((legend, band)), Some((_, first))) = (band, curves.first()) {
+        let lowest = band.iter().skip(1).map(|[low, _]| *low).fold(0.0, f64::min);
+        chart.y.low = chart.y.low.min(below(lowest));
+        let place = |(shell, &[low, high]): (usize, &[f64; 2])| [first.frequency(shell as f64), low, high];
+        let band = band.iter().enumerate().skip(1).map(place).collect();
+        chart.curves.push(Curve { legend, band, faint: true, ..Curve::default() });
+    }
+    chart
+}
+
+/// [`write_fsc_files`] with a chart of one's own.
 ///
 /// # Errors
-/// As [`write_fsc_files`].
-pub fn write_fsc_files_with(
-    folder: &Path,
-    stem: &str,
-    curves: &[(String, Fsc)],
-    band: Option<(String, Vec<[f64; 2]>)>,
-) -> Result<()> {
+/// As there.
+pub fn write_chart_files(folder: &Path, stem: &str, curves: &[(String, Fsc)], chart: &Chart) -> Result<()> {
     let Some((_, first)) = curves.first() else {
         return Err(Error::request("there is no FSC curve to write", "give at least one"));
     };
@@ -172,14 +179,6 @@ pub fn write_fsc_files_with(
         }
     }
     let table = table(first, curves);
-    let mut chart = fsc_chart(curves);
-    if let Some((legend, band)) = band {
-        let lowest = band.iter().skip(1).map(|[low, _]| *low).fold(0.0, f64::min);
-        chart.y.low = chart.y.low.min(below(lowest));
-        let place = |(shell, &[low, high]): (usize, &[f64; 2])| [first.frequency(shell as f64), low, high];
-        let band = band.iter().enumerate().skip(1).map(place).collect();
-        chart.curves.push(Curve { legend, band, faint: true, ..Curve::default() });
-    }
     let svg = chart.to_svg(&Colours::light(), SIZE.0, SIZE.1);
     let png = picture::to_png(&svg, 2.0)?;
     // All are made before the first is written.

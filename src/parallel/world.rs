@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 
 const TEXT_TAG: i32 = 1;
 const STOP_TAG: i32 = 2;
+const VALUES_TAG: i32 = 3;
 
 /// Why a rank cannot go on.
 #[derive(Debug)]
@@ -124,6 +125,16 @@ impl World {
             String::from_utf8_lossy(&bytes).into_owned()
         });
         Some(std::iter::once(text.to_owned()).chain(others).collect())
+    }
+
+    /// Sends `values` to rank `rank`, which takes them by [`World::receive_values`].
+    pub fn send_values(&self, rank: usize, values: &[f32]) {
+        self.world.process_at_rank(rank as i32).send_with_tag(values, VALUES_TAG);
+    }
+
+    /// Takes what rank `rank` sends by [`World::send_values`], which must be as long as `values`.
+    pub fn receive_values(&self, rank: usize, values: &mut [f32]) {
+        self.world.process_at_rank(rank as i32).receive_into_with_tag(values, VALUES_TAG);
     }
 
     /// How many ranks of this machine may run on the same cores as this one, this one included.

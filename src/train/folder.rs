@@ -189,6 +189,12 @@ fn done(folder: &Path) -> Option<(Vec<String>, String)> {
 /// # Errors
 /// When a file cannot be removed or written.
 pub fn begin(folder: &Path, models: &[(&str, u64)], command: &[String]) -> Result<()> {
+    clear(folder, models)?;
+    write_state(folder, "training", command)
+}
+
+/// Removes what an older run left, as [`begin`] says.
+fn clear(folder: &Path, models: &[(&str, u64)]) -> Result<()> {
     // A run that was killed while it wrote.
     for place in [folder, &checkpoints(folder)] {
         for torn in files::torn(place) {
@@ -220,7 +226,37 @@ pub fn begin(folder: &Path, models: &[(&str, u64)], command: &[String]) -> Resul
             }
         }
     }
-    write_state(folder, "training", command)
+    Ok(())
+}
+
+/// [`prepare`] for a run without checkpoints.
+///
+/// # Errors
+/// When an older run is in the way, or the folder cannot be written.
+pub fn prepare_whole(folder: &Path, overwrite: bool) -> Result<()> {
+    files::make_folder(folder)?;
+    drop(Pending::new(&folder.join("run.json"))?);
+    let trained = MODELS.iter().any(|model| !checkpoint::steps(&checkpoints(folder), model).is_empty());
+    if (trained || done(folder).is_some()) && !overwrite {
+        return Err(Error::input(
+            folder,
+            "",
+            "holds a run already",
+            "replace it (--overwrite), or choose another folder",
+        ));
+    }
+    Ok(())
+}
+
+/// [`begin`] for a run without checkpoints.
+///
+/// # Errors
+/// As [`begin`].
+pub fn begin_whole(folder: &Path, command: &[String]) -> Result<()> {
+    clear(folder, &[])?;
+    // Stays where it is not empty: then it holds more than checkpoints.
+    let _ = std::fs::remove_dir(checkpoints(folder));
+    write_state(folder, "running", command)
 }
 
 fn remove(path: PathBuf) -> Result<()> {
@@ -234,7 +270,7 @@ fn remove(path: PathBuf) -> Result<()> {
     }
 }
 
-/// Writes the run.json of a run that is not done: `state` is "training" or "stopped".
+/// Writes the run.json of a run that is not done: `state` is "training", "running" or "stopped".
 ///
 /// # Errors
 /// When it cannot be written.

@@ -79,41 +79,55 @@ pub fn finish(run: &Finished) -> Result<()> {
     for (name, _) in &run.particles {
         maps.push((*name, read_cube(&folder.join(format!("{name}.mrc")))?));
     }
-    let mut curves: Vec<(String, Fsc)> = Vec::new();
     let both = run.options.models == Models::Both;
     let map = if both {
         let mean = (&maps[0].1.data + &maps[1].1.data) * 0.5;
         let map = Volume { data: mean, pixel_size: maps[0].1.pixel_size };
         mrc::write_volume(&folder.join("map.mrc"), &map)?;
-        curves.push(("half maps".into(), Fsc::between(&maps[0].1, &maps[1].1)?));
         map
     } else {
         maps[0].1.clone()
     };
-    let mut truth_map = None;
-    if let Some(path) = &run.options.truth {
-        let mut truth = read_cube(path)?;
-        // The header of a map holds its pixel size in single precision.
-        truth.pixel_size = map.pixel_size;
-        curves.push(("map against truth".into(), Fsc::between(&map, &truth)?));
-        if both {
-            for (name, volume) in &maps {
-                curves.push((format!("{name} against truth"), Fsc::between(volume, &truth)?));
-            }
-        }
-        truth_map = Some(truth);
-    }
-    if !curves.is_empty() {
-        write_fsc_files(folder, "fsc", &curves)?;
-    }
-    let picture = slices::draw(&maps[0].1, maps.get(1).map(|(_, map)| map), &map, truth_map.as_ref())?;
-    files::write_atomically(&folder.join("slices.png"), |w| w.write_all(&picture))?;
+    let halves: Vec<&Volume> = maps.iter().map(|(_, map)| map).collect();
+    let (curves, picture) = judge(folder, &halves, &map, run.options.truth.as_deref())?;
     let epochs = epochs(run);
     // Last what says that the run is done.
     report(run, &curves, picture, &epochs)?;
     write_run_json(run, &curves, &epochs)?;
     say(run, &curves, &epochs);
     Ok(())
+}
+
+/// Writes the FSC of the half maps (one is no half map) and of all maps against the truth, where there is any, and the slices.
+/// Gives the curves and the picture.
+pub fn judge(
+    folder: &Path,
+    halves: &[&Volume],
+    map: &Volume,
+    truth: Option<&Path>,
+) -> Result<(Vec<(String, Fsc)>, Vec<u8>)> {
+    let mut curves: Vec<(String, Fsc)> = Vec::new();
+    if let [half1, half2] = halves {
+        curves.push(("half maps".into(), Fsc::between(half1, half2)?));
+    }
+    let mut truth_map = None;
+    if let Some(path) = truth {
+        let mut truth = read_cube(path)?;
+        // The header of a map holds its pixel size in single precision.
+        truth.pixel_size = map.pixel_size;
+        curves.push(("map against truth".into(), Fsc::between(map, &truth)?));
+        if let [half1, half2] = halves {
+            curves.push(("half1 against truth".into(), Fsc::between(half1, &truth)?));
+            curves.push(("half2 against truth".into(), Fsc::between(half2, &truth)?));
+        }
+        truth_map = Some(truth);
+    }
+    if !curves.is_empty() {
+        write_fsc_files(folder, "fsc", &curves)?;
+    }
+    let picture = slices::draw(halves[0], halves.get(1).copied(), map, truth_map.as_ref())?;
+    files::write_atomically(&folder.join("slices.png"), |w| w.write_all(&picture))?;
+    Ok((curves, picture))
 }
 
 /// The epochs of each model, in the order of [`Finished::particles`].
@@ -158,14 +172,7 @@ fn say_times(epochs: &[Vec<EpochSummary>], run: &Finished) {
 
 fn say(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochSummary>]) {
     say_times(epochs, run);
-    for (label, fsc) in curves {
-        tracing::info!(
-            "FSC of {label}: {} at 0.143, {} at 0.5, mean {:.4}",
-            fsc.crossing(GOLD_STANDARD),
-            fsc.crossing(HALF),
-            fsc.mean()
-        );
-    }
+    say_curves(curves);
     tracing::info!(
         "done in {} ({:.0} images/s): {}",
         duration(run.total_seconds),
@@ -174,19 +181,32 @@ fn say(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochSummary>]) {
     );
 }
 
+/// The curves for the log.
+pub fn say_curves(curves: &[(String, Fsc)]) {
+    for (label, fsc) in curves {
+        tracing::info!(
+            "FSC of {label}: {} at 0.143, {} at 0.5, mean {:.4}",
+            fsc.crossing(GOLD_STANDARD),
+            fsc.crossing(HALF),
+            fsc.mean()
+        );
+    }
+}
+
+/// The curves for run.json.
+pub fn curves_json(curves: &[(String, Fsc)]) -> serde_json::Map<String, serde_json::Value> {
+    let numbers = |fsc: &Fsc| {
+        json!({
+            "resolution_0.143": fsc.crossing(GOLD_STANDARD).resolution(),
+            "resolution_0.5": fsc.crossing(HALF).resolution(),
+            "mean": fsc.mean(),
+        })
+    };
+    curves.iter().map(|(label, fsc)| (label.clone(), numbers(fsc))).collect()
+}
+
 fn write_run_json(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochSummary>]) -> Result<()> {
     let header = run.store.header();
-    let fsc: serde_json::Map<String, serde_json::Value> = curves
-        .iter()
-        .map(|(label, fsc)| {
-            let value = json!({
-                "resolution_0.143": fsc.crossing(GOLD_STANDARD).resolution(),
-                "resolution_0.5": fsc.crossing(HALF).resolution(),
-                "mean": fsc.mean(),
-            });
-            (label.clone(), value)
-        })
-        .collect();
     let document = json!({
         "state": "done",
         "program": "cryosplat-mpi",
@@ -212,7 +232,7 @@ fn write_run_json(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochS
         "seconds": {"training": run.training_seconds, "total": run.total_seconds},
         "images_per_second": images_per_second(run, epochs),
         "epochs": run.particles.iter().zip(epochs).map(|((name, _), epochs)| json!({"model": name, "epochs": epochs})).collect::<Vec<_>>(),
-        "fsc": fsc,
+        "fsc": curves_json(curves),
         "identity": run.identity,
     });
     files::write_atomically(&run.options.output.join("run.json"), |w| {

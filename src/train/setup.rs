@@ -1,6 +1,7 @@
 //! What a run is made of, and everything that can be wrong with it before the start.
 
 use std::ops::Range;
+use std::path::Path;
 
 use super::checkpoint;
 use super::folder::{self, Start};
@@ -41,36 +42,12 @@ pub fn largest(parts: &[Part]) -> usize {
 /// begins.
 pub fn open(world: &World, options: &RunOptions) -> Result<(Store, u32, Start)> {
     let store = Store::open(&options.particles)?;
-    let identity = store.inspect(|row, particle| {
-        if particle.shift == [0.0; 2] {
-            return Ok(());
-        }
-        Err(Error::input(
-            &options.particles,
-            format!("particle {}", row + 1),
-            format!("has a shift of {:?} pixels still to apply", particle.shift),
-            "make the file with `cryosplat-mpi import`, which centres the particles",
-        ))
-    })?;
+    let identity = inspect(&store)?;
     let parts = parts(&store, options.models);
     for (index, part) in parts.iter().enumerate() {
-        let n = part.rows.len();
-        if n == 0 {
-            return Err(Error::input(
-                &options.particles,
-                "/half",
-                format!("no particle is in {}", part.name),
-                "import again with another --seed, or train one model with --half all",
-            ));
-        }
+        check_part(&store, &parts, index, world.size(), "train")?;
         let ranks = group_size(world.size(), parts.len(), index);
-        if ranks > n {
-            return Err(Error::request(
-                format!("{ranks} ranks are to train {} with {n} particles: some would have none", part.name),
-                format!("start at most {} ranks", n * parts.len()),
-            ));
-        }
-        let batch = resolve(options, n, ranks).batch;
+        let batch = resolve(options, part.rows.len(), ranks).batch;
         if batch < ranks {
             return Err(Error::request(
                 format!("a batch of {batch} images cannot be shared by {ranks} ranks: some would have none"),
@@ -79,19 +56,7 @@ pub fn open(world: &World, options: &RunOptions) -> Result<(Store, u32, Start)> 
         }
     }
     if let Some(truth) = &options.truth {
-        let volume = crate::evaluate::maps::read_cube(truth)?;
-        if volume.data.dim().0 != store.header().box_size {
-            return Err(Error::input(
-                truth,
-                "",
-                format!(
-                    "has a box of {} voxels, and the particles one of {} pixels",
-                    volume.data.dim().0,
-                    store.header().box_size
-                ),
-                "give the map that the particles were made from, in their box",
-            ));
-        }
+        check_truth(truth, &store)?;
     }
     let identities: Vec<(&str, String)> = parts
         .iter()
@@ -104,6 +69,71 @@ pub fn open(world: &World, options: &RunOptions) -> Result<(Store, u32, Start)> 
         .collect();
     let start = folder::prepare(&options.output, options.older, &identities)?;
     Ok((store, identity, start))
+}
+
+/// Checks that every particle can be used as it is. Gives the set's identity.
+///
+/// # Errors
+/// Names the first particle that cannot be.
+pub fn inspect(store: &Store) -> Result<u32> {
+    store.inspect(|row, particle| {
+        if particle.shift == [0.0; 2] {
+            return Ok(());
+        }
+        Err(Error::input(
+            store.path(),
+            format!("particle {}", row + 1),
+            format!("has a shift of {:?} pixels still to apply", particle.shift),
+            "make the file with `cryosplat-mpi import`, which centres the particles",
+        ))
+    })
+}
+
+/// Checks that part `index` of `parts` has a particle for each of its ranks, of `size` in all, which are to `work` ("train")
+/// on it.
+///
+/// # Errors
+/// When there is none, or there are too few.
+pub fn check_part(store: &Store, parts: &[Part], index: usize, size: usize, work: &str) -> Result<()> {
+    let Part { name, rows, .. } = &parts[index];
+    let n = rows.len();
+    if n == 0 {
+        return Err(Error::input(
+            store.path(),
+            "/half",
+            format!("no particle is in {name}"),
+            "import again with another --seed, or train one model with --half all",
+        ));
+    }
+    let ranks = group_size(size, parts.len(), index);
+    if ranks > n {
+        return Err(Error::request(
+            format!("{ranks} ranks are to {work} {name} with {n} particles: some would have none"),
+            format!("start at most {} ranks", n * parts.len()),
+        ));
+    }
+    Ok(())
+}
+
+/// Checks that the map at `truth` can be compared with what the particles give.
+///
+/// # Errors
+/// When it cannot be read, or its box is another one.
+pub fn check_truth(truth: &Path, store: &Store) -> Result<()> {
+    let volume = crate::evaluate::maps::read_cube(truth)?;
+    if volume.data.dim().0 == store.header().box_size {
+        return Ok(());
+    }
+    Err(Error::input(
+        truth,
+        "",
+        format!(
+            "has a box of {} voxels, and the particles one of {} pixels",
+            volume.data.dim().0,
+            store.header().box_size
+        ),
+        "give the map that the particles were made from, in their box",
+    ))
 }
 
 /// What the options come to for a model of `particles` particles on `ranks` ranks.

@@ -6,6 +6,7 @@ maps.py curves POST.star... --within X --column CSV OURS THEIRS ...
                                                            RELION's FSC curves (the mean of several files') are ours
 maps.py sharpening POST.star OURS.json                     RELION's B factor and resolution are ours
 maps.py same   A.mrc B.mrc                                 two masks are the same but for single voxels
+maps.py beside TRUTH.mrc OURS.mrc THEIRS.mrc --within FSC  the maps have the same FSC against the truth
 maps.py sphere LIKE.mrc OUT.mrc                            a soft spherical mask
 maps.py mean   TRUTH.mrc MAP.mrc...                        mean FSC over shells 1 to D/2 - 1 and 1 to D/2, for a table
 
@@ -101,6 +102,20 @@ def agree(arguments):
             wrong(f"the {name} map passes as well: its FSC is never below {low:.4f} (shell {at})")
         found.append(f"{name} {low:.2f} (below {APART:g} wanted)")
     print("; ".join(found))
+
+
+def beside(arguments):
+    """The FSC against the truth of both maps, in every shell below Nyquist; and the maps are two."""
+    truth, _ = read(arguments.truth)
+    (ours, theirs) = (read(path)[0] for path in (arguments.ours, arguments.theirs))
+    a, b = (fsc(volume, truth)[1:-1] for volume in (ours, theirs))
+    worst = int(np.abs(a - b).argmax())
+    found = f"FSC against the truth {a[worst]:.4f} and {b[worst]:.4f} in shell {worst + 1}"
+    if not abs(a[worst] - b[worst]) < arguments.within:
+        wrong(f"{found}; expected within {arguments.within}")
+    if np.array_equal(ours, theirs) or not b.mean() > 0.5:
+        wrong(f"nothing to judge: the mean FSC is {b.mean():.4f}")
+    print(f"largest difference of {len(a)} shells: {found}; means {a.mean():.4f} and {b.mean():.4f}")
 
 
 def star_table(path, name):
@@ -207,6 +222,12 @@ def main():
     command.add_argument("--to", type=float, required=True)
     command.add_argument("--above", type=float, required=True)
     command.set_defaults(run=agree)
+    command = commands.add_parser("beside")
+    command.add_argument("truth")
+    command.add_argument("ours")
+    command.add_argument("theirs")
+    command.add_argument("--within", type=float, required=True)
+    command.set_defaults(run=beside)
     command = commands.add_parser("curves")
     command.add_argument("star", nargs="+")
     command.add_argument("--column", nargs=3, action="append", metavar=("CSV", "OURS", "THEIRS"), required=True)

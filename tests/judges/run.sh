@@ -2,7 +2,7 @@
 # The tests against other programs: mrcfile and RELION judge what this program writes, reads and reconstructs.
 # Each makes its data from the built-in phantom, and prints one line: "ok: ...", "skipped: ..." or "FAILED: ...".
 #
-#   tests/judges/run.sh [NAME...]     all, or some of: files reconstruct train project postprocess mask correction sharpening
+#   tests/judges/run.sh [NAME...]     all, or some of: files reconstruct train voxels project postprocess mask correction sharpening
 #
 # CRYOSPLAT names the program to judge (default: target/debug/cryosplat-mpi). KEEP=1 keeps the data.
 set -euo pipefail
@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 program=$(realpath "${CRYOSPLAT:-target/debug/cryosplat-mpi}")
 [ -x "$program" ] || stop "$program is not there: cargo build"
 names=("$@")
-[ "$#" -gt 0 ] || names=(files reconstruct train project postprocess mask correction sharpening)
+[ "$#" -gt 0 ] || names=(files reconstruct train voxels project postprocess mask correction sharpening)
 
 if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     say "skipped: all tests against other programs: python3 with venv is missing"
@@ -83,6 +83,15 @@ judge_train() {
     noisy_run
     reconstruct noisy
     "$python" "$maps" agree run/map.mrc noisy/relion.mrc --to 20 --above 0.95
+}
+
+# From the same noisy STAR file, backproject makes a map as good as RELION's, shell by shell.
+judge_voxels() {
+    noisy_set
+    [ -f noisy/relion.mrc ] || reconstruct noisy
+    ours import noisy/particles.star -o raw.h5 --no-normalize
+    quiet run_ranks 2 "$program" backproject raw.h5 -o voxels --no-wiener
+    "$python" "$maps" beside noisy/truth.mrc voxels/map.mrc noisy/relion.mrc --within 0.005
 }
 
 # Images that RELION projected from a map, with CTF and shifts, lead back to that map.
@@ -157,6 +166,7 @@ describe() {
         files) echo "mrcfile accepts stacks, truth and maps" ;;
         reconstruct) echo "relion_reconstruct makes the truth from a simulated STAR file" ;;
         train) echo "import and train make the map of relion_reconstruct" ;;
+        voxels) echo "backproject makes the map of relion_reconstruct" ;;
         project) echo "projections by relion_project lead back to their map" ;;
         postprocess) echo "relion_postprocess takes the half maps and finds our FSC" ;;
         mask) echo "relion_mask_create makes our automatic mask" ;;

@@ -14,7 +14,7 @@ use super::phases::PhaseOptions;
 use crate::error::{Error, Result};
 use crate::evaluate::directional::{DIRECTIONS, HALF_ANGLE};
 use crate::evaluate::fsc::{GOLD_STANDARD, HALF};
-use crate::evaluate::plots::write_fsc_files_with;
+use crate::evaluate::plots::{fsc_chart_with_band, write_chart_files};
 use crate::evaluate::{Correction, Directional, Fsc, maps};
 use crate::files;
 use crate::imaging::mrc::Volume;
@@ -101,7 +101,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             );
             (legend, directional.band())
         });
-        write_fsc_files_with(folder, &stem, &found.curves, band)?;
+        let chart = fsc_chart_with_band(&found.curves, band);
+        write_chart_files(folder, &stem, &found.curves, &chart)?;
         if let Some((directional, threshold)) = &found.directional {
             let table = directional.table(*threshold);
             let path = folder.join(format!("{stem}_directions.csv"));

@@ -40,7 +40,8 @@ pub(super) fn as_table(found: &Found) -> String {
 
 /// The curves, a line each, and what the signs in it mean.
 pub fn table(curves: &[(String, Fsc)]) -> String {
-    let mut text = format!("{:17} {:>12} {:>12} {:>10}\n", "", "FSC = 0.143", "FSC = 0.5", "mean FSC");
+    let width = curves.iter().map(|(label, _)| label.chars().count()).fold(17, usize::max);
+    let mut text = format!("{:width$} {:>12} {:>12} {:>10}\n", "", "FSC = 0.143", "FSC = 0.5", "mean FSC");
     let short = |crossing| match crossing {
         Crossing::At(resolution) => format!("{resolution:.2} A"),
         Crossing::NeverBelow(finest) => format!("< {finest:.2} A"),
@@ -52,7 +53,7 @@ pub fn table(curves: &[(String, Fsc)]) -> String {
         never |= crossings.iter().any(|c| matches!(c, Crossing::NeverBelow(_)));
         from_start |= crossings.iter().any(|c| matches!(c, Crossing::BelowFromStart(_)));
         let [gold, half] = crossings.map(short);
-        let _ = writeln!(text, "{label:17} {gold:>12} {half:>12} {:>10.4}", fsc.mean());
+        let _ = writeln!(text, "{label:width$} {gold:>12} {half:>12} {:>10.4}", fsc.mean());
     }
     if never {
         text += "< means: never below the threshold up to Nyquist; the last shell is given\n";

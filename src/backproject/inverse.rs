@@ -1,0 +1,134 @@
+//! From the transform on the oversampled grid to the map in its box.
+//!
+//! The grid's map is of twice the box, of which only the middle is wanted: along each axis only that part is kept, before the
+//! next axis is transformed. There the trilinear kernel's transform, a square of a sinc for each axis, is divided out.
+
+use std::f64::consts::PI;
+
+use ndarray::Array3;
+use rayon::prelude::*;
+use realfft::RealFftPlanner;
+use rustfft::FftPlanner;
+use rustfft::num_complex::Complex;
+
+use super::PADDING;
+use super::sums::Sums;
+
+/// The map of `sums` times `factors`: D voxels along each edge, with the origin on voxel floor(D/2). A line of sight's sum is
+/// the projection.
+pub fn map(sums: &Sums, factors: &[f32]) -> Array3<f32> {
+    let (n, side) = (sums.box_size, sums.side());
+    let padded = PADDING * n;
+    let zero = Complex::new(0.0f32, 0.0);
+    let plan = FftPlanner::new().plan_fft_inverse(padded);
+    let last = RealFftPlanner::new().plan_fft_inverse(padded);
+    // Where frequency i - (D - 1), and where voxel i of the box, lies in a padded line.
+    let from = |i: usize| (i + padded - (n - 1)) % padded;
+    let to = |i: usize| (i + padded - n / 2) % padded;
+
+    // Along z: [y][z][x], of z the box's part.
+    let mut turned = vec![zero; side * n * n];
+    let buffers = || (vec![zero; n * padded], vec![zero; plan.get_inplace_scratch_len()]);
+    turned.par_chunks_exact_mut(n * n).enumerate().for_each_init(buffers, |(lines, scratch), (y, output)| {
+        lines.iter_mut().for_each(|value| *value = zero);
+        for z in 0..side {
+            let start = (z * side + y) * n;
+            let values = sums.data[start..start + n].iter().zip(&factors[start..start + n]);
+            for (x, (value, factor)) in values.enumerate() {
+                lines[x * padded + from(z)] = value * factor;
+            }
+        }
+        plan.process_with_scratch(lines, scratch);
+        for (z, output) in output.chunks_exact_mut(n).enumerate() {
+            for (x, value) in output.iter_mut().enumerate() {
+                *value = lines[x * padded + to(z)];
+            }
+        }
+    });
+
+    // Along y and x, plane by plane.
+    let kernel: Vec<f64> =
+        (0..n).map(|i| sinc((i as f64 - (n / 2) as f64) / padded as f64).powi(2)).collect();
+    let scale = (padded as f64).powi(-3);
+    let mut map = Array3::zeros((n, n, n));
+    let planes = map.as_slice_mut().expect("made in standard layout").par_chunks_exact_mut(n * n);
+    let buffers = || {
+        let scratch = vec![zero; plan.get_inplace_scratch_len().max(last.get_scratch_len())];
+        (vec![zero; n * padded], last.make_input_vec(), last.make_output_vec(), scratch)
+    };
+    planes.enumerate().for_each_init(buffers, |(lines, half, line, scratch), (z, output)| {
+        lines.iter_mut().for_each(|value| *value = zero);
+        for y in 0..side {
+            let start = (y * n + z) * n;
+            for (x, &value) in turned[start..start + n].iter().enumerate() {
+                lines[x * padded + from(y)] = value;
+            }
+        }
+        plan.process_with_scratch(lines, &mut scratch[..plan.get_inplace_scratch_len()]);
+        for (y, output) in output.chunks_exact_mut(n).enumerate() {
+            for (x, value) in half[..n].iter_mut().enumerate() {
+                *value = lines[x * padded + to(y)];
+            }
+            // A real map's mean is real, and there is nothing at the grid's end.
+            half[0].im = 0.0;
+            half[n] = zero;
+            last.process_with_scratch(half, line, scratch)
+                .expect("the plan and the buffers have the same length");
+            for (x, value) in output.iter_mut().enumerate() {
+                let kernel = kernel[z] * kernel[y] * kernel[x];
+                *value = (f64::from(line[to(x)]) * scale / kernel) as f32;
+            }
+        }
+    });
+    map
+}
+
+/// `sin(pi u) / (pi u)`.
+fn sinc(u: f64) -> f64 {
+    if u == 0.0 { 1.0 } else { (PI * u).sin() / (PI * u) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::f64::consts::TAU;
+
+    #[test]
+    fn a_map_comes_back_from_its_transform() {
+        for n in [6, 7] {
+            let voxel = |z: usize, y: usize, x: usize| ((z * 5 + y * 3 + x * 7) % 11) as f64 - 4.0;
+            let side = 2 * n - 1;
+            let middle = (n / 2) as f64;
+            let mut sums = Sums { box_size: n, data: Vec::new(), weight: Vec::new() };
+            for line in 0..side * side {
+                let (kz, ky) = ((line / side) as f64 - (n - 1) as f64, (line % side) as f64 - (n - 1) as f64);
+                for kx in 0..n {
+                    let mut sum = Complex::new(0.0, 0.0);
+                    for i in 0..n * n * n {
+                        let (z, y, x) = (i / (n * n), i / n % n, i % n);
+                        let turns = kz * (z as f64 - middle)
+                            + ky * (y as f64 - middle)
+                            + kx as f64 * (x as f64 - middle);
+                        sum += Complex::from_polar(voxel(z, y, x), -TAU * turns / (2 * n) as f64);
+                    }
+                    sums.data.push(Complex::new(sum.re as f32, sum.im as f32));
+                }
+            }
+            let found = map(&sums, &vec![1.0; sums.data.len()]);
+            // The planes at Nyquist of the padded grid, which are not kept, are what is missing.
+            let mut expected = Vec::new();
+            for i in 0..n * n * n {
+                let at = [i / (n * n), i / n % n, i % n];
+                let kernel: f64 =
+                    at.iter().map(|&v| sinc((v as f64 - middle) / (2 * n) as f64).powi(2)).product();
+                expected.push(voxel(at[0], at[1], at[2]) / kernel);
+            }
+            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+            let found: Vec<f64> = found.iter().map(|&v| f64::from(v)).collect();
+            let cosine = dot(&found, &expected) / (dot(&found, &found) * dot(&expected, &expected)).sqrt();
+            let scale = dot(&found, &expected) / dot(&expected, &expected);
+            // One plane in 2 D along each axis: a quarter of the power at most.
+            assert!(cosine > 0.9 && (0.65..1.0).contains(&scale), "{n}: {cosine} {scale}");
+        }
+    }
+}

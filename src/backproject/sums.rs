@@ -1,0 +1,253 @@
+//! Sums over images on the grid: `CTF F` and `CTF^2` by trilinear interpolation.
+//!
+//! A slab of the grid takes the samples of all images one after the other, in the order of the images, whichever thread does
+//! it: so the sums have the same bits for any number of threads. A slab has one plane more than its own, for samples between
+//! its last plane and the next one's first; it is added there at the end.
+
+use rayon::prelude::*;
+use rustfft::num_complex::Complex;
+
+use super::plane::{SLAB, Sample, Samples, slabs};
+use crate::parallel::{Collective, World};
+use crate::simd::{Isa, LANES, Vector, vectorize};
+
+/// Numbers at a grid point: real and imaginary part, and weight.
+const VALUES: usize = 3;
+/// Numbers behind a slab's last: those of two points are added eight at a time.
+const TAIL: usize = LANES - 2 * VALUES;
+
+/// Sums as they grow.
+pub struct Accumulator {
+    box_size: usize,
+    slabs: Vec<Vec<f32>>,
+}
+
+/// Points of the grid along x, and along y and z: x from 0 to D + 1, y and z from -D to D + 1.
+fn points(box_size: usize) -> [usize; 2] {
+    [box_size + 2, 2 * box_size + 2]
+}
+
+impl Accumulator {
+    /// Of no image yet, of images of `box_size` pixels.
+    pub fn new(box_size: usize) -> Self {
+        let plane = plane(box_size);
+        let slabs = (0..slabs(box_size)).map(|_| vec![0.0; (SLAB + 1) * plane + TAIL]).collect();
+        Self { box_size, slabs }
+    }
+
+    /// Bytes that one takes.
+    pub fn bytes(box_size: usize) -> u64 {
+        (slabs(box_size) * ((SLAB + 1) * plane(box_size) + TAIL) * size_of::<f32>()) as u64
+    }
+
+    /// Adds images, in their order.
+    pub fn add(&mut self, images: &[Samples]) {
+        let size = points(self.box_size);
+        self.slabs.par_iter_mut().enumerate().for_each(|(number, slab)| {
+            for image in images {
+                add_samples(slab, image.of(number), (number * SLAB) as f32, size);
+            }
+        });
+    }
+
+    /// Adds up over the ranks of a group, on every rank.
+    pub fn sum(&mut self, group: &mut Collective) {
+        self.slabs.iter_mut().for_each(|slab| group.sum(slab));
+    }
+
+    /// Sends the sums to rank 0, which receives them by [`Accumulator::receive`].
+    pub fn send(&self, world: &World) {
+        self.slabs.iter().for_each(|slab| world.send_values(0, slab));
+    }
+
+    /// What rank `rank` sends.
+    pub fn receive(box_size: usize, world: &World, rank: usize) -> Self {
+        let mut received = Self::new(box_size);
+        received.slabs.iter_mut().for_each(|slab| world.receive_values(rank, slab));
+        received
+    }
+
+    /// The sums on the half space x >= 0, within Nyquist.
+    pub fn finish(mut self) -> Sums {
+        let (n, plane) = (self.box_size, plane(self.box_size));
+        for next in 1..self.slabs.len() {
+            let (before, after) = self.slabs.split_at_mut(next);
+            let (last, first) = (&before[next - 1][SLAB * plane..], &mut after[0][..plane]);
+            first.iter_mut().zip(last).for_each(|(sum, more)| *sum += more);
+        }
+        let [width, height] = points(n);
+        let at = |x: usize, y: usize, z: usize| -> [f32; VALUES] {
+            let start = (z % SLAB) * plane + (y * width + x) * VALUES;
+            let slab = &self.slabs[z / SLAB];
+            [slab[start], slab[start + 1], slab[start + 2]]
+        };
+        let mut sums = Sums::zero(n);
+        let side = sums.side();
+        let lines = sums.data.par_chunks_exact_mut(n).zip(sums.weight.par_chunks_exact_mut(n));
+        lines.enumerate().for_each(|(line, (data, weight))| {
+            // The grid of the sums begins a point later.
+            let (z, y) = (line / side + 1, line % side + 1);
+            for x in 0..n {
+                if !inside(n, x, y - 1, z - 1) {
+                    continue;
+                }
+                let [mut re, mut im, mut w] = at(x, y, z);
+                // Of the plane x = 0 each point has got a part of the samples, and its mirror image the others.
+                if x == 0 {
+                    let [mirrored_re, mirrored_im, mirrored_w] = at(0, height - 2 - y, height - 2 - z);
+                    (re, im, w) = (re + mirrored_re, im - mirrored_im, w + mirrored_w);
+                }
+                data[x] = Complex::new(re, im);
+                weight[x] = w;
+            }
+        });
+        sums
+    }
+}
+
+/// Numbers of a plane of constant z.
+fn plane(box_size: usize) -> usize {
+    let [width, height] = points(box_size);
+    width * height * VALUES
+}
+
+vectorize! {
+    /// Adds samples to a slab whose first plane is `origin` and whose planes have `size` points.
+    fn add_samples(slab: &mut [f32], samples: &[Sample], origin: f32, size: [usize; 2]) = add_lanes
+}
+
+#[inline(always)]
+fn add_lanes<I: Isa>(slab: &mut [f32], samples: &[Sample], origin: f32, [width, height]: [usize; 2]) {
+    for Sample { place: [x, y, z], values: [re, im, w] } in samples {
+        // None is negative: cutting off is rounding down.
+        let z = z - origin;
+        let (ix, iy, iz) = (*x as usize, *y as usize, z as usize);
+        let (fx, fy, fz) = (x - ix as f32, y - iy as f32, z - iz as f32);
+        let ex = 1.0 - fx;
+        let pair = I::F32::from_array(&[ex * re, ex * im, ex * w, fx * re, fx * im, fx * w, 0.0, 0.0]);
+        let first = ((iz * height + iy) * width + ix) * VALUES;
+        for (plane, wz) in [(0, 1.0 - fz), (width * height * VALUES, fz)] {
+            for (line, wy) in [(0, 1.0 - fy), (width * VALUES, fy)] {
+                let place = &mut slab[first + plane + line..];
+                let sum = pair.times_plus(I::F32::splat(wz * wy), I::F32::load(place));
+                sum.store(place);
+            }
+        }
+    }
+}
+
+/// Sums on the half space x >= 0 of the oversampled grid, 0 from Nyquist on.
+#[derive(Clone, Debug)]
+pub struct Sums {
+    /// D: box of the images in pixels.
+    pub box_size: usize,
+    /// Sum of `CTF F`, `[z][y][x]`: x from 0 to D - 1, y and z from -(D - 1) to D - 1.
+    pub data: Vec<Complex<f32>>,
+    /// Sum of `CTF^2`.
+    pub weight: Vec<f32>,
+}
+
+impl Sums {
+    fn zero(box_size: usize) -> Self {
+        let side = 2 * box_size - 1;
+        let length = side * side * box_size;
+        Self { box_size, data: vec![Complex::new(0.0, 0.0); length], weight: vec![0.0; length] }
+    }
+
+    /// Points along y and along z.
+    pub fn side(&self) -> usize {
+        2 * self.box_size - 1
+    }
+
+    /// Adds those of other images.
+    ///
+    /// # Panics
+    /// If these have another box.
+    pub fn add(&mut self, other: &Self) {
+        assert_eq!(self.box_size, other.box_size);
+        self.data.par_iter_mut().zip(&other.data).for_each(|(sum, more)| *sum += more);
+        self.weight.par_iter_mut().zip(&other.weight).for_each(|(sum, more)| *sum += more);
+    }
+}
+
+/// Square of the distance from the origin of the point `[z][y][x]` of [`Sums`].
+pub fn square(box_size: usize, x: usize, y: usize, z: usize) -> usize {
+    let distance = |i: usize| i.abs_diff(box_size - 1);
+    x * x + distance(y).pow(2) + distance(z).pow(2)
+}
+
+/// Is the point within Nyquist?
+pub fn inside(box_size: usize, x: usize, y: usize, z: usize) -> bool {
+    square(box_size, x, y, z) < box_size * box_size
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plane::Cutter;
+    use super::*;
+    use crate::imaging::View;
+    use crate::imaging::ctf::Ctf;
+    use crate::imaging::pose::rotation_from_relion;
+
+    /// One pixel lit at the origin: its transform is 1 everywhere, whatever the pose.
+    fn spike(n: usize) -> Vec<f32> {
+        let mut image = vec![0.0; n * n];
+        image[(n / 2) * n + n / 2] = 1.0;
+        image
+    }
+
+    #[test]
+    fn what_is_added_is_the_weight_times_the_value_and_all_of_it_stays() {
+        for n in [8, 9] {
+            let cutter = Cutter::new(n, 2.0);
+            let mut scratch = cutter.scratch();
+            let rotations = [[0.0, 0.0, 0.0], [20.0, 65.0, -130.0], [200.0, 178.0, 11.0]];
+            let mut images = vec![Samples::default(); 3];
+            for (samples, [rot, tilt, psi]) in images.iter_mut().zip(rotations) {
+                let view = View { rotation: rotation_from_relion(rot, tilt, psi), ctf: Ctf::identity() };
+                cutter.cut(&spike(n), &view, samples, &mut scratch);
+                assert!(samples.finite);
+            }
+            let count: usize = images.iter().flat_map(|s| (0..slabs(n)).map(|slab| s.of(slab).len())).sum();
+            let mut sums = Accumulator::new(n);
+            sums.add(&images);
+            let sums = sums.finish();
+            let mut weights = 0.0;
+            for (value, weight) in sums.data.iter().zip(&sums.weight) {
+                assert!((value - Complex::new(*weight, 0.0)).norm() < 1e-4, "{value} {weight}");
+                weights += f64::from(*weight);
+            }
+            // Those of the plane x = 0 count twice, and those that reach beyond Nyquist not at all.
+            assert!(weights > 0.6 * count as f64 && weights < 1.5 * count as f64, "{weights} of {count}");
+        }
+    }
+
+    #[test]
+    fn parts_of_a_set_add_up_in_any_threads_to_the_same_bits() {
+        let n = 12;
+        let cutter = Cutter::new(n, 2.0);
+        let mut scratch = cutter.scratch();
+        let mut images = vec![Samples::default(); 5];
+        for (i, samples) in images.iter_mut().enumerate() {
+            let rotation = rotation_from_relion(50.0 * i as f64, 31.0 * i as f64, 7.0);
+            let image: Vec<f32> = (0..n * n).map(|p| ((p * (i + 3) * 7919) % 101) as f32 - 50.0).collect();
+            cutter.cut(&image, &View { rotation, ctf: Ctf::identity() }, samples, &mut scratch);
+        }
+        let bits = |threads: usize, parts: &[usize]| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut sums = Accumulator::new(n);
+            let mut rest = &images[..];
+            for &count in parts {
+                let (some, others) = rest.split_at(count);
+                pool.install(|| sums.add(some));
+                rest = others;
+            }
+            let sums = sums.finish();
+            sums.data.iter().flat_map(|v| [v.re.to_bits(), v.im.to_bits()]).collect::<Vec<u32>>()
+        };
+        let expected = bits(1, &[5]);
+        assert!(expected.iter().any(|&v| v != 0));
+        assert_eq!(bits(3, &[5]), expected);
+        assert_eq!(bits(2, &[1, 3, 1]), expected);
+    }
+}

@@ -1,0 +1,153 @@
+//! Several runs of the same particles side by side: their half maps' FSC, and their maps' FSC against the truth.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::evaluate::chart::Chart;
+use crate::evaluate::fsc::Fsc;
+use crate::evaluate::mask::Mask;
+use crate::evaluate::{maps, plots};
+use crate::imaging::mrc::Volume;
+
+/// What a run's map is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub enum Against {
+    /// Its half maps, with each other.
+    #[serde(rename = "half maps")]
+    Halves,
+    /// The truth.
+    #[serde(rename = "truth")]
+    Truth,
+}
+
+/// One curve of one run.
+#[derive(Clone, Debug)]
+pub struct Compared {
+    /// The run, from 0.
+    pub run: usize,
+    /// What the curve is of.
+    pub against: Against,
+    /// Names both.
+    pub label: String,
+    /// The curve.
+    pub fsc: Fsc,
+}
+
+/// The maps of a run.
+struct Run {
+    /// The file of `map`.
+    path: PathBuf,
+    map: Volume,
+    halves: Option<[Volume; 2]>,
+}
+
+/// Compares the runs in `folders`, whose maps are multiplied by a mask that `mask` makes of the first one's map.
+///
+/// # Errors
+/// When a folder holds no maps of a run that is done, or nothing to compare; when maps differ in box or pixel size.
+pub fn compare(
+    folders: &[PathBuf],
+    truth: Option<&Path>,
+    mask: impl FnOnce(&Volume) -> Result<Option<Mask>>,
+) -> Result<Vec<Compared>> {
+    let runs = folders.iter().map(|folder| read(folder)).collect::<Result<Vec<_>>>()?;
+    let Some(first) = runs.first() else {
+        return Err(Error::request("there is no run to compare", "name the folders of runs"));
+    };
+    for run in &runs[1..] {
+        maps::check_comparable((&run.path, &run.map), (&first.path, &first.map))?;
+    }
+    let truth = truth.map(|path| -> Result<Volume> {
+        let mut volume = maps::read_cube(path)?;
+        maps::check_comparable((path, &volume), (&first.path, &first.map))?;
+        maps::check_varies(path, &volume)?;
+        volume.pixel_size = first.map.pixel_size;
+        Ok(volume)
+    });
+    let truth = truth.transpose()?;
+    let mask = mask(&first.map)?;
+    let between = |a: &Volume, b: &Volume| match &mask {
+        Some(mask) => Fsc::between_masked(a, b, mask),
+        None => Fsc::between(a, b),
+    };
+    let mut curves = Vec::new();
+    for (index, (run, name)) in runs.iter().zip(names(folders)).enumerate() {
+        if let Some([half1, half2]) = &run.halves {
+            let (label, fsc) = (format!("{name}, half maps"), between(half1, half2)?);
+            curves.push(Compared { run: index, against: Against::Halves, label, fsc });
+        }
+        if let Some(truth) = &truth {
+            let (label, fsc) = (format!("{name} against truth"), between(&run.map, truth)?);
+            curves.push(Compared { run: index, against: Against::Truth, label, fsc });
+        } else if run.halves.is_none() {
+            return Err(Error::input(
+                &folders[index],
+                "",
+                "holds no two half maps, and there is nothing else to compare its map with",
+                "give the true map with --truth, or leave this run out",
+            ));
+        }
+    }
+    Ok(curves)
+}
+
+/// The chart of all curves: a colour a run, and half maps dashed where the truth is known.
+pub fn chart(curves: &[Compared]) -> Chart {
+    let labelled: Vec<(String, Fsc)> = curves.iter().map(|c| (c.label.clone(), c.fsc.clone())).collect();
+    let mut chart = plots::fsc_chart(&labelled);
+    let truth = curves.iter().any(|curve| curve.against == Against::Truth);
+    for (drawn, curve) in chart.curves.iter_mut().zip(curves) {
+        drawn.colour = Some(curve.run);
+        drawn.dashed = truth && curve.against == Against::Halves;
+    }
+    chart
+}
+
+fn read(folder: &Path) -> Result<Run> {
+    const REMEDY: &str = "name the folder of a run of `train` or `backproject` that is done";
+    if !folder.is_dir() {
+        return Err(Error::input(folder, "", "is no folder", REMEDY));
+    }
+    let state = std::fs::read_to_string(folder.join("run.json"))
+        .ok()
+        .and_then(|text| serde_json::from_str::<Value>(&text).ok()?["state"].as_str().map(str::to_owned));
+    if let Some(state) = state
+        && state != "done"
+    {
+        return Err(Error::input(folder, "run.json", format!("the state of this run is {state:?}"), REMEDY));
+    }
+    let [half1, half2, map] = ["half1.mrc", "half2.mrc", "map.mrc"].map(|name| folder.join(name));
+    let cube = |path: &Path| -> Result<Volume> {
+        let volume = maps::read_cube(path)?;
+        maps::check_varies(path, &volume)?;
+        Ok(volume)
+    };
+    // A run of one half has that half's map alone.
+    let Some(path) = [&map, &half1, &half2].into_iter().find(|path| path.exists()).cloned() else {
+        return Err(Error::input(folder, "", "holds no map.mrc", REMEDY));
+    };
+    let halves = if half1.exists() && half2.exists() {
+        let halves = [cube(&half1)?, cube(&half2)?];
+        maps::check_comparable((&half1, &halves[0]), (&half2, &halves[1]))?;
+        Some(halves)
+    } else {
+        None
+    };
+    Ok(Run { map: cube(&path)?, path, halves })
+}
+
+/// The folders' own names where these tell them apart, else their paths.
+fn names(folders: &[PathBuf]) -> Vec<String> {
+    let short: Vec<String> = folders
+        .iter()
+        .map(|folder| folder.file_name().map_or(folder.display().to_string(), |n| n.to_string_lossy().into()))
+        .collect();
+    let distinct: std::collections::BTreeSet<&String> = short.iter().collect();
+    if distinct.len() == short.len() {
+        short
+    } else {
+        folders.iter().map(|folder| folder.display().to_string()).collect()
+    }
+}
