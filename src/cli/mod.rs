@@ -6,6 +6,7 @@ mod import;
 mod info;
 mod logging;
 mod ranks;
+mod report;
 mod scaling;
 mod shell;
 mod simulate;
@@ -49,6 +50,8 @@ enum Command {
     Voxelize(voxelize::Args),
     /// Compare two maps: Fourier shell correlation and resolution.
     Fsc(fsc::Args),
+    /// Make the report of a run again.
+    Report(report::Args),
     /// Say what is in a file: particles, Gaussians, checkpoint or map.
     Info(info::Args),
     /// Measure how fast this machine, or a set of ranks, takes steps.
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
                 Command::Simulate(args) => simulate::run(args),
                 Command::Voxelize(args) => voxelize::run(args),
                 Command::Fsc(args) => fsc::run(args),
+                Command::Report(args) => report::run(args),
                 Command::Info(args) => info::run(args),
                 Command::Scaling(args) => scaling::run(args),
                 Command::Completions(args) => shell::completions(args),

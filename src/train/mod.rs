@@ -16,6 +16,7 @@ mod outputs;
 mod permutation;
 pub mod recipe;
 pub mod reduction;
+pub mod report;
 pub mod run;
 mod saver;
 pub mod scratch;

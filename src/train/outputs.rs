@@ -3,17 +3,16 @@
 use std::io::Write;
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::left_out;
 use super::metrics::{self, EpochSummary, Spread};
 use super::recipe::Settings;
 use super::run::{Models, RunOptions};
+use super::{left_out, report};
 use crate::error::Result;
 use crate::evaluate::fsc::{Fsc, GOLD_STANDARD, HALF};
 use crate::evaluate::maps::read_cube;
 use crate::evaluate::plots::write_fsc_files;
-use crate::evaluate::report::{ReportData, write_report};
 use crate::evaluate::slices;
 use crate::files;
 use crate::gmm::files::GmmFile;
@@ -109,9 +108,13 @@ pub fn finish(run: &Finished) -> Result<()> {
     let picture = slices::draw(&maps[0].1, maps.get(1).map(|(_, map)| map), &map, truth_map.as_ref())?;
     files::write_atomically(&folder.join("slices.png"), |w| w.write_all(&picture))?;
     let epochs = epochs(run);
+    let document = document(run, &curves, &epochs);
+    report::write(folder, &document, run.store)?;
     // Last what says that the run is done.
-    report(run, &curves, picture, &epochs)?;
-    write_run_json(run, &curves, &epochs)?;
+    files::write_atomically(&folder.join("run.json"), |w| {
+        serde_json::to_writer_pretty(&mut *w, &document).map_err(std::io::Error::other)?;
+        writeln!(w)
+    })?;
     say(run, &curves, &epochs);
     Ok(())
 }
@@ -174,9 +177,10 @@ fn say(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochSummary>]) {
     );
 }
 
-fn write_run_json(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochSummary>]) -> Result<()> {
+/// What run.json says.
+fn document(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochSummary>]) -> Value {
     let header = run.store.header();
-    let fsc: serde_json::Map<String, serde_json::Value> = curves
+    let fsc: serde_json::Map<String, Value> = curves
         .iter()
         .map(|(label, fsc)| {
             let value = json!({
@@ -187,7 +191,7 @@ fn write_run_json(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochS
             (label.clone(), value)
         })
         .collect();
-    let document = json!({
+    json!({
         "state": "done",
         "program": "cryosplat-mpi",
         "version": env!("CARGO_PKG_VERSION"),
@@ -214,78 +218,5 @@ fn write_run_json(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochS
         "epochs": run.particles.iter().zip(epochs).map(|((name, _), epochs)| json!({"model": name, "epochs": epochs})).collect::<Vec<_>>(),
         "fsc": fsc,
         "identity": run.identity,
-    });
-    files::write_atomically(&run.options.output.join("run.json"), |w| {
-        serde_json::to_writer_pretty(&mut *w, &document).map_err(std::io::Error::other)?;
-        writeln!(w)
     })
-}
-
-/// Loss curves by model: (epoch, loss), thinned to what a chart can show.
-fn losses(run: &Finished) -> Vec<(String, Vec<(f64, f64)>)> {
-    const POINTS: usize = 300;
-    let curve = |name: &str| -> Vec<(f64, f64)> {
-        let points: Vec<(f64, f64)> = metrics::lines(&run.options.output, name)
-            .iter()
-            .filter_map(|line| Some((line["epoch"].as_f64()?, line["loss"].as_f64()?)))
-            .collect();
-        // The mean of neighbours: single batches scatter far more than the curve falls.
-        let size = points.len().div_ceil(POINTS).max(1);
-        let mean = |chunk: &[(f64, f64)]| {
-            let n = chunk.len() as f64;
-            (chunk.iter().map(|p| p.0).sum::<f64>() / n, chunk.iter().map(|p| p.1).sum::<f64>() / n)
-        };
-        points.chunks(size).map(mean).collect()
-    };
-    run.particles.iter().map(|(name, _)| ((*name).to_owned(), curve(name))).collect()
-}
-
-fn report(
-    run: &Finished,
-    curves: &[(String, Fsc)],
-    picture: Vec<u8>,
-    epochs: &[Vec<EpochSummary>],
-) -> Result<()> {
-    let header = run.store.header();
-    let mut headline: Vec<(String, String)> = Vec::new();
-    if let Some((label, fsc)) = curves.first() {
-        headline.push((format!("Resolution, FSC 0.143, {label}"), fsc.crossing(GOLD_STANDARD).to_string()));
-        headline.push((format!("Resolution, FSC 0.5, {label}"), fsc.crossing(HALF).to_string()));
-    }
-    for (name, n) in &run.particles {
-        headline.push((format!("Particles in {name}"), n.to_string()));
-    }
-    headline.push(("Gaussians".into(), run.settings.gaussians.to_string()));
-    headline.push(("Box".into(), format!("{} px of {:.3} Å", header.box_size, header.pixel_size)));
-    headline.push(("Speed".into(), format!("{:.0} images/s", images_per_second(run, epochs))));
-    headline.push(("Time".into(), duration(run.total_seconds)));
-    let settings = match serde_json::to_value(run.settings) {
-        Ok(serde_json::Value::Object(map)) => map
-            .into_iter()
-            .map(|(key, value)| (key.replace('_', " "), value.to_string().replace('"', "")))
-            .collect(),
-        _ => Vec::new(),
-    };
-    let mut notes = vec![format!(
-        "{} MPI ranks; each: {}. The identity of the particle set is {:08x}.",
-        run.ranks, run.device, run.set
-    )];
-    if run.options.models == Models::Both {
-        notes.push(
-            "Half maps of the same model can agree with each other better than either agrees with the truth: \
-             both share the model's bias. Compare with a plain reconstruction where it matters."
-                .into(),
-        );
-    }
-    let data = ReportData {
-        title: format!("cryosplat-mpi: {}", run.options.output.display()),
-        headline,
-        settings,
-        command: run.options.command.join(" "),
-        fsc: curves.to_vec(),
-        loss: losses(run),
-        slices_png: picture,
-        notes,
-    };
-    write_report(&run.options.output.join("report.html"), &data)
 }
