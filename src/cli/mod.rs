@@ -11,6 +11,7 @@ mod mask;
 mod phases;
 mod postprocess;
 mod ranks;
+mod report;
 mod scaling;
 mod shell;
 mod simulate;
@@ -60,6 +61,8 @@ enum Command {
     Postprocess(postprocess::Args),
     /// Compare runs: the FSC of their half maps, and of their maps against the truth, on one chart.
     Compare(compare::Args),
+    /// Make the report of a run again.
+    Report(report::Args),
     /// Say what is in a file: particles, Gaussians, checkpoint or map.
     Info(info::Args),
     /// Measure how fast this machine, or a set of ranks, takes steps.
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
                 Command::Fsc(args) => fsc::run(args),
                 Command::Postprocess(args) => postprocess::run(args),
                 Command::Compare(args) => compare::run(args),
+                Command::Report(args) => report::run(args),
                 Command::Info(args) => info::run(args),
                 Command::Scaling(args) => scaling::run(args),
                 Command::Completions(args) => shell::completions(args),

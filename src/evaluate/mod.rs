@@ -1,7 +1,7 @@
 //! How good a map is, and how to show it: FSC, masks, charts, slices, the report of a run.
 //!
 //! [`fsc`], [`correction`], [`directional`], [`mask`], [`automask`] and [`postprocess`] compute, [`mod@compare`] sets runs
-//! side by side; [`chart`], [`plots`] and [`slices`] draw, over [`picture`]; [`report`] puts it on a page.
+//! side by side; [`chart`], [`plots`], [`panels`] and [`slices`] draw, over [`picture`]; [`report`] puts it on a page.
 
 pub mod automask;
 pub mod chart;
@@ -14,6 +14,7 @@ pub mod fsc;
 pub mod guinier;
 pub mod maps;
 pub mod mask;
+pub mod panels;
 pub mod picture;
 pub mod plots;
 pub mod postprocess;
@@ -26,5 +27,4 @@ pub use directional::Directional;
 pub use fsc::{Crossing, Fsc};
 pub use mask::Mask;
 pub use plots::write_fsc_files;
-pub use report::{ReportData, write_report};
 pub use slices::write_slices;

@@ -118,6 +118,20 @@ pub fn loss_chart(curves: &[(String, Vec<(f64, f64)>)]) -> Chart {
     }
 }
 
+/// The chart of labelled curves of something that is not negative over epochs.
+pub fn rate_chart(title: &str, quantity: &str, curves: &[(String, Vec<(f64, f64)>)]) -> Chart {
+    let mut chart = loss_chart(curves);
+    let highest = chart.curves.iter().flat_map(|curve| &curve.points).map(|point| point[1]);
+    let highest = highest.filter(|value| value.is_finite()).fold(0.0, f64::max);
+    chart.title = title.to_owned();
+    let high = if highest > 0.0 { 1.05 * highest } else { 1.0 };
+    chart.y = Axis { label: quantity.to_owned(), low: 0.0, high, logarithmic: false, marks: Vec::new() };
+    for curve in &mut chart.curves {
+        curve.end = curve.points.last().map_or(String::new(), |point| number(point[1]));
+    }
+    chart
+}
+
 /// Losses of two halves differ late: four decimals where that is not long.
 fn loss_number(loss: f64) -> String {
     if (0.01..100.0).contains(&loss.abs()) { format!("{loss:.4}") } else { number(loss) }
@@ -199,6 +213,56 @@ fn table(first: &Fsc, curves: &[(String, Fsc)]) -> String {
     table
 }
 
+/// The curves of a table that [`write_fsc_files`] has written, of maps of `box_size` pixels of `pixel_size` angstrom.
+///
+/// # Errors
+/// When the file cannot be read, or is no such table: names the line.
+pub fn read_fsc_table(path: &Path, box_size: usize, pixel_size: f64) -> Result<Vec<(String, Fsc)>> {
+    const REMEDY: &str = "write the table again with `fsc -o` or `train`";
+    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read the FSC", "check the path"))?;
+    let mut lines = text.lines();
+    let names = fields(lines.next().unwrap_or_default());
+    let bad = |line: usize, problem: &str| {
+        Err(Error::input(path, format!("line {}", line + 1), problem.to_owned(), REMEDY))
+    };
+    if names.len() < 4 || names[0] != "shell" {
+        return bad(0, "is not the heading of a table of FSC");
+    }
+    // Shell 0 is not in the table.
+    let mut curves: Vec<Vec<f64>> = vec![vec![1.0]; names.len() - 3];
+    for (number, line) in lines.enumerate() {
+        let values: Option<Vec<f64>> = fields(line).iter().map(|field| field.parse().ok()).collect();
+        match values {
+            Some(values) if values.len() == names.len() && values[0] == (number + 1) as f64 => {
+                curves.iter_mut().zip(&values[3..]).for_each(|(curve, &value)| curve.push(value));
+            }
+            _ => return bad(number + 1, "is not the shell that comes next, with a number for each curve"),
+        }
+    }
+    let curve = |(name, shells): (&String, Vec<f64>)| (name.clone(), Fsc { pixel_size, box_size, shells });
+    Ok(names[3..].iter().zip(curves).map(curve).collect())
+}
+
+/// The fields of a line of CSV (RFC 4180).
+fn fields(line: &str) -> Vec<String> {
+    let mut fields = vec![String::new()];
+    let mut quoted = false;
+    let mut characters = line.chars().peekable();
+    while let Some(c) = characters.next() {
+        let field = fields.last_mut().expect("there is one from the start");
+        match c {
+            '"' if quoted && characters.peek() == Some(&'"') => {
+                field.push('"');
+                characters.next();
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            c => field.push(c),
+        }
+    }
+    fields
+}
+
 /// A CSV field, quoted where it must be (RFC 4180).
 fn quoted(field: &str) -> String {
     if field.contains([',', '"', '\n', '\r']) {
@@ -237,6 +301,16 @@ mod tests {
             assert!((numbers[4] - curves[1].1.shells[shell as usize]).abs() < 1e-8);
         }
         assert_eq!(lines.next(), None);
+        let read = read_fsc_table(&folder.path().join("fsc.csv"), 64, 6.0).unwrap();
+        for ((label, fsc), (written, curve)) in read.iter().zip(&curves) {
+            assert_eq!((label, fsc.shells.len()), (written, curve.shells.len()));
+            assert!(fsc.shells.iter().zip(&curve.shells).skip(1).all(|(a, b)| (a - b).abs() < 1e-8));
+            assert!((fsc.mean() - curve.mean()).abs() < 1e-7);
+        }
+        std::fs::write(folder.path().join("bad.csv"), csv.replace("\n3,", "\n4,")).unwrap();
+        let message = read_fsc_table(&folder.path().join("bad.csv"), 64, 6.0).unwrap_err().to_string();
+        assert!(message.contains("bad.csv") && message.contains("line 4"), "{message}");
+        std::fs::remove_file(folder.path().join("bad.csv")).unwrap();
         let svg = std::fs::read_to_string(folder.path().join("fsc.svg")).unwrap();
         assert!(svg.contains("&quot;masked&quot; &lt;&amp;&gt;") && svg.contains(">20 Å<"), "{svg}");
         let png = Pixmap::load_png(folder.path().join("fsc.png")).unwrap();

@@ -14,7 +14,8 @@ use crate::files::{self, Pending};
 /// Models that a run may have.
 const MODELS: [&str; 3] = ["half1", "half2", "map"];
 /// Outputs that are not of one model.
-const OUTPUTS: [&str; 6] = ["map.mrc", "fsc.csv", "fsc.svg", "fsc.png", "slices.png", "report.html"];
+const OUTPUTS: [&str; 7] =
+    ["map.mrc", "mask.mrc", "fsc.csv", "fsc.svg", "fsc.png", "slices.png", "report.html"];
 
 /// What a run does about an older one in its folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,6 +278,17 @@ fn remove(path: PathBuf) -> Result<()> {
 pub fn write_state(folder: &Path, state: &str, command: &[String]) -> Result<()> {
     files::write_atomically(&folder.join("run.json"), |w| {
         writeln!(w, "{}", json!({"state": state, "command": command}))
+    })
+}
+
+/// Writes the run.json of a run that is done, last of all its files.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_document(folder: &Path, document: &Value) -> Result<()> {
+    files::write_atomically(&folder.join("run.json"), |w| {
+        serde_json::to_writer_pretty(&mut *w, document).map_err(std::io::Error::other)?;
+        writeln!(w)
     })
 }
 

@@ -1,21 +1,16 @@
 //! What a run leaves in its folder: mixtures, maps, FSC, pictures, report, run.json.
 
-use std::io::Write;
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::left_out;
 use super::metrics::{self, EpochSummary, Spread};
 use super::recipe::Settings;
 use super::run::{Models, RunOptions};
+use super::{folder, judge, left_out, report};
 use crate::error::Result;
-use crate::evaluate::fsc::{Fsc, GOLD_STANDARD, HALF};
+use crate::evaluate::fsc::{Fsc, GOLD_STANDARD};
 use crate::evaluate::maps::read_cube;
-use crate::evaluate::plots::write_fsc_files;
-use crate::evaluate::report::{ReportData, write_report};
-use crate::evaluate::slices;
-use crate::files;
 use crate::gmm::files::GmmFile;
 use crate::gmm::ply;
 use crate::gmm::voxelize::{Grid, voxelize};
@@ -74,60 +69,28 @@ pub fn preview(folder: &Path, epoch: usize) -> Result<()> {
 
 /// Reads the models' maps back and writes everything made from them.
 pub fn finish(run: &Finished) -> Result<()> {
-    let folder = &run.options.output;
+    let place = &run.options.output;
     let mut maps = Vec::new();
     for (name, _) in &run.particles {
-        maps.push((*name, read_cube(&folder.join(format!("{name}.mrc")))?));
+        maps.push((*name, read_cube(&place.join(format!("{name}.mrc")))?));
     }
     let both = run.options.models == Models::Both;
     let map = if both {
         let mean = (&maps[0].1.data + &maps[1].1.data) * 0.5;
         let map = Volume { data: mean, pixel_size: maps[0].1.pixel_size };
-        mrc::write_volume(&folder.join("map.mrc"), &map)?;
+        mrc::write_volume(&place.join("map.mrc"), &map)?;
         map
     } else {
         maps[0].1.clone()
     };
     let halves: Vec<&Volume> = maps.iter().map(|(_, map)| map).collect();
-    let (curves, picture) = judge(folder, &halves, &map, run.options.truth.as_deref())?;
+    let curves = judge::judge(place, &halves, &map, run.options.truth.as_deref())?;
     let epochs = epochs(run);
-    // Last what says that the run is done.
-    report(run, &curves, picture, &epochs)?;
-    write_run_json(run, &curves, &epochs)?;
+    let document = document(run, &curves, &epochs);
+    report::write(place, &document, run.store, &[])?;
+    folder::write_document(place, &document)?;
     say(run, &curves, &epochs);
     Ok(())
-}
-
-/// Writes the FSC of the half maps (one is no half map) and of all maps against the truth, where there is any, and the slices.
-/// Gives the curves and the picture.
-pub fn judge(
-    folder: &Path,
-    halves: &[&Volume],
-    map: &Volume,
-    truth: Option<&Path>,
-) -> Result<(Vec<(String, Fsc)>, Vec<u8>)> {
-    let mut curves: Vec<(String, Fsc)> = Vec::new();
-    if let [half1, half2] = halves {
-        curves.push(("half maps".into(), Fsc::between(half1, half2)?));
-    }
-    let mut truth_map = None;
-    if let Some(path) = truth {
-        let mut truth = read_cube(path)?;
-        // The header of a map holds its pixel size in single precision.
-        truth.pixel_size = map.pixel_size;
-        curves.push(("map against truth".into(), Fsc::between(map, &truth)?));
-        if let [half1, half2] = halves {
-            curves.push(("half1 against truth".into(), Fsc::between(half1, &truth)?));
-            curves.push(("half2 against truth".into(), Fsc::between(half2, &truth)?));
-        }
-        truth_map = Some(truth);
-    }
-    if !curves.is_empty() {
-        write_fsc_files(folder, "fsc", &curves)?;
-    }
-    let picture = slices::draw(halves[0], halves.get(1).copied(), map, truth_map.as_ref())?;
-    files::write_atomically(&folder.join("slices.png"), |w| w.write_all(&picture))?;
-    Ok((curves, picture))
 }
 
 /// The epochs of each model, in the order of [`Finished::particles`].
@@ -172,7 +135,7 @@ fn say_times(epochs: &[Vec<EpochSummary>], run: &Finished) {
 
 fn say(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochSummary>]) {
     say_times(epochs, run);
-    say_curves(curves);
+    judge::say(curves);
     tracing::info!(
         "done in {} ({:.0} images/s): {}",
         duration(run.total_seconds),
@@ -181,33 +144,10 @@ fn say(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochSummary>]) {
     );
 }
 
-/// The curves for the log.
-pub fn say_curves(curves: &[(String, Fsc)]) {
-    for (label, fsc) in curves {
-        tracing::info!(
-            "FSC of {label}: {} at 0.143, {} at 0.5, mean {:.4}",
-            fsc.crossing(GOLD_STANDARD),
-            fsc.crossing(HALF),
-            fsc.mean()
-        );
-    }
-}
-
-/// The curves for run.json.
-pub fn curves_json(curves: &[(String, Fsc)]) -> serde_json::Map<String, serde_json::Value> {
-    let numbers = |fsc: &Fsc| {
-        json!({
-            "resolution_0.143": fsc.crossing(GOLD_STANDARD).resolution(),
-            "resolution_0.5": fsc.crossing(HALF).resolution(),
-            "mean": fsc.mean(),
-        })
-    };
-    curves.iter().map(|(label, fsc)| (label.clone(), numbers(fsc))).collect()
-}
-
-fn write_run_json(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochSummary>]) -> Result<()> {
+/// What run.json says.
+fn document(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochSummary>]) -> Value {
     let header = run.store.header();
-    let document = json!({
+    json!({
         "state": "done",
         "program": "cryosplat-mpi",
         "version": env!("CARGO_PKG_VERSION"),
@@ -223,6 +163,7 @@ fn write_run_json(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochS
             "pixel_size": header.pixel_size,
             "models": run.particles.iter().map(|(name, n)| json!({"name": name, "particles": n, "left_out": left_out::count(&run.options.output, name)})).collect::<Vec<_>>(),
         },
+        "truth": run.options.truth.as_ref().map(|file| file.display().to_string()),
         "ranks": run.ranks,
         "nodes": run.nodes,
         "threads_per_rank": run.threads,
@@ -232,80 +173,7 @@ fn write_run_json(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochS
         "seconds": {"training": run.training_seconds, "total": run.total_seconds},
         "images_per_second": images_per_second(run, epochs),
         "epochs": run.particles.iter().zip(epochs).map(|((name, _), epochs)| json!({"model": name, "epochs": epochs})).collect::<Vec<_>>(),
-        "fsc": curves_json(curves),
+        "fsc": judge::as_json(curves),
         "identity": run.identity,
-    });
-    files::write_atomically(&run.options.output.join("run.json"), |w| {
-        serde_json::to_writer_pretty(&mut *w, &document).map_err(std::io::Error::other)?;
-        writeln!(w)
     })
-}
-
-/// Loss curves by model: (epoch, loss), thinned to what a chart can show.
-fn losses(run: &Finished) -> Vec<(String, Vec<(f64, f64)>)> {
-    const POINTS: usize = 300;
-    let curve = |name: &str| -> Vec<(f64, f64)> {
-        let points: Vec<(f64, f64)> = metrics::lines(&run.options.output, name)
-            .iter()
-            .filter_map(|line| Some((line["epoch"].as_f64()?, line["loss"].as_f64()?)))
-            .collect();
-        // The mean of neighbours: single batches scatter far more than the curve falls.
-        let size = points.len().div_ceil(POINTS).max(1);
-        let mean = |chunk: &[(f64, f64)]| {
-            let n = chunk.len() as f64;
-            (chunk.iter().map(|p| p.0).sum::<f64>() / n, chunk.iter().map(|p| p.1).sum::<f64>() / n)
-        };
-        points.chunks(size).map(mean).collect()
-    };
-    run.particles.iter().map(|(name, _)| ((*name).to_owned(), curve(name))).collect()
-}
-
-fn report(
-    run: &Finished,
-    curves: &[(String, Fsc)],
-    picture: Vec<u8>,
-    epochs: &[Vec<EpochSummary>],
-) -> Result<()> {
-    let header = run.store.header();
-    let mut headline: Vec<(String, String)> = Vec::new();
-    if let Some((label, fsc)) = curves.first() {
-        headline.push((format!("Resolution, FSC 0.143, {label}"), fsc.crossing(GOLD_STANDARD).to_string()));
-        headline.push((format!("Resolution, FSC 0.5, {label}"), fsc.crossing(HALF).to_string()));
-    }
-    for (name, n) in &run.particles {
-        headline.push((format!("Particles in {name}"), n.to_string()));
-    }
-    headline.push(("Gaussians".into(), run.settings.gaussians.to_string()));
-    headline.push(("Box".into(), format!("{} px of {:.3} Å", header.box_size, header.pixel_size)));
-    headline.push(("Speed".into(), format!("{:.0} images/s", images_per_second(run, epochs))));
-    headline.push(("Time".into(), duration(run.total_seconds)));
-    let settings = match serde_json::to_value(run.settings) {
-        Ok(serde_json::Value::Object(map)) => map
-            .into_iter()
-            .map(|(key, value)| (key.replace('_', " "), value.to_string().replace('"', "")))
-            .collect(),
-        _ => Vec::new(),
-    };
-    let mut notes = vec![format!(
-        "{} MPI ranks; each: {}. The identity of the particle set is {:08x}.",
-        run.ranks, run.device, run.set
-    )];
-    if run.options.models == Models::Both {
-        notes.push(
-            "Half maps of the same model can agree with each other better than either agrees with the truth: \
-             both share the model's bias. Compare with a plain reconstruction where it matters."
-                .into(),
-        );
-    }
-    let data = ReportData {
-        title: format!("cryosplat-mpi: {}", run.options.output.display()),
-        headline,
-        settings,
-        command: run.options.command.join(" "),
-        fsc: curves.to_vec(),
-        loss: losses(run),
-        slices_png: picture,
-        notes,
-    };
-    write_report(&run.options.output.join("report.html"), &data)
 }

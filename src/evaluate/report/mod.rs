@@ -1,5 +1,8 @@
 //! report.html: one page that tells of a run, with nothing beside it and nothing from the network.
 
+pub mod distributions;
+mod surface;
+
 use std::io::Write as _;
 use std::path::Path;
 
@@ -8,15 +11,18 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::error::Result;
 use crate::evaluate::chart::{Chart, Colours};
-use crate::evaluate::fsc::Fsc;
 use crate::evaluate::picture::escape;
-use crate::evaluate::plots::{fsc_chart, loss_chart};
 use crate::files;
+
+pub use surface::Surface;
 
 /// Width and height of a chart on a screen and on a phone: text keeps its size, so each is drawn for its width.
 const WIDE: (f64, f64) = (1000.0, 500.0);
+/// Beside another one.
+const HALF_WIDE: (f64, f64) = (490.0, 360.0);
 const NARROW: (f64, f64) = (380.0, 400.0);
-const STYLE: &str = include_str!("report.css");
+const STYLE: &str = include_str!("style.css");
+const VIEWER: &str = include_str!("viewer.js");
 
 /// What a report says. Parts that are empty are left out.
 #[derive(Clone, Debug, Default)]
@@ -25,18 +31,36 @@ pub struct ReportData {
     pub title: String,
     /// The numbers that matter most: name and value with its unit.
     pub headline: Vec<(String, String)>,
+    /// What is shown, in this order.
+    pub parts: Vec<Part>,
+    /// Remarks, one a paragraph.
+    pub notes: Vec<String>,
     /// The settings of the run: name and value.
     pub settings: Vec<(String, String)>,
     /// The command that repeats the run.
     pub command: String,
-    /// FSC curves by label.
-    pub fsc: Vec<(String, Fsc)>,
-    /// Loss curves by label: (epoch, loss).
-    pub loss: Vec<(String, Vec<(f64, f64)>)>,
-    /// The picture of the slices, as PNG.
-    pub slices_png: Vec<u8>,
-    /// Remarks, one a paragraph.
-    pub notes: Vec<String>,
+}
+
+/// A section of the page.
+#[derive(Clone, Debug)]
+pub enum Part {
+    /// A chart, which brings its own heading.
+    Chart(Chart),
+    /// Charts side by side, where there is room.
+    Charts(Vec<Chart>),
+    /// A drawing in the page's colours, which brings its own heading.
+    Svg(String),
+    /// A picture as PNG, with its heading and what it shows.
+    Picture {
+        /// The heading.
+        heading: String,
+        /// What it shows, for those who cannot see it.
+        description: String,
+        /// The file.
+        png: Vec<u8>,
+    },
+    /// The map's surface, to be turned and looked at. At most one.
+    Surface(Surface),
 }
 
 /// Writes the page, atomically.
@@ -59,21 +83,7 @@ fn page(data: &ReportData) -> String {
             .collect();
         body += &format!("<section><dl class=\"headline\">\n{entries}</dl></section>\n");
     }
-    if !data.fsc.is_empty() {
-        body += &chart(&fsc_chart(&data.fsc));
-    }
-    if !data.slices_png.is_empty() {
-        body += &section(
-            "Slices",
-            &format!(
-                "<div class=\"scroll\"><img alt=\"Central slices and projections of the half maps and the map\" src=\"data:image/png;base64,{}\"></div>",
-                STANDARD.encode(&data.slices_png)
-            ),
-        );
-    }
-    if !data.loss.is_empty() {
-        body += &chart(&loss_chart(&data.loss));
-    }
+    data.parts.iter().for_each(|part| body += &part.to_html());
     if !data.notes.is_empty() {
         let notes: String = data.notes.iter().map(|note| format!("<li>{}</li>\n", escape(note))).collect();
         body += &section("Notes", &format!("<ul>\n{notes}</ul>"));
@@ -98,16 +108,57 @@ fn page(data: &ReportData) -> String {
     )
 }
 
+impl Part {
+    fn to_html(&self) -> String {
+        match self {
+            Self::Chart(chart) => format!("<section>{}</section>\n", drawn(chart, WIDE)),
+            Self::Charts(charts) => {
+                let charts: String =
+                    charts.iter().map(|chart| format!("<div>{}</div>\n", drawn(chart, HALF_WIDE))).collect();
+                format!("<section class=\"charts\">\n{charts}</section>\n")
+            }
+            Self::Svg(svg) => format!("<section><div class=\"scroll\">{svg}</div></section>\n"),
+            Self::Picture { heading, description, png } => section(
+                heading,
+                &format!(
+                    "<div class=\"scroll\"><img alt=\"{}\" src=\"data:image/png;base64,{}\"></div>",
+                    escape(description),
+                    STANDARD.encode(png)
+                ),
+            ),
+            Self::Surface(surface) => section("The map's surface", &viewer(surface)),
+        }
+    }
+}
+
+/// The surface's canvas, its level, its voxels and what draws them.
+fn viewer(surface: &Surface) -> String {
+    format!(
+        "<figure id=\"surface\" data-size=\"{}\" data-most=\"{}\">\n\
+         <canvas tabindex=\"0\" role=\"img\" aria-label=\"The surface of the map: drag or arrow keys turn it, wheel or + and - zoom\"></canvas>\n\
+         <label>Level <input type=\"range\" min=\"1\" max=\"254\" value=\"{}\"> <output></output></label>\n\
+         <figcaption>{} voxels of {:.2} Å along an edge. Drag to turn, wheel or two fingers to zoom.</figcaption>\n\
+         <noscript>The surface needs JavaScript.</noscript>\n\
+         <script type=\"text/plain\">{}</script>\n</figure>\n<script>\n{VIEWER}</script>",
+        surface.size,
+        surface.most,
+        surface.level,
+        surface.size,
+        surface.voxel,
+        surface.encoded()
+    )
+}
+
 fn section(heading: &str, content: &str) -> String {
     format!("<section><h2>{}</h2>\n{content}\n</section>\n", escape(heading))
 }
 
 /// A chart for screens and the same for phones; the style shows one. Both take their colours from the page.
-fn chart(chart: &Chart) -> String {
+fn drawn(chart: &Chart, wide: (f64, f64)) -> String {
     let colours = Colours::of_the_page();
     format!(
-        "<section><div class=\"wide\">{}</div><div class=\"narrow\">{}</div></section>\n",
-        chart.to_svg(&colours, WIDE.0, WIDE.1),
+        "<div class=\"wide\">{}</div><div class=\"narrow\">{}</div>",
+        chart.to_svg(&colours, wide.0, wide.1),
         chart.to_svg(&colours, NARROW.0, NARROW.1)
     )
 }
@@ -116,25 +167,37 @@ fn chart(chart: &Chart) -> String {
 mod tests {
     use super::*;
 
+    use crate::evaluate::fsc::Fsc;
+    use crate::evaluate::plots::{fsc_chart, loss_chart};
+
     #[test]
     fn a_report_stands_alone_and_trusts_no_text() {
         let evil = "<script>alert(\"x\")</script>".to_owned();
         let shells = (0..16).map(|s| 1.0 - f64::from(s) / 15.0).collect();
+        let fsc = [(evil.clone(), Fsc { pixel_size: 2.0, box_size: 32, shells })];
+        let loss = [(evil.clone(), vec![(0.0, 1.0), (1.0, 0.5)])];
+        let surface =
+            Surface { size: 2, voxel: 3.0, most: 1.5, level: 100, levels: vec![1, 2, 3, 4, 5, 6, 7, 8] };
+        let picture = Part::Picture { heading: evil.clone(), description: evil.clone(), png: vec![1, 2, 3] };
         let data = ReportData {
             title: evil.clone(),
             headline: vec![(evil.clone(), evil.clone())],
+            parts: vec![
+                Part::Chart(fsc_chart(&fsc)),
+                Part::Charts(vec![loss_chart(&loss), loss_chart(&loss)]),
+                picture,
+                Part::Surface(surface),
+            ],
+            notes: vec![evil.clone()],
             settings: vec![(evil.clone(), evil.clone())],
             command: format!("cryosplat-mpi train {evil}"),
-            fsc: vec![(evil.clone(), Fsc { pixel_size: 2.0, box_size: 32, shells })],
-            loss: vec![(evil.clone(), vec![(0.0, 1.0), (1.0, 0.5)])],
-            slices_png: vec![1, 2, 3],
-            notes: vec![evil],
         };
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("report.html");
         write_report(&path, &data).unwrap();
         let page = std::fs::read_to_string(&path).unwrap();
-        assert!(!page.contains("<script"), "{page}");
+        assert!(!page.contains("<script>alert"), "{page}");
+        assert_eq!(page.matches("<script").count(), 2);
         assert!(page.matches("&lt;script&gt;").count() >= 8);
         let links = page.replace("http://www.w3.org/2000/svg", "");
         assert!(!links.contains("http") && !links.contains("url(") && !links.contains("@import"));

@@ -1,0 +1,161 @@
+//! A map for the page's 3-D view: cut to what it shows, small, and in 256 levels. viewer.js draws its surface.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ndarray::{Array3, s};
+
+use crate::imaging::fourier::{frequency, spectrum_of_volume, volume_of_spectrum};
+use crate::imaging::mrc::Volume;
+
+/// The largest edge that a page takes, in voxels: 0.9 million of them.
+const LARGEST: usize = 96;
+/// Voxels around what is above the level.
+const MARGIN: usize = 2;
+
+/// A map as the page has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Surface {
+    /// Voxels along an edge.
+    pub size: usize,
+    /// Size of a voxel in angstrom.
+    pub voxel: f64,
+    /// Density of level 255; level 0 is none.
+    pub most: f32,
+    /// The level that the surface is drawn at first.
+    pub level: u8,
+    /// Levels, `[z][y][x]`.
+    pub levels: Vec<u8>,
+}
+
+impl Surface {
+    /// Of a cubic `map`, from 0 to its largest value. `None` where it has nothing above 0, or
+    /// a value that is not finite.
+    pub fn of(map: &Volume) -> Option<Self> {
+        let most = map.data.iter().copied().fold(0.0f32, f32::max);
+        if !(most > 0.0 && map.data.iter().all(|value| value.is_finite())) {
+            return None;
+        }
+        let level = otsu(&map.data, most);
+        let cut = cut(&map.data, 0.5 * level);
+        let (data, shrunk) = shrink(cut);
+        let size = data.dim().0;
+        let quantise = |&value: &f32| (255.0 * value / most).round().clamp(0.0, 255.0) as u8;
+        Some(Self {
+            size,
+            voxel: map.pixel_size * shrunk,
+            most,
+            level: quantise(&level).clamp(1, 254),
+            levels: data.iter().map(quantise).collect(),
+        })
+    }
+
+    /// Its levels in base 64.
+    pub fn encoded(&self) -> String {
+        STANDARD.encode(&self.levels)
+    }
+}
+
+/// The threshold between two classes of voxels above 0 that differ most (Otsu, IEEE Trans. Syst. Man Cybern. 9 (1979) 62).
+fn otsu(data: &Array3<f32>, most: f32) -> f32 {
+    const BINS: usize = 256;
+    let mut counts = [0u64; BINS];
+    for &value in data {
+        counts[((value / most * BINS as f32) as usize).min(BINS - 1)] += 1;
+    }
+    let total: f64 = counts.iter().sum::<u64>() as f64;
+    let mean: f64 = counts.iter().enumerate().map(|(bin, &n)| bin as f64 * n as f64).sum::<f64>() / total;
+    let (mut below, mut sum, mut best) = (0.0, 0.0, (0.0, 0));
+    for (bin, &n) in counts.iter().enumerate().take(BINS - 1) {
+        below += n as f64;
+        sum += bin as f64 * n as f64;
+        let above = total - below;
+        if below > 0.0 && above > 0.0 {
+            let apart = (mean * below - sum).powi(2) * total / (below * above);
+            if apart > best.0 {
+                best = (apart, bin + 1);
+            }
+        }
+    }
+    best.1.max(1) as f32 / BINS as f32 * most
+}
+
+/// The smallest cube about the middle of what is above `level`, with a margin.
+fn cut(data: &Array3<f32>, level: f32) -> Array3<f32> {
+    let n = data.dim().0;
+    let mut ends = [[n, 0]; 3];
+    for ((z, y, x), _) in data.indexed_iter().filter(|(_, value)| **value > level) {
+        for (end, at) in ends.iter_mut().zip([z, y, x]) {
+            *end = [end[0].min(at), end[1].max(at)];
+        }
+    }
+    let edge = ends.iter().map(|[first, last]| last - first + 1).max().unwrap_or(n) + 2 * MARGIN;
+    let edge = edge.min(n);
+    let from = ends.map(|[first, last]| ((first + last + 1) / 2).saturating_sub(edge / 2).min(n - edge));
+    let [z, y, x] = from.map(|from| from..from + edge);
+    data.slice(s![z, y, x]).to_owned()
+}
+
+/// A map of at most [`LARGEST`] voxels along an edge, by cutting its spectrum; and how much larger its voxels are.
+fn shrink(data: Array3<f32>) -> (Array3<f32>, f64) {
+    let n = data.dim().0;
+    if n <= LARGEST {
+        return (data, 1.0);
+    }
+    let spectrum = spectrum_of_volume(&data);
+    let place = |i: usize| frequency(i, LARGEST).rem_euclid(n as isize) as usize;
+    let ratio = n as f64 / LARGEST as f64;
+    let small = Array3::from_shape_fn((LARGEST, LARGEST, LARGEST), |(z, y, x)| {
+        spectrum[[place(z), place(y), place(x)]] / ratio.powi(3)
+    });
+    (volume_of_spectrum(small), ratio)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ball(n: usize, radius: f64, centre: [f64; 3]) -> Volume {
+        let data = Array3::from_shape_fn((n, n, n), |(z, y, x)| {
+            let far = [z, y, x].iter().zip(centre).map(|(&a, c)| (a as f64 - c).powi(2)).sum::<f64>().sqrt();
+            (3.0 / (1.0 + ((far - radius) / 1.5).exp())) as f32
+        });
+        Volume { data, pixel_size: 2.0 }
+    }
+
+    #[test]
+    fn a_ball_is_cut_out_at_half_its_density() {
+        let surface = Surface::of(&ball(64, 10.0, [30.0, 25.0, 36.0])).unwrap();
+        assert!((24..34).contains(&surface.size), "{}", surface.size);
+        assert_eq!(surface.voxel, 2.0);
+        assert!((90..170).contains(&surface.level), "{}", surface.level);
+        let inside = surface.levels.iter().filter(|&&level| level > surface.level).count() as f64;
+        let whole = 4.0 / 3.0 * std::f64::consts::PI * 1000.0;
+        assert!((inside / whole - 1.0).abs() < 0.2, "{inside} of {whole}");
+        let middle = surface.size / 2;
+        assert!(surface.levels[(middle * surface.size + middle) * surface.size + middle] > 240);
+    }
+
+    #[test]
+    fn a_large_map_becomes_small_and_stays_in_place() {
+        let surface = Surface::of(&ball(160, 60.0, [80.0; 3])).unwrap();
+        assert_eq!(surface.size, LARGEST);
+        let edge = surface.size as f64 * surface.voxel;
+        assert!(edge > 240.0 && edge < 320.0, "{edge}");
+        let inside = surface.levels.iter().filter(|&&level| level > 127).count() as f64;
+        let volume = inside * surface.voxel.powi(3) / (4.0 / 3.0 * std::f64::consts::PI * 120f64.powi(3));
+        assert!((volume - 1.0).abs() < 0.05, "{volume}");
+    }
+
+    #[test]
+    fn nothing_is_no_surface() {
+        let empty = Volume { data: Array3::zeros((8, 8, 8)), pixel_size: 1.0 };
+        assert_eq!(Surface::of(&empty), None);
+        let mut broken = ball(8, 2.0, [4.0; 3]);
+        broken.data[[1, 1, 1]] = f32::NAN;
+        assert_eq!(Surface::of(&broken), None);
+        // A single voxel.
+        let mut spike = empty;
+        spike.data[[0, 7, 3]] = 1.0;
+        assert!(Surface::of(&spike).is_some());
+    }
+}
