@@ -28,7 +28,7 @@ pub struct MaskOptions {
     /// way from the median to the value that one voxel in a thousand exceeds].
     #[arg(long, value_name = "DENSITY", allow_negative_numbers = true, help_heading = "Mask")]
     threshold: Option<f64>,
-    /// Automatic mask: keep the largest piece above the threshold [default], or all.
+    /// Automatic mask: keep the largest piece above the threshold (the default), or all.
     #[arg(long, value_enum, help_heading = "Mask")]
     components: Option<Components>,
     /// Automatic mask: by how many angstrom its body is extended [default: 3 pixels].
