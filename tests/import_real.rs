@@ -5,6 +5,8 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use cryosplat_mpi::evaluate::chart::Colours;
+use cryosplat_mpi::evaluate::report::distributions::ParticleCounts;
 use cryosplat_mpi::imaging::mrc;
 use cryosplat_mpi::particles::import::cryosparc;
 use cryosplat_mpi::particles::import::pickle::Pickle;
@@ -197,4 +199,25 @@ fn metadata_of_cryosparc_are_read_to_the_end() {
     let second = rows.iter().filter(|row| row.half == 1).count();
     assert!((5_000..7_000).contains(&second), "{second}");
     assert!(rows.iter().all(|row| row.source.file < 196 && row.shift.iter().all(|s| s.abs() < 64.0)));
+}
+
+#[test]
+fn directions_of_view_show_what_a_proteasome_prefers() {
+    let Some(file) = common::shared("data/real/t20s_10025_J209_000_particles.cs") else { return };
+    let rows = rows(&file);
+    let mut counts = ParticleCounts::default();
+    rows.iter().for_each(|row| counts.add(&row.particle));
+    assert!(counts.preference() > 20.0, "{}", counts.preference());
+    // Most are seen along the x axis of the map, from either side; 9% of the sphere is that near to it.
+    let along_x = rows.iter().filter(|row| row.particle.rotation[2][0].abs() > 0.91).count();
+    assert!(along_x as f64 > 0.8 * rows.len() as f64, "{along_x} of {}", rows.len());
+    let svg = counts.directions_svg(&Colours::light());
+    let strongest = svg.split("<rect ").find(|cell| cell.contains("fill-opacity=\"1.000\"")).unwrap();
+    let at = |name: &str| -> f64 {
+        let (_, rest) = strongest.split_once(&format!("{name}=\"")).unwrap();
+        rest.split_once('"').unwrap().0.parse().unwrap()
+    };
+    let equator = svg.split("<text ").find(|text| text.contains(">0°<") && text.contains("end")).unwrap();
+    let equator: f64 = equator.split_once("y=\"").unwrap().1.split_once('"').unwrap().0.parse().unwrap();
+    assert!((at("y") - equator).abs() < 20.0, "{strongest}");
 }

@@ -44,7 +44,11 @@ pub fn fsc_chart(curves: &[(String, Fsc)]) -> Chart {
                 .map(|(shell, &value)| [fsc.frequency(shell as f64), value])
                 .collect(),
             dots: [GOLD_STANDARD, HALF].into_iter().filter_map(dot).collect(),
-            end: fsc.shells.last().map_or(String::new(), |v| format!("{v:.2}")),
+            // Not "-0.00".
+            end: fsc
+                .shells
+                .last()
+                .map_or(String::new(), |v| format!("{:.2}", (v * 100.0).round() / 100.0 + 0.0)),
             ..Curve::default()
         }
     };

@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::metrics;
 use crate::error::{Error, Result};
-use crate::evaluate::chart::Chart;
+use crate::evaluate::chart::{Chart, Colours};
 use crate::evaluate::compare;
-use crate::evaluate::fsc::{Fsc, GOLD_STANDARD, HALF};
+use crate::evaluate::fsc::{Crossing, Fsc, GOLD_STANDARD, HALF};
 use crate::evaluate::maps::read_cube;
 use crate::evaluate::panels::{GreyScale, Row, Sheet};
 use crate::evaluate::plots::{self, fsc_chart, loss_chart, rate_chart};
@@ -63,8 +63,9 @@ pub fn write(folder: &Path, document: &Value, store: &Store, baselines: &[PathBu
         let curves = compare::compare(&runs, truth.as_deref(), |_| Ok(None))?;
         parts.push(Part::Chart(Chart { title: "Beside other runs".into(), ..compare::chart(&curves) }));
     }
-    if folder.join("map.mrc").exists() {
-        parts.extend(Surface::of(&read_cube(&folder.join("map.mrc"))?).map(Part::Surface));
+    let maps = std::iter::once("map").chain(names.iter().map(String::as_str));
+    if let Some(map) = maps.map(|name| folder.join(format!("{name}.mrc"))).find(|file| file.exists()) {
+        parts.extend(Surface::of(&read_cube(&map)?).map(Part::Surface));
     }
     if let Some(png) = bytes(&folder.join("slices.png"))? {
         parts.push(Part::Picture {
@@ -96,7 +97,7 @@ pub fn write(folder: &Path, document: &Value, store: &Store, baselines: &[PathBu
         counts.add(particle);
         Ok(())
     })?;
-    parts.push(Part::Svg(counts.directions_svg()));
+    parts.push(Part::Svg(counts.directions_svg(&Colours::of_the_page())));
     let mut charts = vec![counts.defocus_chart()];
     if !models.is_empty() {
         let of = |value: fn(&GmmFile) -> Vec<f64>| -> Vec<(String, Vec<f64>)> {
@@ -149,18 +150,26 @@ fn bytes(path: &Path) -> Result<Option<Vec<u8>>> {
 fn headline(document: &Value, store: &Store, curves: &[(String, Fsc)]) -> Vec<(String, String)> {
     let header = store.header();
     let mut headline: Vec<(String, String)> = Vec::new();
+    let resolution = |crossing| match crossing {
+        Crossing::At(resolution) => format!("{resolution:.2} Å"),
+        Crossing::NeverBelow(finest) => format!("< {finest:.2} Å"),
+        Crossing::BelowFromStart(coarsest) => format!("> {coarsest:.2} Å"),
+    };
+    for (label, fsc) in curves.iter().take(2) {
+        headline.push((format!("FSC = 0.143, {label}"), resolution(fsc.crossing(GOLD_STANDARD))));
+    }
     if let Some((label, fsc)) = curves.first() {
-        headline.push((format!("Resolution, FSC 0.143, {label}"), fsc.crossing(GOLD_STANDARD).to_string()));
-        headline.push((format!("Resolution, FSC 0.5, {label}"), fsc.crossing(HALF).to_string()));
+        headline.push((format!("FSC = 0.5, {label}"), resolution(fsc.crossing(HALF))));
     }
     for model in list(&document["particles"]["models"]) {
         let name = model["name"].as_str().unwrap_or("model");
         headline.push((format!("Particles in {name}"), model["particles"].to_string()));
     }
     if let Some(gaussians) = document["settings"]["gaussians"].as_u64() {
-        headline.push(("Gaussians".into(), gaussians.to_string()));
+        headline.push(("Gaussians of each half".into(), gaussians.to_string()));
     }
-    headline.push(("Box".into(), format!("{} px of {:.3} Å", header.box_size, header.pixel_size)));
+    headline.push(("Box".into(), format!("{} px", header.box_size)));
+    headline.push(("Pixel size".into(), format!("{:.3} Å", header.pixel_size)));
     if let Some(rate) = document["images_per_second"].as_f64() {
         headline.push(("Speed".into(), format!("{rate:.0} images/s")));
     }

@@ -35,6 +35,9 @@ pub struct Args {
     /// For particle files: with this many images a step on each rank.
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(1..=100_000), default_value = "8")]
     batch: u32,
+    /// For one particle file: draw from where its particles are seen, as SVG.
+    #[arg(long, value_name = "FILE.svg")]
+    directions: Option<PathBuf>,
 }
 
 /// What there is to say of a file.
@@ -48,6 +51,13 @@ struct Description {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    if args.directions.is_some() && args.files.len() > 1 {
+        return Err(Error::request(
+            format!("--directions draws one particle file, and {} files are given", args.files.len()),
+            "give one",
+        )
+        .into());
+    }
     let mut failures = Vec::new();
     for (i, file) in args.files.iter().enumerate() {
         match describe(file, args) {
@@ -82,6 +92,19 @@ fn as_json(file: &Path, description: Description) -> String {
 }
 
 fn describe(path: &Path, args: &Args) -> Result<Description> {
+    let description = described(path, args)?;
+    if args.directions.is_some() && description.kind != particles::KIND {
+        return Err(Error::input(
+            path,
+            "",
+            format!("is a {}, and --directions draws particles", description.kind),
+            "leave out --directions",
+        ));
+    }
+    Ok(description)
+}
+
+fn described(path: &Path, args: &Args) -> Result<Description> {
     let start = files::first_bytes(path, 1024)?;
     if start.starts_with(b"\x89HDF\r\n\x1a\n") {
         return describe_hdf5(path, args);

@@ -1,14 +1,21 @@
 //! What `info` says of a particle set.
 
+use std::io::Write;
 use std::path::Path;
 
 use serde_json::json;
 
 use super::{Args, Description, bytes, length};
 use crate::error::Result;
+use crate::evaluate::chart::Colours;
+use crate::evaluate::report::distributions::{CELLS, ParticleCounts};
+use crate::files;
 use crate::gmm::Shape;
 use crate::particles::store::{Dtype, Header, Particle, Store};
 use crate::render::cuda::plan::{Plan, mib};
+
+/// What such a file is called.
+pub const KIND: &str = "particle set";
 
 pub fn describe(path: &Path, args: &Args) -> Result<Description> {
     let store = Store::open(path)?;
@@ -19,7 +26,11 @@ pub fn describe(path: &Path, args: &Args) -> Result<Description> {
         sums.add(particle);
         Ok(())
     })?;
-    let Sums { defocus, shifted, members } = sums;
+    let Sums { defocus, shifted, members, views } = sums;
+    if let Some(file) = &args.directions {
+        let svg = views.directions_svg(&Colours::light());
+        files::write_atomically(file, |w| w.write_all(svg.as_bytes()))?;
+    }
     let size = length(path)?;
     let dtype = match store.dtype() {
         Dtype::F32 => "f32",
@@ -36,6 +47,10 @@ pub fn describe(path: &Path, args: &Args) -> Result<Description> {
         (
             "defocus",
             format!("{:.0} to {:.0} A, mean {:.0} A", defocus.min, defocus.max, defocus.sum / n as f64),
+        ),
+        (
+            "directions of view",
+            format!("{:.1} times the mean in the fullest of {CELLS} cells", views.preference()),
         ),
         ("normalised", yes(header.normalized).to_owned()),
         ("inverted", yes(header.inverted).to_owned()),
@@ -91,6 +106,7 @@ pub fn describe(path: &Path, args: &Args) -> Result<Description> {
         "dtype": dtype,
         "halves": halves,
         "defocus": { "min": defocus.min, "max": defocus.max, "mean": defocus.sum / n as f64 },
+        "directions": { "cells": CELLS, "fullest_over_mean": views.preference() },
         "normalized": header.normalized,
         "inverted": header.inverted,
         "shifted_particles": shifted,
@@ -107,7 +123,7 @@ pub fn describe(path: &Path, args: &Args) -> Result<Description> {
         // Reached only when they match: a mismatch is an error.
         "verified": args.verify,
     });
-    Ok(Description { kind: "particle set", rows, json })
+    Ok(Description { kind: KIND, rows, json })
 }
 
 /// What training takes on a GPU, in bytes.
@@ -138,6 +154,8 @@ struct Sums {
     shifted: usize,
     /// Particles of each optics group.
     members: Vec<usize>,
+    /// Where they are seen from.
+    views: ParticleCounts,
 }
 
 /// Of the means of both axes' defoci, in angstrom.
@@ -150,7 +168,7 @@ struct Defocus {
 impl Sums {
     fn new(groups: usize) -> Self {
         let defocus = Defocus { min: f64::INFINITY, max: f64::NEG_INFINITY, sum: 0.0 };
-        Self { defocus, shifted: 0, members: vec![0; groups] }
+        Self { defocus, shifted: 0, members: vec![0; groups], views: ParticleCounts::default() }
     }
 
     fn add(&mut self, particle: &Particle) {
@@ -160,5 +178,6 @@ impl Sums {
         self.defocus.sum += defocus;
         self.shifted += usize::from(particle.shift != [0.0; 2]);
         self.members[particle.optics_group as usize] += 1;
+        self.views.add(particle);
     }
 }

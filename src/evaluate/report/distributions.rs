@@ -3,13 +3,15 @@
 use std::f64::consts::PI;
 use std::fmt::Write;
 
-use crate::evaluate::chart::{Axis, Chart, Curve};
+use crate::evaluate::chart::{Axis, Chart, Colours, Curve};
 use crate::imaging::pose::Rotation;
 use crate::particles::store::Particle;
 
 /// Cells of the map of directions: of longitude, and of the height above the equator, so that all have one area.
 const LONGITUDES: usize = 48;
 const HEIGHTS: usize = 24;
+/// All of them.
+pub const CELLS: usize = LONGITUDES * HEIGHTS;
 /// Width of a defocus bin that is counted, and how many there are.
 const DEFOCUS_BIN: f64 = 100.0;
 const DEFOCUS_BINS: usize = 1000;
@@ -26,7 +28,7 @@ pub struct ParticleCounts {
 
 impl Default for ParticleCounts {
     fn default() -> Self {
-        Self { directions: vec![0; LONGITUDES * HEIGHTS], defoci: vec![0; DEFOCUS_BINS], all: 0 }
+        Self { directions: vec![0; CELLS], defoci: vec![0; DEFOCUS_BINS], all: 0 }
     }
 }
 
@@ -40,27 +42,35 @@ impl ParticleCounts {
         self.all += 1;
     }
 
+    /// Particles in the fullest cell of the map of directions, over the mean of all cells: near 1 for many particles seen from
+    /// everywhere, large for preferred views. 0 without particles.
+    pub fn preference(&self) -> f64 {
+        let most = self.directions.iter().copied().max().unwrap_or(0) as f64;
+        most * self.directions.len() as f64 / (self.all as f64).max(1.0)
+    }
+
     /// The map of directions as SVG: longitude to the right, height above the equator upwards, in cells of one area, each as
-    /// strong as its share of the fullest. Colours are the page's.
-    pub fn directions_svg(&self) -> String {
+    /// strong as its share of the fullest.
+    pub fn directions_svg(&self, colours: &Colours) -> String {
         const CELL: (f64, f64) = (18.0, 13.0);
         const LEFT: f64 = 62.0;
         const TOP: f64 = 44.0;
+        let Colours { ink, muted, paper, curves, .. } = colours;
+        let strong = &curves[0];
         let most = self.directions.iter().copied().max().unwrap_or(0).max(1) as f64;
-        let mean = self.all as f64 / self.directions.len() as f64;
         let (width, height) =
             (LEFT + LONGITUDES as f64 * CELL.0 + 20.0, TOP + HEIGHTS as f64 * CELL.1 + 50.0);
         let (right, bottom) = (LEFT + LONGITUDES as f64 * CELL.0, TOP + HEIGHTS as f64 * CELL.1);
         let mut svg = format!(
-            r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="DejaVu Sans, sans-serif" font-size="12" role="img" aria-label="Directions of view"><text x="16" y="26" font-size="15" font-weight="bold" fill="var(--ink)">Directions of view: the fullest cell has {:.1} times the mean</text>"#,
-            most / mean.max(1e-9)
+            r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="DejaVu Sans, sans-serif" font-size="12" role="img" aria-label="Directions of view"><rect width="{width}" height="{height}" fill="{paper}"/><text x="16" y="26" font-size="15" font-weight="bold" fill="{ink}">Directions of view: the fullest cell has {:.1} times the mean</text>"#,
+            self.preference()
         );
         // Writing to a String cannot fail.
         for (i, &count) in self.directions.iter().enumerate().filter(|(_, count)| **count > 0) {
             let (x, y) = (i % LONGITUDES, i / LONGITUDES);
             let _ = write!(
                 svg,
-                r#"<rect x="{:.1}" y="{:.1}" width="{}" height="{}" fill="var(--curve-0)" fill-opacity="{:.3}"/>"#,
+                r#"<rect x="{:.1}" y="{:.1}" width="{}" height="{}" fill="{strong}" fill-opacity="{:.3}"/>"#,
                 LEFT + x as f64 * CELL.0,
                 bottom - (y + 1) as f64 * CELL.1,
                 CELL.0,
@@ -68,15 +78,13 @@ impl ParticleCounts {
                 count as f64 / most
             );
         }
-        let _ = write!(
-            svg,
-            r#"<path d="M{LEFT} {TOP}H{right}V{bottom}H{LEFT}Z" fill="none" stroke="var(--muted)"/>"#
-        );
+        let _ =
+            write!(svg, r#"<path d="M{LEFT} {TOP}H{right}V{bottom}H{LEFT}Z" fill="none" stroke="{muted}"/>"#);
         for longitude in [-180, -90, 0, 90, 180] {
             let x = LEFT + (f64::from(longitude) + 180.0) / 360.0 * (right - LEFT);
             let _ = write!(
                 svg,
-                r#"<text x="{x:.1}" y="{:.1}" text-anchor="middle" fill="var(--muted)">{longitude}°</text>"#,
+                r#"<text x="{x:.1}" y="{:.1}" text-anchor="middle" fill="{muted}">{longitude}°</text>"#,
                 bottom + 18.0
             );
         }
@@ -86,14 +94,14 @@ impl ParticleCounts {
             let y = bottom - (latitude.to_radians().sin() + 1.0) / 2.0 * (bottom - TOP);
             let _ = write!(
                 svg,
-                r#"<text x="{:.1}" y="{:.1}" text-anchor="end" fill="var(--muted)">{label}</text>"#,
+                r#"<text x="{:.1}" y="{:.1}" text-anchor="end" fill="{muted}">{label}</text>"#,
                 LEFT - 8.0,
                 y + 4.0
             );
         }
         let _ = write!(
             svg,
-            r#"<text x="{:.1}" y="{:.1}" text-anchor="middle" fill="var(--ink)">Longitude and latitude of the direction of view in the map (poles: z)</text></svg>"#,
+            r#"<text x="{:.1}" y="{:.1}" text-anchor="middle" fill="{ink}">Longitude and latitude of the direction of view in the map (poles: z)</text></svg>"#,
             (LEFT + right) / 2.0,
             height - 12.0
         );
@@ -189,7 +197,6 @@ fn histogram(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluate::chart::Colours;
     use crate::imaging::ctf::CtfParameters;
     use crate::imaging::pose::rotation_from_relion;
 
@@ -214,7 +221,7 @@ mod tests {
             }
         }
         assert!(counts.directions.iter().all(|&count| count == 1), "{:?}", counts.directions);
-        assert!(counts.directions_svg().contains("the fullest cell has 1.0 times the mean"));
+        assert!(counts.directions_svg(&Colours::light()).contains("the fullest cell has 1.0 times the mean"));
         // RELION's direction of view is (cos rot sin tilt, sin rot sin tilt, cos tilt).
         let mut one = ParticleCounts::default();
         one.add(&particle(90.0, 90.0, 1e4));
@@ -244,7 +251,7 @@ mod tests {
             assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
         }
         let nothing = ParticleCounts::default();
-        assert!(!nothing.directions_svg().contains("NaN"));
+        assert!(!nothing.directions_svg(&Colours::light()).contains("NaN"));
         assert!(!nothing.defocus_chart().to_svg(&Colours::light(), 400.0, 300.0).contains("NaN"));
     }
 }
