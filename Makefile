@@ -8,7 +8,7 @@ PICTURES := benches/results/demo
 GPU_CHECK := target/gpu-check
 CASES ?= 100000
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit fuzz judges kernels slurm-test kernel-table bench bench-stream gpu-package gpu-check quality scaling soak readme-tables readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit fuzz judges browser kernels slurm-test kernel-table bench bench-stream gpu-package gpu-check quality scaling soak readme-tables readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -16,7 +16,7 @@ help: ## List the targets
 setup: ## Install the system packages that the build needs, where any is missing
 	@.ci/setup
 
-setup-tests: ## The same, and what the tests need: rustfmt, clippy, RELION, SLURM, Python
+setup-tests: ## The same, and what the tests need: rustfmt, clippy, RELION, SLURM, Chromium, Python
 	@.ci/setup --tests
 
 build: setup ## Build the program: target/release/cryosplat-mpi
@@ -46,6 +46,10 @@ fuzz: setup ## The readers of other programs' files on damaged files, CASES of e
 judges: setup-tests ## Only the tests against RELION and mrcfile
 	$(CARGO) build --locked
 	@tests/judges/run.sh
+
+browser: setup-tests ## Only the test of the report in a browser (Chromium, without a screen)
+	$(CARGO) build --locked
+	@tests/browser/run.sh
 
 kernels: setup-python ## Only the kernels against the real compiler (NVRTC and ptxas, without a GPU)
 	@tests/kernels/run.sh

@@ -35,10 +35,11 @@ part "emulator" tests/emulator/self_test.sh target/emulator
 part "sanitizers" env CRYOSPLAT_EMULATOR_SANITIZE=1 cargo test --locked --test cuda
 # cargo test has left the program of the same profile.
 part "judges" tests/judges/run.sh
+part "browser" tests/browser/run.sh
 part "kernels" tests/kernels/run.sh
 part "slurm" tests/slurm/run.sh
 
-# cargo: "test result: ok. 12 passed; 0 failed; ..."; judges, kernels and slurm: "ok: ..." and "FAILED: ...".
+# cargo: "test result: ok. 12 passed; 0 failed; ..."; judges, browser, kernels and slurm: "ok: ..." and "FAILED: ...".
 sum() { awk -v word="$1" '/^test result:/ { for (i = 2; i <= NF; i++) if ($i ~ "^" word) n += $(i - 1) } END { print n + 0 }' "$log"; }
 passed=$(($(sum passed) + $(grep -c '^ok: ' "$log" || true)))
 failed=$(($(sum failed) + $(grep -c '^FAILED: ' "$log" || true)))

@@ -123,14 +123,21 @@ mod tests {
     }
 
     #[test]
-    fn a_ball_is_cut_out_at_half_its_density() {
-        let surface = Surface::of(&ball(64, 10.0, [30.0, 25.0, 36.0])).unwrap();
+    fn a_ball_is_cut_out_at_its_edge() {
+        let map = ball(64, 10.0, [30.0, 25.0, 36.0]);
+        let surface = Surface::of(&map).unwrap();
         assert!((24..34).contains(&surface.size), "{}", surface.size);
         assert_eq!(surface.voxel, 2.0);
-        assert!((90..170).contains(&surface.level), "{}", surface.level);
+        // Otsu's threshold lies half way between the means of the two classes it makes.
+        let level = f32::from(surface.level) / 255.0 * surface.most;
+        let (below, above): (Vec<f32>, Vec<f32>) = map.data.iter().partition(|value| **value <= level);
+        let mean = |class: &[f32]| class.iter().sum::<f32>() / class.len() as f32;
+        let half_way = 0.5 * (mean(&below) + mean(&above));
+        assert!((level - half_way).abs() < 0.01 * surface.most, "{level} {half_way}");
+        // Where the ball's edge is: 3 voxels wide, about a radius of 10.
         let inside = surface.levels.iter().filter(|&&level| level > surface.level).count() as f64;
-        let whole = 4.0 / 3.0 * std::f64::consts::PI * 1000.0;
-        assert!((inside / whole - 1.0).abs() < 0.2, "{inside} of {whole}");
+        let radius = (0.75 * inside / std::f64::consts::PI).cbrt();
+        assert!((radius - 10.0).abs() < 1.5, "{radius}");
         let middle = surface.size / 2;
         assert!(surface.levels[(middle * surface.size + middle) * surface.size + middle] > 240);
     }
