@@ -48,7 +48,8 @@ fn a_run_reconstructs_the_truth_and_fills_its_folder() {
     let run = path(folder.path(), "run");
     succeed(&arguments(&set, &run, &["--truth", truth.to_str().unwrap()]));
     let names: BTreeSet<String> = contents(Path::new(&run)).into_keys().collect();
-    let expected = "half1.mrc half2.mrc map.mrc fsc.csv fsc.svg fsc.png slices.png run.json report.html";
+    let expected =
+        "half1.mrc half2.mrc map.mrc mask.mrc fsc.csv fsc.svg fsc.png slices.png run.json report.html";
     assert_eq!(names, expected.split_whitespace().map(str::to_owned).collect());
     for name in ["half1.mrc", "half2.mrc", "map.mrc"] {
         let found = quality(&volume(&run, name), &truth);
@@ -59,7 +60,7 @@ fn a_run_reconstructs_the_truth_and_fills_its_folder() {
     assert_eq!(json["particles"]["models"][1]["particles"], 150);
     assert!(json["fsc"]["map against truth"]["mean"].as_f64().unwrap() > 0.9, "{json}");
     let report = String::from_utf8(bytes(&run, "report.html")).unwrap();
-    assert!(report.contains("Resolution") && report.contains("data:image/png"));
+    assert!(report.contains("Fourier shell correlation") && report.contains("data:image/png"));
 }
 
 #[test]

@@ -39,6 +39,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     ))?;
     let document: Value = serde_json::from_str(&text)
         .map_err(|error| Error::input(&path, "", error.to_string(), "run `train` again"))?;
+    if document["state"] != "done" {
+        return Err(Error::input(
+            &path,
+            "state",
+            format!("is {}, not \"done\"", document["state"]),
+            "wait for the run's end, or go on with it (train --resume auto)",
+        )
+        .into());
+    }
     let named = || {
         report::particles_of(&document).ok_or_else(|| {
             Error::input(&path, "particles.file", "is not there", "name the particle file with --particles")

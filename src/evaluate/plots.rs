@@ -240,7 +240,10 @@ pub fn read_fsc_table(path: &Path, box_size: usize, pixel_size: f64) -> Result<V
             Some(values) if values.len() == names.len() && values[0] == (number + 1) as f64 => {
                 curves.iter_mut().zip(&values[3..]).for_each(|(curve, &value)| curve.push(value));
             }
-            _ => return bad(number + 1, "is not the shell that comes next, with a number for each curve"),
+            _ => {
+                let problem = format!("is not shell {}, with a number for each curve: {line:?}", number + 1);
+                return bad(number + 1, &problem);
+            }
         }
     }
     let curve = |(name, shells): (&String, Vec<f64>)| (name.clone(), Fsc { pixel_size, box_size, shells });

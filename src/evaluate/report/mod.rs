@@ -126,7 +126,7 @@ impl Part {
                     STANDARD.encode(png)
                 ),
             ),
-            Self::Surface(surface) => section("The map's surface", &viewer(surface)),
+            Self::Surface(surface) => section("Surface of the map", &viewer(surface)),
         }
     }
 }

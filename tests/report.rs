@@ -1,0 +1,132 @@
+//! `cryosplat-mpi report`: the page of a run, made again.
+
+mod common;
+
+use std::path::Path;
+
+use common::{fail, path, phantom, succeed, train_arguments};
+use serde_json::Value;
+
+fn page(run: &str) -> String {
+    std::fs::read_to_string(Path::new(run).join("report.html")).unwrap()
+}
+
+/// The headings of the page's charts and sections, in their order, each once.
+fn headings(page: &str) -> Vec<&str> {
+    let mut found: Vec<&str> = Vec::new();
+    for (at, _) in page.match_indices("</h2>").chain(page.match_indices("</text>")) {
+        let text = &page[..at];
+        let heading = &text[text.rfind('>').unwrap() + 1..];
+        if KNOWN.contains(&heading) && !found.contains(&heading) {
+            found.push(heading);
+        }
+    }
+    found
+}
+
+const KNOWN: [&str; 13] = [
+    "Surface of the map",
+    "Slices",
+    "Particles and what the model makes of them",
+    "Notes",
+    "Settings",
+    "To repeat it",
+    "Fourier shell correlation",
+    "Beside other runs",
+    "Training loss",
+    "Learning rate",
+    "Defocus",
+    "Gaussian sizes",
+    "Gaussian amplitudes",
+];
+
+#[test]
+fn a_page_is_made_again_and_beside_a_baseline() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 100);
+    let (run, voxels) = (path(folder.path(), "run"), path(folder.path(), "voxels"));
+    let truth = path(folder.path(), "p_truth.mrc");
+    succeed(&train_arguments(&set, &run, &["--gaussians", "50", "--epochs", "4", "--truth", &truth]));
+    let first = page(&run);
+    let expected: Vec<&str> = KNOWN.into_iter().filter(|heading| *heading != "Beside other runs").collect();
+    assert_eq!(headings(&first), expected);
+    assert!(first.contains("half maps, corrected for a mask"), "the corrected FSC");
+    assert!(first.contains("Directions of view: the fullest cell has"));
+    assert!(first.contains("50 Gaussians") || first.contains("<dd>50</dd>"));
+
+    succeed(&["report", &run]);
+    assert!(page(&run) == first, "the same page from the same run");
+
+    // A voxel map has no Gaussians, no loss and no model's images; all else is there.
+    succeed(&["backproject", &set, "-o", &voxels, "--truth", &truth]);
+    let of_voxels = page(&voxels);
+    assert_eq!(
+        headings(&of_voxels),
+        [
+            "Surface of the map",
+            "Slices",
+            "Notes",
+            "Settings",
+            "To repeat it",
+            "Fourier shell correlation",
+            "Defocus"
+        ]
+    );
+    succeed(&["report", &run, "--baseline", &voxels]);
+    let beside = page(&run);
+    assert_eq!(headings(&beside), KNOWN);
+    assert!(beside.contains("voxels against truth") && beside.contains("run against truth"));
+}
+
+#[test]
+fn what_does_not_belong_to_the_run_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 60);
+    let run = path(folder.path(), "run");
+    succeed(&train_arguments(&set, &run, &["--gaussians", "50", "--epochs", "1"]));
+    let before = page(&run);
+
+    // The particles have moved.
+    let moved = path(folder.path(), "moved.h5");
+    std::fs::rename(&set, &moved).unwrap();
+    fail(&["report", &run], &["p.h5", ";"]);
+    succeed(&["report", &run, "--particles", &moved]);
+    assert!(page(&run) == before);
+
+    let other = phantom(folder.path(), 62);
+    fail(&["report", &run, "--particles", &other], &["is set", "and the run was of set", "--particles"]);
+    fail(
+        &["report", &run, "--particles", &moved, "--baseline", "nowhere"],
+        &["nowhere", "is no folder", ";"],
+    );
+    fail(
+        &["report", folder.path().to_str().unwrap()],
+        &["run.json", "name the folder of a run that is done"],
+    );
+
+    let json = Path::new(&run).join("run.json");
+    let document: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let mut stopped = document.clone();
+    stopped["state"] = "stopped".into();
+    for (text, fragments) in [
+        (stopped.to_string(), ["run.json", "state", "\"stopped\""]),
+        ("{".to_owned(), ["run.json", "EOF", ";"]),
+        ("[]".to_owned(), ["run.json", "state", ";"]),
+    ] {
+        std::fs::write(&json, text).unwrap();
+        fail(&["report", &run, "--particles", &moved], &fragments);
+    }
+    // What refers to the run and is not what it should be is refused, or left out; it is never a panic.
+    for (place, value) in [("models", Value::from(7)), ("file", Value::from(7)), ("identity", Value::Null)] {
+        let mut odd = document.clone();
+        odd["particles"][place] = value;
+        std::fs::write(&json, odd.to_string()).unwrap();
+        let output = common::program(&["report", &run, "--particles", &moved]);
+        assert!(matches!(output.status.code(), Some(0 | 1)), "{place}: {}", common::text(&output));
+    }
+    let table = Path::new(&run).join("fsc.csv");
+    std::fs::write(&json, document.to_string()).unwrap();
+    std::fs::write(&table, "shell,spatial_frequency_1_per_A,resolution_A,half maps\n1,0.1,10,odd\n").unwrap();
+    fail(&["report", &run, "--particles", &moved], &["fsc.csv", "odd"]);
+    assert!(page(&run).contains("<h1>"), "the page stays");
+}
