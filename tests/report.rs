@@ -50,7 +50,7 @@ fn a_page_is_made_again_and_beside_a_baseline() {
     let first = page(&run);
     let expected: Vec<&str> = KNOWN.into_iter().filter(|heading| *heading != "Beside other runs").collect();
     assert_eq!(headings(&first), expected);
-    assert!(first.contains("half maps, corrected for a mask"), "the corrected FSC");
+    assert!(first.contains("half maps corrected for a mask"), "the corrected FSC");
     assert!(first.contains("Directions of view: the fullest cell has"));
     assert!(first.contains("50 Gaussians") || first.contains("<dd>50</dd>"));
 

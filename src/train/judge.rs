@@ -30,7 +30,7 @@ pub fn judge(
         let unmasked = Fsc::between(half1, half2)?;
         let corrected = corrected(folder, half1, half2, map, &unmasked)?;
         curves.push(("half maps".into(), unmasked));
-        curves.extend(corrected.map(|fsc| ("half maps, corrected for a mask".into(), fsc)));
+        curves.extend(corrected.map(|fsc| ("half maps corrected for a mask".into(), fsc)));
     }
     let mut truth_map = None;
     if let Some(path) = truth {

@@ -52,7 +52,8 @@ crossing() {
 # by_shell: of fsc.csv, the shells nearest to round resolutions, and the last.
 by_shell() {
     awk -F , '
-        NR > 1 { n++; resolution[n] = $3; halves[n] = $4; truth[n] = $5 }
+        NR == 1 { for (i = 1; i <= NF; i++) column[$i] = i }
+        NR > 1 { n++; resolution[n] = $3; halves[n] = $column["half maps"]; truth[n] = $column["map against truth"] }
         END {
             count = split("60 30 20 15 12", wanted, " ")
             for (i = 1; i <= count + 1; i++) {
