@@ -121,9 +121,7 @@ train() {
 
 # report FIGURE: the resolution beside the paper's.
 report() {
-    say "half maps, without a mask:"
-    "$program" fsc "$work/run/half1.mrc" "$work/run/half2.mrc"
-    say "in a sphere:"
-    "$program" fsc "$work/run/half1.mrc" "$work/run/half2.mrc" --mask sphere
+    say "half maps, without a mask and corrected for an automatic one:"
+    "$program" fsc "$work/run/half1.mrc" "$work/run/half2.mrc" --mask auto
     say "the paper (arXiv 2508.04929) has $1 A. Both say how well two maps agree that share their poses: no more."
 }
