@@ -47,10 +47,13 @@ fn judge(
         Answer::Read(held) => (held, Outcome::Read),
         Answer::Refused(held, message) => (held, Outcome::Refused(message)),
         Answer::Crashed(signal, object) if object.contains("libhdf5") => {
-            *crashes.entry(format!("signal {signal} in {object}")).or_default() += 1;
+            let how = if signal == libc::SIGPROF { "endless".into() } else { format!("signal {signal}") };
+            *crashes.entry(format!("{how} in {object}")).or_default() += 1;
             (0, Outcome::Lost)
         }
-        other => return Err(format!("{other:?}")),
+        Answer::Crashed(signal, object) => return Err(format!("ended by signal {signal} in {object}")),
+        Answer::Panicked(message) => return Err(format!("panicked: {message}")),
+        Answer::Ended(how) => return Err(format!("ended without a word: {how}")),
     };
     if held > allowed(length) {
         return Err(format!("{held} bytes of memory for a file of {length}"));

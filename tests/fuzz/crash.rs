@@ -1,9 +1,9 @@
-//! Tells whose code a process died in: a crash inside of the HDF5 library is not one of ours.
+//! Tells whose code a process died in: what the HDF5 library does on damaged bytes is not ours to mend.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::MaybeUninit;
 
-/// Before the signal's number and the object file, on standard output.
+/// Before the signal's number and the place, on standard output.
 pub const MARK: &str = "\n@crashed ";
 
 const SIGNALS: [c_int; 6] =
@@ -45,12 +45,11 @@ extern "C" fn on_signal(signal: c_int) {
     let mut frames = [std::ptr::null_mut(); FRAMES];
     // SAFETY: the frames have a place, of which the first `count` are filled.
     let count = unsafe { backtrace(frames.as_mut_ptr(), FRAMES as c_int) }.max(0) as usize;
-    // The first is this function.
-    let object = frames[1..count.max(1)].iter().filter_map(|&frame| object_of(frame)).find(|object| {
-        // The C library is where others go wrong.
-        !["libc.", "libc-", "libpthread", "ld-linux"].iter().any(|name| object.contains(name))
+    // The first is this function; the C library is where others go wrong.
+    let place = frames[1..count.max(1)].iter().filter_map(|&frame| place_of(frame)).find(|place| {
+        !["libc.", "libc-", "libpthread", "ld-linux"].iter().any(|name| place.starts_with(name))
     });
-    let line = format!("{MARK}{signal} {}\n", object.as_deref().unwrap_or("unknown"));
+    let line = format!("{MARK}{signal} {}\n", place.as_deref().unwrap_or("unknown"));
     // SAFETY: the line has its length; the process ends here.
     unsafe {
         libc::write(1, line.as_ptr().cast(), line.len());
@@ -58,15 +57,17 @@ extern "C" fn on_signal(signal: c_int) {
     }
 }
 
-/// The file name of the program or library that holds an address.
-fn object_of(frame: *mut c_void) -> Option<String> {
+/// The program or library that holds an address, and the function, where that has a name.
+fn place_of(frame: *mut c_void) -> Option<String> {
     let mut found = MaybeUninit::<libc::Dl_info>::zeroed();
-    // SAFETY: the place is filled where the answer is not 0, and its name lives as long as the library.
-    let path = unsafe {
+    // SAFETY: the place is filled where the answer is not 0, and its names live as long as the library.
+    let (path, function) = unsafe {
         if libc::dladdr(frame, found.as_mut_ptr()) == 0 {
             return None;
         }
-        CStr::from_ptr(found.assume_init().dli_fname)
+        let found = found.assume_init();
+        let function = (!found.dli_sname.is_null()).then(|| CStr::from_ptr(found.dli_sname));
+        (CStr::from_ptr(found.dli_fname).to_string_lossy(), function.map(CStr::to_string_lossy))
     };
-    Some(path.to_string_lossy().rsplit('/').next()?.to_owned())
+    Some(format!("{} {}", path.rsplit('/').next()?, function.unwrap_or_default()).trim_end().to_owned())
 }

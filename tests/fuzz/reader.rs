@@ -15,8 +15,8 @@ use crate::memory::measured;
 
 /// Tells the process that it is the reader.
 const READER: &str = "CRYOSPLAT_FUZZ_READER";
-/// Processor time for a file.
-const SECONDS: i64 = 30;
+/// Processor time for a file, which takes a few milliseconds.
+const SECONDS: i64 = 1;
 /// Memory that the process may have beyond what it starts with: without a limit, the library takes what a file asks for.
 const MEMORY: u64 = 1 << 30;
 

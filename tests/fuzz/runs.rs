@@ -80,7 +80,7 @@ const RUN: &str = r#"{
   "seconds": {"total": 3700.5},
   "images_per_second": 123.4,
   "epochs": [{"model": "half1", "epochs": [{"epoch": 1, "loss": 0.5, "images": 4, "steps": 1, "seconds": 0.5, "ranks": 1,
-    "wait": {"mean": 0.1, "largest": 0.2}, "bytes_read": 1000}]}],
+    "wait": {"min": 0.1, "mean": 0.15, "max": 0.2}, "bytes_read": 1000}]}],
   "fsc": {"half maps": {"resolution_0.143": 12.5, "mean": 0.5}}
 }"#;
 
