@@ -7,6 +7,7 @@ CARGO ?= cargo
 PICTURES := benches/results/demo
 GPU_CHECK := target/gpu-check
 CASES ?= 100000
+SEED ?= $(or $(CRYOSPLAT_FUZZ_SEED),$(shell date +%s))
 
 .PHONY: help setup setup-python setup-tests build demo test lint unit fuzz judges browser kernels slurm-test kernel-table bench bench-stream gpu-package gpu-check quality scaling soak readme-tables readme-pictures clean
 
@@ -40,8 +41,8 @@ lint: setup ## Formatting, clippy and documentation, warnings denied
 unit: setup ## Only the tests in Rust
 	$(CARGO) test --locked
 
-fuzz: setup ## The readers of other programs' files on damaged files, CASES of each kind (some minutes)
-	CRYOSPLAT_FUZZ_CASES=$(CASES) $(CARGO) test --locked --test fuzz
+fuzz: setup ## All readers on damaged files, CASES of each kind, drawn with SEED (some minutes)
+	CRYOSPLAT_FUZZ_CASES=$(CASES) CRYOSPLAT_FUZZ_SEED=$(SEED) $(CARGO) test --locked --test fuzz -- --nocapture
 
 judges: setup-tests ## Only the tests against RELION and mrcfile
 	$(CARGO) build --locked

@@ -8,6 +8,7 @@
 
 pub mod backproject;
 pub mod cli;
+mod containers;
 pub mod error;
 pub mod evaluate;
 pub mod files;

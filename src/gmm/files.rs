@@ -5,6 +5,7 @@ use std::path::Path;
 use hdf5::types::VarLenUnicode;
 
 use super::{Gmm, Shape};
+use crate::containers;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -58,12 +59,12 @@ pub(crate) fn write_planes(group: &hdf5::Group, gmm: &Gmm) -> hdf5::Result<()> {
 /// Reads what [`write_planes`] wrote.
 pub(crate) fn read_planes(group: &hdf5::Group, file: &Path) -> Result<Gmm> {
     let fail = || Error::hdf5(file, "read the Gaussians", REMEDY_READ);
-    let isotropic: bool = group.attr("isotropic").and_then(|a| a.read_scalar()).map_err(fail())?;
+    let isotropic = containers::truth(group, "isotropic").map_err(fail())?;
     let shape = if isotropic { Shape::Isotropic } else { Shape::Anisotropic };
     let mut values = Vec::new();
     let mut count = 0;
     for (index, name) in names(shape).iter().enumerate() {
-        let plane: Vec<f32> = group.dataset(name).and_then(|d| d.read_raw()).map_err(fail())?;
+        let plane: Vec<f32> = containers::numbers(group, name).map_err(fail())?;
         if index == 0 {
             count = plane.len();
         }
@@ -95,8 +96,7 @@ pub(crate) fn check_format(
     version: u32,
     remedy: &'static str,
 ) -> Result<()> {
-    let found = file.attr("format").and_then(|a| a.read_scalar::<VarLenUnicode>());
-    let found = found.map(|v| v.as_str().to_owned()).unwrap_or_else(|_| "none".into());
+    let found = containers::text(file, "format").unwrap_or_else(|_| "none".into());
     if found != format {
         return Err(Error::input(
             path,
@@ -105,11 +105,8 @@ pub(crate) fn check_format(
             remedy,
         ));
     }
-    let found: u32 = file.attr("version").and_then(|a| a.read_scalar()).map_err(Error::hdf5(
-        path,
-        "read its version",
-        remedy,
-    ))?;
+    let found: u32 =
+        containers::number(file, "version").map_err(Error::hdf5(path, "read its version", remedy))?;
     if found != version {
         let problem = format!("is of version {found}, and this program reads version {version}");
         return Err(Error::input(path, "", problem, remedy));
@@ -145,8 +142,8 @@ impl GmmFile {
         let file = open(path, REMEDY_READ)?;
         check_format(&file, path, FORMAT, VERSION, REMEDY_READ)?;
         let fail = || Error::hdf5(path, "read the attributes", REMEDY_READ);
-        let box_size: u64 = file.attr("box_size").and_then(|a| a.read_scalar()).map_err(fail())?;
-        let pixel_size: f64 = file.attr("pixel_size").and_then(|a| a.read_scalar()).map_err(fail())?;
+        let box_size: u64 = containers::number(&file, "box_size").map_err(fail())?;
+        let pixel_size: f64 = containers::number(&file, "pixel_size").map_err(fail())?;
         if !((4..=65_535).contains(&box_size) && pixel_size.is_finite() && pixel_size > 0.0) {
             let problem = format!("a box of {box_size} pixels of {pixel_size} A is impossible");
             return Err(Error::input(path, "", problem, REMEDY_READ));

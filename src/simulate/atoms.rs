@@ -96,6 +96,25 @@ pub fn centre(atoms: &mut [Atom]) -> f64 {
     radius
 }
 
+/// No model is larger, in angstrom: sums of squares of what is could leave double precision.
+const FARTHEST: f64 = 1e7;
+/// No occupancy is larger; those that are fractions and those in percent are not.
+const FULLEST: f64 = 1e3;
+
+/// A coordinate of an atom, or an error that says which.
+fn coordinate(text: &str, what: &str, line: usize, path: &Path) -> Result<f64> {
+    let value = number(text, what, line, path)?;
+    if value.abs() <= FARTHEST {
+        return Ok(value);
+    }
+    Err(Error::input(
+        path,
+        format!("line {line}"),
+        format!("the {what} of an atom is {value:e} A, and no model reaches beyond {FARTHEST:e} A"),
+        "correct the line, or get the model again",
+    ))
+}
+
 /// A number of an atom, or an error that says which.
 fn number(text: &str, what: &str, line: usize, path: &Path) -> Result<f64> {
     // mmCIF may append the uncertainty in brackets: 12.345(6).
@@ -111,13 +130,13 @@ fn number(text: &str, what: &str, line: usize, path: &Path) -> Result<f64> {
 }
 
 fn checked_occupancy(value: f64, line: usize, path: &Path) -> Result<f64> {
-    if value >= 0.0 {
+    if (0.0..=FULLEST).contains(&value) {
         return Ok(value);
     }
     Err(Error::input(
         path,
         format!("line {line}"),
-        format!("an occupancy of {value} is impossible"),
+        format!("an occupancy of {value:e} is impossible"),
         "correct the line, or get the model again",
     ))
 }
@@ -135,7 +154,7 @@ fn read_pdb(text: &str, path: &Path) -> Result<Vec<Atom>> {
         let at = index + 1;
         let mut position = [0.0; 3];
         for (axis, value) in position.iter_mut().enumerate() {
-            *value = number(field(30 + 8 * axis, 38 + 8 * axis), ["x", "y", "z"][axis], at, path)?;
+            *value = coordinate(field(30 + 8 * axis, 38 + 8 * axis), ["x", "y", "z"][axis], at, path)?;
         }
         let occupancy = match field(54, 60) {
             "" => 1.0,
@@ -242,7 +261,7 @@ fn atom_of_row(row: &[Word], columns: &Columns, path: &Path) -> Result<Atom> {
     let mut position = [0.0; 3];
     for (axis, value) in position.iter_mut().enumerate() {
         let word = &row[columns.position[axis]];
-        *value = number(word.text, ["x", "y", "z"][axis], word.line, path)?;
+        *value = coordinate(word.text, ["x", "y", "z"][axis], word.line, path)?;
     }
     let occupancy = match columns.occupancy.map(|c| &row[c]) {
         Some(word) if !matches!(word.text, "?" | ".") => {
@@ -305,6 +324,11 @@ ATOM      1  CA  ALA A   1       1.000   1.000   1.000  1.00 20.00           C  
             (table.into(), "no atoms"),
             (format!("{table}1 2 x\n"), "\"x\""),
             (format!("{table}1 2 nan\n"), "\"nan\""),
+            (format!("{table}1 2 -1e300\n"), "the z of an atom is -1e300 A"),
+            (
+                "ATOM      1  CA  ALA A   1       1.000   1.000   1.000 1e300\n".into(),
+                "line 1: an occupancy of 1",
+            ),
             (format!("{table}1 2 3\n4 5\n"), "line 6"),
             ("_atom_site.id 1".into(), "Cartn_x"),
             (format!("{table}1 \u{c} 2\r\n'x"), "line 6"),

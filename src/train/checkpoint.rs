@@ -1,8 +1,10 @@
 //! Checkpoints: one HDF5 file a model and moment, whole or not there, the last two kept.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::recipe::{Clock, Settings};
+use crate::containers;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gmm::files::{check_format, open, read_planes, write_format, write_planes};
@@ -77,12 +79,6 @@ fn open_checkpoint(path: &Path) -> Result<hdf5::File> {
     Ok(file)
 }
 
-fn read_identity(file: &hdf5::File, path: &Path) -> Result<String> {
-    let identity = file.attr("identity").and_then(|a| a.read_scalar::<hdf5::types::VarLenUnicode>());
-    let identity = identity.map_err(Error::hdf5(path, "read the checkpoint", REMEDY_READ))?;
-    Ok(identity.as_str().to_owned())
-}
-
 impl Checkpoint {
     /// Writes the checkpoint of `model` and removes those older than the last two.
     ///
@@ -127,18 +123,27 @@ impl Checkpoint {
     pub fn read(path: &Path) -> Result<Self> {
         let file = open_checkpoint(path)?;
         let fail = || Error::hdf5(path, "read the checkpoint", REMEDY_READ);
-        let whole = |name: &str| file.attr(name).and_then(|a| a.read_scalar::<u64>()).map_err(fail());
-        let real = |name: &str| file.attr(name).and_then(|a| a.read_scalar::<f64>()).map_err(fail());
+        let whole = |name: &str| containers::number::<u64>(&file, name).map_err(fail());
+        let real = |name: &str| -> Result<f64> {
+            let value: f64 = containers::number(&file, name).map_err(fail())?;
+            if value.is_finite() {
+                return Ok(value);
+            }
+            Err(Error::input(path, format!("attribute {name}"), format!("is {value}"), REMEDY_READ))
+        };
         let gmm = read_planes(&file.group("gmm").map_err(fail())?, path)?;
         let moments = |name: &str| -> Result<Vec<f32>> {
-            let values: Vec<f32> = file.dataset(name).and_then(|d| d.read_raw()).map_err(fail())?;
-            if values.len() == gmm.values().len() {
-                return Ok(values);
+            let values: Vec<f32> = containers::numbers(&file, name).map_err(fail())?;
+            let bad = |problem: String| Err(Error::input(path, format!("/{name}"), problem, REMEDY_READ));
+            if values.len() != gmm.values().len() {
+                return bad(format!("holds {} values, expected {}", values.len(), gmm.values().len()));
             }
-            let problem = format!("holds {} values, expected {}", values.len(), gmm.values().len());
-            Err(Error::input(path, format!("/{name}"), problem, REMEDY_READ))
+            match values.iter().position(|v| !v.is_finite()) {
+                Some(i) => bad(format!("value {} is {}", i + 1, values[i])),
+                None => Ok(values),
+            }
         };
-        let left_out = file.dataset("left_out").and_then(|d| d.read_raw()).map_err(fail())?;
+        let left_out = containers::numbers(&file, "left_out").map_err(fail())?;
         Ok(Self {
             position: Position {
                 epoch: whole("epoch")? as usize,
@@ -155,8 +160,33 @@ impl Checkpoint {
                 beta2_power: real("beta2_power")?,
             },
             state: DeviceState { first: moments("adam/first")?, second: moments("adam/second")?, gmm },
-            identity: read_identity(&file, path)?,
+            identity: containers::text(&file, "identity").map_err(fail())?,
         })
+    }
+
+    /// Checks that it lies in a run of `epochs` epochs, of `steps` steps each, over the particles `rows`. `path` is its file.
+    ///
+    /// # Errors
+    /// Names what lies outside.
+    pub fn check_within(&self, path: &Path, epochs: usize, steps: usize, rows: &Range<usize>) -> Result<()> {
+        let bad = |at: &str, problem: String| Err(Error::input(path, at, problem, REMEDY_READ));
+        let Position { epoch, step, images, .. } = self.position;
+        if epoch > epochs {
+            return bad("attribute epoch", format!("is {epoch}, and the run has {epochs}"));
+        }
+        let (steps, most) = if epoch == epochs { (0, 0) } else { (steps, rows.len() as u64) };
+        if step > steps || images > most {
+            let problem = format!(
+                "is after {step} steps and {images} images of epoch {}, which has {steps} and {most}",
+                epoch.saturating_add(1)
+            );
+            return bad("", problem);
+        }
+        let inside = |&row: &u64| usize::try_from(row).is_ok_and(|row| rows.contains(&row));
+        match self.left_out.iter().find(|row| !inside(row)) {
+            Some(row) => bad("/left_out", format!("names row {row}, and its particles are rows {rows:?}")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -166,19 +196,55 @@ mod tests {
     use crate::gmm::{Gmm, Shape};
     use crate::random::{Purpose, stream};
 
-    #[test]
-    fn the_last_two_are_kept_and_read_back() {
-        let folder = tempfile::tempdir().unwrap();
+    fn checkpoint() -> Checkpoint {
         let gmm = Gmm::random(5, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0));
-        let state = DeviceState { first: vec![0.5; 55], second: vec![0.25; 55], gmm };
-        let mut checkpoint = Checkpoint {
+        Checkpoint {
             position: Position { epoch: 2, step: 17, loss: 0.25, images: 100 },
             clock: Clock::default(),
-            state,
+            state: DeviceState { first: vec![0.5; 55], second: vec![0.25; 55], gmm },
             left_out: vec![],
             ranks: 3,
             identity: "{}".into(),
+        }
+    }
+
+    #[test]
+    fn one_that_lies_outside_of_its_run_is_refused() {
+        let refused = |change: fn(&mut Checkpoint), fragment: &str| {
+            let mut checkpoint = checkpoint();
+            change(&mut checkpoint);
+            let message =
+                checkpoint.check_within(Path::new("c.h5"), 3, 20, &(50..200)).unwrap_err().to_string();
+            assert!(message.contains(fragment) && message.contains("c.h5"), "{message}");
         };
+        assert!(checkpoint().check_within(Path::new("c.h5"), 3, 20, &(50..200)).is_ok());
+        refused(|c| c.position.epoch = usize::MAX, "attribute epoch");
+        refused(|c| c.position.epoch = 3, "of epoch 4, which has 0 and 0");
+        refused(|c| c.position.step = 21, "after 21 steps");
+        refused(|c| c.position.images = 151, "151 images");
+        refused(|c| c.left_out = vec![50, 199, 200], "row 200");
+        refused(|c| c.left_out = vec![u64::MAX], "/left_out");
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |change: fn(&mut Checkpoint), fragment: &str| {
+            let mut checkpoint = checkpoint();
+            change(&mut checkpoint);
+            checkpoint.write(folder.path(), "half1").unwrap();
+            let message = Checkpoint::read(&path(folder.path(), "half1", 0)).unwrap_err().to_string();
+            assert!(message.contains(fragment), "{message}");
+        };
+        refused(|c| c.clock.beta2_power = f64::NAN, "attribute beta2_power: is NaN");
+        refused(|c| c.position.loss = f64::INFINITY, "attribute epoch_loss: is inf");
+        refused(|c| c.state.second[7] = f32::NAN, "/adam/second: value 8 is NaN");
+    }
+
+    #[test]
+    fn the_last_two_are_kept_and_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut checkpoint = checkpoint();
         for step in 1..=4 {
             checkpoint.clock.step = step;
             checkpoint.clock.images = 10 * step;

@@ -249,6 +249,7 @@ fn train(
             let path = checkpoint::path(&checkpoints, part.name, begin.steps[index]);
             let checkpoint = Checkpoint::read(&path)?;
             folder::same_run(&path, &checkpoint.identity, Some(&identity))?;
+            checkpoint.check_within(&path, settings.epochs, order.steps(), &part.rows)?;
             left_out.resume(&checkpoint.left_out);
             Some(checkpoint)
         } else {

@@ -6,9 +6,9 @@ mod particles;
 
 use std::path::{Path, PathBuf};
 
-use hdf5::types::VarLenUnicode;
 use serde_json::{Value, json};
 
+use crate::containers;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gmm::files as mixtures;
@@ -131,7 +131,7 @@ fn describe_hdf5(path: &Path, args: &Args) -> Result<Description> {
         Error::hdf5(path, "open the HDF5 file", "copy the file again: it is cut short or still being written")
     };
     let file = hdf5::File::open(path).map_err(fail())?;
-    let format = file.attr("format").and_then(|a| a.read_scalar::<VarLenUnicode>());
+    let format = containers::text(&file, "format");
     // The readers open the file themselves.
     drop(file);
     match format.as_deref() {

@@ -258,7 +258,7 @@ impl Store {
     /// The stack that row `row` came from, and its image there, from 1; `None` where that is not known.
     pub fn origin(&self, row: usize) -> Option<(&str, u64)> {
         let source = self.reader.particles(row..row + 1).ok()?.first()?.source?;
-        Some((self.header().source_files.get(source.file as usize)?, source.index + 1))
+        Some((self.header().source_files.get(source.file as usize)?, source.index.saturating_add(1)))
     }
 
     /// The error that the image in `row` cannot be used: names the file, the particle and the image it came from.

@@ -4,11 +4,11 @@ use std::fs::File;
 use std::path::Path;
 
 use hdf5::datatype::ByteOrder;
-use hdf5::types::VarLenUnicode;
 
 use super::columns::{self, CHECKSUM, COLUMNS, ENERGY, HALF, Kind, Places, Shape};
 use super::reader::{Reader, stream};
 use super::{Dtype, FORMAT, Header, REMEDY_READ, VERSION, place};
+use crate::containers;
 use crate::error::{Error, Result};
 use crate::imaging::ctf::Optics;
 
@@ -32,11 +32,11 @@ fn read_layout(path: &Path) -> Result<(Header, Dtype, Places)> {
     let fail =
         || Error::hdf5(path, "read the particle set (is it cut short, or no particle file?)", REMEDY_READ);
     let file = hdf5::File::open(path).map_err(fail())?;
-    let format = file.attr("format").and_then(|a| a.read_scalar::<VarLenUnicode>());
+    let format = containers::text(&file, "format");
     if format.as_deref().ok() != Some(FORMAT) {
         return bad(path, "", "is an HDF5 file, but no particle set of this program");
     }
-    let version: u32 = file.attr("version").and_then(|a| a.read_scalar()).map_err(fail())?;
+    let version: u32 = containers::number(&file, "version").map_err(fail())?;
     if version != VERSION {
         return bad(
             path,
@@ -59,7 +59,8 @@ fn read_layout(path: &Path) -> Result<(Header, Dtype, Places)> {
     let halved = images.dtype().and_then(|d| d.to_descriptor()).map_err(fail())? == Kind::F16.descriptor();
     let dtype = if halved { Dtype::F16 } else { Dtype::F32 };
 
-    let locate = |shape: Shape| locate(path, &file, &shape, n);
+    let length = std::fs::metadata(path).map_err(Error::io(path, "read its length", "check the path"))?.len();
+    let locate = |shape: Shape| locate(path, &file, length, &shape, n);
     let mut columns = [0; COLUMNS.len()];
     for (place, column) in columns.iter_mut().zip(&COLUMNS) {
         *place = locate(column.shape)?;
@@ -73,17 +74,12 @@ fn read_layout(path: &Path) -> Result<(Header, Dtype, Places)> {
     };
     let header = Header {
         box_size: width,
-        pixel_size: images.attr("pixel_size").and_then(|a| a.read_scalar()).map_err(fail())?,
-        normalized: images.attr("normalized").and_then(|a| a.read_scalar()).map_err(fail())?,
-        inverted: images.attr("inverted").and_then(|a| a.read_scalar()).map_err(fail())?,
+        pixel_size: containers::number(&images, "pixel_size").map_err(fail())?,
+        normalized: containers::truth(&images, "normalized").map_err(fail())?,
+        inverted: containers::truth(&images, "inverted").map_err(fail())?,
         optics: read_optics(path, &file)?,
         halves: [n, 0],
-        source_files: dataset(path, &file, "source/files")?
-            .read_raw::<VarLenUnicode>()
-            .map_err(fail())?
-            .iter()
-            .map(|name| name.as_str().to_owned())
-            .collect(),
+        source_files: containers::texts(&file, "source/files").map_err(fail())?,
     };
     Ok((header, dtype, places))
 }
@@ -95,8 +91,8 @@ fn dataset(path: &Path, file: &hdf5::File, name: &str) -> Result<hdf5::Dataset> 
     file.dataset(name).map_err(Error::hdf5(path, "read the metadata", REMEDY_READ))
 }
 
-/// Where a data set lies, which must be as `expected` of `n` particles and in one piece.
-fn locate(path: &Path, file: &hdf5::File, expected: &Shape, n: usize) -> Result<u64> {
+/// Where a data set lies, which must be as `expected` of `n` particles, in one piece, and within the file's `length` bytes.
+fn locate(path: &Path, file: &hdf5::File, length: u64, expected: &Shape, n: usize) -> Result<u64> {
     let at = format!("/{}", expected.name);
     let set = dataset(path, file, expected.name)?;
     let fail = || Error::hdf5(path, "read the metadata", REMEDY_READ);
@@ -113,16 +109,20 @@ fn locate(path: &Path, file: &hdf5::File, expected: &Shape, n: usize) -> Result<
     if found != wanted {
         return bad(path, &at, format!("has the shape {found:?}, expected {wanted:?}"));
     }
-    match set.offset() {
-        Some(offset) => Ok(offset),
-        None => bad(path, &at, "is stored in chunks, expected one contiguous piece"),
+    let Some(offset) = set.offset() else {
+        return bad(path, &at, "is stored in chunks, expected one contiguous piece");
+    };
+    // What follows takes sizes for memory and offsets for places: none may lie outside of the file.
+    let bytes = wanted.iter().try_fold(expected.kind.width() as u64, |bytes, &n| bytes.checked_mul(n as u64));
+    match bytes.and_then(|bytes| bytes.checked_add(offset)) {
+        Some(end) if end <= length => Ok(offset),
+        _ => bad(path, &at, format!("of shape {wanted:?} reaches past the file's end")),
     }
 }
 
 fn read_optics(path: &Path, file: &hdf5::File) -> Result<Vec<Optics>> {
     let column = |name: &str| -> Result<Vec<f64>> {
-        let values = dataset(path, file, name)?.read_raw();
-        values.map_err(Error::hdf5(path, "read the metadata", REMEDY_READ))
+        containers::numbers(file, name).map_err(Error::hdf5(path, "read the metadata", REMEDY_READ))
     };
     let voltage = column("optics/voltage")?;
     let aberration = column("optics/spherical_aberration")?;

@@ -298,3 +298,34 @@ fn particles_that_cannot_be_are_refused_when_they_are_written() {
     assert!(message.contains("[0, 0] of [1, 1]"), "{message}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+/// Data sets without storage may claim any size; so may a file's damaged words.
+#[test]
+fn sizes_beyond_the_file_are_refused_before_anything_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.h5");
+    for shape in [[7, 1 << 20, 1 << 20], [7, 1 << 32, 1 << 32]] {
+        write(&path, [4, 3], Dtype::F32, 4);
+        let file = hdf5::File::open_rw(&path).unwrap();
+        let place = file.dataset("images").unwrap().offset().unwrap();
+        file.close().unwrap();
+        // The images' dataspace in their object header: where their three dimensions follow each other.
+        let mut bytes = std::fs::read(&path).unwrap();
+        let words = |shape: [u64; 3]| shape.map(u64::to_le_bytes).concat();
+        let stored = words([7, BOX as u64, BOX as u64]);
+        let at = bytes[..place as usize].windows(stored.len()).position(|w| w == stored).unwrap();
+        bytes[at..at + stored.len()].copy_from_slice(&words(shape));
+        std::fs::write(&path, bytes).unwrap();
+        refused(&path, &["p.h5"]);
+    }
+}
+
+#[test]
+fn a_source_at_the_end_of_numbers_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.h5");
+    write(&path, [4, 3], Dtype::F32, 4);
+    poke(&path, "source/index", 8, &u64::MAX.to_le_bytes());
+    let message = Store::open(&path).unwrap().defect(1, Defect::Checksum).to_string();
+    assert!(message.contains(&format!("image {} of stack.mrcs", u64::MAX)), "{message}");
+}

@@ -1,0 +1,17 @@
+//! The readers of all files, on files that were damaged at random: an error in one line or a result, and never a panic, a hang,
+//! or more memory than the file accounts for. `CRYOSPLAT_FUZZ_CASES` says how many of each are tried, `CRYOSPLAT_FUZZ_SEED`
+//! draws others (`make fuzz`).
+
+#[path = "../common/arrays.rs"]
+mod arrays;
+mod containers;
+mod crash;
+mod damage;
+mod edits;
+mod import;
+mod memory;
+mod models;
+mod reader;
+mod runs;
+mod samples;
+mod target;

@@ -1,0 +1,81 @@
+//! Sound files of our own, small ones.
+
+use std::path::{Path, PathBuf};
+
+use cryosplat_mpi::gmm::files::GmmFile;
+use cryosplat_mpi::gmm::{Gmm, Shape};
+use cryosplat_mpi::imaging::ctf::{CtfParameters, Optics};
+use cryosplat_mpi::imaging::pose::rotation_from_relion;
+use cryosplat_mpi::particles::store::{Dtype, Header, Particle, Source, Writer};
+use cryosplat_mpi::random::{Purpose, stream};
+use cryosplat_mpi::render::DeviceState;
+use cryosplat_mpi::train::checkpoint::{self, Checkpoint, Position};
+use cryosplat_mpi::train::recipe::Clock;
+
+/// Box of the particles in pixels, and their pixel size in angstrom.
+pub const BOX: usize = 8;
+pub const PIXEL_SIZE: f64 = 4.0;
+
+fn mixture(shape: Shape) -> Gmm {
+    Gmm::random(9, shape, &mut stream(1, Purpose::Start, 1, 0))
+}
+
+/// A set of seven particles.
+pub fn particles(folder: &Path) -> PathBuf {
+    let path = folder.join("particles.h5");
+    let halves = [4, 3];
+    let header = Header {
+        box_size: BOX,
+        pixel_size: PIXEL_SIZE,
+        normalized: true,
+        inverted: false,
+        optics: vec![Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 }; 2],
+        halves,
+        source_files: vec!["first.mrcs".into(), "second.mrcs".into()],
+    };
+    let mut writer = Writer::create(&path, &header, Dtype::F32).unwrap();
+    for (half, count) in halves.into_iter().enumerate() {
+        let particle = |i: usize| Particle {
+            rotation: rotation_from_relion(i as f64, 40.0, 70.0),
+            shift: [0.0; 2],
+            ctf: CtfParameters {
+                defocus_u: 1.2e4 + i as f64,
+                defocus_v: 1.1e4,
+                astigmatism_angle: 7.0,
+                phase_shift: 0.0,
+                b_factor: 2.0,
+                scale: 0.9,
+            },
+            optics_group: (i % 2) as u32,
+            source: (i > 0).then_some(Source { file: 1, index: i as u64 }),
+        };
+        let all: Vec<Particle> = (0..count).map(particle).collect();
+        let images: Vec<f32> = (0..count * BOX * BOX).map(|i| (i % 97) as f32 * 0.25).collect();
+        writer.append(half as u8, &all, &images).unwrap();
+    }
+    writer.finish().unwrap();
+    path
+}
+
+/// A checkpoint.
+pub fn checkpoint(folder: &Path) -> PathBuf {
+    let gmm = mixture(Shape::Anisotropic);
+    let moments = gmm.values().len();
+    let checkpoint = Checkpoint {
+        position: Position { epoch: 1, step: 2, loss: 0.25, images: 3 },
+        clock: Clock { step: 5, images: 10, ..Clock::default() },
+        state: DeviceState { first: vec![0.5; moments], second: vec![0.25; moments], gmm },
+        left_out: vec![2, 3],
+        ranks: 2,
+        identity: r#"{"particles":"0a0b0c0d","settings":{"epochs":3,"batch":2}}"#.into(),
+    };
+    checkpoint.write(folder, "half1").unwrap();
+    checkpoint::path(folder, "half1", 5)
+}
+
+/// A mixture of either shape.
+pub fn gaussians(folder: &Path, shape: Shape) -> PathBuf {
+    let path = folder.join("gmm_half1.h5");
+    GmmFile { gmm: mixture(shape), box_size: BOX, pixel_size: PIXEL_SIZE }.write(&path).unwrap();
+    path
+}
