@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::files::GmmFile;
 use super::{Gmm, atoms, ply};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files;
 
 /// Bytes at the beginning of a file that tell its kind.
@@ -35,6 +35,13 @@ pub fn read(path: &Path) -> Result<Mixture> {
         Ok(Mixture { gmm: ply::read(path)?, grid: None })
     } else if atoms::is_ours(&start) {
         atoms::read(path).map(Mixture::from)
+    } else if !start.is_empty() && !start.contains(&0) {
+        Err(Error::input(
+            path,
+            "",
+            "is a text, and holds no pseudo-atoms of this program",
+            "give a mixture of `cryosplat-mpi train`, or what `export gmm` made of one",
+        ))
     } else {
         GmmFile::read(path).map(Mixture::from)
     }
