@@ -10,9 +10,13 @@ use common::{
     whole,
 };
 use cryosplat_mpi::evaluate::Fsc;
-use cryosplat_mpi::gmm::mixture;
+use cryosplat_mpi::gmm::{Gmm, Shape, mixture};
 use cryosplat_mpi::imaging::mrc::read_volume;
+use cryosplat_mpi::imaging::pose::rotation_from_relion;
 use cryosplat_mpi::particles::store::Store;
+use cryosplat_mpi::random::{Purpose, stream};
+use cryosplat_mpi::render::Geometry;
+use cryosplat_mpi::render::cpu::CpuDevice;
 use tempfile::TempDir;
 
 /// Options of the run that the tests of mixtures look at.
@@ -65,7 +69,7 @@ fn low_shells(map: &str, model: &str, folder: &Path) -> Vec<f64> {
     succeed(&["fsc", map, model, "-o", &path(folder, "fsc")]);
     let text = std::fs::read_to_string(folder.join("fsc.csv")).unwrap();
     let rows = text.lines().skip(2).take(4);
-    rows.map(|row| row.split(',').nth(2).unwrap().parse().unwrap()).collect()
+    rows.map(|row| row.split(',').nth(3).unwrap().parse().unwrap()).collect()
 }
 
 #[test]
@@ -79,8 +83,8 @@ fn pseudo_atoms_lie_in_the_map_whatever_its_box() {
             let input = of_run("gmm_half1.h5");
             succeed(&[&["export", "gmm", &input, "-o", &model], &options[..]].concat());
             let found = low_shells(&map, &model, folder.path());
-            // Points in place of Gaussians of many widths. Two voxels beside it, shell 4 of 32 would turn its sign.
-            assert!(found.len() == 4 && found.iter().all(|&shell| shell > 0.9), "{map} {name}: {found:?}");
+            // Points in place of Gaussians of nearly one width. Two voxels beside it, shell 4 of 32 would turn its sign.
+            assert!(found.len() == 4 && found.iter().all(|&shell| shell > 0.999), "{map} {name}: {found:?}");
         }
     }
 }
@@ -210,7 +214,10 @@ fn what_cannot_be_exported_is_said_and_nothing_is_written() {
     refuse(&["star", &set(), "-o", &out("p.txt")], &["p.txt", ".star"]);
     refuse(&["star", &set(), "-o", &out("a b.star")], &["a b.star", "blanks"]);
     refuse(&["star", &gmm, "-o", &out("p.star")], &["gmm_half1.h5"]);
-    refuse(&["star", &set(), "-o", &out("p.star"), "--original", &set()], &["p.h5", "STAR file"]);
+    refuse(
+        &["star", &set(), "-o", &out("p.star"), "--original", &set()],
+        &["p.h5", "particle 1", "where its image came from"],
+    );
     refuse(&["star", &set(), "-o", &out("p.star"), "--run", &out("none")], &["run.json", "read the run"]);
     let other = tempfile::tempdir().unwrap();
     std::fs::write(other.path().join("run.json"), r#"{"particles":{"identity":"0badf00d"}}"#).unwrap();
@@ -243,7 +250,7 @@ fn a_training_goes_on_from_any_file_of_a_mixture() {
     let h5 = first_loss(&start(place, "h5", &set(), &["--init", &of_run("gmm_half1.h5")]));
     // The noise has a variance of 1, the signal too.
     assert!(h5 < random - 0.1, "{h5} {random}");
-    let kinds = [("m.ply", 0.0), ("m.cif", 1e-5), ("m.pdb", 1e-3)];
+    let kinds = [("m.ply", 0.0), ("m.cif", 1e-5), ("m.pdb", 1e-2)];
     for (name, tolerance) in kinds {
         let file = path(place, name);
         succeed(&["export", "gmm", &of_run("gmm_half1.h5"), "-o", &file]);
@@ -329,4 +336,24 @@ fn a_start_that_does_not_fit_is_refused() {
     let tiny = path(folder.path(), "tiny.h5");
     succeed(&["export", "gmm", &of_run("gmm_half1.ply"), "-o", &tiny, "--box", "32", "--pixel-size", "0.04"]);
     refuse(&["--init", &tiny], &["tiny.h5", "1.3 A", "128.0 A"]);
+}
+
+#[test]
+fn a_mixture_in_a_wider_box_makes_the_same_image() {
+    let gmm = mixture::read(Path::new(&of_run("gmm_half1.h5"))).unwrap().gmm;
+    let image = |gmm: Gmm, box_size: usize| {
+        let geometry = Geometry { box_size, pixel_size: PIXEL_SIZE, cutoff: 4.0 };
+        CpuDevice::new(gmm, geometry).render(&rotation_from_relion(20.0, 50.0, 70.0))
+    };
+    for wide in [48usize, 47] {
+        let (small, large) = (image(gmm.clone(), BOX), image(gmm.rescaled(BOX as f64 / wide as f64), wide));
+        let peak = small.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        let start = wide / 2 - BOX / 2;
+        for (at, &value) in small.iter().enumerate() {
+            let other = large[(start + at / BOX) * wide + start + at % BOX];
+            assert!((value - other).abs() < 1e-3 * peak, "{wide} {at}: {value} {other}");
+        }
+    }
+    let round = Gmm::random(5, Shape::Isotropic, &mut stream(1, Purpose::Start, 1, 0));
+    assert_eq!(image(round.clone(), BOX), image(round.anisotropic(), BOX));
 }

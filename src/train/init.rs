@@ -2,6 +2,8 @@
 //!
 //! Rank 0 reads the file and makes the start of each model; the others are given it.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use rand_distr::{Distribution, StandardUniform};
@@ -67,10 +69,7 @@ impl Init {
     /// When the file cannot be read or holds neither a mixture nor a map; when it does not fit the particles' box, or a choice.
     pub fn read(options: &InitOptions, choices: &Choices, isotropic: bool, header: &Header) -> Result<Self> {
         let InitOptions { file, low_pass } = options;
-        let bytes = std::fs::read(file).map_err(Error::io(file, "read the start", "check --init"))?;
-        let digest = Sha256::digest(&bytes);
-        let sha256: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        drop(bytes);
+        let sha256 = digest(file)?;
         if is_map(file)? {
             let resolution = low_pass.unwrap_or(LOW_PASS);
             let density = Density::read(file, resolution, header)?;
@@ -121,6 +120,20 @@ impl Init {
             }
         }
     }
+}
+
+/// The first 16 digits of a file's SHA-256.
+fn digest(file: &Path) -> Result<String> {
+    let failed = || Error::io(file, "read the start", "check --init");
+    let mut reader = File::open(file).map_err(failed())?;
+    let (mut hasher, mut bytes) = (Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match reader.read(&mut bytes).map_err(failed())? {
+            0 => break,
+            count => hasher.update(&bytes[..count]),
+        }
+    }
+    Ok(hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// True where a file is to be read as a map: it is of no kind that holds a mixture, and no text.

@@ -1,7 +1,7 @@
 //! PDB files of pseudo-atoms: HETATM records, and ANISOU records where Gaussians have axes (PDB format 3.3).
 //!
-//! Columns are narrow. Occupancies have four decimals in place of two, and B factors as many as fit, both in their columns;
-//! positions are rounded to 0.001 angstrom and displacements to 1e-4 square angstrom. mmCIF has no such limits.
+//! Columns are narrow: positions are rounded to 0.001 angstrom, displacements to 1e-4 square angstrom, occupancies to three
+//! decimals (the format's two are too few) and B factors to two, or fewer where these do not fit. mmCIF has no such limits.
 
 use std::path::Path;
 
@@ -68,8 +68,8 @@ fn records(i: usize, atom: &Atom, shape: Shape) -> Option<String> {
         lines.push_str(&fits(format!("{value:8.3}"), 8)?);
     }
     let b = atom.b_factor();
-    let b = (0..=4).rev().map(|decimals| format!("{b:6.decimals$}")).find(|text| text.len() <= 6)?;
-    lines.push_str(&format!("{:6.4}{b}          {:>2}  \n", atom.occupancy, "X"));
+    let b = (0..=2).rev().map(|decimals| format!("{b:6.decimals$}")).find(|text| text.len() <= 6)?;
+    lines.push_str(&format!("{:6.3}{b}          {:>2}  \n", atom.occupancy, "X"));
     if shape == Shape::Anisotropic {
         lines.push_str(&format!("ANISOU{name} "));
         for value in atom.displacement {
