@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use common::{
     BOX, PIXEL_SIZE, assert_same, bytes, fail, path, phantom, ranks_succeed, steps, succeed, train_arguments,
-    whole,
+    undo, whole,
 };
 use cryosplat_mpi::evaluate::Fsc;
 use cryosplat_mpi::gmm::{Gmm, Shape, mixture};
@@ -237,8 +237,8 @@ fn first_loss(run: &str) -> f64 {
 /// Trains a little; the run's folder.
 fn start(folder: &Path, name: &str, set: &str, options: &[&str]) -> String {
     let run = path(folder, name);
-    let little = ["--epochs", "1", "--metrics-every", "1"];
-    succeed(&train_arguments(set, &run, &[&little[..], options].concat()));
+    let epochs: &[&str] = if options.contains(&"--epochs") { &[] } else { &["--epochs", "1"] };
+    succeed(&train_arguments(set, &run, &[&["--metrics-every", "1"], epochs, options].concat()));
     run
 }
 
@@ -288,9 +288,9 @@ fn a_map_is_a_start_on_any_number_of_ranks_and_part_of_the_run() {
     let place = folder.path();
     let truth = path(RUN.path(), "p_truth.mrc");
     let with_map = ["--gaussians", "150", "--init", &truth, "--init-lowpass", "20"];
-    let one = start(place, "one", &set(), &with_map);
+    let one = start(place, "one", &set(), &[&with_map[..], &["--epochs", "2"]].concat());
     let said = ranks_succeed(2, &{
-        let little = ["--epochs", "1", "--metrics-every", "1"];
+        let little = ["--epochs", "2", "--metrics-every", "1"];
         train_arguments(&set(), &path(place, "two"), &[&little[..], &with_map].concat())
     });
     assert!(said.contains("both halves start from this map, filtered at 20 A"), "{said}");
@@ -303,7 +303,7 @@ fn a_map_is_a_start_on_any_number_of_ranks_and_part_of_the_run() {
     assert_eq!(document["init"], truth.as_str());
     // Another start is another run; the same one is done already.
     let again =
-        |options: &[&str]| train_arguments(&set(), &one, &[&["--epochs", "1", "--resume"], options].concat());
+        |options: &[&str]| train_arguments(&set(), &one, &[&["--epochs", "2", "--resume"], options].concat());
     fail(&again(&["--gaussians", "150"]), &["of another run", "init was {", "and is null", "--overwrite"]);
     let other = of_run("map.mrc");
     fail(
@@ -311,6 +311,13 @@ fn a_map_is_a_start_on_any_number_of_ranks_and_part_of_the_run() {
         &["of another run", "init was {"],
     );
     succeed(&again(&with_map));
+    // Ended before its last checkpoint, it goes on to the same end.
+    let whole = bytes(&one, "gmm_half1.h5");
+    std::fs::remove_file(Path::new(&one).join("gmm_half1.h5")).unwrap();
+    undo(&one, "half1");
+    let said = succeed(&again(&with_map));
+    assert!(said.contains("resuming after"), "{said}");
+    assert!(bytes(&one, "gmm_half1.h5") == whole);
 }
 
 #[test]
