@@ -22,6 +22,8 @@ pub enum Purpose {
     Noise = 5,
     /// The phases that take the place of a half map's own.
     Phases = 6,
+    /// Where in a map the starting Gaussians of a half lie.
+    Placement = 7,
 }
 
 /// The stream for `purpose`, `half` (0 where there is none, else 1 or 2) and `index` (epoch, particle, ...; below 2^48).

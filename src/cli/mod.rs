@@ -3,11 +3,13 @@
 mod backproject;
 mod bench;
 mod compare;
+mod export;
 mod fsc;
 mod import;
 mod info;
 mod logging;
 mod mask;
+mod mixture;
 mod phases;
 mod postprocess;
 mod ranks;
@@ -55,6 +57,8 @@ enum Command {
     Backproject(backproject::Args),
     /// Turn a Gaussian mixture into an MRC map.
     Voxelize(voxelize::Args),
+    /// Write a mixture or particles for other programs.
+    Export(export::Args),
     /// Compare two maps, or a map and a model: Fourier shell correlation and resolution.
     Fsc(fsc::Args),
     /// Make the map to look at of two half maps: corrected FSC, resolution, sharpening, filter.
@@ -90,6 +94,7 @@ pub fn main() -> ExitCode {
                 Command::Import(args) => import::run(args),
                 Command::Simulate(args) => simulate::run(args),
                 Command::Voxelize(args) => voxelize::run(args),
+                Command::Export(args) => export::run(args),
                 Command::Fsc(args) => fsc::run(args),
                 Command::Postprocess(args) => postprocess::run(args),
                 Command::Compare(args) => compare::run(args),

@@ -8,6 +8,7 @@ use super::LogOptions;
 use super::ranks::MachineOptions;
 use crate::parallel::{Failure, World};
 use crate::train::folder::Older;
+use crate::train::init::InitOptions;
 use crate::train::recipe::Choices;
 use crate::train::run::Maps;
 use crate::train::{Ending, Models, Recipe, RunOptions, Schedule};
@@ -32,9 +33,20 @@ pub struct Args {
     /// The run folder: maps, FSC, report, mixtures, checkpoints.
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
-    /// Number of Gaussians in each half's mixture.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000_000), default_value = "30000")]
-    gaussians: u32,
+    /// Number of Gaussians in each half's mixture [default: 30000; with a mixture as --init: as many as that has].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000_000))]
+    gaussians: Option<u32>,
+    /// Start from this mixture (gmm_half1.h5 or .ply of a run, pseudo-atoms of `export gmm`) or this map (MRC), in place of
+    /// random Gaussians.
+    ///
+    /// A mixture is brought to the particles' box; a PLY file is taken to be of that box. In a map, Gaussians are drawn where
+    /// its density is positive, in proportion to it, by each half on its own. Both halves share the start: their FSC proves
+    /// nothing that the start has.
+    #[arg(long, value_name = "FILE")]
+    init: Option<PathBuf>,
+    /// Filter the map of --init at this resolution, so that the halves share no more than that [default: 30].
+    #[arg(long, value_name = "A", requires = "init", allow_hyphen_values = true, value_parser = low_pass)]
+    init_lowpass: Option<f64>,
     /// Passes over each half [default: scaled: 5, or more until 50,000 images are seen; paper: 5].
     #[arg(long, value_name = "E", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     epochs: Option<u32>,
@@ -125,6 +137,11 @@ pub fn number(text: &str, low: f64, high: f64) -> Result<f64, String> {
     }
 }
 
+/// A resolution in angstrom.
+fn low_pass(text: &str) -> Result<f64, String> {
+    number(text, 0.0, 1e4)
+}
+
 fn positive(text: &str) -> Result<f64, String> {
     number(text, 0.0, 1.0)
 }
@@ -144,12 +161,14 @@ fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
         output: args.output.clone(),
         recipe: args.recipe,
         choices: Choices {
-            gaussians: Some(args.gaussians as usize),
+            gaussians: args.gaussians.map(|n| n as usize),
             epochs: args.epochs.map(|e| e as usize),
             batch: args.batch.map(|b| b as usize),
             learning_rate: args.learning_rate,
             schedule: args.schedule,
+            init: None,
         },
+        init: args.init.clone().map(|file| InitOptions { file, low_pass: args.init_lowpass }),
         batch_per_rank: args.batch_per_rank.map(|b| b as usize),
         isotropic: args.isotropic,
         cutoff: args.cutoff,

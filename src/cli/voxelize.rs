@@ -1,14 +1,13 @@
 //! `cryosplat-mpi voxelize`.
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use super::mixture::{self, check_grid, check_output};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::gmm::files::GmmFile;
-use crate::gmm::ply;
-use crate::gmm::voxelize::{Grid, voxelize};
-use crate::imaging::mrc::{Volume, write_volume};
+use crate::gmm::voxelize::{Grid, label, voxelize};
+use crate::imaging::mrc::{Volume, write_labelled_volume};
 
 /// Edge of the largest grid that is computed, in voxels: it takes 120 GiB of memory.
 const LARGEST: usize = 1024;
@@ -17,7 +16,8 @@ const LARGEST: usize = 1024;
 const EXPLANATION: &str = "\
 As it is, the map is the one that `train` writes. Another pixel size samples the same density anew, up to the Nyquist \
 frequency of the new pixels; another box then crops or pads the field of view. The particle's centre stays on voxel \
-floor(box/2), and the density at a point keeps its value.
+floor(box/2), and the density at a point keeps its value. Every map begins at zero angstrom, as RELION has it: maps of \
+different boxes lie apart in ChimeraX by half the difference, and `export gmm --map` places pseudo-atoms in any of them.
 
 Examples:
   cryosplat-mpi voxelize run/gmm_half1.h5 -o half1.mrc
@@ -28,7 +28,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXPLANATION)]
 pub struct Args {
-    /// The mixture: gmm_half1.h5 or gmm_half1.ply of a run folder.
+    /// The mixture: gmm_half1.h5 or gmm_half1.ply of a run folder, or pseudo-atoms of `export gmm`.
     ///
     /// A PLY file says neither its box nor its pixel size: give those of the particles with --box and --pixel-size.
     #[arg(value_name = "MIXTURE")]
@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let pool =
         rayon::ThreadPoolBuilder::new().num_threads(args.threads.map_or(0, NonZeroUsize::get)).build()?;
     let data = pool.install(|| voxelize(&mixture.gmm, &grid));
-    write_volume(&args.output, &Volume { data, pixel_size })?;
+    write_labelled_volume(&args.output, &Volume { data, pixel_size }, &label(&mixture))?;
     tracing::info!(
         "{} Gaussians on {} voxels of {:.4} A: {}",
         mixture.gmm.len(),
@@ -67,34 +67,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 /// The mixture and the box it was trained in.
 fn read(args: &Args) -> Result<GmmFile> {
-    let path = &args.mixture;
-    if same_file(path, &args.output) {
-        return Err(Error::input(path, "", "is the mixture to read", "write the map to another file"));
-    }
-    for (name, wrong) in [
-        ("--box", args.box_size.is_some_and(|n| n < 4)),
-        ("--pixel-size", args.pixel_size.is_some_and(|p| !(p.is_finite() && p > 0.0))),
-    ] {
-        if wrong {
-            let least = if name == "--box" { "4 or more" } else { "above 0" };
-            return Err(Error::request(
-                format!("the {name} given is impossible"),
-                format!("give {name} {least}"),
-            ));
-        }
-    }
-    if !ply::is_ply(&files::first_bytes(path, 4)?) {
-        return GmmFile::read(path);
-    }
-    let (Some(box_size), Some(pixel_size)) = (args.box_size, args.pixel_size) else {
-        return Err(Error::input(
-            path,
-            "",
-            "is a PLY file, which holds neither a box nor a pixel size",
-            "give those of the particles with --box and --pixel-size, or the HDF5 file beside it",
-        ));
-    };
-    Ok(GmmFile { gmm: ply::read(path)?, box_size, pixel_size })
+    check_output(&args.mixture, &args.output, "the mixture")?;
+    check_grid(args.box_size, args.pixel_size)?;
+    mixture::read(&args.mixture, args.box_size, args.pixel_size)
 }
 
 /// Where to sample. At the particles' pixel size no rounding may enter: the map is then the run's own, to the bit.
@@ -112,8 +87,4 @@ fn grid(args: &Args, mixture: &GmmFile) -> Result<Grid> {
         ));
     }
     Ok(grid)
-}
-
-fn same_file(a: &Path, b: &Path) -> bool {
-    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }

@@ -1,6 +1,9 @@
 //! The model: a mixture of anisotropic Gaussians (METHOD.md section 2).
 
+pub mod atoms;
+mod covariance;
 pub mod files;
+pub mod mixture;
 mod parameters;
 pub mod ply;
 pub mod voxelize;

@@ -11,6 +11,9 @@ pub const START_SCALE: f64 = 0.0075;
 /// Standard deviation of the means at the start, in box units.
 pub const START_SPREAD: f64 = 0.075;
 
+/// Below this, softplus is the exponential function to all digits.
+const SMALL: f64 = -40.0;
+
 /// Which parameters a Gaussian has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -69,6 +72,42 @@ impl Gmm {
         }
         plane(shape.planes() - 1, amplitude);
         Self { shape, count, values }
+    }
+
+    /// The same mixture with three axes a Gaussian, which are equal where it was round.
+    pub fn anisotropic(&self) -> Self {
+        if self.shape == Shape::Anisotropic {
+            return self.clone();
+        }
+        let ([zeros, ones], scale) = ([0.0, 1.0].map(|value| vec![value; self.count]), self.plane(3));
+        let quaternion = [&ones[..], &zeros, &zeros, &zeros].concat();
+        let means = &self.values[..3 * self.count];
+        let values = [means, scale, scale, scale, &quaternion, self.plane(4)].concat();
+        Self::from_values(Shape::Anisotropic, self.count, values)
+    }
+
+    /// The same mixture in a box whose edge is `1 / ratio` times its own: the image of a Gaussian keeps its place, its width and
+    /// its values. No scale falls below [`S_MIN`].
+    pub fn rescaled(&self, ratio: f64) -> Self {
+        let amplitude = self.shape.planes() - 1;
+        let scales = if self.shape == Shape::Isotropic { 3..4 } else { 3..6 };
+        let values = self.values.iter().enumerate().map(|(i, &value)| {
+            let (plane, value) = (i / self.count, f64::from(value));
+            let scaled = if plane < 3 {
+                value * ratio
+            } else if scales.contains(&plane) {
+                softplus_inverse((softplus(value).max(S_MIN) * ratio).max(S_MIN))
+            } else if plane == amplitude && value < SMALL {
+                // There softplus is the exponential function.
+                value + 2.0 * ratio.ln()
+            } else if plane == amplitude {
+                softplus_inverse(softplus(value) * ratio * ratio)
+            } else {
+                value
+            };
+            scaled as f32
+        });
+        Self { values: values.collect(), ..*self }
     }
 
     /// Number of Gaussians.

@@ -15,6 +15,7 @@ use ndarray::{Array3, s};
 use rayon::prelude::*;
 use rustfft::num_complex::Complex;
 
+use super::files::GmmFile;
 use super::{Gmm, S_MIN, Shape, softplus};
 use crate::imaging::fourier::{fft3, frequency, volume_of_spectrum};
 use crate::imaging::pose::rotation_from_quaternion;
@@ -136,6 +137,12 @@ pub fn voxelize(gmm: &Gmm, grid: &Grid) -> Array3<f32> {
     let start = n / 2 - grid.size / 2;
     let middle = start..start + grid.size;
     map.slice(s![middle.clone(), middle.clone(), middle]).to_owned()
+}
+
+/// What the label of a map says of the mixture that it is of.
+pub fn label(mixture: &GmmFile) -> String {
+    let GmmFile { gmm, box_size, pixel_size } = mixture;
+    format!("{} Gaussians, trained in a box of {box_size} pixels of {pixel_size:.4} A", gmm.len())
 }
 
 /// The blurred Gaussians on the finer grid.

@@ -4,6 +4,8 @@ pub mod ctf;
 pub mod fourier;
 pub mod mrc;
 pub mod pose;
+pub mod resample;
+pub mod stack_writer;
 mod view;
 
 pub use view::{View, energy};

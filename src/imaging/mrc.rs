@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 use crate::files;
 
 const HEADER: usize = 1024;
+/// Bytes of a label.
+const LABEL: usize = 80;
 
 /// True where `bytes`, the first 1024 of a file, are an MRC header with its mark.
 pub fn looks_like(bytes: &[u8]) -> bool {
@@ -348,10 +350,27 @@ pub fn read_volume(path: &Path) -> Result<Volume> {
 /// # Errors
 /// When the file cannot be written.
 pub fn write_volume(path: &Path, volume: &Volume) -> Result<()> {
+    write_labelled_volume(path, volume, "")
+}
+
+/// [`write_volume`], with a second label that says what the map is of: up to 80 characters of ASCII.
+///
+/// # Errors
+/// As [`write_volume`].
+pub fn write_labelled_volume(path: &Path, volume: &Volume, label: &str) -> Result<()> {
     let (nz, ny, nx) = volume.data.dim();
     files::write_atomically(path, |writer| {
         let statistics = Statistics::of(volume.data.iter().copied());
-        writer.write_all(&header_bytes([nx, ny, nz], volume.pixel_size, true, &statistics))?;
+        let mut header = header_bytes([nx, ny, nz], volume.pixel_size, true, &statistics);
+        if !label.is_empty() {
+            let [count, labels] = [220, 224 + LABEL];
+            header[count..count + 4].copy_from_slice(&2i32.to_le_bytes());
+            header[labels..labels + LABEL].fill(b' ');
+            for (byte, letter) in header[labels..labels + LABEL].iter_mut().zip(label.bytes()) {
+                *byte = letter;
+            }
+        }
+        writer.write_all(&header)?;
         for &value in &volume.data {
             writer.write_all(&value.to_le_bytes())?;
         }
@@ -442,7 +461,7 @@ pub fn header_bytes(
     put(55, statistics.deviation.to_le_bytes());
     put(56, 1i32.to_le_bytes());
     let label = concat!("cryosplat-mpi ", env!("CARGO_PKG_VERSION"));
-    bytes[224..304].fill(b' ');
+    bytes[224..224 + LABEL].fill(b' ');
     bytes[224..224 + label.len()].copy_from_slice(label.as_bytes());
     bytes
 }

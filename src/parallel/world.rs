@@ -194,6 +194,16 @@ impl World {
         value
     }
 
+    /// Rank 0's `bytes`, on every rank.
+    pub fn broadcast_bytes(&self, bytes: &[u8]) -> Vec<u8> {
+        broadcast_bytes(&self.world, bytes)
+    }
+
+    /// Rank 0's `values`, on every rank, which must hold as many.
+    pub fn broadcast_values(&self, values: &mut [f32]) {
+        self.world.process_at_rank(0).broadcast_into(values);
+    }
+
     /// The sum of the values of the ranks that share this machine's memory, on each of them.
     pub fn local_sum(&self, value: u64) -> u64 {
         let mut sum = 0;
@@ -203,16 +213,7 @@ impl World {
 
     /// The bytes that the first of the ranks that share this machine's memory has, on each of them.
     pub fn local_first(&self, bytes: &[u8]) -> Vec<u8> {
-        let first = self.local.process_at_rank(0);
-        let mut length = bytes.len() as u64;
-        first.broadcast_into(&mut length);
-        let mut all = bytes.to_vec();
-        all.resize(length as usize, 0);
-        // MPI takes no broadcast of nothing.
-        if length > 0 {
-            first.broadcast_into(&mut all[..]);
-        }
-        all
+        broadcast_bytes(&self.local, bytes)
     }
 
     /// From now on a panic on any thread of this rank ends every rank of the job: the others would wait for it for ever.
@@ -241,6 +242,20 @@ impl World {
     pub fn abort(&self, code: i32) -> ! {
         self.world.abort(code)
     }
+}
+
+/// The bytes of the first rank of `ranks`, on each of them.
+fn broadcast_bytes(ranks: &SimpleCommunicator, bytes: &[u8]) -> Vec<u8> {
+    let first = ranks.process_at_rank(0);
+    let mut length = bytes.len() as u64;
+    first.broadcast_into(&mut length);
+    let mut all = bytes.to_vec();
+    all.resize(length as usize, 0);
+    // MPI takes no broadcast of nothing.
+    if length > 0 {
+        first.broadcast_into(&mut all[..]);
+    }
+    all
 }
 
 /// A number that tells sets of cores apart: a checksum of the mask that the system holds for this process.

@@ -1,5 +1,6 @@
-//! A particle set, on disk ([`store`]) and on its way there ([`import`], [`preprocess`]).
+//! A particle set, on disk ([`store`]), on its way there ([`import`], [`preprocess`]) and out again ([`export`]).
 
+pub mod export;
 pub mod halves;
 pub mod import;
 pub mod preprocess;

@@ -13,12 +13,13 @@ use rayon::prelude::*;
 
 use super::geometry::{Distributions, Geometry};
 use super::microscope::{Microscope, MicroscopeScratch};
-use super::relion::{self, StackWriter};
-use super::{atoms, density, map, phantom};
+use super::relion;
+use super::{atoms, density, phantom};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::imaging::ctf::{Ctf, Optics};
-use crate::imaging::mrc;
+use crate::imaging::stack_writer::StackWriter;
+use crate::imaging::{mrc, resample};
 use crate::particles::store::{Dtype, Header, Particle, Source, Writer};
 use crate::progress::Progress;
 use crate::random::{self, Purpose};
@@ -189,7 +190,7 @@ impl Simulation {
                 density::check_fit(radius, self.box_size, self.pixel_size)?;
                 Ok(density::map_of_atoms(&model, self.box_size, self.pixel_size, *b_factor))
             }
-            Truth::Map(path) => map::read(path, self.box_size, self.pixel_size),
+            Truth::Map(path) => resample::read(path, self.box_size, self.pixel_size),
             Truth::Phantom => Ok(phantom::map(self.box_size, self.pixel_size)),
         }
     }

@@ -166,10 +166,14 @@ fn differences(old: &str, new: &str) -> String {
     if old["particles"] != new["particles"] {
         all.push(format!("particle set was {} and is {}", old["particles"], new["particles"]));
     }
-    for (key, value) in new["settings"].as_object().into_iter().flatten() {
-        let before = &old["settings"][key];
-        if before != value {
-            all.push(format!("{} was {before} and is {value}", key.replace('_', " ")));
+    let settings = |of: &Value| of["settings"].as_object().cloned().unwrap_or_default();
+    let (before, now) = (settings(&old), settings(&new));
+    // What one of them does not have is null there.
+    let gone = before.keys().filter(|key| !now.contains_key(*key));
+    for key in now.keys().chain(gone) {
+        let (before, now) = (&old["settings"][key], &new["settings"][key]);
+        if before != now {
+            all.push(format!("{} was {before} and is {now}", key.replace('_', " ")));
         }
     }
     if all.is_empty() { "it was written by another version".into() } else { all.join(", ") }
@@ -321,5 +325,9 @@ mod tests {
         let new = r#"{"particles":"0b","settings":{"batch":4,"learning_rate":1e-3,"seed":0}}"#;
         let said = differences(old, new);
         assert_eq!(said, "particle set was \"0a\" and is \"0b\", batch was 8 and is 4");
+        let none = r#"{"particles":"0a","settings":{"batch":8}}"#;
+        let some = r#"{"particles":"0a","settings":{"batch":8,"init":{"low_pass":30.0}}}"#;
+        assert_eq!(differences(none, some), r#"init was null and is {"low_pass":30.0}"#);
+        assert_eq!(differences(some, none), r#"init was {"low_pass":30.0} and is null"#);
     }
 }

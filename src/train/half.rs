@@ -35,7 +35,7 @@ pub fn random_start(settings: &Settings, half: u8) -> Gmm {
 pub struct Parts {
     /// "half1", "half2" or "map".
     pub name: &'static str,
-    /// Holds its random start.
+    /// Holds its start.
     pub device: Box<dyn Device>,
     /// How it is trained.
     pub settings: Settings,

@@ -2,7 +2,7 @@
 //! finite. Every rank of the group knows them; the first writes skipped_half1.csv and its like. The place that such a particle
 //! has in its batch stays empty: the mean is still over as many images as the batch was to have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -193,6 +193,36 @@ impl LeftOut {
 /// Where the particles are listed that `model` was trained without.
 pub fn path(folder: &Path, model: &str) -> PathBuf {
     folder.join(format!("skipped_{model}.csv"))
+}
+
+/// The rows of the particles that any model of the run in `folder` was trained without, of a set of `count`.
+///
+/// # Errors
+/// When a list cannot be read, or names a particle that the set does not have.
+pub fn rows_of_run(folder: &Path, count: usize) -> Result<BTreeSet<usize>> {
+    let mut rows = BTreeSet::new();
+    for model in ["half1", "half2", "map"] {
+        let file = path(folder, model);
+        if !file.exists() {
+            continue;
+        }
+        let text =
+            std::fs::read_to_string(&file).map_err(Error::io(&file, "read the list", "check the file"))?;
+        for (index, line) in text.lines().enumerate().skip(1) {
+            let first = line.split(',').next().unwrap_or(line);
+            let row = first.parse().ok().filter(|row| (1..=count).contains(row)).ok_or_else(|| {
+                let problem = format!("the particle is \"{first}\", expected 1 to {count}");
+                Error::input(
+                    &file,
+                    format!("line {}", index + 1),
+                    problem,
+                    "give the run of this particle set",
+                )
+            })?;
+            rows.insert(row - 1);
+        }
+    }
+    Ok(rows)
 }
 
 /// How many `model` was trained without.

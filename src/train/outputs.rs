@@ -13,7 +13,7 @@ use crate::evaluate::fsc::{Fsc, GOLD_STANDARD};
 use crate::evaluate::maps::read_cube;
 use crate::gmm::files::GmmFile;
 use crate::gmm::ply;
-use crate::gmm::voxelize::{Grid, voxelize};
+use crate::gmm::voxelize::{Grid, label, voxelize};
 use crate::imaging::mrc::{self, Volume};
 use crate::parallel::World;
 use crate::particles::store::Store;
@@ -56,7 +56,7 @@ pub fn map_of(file: &GmmFile) -> Volume {
 pub fn write_model(folder: &Path, name: &str, file: &GmmFile) -> Result<()> {
     file.write(&folder.join(format!("gmm_{name}.h5")))?;
     ply::write(&file.gmm, &folder.join(format!("gmm_{name}.ply")))?;
-    mrc::write_volume(&folder.join(format!("{name}.mrc")), &map_of(file))
+    mrc::write_labelled_volume(&folder.join(format!("{name}.mrc")), &map_of(file), &label(file))
 }
 
 /// The FSC of the half maps as they stand, for the log.
@@ -154,6 +154,7 @@ fn document(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochSummary
         "command": run.options.command,
         "working_directory": std::env::current_dir().ok().map(|d| d.display().to_string()),
         "settings": run.settings,
+        "init": run.options.init.as_ref().map(|init| init.file.display().to_string()),
         "half": run.options.models,
         "cache": run.options.cache.mode,
         "particles": {

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::init;
 use crate::render::AdamStep;
 
 /// A named set of rules.
@@ -72,6 +73,9 @@ pub struct Settings {
     pub cutoff: f64,
     /// The seed of everything drawn.
     pub seed: u64,
+    /// What the Gaussians start from; absent where they are random.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<init::Identity>,
 }
 
 /// What the user may leave open.
@@ -87,6 +91,8 @@ pub struct Choices {
     pub learning_rate: Option<f64>,
     /// How it falls.
     pub schedule: Option<Schedule>,
+    /// What the Gaussians start from; `None` where they are random.
+    pub init: Option<init::Identity>,
 }
 
 impl Settings {
@@ -118,6 +124,7 @@ impl Settings {
             epsilon: 1e-15,
             cutoff,
             seed,
+            init: choices.init.clone(),
         }
     }
 }

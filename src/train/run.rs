@@ -9,14 +9,15 @@ use super::cache::{self, CacheOptions};
 use super::checkpoint::{self, Checkpoint};
 use super::devices::{self, DeviceKind};
 use super::folder::{self, Older, Start};
-use super::half::{self, Company, Ended, Model, random_start};
+use super::half::{self, Company, Ended, Model};
+use super::init::{self, Init, InitOptions};
 use super::left_out::{self, LeftOut};
 use super::metrics::{self, EpochSummary};
 use super::order::Order;
 use super::outputs::{self, Finished};
 use super::recipe::{Choices, Recipe, Settings};
 use super::reduction::{CollectiveKind, Reduction};
-use super::setup::{self, Part};
+use super::setup::{self, Opened, Part};
 use super::shard::{Place, Shard, Traffic};
 use super::watch::Watch;
 use crate::error::Result;
@@ -67,6 +68,8 @@ pub struct RunOptions {
     pub choices: Choices,
     /// Images per step and rank, in place of the global batch.
     pub batch_per_rank: Option<usize>,
+    /// What the Gaussians start from; `None` where they are random.
+    pub init: Option<InitOptions>,
     /// One scale per Gaussian.
     pub isotropic: bool,
     /// Half width of a splat's support in standard deviations.
@@ -120,10 +123,13 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<Ending, F
     let started = Instant::now();
     let signal = EndSignal::watch()?;
     // Rank 0 looks at everything first: what is wrong for all is said once, before anybody starts.
-    let (store, set, start) = match world.first(|| setup::open(world, options))? {
-        Some((store, set, start)) => (store, set, Some(start)),
-        None => (Store::open(&options.particles)?, 0, None),
+    let mut options = options.clone();
+    let (store, set, start, init) = match world.first(|| setup::open(world, &mut options))? {
+        Some(Opened { store, set, start, init }) => (store, set, Some(start), init),
+        None => (Store::open(&options.particles)?, 0, None, None),
     };
+    init::share(world, &mut options.choices);
+    let options = &options;
     let set = world.broadcast(u64::from(set)) as u32;
     let Some(begin) = Begin::on_all_ranks(world, start) else {
         if world.rank() == 0 {
@@ -135,7 +141,7 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<Ending, F
         return Ok(Ending::Done);
     };
     let mut held = Held::default();
-    let outcome = train(world, options, (&store, set), &begin, &signal, started, &mut held);
+    let outcome = train(world, options, (&store, set), init, &begin, &signal, started, &mut held);
     if matches!(outcome, Err(Failure::Own(_))) && world.size() > 1 {
         // Other ranks may be waiting for this one, on their devices and so on this one's: giving anything back could wait
         // for them in turn. The job ends now, and all goes with it.
@@ -183,10 +189,12 @@ impl Begin {
     }
 }
 
+#[allow(clippy::too_many_arguments)]
 fn train(
     world: &World,
     options: &RunOptions,
     (store, set): (&Store, u32),
+    init: Option<Init>,
     begin: &Begin,
     signal: &EndSignal,
     started: Instant,
@@ -216,9 +224,10 @@ fn train(
             Order::new(rows.clone(), settings.batch, image_bytes, settings.seed, *half)
         })
         .collect();
+    let starts = init::starts(world, init.as_ref(), &settings, &parts, &assignment.models);
+    drop(init);
     // All devices first, and the network between them: particles take what memory they leave.
-    for (&index, order) in assignment.models.iter().zip(&orders) {
-        let start = random_start(&settings, parts[index].half);
+    for (start, order) in starts.into_iter().zip(&orders) {
         let batch = order.slots_of(rank, ranks).len();
         opened.push(devices::open(choice, start, geometry, batch, options.cache_half)?);
     }

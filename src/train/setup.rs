@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::checkpoint;
 use super::folder::{self, Start};
+use super::init::Init;
 use super::recipe::Settings;
 use super::run::{Models, RunOptions};
 use crate::error::{Error, Result};
@@ -38,11 +39,33 @@ pub fn largest(parts: &[Part]) -> usize {
     parts.iter().map(|p| p.rows.len()).max().unwrap_or(0)
 }
 
-/// Everything that can be wrong before the start, seen from rank 0. The store, its identity, and where the run
-/// begins.
-pub fn open(world: &World, options: &RunOptions) -> Result<(Store, u32, Start)> {
+/// What rank 0 has found out before the start.
+pub struct Opened {
+    /// The particles.
+    pub store: Store,
+    /// Their identity.
+    pub set: u32,
+    /// Where the run begins.
+    pub start: Start,
+    /// What the Gaussians start from, where that is a file.
+    pub init: Option<Init>,
+}
+
+/// Everything that can be wrong before the start, seen from rank 0. What a start of their own decides goes into the choices.
+///
+/// # Errors
+/// What is wrong.
+pub fn open(world: &World, options: &mut RunOptions) -> Result<Opened> {
     let store = Store::open(&options.particles)?;
     let identity = inspect(&store)?;
+    let init = match &options.init {
+        Some(init) => Some(Init::read(init, &options.choices, options.isotropic, store.header())?),
+        None => None,
+    };
+    if let (Some(init), Some(asked)) = (&init, &options.init) {
+        init.decide(&mut options.choices);
+        init.warn(&asked.file, options.models);
+    }
     let parts = parts(&store, options.models);
     for (index, part) in parts.iter().enumerate() {
         check_part(&store, &parts, index, world.size(), "train")?;
@@ -68,7 +91,7 @@ pub fn open(world: &World, options: &RunOptions) -> Result<(Store, u32, Start)> 
         })
         .collect();
     let start = folder::prepare(&options.output, options.older, &identities)?;
-    Ok((store, identity, start))
+    Ok(Opened { store, set: identity, start, init })
 }
 
 /// Checks that every particle can be used as it is. Gives the set's identity.

@@ -1,6 +1,6 @@
 """Compares maps with nothing of the program's own: mrcfile reads, numpy transforms.
 
-maps.py files  --pixel-size A FILE...                      every file is valid MRC2014 with this pixel size
+maps.py files  --pixel-size A FILE...                      every file is valid MRC2014 with this pixel size, and begins at zero
 maps.py agree  A.mrc B.mrc --to ANGSTROM --above FSC       the maps agree, and altered copies of A do not
 maps.py curves POST.star... --within X --column CSV OURS THEIRS ...
                                                            RELION's FSC curves (the mean of several files') are ours
@@ -72,6 +72,14 @@ def files(arguments):
             found = [size.x, size.y] if stack else [size.x, size.y, size.z]
             if any(abs(value - arguments.pixel_size) > 1e-4 for value in found):
                 wrong(f"{path}: pixel size {size.x} x {size.y} x {size.z} A, expected {arguments.pixel_size} A")
+            header = file.header
+            start = [int(header[name]) for name in ("nxstart", "nystart", "nzstart")]
+            origin = [float(header.origin[axis]) for axis in "xyz"]
+            axes = [int(header[name]) for name in ("mapc", "mapr", "maps")]
+            if start != [0, 0, 0] or origin != [0, 0, 0] or axes != [1, 2, 3]:
+                wrong(f"{path}: start {start}, origin {origin}, axes {axes}: programs would place it differently")
+            if not file.get_labels()[0].startswith("cryosplat-mpi "):
+                wrong(f"{path}: its first label is {file.get_labels()[0]!r}, and does not name the program")
             if not np.isfinite(file.data).all() or file.data.std() == 0:
                 wrong(f"{path}: values that are not finite, or all the same")
     print(f"{len(arguments.files)} files valid, {arguments.pixel_size:g} A")

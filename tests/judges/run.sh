@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The tests against other programs: mrcfile and RELION judge what this program writes, reads and reconstructs.
+# The tests against other programs: mrcfile, gemmi and RELION judge what this program writes, reads and reconstructs.
 # Each makes its data from the built-in phantom, and prints one line: "ok: ...", "skipped: ..." or "FAILED: ...".
 #
-#   tests/judges/run.sh [NAME...]     all, or some of: files reconstruct train voxels project postprocess mask correction sharpening
+#   tests/judges/run.sh [NAME...]     all, or some of: files atoms reconstruct export train voxels project postprocess mask correction sharpening
 #
 # CRYOSPLAT names the program to judge (default: target/debug/cryosplat-mpi). KEEP=1 keeps the data.
 set -euo pipefail
@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 program=$(realpath "${CRYOSPLAT:-target/debug/cryosplat-mpi}")
 [ -x "$program" ] || stop "$program is not there: cargo build"
 names=("$@")
-[ "$#" -gt 0 ] || names=(files reconstruct train voxels project postprocess mask correction sharpening)
+[ "$#" -gt 0 ] || names=(files atoms reconstruct export train voxels project postprocess mask correction sharpening)
 
 if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     say "skipped: all tests against other programs: python3 with venv is missing"
@@ -25,6 +25,7 @@ if ! make_venv target/judges-venv tests/judges/requirements.txt; then
 fi
 python=$(realpath --no-symlinks target/judges-venv/bin/python)
 maps=$(realpath tests/judges/maps.py)
+atoms=$(realpath tests/judges/atoms.py)
 
 mkdir -p target
 make_work "$PWD/target/judges.XXXXXX"
@@ -67,8 +68,23 @@ noisy_run() {
 # mrcfile accepts every file, with its pixel size.
 judge_files() {
     noisy_run
+    ours export star imported.h5 -o exported.star
     "$python" "$maps" files --pixel-size "$pixel_size" noisy/particles.mrcs noisy/truth.mrc noisy_truth.mrc \
-        run/half1.mrc run/half2.mrc run/map.mrc
+        run/half1.mrc run/half2.mrc run/map.mrc exported.mrcs
+    ours voxelize run/gmm_half1.h5 -o other.mrc --box 61 --pixel-size 4.5
+    "$python" "$maps" files --pixel-size 4.5 other.mrc
+}
+
+# gemmi reads the pseudo-atoms of a mixture, and their positions, occupancies and displacements make its map. Its pixels are finer
+# than the Gaussians, and its box is another.
+judge_atoms() {
+    noisy_run
+    ours voxelize run/gmm_half1.h5 -o fine.mrc --box 181 --pixel-size 1.5
+    local name
+    for name in atoms.pdb atoms.cif; do
+        ours export gmm run/gmm_half1.h5 -o "$name" --map fine.mrc
+        "$python" "$atoms" "$name" fine.mrc --above 0.99
+    done
 }
 
 # RELION makes the true map from a simulated STAR file: hand, origin, poses, shifts, CTF and contrast are RELION's.
@@ -76,6 +92,16 @@ judge_reconstruct() {
     clean_set
     reconstruct clean
     "$python" "$maps" agree clean/relion.mrc clean/truth.mrc --to 15 --above 0.99
+}
+
+# An exported set leads RELION to the true map, too: centred images, poses, CTFs and contrast.
+judge_export() {
+    clean_set
+    mkdir -p exported
+    ours import clean/particles.star -o centred.h5 --no-normalize
+    ours export star centred.h5 -o exported/particles.star
+    reconstruct exported
+    "$python" "$maps" agree exported/relion.mrc clean/truth.mrc --to 15 --above 0.99
 }
 
 # From the same noisy STAR file, import and train make the map that RELION makes.
@@ -164,7 +190,9 @@ judge_sharpening() {
 describe() {
     case "$1" in
         files) echo "mrcfile accepts stacks, truth and maps" ;;
+        atoms) echo "gemmi reads pseudo-atoms that make the map of their mixture" ;;
         reconstruct) echo "relion_reconstruct makes the truth from a simulated STAR file" ;;
+        export) echo "relion_reconstruct makes the truth from an exported STAR file" ;;
         train) echo "import and train make the map of relion_reconstruct" ;;
         voxels) echo "backproject makes the map of relion_reconstruct" ;;
         project) echo "projections by relion_project lead back to their map" ;;
@@ -179,7 +207,7 @@ describe() {
 failed=0
 for name in "${names[@]}"; do
     description=$(describe "$name")
-    if [ "$name" != files ] && ! command -v relion_reconstruct >/dev/null; then
+    if [ "$name" != files ] && [ "$name" != atoms ] && ! command -v relion_reconstruct >/dev/null; then
         say "skipped: $description: RELION is missing"
         continue
     fi

@@ -69,7 +69,7 @@ pub fn read(path: &Path, images: Images, files: &Files, wanted: &Wanted) -> Resu
     let images = match images {
         Images::Stack => of_stacks(path, &[(path_name(path), Place::Particle(1))], &folders, &mut stacks)?,
         Images::List => of_stacks(path, &listed(path)?, &folders, &mut stacks)?,
-        Images::Star => relion::images(path, &mut stacks)?,
+        Images::Star => relion::image_table(path, &mut stacks)?.images,
     };
     let chosen = files.chosen.as_deref().map(|file| arrays::chosen(file, images.len())).transpose()?;
     let count = chosen.as_ref().map_or(images.len(), Vec::len).min(wanted.first.unwrap_or(usize::MAX));

@@ -280,20 +280,31 @@ fn image(row: &Cursor, column: Column, stacks: &mut StackNames) -> Result<Source
     Ok(Source { file: stacks.index(stack, Place::Line(row.line())), index })
 }
 
+/// The images that a STAR file names, row by row.
+#[derive(Debug)]
+pub struct ImageTable {
+    /// The image of each row, and the line it is on.
+    pub images: Vec<(Source, Place)>,
+    /// Columns of the table.
+    pub width: usize,
+    /// The column of the random subset, from 0.
+    pub subset: Option<usize>,
+}
+
 /// The images that the rows of the STAR file `path` name, whatever else they say, and where each is named.
 ///
 /// # Errors
 /// When the file is no STAR file of particles, or a name is none.
-pub fn images(path: &Path, stacks: &mut StackNames) -> Result<Vec<(Source, Place)>> {
+pub fn image_table(path: &Path, stacks: &mut StackNames) -> Result<ImageTable> {
     let document = Document::read(path)?;
     let table = &document.tables()[particle_table(&document)?];
     let column = require(&document, table, IMAGE)?;
-    let mut all = Vec::with_capacity(table.len());
+    let mut images = Vec::with_capacity(table.len());
     let mut cursor = Cursor::new(&document, table);
     while cursor.advance()? {
-        all.push((image(&cursor, column, stacks)?, Place::Line(cursor.line())));
+        images.push((image(&cursor, column, stacks)?, Place::Line(cursor.line())));
     }
-    Ok(all)
+    Ok(ImageTable { images, width: table.width(), subset: table.column("_rlnRandomSubset") })
 }
 
 impl set::Particles for Particles {

@@ -254,11 +254,7 @@ impl Rows<'_> {
             let Some(start) = self.lines.next()? else { return Err(self.changed()) };
             self.line = start.line as usize;
             let text = self.lines.text.as_str();
-            // Quotes were checked when the file was read first.
-            for cell in Tokens(text).filter_map(Token::ok) {
-                let from = cell.as_ptr() as usize - text.as_ptr() as usize;
-                self.cells.push(from..from + cell.len());
-            }
+            self.cells.extend(places(text));
         }
         if self.cells.len() == self.table.width() { Ok(true) } else { Err(self.changed()) }
     }
@@ -282,6 +278,19 @@ impl Rows<'_> {
             "import again",
         )
     }
+}
+
+/// Where the values of a row are in its text, without their quotes.
+pub fn cells(row: &str) -> Vec<Range<usize>> {
+    places(row).collect()
+}
+
+fn places(row: &str) -> impl Iterator<Item = Range<usize>> {
+    // Quotes were checked when the file was read first.
+    Tokens(row).filter_map(Token::ok).map(|cell| {
+        let from = cell.as_ptr() as usize - row.as_ptr() as usize;
+        from..from + cell.len()
+    })
 }
 
 /// A value, or the text after a quote that is not closed.

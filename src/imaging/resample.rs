@@ -1,4 +1,4 @@
-//! A true map from an MRC file, brought to the box and pixel size asked for.
+//! A map from an MRC file, brought to the box and pixel size asked for.
 //!
 //! The rule: the map is padded with zeros in real space to the nearest box that a whole number of the new pixels
 //! spans, its spectrum is cropped or padded to that number, and the result is cropped or padded with zeros in real
@@ -57,7 +57,7 @@ pub fn read(path: &Path, box_size: usize, pixel_size: f64) -> Result<Array3<f32>
     let lost = 1.0 - power(&boxed) / power(&resampled).max(f64::MIN_POSITIVE);
     if lost > 0.01 {
         tracing::warn!(
-            "{}: {:.0} % of the map's power lies outside the box of {:.1} A and is cut off; use a larger --box",
+            "{}: {:.0} % of the map's power lies outside the box of {:.1} A and is cut off",
             path.display(),
             100.0 * lost,
             box_size as f64 * pixel_size
@@ -89,7 +89,7 @@ fn resample(map: &Array3<f32>, factor: f64, path: &Path, pixel_size: f64) -> Res
             path,
             "",
             format!("takes {target:.0} pixels of {pixel_size} A along each edge, expected 4 to {LARGEST}"),
-            "choose a --pixel-size nearer to the map's own",
+            "choose a pixel size (--pixel-size) nearer to the map's own",
         ));
     }
     let target = target as usize;
@@ -170,6 +170,6 @@ mod tests {
         refused(Array3::zeros((16, 16, 17)), 2.0, "16 x 16");
         refused(Array3::zeros((16, 16, 16)), 0.0, "words 11 to 13");
         refused(Array3::from_elem((16, 16, 16), f32::NAN), 2.0, "voxel x 0");
-        refused(body(16, 2.0), 2e6, "choose a --pixel-size");
+        refused(body(16, 2.0), 2e6, "--pixel-size");
     }
 }

@@ -1,0 +1,26 @@
+//! `cryosplat-mpi export`: results for other programs.
+
+mod gmm;
+mod star;
+
+/// Arguments of `export`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// A Gaussian mixture: pseudo-atoms for ChimeraX and others (.pdb, .cif), .ply, or .h5.
+    Gmm(gmm::Args),
+    /// Particles for RELION and others: a STAR file with a stack, or the rows of the STAR file they came from.
+    Star(star::Args),
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    match &args.what {
+        What::Gmm(args) => gmm::run(args),
+        What::Star(args) => star::run(args),
+    }
+}

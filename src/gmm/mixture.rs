@@ -1,0 +1,48 @@
+//! A mixture in any of the files that hold one.
+
+use std::path::Path;
+
+use super::files::GmmFile;
+use super::{Gmm, atoms, ply};
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Bytes at the beginning of a file that tell its kind.
+const PROBE: u64 = 4096;
+
+/// A mixture, and the grid it was trained on where its file says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mixture {
+    /// The mixture.
+    pub gmm: Gmm,
+    /// Box in pixels, and pixel size in angstrom; `None` from PLY files.
+    pub grid: Option<(usize, f64)>,
+}
+
+impl From<GmmFile> for Mixture {
+    fn from(file: GmmFile) -> Self {
+        Self { gmm: file.gmm, grid: Some((file.box_size, file.pixel_size)) }
+    }
+}
+
+/// Reads a mixture: HDF5 ([`GmmFile`]), PLY ([`ply`]), or pseudo-atoms of this program ([`atoms`]), told apart by their content.
+///
+/// # Errors
+/// When the file is none of these, or as the format's reader.
+pub fn read(path: &Path) -> Result<Mixture> {
+    let start = files::first_bytes(path, PROBE)?;
+    if ply::is_ply(&start) {
+        Ok(Mixture { gmm: ply::read(path)?, grid: None })
+    } else if atoms::is_ours(&start) {
+        atoms::read(path).map(Mixture::from)
+    } else if !start.is_empty() && !start.contains(&0) {
+        Err(Error::input(
+            path,
+            "",
+            "is a text, and holds no pseudo-atoms of this program",
+            "give a mixture of `cryosplat-mpi train`, or what `export gmm` made of one",
+        ))
+    } else {
+        GmmFile::read(path).map(Mixture::from)
+    }
+}

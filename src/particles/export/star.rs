@@ -1,0 +1,161 @@
+//! A particle set as RELION reads it (3.1 and later): a STAR file with optics groups, and a stack beside it.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::files::Pending;
+use crate::imaging::pose::relion_from_rotation;
+use crate::imaging::stack_writer::StackWriter;
+use crate::particles::store::{Block, Header, Particle, Store};
+use crate::progress::Progress;
+
+/// Values in a block of images: 16 MiB.
+const BLOCK_VALUES: usize = 1 << 22;
+const REMEDY: &str = "check that the folder may be written and the disk is not full";
+
+const OPTICS: [&str; 8] = [
+    "OpticsGroup",
+    "OpticsGroupName",
+    "Voltage",
+    "SphericalAberration",
+    "AmplitudeContrast",
+    "ImagePixelSize",
+    "ImageSize",
+    "ImageDimensionality",
+];
+
+const PARTICLES: [&str; 15] = [
+    "ImageName",
+    "MicrographName",
+    "AngleRot",
+    "AngleTilt",
+    "AnglePsi",
+    "OriginXAngst",
+    "OriginYAngst",
+    "DefocusU",
+    "DefocusV",
+    "DefocusAngle",
+    "PhaseShift",
+    "CtfBfactor",
+    "CtfScalefactor",
+    "OpticsGroup",
+    "RandomSubset",
+];
+
+/// Begins a table of a STAR file: its name without `data_`, and its columns without `_rln`.
+///
+/// # Errors
+/// As the writer.
+pub fn begin_table(writer: &mut impl Write, name: &str, columns: &[&str]) -> std::io::Result<()> {
+    write!(writer, "\n# version 30001\n\ndata_{name}\n\nloop_ \n")?;
+    for (index, column) in columns.iter().enumerate() {
+        writeln!(writer, "_rln{column} #{} ", index + 1)?;
+    }
+    Ok(())
+}
+
+/// The stack of the STAR file `star`, beside it.
+pub fn stack_of(star: &Path) -> PathBuf {
+    star.with_extension("mrcs")
+}
+
+/// Writes the particles of `store` but those in the rows `left_out`, in the order of the set: the STAR file `star`, and beside it
+/// the stack that it names by its bare name ([`stack_of`]). Returns how many particles there are.
+///
+/// Angles, defoci and all else have all digits of the set, so that it comes back as it was.
+///
+/// # Errors
+/// When the set cannot be read, an image is damaged, nothing is left, or a file cannot be written.
+pub fn write(store: &Store, left_out: &BTreeSet<usize>, star: &Path) -> Result<usize> {
+    let header = store.header();
+    let stack_path = stack_of(star);
+    let name = match stack_path.file_name().and_then(|name| name.to_str()) {
+        Some(name) if !name.contains(char::is_whitespace) && !name.contains('@') => name.to_owned(),
+        _ => {
+            let problem = "its stack would have a name that STAR files cannot hold";
+            return Err(Error::input(star, "", problem, "choose a name without blanks and without @"));
+        }
+    };
+    if left_out.len() >= store.len() {
+        return Err(Error::input(store.path(), "", "none of its particles is left", "leave fewer out"));
+    }
+    let pending = Pending::new(star)?;
+    let file = File::create(pending.path()).map_err(Error::io(star, "write the STAR file", REMEDY))?;
+    let mut writer = BufWriter::with_capacity(1 << 20, file);
+    let mut stack = StackWriter::create(&stack_path, header.box_size, header.pixel_size)?;
+    let failed = || Error::io(star, "write the STAR file", REMEDY);
+    head(&mut writer, header).map_err(failed())?;
+
+    let reader = store.reader();
+    let mut block = Block::default();
+    let mut count = 0;
+    let mut progress = Progress::new("export", store.len() as u64, "images");
+    for rows in blocks(store) {
+        reader.read(rows.clone(), &mut block)?;
+        let kept = |row: &usize| !left_out.contains(row);
+        if let Some(&(row, defect)) = block.defects.iter().find(|(row, _)| kept(row)) {
+            return Err(store.defect(row, defect));
+        }
+        let images = block.images.chunks_exact(header.pixels());
+        for ((row, particle), image) in rows.clone().zip(&block.particles).zip(images) {
+            if !kept(&row) {
+                continue;
+            }
+            count += 1;
+            stack.append(image)?;
+            let half = 1 + usize::from(row >= header.halves[0]);
+            write!(writer, "{count:06}@{name} ").map_err(failed())?;
+            line(&mut writer, header, particle, half).map_err(failed())?;
+        }
+        progress.advance(rows.len() as u64);
+    }
+    progress.finish();
+    writeln!(writer, " ").and_then(|()| writer.flush()).map_err(failed())?;
+    stack.finish()?;
+    pending.commit()?;
+    Ok(count)
+}
+
+fn blocks(store: &Store) -> impl Iterator<Item = Range<usize>> {
+    let (all, size) = (store.len(), (BLOCK_VALUES / store.header().pixels()).max(1));
+    (0..all).step_by(size).map(move |first| first..all.min(first + size))
+}
+
+/// The table of optics groups, and the beginning of the one of particles.
+fn head(writer: &mut impl Write, header: &Header) -> std::io::Result<()> {
+    begin_table(writer, "optics", &OPTICS)?;
+    for (i, optics) in header.optics.iter().enumerate() {
+        let group = i + 1;
+        writeln!(
+            writer,
+            "{group} opticsGroup{group} {} {} {} {} {} 2 ",
+            optics.voltage,
+            optics.spherical_aberration,
+            optics.amplitude_contrast,
+            header.pixel_size,
+            header.box_size
+        )?;
+    }
+    writeln!(writer, " ")?;
+    begin_table(writer, "particles", &PARTICLES)
+}
+
+/// A particle's line behind the name of its image.
+fn line(writer: &mut impl Write, header: &Header, particle: &Particle, half: usize) -> std::io::Result<()> {
+    let stack = particle.source.and_then(|source| header.source_files.get(source.file as usize));
+    // RELION groups particles by micrograph; their own stacks are the nearest to that.
+    let micrograph = stack.map_or("unknown".into(), |name| name.replace(char::is_whitespace, "_"));
+    write!(writer, "{micrograph}")?;
+    let ctf = &particle.ctf;
+    let angles = relion_from_rotation(&particle.rotation);
+    let origin = particle.shift.map(|pixels| pixels * header.pixel_size);
+    let ctf = [ctf.defocus_u, ctf.defocus_v, ctf.astigmatism_angle, ctf.phase_shift, ctf.b_factor, ctf.scale];
+    for value in angles.iter().chain(&origin).chain(&ctf) {
+        write!(writer, " {value}")?;
+    }
+    writeln!(writer, " {} {half} ", particle.optics_group + 1)
+}

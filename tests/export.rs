@@ -1,0 +1,366 @@
+//! What `export` writes, read back; and trainings that start from it.
+
+mod common;
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use common::{
+    BOX, PIXEL_SIZE, assert_same, bytes, fail, path, phantom, ranks_succeed, steps, succeed, train_arguments,
+    undo, whole,
+};
+use cryosplat_mpi::evaluate::Fsc;
+use cryosplat_mpi::gmm::{Gmm, Shape, mixture};
+use cryosplat_mpi::imaging::mrc::read_volume;
+use cryosplat_mpi::imaging::pose::rotation_from_relion;
+use cryosplat_mpi::particles::store::Store;
+use cryosplat_mpi::random::{Purpose, stream};
+use cryosplat_mpi::render::Geometry;
+use cryosplat_mpi::render::cpu::CpuDevice;
+use tempfile::TempDir;
+
+/// Options of the run that the tests of mixtures look at.
+const USUAL: [&str; 4] = ["--gaussians", "120", "--epochs", "12"];
+
+/// A set with its truth, and a run of it.
+static RUN: LazyLock<TempDir> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 80);
+    succeed(&train_arguments(&set, &path(folder.path(), "run"), &USUAL));
+    folder
+});
+
+fn of_run(name: &str) -> String {
+    path(&RUN.path().join("run"), name)
+}
+
+fn set() -> String {
+    path(RUN.path(), "p.h5")
+}
+
+fn read(file: &str) -> cryosplat_mpi::imaging::mrc::Volume {
+    read_volume(Path::new(file)).unwrap()
+}
+
+#[test]
+fn an_exported_mixture_has_the_map_of_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (map, want) = (path(folder.path(), "map.mrc"), read(&of_run("half1.mrc")));
+    let grid = ["--box", "32", "--pixel-size", "4"];
+    for (name, options) in [("m.pdb", &[][..]), ("m.cif", &[]), ("m.h5", &[]), ("m.ply", &grid)] {
+        let file = path(folder.path(), name);
+        succeed(&["export", "gmm", &of_run("gmm_half1.h5"), "-o", &file]);
+        succeed(&[&["voxelize", &file, "-o", &map], options].concat());
+        let fsc = Fsc::between(&read(&map), &want).unwrap();
+        assert!(fsc.shells.iter().all(|&shell| shell > 0.9999), "{name}: {:?}", fsc.shells);
+        // And the way from any of them to another.
+        let again = path(folder.path(), "again.cif");
+        succeed(&[&["export", "gmm", &file, "-o", &again], options].concat());
+        assert_eq!(mixture::read(Path::new(&again)).unwrap().grid, Some((BOX, PIXEL_SIZE)));
+    }
+    let (h5, ply) = (path(folder.path(), "m.h5"), path(folder.path(), "m.ply"));
+    let original = mixture::read(Path::new(&of_run("gmm_half1.h5"))).unwrap();
+    assert_eq!(mixture::read(Path::new(&h5)).unwrap(), original);
+    assert_eq!(mixture::read(Path::new(&ply)).unwrap().gmm, original.gmm);
+}
+
+/// Correlations in the shells 1 to 4 of a map and a model, by `fsc`, which has a reader of atoms of its own.
+fn low_shells(map: &str, model: &str, folder: &Path) -> Vec<f64> {
+    succeed(&["fsc", map, model, "-o", &path(folder, "fsc")]);
+    let text = std::fs::read_to_string(folder.join("fsc.csv")).unwrap();
+    let rows = text.lines().skip(2).take(4);
+    rows.map(|row| row.split(',').nth(3).unwrap().parse().unwrap()).collect()
+}
+
+#[test]
+fn pseudo_atoms_lie_in_the_map_whatever_its_box() {
+    let folder = tempfile::tempdir().unwrap();
+    let wide = path(folder.path(), "wide.mrc");
+    succeed(&["voxelize", &of_run("gmm_half1.h5"), "-o", &wide, "--box", "49", "--pixel-size", "3.3"]);
+    for name in ["m.pdb", "m.cif"] {
+        let model = path(folder.path(), name);
+        for (map, options) in [(of_run("half1.mrc"), vec![]), (wide.clone(), vec!["--map", &wide])] {
+            let input = of_run("gmm_half1.h5");
+            succeed(&[&["export", "gmm", &input, "-o", &model], &options[..]].concat());
+            let found = low_shells(&map, &model, folder.path());
+            // Points in place of Gaussians of nearly one width. Two voxels beside it, shell 4 of 32 would turn its sign.
+            assert!(found.len() == 4 && found.iter().all(|&shell| shell > 0.999), "{map} {name}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn an_exported_set_comes_back_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let (star, again) = (path(folder.path(), "subset.star"), path(folder.path(), "again.h5"));
+    succeed(&["export", "star", &set(), "-o", &star]);
+    succeed(&["import", &star, "-o", &again, "--no-normalize"]);
+    assert_same_particles(&set(), &again);
+    // Twice, and without the particles that a run has left out.
+    let run = folder.path().join("run");
+    std::fs::create_dir(&run).unwrap();
+    std::fs::write(run.join("run.json"), r#"{"state":"training"}"#).unwrap();
+    std::fs::write(
+        run.join("skipped_half1.csv"),
+        "particle,stack,image,reason,step\n3,,,checksum,1\n7,\"a,b\",2,pixels,1\n",
+    )
+    .unwrap();
+    std::fs::write(run.join("skipped_half2.csv"), "particle,stack,image,reason,step\n41,,,checksum,1\n")
+        .unwrap();
+    let run = run.display().to_string();
+    let said = succeed(&["export", "star", &set(), "-o", &star, "--run", &run]);
+    assert!(said.contains("77 particles (3 left out)"), "{said}");
+    succeed(&["import", &star, "-o", &again, "--no-normalize"]);
+    let (before, after) = (Store::open(Path::new(&set())).unwrap(), Store::open(Path::new(&again)).unwrap());
+    assert_eq!(after.header().halves, [38, 39]);
+    let (before, after) = (whole(&before), whole(&after));
+    let kept: Vec<usize> = (0..80).filter(|row| ![2, 6, 40].contains(row)).collect();
+    for (new, &old) in kept.iter().enumerate() {
+        assert_eq!(image(&after.images, new), image(&before.images, old), "{old}");
+    }
+}
+
+fn image(images: &[f32], row: usize) -> &[f32] {
+    &images[row * BOX * BOX..(row + 1) * BOX * BOX]
+}
+
+/// The same images, poses, CTFs and halves, in the same order.
+fn assert_same_particles(one: &str, other: &str) {
+    let [a, b] = [one, other].map(|file| Store::open(Path::new(file)).unwrap());
+    assert_eq!(a.header().halves, b.header().halves);
+    assert_eq!((a.header().box_size, a.header().pixel_size), (b.header().box_size, b.header().pixel_size));
+    assert_eq!(a.header().optics, b.header().optics);
+    let [a, b] = [a, b].map(|store| whole(&store));
+    assert!(a.images[..] == b.images[..], "the images differ");
+    for (a, b) in a.particles.iter().zip(&b.particles) {
+        assert_eq!((a.ctf, a.shift, a.optics_group), (b.ctf, b.shift, b.optics_group));
+        let entries = a.rotation.as_flattened().iter().zip(b.rotation.as_flattened());
+        // Angles have 15 digits and pass through sines and cosines.
+        assert!(entries.clone().all(|(a, b)| (a - b).abs() < 1e-13), "{a:?} {b:?}");
+    }
+}
+
+#[test]
+fn rows_of_the_original_have_the_halves_of_the_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("raw");
+    let star = path(&raw, "particles.star");
+    let made = path(folder.path(), "made.h5");
+    let size = BOX.to_string();
+    succeed(&[
+        "simulate",
+        "--phantom",
+        "-o",
+        &made,
+        "--star",
+        &raw.display().to_string(),
+        "--box",
+        &size,
+        "--pixel-size",
+        "4",
+        "-n",
+        "40",
+        "--seed",
+        "5",
+    ]);
+    let given = std::fs::read_to_string(&star).unwrap();
+    let drawn = given.replace("_rlnRandomSubset", "_rlnSomething");
+    for (what, text, columns) in [("given", given, 14), ("drawn", drawn, 15)] {
+        std::fs::write(&star, &text).unwrap();
+        let (set, again) = (path(folder.path(), "set.h5"), path(folder.path(), "again.h5"));
+        succeed(&["import", &star, "-o", &set, "--first", "25", "--seed", "9"]);
+        let subset = path(&raw, "subset.star");
+        let said = succeed(&["export", "star", &set, "-o", &subset, "--original", &star]);
+        assert!(said.contains("25 particles"), "{what}: {said}");
+        let kept = std::fs::read_to_string(&subset).unwrap();
+        let rows: Vec<&str> = kept.lines().filter(|line| line.contains('@')).collect();
+        assert!(
+            rows.len() == 25 && rows.iter().all(|row| row.split_whitespace().count() == columns),
+            "{kept}"
+        );
+        // All but the half is as it was.
+        assert!(
+            rows.iter().zip(text.lines().filter(|line| line.contains('@'))).all(|(a, b)| a[..60] == b[..60])
+        );
+        succeed(&["import", &subset, "-o", &again, "--seed", "1"]);
+        assert_same_particles(&set, &again);
+    }
+    let cut: Vec<String> =
+        std::fs::read_to_string(&star).unwrap().lines().take(40).map(str::to_owned).collect();
+    let short = path(&raw, "short.star");
+    std::fs::write(&short, cut.join("\n") + "\n").unwrap();
+    let output = path(&raw, "no.star");
+    let set = path(folder.path(), "set.h5");
+    let refused = ["export", "star", &set, "-o", &output, "--original", &short];
+    fail(&refused, &["short.star", "does not name", "@particles.mrcs", "imported from"]);
+    assert!(!Path::new(&output).exists());
+}
+
+#[test]
+fn what_cannot_be_exported_is_said_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = |name: &str| path(folder.path(), name);
+    let gmm = of_run("gmm_half1.h5");
+    let refuse = |arguments: &[&str], fragments: &[&str]| {
+        fail(&[&["export"], arguments].concat(), &[fragments, &[";"]].concat());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    };
+    refuse(&["gmm", &gmm, "-o", &out("m.xyz")], &["m.xyz", ".pdb, .cif, .ply or .h5"]);
+    refuse(&["gmm", &of_run("gmm_half1.ply"), "-o", &out("m.cif")], &["neither a box nor a pixel size"]);
+    refuse(&["gmm", &gmm, "-o", &out("m.ply"), "--map", &of_run("half1.mrc")], &["--map"]);
+    refuse(&["gmm", &of_run("fsc.csv"), "-o", &out("m.cif")], &["fsc.csv", "no pseudo-atoms"]);
+    refuse(&["gmm", &set(), "-o", &out("m.cif")], &["p.h5", "cryosplat-gmm"]);
+    refuse(&["gmm", &gmm, "-o", &out("no/m.cif")], &["no/m.cif", "write the file"]);
+    refuse(&["star", &set(), "-o", &out("p.txt")], &["p.txt", ".star"]);
+    refuse(&["star", &set(), "-o", &out("a b.star")], &["a b.star", "blanks"]);
+    refuse(&["star", &gmm, "-o", &out("p.star")], &["gmm_half1.h5"]);
+    refuse(
+        &["star", &set(), "-o", &out("p.star"), "--original", &set()],
+        &["p.h5", "particle 1", "where its image came from"],
+    );
+    refuse(&["star", &set(), "-o", &out("p.star"), "--run", &out("none")], &["run.json", "read the run"]);
+    let other = tempfile::tempdir().unwrap();
+    std::fs::write(other.path().join("run.json"), r#"{"particles":{"identity":"0badf00d"}}"#).unwrap();
+    let other = other.path().display().to_string();
+    refuse(&["star", &set(), "-o", &out("p.star"), "--run", &other], &["run.json", "0badf00d"]);
+    let before = std::fs::read(&gmm).unwrap();
+    fail(&["export", "gmm", &gmm, "-o", &gmm], &["the mixture to read"]);
+    assert!(std::fs::read(&gmm).unwrap() == before);
+}
+
+/// The loss of the first step of half 1.
+fn first_loss(run: &str) -> f64 {
+    let first = steps(run).into_iter().find(|line| line["step"] == 1).unwrap();
+    first["loss"].as_f64().unwrap()
+}
+
+/// Trains a little; the run's folder.
+fn start(folder: &Path, name: &str, set: &str, options: &[&str]) -> String {
+    let run = path(folder, name);
+    let epochs: &[&str] = if options.contains(&"--epochs") { &[] } else { &["--epochs", "1"] };
+    succeed(&train_arguments(set, &run, &[&["--metrics-every", "1"], epochs, options].concat()));
+    run
+}
+
+#[test]
+fn a_training_goes_on_from_any_file_of_a_mixture() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path();
+    let random = first_loss(&start(place, "random", &set(), &["--gaussians", "120"]));
+    let h5 = first_loss(&start(place, "h5", &set(), &["--init", &of_run("gmm_half1.h5")]));
+    // The noise has a variance of 1, the signal too.
+    assert!(h5 < random - 0.1, "{h5} {random}");
+    let kinds = [("m.ply", 0.0), ("m.cif", 1e-5), ("m.pdb", 1e-2)];
+    for (name, tolerance) in kinds {
+        let file = path(place, name);
+        succeed(&["export", "gmm", &of_run("gmm_half1.h5"), "-o", &file]);
+        let loss =
+            first_loss(&start(place, name.split('.').next_back().unwrap(), &set(), &["--init", &file]));
+        assert!((loss / h5 - 1.0).abs() <= tolerance, "{name}: {loss} {h5}");
+    }
+    // A wider field of view of the same specimen.
+    let wide = path(place, "wide.h5");
+    succeed(&[
+        "simulate",
+        "--map",
+        &path(RUN.path(), "p_truth.mrc"),
+        "-o",
+        &wide,
+        "--box",
+        "48",
+        "--pixel-size",
+        "4",
+        "-n",
+        "80",
+        "--snr",
+        "1",
+        "--seed",
+        "3",
+    ]);
+    let wide_random = first_loss(&start(place, "wide_random", &wide, &["--gaussians", "120"]));
+    let wide_start = first_loss(&start(place, "wide_start", &wide, &["--init", &of_run("gmm_half1.h5")]));
+    assert!(wide_start < wide_random - 0.1, "{wide_start} {wide_random}");
+}
+
+#[test]
+fn a_map_is_a_start_on_any_number_of_ranks_and_part_of_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path();
+    let truth = path(RUN.path(), "p_truth.mrc");
+    let with_map = ["--gaussians", "150", "--init", &truth, "--init-lowpass", "20"];
+    let one = start(place, "one", &set(), &[&with_map[..], &["--epochs", "2"]].concat());
+    let said = ranks_succeed(2, &{
+        let little = ["--epochs", "2", "--metrics-every", "1"];
+        train_arguments(&set(), &path(place, "two"), &[&little[..], &with_map].concat())
+    });
+    assert!(said.contains("both halves start from this map, filtered at 20 A"), "{said}");
+    assert_same(&["half1.mrc", "half2.mrc"], &one, &path(place, "two"), "one rank and two");
+    let random = start(place, "random", &set(), &["--gaussians", "150"]);
+    assert!(first_loss(&one) < first_loss(&random), "{} {}", first_loss(&one), first_loss(&random));
+    assert!(bytes(&one, "gmm_half1.ply") != bytes(&one, "gmm_half2.ply"));
+    let document: serde_json::Value = serde_json::from_slice(&bytes(&one, "run.json")).unwrap();
+    assert_eq!(document["settings"]["init"]["low_pass"], 20.0);
+    assert_eq!(document["init"], truth.as_str());
+    // Another start is another run; the same one is done already.
+    let again =
+        |options: &[&str]| train_arguments(&set(), &one, &[&["--epochs", "2", "--resume"], options].concat());
+    fail(&again(&["--gaussians", "150"]), &["of another run", "init was {", "and is null", "--overwrite"]);
+    let other = of_run("map.mrc");
+    fail(
+        &again(&["--gaussians", "150", "--init", &other, "--init-lowpass", "20"]),
+        &["of another run", "init was {"],
+    );
+    succeed(&again(&with_map));
+    // Ended before its last checkpoint, it goes on to the same end.
+    let whole = bytes(&one, "gmm_half1.h5");
+    std::fs::remove_file(Path::new(&one).join("gmm_half1.h5")).unwrap();
+    undo(&one, "half1");
+    let said = succeed(&again(&with_map));
+    assert!(said.contains("resuming after"), "{said}");
+    assert!(bytes(&one, "gmm_half1.h5") == whole);
+}
+
+#[test]
+fn a_start_that_does_not_fit_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = path(folder.path(), "run");
+    let refuse = |options: &[&str], fragments: &[&str]| {
+        let arguments = train_arguments(&set(), &run, &[&["--epochs", "1"], options].concat());
+        fail(&arguments, &[fragments, &[";"]].concat());
+    };
+    let gmm = of_run("gmm_half1.h5");
+    refuse(&["--init", &gmm, "--gaussians", "60"], &["holds 120 Gaussians", "--gaussians asks for 60"]);
+    refuse(&["--init", &gmm, "--isotropic"], &["three axes", "--isotropic"]);
+    refuse(&["--init", &gmm, "--init-lowpass", "20"], &["is no map", "--init-lowpass"]);
+    refuse(&["--init", "missing.h5"], &["missing.h5", "No such file"]);
+    refuse(&["--init", &set()], &["p.h5", "cryosplat-gmm"]);
+    refuse(&["--init", &of_run("fsc.csv")], &["fsc.csv", "no pseudo-atoms"]);
+    refuse(
+        &["--init", &of_run("map.mrc"), "--init-lowpass", "100"],
+        &["128.0 A", "--init-lowpass 64 or less"],
+    );
+    // A mixture in a box of 1.3 nm of pixels that are a hundred times too small.
+    let tiny = path(folder.path(), "tiny.h5");
+    succeed(&["export", "gmm", &of_run("gmm_half1.ply"), "-o", &tiny, "--box", "32", "--pixel-size", "0.04"]);
+    refuse(&["--init", &tiny], &["tiny.h5", "1.3 A", "128.0 A"]);
+}
+
+#[test]
+fn a_mixture_in_a_wider_box_makes_the_same_image() {
+    let gmm = mixture::read(Path::new(&of_run("gmm_half1.h5"))).unwrap().gmm;
+    let image = |gmm: Gmm, box_size: usize| {
+        let geometry = Geometry { box_size, pixel_size: PIXEL_SIZE, cutoff: 4.0 };
+        CpuDevice::new(gmm, geometry).render(&rotation_from_relion(20.0, 50.0, 70.0))
+    };
+    for wide in [48usize, 47] {
+        let (small, large) = (image(gmm.clone(), BOX), image(gmm.rescaled(BOX as f64 / wide as f64), wide));
+        let peak = small.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        let start = wide / 2 - BOX / 2;
+        for (at, &value) in small.iter().enumerate() {
+            let other = large[(start + at / BOX) * wide + start + at % BOX];
+            assert!((value - other).abs() < 1e-3 * peak, "{wide} {at}: {value} {other}");
+        }
+    }
+    let round = Gmm::random(5, Shape::Isotropic, &mut stream(1, Purpose::Start, 1, 0));
+    assert_eq!(image(round.clone(), BOX), image(round.anisotropic(), BOX));
+}
