@@ -2,8 +2,8 @@
 
 atoms.py MODEL MAP.mrc --above CC        the density of the model, in the frame of the map's header, correlates with the map
 
-The model is taken by the formats' definitions alone: positions, occupancies and anisotropic displacements. A copy moved by a
-voxel must do worse. Prints what was found; exits with 1 and says what is wrong where it is not as it should be.
+The model is taken by the formats' definitions alone: positions, occupancies and anisotropic displacements. Nowhere may it fit
+better. Prints what was found; exits with 1 and says what is wrong where it is not as it should be.
 """
 
 import argparse
@@ -15,6 +15,8 @@ import numpy as np
 
 # Half width of what is computed of an atom, in standard deviations.
 REACH = 5
+# How far from its best place the model may be, in voxels.
+NEAR = 0.1
 
 
 def wrong(message):
@@ -69,10 +71,13 @@ def main():
         model = density(positions - corner + moved, occupancies, displacements, len(data), voxel)
         return np.corrcoef(model.ravel(), data.ravel())[0, 1]
 
-    found, beside = correlation(0.0), max(correlation(voxel * step) for step in np.eye(3))
-    if not found > arguments.above or not beside < found - 0.01:
-        wrong(f"correlation {found:.4f} (above {arguments.above} wanted), a voxel beside {beside:.4f}")
-    print(f"{len(positions)} atoms, correlation {found:.4f} (above {arguments.above:g} wanted), a voxel beside {beside:.4f}")
+    found = correlation(0.0)
+    # Where along each axis a parabola through the correlations a voxel before, here and behind has its top.
+    steps = [(correlation(-voxel * axis), correlation(voxel * axis)) for axis in np.eye(3)]
+    off = max(abs(after - before) / (2 * (2 * found - before - after)) for before, after in steps)
+    if not found > arguments.above or not off < NEAR or not max(map(max, steps)) < found:
+        wrong(f"correlation {found:.4f} (above {arguments.above} wanted), best {off:.3f} voxels beside (below {NEAR} wanted)")
+    print(f"{len(positions)} atoms, correlation {found:.4f} (above {arguments.above:g} wanted), {off:.3f} voxels beside the best")
 
 
 main()
