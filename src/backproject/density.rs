@@ -19,9 +19,10 @@ const EMPTY: f32 = 1e-30;
 /// Grid points on each side that the kernel reaches.
 const REACH: usize = 4;
 
-/// The inverses of `weight`; 0 where that is 0.
-pub fn inverses(weight: &[f32]) -> Vec<f32> {
-    weight.par_iter().map(|&w| if w > EMPTY { 1.0 / w } else { 0.0 }).collect()
+/// The inverses of `weights`; 0 where these are 0.
+pub fn inverses(mut weights: Vec<f32>) -> Vec<f32> {
+    weights.par_iter_mut().for_each(|w| *w = if *w > EMPTY { 1.0 / *w } else { 0.0 });
+    weights
 }
 
 /// Factors for weights `[z][y][x]` as [`super::sums::Sums`] holds them.
