@@ -130,7 +130,7 @@ pub struct Sums {
 }
 
 impl Sums {
-    fn zero(box_size: usize) -> Self {
+    pub(super) fn zero(box_size: usize) -> Self {
         let side = 2 * box_size - 1;
         let length = side * side * box_size;
         Self { box_size, data: vec![Complex::new(0.0, 0.0); length], weight: vec![0.0; length] }
@@ -244,6 +244,54 @@ mod tests {
             }
             // Those of the plane x = 0 count twice, and those that reach beyond Nyquist not at all.
             assert!(weights > 0.6 * count as f64 && weights < 1.5 * count as f64, "{weights} of {count}");
+        }
+    }
+
+    /// In f64, over the whole grid instead of a half of it in slabs.
+    #[test]
+    fn each_sample_and_its_mirror_image_go_to_the_eight_points_about_them() {
+        let n = 9;
+        let cutter = Cutter::new(n, 2.0);
+        let mut scratch = cutter.scratch();
+        let mut images = vec![Samples::default(); 4];
+        for (i, samples) in images.iter_mut().enumerate() {
+            let rotation = rotation_from_relion(70.0 * i as f64, 40.0 * i as f64, 11.0);
+            let image: Vec<f32> = (0..n * n).map(|p| ((p * (i + 3) * 7919) % 101) as f32 - 50.0).collect();
+            cutter.cut(&image, &View { rotation, ctf: Ctf::identity() }, samples, &mut scratch);
+        }
+        let width = 2 * n + 4;
+        let mut expected = vec![[0.0f64; 3]; width * width * width];
+        for sample in images.iter().flat_map(|image| (0..slabs(n)).flat_map(|slab| image.of(slab))) {
+            for sign in [1.0, -1.0] {
+                let [x, y, z] = sample.place.map(f64::from);
+                let place = [x, y - n as f64, z - n as f64].map(|v| sign * v + (n + 2) as f64);
+                let [re, im, weight] = sample.values.map(f64::from);
+                let near = place.map(|v| (v.floor() as usize, v - v.floor()));
+                for corner in 0..8 {
+                    let (mut at, mut share) = (0, 1.0);
+                    for (axis, (low, above)) in near.into_iter().enumerate().rev() {
+                        let high = corner >> axis & 1;
+                        at = at * width + low + high;
+                        share *= if high == 1 { above } else { 1.0 - above };
+                    }
+                    let sums = &mut expected[at];
+                    *sums = [sums[0] + share * re, sums[1] + share * sign * im, sums[2] + share * weight];
+                }
+            }
+        }
+        let mut sums = Accumulator::new(n);
+        sums.add(&images);
+        let sums = sums.finish();
+        let side = sums.side();
+        for (i, (value, &weight)) in sums.data.iter().zip(&sums.weight).enumerate() {
+            let (x, y, z) = (i % n, i / n % side, i / n / side);
+            let [re, im, w] = match inside(n, x, y, z) {
+                true => expected[((z + 3) * width + y + 3) * width + x + n + 2],
+                false => [0.0; 3],
+            };
+            let found = [value.re, value.im, weight].map(f64::from);
+            let apart = [found[0] - re, found[1] - im, 100.0 * (found[2] - w)];
+            assert!(apart.iter().all(|v| v.abs() < 2e-2), "{x} {y} {z}: {found:?} and {:?}", [re, im, w]);
         }
     }
 

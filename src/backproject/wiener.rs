@@ -123,3 +123,81 @@ fn mean_weights_of(sums: &Sums) -> Vec<f64> {
     }
     shells.into_iter().map(|(sum, count)| if count > 0.0 { sum / count } else { 0.0 }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::f64::consts::TAU;
+
+    const BOX: usize = 12;
+    const FOUND: [f64; BOX / 2] = [-1.0, 1.0, 0.8, 0.5, 0.1, -0.3];
+    /// What these are taken for, to Nyquist.
+    const TAKEN: [f64; BOX / 2 + 1] = [0.999, 0.999, 0.8, 0.5, 0.1, 0.001, 0.001];
+
+    fn uneven() -> Sums {
+        let mut sums = Sums::zero(BOX);
+        let (n, side) = (BOX, sums.side());
+        for (i, weight) in sums.weight.iter_mut().enumerate() {
+            if shell(n, i % n, i / n % side, i / n / side).is_some() {
+                *weight = 1.0 + ((i * 7919) % 101) as f32;
+            }
+        }
+        sums
+    }
+
+    fn filter(means: &[f64]) -> Filter {
+        Filter::new(&Fsc { pixel_size: 2.0, box_size: BOX, shells: FOUND.to_vec() }, means)
+    }
+
+    #[test]
+    fn weights_come_as_near_to_their_shells_mean_as_the_shell_is_noise() {
+        let sums = uneven();
+        let means = mean_weights([&sums, &sums]);
+        let found = filter(&means).weights(&sums);
+        let side = sums.side();
+        for (i, (&found, &weight)) in found.iter().zip(&sums.weight).enumerate() {
+            let expected = match shell(BOX, i % BOX, i / BOX % side, i / BOX / side) {
+                Some(shell) => means[shell] + TAKEN[shell] * (f64::from(weight) - means[shell]),
+                None => 0.0,
+            };
+            assert!((f64::from(found) - expected).abs() < 1e-4, "{found} {expected}");
+        }
+    }
+
+    #[test]
+    fn a_shell_has_its_fsc_as_gain_and_that_of_both_halves_together() {
+        let sums = uneven();
+        let filter = filter(&mean_weights([&sums, &sums]));
+        let wave = |kx: f64, ky: f64| {
+            let data = ndarray::Array3::from_shape_fn((BOX, BOX, BOX), |(_, y, x)| {
+                (TAU * (kx * x as f64 + ky * y as f64) / BOX as f64).cos() as f32
+            });
+            Volume { data, pixel_size: 2.0 }
+        };
+        let gain = |filter: &Filter, wave: &Volume| {
+            let found = filter.apply(wave);
+            assert_eq!(found.pixel_size, 2.0);
+            f64::from(found.data[[0, 0, 0]] / wave.data[[0, 0, 0]])
+        };
+        for shell in 0..BOX / 2 {
+            let (wave, fsc) = (wave(shell as f64, 0.0), TAKEN[shell]);
+            assert!((gain(&filter, &wave) - fsc).abs() < 1e-5, "{shell}");
+            assert!((gain(&filter.of_both(), &wave) - 2.0 * fsc / (1.0 + fsc)).abs() < 1e-5, "{shell}");
+        }
+        let expected = 0.8 + (5f64.sqrt() - 2.0) * (0.5 - 0.8);
+        assert!((gain(&filter, &wave(2.0, 1.0)) - expected).abs() < 1e-5);
+    }
+
+    #[test]
+    fn the_mean_weight_is_that_of_both_halves_and_none_is_no_gain() {
+        let (sums, none) = (uneven(), Sums::zero(BOX));
+        let (alone, with_none) = (mean_weights([&sums, &sums]), mean_weights([&none, &sums]));
+        for (alone, with_none) in alone.iter().zip(with_none) {
+            assert!((0.5 * alone - with_none).abs() < 1e-9);
+        }
+        assert!(alone[..=BOX / 2].iter().all(|mean| (1.0..=101.0).contains(mean)), "{alone:?}");
+        let empty = filter(&mean_weights([&none, &none]));
+        assert!((0..=BOX / 2).all(|shell| empty.gain(shell) == 0.0));
+        assert!(empty.weights(&none).iter().all(|&weight| weight == 0.0));
+    }
+}
