@@ -102,6 +102,7 @@ fn add_times(sums: &mut [f32], values: &[f32], factor: f32) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sums::square;
     use super::*;
 
     #[test]
@@ -117,6 +118,26 @@ mod tests {
             let at = (z * side + y) * n + x;
             assert!((blurred[at] - 4.0).abs() < 1e-5, "{}", blurred[at]);
             assert!((factors[at] - 0.25).abs() < 0.02, "{}", factors[at]);
+        }
+    }
+
+    #[test]
+    fn uneven_weights_times_their_factors_are_one_about_every_point() {
+        let n = 12;
+        let side = 2 * n - 1;
+        let mut weight = vec![0.0f32; side * side * n];
+        for (i, weight) in weight.iter_mut().enumerate() {
+            let (x, y, z) = (i % n, i / n % side, i / n / side);
+            if inside(n, x, y, z) {
+                // Dense at the origin, as planes through it are.
+                *weight = 100.0 / (1.0 + (square(n, x, y, z) as f32).sqrt()) + ((x + y + z) % 3) as f32;
+            }
+        }
+        let mut density: Vec<f32> = balanced(n, &weight).iter().zip(&weight).map(|(f, w)| f * w).collect();
+        blur(n, &taps(), &mut density, &mut weight.clone());
+        for (i, density) in density.iter().enumerate() {
+            let square = square(n, i % n, i / n % side, i / n / side);
+            assert!(square >= n * n || (density - 1.0).abs() < 0.05, "{density} at {square}");
         }
     }
 
