@@ -9,7 +9,7 @@ GPU_CHECK := target/gpu-check
 CASES ?= 100000
 SEED ?= $(or $(CRYOSPLAT_FUZZ_SEED),$(shell date +%s))
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit fuzz judges browser kernels slurm-test kernel-table bench bench-stream gpu-package gpu-check quality scaling soak readme-tables readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit fuzz judges browser kernels slurm-test kernel-table bench bench-stream gpu-package gpu-check quality voxels scaling soak readme-tables readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -77,6 +77,9 @@ gpu-check: gpu-package ## The same, and the check: tests, compute-sanitizer, NCC
 quality: build ## The long quality runs (some minutes to an hour), into benches/results/quality.md
 	@benches/quality.sh
 
+voxels: setup-tests build ## `backproject` beside RELION: FSC and speed (some minutes), into benches/results/voxels.md
+	@benches/voxels.sh
+
 soak: build ## The long tests of size and endurance (minutes to an hour), into benches/results/soak.md
 	@echo "# Size and endurance" >target/soak.md
 	@for script in tests/soak/*.sh; do echo; "$$script" || exit 1; done >>target/soak.md
@@ -85,7 +88,7 @@ soak: build ## The long tests of size and endurance (minutes to an hour), into b
 scaling: build ## Strong and weak scaling over the ranks of this machine (some minutes), into benches/results/scaling.md
 	@benches/scaling.sh
 
-readme-tables: ## Copy the tables of make bench, bench-stream, quality and scaling into README.md
+readme-tables: ## Copy the tables of make bench, bench-stream, quality, voxels and scaling into README.md
 	@benches/readme_tables.sh
 
 readme-pictures: ## Copy the demonstration's pictures to where README.md shows them

@@ -166,3 +166,57 @@ impl Cutter {
         starts[0] = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::imaging::ctf::{Ctf, CtfParameters, Optics};
+    use crate::imaging::pose::rotation_from_relion;
+    use std::f64::consts::TAU;
+
+    #[test]
+    fn samples_are_the_transform_about_the_centre_times_the_ctf_where_the_pose_puts_it() {
+        let optics = Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 };
+        let (defocus_u, defocus_v) = (9000.0, 7000.0);
+        let particle =
+            CtfParameters { defocus_u, defocus_v, astigmatism_angle: 25.0, ..CtfParameters::default() };
+        let (ctf, pixel_size) = (Ctf::new(&optics, &particle), 2.0);
+        for n in [8, 9] {
+            let rotation = rotation_from_relion(30.0, 70.0, -110.0);
+            let image: Vec<f32> = (0..n * n).map(|p| ((p * 7919) % 101) as f32 - 50.0).collect();
+            let cutter = Cutter::new(n, pixel_size);
+            let mut samples = Samples::default();
+            cutter.cut(&image, &View { rotation, ctf }, &mut samples, &mut cutter.scratch());
+            assert!(samples.finite);
+            let mut found = std::collections::BTreeSet::new();
+            for (slab, sample) in (0..slabs(n)).flat_map(|s| samples.of(s).iter().map(move |v| (s, v))) {
+                let [x, y, z] = sample.place.map(f64::from);
+                assert!(x >= 0.0 && (slab * SLAB..(slab + 1) * SLAB).contains(&(z as usize)));
+                let place = [x, y - n as f64, z - n as f64];
+                let [kx, ky, kz] =
+                    rotation.map(|row| row.iter().zip(place).map(|(w, p)| w * p).sum::<f64>() / 2.0);
+                assert!(kz.abs() < 1e-5 && (kx - kx.round()).abs() < 1e-5 && (ky - ky.round()).abs() < 1e-5);
+                let (kx, ky) = (kx.round(), ky.round());
+                // One of each pair, whichever it is.
+                found.insert((kx as i32, ky as i32).max((-kx as i32, -ky as i32)));
+                let transform: Complex<f64> = (0..n * n)
+                    .map(|p| {
+                        let [x, y] = [p % n, p / n].map(|v| v as f64 - (n / 2) as f64);
+                        Complex::from_polar(f64::from(image[p]), -TAU * (kx * x + ky * y) / n as f64)
+                    })
+                    .sum();
+                let edge = n as f64 * pixel_size;
+                let h = ctf.at(kx / edge, ky / edge);
+                let [re, im, weight] = sample.values.map(f64::from);
+                assert!((transform * h - Complex::new(re, im)).norm() < 1e-3, "{kx} {ky}");
+                assert!((h * h - weight).abs() < 1e-5);
+            }
+            let limit = n as i32;
+            let all = (-limit..=limit).flat_map(|kx| (-limit..=limit).map(move |ky| (kx, ky)));
+            let within = all.filter(|(kx, ky)| 4 * (kx * kx + ky * ky) < limit * limit).count();
+            // One of each pair, and none missing.
+            assert_eq!(found.len(), within.div_ceil(2), "{n}");
+            assert_eq!(samples.sorted.len(), found.len());
+        }
+    }
+}

@@ -8,7 +8,8 @@ use rayon::prelude::*;
 use super::outputs::{self, Finished};
 use super::plane::{Cutter, Samples};
 use super::sums::{Accumulator, Sums};
-use super::{density, inverse, wiener};
+use super::wiener::{Filter, mean_weights};
+use super::{density, inverse};
 use crate::error::{Error, Result};
 use crate::evaluate::{Fsc, Mask};
 use crate::imaging::View;
@@ -81,8 +82,11 @@ pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(
         if world.rank() == 0 {
             tracing::debug!("{name}: {}", traffic.describe(started.elapsed()));
         }
-        of_half.sum(&mut collective);
-        sums.push(of_half);
+        of_half.sum_at_first(&mut collective);
+        // The others' part is in the first one's.
+        if rank == 0 {
+            sums.push(of_half.finish());
+        }
     }
     let backprojecting = started.elapsed().as_secs_f64();
     // All particles were read and are sound: from here on an older run's files go.
@@ -90,14 +94,14 @@ pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(
     world.first(|| folder::begin_whole(&options.output, &options.command))?;
     let sender = first_rank(world.size(), parts.len(), 1);
     if sender > 0 && world.rank() == sender {
-        sums[0].send(world);
+        sums[0].send(world, 0);
     }
     if world.rank() == 0 {
         if sender > 0 {
-            sums.push(Accumulator::receive(store.header().box_size, world, sender));
+            sums.push(Sums::receive(store.header().box_size, world, sender));
         }
         let [half1, half2] = sums.try_into().ok().expect("the first rank has both halves' sums");
-        let maps = reconstruct([half1.finish(), half2.finish()], store.header().pixel_size, options.wiener)?;
+        let maps = reconstruct([half1, half2], store.header().pixel_size, options.wiener)?;
         outputs::write(&Finished {
             options,
             store: &store,
@@ -110,8 +114,6 @@ pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(
             backprojecting_seconds: backprojecting,
             started,
         })?;
-    } else {
-        drop(sums);
     }
     // Nobody leaves, and lets the launcher end the job, before the outputs are there.
     world.barrier();
@@ -144,13 +146,20 @@ fn introduce(world: &World, store: &Store, parts: &[Part]) {
         header.pixel_size,
         sizes.join(", ")
     );
-    let halves = if world.size() == 1 { 2 } else { 1 };
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     tracing::info!(
-        "{} ranks of {} threads; the sums take {:.2} GiB on each",
+        "{} ranks of {} threads; the sums take {:.2} GiB on each, and on the first {:.2} GiB at the end",
         world.size(),
         rayon::current_num_threads(),
-        (halves * Accumulator::bytes(header.box_size)) as f64 / f64::from(1 << 30)
+        gib(Accumulator::bytes(header.box_size)),
+        gib(inversion_bytes(header.box_size))
     );
+}
+
+/// Bytes that the inversion takes: the sums of both halves, and what [`density::balanced`] works on.
+fn inversion_bytes(box_size: usize) -> u64 {
+    let side = 2 * box_size as u64 - 1;
+    side * side * box_size as u64 * (2 * 12 + 3 * 4)
 }
 
 /// Adds up the images in `rows`.
@@ -212,8 +221,8 @@ fn reconstruct(halves: [Sums; 2], pixel_size: f64, wiener: bool) -> Result<Maps>
         data.zip_mut_with(mask.weights(), |value, &weight| *value = (f64::from(*value) * weight) as f32);
         Volume { data, pixel_size }
     };
-    let filtered =
-        |sums: &Sums, constants: &[f32]| volume(sums, density::inverses(&wiener::weights(sums, constants)));
+    let evened = |sums: &Sums, filter: &Filter| volume(sums, density::inverses(filter.weights(sums)));
+    let filtered = |sums: &Sums, filter: &Filter| filter.apply(&evened(sums, filter));
     let plain = |sums: &Sums| volume(sums, density::balanced(box_size, &sums.weight));
     let [mut all, second] = halves;
     if !wiener {
@@ -222,12 +231,12 @@ fn reconstruct(halves: [Sums; 2], pixel_size: f64, wiener: bool) -> Result<Maps>
         drop(second);
         return Ok(Maps { halves: maps, whole: plain(&all) });
     }
-    let means = wiener::mean_weights([&all, &second]);
-    let first_guess = wiener::floor(&means);
-    let fsc = Fsc::between(&filtered(&all, &first_guess), &filtered(&second, &first_guess))?;
-    let constants = wiener::constants(&fsc, &means);
-    let maps = [filtered(&all, &constants), filtered(&second, &constants)];
+    let means = mean_weights([&all, &second]);
+    let first_guess = Filter::floor(&means);
+    let fsc = Fsc::between(&evened(&all, &first_guess), &evened(&second, &first_guess))?;
+    let filter = Filter::new(&fsc, &means);
+    let maps = [filtered(&all, &filter), filtered(&second, &filter)];
     all.add(&second);
     drop(second);
-    Ok(Maps { halves: maps, whole: filtered(&all, &constants) })
+    Ok(Maps { halves: maps, whole: filtered(&all, &filter.of_both()) })
 }

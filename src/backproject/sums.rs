@@ -50,57 +50,39 @@ impl Accumulator {
         });
     }
 
-    /// Adds up over the ranks of a group, on every rank.
-    pub fn sum(&mut self, group: &mut Collective) {
-        self.slabs.iter_mut().for_each(|slab| group.sum(slab));
+    /// Adds up over the ranks of a group, on its first; what the others hold is of no use then.
+    pub fn sum_at_first(&mut self, group: &mut Collective) {
+        self.slabs.iter_mut().for_each(|slab| group.sum_at_first(slab));
     }
 
-    /// Sends the sums to rank 0, which receives them by [`Accumulator::receive`].
-    pub fn send(&self, world: &World) {
-        self.slabs.iter().for_each(|slab| world.send_values(0, slab));
-    }
-
-    /// What rank `rank` sends.
-    pub fn receive(box_size: usize, world: &World, rank: usize) -> Self {
-        let mut received = Self::new(box_size);
-        received.slabs.iter_mut().for_each(|slab| world.receive_values(rank, slab));
-        received
-    }
-
-    /// The sums on the half space x >= 0, within Nyquist.
-    pub fn finish(mut self) -> Sums {
+    /// The sums on the half space x >= 0, within Nyquist. The slabs go one by one as they are taken over.
+    pub fn finish(self) -> Sums {
         let (n, plane) = (self.box_size, plane(self.box_size));
-        for next in 1..self.slabs.len() {
-            let (before, after) = self.slabs.split_at_mut(next);
-            let (last, first) = (&before[next - 1][SLAB * plane..], &mut after[0][..plane]);
-            first.iter_mut().zip(last).for_each(|(sum, more)| *sum += more);
-        }
-        let [width, height] = points(n);
-        let at = |x: usize, y: usize, z: usize| -> [f32; VALUES] {
-            let start = (z % SLAB) * plane + (y * width + x) * VALUES;
-            let slab = &self.slabs[z / SLAB];
-            [slab[start], slab[start + 1], slab[start + 2]]
-        };
+        let width = points(n)[0];
         let mut sums = Sums::zero(n);
         let side = sums.side();
-        let lines = sums.data.par_chunks_exact_mut(n).zip(sums.weight.par_chunks_exact_mut(n));
-        lines.enumerate().for_each(|(line, (data, weight))| {
-            // The grid of the sums begins a point later.
-            let (z, y) = (line / side + 1, line % side + 1);
-            for x in 0..n {
-                if !inside(n, x, y - 1, z - 1) {
-                    continue;
-                }
-                let [mut re, mut im, mut w] = at(x, y, z);
-                // Of the plane x = 0 each point has got a part of the samples, and its mirror image the others.
-                if x == 0 {
-                    let [mirrored_re, mirrored_im, mirrored_w] = at(0, height - 2 - y, height - 2 - z);
-                    (re, im, w) = (re + mirrored_re, im - mirrored_im, w + mirrored_w);
-                }
-                data[x] = Complex::new(re, im);
-                weight[x] = w;
+        let mut behind = vec![0.0; plane];
+        for (number, mut slab) in self.slabs.into_iter().enumerate() {
+            slab[..plane].iter_mut().zip(&behind).for_each(|(sum, more)| *sum += more);
+            behind.copy_from_slice(&slab[SLAB * plane..][..plane]);
+            for (z, values) in (number * SLAB..).zip(slab.chunks_exact(plane).take(SLAB)) {
+                // The grid of the sums begins a point later, along z as along y.
+                let Some(z) = z.checked_sub(1).filter(|&z| z < side) else { continue };
+                let (data, weight) = sums.plane_mut(z);
+                let lines = data.par_chunks_exact_mut(n).zip(weight.par_chunks_exact_mut(n));
+                lines.zip(values.par_chunks_exact(width * VALUES).skip(1)).enumerate().for_each(
+                    |(y, ((data, weight), values))| {
+                        for (x, value) in values.chunks_exact(VALUES).take(n).enumerate() {
+                            if inside(n, x, y, z) {
+                                data[x] = Complex::new(value[0], value[1]);
+                                weight[x] = value[2];
+                            }
+                        }
+                    },
+                );
             }
-        });
+        }
+        sums.complete();
         sums
     }
 }
@@ -148,10 +130,53 @@ pub struct Sums {
 }
 
 impl Sums {
-    fn zero(box_size: usize) -> Self {
+    pub(super) fn zero(box_size: usize) -> Self {
         let side = 2 * box_size - 1;
         let length = side * side * box_size;
         Self { box_size, data: vec![Complex::new(0.0, 0.0); length], weight: vec![0.0; length] }
+    }
+
+    /// Gives both of each pair of mirror images in the plane x = 0 what either got: a sample is added to one half space.
+    fn complete(&mut self) {
+        let (n, lines) = (self.box_size, self.side() * self.side());
+        for line in 0..=lines / 2 {
+            let (one, other) = (line * n, (lines - 1 - line) * n);
+            let (value, weight) =
+                (self.data[one] + self.data[other].conj(), self.weight[one] + self.weight[other]);
+            (self.data[one], self.data[other]) = (value, value.conj());
+            (self.weight[one], self.weight[other]) = (weight, weight);
+        }
+    }
+
+    /// Data and weights of plane `z`.
+    fn plane_mut(&mut self, z: usize) -> (&mut [Complex<f32>], &mut [f32]) {
+        let plane = self.side() * self.box_size;
+        (&mut self.data[z * plane..][..plane], &mut self.weight[z * plane..][..plane])
+    }
+
+    /// Sends them to rank `rank`, which takes them by [`Sums::receive`].
+    pub fn send(&self, world: &World, rank: usize) {
+        let plane = self.side() * self.box_size;
+        let mut values = Vec::with_capacity(plane * VALUES);
+        for (data, weight) in self.data.chunks_exact(plane).zip(self.weight.chunks_exact(plane)) {
+            values.clear();
+            values.extend(data.iter().zip(weight).flat_map(|(value, &weight)| [value.re, value.im, weight]));
+            world.send_values(rank, &values);
+        }
+    }
+
+    /// What rank `rank` sends of images of `box_size` pixels.
+    pub fn receive(box_size: usize, world: &World, rank: usize) -> Self {
+        let mut sums = Self::zero(box_size);
+        let mut values = vec![0.0; sums.side() * box_size * VALUES];
+        for z in 0..sums.side() {
+            world.receive_values(rank, &mut values);
+            let (data, weight) = sums.plane_mut(z);
+            for ((data, weight), value) in data.iter_mut().zip(weight).zip(values.chunks_exact(VALUES)) {
+                (*data, *weight) = (Complex::new(value[0], value[1]), value[2]);
+            }
+        }
+        sums
     }
 
     /// Points along y and along z.
@@ -219,6 +244,54 @@ mod tests {
             }
             // Those of the plane x = 0 count twice, and those that reach beyond Nyquist not at all.
             assert!(weights > 0.6 * count as f64 && weights < 1.5 * count as f64, "{weights} of {count}");
+        }
+    }
+
+    /// In f64, over the whole grid instead of a half of it in slabs.
+    #[test]
+    fn each_sample_and_its_mirror_image_go_to_the_eight_points_about_them() {
+        let n = 9;
+        let cutter = Cutter::new(n, 2.0);
+        let mut scratch = cutter.scratch();
+        let mut images = vec![Samples::default(); 4];
+        for (i, samples) in images.iter_mut().enumerate() {
+            let rotation = rotation_from_relion(70.0 * i as f64, 40.0 * i as f64, 11.0);
+            let image: Vec<f32> = (0..n * n).map(|p| ((p * (i + 3) * 7919) % 101) as f32 - 50.0).collect();
+            cutter.cut(&image, &View { rotation, ctf: Ctf::identity() }, samples, &mut scratch);
+        }
+        let width = 2 * n + 4;
+        let mut expected = vec![[0.0f64; 3]; width * width * width];
+        for sample in images.iter().flat_map(|image| (0..slabs(n)).flat_map(|slab| image.of(slab))) {
+            for sign in [1.0, -1.0] {
+                let [x, y, z] = sample.place.map(f64::from);
+                let place = [x, y - n as f64, z - n as f64].map(|v| sign * v + (n + 2) as f64);
+                let [re, im, weight] = sample.values.map(f64::from);
+                let near = place.map(|v| (v.floor() as usize, v - v.floor()));
+                for corner in 0..8 {
+                    let (mut at, mut share) = (0, 1.0);
+                    for (axis, (low, above)) in near.into_iter().enumerate().rev() {
+                        let high = corner >> axis & 1;
+                        at = at * width + low + high;
+                        share *= if high == 1 { above } else { 1.0 - above };
+                    }
+                    let sums = &mut expected[at];
+                    *sums = [sums[0] + share * re, sums[1] + share * sign * im, sums[2] + share * weight];
+                }
+            }
+        }
+        let mut sums = Accumulator::new(n);
+        sums.add(&images);
+        let sums = sums.finish();
+        let side = sums.side();
+        for (i, (value, &weight)) in sums.data.iter().zip(&sums.weight).enumerate() {
+            let (x, y, z) = (i % n, i / n % side, i / n / side);
+            let [re, im, w] = match inside(n, x, y, z) {
+                true => expected[((z + 3) * width + y + 3) * width + x + n + 2],
+                false => [0.0; 3],
+            };
+            let found = [value.re, value.im, weight].map(f64::from);
+            let apart = [found[0] - re, found[1] - im, 100.0 * (found[2] - w)];
+            assert!(apart.iter().all(|v| v.abs() < 2e-2), "{x} {y} {z}: {found:?} and {:?}", [re, im, w]);
         }
     }
 

@@ -22,8 +22,13 @@ pub fn low_pass_factor(resolution: f64, edge: f64) -> impl Fn(f64) -> f64 {
 /// A cubic map, low-pass filtered at `resolution` angstrom.
 pub fn low_pass(map: &Volume, resolution: f64) -> Array3<f32> {
     let n = map.data.dim().0;
-    let factor = low_pass_factor(resolution, n as f64 * map.pixel_size);
-    let mut spectrum = spectrum_of_volume(&map.data);
+    radial(&map.data, low_pass_factor(resolution, n as f64 * map.pixel_size))
+}
+
+/// A cubic map whose spectrum is multiplied by `factor` of the radius in cycles per box.
+pub fn radial(map: &Array3<f32>, factor: impl Fn(f64) -> f64) -> Array3<f32> {
+    let n = map.dim().0;
+    let mut spectrum = spectrum_of_volume(map);
     for ((z, y, x), value) in spectrum.indexed_iter_mut() {
         *value *= factor(radius([z, y, x], n));
     }

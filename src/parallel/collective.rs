@@ -53,6 +53,20 @@ impl Collective {
         buffer.copy_from_slice(&self.received);
     }
 
+    /// Adds `buffer` up over the ranks, in place on the group's first; the others keep theirs.
+    pub fn sum_at_first(&mut self, buffer: &mut [f32]) {
+        let first = self.communicator.process_at_rank(0);
+        match (self.size(), self.rank()) {
+            (1, _) => {}
+            (_, 0) => {
+                self.received.resize(buffer.len(), 0.0);
+                first.reduce_into_root(&*buffer, &mut self.received[..], SystemOperation::sum());
+                buffer.copy_from_slice(&self.received);
+            }
+            _ => first.reduce_into(&*buffer, SystemOperation::sum()),
+        }
+    }
+
     /// True on every rank exactly if `value` is the same on all.
     pub fn all_equal(&self, value: u64) -> bool {
         self.gather(value).iter().all(|&other| other == value)

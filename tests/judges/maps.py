@@ -6,7 +6,8 @@ maps.py curves POST.star... --within X --column CSV OURS THEIRS ...
                                                            RELION's FSC curves (the mean of several files') are ours
 maps.py sharpening POST.star OURS.json                     RELION's B factor and resolution are ours
 maps.py same   A.mrc B.mrc                                 two masks are the same but for single voxels
-maps.py beside TRUTH.mrc OURS.mrc THEIRS.mrc --within FSC  the maps have the same FSC against the truth
+maps.py beside TRUTH.mrc OURS.mrc THEIRS.mrc --within FSC  the maps have the same FSC against the truth; with --cells, for a
+                                                           table: both means over shells 1 to D/2 - 1, the largest difference
 maps.py sphere LIKE.mrc OUT.mrc                            a soft spherical mask
 maps.py mean   TRUTH.mrc MAP.mrc...                        mean FSC over shells 1 to D/2 - 1 and 1 to D/2, for a table
 
@@ -123,6 +124,9 @@ def beside(arguments):
         wrong(f"{found}; expected within {arguments.within}")
     if np.array_equal(ours, theirs) or not b.mean() > 0.5:
         wrong(f"nothing to judge: the mean FSC is {b.mean():.4f}")
+    if arguments.cells:
+        print(f"{a.mean():.4f} | {b.mean():.4f} | {abs(a[worst] - b[worst]):.4f}")
+        return
     print(f"largest difference of {len(a)} shells: {found}; means {a.mean():.4f} and {b.mean():.4f}")
 
 
@@ -235,6 +239,7 @@ def main():
     command.add_argument("ours")
     command.add_argument("theirs")
     command.add_argument("--within", type=float, required=True)
+    command.add_argument("--cells", action="store_true")
     command.set_defaults(run=beside)
     command = commands.add_parser("curves")
     command.add_argument("star", nargs="+")

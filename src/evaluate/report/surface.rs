@@ -90,7 +90,7 @@ fn cut(data: &Array3<f32>, level: f32) -> Array3<f32> {
     }
     let edge = ends.iter().map(|[first, last]| last - first + 1).max().unwrap_or(n) + 2 * MARGIN;
     let edge = edge.min(n);
-    let from = ends.map(|[first, last]| ((first + last + 1) / 2).saturating_sub(edge / 2).min(n - edge));
+    let from = ends.map(|[first, last]| (first + last).div_ceil(2).saturating_sub(edge / 2).min(n - edge));
     let [z, y, x] = from.map(|from| from..from + edge);
     data.slice(s![z, y, x]).to_owned()
 }

@@ -1,0 +1,127 @@
+#!/usr/bin/env bash
+# `backproject` beside `relion_reconstruct --ctf`: the FSC of both maps against the truth, and images per second of one core,
+# on 10,000 images of the 70S ribosome in boxes of 64 and 128 px (6 and 3 A, SNR 0.1). Writes benches/results/voxels.md.
+# RELION must be there (make setup-tests). Two idle cores need about five minutes.
+#
+#   benches/voxels.sh [BOX...]       both, or some of: 64 128
+#
+# RIBOSOME64=DIR, RIBOSOME128=DIR   take a set from DIR (particles.star with its stack, truth.mrc) instead of simulating it
+# CRYOSPLAT=PROGRAM                 the program to run (default: target/release/cryosplat-mpi)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=tests/scripts/lib.sh
+. tests/scripts/lib.sh
+
+program=${CRYOSPLAT:-target/release/cryosplat-mpi}
+work=target/voxels
+results=benches/results/voxels.md
+images=10000
+pairs=3
+boxes=("$@")
+[ "$#" -gt 0 ] || boxes=(64 128)
+
+[ -x "$program" ] || stop "$program is not there: make build"
+command -v relion_reconstruct >/dev/null || stop "relion_reconstruct is not there: make setup-tests"
+mkdir -p "$work"
+make_venv target/judges-venv tests/judges/requirements.txt || stop "pip could not install mrcfile and numpy"
+python=target/judges-venv/bin/python
+
+# particles BOX: the folder of the set in $set_folder, and where it is from in $origin.
+particles() {
+    local box=$1 given=RIBOSOME$1 simulate
+    set_folder=$work/set$box
+    if [ -n "${!given:-}" ]; then
+        set_folder=${!given}
+        origin="the set in \`$given\`, given by the user"
+    else
+        simulate=(simulate -o "$work/simulated$box.h5" --star "$set_folder"
+            --box "$box" --pixel-size $((384 / box)) --particles "$images" --snr 0.1 --seed 1)
+        if tests/demo/model.sh; then
+            simulate+=(--model target/demo/4v5d.cif)
+        else
+            say "voxels: without the ribosome's model the figures are of the phantom"
+            simulate+=(--phantom)
+        fi
+        if [ ! -f "$set_folder/truth.mrc" ] || [ "$(cat "$work/simulated$box.txt" 2>/dev/null)" != "${simulate[*]}" ]; then
+            rm -f "$work/simulated$box.txt"
+            "$program" --log-level warn "${simulate[@]}"
+            echo "${simulate[*]}" >"$work/simulated$box.txt"
+        fi
+        origin="\`cryosplat-mpi ${simulate[*]}\`"
+    fi
+    for file in particles.star truth.mrc; do
+        [ -f "$set_folder/$file" ] || stop "$set_folder holds no $file"
+    done
+    set_folder=$(realpath "$set_folder")
+}
+
+# core_seconds LOG COMMAND...: processor time of the command and its children, which other programs on the machine hardly
+# change; what it says goes to LOG.
+core_seconds() {
+    local log=$1 TIMEFORMAT='%U %S'
+    shift
+    { time "$@" >"$log" 2>&1 </dev/null || stop "failed, see $log: $*"; } 2>&1 | awk 'NF == 2 { print $1 + $2 }'
+}
+
+ours() { core_seconds "$work/ours.log" "$program" backproject "$work/particles$box.h5" --threads 1 --overwrite "$@"; }
+# RELION finds images from the folder it runs in.
+theirs() {
+    (cd "$set_folder" && core_seconds "$here/relion.log" relion_reconstruct --i particles.star --o "$here/relion$box.mrc" --ctf)
+}
+
+here=$(realpath "$work")
+for box in "${boxes[@]}"; do
+    particles "$box"
+    say "== $box px"
+    echo "- $box px: $origin" >"$work/origin$box"
+    # RELION takes images as they are.
+    "$program" --log-level warn import "$set_folder/particles.star" -o "$work/particles$box.h5" --no-normalize
+    for pair in $(seq "$pairs"); do
+        plain=$(ours -o "$work/plain$box" --no-wiener)
+        relion=$(theirs)
+        echo "$plain $relion"
+    done | tee "$work/pairs$box"
+    ours -o "$work/filtered$box" >/dev/null
+    # The pair whose ratio is in the middle.
+    rates=$(awk -v n="$images" '{ print $2 / $1, n / $1, n / $2 }' "$work/pairs$box" | sort -n |
+        awk -v middle=$(((pairs + 1) / 2)) 'NR == middle { printf "%.0f | %.0f | %.1f", $2, $3, $1 }')
+    cells=$("$python" tests/judges/maps.py beside "$set_folder/truth.mrc" "$work/plain$box/map.mrc" "$work/relion$box.mrc" \
+        --within 0.005 --cells)
+    filtered=$("$python" tests/judges/maps.py mean "$set_folder/truth.mrc" "$work/filtered$box/map.mrc" | sed 's/ |.*//')
+    echo "| $box px | $cells | $filtered | $rates |" | tee "$work/$box.row"
+done
+
+{
+    echo "# Voxels beside RELION"
+    echo
+    echo "Written by \`make voxels\` on $(date -u +%F), version $("$program" --version | cut -d ' ' -f 2)," \
+        "commit $(git describe --always --dirty 2>/dev/null || echo unknown)," \
+        "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sort -u | head -n 1), $(nproc) CPUs," \
+        "relion_reconstruct $(relion_reconstruct --version 2>/dev/null | sed -n 's/^RELION version: \([^ ]*\).*/\1/p')."
+    echo
+    echo "The particles:"
+    echo
+    for box in 64 128; do
+        if [ -f "$work/$box.row" ]; then
+            cat "$work/origin$box"
+        fi
+    done
+    echo
+    echo "The Fourier shell correlation is that with the true map, without a mask, and its mean is over the shells below" \
+        "Nyquist. Images/s are those of one core: $images images by the processor time of the whole program, in one thread." \
+        "\`backproject\` makes three maps of them, both halves and all, and the report; \`relion_reconstruct\` makes one." \
+        "The programs ran in turn, $pairs times; the pair whose ratio is in the middle is given."
+    echo
+    echo "| 10,000 images | \`backproject --no-wiener\`, mean FSC | \`relion_reconstruct --ctf\`, mean FSC |" \
+        "Largest difference of a shell | \`backproject\`, mean FSC | \`backproject --no-wiener\`, images/s |" \
+        "\`relion_reconstruct\`, images/s | Ratio |"
+    echo "|---|--:|--:|--:|--:|--:|--:|--:|"
+    for box in 64 128; do
+        if [ -f "$work/$box.row" ]; then
+            cat "$work/$box.row"
+        fi
+    done
+} >"$work/table.md"
+mkdir -p "$(dirname "$results")"
+mv "$work/table.md" "$results"
+say "wrote $results"
