@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use cryosplat_mpi::error::Result;
-use cryosplat_mpi::gmm::{Gmm, Shape, ply};
+use cryosplat_mpi::gmm::atoms::{Model, cif, pdb};
+use cryosplat_mpi::gmm::files::GmmFile;
+use cryosplat_mpi::gmm::{Gmm, Shape, mixture, ply};
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::simulate::{atoms, density};
 
@@ -137,4 +139,45 @@ fn ply_files() {
     let gmm = Gmm::random(7, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0));
     ply::write(&gmm, &path).unwrap();
     fuzz(&Sound::new("g.ply", &std::fs::read(&path).unwrap(), PLY), |file| ply::read(file).map(drop));
+}
+
+const PSEUDO_ATOMS: Words = &[
+    b"cryosplat.version 1\n",
+    b"_cryosplat.gaussians 4294967296\n",
+    b"REMARK   1 cryosplat.box_size 0\n",
+    b"cryosplat.pixel_size 1e-300",
+    b"cryosplat.amplitude inf",
+    b"cryosplat.shape isotropic",
+    b"loop_\n",
+    b"_atom_site.occupancy\n",
+    b"_atom_site_anisotrop.U[1][1]\n",
+    b"ANISOU",
+    b"HETATM",
+    b"9999999",
+    b"-1",
+    b"1e999",
+    b"nan",
+    b"\r",
+    b"\0",
+    b"\xf0\x9f\xa6\x80",
+    b"\xff",
+];
+
+#[test]
+fn pseudo_atoms() {
+    let folder = tempfile::tempdir().unwrap();
+    for shape in [Shape::Anisotropic, Shape::Isotropic] {
+        let gmm = Gmm::random(7, shape, &mut stream(1, Purpose::Start, 1, 0));
+        let model = Model::of(&GmmFile { gmm, box_size: 32, pixel_size: 3.0 }, None);
+        for name in ["g.cif", "g.pdb"] {
+            let path = folder.path().join(name);
+            if name == "g.cif" { cif::write(&model, &path) } else { pdb::write(&model, &path) }.unwrap();
+            let bytes = std::fs::read(&path).unwrap();
+            fuzz(&Sound::new(name, &bytes, PSEUDO_ATOMS), |file| {
+                let read = mixture::read(file)?;
+                assert!(read.gmm.values().iter().all(|value| value.is_finite()));
+                Ok(())
+            });
+        }
+    }
 }

@@ -91,6 +91,8 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Model> {
         }
         if line == "loop_" {
             labels.clear();
+            // Another table has columns of its own.
+            (of_atoms, of_displacements) = (None, None);
             continue;
         }
         if let Some(name) = line.strip_prefix('_') {

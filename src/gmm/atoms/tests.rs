@@ -149,3 +149,13 @@ fn what_is_wrong_in_a_file_is_named() {
     assert!(!is_ours(&std::fs::read(&path).unwrap()));
     assert!(read(&path).unwrap_err().to_string().contains("no cryosplat.shape"));
 }
+
+#[test]
+fn a_second_table_of_atoms_has_columns_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.cif");
+    cif::write(&Model::of(&uneven(Shape::Isotropic, 3), None), &path).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap() + "loop_\n_atom_site.id\n4\n";
+    std::fs::write(&path, text).unwrap();
+    assert!(read(&path).unwrap_err().to_string().contains("no column `Cartn_x`"));
+}
