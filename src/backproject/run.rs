@@ -100,7 +100,7 @@ pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(
         if sender > 0 {
             sums.push(Sums::receive(store.header().box_size, world, sender));
         }
-        let [half1, half2] = sums.try_into().ok().expect("the first rank has both halves' sums");
+        let [half1, half2] = sums.try_into().expect("the first rank has both halves' sums");
         let maps = reconstruct([half1, half2], store.header().pixel_size, options.wiener)?;
         outputs::write(&Finished {
             options,
