@@ -186,4 +186,21 @@ mod tests {
         refused(texts(&file, "texts"), "not UTF-8");
         refused(text(&file, "text"), "not UTF-8");
     }
+    /// The library's own words then have the names in them.
+    #[test]
+    fn names_that_are_not_utf8_are_errors_that_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.h5");
+        let file = File::create(&path).unwrap();
+        file.new_attr::<bool>().create("truth").unwrap().write_scalar(&true).unwrap();
+        file.close().unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let place = bytes.windows(5).position(|window| window == b"FALSE").unwrap();
+        bytes[place..place + 3].copy_from_slice(b"\xf8\xff\n");
+        std::fs::write(&path, bytes).unwrap();
+        let file = File::open(&path).unwrap();
+        let error = truth(&file, "truth").map_err(crate::error::Error::hdf5(&path, "read", "copy it again"));
+        let message = error.unwrap_err().to_string().into_bytes();
+        assert!(std::str::from_utf8(&message).is_ok_and(|text| !text.contains('\n')), "{message:?}");
+    }
 }
