@@ -90,12 +90,12 @@ fn single(object: &Location, name: &str) -> Result<Attribute> {
 /// A data set that is no larger than its file: memory is taken for as much as it claims to hold.
 fn bounded(group: &Group, name: &str) -> Result<Dataset> {
     let set = group.dataset(name)?;
-    if set.is_chunked() {
-        return Err(format!("{name} is stored in chunks, expected one piece").into());
-    }
     let width = set.dtype()?.size();
     let bytes = set.shape().iter().try_fold(width, |bytes, &count| bytes.checked_mul(count));
     match bytes {
+        // What is empty is always stored in chunks, none of them.
+        Some(0) => Ok(set),
+        Some(_) if set.is_chunked() => Err(format!("{name} is stored in chunks, expected one piece").into()),
         Some(bytes) if bytes <= file_length(&set)? => Ok(set),
         _ => Err(format!("{name} of shape {:?} is larger than the file", set.shape()).into()),
     }
@@ -154,11 +154,13 @@ mod tests {
         with_file(|file| {
             file.new_dataset::<f32>().shape((1usize << 40,)).create("long").unwrap();
             file.new_dataset::<f32>().shape((1usize << 40, 1usize << 20)).create("vast").unwrap();
-            file.new_dataset::<f32>().chunk((4,)).shape((1usize << 40,)).create("chunks").unwrap();
+            file.new_dataset::<f32>().chunk((4,)).shape((8,)).create("chunks").unwrap();
             file.new_dataset::<VarLenUnicode>().shape((1usize << 40,)).create("texts").unwrap();
             refused(numbers::<f32>(file, "long"), "larger than the file");
             refused(numbers::<f32>(file, "vast"), "larger than the file");
             refused(numbers::<f32>(file, "chunks"), "in chunks");
+            file.new_dataset_builder().with_data(&[0u64; 0]).create("none").unwrap();
+            assert!(numbers::<u64>(file, "none").unwrap().is_empty());
             refused(texts(file, "texts"), "larger than the file");
         });
     }
@@ -183,5 +185,22 @@ mod tests {
         let file = File::open(&path).unwrap();
         refused(texts(&file, "texts"), "not UTF-8");
         refused(text(&file, "text"), "not UTF-8");
+    }
+    /// The library's own words then have the names in them.
+    #[test]
+    fn names_that_are_not_utf8_are_errors_that_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.h5");
+        let file = File::create(&path).unwrap();
+        file.new_attr::<bool>().create("truth").unwrap().write_scalar(&true).unwrap();
+        file.close().unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let place = bytes.windows(5).position(|window| window == b"FALSE").unwrap();
+        bytes[place..place + 3].copy_from_slice(b"\xf8\xff\n");
+        std::fs::write(&path, bytes).unwrap();
+        let file = File::open(&path).unwrap();
+        let error = truth(&file, "truth").map_err(crate::error::Error::hdf5(&path, "read", "copy it again"));
+        let message = error.unwrap_err().to_string().into_bytes();
+        assert!(std::str::from_utf8(&message).is_ok_and(|text| !text.contains('\n')), "{message:?}");
     }
 }

@@ -79,9 +79,12 @@ fn place(at: &str) -> String {
     if at.is_empty() { String::new() } else { format!(": {at}") }
 }
 
-/// HDF5 explains itself in a stack of lines; an error of ours takes one.
+/// HDF5 explains itself in a stack of lines; an error of ours takes one. Names of a damaged file may be in it, and the bindings
+/// take them for UTF-8 unseen.
 fn one_line(error: &hdf5::Error) -> String {
-    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+    let bytes = error.to_string().into_bytes();
+    let text = String::from_utf8_lossy(&bytes).replace(char::is_control, " ");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 impl Error {
@@ -92,10 +95,12 @@ impl Error {
         problem: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
+        // What a damaged file says of itself is part of some: it may hold anything, and a message stays one line.
+        let plain = |text: String| text.replace(char::is_control, " ");
         Self::Input {
             file: file.as_ref().to_path_buf(),
-            at: at.into(),
-            problem: problem.into(),
+            at: plain(at.into()),
+            problem: plain(problem.into()),
             remedy: remedy.into(),
         }
     }
@@ -123,5 +128,16 @@ impl Error {
     ) -> impl FnOnce(hdf5::Error) -> Self {
         let file = file.as_ref().to_path_buf();
         move |reason| Self::Hdf5 { file, action, remedy, reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_damaged_file_leave_a_message_in_one_line() {
+        let message = Error::input("f.h5", "image 1 of a\nb", "is \u{1b}[31m\r\n", "look at it").to_string();
+        assert_eq!(message, "f.h5: image 1 of a b: is  [31m  ; look at it");
     }
 }

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::MaybeUninit;
 
-/// Before the signal's number and the place, on standard output.
+/// On standard output before the signal's number, the program or library, its function, and what that called of the C library.
 pub const MARK: &str = "\n@crashed ";
 
 const SIGNALS: [c_int; 6] =
@@ -45,29 +45,44 @@ extern "C" fn on_signal(signal: c_int) {
     let mut frames = [std::ptr::null_mut(); FRAMES];
     // SAFETY: the frames have a place, of which the first `count` are filled.
     let count = unsafe { backtrace(frames.as_mut_ptr(), FRAMES as c_int) }.max(0) as usize;
-    // The first is this function; the C library is where others go wrong.
-    let place = frames[1..count.max(1)].iter().filter_map(|&frame| place_of(frame)).find(|place| {
-        !["libc.", "libc-", "libpthread", "ld-linux"].iter().any(|name| place.starts_with(name))
-    });
-    let line = format!("{MARK}{signal} {}\n", place.as_deref().unwrap_or("unknown"));
-    // SAFETY: the line has its length; the process ends here.
-    unsafe {
-        libc::write(1, line.as_ptr().cast(), line.len());
-        libc::_exit(70);
+    // The C library is where others go wrong: what they called there, and who they are. The first frame is this function.
+    let (mut called, mut place) = (c"", None);
+    for &frame in &frames[1..count.max(1)] {
+        let Some((file, function)) = place_of(frame) else { continue };
+        let name = file.to_bytes();
+        let name = name.rsplit(|&byte| byte == b'/').next().unwrap_or(name);
+        if !C_LIBRARY.iter().any(|library| name.starts_with(library)) {
+            place = Some((name, function));
+            break;
+        }
+        called = function;
     }
+    let (file, function) = place.unwrap_or((b"unknown", c""));
+    let number = [b'0' + (signal / 10) as u8, b'0' + (signal % 10) as u8];
+    // Nothing here takes memory: what keeps its books may be what is broken.
+    let words =
+        [MARK.as_bytes(), &number, b" ", file, b" ", function.to_bytes(), b" ", called.to_bytes(), b"\n"];
+    for word in words {
+        // SAFETY: the word has its length.
+        unsafe { libc::write(1, word.as_ptr().cast(), word.len()) };
+    }
+    // SAFETY: the process ends here.
+    unsafe { libc::_exit(70) };
 }
 
+/// How the files of the C library begin.
+const C_LIBRARY: [&[u8]; 4] = [b"libc.", b"libc-", b"libpthread", b"ld-linux"];
+
 /// The program or library that holds an address, and the function, where that has a name.
-fn place_of(frame: *mut c_void) -> Option<String> {
+fn place_of(frame: *mut c_void) -> Option<(&'static CStr, &'static CStr)> {
     let mut found = MaybeUninit::<libc::Dl_info>::zeroed();
-    // SAFETY: the place is filled where the answer is not 0, and its names live as long as the library.
-    let (path, function) = unsafe {
+    // SAFETY: the place is filled where the answer is not 0, and its names live as long as the library, which stays.
+    unsafe {
         if libc::dladdr(frame, found.as_mut_ptr()) == 0 {
             return None;
         }
         let found = found.assume_init();
-        let function = (!found.dli_sname.is_null()).then(|| CStr::from_ptr(found.dli_sname));
-        (CStr::from_ptr(found.dli_fname).to_string_lossy(), function.map(CStr::to_string_lossy))
-    };
-    Some(format!("{} {}", path.rsplit('/').next()?, function.unwrap_or_default()).trim_end().to_owned())
+        let function = if found.dli_sname.is_null() { c"" } else { CStr::from_ptr(found.dli_sname) };
+        Some((CStr::from_ptr(found.dli_fname), function))
+    }
 }

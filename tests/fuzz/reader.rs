@@ -60,10 +60,20 @@ pub enum Answer {
     Refused(usize, String),
     /// It panicked, with this message.
     Panicked(String),
-    /// A signal ended it, in the code of this file.
-    Crashed(i32, String),
+    /// A signal ended it in this place.
+    Crashed(i32, Place),
     /// It ended without a word.
     Ended(String),
+}
+
+/// Where a process ended. Names may be empty.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The program or library.
+    pub file: String,
+    pub function: String,
+    /// What was called there of the C library.
+    pub called: String,
 }
 
 /// The process, started again where a file has ended it.
@@ -86,7 +96,7 @@ impl Reader {
                     child.wait().map_or_else(|e| e.to_string(), |status| status.to_string()),
                 );
             }
-            let line = line.trim_end();
+            let line = line.trim_end_matches('\n');
             let (mark, rest) = line.split_once(' ').unwrap_or((line, ""));
             let (number, text) = rest.split_once(' ').unwrap_or((rest, ""));
             match mark {
@@ -95,7 +105,10 @@ impl Reader {
                 "@panicked" => return Answer::Panicked(unescape(rest)),
                 mark if mark == MARK.trim() => {
                     self.stop();
-                    return Answer::Crashed(number.parse().unwrap(), text.to_owned());
+                    let mut names = text.split(' ').map(str::to_owned);
+                    let mut name = || names.next().unwrap_or_default();
+                    let place = Place { file: name(), function: name(), called: name() };
+                    return Answer::Crashed(number.parse().unwrap(), place);
                 }
                 _ => {}
             }
