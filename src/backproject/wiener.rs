@@ -179,8 +179,8 @@ mod tests {
             assert_eq!(found.pixel_size, 2.0);
             f64::from(found.data[[0, 0, 0]] / wave.data[[0, 0, 0]])
         };
-        for shell in 0..BOX / 2 {
-            let (wave, fsc) = (wave(shell as f64, 0.0), TAKEN[shell]);
+        for (shell, &fsc) in TAKEN.iter().enumerate().take(BOX / 2) {
+            let wave = wave(shell as f64, 0.0);
             assert!((gain(&filter, &wave) - fsc).abs() < 1e-5, "{shell}");
             assert!((gain(&filter.of_both(), &wave) - 2.0 * fsc / (1.0 + fsc)).abs() < 1e-5, "{shell}");
         }
