@@ -94,7 +94,8 @@ readme-tables: ## Copy the tables of make bench, bench-stream, quality, voxels a
 readme-pictures: ## Copy the demonstration's pictures to where README.md shows them
 	@test -f demo/run/slices.png || { echo "run make demo first" >&2; exit 1; }
 	@mkdir -p $(PICTURES)
-	cp demo/run/fsc.png demo/run/slices.png $(PICTURES)/
+	cp demo/run/slices.png $(PICTURES)/
+	tests/browser/picture.sh demo/run/report.html $(PICTURES)/report.png
 	@size=$$(cat $(PICTURES)/*.png | wc -c); echo "$$size bytes of pictures"; \
 		test "$$size" -lt 600000 || { echo "more than 600 kB: too large for the repository" >&2; exit 1; }
 
