@@ -34,7 +34,7 @@ impl Place {
     fn in_length(self, len: usize) -> usize {
         const START: usize = 4096;
         let span = if self.0 < 1 << 15 { len.min(START) } else { len };
-        usize::from(self.0 & 0x7fff) * span >> 15
+        (usize::from(self.0 & 0x7fff) * span) >> 15
     }
 }
 
