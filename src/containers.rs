@@ -171,7 +171,7 @@ mod tests {
         let path = folder.path().join("f.h5");
         let file = File::create(&path).unwrap();
         let name: VarLenUnicode = "a-name-to-find".parse().unwrap();
-        file.new_dataset_builder().with_data(&[name.clone()]).create("texts").unwrap();
+        file.new_dataset_builder().with_data(std::slice::from_ref(&name)).create("texts").unwrap();
         file.new_attr::<VarLenUnicode>().create("text").unwrap().write_scalar(&name).unwrap();
         assert_eq!(texts(&file, "texts").unwrap(), ["a-name-to-find"]);
         assert_eq!(text(&file, "text").unwrap(), "a-name-to-find");
