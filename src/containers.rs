@@ -203,4 +203,22 @@ mod tests {
         let message = error.unwrap_err().to_string().into_bytes();
         assert!(std::str::from_utf8(&message).is_ok_and(|text| !text.contains('\n')), "{message:?}");
     }
+    #[test]
+    fn texts_that_are_named_again_and_again_take_no_more_memory_than_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.h5");
+        let file = File::create(&path).unwrap();
+        let mut names: Vec<VarLenUnicode> = vec!["short".parse().unwrap(); 20];
+        names[0] = "long".repeat(800).parse().unwrap();
+        let place = file.new_dataset_builder().with_data(&names).create("texts").unwrap().offset().unwrap();
+        assert_eq!(texts(&file, "texts").unwrap().len(), 20);
+        file.close().unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        // A text's place: its length in 4 bytes, the heap's address in 8, its number there in 4.
+        for index in 1..20 {
+            bytes.copy_within(place as usize..place as usize + 16, place as usize + 16 * index);
+        }
+        std::fs::write(&path, bytes).unwrap();
+        refused(texts(&File::open(&path).unwrap(), "texts"), "more text than the file");
+    }
 }
