@@ -203,6 +203,7 @@ mod tests {
         let message = error.unwrap_err().to_string().into_bytes();
         assert!(std::str::from_utf8(&message).is_ok_and(|text| !text.contains('\n')), "{message:?}");
     }
+
     #[test]
     fn texts_that_are_named_again_and_again_take_no_more_memory_than_the_file() {
         let folder = tempfile::tempdir().unwrap();
