@@ -9,5 +9,5 @@ browser=$(command -v chromium || command -v chromium-browser || command -v googl
 profile=$(mktemp --directory)
 trap 'rm -rf "$profile"' EXIT
 timeout 120 "$browser" --headless=new --no-sandbox --use-angle=swiftshader --enable-unsafe-swiftshader --hide-scrollbars \
-    "--window-size=900,1320" --virtual-time-budget=20000 --run-all-compositor-stages-before-draw --user-data-dir="$profile" \
+    "--window-size=860,1260" --virtual-time-budget=20000 --run-all-compositor-stages-before-draw --user-data-dir="$profile" \
     "--screenshot=$(realpath "$2")" "file://$(realpath "$1")" >"$profile/log" 2>&1 </dev/null || { cat "$profile/log" >&2; exit 1; }
