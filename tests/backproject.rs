@@ -33,6 +33,7 @@ fn quality(map: &Volume, truth: &Path) -> f64 {
 
 /// Changes all values of a data set of the file.
 fn edit<T: H5Type + Clone>(set: &str, name: &str, change: impl FnOnce(&mut Vec<T>)) {
+    let _alone = common::alone();
     let file = hdf5::File::open_rw(set).unwrap();
     let data = file.dataset(name).unwrap();
     let mut values: Vec<T> = data.read_raw().unwrap();

@@ -4,7 +4,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{fail, succeed};
+use common::{alone, fail, succeed};
 use cryosplat_mpi::imaging::ctf::{CtfParameters, Optics};
 use cryosplat_mpi::imaging::mrc::{Volume, write_stack, write_volume};
 use cryosplat_mpi::imaging::pose::rotation_from_relion;
@@ -150,6 +150,7 @@ fn particles(path: &Path, n: usize) {
     };
     let particles: Vec<Particle> = (0..n).map(particle).collect();
     let images: Vec<f32> = (0..n * 64).map(|i| (i % 97) as f32).collect();
+    let _alone = alone();
     let mut writer = Writer::create(path, &header, Dtype::F16).unwrap();
     writer.append(0, &particles[..n - second], &images[..(n - second) * 64]).unwrap();
     writer.append(1, &particles[n - second..], &images[(n - second) * 64..]).unwrap();
@@ -214,7 +215,10 @@ fn info_says_what_it_cannot_describe() {
     fail(&["info", text(&at("map.gz", b"\x1f\x8b\x08 more"))], &["map.gz", "gunzip"]);
     fail(&["info", text(folder.path())], &["read the file"]);
     let foreign = folder.path().join("other.h5");
-    hdf5::File::create(&foreign).unwrap();
+    {
+        let _alone = alone();
+        hdf5::File::create(&foreign).unwrap();
+    }
     fail(&["info", text(&foreign)], &["other.h5", "another program"]);
     // The good file is described, the bad one named, and the exit code tells.
     let good = write(folder.path(), "good.mrc", map(1), 2.0);

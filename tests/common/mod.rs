@@ -24,7 +24,8 @@ pub fn program_file() -> String {
 /// the file open too, and hold its lock for as long as it runs.
 static HDF5: Mutex<()> = Mutex::new(());
 
-fn alone() -> MutexGuard<'static, ()> {
+/// To be held while a test has an HDF5 file open that a program is to open later.
+pub fn alone() -> MutexGuard<'static, ()> {
     HDF5.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
