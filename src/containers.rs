@@ -30,9 +30,13 @@ pub fn truth(object: &Location, name: &str) -> Result<bool> {
 /// The text in the attribute `name` of `object`.
 ///
 /// # Errors
-/// When it is not there, not one value, or no text in UTF-8.
+/// When it is not there, not one value, longer than the file, or no text in UTF-8.
 pub fn text(object: &Location, name: &str) -> Result<String> {
-    utf8(&single(object, name)?.read_scalar()?, name)
+    let value: VarLenUnicode = single(object, name)?.read_scalar()?;
+    if value.as_bytes().len() > file_length(object)? {
+        return Err(format!("attribute {name} is longer than the file").into());
+    }
+    utf8(&value, name)
 }
 
 /// All numbers of the data set `name`.
@@ -101,8 +105,8 @@ fn bounded(group: &Group, name: &str) -> Result<Dataset> {
     }
 }
 
-fn file_length(set: &Dataset) -> Result<usize> {
-    Ok(set.file()?.size() as usize)
+fn file_length(object: &Location) -> Result<usize> {
+    Ok(object.file()?.size() as usize)
 }
 
 fn utf8(value: &VarLenUnicode, name: &str) -> Result<String> {

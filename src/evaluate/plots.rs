@@ -13,6 +13,8 @@ use crate::files;
 const SIZE: (f64, f64) = (760.0, 480.0);
 /// Points of a curve beyond which neighbours are averaged: more than a screen can show.
 const MOST_POINTS: usize = 1000;
+/// Curves of a table of FSC that is read, at most: each takes a place in the legend.
+const MOST_CURVES: usize = 100;
 /// Largest over smallest loss from which on the axis is logarithmic.
 const LOGARITHMIC_FROM: f64 = 8.0;
 
@@ -232,6 +234,9 @@ pub fn read_fsc_table(path: &Path, box_size: usize, pixel_size: f64) -> Result<V
     if names.len() < 4 || names[0] != "shell" {
         return bad(0, "is not the heading of a table of FSC");
     }
+    if names.len() - 3 > MOST_CURVES {
+        return bad(0, &format!("names {} curves, and a chart shows {MOST_CURVES} at most", names.len() - 3));
+    }
     // Shell 0 is not in the table.
     let mut curves: Vec<Vec<f64>> = vec![vec![1.0]; names.len() - 3];
     for (number, line) in lines.enumerate() {
@@ -317,6 +322,10 @@ mod tests {
         std::fs::write(folder.path().join("bad.csv"), csv.replace("\n3,", "\n4,")).unwrap();
         let message = read_fsc_table(&folder.path().join("bad.csv"), 64, 6.0).unwrap_err().to_string();
         assert!(message.contains("bad.csv") && message.contains("line 4"), "{message}");
+        std::fs::write(folder.path().join("bad.csv"), csv.replace(",none\n", &",none".repeat(100)) + "\n")
+            .unwrap();
+        let message = read_fsc_table(&folder.path().join("bad.csv"), 64, 6.0).unwrap_err().to_string();
+        assert!(message.contains("line 1") && message.contains("names 101 curves"), "{message}");
         std::fs::remove_file(folder.path().join("bad.csv")).unwrap();
         let svg = std::fs::read_to_string(folder.path().join("fsc.svg")).unwrap();
         assert!(svg.contains("&quot;masked&quot; &lt;&amp;&gt;") && svg.contains(">20 Å<"), "{svg}");
