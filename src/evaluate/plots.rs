@@ -322,8 +322,8 @@ mod tests {
         std::fs::write(folder.path().join("bad.csv"), csv.replace("\n3,", "\n4,")).unwrap();
         let message = read_fsc_table(&folder.path().join("bad.csv"), 64, 6.0).unwrap_err().to_string();
         assert!(message.contains("bad.csv") && message.contains("line 4"), "{message}");
-        std::fs::write(folder.path().join("bad.csv"), csv.replace(",none\n", &",none".repeat(100)) + "\n")
-            .unwrap();
+        let many = ",none".repeat(100) + "\n";
+        std::fs::write(folder.path().join("bad.csv"), csv.replace(",none\n", &many)).unwrap();
         let message = read_fsc_table(&folder.path().join("bad.csv"), 64, 6.0).unwrap_err().to_string();
         assert!(message.contains("line 1") && message.contains("names 101 curves"), "{message}");
         std::fs::remove_file(folder.path().join("bad.csv")).unwrap();
