@@ -76,7 +76,7 @@ for box in "${boxes[@]}"; do
     echo "- $box px: $origin" >"$work/origin$box"
     # RELION takes images as they are.
     "$program" --log-level warn import "$set_folder/particles.star" -o "$work/particles$box.h5" --no-normalize
-    for pair in $(seq "$pairs"); do
+    for _ in $(seq "$pairs"); do
         plain=$(ours -o "$work/plain$box" --no-wiener)
         relion=$(theirs)
         echo "$plain $relion"
