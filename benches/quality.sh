@@ -34,31 +34,7 @@ python=target/judges-venv/bin/python
 
 # --- the set
 
-if [ -n "${RIBOSOME64:-}" ]; then
-    set_folder=$RIBOSOME64
-    origin="the set in \`RIBOSOME64\`, given by the user"
-else
-    set_folder=$work/set
-    simulate=(simulate -o "$work/simulated.h5" --star "$set_folder"
-        --box 64 --pixel-size 6 --particles 10000 --snr 0.1 --seed 1)
-    if tests/demo/model.sh; then
-        simulate+=(--model target/demo/4v5d.cif)
-    else
-        say "quality: without the ribosome's model the figures are of the phantom"
-        simulate+=(--phantom)
-    fi
-    if [ ! -f "$set_folder/truth.mrc" ] || [ "$(cat "$work/simulated.txt" 2>/dev/null)" != "${simulate[*]}" ]; then
-        rm -f "$work/simulated.txt"
-        "$program" "${simulate[@]}"
-        echo "${simulate[*]}" >"$work/simulated.txt"
-    fi
-    origin="\`cryosplat-mpi ${simulate[*]}\`"
-fi
-for file in particles.star truth.mrc; do
-    [ -f "$set_folder/$file" ] || stop "$set_folder holds no $file"
-done
-# The commands below run in other folders too.
-set_folder=$(realpath "$set_folder")
+ribosome_set 64 ""
 truth=$set_folder/truth.mrc
 "$program" --log-level warn import "$set_folder/particles.star" -o "$work/particles.h5"
 "$program" --log-level warn import "$set_folder/particles.star" -o "$work/first1000.h5" --first 1000

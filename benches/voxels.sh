@@ -15,6 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 program=${CRYOSPLAT:-target/release/cryosplat-mpi}
 work=target/voxels
 results=benches/results/voxels.md
+# As many as ribosome_set makes.
 images=10000
 pairs=3
 boxes=("$@")
@@ -25,35 +26,6 @@ command -v relion_reconstruct >/dev/null || stop "relion_reconstruct is not ther
 mkdir -p "$work"
 make_venv target/judges-venv tests/judges/requirements.txt || stop "pip could not install mrcfile and numpy"
 python=target/judges-venv/bin/python
-
-# particles BOX: the folder of the set in $set_folder, and where it is from in $origin.
-particles() {
-    local box=$1 given=RIBOSOME$1 simulate
-    set_folder=$work/set$box
-    if [ -n "${!given:-}" ]; then
-        set_folder=${!given}
-        origin="the set in \`$given\`, given by the user"
-    else
-        simulate=(simulate -o "$work/simulated$box.h5" --star "$set_folder"
-            --box "$box" --pixel-size $((384 / box)) --particles "$images" --snr 0.1 --seed 1)
-        if tests/demo/model.sh; then
-            simulate+=(--model target/demo/4v5d.cif)
-        else
-            say "voxels: without the ribosome's model the figures are of the phantom"
-            simulate+=(--phantom)
-        fi
-        if [ ! -f "$set_folder/truth.mrc" ] || [ "$(cat "$work/simulated$box.txt" 2>/dev/null)" != "${simulate[*]}" ]; then
-            rm -f "$work/simulated$box.txt"
-            "$program" --log-level warn "${simulate[@]}"
-            echo "${simulate[*]}" >"$work/simulated$box.txt"
-        fi
-        origin="\`cryosplat-mpi ${simulate[*]}\`"
-    fi
-    for file in particles.star truth.mrc; do
-        [ -f "$set_folder/$file" ] || stop "$set_folder holds no $file"
-    done
-    set_folder=$(realpath "$set_folder")
-}
 
 # core_seconds LOG COMMAND...: processor time of the command and its children, which other programs on the machine hardly
 # change; what it says goes to LOG.
@@ -71,7 +43,7 @@ theirs() {
 
 here=$(realpath "$work")
 for box in "${boxes[@]}"; do
-    particles "$box"
+    ribosome_set "$box" "$box"
     say "== $box px"
     echo "- $box px: $origin" >"$work/origin$box"
     # RELION takes images as they are.

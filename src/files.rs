@@ -114,6 +114,23 @@ pub fn write_atomically(
     pending.commit()
 }
 
+/// Writes a JSON document for people and programs, as [`write_atomically`].
+///
+/// # Errors
+/// As there.
+pub fn write_json(path: &Path, document: &serde_json::Value) -> Result<()> {
+    write_atomically(path, |writer| {
+        serde_json::to_writer_pretty(&mut *writer, document).map_err(std::io::Error::other)?;
+        writeln!(writer)
+    })
+}
+
+/// True where `start`, the first bytes of a file, are those of gzip.
+pub fn is_gzip(start: &[u8]) -> bool {
+    // Its mark, and the only method there is.
+    start.starts_with(&[0x1f, 0x8b, 8])
+}
+
 /// Writes a whole HDF5 file through `fill`, atomically. `action` says what is written ("write the Gaussians").
 ///
 /// # Errors

@@ -18,6 +18,7 @@ use crate::parallel::{Failure, HalfGroup, World, first_rank};
 use crate::particles::store::{Block, Store};
 use crate::particles::stream::{READERS, ReadAhead, Traffic, Wanted};
 use crate::progress::Progress;
+use crate::train::done::Done;
 use crate::train::setup::{self, Part};
 use crate::train::{Models, folder};
 
@@ -104,13 +105,8 @@ pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(
         let maps = reconstruct([half1, half2], store.header().pixel_size, options.wiener)?;
         outputs::write(&Finished {
             options,
-            store: &store,
-            set,
+            done: Done::new(world, &store, set, &parts, &options.command, options.truth.as_deref()),
             maps: &maps,
-            particles: parts.iter().map(|part| (part.name, part.rows.len())).collect(),
-            ranks: world.size(),
-            nodes: world.nodes(),
-            threads: rayon::current_num_threads(),
             backprojecting_seconds: backprojecting,
             started,
         })?;
@@ -136,23 +132,15 @@ fn open(world: &World, options: &BackprojectOptions) -> Result<(Store, u32)> {
 }
 
 fn introduce(world: &World, store: &Store, parts: &[Part]) {
-    let header = store.header();
-    let sizes: Vec<String> =
-        parts.iter().map(|part| format!("{} in {}", part.rows.len(), part.name)).collect();
-    tracing::info!(
-        "{}: {} px at {:.4} A; particles: {}",
-        store.path().display(),
-        header.box_size,
-        header.pixel_size,
-        sizes.join(", ")
-    );
+    setup::introduce(store, parts);
+    let box_size = store.header().box_size;
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     tracing::info!(
         "{} ranks of {} threads; the sums take {:.2} GiB on each, and on the first {:.2} GiB at the end",
         world.size(),
         rayon::current_num_threads(),
-        gib(Accumulator::bytes(header.box_size)),
-        gib(inversion_bytes(header.box_size))
+        gib(Accumulator::bytes(box_size)),
+        gib(inversion_bytes(box_size))
     );
 }
 

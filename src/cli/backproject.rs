@@ -11,8 +11,8 @@ use crate::train::Ending;
 /// What `--help` says below the options.
 const EXPLANATION: &str = "\
 A voxel map by direct Fourier inversion, to compare the mixtures of `train` with: CTF-weighted, with trilinear interpolation \
-on a grid padded twofold, and a Wiener filter by the half maps' FSC. The first half of the ranks works on half 1, the rest on half 2, as in `train`, and the run folder \
-is as there; map.mrc is the map of all particles together. With --no-wiener the maps are those of relion_reconstruct --ctf.
+on a grid padded twofold, and a Wiener filter by the half maps' FSC. The first half of the ranks works on half 1, the rest \
+on half 2, as in `train`, and the run folder is as there; map.mrc is the map of all particles together. With --no-wiener the maps are those of relion_reconstruct --ctf.
 
 Examples:
   mpirun -n 4 cryosplat-mpi backproject particles.h5 -o voxels/

@@ -2,16 +2,15 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
 use super::fsc::show::{crossing, curve, table};
-use super::fsc::{folder_and_stem, mean, read_map};
+use super::fsc::{folder_and_stem, read_map};
 use super::mask::{Made, MaskOptions};
 use super::phases::PhaseOptions;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::evaluate::postprocess::{FIT_FROM, LowPass, Options, Processed, Sharpening};
 use crate::evaluate::{Fsc, maps, write_fsc_files};
 use crate::files;
@@ -89,7 +88,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     maps::check_comparable((&args.first, &first), (&args.second, &second))?;
     maps::check_varies(&args.first, &first)?;
     maps::check_varies(&args.second, &second)?;
-    let made = args.mask_options.make(&args.mask, &mean(&first, &second))?.ok_or_else(|| {
+    let made = args.mask_options.make(&args.mask, &maps::mean(&first, &second))?.ok_or_else(|| {
         Error::request("post-processing needs a mask", "leave --mask none out: auto is the default")
     })?;
     let options = args.options();
@@ -110,7 +109,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     write_fsc_files(folder, &stem, &curves)?;
     let document = args.document(&processed, &made, &curves);
     // The last file says that all are there.
-    write_document(&name(".json"), &document)?;
+    files::write_json(&name(".json"), &document)?;
     let text = if args.json { format!("{document}\n") } else { as_text(&processed, &curves) };
     super::print(text.as_bytes())
 }
@@ -181,11 +180,4 @@ fn as_text(processed: &Processed, curves: &[(String, Fsc)]) -> String {
         None => writeln!(text, "low-pass filter   none"),
     };
     text
-}
-
-fn write_document(path: &Path, document: &Value) -> Result<()> {
-    files::write_atomically(path, |w| {
-        serde_json::to_writer_pretty(&mut *w, document).map_err(std::io::Error::other)?;
-        writeln!(w)
-    })
 }

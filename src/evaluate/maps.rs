@@ -45,6 +45,11 @@ pub fn read_cube(path: &Path) -> Result<Volume> {
     Ok(volume)
 }
 
+/// The mean of two half maps of one box and pixel size.
+pub fn mean(first: &Volume, second: &Volume) -> Volume {
+    Volume { data: (&first.data + &second.data) * 0.5, pixel_size: first.pixel_size }
+}
+
 /// Checks that a map varies: the FSC of a constant one is not defined.
 ///
 /// # Errors

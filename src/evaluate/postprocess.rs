@@ -12,6 +12,7 @@ use crate::evaluate::correction::{Correction, Randomization};
 use crate::evaluate::filter::low_pass_factor;
 use crate::evaluate::fsc::{Crossing, Fsc, GOLD_STANDARD};
 use crate::evaluate::guinier::{self, Line, Point};
+use crate::evaluate::maps;
 use crate::evaluate::mask::Mask;
 use crate::evaluate::shells::radius;
 use crate::imaging::fourier::{spectrum_of_volume, volume_of_spectrum};
@@ -120,7 +121,7 @@ impl Processed {
 
         let n = first.data.dim().0;
         let edge = n as f64 * first.pixel_size;
-        let mut spectrum = spectrum_of_volume(&((&first.data + &second.data) * 0.5));
+        let mut spectrum = spectrum_of_volume(&maps::mean(first, second).data);
         let guinier = guinier::plot(&spectrum, edge);
         if options.weighting {
             let weights = weights(fsc);

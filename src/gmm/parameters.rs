@@ -31,6 +31,14 @@ impl Shape {
             Self::Isotropic => 5,
         }
     }
+
+    /// The planes of the scales.
+    pub fn scales(self) -> std::ops::Range<usize> {
+        match self {
+            Self::Anisotropic => 3..6,
+            Self::Isotropic => 3..4,
+        }
+    }
 }
 
 /// A Gaussian mixture by its raw parameters: box units, before softplus and normalisation.
@@ -90,7 +98,7 @@ impl Gmm {
     /// its values. No scale falls below [`S_MIN`].
     pub fn rescaled(&self, ratio: f64) -> Self {
         let amplitude = self.shape.planes() - 1;
-        let scales = if self.shape == Shape::Isotropic { 3..4 } else { 3..6 };
+        let scales = self.shape.scales();
         let values = self.values.iter().enumerate().map(|(i, &value)| {
             let (plane, value) = (i / self.count, f64::from(value));
             let scaled = if plane < 3 {
@@ -108,6 +116,17 @@ impl Gmm {
             scaled as f32
         });
         Self { values: values.collect(), ..*self }
+    }
+
+    /// Amplitudes, one a Gaussian.
+    pub fn amplitudes(&self) -> impl Iterator<Item = f64> {
+        self.plane(self.shape.planes() - 1).iter().map(|&raw| softplus(f64::from(raw)))
+    }
+
+    /// Standard deviations along the Gaussians' own axes in box units, axis after axis: one or three for each.
+    pub fn scales(&self) -> impl Iterator<Item = f64> {
+        let planes = self.shape.scales().flat_map(|plane| self.plane(plane));
+        planes.map(|&raw| softplus(f64::from(raw)).max(S_MIN))
     }
 
     /// Number of Gaussians.

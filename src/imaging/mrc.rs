@@ -104,7 +104,7 @@ impl Header {
             ));
         }
         file.read_exact(&mut bytes).map_err(Error::io(path, "read the header", "copy the file again"))?;
-        if bytes.starts_with(&[0x1f, 0x8b, 8]) {
+        if files::is_gzip(&bytes) {
             return Err(Error::input(
                 path,
                 "",

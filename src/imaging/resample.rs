@@ -93,21 +93,27 @@ fn resample(map: &Array3<f32>, factor: f64, path: &Path, pixel_size: f64) -> Res
         ));
     }
     let target = target as usize;
-    if target == padded {
-        return Ok(embed(map, padded));
+    Ok(to_size(embed(map, padded), target))
+}
+
+/// The same field of view on `target` voxels along an edge, by cropping or padding the spectrum of a cubic map.
+pub fn to_size(map: Array3<f32>, target: usize) -> Array3<f32> {
+    let n = map.dim().0;
+    if target == n {
+        return map;
     }
-    let spectrum = fourier::spectrum_of_volume(&embed(map, padded));
+    let spectrum = fourier::spectrum_of_volume(&map);
     // Below the Nyquist frequency of both grids: on it, +k and -k share one sample, and there is no sound choice.
-    let band = padded.min(target).div_ceil(2) as isize;
-    let scale = (target as f64 / padded as f64).powi(3);
+    let band = n.min(target).div_ceil(2) as isize;
+    let scale = (target as f64 / n as f64).powi(3);
     let resampled = Array3::from_shape_fn((target, target, target), |(z, y, x)| {
         let k = [z, y, x].map(|i| fourier::frequency(i, target));
         if k.iter().any(|k| k.abs() >= band) {
             return Complex::new(0.0, 0.0);
         }
-        spectrum[k.map(|k| k.rem_euclid(padded as isize) as usize)] * scale
+        spectrum[k.map(|k| k.rem_euclid(n as isize) as usize)] * scale
     });
-    Ok(fourier::volume_of_spectrum(resampled))
+    fourier::volume_of_spectrum(resampled)
 }
 
 /// Crops or pads with zeros to `size`, origin on origin.

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::cif::{Word, Words};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// A point that scatters.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,7 +58,7 @@ pub fn scattering(element: &str) -> f64 {
 /// When the file cannot be read, holds no atoms, or an atom's coordinates or occupancy are not numbers.
 pub fn read(path: &Path) -> Result<Vec<Atom>> {
     let bytes = std::fs::read(path).map_err(Error::io(path, "read the atomic model", "check the path"))?;
-    if bytes.starts_with(&[0x1f, 0x8b]) {
+    if files::is_gzip(&bytes) {
         return Err(Error::input(path, "", "is compressed by gzip", "unpack it with `gunzip` first"));
     }
     let text = String::from_utf8_lossy(&bytes);

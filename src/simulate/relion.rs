@@ -7,7 +7,7 @@ use super::geometry::{ANGLE_DECIMALS, DEFOCUS_DECIMALS, Geometry, SHIFT_DECIMALS
 use crate::error::Result;
 use crate::files;
 use crate::imaging::ctf::Optics;
-use crate::particles::export::star::begin_table;
+use crate::particles::export::star::{OPTICS, begin_table};
 
 /// The stack's name in its folder.
 pub const STACK: &str = "particles.mrcs";
@@ -31,16 +31,6 @@ pub fn write_star(
     pixel_size: f64,
 ) -> Result<()> {
     files::write_atomically(path, |file| {
-        const OPTICS: [&str; 8] = [
-            "OpticsGroup",
-            "OpticsGroupName",
-            "Voltage",
-            "SphericalAberration",
-            "AmplitudeContrast",
-            "ImagePixelSize",
-            "ImageSize",
-            "ImageDimensionality",
-        ];
         const PARTICLES: [&str; 14] = [
             "ImageName",
             "MicrographName",

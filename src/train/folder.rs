@@ -290,10 +290,7 @@ pub fn write_state(folder: &Path, state: &str, command: &[String]) -> Result<()>
 /// # Errors
 /// When it cannot be written.
 pub fn write_document(folder: &Path, document: &Value) -> Result<()> {
-    files::write_atomically(&folder.join("run.json"), |w| {
-        serde_json::to_writer_pretty(&mut *w, document).map_err(std::io::Error::other)?;
-        writeln!(w)
-    })
+    files::write_json(&folder.join("run.json"), document)
 }
 
 #[cfg(test)]

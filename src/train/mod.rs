@@ -5,6 +5,7 @@
 pub mod cache;
 pub mod checkpoint;
 pub mod devices;
+pub mod done;
 pub mod folder;
 pub mod half;
 pub mod init;

@@ -4,19 +4,18 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::done::Done;
 use super::metrics::{self, EpochSummary, Spread};
 use super::recipe::Settings;
 use super::run::{Models, RunOptions};
 use super::{folder, judge, left_out, report};
 use crate::error::Result;
 use crate::evaluate::fsc::{Fsc, GOLD_STANDARD};
-use crate::evaluate::maps::read_cube;
+use crate::evaluate::maps::{mean, read_cube};
 use crate::gmm::files::GmmFile;
 use crate::gmm::ply;
 use crate::gmm::voxelize::{Grid, label, voxelize};
 use crate::imaging::mrc::{self, Volume};
-use crate::parallel::World;
-use crate::particles::store::Store;
 use crate::progress::duration;
 
 /// All that the outputs tell of.
@@ -25,20 +24,10 @@ pub struct Finished<'a> {
     pub options: &'a RunOptions,
     /// What it came to.
     pub settings: &'a Settings,
-    /// The particles.
-    pub store: &'a Store,
-    /// Their identity.
-    pub set: u32,
     /// What a resumed run must share.
     pub identity: &'a str,
-    /// Models by name, and their numbers of particles.
-    pub particles: Vec<(&'static str, usize)>,
-    /// MPI ranks.
-    pub ranks: usize,
-    /// Machines.
-    pub nodes: usize,
-    /// Threads of a rank.
-    pub threads: usize,
+    /// The particles, the models and the ranks.
+    pub done: Done<'a>,
     /// The device's name.
     pub device: String,
     /// Seconds of training, since the last resume.
@@ -71,13 +60,12 @@ pub fn preview(folder: &Path, epoch: usize) -> Result<()> {
 pub fn finish(run: &Finished) -> Result<()> {
     let place = &run.options.output;
     let mut maps = Vec::new();
-    for (name, _) in &run.particles {
+    for (name, _) in &run.done.particles {
         maps.push((*name, read_cube(&place.join(format!("{name}.mrc")))?));
     }
     let both = run.options.models == Models::Both;
     let map = if both {
-        let mean = (&maps[0].1.data + &maps[1].1.data) * 0.5;
-        let map = Volume { data: mean, pixel_size: maps[0].1.pixel_size };
+        let map = mean(&maps[0].1, &maps[1].1);
         mrc::write_volume(&place.join("map.mrc"), &map)?;
         map
     } else {
@@ -87,7 +75,7 @@ pub fn finish(run: &Finished) -> Result<()> {
     let curves = judge::judge(place, &halves, &map, run.options.truth.as_deref())?;
     let epochs = epochs(run);
     let document = document(run, &curves, &epochs);
-    report::write(place, &document, run.store, &[])?;
+    report::write(place, &document, run.done.store, &[])?;
     folder::write_document(place, &document)?;
     say(run, &curves, &epochs);
     Ok(())
@@ -95,21 +83,21 @@ pub fn finish(run: &Finished) -> Result<()> {
 
 /// The epochs of each model, in the order of [`Finished::particles`].
 fn epochs(run: &Finished) -> Vec<Vec<EpochSummary>> {
-    run.particles.iter().map(|(name, _)| metrics::epochs(&run.options.output, name)).collect()
+    run.done.particles.iter().map(|(name, _)| metrics::epochs(&run.options.output, name)).collect()
 }
 
 /// Of the time spent in epochs: models train side by side, or on a single rank one after the other.
 fn images_per_second(run: &Finished, epochs: &[Vec<EpochSummary>]) -> f64 {
     let images: u64 = epochs.iter().flatten().map(|epoch| epoch.images).sum();
     let each = epochs.iter().map(|of_model| of_model.iter().map(|epoch| epoch.seconds).sum::<f64>());
-    let seconds = if run.ranks > 1 { each.fold(0.0, f64::max) } else { each.sum() };
+    let seconds = if run.done.ranks > 1 { each.fold(0.0, f64::max) } else { each.sum() };
     images as f64 / seconds.max(1e-9)
 }
 
 /// Where the time went, a line a model.
 fn say_times(epochs: &[Vec<EpochSummary>], run: &Finished) {
     tracing::info!("           images/s   compute  all-reduce  update  input  imbalance   read");
-    for ((name, _), epochs) in run.particles.iter().zip(epochs) {
+    for ((name, _), epochs) in run.done.particles.iter().zip(epochs) {
         let sum = |part: fn(&EpochSummary) -> f64| epochs.iter().map(part).sum::<f64>();
         let seconds = sum(|epoch| epoch.seconds).max(1e-9);
         let share = |part: fn(&EpochSummary) -> Option<Spread>| {
@@ -146,35 +134,24 @@ fn say(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochSummary>]) {
 
 /// What run.json says.
 fn document(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochSummary>]) -> Value {
-    let header = run.store.header();
-    json!({
-        "state": "done",
-        "program": "cryosplat-mpi",
-        "version": env!("CARGO_PKG_VERSION"),
-        "command": run.options.command,
-        "working_directory": std::env::current_dir().ok().map(|d| d.display().to_string()),
-        "settings": run.settings,
-        "init": run.options.init.as_ref().map(|init| init.file.display().to_string()),
-        "half": run.options.models,
-        "cache": run.options.cache.mode,
-        "particles": {
-            "file": run.store.path().display().to_string(),
-            "identity": format!("{:08x}", run.set),
-            "box_size": header.box_size,
-            "pixel_size": header.pixel_size,
-            "models": run.particles.iter().map(|(name, n)| json!({"name": name, "particles": n, "left_out": left_out::count(&run.options.output, name)})).collect::<Vec<_>>(),
-        },
-        "truth": run.options.truth.as_ref().map(|file| file.display().to_string()),
-        "ranks": run.ranks,
-        "nodes": run.nodes,
-        "threads_per_rank": run.threads,
-        "device": run.device,
-        "host": World::host(),
-        "cores": World::cores(),
-        "seconds": {"training": run.training_seconds, "total": run.total_seconds},
-        "images_per_second": images_per_second(run, epochs),
-        "epochs": run.particles.iter().zip(epochs).map(|((name, _), epochs)| json!({"model": name, "epochs": epochs})).collect::<Vec<_>>(),
-        "fsc": judge::as_json(curves),
-        "identity": run.identity,
-    })
+    let Finished { options, done, .. } = run;
+    let mut document = done.document(&run.device, curves);
+    let models = document["particles"]["models"].as_array_mut().into_iter().flatten();
+    for (model, (name, _)) in models.zip(&done.particles) {
+        model["left_out"] = json!(left_out::count(&options.output, name));
+    }
+    let of_models = done.particles.iter().zip(epochs);
+    for (key, value) in [
+        ("settings", json!(run.settings)),
+        ("init", json!(options.init.as_ref().map(|init| init.file.display().to_string()))),
+        ("half", json!(options.models)),
+        ("cache", json!(options.cache.mode)),
+        ("seconds", json!({"training": run.training_seconds, "total": run.total_seconds})),
+        ("images_per_second", json!(images_per_second(run, epochs))),
+        ("epochs", of_models.map(|((name, _), epochs)| json!({"model": name, "epochs": epochs})).collect()),
+        ("identity", json!(run.identity)),
+    ] {
+        document[key] = value;
+    }
+    document
 }

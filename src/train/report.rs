@@ -18,7 +18,6 @@ use crate::evaluate::plots::{self, fsc_chart, loss_chart, rate_chart};
 use crate::evaluate::report::distributions::{ParticleCounts, logarithmic_chart};
 use crate::evaluate::report::{Part, ReportData, Surface, write_report};
 use crate::gmm::files::GmmFile;
-use crate::gmm::{S_MIN, Shape, softplus};
 use crate::imaging::fourier::{Fft2, frequency};
 use crate::particles::store::{Block, Store};
 use crate::progress::duration;
@@ -224,22 +223,15 @@ fn over_epochs(lines: &[(String, Vec<Value>)], quantity: &str) -> Vec<(String, V
 
 /// The standard deviation of each Gaussian in angstrom, the geometric mean of its axes.
 fn sizes(file: &GmmFile) -> Vec<f64> {
-    let axes: &[usize] = match file.gmm.shape() {
-        Shape::Anisotropic => &[3, 4, 5],
-        Shape::Isotropic => &[3],
-    };
-    let edge = file.box_size as f64 * file.pixel_size;
-    let logarithm = |plane: usize, i: usize| softplus(f64::from(file.gmm.plane(plane)[i])).max(S_MIN).ln();
-    (0..file.gmm.len())
-        .map(|i| {
-            edge * (axes.iter().map(|&plane| logarithm(plane, i)).sum::<f64>() / axes.len() as f64).exp()
-        })
-        .collect()
+    let (edge, n) = (file.box_size as f64 * file.pixel_size, file.gmm.len());
+    let logarithms: Vec<f64> = file.gmm.scales().map(f64::ln).collect();
+    let axes = logarithms.len() / n;
+    let mean = |i: usize| (0..axes).map(|axis| logarithms[axis * n + i]).sum::<f64>() / axes as f64;
+    (0..n).map(|i| edge * mean(i).exp()).collect()
 }
 
 fn amplitudes(file: &GmmFile) -> Vec<f64> {
-    let plane = file.gmm.plane(file.gmm.shape().planes() - 1);
-    plane.iter().map(|&value| softplus(f64::from(value))).collect()
+    file.gmm.amplitudes().collect()
 }
 
 /// Particles of each model beside its images of them, as PNG.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::cache::{self, CacheOptions};
 use super::checkpoint::{self, Checkpoint};
 use super::devices::{self, DeviceKind};
+use super::done::Done;
 use super::folder::{self, Older, Start};
 use super::half::{self, Company, Ended, Model};
 use super::init::{self, Init, InitOptions};
@@ -340,13 +341,8 @@ fn train(
         outputs::finish(&Finished {
             options,
             settings: &settings,
-            store,
-            set,
             identity: &identity,
-            particles: parts.iter().map(|p| (p.name, p.rows.len())).collect(),
-            ranks: world.size(),
-            nodes: world.nodes(),
-            threads: rayon::current_num_threads(),
+            done: Done::new(world, store, set, &parts, &options.command, options.truth.as_deref()),
             device,
             training_seconds: training,
             total_seconds: started.elapsed().as_secs_f64(),
@@ -406,15 +402,7 @@ fn introduce(
     ranks: usize,
     begin: &Begin,
 ) {
-    let header = store.header();
-    let sizes: Vec<String> = parts.iter().map(|p| format!("{} in {}", p.rows.len(), p.name)).collect();
-    tracing::info!(
-        "{}: {} px at {:.4} A; particles: {}",
-        store.path().display(),
-        header.box_size,
-        header.pixel_size,
-        sizes.join(", ")
-    );
+    setup::introduce(store, parts);
     tracing::info!(
         "{} Gaussians, {} epochs, batch {} a half, rate {:.2e} ({}), seed {}",
         settings.gaussians,

@@ -94,6 +94,20 @@ pub fn open(world: &World, options: &mut RunOptions) -> Result<Opened> {
     Ok(Opened { store, set: identity, start, init })
 }
 
+/// Says what the particles of a run are.
+pub fn introduce(store: &Store, parts: &[Part]) {
+    let header = store.header();
+    let sizes: Vec<String> =
+        parts.iter().map(|part| format!("{} in {}", part.rows.len(), part.name)).collect();
+    tracing::info!(
+        "{}: {} px at {:.4} A; particles: {}",
+        store.path().display(),
+        header.box_size,
+        header.pixel_size,
+        sizes.join(", ")
+    );
+}
+
 /// Checks that every particle can be used as it is. Gives the set's identity.
 ///
 /// # Errors

@@ -58,3 +58,37 @@ finish_work() {
         rm -rf "$work"
     fi
 }
+
+# ribosome_set BOX TAG: the 10,000 noisy images of the 70S ribosome that benches work on, in a box of BOX pixels, with their
+# truth: their folder is $set_folder, and where they are from is $origin. Simulated once by $program, under $work, with TAG in
+# the names; or what RIBOSOME64 or RIBOSOME128 names.
+ribosome_set() {
+    local box=$1 tag=$2 given=RIBOSOME$1 simulate file
+    set_folder=$work/set$tag
+    if [ -n "${!given:-}" ]; then
+        set_folder=${!given}
+        origin="the set in \`$given\`, given by the user"
+    else
+        simulate=(simulate -o "$work/simulated$tag.h5" --star "$set_folder"
+            --box "$box" --pixel-size $((384 / box)) --particles 10000 --snr 0.1 --seed 1)
+        if tests/demo/model.sh; then
+            simulate+=(--model target/demo/4v5d.cif)
+        else
+            say "without the ribosome's model the figures are of the phantom"
+            simulate+=(--phantom)
+        fi
+        if [ ! -f "$set_folder/truth.mrc" ] || [ "$(cat "$work/simulated$tag.txt" 2>/dev/null)" != "${simulate[*]}" ]; then
+            rm -f "$work/simulated$tag.txt"
+            # shellcheck disable=SC2154 # the script that sources this names the program
+            "$program" --log-level warn "${simulate[@]}"
+            echo "${simulate[*]}" >"$work/simulated$tag.txt"
+        fi
+        # shellcheck disable=SC2034 # for the scripts that source this
+        origin="\`cryosplat-mpi ${simulate[*]}\`"
+    fi
+    for file in particles.star truth.mrc; do
+        [ -f "$set_folder/$file" ] || stop "$set_folder holds no $file"
+    done
+    # Programs run in other folders too.
+    set_folder=$(realpath "$set_folder")
+}

@@ -132,11 +132,6 @@ pub(super) fn read_map(path: &Path, pixel_size: Option<f64>) -> Result<Volume> {
     Ok(Volume { pixel_size: pixel_size.unwrap_or(map.pixel_size), data: map.data })
 }
 
-/// The mean of two half maps.
-pub(super) fn mean(first: &Volume, second: &Volume) -> Volume {
-    Volume { data: (&first.data + &second.data) * 0.5, pixel_size: first.pixel_size }
-}
-
 fn compare(args: &Args) -> Result<Found> {
     let first = read_map(&args.first, args.pixel_size)?;
     let kind = second::kind(&args.second)?;
@@ -160,7 +155,7 @@ fn compare(args: &Args) -> Result<Found> {
     maps::check_varies(&args.second, &second)?;
     let reference = args.reference || kind != Kind::Map;
     let made = if args.mask == "auto" && !reference {
-        args.mask_options.make(&args.mask, &mean(&first, &second))?
+        args.mask_options.make(&args.mask, &maps::mean(&first, &second))?
     } else {
         args.mask_options.make(&args.mask, &first)?
     };

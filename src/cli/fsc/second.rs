@@ -40,7 +40,7 @@ pub fn kind(path: &Path) -> Result<Kind> {
     let text = !start.is_empty() && !start.contains(&0);
     Ok(if start.starts_with(b"\x89HDF") {
         Kind::Mixture
-    } else if text || start.starts_with(&[0x1f, 0x8b]) {
+    } else if text || files::is_gzip(&start) {
         Kind::Model
     } else {
         Kind::Map

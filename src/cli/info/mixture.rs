@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Description, bytes, length};
 use crate::error::Result;
 use crate::gmm::files::GmmFile;
-use crate::gmm::{Gmm, S_MIN, Shape, softplus};
+use crate::gmm::{Gmm, Shape};
 use crate::train::checkpoint::Checkpoint;
 
 pub fn describe(path: &Path) -> Result<Description> {
@@ -76,11 +76,9 @@ struct Mixture {
 
 impl Mixture {
     fn of(gmm: &Gmm) -> Self {
-        let axes = if gmm.shape() == Shape::Isotropic { 3..4 } else { 3..6 };
-        let mut scales: Vec<f64> =
-            axes.flat_map(|plane| gmm.plane(plane)).map(|&s| softplus(f64::from(s)).max(S_MIN)).collect();
+        let mut scales: Vec<f64> = gmm.scales().collect();
         scales.sort_unstable_by(f64::total_cmp);
-        let amplitude = gmm.plane(gmm.shape().planes() - 1).iter().map(|&a| softplus(f64::from(a))).sum();
+        let amplitude = gmm.amplitudes().sum();
         let out = |i: usize| (0..3).any(|plane| gmm.plane(plane)[i].abs() > 0.5);
         Self {
             count: gmm.len(),

@@ -109,7 +109,7 @@ fn described(path: &Path, args: &Args) -> Result<Description> {
     if start.starts_with(b"\x89HDF\r\n\x1a\n") {
         return describe_hdf5(path, args);
     }
-    if start.starts_with(&[0x1f, 0x8b]) {
+    if files::is_gzip(&start) {
         return Err(Error::input(path, "", "is compressed with gzip", "decompress it first (gunzip)"));
     }
     // Files older than MRC2014 lack the word "MAP": what their header says decides. Text never passes for one, since

@@ -4,8 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ndarray::{Array3, s};
 
-use crate::imaging::fourier::{frequency, spectrum_of_volume, volume_of_spectrum};
 use crate::imaging::mrc::Volume;
+use crate::imaging::resample;
 
 /// The largest edge that a page takes, in voxels: 0.9 million of them.
 const LARGEST: usize = 96;
@@ -37,12 +37,13 @@ impl Surface {
         }
         let level = otsu(&map.data, most);
         let cut = cut(&map.data, 0.5 * level);
-        let (data, shrunk) = shrink(cut);
-        let size = data.dim().0;
+        let edge = cut.dim().0;
+        let size = edge.min(LARGEST);
+        let data = resample::to_size(cut, size);
         let quantise = |&value: &f32| (255.0 * value / most).round().clamp(0.0, 255.0) as u8;
         Some(Self {
             size,
-            voxel: map.pixel_size * shrunk,
+            voxel: map.pixel_size * edge as f64 / size as f64,
             most,
             level: quantise(&level).clamp(1, 254),
             levels: data.iter().map(quantise).collect(),
@@ -93,21 +94,6 @@ fn cut(data: &Array3<f32>, level: f32) -> Array3<f32> {
     let from = ends.map(|[first, last]| (first + last).div_ceil(2).saturating_sub(edge / 2).min(n - edge));
     let [z, y, x] = from.map(|from| from..from + edge);
     data.slice(s![z, y, x]).to_owned()
-}
-
-/// A map of at most [`LARGEST`] voxels along an edge, by cutting its spectrum; and how much larger its voxels are.
-fn shrink(data: Array3<f32>) -> (Array3<f32>, f64) {
-    let n = data.dim().0;
-    if n <= LARGEST {
-        return (data, 1.0);
-    }
-    let spectrum = spectrum_of_volume(&data);
-    let place = |i: usize| frequency(i, LARGEST).rem_euclid(n as isize) as usize;
-    let ratio = n as f64 / LARGEST as f64;
-    let small = Array3::from_shape_fn((LARGEST, LARGEST, LARGEST), |(z, y, x)| {
-        spectrum[[place(z), place(y), place(x)]] / ratio.powi(3)
-    });
-    (volume_of_spectrum(small), ratio)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::path::Path;
 
 use super::covariance::{Symmetric, axes, covariance};
 use super::files::GmmFile;
-use super::{Gmm, Shape, softplus, softplus_inverse};
+use super::{Gmm, Shape, softplus_inverse};
 use crate::error::{Error, Result};
 
 pub use header::is_ours;
@@ -78,8 +78,7 @@ impl Model {
         let GmmFile { gmm, box_size, pixel_size } = file;
         let centre = centre.unwrap_or([(box_size / 2) as f64 * pixel_size; 3]);
         let edge = *box_size as f64 * pixel_size;
-        let raw = gmm.plane(gmm.shape().planes() - 1);
-        let amplitudes: Vec<f64> = raw.iter().map(|&a| softplus(f64::from(a))).collect();
+        let amplitudes: Vec<f64> = gmm.amplitudes().collect();
         let largest = amplitudes.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
         let atom = |i: usize| Atom {
             position: [0, 1, 2].map(|axis| centre[axis] + edge * f64::from(gmm.plane(axis)[i])),

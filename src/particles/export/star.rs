@@ -17,7 +17,8 @@ use crate::progress::Progress;
 const BLOCK_VALUES: usize = 1 << 22;
 const REMEDY: &str = "check that the folder may be written and the disk is not full";
 
-const OPTICS: [&str; 8] = [
+/// The columns of a table of optics groups.
+pub const OPTICS: [&str; 8] = [
     "OpticsGroup",
     "OpticsGroupName",
     "Voltage",

@@ -1,12 +1,11 @@
 //! Which format a file is of, from its content, and its name where content does not tell.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::set::{Particles, Wanted};
 use super::{cryodrgn, cryosparc, npy, relion};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::imaging::mrc;
 
 /// The files that belong to the one that is imported, by the program that writes them so.
@@ -40,12 +39,10 @@ impl Format {
         if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
             return Ok(Self::Star);
         }
-        let mut begin = Vec::new();
-        let failed = Error::io(path, "read the file", "check the path and the right to read it");
-        File::open(path).and_then(|file| file.take(PROBE).read_to_end(&mut begin)).map_err(failed)?;
+        let begin = files::first_bytes(path, PROBE)?;
         let refuse = |problem: &str, remedy: &str| Err(Error::input(path, "", problem, remedy));
         match (&begin[..], extension.as_str()) {
-            ([0x1f, 0x8b, 8, ..], _) => {
+            _ if files::is_gzip(&begin) => {
                 refuse("is compressed by gzip", "unpack it with gunzip, and name what that writes")
             }
             ([0x93, ..], _) if begin.starts_with(npy::MAGIC) => Ok(Self::Cs),
