@@ -81,7 +81,7 @@ pub fn finish(run: &Finished) -> Result<()> {
     Ok(())
 }
 
-/// The epochs of each model, in the order of [`Finished::particles`].
+/// The epochs of each model, in the order of [`Done::particles`].
 fn epochs(run: &Finished) -> Vec<Vec<EpochSummary>> {
     run.done.particles.iter().map(|(name, _)| metrics::epochs(&run.options.output, name)).collect()
 }
