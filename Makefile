@@ -9,7 +9,7 @@ GPU_CHECK := target/gpu-check
 CASES ?= 100000
 SEED ?= $(or $(CRYOSPLAT_FUZZ_SEED),$(shell date +%s))
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit fuzz judges browser kernels slurm-test kernel-table bench bench-stream gpu-package gpu-check quality voxels scaling soak readme-tables readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit fuzz judges browser kernels slurm-test kernel-table bench bench-stream gpu-package gpu-check quality truth voxels scaling soak readme-tables readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -76,6 +76,9 @@ gpu-check: gpu-package ## The same, and the check: tests, compute-sanitizer, NCC
 
 quality: build ## The long quality runs (some minutes to an hour), into benches/results/quality.md
 	@benches/quality.sh
+
+truth: setup-tests build ## The default recipe beside voxels, against the truth, on many sets (hours), into benches/results/truth.md
+	@benches/truth.sh
 
 voxels: setup-tests build ## `backproject` beside RELION: FSC and speed (some minutes), into benches/results/voxels.md
 	@benches/voxels.sh

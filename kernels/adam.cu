@@ -66,6 +66,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 }
 
+/// The kind of a plane of parameters, as the pass's factors are sorted.
+__device__ __forceinline__ constexpr int kind_of(int plane) {
+    return plane < 3 ? 0 : plane == PLANES - 1 ? 3 : PLANES == 5 || plane < 6 ? 1 : 2;
+}
+
 /// One step from the sum of the gradients, `gradient[plane][count]`; none where `broken`.
 extern "C" __global__ void __launch_bounds__(THREADS)
     adam(const Ring *ring, const float *gradient, float *parameters, float *first, float *second, double *activated,
@@ -84,7 +89,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             const float slope = gradient[at] * scale;
             const float m = fmaf(beta1, first[at], fresh1 * slope);
             const float v = fmaf(beta2, second[at], fresh2 * slope * slope);
-            raw[k] = parameters[at] - rate * m / (sqrtf(v) + epsilon);
+            raw[k] = parameters[at] - rate * pass->factors[kind_of(k)] * m / (sqrtf(v) + epsilon);
             first[at] = m;
             second[at] = v;
             parameters[at] = raw[k];

@@ -1,8 +1,9 @@
 //! What the kernels share: the constants that they are compiled with, the records that the host fills, and small
 //! helpers. METHOD.md sections are named where a formula is used.
 //!
-//! Constants given by the host when it compiles: BOX (pixels), CUTOFF (standard deviations), PLANES (parameters of a
-//! Gaussian: 11, or 5 if round), DRAW_WARPS, DRAW_SLICES, MOMENT_LANES, KEPT_HALF (particles are kept as f16).
+//! Constants given by the host when it compiles: BOX (pixels), CUTOFF (standard deviations), BLUR (pixels by
+//! which splats are widened before they are sampled, which the filter takes back; or 0), PLANES (parameters of a Gaussian:
+//! 11, or 5 if round), DRAW_WARPS, DRAW_SLICES, MOMENT_LANES, KEPT_HALF (particles are kept as f16).
 #pragma once
 
 #define TAU 6.283185307179586
@@ -52,6 +53,8 @@ struct Pass {
     float rate, beta1, beta2, fresh1, fresh2, epsilon;
     /// 1 over the images of the step, over all ranks.
     float scale;
+    /// What the rate is multiplied by: of means, scales, quaternions, amplitudes.
+    float factors[4];
     unsigned reserved;
     Image image[1];
 };

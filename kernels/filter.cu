@@ -24,7 +24,19 @@ __device__ __forceinline__ float ctf_sample(const Image &image, int kx, int row,
     return (float)h;
 }
 
-/// Multiplies the spectra (of images without normalisation) by H^power / D^2. `step`: 1 / (box x pixel size), in 1/A.
+/// What the spectrum of a sampled projection is multiplied by beside the CTF: with band-limited sampling, the inverse of the
+/// blur's up to the Nyquist frequency, and nothing beyond.
+__device__ __forceinline__ float transfer(int kx, int row) {
+    if (BLUR == 0.0) {
+        return 1.0f;
+    }
+    const int ky = 2 * row <= BOX ? row : row - BOX;
+    const int k2 = kx * kx + ky * ky;
+    const float exponent = (float)(0.5 * TAU * TAU * BLUR * BLUR / PIXELS);
+    return 4 * k2 > PIXELS ? 0.0f : expf(exponent * (float)k2);
+}
+
+/// Multiplies the spectra (of images without normalisation) by H^power / D^2, H with what the sampling wants. `step`: 1 / (box x pixel size), in 1/A.
 template <int power>
 __device__ __forceinline__ void filter(const Pass *pass, float2 *spectra, double step) {
     const unsigned image = blockIdx.y;
@@ -32,7 +44,8 @@ __device__ __forceinline__ void filter(const Pass *pass, float2 *spectra, double
     if (image >= pass->images || at >= FREQUENCIES) {
         return;
     }
-    const float h = ctf_sample(pass->image[image], at % COLUMNS, at / COLUMNS, step);
+    const int kx = at % COLUMNS, row = at / COLUMNS;
+    const float h = ctf_sample(pass->image[image], kx, row, step) * transfer(kx, row);
     const float factor = (power == 2 ? h * h : h) * (float)(1.0 / PIXELS);
     float2 *const value = spectra + (size_t)image * FREQUENCIES + at;
     *value = make_float2(value->x * factor, value->y * factor);

@@ -51,9 +51,9 @@ __device__ Splat splat_of(const double *activated, const Image &image, double *w
     const double qx = c[0] * q[0] + c[1] * q[1] + c[2] * q[2];
     const double qy = c[1] * q[0] + c[3] * q[1] + c[4] * q[2];
     const double qz = c[2] * q[0] + c[4] * q[1] + c[5] * q[2];
-    const double sxx = px * p[0] + py * p[1] + pz * p[2];
+    const double sxx = px * p[0] + py * p[1] + pz * p[2] + BLUR * BLUR;
     const double sxy = px * q[0] + py * q[1] + pz * q[2];
-    const double syy = qx * q[0] + qy * q[1] + qz * q[2];
+    const double syy = qx * q[0] + qy * q[1] + qz * q[2] + BLUR * BLUR;
     const double root = 1.0 / sqrt(sxx * syy - sxy * sxy);
     const double deviation_x = sqrt(sxx), deviation_y = sqrt(syy);
     // The distribution of y, and of x given y.

@@ -9,10 +9,10 @@ mod outcomes;
 mod reference;
 
 use cases::{Case, TOLERANCE, case, compare_gradients, golden, planes, worst};
-use cryosplat_mpi::gmm::{Gmm, Shape};
+use cryosplat_mpi::gmm::{Gmm, Shape, softplus_inverse};
 use cryosplat_mpi::render::cpu::CpuDevice;
-use cryosplat_mpi::render::{Device, Observation, Target, energy};
-use reference::Raw;
+use cryosplat_mpi::render::{Device, Observation, Sampling, Target, energy};
+use reference::{Raw, Support};
 
 fn device(case: &Case, shape: Shape, cutoff: f64) -> CpuDevice {
     CpuDevice::new(planes(&case.gaussians, shape), case.geometry(cutoff))
@@ -54,6 +54,68 @@ fn loss_and_gradients_agree_with_the_dense_reference() {
         let want = reference::gradient(&case.gaussians, &case.images, d, cutoff);
         compare_gradients(&format!("seed {seed}, box {d}, cutoff {cutoff}"), &got, &want);
     }
+}
+
+#[test]
+fn band_limited_sampling_agrees_with_the_dense_reference() {
+    for (seed, d, cutoff) in [(30, 32, 3.0), (31, 33, 3.0), (32, 32, 8.0), (33, 33, 8.0)] {
+        let case = case(seed, d, 61, 3, false).band_limited();
+        let support = case.support(cutoff);
+        let sharpening: Vec<f64> = (0..d * d).map(|at| reference::sharpening(at / d, at % d, d)).collect();
+        let mut device_of_case = device(&case, Shape::Anisotropic, cutoff);
+        for view in &case.views {
+            let sampled = reference::project(&case.gaussians, &view.rotation, d, support);
+            let want = reference::filter(&sampled, &sharpening, d);
+            let got = device_of_case.render(&view.rotation);
+            let error = worst(got.iter().map(|&v| f64::from(v)), want.iter().copied());
+            assert!(error < TOLERANCE, "box {d}, cutoff {cutoff}: off by {error:.1e}");
+        }
+        let (got, loss) = device_gradient(&case, Shape::Anisotropic, cutoff);
+        let want = reference::loss(&case.gaussians, &case.images, d, support);
+        assert!((loss / want - 1.0).abs() < TOLERANCE, "loss {loss}, expected {want}");
+        let want = reference::gradient(&case.gaussians, &case.images, d, support);
+        compare_gradients(&format!("seed {seed}, box {d}, cutoff {cutoff}"), &got, &want);
+    }
+}
+
+/// What the sampling is for: a Gaussian much narrower than a pixel has the phases of a point at its place, up to Nyquist.
+#[test]
+fn band_limited_sampling_knows_where_between_pixels_a_gaussian_lies() {
+    let d = 32;
+    let mut case = case(34, d, 1, 1, false).band_limited();
+    let s = softplus_inverse(0.05 / d as f64);
+    case.gaussians = vec![Raw { mu: [0.011, -0.023, 0.0], s: [s; 3], q: [1.0, 0.0, 0.0, 0.0], a: 1.0 }];
+    let identity = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+    // Of the points on a fine grid nothing aliases below the coarse grid's Nyquist frequency.
+    let fine = 8 * d;
+    let wide = Support { cutoff: 9.0, blur: 8.0 * 0.5 };
+    let exact = reference::project(&case.gaussians, &identity, fine, wide);
+    let at = |image: &[f64], n: usize, k: (f64, f64)| {
+        let (mut re, mut im) = (0.0, 0.0);
+        for (i, value) in image.iter().enumerate() {
+            let place = |i: usize| (i as f64 - (n / 2) as f64) / n as f64;
+            let phase = -std::f64::consts::TAU * (k.0 * place(i % n) + k.1 * place(i / n));
+            re += value * phase.cos() / (n * n) as f64;
+            im += value * phase.sin() / (n * n) as f64;
+        }
+        (re, im)
+    };
+    let mut off = |sampling: Sampling| {
+        case.sampling = sampling;
+        let got: Vec<f64> =
+            device(&case, Shape::Anisotropic, 8.0).render(&identity).iter().map(|&v| f64::from(v)).collect();
+        let frequencies = [(12.0, 0.0), (0.0, 12.0), (8.0, -8.0), (3.0, 5.0)];
+        let worst = |(x, y): (f64, f64)| {
+            let (want, got) = (at(&exact, fine, (x, y)), at(&got, d, (x, y)));
+            let blur = (-2.0 * (std::f64::consts::PI * 0.5 / d as f64).powi(2) * (x * x + y * y)).exp();
+            let want = (want.0 / blur, want.1 / blur);
+            (want.0 - got.0).hypot(want.1 - got.1) / want.0.hypot(want.1)
+        };
+        frequencies.into_iter().map(worst).fold(0.0, f64::max)
+    };
+    let (band, points) = (off(Sampling::BandLimited), off(Sampling::Points));
+    println!("at three quarters of Nyquist, off by {band:.3} band-limited, {points:.3} at points");
+    assert!(band < 0.3 && points > 0.9, "{band} {points}");
 }
 
 #[test]

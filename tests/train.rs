@@ -13,7 +13,7 @@ use cryosplat_mpi::gmm::files::GmmFile;
 use cryosplat_mpi::imaging::mrc::{Volume, read_volume};
 use cryosplat_mpi::particles::store::Store;
 use cryosplat_mpi::render::cpu::CpuDevice;
-use cryosplat_mpi::render::{Device, Geometry, Observation, Target, View};
+use cryosplat_mpi::render::{Device, Geometry, Observation, Sampling, Target, View};
 use cryosplat_mpi::train::half::random_start;
 use cryosplat_mpi::train::order::Order;
 use cryosplat_mpi::train::recipe::{Choices, Clock, Recipe, Settings};
@@ -92,7 +92,7 @@ fn the_halves_share_no_particle_and_no_random_number() {
     let members = [0, 1].map(|half| store.rows(Some(half)));
     assert_eq!((members[0].end, members[1].end), (members[1].start, 100));
     let choices = Choices { gaussians: Some(50), ..Choices::default() };
-    let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 0, 50);
+    let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 0, 50, BOX);
     let starts = [0, 1, 2].map(|half| random_start(&settings, half));
     for (a, b) in [(0, 1), (0, 2), (1, 2)] {
         // The first 150 values are the means, all random.
@@ -123,8 +123,13 @@ fn an_epoch_is_the_steps_made_by_hand_short_last_batch_included() {
     let members: Vec<usize> = store.rows(Some(0)).collect();
     assert_eq!(members.len(), 21);
     let choices = Choices { gaussians: Some(60), epochs: Some(2), ..Choices::default() };
-    let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 0, members.len());
-    let geometry = Geometry { box_size: BOX, pixel_size: store.header().pixel_size, cutoff: 3.0 };
+    let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 0, members.len(), BOX);
+    let geometry = Geometry {
+        box_size: BOX,
+        pixel_size: store.header().pixel_size,
+        cutoff: 3.0,
+        sampling: Sampling::Points,
+    };
     let mut device = CpuDevice::new(random_start(&settings, 1), geometry);
     let order = Order::new(store.rows(Some(0)), 8, BOX * BOX * size_of::<f32>(), 0, 1);
     let (mut first, mut second) = (vec![0.0f64; 660], vec![0.0f64; 660]);

@@ -6,7 +6,7 @@ use cryosplat_mpi::imaging::pose::{Rotation, rotation_from_quaternion};
 use cryosplat_mpi::random::{Purpose, Random, stream};
 use cryosplat_mpi::render::cpu::activate::Activated;
 use cryosplat_mpi::render::cpu::project::{Splat, project};
-use cryosplat_mpi::render::{Geometry, Observation, Target, View, energy};
+use cryosplat_mpi::render::{Geometry, Observation, Sampling, Target, View, energy};
 use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
 use serde::Serialize;
@@ -107,7 +107,12 @@ impl Case {
 
     /// What its images render with.
     pub fn geometry(&self) -> Geometry {
-        Geometry { box_size: self.box_size, pixel_size: EDGE / self.box_size as f64, cutoff: CUTOFF }
+        Geometry {
+            box_size: self.box_size,
+            pixel_size: EDGE / self.box_size as f64,
+            cutoff: CUTOFF,
+            sampling: Sampling::BandLimited,
+        }
     }
 }
 
@@ -199,7 +204,16 @@ pub fn mean_support(gmm: &Gmm, views: &[View], geometry: &Geometry) -> f64 {
     let mut pixels = 0u64;
     for view in &views {
         let planes = whitening.each_mut().map(|plane| &mut plane[..]);
-        project(&activated, 0, view, geometry.box_size, geometry.cutoff, &mut splats, planes);
+        project(
+            &activated,
+            0,
+            view,
+            geometry.box_size,
+            geometry.cutoff,
+            geometry.sampling.blur(),
+            &mut splats,
+            planes,
+        );
         pixels += splats.iter().map(|splat| u64::from(splat.width) * u64::from(splat.height)).sum::<u64>();
     }
     pixels as f64 / (count * views.len()) as f64

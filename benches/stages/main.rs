@@ -23,7 +23,9 @@ use cryosplat_mpi::render::cpu::chain::{self, Contribution, SUMS};
 use cryosplat_mpi::render::cpu::project::{Splat, project};
 use cryosplat_mpi::render::cpu::raster::{self, Canvas};
 use cryosplat_mpi::render::cpu::residual::Filter;
-use cryosplat_mpi::render::{AdamStep, Alone, Device, Geometry, Observation, Step, Target, View};
+use cryosplat_mpi::render::{
+    AdamStep, Alone, Device, Geometry, Observation, RateFactors, Sampling, Step, Target, View,
+};
 
 /// Boxes and numbers of Gaussians, up to the paper's.
 const CASES: [(usize, usize); 4] = [(64, 2_048), (64, 5_120), (128, 5_120), (256, 30_000)];
@@ -31,8 +33,15 @@ const CASES: [(usize, usize); 4] = [(64, 2_048), (64, 5_120), (128, 5_120), (256
 /// Particles in the file that is read.
 const PARTICLES: usize = 256;
 
-const STEP: AdamStep =
-    AdamStep { rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-15, correction1: 0.5, correction2: 0.5 };
+const STEP: AdamStep = AdamStep {
+    rate: 1e-3,
+    beta1: 0.9,
+    beta2: 0.999,
+    epsilon: 1e-15,
+    correction1: 0.5,
+    correction2: 0.5,
+    factors: RateFactors::ONE,
+};
 
 fn stages(criterion: &mut Criterion) {
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().ok();
@@ -40,7 +49,12 @@ fn stages(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(table::group(box_size, count));
         group.sample_size(20).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(2));
         group.throughput(Throughput::Elements(1));
-        let geometry = Geometry { box_size, pixel_size: 384.0 / box_size as f64, cutoff: 3.0 };
+        let geometry = Geometry {
+            box_size,
+            pixel_size: 384.0 / box_size as f64,
+            cutoff: 3.0,
+            sampling: Sampling::BandLimited,
+        };
         let mut gmm = Gmm::random(count, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0));
         // Standard deviations as after training in a box of 64, or those of the random start where these are larger;
         // means over half the box.
@@ -67,7 +81,7 @@ fn stages(criterion: &mut Criterion) {
             });
         });
         group.bench_function(BenchmarkId::from_parameter("prepare"), |b| {
-            let mut filter = Filter::new(box_size, geometry.pixel_size);
+            let mut filter = Filter::new(&geometry);
             let mut copy = block.images.clone();
             b.iter(|| {
                 copy.copy_from_slice(&block.images);
@@ -84,7 +98,16 @@ fn stages(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter("project"), |b| {
             b.iter(|| {
                 let [w0, w1, w2] = &mut whitening;
-                project(&activated, 0, &view.rotation, box_size, 3.0, &mut splats, [w0, w1, w2]);
+                project(
+                    &activated,
+                    0,
+                    &view.rotation,
+                    box_size,
+                    3.0,
+                    geometry.sampling.blur(),
+                    &mut splats,
+                    [w0, w1, w2],
+                );
             });
         });
         let mut canvas = Canvas::new(box_size);
@@ -96,7 +119,7 @@ fn stages(criterion: &mut Criterion) {
             });
         });
         let mut gradient = Canvas::new(box_size);
-        let mut filter = Filter::new(box_size, geometry.pixel_size);
+        let mut filter = Filter::new(&geometry);
         group.bench_function(BenchmarkId::from_parameter("FFT, CTF and residual"), |b| {
             b.iter(|| filter.residual(&view.ctf, &canvas, &target, 1.0, &mut gradient));
         });
@@ -124,9 +147,9 @@ fn stages(criterion: &mut Criterion) {
             b.iter(|| chain::finish(&gmm, &sums, &mut full));
         });
         let mut adam = Adam::new(full.len());
-        let mut parameters = gmm.values().to_vec();
+        let mut moving = gmm.clone();
         group.bench_function(BenchmarkId::from_parameter("Adam"), |b| {
-            b.iter(|| adam.step(&mut parameters, &full, 1e-6, &STEP));
+            b.iter(|| adam.step(&mut moving, &full, 1e-6, &STEP));
         });
 
         let mut device = CpuDevice::new(gmm.clone(), geometry);

@@ -17,7 +17,7 @@ use cryosplat_mpi::particles::stream::READERS;
 use cryosplat_mpi::progress::Progress;
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::render::cpu::CpuDevice;
-use cryosplat_mpi::render::{Geometry, Target};
+use cryosplat_mpi::render::{Geometry, Sampling, Target};
 use cryosplat_mpi::train::order::{Order, WINDOW, WINDOWS};
 use cryosplat_mpi::train::scratch::Copy;
 use cryosplat_mpi::train::shard::{Place, Shard};
@@ -68,7 +68,12 @@ impl Bench {
     pub fn new(store: Store, batch: usize, folder: &Path) -> Result<Self> {
         let header = store.header();
         let order = Order::new(store.rows(None), batch, header.pixels() * size_of::<f32>(), 1, 1);
-        let geometry = Geometry { box_size: header.box_size, pixel_size: header.pixel_size, cutoff: 3.0 };
+        let geometry = Geometry {
+            box_size: header.box_size,
+            pixel_size: header.pixel_size,
+            cutoff: 3.0,
+            sampling: Sampling::BandLimited,
+        };
         let start = Gmm::random(1, Shape::Isotropic, &mut stream(1, Purpose::Start, 1, 0));
         let mut device = CpuDevice::new(start, geometry);
         let progress = Progress::new("read into memory", store.len() as u64, "images");

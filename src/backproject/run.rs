@@ -200,7 +200,10 @@ fn accumulate(
 }
 
 /// The maps from the sums of both halves.
-fn reconstruct(halves: [Sums; 2], pixel_size: f64, wiener: bool) -> Result<Maps> {
+///
+/// # Errors
+/// When the maps are too small for an FSC.
+pub fn reconstruct(halves: [Sums; 2], pixel_size: f64, wiener: bool) -> Result<Maps> {
     let box_size = halves[0].box_size;
     // Beyond the sphere that the box holds there is noise alone: RELION cuts it off alike.
     let mask = Mask::sphere(box_size, (box_size / 2) as f64 + MASK_EDGE, MASK_EDGE)?;

@@ -9,6 +9,7 @@ use super::ranks::MachineOptions;
 use super::train::cutoff;
 use crate::error::Error;
 use crate::parallel::{Failure, World};
+use crate::render::Sampling;
 use crate::scaling::bench::{self, BenchOptions};
 use crate::train::Ending;
 
@@ -43,6 +44,9 @@ pub struct Args {
     /// Half width of a splat's support, in standard deviations.
     #[arg(long, value_name = "SIGMAS", allow_hyphen_values = true, value_parser = cutoff, default_value = "3")]
     cutoff: f64,
+    /// How Gaussians are sampled on the pixels.
+    #[arg(long, value_enum, default_value = "band-limited")]
+    sampling: Sampling,
     /// Round Gaussians: one scale and no orientation each.
     #[arg(long)]
     isotropic: bool,
@@ -80,6 +84,7 @@ fn bench(args: &Args, world: &World) -> Result<Ending, Failure> {
         batch: args.batch as usize,
         isotropic: args.isotropic,
         cutoff: args.cutoff,
+        sampling: args.sampling,
         seed: args.seed,
         device: args.machine.device,
         collective: args.machine.collective,

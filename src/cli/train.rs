@@ -7,11 +7,12 @@ use std::time::Duration;
 use super::LogOptions;
 use super::ranks::MachineOptions;
 use crate::parallel::{Failure, World};
+use crate::render::{RateFactors, Sampling};
 use crate::train::folder::Older;
 use crate::train::init::InitOptions;
 use crate::train::recipe::Choices;
 use crate::train::run::Maps;
-use crate::train::{Ending, Models, Recipe, RunOptions, Schedule};
+use crate::train::{Ending, Models, Recipe, RunOptions, Schedule, Start};
 
 /// What `--help` says below the options.
 const EXPLANATION: &str = "\
@@ -33,7 +34,8 @@ pub struct Args {
     /// The run folder: maps, FSC, report, mixtures, checkpoints.
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
-    /// Number of Gaussians in each half's mixture [default: 30000; with a mixture as --init: as many as that has].
+    /// Number of Gaussians in each half's mixture [default: scaled: one for 16 voxels of the box, at most 30000, which is what paper takes; with a
+    /// mixture as --init: as many as that has].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000_000))]
     gaussians: Option<u32>,
     /// Start from this mixture (gmm_half1.h5 or .ply of a run, pseudo-atoms of `export gmm`) or this map (MRC), in place of
@@ -47,7 +49,7 @@ pub struct Args {
     /// Filter the map of --init at this resolution, so that the halves share no more than that [default: 30].
     #[arg(long, value_name = "A", requires = "init", allow_hyphen_values = true, value_parser = low_pass)]
     init_lowpass: Option<f64>,
-    /// Passes over each half [default: scaled: 5, or more until 50,000 images are seen; paper: 5].
+    /// Passes over each half [default: scaled: 5, or more until 100,000 images are seen; paper: 5].
     #[arg(long, value_name = "E", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     epochs: Option<u32>,
     /// Images per step of a half, over all its ranks [default: scaled: 8, paper: 1].
@@ -62,12 +64,21 @@ pub struct Args {
     /// Base learning rate, at batch 1 [default: scaled: min(3e-3, 40 / images of a half in the run), paper: 1e-3].
     #[arg(long, value_name = "RATE", allow_hyphen_values = true, value_parser = positive, help_heading = "Recipe")]
     learning_rate: Option<f64>,
+    /// What the rate is multiplied by for means, scales, quaternions and amplitudes [default: scaled: 1,0.3,1,10, paper: 1,1,1,1].
+    #[arg(long, value_name = "M,S,Q,A", value_parser = rate_factors, help_heading = "Recipe")]
+    rate_factors: Option<RateFactors>,
     /// How the rate falls [default: scaled: cosine, paper: step].
     #[arg(long, value_enum, help_heading = "Recipe")]
     schedule: Option<Schedule>,
     /// Half width of a splat's support, in standard deviations.
     #[arg(long, value_name = "SIGMAS", allow_hyphen_values = true, value_parser = cutoff, default_value = "3", help_heading = "Recipe")]
     cutoff: f64,
+    /// How Gaussians are sampled on the pixels [default: scaled: band-limited, paper: points].
+    #[arg(long, value_enum, help_heading = "Recipe")]
+    sampling: Option<Sampling>,
+    /// Where random Gaussians lie at the start [default: scaled: fitted, paper: published].
+    #[arg(long, value_enum, conflicts_with = "init", help_heading = "Recipe")]
+    start: Option<Start>,
     /// Round Gaussians: one scale and no orientation each.
     #[arg(long, help_heading = "Recipe")]
     isotropic: bool,
@@ -146,6 +157,19 @@ fn positive(text: &str) -> Result<f64, String> {
     number(text, 0.0, 1.0)
 }
 
+/// Four factors, of means, scales, quaternions and amplitudes.
+fn rate_factors(text: &str) -> Result<RateFactors, String> {
+    let factors: Vec<f64> = text.split(',').filter_map(|part| part.parse().ok()).collect();
+    match factors[..] {
+        [mean, scale, quaternion, amplitude]
+            if text.split(',').count() == 4 && factors.iter().all(|f| (0.0..=1000.0).contains(f)) =>
+        {
+            Ok(RateFactors { mean, scale, quaternion, amplitude })
+        }
+        _ => Err("four numbers from 0 to 1000 are wanted, with commas between".into()),
+    }
+}
+
 /// A splat's half width in standard deviations.
 pub fn cutoff(text: &str) -> Result<f64, String> {
     number(text, 0.5, 20.0)
@@ -166,6 +190,9 @@ fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
             batch: args.batch.map(|b| b as usize),
             learning_rate: args.learning_rate,
             schedule: args.schedule,
+            sampling: args.sampling,
+            rate_factors: args.rate_factors,
+            start: args.start,
             init: None,
         },
         init: args.init.clone().map(|file| InitOptions { file, low_pass: args.init_lowpass }),

@@ -82,6 +82,12 @@ impl Gmm {
         Self { shape, count, values }
     }
 
+    /// Makes all Gaussians round, with a standard deviation of `scale` box units.
+    pub fn set_scale(&mut self, scale: f64) {
+        let scales = self.shape.scales();
+        self.values[scales.start * self.count..scales.end * self.count].fill(softplus_inverse(scale) as f32);
+    }
+
     /// The same mixture with three axes a Gaussian, which are equal where it was round.
     pub fn anisotropic(&self) -> Self {
         if self.shape == Shape::Anisotropic {

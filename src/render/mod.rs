@@ -7,12 +7,15 @@ pub mod cpu;
 pub mod cuda;
 mod outcome;
 
+use std::f64::consts::TAU;
 use std::time::Duration;
+
+use serde::Serialize;
 
 pub use outcome::Outcome;
 
 use crate::error::Result;
-use crate::gmm::Gmm;
+use crate::gmm::{Gmm, Shape};
 use crate::imaging::ctf::Ctf;
 pub use crate::imaging::{View, energy};
 
@@ -38,6 +41,39 @@ pub struct Observation<'a> {
     pub energy: f64,
 }
 
+/// How splats are sampled on the pixels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sampling {
+    /// At the pixels' centres, as published: what is narrower than a pixel aliases.
+    #[default]
+    Points,
+    /// Widened by half a pixel, which the filter takes back; nothing counts beyond the Nyquist frequency, in any direction.
+    BandLimited,
+}
+
+impl Sampling {
+    /// Standard deviation in pixels that is added to each splat's, in squares, before it is sampled.
+    pub fn blur(self) -> f64 {
+        match self {
+            Self::Points => 0.0,
+            Self::BandLimited => 0.5,
+        }
+    }
+
+    /// What the spectrum of a sampled projection is multiplied by at a frequency of `k2` squared cycles a pixel.
+    pub fn transfer(self, k2: f64) -> f64 {
+        match self {
+            Self::Points => 1.0,
+            Self::BandLimited if k2 > NYQUIST2 => 0.0,
+            Self::BandLimited => (0.5 * (TAU * self.blur()).powi(2) * k2).exp(),
+        }
+    }
+}
+
+/// The square of the Nyquist frequency in cycles a pixel, and a little, so that rounding decides nothing.
+const NYQUIST2: f64 = 0.25 + 1e-9;
+
 /// What the images of a device render with.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Geometry {
@@ -47,6 +83,39 @@ pub struct Geometry {
     pub pixel_size: f64,
     /// Half width of a splat's support in standard deviations.
     pub cutoff: f64,
+    /// How splats are sampled.
+    pub sampling: Sampling,
+}
+
+/// By how much the learning rate of each kind of parameter differs from that of the step.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct RateFactors {
+    /// Of means.
+    pub mean: f64,
+    /// Of raw scales.
+    pub scale: f64,
+    /// Of quaternions.
+    pub quaternion: f64,
+    /// Of raw amplitudes.
+    pub amplitude: f64,
+}
+
+impl RateFactors {
+    /// One rate for all.
+    pub const ONE: Self = Self { mean: 1.0, scale: 1.0, quaternion: 1.0, amplitude: 1.0 };
+
+    /// That of plane `plane` of a mixture.
+    pub fn of_plane(&self, shape: Shape, plane: usize) -> f64 {
+        if plane < 3 {
+            self.mean
+        } else if shape.scales().contains(&plane) {
+            self.scale
+        } else if plane + 1 == shape.planes() {
+            self.amplitude
+        } else {
+            self.quaternion
+        }
+    }
 }
 
 /// The numbers of one Adam step.
@@ -64,6 +133,8 @@ pub struct AdamStep {
     pub correction1: f64,
     /// 1 minus the product of all beta2 so far.
     pub correction2: f64,
+    /// What the rate of each kind of parameter is multiplied by.
+    pub factors: RateFactors,
 }
 
 /// The state a checkpoint needs: raw parameters and Adam's moments.

@@ -28,7 +28,9 @@ const REPLICA_CHECK: u64 = 100;
 /// The random start of a model. `half` is 1 or 2, or 0 for a model of all particles.
 pub fn random_start(settings: &Settings, half: u8) -> Gmm {
     let shape = if settings.isotropic { Shape::Isotropic } else { Shape::Anisotropic };
-    Gmm::random(settings.gaussians, shape, &mut stream(settings.seed, Purpose::Start, half, 0))
+    let mut gmm = Gmm::random(settings.gaussians, shape, &mut stream(settings.seed, Purpose::Start, half, 0));
+    gmm.set_scale(settings.start_scale);
+    gmm
 }
 
 /// What a model is made of.

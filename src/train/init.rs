@@ -6,14 +6,15 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use rand_distr::{Distribution, StandardUniform};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::density::Density;
 use super::half::random_start;
-use super::recipe::{Choices, Settings};
+use super::recipe::{Choices, Settings, Start};
 use super::run::Models;
 use super::setup::Part;
+use super::survey;
 use crate::error::{Error, Result};
 use crate::evaluate::filter::low_pass;
 use crate::files;
@@ -21,8 +22,8 @@ use crate::gmm::{Gmm, Shape, mixture};
 use crate::imaging::mrc::Volume;
 use crate::imaging::resample;
 use crate::parallel::World;
-use crate::particles::store::Header;
-use crate::random::{Purpose, Random, stream};
+use crate::particles::store::{Header, Store};
+use crate::random::{Purpose, stream};
 
 /// Resolution in angstrom that a map is filtered at where the user gives none.
 pub const LOW_PASS: f64 = 30.0;
@@ -72,7 +73,7 @@ impl Init {
         let sha256 = digest(file)?;
         if is_map(file)? {
             let resolution = low_pass.unwrap_or(LOW_PASS);
-            let density = Density::read(file, resolution, header)?;
+            let density = density_of_map(file, resolution, header)?;
             return Ok(Self {
                 identity: Identity { sha256, low_pass: Some(resolution) },
                 content: Content::Map(density),
@@ -180,56 +181,22 @@ fn fitted(file: &Path, choices: &Choices, isotropic: bool, header: &Header) -> R
     Ok(gmm)
 }
 
-/// Where a map has positive density, and how much there is up to each of its voxels.
-#[derive(Debug)]
-struct Density {
-    box_size: usize,
-    voxels: Vec<u32>,
-    sums: Vec<f64>,
-}
-
-impl Density {
-    /// Reads a map onto the particles' grid, and filters it at `resolution` angstrom.
-    fn read(file: &Path, resolution: f64, header: &Header) -> Result<Self> {
-        let (box_size, pixel_size) = (header.box_size, header.pixel_size);
-        let edge = box_size as f64 * pixel_size;
-        if edge / resolution < FEWEST_CYCLES {
-            let problem = format!(
-                "a map in a box of {edge:.1} A has nothing left when it is filtered at {resolution} A"
-            );
-            let remedy = format!("give --init-lowpass {:.0} or less", (edge / FEWEST_CYCLES).floor());
-            return Err(Error::request(problem, remedy));
-        }
-        let data = resample::read(file, box_size, pixel_size)?;
-        let filtered = low_pass(&Volume { data, pixel_size }, resolution);
-        let (mut voxels, mut sums, mut sum) = (Vec::new(), Vec::new(), 0.0);
-        for (voxel, &value) in filtered.iter().enumerate().filter(|(_, value)| **value > 0.0) {
-            sum += f64::from(value);
-            voxels.push(voxel as u32);
-            sums.push(sum);
-        }
-        if !(sum.is_finite() && sum > 0.0) {
-            let problem = "has no positive density in the particles' box";
-            return Err(Error::input(file, "", problem, "give a map with a bright specimen"));
-        }
-        Ok(Self { box_size, voxels, sums })
+/// Reads a map onto the particles' grid, filters it at `resolution` angstrom, and gives its density.
+fn density_of_map(file: &Path, resolution: f64, header: &Header) -> Result<Density> {
+    let (box_size, pixel_size) = (header.box_size, header.pixel_size);
+    let edge = box_size as f64 * pixel_size;
+    if edge / resolution < FEWEST_CYCLES {
+        let problem =
+            format!("a map in a box of {edge:.1} A has nothing left when it is filtered at {resolution} A");
+        let remedy = format!("give --init-lowpass {:.0} or less", (edge / FEWEST_CYCLES).floor());
+        return Err(Error::request(problem, remedy));
     }
-
-    /// Draws the means of a mixture: a voxel as often as it is dense, and a point in it.
-    fn place(&self, gmm: &mut Gmm, random: &mut Random) {
-        let (n, count) = (self.box_size, gmm.len());
-        let total = self.sums.last().copied().unwrap_or(0.0);
-        let mut uniform = || -> f64 { StandardUniform.sample(random) };
-        for i in 0..count {
-            let drawn = total * uniform();
-            let place = self.sums.partition_point(|&sum| sum <= drawn).min(self.voxels.len() - 1);
-            let voxel = self.voxels[place] as usize;
-            for (axis, index) in [voxel % n, voxel / n % n, voxel / (n * n)].into_iter().enumerate() {
-                let at = index as f64 - (n / 2) as f64 + uniform() - 0.5;
-                gmm.values_mut()[axis * count + i] = (at / n as f64) as f32;
-            }
-        }
-    }
+    let data = resample::read(file, box_size, pixel_size)?;
+    let filtered = low_pass(&Volume { data, pixel_size }, resolution);
+    Density::above(0.0, &filtered).ok_or_else(|| {
+        let problem = "has no positive density in the particles' box";
+        Error::input(file, "", problem, "give a map with a bright specimen")
+    })
 }
 
 /// Tells all ranks what rank 0 has decided.
@@ -243,28 +210,54 @@ pub fn share(world: &World, choices: &mut Choices) {
 }
 
 /// The starts of the models `mine` of `parts`, those that this rank trains, in their order: of `init`, which rank 0 has, where
-/// the settings name one, else random. Every rank calls it.
+/// the settings name one, else random, and placed as they say. Those of parts that have `steps` behind them, whose checkpoints
+/// take the start's place, are random. Every rank calls it.
 pub fn starts(
     world: &World,
     init: Option<&Init>,
     settings: &Settings,
+    store: &Store,
     parts: &[Part],
+    steps: &[u64],
     mine: &[usize],
 ) -> Vec<Gmm> {
     let mut starts = Vec::new();
     for (index, part) in parts.iter().enumerate() {
         let wanted = mine.contains(&index);
-        if settings.init.is_none() {
+        if steps[index] > 0 || settings.init.is_none() && settings.start == Start::Published {
             starts.extend(wanted.then(|| random_start(settings, part.half)));
             continue;
         }
+        let mut start = match init {
+            Some(init) => init.start(settings, part.half),
+            None => random_start(settings, part.half),
+        };
+        if settings.init.is_none() && world.rank() == 0 {
+            look(settings, store, part, &mut start);
+        }
         // What rank 0 sends takes the place of the random values.
-        let mut start =
-            init.map_or_else(|| random_start(settings, part.half), |init| init.start(settings, part.half));
         world.broadcast_values(start.values_mut());
         starts.extend(wanted.then_some(start));
     }
     starts
+}
+
+/// Places a random start where the part's particles show the specimen; where they show none it stays as it is.
+fn look(settings: &Settings, store: &Store, part: &Part, start: &mut Gmm) {
+    match survey::density(store, &part.rows) {
+        Ok(Some(density)) if settings.start == Start::Density => {
+            density.place(start, &mut stream(settings.seed, Purpose::Placement, part.half, 0));
+        }
+        Ok(Some(density)) => density.fit(start),
+        Ok(None) => {
+            tracing::warn!(
+                "{}: its particles show no specimen yet; the start is the published one",
+                part.name
+            );
+        }
+        // The training meets the same file, and says what is wrong with it.
+        Err(error) => tracing::warn!("{}: no look at its particles: {error}", part.name),
+    }
 }
 
 #[cfg(test)]
@@ -314,7 +307,7 @@ mod tests {
         let init = Init::read(&options, &Choices::default(), false, &header()).unwrap();
         let mut choices = Choices { gaussians: Some(4000), ..Choices::default() };
         init.decide(&mut choices);
-        let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 1, 100);
+        let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 1, 100, BOX);
         let [first, second] = [1, 2].map(|half| init.start(&settings, half));
         let near = |gmm: &Gmm, c: [f64; 3]| {
             let within = |i: &usize| {

@@ -4,6 +4,7 @@
 
 pub mod cache;
 pub mod checkpoint;
+mod density;
 pub mod devices;
 pub mod done;
 pub mod folder;
@@ -25,8 +26,9 @@ mod saver;
 pub mod scratch;
 pub mod setup;
 pub mod shard;
+mod survey;
 mod watch;
 mod windows;
 
-pub use recipe::{Recipe, Schedule, Settings};
+pub use recipe::{Recipe, Schedule, Settings, Start};
 pub use run::{Ending, Models, RunOptions, run};

@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use super::init;
-use crate::render::AdamStep;
+use crate::gmm::START_SCALE;
+use crate::render::{AdamStep, RateFactors, Sampling};
 
 /// A named set of rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
@@ -27,6 +28,18 @@ pub enum Schedule {
     Constant,
 }
 
+/// Where random Gaussians lie at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// Normally distributed about the centre of the box, with a standard deviation of 0.075 of its edge.
+    Published,
+    /// Normally distributed, with the centre and the covariance that a quick backprojection of the half's particles shows.
+    Fitted,
+    /// Drawn from the density that it shows, at low resolution.
+    Density,
+}
+
 impl std::fmt::Display for Schedule {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         f.write_str(match self {
@@ -38,11 +51,36 @@ impl std::fmt::Display for Schedule {
 }
 
 /// Image passes of one half that the scaled recipe wants at least.
-pub const PASSES: usize = 50_000;
+pub const PASSES: usize = 100_000;
 /// Sum of base rates over all image passes that settles the low shells, twice the mean of a cosine.
 const RATE_BUDGET: f64 = 40.0;
 /// Base rate that the scaled recipe never exceeds.
 const LARGEST_RATE: f64 = 3e-3;
+
+/// Rates of the scaled recipe. Amplitudes must change a hundredfold where a Gaussian lies in solvent, scales hardly; where
+/// scales move as fast as means, they follow the noise.
+const FACTORS: RateFactors = RateFactors { mean: 1.0, scale: 0.3, quaternion: 1.0, amplitude: 10.0 };
+
+/// Gaussians of the published recipe, and the most that the scaled one takes by itself.
+const GAUSSIANS: usize = 30_000;
+/// Voxels of the box for each Gaussian of the scaled recipe.
+const VOXELS: usize = 16;
+/// Smallest standard deviation of a random Gaussian at the start of the scaled recipe, in pixels: scales change little, and a
+/// Gaussian wider than that has lost the last shells.
+const START_PIXELS: f64 = 0.48;
+/// That deviation, where few Gaussians share a large box, times the third root of their number, in box units: they
+/// are then 0.28 of their distance wide in a specimen that takes 7% of the box.
+const START_SPACING: f64 = 0.115;
+
+/// Standard deviation of the scaled recipe's Gaussians at the start, in box units.
+fn start_scale(gaussians: usize, box_size: usize) -> f64 {
+    (START_PIXELS / box_size as f64).max(START_SPACING / (gaussians as f64).cbrt())
+}
+
+/// Gaussians of the scaled recipe.
+fn gaussians_of(box_size: usize) -> usize {
+    (box_size.pow(3) / VOXELS).clamp(1, GAUSSIANS)
+}
 
 /// Everything that decides how one model is trained, with no default left open.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -59,6 +97,8 @@ pub struct Settings {
     pub batch: usize,
     /// Base learning rate, at batch 1.
     pub learning_rate: f64,
+    /// What the rate of each kind of parameter is multiplied by.
+    pub rate_factors: RateFactors,
     /// How it falls.
     pub schedule: Schedule,
     /// True where rate, betas and epsilon follow the number of images in a step.
@@ -71,6 +111,12 @@ pub struct Settings {
     pub epsilon: f64,
     /// Half width of a splat's support in standard deviations.
     pub cutoff: f64,
+    /// How splats are sampled.
+    pub sampling: Sampling,
+    /// Where random Gaussians lie at the start.
+    pub start: Start,
+    /// Standard deviation of a random Gaussian at the start, in box units.
+    pub start_scale: f64,
     /// The seed of everything drawn.
     pub seed: u64,
     /// What the Gaussians start from; absent where they are random.
@@ -89,14 +135,20 @@ pub struct Choices {
     pub batch: Option<usize>,
     /// Base learning rate.
     pub learning_rate: Option<f64>,
+    /// What the rate of each kind of parameter is multiplied by.
+    pub rate_factors: Option<RateFactors>,
     /// How it falls.
     pub schedule: Option<Schedule>,
+    /// How splats are sampled.
+    pub sampling: Option<Sampling>,
+    /// Where random Gaussians lie at the start.
+    pub start: Option<Start>,
     /// What the Gaussians start from; `None` where they are random.
     pub init: Option<init::Identity>,
 }
 
 impl Settings {
-    /// Fills what `choices` leave open, for a half of `particles` particles.
+    /// Fills what `choices` leave open, for a half of `particles` particles of `box_size` pixels.
     pub fn resolve(
         recipe: Recipe,
         choices: &Choices,
@@ -104,25 +156,35 @@ impl Settings {
         cutoff: f64,
         seed: u64,
         particles: usize,
+        box_size: usize,
     ) -> Self {
         let scaled = recipe == Recipe::Scaled;
         let epochs =
             choices.epochs.unwrap_or(if scaled { PASSES.div_ceil(particles.max(1)).max(5) } else { 5 });
         let passes = (epochs * particles).max(1);
         let rate = if scaled { (RATE_BUDGET / passes as f64).min(LARGEST_RATE) } else { 1e-3 };
+        let gaussians = choices.gaussians.unwrap_or(if scaled { gaussians_of(box_size) } else { GAUSSIANS });
         Self {
             recipe,
-            gaussians: choices.gaussians.unwrap_or(30_000),
+            gaussians,
             isotropic,
             epochs,
             batch: choices.batch.unwrap_or(if scaled { 8 } else { 1 }),
             learning_rate: choices.learning_rate.unwrap_or(rate),
+            rate_factors: choices.rate_factors.unwrap_or(if scaled { FACTORS } else { RateFactors::ONE }),
             schedule: choices.schedule.unwrap_or(if scaled { Schedule::Cosine } else { Schedule::Step }),
             scale_with_batch: scaled,
             beta1: 0.9,
             beta2: 0.999,
             epsilon: 1e-15,
             cutoff,
+            sampling: choices.sampling.unwrap_or(if scaled {
+                Sampling::BandLimited
+            } else {
+                Sampling::Points
+            }),
+            start: choices.start.unwrap_or(if scaled { Start::Fitted } else { Start::Published }),
+            start_scale: if scaled { start_scale(gaussians, box_size) } else { START_SCALE },
             seed,
             init: choices.init.clone(),
         }
@@ -176,6 +238,7 @@ impl Clock {
             epsilon: settings.epsilon / images.sqrt(),
             correction1: 1.0 - self.beta1_power,
             correction2: 1.0 - self.beta2_power,
+            factors: settings.rate_factors,
         }
     }
 }
@@ -185,21 +248,32 @@ mod tests {
     use super::*;
 
     fn settings(recipe: Recipe) -> Settings {
-        Settings::resolve(recipe, &Choices::default(), false, 3.0, 1, 5_000)
+        Settings::resolve(recipe, &Choices::default(), false, 3.0, 1, 5_000, 64)
     }
 
     #[test]
     fn the_rules_of_the_recipes() {
         let scaled = settings(Recipe::Scaled);
-        assert_eq!((scaled.epochs, scaled.batch), (10, 8));
-        assert!((scaled.learning_rate - 8e-4).abs() < 1e-12, "40 / 50,000");
-        let few = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100);
-        assert_eq!(few.epochs, 500);
+        assert_eq!((scaled.epochs, scaled.batch), (20, 8));
+        assert!((scaled.learning_rate - 4e-4).abs() < 1e-12, "40 / 100,000");
+        let few = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100, 64);
+        assert_eq!(few.epochs, 1000);
         let one = Choices { epochs: Some(1), ..Choices::default() };
-        assert_eq!(Settings::resolve(Recipe::Scaled, &one, false, 3.0, 1, 100).learning_rate, 3e-3);
-        let many = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100_000);
+        assert_eq!(Settings::resolve(Recipe::Scaled, &one, false, 3.0, 1, 100, 64).learning_rate, 3e-3);
+        let many = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100_000, 64);
         assert_eq!(many.epochs, 5);
+        assert_eq!(scaled.gaussians, 16_384, "64^3 / 16");
+        assert_eq!(
+            Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100, 128).gaussians,
+            30_000
+        );
+        assert_eq!((scaled.start, scaled.start_scale), (Start::Fitted, 0.0075));
         let paper = settings(Recipe::Paper);
+        assert_eq!(
+            (paper.start, paper.start_scale, paper.sampling),
+            (Start::Published, 0.0075, Sampling::Points)
+        );
+        assert_eq!(paper.rate_factors, RateFactors::ONE);
         assert_eq!((paper.epochs, paper.batch, paper.gaussians, paper.learning_rate), (5, 1, 30_000, 1e-3));
     }
 
@@ -209,7 +283,7 @@ mod tests {
         let mut clock = Clock::default();
         let step = clock.advance(&scaled, 4, 50_000, 5_000);
         assert!((step.beta2 - 0.999f64.powi(4)).abs() < 1e-15);
-        assert!((step.rate / 8e-4 - 2.0).abs() < 1e-6);
+        assert!((step.rate / 4e-4 - 2.0).abs() < 1e-6);
         assert!((step.correction1 - (1.0 - 0.9f64.powi(4))).abs() < 1e-15);
         // The last batch of an epoch is shorter, and weighs less.
         let short = clock.advance(&scaled, 1, 50_000, 5_000);

@@ -22,7 +22,8 @@ use crate::imaging::fourier::{Fft2, frequency};
 use crate::particles::store::{Block, Store};
 use crate::progress::duration;
 use crate::render::cpu::CpuDevice;
-use crate::render::{Device, Geometry};
+use crate::render::cpu::residual::Filter;
+use crate::render::{Geometry, Sampling};
 
 /// Particle images that are shown, over all models.
 const SHOWN: usize = 4;
@@ -237,8 +238,11 @@ fn amplitudes(file: &GmmFile) -> Vec<f64> {
 /// Particles of each model beside its images of them, as PNG.
 fn images(models: &[(&str, GmmFile)], store: &Store) -> Result<Vec<u8>> {
     let header = store.header();
-    let (n, geometry) =
-        (header.box_size, Geometry { box_size: header.box_size, pixel_size: header.pixel_size, cutoff: 4.0 });
+    let n = header.box_size;
+    let geometry =
+        Geometry { box_size: n, pixel_size: header.pixel_size, cutoff: 4.0, sampling: Sampling::BandLimited };
+    // The device's images are projections already, band-limited: the CTF is all that they lack.
+    let mut microscope = Filter::new(&Geometry { sampling: Sampling::Points, ..geometry });
     let reader = store.reader();
     let mut block = Block::default();
     let mut rows = Vec::new();
@@ -257,7 +261,7 @@ fn images(models: &[(&str, GmmFile)], store: &Store) -> Result<Vec<u8>> {
             let observed = block.images.to_vec();
             let model = device.render(&particle.rotation);
             let mut seen = model.clone();
-            device.prepare(&[reader.ctf(particle)], &mut seen)?;
+            microscope.prepare(&reader.ctf(particle), &mut seen);
             let smooth = low_passed(&observed, n, header.pixel_size);
             let panels = [observed, smooth, seen, model].into_iter().map(|pixels| {
                 let image = Array2::from_shape_vec((n, n), pixels).expect("an image has box x box pixels");

@@ -206,7 +206,7 @@ fn train(
     let HalfGroup { assignment, collective } = HalfGroup::split(world, parts.len());
     let (rank, ranks) = (assignment.rank, assignment.size);
     let largest = setup::largest(&parts);
-    let settings = setup::resolve(options, largest, ranks);
+    let settings = setup::resolve(options, store.header(), largest, ranks);
     let identity = checkpoint::identity(&settings, set);
     let checkpoints = folder::checkpoints(&options.output);
 
@@ -214,6 +214,7 @@ fn train(
         box_size: store.header().box_size,
         pixel_size: store.header().pixel_size,
         cutoff: settings.cutoff,
+        sampling: settings.sampling,
     };
     let choice = devices::choose(options.device, world)?;
     let orders: Vec<Order> = assignment
@@ -225,7 +226,8 @@ fn train(
             Order::new(rows.clone(), settings.batch, image_bytes, settings.seed, *half)
         })
         .collect();
-    let starts = init::starts(world, init.as_ref(), &settings, &parts, &assignment.models);
+    let starts =
+        init::starts(world, init.as_ref(), &settings, store, &parts, &begin.steps, &assignment.models);
     drop(init);
     // All devices first, and the network between them: particles take what memory they leave.
     for (start, order) in starts.into_iter().zip(&orders) {

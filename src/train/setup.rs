@@ -10,7 +10,7 @@ use super::recipe::Settings;
 use super::run::{Models, RunOptions};
 use crate::error::{Error, Result};
 use crate::parallel::{World, group_size};
-use crate::particles::store::Store;
+use crate::particles::store::{Header, Store};
 
 /// One model of the run: its name, its half (1, 2; 0 for all) and its particles.
 #[derive(Clone, Debug)]
@@ -70,7 +70,7 @@ pub fn open(world: &World, options: &mut RunOptions) -> Result<Opened> {
     for (index, part) in parts.iter().enumerate() {
         check_part(&store, &parts, index, world.size(), "train")?;
         let ranks = group_size(world.size(), parts.len(), index);
-        let batch = resolve(options, part.rows.len(), ranks).batch;
+        let batch = resolve(options, store.header(), part.rows.len(), ranks).batch;
         if batch < ranks {
             return Err(Error::request(
                 format!("a batch of {batch} images cannot be shared by {ranks} ranks: some would have none"),
@@ -86,7 +86,7 @@ pub fn open(world: &World, options: &mut RunOptions) -> Result<Opened> {
         .enumerate()
         .map(|(index, part)| {
             let ranks = group_size(world.size(), parts.len(), index);
-            let settings = resolve(options, largest(&parts), ranks);
+            let settings = resolve(options, store.header(), largest(&parts), ranks);
             (part.name, checkpoint::identity(&settings, identity))
         })
         .collect();
@@ -173,11 +173,19 @@ pub fn check_truth(truth: &Path, store: &Store) -> Result<()> {
     ))
 }
 
-/// What the options come to for a model of `particles` particles on `ranks` ranks.
-pub fn resolve(options: &RunOptions, particles: usize, ranks: usize) -> Settings {
+/// What the options come to for a model of `particles` particles of the set of `header` on `ranks` ranks.
+pub fn resolve(options: &RunOptions, header: &Header, particles: usize, ranks: usize) -> Settings {
     let mut choices = options.choices.clone();
     if let Some(each) = options.batch_per_rank {
         choices.batch = Some(each * ranks);
     }
-    Settings::resolve(options.recipe, &choices, options.isotropic, options.cutoff, options.seed, particles)
+    Settings::resolve(
+        options.recipe,
+        &choices,
+        options.isotropic,
+        options.cutoff,
+        options.seed,
+        particles,
+        header.box_size,
+    )
 }

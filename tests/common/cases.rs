@@ -9,12 +9,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cryosplat_mpi::gmm::{Gmm, Shape, softplus_inverse};
 use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, Optics, wavelength};
 use cryosplat_mpi::imaging::pose::rotation_from_quaternion;
-use cryosplat_mpi::render::{Geometry, Observation, Target, View, energy};
+use cryosplat_mpi::render::{Geometry, Observation, Sampling, Target, View, energy};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
-use super::reference::{self, Image, Raw};
+use super::reference::{self, Image, Raw, Support};
 
 /// What DESIGN.md promises: f32 devices agree with the f64 reference to this, relative to the largest value.
 pub const TOLERANCE: f64 = 1e-5;
@@ -35,6 +35,7 @@ pub struct Case {
     pub gaussians: Vec<Raw>,
     pub images: Vec<Image>,
     pub views: Vec<View>,
+    pub sampling: Sampling,
 }
 
 /// A random case with what is awkward in it: thin and wide Gaussians, some outside the box, one of amplitude near zero.
@@ -76,7 +77,7 @@ pub fn case(seed: u64, d: usize, n: usize, images: usize, isotropic: bool) -> Ca
         made.push(Image { w, h: reference::ctf(d, pixel_size, wavelength(300.0), &p), observed });
         views.push(View { rotation: w, ctf: ctf(&p, wavelength(300.0)) });
     }
-    Case { d, pixel_size, gaussians, images: made, views }
+    Case { d, pixel_size, gaussians, images: made, views, sampling: Sampling::Points }
 }
 
 /// Of defocus U and V, angle, voltage, Cs, amplitude contrast and phase shift, as the reference and the golden values have them.
@@ -102,8 +103,29 @@ pub fn planes(gaussians: &[Raw], shape: Shape) -> Gmm {
 }
 
 impl Case {
+    /// The same with band-limited sampling: the reference then takes [`Case::support`], and the images' CTFs with what takes
+    /// the blur back.
+    pub fn band_limited(mut self) -> Self {
+        self.sampling = Sampling::BandLimited;
+        let d = self.d;
+        for image in &mut self.images {
+            for (at, h) in image.h.iter_mut().enumerate() {
+                *h *= reference::sharpening(at / d, at % d, d);
+            }
+        }
+        self
+    }
+
+    /// What the reference samples with.
+    pub fn support(&self, cutoff: f64) -> Support {
+        match self.sampling {
+            Sampling::Points => cutoff.into(),
+            Sampling::BandLimited => Support { cutoff, blur: reference::BLUR },
+        }
+    }
+
     pub fn geometry(&self, cutoff: f64) -> Geometry {
-        Geometry { box_size: self.d, pixel_size: self.pixel_size, cutoff }
+        Geometry { box_size: self.d, pixel_size: self.pixel_size, cutoff, sampling: self.sampling }
     }
 
     /// The observed images.
@@ -205,7 +227,7 @@ pub fn golden(path: &Path) -> Vec<Golden> {
                     .numbers()
                 })
                 .collect();
-            let case = Case { d, pixel_size: 4.0, gaussians, images, views };
+            let case = Case { d, pixel_size: 4.0, gaussians, images, views, sampling: Sampling::Points };
             Golden { name, case, ctf: read("ctf"), projections, loss: read("noflip/loss")[0], gradient }
         })
         .collect()

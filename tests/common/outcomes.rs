@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use cryosplat_mpi::error::Result;
 use cryosplat_mpi::gmm::{Gmm, Shape};
 use cryosplat_mpi::render::{
-    AdamStep, Alone, Device, DeviceState, Observation, Outcome, Reduce, Step, Target,
+    AdamStep, Alone, Device, DeviceState, Observation, Outcome, RateFactors, Reduce, Step, Target,
 };
 
 use super::cases::{Case, TOLERANCE, case, planes, seed};
@@ -16,8 +16,15 @@ use super::reference;
 pub type Make<'a> = &'a (dyn Fn(Gmm, &Case) -> Box<dyn Device> + Sync);
 
 /// The same for every step: what is left out then changes nothing else.
-const ADAM: AdamStep =
-    AdamStep { rate: 1e-3, beta1: 0.9, beta2: 0.99, epsilon: 1e-15, correction1: 0.1, correction2: 0.01 };
+const ADAM: AdamStep = AdamStep {
+    rate: 1e-3,
+    beta1: 0.9,
+    beta2: 0.99,
+    epsilon: 1e-15,
+    correction1: 0.1,
+    correction2: 0.01,
+    factors: RateFactors::ONE,
+};
 
 fn step(device: &mut dyn Device, batch: &[Observation], images: usize, group: &mut dyn Reduce) {
     device.step(batch, &Step { images: images as u64, adam: ADAM }, group).unwrap();

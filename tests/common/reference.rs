@@ -53,6 +53,32 @@ fn rotation(q: [f64; 4]) -> [[f64; 3]; 3] {
     ]
 }
 
+/// Which pixels a splat counts on, and how it is sampled.
+#[derive(Clone, Copy, Debug)]
+pub struct Support {
+    /// Half width in standard deviations of the widened splat; infinite: all pixels.
+    pub cutoff: f64,
+    /// Standard deviation in pixels by which a splat is widened before it is sampled.
+    pub blur: f64,
+}
+
+impl From<f64> for Support {
+    fn from(cutoff: f64) -> Self {
+        Self { cutoff, blur: 0.0 }
+    }
+}
+
+/// The blur of band-limited sampling in pixels.
+pub const BLUR: f64 = 0.5;
+
+/// What takes that blur back at frequency (i, j) of `d` x `d` in FFT order: the inverse of a Gaussian's transform inside the
+/// circle of Nyquist, nothing outside.
+pub fn sharpening(i: usize, j: usize, d: usize) -> f64 {
+    let signed = |i: usize| if 2 * i < d { i as f64 } else { i as f64 - d as f64 };
+    let radius = signed(i).hypot(signed(j)) / d as f64;
+    if radius > 0.5 + 1e-6 { 0.0 } else { 1.0 / (-2.0 * (PI * BLUR * radius).powi(2)).exp() }
+}
+
 /// A splat: T (2x3), centre, Sigma2, its inverse C, and the normalisation.
 struct Splat {
     t: [[f64; 3]; 2],
@@ -62,7 +88,7 @@ struct Splat {
     norm: f64,
 }
 
-fn splat(g: &Raw, w: &[[f64; 3]; 3]) -> Splat {
+fn splat(g: &Raw, w: &[[f64; 3]; 3], d: usize, support: Support) -> Splat {
     let r = rotation(g.q);
     let s = g.s.map(scale);
     let mut t = [[0.0; 3]; 2];
@@ -78,20 +104,23 @@ fn splat(g: &Raw, w: &[[f64; 3]; 3]) -> Splat {
         for j in 0..2 {
             sigma[i][j] = (0..3).map(|k| t[i][k] * t[j][k]).sum();
         }
+        sigma[i][i] += (support.blur / d as f64).powi(2);
     }
     let det = sigma[0][0] * sigma[1][1] - sigma[0][1] * sigma[1][0];
     let conic = [[sigma[1][1] / det, -sigma[0][1] / det], [-sigma[1][0] / det, sigma[0][0] / det]];
     Splat { t, centre, sigma, conic, norm: 1.0 / (TAU * det.sqrt()) }
 }
 
-/// Calls `visit(pixel, d, G)` for every pixel in the support (`cutoff` standard deviations; infinite: all).
-fn visit(s: &Splat, d: usize, cutoff: f64, mut visit: impl FnMut(usize, [f64; 2], f64)) {
+/// Calls `visit(pixel, d, G)` for every pixel in the support.
+fn visit(s: &Splat, d: usize, support: Support, mut visit: impl FnMut(usize, [f64; 2], f64)) {
     let origin = (d / 2) as f64;
     for i in 0..d {
         for j in 0..d {
             let dx = (j as f64 - origin) / d as f64 - s.centre[0];
             let dy = (i as f64 - origin) / d as f64 - s.centre[1];
-            if dx.abs() > cutoff * s.sigma[0][0].sqrt() || dy.abs() > cutoff * s.sigma[1][1].sqrt() {
+            if dx.abs() > support.cutoff * s.sigma[0][0].sqrt()
+                || dy.abs() > support.cutoff * s.sigma[1][1].sqrt()
+            {
                 continue;
             }
             let q = s.conic[0][0] * dx * dx + 2.0 * s.conic[0][1] * dx * dy + s.conic[1][1] * dy * dy;
@@ -100,12 +129,13 @@ fn visit(s: &Splat, d: usize, cutoff: f64, mut visit: impl FnMut(usize, [f64; 2]
     }
 }
 
-/// The projection Q, `[y][x]`.
-pub fn project(gaussians: &[Raw], w: &[[f64; 3]; 3], d: usize, cutoff: f64) -> Vec<f64> {
+/// The projection Q as it is sampled, `[y][x]`.
+pub fn project(gaussians: &[Raw], w: &[[f64; 3]; 3], d: usize, support: impl Into<Support>) -> Vec<f64> {
+    let support = support.into();
     let mut image = vec![0.0; d * d];
     for g in gaussians {
         let amplitude = softplus(g.a);
-        visit(&splat(g, w), d, cutoff, |pixel, _, value| image[pixel] += amplitude * value);
+        visit(&splat(g, w, d, support), d, support, |pixel, _, value| image[pixel] += amplitude * value);
     }
     image
 }
@@ -140,11 +170,12 @@ pub fn filter(image: &[f64], h: &[f64], d: usize) -> Vec<f64> {
 }
 
 /// Mean over images and pixels of (X - Y)^2.
-pub fn loss(gaussians: &[Raw], images: &[Image], d: usize, cutoff: f64) -> f64 {
+pub fn loss(gaussians: &[Raw], images: &[Image], d: usize, support: impl Into<Support>) -> f64 {
+    let support = support.into();
     let total: f64 = images
         .iter()
         .map(|image| {
-            let x = filter(&project(gaussians, &image.w, d, cutoff), &image.h, d);
+            let x = filter(&project(gaussians, &image.w, d, support), &image.h, d);
             x.iter().zip(&image.observed).map(|(x, y)| (x - y).powi(2)).sum::<f64>()
         })
         .sum();
@@ -152,25 +183,31 @@ pub fn loss(gaussians: &[Raw], images: &[Image], d: usize, cutoff: f64) -> f64 {
 }
 
 /// The gradient of [`loss`] with respect to the eleven raw numbers of every Gaussian.
-pub fn gradient(gaussians: &[Raw], images: &[Image], d: usize, cutoff: f64) -> Vec<[f64; 11]> {
+pub fn gradient(
+    gaussians: &[Raw],
+    images: &[Image],
+    d: usize,
+    support: impl Into<Support>,
+) -> Vec<[f64; 11]> {
+    let support = support.into();
     let mut out = vec![[0.0; 11]; gaussians.len()];
     for image in images {
-        let x = filter(&project(gaussians, &image.w, d, cutoff), &image.h, d);
+        let x = filter(&project(gaussians, &image.w, d, support), &image.h, d);
         let residual: Vec<f64> = x.iter().zip(&image.observed).map(|(x, y)| x - y).collect();
         let per_pixel = 2.0 / (images.len() * d * d) as f64;
         let g: Vec<f64> = filter(&residual, &image.h, d).iter().map(|v| v * per_pixel).collect();
         for (gaussian, out) in gaussians.iter().zip(&mut out) {
-            one(gaussian, &image.w, &g, d, cutoff, out);
+            one(gaussian, &image.w, &g, d, support, out);
         }
     }
     out
 }
 
 /// Adds one Gaussian's gradient from one image, in the form of METHOD.md section 5 (through T).
-fn one(g: &Raw, w: &[[f64; 3]; 3], pixels: &[f64], d: usize, cutoff: f64, out: &mut [f64; 11]) {
-    let s = splat(g, w);
+fn one(g: &Raw, w: &[[f64; 3]; 3], pixels: &[f64], d: usize, support: Support, out: &mut [f64; 11]) {
+    let s = splat(g, w, d, support);
     let (mut s0, mut s1, mut s2) = (0.0, [0.0; 2], [[0.0; 2]; 2]);
-    visit(&s, d, cutoff, |pixel, delta, value| {
+    visit(&s, d, support, |pixel, delta, value| {
         let weight = pixels[pixel] * value;
         s0 += weight;
         for i in 0..2 {

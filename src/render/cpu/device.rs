@@ -46,7 +46,7 @@ impl Workspace {
             projection: Canvas::new(geometry.box_size),
             gradient: Canvas::new(geometry.box_size),
             observed: Vec::new(),
-            filter: Filter::new(geometry.box_size, geometry.pixel_size),
+            filter: Filter::new(geometry),
             loss: 0.0,
         }
     }
@@ -73,7 +73,8 @@ impl Workspace {
             .enumerate();
         for_each(within, tasks, |(chunk, ((splats, w0), (w1, w2)))| {
             let start = chunk * CHUNK;
-            project(gaussians, start, view, geometry.box_size, geometry.cutoff, splats, [w0, w1, w2]);
+            let &Geometry { box_size, cutoff, sampling, .. } = geometry;
+            project(gaussians, start, view, box_size, cutoff, sampling.blur(), splats, [w0, w1, w2]);
         });
     }
 
@@ -178,7 +179,7 @@ impl CpuDevice {
             sums: std::array::from_fn(|_| vec![0.0; count]),
             buffer: vec![0.0; values + 1],
             loss: 0.0,
-            filter: Filter::new(geometry.box_size, geometry.pixel_size),
+            filter: Filter::new(&geometry),
             outcomes: OutcomeQueue::default(),
             broken: false,
             times: StageTimes::default(),
@@ -209,7 +210,9 @@ impl CpuDevice {
         let mut workspace = Workspace::new(self.gmm.len(), &self.geometry);
         workspace.project(&self.activated, view, &self.geometry, true);
         workspace.draw(true);
-        workspace.projection.rows().flatten().copied().collect()
+        let mut image: Vec<f32> = workspace.projection.rows().flatten().copied().collect();
+        self.filter.sharpen(&mut image);
+        image
     }
 
     fn activate(&mut self) {
@@ -322,7 +325,7 @@ impl Device for CpuDevice {
         };
         self.broken |= !outcome.is_finite();
         if !self.broken {
-            self.adam.step(self.gmm.values_mut(), gradient, (1.0 / images) as f32, &step.adam);
+            self.adam.step(&mut self.gmm, gradient, (1.0 / images) as f32, &step.adam);
             self.stale = true;
             outcome.applied = true;
         }

@@ -47,22 +47,24 @@ const LARGEST_STEPPED_EXPONENT: f64 = 60.0;
 ///
 /// `whitening` are the three planes that the chain wants, of the length of `splats`: (w0, w1, w2) such that
 /// p = w0 x + w1 y and q = w2 y have unit variance (the conic is their squares; it is not kept itself, since a thin
-/// splat's has large terms that cancel). `cutoff` is in standard deviations.
+/// splat's has large terms that cancel). `cutoff` is in standard deviations, `blur` ([`Sampling::blur`]) in pixels.
 ///
 /// # Panics
 /// If the planes are shorter than the range asks for, or the box has more than 65,535 pixels.
+#[allow(clippy::too_many_arguments)]
 pub fn project(
     gaussians: &Activated,
     start: usize,
     view: &Rotation,
     box_size: usize,
     cutoff: f64,
+    blur: f64,
     splats: &mut [Splat],
     whitening: [&mut [f64]; 3],
 ) {
     assert!(box_size <= usize::from(u16::MAX) && start.is_multiple_of(LANES));
     let [w0, w1, w2] = whitening;
-    project_vector(gaussians, start, view, box_size, cutoff, splats, w0, w1, w2);
+    project_vector(gaussians, start, view, box_size, cutoff, blur, splats, w0, w1, w2);
 }
 
 vectorize! {
@@ -72,6 +74,7 @@ vectorize! {
         view: &Rotation,
         box_size: usize,
         cutoff: f64,
+        blur: f64,
         splats: &mut [Splat],
         w0: &mut [f64],
         w1: &mut [f64],
@@ -110,12 +113,14 @@ fn project_lanes<I: Isa>(
     view: &Rotation,
     box_size: usize,
     cutoff: f64,
+    blur: f64,
     splats: &mut [Splat],
     w0: &mut [f64],
     w1: &mut [f64],
     w2: &mut [f64],
 ) {
     let d = box_size as f64;
+    let widening = I::F64::splat(blur * blur);
     let (zero, one) = (I::F64::splat(0.0), I::F64::splat(1.0));
     let centre = I::F64::splat((box_size / 2) as f64);
     let last = I::F64::splat(d - 1.0);
@@ -145,9 +150,9 @@ fn project_lanes<I: Isa>(
         let amplitude = I::F64::load(&gaussians.amplitude[first..]);
         let u = dot(&mean, &scaled[0], centre);
         let v = dot(&mean, &scaled[1], centre);
-        let sxx = dot(&covariance, &cxx, zero);
+        let sxx = dot(&covariance, &cxx, widening);
         let sxy = dot(&covariance, &cxy, zero);
-        let syy = dot(&covariance, &cyy, zero);
+        let syy = dot(&covariance, &cyy, widening);
         let determinant = sxx * syy - sxy * sxy;
         let inverse = one / determinant;
         // 1 / sqrt(|Sigma2|)

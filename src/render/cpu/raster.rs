@@ -284,7 +284,7 @@ mod tests {
         let mut whitening: [Vec<f64>; 3] = std::array::from_fn(|_| vec![0.0; count]);
         let [w0, w1, w2] = &mut whitening;
         let view = rotation_from_quaternion([0.3, -0.5, 0.7, 0.2]);
-        project(&gaussians, 0, &view, box_size, 3.0, &mut splats, [w0, w1, w2]);
+        project(&gaussians, 0, &view, box_size, 3.0, 0.0, &mut splats, [w0, w1, w2]);
 
         let (mut best, mut portable) = (Canvas::new(box_size), Canvas::new(box_size));
         let stride = best.stride;

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::render::Sampling;
 
 /// The kernels' text, by file. The stages, then what they include.
 const SOURCES: [(&str, &str); 9] = [
@@ -30,6 +31,8 @@ pub struct Constants {
     pub box_size: usize,
     /// Half width of a splat's support in standard deviations.
     pub cutoff: f64,
+    /// How splats are sampled.
+    pub sampling: Sampling,
     /// Parameters of a Gaussian.
     pub planes: usize,
     /// Blocks that share a tile when splats are drawn.
@@ -52,6 +55,7 @@ impl Constants {
             format!("-DBOX={}", self.box_size),
             // Rust writes 3.0 as 3.0: a double in C++ too.
             format!("-DCUTOFF={:?}", self.cutoff),
+            format!("-DBLUR={:?}", self.sampling.blur()),
             format!("-DPLANES={}", self.planes),
             format!("-DDRAW_WARPS={DRAW_WARPS}"),
             format!("-DDRAW_SLICES={}", self.draw_slices),

@@ -18,7 +18,8 @@ use crate::gmm::Gmm;
 use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
 use crate::render::{
-    Alone, Device, DeviceState, Geometry, Observation, Outcome, Reduce, StageTimes, Step, Target, View,
+    Alone, Device, DeviceState, Geometry, Observation, Outcome, RateFactors, Reduce, StageTimes, Step,
+    Target, View,
 };
 
 /// Memory of the device that is left to the driver, cuFFT and NCCL when particles are kept.
@@ -262,6 +263,10 @@ impl CudaDevice {
             fresh2: (1.0 - adam.beta2) as f32,
             epsilon: (adam.epsilon * root) as f32,
             scale: (1.0 / step.images as f64) as f32,
+            factors: {
+                let RateFactors { mean, scale, quaternion, amplitude } = adam.factors;
+                [mean, scale, quaternion, amplitude].map(|factor| factor as f32)
+            },
             ..PassRecord::default()
         };
         let timed = self.timing.begin(&self.card)?;

@@ -126,6 +126,8 @@ pub struct Pipeline {
     pub buffers: Buffers,
     transform: Transform,
     kernels: Kernels,
+    /// What it renders with.
+    pub geometry: Geometry,
     /// 1 / (box x pixel size), in 1/A.
     step: f64,
     /// Particles are kept in 16 bits a pixel.
@@ -161,6 +163,7 @@ impl Pipeline {
         let constants = Constants {
             box_size: geometry.box_size,
             cutoff: geometry.cutoff,
+            sampling: geometry.sampling,
             planes: plan.shape.planes(),
             draw_slices: plan.slices,
             moment_lanes: plan.moment_lanes,
@@ -170,6 +173,7 @@ impl Pipeline {
             kernels: Kernels::load(card, &constants)?,
             transform: Transform::new(card, geometry.box_size, plan.images)?,
             buffers: Buffers::new(card, &plan)?,
+            geometry: *geometry,
             step: 1.0 / (geometry.box_size as f64 * geometry.pixel_size),
             kept_half,
             plan,

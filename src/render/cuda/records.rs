@@ -51,6 +51,8 @@ pub struct PassRecord {
     pub epsilon: f32,
     /// 1 over the images of the step, over all ranks.
     pub scale: f32,
+    /// What the rate is multiplied by: of means, scales, quaternions, amplitudes.
+    pub factors: [f32; 4],
     /// Nothing.
     pub reserved: u32,
 }
@@ -115,5 +117,5 @@ pub fn write_pass(pass: &PassRecord, images: &[ImageRecord], to: &mut [u8]) {
 }
 
 // The layouts that kernels/common.cuh relies on.
-const _: () = assert!(size_of::<ImageRecord>() == 120 && size_of::<PassRecord>() == 48);
+const _: () = assert!(size_of::<ImageRecord>() == 120 && size_of::<PassRecord>() == 64);
 const _: () = assert!(size_of::<OutcomeRecord>() == 16);

@@ -16,11 +16,11 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::files::Pending;
-use crate::gmm::{Gmm, START_SCALE, Shape, softplus_inverse};
+use crate::gmm::{Gmm, START_SCALE, Shape};
 use crate::parallel::{Failure, HalfGroup, World};
 use crate::particles::store::Store;
 use crate::random::{Purpose, stream};
-use crate::render::{Device, Geometry};
+use crate::render::{Device, Geometry, Sampling};
 use crate::train::cache::CacheOptions;
 use crate::train::devices::{self, Choice, DeviceKind};
 use crate::train::memory;
@@ -52,6 +52,8 @@ pub struct BenchOptions {
     pub isotropic: bool,
     /// Half width of a splat's support in standard deviations.
     pub cutoff: f64,
+    /// How splats are sampled.
+    pub sampling: Sampling,
     /// The seed.
     pub seed: u64,
     /// Where ranks compute.
@@ -150,14 +152,8 @@ fn mixture(options: &BenchOptions, box_size: usize) -> Gmm {
     let shape = if options.isotropic { Shape::Isotropic } else { Shape::Anisotropic };
     let count = options.gaussians;
     let mut gmm = Gmm::random(count, shape, &mut stream(options.seed, Purpose::Start, 0, 0));
-    let scales = match shape {
-        Shape::Anisotropic => 3..6,
-        Shape::Isotropic => 3..4,
-    };
-    let deviation = (TRAINED_DEVIATION / box_size as f64).max(START_SCALE);
-    let values = gmm.values_mut();
-    values[scales.start * count..scales.end * count].fill(softplus_inverse(deviation) as f32);
-    values[..3 * count].iter_mut().for_each(|mean| *mean *= TRAINED_SPREAD);
+    gmm.set_scale((TRAINED_DEVIATION / box_size as f64).max(START_SCALE));
+    gmm.values_mut()[..3 * count].iter_mut().for_each(|mean| *mean *= TRAINED_SPREAD);
     gmm
 }
 
@@ -174,7 +170,7 @@ fn measure(
         Some(store) => (store.header().box_size, store.header().pixel_size),
         None => (options.box_size, options.pixel_size),
     };
-    let geometry = Geometry { box_size, pixel_size, cutoff: options.cutoff };
+    let geometry = Geometry { box_size, pixel_size, cutoff: options.cutoff, sampling: options.sampling };
     let make =
         || devices::open(choice, mixture(options, box_size), geometry, share.images(), options.cache_half);
     let device = held.device.insert(make()?);

@@ -8,7 +8,7 @@ use super::reading::Reading;
 use super::steps::Timing;
 use crate::parallel::World;
 use crate::particles::store::Store;
-use crate::render::Geometry;
+use crate::render::{Geometry, Sampling};
 use crate::scaling::model::time;
 use crate::scaling::record::{Epoch, ModelEpochs, ModelParticles, Particles};
 use crate::scaling::table::rate;
@@ -73,6 +73,7 @@ struct Settings {
     gaussians: usize,
     isotropic: bool,
     cutoff: f64,
+    sampling: Sampling,
     seed: u64,
 }
 
@@ -141,6 +142,7 @@ impl Outcome {
                 gaussians: options.gaussians,
                 isotropic: options.isotropic,
                 cutoff: options.cutoff,
+                sampling: options.sampling,
                 seed: options.seed,
             },
             particles: Particles {

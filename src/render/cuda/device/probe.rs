@@ -9,6 +9,7 @@ use super::CudaDevice;
 use crate::error::Result;
 use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
+use crate::render::cpu::residual::Filter;
 use crate::render::{Alone, Observation, Target, View};
 
 /// Passes that are under way when one is timed stage by stage: the host must be ahead, or its own time would be measured.
@@ -52,6 +53,7 @@ impl CudaDevice {
         unsafe { result::memcpy_dtoh_async(&mut image, address, self.card.stream.cu_stream()) }
             .map_err(self.card.failed("copy from the device"))?;
         self.card.stream.synchronize().map_err(self.card.failed("render"))?;
+        Filter::new(&self.pipeline.geometry).sharpen(&mut image);
         Ok(image)
     }
 

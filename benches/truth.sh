@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Maps of the default recipe and voxel maps of the same particles, against the truth that the particles were simulated from, in
+# every shell. Writes benches/results/truth.md.
+#
+#   benches/truth.sh [SET...]    all, or some of the names below; the table keeps the rows of earlier runs
+#
+# TRAIN="--start density"      options of train, to try something: the table then goes to target/truth-trial/
+# CRYOSPLAT=PROGRAM            the program to run (default: target/release/cryosplat-mpi)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=tests/scripts/lib.sh
+. tests/scripts/lib.sh
+
+# Name, model, box, pixel size in A, particles, signal-to-noise ratio.
+sets="
+ribosome64 4v5d.cif 64 6 10000 0.1
+ribosome64-1000 4v5d.cif 64 6 1000 0.1
+ribosome64-snr0.03 4v5d.cif 64 6 10000 0.03
+ribosome64-snr0.01 4v5d.cif 64 6 10000 0.01
+apoferritin64 6z6u.pdb 64 3 6000 0.05
+6qt9-64 6qt9.cif 64 7 6000 0.05
+spliceosome72 3jb9.cif 72 5 6000 0.05
+ribosome128 4v5d.cif 128 3 10000 0.1
+ribosome128-1000 4v5d.cif 128 3 1000 0.1
+ribosome128-snr0.01 4v5d.cif 128 3 10000 0.01
+"
+program=${CRYOSPLAT:-target/release/cryosplat-mpi}
+work=target/truth
+results=benches/results/truth.md
+train=()
+if [ -n "${TRAIN:-}" ]; then
+    read -ra train <<<"$TRAIN"
+    work=target/truth-trial
+    results=$work/truth.md
+fi
+[ -x "$program" ] || stop "$program is not there: make build"
+mkdir -p "$work" target/truth
+make_venv target/judges-venv tests/judges/requirements.txt || stop "pip could not install mrcfile and numpy"
+python=target/judges-venv/bin/python
+
+# run_set NAME MODEL BOX PIXEL-SIZE PARTICLES SNR: its row, in $work/NAME.row.
+run_set() {
+    local name=$1 model=$2 box=$3 size=$4 count=$5 snr=$6
+    local set=target/truth/$name map start seconds
+    say "== $name"
+    tests/demo/model.sh "$model"
+    # Beside the particles lie what only depends on them.
+    if [ ! -f "$set/voxels/map.mrc" ]; then
+        mkdir -p "$set"
+        "$program" --log-level warn simulate --model "target/demo/$model" -o "$set/particles.h5" --truth "$set/truth.mrc" \
+            --box "$box" --pixel-size "$size" --particles "$count" --snr "$snr" --seed 3
+        "$program" --log-level error fsc "$set/truth.mrc" "$set/truth.mrc" --mask auto --mask-output "$set/mask.mrc" >/dev/null
+        run_ranks 2 "$program" --log-level warn backproject "$set/particles.h5" -o "$set/voxels" --no-wiener --overwrite
+    fi
+    start=$(date +%s.%N)
+    run_ranks 2 "$program" --log-level warn train "$set/particles.h5" -o "$work/run-$name" --overwrite "${train[@]}"
+    seconds=$(awk -v from="$start" -v to="$(date +%s.%N)" 'BEGIN { printf "%.0f", to - from }')
+    for map in half1 map; do
+        echo "| $name | $model, $box px of $size A, $count at SNR $snr | $map |" \
+            "$("$python" tests/judges/maps.py win "$set/truth.mrc" "$set/mask.mrc" "$set/voxels/$map.mrc" "$work/run-$name/$map.mrc")" \
+            "| $("$python" -c 'import json, sys; run = json.load(open(sys.argv[1])); print("{:,} | {:,}".format(run["settings"]["gaussians"], run["particles"]["models"][0]["particles"] * run["settings"]["epochs"]))' "$work/run-$name/run.json") | $seconds |"
+    done >"$work/$name.row"
+    cat "$work/$name.row"
+    rm -rf "$work/run-$name/checkpoints"
+}
+
+names=("$@")
+[ "$#" -gt 0 ] || read -ra names <<<"$(awk 'NF { printf "%s ", $1 }' <<<"$sets")"
+for name in "${names[@]}"; do
+    read -ra fields <<<"$(awk -v name="$name" '$1 == name' <<<"$sets")"
+    [ "${#fields[@]}" -eq 6 ] || stop "no set is named $name"
+    run_set "${fields[@]}"
+done
+
+mkdir -p "$(dirname "$results")"
+{
+    echo "# The default recipe against the truth, beside voxels"
+    echo
+    echo "Written by \`make truth\` on $(date -u +%F), version $("$program" --version | cut -d ' ' -f 2)," \
+        "commit $(git describe --always --dirty 2>/dev/null || echo unknown)," \
+        "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sort -u | head -n 1), $(nproc) CPUs," \
+        "\`mpirun -n 2 cryosplat-mpi train SET${TRAIN:+ $TRAIN}\`. (Rows of sets that were not run then are of earlier runs.)"
+    echo
+    echo "FSC against the truth: means over the shells below Nyquist, without a mask and in the automatic mask of the truth." \
+        "Voxels are those of \`backproject --no-wiener\`, whose FSC is that of relion_reconstruct; without a mask they get in each" \
+        "shell the better of their map and of what of it lies within the box's sphere. \"Worst\" is the largest loss of the" \
+        "Gaussians against them in any shell below 0.9 Nyquist (the shell in brackets); above 0 they win in all."
+    echo
+    echo "| Set | Particles | Map | Voxels | Gaussians | Voxels, mask | Gaussians, mask | Worst | Worst, mask | Gaussians of a half | Passes of a half | Seconds |"
+    echo "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+    while read -r name _; do
+        if [ -n "$name" ] && [ -f "$work/$name.row" ]; then
+            cat "$work/$name.row"
+        fi
+    done <<<"$sets"
+} >"$work/table.md"
+mv "$work/table.md" "$results"
+say "wrote $results"
