@@ -13,10 +13,10 @@ use cryosplat_mpi::gmm::files::GmmFile;
 use cryosplat_mpi::imaging::mrc::{Volume, read_volume};
 use cryosplat_mpi::particles::store::Store;
 use cryosplat_mpi::render::cpu::CpuDevice;
-use cryosplat_mpi::render::{Device, Geometry, Observation, Sampling, Target, View};
+use cryosplat_mpi::render::{Device, Geometry, Observation, Target, View};
 use cryosplat_mpi::train::half::random_start;
 use cryosplat_mpi::train::order::Order;
-use cryosplat_mpi::train::recipe::{Choices, Clock, Recipe, Settings};
+use cryosplat_mpi::train::recipe::{Choices, Clock, Recipe, Settings, Start};
 use ndarray::s;
 use serde_json::Value;
 
@@ -75,7 +75,9 @@ fn a_run_reconstructs_the_truth_and_fills_its_folder() {
         of.iter().sum::<f64>() / of.len() as f64
     };
     for model in ["half1", "half2"] {
-        assert!(loss(model, 67.0) < 0.6 * loss(model, 1.0), "{} {}", loss(model, 1.0), loss(model, 67.0));
+        // The noise has a variance of 1, a little of which the mixture takes up.
+        let (first, last) = (loss(model, 1.0), loss(model, 67.0));
+        assert!((0.9..1.0).contains(&last) && first > 1.2 * last, "{first} {last}");
     }
     let run_json: Value = serde_json::from_slice(&bytes(&run, "run.json")).unwrap();
     assert_eq!(run_json["state"], "done");
@@ -115,20 +117,23 @@ fn an_epoch_is_the_steps_made_by_hand_short_last_batch_included() {
     // 21 particles a half and a batch of 8: steps of 8, 8 and 5.
     let set = phantom(folder.path(), 42);
     let run = path(folder.path(), "run");
-    let options = ["--half", "1", "--gaussians", "60", "--epochs", "2", "--metrics-every", "1"];
+    // A start that this test can draw itself.
+    let options =
+        ["--half", "1", "--gaussians", "60", "--epochs", "2", "--metrics-every", "1", "--start", "published"];
     succeed(&train_arguments(&set, &run, &options));
 
     let store = Store::open(Path::new(&set)).unwrap();
     let block = whole(&store);
     let members: Vec<usize> = store.rows(Some(0)).collect();
     assert_eq!(members.len(), 21);
-    let choices = Choices { gaussians: Some(60), epochs: Some(2), ..Choices::default() };
+    let start = Some(Start::Published);
+    let choices = Choices { gaussians: Some(60), epochs: Some(2), start, ..Choices::default() };
     let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 0, members.len(), BOX);
     let geometry = Geometry {
         box_size: BOX,
         pixel_size: store.header().pixel_size,
         cutoff: 3.0,
-        sampling: Sampling::Points,
+        sampling: settings.sampling,
     };
     let mut device = CpuDevice::new(random_start(&settings, 1), geometry);
     let order = Order::new(store.rows(Some(0)), 8, BOX * BOX * size_of::<f32>(), 0, 1);
@@ -163,7 +168,9 @@ fn an_epoch_is_the_steps_made_by_hand_short_last_batch_included() {
                 second[i] = step.beta2 * second[i] + (1.0 - step.beta2) * gradient[i] * gradient[i];
                 let change =
                     first[i] / step.correction1 / ((second[i] / step.correction2).sqrt() + step.epsilon);
-                values[i] -= step.rate * change;
+                // Three planes of means, three of scales, four of quaternions, one of amplitudes.
+                let factor = [1.0, 1.0, 1.0, 0.3, 0.3, 0.3, 1.0, 1.0, 1.0, 1.0, 10.0][i / 60];
+                values[i] -= step.rate * factor * change;
             }
             let mut state = device.state().unwrap();
             state.gmm.values_mut().iter_mut().zip(&values).for_each(|(to, &from)| *to = from as f32);
