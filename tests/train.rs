@@ -111,6 +111,55 @@ fn the_halves_share_no_particle_and_no_random_number() {
     assert!(bytes(&run, "gmm_half2.ply") != bytes(&other, "gmm_half2.ply"));
 }
 
+/// With a rate of nearly nothing a run ends with the start that it was given.
+#[test]
+fn a_start_lies_where_the_particles_show_the_specimen() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 300);
+    let truth = read_volume(&folder.path().join("p_truth.mrc")).unwrap();
+    // Centre and deviation of the truth along x, y, z in box units, of what is dense.
+    let largest = truth.data.iter().copied().fold(0.0, f32::max);
+    let moments = |points: &mut dyn Iterator<Item = ([f64; 3], f64)>| {
+        let (mut sum, mut first, mut second) = (0.0, [0.0; 3], [0.0; 3]);
+        for (place, weight) in points {
+            sum += weight;
+            for k in 0..3 {
+                first[k] += weight * place[k];
+                second[k] += weight * place[k] * place[k];
+            }
+        }
+        let centre = first.map(|v| v / sum);
+        (centre, [0, 1, 2].map(|k| (second[k] / sum - centre[k] * centre[k]).sqrt()))
+    };
+    let at = |i: usize| (i as f64 - (BOX / 2) as f64) / BOX as f64;
+    let dense = truth.data.indexed_iter().filter(|(_, value)| **value > 0.1 * largest);
+    let (centre, deviation) =
+        moments(&mut dense.map(|((z, y, x), &value)| ([at(x), at(y), at(z)], f64::from(value))));
+    for start in ["fitted", "density", "published"] {
+        let run = path(folder.path(), start);
+        let options = ["--gaussians", "4000", "--epochs", "1", "--learning-rate", "1e-30", "--start", start];
+        succeed(&train_arguments(&set, &run, &options));
+        for name in ["gmm_half1.h5", "gmm_half2.h5"] {
+            let gmm = GmmFile::read(Path::new(&path(Path::new(&run), name))).unwrap().gmm;
+            let place = |i: usize| [0, 1, 2].map(|k| f64::from(gmm.plane(k)[i]));
+            let (found, spread) = moments(&mut (0..4000).map(|i| (place(i), 1.0)));
+            for k in 0..3 {
+                let (want, wanted) =
+                    if start == "published" { (0.0, 0.075) } else { (centre[k], deviation[k]) };
+                assert!((found[k] - want).abs() < 0.02, "{start}, {name}: {found:?}, {centre:?}");
+                assert!(
+                    (spread[k] / wanted - 1.0).abs() < 0.15,
+                    "{start}, {name}: {spread:?}, {deviation:?}"
+                );
+            }
+        }
+    }
+    assert!(
+        bytes(&path(folder.path(), "fitted"), "gmm_half1.ply")
+            != bytes(&path(folder.path(), "fitted"), "gmm_half2.ply")
+    );
+}
+
 #[test]
 fn an_epoch_is_the_steps_made_by_hand_short_last_batch_included() {
     let folder = tempfile::tempdir().unwrap();

@@ -13,17 +13,23 @@ use crate::backproject::run::reconstruct;
 use crate::backproject::sums::Accumulator;
 use crate::error::Result;
 use crate::imaging::View;
-use crate::particles::preprocess::{Preprocessor, Settings};
+use crate::particles::preprocess::{Preprocessor, SMALLEST_BOX, Settings};
 use crate::particles::store::{Block, Store};
 
 /// Particles that are looked at.
 const PARTICLES: usize = 2_000;
-/// The box that they are made smaller to, in pixels: enough to tell a specimen from solvent.
-const BOX: usize = 32;
+/// The boxes in pixels that images are made smaller to, half their own if that is among them: enough to tell a specimen from
+/// solvent, and without the noise of higher frequencies.
+const BOXES: std::ops::RangeInclusive<usize> = SMALLEST_BOX..=32;
 /// Images at a time.
 const AT_A_TIME: usize = 250;
 /// What lies above this part of the largest value is specimen.
 const THRESHOLD: f32 = 0.1;
+
+/// The box that images of `box_size` pixels are made smaller to.
+fn small_box(box_size: usize) -> usize {
+    (box_size / 2).clamp(*BOXES.start(), *BOXES.end()).min(box_size)
+}
 
 /// The density of the particles in `rows` at low resolution; `None` where they show none.
 ///
@@ -33,7 +39,7 @@ const THRESHOLD: f32 = 0.1;
 /// When the file cannot be read.
 pub fn density(store: &Store, rows: &Range<usize>) -> Result<Option<Density>> {
     let header = store.header();
-    let (pixels, small) = (header.pixels(), BOX.min(header.box_size));
+    let (pixels, small) = (header.pixels(), small_box(header.box_size));
     let pixel_size = header.pixel_size * header.box_size as f64 / small as f64;
     let shrink = Preprocessor::new(Settings {
         input_box: header.box_size,
