@@ -244,7 +244,18 @@ pub fn starts(
 
 /// Places a random start where the part's particles show the specimen; where they show none it stays as it is.
 fn look(settings: &Settings, store: &Store, part: &Part, start: &mut Gmm) {
-    match survey::density(store, &part.rows) {
+    let edge = store.header().box_size as f64 * store.header().pixel_size;
+    let found = survey::density(store, &part.rows);
+    if let Ok(Some(density)) = &found {
+        let (centre, covariance) = density.moments();
+        let [x, y, z] = centre.map(|at| edge * at);
+        let [a, b, c] = [0, 1, 2].map(|k| edge * covariance[k][k].sqrt());
+        tracing::info!(
+            "{}: the particles show a specimen at ({x:.0}, {y:.0}, {z:.0}) A, with deviations of {a:.0}, {b:.0}, {c:.0} A",
+            part.name
+        );
+    }
+    match found {
         Ok(Some(density)) if settings.start == Start::Density => {
             density.place(start, &mut stream(settings.seed, Purpose::Placement, part.half, 0));
         }
