@@ -34,7 +34,7 @@ pub struct Args {
     /// The run folder: maps, FSC, report, mixtures, checkpoints.
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
-    /// Number of Gaussians in each half's mixture [default: scaled: one for 16 voxels of the box, at most 30000, which is what paper takes; with a
+    /// Number of Gaussians in each half's mixture [default: scaled: one for 16 voxels of the box, at most 8 for a particle of the half and 30000, which is what paper takes; with a
     /// mixture as --init: as many as that has].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000_000))]
     gaussians: Option<u32>,
@@ -49,7 +49,7 @@ pub struct Args {
     /// Filter the map of --init at this resolution, so that the halves share no more than that [default: 30].
     #[arg(long, value_name = "A", requires = "init", allow_hyphen_values = true, value_parser = low_pass)]
     init_lowpass: Option<f64>,
-    /// Passes over each half [default: scaled: 5, or more until 100,000 images are seen; paper: 5].
+    /// Passes over each half [default: scaled: 5, or more until 100,000 images are seen, up to 100; paper: 5].
     #[arg(long, value_name = "E", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     epochs: Option<u32>,
     /// Images per step of a half, over all its ranks [default: scaled: 8, paper: 1].

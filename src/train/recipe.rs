@@ -50,7 +50,7 @@ impl std::fmt::Display for Schedule {
     }
 }
 
-/// Image passes of one half that the scaled recipe wants at least.
+/// Image passes of one half that the scaled recipe wants at least, in so few epochs.
 pub const PASSES: usize = 100_000;
 /// Sum of base rates over all image passes that settles the low shells, twice the mean of a cosine.
 const RATE_BUDGET: f64 = 40.0;
@@ -65,6 +65,10 @@ const FACTORS: RateFactors = RateFactors { mean: 1.0, scale: 0.3, quaternion: 1.
 const GAUSSIANS: usize = 30_000;
 /// Voxels of the box for each Gaussian of the scaled recipe.
 const VOXELS: usize = 16;
+/// Gaussians of the scaled recipe for each particle of a half, at most: more follow the noise.
+const PARTICLE_GAUSSIANS: usize = 8;
+/// Passes over a half of the scaled recipe, at most: more follow the noise too.
+const MOST_EPOCHS: usize = 100;
 /// Smallest standard deviation of a random Gaussian at the start of the scaled recipe, in pixels: scales change little, and a
 /// Gaussian wider than that has lost the last shells.
 const START_PIXELS: f64 = 0.48;
@@ -78,8 +82,8 @@ fn start_scale(gaussians: usize, box_size: usize) -> f64 {
 }
 
 /// Gaussians of the scaled recipe.
-fn gaussians_of(box_size: usize) -> usize {
-    (box_size.pow(3) / VOXELS).clamp(1, GAUSSIANS)
+fn gaussians_of(box_size: usize, particles: usize) -> usize {
+    (box_size.pow(3) / VOXELS).min(PARTICLE_GAUSSIANS * particles).clamp(1, GAUSSIANS)
 }
 
 /// Everything that decides how one model is trained, with no default left open.
@@ -159,11 +163,15 @@ impl Settings {
         box_size: usize,
     ) -> Self {
         let scaled = recipe == Recipe::Scaled;
-        let epochs =
-            choices.epochs.unwrap_or(if scaled { PASSES.div_ceil(particles.max(1)).max(5) } else { 5 });
+        let epochs = choices.epochs.unwrap_or(if scaled {
+            PASSES.div_ceil(particles.max(1)).clamp(5, MOST_EPOCHS)
+        } else {
+            5
+        });
         let passes = (epochs * particles).max(1);
         let rate = if scaled { (RATE_BUDGET / passes as f64).min(LARGEST_RATE) } else { 1e-3 };
-        let gaussians = choices.gaussians.unwrap_or(if scaled { gaussians_of(box_size) } else { GAUSSIANS });
+        let gaussians =
+            choices.gaussians.unwrap_or(if scaled { gaussians_of(box_size, particles) } else { GAUSSIANS });
         Self {
             recipe,
             gaussians,
@@ -257,14 +265,14 @@ mod tests {
         assert_eq!((scaled.epochs, scaled.batch), (20, 8));
         assert!((scaled.learning_rate - 4e-4).abs() < 1e-12, "40 / 100,000");
         let few = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100, 64);
-        assert_eq!(few.epochs, 1000);
+        assert_eq!((few.epochs, few.gaussians), (100, 800));
         let one = Choices { epochs: Some(1), ..Choices::default() };
         assert_eq!(Settings::resolve(Recipe::Scaled, &one, false, 3.0, 1, 100, 64).learning_rate, 3e-3);
         let many = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100_000, 64);
         assert_eq!(many.epochs, 5);
         assert_eq!(scaled.gaussians, 16_384, "64^3 / 16");
         assert_eq!(
-            Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100, 128).gaussians,
+            Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 5_000, 128).gaussians,
             30_000
         );
         assert_eq!((scaled.start, scaled.start_scale), (Start::Fitted, 0.0075));
