@@ -47,7 +47,7 @@ const LARGEST_STEPPED_EXPONENT: f64 = 60.0;
 ///
 /// `whitening` are the three planes that the chain wants, of the length of `splats`: (w0, w1, w2) such that
 /// p = w0 x + w1 y and q = w2 y have unit variance (the conic is their squares; it is not kept itself, since a thin
-/// splat's has large terms that cancel). `cutoff` is in standard deviations, `blur` ([`Sampling::blur`]) in pixels.
+/// splat's has large terms that cancel). `cutoff` is in standard deviations, `blur` ([`crate::render::Sampling::blur`]) in pixels.
 ///
 /// # Panics
 /// If the planes are shorter than the range asks for, or the box has more than 65,535 pixels.
