@@ -36,7 +36,8 @@ __device__ __forceinline__ float transfer(int kx, int row) {
     return 4 * k2 > PIXELS ? 0.0f : expf(exponent * (float)k2);
 }
 
-/// Multiplies the spectra (of images without normalisation) by H^power / D^2, H with what the sampling wants. `step`: 1 / (box x pixel size), in 1/A.
+/// Multiplies the spectra (of images without normalisation) by H^power / D^2, H with what the sampling wants. `step`: 1 /
+/// (box x pixel size), in 1/A.
 template <int power>
 __device__ __forceinline__ void filter(const Pass *pass, float2 *spectra, double step) {
     const unsigned image = blockIdx.y;
