@@ -6,21 +6,10 @@ use anyhow::{Result, ensure};
 use cryosplat_mpi::imaging::ctf::Ctf;
 use cryosplat_mpi::render::cuda::card::Card;
 use cryosplat_mpi::render::cuda::{CudaDevice, CudaOptions};
-use cryosplat_mpi::render::{AdamStep, Alone, Device, Observation, RateFactors, Step};
+use cryosplat_mpi::render::{AdamStep, Alone, Device, Observation, Step};
 use serde::Serialize;
 
 use super::cases::{Case, Particles, mean_support};
-
-/// A rate of zero: the same mixture in every step, through all of the optimiser's arithmetic.
-const ADAM: AdamStep = AdamStep {
-    rate: 0.0,
-    beta1: 0.9,
-    beta2: 0.999,
-    epsilon: 1e-15,
-    correction1: 0.5,
-    correction2: 0.5,
-    factors: RateFactors::ONE,
-};
 
 /// Particles that are handed to the device at a time.
 const STORED_AT_ONCE: usize = 64;
@@ -224,7 +213,7 @@ impl Turns {
 
 /// How long `steps` take until the last one has ended.
 fn run(device: &mut CudaDevice, turns: &mut Turns, steps: usize) -> Result<Duration> {
-    let step = Step { images: turns.batch as u64, adam: ADAM };
+    let step = Step { images: turns.batch as u64, adam: AdamStep::IDLE };
     let started = Instant::now();
     for _ in 0..steps {
         device.step(turns.batch(), &step, &mut Alone)?;

@@ -23,9 +23,7 @@ use cryosplat_mpi::render::cpu::chain::{self, Contribution, SUMS};
 use cryosplat_mpi::render::cpu::project::{Splat, project};
 use cryosplat_mpi::render::cpu::raster::{self, Canvas};
 use cryosplat_mpi::render::cpu::residual::Filter;
-use cryosplat_mpi::render::{
-    AdamStep, Alone, Device, Geometry, Observation, RateFactors, Sampling, Step, Target, View,
-};
+use cryosplat_mpi::render::{AdamStep, Alone, Device, Geometry, Observation, Sampling, Step, Target, View};
 
 /// Boxes and numbers of Gaussians, up to the paper's.
 const CASES: [(usize, usize); 4] = [(64, 2_048), (64, 5_120), (128, 5_120), (256, 30_000)];
@@ -33,15 +31,7 @@ const CASES: [(usize, usize); 4] = [(64, 2_048), (64, 5_120), (128, 5_120), (256
 /// Particles in the file that is read.
 const PARTICLES: usize = 256;
 
-const STEP: AdamStep = AdamStep {
-    rate: 1e-3,
-    beta1: 0.9,
-    beta2: 0.999,
-    epsilon: 1e-15,
-    correction1: 0.5,
-    correction2: 0.5,
-    factors: RateFactors::ONE,
-};
+const STEP: AdamStep = AdamStep { rate: 1e-3, ..AdamStep::IDLE };
 
 fn stages(criterion: &mut Criterion) {
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().ok();
@@ -160,7 +150,7 @@ fn stages(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::from_parameter(table::step(batch)), |b| {
                 b.iter(|| {
                     // A rate of zero: the same mixture every time.
-                    let step = Step { images: batch as u64, adam: AdamStep { rate: 0.0, ..STEP } };
+                    let step = Step { images: batch as u64, adam: AdamStep::IDLE };
                     device.step(&images, &step, &mut Alone).expect("finite")
                 });
             });

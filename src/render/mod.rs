@@ -137,6 +137,19 @@ pub struct AdamStep {
     pub factors: RateFactors,
 }
 
+impl AdamStep {
+    /// A rate of zero: the same mixture in every step, through all of the optimiser's arithmetic.
+    pub const IDLE: Self = Self {
+        rate: 0.0,
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-15,
+        correction1: 0.5,
+        correction2: 0.5,
+        factors: RateFactors::ONE,
+    };
+}
+
 /// The state a checkpoint needs: raw parameters and Adam's moments.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeviceState {

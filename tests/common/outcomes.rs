@@ -16,7 +16,7 @@ use super::reference;
 pub type Make<'a> = &'a (dyn Fn(Gmm, &Case) -> Box<dyn Device> + Sync);
 
 /// The same for every step: what is left out then changes nothing else.
-const ADAM: AdamStep = AdamStep {
+pub const ADAM: AdamStep = AdamStep {
     rate: 1e-3,
     beta1: 0.9,
     beta2: 0.99,

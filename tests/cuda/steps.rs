@@ -2,12 +2,12 @@
 
 use cryosplat_mpi::gmm::{Gmm, Shape};
 use cryosplat_mpi::imaging::ctf::Ctf;
-use cryosplat_mpi::render::{AdamStep, Alone, Device, RateFactors, Step, Target};
+use cryosplat_mpi::render::{AdamStep, Alone, Device, Step, Target};
 
 use crate::cases::{Case, case, planes};
 use crate::common::{over_mpi_with, overflow, path, phantom, program_file, text, train_arguments};
 use crate::kernels::device_of;
-use crate::outcomes::Planted;
+use crate::outcomes::{ADAM, Planted};
 use crate::ranks::FOUR;
 use crate::{emulator, outcomes};
 
@@ -73,15 +73,7 @@ fn a_large_gradient_counts_whole() {
     // Whole numbers: their squares add up without rounding.
     let part = |k: usize| (k % 7 + 1) as f32;
     let norm = (0..length).map(|k| f64::from(part(k)).powi(2)).sum::<f64>().sqrt() / 2.0;
-    let adam = AdamStep {
-        rate: 1e-3,
-        beta1: 0.9,
-        beta2: 0.99,
-        epsilon: 1e-15,
-        correction1: 0.1,
-        correction2: 0.01,
-        factors: RateFactors::ONE,
-    };
+    let adam = ADAM;
     let mut device = device_of(start, &case, 3.0, 1);
     assert!((257..1024).contains(&device.plan().0.norm_blocks()));
     let mut outcome = |change: &dyn Fn(&mut [f32])| {
@@ -111,15 +103,7 @@ fn many_steps_are_each_told_their_own_outcome() {
     device.store(0, &ctfs, &mut observed.concat()).unwrap();
     all.iter_mut().enumerate().for_each(|(place, seen)| seen.target = Target::Kept(place));
     // Nothing moves: an image's loss is the same in every step.
-    let adam = AdamStep {
-        rate: 0.0,
-        beta1: 0.9,
-        beta2: 0.99,
-        epsilon: 1e-15,
-        correction1: 0.1,
-        correction2: 0.01,
-        factors: RateFactors::ONE,
-    };
+    let adam = AdamStep { rate: 0.0, ..ADAM };
     let mut told = Vec::new();
     for number in 0..STEPS {
         device.step(&all[number % 7..][..1], &Step { images: 1, adam }, &mut Alone).unwrap();
@@ -138,15 +122,7 @@ fn steps_are_timed_by_stage() {
     let observed = case.observed();
     let batch = case.observations(&observed);
     let mut device = make(planes(&case.gaussians, Shape::Anisotropic), &case);
-    let adam = AdamStep {
-        rate: 1e-3,
-        beta1: 0.9,
-        beta2: 0.99,
-        epsilon: 1e-15,
-        correction1: 0.1,
-        correction2: 0.01,
-        factors: RateFactors::ONE,
-    };
+    let adam = ADAM;
     let take = |device: &mut dyn Device, steps: usize| {
         for _ in 0..steps {
             device.step(&batch, &Step { images: 3, adam }, &mut Alone).unwrap();

@@ -4,20 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::particles::Particles;
 use crate::error::Result;
-use crate::render::{AdamStep, Alone, Device, RateFactors, Step};
+use crate::render::{AdamStep, Alone, Device, Step};
 use crate::train::metrics::Spread;
 use crate::train::reduction::Reduction;
-
-/// A rate of zero: the same mixture in every step, through all of the optimiser's arithmetic.
-const ADAM: AdamStep = AdamStep {
-    rate: 0.0,
-    beta1: 0.9,
-    beta2: 0.999,
-    epsilon: 1e-15,
-    correction1: 0.5,
-    correction2: 0.5,
-    factors: RateFactors::ONE,
-};
 
 /// Steps before anything is timed: libraries load and compile what they need when it is first used.
 const WARM_UP: usize = 3;
@@ -83,7 +72,7 @@ fn run(
     let started = Instant::now();
     let waited = particles.each_step(steps, |count, batch| {
         images += count;
-        let step = Step { images: count, adam: ADAM };
+        let step = Step { images: count, adam: AdamStep::IDLE };
         match sums {
             Sums::Group => {
                 device.step(batch, &step, reduction)?;
