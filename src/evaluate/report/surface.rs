@@ -57,8 +57,16 @@ impl Surface {
 }
 
 /// The threshold between two classes of voxels above 0 that differ most (Otsu, IEEE Trans. Syst. Man Cybern. 9 (1979) 62).
+/// What is above twice the density's mean where the density is counts as that much: a few high peaks, such as those of
+/// heavy atoms, would else be set against all the rest.
 fn otsu(data: &Array3<f32>, most: f32) -> f32 {
     const BINS: usize = 256;
+    let (mut sum, mut squares) = (0.0, 0.0);
+    for value in data.iter().map(|&value| f64::from(value.max(0.0))) {
+        sum += value;
+        squares += value * value;
+    }
+    let most = most.min((2.0 * squares / sum) as f32);
     let mut counts = [0u64; BINS];
     for &value in data {
         counts[((value / most * BINS as f32) as usize).min(BINS - 1)] += 1;
@@ -137,6 +145,17 @@ mod tests {
         let inside = surface.levels.iter().filter(|&&level| level > 127).count() as f64;
         let volume = inside * surface.voxel.powi(3) / (4.0 / 3.0 * std::f64::consts::PI * 120f64.powi(3));
         assert!((volume - 1.0).abs() < 0.05, "{volume}");
+    }
+
+    #[test]
+    fn high_peaks_do_not_hide_the_rest() {
+        let mut map = ball(64, 10.0, [32.0; 3]);
+        map.data.slice_mut(s![30..33, 30..33, 30..33]).fill(60.0);
+        let surface = Surface::of(&map).unwrap();
+        let level = f32::from(surface.level) / 255.0 * surface.most;
+        let shown = map.data.iter().filter(|value| **value > level).count() as f64;
+        let radius = (0.75 * shown / std::f64::consts::PI).cbrt();
+        assert!((radius - 10.0).abs() < 1.5, "{radius}");
     }
 
     #[test]
