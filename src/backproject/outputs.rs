@@ -34,11 +34,11 @@ pub fn write(run: &Finished) -> Result<()> {
     for (name, map) in [("half1", half1), ("half2", half2), ("map", whole)] {
         mrc::write_volume(&place.join(format!("{name}.mrc")), map)?;
     }
-    let curves = judge::judge(place, &[half1, half2], whole, run.options.truth.as_deref())?;
-    let document = document(run, &curves);
+    let judged = judge::judge(place, &[half1, half2], whole, None, run.options.truth.as_deref())?;
+    let document = document(run, &judged.curves);
     report::write(place, &document, run.done.store, &[])?;
     folder::write_document(place, &document)?;
-    judge::say(&curves);
+    judge::say(&judged);
     tracing::info!(
         "done in {} ({:.0} images/s before the inversion): {}",
         duration(run.started.elapsed().as_secs_f64()),

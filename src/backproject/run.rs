@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::{Fsc, Mask};
 use crate::imaging::View;
 use crate::imaging::mrc::Volume;
-use crate::parallel::{Failure, HalfGroup, World, first_rank};
+use crate::parallel::{Assignment, Collective, Failure, HalfGroup, World, first_rank};
 use crate::particles::store::{Block, Store};
 use crate::particles::stream::{READERS, ReadAhead, Traffic, Wanted};
 use crate::progress::Progress;
@@ -26,6 +26,11 @@ use crate::train::{Models, folder};
 const BLOCK_BYTES: usize = 4 << 20;
 /// Blocks in memory: those that are read, and the one that is cut.
 const BLOCKS: usize = READERS + 1;
+
+/// Where a part of the images is chosen: how many of them lie together, at most, ...
+const CHOSEN_AT_A_TIME: usize = 64;
+/// ...and in how many places at least.
+const BLOCKS_CHOSEN: f64 = 8.0;
 
 /// Width of the edge of the sphere about the box's content, in voxels, as RELION has it.
 const MASK_EDGE: f64 = 3.0;
@@ -67,42 +72,16 @@ pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(
     };
     let parts = setup::parts(&store, Models::Both);
     let HalfGroup { assignment, mut collective } = HalfGroup::split(world, parts.len());
-    let (rank, ranks) = (assignment.rank, assignment.size);
     introduce(world, &store, &parts);
 
-    let mut sums = Vec::new();
-    for &index in &assignment.models {
-        let Part { name, rows, .. } = &parts[index];
-        let (n, start) = (rows.len(), rows.start);
-        let own = start + rank * n / ranks..start + (rank + 1) * n / ranks;
-        let progress = match world.rank() {
-            0 => Progress::new(format!("backproject {name}"), own.len() as u64, "images"),
-            _ => Progress::silent(),
-        };
-        let (mut of_half, traffic) = accumulate(&store, own, progress)?;
-        if world.rank() == 0 {
-            tracing::debug!("{name}: {}", traffic.describe(started.elapsed()));
-        }
-        of_half.sum_at_first(&mut collective);
-        // The others' part is in the first one's.
-        if rank == 0 {
-            sums.push(of_half.finish());
-        }
-    }
+    let own = &assignment;
+    let sums = of_halves(world, &store, &parts, (own, &mut collective), &Chosen::default())?;
     let backprojecting = started.elapsed().as_secs_f64();
     // All particles were read and are sound: from here on an older run's files go.
     world.barrier();
     world.first(|| folder::begin_whole(&options.output, &options.command))?;
-    let sender = first_rank(world.size(), parts.len(), 1);
-    if sender > 0 && world.rank() == sender {
-        sums[0].send(world, 0);
-    }
-    if world.rank() == 0 {
-        if sender > 0 {
-            sums.push(Sums::receive(store.header().box_size, world, sender));
-        }
-        let [half1, half2] = sums.try_into().expect("the first rank has both halves' sums");
-        let maps = reconstruct([half1, half2], store.header().pixel_size, options.wiener)?;
+    if let Some(halves) = sums {
+        let maps = reconstruct(halves, store.header().pixel_size, options.wiener)?;
         outputs::write(&Finished {
             options,
             done: Done::new(world, &store, set, &parts, &options.command, options.truth.as_deref()),
@@ -114,6 +93,61 @@ pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(
     // Nobody leaves, and lets the launcher end the job, before the outputs are there.
     world.barrier();
     Ok(())
+}
+
+/// Which particles are backprojected.
+#[derive(Clone, Copy, Default)]
+pub struct Chosen<'a> {
+    /// About so many of each half, in blocks that are spread over it; `None`: all.
+    pub most: Option<usize>,
+    /// Those that are passed over, by row, and with them all that cannot be used; `None`: the first such is an error.
+    pub passed_over: Option<&'a (dyn Fn(usize) -> bool + Sync)>,
+}
+
+/// The sums of both halves, on the first rank. Every rank calls it, with its place in the group of its half.
+///
+/// # Errors
+/// When particles cannot be read or used.
+pub fn of_halves(
+    world: &World,
+    store: &Store,
+    parts: &[Part],
+    (assignment, group): (&Assignment, &mut Collective),
+    chosen: &Chosen,
+) -> Result<Option<[Sums; 2]>> {
+    let started = Instant::now();
+    let (rank, ranks) = (assignment.rank, assignment.size);
+    let mut sums = Vec::new();
+    for &index in &assignment.models {
+        let Part { name, rows, .. } = &parts[index];
+        let (n, start) = (rows.len(), rows.start);
+        let own = start + rank * n / ranks..start + (rank + 1) * n / ranks;
+        let part = chosen.most.map_or(1.0, |most| (most as f64 / n as f64).min(1.0));
+        let progress = match world.rank() {
+            0 => Progress::new(format!("backproject {name}"), (part * own.len() as f64) as u64, "images"),
+            _ => Progress::silent(),
+        };
+        let (mut of_half, traffic) = accumulate(store, own, part, chosen.passed_over, progress)?;
+        if world.rank() == 0 {
+            tracing::debug!("{name}: {}", traffic.describe(started.elapsed()));
+        }
+        of_half.sum_at_first(group);
+        // The others' part is in the first one's.
+        if rank == 0 {
+            sums.push(of_half.finish());
+        }
+    }
+    let sender = first_rank(world.size(), parts.len(), 1);
+    if sender > 0 && world.rank() == sender {
+        sums[0].send(world, 0);
+    }
+    if world.rank() > 0 {
+        return Ok(None);
+    }
+    if sender > 0 {
+        sums.push(Sums::receive(store.header().box_size, world, sender));
+    }
+    Ok(Some(sums.try_into().expect("the first rank has both halves' sums")))
 }
 
 /// Everything that can be wrong before the start, seen from rank 0.
@@ -144,16 +178,23 @@ fn introduce(world: &World, store: &Store, parts: &[Part]) {
     );
 }
 
+/// Bytes that `ranks` ranks of one machine take together at most, one of them the first.
+pub fn working_bytes(box_size: usize, ranks: usize) -> u64 {
+    ranks as u64 * Accumulator::bytes(box_size) + inversion_bytes(box_size)
+}
+
 /// Bytes that the inversion takes: the sums of both halves, and what [`density::balanced`] works on.
 fn inversion_bytes(box_size: usize) -> u64 {
     let side = 2 * box_size as u64 - 1;
     side * side * box_size as u64 * (2 * 12 + 3 * 4)
 }
 
-/// Adds up the images in `rows`.
+/// Adds up a `part` of the images in `rows` (1: all), without those to pass over.
 fn accumulate(
     store: &Store,
     rows: std::ops::Range<usize>,
+    part: f64,
+    passed_over: Option<&(dyn Fn(usize) -> bool + Sync)>,
     mut progress: Progress,
 ) -> Result<(Accumulator, Traffic)> {
     let header = store.header();
@@ -161,16 +202,23 @@ fn accumulate(
     let cutter = Cutter::new(header.box_size, header.pixel_size);
     let mut sums = Accumulator::new(header.box_size);
     // An image for each thread at least; where a block ends has no part in the sums.
-    let at_a_time = (BLOCK_BYTES / (header.pixels() * size_of::<f32>())).max(rayon::current_num_threads());
+    let at_a_time = if part < 1.0 {
+        // Which are chosen is the same for any threads.
+        ((part * rows.len() as f64 / BLOCKS_CHOSEN) as usize).clamp(1, CHOSEN_AT_A_TIME)
+    } else {
+        (BLOCK_BYTES / (header.pixels() * size_of::<f32>())).max(rayon::current_num_threads())
+    };
     let end = rows.end;
     let wanted = rows
         .step_by(at_a_time)
-        .map(move |first| Wanted { rows: first..end.min(first + at_a_time), check: true });
+        .enumerate()
+        .filter(move |(number, _)| (part * (number + 1) as f64).ceil() > (part * *number as f64).ceil())
+        .map(move |(_, first)| Wanted { rows: first..end.min(first + at_a_time), check: true });
     let mut ahead = ReadAhead::start(reader.clone(), wanted, BLOCKS);
     let mut samples: Vec<Samples> = Vec::new();
     while let Some(block) = ahead.take()? {
         let Block { first, particles, images, defects, .. } = &block;
-        if let Some(&(row, defect)) = defects.first() {
+        if let Some(&(row, defect)) = defects.first().filter(|_| passed_over.is_none()) {
             return Err(store.defect(row, defect));
         }
         samples.resize_with(particles.len(), Samples::default);
@@ -182,7 +230,14 @@ fn accumulate(
                 cutter.cut(image, &view, samples, scratch);
             },
         );
-        if let Some(place) = samples.iter().position(|samples| !samples.finite) {
+        if let Some(passed_over) = passed_over {
+            let damaged = |row| defects.iter().any(|&(of, _)| of == row);
+            let mut row = *first..;
+            samples.retain(|samples| {
+                let row = row.next().expect("rows do not end");
+                samples.finite && !passed_over(row) && !damaged(row)
+            });
+        } else if let Some(place) = samples.iter().position(|samples| !samples.finite) {
             return Err(Error::input(
                 store.path(),
                 format!("particle {}", first + place + 1),
@@ -199,35 +254,44 @@ fn accumulate(
     Ok((sums, traffic))
 }
 
+/// The map of `sums` times `factors`. Beyond the sphere that the box holds there is noise alone: RELION cuts it off alike.
+fn inverted(sums: &Sums, factors: &[f32], pixel_size: f64) -> Result<Volume> {
+    let mask = Mask::sphere(sums.box_size, (sums.box_size / 2) as f64 + MASK_EDGE, MASK_EDGE)?;
+    let mut data = inverse::map(sums, factors);
+    data.zip_mut_with(mask.weights(), |value, &weight| *value = (f64::from(*value) * weight) as f32);
+    Ok(Volume { data, pixel_size })
+}
+
+/// The map of `sums` that is only divided by the weights.
+///
+/// # Errors
+/// When the box has no voxels.
+pub fn plain(sums: &Sums, pixel_size: f64) -> Result<Volume> {
+    inverted(sums, &density::balanced(sums.box_size, &sums.weight), pixel_size)
+}
+
 /// The maps from the sums of both halves.
 ///
 /// # Errors
 /// When the maps are too small for an FSC.
 pub fn reconstruct(halves: [Sums; 2], pixel_size: f64, wiener: bool) -> Result<Maps> {
-    let box_size = halves[0].box_size;
-    // Beyond the sphere that the box holds there is noise alone: RELION cuts it off alike.
-    let mask = Mask::sphere(box_size, (box_size / 2) as f64 + MASK_EDGE, MASK_EDGE)?;
-    let volume = |sums: &Sums, factors: Vec<f32>| {
-        let mut data = inverse::map(sums, &factors);
-        data.zip_mut_with(mask.weights(), |value, &weight| *value = (f64::from(*value) * weight) as f32);
-        Volume { data, pixel_size }
-    };
-    let evened = |sums: &Sums, filter: &Filter| volume(sums, density::inverses(filter.weights(sums)));
-    let filtered = |sums: &Sums, filter: &Filter| filter.apply(&evened(sums, filter));
-    let plain = |sums: &Sums| volume(sums, density::balanced(box_size, &sums.weight));
     let [mut all, second] = halves;
     if !wiener {
-        let maps = [plain(&all), plain(&second)];
+        let maps = [plain(&all, pixel_size)?, plain(&second, pixel_size)?];
         all.add(&second);
         drop(second);
-        return Ok(Maps { halves: maps, whole: plain(&all) });
+        return Ok(Maps { halves: maps, whole: plain(&all, pixel_size)? });
     }
+    let evened =
+        |sums: &Sums, filter: &Filter| inverted(sums, &density::inverses(filter.weights(sums)), pixel_size);
+    let filtered =
+        |sums: &Sums, filter: &Filter| -> Result<Volume> { Ok(filter.apply(&evened(sums, filter)?)) };
     let means = mean_weights([&all, &second]);
     let first_guess = Filter::floor(&means);
-    let fsc = Fsc::between(&evened(&all, &first_guess), &evened(&second, &first_guess))?;
+    let fsc = Fsc::between(&evened(&all, &first_guess)?, &evened(&second, &first_guess)?)?;
     let filter = Filter::new(&fsc, &means);
-    let maps = [filtered(&all, &filter), filtered(&second, &filter)];
+    let maps = [filtered(&all, &filter)?, filtered(&second, &filter)?];
     all.add(&second);
     drop(second);
-    Ok(Maps { halves: maps, whole: filtered(&all, &filter.of_both()) })
+    Ok(Maps { halves: maps, whole: filtered(&all, &filter.of_both())? })
 }

@@ -102,6 +102,9 @@ pub struct Args {
     /// Write every N-th step to metrics.jsonl [default: about 200 lines an epoch].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     metrics_every: Option<u64>,
+    /// Particles of each half for the voxel maps that its map is cross-validated with at the end; 0: no cross-validation.
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    voxel_particles: u32,
     /// Train without particles that cannot be used (damaged images, steps that are not finite), up to N of each half, and list
     /// them in skipped_half1.csv and its like. Without this the first one ends the run.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32), default_value = "0")]
@@ -211,6 +214,7 @@ fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
         truth: args.truth.clone(),
         checkpoint_every: (args.checkpoint_minutes > 0.0)
             .then(|| Duration::from_secs_f64(60.0 * args.checkpoint_minutes)),
+        voxel_particles: args.voxel_particles as usize,
         skip_bad_particles: args.skip_bad_particles as usize,
         prometheus: args.prometheus.clone(),
         older: match (args.resume, args.overwrite) {

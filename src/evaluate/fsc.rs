@@ -27,7 +27,8 @@ pub struct Fsc {
     pub box_size: usize,
     /// Correlation in [-1, 1]; the index is the shell, the radius |k| in cycles per box rounded to an integer, from 0
     /// up to and without D/2 (rounded down): the shell at Nyquist is cut by the box's faces and left out. Shell 0 is
-    /// the product of the means' signs and takes part in nothing. 0 where a map has no power in a shell.
+    /// the product of the means' signs and takes part in nothing. 0 where a map has no power in a shell. A curve that was
+    /// derived from others may end before.
     pub shells: Vec<f64>,
 }
 

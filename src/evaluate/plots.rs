@@ -156,10 +156,10 @@ fn thinned(points: &[(f64, f64)]) -> Vec<[f64; 2]> {
 /// Writes `stem`.csv, `stem`.svg and `stem`.png into `folder`: the curves as a table, a chart and its picture.
 ///
 /// The columns of the table are shell, spatial_frequency_1_per_A, resolution_A, and one per curve by its label; it starts
-/// at shell 1.
+/// at shell 1. A field is empty where a curve has ended.
 ///
 /// # Errors
-/// When there is no curve, the curves differ in box or pixel size, or a file cannot be written.
+/// When there is no curve, one goes on behind the first one's end, the curves differ in box or pixel size, or a file cannot be written.
 pub fn write_fsc_files(folder: &Path, stem: &str, curves: &[(String, Fsc)]) -> Result<()> {
     write_chart_files(folder, stem, curves, &fsc_chart(curves))
 }
@@ -188,7 +188,7 @@ pub fn write_chart_files(folder: &Path, stem: &str, curves: &[(String, Fsc)], ch
     for (label, fsc) in curves {
         let same_pixels =
             (fsc.pixel_size - first.pixel_size).abs() <= PIXEL_SIZE_TOLERANCE * first.pixel_size;
-        if fsc.shells.len() != first.shells.len() || fsc.box_size != first.box_size || !same_pixels {
+        if fsc.shells.len() > first.shells.len() || fsc.box_size != first.box_size || !same_pixels {
             return Err(Error::request(
                 format!(
                     "FSC curve {label:?} is of box {} at {:.4} A, and the first of box {} at {:.4} A",
@@ -213,7 +213,8 @@ fn table(first: &Fsc, curves: &[(String, Fsc)]) -> String {
     let mut table = format!("shell,spatial_frequency_1_per_A,resolution_A,{}\n", names.join(","));
     for shell in 1..first.shells.len() {
         let frequency = first.frequency(shell as f64);
-        let values: Vec<String> = curves.iter().map(|(_, fsc)| format!("{:.8}", fsc.shells[shell])).collect();
+        let value = |fsc: &Fsc| fsc.shells.get(shell).map_or(String::new(), |value| format!("{value:.8}"));
+        let values: Vec<String> = curves.iter().map(|(_, fsc)| value(fsc)).collect();
         table += &format!("{shell},{frequency:.8},{:.4},{}\n", 1.0 / frequency, values.join(","));
     }
     table
@@ -240,15 +241,21 @@ pub fn read_fsc_table(path: &Path, box_size: usize, pixel_size: f64) -> Result<V
     // Shell 0 is not in the table.
     let mut curves: Vec<Vec<f64>> = vec![vec![1.0]; names.len() - 3];
     for (number, line) in lines.enumerate() {
-        let values: Option<Vec<f64>> = fields(line).iter().map(|field| field.parse().ok()).collect();
-        match values {
-            Some(values) if values.len() == names.len() && values[0] == (number + 1) as f64 => {
-                curves.iter_mut().zip(&values[3..]).for_each(|(curve, &value)| curve.push(value));
+        let shell = number + 1;
+        let fields = fields(line);
+        let sound = fields.len() == names.len() && fields[0].parse() == Ok(shell as f64);
+        let mut each = curves.iter_mut().zip(fields.iter().skip(3));
+        // Behind its end a curve has no more numbers.
+        let taken = |(curve, field): (&mut Vec<f64>, &String)| match field.parse() {
+            Ok(value) if curve.len() == shell => {
+                curve.push(value);
+                true
             }
-            _ => {
-                let problem = format!("is not shell {}, with a number for each curve: {line:?}", number + 1);
-                return bad(number + 1, &problem);
-            }
+            Ok(_) => false,
+            Err(_) => field.is_empty() && shell > 1,
+        };
+        if !(sound && each.all(taken)) {
+            return bad(shell, &format!("is not shell {shell}, with a number for each curve: {line:?}"));
         }
     }
     let curve = |(name, shells): (&String, Vec<f64>)| (name.clone(), Fsc { pixel_size, box_size, shells });
@@ -298,6 +305,20 @@ mod tests {
     fn the_table_reads_back_and_the_pictures_are_sound() {
         let folder = tempfile::tempdir().unwrap();
         let curves = [("half maps, \"masked\" <&>".to_owned(), falling(0.6)), ("none".into(), falling(0.3))];
+        let mut ends = curves.clone().to_vec();
+        ends[1].1.shells.truncate(20);
+        write_fsc_files(folder.path(), "ends", &ends).unwrap();
+        let read = read_fsc_table(&folder.path().join("ends.csv"), 64, 6.0).unwrap();
+        assert_eq!(read.iter().map(|(_, fsc)| fsc.shells.len()).collect::<Vec<_>>(), [32, 20]);
+        let text = std::fs::read_to_string(folder.path().join("ends.csv")).unwrap();
+        std::fs::write(folder.path().join("ends.csv"), format!("{}0.5\n", text.trim_end())).unwrap();
+        let message = read_fsc_table(&folder.path().join("ends.csv"), 64, 6.0).unwrap_err().to_string();
+        assert!(message.contains("line 32"), "{message}");
+        ends.swap(0, 1);
+        assert!(write_fsc_files(folder.path(), "ends", &ends).is_err());
+        for extension in ["csv", "svg", "png"] {
+            std::fs::remove_file(folder.path().join(format!("ends.{extension}"))).unwrap();
+        }
         write_fsc_files(folder.path(), "fsc", &curves).unwrap();
         let csv = std::fs::read_to_string(folder.path().join("fsc.csv")).unwrap();
         let mut lines = csv.lines();

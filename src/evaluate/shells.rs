@@ -44,6 +44,12 @@ pub(super) fn shell_sums(n: usize, at: impl Fn([usize; 3]) -> [Complex<f64>; 2] 
     sums
 }
 
+/// Values in each shell of a cube of edge `n`, to the corner; of a real map half of them are independent, of two numbers each.
+pub(super) fn sizes(n: usize) -> Vec<f64> {
+    let one = Complex::new(1.0, 0.0);
+    shell_sums(n, |_| [one, one]).into_iter().map(|[size, _, _]| size).collect()
+}
+
 /// The correlations in shells 0 up to and without n/2, of the sums of all shells; 0 where a map has no power.
 pub(super) fn correlations(sums: &[[f64; 3]], n: usize) -> Vec<f64> {
     let total = sums.iter().fold([0.0; 2], |t, s| [t[0] + s[1], t[1] + s[2]]);

@@ -124,6 +124,11 @@ impl Model {
         self.core.device.as_ref()
     }
 
+    /// The particles that it is trained without.
+    pub fn left_out(&self) -> &LeftOut {
+        &self.core.left_out
+    }
+
     /// How far it has come.
     pub fn position(&self) -> Position {
         self.core.position

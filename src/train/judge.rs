@@ -10,12 +10,29 @@ use crate::evaluate::automask::AutoMask;
 use crate::evaluate::fsc::{Fsc, GOLD_STANDARD, HALF};
 use crate::evaluate::maps::read_cube;
 use crate::evaluate::plots::write_fsc_files;
-use crate::evaluate::{Correction, Randomization, slices};
+use crate::evaluate::{Correction, CrossValidation, Mask, Randomization, slices};
 use crate::files;
 use crate::imaging::mrc::{self, Volume};
 
-/// Judges a run by its `halves` (one is no half map) and its `map`, against the map in the file `truth` where there is one.
-/// Writes FSC curves, slices and the automatic mask into `folder`. Gives the curves by label; the first is the one to quote.
+/// The labels of the half maps' FSC as the other half's particles confirm it.
+const CONFIRMED: &str = "cross-validated";
+const CONFIRMED_MASKED: &str = "cross-validated under the mask";
+
+/// Is a curve of this label one of those?
+pub fn is_cross_validation(label: &str) -> bool {
+    label.starts_with(CONFIRMED)
+}
+
+/// What a run came to.
+pub struct Judged {
+    /// FSC curves by label; the first is the one to quote.
+    pub curves: Vec<(String, Fsc)>,
+    /// What the particles confirm of the half maps: under the automatic mask where there is one, and without a mask.
+    pub cross_validations: Vec<CrossValidation>,
+}
+
+/// Judges a run by its `halves` (one is no half map) and its `map`, against the `voxels` of the same halves where these are
+/// there and the map in the file `truth` where there is one. Writes FSC curves, slices and the automatic mask into `folder`.
 ///
 /// # Errors
 /// When maps do not fit each other, the truth cannot be read, or a file cannot be written.
@@ -23,14 +40,28 @@ pub fn judge(
     folder: &Path,
     halves: &[&Volume],
     map: &Volume,
+    voxels: Option<&[Volume; 2]>,
     truth: Option<&Path>,
-) -> Result<Vec<(String, Fsc)>> {
+) -> Result<Judged> {
     let mut curves: Vec<(String, Fsc)> = Vec::new();
+    let mut cross_validations = Vec::new();
     if let [half1, half2] = halves {
         let unmasked = Fsc::between(half1, half2)?;
-        let corrected = corrected(folder, half1, half2, map, &unmasked)?;
+        let mask = automatic_mask(folder, map)?;
+        let corrected = mask.as_ref().map(|mask| corrected(half1, half2, mask, &unmasked)).transpose()?;
         curves.push(("half maps".into(), unmasked));
-        curves.extend(corrected.map(|fsc| ("half maps corrected for a mask".into(), fsc)));
+        curves.extend(corrected.flatten().map(|fsc| ("half maps corrected for a mask".into(), fsc)));
+        if let Some([voxels1, voxels2]) = voxels {
+            for (label, mask) in
+                mask.iter().map(|mask| (CONFIRMED_MASKED, Some(mask))).chain([(CONFIRMED, None)])
+            {
+                let found = CrossValidation::of([half1, half2], [voxels1, voxels2], mask)?;
+                if found.known_to().is_some() {
+                    curves.push((label.into(), found.curve.clone()));
+                }
+                cross_validations.push(found);
+            }
+        }
     }
     let mut truth_map = None;
     if let Some(path) = truth {
@@ -49,18 +80,11 @@ pub fn judge(
     }
     let picture = slices::draw(halves[0], halves.get(1).copied(), map, truth_map.as_ref())?;
     files::write_atomically(&folder.join("slices.png"), |w| w.write_all(&picture))?;
-    Ok(curves)
+    Ok(Judged { curves, cross_validations })
 }
 
-/// The half maps' FSC under the automatic mask of their `map`, corrected for it; the mask is written. `None` where the map is
-/// nothing that a mask can be made of, or the FSC without it falls nowhere.
-fn corrected(
-    folder: &Path,
-    half1: &Volume,
-    half2: &Volume,
-    map: &Volume,
-    unmasked: &Fsc,
-) -> Result<Option<Fsc>> {
+/// The automatic mask of a `map`, which is written. `None` where the map is nothing that a mask can be made of.
+fn automatic_mask(folder: &Path, map: &Volume) -> Result<Option<Mask>> {
     let mask = match AutoMask::default().of(map) {
         Ok((mask, _)) => mask,
         Err(error) => {
@@ -69,20 +93,44 @@ fn corrected(
         }
     };
     mrc::write_volume(&folder.join("mask.mrc"), &mask.volume(map.pixel_size))?;
-    let masked = Fsc::between_masked(half1, half2, &mask)?;
-    let correction = Correction::of(half1, half2, &mask, [unmasked, &masked], &Randomization::default())?;
+    Ok(Some(mask))
+}
+
+/// The half maps' FSC under `mask`, corrected for it. `None` where the FSC without it falls nowhere.
+fn corrected(half1: &Volume, half2: &Volume, mask: &Mask, unmasked: &Fsc) -> Result<Option<Fsc>> {
+    let masked = Fsc::between_masked(half1, half2, mask)?;
+    let correction = Correction::of(half1, half2, mask, [unmasked, &masked], &Randomization::default())?;
     Ok(correction.map(|correction| correction.corrected))
 }
 
-/// The curves for the log.
-pub fn say(curves: &[(String, Fsc)]) {
-    for (label, fsc) in curves {
+/// The curves for the log, and whether the particles confirm them.
+pub fn say(judged: &Judged) {
+    for (label, fsc) in &judged.curves {
         tracing::info!(
             "FSC of {label}: {} at 0.143, {} at 0.5, mean {:.4}",
             fsc.crossing(GOLD_STANDARD),
             fsc.crossing(HALF),
             fsc.mean()
         );
+    }
+    if let Some(found) = judged.verdict() {
+        match found.excess() {
+            Some(_) => tracing::warn!("{}", found.verdict()),
+            None => tracing::info!("{}", found.verdict()),
+        }
+    }
+}
+
+impl Judged {
+    /// The cross-validation to quote: the first that finds something, or else the first.
+    pub fn verdict(&self) -> Option<&CrossValidation> {
+        let all = &self.cross_validations;
+        all.iter().find(|found| found.excess().is_some()).or_else(|| all.first())
+    }
+
+    /// It for run.json; null where there is none.
+    pub fn verdict_as_json(&self) -> Value {
+        self.verdict().map_or(Value::Null, CrossValidation::as_json)
     }
 }
 

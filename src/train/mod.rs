@@ -27,6 +27,7 @@ pub mod scratch;
 pub mod setup;
 pub mod shard;
 mod survey;
+mod voxels;
 mod watch;
 mod windows;
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::done::Done;
+use super::judge::Judged;
 use super::metrics::{self, EpochSummary, Spread};
 use super::recipe::Settings;
 use super::run::{Models, RunOptions};
@@ -26,6 +27,8 @@ pub struct Finished<'a> {
     pub settings: &'a Settings,
     /// What a resumed run must share.
     pub identity: &'a str,
+    /// Voxel maps of the same halves, to judge the half maps by.
+    pub voxels: Option<[Volume; 2]>,
     /// The particles, the models and the ranks.
     pub done: Done<'a>,
     /// The device's name.
@@ -72,12 +75,12 @@ pub fn finish(run: &Finished) -> Result<()> {
         maps[0].1.clone()
     };
     let halves: Vec<&Volume> = maps.iter().map(|(_, map)| map).collect();
-    let curves = judge::judge(place, &halves, &map, run.options.truth.as_deref())?;
+    let judged = judge::judge(place, &halves, &map, run.voxels.as_ref(), run.options.truth.as_deref())?;
     let epochs = epochs(run);
-    let document = document(run, &curves, &epochs);
+    let document = document(run, &judged, &epochs);
     report::write(place, &document, run.done.store, &[])?;
     folder::write_document(place, &document)?;
-    say(run, &curves, &epochs);
+    say(run, &judged, &epochs);
     Ok(())
 }
 
@@ -121,9 +124,9 @@ fn say_times(epochs: &[Vec<EpochSummary>], run: &Finished) {
     }
 }
 
-fn say(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochSummary>]) {
+fn say(run: &Finished, judged: &Judged, epochs: &[Vec<EpochSummary>]) {
     say_times(epochs, run);
-    judge::say(curves);
+    judge::say(judged);
     tracing::info!(
         "done in {} ({:.0} images/s): {}",
         duration(run.total_seconds),
@@ -133,9 +136,9 @@ fn say(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochSummary>]) {
 }
 
 /// What run.json says.
-fn document(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochSummary>]) -> Value {
+fn document(run: &Finished, judged: &Judged, epochs: &[Vec<EpochSummary>]) -> Value {
     let Finished { options, done, .. } = run;
-    let mut document = done.document(&run.device, curves);
+    let mut document = done.document(&run.device, &judged.curves);
     let models = document["particles"]["models"].as_array_mut().into_iter().flatten();
     for (model, (name, _)) in models.zip(&done.particles) {
         model["left_out"] = json!(left_out::count(&options.output, name));
@@ -144,6 +147,7 @@ fn document(run: &Finished, curves: &[(String, Fsc)], epochs: &[Vec<EpochSummary
     for (key, value) in [
         ("settings", json!(run.settings)),
         ("init", json!(options.init.as_ref().map(|init| init.file.display().to_string()))),
+        ("cross_validation", judged.verdict_as_json()),
         ("half", json!(options.models)),
         ("cache", json!(options.cache.mode)),
         ("seconds", json!({"training": run.training_seconds, "total": run.total_seconds})),

@@ -7,7 +7,7 @@ use ndarray::Array2;
 use rustfft::num_complex::Complex;
 use serde_json::Value;
 
-use super::metrics;
+use super::{judge, metrics};
 use crate::error::{Error, Result};
 use crate::evaluate::chart::{Chart, Colours};
 use crate::evaluate::compare;
@@ -158,6 +158,9 @@ fn headline(document: &Value, store: &Store, curves: &[(String, Fsc)]) -> Vec<(S
     for (label, fsc) in curves.iter().take(2) {
         headline.push((format!("FSC = 0.143, {label}"), resolution(fsc.crossing(GOLD_STANDARD))));
     }
+    if let Some((label, fsc)) = curves.iter().find(|(label, _)| judge::is_cross_validation(label)) {
+        headline.push((format!("FSC = 0.143, {label}"), resolution(fsc.crossing(GOLD_STANDARD))));
+    }
     if let Some((label, fsc)) = curves.first() {
         headline.push((format!("FSC = 0.5, {label}"), resolution(fsc.crossing(HALF))));
     }
@@ -189,8 +192,9 @@ fn notes(document: &Value, models: usize) -> Vec<String> {
     )];
     if models > 1 {
         notes.push(
-            "Half maps of the same model can agree with each other better than either agrees with the truth: \
-             both share the model's bias. Compare with a plain reconstruction where it matters."
+            "Half maps of the same model can agree with each other better than either agrees with the truth: both share the \
+             model's bias. The cross-validated FSC is what is left of their agreement when each is compared with the voxel map \
+             of the other half's particles, as far as those tell; with a truth it is the product of both half maps' FSC with it."
                 .into(),
         );
     }

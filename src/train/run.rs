@@ -1,5 +1,6 @@
 //! A whole run, on every rank: set up, train, and at the end the outputs.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use super::recipe::{Choices, Recipe, Settings};
 use super::reduction::{CollectiveKind, Reduction};
 use super::setup::{self, Opened, Part};
 use super::shard::{Place, Shard, Traffic};
+use super::voxels;
 use super::watch::Watch;
 use crate::error::Result;
 use crate::gmm::files::GmmFile;
@@ -95,6 +97,8 @@ pub struct RunOptions {
     pub metrics_every: Option<u64>,
     /// A map to compare with.
     pub truth: Option<PathBuf>,
+    /// Particles of each half for the voxel maps that its map is cross-validated with; 0: none.
+    pub voxel_particles: usize,
     /// Particles of a model that may be left out.
     pub skip_bad_particles: usize,
     /// Time between two checkpoints; `None`: at the end of each epoch only.
@@ -339,8 +343,13 @@ fn train(
     models.iter_mut().for_each(|model| _ = model.saved());
     write_models(models, rank, &options.output, &geometry)?;
     world.barrier();
+    let left_out: BTreeSet<u64> = models.iter().flat_map(|model| model.left_out().rows()).collect();
+    let passed_over = |row: usize| left_out.contains(&(row as u64));
+    let group = (&assignment, &mut reduction.collective);
+    let voxels = voxels::half_maps(world, store, &parts, group, options.voxel_particles, &passed_over)?;
     if world.rank() == 0 {
         outputs::finish(&Finished {
+            voxels,
             options,
             settings: &settings,
             identity: &identity,

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::directional::{DIRECTIONS, HALF_ANGLE};
 use crate::evaluate::fsc::{GOLD_STANDARD, HALF};
 use crate::evaluate::plots::{fsc_chart_with_band, write_chart_files};
-use crate::evaluate::{Correction, Directional, Fsc, maps};
+use crate::evaluate::{Correction, CrossValidation, Directional, Fsc, Mask, maps};
 use crate::files;
 use crate::imaging::mrc::Volume;
 use second::Kind;
@@ -33,6 +33,7 @@ low-pass filter, threshold, largest piece, extension, raised-cosine edge.
 Examples:
   cryosplat-mpi fsc run/half1.mrc run/half2.mrc --mask auto -o run/fsc_masked
   cryosplat-mpi fsc run/half1.mrc run/half2.mrc --mask auto --directional -o run/directional
+  cryosplat-mpi fsc run/half1.mrc run/half2.mrc --mask auto --voxels voxels/
   cryosplat-mpi fsc run/map.mrc truth.mrc --reference --json
   cryosplat-mpi fsc run/map.mrc model.cif --mask auto
   cryosplat-mpi fsc run/map.mrc run/gmm_half1.h5";
@@ -59,6 +60,12 @@ pub struct Args {
     /// The second map is a reference and no half map: no correction for the mask.
     #[arg(long)]
     reference: bool,
+    /// Cross-validate the half maps with the voxel maps of the same halves, from this run folder of `backproject`.
+    ///
+    /// Adds FSC(A, V2) FSC(B, V1) / FSC(V1, V2), the part of the half maps' FSC that the other half's particles confirm,
+    /// under the same mask, and says whether the half maps claim more.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "reference")]
+    voxels: Option<PathBuf>,
     /// Also the FSC in cones of 20 degrees about 256 directions: the resolution of the worst, the best and the mean one.
     #[arg(long)]
     directional: bool,
@@ -83,6 +90,7 @@ struct Found {
     curves: Vec<(String, Fsc)>,
     mask: Option<Value>,
     randomized_from: Option<usize>,
+    cross_validation: Option<Value>,
     /// With the threshold that its resolutions are taken at.
     directional: Option<(Directional, f64)>,
     /// Sentences for people.
@@ -154,6 +162,14 @@ fn compare(args: &Args) -> Result<Found> {
     maps::check_varies(&args.first, &first)?;
     maps::check_varies(&args.second, &second)?;
     let reference = args.reference || kind != Kind::Map;
+    if args.voxels.is_some() && reference {
+        return Err(Error::input(
+            &args.second,
+            "",
+            "is no half map, and --voxels cross-validates two of them",
+            "give the other half map, or leave --voxels out",
+        ));
+    }
     let made = if args.mask == "auto" && !reference {
         args.mask_options.make(&args.mask, &maps::mean(&first, &second))?
     } else {
@@ -161,18 +177,54 @@ fn compare(args: &Args) -> Result<Found> {
     };
 
     let unmasked = Fsc::between(&first, &second)?;
-    let mut found =
-        Found { curves: Vec::new(), mask: None, randomized_from: None, directional: None, notes: Vec::new() };
+    let mut found = Found {
+        curves: Vec::new(),
+        mask: None,
+        randomized_from: None,
+        cross_validation: None,
+        directional: None,
+        notes: Vec::new(),
+    };
     if let Some(made) = &made {
         under_mask(args, &first, &second, &unmasked, made, reference, &mut found)?;
     }
     found.curves.push(("no mask".to_owned(), unmasked));
+    if let Some(folder) = &args.voxels {
+        let mask = made.as_ref().map(|made| &made.mask);
+        cross_validate(args, folder, [&first, &second], mask, &mut found)?;
+    }
     if args.directional {
         let mask = made.as_ref().map(|made| &made.mask);
         let threshold = if reference { HALF } else { GOLD_STANDARD };
         found.directional = Some((Directional::between(&first, &second, mask, DIRECTIONS)?, threshold));
     }
     Ok(found)
+}
+
+fn cross_validate(
+    args: &Args,
+    folder: &Path,
+    half_maps: [&Volume; 2],
+    mask: Option<&Mask>,
+    found: &mut Found,
+) -> Result<()> {
+    let read = |name| -> Result<Volume> {
+        let path = folder.join(name);
+        let mut voxels = read_map(&path, args.pixel_size)?;
+        maps::check_comparable((&args.first, half_maps[0]), (&path, &voxels))?;
+        maps::check_varies(&path, &voxels)?;
+        // Headers hold pixel sizes in single precision.
+        voxels.pixel_size = half_maps[0].pixel_size;
+        Ok(voxels)
+    };
+    let [first, second] = [read("half1.mrc")?, read("half2.mrc")?];
+    let validation = CrossValidation::of(half_maps, [&first, &second], mask)?;
+    if validation.known_to().is_some() {
+        found.curves.push(("cross-validated".into(), validation.curve.clone()));
+    }
+    found.notes.push(validation.verdict());
+    found.cross_validation = Some(validation.as_json());
+    Ok(())
 }
 
 fn under_mask(

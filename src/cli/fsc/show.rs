@@ -72,6 +72,9 @@ pub(super) fn as_json(found: &Found) -> String {
     if let Some(shell) = found.randomized_from {
         document["randomized_from_shell"] = json!(shell);
     }
+    if let Some(found) = &found.cross_validation {
+        document["cross_validation"] = found.clone();
+    }
     if let Some((directional, threshold)) = &found.directional {
         document["directional"] = json!({
             "directions": directional.directions.len(),

@@ -1,0 +1,267 @@
+//! What the particles confirm of the agreement of two half maps, without a truth.
+//!
+//! The half maps G1 and G2 of a model agree in what is true and in what the model does to both of them alike. The voxel maps
+//! V1 and V2 of the same halves are linear in the images, so what one has of noise is in nothing that was made from the other
+//! half. With T the truth, a shell's correlations are then, in the mean over the noise,
+//!
+//! > FSC(G1, V2) = FSC(G1, T) FSC(V2, T) and FSC(V1, V2) = FSC(V1, T) FSC(V2, T),
+//!
+//! and the same with the halves exchanged, so that
+//!
+//! > FSC_cv = FSC(G1, V2) FSC(G2, V1) / FSC(V1, V2) = FSC(G1, T) FSC(G2, T).
+//!
+//! FSC(G1, G2) comes to the same where the errors of G1 and G2 are independent, and lies above it where they are not. The
+//! product of G1 and V2 over a shell is that of the projections of G1, times CTF, and the particles of half 2, up to the
+//! weights in a shell: this is a cross-validation of each half map by the other half's particles (compare the free FSC of
+//! Falkner and Schröder, PNAS 110 (2013) 8930), in the unit of a half-map FSC.
+
+use serde_json::{Value, json};
+
+use crate::error::Result;
+use crate::evaluate::fsc::{Crossing, Fsc, GOLD_STANDARD};
+use crate::evaluate::mask::Mask;
+use crate::evaluate::shells;
+use crate::imaging::mrc::Volume;
+
+/// Below this, the FSC of the voxel maps is nothing to divide by.
+const LEAST: f64 = 0.05;
+/// Nor below this many of its standard errors.
+const LEAST_ERRORS: f64 = 4.0;
+/// The curve ends where so many shells in a row have nothing to divide by; one that has not takes the value of the next that has.
+const GAP: usize = 3;
+/// Shells over which an excess is averaged.
+const WINDOW: usize = 3;
+/// An excess of the half maps' FSC that is worth a warning...
+const EXCESS: f64 = 0.1;
+/// ...and so many of its standard errors.
+const EXCESS_ERRORS: f64 = 4.0;
+
+/// The FSC of two half maps, and what the particles confirm of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CrossValidation {
+    /// FSC_cv, up to the last shell that the voxel maps can tell of: it may have fewer shells than the box.
+    pub curve: Fsc,
+    /// Its standard errors, by shell.
+    pub errors: Vec<f64>,
+    /// The half maps' FSC, under the same mask.
+    pub half_maps: Fsc,
+}
+
+/// Where the half maps agree better than the particles confirm.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Excess {
+    /// The resolution of the middle of the shells, in angstrom.
+    pub resolution: f64,
+    /// The half maps' FSC there.
+    pub half_maps: f64,
+    /// FSC_cv there.
+    pub cross_validated: f64,
+}
+
+impl CrossValidation {
+    /// Of the half maps of a model, and the `voxels` of the same halves, all under `mask` if there is one.
+    ///
+    /// # Errors
+    /// As [`Fsc::between_masked`].
+    pub fn of(half_maps: [&Volume; 2], voxels: [&Volume; 2], mask: Option<&Mask>) -> Result<Self> {
+        let fsc = |first, second| match mask {
+            Some(mask) => Fsc::between_masked(first, second, mask),
+            None => Fsc::between(first, second),
+        };
+        let [g1, g2] = half_maps;
+        let [v1, v2] = voxels;
+        let (crossed, voxels) = ([fsc(g1, v2)?, fsc(g2, v1)?], fsc(v1, v2)?);
+        // A mask that keeps a part of the box leaves as many values of a shell independent.
+        let independent = mask.map_or(1.0, independent_part);
+        let sizes = shells::sizes(voxels.box_size);
+        let error = |fsc: f64, shell: usize| (1.0 - fsc * fsc) / (independent * sizes[shell]).max(1.0).sqrt();
+        let known = |shell: &usize| {
+            let below = voxels.shells[*shell];
+            below >= LEAST.max(LEAST_ERRORS * error(below, *shell))
+        };
+        let (mut curve, mut errors) = (vec![1.0], vec![0.0]);
+        let mut shell = 1;
+        while let Some(next) = (shell..voxels.shells.len().min(shell + GAP)).find(known) {
+            let below = voxels.shells[next];
+            let [a, b] = [0, 1].map(|i| crossed[i].shells[next]);
+            let [of_a, of_b] = [a, b].map(|fsc| error(fsc, next));
+            let value = a * b / below;
+            let of_value = ((of_a * b).hypot(of_b * a) / below).hypot(value * error(below, next) / below);
+            curve.resize(next + 1, value);
+            errors.resize(next + 1, of_value);
+            shell = next + 1;
+        }
+        Ok(Self { curve: Fsc { shells: curve, ..voxels }, errors, half_maps: fsc(g1, g2)? })
+    }
+
+    /// The resolution in angstrom of the last shell that the voxel maps can tell of; `None` where that is none.
+    pub fn known_to(&self) -> Option<f64> {
+        let last = self.curve.last_shell();
+        (last > 0).then(|| 1.0 / self.curve.frequency(last as f64))
+    }
+
+    /// Where the half maps' FSC lies furthest above what is confirmed, if that is far.
+    pub fn excess(&self) -> Option<Excess> {
+        let last = self.curve.last_shell();
+        let width = WINDOW.min(last);
+        if width == 0 {
+            return None;
+        }
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        let excess = |from: usize| {
+            let shells = from..from + width;
+            let (claimed, cross_validated) =
+                (mean(&self.half_maps.shells[shells.clone()]), mean(&self.curve.shells[shells.clone()]));
+            let error = self.errors[shells].iter().map(|e| e * e).sum::<f64>().sqrt() / width as f64;
+            let middle = from as f64 + (width - 1) as f64 / 2.0;
+            let far = claimed - cross_validated > EXCESS.max(EXCESS_ERRORS * error);
+            let resolution = 1.0 / self.curve.frequency(middle);
+            far.then_some(Excess { resolution, half_maps: claimed, cross_validated })
+        };
+        let all = (1..=last + 1 - width).filter_map(excess);
+        all.max_by(|a, b| (a.half_maps - a.cross_validated).total_cmp(&(b.half_maps - b.cross_validated)))
+    }
+
+    /// What it comes to, in a sentence.
+    pub fn verdict(&self) -> String {
+        let Some(known_to) = self.known_to() else {
+            return "the voxel maps of these particles do not agree in any shell, so that nothing can be said of the half maps"
+                .to_owned();
+        };
+        let claims = self.half_maps.crossing(GOLD_STANDARD);
+        let confirms = match self.curve.crossing(GOLD_STANDARD) {
+            Crossing::NeverBelow(_) => format!("finer than {known_to:.2} A, as far as voxels can tell"),
+            crossing => crossing.to_string(),
+        };
+        let figures = format!("FSC {GOLD_STANDARD}: half maps {claims}, cross-validated {confirms}");
+        match self.excess() {
+            Some(Excess { resolution, half_maps, cross_validated }) => format!(
+                "the half maps agree better than the other half's particles confirm: at {resolution:.2} A their FSC is \
+                 {half_maps:.2}, and {cross_validated:.2} cross-validated. They share a bias that is not in the particles \
+                 ({figures}): quote the cross-validated curve"
+            ),
+            None => format!("the particles confirm the half maps ({figures})"),
+        }
+    }
+
+    /// The same for programs. `confirms` is null where nothing can be said.
+    pub fn as_json(&self) -> Value {
+        let excess = self.excess();
+        json!({
+            "verdict": self.verdict(),
+            "known_to": self.known_to(),
+            "confirms": self.known_to().map(|_| excess.is_none()),
+            "excess": excess,
+        })
+    }
+}
+
+/// The part of a box's values that are independent under a mask: with weights w, (sum of w^2)^2 / (N sum of w^4).
+fn independent_part(mask: &Mask) -> f64 {
+    let (mut squares, mut fourths) = (0.0, 0.0);
+    for weight in mask.weights() {
+        squares += weight.powi(2);
+        fourths += weight.powi(4);
+    }
+    if fourths > 0.0 { squares * squares / (mask.weights().len() as f64 * fourths) } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::Array3;
+    use rand_distr::{Distribution, StandardNormal};
+
+    use crate::random::{Purpose, stream};
+
+    const BOX: usize = 32;
+
+    /// White noise of this deviation, drawn with `seed`.
+    fn noise(seed: u64, deviation: f32) -> Array3<f32> {
+        let mut random = stream(seed, Purpose::Start, 0, 0);
+        Array3::from_shape_simple_fn((BOX, BOX, BOX), || {
+            let value: f32 = StandardNormal.sample(&mut random);
+            deviation * value
+        })
+    }
+
+    fn volume(data: Array3<f32>) -> Volume {
+        Volume { data, pixel_size: 2.0 }
+    }
+
+    /// Half maps with a bias in common and noise of their own, voxel maps with noise alone, and the truth.
+    fn case(bias: f32, noise_of_voxels: f32) -> ([Volume; 2], [Volume; 2], Volume) {
+        let truth = noise(1, 1.0);
+        let shared = &truth + noise(2, bias);
+        let models = [3, 4].map(|seed| volume(&shared + noise(seed, 0.3)));
+        let voxels = [5, 6].map(|seed| volume(&truth + noise(seed, noise_of_voxels)));
+        (models, voxels, volume(truth))
+    }
+
+    fn validate([g1, g2]: &[Volume; 2], [v1, v2]: &[Volume; 2], mask: Option<&Mask>) -> CrossValidation {
+        CrossValidation::of([g1, g2], [v1, v2], mask).unwrap()
+    }
+
+    #[test]
+    fn it_is_the_correlation_with_a_truth_that_it_does_not_see() {
+        let sphere = Mask::sphere(BOX, 12.0, 3.0).unwrap();
+        for (bias, mask) in [(0.0, None), (0.0, Some(&sphere)), (0.7, None), (0.7, Some(&sphere))] {
+            let (models, voxels, truth) = case(bias, 0.6);
+            let found = validate(&models, &voxels, mask);
+            let against = |map| match mask {
+                Some(mask) => Fsc::between_masked(map, &truth, mask).unwrap(),
+                None => Fsc::between(map, &truth).unwrap(),
+            };
+            let [first, second] = [against(&models[0]), against(&models[1])];
+            let (mut off, mut outside) = (0.0, 0);
+            for shell in 3..found.curve.shells.len() {
+                let difference = found.curve.shells[shell] - first.shells[shell] * second.shells[shell];
+                off += difference;
+                outside += usize::from(difference.abs() > 2.5 * found.errors[shell]);
+            }
+            assert_eq!(found.curve.shells.len(), BOX / 2);
+            let mean = off / (BOX / 2 - 3) as f64;
+            assert!(mean.abs() < 0.02, "bias {bias}: off by {mean} in the mean");
+            assert!(outside <= 1, "bias {bias}: {outside} shells lie outside of the errors");
+        }
+    }
+
+    #[test]
+    fn a_bias_that_both_share_is_found_and_noise_is_none() {
+        let (models, voxels, _) = case(0.7, 0.8);
+        let found = validate(&models, &voxels, None);
+        let excess = found.excess().unwrap();
+        // FSC of the half maps 1.49 / 1.58, with the truth its square root squared 1 / 1.58.
+        assert!(
+            (excess.half_maps - 0.94).abs() < 0.04 && (excess.cross_validated - 0.63).abs() < 0.15,
+            "{excess:?}"
+        );
+        assert!(found.verdict().contains("agree better than the other half's particles confirm"));
+        for noise_of_voxels in [0.3, 0.8, 1.5] {
+            let (models, voxels, _) = case(0.0, noise_of_voxels);
+            let found = validate(&models, &voxels, None);
+            assert_eq!(found.excess(), None, "{noise_of_voxels}");
+            assert!(found.verdict().starts_with("the particles confirm"), "{}", found.verdict());
+        }
+    }
+
+    #[test]
+    fn what_voxels_cannot_tell_is_not_told() {
+        let (models, mut voxels, _) = case(0.7, 0.8);
+        voxels.iter_mut().zip([7, 8]).for_each(|(map, seed)| map.data = noise(seed, 1.0));
+        let found = validate(&models, &voxels, None);
+        assert!(found.curve.last_shell() < 3, "{:?}", found.curve.shells);
+        if found.curve.last_shell() == 0 {
+            assert_eq!((found.known_to(), found.excess()), (None, None));
+            assert!(found.verdict().contains("nothing can be said"));
+        }
+        let empty = [(); 2].map(|()| volume(Array3::zeros((BOX, BOX, BOX))));
+        let found = validate(&models, &empty, None);
+        assert_eq!((found.curve.shells.len(), found.known_to(), found.excess()), (1, None, None));
+        assert_eq!(found.curve.mean(), 0.0);
+        // Half maps that are nothing are not confirmed, and claim nothing.
+        let found = validate(&empty, &case(0.0, 0.5).1, None);
+        assert_eq!(found.excess(), None);
+        assert!(found.curve.shells[1..].iter().all(|&value| value == 0.0));
+    }
+}
