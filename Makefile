@@ -9,7 +9,7 @@ GPU_CHECK := target/gpu-check
 CASES ?= 100000
 SEED ?= $(or $(CRYOSPLAT_FUZZ_SEED),$(shell date +%s))
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit fuzz judges browser kernels slurm-test kernel-table bench bench-stream gpu-package gpu-check quality truth voxels scaling soak readme-tables readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit fuzz judges browser kernels slurm-test kernel-table bench bench-stream gpu-package gpu-check quality truth batch ablations voxels scaling soak readme-tables readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -79,6 +79,12 @@ quality: build ## The long quality runs (some minutes to an hour), into benches/
 
 truth: setup-tests build ## The default recipe beside voxels, against the truth, on many sets (hours), into benches/results/truth.md
 	@benches/truth.sh
+
+batch: setup-tests build ## The default recipe at batches from 1 to 512, against the truth (20 minutes), into benches/results/batch.md
+	@benches/batch.sh
+
+ablations: setup-tests build ## One setting at a time, against the truth (an hour), into benches/results/ablations.md
+	@benches/ablations.sh
 
 voxels: setup-tests build ## `backproject` beside RELION: FSC and speed (some minutes), into benches/results/voxels.md
 	@benches/voxels.sh

@@ -10,9 +10,11 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tests/scripts/lib.sh
 . tests/scripts/lib.sh
+# shellcheck source=benches/sets.sh
+. benches/sets.sh
 
 # Name, model, box, pixel size in A, particles, signal-to-noise ratio.
-sets="
+known="
 ribosome64 4v5d.cif 64 6 10000 0.1
 ribosome64-1000 4v5d.cif 64 6 1000 0.1
 ribosome64-snr0.03 4v5d.cif 64 6 10000 0.03
@@ -24,8 +26,8 @@ ribosome128 4v5d.cif 128 3 10000 0.1
 ribosome128-1000 4v5d.cif 128 3 1000 0.1
 ribosome128-snr0.01 4v5d.cif 128 3 10000 0.01
 "
-program=${CRYOSPLAT:-target/release/cryosplat-mpi}
-work=target/truth
+prepare_sets "${CRYOSPLAT:-target/release/cryosplat-mpi}"
+work=$sets
 results=benches/results/truth.md
 train=()
 if [ -n "${TRAIN:-}" ]; then
@@ -33,31 +35,20 @@ if [ -n "${TRAIN:-}" ]; then
     work=target/truth-trial
     results=$work/truth.md
 fi
-[ -x "$program" ] || stop "$program is not there: make build"
-mkdir -p "$work" target/truth
-make_venv target/judges-venv tests/judges/requirements.txt || stop "pip could not install mrcfile and numpy"
-python=target/judges-venv/bin/python
+mkdir -p "$work"
 
 # run_set NAME MODEL BOX PIXEL-SIZE PARTICLES SNR: its row, in $work/NAME.row.
 run_set() {
     local name=$1 model=$2 box=$3 size=$4 count=$5 snr=$6
-    local set=target/truth/$name map start seconds
+    local map start seconds
     say "== $name"
-    tests/demo/model.sh "$model"
-    # Beside the particles lie what only depends on them.
-    if [ ! -f "$set/voxels/map.mrc" ]; then
-        mkdir -p "$set"
-        "$program" --log-level warn simulate --model "target/demo/$model" -o "$set/particles.h5" --truth "$set/truth.mrc" \
-            --box "$box" --pixel-size "$size" --particles "$count" --snr "$snr" --seed 3
-        "$program" --log-level error fsc "$set/truth.mrc" "$set/truth.mrc" --mask auto --mask-output "$set/mask.mrc" >/dev/null
-        run_ranks 2 "$program" --log-level warn backproject "$set/particles.h5" -o "$set/voxels" --no-wiener --overwrite
-    fi
+    make_set "$@"
     start=$(date +%s.%N)
     run_ranks 2 "$program" --log-level warn train "$set/particles.h5" -o "$work/run-$name" --overwrite "${train[@]}"
-    seconds=$(awk -v from="$start" -v to="$(date +%s.%N)" 'BEGIN { printf "%.0f", to - from }')
+    seconds=$(seconds_since "$start")
     for map in half1 map; do
         echo "| $name | $model, $box px of $size A, $count at SNR $snr | $map |" \
-            "$("$python" tests/judges/maps.py win "$set/truth.mrc" "$set/mask.mrc" "$set/voxels/$map.mrc" "$work/run-$name/$map.mrc")" \
+            "$(against_truth "$set/voxels/$map.mrc" "$work/run-$name/$map.mrc")" \
             "| $("$python" -c 'import json, sys; run = json.load(open(sys.argv[1])); print("{:,} | {:,}".format(run["settings"]["gaussians"], run["particles"]["models"][0]["particles"] * run["settings"]["epochs"]))' "$work/run-$name/run.json") | $seconds |"
     done >"$work/$name.row"
     cat "$work/$name.row"
@@ -65,9 +56,9 @@ run_set() {
 }
 
 names=("$@")
-[ "$#" -gt 0 ] || read -ra names <<<"$(awk 'NF { printf "%s ", $1 }' <<<"$sets")"
+[ "$#" -gt 0 ] || read -ra names <<<"$(awk 'NF { printf "%s ", $1 }' <<<"$known")"
 for name in "${names[@]}"; do
-    read -ra fields <<<"$(awk -v name="$name" '$1 == name' <<<"$sets")"
+    read -ra fields <<<"$(awk -v name="$name" '$1 == name' <<<"$known")"
     [ "${#fields[@]}" -eq 6 ] || stop "no set is named $name"
     run_set "${fields[@]}"
 done
@@ -76,9 +67,7 @@ mkdir -p "$(dirname "$results")"
 {
     echo "# The default recipe against the truth, beside voxels"
     echo
-    echo "Written by \`make truth\` on $(date -u +%F), version $("$program" --version | cut -d ' ' -f 2)," \
-        "commit $(git describe --always --dirty 2>/dev/null || echo unknown)," \
-        "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sort -u | head -n 1), $(nproc) CPUs," \
+    echo "Written by \`make truth\` on $(machine)," \
         "\`mpirun -n 2 cryosplat-mpi train SET${TRAIN:+ $TRAIN}\`. (Rows of sets that were not run then are of earlier runs.)"
     echo
     echo "FSC against the truth: means over the shells below Nyquist, without a mask and in the automatic mask of the truth." \
@@ -92,7 +81,7 @@ mkdir -p "$(dirname "$results")"
         if [ -n "$name" ] && [ -f "$work/$name.row" ]; then
             cat "$work/$name.row"
         fi
-    done <<<"$sets"
+    done <<<"$known"
 } >"$work/table.md"
 mv "$work/table.md" "$results"
 say "wrote $results"

@@ -1,0 +1,152 @@
+#!/usr/bin/env bash
+# One setting at a time, under the published recipe and under the default one, on sets with a known truth. Writes
+# benches/results/ablations.md. Two idle cores need about an hour.
+#
+#   benches/ablations.sh [ROW...]     all, or some of the names below; the table keeps the rows of earlier runs
+#
+# ABLATIONS_PARTICLES=N     particles of a set, to try the script: the table then goes to target/ablations-trial/
+# CRYOSPLAT=PROGRAM         the program to run (default: target/release/cryosplat-mpi)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=tests/scripts/lib.sh
+. tests/scripts/lib.sh
+# shellcheck source=benches/sets.sh
+. benches/sets.sh
+
+# Name; signal-to-noise ratio in dB; options of train, in place of those of the base (--gaussians 5120 --epochs 5).
+rows="
+base -10
+gaussians-2048 -10 --gaussians 2048
+gaussians-10240 -10 --gaussians 10240
+gaussians-20480 -10 --gaussians 20480
+gaussians-30000 -10 --gaussians 30000
+epochs-1 -10 --epochs 1
+epochs-2 -10 --epochs 2
+epochs-3 -10 --epochs 3
+epochs-4 -10 --epochs 4
+snr-0 0
+snr-5 -5
+snr-15 -15
+snr-20 -20
+isotropic -10 --isotropic
+one-rate -10 --rate-factors 1,1,1,1
+rate-by-kind -10 --rate-factors 1,0.3,1,10
+image-centred -10
+densified -10
+"
+count=${ABLATIONS_PARTICLES:-10000}
+work=target/ablations
+results=benches/results/ablations.md
+if [ -n "${ABLATIONS_PARTICLES:-}" ]; then
+    work=target/ablations-trial
+    results=$work/ablations.md
+fi
+prepare_sets "${CRYOSPLAT:-target/release/cryosplat-mpi}"
+mkdir -p "$work"
+
+# train_on RANKS RUN PARTICLES OPTIONS...
+train_on() {
+    local ranks=$1 run=$2 particles=$3
+    shift 3
+    run_ranks "$ranks" "$program" --log-level error train "$particles" -o "$run" --overwrite --voxel-particles 0 "$@"
+    rm -rf "$run/checkpoints"
+}
+
+# off_centre: $particles, the set with every image half a pixel off along x and y: what a model sees whose grid has its origin
+# between the pixels.
+off_centre() {
+    local half_pixel=1.885
+    particles=$work/off.h5
+    "$program" --log-level error export star "$set/particles.h5" -o "$work/off.star"
+    awk -v off="$half_pixel" '
+        /^data_/ { table = $1 }
+        table == "data_particles" && /^_rln/ { labels++; if ($1 ~ /^_rlnOrigin/) skip[labels] = 1 }
+        table == "data_particles" && NF > 3 && !/^_rln/ {
+            if (!told) { print "_rlnOriginXAngst"; print "_rlnOriginYAngst"; told = 1 }
+            line = ""
+            for (i = 1; i <= NF; i++) if (!skip[i]) line = line " " $i
+            print line, off, off
+            next
+        }
+        table == "data_particles" && /^_rlnOrigin/ { next }
+        { sub(/ #[0-9]+ *$/, ""); print }' "$work/off.star" >"$work/off2.star"
+    "$program" --log-level error import "$work/off2.star" -o "$particles" --no-normalize
+}
+
+# densified_half HALF RUN OPTIONS...: half the Gaussians for two epochs, each split into two, and the rest of the epochs.
+densified_half() {
+    local half=$1 run=$2-half$1
+    shift 2
+    train_on 1 "$run-few" "$set/particles.h5" "$@" --gaussians 2560 --epochs 2 --half "$half" --threads 1
+    "$python" benches/split.py "$run-few/gmm_half$half.ply" "$run-split.ply"
+    train_on 1 "$run" "$set/particles.h5" "$@" --epochs 3 --half "$half" --threads 1 --init "$run-split.ply"
+}
+
+# densified RUN OPTIONS...: both halves side by side.
+densified() {
+    local run=$1
+    densified_half 1 "$@" &
+    densified_half 2 "$@"
+    wait $!
+    mkdir -p "$run"
+    cp "$run-half1/half1.mrc" "$run-half2/half2.mrc" "$run-half2/run.json" "$run/"
+}
+
+# run_row NAME DB OPTIONS...: under both recipes; its lines in $work/NAME.row.
+run_row() {
+    local name=$1 db=$2 recipe run options particles
+    shift 2
+    say "== $name"
+    local tag=ribosome128-ablation$db
+    [ "$count" -eq 10000 ] || tag=$tag-$count
+    make_set "$tag" 4v5d.cif 128 3.77 "$count" "${db}dB"
+    particles=$set/particles.h5
+    [ "$name" != image-centred ] || off_centre
+    for recipe in paper scaled; do
+        run=$work/$name-$recipe
+        options=(--recipe "$recipe" "$@")
+        [[ " $* " == *" --gaussians "* ]] || options+=(--gaussians 5120)
+        [[ " $* " == *" --epochs "* ]] || options+=(--epochs 5)
+        if [ "$name" = densified ]; then
+            densified "$run" --recipe "$recipe"
+        else
+            train_on 2 "$run" "$particles" "${options[@]}"
+        fi
+        "$program" --log-level error fsc "$run/half1.mrc" "$set/truth.mrc" --reference --json >"$run/truth.json"
+        "$program" --log-level error fsc "$run/half1.mrc" "$run/half2.mrc" --voxels "$set/voxels" --json >"$run/halves.json"
+        "$program" --log-level error fsc "$set/voxels/half1.mrc" "$set/truth.mrc" --reference --json >"$run/voxels.json"
+        "$python" benches/ablation_row.py "$name" "$db" "$recipe" "$run"
+    done >"$work/$name.row"
+    cat "$work/$name.row"
+}
+
+names=("$@")
+[ "$#" -gt 0 ] || read -ra names <<<"$(awk 'NF { printf "%s ", $1 }' <<<"$rows")"
+for name in "${names[@]}"; do
+    read -ra fields <<<"$(awk -v name="$name" '$1 == name' <<<"$rows")"
+    [ "${#fields[@]}" -ge 2 ] || stop "no row is named $name"
+    run_row "${fields[@]}"
+done
+
+mkdir -p "$(dirname "$results")"
+{
+    echo "# One setting at a time"
+    echo
+    echo "Written by \`make ablations\` on $(machine)," \
+        "\`mpirun -n 2 cryosplat-mpi train SET --recipe RECIPE --gaussians 5120 --epochs 5\` and what the row says; 70S ribosome, 128 px" \
+        "of 3.77 A, $count particles. (Rows that were not run then are of earlier runs.)"
+    echo
+    echo "Mean FSC over the shells below Nyquist, without a mask: of half map 1 against the truth, of the half maps, and cross-validated" \
+        "(as far as the voxel maps can tell, to the resolution beside it). Resolutions in A: against the truth at 0.5, half maps at" \
+        "0.143. Voxels: half 1 of \`backproject --no-wiener\` against the truth."
+    echo
+    echo "| Row | SNR, dB | Recipe | Gaussians | Passes | Truth | at 0.5 | Half maps | at 0.143 | Cross-validated | to | Voxels |"
+    echo "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+    while read -r name _; do
+        if [ -n "$name" ] && [ -f "$work/$name.row" ]; then
+            cat "$work/$name.row"
+        fi
+    done <<<"$rows"
+} >"$work/table.md"
+mv "$work/table.md" "$results"
+say "wrote $results"

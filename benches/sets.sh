@@ -1,0 +1,45 @@
+# Simulated particle sets with a known truth, for the benches that judge by it: to be sourced behind tests/scripts/lib.sh.
+# shellcheck shell=bash
+
+sets=target/truth
+
+# prepare_sets PROGRAM: what is needed before make_set.
+prepare_sets() {
+    program=$1
+    [ -x "$program" ] || stop "$program is not there: make build"
+    mkdir -p "$sets"
+    make_venv target/judges-venv tests/judges/requirements.txt || stop "pip could not install mrcfile and numpy"
+    python=target/judges-venv/bin/python
+}
+
+# make_set NAME MODEL BOX PIXEL-SIZE PARTICLES SNR: $set, the folder with particles.h5, truth.mrc, the truth's automatic mask.mrc
+# and the maps of `backproject --no-wiener` in voxels/. Made once for each list of parameters.
+make_set() {
+    local name=$1 model=$2 box=$3 size=$4 count=$5 snr=$6
+    local made="$model $box $size $count $snr"
+    set=$sets/$name
+    tests/demo/model.sh "$model"
+    if [ "$(cat "$set/made.txt" 2>/dev/null)" = "$made" ]; then
+        return
+    fi
+    rm -rf "$set"
+    mkdir -p "$set"
+    "$program" --log-level warn simulate --model "target/demo/$model" -o "$set/particles.h5" --truth "$set/truth.mrc" \
+        --box "$box" --pixel-size "$size" --particles "$count" --snr "$snr" --seed 3
+    "$program" --log-level error fsc "$set/truth.mrc" "$set/truth.mrc" --mask auto --mask-output "$set/mask.mrc" >/dev/null
+    run_ranks 2 "$program" --log-level warn backproject "$set/particles.h5" -o "$set/voxels" --no-wiener
+    echo "$made" >"$set/made.txt"
+}
+
+# against_truth VOXELS-AND-MAP...: of a map of the set, the cells of `maps.py win`: means of voxels and map, without and with
+# the mask, and the worst shells.
+against_truth() { "$python" tests/judges/maps.py win "$set/truth.mrc" "$set/mask.mrc" "$@"; }
+
+# seconds_since START: whole seconds since `date +%s.%N` said START.
+seconds_since() { awk -v from="$1" -v to="$(date +%s.%N)" 'BEGIN { printf "%.0f", to - from }'; }
+
+# machine: for the heading of a table.
+machine() {
+    echo "$(date -u +%F), version $("$program" --version | cut -d ' ' -f 2), commit $(git describe --always --dirty 2>/dev/null || echo unknown)," \
+        "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sort -u | head -n 1), $(nproc) CPUs"
+}
