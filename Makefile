@@ -97,7 +97,7 @@ soak: build ## The long tests of size and endurance (minutes to an hour), into b
 scaling: build ## Strong and weak scaling over the ranks of this machine (some minutes), into benches/results/scaling.md
 	@benches/scaling.sh
 
-readme-tables: ## Copy the tables of make bench, bench-stream, truth, quality, voxels and scaling into README.md
+readme-tables: ## Copy the tables of make bench, bench-stream, truth, quality, batch, voxels and scaling into README.md
 	@benches/readme_tables.sh
 
 readme-pictures: ## Copy the demonstration's pictures to where README.md shows them

@@ -30,7 +30,7 @@ snr-15 -15
 snr-20 -20
 isotropic -10 --isotropic
 one-rate -10 --rate-factors 1,1,1,1
-rate-by-kind -10 --rate-factors 1,0.3,1,10
+rate-by-kind -10 --rate-factors 1,0.3,1,20
 image-centred -10
 densified -10
 "

@@ -3,9 +3,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-for name in stages stream truth quality voxels scaling; do
+for name in stages stream truth quality batch voxels scaling; do
     results=benches/results/$name.md
-    [ -f "$results" ] || { echo "error: $results is not there: make bench, bench-stream, truth, quality, voxels, scaling" >&2; exit 1; }
+    [ -f "$results" ] || { echo "error: $results is not there: make bench, bench-stream, truth, quality, batch, voxels, scaling" >&2; exit 1; }
     # Only the table's lines: what is said around it stays with the results.
     awk -v mark="<!-- table: $name -->" -v file="$results" '
         $0 == mark {

@@ -64,7 +64,7 @@ pub struct Args {
     /// Base learning rate, at batch 1 [default: scaled: min(3e-3, 40 / images of a half in the run), paper: 1e-3].
     #[arg(long, value_name = "RATE", allow_hyphen_values = true, value_parser = positive, help_heading = "Recipe")]
     learning_rate: Option<f64>,
-    /// What the rate is multiplied by for means, scales, quaternions and amplitudes [default: scaled: 1,0.3,1,10, paper: 1,1,1,1].
+    /// What the rate is multiplied by for means, scales, quaternions and amplitudes [default: scaled: 1,0.3,1,20, paper: 1,1,1,1].
     #[arg(long, value_name = "M,S,Q,A", value_parser = rate_factors, help_heading = "Recipe")]
     rate_factors: Option<RateFactors>,
     /// How the rate falls [default: scaled: cosine, paper: step].

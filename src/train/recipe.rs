@@ -59,7 +59,7 @@ const LARGEST_RATE: f64 = 3e-3;
 
 /// Rates of the scaled recipe. Amplitudes must change a hundredfold where a Gaussian lies in solvent, scales hardly; where
 /// scales move as fast as means, they follow the noise.
-const FACTORS: RateFactors = RateFactors { mean: 1.0, scale: 0.3, quaternion: 1.0, amplitude: 10.0 };
+const FACTORS: RateFactors = RateFactors { mean: 1.0, scale: 0.3, quaternion: 1.0, amplitude: 20.0 };
 
 /// Gaussians of the published recipe, and the most that the scaled one takes by itself.
 const GAUSSIANS: usize = 30_000;

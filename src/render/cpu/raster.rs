@@ -6,6 +6,8 @@
 //! Both are evaluated anew at every eighth row of the support, which bounds the rounding error (below 3e-6
 //! relative); a band of an image starts on its rows from the same places, so that values do not depend on the bands.
 
+use std::ops::Range;
+
 use super::project::Splat;
 use crate::simd::{Isa, LANES, Vector, exp2, vectorize};
 
@@ -49,6 +51,7 @@ vectorize! {
 }
 
 /// Eight columns of a splat.
+#[derive(Clone, Copy)]
 struct Strip<V> {
     /// Distances of the columns from the centre.
     dx: V,
@@ -58,6 +61,22 @@ struct Strip<V> {
     fall: f32,
     /// What values are multiplied by; zero where a column lies outside the support.
     scale: V,
+}
+
+/// A row of a strip, while the strip is walked.
+#[derive(Clone, Copy)]
+struct Row<V> {
+    value: V,
+    ratio: V,
+}
+
+impl<V: Vector<Scalar = f32>> Row<V> {
+    /// To the next row, whose ratio is smaller by `decay`.
+    #[inline(always)]
+    fn step(&mut self, decay: V) {
+        self.value = self.value * self.ratio;
+        self.ratio = self.ratio * decay;
+    }
 }
 
 impl<V: Vector<Scalar = f32>> Strip<V> {
@@ -80,14 +99,20 @@ impl<V: Vector<Scalar = f32>> Strip<V> {
         }
     }
 
-    /// The Gaussian in the row at distance `dy` of the centre.
+    /// The row at distance `dy` of the centre.
+    #[inline(always)]
+    fn at(&self, dy: f32) -> Row<V> {
+        Row { value: self.value(dy), ratio: self.ratio(dy) }
+    }
+
+    /// The Gaussian in that row.
     #[inline(always)]
     fn value(&self, dy: f32) -> V {
         let u = self.u + V::splat(self.shear * dy);
         exp2((-u).times_plus(u, V::splat(-self.fall * dy * dy))) * self.scale
     }
 
-    /// Its ratio from that row to the next: u grows by the shear.
+    /// The ratio from that row to the next: u grows by the shear.
     #[inline(always)]
     fn ratio(&self, dy: f32) -> V {
         let constant = -(self.shear * self.shear + self.fall) * (2.0 * dy + 1.0);
@@ -117,26 +142,54 @@ fn draw_lanes<I: Isa>(
             draw_fine(splat, whitening.map(|plane| plane[index]), rows);
             continue;
         }
-        let stretch = if splat.direct { 1 } else { STRETCH };
-        for strip in 0..usize::from(splat.width).div_ceil(LANES) {
-            let columns = Strip::<I::F32>::new(splat, strip, splat.weight);
-            let decay = I::F32::splat(splat.decay);
-            let mut at = (y0 + from - first_row) * stride + usize::from(splat.x0) + strip * LANES;
-            for start in (from - from % stretch..to).step_by(stretch) {
-                let dy = splat.dy + start as f32;
-                let (mut value, mut ratio) = (columns.value(dy), columns.ratio(dy));
-                for _ in start..from {
-                    value = value * ratio;
-                    ratio = ratio * decay;
-                }
-                for _ in start.max(from)..to.min(start + stretch) {
-                    let pixels = &mut band[at..];
-                    (I::F32::load(pixels) + value).store(pixels);
-                    value = value * ratio;
-                    ratio = ratio * decay;
-                    at += stride;
-                }
+        let top = (y0 + from - first_row) * stride + usize::from(splat.x0);
+        let strips = usize::from(splat.width).div_ceil(LANES);
+        // Two strips side by side: what one waits for, the other computes.
+        for strip in (0..strips - strips % 2).step_by(2) {
+            draw_strips::<I, 2>(splat, strip, &mut band[top..], stride, from..to);
+        }
+        if strips % 2 > 0 {
+            draw_strips::<I, 1>(splat, strips - 1, &mut band[top..], stride, from..to);
+        }
+    }
+}
+
+/// Adds strips `strip..strip + K` of a splat to `band`, which begins at its first column and the first of `rows`, the rows of
+/// its support that are drawn.
+#[inline(always)]
+fn draw_strips<I: Isa, const K: usize>(
+    splat: &Splat,
+    strip: usize,
+    band: &mut [f32],
+    stride: usize,
+    rows: Range<usize>,
+) {
+    let stretch = if splat.direct { 1 } else { STRETCH };
+    let mut strips = [Strip::<I::F32>::new(splat, strip, splat.weight); K];
+    for (k, other) in strips.iter_mut().enumerate().skip(1) {
+        *other = Strip::new(splat, strip + k, splat.weight);
+    }
+    let decay = I::F32::splat(splat.decay);
+    let mut at = strip * LANES;
+    for start in (rows.start - rows.start % stretch..rows.end).step_by(stretch) {
+        let dy = splat.dy + start as f32;
+        let mut now = [strips[0].at(dy); K];
+        for k in 1..K {
+            now[k] = strips[k].at(dy);
+        }
+        for _ in start..rows.start {
+            for now in &mut now {
+                now.step(decay);
             }
+        }
+        for _ in start.max(rows.start)..rows.end.min(start + stretch) {
+            let pixels = &mut band[at..][..K * LANES];
+            for k in 0..K {
+                let pixels = &mut pixels[k * LANES..];
+                (I::F32::load(pixels) + now[k].value).store(pixels);
+                now[k].step(decay);
+            }
+            at += stride;
         }
     }
 }
@@ -179,39 +232,64 @@ fn moments_lanes<I: Isa>(splats: &[Splat], whitening: [&[f64]; 3], g: &Canvas, o
 /// Per column, the moments of 1, x, y, x^2, x y, y^2 of a splat, in lanes; zero where it is `direct`.
 #[inline(always)]
 fn raw_moments<I: Isa>(splat: &Splat, g: &Canvas) -> [I::F32; 6] {
-    let zero = I::F32::splat(0.0);
-    let (mut s0, mut sx, mut sy, mut sxx, mut sxy, mut syy) = (zero, zero, zero, zero, zero, zero);
-    let height = if splat.direct { 0 } else { usize::from(splat.height) };
-    let decay = I::F32::splat(splat.decay);
-    for strip in 0..usize::from(splat.width).div_ceil(LANES) {
-        let columns = Strip::<I::F32>::new(splat, strip, splat.norm);
-        let mut at = usize::from(splat.y0) * g.stride + usize::from(splat.x0) + strip * LANES;
-        // Over the rows first, of 1, y and y^2; then the columns' x come in.
-        let (mut r0, mut r1, mut r2) = (zero, zero, zero);
-        for start in (0..height).step_by(STRETCH) {
-            let dy = splat.dy + start as f32;
-            let (mut value, mut ratio) = (columns.value(dy), columns.ratio(dy));
-            for row in start..height.min(start + STRETCH) {
-                let dy = I::F32::splat(splat.dy + row as f32);
-                let w = value * I::F32::load(&g.pixels[at..]);
-                let wy = w * dy;
-                r0 += w;
-                r1 += wy;
-                r2 = wy.times_plus(dy, r2);
-                value = value * ratio;
-                ratio = ratio * decay;
-                at += g.stride;
-            }
-        }
-        let r0x = r0 * columns.dx;
-        s0 += r0;
-        sx += r0x;
-        sy += r1;
-        sxx = r0x.times_plus(columns.dx, sxx);
-        sxy = r1.times_plus(columns.dx, sxy);
-        syy += r2;
+    let mut sums = [I::F32::splat(0.0); 6];
+    if splat.direct {
+        return sums;
     }
-    [s0, sx, sy, sxx, sxy, syy]
+    let strips = usize::from(splat.width).div_ceil(LANES);
+    for strip in (0..strips - strips % 2).step_by(2) {
+        add_moments::<I, 2>(splat, strip, g, &mut sums);
+    }
+    if strips % 2 > 0 {
+        add_moments::<I, 1>(splat, strips - 1, g, &mut sums);
+    }
+    sums
+}
+
+/// Adds those of strips `strip..strip + K`.
+#[inline(always)]
+fn add_moments<I: Isa, const K: usize>(splat: &Splat, strip: usize, g: &Canvas, sums: &mut [I::F32; 6]) {
+    let zero = [I::F32::splat(0.0); K];
+    let mut strips = [Strip::<I::F32>::new(splat, strip, splat.norm); K];
+    for (k, other) in strips.iter_mut().enumerate().skip(1) {
+        *other = Strip::new(splat, strip + k, splat.norm);
+    }
+    let decay = I::F32::splat(splat.decay);
+    let height = usize::from(splat.height);
+    let mut at = usize::from(splat.y0) * g.stride + usize::from(splat.x0) + strip * LANES;
+    // Over the rows first, of 1, y and y^2; then the columns' x come in.
+    let (mut r0, mut r1, mut r2) = (zero, zero, zero);
+    for start in (0..height).step_by(STRETCH) {
+        let dy = splat.dy + start as f32;
+        let mut now = [strips[0].at(dy); K];
+        for k in 1..K {
+            now[k] = strips[k].at(dy);
+        }
+        for row in start..height.min(start + STRETCH) {
+            let dy = I::F32::splat(splat.dy + row as f32);
+            let pixels = &g.pixels[at..][..K * LANES];
+            for k in 0..K {
+                let w = now[k].value * I::F32::load(&pixels[k * LANES..]);
+                let wy = w * dy;
+                r0[k] += w;
+                r1[k] += wy;
+                r2[k] = wy.times_plus(dy, r2[k]);
+                now[k].step(decay);
+            }
+            at += g.stride;
+        }
+    }
+    let [s0, sx, sy, sxx, sxy, syy] = sums;
+    for k in 0..K {
+        let dx = strips[k].dx;
+        let r0x = r0[k] * dx;
+        *s0 += r0[k];
+        *sx += r0x;
+        *sy += r1[k];
+        *sxx = r0x.times_plus(dx, *sxx);
+        *sxy = r1[k].times_plus(dx, *sxy);
+        *syy += r2[k];
+    }
 }
 
 /// Adds a thin splat to the given rows of its support, pixel by pixel in f64.
