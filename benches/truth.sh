@@ -13,12 +13,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=benches/sets.sh
 . benches/sets.sh
 
-# Name, model, box, pixel size in A, particles, signal-to-noise ratio.
+# Name, model, box, pixel size in A, particles, signal-to-noise ratio; --preference of simulate.
 known="
 ribosome64 4v5d.cif 64 6 10000 0.1
 ribosome64-1000 4v5d.cif 64 6 1000 0.1
 ribosome64-snr0.03 4v5d.cif 64 6 10000 0.03
 ribosome64-snr0.01 4v5d.cif 64 6 10000 0.01
+ribosome64-preferred 4v5d.cif 64 6 10000 0.1 3
 apoferritin64 6z6u.pdb 64 3 6000 0.05
 6qt9-64 6qt9.cif 64 7 6000 0.05
 spliceosome72 3jb9.cif 72 5 6000 0.05
@@ -39,7 +40,7 @@ mkdir -p "$work"
 
 # run_set NAME MODEL BOX PIXEL-SIZE PARTICLES SNR: its row, in $work/NAME.row.
 run_set() {
-    local name=$1 model=$2 box=$3 size=$4 count=$5 snr=$6
+    local name=$1 model=$2 box=$3 size=$4 count=$5 snr=$6 views=${7:+, preference $7}
     local map start seconds
     say "== $name"
     make_set "$@"
@@ -47,7 +48,7 @@ run_set() {
     run_ranks 2 "$program" --log-level warn train "$set/particles.h5" -o "$work/run-$name" --overwrite "${train[@]}"
     seconds=$(seconds_since "$start")
     for map in half1 map; do
-        echo "| $name | $model, $box px of $size A, $count at SNR $snr | $map |" \
+        echo "| $name | $model, $box px of $size A, $count at SNR $snr$views | $map |" \
             "$(against_truth "$set/voxels/$map.mrc" "$work/run-$name/$map.mrc")" \
             "| $("$python" -c 'import json, sys; run = json.load(open(sys.argv[1])); print("{:,} | {:,}".format(run["settings"]["gaussians"], run["particles"]["models"][0]["particles"] * run["settings"]["epochs"]))' "$work/run-$name/run.json") | $seconds |"
     done >"$work/$name.row"
@@ -59,7 +60,7 @@ names=("$@")
 [ "$#" -gt 0 ] || read -ra names <<<"$(awk 'NF { printf "%s ", $1 }' <<<"$known")"
 for name in "${names[@]}"; do
     read -ra fields <<<"$(awk -v name="$name" '$1 == name' <<<"$known")"
-    [ "${#fields[@]}" -eq 6 ] || stop "no set is named $name"
+    [ "${#fields[@]}" -ge 6 ] || stop "no set is named $name"
     run_set "${fields[@]}"
 done
 

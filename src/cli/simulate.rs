@@ -79,6 +79,16 @@ pub struct Args {
     /// Leave the noise out (the signal is scaled as with it).
     #[arg(long, help_heading = "Images")]
     no_noise: bool,
+    /// Preferred orientations: the density of views at an angle t from the z axis is proportional to exp(K cos t). 0 is uniform;
+    /// with 3, half of them lie within 40 degrees of the axis.
+    #[arg(
+        long,
+        default_value_t = 0.0,
+        value_name = "K",
+        allow_negative_numbers = true,
+        help_heading = "Images"
+    )]
+    preference: f64,
     /// Shifts are uniform in +- this many pixels along x and y.
     #[arg(
         long,
@@ -177,6 +187,7 @@ impl Args {
             noise: !self.no_noise,
             seed: self.seed,
             distributions: Distributions {
+                preference: self.preference,
                 max_shift: self.max_shift,
                 defocus_median: self.defocus_median,
                 defocus_spread: self.defocus_spread,

@@ -22,6 +22,9 @@ pub const DEFOCUS_RANGE: [f64; 2] = [3e3, 6e4];
 /// What the particles are drawn from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Distributions {
+    /// The density of the direction of view, at an angle t from the z axis, is proportional to exp(this times cos t); 0:
+    /// uniform (von Mises and Fisher; Wood, Commun. Stat. Simul. Comput. 23 (1994) 157).
+    pub preference: f64,
     /// Shifts are uniform in +- this many pixels along x and y.
     pub max_shift: f64,
     /// Median of the log-normal mean defocus in angstrom.
@@ -50,8 +53,9 @@ impl Geometry {
     pub fn draw(distributions: &Distributions, pixel_size: f64, seed: u64, index: usize) -> Self {
         let random = &mut random::stream(seed, Purpose::Geometry, 0, index as u64);
         let quaternion: [f64; 4] = std::array::from_fn(|_| StandardNormal.sample(random));
-        let angles = relion_from_rotation(&rotation_from_quaternion(quaternion))
-            .map(|angle| rounded(angle, ANGLE_DECIMALS));
+        let [rot, tilt, psi] = relion_from_rotation(&rotation_from_quaternion(quaternion));
+        let angles =
+            [rot, preferred(tilt, distributions.preference), psi].map(|angle| rounded(angle, ANGLE_DECIMALS));
         let mut uniform = || -> f64 { StandardUniform.sample(random) };
         let reach = distributions.max_shift * pixel_size;
         let origin = [uniform(), uniform()].map(|u| rounded((2.0 * u - 1.0) * reach, SHIFT_DECIMALS));
@@ -75,6 +79,16 @@ impl Geometry {
     }
 }
 
+/// A uniform draw's tilt in degrees as one of those that are preferred: the same quantile of the other distribution.
+fn preferred(tilt: f64, preference: f64) -> f64 {
+    if preference == 0.0 {
+        return tilt;
+    }
+    let quantile = 0.5 * (1.0 + tilt.to_radians().cos());
+    let cosine = 1.0 + (quantile + (1.0 - quantile) * (-2.0 * preference).exp()).ln() / preference;
+    cosine.clamp(-1.0, 1.0).acos().to_degrees()
+}
+
 /// The number that a file with this many decimals holds.
 fn rounded(value: f64, decimals: usize) -> f64 {
     let text = format!("{value:.decimals$}");
@@ -85,8 +99,36 @@ fn rounded(value: f64, decimals: usize) -> f64 {
 mod tests {
     use super::*;
 
-    const USUAL: Distributions =
-        Distributions { max_shift: 3.0, defocus_median: 1.8e4, defocus_spread: 0.3, astigmatism: 300.0 };
+    const USUAL: Distributions = Distributions {
+        preference: 0.0,
+        max_shift: 3.0,
+        defocus_median: 1.8e4,
+        defocus_spread: 0.3,
+        astigmatism: 300.0,
+    };
+
+    #[test]
+    fn preferred_views_gather_about_the_z_axis() {
+        let n = 20_000;
+        for preference in [1e-6, 0.5, 3.0, 50.0] {
+            let some = Distributions { preference, ..USUAL };
+            let all: Vec<Geometry> = (0..n).map(|i| Geometry::draw(&some, 2.0, 1, i)).collect();
+            let mean = |value: fn(&Geometry) -> f64| all.iter().map(value).sum::<f64>() / n as f64;
+            // The mean cosine is coth(k) - 1/k. Whatever turns about the axis and in the plane is as likely as before.
+            let expected =
+                if preference < 1e-3 { preference / 3.0 } else { 1.0 / preference.tanh() - 1.0 / preference };
+            assert!((mean(|g| g.rotation[2][2]) - expected).abs() < 0.03, "{preference}");
+            for (i, j) in [(2, 0), (2, 1), (0, 0)] {
+                let around = all.iter().map(|g| g.rotation[i][j]).sum::<f64>() / n as f64;
+                assert!(around.abs() < 0.03, "{preference}");
+            }
+        }
+        // Everything else is as in the uniform set.
+        let [one, other] =
+            [0.0, 3.0].map(|preference| Geometry::draw(&Distributions { preference, ..USUAL }, 2.0, 1, 7));
+        assert_eq!((one.origin, one.ctf, one.angles[0]), (other.origin, other.ctf, other.angles[0]));
+        assert_ne!(one.angles[1], other.angles[1]);
+    }
 
     #[test]
     fn draws_follow_their_distributions() {

@@ -109,6 +109,7 @@ impl Simulation {
         real("--pixel-size", self.pixel_size, 0.01, 1e3, " A")?;
         check((2..=10_000_000).contains(&self.particles), "--particles", self.particles, "2 to 10000000")?;
         real("--snr", self.snr.0, 1e-9, 1e9, "")?;
+        real("--preference", d.preference, 0.0, 100.0, "")?;
         real("--max-shift", d.max_shift, 0.0, self.box_size as f64 / 4.0, " px (a quarter of the box)")?;
         real("--defocus-median", d.defocus_median, 1e3, 1e5, " A")?;
         real("--defocus-spread", d.defocus_spread, 0.0, 3.0, "")?;

@@ -53,7 +53,7 @@ crossing() {
 by_shell() {
     awk -F , '
         NR == 1 { for (i = 1; i <= NF; i++) column[$i] = i }
-        NR > 1 { n++; resolution[n] = $3; halves[n] = $column["half maps"]; truth[n] = $column["map against truth"] }
+        NR > 1 { n++; resolution[n] = $3; halves[n] = $column["half maps"]; checked[n] = $column["cross-validated"]; truth[n] = $column["map against truth"] }
         END {
             count = split("60 30 20 15 12", wanted, " ")
             for (i = 1; i <= count + 1; i++) {
@@ -62,7 +62,7 @@ by_shell() {
                     d = resolution[j] - wanted[i]; e = resolution[best] - wanted[i]
                     if (d * d < e * e) best = j
                 }
-                if (best != shown) printf "  %8.1f A %15.3f %22.3f\n", resolution[best], halves[best], truth[best]
+                if (best != shown) printf "  %8.1f A %15.3f %18s %22.3f\n", resolution[best], halves[best], checked[best] == "" ? "-" : sprintf("%.3f", checked[best]), truth[best]
                 shown = best
             }
         }' demo/run/fsc.csv
@@ -75,10 +75,11 @@ Done: $subject from 10,000 noisy images.
   Resolution (half maps, FSC 0.143):     $(crossing "half maps" 0.143)
   Map against the truth (FSC 0.5):       $(crossing "map against truth" 0.5)
 
-  Resolution   FSC of half maps   FSC against the truth
+  Resolution   FSC of half maps   cross-validated   FSC against the truth
 $(by_shell)
 
-  (a simulation has a truth; half maps share the model's bias, and can agree better than they are right)
+  (a simulation has a truth, with which the map agrees better than its halves with each other. Cross-validated: what the other
+  half's particles confirm of the half maps' FSC, without a truth)
 
 Look at:
   demo/run/report.html   the run on one page

@@ -28,8 +28,13 @@ const MOST_MADE: usize = 1024;
 const EPOCHS: usize = 1 << 30;
 
 /// What `simulate` draws particles from where nothing else is asked for.
-const DISTRIBUTIONS: Distributions =
-    Distributions { max_shift: 0.0, defocus_median: 1.8e4, defocus_spread: 0.3, astigmatism: 300.0 };
+const DISTRIBUTIONS: Distributions = Distributions {
+    preference: 0.0,
+    max_shift: 0.0,
+    defocus_median: 1.8e4,
+    defocus_spread: 0.3,
+    astigmatism: 300.0,
+};
 const OPTICS: Optics = Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 };
 
 /// Which images of a batch are a rank's.
