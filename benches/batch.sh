@@ -55,8 +55,8 @@ import json
 import sys
 
 work, counts, batches = sys.argv[1], sys.argv[2].split(), sys.argv[3].split()
-print("| Particles of a half | Batch of a half | Steps an epoch | Epochs | Passes | Images/s | Half map | Map | Map, mask | Below the best |")
-print("|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+print("| Particles of a half | Batch of a half | Steps an epoch | Epochs | Passes | Half map | Map | Map, mask | Below the best |")
+print("|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
 for count in counts:
     rows = []
     for batch in batches:
@@ -64,10 +64,10 @@ for count in counts:
         run = json.load(open(f"{folder}/run.json"))
         half, whole = (open(f"{folder}/{name}.cells").read().split("|") for name in ("half1", "map"))
         particles, epochs = run["particles"]["models"][0]["particles"], run["settings"]["epochs"]
-        rows.append((int(batch), particles, epochs, run["images_per_second"], float(half[1]), float(whole[1]), float(whole[3])))
-    best = max(row[5] for row in rows)
-    for batch, particles, epochs, rate, half, whole, masked in rows:
-        print(f"| {particles:,} | {batch} | {-(-particles // batch):,} | {epochs} | {particles * epochs:,} | {rate:.0f} "
+        rows.append((int(batch), particles, epochs, float(half[1]), float(whole[1]), float(whole[3])))
+    best = max(row[4] for row in rows)
+    for batch, particles, epochs, half, whole, masked in rows:
+        print(f"| {particles:,} | {batch} | {-(-particles // batch):,} | {epochs} | {particles * epochs:,} "
               f"| {half:.4f} | {whole:.4f} | {masked:.4f} | {best - whole:.4f} |")
 END
 } >"$work/table.md"
