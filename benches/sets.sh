@@ -15,7 +15,9 @@ prepare_sets() {
 # make_set NAME MODEL BOX PIXEL-SIZE PARTICLES SNR [PREFERENCE]: $set, the folder with particles.h5, truth.mrc, the truth's automatic mask.mrc
 # and the maps of `backproject --no-wiener` in voxels/. Made once for each list of parameters.
 make_set() {
-    local name=$1 model=$2 box=$3 size=$4 count=$5 snr=$6 preference=${7:-0}
+    local name=$1 model=$2 box=$3 size=$4 count=$5 snr=$6
+    local views=()
+    [ -z "${7:-}" ] || views=(--preference "$7")
     local made="$model $box $size $count $snr${7:+ $7}"
     set=$sets/$name
     tests/demo/model.sh "$model"
@@ -25,7 +27,7 @@ make_set() {
     rm -rf "$set"
     mkdir -p "$set"
     "$program" --log-level warn simulate --model "target/demo/$model" -o "$set/particles.h5" --truth "$set/truth.mrc" \
-        --box "$box" --pixel-size "$size" --particles "$count" --snr "$snr" --preference "$preference" --seed 3
+        --box "$box" --pixel-size "$size" --particles "$count" --snr "$snr" "${views[@]}" --seed 3
     "$program" --log-level error fsc "$set/truth.mrc" "$set/truth.mrc" --mask auto --mask-output "$set/mask.mrc" >/dev/null
     run_ranks 2 "$program" --log-level warn backproject "$set/particles.h5" -o "$set/voxels" --no-wiener
     echo "$made" >"$set/made.txt"
