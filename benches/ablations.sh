@@ -120,13 +120,7 @@ run_row() {
     cat "$work/$name.row"
 }
 
-names=("$@")
-[ "$#" -gt 0 ] || read -ra names <<<"$(awk 'NF { printf "%s ", $1 }' <<<"$rows")"
-for name in "${names[@]}"; do
-    read -ra fields <<<"$(awk -v name="$name" '$1 == name' <<<"$rows")"
-    [ "${#fields[@]}" -ge 2 ] || stop "no row is named $name"
-    run_row "${fields[@]}"
-done
+each_row "$rows" run_row "$@"
 
 mkdir -p "$(dirname "$results")"
 {
@@ -142,11 +136,7 @@ mkdir -p "$(dirname "$results")"
     echo
     echo "| Row | SNR, dB | Recipe | Gaussians | Passes | Truth | at 0.5 | Half maps | at 0.143 | Cross-validated | to | Voxels |"
     echo "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
-    while read -r name _; do
-        if [ -n "$name" ] && [ -f "$work/$name.row" ]; then
-            cat "$work/$name.row"
-        fi
-    done <<<"$rows"
+    written_rows "$rows" "$work"
 } >"$work/table.md"
 mv "$work/table.md" "$results"
 say "wrote $results"

@@ -45,3 +45,27 @@ machine() {
     echo "$(date -u +%F), version $("$program" --version | cut -d ' ' -f 2), commit $(git describe --always --dirty 2>/dev/null || echo unknown)," \
         "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sort -u | head -n 1), $(nproc) CPUs"
 }
+
+# each_row TABLE COMMAND NAME...: COMMAND with the fields of every line of TABLE whose first is a NAME, or of all lines.
+each_row() {
+    local table=$1 command=$2 name
+    local names fields
+    shift 2
+    names=("$@")
+    [ "$#" -gt 0 ] || read -ra names <<<"$(awk 'NF { printf "%s ", $1 }' <<<"$table")"
+    for name in "${names[@]}"; do
+        read -ra fields <<<"$(awk -v name="$name" '$1 == name' <<<"$table")"
+        [ "${#fields[@]}" -gt 0 ] || stop "no row is named $name"
+        "$command" "${fields[@]}"
+    done
+}
+
+# written_rows TABLE FOLDER: what FOLDER/NAME.row holds, in the order of the names in TABLE.
+written_rows() {
+    local name
+    while read -r name _; do
+        if [ -n "$name" ] && [ -f "$2/$name.row" ]; then
+            cat "$2/$name.row"
+        fi
+    done <<<"$1"
+}

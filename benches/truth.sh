@@ -40,7 +40,7 @@ mkdir -p "$work"
 
 # run_set NAME MODEL BOX PIXEL-SIZE PARTICLES SNR: its row, in $work/NAME.row.
 run_set() {
-    local name=$1 model=$2 box=$3 size=$4 count=$5 snr=$6 views=${7:+, preference $7}
+    local name=$1 model=$2 box=$3 size=$4 count=$5 snr=$6 spread=${7:+, preference $7}
     local map start seconds
     say "== $name"
     make_set "$@"
@@ -48,7 +48,7 @@ run_set() {
     run_ranks 2 "$program" --log-level warn train "$set/particles.h5" -o "$work/run-$name" --overwrite "${train[@]}"
     seconds=$(seconds_since "$start")
     for map in half1 map; do
-        echo "| $name | $model, $box px of $size A, $count at SNR $snr$views | $map |" \
+        echo "| $name | $model, $box px of $size A, $count at SNR $snr$spread | $map |" \
             "$(against_truth "$set/voxels/$map.mrc" "$work/run-$name/$map.mrc")" \
             "| $("$python" -c 'import json, sys; run = json.load(open(sys.argv[1])); print("{:,} | {:,}".format(run["settings"]["gaussians"], run["particles"]["models"][0]["particles"] * run["settings"]["epochs"]))' "$work/run-$name/run.json") | $seconds |"
     done >"$work/$name.row"
@@ -56,13 +56,7 @@ run_set() {
     rm -rf "$work/run-$name/checkpoints"
 }
 
-names=("$@")
-[ "$#" -gt 0 ] || read -ra names <<<"$(awk 'NF { printf "%s ", $1 }' <<<"$known")"
-for name in "${names[@]}"; do
-    read -ra fields <<<"$(awk -v name="$name" '$1 == name' <<<"$known")"
-    [ "${#fields[@]}" -ge 6 ] || stop "no set is named $name"
-    run_set "${fields[@]}"
-done
+each_row "$known" run_set "$@"
 
 mkdir -p "$(dirname "$results")"
 {
@@ -78,11 +72,7 @@ mkdir -p "$(dirname "$results")"
     echo
     echo "| Set | Particles | Map | Voxels | Gaussians | Voxels, mask | Gaussians, mask | Worst | Worst, mask | Gaussians of a half | Passes of a half | Seconds |"
     echo "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
-    while read -r name _; do
-        if [ -n "$name" ] && [ -f "$work/$name.row" ]; then
-            cat "$work/$name.row"
-        fi
-    done <<<"$known"
+    written_rows "$known" "$work"
 } >"$work/table.md"
 mv "$work/table.md" "$results"
 say "wrote $results"
