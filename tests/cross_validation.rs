@@ -61,6 +61,9 @@ fn half_maps_that_share_a_bias_are_told_from_those_that_do_not() {
         assert_eq!(found["excess"].is_null(), sound);
         let report = String::from_utf8(bytes(&run, "report.html")).unwrap();
         assert!(report.contains("cross-validated"), "{name}");
+        let warns = report.contains("<strong>Warning: </strong>the half maps agree better than");
+        assert_eq!(warns, !sound, "{name}");
+        assert_eq!(report.contains("The particles confirm the half maps"), sound, "{name}");
     }
 }
 

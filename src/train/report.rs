@@ -115,6 +115,9 @@ pub fn write(folder: &Path, document: &Value, store: &Store, baselines: &[PathBu
     let data = ReportData {
         title: format!("cryosplat-mpi: {}", folder.display()),
         headline: headline(document, store, &curves),
+        verdict: document["cross_validation"]["verdict"]
+            .as_str()
+            .map(|verdict| (verdict.to_owned(), document["cross_validation"]["excess"].is_object())),
         parts,
         notes: notes(document, names.len()),
         settings: settings(document),

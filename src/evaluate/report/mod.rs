@@ -31,6 +31,8 @@ pub struct ReportData {
     pub title: String,
     /// The numbers that matter most: name and value with its unit.
     pub headline: Vec<(String, String)>,
+    /// What the run's maps are worth, in a sentence, and whether that is a warning.
+    pub verdict: Option<(String, bool)>,
     /// What is shown, in this order.
     pub parts: Vec<Part>,
     /// Remarks, one a paragraph.
@@ -82,6 +84,14 @@ fn page(data: &ReportData) -> String {
             .map(|(name, value)| format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(name), escape(value)))
             .collect();
         body += &format!("<section><dl class=\"headline\">\n{entries}</dl></section>\n");
+    }
+    if let Some((verdict, warning)) = &data.verdict {
+        let (class, heading) = if *warning { (" class=\"warning\"", "Warning: ") } else { ("", "") };
+        let mut verdict = escape(verdict);
+        if let (false, Some(first)) = (*warning, verdict.get(..1)) {
+            verdict.replace_range(..1, &first.to_uppercase());
+        }
+        body += &format!("<section{class}><strong>{heading}</strong>{verdict}.</section>\n");
     }
     data.parts.iter().for_each(|part| body += &part.to_html());
     if !data.notes.is_empty() {
@@ -182,6 +192,7 @@ mod tests {
         let data = ReportData {
             title: evil.clone(),
             headline: vec![(evil.clone(), evil.clone())],
+            verdict: Some((evil.clone(), true)),
             parts: vec![
                 Part::Chart(fsc_chart(&fsc)),
                 Part::Charts(vec![loss_chart(&loss), loss_chart(&loss)]),
@@ -202,6 +213,7 @@ mod tests {
         let links = page.replace("http://www.w3.org/2000/svg", "");
         assert!(!links.contains("http") && !links.contains("url(") && !links.contains("@import"));
         assert!(page.contains("data:image/png;base64,AQID"));
+        assert!(page.contains("class=\"warning\"><strong>Warning: </strong>&lt;script&gt;"));
     }
 
     #[test]
