@@ -55,8 +55,6 @@ print(f"{model['particles'] * run['settings']['epochs']:,}", f"{run['images_per_
 END
 }
 
-seconds() { awk -v from="$1" -v to="$(date +%s.%N)" 'BEGIN { printf "%.0f", to - from }'; }
-
 # train_row NAME RANKS ARGUMENTS OF TRAIN...: trains, and writes the table's line to $work/NAME.row.
 train_row() {
     local name=$1 count=$2
@@ -69,7 +67,7 @@ train_row() {
         tail -n 20 "$work/$name.log" >&2
         stop "$name failed; its log is $work/$name.log"
     fi
-    wall=$(seconds "$start")
+    wall=$(seconds_since "$start")
     facts=$(of_run "$folder")
     read -r passes rate <<<"$facts"
     half_fsc=" | "
@@ -90,7 +88,7 @@ relion() {
     start=$(date +%s.%N)
     (cd "$folder" && relion_reconstruct --i "$star" --o "$out" --ctf "$@" >"$out.log" 2>&1 </dev/null) ||
         stop "relion_reconstruct failed; its log is $out.log"
-    seconds "$start"
+    seconds_since "$start"
 }
 
 relion_rows() {
@@ -134,9 +132,7 @@ mkdir -p "$(dirname "$results")"
 {
     echo "# Quality against a known truth"
     echo
-    echo "Written by \`make quality\` on $(date -u +%F), version $("$program" --version | cut -d ' ' -f 2)," \
-        "commit $(git describe --always --dirty 2>/dev/null || echo unknown)," \
-        "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sort -u | head -n 1), $(nproc) CPUs."
+    echo "Written by \`make quality\` on $(machine)."
     echo
     echo "The particles: $origin."
     echo

@@ -86,9 +86,7 @@ rm -rf "$study"
 {
     echo "# Scaling over ranks"
     echo
-    echo "Written by \`make scaling\` on $(date -u +%F), version $("$program" --version | cut -d ' ' -f 2)," \
-        "commit $(git describe --always --dirty 2>/dev/null || echo unknown)," \
-        "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sort -u | head -n 1), $(nproc) CPUs, $(cores) cores."
+    echo "Written by \`make scaling\` on $(machine), $(cores) cores."
     echo
     echo "The particles: \`cryosplat-mpi ${simulate[*]}\`. Each run: \`mpirun -n RANKS cryosplat-mpi ${train[*]} --batch BATCH\`," \
         "each rank bound to a core of its own where there are enough (\`--bind-to core\`)."

@@ -37,15 +37,6 @@ make_set() {
 # the mask, and the worst shells.
 against_truth() { "$python" tests/judges/maps.py win "$set/truth.mrc" "$set/mask.mrc" "$@"; }
 
-# seconds_since START: whole seconds since `date +%s.%N` said START.
-seconds_since() { awk -v from="$1" -v to="$(date +%s.%N)" 'BEGIN { printf "%.0f", to - from }'; }
-
-# machine: for the heading of a table.
-machine() {
-    echo "$(date -u +%F), version $("$program" --version | cut -d ' ' -f 2), commit $(git describe --always --dirty 2>/dev/null || echo unknown)," \
-        "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sort -u | head -n 1), $(nproc) CPUs"
-}
-
 # each_row TABLE COMMAND NAME...: COMMAND with the fields of every line of TABLE whose first is a NAME, or of all lines.
 each_row() {
     local table=$1 command=$2 name

@@ -66,9 +66,7 @@ done
 {
     echo "# Voxels beside RELION"
     echo
-    echo "Written by \`make voxels\` on $(date -u +%F), version $("$program" --version | cut -d ' ' -f 2)," \
-        "commit $(git describe --always --dirty 2>/dev/null || echo unknown)," \
-        "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sort -u | head -n 1), $(nproc) CPUs," \
+    echo "Written by \`make voxels\` on $(machine)," \
         "relion_reconstruct $(relion_reconstruct --version 2>/dev/null | sed -n 's/^RELION version: \([^ ]*\).*/\1/p')."
     echo
     echo "The particles:"

@@ -1,5 +1,6 @@
 //! A whole backprojection, on every rank: the sums, and at the end the outputs on the first.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -101,7 +102,7 @@ pub struct Chosen<'a> {
     /// About so many of each half, in blocks that are spread over it; `None`: all.
     pub most: Option<usize>,
     /// Those that are passed over, by row, and with them all that cannot be used; `None`: the first such is an error.
-    pub passed_over: Option<&'a (dyn Fn(usize) -> bool + Sync)>,
+    pub passed_over: Option<&'a BTreeSet<usize>>,
 }
 
 /// The sums of both halves, on the first rank. Every rank calls it, with its place in the group of its half.
@@ -194,7 +195,7 @@ fn accumulate(
     store: &Store,
     rows: std::ops::Range<usize>,
     part: f64,
-    passed_over: Option<&(dyn Fn(usize) -> bool + Sync)>,
+    passed_over: Option<&BTreeSet<usize>>,
     mut progress: Progress,
 ) -> Result<(Accumulator, Traffic)> {
     let header = store.header();
@@ -235,7 +236,7 @@ fn accumulate(
             let mut row = *first..;
             samples.retain(|samples| {
                 let row = row.next().expect("rows do not end");
-                samples.finite && !passed_over(row) && !damaged(row)
+                samples.finite && !passed_over.contains(&row) && !damaged(row)
             });
         } else if let Some(place) = samples.iter().position(|samples| !samples.finite) {
             return Err(Error::input(

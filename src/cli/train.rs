@@ -34,8 +34,8 @@ pub struct Args {
     /// The run folder: maps, FSC, report, mixtures, checkpoints.
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
-    /// Number of Gaussians in each half's mixture [default: scaled: one for 16 voxels of the box, at most 8 for a particle of the half and 30000, which is what paper takes; with a
-    /// mixture as --init: as many as that has].
+    /// Number of Gaussians in each half's mixture [default: scaled: one for 16 voxels of the box, at most 8 for a particle of the
+    /// half and 30000, which is what paper takes; with a mixture as --init: as many as that has].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000_000))]
     gaussians: Option<u32>,
     /// Start from this mixture (gmm_half1.h5 or .ply of a run, pseudo-atoms of `export gmm`) or this map (MRC), in place of

@@ -36,6 +36,9 @@ const EXCESS: f64 = 0.1;
 /// ...and so many of its standard errors.
 const EXCESS_ERRORS: f64 = 4.0;
 
+/// How the curve is labelled.
+pub const LABEL: &str = "cross-validated";
+
 /// The FSC of two half maps, and what the particles confirm of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CrossValidation {
@@ -59,11 +62,17 @@ pub struct Excess {
 }
 
 impl CrossValidation {
-    /// Of the half maps of a model, and the `voxels` of the same halves, all under `mask` if there is one.
+    /// Of the half maps of a model, whose FSC is `agreement`, and the `voxels` of the same halves, all under `mask` if there
+    /// is one.
     ///
     /// # Errors
     /// As [`Fsc::between_masked`].
-    pub fn of(half_maps: [&Volume; 2], voxels: [&Volume; 2], mask: Option<&Mask>) -> Result<Self> {
+    pub fn of(
+        half_maps: [&Volume; 2],
+        voxels: [&Volume; 2],
+        mask: Option<&Mask>,
+        agreement: Fsc,
+    ) -> Result<Self> {
         let fsc = |first, second| match mask {
             Some(mask) => Fsc::between_masked(first, second, mask),
             None => Fsc::between(first, second),
@@ -91,7 +100,7 @@ impl CrossValidation {
             errors.resize(next + 1, of_value);
             shell = next + 1;
         }
-        Ok(Self { curve: Fsc { shells: curve, ..voxels }, errors, half_maps: fsc(g1, g2)? })
+        Ok(Self { curve: Fsc { shells: curve, ..voxels }, errors, half_maps: agreement })
     }
 
     /// The resolution in angstrom of the last shell that the voxel maps can tell of; `None` where that is none.
@@ -199,7 +208,11 @@ mod tests {
     }
 
     fn validate([g1, g2]: &[Volume; 2], [v1, v2]: &[Volume; 2], mask: Option<&Mask>) -> CrossValidation {
-        CrossValidation::of([g1, g2], [v1, v2], mask).unwrap()
+        let agreement = match mask {
+            Some(mask) => Fsc::between_masked(g1, g2, mask),
+            None => Fsc::between(g1, g2),
+        };
+        CrossValidation::of([g1, g2], [v1, v2], mask, agreement.unwrap()).unwrap()
     }
 
     #[test]

@@ -159,7 +159,8 @@ fn thinned(points: &[(f64, f64)]) -> Vec<[f64; 2]> {
 /// at shell 1. A field is empty where a curve has ended.
 ///
 /// # Errors
-/// When there is no curve, one goes on behind the first one's end, the curves differ in box or pixel size, or a file cannot be written.
+/// When there is no curve, one goes on behind the first one's end, the curves differ in box or pixel size, or a file cannot be
+/// written.
 pub fn write_fsc_files(folder: &Path, stem: &str, curves: &[(String, Fsc)]) -> Result<()> {
     write_chart_files(folder, stem, curves, &fsc_chart(curves))
 }
@@ -243,7 +244,9 @@ pub fn read_fsc_table(path: &Path, box_size: usize, pixel_size: f64) -> Result<V
     for (number, line) in lines.enumerate() {
         let shell = number + 1;
         let fields = fields(line);
-        let sound = fields.len() == names.len() && fields[0].parse() == Ok(shell as f64);
+        // The first curve has them all, and the others end no later.
+        let numbers = fields.iter().take(4).all(|field| field.parse::<f64>().is_ok());
+        let sound = fields.len() == names.len() && numbers && fields[0].parse() == Ok(shell as f64);
         let mut each = curves.iter_mut().zip(fields.iter().skip(3));
         // Behind its end a curve has no more numbers.
         let taken = |(curve, field): (&mut Vec<f64>, &String)| match field.parse() {
@@ -314,6 +317,16 @@ mod tests {
         std::fs::write(folder.path().join("ends.csv"), format!("{}0.5\n", text.trim_end())).unwrap();
         let message = read_fsc_table(&folder.path().join("ends.csv"), 64, 6.0).unwrap_err().to_string();
         assert!(message.contains("line 32"), "{message}");
+        for (from, to) in [("\n3,0.", "\n3,?"), ("\n1,", "\n2,")] {
+            std::fs::write(folder.path().join("ends.csv"), text.replacen(from, to, 1)).unwrap();
+            assert!(read_fsc_table(&folder.path().join("ends.csv"), 64, 6.0).is_err(), "{from}");
+        }
+        let line = text.lines().nth(5).unwrap();
+        let fields: Vec<&str> = line.split(',').collect();
+        let headless = text.replace(line, &format!("{},,{}", fields[..3].join(","), fields[4]));
+        std::fs::write(folder.path().join("ends.csv"), headless).unwrap();
+        let message = read_fsc_table(&folder.path().join("ends.csv"), 64, 6.0).unwrap_err().to_string();
+        assert!(message.contains("line 6"), "{message}");
         ends.swap(0, 1);
         assert!(write_fsc_files(folder.path(), "ends", &ends).is_err());
         for extension in ["csv", "svg", "png"] {

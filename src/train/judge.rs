@@ -7,21 +7,13 @@ use serde_json::{Map, Value, json};
 
 use crate::error::Result;
 use crate::evaluate::automask::AutoMask;
+use crate::evaluate::cross_validation::LABEL;
 use crate::evaluate::fsc::{Fsc, GOLD_STANDARD, HALF};
 use crate::evaluate::maps::read_cube;
 use crate::evaluate::plots::write_fsc_files;
 use crate::evaluate::{Correction, CrossValidation, Mask, Randomization, slices};
 use crate::files;
 use crate::imaging::mrc::{self, Volume};
-
-/// The labels of the half maps' FSC as the other half's particles confirm it.
-const CONFIRMED: &str = "cross-validated";
-const CONFIRMED_MASKED: &str = "cross-validated under the mask";
-
-/// Is a curve of this label one of those?
-pub fn is_cross_validation(label: &str) -> bool {
-    label.starts_with(CONFIRMED)
-}
 
 /// What a run came to.
 pub struct Judged {
@@ -47,21 +39,23 @@ pub fn judge(
     let mut cross_validations = Vec::new();
     if let [half1, half2] = halves {
         let unmasked = Fsc::between(half1, half2)?;
-        let mask = automatic_mask(folder, map)?;
-        let corrected = mask.as_ref().map(|mask| corrected(half1, half2, mask, &unmasked)).transpose()?;
-        curves.push(("half maps".into(), unmasked));
-        curves.extend(corrected.flatten().map(|fsc| ("half maps corrected for a mask".into(), fsc)));
-        if let Some([voxels1, voxels2]) = voxels {
-            for (label, mask) in
-                mask.iter().map(|mask| (CONFIRMED_MASKED, Some(mask))).chain([(CONFIRMED, None)])
-            {
-                let found = CrossValidation::of([half1, half2], [voxels1, voxels2], mask)?;
-                if found.known_to().is_some() {
-                    curves.push((label.into(), found.curve.clone()));
-                }
+        curves.push(("half maps".into(), unmasked.clone()));
+        let mut cross_validate =
+            |label: &str, mask: Option<&Mask>, agreement: Fsc| -> Result<Option<(String, Fsc)>> {
+                let Some([voxels1, voxels2]) = voxels else { return Ok(None) };
+                let found = CrossValidation::of([half1, half2], [voxels1, voxels2], mask, agreement)?;
+                let curve = found.known_to().map(|_| (label.to_owned(), found.curve.clone()));
                 cross_validations.push(found);
-            }
+                Ok(curve)
+            };
+        if let Some(mask) = automatic_mask(folder, map)? {
+            let masked = Fsc::between_masked(half1, half2, &mask)?;
+            let options = Randomization::default();
+            let correction = Correction::of(half1, half2, &mask, [&unmasked, &masked], &options)?;
+            curves.extend(correction.map(|found| ("half maps corrected for a mask".into(), found.corrected)));
+            curves.extend(cross_validate(&format!("{LABEL} under the mask"), Some(&mask), masked)?);
         }
+        curves.extend(cross_validate(LABEL, None, unmasked)?);
     }
     let mut truth_map = None;
     if let Some(path) = truth {
@@ -94,13 +88,6 @@ fn automatic_mask(folder: &Path, map: &Volume) -> Result<Option<Mask>> {
     };
     mrc::write_volume(&folder.join("mask.mrc"), &mask.volume(map.pixel_size))?;
     Ok(Some(mask))
-}
-
-/// The half maps' FSC under `mask`, corrected for it. `None` where the FSC without it falls nowhere.
-fn corrected(half1: &Volume, half2: &Volume, mask: &Mask, unmasked: &Fsc) -> Result<Option<Fsc>> {
-    let masked = Fsc::between_masked(half1, half2, mask)?;
-    let correction = Correction::of(half1, half2, mask, [unmasked, &masked], &Randomization::default())?;
-    Ok(correction.map(|correction| correction.corrected))
 }
 
 /// The curves for the log, and whether the particles confirm them.

@@ -7,10 +7,11 @@ use ndarray::Array2;
 use rustfft::num_complex::Complex;
 use serde_json::Value;
 
-use super::{judge, metrics};
+use super::metrics;
 use crate::error::{Error, Result};
 use crate::evaluate::chart::{Chart, Colours};
 use crate::evaluate::compare;
+use crate::evaluate::cross_validation::LABEL;
 use crate::evaluate::fsc::{Crossing, Fsc, GOLD_STANDARD, HALF};
 use crate::evaluate::maps::read_cube;
 use crate::evaluate::panels::{GreyScale, Row, Sheet};
@@ -161,7 +162,7 @@ fn headline(document: &Value, store: &Store, curves: &[(String, Fsc)]) -> Vec<(S
     for (label, fsc) in curves.iter().take(2) {
         headline.push((format!("FSC = 0.143, {label}"), resolution(fsc.crossing(GOLD_STANDARD))));
     }
-    if let Some((label, fsc)) = curves.iter().find(|(label, _)| judge::is_cross_validation(label)) {
+    if let Some((label, fsc)) = curves.iter().find(|(label, _)| label.starts_with(LABEL)) {
         headline.push((format!("FSC = 0.143, {label}"), resolution(fsc.crossing(GOLD_STANDARD))));
     }
     if let Some((label, fsc)) = curves.first() {

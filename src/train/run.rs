@@ -1,6 +1,5 @@
 //! A whole run, on every rank: set up, train, and at the end the outputs.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -343,10 +342,9 @@ fn train(
     models.iter_mut().for_each(|model| _ = model.saved());
     write_models(models, rank, &options.output, &geometry)?;
     world.barrier();
-    let left_out: BTreeSet<u64> = models.iter().flat_map(|model| model.left_out().rows()).collect();
-    let passed_over = |row: usize| left_out.contains(&(row as u64));
+    let left_out = models.iter().flat_map(|model| model.left_out().rows()).map(|row| row as usize).collect();
     let group = (&assignment, &mut reduction.collective);
-    let voxels = voxels::half_maps(world, store, &parts, group, options.voxel_particles, &passed_over)?;
+    let voxels = voxels::half_maps(world, store, &parts, group, options.voxel_particles, &left_out)?;
     if world.rank() == 0 {
         outputs::finish(&Finished {
             voxels,

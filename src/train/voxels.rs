@@ -1,5 +1,7 @@
 //! Voxel maps of both halves behind a training, to cross-validate the half maps with.
 
+use std::collections::BTreeSet;
+
 use super::memory;
 use super::setup::Part;
 use crate::backproject::run::{Chosen, of_halves, plain, working_bytes};
@@ -23,7 +25,7 @@ pub fn half_maps(
     parts: &[Part],
     group: (&Assignment, &mut Collective),
     most: usize,
-    passed_over: &(dyn Fn(usize) -> bool + Sync),
+    passed_over: &BTreeSet<usize>,
 ) -> Result<Option<[Volume; 2]>> {
     let both = parts.len() == 2;
     if !both || most == 0 || !fits(world, store.header().box_size) {

@@ -59,6 +59,16 @@ finish_work() {
     fi
 }
 
+# seconds_since START: whole seconds since `date +%s.%N` said START.
+seconds_since() { awk -v from="$1" -v to="$(date +%s.%N)" 'BEGIN { printf "%.0f", to - from }'; }
+
+# machine: for the heading of a table.
+# shellcheck disable=SC2154 # the script that sources this names the program
+machine() {
+    echo "$(date -u +%F), version $("$program" --version | cut -d ' ' -f 2), commit $(git describe --always --dirty 2>/dev/null || echo unknown)," \
+        "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sort -u | head -n 1), $(nproc) CPUs"
+}
+
 # ribosome_set BOX TAG: the 10,000 noisy images of the 70S ribosome that benches work on, in a box of BOX pixels, with their
 # truth: their folder is $set_folder, and where they are from is $origin. Simulated once by $program, under $work, with TAG in
 # the names; or what RIBOSOME64 or RIBOSOME128 names.

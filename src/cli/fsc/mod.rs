@@ -12,13 +12,17 @@ use serde_json::Value;
 use super::mask::{Made, MaskOptions};
 use super::phases::PhaseOptions;
 use crate::error::{Error, Result};
+use crate::evaluate::cross_validation::LABEL;
 use crate::evaluate::directional::{DIRECTIONS, HALF_ANGLE};
 use crate::evaluate::fsc::{GOLD_STANDARD, HALF};
 use crate::evaluate::plots::{fsc_chart_with_band, write_chart_files};
-use crate::evaluate::{Correction, CrossValidation, Directional, Fsc, Mask, maps};
+use crate::evaluate::{Correction, CrossValidation, Directional, Fsc, maps};
 use crate::files;
 use crate::imaging::mrc::Volume;
 use second::Kind;
+
+/// How the FSC without a mask is labelled.
+const UNMASKED: &str = "no mask";
 
 /// What `--help` says below the options.
 const EXPLANATION: &str = "\
@@ -188,10 +192,9 @@ fn compare(args: &Args) -> Result<Found> {
     if let Some(made) = &made {
         under_mask(args, &first, &second, &unmasked, made, reference, &mut found)?;
     }
-    found.curves.push(("no mask".to_owned(), unmasked));
+    found.curves.push((UNMASKED.to_owned(), unmasked));
     if let Some(folder) = &args.voxels {
-        let mask = made.as_ref().map(|made| &made.mask);
-        cross_validate(args, folder, [&first, &second], mask, &mut found)?;
+        cross_validate(args, folder, [&first, &second], made.as_ref(), &mut found)?;
     }
     if args.directional {
         let mask = made.as_ref().map(|made| &made.mask);
@@ -205,7 +208,7 @@ fn cross_validate(
     args: &Args,
     folder: &Path,
     half_maps: [&Volume; 2],
-    mask: Option<&Mask>,
+    made: Option<&Made>,
     found: &mut Found,
 ) -> Result<()> {
     let read = |name| -> Result<Volume> {
@@ -218,9 +221,13 @@ fn cross_validate(
         Ok(voxels)
     };
     let [first, second] = [read("half1.mrc")?, read("half2.mrc")?];
-    let validation = CrossValidation::of(half_maps, [&first, &second], mask)?;
+    let label = made.map_or(UNMASKED, |made| made.label);
+    let (_, agreement) =
+        found.curves.iter().find(|(of, _)| of == label).expect("the half maps' own curve is there");
+    let mask = made.map(|made| &made.mask);
+    let validation = CrossValidation::of(half_maps, [&first, &second], mask, agreement.clone())?;
     if validation.known_to().is_some() {
-        found.curves.push(("cross-validated".into(), validation.curve.clone()));
+        found.curves.push((LABEL.into(), validation.curve.clone()));
     }
     found.notes.push(validation.verdict());
     found.cross_validation = Some(validation.as_json());

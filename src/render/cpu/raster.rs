@@ -99,20 +99,34 @@ impl<V: Vector<Scalar = f32>> Strip<V> {
         }
     }
 
-    /// The row at distance `dy` of the centre.
+    /// Strips `strip..strip + K`. (Loops, since closures are not compiled for the processor that their caller is.)
     #[inline(always)]
-    fn at(&self, dy: f32) -> Row<V> {
-        Row { value: self.value(dy), ratio: self.ratio(dy) }
+    fn side_by_side<const K: usize>(splat: &Splat, strip: usize, scale: f32) -> [Self; K] {
+        let mut strips = [Self::new(splat, strip, scale); K];
+        for (k, other) in strips.iter_mut().enumerate().skip(1) {
+            *other = Self::new(splat, strip + k, scale);
+        }
+        strips
     }
 
-    /// The Gaussian in that row.
+    /// Their row at distance `dy` of the centre.
+    #[inline(always)]
+    fn rows<const K: usize>(strips: &[Self; K], dy: f32) -> [Row<V>; K] {
+        let mut rows = [Row { value: strips[0].value(dy), ratio: strips[0].ratio(dy) }; K];
+        for k in 1..K {
+            rows[k] = Row { value: strips[k].value(dy), ratio: strips[k].ratio(dy) };
+        }
+        rows
+    }
+
+    /// The Gaussian in the row at distance `dy` of the centre.
     #[inline(always)]
     fn value(&self, dy: f32) -> V {
         let u = self.u + V::splat(self.shear * dy);
         exp2((-u).times_plus(u, V::splat(-self.fall * dy * dy))) * self.scale
     }
 
-    /// The ratio from that row to the next: u grows by the shear.
+    /// Its ratio from that row to the next: u grows by the shear.
     #[inline(always)]
     fn ratio(&self, dy: f32) -> V {
         let constant = -(self.shear * self.shear + self.fall) * (2.0 * dy + 1.0);
@@ -165,18 +179,12 @@ fn draw_strips<I: Isa, const K: usize>(
     rows: Range<usize>,
 ) {
     let stretch = if splat.direct { 1 } else { STRETCH };
-    let mut strips = [Strip::<I::F32>::new(splat, strip, splat.weight); K];
-    for (k, other) in strips.iter_mut().enumerate().skip(1) {
-        *other = Strip::new(splat, strip + k, splat.weight);
-    }
+    let strips = Strip::<I::F32>::side_by_side::<K>(splat, strip, splat.weight);
     let decay = I::F32::splat(splat.decay);
     let mut at = strip * LANES;
     for start in (rows.start - rows.start % stretch..rows.end).step_by(stretch) {
         let dy = splat.dy + start as f32;
-        let mut now = [strips[0].at(dy); K];
-        for k in 1..K {
-            now[k] = strips[k].at(dy);
-        }
+        let mut now = Strip::rows(&strips, dy);
         for _ in start..rows.start {
             for now in &mut now {
                 now.step(decay);
@@ -250,10 +258,7 @@ fn raw_moments<I: Isa>(splat: &Splat, g: &Canvas) -> [I::F32; 6] {
 #[inline(always)]
 fn add_moments<I: Isa, const K: usize>(splat: &Splat, strip: usize, g: &Canvas, sums: &mut [I::F32; 6]) {
     let zero = [I::F32::splat(0.0); K];
-    let mut strips = [Strip::<I::F32>::new(splat, strip, splat.norm); K];
-    for (k, other) in strips.iter_mut().enumerate().skip(1) {
-        *other = Strip::new(splat, strip + k, splat.norm);
-    }
+    let strips = Strip::<I::F32>::side_by_side::<K>(splat, strip, splat.norm);
     let decay = I::F32::splat(splat.decay);
     let height = usize::from(splat.height);
     let mut at = usize::from(splat.y0) * g.stride + usize::from(splat.x0) + strip * LANES;
@@ -261,10 +266,7 @@ fn add_moments<I: Isa, const K: usize>(splat: &Splat, strip: usize, g: &Canvas, 
     let (mut r0, mut r1, mut r2) = (zero, zero, zero);
     for start in (0..height).step_by(STRETCH) {
         let dy = splat.dy + start as f32;
-        let mut now = [strips[0].at(dy); K];
-        for k in 1..K {
-            now[k] = strips[k].at(dy);
-        }
+        let mut now = Strip::rows(&strips, dy);
         for row in start..height.min(start + STRETCH) {
             let dy = I::F32::splat(splat.dy + row as f32);
             let pixels = &g.pixels[at..][..K * LANES];
