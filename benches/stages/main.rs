@@ -20,7 +20,7 @@ use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::cpu::activate::Activated;
 use cryosplat_mpi::render::cpu::adam::Adam;
 use cryosplat_mpi::render::cpu::chain::{self, Contribution, SUMS};
-use cryosplat_mpi::render::cpu::project::{Splat, project};
+use cryosplat_mpi::render::cpu::project::{Splats, project};
 use cryosplat_mpi::render::cpu::raster::{self, Canvas};
 use cryosplat_mpi::render::cpu::residual::Filter;
 use cryosplat_mpi::render::{AdamStep, Alone, Device, Geometry, Observation, Sampling, Step, Target, View};
@@ -83,7 +83,7 @@ fn stages(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter("activate"), |b| {
             b.iter(|| activated.update(&gmm));
         });
-        let mut splats = vec![Splat::default(); count];
+        let mut splats = Splats::room(count);
         let mut whitening: [Vec<f64>; 3] = std::array::from_fn(|_| vec![0.0; count]);
         group.bench_function(BenchmarkId::from_parameter("project"), |b| {
             b.iter(|| {

@@ -106,7 +106,7 @@ fn add_lanes<I: Isa>(slab: &mut [f32], samples: &[Sample], origin: f32, [width, 
         let (ix, iy, iz) = (*x as usize, *y as usize, z as usize);
         let (fx, fy, fz) = (x - ix as f32, y - iy as f32, z - iz as f32);
         let ex = 1.0 - fx;
-        let pair = I::F32::from_array(&[ex * re, ex * im, ex * w, fx * re, fx * im, fx * w, 0.0, 0.0]);
+        let pair = I::F32::load(&[ex * re, ex * im, ex * w, fx * re, fx * im, fx * w, 0.0, 0.0]);
         let first = ((iz * height + iy) * width + ix) * VALUES;
         for (plane, wz) in [(0, 1.0 - fz), (width * height * VALUES, fz)] {
             for (line, wy) in [(0, 1.0 - fy), (width * VALUES, fy)] {

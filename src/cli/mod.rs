@@ -83,6 +83,10 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     hdf5::silence_errors(true);
+    if let Err(error) = crate::simd::check_level() {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
     let outcome = match &cli.command {
         // What runs over ranks starts its log when it knows its rank.
         Command::Train(args) => return train::run(args, &cli.log),

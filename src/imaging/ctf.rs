@@ -180,7 +180,7 @@ fn fill_lanes<I: Isa>(ctf: &Ctf, kx: f64, step: f64, line: &mut [f32]) {
     let n = line.len();
     let fold = (n.div_ceil(2)) as f64;
     for at in (0..n).step_by(LANES) {
-        let index = I::F64::splat(at as f64) + I::F64::from_array(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+        let index = I::F64::splat(at as f64) + I::F64::load(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
         // From n / 2 on the frequencies are negative.
         let negative = index - I::F64::splat(n as f64);
         let ky = (index - I::F64::splat(fold - 0.5)).positive(negative, index) * I::F64::splat(step);

@@ -1,25 +1,40 @@
-//! Eight numbers at a time.
+//! Vectors of numbers.
 //!
-//! An inner loop is written once, generic over an [`Isa`], and [`vectorize`] compiles it twice: with AVX2 and FMA for
-//! processors that have them, and portably; which one runs is decided when it is called. The two round differently in
-//! the last bit; one machine always takes the same.
+//! An inner loop is written once, generic over an [`Isa`], and [`vectorize`] compiles it for each set of instructions: AVX-512,
+//! AVX2 with FMA, and portably. Which one runs is decided when it is called ([`level`]). They round differently in the last
+//! bit; one machine always takes the same.
 
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod level;
+mod pair;
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod registers;
 mod squares;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub use avx512::Avx512;
+#[cfg(test)]
+pub use level::supported;
+pub use level::{Level, check_level, level};
+pub use pair::Pair;
 pub use portable::Portable;
 pub use squares::sum_of_squares;
 
-/// Numbers in a [`Vector`].
+/// Numbers in the vectors [`Isa::F32`] and [`Isa::F64`].
 pub const LANES: usize = 8;
 
-/// Eight numbers that move together.
+/// Numbers in the vector [`Isa::Wide`].
+pub const WIDE: usize = 2 * LANES;
+
+/// Numbers that move together.
 pub trait Vector:
     Copy
     + Add<Output = Self>
@@ -31,20 +46,26 @@ pub trait Vector:
 {
     /// One of the numbers.
     type Scalar: Copy + Default;
-    /// The same value eight times.
+    /// How many there are, at most [`WIDE`].
+    const COUNT: usize;
+    /// The same value everywhere.
     fn splat(value: Self::Scalar) -> Self;
-    /// Eight values.
-    fn from_array(values: &[Self::Scalar; LANES]) -> Self;
-    /// Into eight places.
-    fn to_places(self, places: &mut [Self::Scalar; LANES]);
+    /// The first values of a slice.
+    ///
+    /// # Panics
+    /// If it is shorter.
+    fn load(slice: &[Self::Scalar]) -> Self;
+    /// Into the first places of a slice.
+    ///
+    /// # Panics
+    /// If it is shorter.
+    fn store(self, slice: &mut [Self::Scalar]);
     /// `self * a + b`, in one rounding where the processor can.
     fn times_plus(self, a: Self, b: Self) -> Self;
     /// The smaller of each pair.
     fn min(self, other: Self) -> Self;
     /// The larger of each pair.
     fn max(self, other: Self) -> Self;
-    /// Absolute values.
-    fn abs(self) -> Self;
     /// Square roots.
     fn sqrt(self) -> Self;
     /// Rounded up.
@@ -56,50 +77,57 @@ pub trait Vector:
     /// `self * 2^n`, where `shifted` is n plus the number whose last bit counts ones (1.5 times 2 to the mantissa's bits).
     fn times_power_of_two(self, shifted: Self) -> Self;
 
-    /// The eight values.
+    /// Absolute values.
+    #[inline(always)]
+    fn abs(self) -> Self {
+        self.max(-self)
+    }
+
+    /// `2^x`, relative error below 2e-7. Arguments below -125 count as -125, and those above 127 as 127.
+    #[inline(always)]
+    fn exp2(self) -> Self
+    where
+        Self: Vector<Scalar = f32>,
+    {
+        // Adding 1.5 * 2^23 leaves round(x) in the low bits of the sum; what is left lies in [-1/2, 1/2].
+        let magic = Self::splat(12_582_912.0);
+        let x = self.max(Self::splat(SMALLEST_POWER)).min(Self::splat(LARGEST_POWER));
+        let shifted = x + magic;
+        exp2_of_fraction(x - (shifted - magic)).times_power_of_two(shifted)
+    }
+
+    /// The values of a vector of [`LANES`].
+    #[cfg(test)]
     #[inline(always)]
     fn to_array(self) -> [Self::Scalar; LANES] {
+        const { assert!(Self::COUNT == LANES) };
         let mut values = [Self::Scalar::default(); LANES];
-        self.to_places(&mut values);
+        self.store(&mut values);
         values
     }
 
-    /// The first eight values of a slice.
-    ///
-    /// # Panics
-    /// If it is shorter.
-    #[inline(always)]
-    fn load(slice: &[Self::Scalar]) -> Self {
-        Self::from_array(slice.first_chunk().expect("eight values"))
-    }
-
-    /// Into the first eight places of a slice.
-    ///
-    /// # Panics
-    /// If it is shorter.
-    #[inline(always)]
-    fn store(self, slice: &mut [Self::Scalar]) {
-        self.to_places(slice.first_chunk_mut().expect("eight places"));
-    }
-
-    /// Eight values of a slice from `at`; past its end `fill`.
+    /// The values of a slice from `at`; past its end `fill`.
     #[inline(always)]
     fn load_padded(slice: &[Self::Scalar], at: usize, fill: Self::Scalar) -> Self {
-        if let Some(full) = slice[at..].first_chunk() {
-            return Self::from_array(full);
+        let rest = &slice[at..];
+        if rest.len() >= Self::COUNT {
+            return Self::load(rest);
         }
-        let mut values = [fill; LANES];
-        values.iter_mut().zip(&slice[at..]).for_each(|(lane, &value)| *lane = value);
-        Self::from_array(&values)
+        let mut values = [fill; WIDE];
+        values.iter_mut().zip(rest).for_each(|(lane, &value)| *lane = value);
+        Self::load(&values)
     }
 
     /// Into a slice from `at`, as far as it goes.
     #[inline(always)]
     fn store_cut(self, slice: &mut [Self::Scalar], at: usize) {
-        if let Some(full) = slice[at..].first_chunk_mut() {
-            self.to_places(full);
+        let rest = &mut slice[at..];
+        if rest.len() >= Self::COUNT {
+            self.store(rest);
         } else {
-            slice[at..].iter_mut().zip(self.to_array()).for_each(|(place, value)| *place = value);
+            let mut values = [Self::Scalar::default(); WIDE];
+            self.store(&mut values);
+            rest.iter_mut().zip(values).for_each(|(place, value)| *place = value);
         }
     }
 }
@@ -110,22 +138,31 @@ pub trait Isa: Copy {
     type F32: Vector<Scalar = f32>;
     /// Eight numbers in double precision.
     type F64: Vector<Scalar = f64>;
+    /// Sixteen numbers in single precision.
+    type Wide: Vector<Scalar = f32>;
+    /// Registers that hold vectors.
+    const REGISTERS: usize;
     /// Single precision to double.
     fn widen(x: Self::F32) -> Self::F64;
     /// Double precision to single.
     fn narrow(x: Self::F64) -> Self::F32;
+    /// The integers between zero and each number.
+    fn integers(x: Self::F32) -> [i32; LANES];
+    /// The first and the last eight of sixteen numbers.
+    fn halves(x: Self::Wide) -> [Self::F32; 2];
     /// The sum of each of eight vectors, in a fixed order.
-    fn sums(rows: [Self::F32; LANES]) -> Self::F32;
+    fn sums(rows: &[Self::F32; LANES]) -> Self::F32;
+    /// Eight vectors, the first of the first numbers of each.
+    fn transpose(rows: &[Self::F32; LANES]) -> [Self::F32; LANES];
 }
 
-/// `2^x`, relative error below 2e-7. Arguments below -125 count as -125, and those above 127 as 127.
+/// Exponents of two from which and up to which [`Vector::exp2`] is right.
+const SMALLEST_POWER: f32 = -125.0;
+const LARGEST_POWER: f32 = 127.0;
+
+/// `2^r` for r in [-1/2, 1/2].
 #[inline(always)]
-pub fn exp2<V: Vector<Scalar = f32>>(x: V) -> V {
-    // Adding 1.5 * 2^23 leaves round(x) in the low bits of the sum; what is left lies in [-1/2, 1/2].
-    let magic = V::splat(12_582_912.0);
-    let x = x.max(V::splat(-125.0)).min(V::splat(127.0));
-    let shifted = x + magic;
-    let r = x - (shifted - magic);
+fn exp2_of_fraction<V: Vector<Scalar = f32>>(r: V) -> V {
     // The polynomial of smallest relative error, 1.9e-9.
     // Summed in pairs, which waits less than one power after the other (Estrin).
     let r2 = r * r;
@@ -133,8 +170,7 @@ pub fn exp2<V: Vector<Scalar = f32>>(x: V) -> V {
     let middle = r.times_plus(V::splat(5.550_328_8e-2), V::splat(2.402_264_7e-1));
     let high = r.times_plus(V::splat(1.339_993_1e-3), V::splat(9.618_489e-3));
     let high = r2.times_plus(V::splat(1.534_581_2e-4), high);
-    let p = (r2 * r2).times_plus(high, r2.times_plus(middle, low));
-    p.times_power_of_two(shifted)
+    (r2 * r2).times_plus(high, r2.times_plus(middle, low))
 }
 
 /// `e^x`, relative error below 2e-15. Arguments below -700 count as -700, and those above 700 as 700.
@@ -188,7 +224,7 @@ pub fn softplus_sigmoid<V: Vector<Scalar = f64>>(x: V) -> (V, V) {
     (softplus, x.positive(one - small, small))
 }
 
-/// Defines `$name` as `$body::<Avx2>` where the processor has AVX2 and FMA, else as `$body::<Portable>`.
+/// Defines `$name` as `$body`, compiled for each [`Level`], of which a call takes that of [`level`].
 macro_rules! vectorize {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
         $(#[$doc])*
@@ -196,14 +232,22 @@ macro_rules! vectorize {
         $vis fn $name($($arg: $type),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             {
+                #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx2,fma")]
+                #[allow(clippy::too_many_arguments)]
+                fn widest($($arg: $type),*) $(-> $ret)? {
+                    $body::<$crate::simd::Avx512>($($arg),*)
+                }
                 #[target_feature(enable = "avx2,fma")]
                 #[allow(clippy::too_many_arguments)]
                 fn wide($($arg: $type),*) $(-> $ret)? {
                     $body::<$crate::simd::Avx2>($($arg),*)
                 }
-                if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-                    // SAFETY: the features that `wide` is compiled for were detected on this processor.
-                    return unsafe { wide($($arg),*) };
+                match $crate::simd::level() {
+                    // SAFETY: a level is chosen only where the processor has the features that `widest` is compiled for.
+                    $crate::simd::Level::Avx512 => return unsafe { widest($($arg),*) },
+                    // SAFETY: as above, of `wide`.
+                    $crate::simd::Level::Avx2 => return unsafe { wide($($arg),*) },
+                    $crate::simd::Level::Portable => {}
                 }
             }
             $body::<$crate::simd::Portable>($($arg),*)
@@ -222,7 +266,7 @@ mod tests {
         let relative = |got: f64, want: f64| ((got - want) / want).abs();
         let f = x as f32;
         if (-125.0..127.0).contains(&x) {
-            let got = exp2(I::F32::splat(f)).to_array()[3];
+            let got = I::F32::splat(f).exp2().to_array()[3];
             assert!(relative(f64::from(got), f64::from(f).exp2()) < 2e-7, "exp2({f})");
         }
         let (softplus, sigmoid) = softplus_sigmoid(I::F64::splat(x));
@@ -236,7 +280,7 @@ mod tests {
 
     #[inline(always)]
     fn check_operations<I: Isa>(a: [f64; LANES], b: [f64; LANES]) {
-        let (x, y) = (I::F64::from_array(&a), I::F64::from_array(&b));
+        let (x, y) = (I::F64::load(&a), I::F64::load(&b));
         let (p, q) = (I::narrow(x), I::narrow(y));
         let same = |got: I::F64, single: I::F32, want: fn(f64, f64) -> f64| {
             for lane in 0..LANES {
@@ -261,9 +305,21 @@ mod tests {
         same(x.positive(y, -y), p.positive(q, -q), |a, b| if a > 0.0 { b } else { -b });
         same(I::widen(p), I::narrow(I::widen(p)), |a, _| a);
         let rows = std::array::from_fn(|row| p * I::F32::splat(row as f32));
-        for (row, got) in I::sums(rows).to_array().into_iter().enumerate() {
+        for (column, row) in I::transpose(&rows).into_iter().map(Vector::to_array).zip(a) {
+            assert!((0..LANES).all(|k| f64::from(column[k]) == row * k as f64));
+        }
+        for (row, got) in I::sums(&rows).to_array().into_iter().enumerate() {
             assert_eq!(f64::from(got), a.iter().sum::<f64>() * row as f64);
         }
+        assert_eq!(I::integers(p), a.map(|a| a as i32));
+        let mut twice = [0.0f32; WIDE];
+        p.store(&mut twice);
+        q.store(&mut twice[LANES..]);
+        let both = I::Wide::load(&twice);
+        let halves = I::halves(both * both + both).map(Vector::to_array);
+        assert_eq!(halves, [p * p + p, q * q + q].map(Vector::to_array));
+        let halves = I::halves(both.exp2()).map(Vector::to_array);
+        assert_eq!(halves, [p.exp2(), q.exp2()].map(Vector::to_array));
         let mut stored = [9.0f32; 11];
         p.store_cut(&mut stored, 7);
         assert!(stored[..7] == [9.0; 7] && (0..4).all(|k| f64::from(stored[7 + k]) == a[k]));
@@ -281,11 +337,27 @@ mod tests {
         );
     }
 
-    vectorize! { fn check_best() = check_all }
-
     #[test]
     fn functions_agree_with_the_standard_library() {
-        check_best();
         check_all::<Portable>();
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2() {
+                check_all::<Avx2>();
+            }
+            #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx2,fma")]
+            fn avx512() {
+                check_all::<Avx512>();
+            }
+            if supported(Level::Avx2) {
+                // SAFETY: the processor has what it is compiled for.
+                unsafe { avx2() };
+            }
+            if supported(Level::Avx512) {
+                // SAFETY: as above.
+                unsafe { avx512() };
+            }
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
-use super::{Isa, LANES, Vector};
+use super::{Isa, LANES, Pair, Vector};
 
 /// Plain arrays, which the compiler may or may not turn into vector instructions.
 #[derive(Clone, Copy, Debug)]
@@ -70,17 +70,18 @@ macro_rules! lanes {
         }
         impl Vector for Lanes<$type> {
             type Scalar = $type;
+            const COUNT: usize = LANES;
             #[inline(always)]
             fn splat(value: $type) -> Self {
                 Self([value; LANES])
             }
             #[inline(always)]
-            fn from_array(values: &[$type; LANES]) -> Self {
-                Self(*values)
+            fn load(slice: &[$type]) -> Self {
+                Self(*slice.first_chunk().expect("as many values as lanes"))
             }
             #[inline(always)]
-            fn to_places(self, places: &mut [$type; LANES]) {
-                *places = self.0;
+            fn store(self, slice: &mut [$type]) {
+                *slice.first_chunk_mut().expect("as many places as lanes") = self.0;
             }
             #[inline(always)]
             fn times_plus(self, a: Self, b: Self) -> Self {
@@ -98,10 +99,6 @@ macro_rules! lanes {
             #[inline(always)]
             fn max(self, other: Self) -> Self {
                 self.zip(other, <$type>::max)
-            }
-            #[inline(always)]
-            fn abs(self) -> Self {
-                self.map(<$type>::abs)
             }
             #[inline(always)]
             fn sqrt(self) -> Self {
@@ -138,8 +135,10 @@ lanes!(f32, 23);
 lanes!(f64, 52);
 
 impl Isa for Portable {
+    const REGISTERS: usize = 16;
     type F32 = Lanes<f32>;
     type F64 = Lanes<f64>;
+    type Wide = Pair<Lanes<f32>>;
 
     #[inline(always)]
     fn widen(x: Lanes<f32>) -> Lanes<f64> {
@@ -152,7 +151,22 @@ impl Isa for Portable {
     }
 
     #[inline(always)]
-    fn sums(rows: [Lanes<f32>; LANES]) -> Lanes<f32> {
+    fn integers(x: Lanes<f32>) -> [i32; LANES] {
+        x.0.map(|v| v as i32)
+    }
+
+    #[inline(always)]
+    fn halves(x: Pair<Lanes<f32>>) -> [Lanes<f32>; 2] {
+        [x.0, x.1]
+    }
+
+    #[inline(always)]
+    fn transpose(rows: &[Lanes<f32>; LANES]) -> [Lanes<f32>; LANES] {
+        std::array::from_fn(|column| Lanes(std::array::from_fn(|row| rows[row].0[column])))
+    }
+
+    #[inline(always)]
+    fn sums(rows: &[Lanes<f32>; LANES]) -> Lanes<f32> {
         Lanes(rows.map(|Lanes(v)| ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]))))
     }
 }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::activate::Activated;
 use super::adam::Adam;
 use super::chain::{self, Contribution, SUMS};
-use super::project::{Splat, project};
+use super::project::{Splats, project};
 use super::raster::{self, Canvas};
 use super::residual::Filter;
 use crate::error::Result;
@@ -16,7 +16,7 @@ use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
 use crate::render::outcome::OutcomeQueue;
 use crate::render::{Device, DeviceState, Geometry, Observation, Outcome, Reduce, StageTimes, Step, Target};
-use crate::simd::sum_of_squares;
+use crate::simd::{self, LANES, sum_of_squares};
 
 /// Gaussians that one task takes at a time; a multiple of the lanes.
 const CHUNK: usize = 1024;
@@ -26,7 +26,7 @@ const IMAGES_AT_ONCE: usize = 16;
 
 /// What one image needs on its way.
 struct Workspace {
-    splats: Vec<Splat>,
+    splats: Vec<Splats>,
     whitening: [Vec<f64>; 3],
     moments: [Vec<f32>; 6],
     projection: Canvas,
@@ -40,7 +40,7 @@ struct Workspace {
 impl Workspace {
     fn new(count: usize, geometry: &Geometry) -> Self {
         Self {
-            splats: vec![Splat::default(); count],
+            splats: Splats::room(count),
             whitening: std::array::from_fn(|_| vec![0.0; count]),
             moments: std::array::from_fn(|_| vec![0.0; count]),
             projection: Canvas::new(geometry.box_size),
@@ -67,7 +67,7 @@ impl Workspace {
         let [w0, w1, w2] = &mut self.whitening;
         let tasks = self
             .splats
-            .chunks_mut(CHUNK)
+            .chunks_mut(CHUNK / LANES)
             .zip(w0.chunks_mut(CHUNK))
             .zip(w1.chunks_mut(CHUNK).zip(w2.chunks_mut(CHUNK)))
             .enumerate();
@@ -95,13 +95,13 @@ impl Workspace {
         let [a, b, c, d, e, f] = &mut self.moments;
         let tasks = self
             .splats
-            .chunks(CHUNK)
+            .chunks(CHUNK / LANES)
             .enumerate()
             .zip(a.chunks_mut(CHUNK).zip(b.chunks_mut(CHUNK)))
             .zip(c.chunks_mut(CHUNK).zip(d.chunks_mut(CHUNK)))
             .zip(e.chunks_mut(CHUNK).zip(f.chunks_mut(CHUNK)));
         for_each(within, tasks, |((((chunk, splats), (a, b)), (c, d)), (e, f))| {
-            let range = chunk * CHUNK..chunk * CHUNK + splats.len();
+            let range = chunk * CHUNK..chunk * CHUNK + a.len();
             let whitening = whitening.each_ref().map(|plane| &plane[range.clone()]);
             raster::moments(splats, whitening, gradient, [a, b, c, d, e, f]);
         });
@@ -280,9 +280,10 @@ impl CpuDevice {
 
 impl Device for CpuDevice {
     fn name(&self) -> String {
+        let instructions = simd::level();
         match rayon::current_num_threads() {
-            1 => "CPU, 1 thread".into(),
-            threads => format!("CPU, {threads} threads"),
+            1 => format!("CPU, 1 thread, {instructions}"),
+            threads => format!("CPU, {threads} threads, {instructions}"),
         }
     }
 

@@ -4,37 +4,82 @@ use std::f64::consts::{LOG2_E, TAU};
 
 use super::activate::Activated;
 use crate::imaging::pose::Rotation;
-use crate::simd::{Isa, LANES, Vector, exp2, vectorize};
+use crate::simd::{Isa, LANES, Vector, vectorize};
 
-/// One Gaussian seen in one image; lengths in pixels.
+/// Most columns and rows of a small support.
+pub const SMALL: usize = 8;
+
+/// How the pixels of a splat are reached; a number, so that it can be a lane of a vector.
+pub mod kind {
+    /// No pixel lies in the support.
+    pub const HIDDEN: i32 = 0;
+    /// Row after row is stepped to, in a support of at most [`super::SMALL`] columns and rows, and at least two rows.
+    pub const SMALL: i32 = 1;
+    /// Row after row is stepped to.
+    pub const STEPPED: i32 = 2;
+    /// Pixel by pixel in double precision: a thin splat across the axes, whose terms are large and cancel, or one with rows too
+    /// unlike their neighbours to be stepped to.
+    pub const FINE: i32 = 3;
+}
+
+/// Eight Gaussians seen in one image, a lane each; lengths in pixels. The exponent of 2 at (x, y) from a splat's centre is
+/// `-u^2 - fall y^2`, where u grows by `slope` from column to column and by half of `twice_shear` from row to row.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Splat {
-    /// First column of the support minus the centre.
-    pub dx: f32,
-    /// First row of the support minus the centre.
-    pub dy: f32,
-    /// The exponent of 2 at (x, y) pixels from the centre is `-(form[0] x + form[1] y)^2 - form[2] y^2`.
-    pub form: [f32; 3],
-    /// By how much the ratio of two rows falls from row to row.
-    pub decay: f32,
-    /// Normalisation 1 / (2 pi |Sigma2|^(1/2)), in box units.
-    pub norm: f32,
-    /// Amplitude times normalisation.
-    pub weight: f32,
+#[repr(align(64))]
+pub struct Splats {
+    /// One of [`kind`].
+    pub kind: [i32; LANES],
     /// First column of the support.
-    pub x0: u16,
+    pub x0: [i32; LANES],
     /// First row of the support.
-    pub y0: u16,
-    /// Columns of the support; 0 where it holds no pixel.
-    pub width: u16,
-    /// Rows of the support; 0 where it holds no pixel.
-    pub height: u16,
-    /// True where a row is too unlike its neighbour to be stepped to, and each is evaluated anew.
-    pub direct: bool,
-    /// True where single precision does not do at all: a thin splat across the axes, whose terms are large and cancel.
-    pub fine: bool,
-    /// What is missing of `dx` and `dy`, for those.
-    pub low: [f32; 2],
+    pub y0: [i32; LANES],
+    /// Columns of the support.
+    pub width: [i32; LANES],
+    /// Rows of the support.
+    pub height: [i32; LANES],
+    /// First column of the support minus the centre.
+    pub dx: [f32; LANES],
+    /// The base row minus the centre: the first of the support where it is small, else the middle one, `height / 2`.
+    pub dy: [f32; LANES],
+    /// What is missing of `dx`.
+    pub low_x: [f32; LANES],
+    /// What is missing of `dy`.
+    pub low_y: [f32; LANES],
+    /// u in the first column of the base row.
+    pub u: [f32; LANES],
+    /// By how much u grows from column to column.
+    pub slope: [f32; LANES],
+    /// Twice that from row to row.
+    pub twice_shear: [f32; LANES],
+    /// What the exponent falls by with y^2 where u is constant.
+    pub fall: [f32; LANES],
+    /// And where x is constant.
+    pub curvature: [f32; LANES],
+    /// The exponent in the base row where u is 0.
+    pub peak: [f32; LANES],
+    /// And that of the ratio of the row below to it.
+    pub growth: [f32; LANES],
+    /// By how much the ratio of two rows falls from row to row: 2^(-2 `curvature`).
+    pub decay: [f32; LANES],
+    /// The same from each row of a small support on, and 0 where the next ratio would lead out of it.
+    pub decays: [[f32; LANES]; SMALL],
+    /// Normalisation 1 / (2 pi |Sigma2|^(1/2)), in box units.
+    pub norm: [f32; LANES],
+    /// Amplitude times normalisation.
+    pub weight: [f32; LANES],
+}
+
+impl Splats {
+    /// Room for `count` splats.
+    pub fn room(count: usize) -> Vec<Self> {
+        vec![Self::default(); count.div_ceil(LANES)]
+    }
+
+    /// Pixels in the supports of all eight.
+    pub fn pixels(&self) -> u64 {
+        let seen = (0..LANES).filter(|&lane| self.kind[lane] != kind::HIDDEN);
+        seen.map(|lane| self.width[lane] as u64 * self.height[lane] as u64).sum()
+    }
 }
 
 /// Terms of p up to this size leave an error below 5e-6 in what they add up to, relative to a splat's peak.
@@ -43,9 +88,10 @@ const LARGEST_COARSE: f64 = 32.0;
 /// Largest exponent over the support that rows are stepped through; beyond, f32 would underflow on the way.
 const LARGEST_STEPPED_EXPONENT: f64 = 60.0;
 
-/// Projects Gaussians `start..start + splats.len()` (`start` a multiple of eight) into a view of `box_size` pixels.
+/// Projects Gaussians from `start` (a multiple of eight) into a view of `box_size` pixels, as many as there are `splats`; those
+/// beyond the mixture's last are hidden.
 ///
-/// `whitening` are the three planes that the chain wants, of the length of `splats`: (w0, w1, w2) such that
+/// `whitening` are the three planes that the chain wants, a value for each Gaussian: (w0, w1, w2) such that
 /// p = w0 x + w1 y and q = w2 y have unit variance (the conic is their squares; it is not kept itself, since a thin
 /// splat's has large terms that cancel). `cutoff` is in standard deviations, `blur` ([`crate::render::Sampling::blur`]) in pixels.
 ///
@@ -59,10 +105,11 @@ pub fn project(
     box_size: usize,
     cutoff: f64,
     blur: f64,
-    splats: &mut [Splat],
+    splats: &mut [Splats],
     whitening: [&mut [f64]; 3],
 ) {
     assert!(box_size <= usize::from(u16::MAX) && start.is_multiple_of(LANES));
+    assert!(start + splats.len() * LANES <= gaussians.amplitude.len());
     let [w0, w1, w2] = whitening;
     project_vector(gaussians, start, view, box_size, cutoff, blur, splats, w0, w1, w2);
 }
@@ -75,7 +122,7 @@ vectorize! {
         box_size: usize,
         cutoff: f64,
         blur: f64,
-        splats: &mut [Splat],
+        splats: &mut [Splats],
         w0: &mut [f64],
         w1: &mut [f64],
         w2: &mut [f64],
@@ -114,7 +161,7 @@ fn project_lanes<I: Isa>(
     box_size: usize,
     cutoff: f64,
     blur: f64,
-    splats: &mut [Splat],
+    splats: &mut [Splats],
     w0: &mut [f64],
     w1: &mut [f64],
     w2: &mut [f64],
@@ -132,7 +179,7 @@ fn project_lanes<I: Isa>(
     let cxy = coefficients(view, 0, 1, d * d);
     let cyy = coefficients(view, 1, 1, d * d);
 
-    for (splats, at) in splats.chunks_mut(LANES).zip((0..).step_by(LANES)) {
+    for (splats, at) in splats.iter_mut().zip((0..).step_by(LANES)) {
         let first = start + at;
         let mean = [
             I::F64::load(&gaussians.mean[0][first..]),
@@ -158,13 +205,12 @@ fn project_lanes<I: Isa>(
         // 1 / sqrt(|Sigma2|)
         let inverse_root = inverse * determinant.sqrt();
         let norm = I::F64::splat(d * d / TAU) * inverse_root;
-        let weight = amplitude * norm;
         let (deviation_x, deviation_y) = (sxx.sqrt(), syy.sqrt());
         let (half_width, half_height) = (reach * deviation_x, reach * deviation_y);
         let x0 = (u - half_width).ceil().max(zero);
-        let x1 = (u + half_width).floor().min(last);
         let y0 = (v - half_height).ceil().max(zero);
-        let y1 = (v + half_height).floor().min(last);
+        let width = (u + half_width).floor().min(last) - x0 + one;
+        let height = (v + half_height).floor().min(last) - y0 + one;
         // Positive where |rho| = |sxy| / sqrt(sxx syy) is beyond the largest.
         let too_steep = sxy.abs() - largest_correlation * deviation_x * deviation_y;
 
@@ -175,46 +221,53 @@ fn project_lanes<I: Isa>(
         unit_x.store_cut(w0, at);
         shear.store_cut(w1, at);
         unit_y.store_cut(w2, at);
+        // How large the terms of p get over the support.
+        let largest = (unit_x * half_width + shear.abs() * half_height) * I::F64::splat(2.0);
+        let too_large = largest - I::F64::splat(LARGEST_COARSE);
+        let fits = width.max(height) - I::F64::splat(SMALL as f64 + 0.5);
+        let stepped = fits.positive(constant::<I>(kind::STEPPED), constant::<I>(kind::SMALL));
+        let stepped = (height - I::F64::splat(1.5)).positive(stepped, constant::<I>(kind::STEPPED));
+        let kind = too_steep.max(too_large).positive(constant::<I>(kind::FINE), stepped);
+        // None of these is NaN, and none but those of hidden splats lies outside the box.
+        let kind = width.min(height).positive(kind, constant::<I>(kind::HIDDEN));
+        splats.kind = I::integers(I::narrow(kind));
+        splats.x0 = I::integers(I::narrow(x0));
+        splats.y0 = I::integers(I::narrow(y0));
+        splats.width = I::integers(I::narrow(width));
+        splats.height = I::integers(I::narrow(height));
+
+        let is_stepped = kind - constant::<I>(kind::SMALL);
+        let base = is_stepped.positive((height * I::F64::splat(0.5)).floor(), zero);
+        let (dx, dy) = (x0 - u, y0 + base - v);
+        let (rounded_x, rounded_y) = (I::narrow(dx), I::narrow(dy));
+        rounded_x.store(&mut splats.dx);
+        rounded_y.store(&mut splats.dy);
+        I::narrow(dx - I::widen(rounded_x)).store(&mut splats.low_x);
+        I::narrow(dy - I::widen(rounded_y)).store(&mut splats.low_y);
         // From exp(-t^2 / 2) to 2^(-u^2).
         let binary = I::F64::splat((0.5 * LOG2_E).sqrt());
-        let form = [
-            I::narrow(unit_x * binary).to_array(),
-            I::narrow(shear * binary).to_array(),
-            I::narrow(unit_y * unit_y * (binary * binary)).to_array(),
-        ];
-        // How large the terms of p get over the support.
-        let largest = (unit_x * reach * deviation_x + shear.abs() * reach * deviation_y) * I::F64::splat(2.0);
-        let too_large = (largest - I::F64::splat(LARGEST_COARSE)).to_array();
-        let decay = exp2(I::narrow(sxx * inverse * I::F64::splat(-LOG2_E))).to_array();
-        let exact = [x0 - u, y0 - v];
-        let rounded = exact.map(I::narrow);
-        let low = [0, 1].map(|axis| I::narrow(exact[axis] - I::widen(rounded[axis])).to_array());
-        let [dx, dy] = rounded.map(|d| d.to_array());
-        let (norm, weight) = (I::narrow(norm).to_array(), I::narrow(weight).to_array());
-        let (width, height) = (I::narrow(x1 - x0 + one).to_array(), I::narrow(y1 - y0 + one).to_array());
-        let (x0, y0) = (I::narrow(x0).to_array(), I::narrow(y0).to_array());
-        let too_steep = too_steep.to_array();
-        for (lane, splat) in splats.iter_mut().enumerate() {
-            *splat = if width[lane] >= 1.0 && height[lane] >= 1.0 {
-                Splat {
-                    dx: dx[lane],
-                    dy: dy[lane],
-                    form: [form[0][lane], form[1][lane], form[2][lane]],
-                    decay: decay[lane],
-                    norm: norm[lane],
-                    weight: weight[lane],
-                    // All below 65,536, which the caller has checked, and not NaN.
-                    x0: x0[lane] as u16,
-                    y0: y0[lane] as u16,
-                    width: width[lane] as u16,
-                    height: height[lane] as u16,
-                    direct: too_steep[lane] >= 0.0 || too_large[lane] > 0.0,
-                    fine: too_large[lane] > 0.0,
-                    low: [low[0][lane], low[1][lane]],
-                }
-            } else {
-                Splat::default()
-            };
+        let (slope, shear) = (unit_x * binary, shear * binary);
+        let fall = unit_y * unit_y * I::F64::splat(0.5 * LOG2_E);
+        let curvature = sxx * inverse * I::F64::splat(0.5 * LOG2_E);
+        I::narrow(slope * dx + shear * dy).store(&mut splats.u);
+        I::narrow(slope).store(&mut splats.slope);
+        I::narrow(shear + shear).store(&mut splats.twice_shear);
+        I::narrow(fall).store(&mut splats.fall);
+        I::narrow(curvature).store(&mut splats.curvature);
+        I::narrow(-(fall * dy * dy)).store(&mut splats.peak);
+        I::narrow(-(fall * (dy + dy) + curvature)).store(&mut splats.growth);
+        let decay = I::narrow(-(curvature + curvature)).exp2();
+        decay.store(&mut splats.decay);
+        let (rows, zero) = (I::narrow(height), I::F32::splat(0.0));
+        for (row, decays) in splats.decays.iter_mut().enumerate() {
+            (rows - I::F32::splat(row as f32 + 2.0)).positive(decay, zero).store(decays);
         }
+        I::narrow(norm).store(&mut splats.norm);
+        I::narrow(amplitude * norm).store(&mut splats.weight);
     }
+}
+
+#[inline(always)]
+fn constant<I: Isa>(value: i32) -> I::F64 {
+    I::F64::splat(f64::from(value))
 }

@@ -1,0 +1,190 @@
+//! Splats to pixels.
+
+use std::ops::Range;
+
+use super::fine::draw_fine;
+use super::small::{Small, all_small, most_rows, places};
+use super::strip::{Splat, Strip, group};
+use crate::render::cpu::project::{SMALL, Splats, kind};
+use crate::simd::{Isa, LANES, Vector};
+
+/// Small splats that are drawn side by side.
+const TOGETHER: usize = 4;
+
+/// [`super::draw`].
+#[inline(always)]
+pub(super) fn draw<I: Isa>(
+    splats: &[Splats],
+    whitening: [&[f64]; 3],
+    band: &mut [f32],
+    first_row: usize,
+    stride: usize,
+) {
+    let last_row = first_row + band.len() / stride;
+    for (eight, at) in splats.iter().zip((0..).step_by(LANES)) {
+        for lane in (0..LANES).step_by(TOGETHER) {
+            let group = group::<TOGETHER>(eight, lane);
+            // Which splats are drawn side by side must not depend on the band: it is the order in which a pixel's sum grows.
+            if all_small::<TOGETHER>(eight, lane) {
+                if all_within(&group, first_row, last_row) {
+                    draw_small::<I, TOGETHER>(&group, band, first_row, stride);
+                } else {
+                    draw_small_in_part::<I, TOGETHER>(&group, band, first_row, stride);
+                }
+                continue;
+            }
+            for (splat, index) in group.into_iter().zip(at + lane..) {
+                // Rows of the support that lie in the band.
+                let (y0, height) = (splat.y0(), splat.height());
+                let rows = first_row.saturating_sub(y0)..height.min(last_row.saturating_sub(y0));
+                if splat.kind() == kind::HIDDEN || rows.is_empty() {
+                    continue;
+                }
+                let top = (y0 + rows.start - first_row) * stride + splat.x0();
+                match splat.kind() {
+                    kind::SMALL => draw_small_in_part::<I, 1>(&[splat], band, first_row, stride),
+                    kind::STEPPED if rows.len() == height => {
+                        draw_stepped::<I, true>(splat, &mut band[top..], stride, rows);
+                    }
+                    kind::STEPPED => draw_stepped::<I, false>(splat, &mut band[top..], stride, rows),
+                    _ => {
+                        draw_fine(splat, whitening.map(|plane| plane[index]), &mut band[top..], stride, rows)
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn weights<const K: usize>(splats: &[Splat; K]) -> [f32; K] {
+    let mut weights = [0.0; K];
+    for k in 0..K {
+        weights[k] = splats[k].weight();
+    }
+    weights
+}
+
+/// True where the rows of small splats, and of those below them that are walked with them, lie in a band.
+#[inline(always)]
+fn all_within<const K: usize>(splats: &[Splat; K], first_row: usize, last_row: usize) -> bool {
+    let mut all = true;
+    for splat in splats {
+        all &= (splat.y0() >= first_row) & (splat.y0() + SMALL <= last_row);
+    }
+    all
+}
+
+/// Adds small splats to a band. Rows below a support are read and written, too, and stay what they were.
+#[inline(always)]
+fn draw_small<I: Isa, const K: usize>(
+    splats: &[Splat; K],
+    band: &mut [f32],
+    first_row: usize,
+    stride: usize,
+) {
+    let at = places(splats, first_row, stride, band.len());
+    let mut now = Small::<I::F32, K>::new(splats, weights(splats));
+    let mut down = 0;
+    for row in 0..most_rows(splats) {
+        for k in 0..K {
+            // SAFETY: there are SMALL rows at most, and `places` has checked that as many lie within the band.
+            let pixels = unsafe { band.get_unchecked_mut(at[k] + down..at[k] + down + LANES) };
+            (I::F32::load(pixels) + now.values[k]).store(pixels);
+        }
+        now.step(splats, row);
+        down += stride;
+    }
+}
+
+/// The same, of the rows of their supports that lie in the band.
+fn draw_small_in_part<I: Isa, const K: usize>(
+    splats: &[Splat; K],
+    band: &mut [f32],
+    first_row: usize,
+    stride: usize,
+) {
+    let last_row = first_row + band.len() / stride;
+    let mut now = Small::<I::F32, K>::new(splats, weights(splats));
+    for row in 0..most_rows(splats) {
+        for (splat, value) in splats.iter().zip(now.values) {
+            let image_row = splat.y0() + row;
+            if row < splat.height() && (first_row..last_row).contains(&image_row) {
+                let pixels = &mut band[(image_row - first_row) * stride + splat.x0()..];
+                (I::F32::load(pixels) + value).store(pixels);
+            }
+        }
+        now.step(splats, row);
+    }
+}
+
+/// Adds a splat to `pixels`, which begin at the first column of its support and the first of `rows`, those that are drawn
+/// (`WHOLE`: all).
+#[inline(always)]
+fn draw_stepped<I: Isa, const WHOLE: bool>(
+    splat: Splat,
+    pixels: &mut [f32],
+    stride: usize,
+    rows: Range<usize>,
+) {
+    let width = splat.width();
+    let mut column = 0;
+    while column + LANES < width {
+        draw_strip::<I::Wide, WHOLE>(splat, column, &mut pixels[column..], stride, &rows);
+        column += 2 * LANES;
+    }
+    if column < width {
+        draw_strip::<I::F32, WHOLE>(splat, column, &mut pixels[column..], stride, &rows);
+    }
+}
+
+#[inline(always)]
+fn draw_strip<V: Vector<Scalar = f32>, const WHOLE: bool>(
+    splat: Splat,
+    column: usize,
+    pixels: &mut [f32],
+    stride: usize,
+    rows: &Range<usize>,
+) {
+    let strip = Strip::<V>::new(splat, column, splat.weight());
+    let mut target = Target::<WHOLE> { pixels, stride, rows: rows.clone() };
+    // All rows that are drawn are there: the last is.
+    let last = (rows.len() - 1) * stride + V::COUNT;
+    target.pixels = &mut target.pixels[..last];
+    let stretches = splat.stretches();
+    for k in 0..stretches {
+        let stretch = splat.stretch(k, stretches);
+        let (value, mut walk) = strip.start(splat, &stretch);
+        let middle = stretch.middle();
+        target.add(middle, value);
+        for k in 1..stretch.half {
+            target.add(middle - k, walk.above);
+            target.add(middle + k, walk.below);
+            walk.step();
+        }
+        if stretch.half > 0 {
+            target.add(stretch.first, walk.above);
+            target.add(stretch.last(), walk.below * V::splat(stretch.odd as f32));
+        }
+    }
+}
+
+/// Where a strip is drawn: pixels from its first column on, from the first of the rows that are drawn to the last (`WHOLE`: all of
+/// the support's).
+struct Target<'a, const WHOLE: bool> {
+    pixels: &'a mut [f32],
+    stride: usize,
+    rows: Range<usize>,
+}
+
+impl<const WHOLE: bool> Target<'_, WHOLE> {
+    /// Adds to a row of the support, where it is drawn.
+    #[inline(always)]
+    fn add<V: Vector<Scalar = f32>>(&mut self, row: usize, value: V) {
+        if WHOLE || self.rows.contains(&row) {
+            let first = if WHOLE { 0 } else { self.rows.start };
+            let pixels = &mut self.pixels[(row - first) * self.stride..][..V::COUNT];
+            (V::load(pixels) + value).store(pixels);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Splats to pixels, and pixels to moments (METHOD.md sections 3 and 5).
+//!
+//! From one row to the next a Gaussian changes by a factor that itself changes by a constant factor, so a few columns of a
+//! splat cost two exponentials and then two multiplications a row:
+//!   G(y+1) = G(y) U(y),   U(y+1) = U(y) exp(-c),   U(y) = exp(-(b dx + c dy + c/2)).
+//! Supports of up to eight columns and rows, which most are, are walked from their first row, several side by side ([`small`]);
+//! larger ones in strips of 8 or 16 columns, from a middle row up and down ([`strip`]). What a processor cannot guess costs it
+//! more than rows do: all of several small splats take the rows of the highest, and values are zero below a support.
+//! Both are evaluated anew where more than eight rows lie on either side, which bounds the rounding error (below 3e-6 of the
+//! peak). In a band of an image every pixel receives the same values in the same order as in the whole image.
+
+// Arrays that are walked side by side: closures and iterators are not always compiled for the processor that their caller is.
+#![allow(clippy::needless_range_loop)]
+
+mod draw;
+mod fine;
+mod moments;
+mod small;
+mod strip;
+
+use super::project::Splats;
+use crate::simd::{LANES, vectorize};
+
+/// An image whose rows can be read and written past their end by a whole strip.
+#[derive(Clone, Debug)]
+pub struct Canvas {
+    /// Rows of [`Canvas::stride`] values; those past the box are ignored (and kept zero in gradients).
+    pub pixels: Vec<f32>,
+    /// Box size in pixels.
+    pub box_size: usize,
+    /// Values from one row to the next.
+    pub stride: usize,
+}
+
+impl Canvas {
+    /// A black image of `box_size` x `box_size` pixels.
+    pub fn new(box_size: usize) -> Self {
+        let stride = box_size + LANES;
+        Self { pixels: vec![0.0; box_size * stride], box_size, stride }
+    }
+
+    /// Its rows, without what lies past the box.
+    pub fn rows(&self) -> impl Iterator<Item = &[f32]> {
+        self.pixels.chunks_exact(self.stride).map(|row| &row[..self.box_size])
+    }
+}
+
+vectorize! {
+    /// Adds all splats to a band of an image: `band` are its rows from `first_row`, `stride` apart (`whitening`: see
+    /// [`super::project::project`]).
+    pub fn draw(splats: &[Splats], whitening: [&[f64]; 3], band: &mut [f32], first_row: usize, stride: usize) = draw_lanes
+}
+use draw::draw as draw_lanes;
+
+vectorize! {
+    /// Sums over the support of each splat of g G times 1, p, q, p^2, p q, q^2, with `g` the gradient image and p, q the
+    /// whitened distances from the centre (`whitening`: see [`super::project::project`]); all planes of the same length.
+    pub fn moments(splats: &[Splats], whitening: [&[f64]; 3], g: &Canvas, out: [&mut [f32]; 6]) = moments_lanes
+}
+use moments::moments as moments_lanes;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gmm::{Gmm, Shape};
+    use crate::imaging::pose::rotation_from_quaternion;
+    use crate::random::{Purpose, stream};
+    use crate::render::cpu::activate::Activated;
+    use crate::render::cpu::project::{kind, project};
+    use crate::simd::{Isa, Portable};
+
+    const BOX: usize = 40;
+    const COUNT: usize = 203;
+
+    struct Scene {
+        splats: Vec<Splats>,
+        whitening: [Vec<f64>; 3],
+    }
+
+    impl Scene {
+        /// Eight small splats, eight of more columns and rows, eight that are walked in stretches, and so on.
+        fn new() -> Self {
+            let gmm = Gmm::random(COUNT, Shape::Anisotropic, &mut stream(3, Purpose::Start, 1, 0));
+            let mut gaussians = Activated::new(COUNT);
+            gaussians.update(&gmm);
+            for (k, (xx, yy)) in
+                [(3e-4, 2e-4), (0.003, 0.002), (0.02, 0.03)].into_iter().cycle().take(26).enumerate()
+            {
+                let eight = k * LANES..((k + 1) * LANES).min(COUNT);
+                gaussians.covariance[0][eight.clone()].iter_mut().for_each(|v| *v += xx);
+                gaussians.covariance[3][eight].iter_mut().for_each(|v| *v += yy);
+            }
+            let mut splats = Splats::room(COUNT);
+            let mut whitening: [Vec<f64>; 3] = std::array::from_fn(|_| vec![0.0; COUNT]);
+            let [w0, w1, w2] = &mut whitening;
+            let view = rotation_from_quaternion([0.3, -0.5, 0.7, 0.2]);
+            project(&gaussians, 0, &view, BOX, 3.0, 0.0, &mut splats, [w0, w1, w2]);
+            let of = |wanted: i32| splats.iter().filter(|eight| eight.kind.contains(&wanted)).count();
+            assert!(of(kind::SMALL) >= 8 && of(kind::STEPPED) >= 16);
+            assert!(splats.iter().flat_map(|eight| eight.height).any(|height| height > 16));
+            Self { splats, whitening }
+        }
+
+        fn planes(&self) -> [&[f64]; 3] {
+            self.whitening.each_ref().map(|plane| &plane[..])
+        }
+
+        #[inline(always)]
+        fn drawn<I: Isa>(&self) -> Canvas {
+            let mut canvas = Canvas::new(BOX);
+            let stride = canvas.stride;
+            draw_lanes::<I>(&self.splats, self.planes(), &mut canvas.pixels, 0, stride);
+            canvas
+        }
+
+        #[inline(always)]
+        fn measured<I: Isa>(&self, g: &Canvas) -> [Vec<f32>; 6] {
+            let mut planes: [Vec<f32>; 6] = std::array::from_fn(|_| vec![0.0; COUNT]);
+            moments_lanes::<I>(&self.splats, self.planes(), g, planes.each_mut().map(|plane| &mut plane[..]));
+            planes
+        }
+
+        #[inline(always)]
+        fn compare_with_portable<I: Isa>(&self) {
+            let canvas = self.drawn::<I>();
+            assert_close(&canvas.pixels, &self.drawn::<Portable>().pixels);
+            let (fast, plain) = (self.measured::<I>(&canvas), self.measured::<Portable>(&canvas));
+            for (fast, plain) in fast.iter().zip(&plain) {
+                assert_close(fast, plain);
+            }
+        }
+    }
+
+    fn assert_close(a: &[f32], b: &[f32]) {
+        let size = a.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+        assert!(size > 0.0);
+        for (a, b) in a.iter().zip(b) {
+            // Each is within 3e-6 of the exact value.
+            assert!((a - b).abs() < 6e-6 * size, "{a} {b}");
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn every_set_of_instructions_draws_and_measures_the_same() {
+        use crate::simd::{Avx2, Avx512, Level, supported};
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2(scene: &Scene) {
+            scene.compare_with_portable::<Avx2>();
+        }
+        #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx2,fma")]
+        fn avx512(scene: &Scene) {
+            scene.compare_with_portable::<Avx512>();
+        }
+        let scene = Scene::new();
+        if supported(Level::Avx2) {
+            // SAFETY: the processor has what it is compiled for.
+            unsafe { avx2(&scene) };
+        }
+        if supported(Level::Avx512) {
+            // SAFETY: as above.
+            unsafe { avx512(&scene) };
+        }
+    }
+
+    #[test]
+    fn bands_have_the_bits_of_the_whole() {
+        let scene = Scene::new();
+        let whole = |rows: usize| {
+            let mut canvas = Canvas::new(BOX);
+            let stride = canvas.stride;
+            for (k, band) in canvas.pixels.chunks_mut(rows * stride).enumerate() {
+                draw(&scene.splats, scene.planes(), band, k * rows, stride);
+            }
+            canvas.pixels
+        };
+        let one = whole(BOX);
+        for rows in [1, 3, 7, 8, 9, 20] {
+            assert_eq!(whole(rows), one, "{rows} rows");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Pixels to moments.
+
+use super::Canvas;
+use super::fine::whitened_moments;
+use super::small::{Small, most_rows, places};
+use super::strip::{NUMBERS, SQUARES, Splat, Strip, group};
+use crate::render::cpu::project::{SMALL, Splats, kind};
+use crate::simd::{Isa, LANES, Vector, WIDE};
+
+/// Moments of 1, x, k, x^2, x k, k^2 of a splat, a lane a column: x from the splat's centre, k from its base row.
+type Raw<V> = [V; 6];
+
+/// [`super::moments`].
+#[inline(always)]
+pub(super) fn moments<I: Isa>(splats: &[Splats], whitening: [&[f64]; 3], g: &Canvas, out: [&mut [f32]; 6]) {
+    let count = out[0].len();
+    for (eight, at) in splats.iter().zip((0..).step_by(LANES)) {
+        let [s0, sx, sk, sxx, sxk, skk] =
+            if all_inside(eight, g.box_size) { eight_small::<I>(eight, g) } else { eight_any::<I>(eight, g) };
+        // From k to y: by the base row's.
+        let base = I::F32::load(&eight.dy);
+        let sy = base.times_plus(s0, sk);
+        let sxy = base.times_plus(sx, sxk);
+        let syy = base.times_plus(sk + sy, skk);
+        // Then of the whitened distances.
+        let w0 = I::narrow(I::F64::load_padded(whitening[0], at, 0.0));
+        let w1 = I::narrow(I::F64::load_padded(whitening[1], at, 0.0));
+        let w2 = I::narrow(I::F64::load_padded(whitening[2], at, 0.0));
+        let (xp, yp) = (w0 * sxx + w1 * sxy, w0 * sxy + w1 * syy);
+        s0.store_cut(out[0], at);
+        (w0 * sx + w1 * sy).store_cut(out[1], at);
+        (w2 * sy).store_cut(out[2], at);
+        (w0 * xp + w1 * yp).store_cut(out[3], at);
+        (w2 * yp).store_cut(out[4], at);
+        (w2 * w2 * syy).store_cut(out[5], at);
+        for lane in 0..LANES.min(count - at) {
+            let splat = Splat::new(eight, lane);
+            if splat.kind() == kind::FINE {
+                let sums = whitened_moments(splat, g, whitening.map(|plane| plane[at + lane]));
+                for k in 0..6 {
+                    out[k][at + lane] = sums[k];
+                }
+            }
+        }
+    }
+}
+
+/// True where eight splats are small, and what is walked of each lies in the image.
+#[inline(always)]
+fn all_inside(eight: &Splats, box_size: usize) -> bool {
+    let mut all = true;
+    for lane in 0..LANES {
+        all &= (eight.kind[lane] == kind::SMALL) & (eight.y0[lane] as usize + SMALL <= box_size);
+    }
+    all
+}
+
+/// Moments of eight small splats, a lane a splat.
+#[inline(always)]
+fn eight_small<I: Isa>(eight: &Splats, g: &Canvas) -> Raw<I::F32> {
+    let mut rows = [[I::F32::splat(0.0); LANES]; 3];
+    // Side by side as many as there are registers for.
+    if I::REGISTERS < 32 {
+        for lane in (0..LANES).step_by(2) {
+            small_rows::<I, 2>(eight, lane, g, &mut rows);
+        }
+    } else {
+        for lane in (0..LANES).step_by(4) {
+            small_rows::<I, 4>(eight, lane, g, &mut rows);
+        }
+    }
+    // Column after column, of all eight at once.
+    let [r0, r1, r2] = [I::transpose(&rows[0]), I::transpose(&rows[1]), I::transpose(&rows[2])];
+    let (mut s0, mut s1, mut s2) = (r0[0], r0[1], r0[1]);
+    let (mut sk, mut s1k, mut skk) = (r1[0], r1[1], r2[0]);
+    for i in 1..LANES {
+        s0 += r0[i];
+        sk += r1[i];
+        skk += r2[i];
+        if i > 1 {
+            s1 = r0[i].times_plus(I::F32::splat(NUMBERS[i]), s1);
+            s2 = r0[i].times_plus(I::F32::splat(SQUARES[i]), s2);
+            s1k = r1[i].times_plus(I::F32::splat(NUMBERS[i]), s1k);
+        }
+    }
+    let first = I::F32::load(&eight.dx);
+    let sx = first.times_plus(s0, s1);
+    [s0, sx, sk, first.times_plus(sx + s1, s2), first.times_plus(sk, s1k), skk]
+}
+
+/// Sums over the rows of splats `lane..lane + K`, all of them small, of 1, k and k^2, a lane a column.
+#[inline(always)]
+fn small_rows<I: Isa, const K: usize>(
+    eight: &Splats,
+    lane: usize,
+    g: &Canvas,
+    rows: &mut [[I::F32; LANES]; 3],
+) {
+    let splats = group::<K>(eight, lane);
+    let at = places(&splats, 0, g.stride, g.pixels.len());
+    let mut norms = [0.0; K];
+    for k in 0..K {
+        norms[k] = splats[k].norm();
+    }
+    let mut now = Small::<I::F32, K>::new(&splats, norms);
+    let zero = [I::F32::splat(0.0); K];
+    let (mut r0, mut r1, mut r2) = (zero, zero, zero);
+    let mut down = 0;
+    for row in 0..most_rows(&splats) {
+        for k in 0..K {
+            // SAFETY: there are SMALL rows at most, and `places` has checked that as many lie within the image.
+            let pixels = unsafe { g.pixels.get_unchecked(at[k] + down..at[k] + down + LANES) };
+            add_row(now.values[k] * I::F32::load(pixels), row, [&mut r0[k], &mut r1[k], &mut r2[k]]);
+        }
+        now.step(&splats, row);
+        down += g.stride;
+    }
+    for k in 0..K {
+        let lane = (lane + k) % LANES;
+        (rows[0][lane], rows[1][lane], rows[2][lane]) = (r0[k], r1[k], r2[k]);
+    }
+}
+
+/// Moments of eight splats, a lane a splat; zero for those that are not stepped through.
+#[inline(always)]
+fn eight_any<I: Isa>(eight: &Splats, g: &Canvas) -> Raw<I::F32> {
+    let zero = I::F32::splat(0.0);
+    let mut totals = [[zero; LANES]; 6];
+    for lane in 0..LANES {
+        let splat = Splat::new(eight, lane);
+        let mut sums = [zero; 6];
+        match splat.kind() {
+            kind::SMALL => small_moments::<I>(splat, g, &mut sums),
+            kind::STEPPED => stepped_moments::<I>(splat, g, &mut sums),
+            _ => {}
+        }
+        for (total, sum) in totals.iter_mut().zip(sums) {
+            total[lane] = sum;
+        }
+    }
+    [
+        I::sums(&totals[0]),
+        I::sums(&totals[1]),
+        I::sums(&totals[2]),
+        I::sums(&totals[3]),
+        I::sums(&totals[4]),
+        I::sums(&totals[5]),
+    ]
+}
+
+/// Adds the moments of a small splat.
+#[inline(always)]
+fn small_moments<I: Isa>(splat: Splat, g: &Canvas, sums: &mut Raw<I::F32>) {
+    let mut now = Small::<I::F32, 1>::new(&[splat], [splat.norm()]);
+    let zero = I::F32::splat(0.0);
+    let (mut r0, mut r1, mut r2) = (zero, zero, zero);
+    for row in 0..splat.height() {
+        let pixels = &g.pixels[(splat.y0() + row) * g.stride + splat.x0()..];
+        add_row(now.values[0] * I::F32::load(pixels), row, [&mut r0, &mut r1, &mut r2]);
+        now.step(&[splat], row);
+    }
+    add_columns::<I>(splat, 0, [r0, r1, r2], sums);
+}
+
+/// Adds row `row` of a small support.
+#[inline(always)]
+fn add_row<V: Vector<Scalar = f32>>(w: V, row: usize, [r0, r1, r2]: [&mut V; 3]) {
+    *r0 += w;
+    *r1 = w.times_plus(V::splat(NUMBERS[row % SMALL]), *r1);
+    *r2 = w.times_plus(V::splat(SQUARES[row % SMALL]), *r2);
+}
+
+/// Adds those of a splat of any size.
+#[inline(always)]
+fn stepped_moments<I: Isa>(splat: Splat, g: &Canvas, sums: &mut Raw<I::F32>) {
+    let width = splat.width();
+    let pixels = &g.pixels[splat.y0() * g.stride + splat.x0()..];
+    let mut column = 0;
+    while column + LANES < width {
+        let [r0, r1, r2] =
+            strip_moments::<I::Wide>(splat, column, &pixels[column..], g.stride).map(I::halves);
+        add_columns::<I>(splat, column, [r0[0], r1[0], r2[0]], sums);
+        add_columns::<I>(splat, column + LANES, [r0[1], r1[1], r2[1]], sums);
+        column += 2 * LANES;
+    }
+    if column < width {
+        let rows = strip_moments::<I::F32>(splat, column, &pixels[column..], g.stride);
+        add_columns::<I>(splat, column, rows, sums);
+    }
+}
+
+/// Moments of 1, k and k^2 over the rows, of the strip from column `column` on, with which `pixels` begin.
+#[inline(always)]
+fn strip_moments<V: Vector<Scalar = f32>>(
+    splat: Splat,
+    column: usize,
+    pixels: &[f32],
+    stride: usize,
+) -> [V; 3] {
+    let strip = Strip::<V>::new(splat, column, splat.norm());
+    let mut sums = [V::splat(0.0); 3];
+    let stretches = splat.stretches();
+    for k in 0..stretches {
+        let stretch = splat.stretch(k, stretches);
+        let (value, mut walk) = strip.start(splat, &stretch);
+        let middle = stretch.middle();
+        let mut own = [value * row(pixels, stride, middle), V::splat(0.0), V::splat(0.0)];
+        for k in 1..stretch.half {
+            let above = walk.above * row(pixels, stride, middle - k);
+            let below = walk.below * row(pixels, stride, middle + k);
+            add_rows(above, below, k, &mut own);
+            walk.step();
+        }
+        if stretch.half > 0 {
+            let above = walk.above * row(pixels, stride, stretch.first);
+            let below = walk.below * row(pixels, stride, stretch.last()) * V::splat(stretch.odd as f32);
+            add_rows(above, below, stretch.half, &mut own);
+        }
+        if stretches == 1 {
+            return own;
+        }
+        let off = V::splat(stretch.off);
+        let [r0, r1, r2] = own;
+        let first = off.times_plus(r0, r1);
+        sums[0] += r0;
+        sums[1] += first;
+        sums[2] += off.times_plus(r1 + first, r2);
+    }
+    sums
+}
+
+/// A row of pixels.
+#[inline(always)]
+fn row<V: Vector<Scalar = f32>>(pixels: &[f32], stride: usize, row: usize) -> V {
+    V::load(&pixels[row * stride..][..V::COUNT])
+}
+
+/// Adds the rows `k` above the middle and below it.
+#[inline(always)]
+fn add_rows<V: Vector<Scalar = f32>>(above: V, below: V, k: usize, [r0, r1, r2]: &mut [V; 3]) {
+    let both = above + below;
+    *r0 += both;
+    *r1 = (below - above).times_plus(V::splat(NUMBERS[k % WIDE]), *r1);
+    *r2 = both.times_plus(V::splat(SQUARES[k % WIDE]), *r2);
+}
+
+/// Adds the moments of columns from `column` on.
+#[inline(always)]
+fn add_columns<I: Isa>(splat: Splat, column: usize, [r0, r1, r2]: [I::F32; 3], sums: &mut Raw<I::F32>) {
+    let [s0, sx, sk, sxx, sxk, skk] = sums;
+    let dx = I::F32::load(&NUMBERS) + I::F32::splat(splat.dx() + column as f32);
+    let r0x = r0 * dx;
+    *s0 += r0;
+    *sx += r0x;
+    *sk += r1;
+    *sxx = r0x.times_plus(dx, *sxx);
+    *sxk = r1.times_plus(dx, *sxk);
+    *skk += r2;
+}

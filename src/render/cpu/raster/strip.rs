@@ -1,0 +1,197 @@
+//! Columns of a splat, side by side in the lanes of a vector.
+
+use crate::render::cpu::project::{SMALL, Splats};
+use crate::simd::{LANES, Vector, WIDE};
+
+/// Most rows that are stepped through from one exact evaluation, in their middle.
+const STRETCH: usize = 16;
+
+/// Numbers from 0 on: columns of a strip from its first, rows of a stretch from its middle.
+pub(super) const NUMBERS: [f32; WIDE] =
+    [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0];
+
+/// Their squares.
+pub(super) const SQUARES: [f32; WIDE] = {
+    let mut squares = NUMBERS;
+    let mut k = 0;
+    while k < WIDE {
+        squares[k] *= NUMBERS[k];
+        k += 1;
+    }
+    squares
+};
+
+/// From place `WIDE - n` on: n ones, then zeros.
+pub(super) const INSIDE: [f32; 2 * WIDE] = {
+    let mut places = [0.0; 2 * WIDE];
+    let mut k = 0;
+    while k < WIDE {
+        places[k] = 1.0;
+        k += 1;
+    }
+    places
+};
+
+/// One splat of eight.
+#[derive(Clone, Copy)]
+pub(super) struct Splat<'a> {
+    all: &'a Splats,
+    lane: usize,
+}
+
+/// Its numbers, by their names in [`Splats`].
+macro_rules! numbers {
+    ($($name:ident: $type:ty),* $(,)?) => {$(
+        #[inline(always)]
+        pub fn $name(&self) -> $type {
+            self.all.$name[self.lane]
+        }
+    )*};
+}
+
+/// And those that count something.
+macro_rules! counts {
+    ($($name:ident),* $(,)?) => {$(
+        #[inline(always)]
+        pub fn $name(&self) -> usize {
+            self.all.$name[self.lane] as usize
+        }
+    )*};
+}
+
+impl<'a> Splat<'a> {
+    #[inline(always)]
+    pub fn new(all: &'a Splats, lane: usize) -> Self {
+        Self { all, lane: lane % LANES }
+    }
+
+    numbers! {
+        kind: i32, dx: f32, dy: f32, low_x: f32, low_y: f32, u: f32, slope: f32, twice_shear: f32, fall: f32, curvature: f32,
+        peak: f32, growth: f32, decay: f32, norm: f32, weight: f32,
+    }
+
+    counts! { x0, y0, width, height }
+
+    /// By how much the ratio of a row of a small support falls.
+    #[inline(always)]
+    pub fn decay_from(&self, row: usize) -> f32 {
+        self.all.decays[row % SMALL][self.lane]
+    }
+
+    /// In how many stretches it is walked, of at most [`STRETCH`] rows.
+    #[inline(always)]
+    pub fn stretches(&self) -> usize {
+        self.height().div_ceil(STRETCH)
+    }
+
+    /// Stretch `k` of `count`.
+    #[inline(always)]
+    pub fn stretch(&self, k: usize, count: usize) -> Stretch {
+        let height = self.height();
+        let (first, end) =
+            if count == 1 { (0, height) } else { (height * k / count, height * (k + 1) / count) };
+        let half = (end - first) / 2;
+        let off = if count == 1 { 0.0 } else { (first + half) as f32 - (height / 2) as f32 };
+        Stretch { first, half, odd: (end - first) % 2, off }
+    }
+}
+
+/// Splats `first..first + K` of eight.
+#[inline(always)]
+pub(super) fn group<const K: usize>(eight: &Splats, first: usize) -> [Splat<'_>; K] {
+    let mut group = [Splat::new(eight, first); K];
+    for k in 1..K {
+        group[k] = Splat::new(eight, first + k);
+    }
+    group
+}
+
+/// Rows that are walked from their middle both ways: [`Stretch::half`] above it, and as many below, or one less.
+#[derive(Clone, Copy)]
+pub(super) struct Stretch {
+    /// First row.
+    pub first: usize,
+    /// Rows above the middle.
+    pub half: usize,
+    /// 1 where as many are below, else 0.
+    pub odd: usize,
+    /// Rows from the middle of the support to that of the stretch.
+    pub off: f32,
+}
+
+impl Stretch {
+    /// The middle row.
+    #[inline(always)]
+    pub fn middle(&self) -> usize {
+        self.first + self.half
+    }
+
+    /// The last row where as many are below the middle as above, else the middle itself, where nothing is to be added.
+    #[inline(always)]
+    pub fn last(&self) -> usize {
+        self.middle() + self.half * self.odd
+    }
+}
+
+/// As many columns of a splat as a vector has lanes.
+#[derive(Clone, Copy)]
+pub(super) struct Strip<V> {
+    /// What values are multiplied by; zero where a column lies outside the support.
+    scale: V,
+    /// u in the base row.
+    u: V,
+}
+
+/// Where a walk from the middle of a stretch stands, above it and below.
+#[derive(Clone, Copy)]
+pub(super) struct Walk<V> {
+    /// The Gaussian's values in the row above.
+    pub above: V,
+    /// And in that below.
+    pub below: V,
+    up: V,
+    down: V,
+    decay: V,
+}
+
+impl<V: Vector<Scalar = f32>> Strip<V> {
+    /// The strip whose first column is column `first` of the support; its values are multiplied by `scale`.
+    #[inline(always)]
+    pub fn new(splat: Splat, first: usize, scale: f32) -> Self {
+        let inside = (splat.width() - first).min(V::COUNT);
+        let columns = V::splat(first as f32) + V::load(&NUMBERS);
+        Self {
+            scale: V::load(&INSIDE[WIDE - inside..]) * V::splat(scale),
+            u: columns.times_plus(V::splat(splat.slope()), V::splat(splat.u())),
+        }
+    }
+
+    /// The values in the middle of a stretch, and the walk from there.
+    #[inline(always)]
+    pub fn start(&self, splat: Splat, stretch: &Stretch) -> (V, Walk<V>) {
+        let (mut u, mut peak, mut growth) = (self.u, splat.peak(), splat.growth());
+        if stretch.off != 0.0 {
+            let (y, twice_fall) = (splat.dy() + stretch.off, splat.fall() + splat.fall());
+            u += V::splat(0.5 * splat.twice_shear() * stretch.off);
+            peak = -splat.fall() * y * y;
+            growth -= twice_fall * stretch.off;
+        }
+        let value = (-u).times_plus(u, V::splat(peak)).exp2() * self.scale;
+        // One row on, u grows by the shear; what the two ratios have in common is the decay.
+        let growth = (-u).times_plus(V::splat(splat.twice_shear()), V::splat(growth));
+        let twice_curvature = splat.curvature() + splat.curvature();
+        let (down, up) = (growth.exp2(), (-growth - V::splat(twice_curvature)).exp2());
+        (value, Walk { above: value * up, below: value * down, up, down, decay: V::splat(splat.decay()) })
+    }
+}
+
+impl<V: Vector<Scalar = f32>> Walk<V> {
+    /// On to the next rows: the ratio of neighbours falls from row to row.
+    #[inline(always)]
+    pub fn step(&mut self) {
+        self.up = self.up * self.decay;
+        self.down = self.down * self.decay;
+        self.above = self.above * self.up;
+        self.below = self.below * self.down;
+    }
+}
