@@ -73,8 +73,15 @@ impl Workspace {
             .enumerate();
         for_each(within, tasks, |(chunk, ((splats, w0), (w1, w2)))| {
             let start = chunk * CHUNK;
-            let &Geometry { box_size, cutoff, sampling, .. } = geometry;
+            let &Geometry { box_size, cutoff, sampling, heights, .. } = geometry;
             project(gaussians, start, view, box_size, cutoff, sampling.blur(), splats, [w0, w1, w2]);
+            // In place of the normalisation, which is all that a view changes of a splat's height.
+            if let Some(heights) = heights {
+                for (splat, amplitude) in splats.iter_mut().zip(&gaussians.amplitude[start..]) {
+                    splat.norm = heights.unit as f32;
+                    splat.weight = (amplitude * heights.unit) as f32;
+                }
+            }
         });
     }
 
@@ -263,6 +270,7 @@ impl CpuDevice {
                 for (workspace, seen) in workspaces.iter().zip(group) {
                     let image = Contribution {
                         view: &seen.view.rotation,
+                        normalized: geometry.heights.is_none(),
                         whitening: workspace.whitening.each_ref().map(|p| &p[range.clone()]),
                         moments: workspace.moments.each_ref().map(|p| &p[range.clone()]),
                     };
