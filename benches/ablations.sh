@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One setting at a time, under the published recipe and under the default one, on sets with a known truth. Writes
-# benches/results/ablations.md. Two idle cores need about an hour.
+# benches/results/ablations.md, with what the paper says of each (benches/ablations_paper.md). Two idle cores need about an hour.
 #
 #   benches/ablations.sh [ROW...]     all, or some of the names below; the table keeps the rows of earlier runs
 #
@@ -29,6 +29,7 @@ snr-5 -5
 snr-15 -15
 snr-20 -20
 isotropic -10 --isotropic
+unnormalised -10 --splat-normalization none
 one-rate -10 --rate-factors 1,1,1,1
 rate-by-kind -10 --rate-factors 1,0.3,1,20
 image-centred -10
@@ -137,6 +138,8 @@ mkdir -p "$(dirname "$results")"
     echo "| Row | SNR, dB | Recipe | Gaussians | Passes | Truth | at 0.5 | Half maps | at 0.143 | Cross-validated | to | Voxels |"
     echo "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     written_rows "$rows" "$work"
+    echo
+    cat benches/ablations_paper.md
 } >"$work/table.md"
 mv "$work/table.md" "$results"
 say "wrote $results"

@@ -349,7 +349,13 @@ fn a_start_that_does_not_fit_is_refused() {
 fn a_mixture_in_a_wider_box_makes_the_same_image() {
     let gmm = mixture::read(Path::new(&of_run("gmm_half1.h5"))).unwrap().gmm;
     let image = |gmm: Gmm, box_size: usize| {
-        let geometry = Geometry { box_size, pixel_size: PIXEL_SIZE, cutoff: 4.0, sampling: Sampling::Points };
+        let geometry = Geometry {
+            box_size,
+            pixel_size: PIXEL_SIZE,
+            cutoff: 4.0,
+            sampling: Sampling::Points,
+            heights: None,
+        };
         CpuDevice::new(gmm, geometry).render(&rotation_from_relion(20.0, 50.0, 70.0))
     };
     for wide in [48usize, 47] {

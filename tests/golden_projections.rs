@@ -82,7 +82,8 @@ fn points_of_the_true_map_agree_with_its_golden_projections() {
     }
 
     // The points as projections.
-    let geometry = Geometry { box_size: d, pixel_size: 6.0, cutoff: 5.0, sampling: Sampling::Points };
+    let geometry =
+        Geometry { box_size: d, pixel_size: 6.0, cutoff: 5.0, sampling: Sampling::Points, heights: None };
     let mut wrong = 0.0;
     let mut device = CpuDevice::new(gmm, geometry);
     for (matrix, image) in rotations.outer_iter().zip(golden.outer_iter()) {

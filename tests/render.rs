@@ -11,7 +11,9 @@ mod reference;
 use cases::{Case, TOLERANCE, case, compare_gradients, golden, planes, worst};
 use cryosplat_mpi::gmm::{Gmm, Shape, softplus_inverse};
 use cryosplat_mpi::render::cpu::CpuDevice;
-use cryosplat_mpi::render::{Device, Observation, Sampling, Target, energy};
+use cryosplat_mpi::render::{Device, Geometry, Observation, Sampling, SplatNormalization, Target, energy};
+use cryosplat_mpi::train::half::random_start;
+use cryosplat_mpi::train::recipe::{Choices, Recipe, Settings};
 use reference::{Raw, Support};
 
 fn device(case: &Case, shape: Shape, cutoff: f64) -> CpuDevice {
@@ -56,25 +58,74 @@ fn loss_and_gradients_agree_with_the_dense_reference() {
     }
 }
 
+/// Images, loss and gradients.
+fn assert_agrees(label: &str, case: &Case, cutoff: f64) {
+    let (d, support) = (case.d, case.support(cutoff));
+    let label = format!("{label}, box {d}, cutoff {cutoff}");
+    let mut device_of_case = device(case, Shape::Anisotropic, cutoff);
+    for view in &case.views {
+        let got = device_of_case.render(&view.rotation);
+        let error = worst(got.iter().map(|&v| f64::from(v)), case.projection(view, cutoff).into_iter());
+        assert!(error < TOLERANCE, "{label}: off by {error:.1e}");
+    }
+    let (got, loss) = device_gradient(case, Shape::Anisotropic, cutoff);
+    let want = reference::loss(&case.gaussians, &case.images, d, support);
+    assert!((loss / want - 1.0).abs() < TOLERANCE, "{label}: loss {loss}, expected {want}");
+    compare_gradients(&label, &got, &reference::gradient(&case.gaussians, &case.images, d, support));
+}
+
 #[test]
 fn band_limited_sampling_agrees_with_the_dense_reference() {
     for (seed, d, cutoff) in [(30, 32, 3.0), (31, 33, 3.0), (32, 32, 8.0), (33, 33, 8.0)] {
-        let case = case(seed, d, 61, 3, false).band_limited();
-        let support = case.support(cutoff);
-        let sharpening: Vec<f64> = (0..d * d).map(|at| reference::sharpening(at / d, at % d, d)).collect();
-        let mut device_of_case = device(&case, Shape::Anisotropic, cutoff);
-        for view in &case.views {
-            let sampled = reference::project(&case.gaussians, &view.rotation, d, support);
-            let want = reference::filter(&sampled, &sharpening, d);
-            let got = device_of_case.render(&view.rotation);
-            let error = worst(got.iter().map(|&v| f64::from(v)), want.iter().copied());
-            assert!(error < TOLERANCE, "box {d}, cutoff {cutoff}: off by {error:.1e}");
+        assert_agrees(&format!("seed {seed}"), &case(seed, d, 61, 3, false).band_limited(), cutoff);
+    }
+}
+
+#[test]
+fn splats_without_normalization_agree_with_the_dense_reference() {
+    for (seed, d, cutoff) in [(40, 32, 3.0), (41, 33, 8.0)] {
+        let case = || case(seed, d, 61, 3, false);
+        assert_agrees(&format!("points, seed {seed}"), &case().unnormalized(), cutoff);
+        assert_agrees(&format!("band-limited, seed {seed}"), &case().band_limited().unnormalized(), cutoff);
+    }
+}
+
+/// So that what the missing normalisation costs in a map is not the way from the model to the map.
+#[test]
+fn the_map_of_round_splats_without_normalization_has_them_as_projections() {
+    for (plain, seed) in [(case(42, 32, 60, 2, true), 42), (case(43, 33, 60, 2, true).band_limited(), 43)] {
+        let heights = plain.unnormalized();
+        let gmm = planes(&heights.gaussians, Shape::Isotropic);
+        let map = heights.heights.unwrap().to_normalized(&gmm);
+        let mut model = CpuDevice::new(gmm, heights.geometry(8.0));
+        let mut map = CpuDevice::new(map, Geometry { heights: None, ..heights.geometry(8.0) });
+        for view in &heights.views {
+            let (got, want) = (map.render(&view.rotation), model.render(&view.rotation));
+            let error = worst(got.iter().map(|&v| f64::from(v)), want.iter().map(|&v| f64::from(v)));
+            assert!(error < TOLERANCE, "seed {seed}: off by {error:.1e}");
         }
-        let (got, loss) = device_gradient(&case, Shape::Anisotropic, cutoff);
-        let want = reference::loss(&case.gaussians, &case.images, d, support);
-        assert!((loss / want - 1.0).abs() < TOLERANCE, "loss {loss}, expected {want}");
-        let want = reference::gradient(&case.gaussians, &case.images, d, support);
-        compare_gradients(&format!("seed {seed}, box {d}, cutoff {cutoff}"), &got, &want);
+    }
+}
+
+/// Of a random start, whose Gaussians all have the scale that heights are taken from.
+#[test]
+fn a_start_looks_the_same_with_and_without_normalization() {
+    for recipe in [Recipe::Paper, Recipe::Scaled] {
+        let settings = |splat_normalization| {
+            let choices = Choices { gaussians: Some(300), splat_normalization, ..Choices::default() };
+            Settings::resolve(recipe, &choices, false, 3.0, 1, 100, 48)
+        };
+        let image = |settings: Settings| {
+            let (sampling, heights) = (settings.sampling, settings.heights(48));
+            let geometry = Geometry { box_size: 48, pixel_size: 4.0, cutoff: 3.0, sampling, heights };
+            let start = random_start(&settings, 1);
+            let mut device = CpuDevice::new(start, geometry);
+            device.render(&[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+        };
+        let normalized = image(settings(SplatNormalization::View));
+        let constant = image(settings(SplatNormalization::None));
+        let error = worst(constant.iter().map(|&v| f64::from(v)), normalized.iter().map(|&v| f64::from(v)));
+        assert!(error < TOLERANCE, "{recipe:?}: off by {error:.1e}");
     }
 }
 
@@ -88,7 +139,7 @@ fn band_limited_sampling_knows_where_between_pixels_a_gaussian_lies() {
     let identity = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
     // Of the points on a fine grid nothing aliases below the coarse grid's Nyquist frequency.
     let fine = 8 * d;
-    let wide = Support { cutoff: 9.0, blur: 8.0 * 0.5 };
+    let wide = Support { cutoff: 9.0, blur: 8.0 * 0.5, height: None };
     let exact = reference::project(&case.gaussians, &identity, fine, wide);
     let at = |image: &[f64], n: usize, k: (f64, f64)| {
         let (mut re, mut im) = (0.0, 0.0);
@@ -130,9 +181,15 @@ fn the_isotropic_gradient_is_the_sum_of_the_three_scales() {
 
 #[test]
 fn the_reference_gradient_is_the_slope_of_the_reference_loss() {
-    let d = 16;
-    let mut case = case(9, d, 12, 2, false);
-    let analytic = reference::gradient(&case.gaussians, &case.images, d, 8.0);
+    let plain = || case(9, 16, 12, 2, false);
+    for case in [plain(), plain().unnormalized(), plain().band_limited().unnormalized()] {
+        slopes_agree(case);
+    }
+}
+
+fn slopes_agree(mut case: Case) {
+    let (d, support) = (case.d, case.support(8.0));
+    let analytic = reference::gradient(&case.gaussians, &case.images, d, support);
     for kind in 0..11 {
         let size = analytic.iter().map(|g| g[kind].abs()).fold(0.0, f64::max);
         for i in [0, 1, 4] {
@@ -142,7 +199,7 @@ fn the_reference_gradient_is_the_slope_of_the_reference_loss() {
                 let mut numbers = original.numbers();
                 numbers[kind] += delta;
                 case.gaussians[i] = Raw::from_numbers(numbers);
-                reference::loss(&case.gaussians, &case.images, d, 8.0)
+                reference::loss(&case.gaussians, &case.images, d, support)
             };
             let slope = (at(h) - at(-h)) / (2.0 * h);
             case.gaussians[i] = original;

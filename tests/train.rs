@@ -13,7 +13,8 @@ use cryosplat_mpi::gmm::files::GmmFile;
 use cryosplat_mpi::imaging::mrc::{Volume, read_volume};
 use cryosplat_mpi::particles::store::Store;
 use cryosplat_mpi::render::cpu::CpuDevice;
-use cryosplat_mpi::render::{Device, Geometry, Observation, Target, View};
+use cryosplat_mpi::render::{Device, Geometry, Observation, SplatNormalization, Target, View};
+use cryosplat_mpi::train::checkpoint::{self, Checkpoint};
 use cryosplat_mpi::train::half::random_start;
 use cryosplat_mpi::train::order::Order;
 use cryosplat_mpi::train::recipe::{Choices, Clock, Recipe, Settings, Start};
@@ -183,6 +184,7 @@ fn an_epoch_is_the_steps_made_by_hand_short_last_batch_included() {
         pixel_size: store.header().pixel_size,
         cutoff: 3.0,
         sampling: settings.sampling,
+        heights: None,
     };
     let mut device = CpuDevice::new(random_start(&settings, 1), geometry);
     let order = Order::new(store.rows(Some(0)), 8, BOX * BOX * size_of::<f32>(), 0, 1);
@@ -376,4 +378,36 @@ fn the_metrics_tell_what_the_training_does() {
     for part in ["images/s", "compute", "all-reduce", "imbalance"] {
         assert!(said.contains(part), "no {part} in the table at the end:\n{said}");
     }
+}
+
+#[test]
+fn without_normalization_files_hold_the_nearest_normalized_mixture() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 60);
+    let (run, again) = (path(folder.path(), "run"), path(folder.path(), "again"));
+    let model = |folder: &str, name: &str| GmmFile::read(&Path::new(folder).join(name)).unwrap().gmm;
+    let usual = ["--gaussians", "50", "--half", "1", "--splat-normalization", "none"];
+    succeed(&train_arguments(&set, &run, &[&usual[..], &["--epochs", "2"]].concat()));
+    let run_json: Value = serde_json::from_slice(&bytes(&run, "run.json")).unwrap();
+    assert_eq!(run_json["settings"]["splat_normalization"], "none");
+
+    let last = checkpoint::steps(&Path::new(&run).join("checkpoints"), "half1").pop().unwrap();
+    let heights =
+        Checkpoint::read(&checkpoint::path(&Path::new(&run).join("checkpoints"), "half1", last)).unwrap();
+    let choices =
+        Choices { gaussians: Some(50), splat_normalization: SplatNormalization::None, ..Choices::default() };
+    let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 0, 30, BOX);
+    let map = settings.heights(BOX).unwrap().to_normalized(&heights.state.gmm);
+    assert_eq!(model(&run, "gmm_half1.h5"), map);
+    assert_ne!(map, heights.state.gmm);
+
+    // Started from that file, and hardly moved, it comes back.
+    let options =
+        ["--epochs", "1", "--learning-rate", "1e-30", "--init", &path(Path::new(&run), "gmm_half1.h5")];
+    succeed(&train_arguments(&set, &again, &[&usual[..], &options].concat()));
+    for (a, b) in map.amplitudes().zip(model(&again, "gmm_half1.h5").amplitudes()) {
+        assert!((a / b - 1.0).abs() < 1e-5, "{a} {b}");
+    }
+    let other = ["--gaussians", "50", "--half", "1", "--epochs", "2", "--resume"];
+    fail(&train_arguments(&set, &run, &other), &[r#"splat normalization was "none" and is "view""#]);
 }

@@ -112,6 +112,7 @@ impl Case {
             pixel_size: EDGE / self.box_size as f64,
             cutoff: CUTOFF,
             sampling: Sampling::BandLimited,
+            heights: None,
         }
     }
 }

@@ -44,6 +44,7 @@ fn stages(criterion: &mut Criterion) {
             pixel_size: 384.0 / box_size as f64,
             cutoff: 3.0,
             sampling: Sampling::BandLimited,
+            heights: None,
         };
         let mut gmm = Gmm::random(count, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0));
         // Standard deviations as after training in a box of 64, or those of the random start where these are larger;
@@ -124,6 +125,7 @@ fn stages(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter("chain, image"), |b| {
             let image = Contribution {
                 view: &view.rotation,
+                normalized: true,
                 whitening: whitening.each_ref().map(|p| &p[..]),
                 moments: moments.each_ref().map(|p| &p[..]),
             };

@@ -73,6 +73,7 @@ impl Bench {
             pixel_size: header.pixel_size,
             cutoff: 3.0,
             sampling: Sampling::BandLimited,
+            heights: None,
         };
         let start = Gmm::random(1, Shape::Isotropic, &mut stream(1, Purpose::Start, 1, 0));
         let mut device = CpuDevice::new(start, geometry);

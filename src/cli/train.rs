@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::LogOptions;
 use super::ranks::MachineOptions;
 use crate::parallel::{Failure, World};
-use crate::render::{RateFactors, Sampling};
+use crate::render::{RateFactors, Sampling, SplatNormalization};
 use crate::train::folder::Older;
 use crate::train::init::InitOptions;
 use crate::train::recipe::Choices;
@@ -76,6 +76,9 @@ pub struct Args {
     /// How Gaussians are sampled on the pixels [default: scaled: band-limited, paper: points].
     #[arg(long, value_enum, help_heading = "Recipe")]
     sampling: Option<Sampling>,
+    /// What splats are multiplied by; `none` is there to be compared with: its amplitudes are biased.
+    #[arg(long, value_enum, default_value = "view", help_heading = "Recipe")]
+    splat_normalization: SplatNormalization,
     /// Where random Gaussians lie at the start [default: scaled: fitted, paper: published].
     #[arg(long, value_enum, conflicts_with = "init", help_heading = "Recipe")]
     start: Option<Start>,
@@ -194,6 +197,7 @@ fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
             learning_rate: args.learning_rate,
             schedule: args.schedule,
             sampling: args.sampling,
+            splat_normalization: args.splat_normalization,
             rate_factors: args.rate_factors,
             start: args.start,
             init: None,

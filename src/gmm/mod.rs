@@ -3,6 +3,7 @@
 pub mod atoms;
 mod covariance;
 pub mod files;
+pub mod heights;
 pub mod mixture;
 mod parameters;
 pub mod ply;

@@ -111,11 +111,8 @@ impl Gmm {
                 value * ratio
             } else if scales.contains(&plane) {
                 softplus_inverse((softplus(value).max(S_MIN) * ratio).max(S_MIN))
-            } else if plane == amplitude && value < SMALL {
-                // There softplus is the exponential function.
-                value + 2.0 * ratio.ln()
             } else if plane == amplitude {
-                softplus_inverse(softplus(value) * ratio * ratio)
+                scaled_amplitude(value, ratio * ratio)
             } else {
                 value
             };
@@ -175,6 +172,16 @@ impl Gmm {
             hasher.update(&bytes);
         }
         hasher.finalize()
+    }
+}
+
+/// The raw amplitude of `factor` times the amplitude that `raw` stands for.
+pub(super) fn scaled_amplitude(raw: f64, factor: f64) -> f64 {
+    if raw < SMALL {
+        // There softplus is the exponential function.
+        raw + factor.ln()
+    } else {
+        softplus_inverse(softplus(raw) * factor)
     }
 }
 

@@ -15,6 +15,7 @@ use serde::Serialize;
 pub use outcome::Outcome;
 
 use crate::error::Result;
+use crate::gmm::heights::Heights;
 use crate::gmm::{Gmm, Shape};
 use crate::imaging::ctf::Ctf;
 pub use crate::imaging::{View, energy};
@@ -71,6 +72,17 @@ impl Sampling {
     }
 }
 
+/// What a splat is multiplied by, beside its amplitude.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SplatNormalization {
+    /// By 1 / (2 pi |Sigma2|^(1/2)), which depends on the view: a splat is the projection of a normalised Gaussian.
+    #[default]
+    View,
+    /// By a constant, as splatting for pictures does: a splat is as high as its Gaussian's amplitude says, from everywhere.
+    None,
+}
+
 /// The square of the Nyquist frequency in cycles a pixel, and a little, so that rounding decides nothing.
 const NYQUIST2: f64 = 0.25 + 1e-9;
 
@@ -85,6 +97,8 @@ pub struct Geometry {
     pub cutoff: f64,
     /// How splats are sampled.
     pub sampling: Sampling,
+    /// How high splats are that are not normalised; `None`: they are, each by its view (METHOD.md section 3).
+    pub heights: Option<Heights>,
 }
 
 /// By how much the learning rate of each kind of parameter differs from that of the step.

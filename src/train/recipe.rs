@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::init;
 use crate::gmm::START_SCALE;
-use crate::render::{AdamStep, RateFactors, Sampling};
+use crate::gmm::heights::Heights;
+use crate::render::{AdamStep, RateFactors, Sampling, SplatNormalization};
 
 /// A named set of rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
@@ -117,6 +118,8 @@ pub struct Settings {
     pub cutoff: f64,
     /// How splats are sampled.
     pub sampling: Sampling,
+    /// What splats are multiplied by.
+    pub splat_normalization: SplatNormalization,
     /// Where random Gaussians lie at the start.
     pub start: Start,
     /// Standard deviation of a random Gaussian at the start, in box units.
@@ -145,6 +148,8 @@ pub struct Choices {
     pub schedule: Option<Schedule>,
     /// How splats are sampled.
     pub sampling: Option<Sampling>,
+    /// What splats are multiplied by.
+    pub splat_normalization: SplatNormalization,
     /// Where random Gaussians lie at the start.
     pub start: Option<Start>,
     /// What the Gaussians start from; `None` where they are random.
@@ -191,10 +196,21 @@ impl Settings {
             } else {
                 Sampling::Points
             }),
+            splat_normalization: choices.splat_normalization,
             start: choices.start.unwrap_or(if scaled { Start::Fitted } else { Start::Published }),
             start_scale: if scaled { start_scale(gaussians, box_size) } else { START_SCALE },
             seed,
             init: choices.init.clone(),
+        }
+    }
+
+    /// How high splats are in a box of `box_size` pixels, where they are not normalised: such that a random start looks the
+    /// same with and without.
+    pub fn heights(&self, box_size: usize) -> Option<Heights> {
+        let blur = self.sampling.blur() / box_size as f64;
+        match self.splat_normalization {
+            SplatNormalization::View => None,
+            SplatNormalization::None => Some(Heights::of_scale(self.start_scale, blur)),
         }
     }
 }
@@ -282,6 +298,10 @@ mod tests {
             (Start::Published, 0.0075, Sampling::Points)
         );
         assert_eq!(paper.rate_factors, RateFactors::ONE);
+        assert!(
+            [&scaled, &paper].iter().all(|settings| settings.heights(64).is_none()),
+            "as the method wants"
+        );
         assert_eq!((paper.epochs, paper.batch, paper.gaussians, paper.learning_rate), (5, 1, 30_000, 1e-3));
     }
 

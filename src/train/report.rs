@@ -247,8 +247,13 @@ fn amplitudes(file: &GmmFile) -> Vec<f64> {
 fn images(models: &[(&str, GmmFile)], store: &Store) -> Result<Vec<u8>> {
     let header = store.header();
     let n = header.box_size;
-    let geometry =
-        Geometry { box_size: n, pixel_size: header.pixel_size, cutoff: 4.0, sampling: Sampling::BandLimited };
+    let geometry = Geometry {
+        box_size: n,
+        pixel_size: header.pixel_size,
+        cutoff: 4.0,
+        sampling: Sampling::BandLimited,
+        heights: None,
+    };
     // The device's images are projections already, band-limited: the CTF is all that they lack.
     let mut microscope = Filter::new(&Geometry { sampling: Sampling::Points, ..geometry });
     let reader = store.reader();

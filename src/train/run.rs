@@ -218,6 +218,7 @@ fn train(
         pixel_size: store.header().pixel_size,
         cutoff: settings.cutoff,
         sampling: settings.sampling,
+        heights: settings.heights(store.header().box_size),
     };
     let choice = devices::choose(options.device, world)?;
     let orders: Vec<Order> = assignment
@@ -235,6 +236,7 @@ fn train(
     // All devices first, and the network between them: particles take what memory they leave.
     for (start, order) in starts.into_iter().zip(&orders) {
         let batch = order.slots_of(rank, ranks).len();
+        let start = geometry.heights.map(|heights| heights.from_normalized(&start)).unwrap_or(start);
         opened.push(devices::open(choice, start, geometry, batch, options.cache_half)?);
     }
     let connected = devices::connect(world, choice, options.collective, collective, options.patience)?;
@@ -461,8 +463,9 @@ fn write_models(models: &[Model], rank: usize, folder: &Path, geometry: &Geometr
         return Ok(());
     }
     for model in models {
+        let gmm = model.device().state()?.gmm;
         let file = GmmFile {
-            gmm: model.device().state()?.gmm,
+            gmm: geometry.heights.map(|heights| heights.to_normalized(&gmm)).unwrap_or(gmm),
             box_size: geometry.box_size,
             pixel_size: geometry.pixel_size,
         };

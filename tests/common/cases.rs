@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use cryosplat_mpi::gmm::heights::Heights;
 use cryosplat_mpi::gmm::{Gmm, Shape, softplus_inverse};
 use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, Optics, wavelength};
 use cryosplat_mpi::imaging::pose::rotation_from_quaternion;
@@ -36,6 +37,7 @@ pub struct Case {
     pub images: Vec<Image>,
     pub views: Vec<View>,
     pub sampling: Sampling,
+    pub heights: Option<Heights>,
 }
 
 /// A random case with what is awkward in it: thin and wide Gaussians, some outside the box, one of amplitude near zero.
@@ -77,7 +79,7 @@ pub fn case(seed: u64, d: usize, n: usize, images: usize, isotropic: bool) -> Ca
         made.push(Image { w, h: reference::ctf(d, pixel_size, wavelength(300.0), &p), observed });
         views.push(View { rotation: w, ctf: ctf(&p, wavelength(300.0)) });
     }
-    Case { d, pixel_size, gaussians, images: made, views, sampling: Sampling::Points }
+    Case { d, pixel_size, gaussians, images: made, views, sampling: Sampling::Points, heights: None }
 }
 
 /// Of defocus U and V, angle, voltage, Cs, amplitude contrast and phase shift, as the reference and the golden values have them.
@@ -116,16 +118,36 @@ impl Case {
         self
     }
 
+    /// The same with splats that are not normalised: as high as a normalised round one of 1.2 pixels.
+    pub fn unnormalized(mut self) -> Self {
+        self.heights = Some(Heights::of_scale(1.2 / self.d as f64, self.support(0.0).blur / self.d as f64));
+        self
+    }
+
     /// What the reference samples with.
     pub fn support(&self, cutoff: f64) -> Support {
+        let blur = match self.sampling {
+            Sampling::Points => 0.0,
+            Sampling::BandLimited => reference::BLUR,
+        };
+        Support { cutoff, blur, height: self.heights.map(|heights| heights.unit) }
+    }
+
+    /// What a device renders of a view, which has no CTF: with the blur taken back.
+    pub fn projection(&self, view: &View, cutoff: f64) -> Vec<f64> {
+        let d = self.d;
+        let sampled = reference::project(&self.gaussians, &view.rotation, d, self.support(cutoff));
+        let sharpening =
+            || (0..d * d).map(|at| reference::sharpening(at / d, at % d, d)).collect::<Vec<f64>>();
         match self.sampling {
-            Sampling::Points => cutoff.into(),
-            Sampling::BandLimited => Support { cutoff, blur: reference::BLUR },
+            Sampling::Points => sampled,
+            Sampling::BandLimited => reference::filter(&sampled, &sharpening(), d),
         }
     }
 
     pub fn geometry(&self, cutoff: f64) -> Geometry {
-        Geometry { box_size: self.d, pixel_size: self.pixel_size, cutoff, sampling: self.sampling }
+        let &Self { d, pixel_size, sampling, heights, .. } = self;
+        Geometry { box_size: d, pixel_size, cutoff, sampling, heights }
     }
 
     /// The observed images.
@@ -227,7 +249,8 @@ pub fn golden(path: &Path) -> Vec<Golden> {
                     .numbers()
                 })
                 .collect();
-            let case = Case { d, pixel_size: 4.0, gaussians, images, views, sampling: Sampling::Points };
+            let sampling = Sampling::Points;
+            let case = Case { d, pixel_size: 4.0, gaussians, images, views, sampling, heights: None };
             Golden { name, case, ctf: read("ctf"), projections, loss: read("noflip/loss")[0], gradient }
         })
         .collect()

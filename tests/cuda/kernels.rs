@@ -14,6 +14,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("needles_across_the_axes_agree_with_the_dense_sum", needles_across_the_axes_agree_with_the_dense_sum),
     ("loss_and_gradients_agree_with_the_dense_reference", loss_and_gradients_agree_with_the_dense_reference),
     ("band_limited_sampling_agrees", band_limited_sampling_agrees),
+    ("splats_without_normalization_agree", splats_without_normalization_agree),
     ("the_isotropic_gradient_agrees", the_isotropic_gradient_agrees),
     ("golden_values", golden_values),
     ("many_gaussians_agree_with_the_dense_reference", many_gaussians_agree_with_the_dense_reference),
@@ -69,26 +70,34 @@ fn needles_across_the_axes_agree_with_the_dense_sum() {
     }
 }
 
+/// Images, loss and gradients.
+fn assert_agrees(label: &str, case: &Case, cutoff: f64) {
+    let (d, support) = (case.d, case.support(cutoff));
+    let label = format!("{label}, box {d}, cutoff {cutoff}");
+    let mut device = device(case, Shape::Anisotropic, cutoff);
+    for view in &case.views {
+        let got = device.render(&view.rotation).unwrap();
+        let error = worst(got.iter().map(|&v| f64::from(v)), case.projection(view, cutoff).into_iter());
+        assert!(error < TOLERANCE, "{label}: off by {error:.1e}");
+    }
+    let (got, loss) = gradient(case, Shape::Anisotropic, cutoff);
+    let want = reference::loss(&case.gaussians, &case.images, d, support);
+    assert!((loss / want - 1.0).abs() < TOLERANCE, "{label}: loss {loss}, expected {want}");
+    compare_gradients(&label, &got, &reference::gradient(&case.gaussians, &case.images, d, support));
+}
+
 fn band_limited_sampling_agrees() {
     let seed = seed();
     for (k, d, cutoff) in [(0, 32, 3.0), (1, 33, 8.0)] {
-        let case = case(seed + 60 + k, d, 61, 2, false).band_limited();
-        let support = case.support(cutoff);
-        let sharpening: Vec<f64> = (0..d * d).map(|at| reference::sharpening(at / d, at % d, d)).collect();
-        let mut device = device(&case, Shape::Anisotropic, cutoff);
-        for view in &case.views {
-            let sampled = reference::project(&case.gaussians, &view.rotation, d, support);
-            let want = reference::filter(&sampled, &sharpening, d);
-            let got = device.render(&view.rotation).unwrap();
-            let error = worst(got.iter().map(|&v| f64::from(v)), want.iter().copied());
-            assert!(error < TOLERANCE, "seed {seed}, box {d}, cutoff {cutoff}: off by {error:.1e}");
-        }
-        let (got, loss) = gradient(&case, Shape::Anisotropic, cutoff);
-        let want = reference::loss(&case.gaussians, &case.images, d, support);
-        assert!((loss / want - 1.0).abs() < TOLERANCE, "seed {seed}: loss {loss}, expected {want}");
-        let want = reference::gradient(&case.gaussians, &case.images, d, support);
-        compare_gradients(&format!("seed {seed}, box {d}, cutoff {cutoff}"), &got, &want);
+        assert_agrees(&format!("seed {seed}"), &case(seed + 60 + k, d, 61, 2, false).band_limited(), cutoff);
     }
+}
+
+fn splats_without_normalization_agree() {
+    let seed = seed();
+    let case = |k, d| case(seed + 70 + k, d, 61, 2, false);
+    assert_agrees(&format!("points, seed {seed}"), &case(0, 33).unnormalized(), 8.0);
+    assert_agrees(&format!("band-limited, seed {seed}"), &case(1, 32).band_limited().unnormalized(), 3.0);
 }
 
 fn loss_and_gradients_agree_with_the_dense_reference() {

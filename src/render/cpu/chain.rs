@@ -16,6 +16,8 @@ pub const SUMS: usize = 10;
 pub struct Contribution<'a> {
     /// The view's rotation.
     pub view: &'a Rotation,
+    /// Whether splats are normalised, so that their height changes with Sigma2.
+    pub normalized: bool,
     /// Planes of the whitening (w0, w1, w2): p = w0 x + w1 y, q = w2 y, in pixels.
     pub whitening: [&'a [f64]; 3],
     /// Planes of the moments of 1, p, q, p^2, p q, q^2.
@@ -62,9 +64,10 @@ fn accumulate_lanes<I: Isa>(
         let scale = weight * constant(d);
         let gx = scale * (w0 * sp);
         let gy = scale * (w1 * sp + w2 * sq);
-        // dL/dSigma2 = A/2 (C S2 C - S0 C) = A/2 B^T (B S2 B^T - S0) B; in box units, times D^2.
+        // dL/dSigma2 = A/2 (C S2 C - S0 C) = A/2 B^T (B S2 B^T - S0) B; in box units, times D^2. The S0 is the normalisation's.
         let half = weight * constant(0.5 * d * d);
-        let (npp, npq, nqq) = (spp - s0, spq, sqq - s0);
+        let of_norm = if image.normalized { s0 } else { constant(0.0) };
+        let (npp, npq, nqq) = (spp - of_norm, spq, sqq - of_norm);
         let (up, uq) = (w1 * npp + w2 * npq, w1 * npq + w2 * nqq);
         let gxx = half * (w0 * w0 * npp);
         let gxy = half * (w0 * up);

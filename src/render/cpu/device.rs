@@ -73,8 +73,17 @@ impl Workspace {
             .enumerate();
         for_each(within, tasks, |(chunk, ((splats, w0), (w1, w2)))| {
             let start = chunk * CHUNK;
-            let &Geometry { box_size, cutoff, sampling, .. } = geometry;
+            let &Geometry { box_size, cutoff, sampling, heights, .. } = geometry;
             project(gaussians, start, view, box_size, cutoff, sampling.blur(), splats, [w0, w1, w2]);
+            // In place of the normalisation, which is all that a view changes of a splat's height.
+            if let Some(heights) = heights {
+                for (eight, amplitudes) in
+                    splats.iter_mut().zip(gaussians.amplitude[start..].chunks_exact(LANES))
+                {
+                    eight.norm = [heights.unit as f32; LANES];
+                    eight.weight = std::array::from_fn(|lane| (amplitudes[lane] * heights.unit) as f32);
+                }
+            }
         });
     }
 
@@ -263,6 +272,7 @@ impl CpuDevice {
                 for (workspace, seen) in workspaces.iter().zip(group) {
                     let image = Contribution {
                         view: &seen.view.rotation,
+                        normalized: geometry.heights.is_none(),
                         whitening: workspace.whitening.each_ref().map(|p| &p[range.clone()]),
                         moments: workspace.moments.each_ref().map(|p| &p[range.clone()]),
                     };

@@ -63,7 +63,7 @@ pub struct Splats {
     pub decay: [f32; LANES],
     /// The same from each row of a small support on, and 0 where the next ratio would lead out of it.
     pub decays: [[f32; LANES]; SMALL],
-    /// Normalisation 1 / (2 pi |Sigma2|^(1/2)), in box units.
+    /// Normalisation 1 / (2 pi |Sigma2|^(1/2)), in box units (which [`crate::render::Geometry::heights`] may replace).
     pub norm: [f32; LANES],
     /// Amplitude times normalisation.
     pub weight: [f32; LANES],

@@ -164,6 +164,7 @@ impl Pipeline {
             box_size: geometry.box_size,
             cutoff: geometry.cutoff,
             sampling: geometry.sampling,
+            height: geometry.heights.map(|heights| heights.unit),
             planes: plan.shape.planes(),
             draw_slices: plan.slices,
             moment_lanes: plan.moment_lanes,

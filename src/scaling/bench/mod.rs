@@ -170,7 +170,8 @@ fn measure(
         Some(store) => (store.header().box_size, store.header().pixel_size),
         None => (options.box_size, options.pixel_size),
     };
-    let geometry = Geometry { box_size, pixel_size, cutoff: options.cutoff, sampling: options.sampling };
+    let &BenchOptions { cutoff, sampling, .. } = options;
+    let geometry = Geometry { box_size, pixel_size, cutoff, sampling, heights: None };
     let make =
         || devices::open(choice, mixture(options, box_size), geometry, share.images(), options.cache_half);
     let device = held.device.insert(make()?);

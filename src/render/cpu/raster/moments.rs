@@ -7,21 +7,33 @@ use super::strip::{NUMBERS, SQUARES, Splat, Strip, group};
 use crate::render::cpu::project::{SMALL, Splats, kind};
 use crate::simd::{Isa, LANES, Vector, WIDE};
 
-/// Moments of 1, x, k, x^2, x k, k^2 of a splat, a lane a column: x from the splat's centre, k from its base row.
+/// Moments of 1, x, k, x^2, x k, k^2 of a splat, a lane a column: x from the splat's centre, k from its [`origin`].
 type Raw<V> = [V; 6];
+
+/// The middle of most small supports, in columns and rows from their first: moments about it have small terms.
+const MIDDLE: f32 = 2.5;
+
+/// Columns and rows of small supports from there, and their squares.
+const FROM_MIDDLE: [f32; SMALL] = [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5, 4.5];
+const FROM_MIDDLE_SQUARED: [f32; SMALL] = [6.25, 2.25, 0.25, 0.25, 2.25, 6.25, 12.25, 20.25];
+
+/// Where k is zero, in rows from the splat's centre.
+#[inline(always)]
+fn origin(splat: Splat) -> f32 {
+    splat.dy() + if splat.kind() == kind::SMALL { MIDDLE } else { 0.0 }
+}
 
 /// [`super::moments`].
 #[inline(always)]
 pub(super) fn moments<I: Isa>(splats: &[Splats], whitening: [&[f64]; 3], g: &Canvas, out: [&mut [f32]; 6]) {
     let count = out[0].len();
     for (eight, at) in splats.iter().zip((0..).step_by(LANES)) {
-        let [s0, sx, sk, sxx, sxk, skk] =
+        let (origin, [s0, sx, sk, sxx, sxk, skk]) =
             if all_inside(eight, g.box_size) { eight_small::<I>(eight, g) } else { eight_any::<I>(eight, g) };
-        // From k to y: by the base row's.
-        let base = I::F32::load(&eight.dy);
-        let sy = base.times_plus(s0, sk);
-        let sxy = base.times_plus(sx, sxk);
-        let syy = base.times_plus(sk + sy, skk);
+        // From k to y.
+        let sy = origin.times_plus(s0, sk);
+        let sxy = origin.times_plus(sx, sxk);
+        let syy = origin.times_plus(sk + sy, skk);
         // Then of the whitened distances.
         let w0 = I::narrow(I::F64::load_padded(whitening[0], at, 0.0));
         let w1 = I::narrow(I::F64::load_padded(whitening[1], at, 0.0));
@@ -55,9 +67,9 @@ fn all_inside(eight: &Splats, box_size: usize) -> bool {
     all
 }
 
-/// Moments of eight small splats, a lane a splat.
+/// Origins and moments of eight small splats, a lane a splat.
 #[inline(always)]
-fn eight_small<I: Isa>(eight: &Splats, g: &Canvas) -> Raw<I::F32> {
+fn eight_small<I: Isa>(eight: &Splats, g: &Canvas) -> (I::F32, Raw<I::F32>) {
     let mut rows = [[I::F32::splat(0.0); LANES]; 3];
     // Side by side as many as there are registers for.
     if I::REGISTERS < 32 {
@@ -71,21 +83,23 @@ fn eight_small<I: Isa>(eight: &Splats, g: &Canvas) -> Raw<I::F32> {
     }
     // Column after column, of all eight at once.
     let [r0, r1, r2] = [I::transpose(&rows[0]), I::transpose(&rows[1]), I::transpose(&rows[2])];
-    let (mut s0, mut s1, mut s2) = (r0[0], r0[1], r0[1]);
-    let (mut sk, mut s1k, mut skk) = (r1[0], r1[1], r2[0]);
-    for i in 1..LANES {
+    let zero = I::F32::splat(0.0);
+    let (mut s0, mut s1, mut s2) = (zero, zero, zero);
+    let (mut sk, mut s1k, mut skk) = (zero, zero, zero);
+    for i in 0..LANES {
+        let (first, second) = (I::F32::splat(FROM_MIDDLE[i]), I::F32::splat(FROM_MIDDLE_SQUARED[i]));
         s0 += r0[i];
+        s1 = r0[i].times_plus(first, s1);
+        s2 = r0[i].times_plus(second, s2);
         sk += r1[i];
+        s1k = r1[i].times_plus(first, s1k);
         skk += r2[i];
-        if i > 1 {
-            s1 = r0[i].times_plus(I::F32::splat(NUMBERS[i]), s1);
-            s2 = r0[i].times_plus(I::F32::splat(SQUARES[i]), s2);
-            s1k = r1[i].times_plus(I::F32::splat(NUMBERS[i]), s1k);
-        }
     }
-    let first = I::F32::load(&eight.dx);
-    let sx = first.times_plus(s0, s1);
-    [s0, sx, sk, first.times_plus(sx + s1, s2), first.times_plus(sk, s1k), skk]
+    // To x, from the middle column.
+    let x = I::F32::load(&eight.dx) + I::F32::splat(MIDDLE);
+    let sx = x.times_plus(s0, s1);
+    let moments = [s0, sx, sk, x.times_plus(sx + s1, s2), x.times_plus(sk, s1k), skk];
+    (I::F32::load(&eight.dy) + I::F32::splat(MIDDLE), moments)
 }
 
 /// Sums over the rows of splats `lane..lane + K`, all of them small, of 1, k and k^2, a lane a column.
@@ -121,14 +135,16 @@ fn small_rows<I: Isa, const K: usize>(
     }
 }
 
-/// Moments of eight splats, a lane a splat; zero for those that are not stepped through.
+/// Origins and moments of eight splats, a lane a splat; zero for those that are not stepped through.
 #[inline(always)]
-fn eight_any<I: Isa>(eight: &Splats, g: &Canvas) -> Raw<I::F32> {
+fn eight_any<I: Isa>(eight: &Splats, g: &Canvas) -> (I::F32, Raw<I::F32>) {
     let zero = I::F32::splat(0.0);
+    let mut origins = [0.0; LANES];
     let mut totals = [[zero; LANES]; 6];
     for lane in 0..LANES {
         let splat = Splat::new(eight, lane);
         let mut sums = [zero; 6];
+        origins[lane] = origin(splat);
         match splat.kind() {
             kind::SMALL => small_moments::<I>(splat, g, &mut sums),
             kind::STEPPED => stepped_moments::<I>(splat, g, &mut sums),
@@ -138,14 +154,9 @@ fn eight_any<I: Isa>(eight: &Splats, g: &Canvas) -> Raw<I::F32> {
             total[lane] = sum;
         }
     }
-    [
-        I::sums(&totals[0]),
-        I::sums(&totals[1]),
-        I::sums(&totals[2]),
-        I::sums(&totals[3]),
-        I::sums(&totals[4]),
-        I::sums(&totals[5]),
-    ]
+    let [s0, sx, sk] = [I::sums(&totals[0]), I::sums(&totals[1]), I::sums(&totals[2])];
+    let [sxx, sxk, skk] = [I::sums(&totals[3]), I::sums(&totals[4]), I::sums(&totals[5])];
+    (I::F32::load(&origins), [s0, sx, sk, sxx, sxk, skk])
 }
 
 /// Adds the moments of a small splat.
@@ -166,8 +177,8 @@ fn small_moments<I: Isa>(splat: Splat, g: &Canvas, sums: &mut Raw<I::F32>) {
 #[inline(always)]
 fn add_row<V: Vector<Scalar = f32>>(w: V, row: usize, [r0, r1, r2]: [&mut V; 3]) {
     *r0 += w;
-    *r1 = w.times_plus(V::splat(NUMBERS[row % SMALL]), *r1);
-    *r2 = w.times_plus(V::splat(SQUARES[row % SMALL]), *r2);
+    *r1 = w.times_plus(V::splat(FROM_MIDDLE[row % SMALL]), *r1);
+    *r2 = w.times_plus(V::splat(FROM_MIDDLE_SQUARED[row % SMALL]), *r2);
 }
 
 /// Adds those of a splat of any size.
