@@ -1,26 +1,33 @@
 //! Splats to pixels: the forward pass (METHOD.md section 3).
 //!
 //! A block draws a slice of a tile's splats: DRAW_SLICES blocks a tile of 16 x 16 pixels, DRAW_WARPS warps a block. It turns
-//! the tile's bits into a list by counting and a prefix sum; its warps then take the list in groups of 32 splats. A lane
-//! holds eight pixels of the tile, and adds to those that lie within a splat's support. The sums of the warps, and then
-//! of the slices, are added in their order.
+//! the tile's bits into a list by counting and a prefix sum. Two warps, one for each half of the tile, share a part of the
+//! list: each picks the splats that touch its half, 32 in a row, and adds them to the half's pixels, four a lane, without a
+//! branch. The sums of the parts, and then of the slices, are added in order.
 #include "common.cuh"
 
 #define DRAW_THREADS (DRAW_WARPS * 32)
+/// Parts of a list.
+#define DRAW_PARTS (DRAW_WARPS / 2)
 /// Splats of the list that are at hand at a time.
-#define DRAW_CAPACITY 2048
+#define DRAW_CAPACITY 1024
+/// Splats that a warp has picked at most: those that it has yet to draw, fewer than 32, and 32 more.
+#define DRAW_PICKED 64
 #define TILE_PIXELS (TILE * TILE)
+/// Rows of half a tile.
+#define HALF (TILE / 2)
 
-/// A splat in shared memory, as a tile sees it.
+/// A splat in shared memory, as half a tile sees it: with p0 and q0 for the half's first pixel.
 struct __align__(16) Staged {
     float p0, q0, w0, w1;
     float w2, weight;
-    /// First column and row of the support from those of the tile.
-    float left, top;
+    /// What lies outside the support: a bit for each column of the half and, behind them, each row; and whether the splat is
+    /// `fine`.
+    unsigned marks;
     /// As of `Splat`.
     float p0_low, w0_low, w1_low;
-    unsigned fine;
 };
+#define MARK_FINE (1u << (TILE + HALF))
 
 /// Number of `value`s before this thread's, and in `total` the number of all. `sums` holds a word for each warp.
 __device__ __forceinline__ int prefix_sum(int value, int *sums, int &total) {
@@ -44,60 +51,43 @@ __device__ __forceinline__ int prefix_sum(int value, int *sums, int &total) {
     return before + sum - value;
 }
 
-/// Columns or rows of a tile that lie in a support of `size` from `start` on, as bits.
-__device__ __forceinline__ unsigned covered(int start, int size) {
-    const int from = max(start, 0), to = min(start + size, TILE);
-    return from < to ? ((1u << (to - from)) - 1u) << from : 0u;
+/// Which of `size` columns or rows lie outside of `from` to `to`, that some lie in, as bits.
+__device__ __forceinline__ unsigned outside(int from, int to, int size) {
+    const unsigned all = (1u << size) - 1u;
+    return all & ~(all << max(from, 0) & all >> max(size - to, 0));
 }
 
-/// Adds a splat to a lane's eight pixels: columns `column` (where `left`) and 8 more (where `right`), every fourth row from
-/// `row`; `need` are the bits of the first, and `outside` those of what lies outside the support. Which half a splat is in
-/// is decided before, once: the rows are then drawn without a further branch, two pixels side by side.
-template <bool fine, bool left, bool right>
-__device__ __forceinline__ void draw_halves(const Staged &splat, unsigned outside, unsigned need, float column, float row,
-                                            float pixels[4][2]) {
-    const float i = column - splat.left;
-    const float p[2] = {fmaf(splat.w0, i, splat.p0), fmaf(splat.w0, i + 8.0f, splat.p0)};
-    const float low[2] = {fine ? fmaf(splat.w0_low, i, splat.p0_low) : 0.0f,
-                          fine ? fmaf(splat.w0_low, i + 8.0f, splat.p0_low) : 0.0f};
-#pragma unroll
-    for (int y = 0; y < 4; y++) {
-        // Four rows without a pixel of the support: the same for all lanes.
-        if ((~outside & 0xf0000u << 4 * y) == 0) {
-            continue;
-        }
-        const float j = row + (float)(4 * y) - splat.top;
-        const float q = fmaf(splat.w2, j, splat.q0);
-#pragma unroll
-        for (int x = 0; x < 2; x++) {
-            if (x == 0 ? !left : !right) {
-                continue;
-            }
-            float t = fmaf(splat.w1, j, p[x]);
-            if (fine) {
-                t += fmaf(splat.w1_low, j, low[x]);
-            }
-            const float value = exp2_fast(fmaf(-t, t, -q * q));
-            // The row's bit moves by four, the column's by eight.
-            const unsigned bit = (need & 0xffffu) << 8 * x | (need & 0xffff0000u) << 4 * y;
-            if ((outside & bit) == 0) {
-                pixels[y][x] = fmaf(splat.weight, value, pixels[y][x]);
-            }
-        }
-    }
-}
-
-/// [`draw_halves`] for the halves of the tile that hold a column of the splat; the same for all lanes.
+/// Adds `count` staged splats to a lane's pixels [row][column] of half a tile: in column `column` and eight further, and in
+/// row `row` and four further; `need` are the bits of the first.
 template <bool fine>
-__device__ __forceinline__ void draw_one(const Staged &splat, unsigned outside, unsigned need, float column, float row,
-                                         float pixels[4][2]) {
-    const bool left = (~outside & 0xffu) != 0, right = (~outside & 0xff00u) != 0;
-    if (left && right) {
-        draw_halves<fine, true, true>(splat, outside, need, column, row, pixels);
-    } else if (left) {
-        draw_halves<fine, true, false>(splat, outside, need, column, row, pixels);
-    } else {
-        draw_halves<fine, false, true>(splat, outside, need, column, row, pixels);
+__device__ __forceinline__ void draw_staged(const Staged *staged, unsigned count, unsigned need, float column, float row,
+                                            float pixels[2][2]) {
+#pragma unroll 2
+    for (unsigned k = 0; k < count; k++) {
+        const Staged splat = staged[k];
+        // Term by term, so that the sums of a fine splat are exact.
+        const float left = fmaf(splat.w1, row, fmaf(splat.w0, column, splat.p0));
+        const float left_low = fmaf(splat.w1_low, row, fmaf(splat.w0_low, column, splat.p0_low));
+        const float top = fmaf(splat.w2, row, splat.q0);
+#pragma unroll
+        for (int y = 0; y < 2; y++) {
+            const float q = y == 0 ? top : fmaf(splat.w2, 4.0f, top);
+#pragma unroll
+            for (int x = 0; x < 2; x++) {
+                float p = x == 0 ? left : fmaf(splat.w0, 8.0f, left);
+                p = y == 0 ? p : fmaf(splat.w1, 4.0f, p);
+                if (fine) {
+                    const float low = x == 0 ? left_low : fmaf(splat.w0_low, 8.0f, left_low);
+                    p += y == 0 ? low : fmaf(splat.w1_low, 4.0f, low);
+                }
+                const float value = exp2_fast(fmaf(-p, p, -q * q));
+                // The column's bit moves by eight, the row's by four.
+                const unsigned bits = (need & 0xffffu) << 8 * x | (need & 0xff0000u) << 4 * y;
+                if ((splat.marks & bits) == 0) {
+                    pixels[y][x] = fmaf(splat.weight, value, pixels[y][x]);
+                }
+            }
+        }
     }
 }
 
@@ -120,15 +110,29 @@ extern "C" __global__ void __launch_bounds__(DRAW_THREADS, 1024 / DRAW_THREADS)
     splats += (size_t)image * padded;
 
     __shared__ int indices[DRAW_CAPACITY];
-    __shared__ Staged staged[DRAW_WARPS][32];
-    __shared__ unsigned masks[DRAW_WARPS][32];
+    __shared__ Staged staged[DRAW_WARPS][DRAW_PICKED];
     __shared__ int counts[DRAW_WARPS];
     __shared__ unsigned last;
 
-    // This lane's pixels: columns lane % 8 and 8 more, every fourth row from lane / 8.
+    // This warp's part of the list and its half of the tile, and this lane's first pixel of that.
+    const int part = warp / 2, first_row = warp % 2 * HALF;
     const float column = lane % 8, row = lane / 8;
-    const unsigned need = 1u << (lane % 8) | 1u << (16 + lane / 8);
-    float pixels[4][2] = {};
+    const unsigned need = 1u << (lane % 8) | 1u << (TILE + lane / 8);
+    const unsigned before = (1u << lane) - 1u;
+    float pixels[2][2] = {};
+    // Splats that the warp has picked, and drawn; they take the places of `staged` in turns.
+    unsigned picked = 0, drawn = 0;
+    Staged *const places = staged[warp];
+    const auto draw_some = [&](unsigned count) {
+        const Staged *const from = places + drawn % DRAW_PICKED;
+        if (__any_sync(ALL_LANES, lane < count && (from[lane].marks & MARK_FINE) != 0)) {
+            draw_staged<true>(from, count, need, column, row, pixels);
+        } else {
+            draw_staged<false>(from, count, need, column, row, pixels);
+        }
+        drawn += count;
+        __syncwarp();
+    };
 
     const int share = (words + DRAW_SLICES - 1) / DRAW_SLICES;
     const int begin = slice * share, end = min(begin + share, words);
@@ -146,49 +150,55 @@ extern "C" __global__ void __launch_bounds__(DRAW_THREADS, 1024 / DRAW_THREADS)
             }
             __syncthreads();
             const int listed = min(total - base, DRAW_CAPACITY);
-            for (int group = warp * 32; group < listed; group += DRAW_THREADS) {
-                const int here = min(listed - group, 32);
-                if (lane < here) {
-                    const Splat splat = splats[indices[group + lane]];
-                    const int left = (int)(splat.corner & 0xffff) - tile_x, top = (int)(splat.corner >> 16) - tile_y;
-                    staged[warp][lane] = {splat.p0,     splat.q0,     splat.w0,     splat.w1,
-                                          splat.w2,     splat.weight, (float)left,  (float)top,
-                                          splat.p0_low, splat.w0_low, splat.w1_low, splat.fine};
-                    // What lies outside is marked.
-                    masks[warp][lane] =
-                        ~(covered(left, splat.size & 0xffff) | covered(top, splat.size >> 16) << 16);
+            for (int group = part * 32; group < listed; group += DRAW_PARTS * 32) {
+                const Splat *const splat = splats + indices[min(group + lane, listed - 1)];
+                const unsigned corner = splat->corner, size = splat->size;
+                const int left = (int)(corner & 0xffff) - tile_x, top = (int)(corner >> 16) - tile_y - first_row;
+                const int right = left + (int)(size & 0xffff), bottom = top + (int)(size >> 16);
+                // The tile is touched, or it would not be listed.
+                const bool touched = group + lane < listed && top < HALF && bottom > 0;
+                const unsigned picks = __ballot_sync(ALL_LANES, touched);
+                if (touched) {
+                    const float x = (float)-left, y = (float)-top;
+                    Staged &place = places[(picked + __popc(picks & before)) % DRAW_PICKED];
+                    place = {fmaf(splat->w1, y, fmaf(splat->w0, x, splat->p0)),
+                             fmaf(splat->w2, y, splat->q0),
+                             splat->w0,
+                             splat->w1,
+                             splat->w2,
+                             splat->weight,
+                             outside(left, right, TILE) | outside(top, bottom, HALF) << TILE |
+                                 (splat->fine ? MARK_FINE : 0u),
+                             fmaf(splat->w1_low, y, fmaf(splat->w0_low, x, splat->p0_low)),
+                             splat->w0_low,
+                             splat->w1_low};
                 }
+                picked += __popc(picks);
                 __syncwarp();
-                for (int k = 0; k < here; k++) {
-                    const Staged splat = staged[warp][k];
-                    const unsigned outside = masks[warp][k];
-                    if (splat.fine) {
-                        draw_one<true>(splat, outside, need, column, row, pixels);
-                    } else {
-                        draw_one<false>(splat, outside, need, column, row, pixels);
-                    }
+                if (picked - drawn >= 32) {
+                    draw_some(32);
                 }
-                __syncwarp();
             }
             __syncthreads();
         }
     }
+    draw_some(picked - drawn);
 
-    // The warps' sums, in order; then the slices'.
-    __shared__ float sums[DRAW_WARPS][TILE_PIXELS];
+    // The parts' sums, in order; then the slices'.
+    __shared__ float sums[DRAW_PARTS][TILE_PIXELS];
 #pragma unroll
-    for (int y = 0; y < 4; y++) {
+    for (int y = 0; y < 2; y++) {
 #pragma unroll
         for (int x = 0; x < 2; x++) {
-            sums[warp][(lane / 8 + 4 * y) * TILE + lane % 8 + 8 * x] = pixels[y][x];
+            sums[part][(first_row + lane / 8 + 4 * y) * TILE + lane % 8 + 8 * x] = pixels[y][x];
         }
     }
     __syncthreads();
     float *const parts = slices + ((size_t)image * TILES + tile) * DRAW_SLICES * TILE_PIXELS;
     for (int k = threadIdx.x; k < TILE_PIXELS; k += DRAW_THREADS) {
         float sum = 0.0f;
-        for (int w = 0; w < DRAW_WARPS; w++) {
-            sum += sums[w][k];
+        for (int p = 0; p < DRAW_PARTS; p++) {
+            sum += sums[p][k];
         }
         sums[0][k] = sum;
         if (DRAW_SLICES > 1) {

@@ -23,8 +23,8 @@ __device__ __forceinline__ unsigned bit_range(int from, int to) {
     return from > to ? 0u : (ALL_LANES >> (31 - (to - from))) << from;
 }
 
-/// Terms of p up to this size leave an error below 2e-6 in what they add up to.
-#define LARGEST_COARSE 16.0
+/// Terms of p up to this size leave an error below 3e-6 of a splat's peak in what they add up to.
+#define LARGEST_COARSE 32.0
 
 /// The multiple of 2^-12 next to a number, and in `low` what is missing.
 __device__ __forceinline__ float split(double number, float &low) {
@@ -72,7 +72,8 @@ __device__ Splat splat_of(const double *activated, const Image &image, double *w
     // Not a number fails both.
     if (x1 >= x0 && y1 >= y0) {
         const double p0 = BINARY * (w0 * (x0 - u) + w1 * (y0 - v));
-        const double extent = BINARY * (w0 * (x1 - x0) + fabs(w1) * (y1 - y0));
+        // `draw` starts from up to a tile before the support.
+        const double extent = BINARY * (w0 * (x1 - x0 + TILE) + fabs(w1) * (y1 - y0 + TILE));
         if (fabs(p0) + extent > LARGEST_COARSE) {
             splat.fine = 1;
             splat.p0 = split(p0, splat.p0_low);
