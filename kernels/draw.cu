@@ -1,33 +1,35 @@
 //! Splats to pixels: the forward pass (METHOD.md section 3).
 //!
 //! A block draws a slice of a tile's splats: DRAW_SLICES blocks a tile of 16 x 16 pixels, DRAW_WARPS warps a block. It turns
-//! the tile's bits into a list by counting and a prefix sum. Two warps, one for each half of the tile, share a part of the
-//! list: each picks the splats that touch its half, 32 in a row, and adds them to the half's pixels, four a lane, without a
-//! branch. The sums of the parts, and then of the slices, are added in order.
+//! the tile's bits into a list by counting and a prefix sum. Four warps, one for each quarter of the tile, share a part of
+//! the list: each picks the splats that touch its quarter, 32 in a row, and adds them to the quarter's pixels without a
+//! branch; 16 lanes take one splat, four pixels each, and the other 16 the next one. The sums of these and of the parts, and
+//! then of the slices, are added in order.
 #include "common.cuh"
 
 #define DRAW_THREADS (DRAW_WARPS * 32)
-/// Parts of a list.
-#define DRAW_PARTS (DRAW_WARPS / 2)
+/// Parts of a list, and sums of each pixel that come from them.
+#define DRAW_PARTS (DRAW_WARPS / 4)
+#define DRAW_SUMS (2 * DRAW_PARTS)
 /// Splats of the list that are at hand at a time.
 #define DRAW_CAPACITY 1024
 /// Splats that a warp has picked at most: those that it has yet to draw, fewer than 32, and 32 more.
 #define DRAW_PICKED 64
 #define TILE_PIXELS (TILE * TILE)
-/// Rows of half a tile.
-#define HALF (TILE / 2)
+/// Edge of a quarter of a tile.
+#define QUARTER (TILE / 2)
 
-/// A splat in shared memory, as half a tile sees it: with p0 and q0 for the half's first pixel.
+/// A splat in shared memory, as a quarter of a tile sees it: with p0 and q0 for the quarter's first pixel.
 struct __align__(16) Staged {
     float p0, q0, w0, w1;
     float w2, weight;
-    /// What lies outside the support: a bit for each column of the half and, behind them, each row; and whether the splat is
-    /// `fine`.
+    /// What lies outside the support: a bit for each column of the quarter and, behind them, each row; and whether the splat
+    /// is `fine`.
     unsigned marks;
     /// As of `Splat`.
     float p0_low, w0_low, w1_low;
 };
-#define MARK_FINE (1u << (TILE + HALF))
+#define MARK_FINE (1u << 2 * QUARTER)
 
 /// Number of `value`s before this thread's, and in `total` the number of all. `sums` holds a word for each warp.
 __device__ __forceinline__ int prefix_sum(int value, int *sums, int &total) {
@@ -51,19 +53,19 @@ __device__ __forceinline__ int prefix_sum(int value, int *sums, int &total) {
     return before + sum - value;
 }
 
-/// Which of `size` columns or rows lie outside of `from` to `to`, that some lie in, as bits.
-__device__ __forceinline__ unsigned outside(int from, int to, int size) {
-    const unsigned all = (1u << size) - 1u;
-    return all & ~(all << max(from, 0) & all >> max(size - to, 0));
+/// Columns or rows of a quarter that lie outside of `from` to `to`, which some lie in, as bits.
+__device__ __forceinline__ unsigned outside(int from, int to) {
+    const unsigned all = (1u << QUARTER) - 1u;
+    return all & ~(all << max(from, 0) & all >> max(QUARTER - to, 0));
 }
 
-/// Adds `count` staged splats to a lane's pixels [row][column] of half a tile: in column `column` and eight further, and in
-/// row `row` and four further; `need` are the bits of the first.
+/// Adds `count` staged splats, every other one from `first` on, to a lane's pixels [row][column] of a quarter: in column
+/// `column` and four further, and in row `row` and four further; `need` are the bits of the first.
 template <bool fine>
-__device__ __forceinline__ void draw_staged(const Staged *staged, unsigned count, unsigned need, float column, float row,
-                                            float pixels[2][2]) {
+__device__ __forceinline__ void draw_staged(const Staged *staged, unsigned first, unsigned count, unsigned need,
+                                            float column, float row, float pixels[2][2]) {
 #pragma unroll 2
-    for (unsigned k = 0; k < count; k++) {
+    for (unsigned k = first; k < count; k += 2) {
         const Staged splat = staged[k];
         // Term by term, so that the sums of a fine splat are exact.
         const float left = fmaf(splat.w1, row, fmaf(splat.w0, column, splat.p0));
@@ -74,15 +76,15 @@ __device__ __forceinline__ void draw_staged(const Staged *staged, unsigned count
             const float q = y == 0 ? top : fmaf(splat.w2, 4.0f, top);
 #pragma unroll
             for (int x = 0; x < 2; x++) {
-                float p = x == 0 ? left : fmaf(splat.w0, 8.0f, left);
+                float p = x == 0 ? left : fmaf(splat.w0, 4.0f, left);
                 p = y == 0 ? p : fmaf(splat.w1, 4.0f, p);
                 if (fine) {
-                    const float low = x == 0 ? left_low : fmaf(splat.w0_low, 8.0f, left_low);
+                    const float low = x == 0 ? left_low : fmaf(splat.w0_low, 4.0f, left_low);
                     p += y == 0 ? low : fmaf(splat.w1_low, 4.0f, low);
                 }
                 const float value = exp2_fast(fmaf(-p, p, -q * q));
-                // The column's bit moves by eight, the row's by four.
-                const unsigned bits = (need & 0xffffu) << 8 * x | (need & 0xff0000u) << 4 * y;
+                // The bits of column and row move by four each.
+                const unsigned bits = (need & 0xffu) << 4 * x | (need & 0xff00u) << 4 * y;
                 if ((splat.marks & bits) == 0) {
                     pixels[y][x] = fmaf(splat.weight, value, pixels[y][x]);
                 }
@@ -114,10 +116,11 @@ extern "C" __global__ void __launch_bounds__(DRAW_THREADS, 1024 / DRAW_THREADS)
     __shared__ int counts[DRAW_WARPS];
     __shared__ unsigned last;
 
-    // This warp's part of the list and its half of the tile, and this lane's first pixel of that.
-    const int part = warp / 2, first_row = warp % 2 * HALF;
-    const float column = lane % 8, row = lane / 8;
-    const unsigned need = 1u << (lane % 8) | 1u << (TILE + lane / 8);
+    // This warp's part of the list and its quarter of the tile; which splats this lane takes, and its first pixel of four.
+    const int part = warp / 4, quarter_x = warp % 2 * QUARTER, quarter_y = warp / 2 % 2 * QUARTER;
+    const unsigned turn = lane / 16;
+    const float column = lane % 4, row = lane / 4 % 4;
+    const unsigned need = 1u << (lane % 4) | 1u << (QUARTER + lane / 4 % 4);
     const unsigned before = (1u << lane) - 1u;
     float pixels[2][2] = {};
     // Splats that the warp has picked, and drawn; they take the places of `staged` in turns.
@@ -126,9 +129,9 @@ extern "C" __global__ void __launch_bounds__(DRAW_THREADS, 1024 / DRAW_THREADS)
     const auto draw_some = [&](unsigned count) {
         const Staged *const from = places + drawn % DRAW_PICKED;
         if (__any_sync(ALL_LANES, lane < count && (from[lane].marks & MARK_FINE) != 0)) {
-            draw_staged<true>(from, count, need, column, row, pixels);
+            draw_staged<true>(from, turn, count, need, column, row, pixels);
         } else {
-            draw_staged<false>(from, count, need, column, row, pixels);
+            draw_staged<false>(from, turn, count, need, column, row, pixels);
         }
         drawn += count;
         __syncwarp();
@@ -153,10 +156,11 @@ extern "C" __global__ void __launch_bounds__(DRAW_THREADS, 1024 / DRAW_THREADS)
             for (int group = part * 32; group < listed; group += DRAW_PARTS * 32) {
                 const Splat *const splat = splats + indices[min(group + lane, listed - 1)];
                 const unsigned corner = splat->corner, size = splat->size;
-                const int left = (int)(corner & 0xffff) - tile_x, top = (int)(corner >> 16) - tile_y - first_row;
+                const int left = (int)(corner & 0xffff) - tile_x - quarter_x;
+                const int top = (int)(corner >> 16) - tile_y - quarter_y;
                 const int right = left + (int)(size & 0xffff), bottom = top + (int)(size >> 16);
-                // The tile is touched, or it would not be listed.
-                const bool touched = group + lane < listed && top < HALF && bottom > 0;
+                const bool touched =
+                    group + lane < listed && left < QUARTER && right > 0 && top < QUARTER && bottom > 0;
                 const unsigned picks = __ballot_sync(ALL_LANES, touched);
                 if (touched) {
                     const float x = (float)-left, y = (float)-top;
@@ -167,8 +171,7 @@ extern "C" __global__ void __launch_bounds__(DRAW_THREADS, 1024 / DRAW_THREADS)
                              splat->w1,
                              splat->w2,
                              splat->weight,
-                             outside(left, right, TILE) | outside(top, bottom, HALF) << TILE |
-                                 (splat->fine ? MARK_FINE : 0u),
+                             outside(left, right) | outside(top, bottom) << QUARTER | (splat->fine ? MARK_FINE : 0u),
                              fmaf(splat->w1_low, y, fmaf(splat->w0_low, x, splat->p0_low)),
                              splat->w0_low,
                              splat->w1_low};
@@ -184,21 +187,21 @@ extern "C" __global__ void __launch_bounds__(DRAW_THREADS, 1024 / DRAW_THREADS)
     }
     draw_some(picked - drawn);
 
-    // The parts' sums, in order; then the slices'.
-    __shared__ float sums[DRAW_PARTS][TILE_PIXELS];
+    // These sums, in order; then the slices'.
+    __shared__ float sums[DRAW_SUMS][TILE_PIXELS];
 #pragma unroll
     for (int y = 0; y < 2; y++) {
 #pragma unroll
         for (int x = 0; x < 2; x++) {
-            sums[part][(first_row + lane / 8 + 4 * y) * TILE + lane % 8 + 8 * x] = pixels[y][x];
+            sums[2 * part + turn][(quarter_y + lane / 4 % 4 + 4 * y) * TILE + quarter_x + lane % 4 + 4 * x] = pixels[y][x];
         }
     }
     __syncthreads();
     float *const parts = slices + ((size_t)image * TILES + tile) * DRAW_SLICES * TILE_PIXELS;
     for (int k = threadIdx.x; k < TILE_PIXELS; k += DRAW_THREADS) {
         float sum = 0.0f;
-        for (int p = 0; p < DRAW_PARTS; p++) {
-            sum += sums[p][k];
+        for (int s = 0; s < DRAW_SUMS; s++) {
+            sum += sums[s][k];
         }
         sums[0][k] = sum;
         if (DRAW_SLICES > 1) {
