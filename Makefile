@@ -59,7 +59,7 @@ slurm-test: setup-tests ## Only the batch templates of slurm/, on a SLURM of one
 	$(CARGO) build --locked
 	@tests/slurm/run.sh
 
-kernel-table: setup-python ## Write what the kernels use, as that compiler says, into kernels/README.md
+kernel-table: setup-python ## Write what the kernels use and cost by count, as that compiler says, into kernels/README.md
 	@tests/kernels/run.sh --table
 
 bench: setup ## Where the time of a step goes, stage by stage
