@@ -36,9 +36,9 @@ __device__ void finish(const float *parameters, const double *activated,
         const double s = scale_of(parameters[(size_t)(3 + j) * count + g], slope);
         gradient[(size_t)(3 + j) * count + g] = (float)(2.0 * s * along * slope);
     }
-    // A small turn by the vector t adds [t]x R to R, and with it dL = tr([t]x^T dL/dR R^T), where dL/dR R^T = 2 G Sigma: so the
-    // torque is what is antisymmetric of that. The quaternion follows the turn by (0, t) q / 2, which has no part along q:
-    // nothing is left to be taken off for the normalisation.
+    // A small turn by the vector t adds [t]x R to R, and with it dL = tr([t]x^T dL/dR R^T), where dL/dR R^T = 2 G Sigma: so
+    // the torque is what is antisymmetric of that. The quaternion follows the turn by (0, t) q / 2, which has no part along
+    // q: nothing is left to be taken off for the normalisation.
     double c[6];
     for (int k = 0; k < 6; k++) {
         c[k] = activated[(3 + k) * padded + g];

@@ -73,8 +73,8 @@ __device__ Splat splat_of(const double *activated, const Image &image, double *w
     // Not a number fails both.
     if (x1 >= x0 && y1 >= y0) {
         const double p0 = BINARY * (w0 * (x0 - u) + w1 * (y0 - v));
-        // `draw` starts from up to a tile before the support.
-        const double extent = BINARY * (w0 * (x1 - x0 + TILE) + fabs(w1) * (y1 - y0 + TILE));
+        // `draw` starts from a quarter of a tile, which begins up to half a tile before the support.
+        const double extent = BINARY * (w0 * (x1 - x0 + TILE / 2) + fabs(w1) * (y1 - y0 + TILE / 2));
         if (fabs(p0) + extent > LARGEST_COARSE) {
             splat.fine = 1;
             splat.p0 = split(p0, splat.p0_low);
