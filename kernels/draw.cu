@@ -11,8 +11,8 @@
 /// Parts of a list, and sums of each pixel that come from them.
 #define DRAW_PARTS (DRAW_WARPS / 4)
 #define DRAW_SUMS (2 * DRAW_PARTS)
-/// Splats of the list that are at hand at a time.
-#define DRAW_CAPACITY 1024
+/// Splats of the list that are at hand at a time: so many that three blocks fit into the 100 KiB of consumer cards.
+#define DRAW_CAPACITY 768
 /// Splats that a warp has picked at most: those that it has yet to draw, fewer than 32, and 32 more.
 #define DRAW_PICKED 64
 #define TILE_PIXELS (TILE * TILE)
