@@ -19,7 +19,9 @@
 /// Edge of a quarter of a tile.
 #define QUARTER (TILE / 2)
 
-/// A splat in shared memory, as a quarter of a tile sees it: with p0 and q0 for the quarter's first pixel.
+/// A splat in shared memory, as a quarter of a tile sees it: with p0 and q0 for the quarter's first pixel. Where it is `fine`,
+/// q0 stays that of the support's first row, `top` rows from that of the quarter: a small number would be lost beside a
+/// large one.
 struct __align__(16) Staged {
     float p0, q0, w0, w1;
     float w2, weight;
@@ -28,6 +30,7 @@ struct __align__(16) Staged {
     unsigned marks;
     /// As of `Splat`.
     float p0_low, w0_low, w1_low;
+    float top;
 };
 #define MARK_FINE (1u << 2 * QUARTER)
 
@@ -70,10 +73,14 @@ __device__ __forceinline__ void draw_staged(const Staged *staged, unsigned first
         // Term by term, so that the sums of a fine splat are exact.
         const float left = fmaf(splat.w1, row, fmaf(splat.w0, column, splat.p0));
         const float left_low = fmaf(splat.w1_low, row, fmaf(splat.w0_low, column, splat.p0_low));
-        const float top = fmaf(splat.w2, row, splat.q0);
+        const float from_top = fine ? row - splat.top : row;
+        const float first_q = fmaf(splat.w2, from_top, splat.q0);
 #pragma unroll
         for (int y = 0; y < 2; y++) {
-            const float q = y == 0 ? top : fmaf(splat.w2, 4.0f, top);
+            // Outside of the support a thin splat's q may be too large to go on from.
+            const float q = y == 0 ? first_q
+                            : fine ? fmaf(splat.w2, from_top + 4.0f, splat.q0)
+                                   : fmaf(splat.w2, 4.0f, first_q);
 #pragma unroll
             for (int x = 0; x < 2; x++) {
                 float p = x == 0 ? left : fmaf(splat.w0, 4.0f, left);
@@ -166,7 +173,7 @@ extern "C" __global__ void __launch_bounds__(DRAW_THREADS, 1024 / DRAW_THREADS)
                     const float x = (float)-left, y = (float)-top;
                     Staged &place = places[(picked + __popc(picks & before)) % DRAW_PICKED];
                     place = {fmaf(splat->w1, y, fmaf(splat->w0, x, splat->p0)),
-                             fmaf(splat->w2, y, splat->q0),
+                             splat->fine ? splat->q0 : fmaf(splat->w2, y, splat->q0),
                              splat->w0,
                              splat->w1,
                              splat->w2,
@@ -174,7 +181,8 @@ extern "C" __global__ void __launch_bounds__(DRAW_THREADS, 1024 / DRAW_THREADS)
                              outside(left, right) | outside(top, bottom) << QUARTER | (splat->fine ? MARK_FINE : 0u),
                              fmaf(splat->w1_low, y, fmaf(splat->w0_low, x, splat->p0_low)),
                              splat->w0_low,
-                             splat->w1_low};
+                             splat->w1_low,
+                             splat->fine ? -y : 0.0f};
                 }
                 picked += __popc(picks);
                 __syncwarp();

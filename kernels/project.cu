@@ -24,8 +24,8 @@ __device__ __forceinline__ unsigned bit_range(int from, int to) {
     return from > to ? 0u : (ALL_LANES >> (31 - (to - from))) << from;
 }
 
-/// Terms of p up to this size leave an error below 3e-6 of a splat's peak in what they add up to.
-#define LARGEST_COARSE 32.0
+/// Terms of p and q up to this size leave an error below 2e-6 of a splat's peak in what they add up to.
+#define LARGEST_COARSE 24.0
 
 /// The multiple of 2^-12 next to a number, and in `low` what is missing.
 __device__ __forceinline__ float split(double number, float &low) {
@@ -74,8 +74,10 @@ __device__ Splat splat_of(const double *activated, const Image &image, double *w
     if (x1 >= x0 && y1 >= y0) {
         const double p0 = BINARY * (w0 * (x0 - u) + w1 * (y0 - v));
         // `draw` starts from a quarter of a tile, which begins up to half a tile before the support.
-        const double extent = BINARY * (w0 * (x1 - x0 + TILE / 2) + fabs(w1) * (y1 - y0 + TILE / 2));
-        if (fabs(p0) + extent > LARGEST_COARSE) {
+        const double width = x1 - x0 + TILE / 2, height = y1 - y0 + TILE / 2;
+        const double largest_p = fabs(p0) + BINARY * (w0 * width + fabs(w1) * height);
+        const double largest_q = BINARY * w2 * (fabs(y0 - v) + height);
+        if (fmax(largest_p, largest_q) > LARGEST_COARSE) {
             splat.fine = 1;
             splat.p0 = split(p0, splat.p0_low);
             splat.w0 = split(BINARY * w0, splat.w0_low);
