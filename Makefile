@@ -6,10 +6,11 @@ SHELL := /usr/bin/env bash
 CARGO ?= cargo
 PICTURES := benches/results/demo
 GPU_CHECK := target/gpu-check
+RESULTS ?= $(GPU_CHECK)-results
 CASES ?= 100000
 SEED ?= $(or $(CRYOSPLAT_FUZZ_SEED),$(shell date +%s))
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit fuzz judges browser kernels slurm-test kernel-table bench bench-stream gpu-package gpu-check quality truth batch ablations voxels scaling soak readme-tables readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit fuzz judges browser kernels slurm-test kernel-table bench bench-stream gpu-package gpu-check gpu-results quality truth batch ablations voxels scaling soak readme-tables readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -59,7 +60,7 @@ slurm-test: setup-tests ## Only the batch templates of slurm/, on a SLURM of one
 	$(CARGO) build --locked
 	@tests/slurm/run.sh
 
-kernel-table: setup-python ## Write what the kernels use, as that compiler says, into kernels/README.md
+kernel-table: setup-python ## Write what the kernels use and cost by count, as that compiler says, into kernels/README.md
 	@tests/kernels/run.sh --table
 
 bench: setup ## Where the time of a step goes, stage by stage
@@ -73,6 +74,9 @@ gpu-package: setup ## A folder with all that a check on a GPU needs, for a machi
 
 gpu-check: gpu-package ## The same, and the check: tests, compute-sanitizer, NCCL and a bench on this machine's GPU
 	@$(GPU_CHECK)/run.sh $(GPU_CHECK)-results
+
+gpu-results: ## Keep what gpu-check found, in RESULTS, as benches/results/gpu-DEVICE.md, to be committed
+	@tests/gpu/keep.sh $(RESULTS)
 
 quality: build ## The long quality runs (some minutes to an hour), into benches/results/quality.md
 	@benches/quality.sh

@@ -1,26 +1,38 @@
 //! Splats to pixels: the forward pass (METHOD.md section 3).
 //!
 //! A block draws a slice of a tile's splats: DRAW_SLICES blocks a tile of 16 x 16 pixels, DRAW_WARPS warps a block. It turns
-//! the tile's bits into a list by counting and a prefix sum; its warps then take the list in groups of 32 splats. A lane
-//! holds eight pixels of the tile, and adds to those that lie within a splat's support. The sums of the warps, and then
-//! of the slices, are added in their order.
+//! the tile's bits into a list by counting and a prefix sum. Four warps, one for each quarter of the tile, share a part of
+//! the list: each picks the splats that touch its quarter, 32 in a row, and adds them to the quarter's pixels without a
+//! branch; 16 lanes take one splat, four pixels each, and the other 16 the next one. The sums of these and of the parts, and
+//! then of the slices, are added in order.
 #include "common.cuh"
 
 #define DRAW_THREADS (DRAW_WARPS * 32)
-/// Splats of the list that are at hand at a time.
-#define DRAW_CAPACITY 2048
+/// Parts of a list, and sums of each pixel that come from them.
+#define DRAW_PARTS (DRAW_WARPS / 4)
+#define DRAW_SUMS (2 * DRAW_PARTS)
+/// Splats of the list that are at hand at a time: so many that three blocks fit into the 100 KiB of consumer cards.
+#define DRAW_CAPACITY 768
+/// Splats that a warp has picked at most: those that it has yet to draw, fewer than 32, and 32 more.
+#define DRAW_PICKED 64
 #define TILE_PIXELS (TILE * TILE)
+/// Edge of a quarter of a tile.
+#define QUARTER (TILE / 2)
 
-/// A splat in shared memory, as a tile sees it.
+/// A splat in shared memory, as a quarter of a tile sees it: with p0 and q0 for the quarter's first pixel. Where it is `fine`,
+/// q0 stays that of the support's first row, `top` rows from that of the quarter: a small number would be lost beside a
+/// large one.
 struct __align__(16) Staged {
     float p0, q0, w0, w1;
     float w2, weight;
-    /// First column and row of the support from those of the tile.
-    float left, top;
+    /// What lies outside the support: a bit for each column of the quarter and, behind them, each row; and whether the splat
+    /// is `fine`.
+    unsigned marks;
     /// As of `Splat`.
     float p0_low, w0_low, w1_low;
-    unsigned fine;
+    float top;
 };
+#define MARK_FINE (1u << 2 * QUARTER)
 
 /// Number of `value`s before this thread's, and in `total` the number of all. `sums` holds a word for each warp.
 __device__ __forceinline__ int prefix_sum(int value, int *sums, int &total) {
@@ -44,60 +56,47 @@ __device__ __forceinline__ int prefix_sum(int value, int *sums, int &total) {
     return before + sum - value;
 }
 
-/// Columns or rows of a tile that lie in a support of `size` from `start` on, as bits.
-__device__ __forceinline__ unsigned covered(int start, int size) {
-    const int from = max(start, 0), to = min(start + size, TILE);
-    return from < to ? ((1u << (to - from)) - 1u) << from : 0u;
+/// Columns or rows of a quarter that lie outside of `from` to `to`, which some lie in, as bits.
+__device__ __forceinline__ unsigned outside(int from, int to) {
+    const unsigned all = (1u << QUARTER) - 1u;
+    return all & ~(all << max(from, 0) & all >> max(QUARTER - to, 0));
 }
 
-/// Adds a splat to a lane's eight pixels: columns `column` (where `left`) and 8 more (where `right`), every fourth row from
-/// `row`; `need` are the bits of the first, and `outside` those of what lies outside the support. Which half a splat is in
-/// is decided before, once: the rows are then drawn without a further branch, two pixels side by side.
-template <bool fine, bool left, bool right>
-__device__ __forceinline__ void draw_halves(const Staged &splat, unsigned outside, unsigned need, float column, float row,
-                                            float pixels[4][2]) {
-    const float i = column - splat.left;
-    const float p[2] = {fmaf(splat.w0, i, splat.p0), fmaf(splat.w0, i + 8.0f, splat.p0)};
-    const float low[2] = {fine ? fmaf(splat.w0_low, i, splat.p0_low) : 0.0f,
-                          fine ? fmaf(splat.w0_low, i + 8.0f, splat.p0_low) : 0.0f};
-#pragma unroll
-    for (int y = 0; y < 4; y++) {
-        // Four rows without a pixel of the support: the same for all lanes.
-        if ((~outside & 0xf0000u << 4 * y) == 0) {
-            continue;
-        }
-        const float j = row + (float)(4 * y) - splat.top;
-        const float q = fmaf(splat.w2, j, splat.q0);
-#pragma unroll
-        for (int x = 0; x < 2; x++) {
-            if (x == 0 ? !left : !right) {
-                continue;
-            }
-            float t = fmaf(splat.w1, j, p[x]);
-            if (fine) {
-                t += fmaf(splat.w1_low, j, low[x]);
-            }
-            const float value = exp2_fast(fmaf(-t, t, -q * q));
-            // The row's bit moves by four, the column's by eight.
-            const unsigned bit = (need & 0xffffu) << 8 * x | (need & 0xffff0000u) << 4 * y;
-            if ((outside & bit) == 0) {
-                pixels[y][x] = fmaf(splat.weight, value, pixels[y][x]);
-            }
-        }
-    }
-}
-
-/// [`draw_halves`] for the halves of the tile that hold a column of the splat; the same for all lanes.
+/// Adds `count` staged splats, every other one from `first` on, to a lane's pixels [row][column] of a quarter: in column
+/// `column` and four further, and in row `row` and four further; `need` are the bits of the first.
 template <bool fine>
-__device__ __forceinline__ void draw_one(const Staged &splat, unsigned outside, unsigned need, float column, float row,
-                                         float pixels[4][2]) {
-    const bool left = (~outside & 0xffu) != 0, right = (~outside & 0xff00u) != 0;
-    if (left && right) {
-        draw_halves<fine, true, true>(splat, outside, need, column, row, pixels);
-    } else if (left) {
-        draw_halves<fine, true, false>(splat, outside, need, column, row, pixels);
-    } else {
-        draw_halves<fine, false, true>(splat, outside, need, column, row, pixels);
+__device__ __forceinline__ void draw_staged(const Staged *staged, unsigned first, unsigned count, unsigned need,
+                                            float column, float row, float pixels[2][2]) {
+#pragma unroll 2
+    for (unsigned k = first; k < count; k += 2) {
+        const Staged splat = staged[k];
+        // Term by term, so that the sums of a fine splat are exact.
+        const float left = fmaf(splat.w1, row, fmaf(splat.w0, column, splat.p0));
+        const float left_low = fmaf(splat.w1_low, row, fmaf(splat.w0_low, column, splat.p0_low));
+        const float from_top = fine ? row - splat.top : row;
+        const float first_q = fmaf(splat.w2, from_top, splat.q0);
+#pragma unroll
+        for (int y = 0; y < 2; y++) {
+            // Outside of the support a thin splat's q may be too large to go on from.
+            const float q = y == 0 ? first_q
+                            : fine ? fmaf(splat.w2, from_top + 4.0f, splat.q0)
+                                   : fmaf(splat.w2, 4.0f, first_q);
+#pragma unroll
+            for (int x = 0; x < 2; x++) {
+                float p = x == 0 ? left : fmaf(splat.w0, 4.0f, left);
+                p = y == 0 ? p : fmaf(splat.w1, 4.0f, p);
+                if (fine) {
+                    const float low = x == 0 ? left_low : fmaf(splat.w0_low, 4.0f, left_low);
+                    p += y == 0 ? low : fmaf(splat.w1_low, 4.0f, low);
+                }
+                const float value = exp2_fast(fmaf(-p, p, -q * q));
+                // The bits of column and row move by four each.
+                const unsigned bits = (need & 0xffu) << 4 * x | (need & 0xff00u) << 4 * y;
+                if ((splat.marks & bits) == 0) {
+                    pixels[y][x] = fmaf(splat.weight, value, pixels[y][x]);
+                }
+            }
+        }
     }
 }
 
@@ -120,15 +119,30 @@ extern "C" __global__ void __launch_bounds__(DRAW_THREADS, 1024 / DRAW_THREADS)
     splats += (size_t)image * padded;
 
     __shared__ int indices[DRAW_CAPACITY];
-    __shared__ Staged staged[DRAW_WARPS][32];
-    __shared__ unsigned masks[DRAW_WARPS][32];
+    __shared__ Staged staged[DRAW_WARPS][DRAW_PICKED];
     __shared__ int counts[DRAW_WARPS];
     __shared__ unsigned last;
 
-    // This lane's pixels: columns lane % 8 and 8 more, every fourth row from lane / 8.
-    const float column = lane % 8, row = lane / 8;
-    const unsigned need = 1u << (lane % 8) | 1u << (16 + lane / 8);
-    float pixels[4][2] = {};
+    // This warp's part of the list and its quarter of the tile; which splats this lane takes, and its first pixel of four.
+    const int part = warp / 4, quarter_x = warp % 2 * QUARTER, quarter_y = warp / 2 % 2 * QUARTER;
+    const unsigned turn = lane / 16;
+    const float column = lane % 4, row = lane / 4 % 4;
+    const unsigned need = 1u << (lane % 4) | 1u << (QUARTER + lane / 4 % 4);
+    const unsigned before = (1u << lane) - 1u;
+    float pixels[2][2] = {};
+    // Splats that the warp has picked, and drawn; they take the places of `staged` in turns.
+    unsigned picked = 0, drawn = 0;
+    Staged *const places = staged[warp];
+    const auto draw_some = [&](unsigned count) {
+        const Staged *const from = places + drawn % DRAW_PICKED;
+        if (__any_sync(ALL_LANES, lane < count && (from[lane].marks & MARK_FINE) != 0)) {
+            draw_staged<true>(from, turn, count, need, column, row, pixels);
+        } else {
+            draw_staged<false>(from, turn, count, need, column, row, pixels);
+        }
+        drawn += count;
+        __syncwarp();
+    };
 
     const int share = (words + DRAW_SLICES - 1) / DRAW_SLICES;
     const int begin = slice * share, end = min(begin + share, words);
@@ -146,49 +160,56 @@ extern "C" __global__ void __launch_bounds__(DRAW_THREADS, 1024 / DRAW_THREADS)
             }
             __syncthreads();
             const int listed = min(total - base, DRAW_CAPACITY);
-            for (int group = warp * 32; group < listed; group += DRAW_THREADS) {
-                const int here = min(listed - group, 32);
-                if (lane < here) {
-                    const Splat splat = splats[indices[group + lane]];
-                    const int left = (int)(splat.corner & 0xffff) - tile_x, top = (int)(splat.corner >> 16) - tile_y;
-                    staged[warp][lane] = {splat.p0,     splat.q0,     splat.w0,     splat.w1,
-                                          splat.w2,     splat.weight, (float)left,  (float)top,
-                                          splat.p0_low, splat.w0_low, splat.w1_low, splat.fine};
-                    // What lies outside is marked.
-                    masks[warp][lane] =
-                        ~(covered(left, splat.size & 0xffff) | covered(top, splat.size >> 16) << 16);
+            for (int group = part * 32; group < listed; group += DRAW_PARTS * 32) {
+                const Splat *const splat = splats + indices[min(group + lane, listed - 1)];
+                const unsigned corner = splat->corner, size = splat->size;
+                const int left = (int)(corner & 0xffff) - tile_x - quarter_x;
+                const int top = (int)(corner >> 16) - tile_y - quarter_y;
+                const int right = left + (int)(size & 0xffff), bottom = top + (int)(size >> 16);
+                const bool touched =
+                    group + lane < listed && left < QUARTER && right > 0 && top < QUARTER && bottom > 0;
+                const unsigned picks = __ballot_sync(ALL_LANES, touched);
+                if (touched) {
+                    const float x = (float)-left, y = (float)-top;
+                    Staged &place = places[(picked + __popc(picks & before)) % DRAW_PICKED];
+                    place = {fmaf(splat->w1, y, fmaf(splat->w0, x, splat->p0)),
+                             splat->fine ? splat->q0 : fmaf(splat->w2, y, splat->q0),
+                             splat->w0,
+                             splat->w1,
+                             splat->w2,
+                             splat->weight,
+                             outside(left, right) | outside(top, bottom) << QUARTER | (splat->fine ? MARK_FINE : 0u),
+                             fmaf(splat->w1_low, y, fmaf(splat->w0_low, x, splat->p0_low)),
+                             splat->w0_low,
+                             splat->w1_low,
+                             splat->fine ? -y : 0.0f};
                 }
+                picked += __popc(picks);
                 __syncwarp();
-                for (int k = 0; k < here; k++) {
-                    const Staged splat = staged[warp][k];
-                    const unsigned outside = masks[warp][k];
-                    if (splat.fine) {
-                        draw_one<true>(splat, outside, need, column, row, pixels);
-                    } else {
-                        draw_one<false>(splat, outside, need, column, row, pixels);
-                    }
+                if (picked - drawn >= 32) {
+                    draw_some(32);
                 }
-                __syncwarp();
             }
             __syncthreads();
         }
     }
+    draw_some(picked - drawn);
 
-    // The warps' sums, in order; then the slices'.
-    __shared__ float sums[DRAW_WARPS][TILE_PIXELS];
+    // These sums, in order; then the slices'.
+    __shared__ float sums[DRAW_SUMS][TILE_PIXELS];
 #pragma unroll
-    for (int y = 0; y < 4; y++) {
+    for (int y = 0; y < 2; y++) {
 #pragma unroll
         for (int x = 0; x < 2; x++) {
-            sums[warp][(lane / 8 + 4 * y) * TILE + lane % 8 + 8 * x] = pixels[y][x];
+            sums[2 * part + turn][(quarter_y + lane / 4 % 4 + 4 * y) * TILE + quarter_x + lane % 4 + 4 * x] = pixels[y][x];
         }
     }
     __syncthreads();
     float *const parts = slices + ((size_t)image * TILES + tile) * DRAW_SLICES * TILE_PIXELS;
     for (int k = threadIdx.x; k < TILE_PIXELS; k += DRAW_THREADS) {
         float sum = 0.0f;
-        for (int w = 0; w < DRAW_WARPS; w++) {
-            sum += sums[w][k];
+        for (int s = 0; s < DRAW_SUMS; s++) {
+            sum += sums[s][k];
         }
         sums[0][k] = sum;
         if (DRAW_SLICES > 1) {

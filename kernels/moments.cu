@@ -1,11 +1,28 @@
 //! Pixels to the six moments of each splat: the backward pass (METHOD.md section 5).
 //!
-//! MOMENT_LANES lanes a splat, eight columns wide, walk over its support and gather; nothing is added from elsewhere, so
-//! that sums repeat to the bit. The moments are those of the whitened distances p and q, in which a thin splat loses
-//! nothing by cancellation.
+//! MOMENT_LANES lanes a splat walk over its support and gather; nothing is added from elsewhere, so that sums repeat to the
+//! bit. Four lanes lie side by side, with MOMENT_COLUMNS columns each, and the others on further rows. What is needed are the
+//! moments of the whitened distances p and q. Of these q is the same along a row, and p changes along a column as q does:
+//! so a column is summed over its rows times 1, q and q^2 alone, and p comes in once a column and once a splat. In a `fine`
+//! splat, a thin one, that would lose digits by cancellation: there all six are summed pixel by pixel.
 #include "common.cuh"
 
-#define MOMENT_ROWS (MOMENT_LANES / 8)
+#define MOMENT_ROWS (MOMENT_LANES / 4)
+/// Columns of a lane, which one load takes: the support of a small splat is not wider than four lanes with two.
+#define MOMENT_COLUMNS (BOX % 4 == 0 && BOX > 128 ? 4 : BOX % 2 == 0 ? 2 : 1)
+
+/// A lane's pixels of a row, the first of them in a column that is a multiple of their number.
+__device__ __forceinline__ void load_columns(const float *row, float pixels[MOMENT_COLUMNS]) {
+#if MOMENT_COLUMNS == 4
+    const float4 values = *(const float4 *)row;
+    pixels[0] = values.x, pixels[1] = values.y, pixels[2] = values.z, pixels[3] = values.w;
+#elif MOMENT_COLUMNS == 2
+    const float2 values = *(const float2 *)row;
+    pixels[0] = values.x, pixels[1] = values.y;
+#else
+    pixels[0] = *row;
+#endif
+}
 
 /// Sum over the lanes of a splat, on each of them.
 __device__ __forceinline__ float lanes_sum(float value) {
@@ -15,18 +32,66 @@ __device__ __forceinline__ float lanes_sum(float value) {
     return value;
 }
 
-/// A lane's part of the sums over a splat's support; `corner` is the support's first pixel in the gradient.
-template <bool fine>
-__device__ __forceinline__ void gather(const Splat &splat, const float *corner, int lane, float sums[6]) {
-    const int columns = splat.size & 0xffff, rows = splat.size >> 16;
-    for (int x = lane % 8; x < columns; x += 8) {
-        const float start = fmaf(splat.w0, (float)x, splat.p0);
-        const float start_low = fine ? fmaf(splat.w0_low, (float)x, splat.p0_low) : 0.0f;
-        for (int y = lane / 8; y < rows; y += MOMENT_ROWS) {
-            float p = fmaf(splat.w1, (float)y, start);
-            if (fine) {
-                p += fmaf(splat.w1_low, (float)y, start_low);
+/// A lane's part of the sums over a splat's support in the gradient of an image.
+__device__ __forceinline__ void gather(const Splat &splat, const float *gradient, int lane, float sums[6]) {
+    const int left = splat.corner & 0xffff, right = left + (splat.size & 0xffff);
+    const int top = splat.corner >> 16, rows = splat.size >> 16;
+    // p = along + slant q, with the same `along` in all of a column. Nothing is divided where nothing is seen.
+    const float slant = rows > 0 ? __fdividef(splat.w1, splat.w2) : 0.0f;
+    for (int x = left - left % MOMENT_COLUMNS + lane % 4 * MOMENT_COLUMNS; x < right; x += 4 * MOMENT_COLUMNS) {
+        float start[MOMENT_COLUMNS], one[MOMENT_COLUMNS] = {}, of_q[MOMENT_COLUMNS] = {}, of_qq[MOMENT_COLUMNS] = {};
+#pragma unroll
+        for (int c = 0; c < MOMENT_COLUMNS; c++) {
+            start[c] = fmaf(splat.w0, (float)(x + c - left), splat.p0);
+        }
+        const float *row = gradient + (top + lane / 4) * BOX + x;
+        float j = (float)(lane / 4);
+#pragma unroll 4
+        for (int y = lane / 4; y < rows; y += MOMENT_ROWS) {
+            float pixels[MOMENT_COLUMNS];
+            load_columns(row, pixels);
+            const float q = fmaf(splat.w2, j, splat.q0);
+            const float qq = q * q;
+#pragma unroll
+            for (int c = 0; c < MOMENT_COLUMNS; c++) {
+                const float p = fmaf(splat.w1, j, start[c]);
+                const float w = pixels[c] * exp2_fast(fmaf(-p, p, -qq));
+                one[c] += w;
+                of_q[c] = fmaf(w, q, of_q[c]);
+                of_qq[c] = fmaf(w, qq, of_qq[c]);
             }
+            row += MOMENT_ROWS * BOX;
+            j += (float)MOMENT_ROWS;
+        }
+#pragma unroll
+        for (int c = 0; c < MOMENT_COLUMNS; c++) {
+            // Where a load begins before the support, or ends behind it.
+            if (x + c < left || x + c >= right) {
+                continue;
+            }
+            const float along = fmaf(-slant, splat.q0, start[c]);
+            const float p = fmaf(slant, of_q[c], along * one[c]);
+            const float pq = fmaf(slant, of_qq[c], along * of_q[c]);
+            sums[0] += one[c];
+            sums[1] += p;
+            sums[2] += of_q[c];
+            sums[3] = fmaf(along, p, fmaf(slant, pq, sums[3]));
+            sums[4] += pq;
+            sums[5] += of_qq[c];
+        }
+    }
+}
+
+/// The same for a thin splat, a column a lane.
+__device__ __forceinline__ void gather_fine(const Splat &splat, const float *gradient, int lane, float sums[6]) {
+    const int columns = splat.size & 0xffff, rows = splat.size >> 16;
+    const float *const corner = gradient + (splat.corner >> 16) * BOX + (splat.corner & 0xffff);
+    for (int x = lane % 4; x < columns; x += 4) {
+        const float start = fmaf(splat.w0, (float)x, splat.p0);
+        const float start_low = fmaf(splat.w0_low, (float)x, splat.p0_low);
+#pragma unroll 1
+        for (int y = lane / 4; y < rows; y += MOMENT_ROWS) {
+            const float p = fmaf(splat.w1, (float)y, start) + fmaf(splat.w1_low, (float)y, start_low);
             const float q = fmaf(splat.w2, (float)y, splat.q0);
             const float w = corner[y * BOX + x] * exp2_fast(fmaf(-p, p, -q * q));
             const float wp = w * p, wq = w * q;
@@ -52,13 +117,12 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const int g = (blockIdx.x * THREADS + threadIdx.x) / MOMENT_LANES;
     const int lane = threadIdx.x % MOMENT_LANES;
     const Splat splat = splats[(size_t)image * padded + g];
-    const float *const corner =
-        gradient + (size_t)image * PIXELS + (splat.corner >> 16) * BOX + (splat.corner & 0xffff);
+    gradient += (size_t)image * PIXELS;
     float sums[6] = {};
     if (splat.fine) {
-        gather<true>(splat, corner, lane, sums);
+        gather_fine(splat, gradient, lane, sums);
     } else {
-        gather<false>(splat, corner, lane, sums);
+        gather(splat, gradient, lane, sums);
     }
     for (int k = 0; k < 6; k++) {
         sums[k] = lanes_sum(sums[k]);

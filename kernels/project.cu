@@ -2,7 +2,8 @@
 //!
 //! A thread an image and Gaussian, a warp 32 Gaussians in a row. The tiles are told by bits: word k of a tile has a bit
 //! for each of Gaussians 32 k to 32 k + 31 that touches it. A list of bits has a fixed size, whatever the mixture does, and
-//! a fixed order, so that sums repeat to the bit.
+//! a fixed order, so that sums repeat to the bit. A thread finds which of 32 tiles its Gaussian touches, and the warp
+//! exchanges rows and columns of its 32 x 32 bits.
 #include "gaussian.cuh"
 
 /// Transposes 32 x 32 bits: bit j of lane i becomes bit i of lane j.
@@ -23,8 +24,8 @@ __device__ __forceinline__ unsigned bit_range(int from, int to) {
     return from > to ? 0u : (ALL_LANES >> (31 - (to - from))) << from;
 }
 
-/// Terms of p up to this size leave an error below 2e-6 in what they add up to.
-#define LARGEST_COARSE 16.0
+/// Terms of p and q up to this size leave an error below 2e-6 of a splat's peak in what they add up to.
+#define LARGEST_COARSE 24.0
 
 /// The multiple of 2^-12 next to a number, and in `low` what is missing.
 __device__ __forceinline__ float split(double number, float &low) {
@@ -42,7 +43,7 @@ __device__ Splat splat_of(const double *activated, const Image &image, double *w
     const double v = d * (q[0] * x + q[1] * y + q[2] * z) + BOX / 2;
     double c[6];
     for (int k = 0; k < 6; k++) {
-        c[k] = d * d * activated[(3 + k) * padded + g];
+        c[k] = activated[(3 + k) * padded + g];
     }
     // Sigma2 = P Sigma P^T, with P the first two rows of W.
     const double px = c[0] * p[0] + c[1] * p[1] + c[2] * p[2];
@@ -51,13 +52,13 @@ __device__ Splat splat_of(const double *activated, const Image &image, double *w
     const double qx = c[0] * q[0] + c[1] * q[1] + c[2] * q[2];
     const double qy = c[1] * q[0] + c[3] * q[1] + c[4] * q[2];
     const double qz = c[2] * q[0] + c[4] * q[1] + c[5] * q[2];
-    const double sxx = px * p[0] + py * p[1] + pz * p[2] + BLUR * BLUR;
-    const double sxy = px * q[0] + py * q[1] + pz * q[2];
-    const double syy = qx * q[0] + qy * q[1] + qz * q[2] + BLUR * BLUR;
-    const double root = 1.0 / sqrt(sxx * syy - sxy * sxy);
-    const double deviation_x = sqrt(sxx), deviation_y = sqrt(syy);
+    const double sxx = d * d * (px * p[0] + py * p[1] + pz * p[2]) + BLUR * BLUR;
+    const double sxy = d * d * (px * q[0] + py * q[1] + pz * q[2]);
+    const double syy = d * d * (qx * q[0] + qy * q[1] + qz * q[2]) + BLUR * BLUR;
+    const double root = rsqrt(sxx * syy - sxy * sxy);
     // The distribution of y, and of x given y.
-    const double w2 = 1.0 / deviation_y;
+    const double w2 = rsqrt(syy);
+    const double deviation_x = sxx * rsqrt(sxx), deviation_y = syy * w2;
     const double w0 = deviation_y * root;
     const double w1 = -(w0 * sxy * w2 * w2);
     whitening[g] = w0;
@@ -72,8 +73,11 @@ __device__ Splat splat_of(const double *activated, const Image &image, double *w
     // Not a number fails both.
     if (x1 >= x0 && y1 >= y0) {
         const double p0 = BINARY * (w0 * (x0 - u) + w1 * (y0 - v));
-        const double extent = BINARY * (w0 * (x1 - x0) + fabs(w1) * (y1 - y0));
-        if (fabs(p0) + extent > LARGEST_COARSE) {
+        // `draw` starts from a quarter of a tile, which begins up to half a tile before the support.
+        const double width = x1 - x0 + TILE / 2, height = y1 - y0 + TILE / 2;
+        const double largest_p = fabs(p0) + BINARY * (w0 * width + fabs(w1) * height);
+        const double largest_q = BINARY * w2 * (fabs(y0 - v) + height);
+        if (fmax(largest_p, largest_q) > LARGEST_COARSE) {
             splat.fine = 1;
             splat.p0 = split(p0, splat.p0_low);
             splat.w0 = split(BINARY * w0, splat.w0_low);
@@ -119,18 +123,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
     const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int words = padded / 32;
     unsigned *const first = bits + (size_t)image * TILES * words + blockIdx.x * (THREADS / 32);
-    __shared__ unsigned row[THREADS / 32][33];
-    for (int ty = 0; ty < TILES_X; ty++) {
-        for (int group = 0; group < TILES_X; group += 32) {
-            const bool touched = top <= ty && ty <= bottom;
-            row[warp][lane] = transpose_bits(touched ? bit_range(left - group, right - group) : 0u, lane);
-            __syncthreads();
-            // Eight words of a tile lie together: eight threads write them.
-            const int tx = group + threadIdx.x / 8, word = threadIdx.x % 8;
-            if (tx < TILES_X) {
-                first[(size_t)(ty * TILES_X + tx) * words + word] = row[word][tx - group];
-            }
-            __syncthreads();
+    // Two of them, so that a barrier between writing and reading one is enough.
+    __shared__ unsigned touched[2][THREADS / 32][33];
+    for (int group = 0; group < TILES; group += 32) {
+        unsigned mine = 0;
+        for (int ty = max(group / TILES_X, top); ty <= min((group + 31) / TILES_X, bottom); ty++) {
+            mine |= bit_range(left + ty * TILES_X - group, right + ty * TILES_X - group);
+        }
+        unsigned (*const words_of)[33] = touched[group / 32 % 2];
+        words_of[warp][lane] = __any_sync(ALL_LANES, mine != 0) ? transpose_bits(mine, lane) : 0u;
+        __syncthreads();
+        // Eight words of a tile lie together: eight threads write them.
+        const int tile = group + threadIdx.x / 8, word = threadIdx.x % 8;
+        if (tile < TILES) {
+            first[(size_t)tile * words + word] = words_of[word][tile - group];
         }
     }
 }

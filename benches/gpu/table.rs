@@ -6,8 +6,8 @@ use super::cases::{BATCHES, BOXES, COUNTS, Case, Mixture, VIEWS};
 use super::machine::Machine;
 use super::measure::Measured;
 
-/// Box and Gaussians of the table of stages: the paper's.
-const STAGES_OF: (usize, usize) = (256, 30_000);
+/// Boxes and Gaussians of the tables of stages: the paper's, and those that kernels/README.md counts too.
+const STAGES_OF: [(usize, usize); 3] = [(256, 30_000), (128, 5_120), (64, 2_048)];
 
 /// What stands in a cell of which nothing was measured.
 const NOTHING: &str = "–";
@@ -34,13 +34,16 @@ pub fn write(machine: &Machine, measured: &[Measured]) -> String {
         let planned = memory.planned + memory.work_area + memory.staged;
         format!("{:.0} ({:.0})", mib(memory.used.saturating_sub(memory.kept)), mib(planned))
     });
-    let (box_size, count) = STAGES_OF;
-    let _ = write!(
-        text,
-        "\nStages of a pass at {box_size} px and {count} Gaussians, in microseconds by the device's clock (medians). They are \
-         started one by one, which adds some to each; a step replays them as one graph:\n\n"
-    );
-    text + &stages(measured)
+    for (box_size, count) in STAGES_OF {
+        let _ = write!(
+            text,
+            "\nStages of a pass at {box_size} px and {count} Gaussians, in microseconds by the device's clock (medians). They \
+             are started one by one, which adds some to each; a step replays them as one graph. The floor is that of draw, \
+             and that of moments:\n\n"
+        );
+        text += &stages(measured, box_size, count);
+    }
+    text
 }
 
 fn mib(bytes: usize) -> f64 {
@@ -80,8 +83,7 @@ fn cases(measured: &[Measured], cell: impl Fn(&Measured) -> String) -> String {
     text
 }
 
-fn stages(measured: &[Measured]) -> String {
-    let (box_size, count) = STAGES_OF;
+fn stages(measured: &[Measured], box_size: usize, count: usize) -> String {
     let found: Vec<Option<&Measured>> =
         columns().map(|(mixture, batch)| find(measured, Case { box_size, count, batch, mixture })).collect();
     let Some(first) = found.iter().flatten().next() else {
@@ -98,6 +100,7 @@ fn stages(measured: &[Measured]) -> String {
     for (k, stage) in first.stages.iter().enumerate() {
         row(stage.name, &|m| m.stages[k].milliseconds);
     }
+    row("*floor of an exponential a pixel*", &|m| 1e3 * m.case.batch as f64 * 0.5 * m.floor_seconds);
     row("**all of them**", &|m| m.stages.iter().map(|stage| stage.milliseconds).sum());
     row("**a step, by the host's clock**", &|m| 1e3 * m.case.batch as f64 / m.images_per_second.median);
     text

@@ -1,7 +1,8 @@
-"""Compiles kernels/*.cu with NVRTC as the program does, and has ptxas say what each kernel uses. Needs no GPU.
+"""Compiles kernels/*.cu with NVRTC as the program does, has ptxas say what each kernel uses, and counts the instructions of
+inner loops. Needs no GPU.
 
-compile.py            checks every kernel on every architecture, and the table of kernels/README.md
-compile.py --table    writes that table
+compile.py            checks every kernel on every architecture, and the tables of kernels/README.md
+compile.py --table    writes those tables
 
 A kernel passes where no set of constants brings a warning, a spill, a stack frame or other local memory: each of these
 is either a mistake or a slow kernel that nobody would see otherwise. Prints one line for each kernel and architecture,
@@ -21,9 +22,11 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from program import COMPILE_RS, NAMES, ROOT, Drift, read_program
+import sass
+import work
+from program import COMPILE_RS, NAMES, Drift, read_program
+from tables import PROCESSORS, README, kernel_table, loop_table, shown, with_table
 
-README = ROOT / "kernels/README.md"
 # A compilation keeps one core busy; continuous integration may have no more than two.
 PROCESSES = 2
 
@@ -33,43 +36,16 @@ SETS = [
     dict(zip(NAMES, values))
     for values in [
         # The first is that of the table.
-        (256, 3.0, 0.5, 0.0, 11, 1, 8, 0),
-        (64, 3.0, 0.0, 0.0, 5, 4, 32, 1),
-        (128, 8.0, 0.0, 2829.4, 11, 8, 32, 0),
-        (192, 8.0, 0.0, 2829.4, 5, 1, 8, 1),
-        (33, 8.0, 0.5, 2829.4, 11, 4, 8, 1),
-        (65, 3.0, 0.5, 0.0, 5, 8, 8, 1),
-        (75, 8.0, 0.0, 0.0, 5, 4, 8, 0),
-        (520, 3.0, 0.5, 2829.4, 11, 1, 32, 1),
+        (256, 3.0, 0.5, 0.0, 11, 1, 4, 0),
+        (64, 3.0, 0.0, 0.0, 5, 4, 16, 1),
+        (128, 8.0, 0.0, 2829.4, 11, 8, 16, 0),
+        (192, 8.0, 0.0, 2829.4, 5, 1, 4, 1),
+        (33, 8.0, 0.5, 2829.4, 11, 4, 4, 1),
+        (65, 3.0, 0.5, 0.0, 5, 8, 4, 1),
+        (75, 8.0, 0.0, 0.0, 5, 4, 4, 0),
+        (520, 3.0, 0.5, 2829.4, 11, 1, 16, 1),
     ]
 ]
-
-
-@dataclass
-class Processor:
-    """A multiprocessor's limits (CUDA C++ Programming Guide, technical specifications per compute capability)."""
-
-    shared_bytes: int
-    warps: int = 64
-    blocks: int = 32
-    registers: int = 65536
-
-
-PROCESSORS = {
-    "sm_80": Processor(shared_bytes=164 * 1024),
-    "sm_90": Processor(shared_bytes=228 * 1024),
-    "sm_100": Processor(shared_bytes=228 * 1024),
-}
-# How these are handed out: registers by warp, warps to the four parts of a multiprocessor; shared memory by block, of
-# which the system keeps some.
-WARP_REGISTERS = 256
-PARTS = 4
-SHARED_UNIT = 128
-SHARED_RESERVED = 1024
-
-
-def shown(path):
-    return path.relative_to(ROOT)
 
 
 class Nvrtc:
@@ -131,11 +107,13 @@ class Measured:
     registers: int = 0
     shared_bytes: int = 0
     threads: int = 0
+    # The inner loop with exponentials, where there is one.
+    loop: sass.Loop | None = None
     wrong: list = field(default_factory=list)
 
 
-def build(program, architecture, constants):
-    """Every kernel of the program with one set of constants."""
+def build(program, architecture, constants, counted=False):
+    """Every kernel of the program with one set of constants; where `counted`, with its inner loop."""
     measured = {kernel: Measured() for kernel in program.kernels}
     log, ptx, code = nvrtc().compile(program.main, program.sources, program.arguments(architecture, constants))
     blame(measured, program, log)
@@ -167,6 +145,9 @@ def build(program, architecture, constants):
             one.wrong.append("the machine code of NVRTC is not that of ptxas")
         if f".nv.local.{kernel}" in loaded:
             one.wrong.append("local memory in the machine code")
+    if counted:
+        for kernel, text in sass.disassemble(packages() / "cu13/bin/nvdisasm", code).items():
+            measured[kernel].loop = sass.leanest(text)
     return measured
 
 
@@ -217,55 +198,6 @@ def sections(elf):
     return {name(h[0]): b"" if h[1] == empty else elf[h[4] : h[4] + h[5]] for h in headers}
 
 
-def occupancy(kernel, processor):
-    """Active warps of the most that there may be, in percent, and what limits them."""
-
-    def units(value, unit):
-        return -(-value // unit) * unit
-
-    warps = kernel.threads // 32
-    warps_by_registers = processor.registers // PARTS // units(kernel.registers * 32, WARP_REGISTERS) * PARTS
-    limits = {
-        "warps": processor.warps // warps,
-        "blocks": processor.blocks,
-        # A block's warps are dealt to the parts one by one.
-        "registers": warps_by_registers // units(warps, PARTS),
-        "shared memory": processor.shared_bytes // units(kernel.shared_bytes + SHARED_RESERVED, SHARED_UNIT),
-    }
-    # The first of the smallest: where the warps are all there, nothing else limits.
-    limit = min(limits, key=limits.get)
-    return f"{100 * limits[limit] * warps / processor.warps:g}%", limit
-
-
-def table(measured):
-    """`measured[architecture][kernel]`, as the lines of a table."""
-    kernels = list(next(iter(measured.values())))
-    head, rule = "| Kernel | Threads |", "|---|--:|"
-    for architecture in measured:
-        head += f" {architecture}: registers | shared | occupancy |"
-        rule += "--:|--:|---|"
-    lines = [head, rule]
-    for kernel in kernels:
-        threads = {of_architecture[kernel].threads for of_architecture in measured.values()}
-        line = f"| `{kernel}` | {', '.join(map(str, sorted(threads)))} |"
-        for architecture, of_architecture in measured.items():
-            one = of_architecture[kernel]
-            share, limit = occupancy(one, PROCESSORS[architecture])
-            line += f" {one.registers} | {one.shared_bytes} B | {share}, {limit} |"
-        lines.append(line)
-    return lines
-
-
-def readme_with(lines):
-    """kernels/README.md with the table between its marks."""
-    start, end = "<!-- table: kernels -->\n", "<!-- /table -->\n"
-    before, mark, rest = README.read_text().partition(start)
-    old, end_mark, after = rest.partition(end)
-    if not mark or not end_mark:
-        raise Drift(f"{shown(README)} has no marks {start.strip()} and {end.strip()}")
-    return before + start + "\n".join(lines) + "\n" + end + after
-
-
 class Lines:
     """What is printed, and whether all was well."""
 
@@ -314,20 +246,25 @@ def judge_names(lines, program):
         lines.ok("kernels that the program loads", f"all {len(loaded)} are defined, and no other")
 
 
-def judge_table(lines, measured, write):
-    what = f"table of {shown(README)}"
-    try:
-        text = readme_with(table(measured))
-    except Drift as drift:
-        lines.wrong(what, drift)
-        return
+def judge_tables(lines, tables, write):
+    """`tables[name]`: the lines of each table of kernels/README.md."""
+    text = README.read_text()
+    for name, its in tables.items():
+        what = f"table {name} of {shown(README)}"
+        try:
+            new = with_table(text, name, its)
+        except Drift as drift:
+            lines.wrong(what, drift)
+            continue
+        if write:
+            lines.ok(what, "written")
+        elif new == text:
+            lines.ok(what, "as measured")
+        else:
+            lines.wrong(what, "not as measured: run `make kernel-table`, and look at what has changed")
+        text = new
     if write:
         README.write_text(text)
-        lines.ok(what, "written")
-    elif text == README.read_text():
-        lines.ok(what, "as measured")
-    else:
-        lines.wrong(what, "not as measured: run `make kernel-table`, and look at what has changed")
 
 
 def main():
@@ -337,6 +274,7 @@ def main():
     lines = Lines()
     try:
         compiled = read_program()
+        work.agrees(compiled.sources)
     except Drift as drift:
         lines.wrong(f"options and sources of {shown(COMPILE_RS)}", drift)
         sys.exit(1)
@@ -344,9 +282,13 @@ def main():
     sets = SETS[:1] if arguments.table else SETS
     with ProcessPoolExecutor(PROCESSES) as pool:
         jobs = {
-            architecture: [pool.submit(build, compiled, architecture, constants) for constants in sets]
+            architecture: [pool.submit(build, compiled, architecture, constants, constants is sets[0]) for constants in sets]
             for architecture in PROCESSORS
         }
+        of_cases = {
+            box: pool.submit(build, compiled, work.ARCHITECTURE, work.constants(box), True) for box, _ in work.CASES
+        }
+        loops = {box: {kernel: one.loop for kernel, one in job.result().items()} for box, job in of_cases.items()}
         runs = {architecture: [job.result() for job in of_sets] for architecture, of_sets in jobs.items()}
     of_table = {architecture: of_sets[0] for architecture, of_sets in runs.items()}
     complete = all(one.registers and one.threads for kernels in of_table.values() for one in kernels.values())
@@ -361,10 +303,16 @@ def main():
         for architecture, of_sets in runs.items():
             for kernel in of_sets[0]:
                 judge_kernel(lines, architecture, kernel, [(c, run[kernel]) for c, run in zip(sets, of_sets)])
-    if complete:
-        judge_table(lines, of_table, write=arguments.table)
+    if complete and all(loops[box][kernel] for box in loops for kernel in work.WITH_LOOPS):
+        tables = {
+            "kernels": kernel_table(of_table),
+            "loops": loop_table(of_table),
+            "work": work.work_table(loops),
+            "bytes": work.bytes_table(),
+        }
+        judge_tables(lines, tables, write=arguments.table)
     else:
-        lines.wrong(f"table of {shown(README)}", "not all kernels could be measured")
+        lines.wrong(f"tables of {shown(README)}", "not all kernels could be measured")
     sys.exit(1 if lines.failed else 0)
 
 

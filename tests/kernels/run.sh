@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The kernels against the real compiler: NVRTC compiles kernels/*.cu as the program does, and ptxas says what they use.
-# Both come from Python packages and need no GPU. Each kernel and architecture prints one line, "ok: ..." or
+# The kernels against the real compiler: NVRTC compiles kernels/*.cu as the program does, ptxas says what they use, and
+# nvdisasm what their inner loops are. All come from Python packages and need no GPU. Each kernel and architecture prints one line, "ok: ..." or
 # "FAILED: ...".
 #
 #   tests/kernels/run.sh            all checks
-#   tests/kernels/run.sh --table    instead, write what was measured into the table of kernels/README.md
+#   tests/kernels/run.sh --table    instead, write what was measured into the tables of kernels/README.md
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tests/scripts/lib.sh

@@ -39,7 +39,7 @@ pub struct Constants {
     pub planes: usize,
     /// Blocks that share a tile when splats are drawn.
     pub draw_slices: usize,
-    /// Lanes that gather one splat's moments: 8, 16 or 32.
+    /// Lanes that gather one splat's moments: 4, 8, 16 or 32.
     pub moment_lanes: usize,
     /// Particles are kept in 16 bits a pixel.
     pub kept_half: bool,

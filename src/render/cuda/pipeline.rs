@@ -15,6 +15,8 @@ use crate::render::Geometry;
 
 /// Threads of a block, unless a kernel says otherwise.
 const THREADS: usize = 256;
+/// Threads of `chain` that share a Gaussian.
+const CHAIN_PARTS: usize = 4;
 
 /// A stage, named as in the log and in benches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,7 +277,7 @@ impl Pipeline {
             Stage::Chain => launch!(
                 card,
                 &k.chain,
-                (gaussians, 1),
+                (plan.padded() * CHAIN_PARTS / THREADS, 1),
                 THREADS,
                 ring,
                 b.activated.address(),

@@ -58,12 +58,13 @@ impl Plan {
             box_size,
             images: batch.clamp(1, IMAGES_AT_ONCE),
             slices: 1,
-            moment_lanes: 8,
+            moment_lanes: 4,
         };
         // Enough blocks to fill the device where all Gaussians are in an eighth of the tiles, as they are at the start. From
         // the images that are wanted, not those that fit: how sums are cut must not depend on what memory is free.
         plan.slices = (8 * processors).div_ceil((plan.tiles() / 8).max(1) * plan.images).clamp(1, 8);
-        plan.moment_lanes = if plan.padded() * plan.images * 8 < processors * 1024 { 32 } else { 8 };
+        // The kernel's registers leave room for 1024 threads a multiprocessor.
+        plan.moment_lanes = if plan.padded() * plan.images * 4 < processors * 512 { 16 } else { 4 };
         let fixed = Self { images: 0, ..plan }.bytes();
         let each = Self { images: 1, ..plan }.bytes() - fixed;
         plan.images = plan.images.min((free / 4).saturating_sub(fixed) / each).max(1);
@@ -180,7 +181,7 @@ mod tests {
     #[test]
     fn the_paper_fits_into_100_mib() {
         let plan = Plan::new(30_000, Shape::Anisotropic, 256, 1, 132, 80 << 30);
-        assert_eq!((plan.images, plan.slices, plan.moment_lanes), (1, 8, 8));
+        assert_eq!((plan.images, plan.slices, plan.moment_lanes), (1, 8, 4));
         let all = plan.bytes() + plan.staged_bytes() + plan.work_estimate();
         assert!(all < 100 << 20, "{all}");
     }

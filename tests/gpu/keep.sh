@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Keeps the results of a check on a GPU in the repository: what `make gpu-check`, or run.sh of its package on another
+# machine, left in a folder becomes benches/results/gpu-DEVICE.md, with the device, driver and commit that it names.
+#
+#   tests/gpu/keep.sh [RESULTS]     default: target/gpu-check-results
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=tests/scripts/lib.sh
+. tests/scripts/lib.sh
+
+results=${1:-target/gpu-check-results}
+for file in results.json results.md; do
+    [ -s "$results/$file" ] || stop "$results has no $file: run make gpu-check where there is a GPU, or name its folder"
+done
+field() { sed -n "s/^ *\"$1\": \"\(.*\)\",*$/\1/p" "$results/results.json" | head -n 1; }
+
+if grep -q '^- These numbers are of the emulator' "$results/results.md"; then
+    stop "$results is of the emulator, whose speed is no GPU's"
+fi
+if grep -q '"quick": true' "$results/results.json"; then
+    stop "$results is of a quick bench: run it without --quick"
+fi
+commit=$(field commit)
+git cat-file -e "$commit^{commit}" 2>/dev/null ||
+    stop "$results is of commit '$commit', which is not here: commit everything, then make gpu-check again"
+
+# "NVIDIA H100 80GB HBM3 (device 0)"
+device=$(field device | sed 's/ (device [0-9]*)$//')
+[ -n "$device" ] || stop "$results/results.json names no device"
+name=$(tr '[:upper:]' '[:lower:]' <<<"$device" | sed 's/^nvidia //; s/[^a-z0-9][^a-z0-9]*/-/g; s/-$//')
+kept=benches/results/gpu-$name.md
+{
+    echo "# $device"
+    echo
+    echo "By \`make gpu-check\`, kept by \`make gpu-results\`."
+    echo
+    cat "$results/results.md"
+} >"$kept"
+say "$kept: commit it"

@@ -1,0 +1,104 @@
+"""The tables of kernels/README.md that compile.py writes and compares."""
+
+from dataclasses import dataclass
+
+from program import ROOT, Drift
+from sass import KINDS
+
+README = ROOT / "kernels/README.md"
+
+
+@dataclass
+class Processor:
+    """A multiprocessor's limits (CUDA C++ Programming Guide, technical specifications per compute capability)."""
+
+    shared_bytes: int
+    warps: int = 64
+    blocks: int = 32
+    registers: int = 65536
+
+
+PROCESSORS = {
+    "sm_80": Processor(shared_bytes=164 * 1024),
+    "sm_90": Processor(shared_bytes=228 * 1024),
+    "sm_100": Processor(shared_bytes=228 * 1024),
+}
+# How these are handed out: registers by warp, warps to the four parts of a multiprocessor; shared memory by block, of
+# which the system keeps some.
+WARP_REGISTERS = 256
+PARTS = 4
+SHARED_UNIT = 128
+SHARED_RESERVED = 1024
+
+
+def shown(path):
+    return path.relative_to(ROOT)
+
+
+def occupancy(kernel, processor):
+    """Active warps of the most that there may be, in percent, and what limits them."""
+
+    def units(value, unit):
+        return -(-value // unit) * unit
+
+    warps = kernel.threads // 32
+    warps_by_registers = processor.registers // PARTS // units(kernel.registers * 32, WARP_REGISTERS) * PARTS
+    limits = {
+        "warps": processor.warps // warps,
+        "blocks": processor.blocks,
+        # A block's warps are dealt to the parts one by one.
+        "registers": warps_by_registers // units(warps, PARTS),
+        "shared memory": processor.shared_bytes // units(kernel.shared_bytes + SHARED_RESERVED, SHARED_UNIT),
+    }
+    # The first of the smallest: where the warps are all there, nothing else limits.
+    limit = min(limits, key=limits.get)
+    return f"{100 * limits[limit] * warps / processor.warps:g}%", limit
+
+
+def kernel_table(measured):
+    """`measured[architecture][kernel]`: what each kernel uses."""
+    kernels = list(next(iter(measured.values())))
+    head, rule = "| Kernel | Threads |", "|---|--:|"
+    for architecture in measured:
+        head += f" {architecture}: registers | shared | occupancy |"
+        rule += "--:|--:|---|"
+    lines = [head, rule]
+    for kernel in kernels:
+        threads = {of_architecture[kernel].threads for of_architecture in measured.values()}
+        line = f"| `{kernel}` | {', '.join(map(str, sorted(threads)))} |"
+        for architecture, of_architecture in measured.items():
+            one = of_architecture[kernel]
+            share, limit = occupancy(one, PROCESSORS[architecture])
+            line += f" {one.registers} | {one.shared_bytes} B | {share}, {limit} |"
+        lines.append(line)
+    return lines
+
+
+def loop_table(measured):
+    """`measured[architecture][kernel]`: the inner loops that evaluate exponentials."""
+    kinds = [*KINDS, "other"]
+    lines = [
+        "| Kernel | Architecture | exponentials a round | instructions a round |"
+        + "".join(f" {kind} |" for kind in kinds if kind != "exponentials")
+        + " instructions an exponential |",
+        "|---|---|--:|--:|" + "--:|" * len(kinds),
+    ]
+    for kernel in next(iter(measured.values())):
+        for architecture, kernels in measured.items():
+            loop = kernels[kernel].loop
+            if loop is not None:
+                others = " | ".join(str(loop.counts[kind]) for kind in kinds if kind != "exponentials")
+                lines.append(
+                    f"| `{kernel}` | {architecture} | {loop.exponentials} | {loop.instructions} | {others} | {loop.each:.1f} |"
+                )
+    return lines
+
+
+def with_table(text, name, lines):
+    """The text of kernels/README.md with these lines between the marks of that table."""
+    start, end = f"<!-- table: {name} -->\n", "<!-- /table -->\n"
+    before, mark, rest = text.partition(start)
+    old, end_mark, after = rest.partition(end)
+    if not mark or not end_mark:
+        raise Drift(f"{shown(README)} has no marks {start.strip()} and {end.strip()}")
+    return before + start + "\n".join(lines) + "\n" + end + after

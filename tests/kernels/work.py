@@ -1,0 +1,161 @@
+"""What a step has to do, by count: bytes of every kernel by its arrays, and exponentials of the two kernels that draw and
+gather, with the instructions of their inner loops. Counted for the random start (METHOD.md section 2), whose splats are
+round and the same in every view."""
+
+import math
+import random
+from dataclasses import dataclass
+
+from program import ROOT, Drift
+
+# Box in pixels and Gaussians, of the paper and of the small cases of benches/gpu.
+CASES = [(64, 2048), (128, 5120), (256, 30000)]
+ARCHITECTURE = "sm_90"
+WITH_LOOPS = ("draw", "moments")
+CUTOFF, BLUR = 3.0, 0.5
+# Standard deviations of the start: of the means and of each Gaussian, in box units.
+SPREAD, DEVIATION = 0.075, 0.0075
+# As of common.cuh, draw.cu and moments.cu: `agrees` compares.
+TILE, QUARTER, PADDING, MOMENT_LANES, SPLAT_BYTES = 16, 8, 256, 4, 48
+PLANES = 11
+# Of every multiprocessor since 2014 in a cycle, for METHOD.md's floor.
+EXPONENTIALS_A_CYCLE, INSTRUCTIONS_A_CYCLE = 16, 4
+
+
+def agrees(sources):
+    """Compares what is said twice."""
+    records = (ROOT / "src/render/cuda/records.rs").read_text()
+    for what, there in (
+        (f"#define TILE {TILE}\n", sources["common.cuh"]),
+        (f"#define PADDING {PADDING}\n", sources["common.cuh"]),
+        (f"#define QUARTER (TILE / {TILE // QUARTER})\n", sources["draw.cu"]),
+        ("#define MOMENT_COLUMNS (BOX % 4 == 0 && BOX > 128 ? 4 : BOX % 2 == 0 ? 2 : 1)\n", sources["moments.cu"]),
+        (f"SPLAT_BYTES: usize = {SPLAT_BYTES};", records),
+    ):
+        if what not in there:
+            raise Drift(f"{what.strip()} is what tests/kernels/work.py counts with, and no longer so")
+
+
+def constants(box):
+    """What the kernels are compiled with for a case, with enough images to fill a device."""
+    return dict(BOX=box, CUTOFF=CUTOFF, BLUR=BLUR, PLANES=PLANES, DRAW_SLICES=1, MOMENT_LANES=MOMENT_LANES, KEPT_HALF=0)
+
+
+def moment_columns(box):
+    """Columns of a lane, as moments.cu defines MOMENT_COLUMNS."""
+    return 4 if box % 4 == 0 and box > 128 else 2 if box % 2 == 0 else 1
+
+
+@dataclass
+class Support:
+    """Pixels x0 to x1 and y0 to y1, both included."""
+
+    x0: int
+    x1: int
+    y0: int
+    y1: int
+
+    @property
+    def pixels(self):
+        return (self.x1 - self.x0 + 1) * (self.y1 - self.y0 + 1)
+
+
+def supports(box, count):
+    """Of the start's Gaussians in one view."""
+    draw = random.Random(1)
+    reach = CUTOFF * math.hypot(DEVIATION * box, BLUR)
+
+    def axis():
+        centre = draw.gauss(0.0, SPREAD) * box + box // 2
+        return max(math.ceil(centre - reach), 0), min(math.floor(centre + reach), box - 1)
+
+    found = (Support(*axis(), *axis()) for _ in range(count))
+    return [support for support in found if support.x0 <= support.x1 and support.y0 <= support.y1]
+
+
+def drawn(splats):
+    """Exponentials that `draw` evaluates: all pixels of every quarter of a tile that a splat touches."""
+
+    def quarters(first, last):
+        return last // QUARTER - first // QUARTER + 1
+
+    return sum(quarters(s.x0, s.x1) * quarters(s.y0, s.y1) for s in splats) * QUARTER**2
+
+
+def gathered(splats, box):
+    """Exponentials that `moments` evaluates: a warp goes on until its tallest and widest splat is done."""
+    columns = moment_columns(box)
+    total = 0
+    for first in range(0, len(splats), 32 // MOMENT_LANES):
+        warp = splats[first : first + 32 // MOMENT_LANES]
+        strips = [(s.x1 - (s.x0 - s.x0 % columns)) // (4 * columns) + 1 for s in warp]
+        for strip in range(max(strips)):
+            rows = max(s.y1 - s.y0 + 1 for s, its in zip(warp, strips) if its > strip)
+            total += 32 * columns * rows
+    return total
+
+
+def bytes_of(box, count):
+    """(kernel, per what, bytes read, bytes written): each array once, as if caches held what is used again. Pass records are
+    left out; particles are in single precision."""
+    padded = -(-count // PADDING) * PADDING
+    tiles = (-(-box // TILE)) ** 2
+    image, spectrum = 4 * box**2, 8 * box * (box // 2 + 1)
+    bits, splats, whitening, moments = tiles * padded // 8, SPLAT_BYTES * padded, 24 * padded, 24 * padded
+    activated, parameters = 80 * padded, 4 * PLANES * count
+    return [
+        ("project", "image", activated, splats + whitening + bits),
+        ("draw", "image", splats + bits, image),
+        ("forward FFT", "image", image, spectrum),
+        ("filter_twice", "image", spectrum, spectrum),
+        ("inverse FFT", "image", spectrum, image),
+        ("residual", "image", 3 * image, image),
+        ("moments", "image", splats + image, moments),
+        ("chain", "image", whitening + moments, 0),
+        ("chain", "step", parameters + activated * 7 // 10, parameters),
+        ("outcome", "step", parameters, 0),
+        ("adam", "step", 4 * parameters, 3 * parameters + activated),
+    ]
+
+
+def kib(value):
+    return f"{value / 1024:,.0f}"
+
+
+def bytes_table():
+    head, rule = "| Kernel | for each |", "|---|---|"
+    for box, count in CASES:
+        head += f" {box} px, {count:,}: read | written |"
+        rule += "--:|--:|"
+    columns = [bytes_of(*case) for case in CASES]
+    lines = [head, rule]
+    for rows in zip(*columns):
+        cells = " | ".join(f"{kib(read)} | {kib(written)}" for *_, read, written in rows)
+        name, each = rows[0][:2]
+        lines.append(f"| {name if 'FFT' in name else f'`{name}`'} | {each} | {cells} |")
+    for each in ("image", "step"):
+        sums = [[sum(row[k] for row in rows if row[1] == each) for k in (2, 3)] for rows in columns]
+        cells = " | ".join(kib(value) for pair in sums for value in pair)
+        lines.append(f"| all | {each} | {cells} |")
+    return lines
+
+
+def work_table(loops):
+    """`loops[box][kernel]`: the inner loop of that case."""
+    lines = [
+        "| Case | m | Kernel | needed | evaluated | instructions each | floor | special-function units | instructions |",
+        "|---|--:|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for box, count in CASES:
+        splats = supports(box, count)
+        needed = sum(splat.pixels for splat in splats)
+        for kernel, evaluated in (("draw", drawn(splats)), ("moments", gathered(splats, box))):
+            each = loops[box][kernel].each
+            cycles = [needed / EXPONENTIALS_A_CYCLE, evaluated / EXPONENTIALS_A_CYCLE]
+            cycles.append(evaluated / 32 * each / INSTRUCTIONS_A_CYCLE)
+            lines.append(
+                f"| {box} px, {count:,} | {needed / count:.0f} | `{kernel}` | {needed:,} | {evaluated:,} | {each:.1f} | "
+                + " | ".join(f"{value:,.0f}" for value in cycles)
+                + " |"
+            )
+    return lines
