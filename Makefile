@@ -63,8 +63,9 @@ slurm-test: setup-tests ## Only the batch templates of slurm/, on a SLURM of one
 kernel-table: setup-python ## Write what the kernels use and cost by count, as that compiler says, into kernels/README.md
 	@tests/kernels/run.sh --table
 
-bench: setup ## Where the time of a step goes, stage by stage
+bench: setup ## Where the time of a step goes, stage by stage, into benches/results/stages.md; with AVX2 alone into stages-avx2.md
 	$(CARGO) bench --locked --bench stages
+	if grep -qw avx2 /proc/cpuinfo; then CRYOSPLAT_SIMD=avx2 $(CARGO) bench --locked --bench stages; fi
 
 bench-stream: setup ## How fast particles are read, against what the machine can read, into benches/results/stream.md
 	$(CARGO) bench --locked --bench stream

@@ -5,6 +5,7 @@
 mod all_reduce;
 #[path = "../../tests/common/mod.rs"]
 mod common;
+mod floor;
 mod table;
 
 use std::path::Path;
@@ -25,8 +26,13 @@ use cryosplat_mpi::render::cpu::raster::{self, Canvas};
 use cryosplat_mpi::render::cpu::residual::Filter;
 use cryosplat_mpi::render::{AdamStep, Alone, Device, Geometry, Observation, Sampling, Step, Target, View};
 
-/// Boxes and numbers of Gaussians, up to the paper's.
-const CASES: [(usize, usize); 4] = [(64, 2_048), (64, 5_120), (128, 5_120), (256, 30_000)];
+/// Box, number of Gaussians, and their standard deviation in pixels: as after training, at the published start, and at that of the
+/// default recipe.
+const CASES: [(usize, usize, f64); 5] =
+    [(64, 2_048, 0.75), (64, 16_384, 0.6), (128, 5_120, 0.96), (256, 30_000, 1.92), (256, 30_000, 0.48)];
+
+const GEOMETRY: Geometry =
+    Geometry { box_size: 64, pixel_size: 6.0, cutoff: 3.0, sampling: Sampling::BandLimited, heights: None };
 
 /// Particles in the file that is read.
 const PARTICLES: usize = 256;
@@ -35,22 +41,15 @@ const STEP: AdamStep = AdamStep { rate: 1e-3, ..AdamStep::IDLE };
 
 fn stages(criterion: &mut Criterion) {
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().ok();
-    for (box_size, count) in CASES {
-        let mut group = criterion.benchmark_group(table::group(box_size, count));
+    for case in CASES {
+        let (box_size, count, deviation) = case;
+        let mut group = criterion.benchmark_group(table::group(case));
         group.sample_size(20).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(2));
         group.throughput(Throughput::Elements(1));
-        let geometry = Geometry {
-            box_size,
-            pixel_size: 384.0 / box_size as f64,
-            cutoff: 3.0,
-            sampling: Sampling::BandLimited,
-            heights: None,
-        };
+        let geometry = Geometry { box_size, pixel_size: 384.0 / box_size as f64, ..GEOMETRY };
         let mut gmm = Gmm::random(count, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0));
-        // Standard deviations as after training in a box of 64, or those of the random start where these are larger;
-        // means over half the box.
-        let deviation = (0.75 / box_size as f64).max(0.0075);
-        let scale = cryosplat_mpi::gmm::softplus_inverse(deviation) as f32;
+        // Means over half the box.
+        let scale = cryosplat_mpi::gmm::softplus_inverse(deviation / box_size as f64) as f32;
         gmm.values_mut()[3 * count..6 * count].fill(scale);
         gmm.values_mut()[..3 * count].iter_mut().for_each(|v| *v *= 1.6);
         let optics = Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 };
@@ -101,6 +100,9 @@ fn stages(criterion: &mut Criterion) {
                 );
             });
         });
+        let [draw_floor, moments_floor] = floor::multiplications(&splats).map(floor::time);
+        table::keep(case, table::DRAW_FLOOR, draw_floor);
+        table::keep(case, table::MOMENTS_FLOOR, moments_floor);
         let mut canvas = Canvas::new(box_size);
         let stride = canvas.stride;
         group.bench_function(BenchmarkId::from_parameter("rasterise"), |b| {
@@ -167,6 +169,13 @@ fn stages(criterion: &mut Criterion) {
         });
         group.finish();
     }
+}
+
+/// The vector instructions that are taken.
+fn instructions() -> String {
+    let device =
+        CpuDevice::new(Gmm::random(8, Shape::Isotropic, &mut stream(1, Purpose::Start, 1, 0)), GEOMETRY);
+    device.name().rsplit(", ").next().unwrap_or_default().into()
 }
 
 /// A particle set of the phantom.

@@ -1,19 +1,26 @@
 //! The table of README.md, from what criterion has measured.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Batches of which the whole step is measured.
 pub const BATCHES: [usize; 2] = [1, 8];
 
+/// What the multiplications alone of two stages would take ([`super::floor`]).
+pub const DRAW_FLOOR: &str = "rasterise, floor";
+pub const MOMENTS_FLOOR: &str = "moments, floor";
+
 /// Stages in the order in which a step runs through them: their name, and what the table calls them.
-const STAGES: [(&str, &str); 11] = [
+const STAGES: [(&str, &str); 13] = [
     ("read", "read from the page cache (once, or in each epoch)"),
     ("prepare", "prepare (once, or in each epoch)"),
     ("activate", "activate, a step"),
     ("project", "project"),
     ("rasterise", "rasterise"),
+    (DRAW_FLOOR, "its multiplications, at two of eight a cycle"),
     ("FFT, CTF and residual", "FFT, CTF and residual"),
     ("moments", "moments"),
+    (MOMENTS_FLOOR, "its multiplications, at two of eight a cycle"),
     ("chain, image", "chain, image"),
     ("chain, step", "chain, step"),
     ("all-reduce", "all-reduce over 2 ranks, a step"),
@@ -21,8 +28,23 @@ const STAGES: [(&str, &str); 11] = [
 ];
 
 /// Criterion's name of a case.
-pub fn group(box_size: usize, count: usize) -> String {
-    format!("{box_size} px, {count} Gaussians")
+pub fn group((box_size, count, deviation): (usize, usize, f64)) -> String {
+    format!("{box_size} px, {count} Gaussians of {deviation} px")
+}
+
+/// Where criterion keeps what it measures of a case.
+fn folder(case: (usize, usize, f64)) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    target.join("criterion").join(group(case))
+}
+
+/// Keeps a time that criterion has not measured where it keeps its own.
+pub fn keep(case: (usize, usize, f64), name: &str, time: Duration) {
+    let folder = folder(case).join(name).join("new");
+    std::fs::create_dir_all(&folder).expect("the folder of results can be made");
+    let estimates = serde_json::json!({ "median": { "point_estimate": time.as_nanos() as f64 } });
+    std::fs::write(folder.join("estimates.json"), estimates.to_string()).expect("it can be written");
 }
 
 /// The name of the whole step.
@@ -46,18 +68,9 @@ fn cell(seconds: f64) -> String {
     }
 }
 
-/// Writes benches/results/stages.md, if every case has been measured.
+/// Writes benches/results/stages.md, or with `CRYOSPLAT_SIMD` stages-LEVEL.md, if every case has been measured.
 pub fn write() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let cases: Vec<(String, PathBuf)> = super::CASES
-        .iter()
-        .map(|&(box_size, count)| {
-            let name = group(box_size, count);
-            let folder = target.join("criterion").join(&name);
-            (name, folder)
-        })
-        .collect();
+    let cases = super::CASES.map(|case| (group(case), folder(case)));
     let mut rows = Vec::new();
     let mut row = |label: String, value: &dyn Fn(&Path) -> Option<String>| {
         let cells: Option<Vec<String>> = cases.iter().map(|(_, folder)| value(folder)).collect();
@@ -76,19 +89,23 @@ pub fn write() {
     if !complete {
         return;
     }
-    let heading: Vec<&str> = cases.iter().map(|(name, _)| name.as_str()).collect();
+    let heading = cases.each_ref().map(|(name, _)| name.as_str());
     let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let processor = processor
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
         .map_or("unknown processor", |(_, name)| name);
     let table = format!(
-        "| One thread of {processor} | {} |\n|---|{}\n{}\n",
+        "| One thread of {processor}, {} | {} |\n|---|{}\n{}\n",
+        super::instructions(),
         heading.join(" | "),
         "--:|".repeat(cases.len()),
         rows.join("\n")
     );
-    let file = root.join("benches/results/stages.md");
+    // Of fewer instructions than the processor has, a table of its own.
+    let name =
+        std::env::var("CRYOSPLAT_SIMD").map_or("stages.md".into(), |level| format!("stages-{level}.md"));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results").join(name);
     std::fs::create_dir_all(file.parent().expect("it has one")).expect("the folder of results can be made");
     std::fs::write(&file, &table).expect("the folder of results can be written");
     println!("{table}\nwritten to {}", file.display());

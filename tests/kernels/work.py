@@ -38,7 +38,9 @@ def agrees(sources):
 
 def constants(box):
     """What the kernels are compiled with for a case, with enough images to fill a device."""
-    return dict(BOX=box, CUTOFF=CUTOFF, BLUR=BLUR, PLANES=PLANES, DRAW_SLICES=1, MOMENT_LANES=MOMENT_LANES, KEPT_HALF=0)
+    return dict(
+        BOX=box, CUTOFF=CUTOFF, BLUR=BLUR, HEIGHT=0.0, PLANES=PLANES, DRAW_SLICES=1, MOMENT_LANES=MOMENT_LANES, KEPT_HALF=0
+    )
 
 
 def moment_columns(box):
