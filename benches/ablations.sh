@@ -31,7 +31,7 @@ snr-20 -20
 isotropic -10 --isotropic
 unnormalised -10 --splat-normalization none
 one-rate -10 --rate-factors 1,1,1,1
-rate-by-kind -10 --rate-factors 1,0.3,1,20
+rate-by-kind -10 --rate-factors 1,0.3,1,60
 image-centred -10
 densified -10
 "

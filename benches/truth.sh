@@ -17,6 +17,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 known="
 ribosome64 4v5d.cif 64 6 10000 0.1
 ribosome64-1000 4v5d.cif 64 6 1000 0.1
+ribosome64-1000-snr0.03 4v5d.cif 64 6 1000 0.03
+ribosome64-1000-snr0.01 4v5d.cif 64 6 1000 0.01
 ribosome64-snr0.03 4v5d.cif 64 6 10000 0.03
 ribosome64-snr0.01 4v5d.cif 64 6 10000 0.01
 ribosome64-preferred 4v5d.cif 64 6 10000 0.1 3
@@ -25,6 +27,7 @@ apoferritin64 6z6u.pdb 64 3 6000 0.05
 spliceosome72 3jb9.cif 72 5 6000 0.05
 ribosome128 4v5d.cif 128 3 10000 0.1
 ribosome128-1000 4v5d.cif 128 3 1000 0.1
+ribosome128-1000-snr0.01 4v5d.cif 128 3 1000 0.01
 ribosome128-snr0.01 4v5d.cif 128 3 10000 0.01
 "
 prepare_sets "${CRYOSPLAT:-target/release/cryosplat-mpi}"

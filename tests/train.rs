@@ -220,7 +220,7 @@ fn an_epoch_is_the_steps_made_by_hand_short_last_batch_included() {
                 let change =
                     first[i] / step.correction1 / ((second[i] / step.correction2).sqrt() + step.epsilon);
                 // Three planes of means, three of scales, four of quaternions, one of amplitudes.
-                let factor = [1.0, 1.0, 1.0, 0.3, 0.3, 0.3, 1.0, 1.0, 1.0, 1.0, 20.0][i / 60];
+                let factor = [1.0, 1.0, 1.0, 0.3, 0.3, 0.3, 1.0, 1.0, 1.0, 1.0, 60.0][i / 60];
                 values[i] -= step.rate * factor * change;
             }
             let mut state = device.state().unwrap();

@@ -60,14 +60,14 @@ const LARGEST_RATE: f64 = 3e-3;
 
 /// Rates of the scaled recipe. Amplitudes must change a hundredfold where a Gaussian lies in solvent, scales hardly; where
 /// scales move as fast as means, they follow the noise.
-const FACTORS: RateFactors = RateFactors { mean: 1.0, scale: 0.3, quaternion: 1.0, amplitude: 20.0 };
+const FACTORS: RateFactors = RateFactors { mean: 1.0, scale: 0.3, quaternion: 1.0, amplitude: 60.0 };
 
 /// Gaussians of the published recipe, and the most that the scaled one takes by itself.
 const GAUSSIANS: usize = 30_000;
 /// Voxels of the box for each Gaussian of the scaled recipe.
 const VOXELS: usize = 16;
-/// Gaussians of the scaled recipe for each particle of a half, at most: more follow the noise.
-const PARTICLE_GAUSSIANS: usize = 8;
+/// Pixels of all images of a half for each Gaussian of the scaled recipe, at least: with fewer, Gaussians follow the noise.
+const PIXELS: usize = 640;
 /// Passes over a half of the scaled recipe, at most: more follow the noise too.
 const MOST_EPOCHS: usize = 100;
 /// Smallest standard deviation of a random Gaussian at the start of the scaled recipe, in pixels: scales change little, and a
@@ -84,7 +84,7 @@ fn start_scale(gaussians: usize, box_size: usize) -> f64 {
 
 /// Gaussians of the scaled recipe.
 fn gaussians_of(box_size: usize, particles: usize) -> usize {
-    (box_size.pow(3) / VOXELS).min(PARTICLE_GAUSSIANS * particles).clamp(1, GAUSSIANS)
+    (box_size.pow(3) / VOXELS).min(particles * box_size.pow(2) / PIXELS).clamp(1, GAUSSIANS)
 }
 
 /// Everything that decides how one model is trained, with no default left open.
@@ -281,7 +281,9 @@ mod tests {
         assert_eq!((scaled.epochs, scaled.batch), (20, 8));
         assert!((scaled.learning_rate - 4e-4).abs() < 1e-12, "40 / 100,000");
         let few = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100, 64);
-        assert_eq!((few.epochs, few.gaussians), (100, 800));
+        assert_eq!((few.epochs, few.gaussians), (100, 640));
+        let larger = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100, 128);
+        assert_eq!(larger.gaussians, 2_560, "128^2 / 640 for each particle");
         let one = Choices { epochs: Some(1), ..Choices::default() };
         assert_eq!(Settings::resolve(Recipe::Scaled, &one, false, 3.0, 1, 100, 64).learning_rate, 3e-3);
         let many = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100_000, 64);
