@@ -29,6 +29,7 @@ ribosome128 4v5d.cif 128 3 10000 0.1
 ribosome128-1000 4v5d.cif 128 3 1000 0.1
 ribosome128-1000-snr0.01 4v5d.cif 128 3 1000 0.01
 ribosome128-snr0.01 4v5d.cif 128 3 10000 0.01
+ribosome256 4v5d.cif 256 1.5 6000 0.1
 "
 prepare_sets "${CRYOSPLAT:-target/release/cryosplat-mpi}"
 work=$sets

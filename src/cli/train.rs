@@ -35,7 +35,8 @@ pub struct Args {
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
     /// Number of Gaussians in each half's mixture [default: scaled: one for 16 voxels of the box, but at most one for 640 pixels of
-    /// the half's images, and 30000, which is what paper takes; with a mixture as --init: as many as that has].
+    /// the half's images, and 30000 (above 128 px as many more as images have more pixels); paper: 30000; with a mixture as
+    /// --init: as many as that has].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000_000))]
     gaussians: Option<u32>,
     /// Start from this mixture (gmm_half1.h5 or .ply of a run, pseudo-atoms of `export gmm`) or this map (MRC), in place of

@@ -62,8 +62,10 @@ const LARGEST_RATE: f64 = 3e-3;
 /// scales move as fast as means, they follow the noise.
 const FACTORS: RateFactors = RateFactors { mean: 1.0, scale: 0.3, quaternion: 1.0, amplitude: 60.0 };
 
-/// Gaussians of the published recipe, and the most that the scaled one takes by itself.
+/// Gaussians of the published recipe, and the most that the scaled one takes by itself up to a box of [`BOX`] pixels; in larger
+/// ones as many more as their images have more pixels.
 const GAUSSIANS: usize = 30_000;
+const BOX: usize = 128;
 /// Voxels of the box for each Gaussian of the scaled recipe.
 const VOXELS: usize = 16;
 /// Pixels of all images of a half for each Gaussian of the scaled recipe, at least: with fewer, Gaussians follow the noise.
@@ -84,7 +86,8 @@ fn start_scale(gaussians: usize, box_size: usize) -> f64 {
 
 /// Gaussians of the scaled recipe.
 fn gaussians_of(box_size: usize, particles: usize) -> usize {
-    (box_size.pow(3) / VOXELS).min(particles * box_size.pow(2) / PIXELS).clamp(1, GAUSSIANS)
+    let most = GAUSSIANS * box_size.max(BOX).pow(2) / BOX.pow(2);
+    (box_size.pow(3) / VOXELS).min(particles * box_size.pow(2) / PIXELS).clamp(1, most)
 }
 
 /// Everything that decides how one model is trained, with no default left open.
@@ -292,6 +295,10 @@ mod tests {
         assert_eq!(
             Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 5_000, 128).gaussians,
             30_000
+        );
+        assert_eq!(
+            Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 5_000, 256).gaussians,
+            120_000
         );
         assert_eq!((scaled.start, scaled.start_scale), (Start::Fitted, 0.0075));
         let paper = settings(Recipe::Paper);
