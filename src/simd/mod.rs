@@ -1,7 +1,7 @@
 //! Vectors of numbers.
 //!
 //! An inner loop is written once, generic over an [`Isa`], and [`vectorize`] compiles it for each set of instructions: AVX-512,
-//! AVX2 with FMA, and portably. Which one runs is decided when it is called ([`level`]). They round differently in the last
+//! AVX2 with FMA, and portably. Which one runs is decided when it is called ([`level()`]). They round differently in the last
 //! bit; one machine always takes the same.
 
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
@@ -224,7 +224,7 @@ pub fn softplus_sigmoid<V: Vector<Scalar = f64>>(x: V) -> (V, V) {
     (softplus, x.positive(one - small, small))
 }
 
-/// Defines `$name` as `$body`, compiled for each [`Level`], of which a call takes that of [`level`].
+/// Defines `$name` as `$body`, compiled for each [`Level`], of which a call takes that of [`level()`].
 macro_rules! vectorize {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
         $(#[$doc])*

@@ -11,7 +11,7 @@ use crate::simd::{Isa, LANES, Vector};
 /// Small splats that are drawn side by side.
 const TOGETHER: usize = 4;
 
-/// [`super::draw`].
+/// [`super::draw()`].
 #[inline(always)]
 pub(super) fn draw<I: Isa>(
     splats: &[Splats],

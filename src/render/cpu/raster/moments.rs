@@ -23,7 +23,7 @@ fn origin(splat: Splat) -> f32 {
     splat.dy() + if splat.kind() == kind::SMALL { MIDDLE } else { 0.0 }
 }
 
-/// [`super::moments`].
+/// [`super::moments()`].
 #[inline(always)]
 pub(super) fn moments<I: Isa>(splats: &[Splats], whitening: [&[f64]; 3], g: &Canvas, out: [&mut [f32]; 6]) {
     let count = out[0].len();
