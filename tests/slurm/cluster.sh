@@ -52,7 +52,7 @@ wait_for() {
 cluster_start() {
     local folder=$1 node i
     node=$(hostname -s)
-    mkdir -p "$folder"/{state,spool,log,run,gpu}
+    mkdir -p "$folder"/{state,spool,log,run,gpu,pmix}
     chmod 755 "$folder"
 
     # GPUs are device files. Where none can be made, plain files do: nobody opens them.
@@ -60,6 +60,10 @@ cluster_start() {
         mknod "$folder/gpu/nvidia$i" c 1 3 2>/dev/null || : >"$folder/gpu/nvidia$i"
     done
     echo "Name=gpu File=$folder/gpu/nvidia[0-3]" >"$folder/gres.conf"
+
+    # PMIx names its folders by user, job and step alone. In /tmp, one that was left there by another cluster, where some
+    # test was killed, would end the job of the same number here.
+    echo "PMIxCliTmpDirBase=$folder/pmix" >"$folder/mpi.conf"
 
     # cred_expire is also what a requeued job waits before it may start again: two minutes, if it is not set.
     cat >"$folder/slurm.conf" <<END

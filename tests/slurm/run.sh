@@ -103,7 +103,7 @@ restarted() { [ "$(field "$1" Restarts)" -ge 1 ]; }
 same() { require cmp "$1/$3" "$2/$3"; }
 
 # Sets: one for the emulator, which is slow, one for processors, large enough to be interrupted.
-quiet() { "$@" >command.log 2>&1 </dev/null || { cat command.log; return 1; }; }
+quiet() { "$@" >"command-$BASHPID.log" 2>&1 </dev/null || { cat "command-$BASHPID.log"; return 1; }; }
 make_set() { quiet "$program" simulate --phantom --box 32 --pixel-size 6 --seed 1 "$@"; }
 make_set -o small.h5 --particles 64
 make_set -o large.h5 --particles 2000
@@ -177,12 +177,13 @@ test_launcher() {
     require test ! -e launcher
 }
 
-# What is interrupted, and the same without interruption.
+# What is interrupted, and the same without interruption: once, for two tests, of which one runs beside the other.
 long_options="--gaussians 400 --epochs 40"
-uninterrupted() {
-    [ -f uninterrupted/half1.mrc ] || quiet run_ranks 2 "$program" train large.h5 -o uninterrupted \
+uninterrupted() (
+    flock 9
+    [ -f uninterrupted/half2.mrc ] || quiet run_ranks 2 "$program" train large.h5 -o uninterrupted \
         --gaussians 400 --epochs 40
-}
+) 9>uninterrupted.lock
 training() { [ -s "$1/metrics_half1.jsonl" ]; }
 
 test_signal() {
