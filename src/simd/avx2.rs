@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::registers::{register, sums, transpose};
-use super::{Isa, LANES, Pair, Vector};
+use super::{Isa, LANES, MAGIC_F32, MAGIC_F64, Pair, Vector, nearest_behind};
 
 /// AVX2 and FMA.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +18,8 @@ register! {
     floor |x| _mm256_floor_ps(x),
     positive |x, then, otherwise|
         _mm256_blendv_ps(otherwise, then, _mm256_cmp_ps::<_CMP_GT_OQ>(x, _mm256_setzero_ps())),
+    nearest |x| nearest_behind(MAGIC_F32, x),
+    // Adding to the exponent's bits multiplies; what lies above them in `n` falls off.
     times_power_of_two |x, n| _mm256_castsi256_ps(
         _mm256_add_epi32(_mm256_castps_si256(x), _mm256_slli_epi32::<23>(_mm256_castps_si256(n)))
     ),
@@ -32,6 +34,7 @@ register! {
     floor |x| _mm256_floor_pd(x),
     positive |x, then, otherwise|
         _mm256_blendv_pd(otherwise, then, _mm256_cmp_pd::<_CMP_GT_OQ>(x, _mm256_setzero_pd())),
+    nearest |x| nearest_behind(MAGIC_F64, x),
     times_power_of_two |x, n| _mm256_castsi256_pd(
         _mm256_add_epi64(_mm256_castpd_si256(x), _mm256_slli_epi64::<52>(_mm256_castpd_si256(n)))
     ),

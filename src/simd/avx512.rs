@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::registers::{register, sums, transpose};
-use super::{Isa, LANES, LARGEST_POWER, SMALLEST_POWER, Vector, exp2_of_fraction};
+use super::{Isa, LANES, Vector};
 
 /// AVX-512 F, VL and DQ.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +14,12 @@ const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 const DOWN: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
 const UP: i32 = _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC;
 
+/// [`Vector::nearest`] where an instruction takes the integers as they are.
+#[inline(always)]
+fn twice<V: Copy>(n: V) -> (V, V) {
+    (n, n)
+}
+
 register! {
     /// Eight numbers in single precision.
     F32(__m256): 8 of f32,
@@ -23,19 +29,8 @@ register! {
     floor |x| _mm256_floor_ps(x),
     positive |x, then, otherwise|
         _mm256_mask_blend_ps(_mm256_cmp_ps_mask::<_CMP_GT_OQ>(x, _mm256_setzero_ps()), otherwise, then),
-    times_power_of_two |x, n| _mm256_castsi256_ps(
-        _mm256_add_epi32(_mm256_castps_si256(x), _mm256_slli_epi32::<23>(_mm256_castps_si256(n)))
-    ),
-
-    #[inline(always)]
-    fn exp2(self) -> Self {
-        let x = self.max(Self::splat(SMALLEST_POWER)).min(Self::splat(LARGEST_POWER));
-        // SAFETY: see the module `registers`.
-        let n = Self(unsafe { _mm256_roundscale_ps::<NEAREST>(x.0) });
-        let power = exp2_of_fraction(x - n);
-        // SAFETY: as above.
-        Self(unsafe { _mm256_scalef_ps(power.0, n.0) })
-    }
+    nearest |x| twice(Self(_mm256_roundscale_ps::<NEAREST>(x.0))),
+    times_power_of_two |x, n| _mm256_scalef_ps(x, n),
 }
 
 register! {
@@ -47,19 +42,8 @@ register! {
     floor |x| _mm512_roundscale_ps::<DOWN>(x),
     positive |x, then, otherwise|
         _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(x, _mm512_setzero_ps()), otherwise, then),
-    times_power_of_two |x, n| _mm512_castsi512_ps(
-        _mm512_add_epi32(_mm512_castps_si512(x), _mm512_slli_epi32::<23>(_mm512_castps_si512(n)))
-    ),
-
-    #[inline(always)]
-    fn exp2(self) -> Self {
-        let x = self.max(Self::splat(SMALLEST_POWER)).min(Self::splat(LARGEST_POWER));
-        // SAFETY: see the module `registers`.
-        let n = Self(unsafe { _mm512_roundscale_ps::<NEAREST>(x.0) });
-        let power = exp2_of_fraction(x - n);
-        // SAFETY: as above.
-        Self(unsafe { _mm512_scalef_ps(power.0, n.0) })
-    }
+    nearest |x| twice(Self(_mm512_roundscale_ps::<NEAREST>(x.0))),
+    times_power_of_two |x, n| _mm512_scalef_ps(x, n),
 }
 
 register! {
@@ -71,9 +55,8 @@ register! {
     floor |x| _mm512_roundscale_pd::<DOWN>(x),
     positive |x, then, otherwise|
         _mm512_mask_blend_pd(_mm512_cmp_pd_mask::<_CMP_GT_OQ>(x, _mm512_setzero_pd()), otherwise, then),
-    times_power_of_two |x, n| _mm512_castsi512_pd(
-        _mm512_add_epi64(_mm512_castpd_si512(x), _mm512_slli_epi64::<52>(_mm512_castpd_si512(n)))
-    ),
+    nearest |x| twice(Self(_mm512_roundscale_pd::<NEAREST>(x.0))),
+    times_power_of_two |x, n| _mm512_scalef_pd(x, n),
 }
 
 impl Isa for Avx512 {

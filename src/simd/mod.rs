@@ -74,8 +74,10 @@ pub trait Vector:
     fn floor(self) -> Self;
     /// `then` where `self` is above zero, else `otherwise`.
     fn positive(self, then: Self, otherwise: Self) -> Self;
-    /// `self * 2^n`, where `shifted` is n plus the number whose last bit counts ones (1.5 times 2 to the mantissa's bits).
-    fn times_power_of_two(self, shifted: Self) -> Self;
+    /// The nearest integers, and the same in the form in which [`Vector::times_power_of_two`] takes them.
+    fn nearest(self) -> (Self, Self);
+    /// `self * 2^n`, with `n` as [`Vector::nearest`] gives it.
+    fn times_power_of_two(self, n: Self) -> Self;
 
     /// Absolute values.
     #[inline(always)]
@@ -89,11 +91,17 @@ pub trait Vector:
     where
         Self: Vector<Scalar = f32>,
     {
-        // Adding 1.5 * 2^23 leaves round(x) in the low bits of the sum; what is left lies in [-1/2, 1/2].
-        let magic = Self::splat(12_582_912.0);
-        let x = self.max(Self::splat(SMALLEST_POWER)).min(Self::splat(LARGEST_POWER));
-        let shifted = x + magic;
-        exp2_of_fraction(x - (shifted - magic)).times_power_of_two(shifted)
+        let x = self.max(Self::splat(-125.0)).min(Self::splat(127.0));
+        let (n, power) = x.nearest();
+        // The polynomial of smallest relative error on [-1/2, 1/2], 1.9e-9.
+        // Summed in pairs, which waits less than one power after the other (Estrin).
+        let r = x - n;
+        let r2 = r * r;
+        let low = r.times_plus(Self::splat(6.931_472e-1), Self::splat(1.0));
+        let middle = r.times_plus(Self::splat(5.550_328_8e-2), Self::splat(2.402_264_7e-1));
+        let high = r.times_plus(Self::splat(1.339_993_1e-3), Self::splat(9.618_489e-3));
+        let high = r2.times_plus(Self::splat(1.534_581_2e-4), high);
+        (r2 * r2).times_plus(high, r2.times_plus(middle, low)).times_power_of_two(power)
     }
 
     /// The values of a vector of [`LANES`].
@@ -156,30 +164,22 @@ pub trait Isa: Copy {
     fn transpose(rows: &[Self::F32; LANES]) -> [Self::F32; LANES];
 }
 
-/// Exponents of two from which and up to which [`Vector::exp2`] is right.
-const SMALLEST_POWER: f32 = -125.0;
-const LARGEST_POWER: f32 = 127.0;
+/// What leaves the nearest integer in the low bits of a sum: 1.5 times 2 to the mantissa's bits.
+const MAGIC_F32: f32 = 12_582_912.0;
+const MAGIC_F64: f64 = 6_755_399_441_055_744.0;
 
-/// `2^r` for r in [-1/2, 1/2].
+/// [`Vector::nearest`] where 2^n is multiplied by in the exponent's bits: n as it is, and behind `magic`.
 #[inline(always)]
-fn exp2_of_fraction<V: Vector<Scalar = f32>>(r: V) -> V {
-    // The polynomial of smallest relative error, 1.9e-9.
-    // Summed in pairs, which waits less than one power after the other (Estrin).
-    let r2 = r * r;
-    let low = r.times_plus(V::splat(6.931_472e-1), V::splat(1.0));
-    let middle = r.times_plus(V::splat(5.550_328_8e-2), V::splat(2.402_264_7e-1));
-    let high = r.times_plus(V::splat(1.339_993_1e-3), V::splat(9.618_489e-3));
-    let high = r2.times_plus(V::splat(1.534_581_2e-4), high);
-    (r2 * r2).times_plus(high, r2.times_plus(middle, low))
+fn nearest_behind<V: Vector>(magic: V::Scalar, x: V) -> (V, V) {
+    let shifted = x + V::splat(magic);
+    (shifted - V::splat(magic), shifted)
 }
 
 /// `e^x`, relative error below 2e-15. Arguments below -700 count as -700, and those above 700 as 700.
 #[inline(always)]
 pub fn exp_f64<V: Vector<Scalar = f64>>(x: V) -> V {
-    let magic = V::splat(6_755_399_441_055_744.0);
     let x = x.max(V::splat(-700.0)).min(V::splat(700.0));
-    let shifted = x.times_plus(V::splat(std::f64::consts::LOG2_E), magic);
-    let n = shifted - magic;
+    let (n, power) = (x * V::splat(std::f64::consts::LOG2_E)).nearest();
     // ln 2 in two parts, so that r keeps its bits (Cody and Waite).
     let r = n.times_plus(V::splat(-6.931_471_803_691_238e-1), x);
     let r = n.times_plus(V::splat(-1.908_214_929_270_587_7e-10), r);
@@ -202,7 +202,7 @@ pub fn exp_f64<V: Vector<Scalar = f64>>(x: V) -> V {
     ] {
         p = p.times_plus(r, V::splat(c));
     }
-    p.times_power_of_two(shifted)
+    p.times_power_of_two(power)
 }
 
 /// `(softplus(x), sigmoid(x))` in f64, relative error below 1e-14, also where softplus is tiny.

@@ -95,7 +95,13 @@ impl<V: Vector> Vector for Pair<V> {
     }
 
     #[inline(always)]
-    fn times_power_of_two(self, shifted: Self) -> Self {
-        Self(self.0.times_power_of_two(shifted.0), self.1.times_power_of_two(shifted.1))
+    fn nearest(self) -> (Self, Self) {
+        let ((n, power), (other_n, other_power)) = (self.0.nearest(), self.1.nearest());
+        (Self(n, other_n), Self(power, other_power))
+    }
+
+    #[inline(always)]
+    fn times_power_of_two(self, n: Self) -> Self {
+        Self(self.0.times_power_of_two(n.0), self.1.times_power_of_two(n.1))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
-use super::{Isa, LANES, Pair, Vector};
+use super::{Isa, LANES, MAGIC_F32, MAGIC_F64, Pair, Vector, nearest_behind};
 
 /// Plain arrays, which the compiler may or may not turn into vector instructions.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +26,7 @@ impl<T: Copy> Lanes<T> {
 }
 
 macro_rules! lanes {
-    ($type:ty, $mantissa:expr) => {
+    ($type:ty, $mantissa:expr, $magic:expr) => {
         impl Add for Lanes<$type> {
             type Output = Self;
             #[inline(always)]
@@ -121,9 +121,13 @@ macro_rules! lanes {
                 ))
             }
             #[inline(always)]
-            fn times_power_of_two(self, shifted: Self) -> Self {
-                // Adding to the exponent's bits multiplies; what lies above them in `shifted` falls off.
-                self.zip(shifted, |value, n| {
+            fn nearest(self) -> (Self, Self) {
+                nearest_behind($magic, self)
+            }
+            #[inline(always)]
+            fn times_power_of_two(self, n: Self) -> Self {
+                // Adding to the exponent's bits multiplies; what lies above them in `n` falls off.
+                self.zip(n, |value, n| {
                     <$type>::from_bits(value.to_bits().wrapping_add(n.to_bits() << $mantissa))
                 })
             }
@@ -131,8 +135,8 @@ macro_rules! lanes {
     };
 }
 
-lanes!(f32, 23);
-lanes!(f64, 52);
+lanes!(f32, 23, MAGIC_F32);
+lanes!(f64, 52, MAGIC_F64);
 
 impl Isa for Portable {
     const REGISTERS: usize = 16;

@@ -17,8 +17,8 @@ macro_rules! register {
         ceil |$c:ident| $ceil:expr,
         floor |$f:ident| $floor:expr,
         positive |$p:ident, $then:ident, $otherwise:ident| $positive:expr,
-        times_power_of_two |$v:ident, $n:ident| $power:expr,
-        $($more:tt)*
+        nearest |$r:ident| $nearest:expr,
+        times_power_of_two |$v:ident, $n:ident| $power:expr $(,)?
     ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
@@ -112,14 +112,21 @@ macro_rules! register {
             }
 
             #[inline(always)]
-            fn times_power_of_two(self, shifted: Self) -> Self {
-                // Adding to the exponent's bits multiplies; what lies above them in `shifted` falls off.
-                let ($v, $n) = (self.0, shifted.0);
+            fn nearest(self) -> (Self, Self) {
+                let $r = self;
+                // SAFETY: see the module `registers`.
+                #[allow(unused_unsafe)]
+                unsafe {
+                    $nearest
+                }
+            }
+
+            #[inline(always)]
+            fn times_power_of_two(self, n: Self) -> Self {
+                let ($v, $n) = (self.0, n.0);
                 // SAFETY: see the module `registers`.
                 Self(unsafe { $power })
             }
-
-            $($more)*
         }
     };
 }
