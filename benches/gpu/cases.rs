@@ -205,16 +205,7 @@ pub fn mean_support(gmm: &Gmm, views: &[View], geometry: &Geometry) -> f64 {
     let mut pixels = 0u64;
     for view in &views {
         let planes = whitening.each_mut().map(|plane| &mut plane[..]);
-        project(
-            &activated,
-            0,
-            view,
-            geometry.box_size,
-            geometry.cutoff,
-            geometry.sampling.blur(),
-            &mut splats,
-            planes,
-        );
+        project(&activated, 0, view, geometry, &mut splats, planes);
         pixels += splats.iter().map(Splats::pixels).sum::<u64>();
     }
     pixels as f64 / (count * views.len()) as f64

@@ -9,15 +9,13 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use cryosplat_mpi::render::cpu::project::{Splats, kind};
+use cryosplat_mpi::render::cpu::raster::STRETCH;
 
 /// Multiplications of a power of two: eight of its polynomial, one by 2 to the integer.
 const EXPONENTIAL: u64 = 9;
 
 /// Columns that are multiplied at once.
 const COLUMNS: u64 = 8;
-
-/// Rows that are stepped through from one exact evaluation.
-const STRETCH: u64 = 16;
 
 /// Multiplications of eight numbers to draw some splats, and to take their moments.
 pub fn multiplications(splats: &[Splats]) -> [u64; 2] {
@@ -31,7 +29,7 @@ pub fn multiplications(splats: &[Splats]) -> [u64; 2] {
                 kind::SMALL => (1, 3 + 2 * EXPONENTIAL + 2, 2, 5),
                 // Both ways from the middle of each stretch: a third exponential, and rows in pairs that share their factors.
                 kind::STEPPED => {
-                    let stretches = rows.div_ceil(STRETCH);
+                    let stretches = rows.div_ceil(STRETCH as u64);
                     (width.div_ceil(COLUMNS), 2 + stretches * (2 + 3 * EXPONENTIAL + 3), 2, 4)
                 }
                 _ => continue,

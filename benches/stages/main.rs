@@ -88,16 +88,7 @@ fn stages(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter("project"), |b| {
             b.iter(|| {
                 let [w0, w1, w2] = &mut whitening;
-                project(
-                    &activated,
-                    0,
-                    &view.rotation,
-                    box_size,
-                    3.0,
-                    geometry.sampling.blur(),
-                    &mut splats,
-                    [w0, w1, w2],
-                );
+                project(&activated, 0, &view.rotation, &geometry, &mut splats, [w0, w1, w2]);
             });
         });
         let [draw_floor, moments_floor] = floor::multiplications(&splats).map(floor::time);
@@ -169,13 +160,6 @@ fn stages(criterion: &mut Criterion) {
         });
         group.finish();
     }
-}
-
-/// The vector instructions that are taken.
-fn instructions() -> String {
-    let device =
-        CpuDevice::new(Gmm::random(8, Shape::Isotropic, &mut stream(1, Purpose::Start, 1, 0)), GEOMETRY);
-    device.name().rsplit(", ").next().unwrap_or_default().into()
 }
 
 /// A particle set of the phantom.

@@ -97,7 +97,7 @@ pub fn write() {
         .map_or("unknown processor", |(_, name)| name);
     let table = format!(
         "| One thread of {processor}, {} | {} |\n|---|{}\n{}\n",
-        super::instructions(),
+        cryosplat_mpi::render::cpu::instructions(),
         heading.join(" | "),
         "--:|".repeat(cases.len()),
         rows.join("\n")

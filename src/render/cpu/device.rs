@@ -16,7 +16,7 @@ use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
 use crate::render::outcome::OutcomeQueue;
 use crate::render::{Device, DeviceState, Geometry, Observation, Outcome, Reduce, StageTimes, Step, Target};
-use crate::simd::{self, LANES, sum_of_squares};
+use crate::simd::{LANES, sum_of_squares};
 
 /// Gaussians that one task takes at a time; a multiple of the lanes.
 const CHUNK: usize = 1024;
@@ -73,17 +73,7 @@ impl Workspace {
             .enumerate();
         for_each(within, tasks, |(chunk, ((splats, w0), (w1, w2)))| {
             let start = chunk * CHUNK;
-            let &Geometry { box_size, cutoff, sampling, heights, .. } = geometry;
-            project(gaussians, start, view, box_size, cutoff, sampling.blur(), splats, [w0, w1, w2]);
-            // In place of the normalisation, which is all that a view changes of a splat's height.
-            if let Some(heights) = heights {
-                for (eight, amplitudes) in
-                    splats.iter_mut().zip(gaussians.amplitude[start..].chunks_exact(LANES))
-                {
-                    eight.norm = [heights.unit as f32; LANES];
-                    eight.weight = std::array::from_fn(|lane| (amplitudes[lane] * heights.unit) as f32);
-                }
-            }
+            project(gaussians, start, view, geometry, splats, [w0, w1, w2]);
         });
     }
 
@@ -290,7 +280,7 @@ impl CpuDevice {
 
 impl Device for CpuDevice {
     fn name(&self) -> String {
-        let instructions = simd::level();
+        let instructions = super::instructions();
         match rayon::current_num_threads() {
             1 => format!("CPU, 1 thread, {instructions}"),
             threads => format!("CPU, {threads} threads, {instructions}"),

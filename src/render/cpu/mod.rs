@@ -13,4 +13,5 @@ pub mod project;
 pub mod raster;
 pub mod residual;
 
+pub use crate::simd::level as instructions;
 pub use device::CpuDevice;

@@ -4,6 +4,7 @@ use std::f64::consts::{LOG2_E, TAU};
 
 use super::activate::Activated;
 use crate::imaging::pose::Rotation;
+use crate::render::Geometry;
 use crate::simd::{Isa, LANES, Vector, vectorize};
 
 /// Most columns and rows of a small support.
@@ -63,7 +64,7 @@ pub struct Splats {
     pub decay: [f32; LANES],
     /// The same from each row of a small support on, and 0 where the next ratio would lead out of it.
     pub decays: [[f32; LANES]; SMALL],
-    /// Normalisation 1 / (2 pi |Sigma2|^(1/2)), in box units (which [`crate::render::Geometry::heights`] may replace).
+    /// Normalisation 1 / (2 pi |Sigma2|^(1/2)), in box units, or what takes its place ([`Geometry::heights`]).
     pub norm: [f32; LANES],
     /// Amplitude times normalisation.
     pub weight: [f32; LANES],
@@ -88,30 +89,27 @@ const LARGEST_COARSE: f64 = 32.0;
 /// Largest exponent over the support that rows are stepped through; beyond, f32 would underflow on the way.
 const LARGEST_STEPPED_EXPONENT: f64 = 60.0;
 
-/// Projects Gaussians from `start` (a multiple of eight) into a view of `box_size` pixels, as many as there are `splats`; those
-/// beyond the mixture's last are hidden.
+/// Projects Gaussians from `start` (a multiple of eight) into a view, as many as there are `splats`; those beyond the mixture's last
+/// are hidden.
 ///
 /// `whitening` are the three planes that the chain wants, a value for each Gaussian: (w0, w1, w2) such that
 /// p = w0 x + w1 y and q = w2 y have unit variance (the conic is their squares; it is not kept itself, since a thin
-/// splat's has large terms that cancel). `cutoff` is in standard deviations, `blur` ([`crate::render::Sampling::blur`]) in pixels.
+/// splat's has large terms that cancel).
 ///
 /// # Panics
 /// If the planes are shorter than the range asks for, or the box has more than 65,535 pixels.
-#[allow(clippy::too_many_arguments)]
 pub fn project(
     gaussians: &Activated,
     start: usize,
     view: &Rotation,
-    box_size: usize,
-    cutoff: f64,
-    blur: f64,
+    geometry: &Geometry,
     splats: &mut [Splats],
     whitening: [&mut [f64]; 3],
 ) {
-    assert!(box_size <= usize::from(u16::MAX) && start.is_multiple_of(LANES));
+    assert!(geometry.box_size <= usize::from(u16::MAX) && start.is_multiple_of(LANES));
     assert!(start + splats.len() * LANES <= gaussians.amplitude.len());
     let [w0, w1, w2] = whitening;
-    project_vector(gaussians, start, view, box_size, cutoff, blur, splats, w0, w1, w2);
+    project_vector(gaussians, start, view, geometry, splats, w0, w1, w2);
 }
 
 vectorize! {
@@ -119,9 +117,7 @@ vectorize! {
         gaussians: &Activated,
         start: usize,
         view: &Rotation,
-        box_size: usize,
-        cutoff: f64,
-        blur: f64,
+        geometry: &Geometry,
         splats: &mut [Splats],
         w0: &mut [f64],
         w1: &mut [f64],
@@ -158,15 +154,14 @@ fn project_lanes<I: Isa>(
     gaussians: &Activated,
     start: usize,
     view: &Rotation,
-    box_size: usize,
-    cutoff: f64,
-    blur: f64,
+    geometry: &Geometry,
     splats: &mut [Splats],
     w0: &mut [f64],
     w1: &mut [f64],
     w2: &mut [f64],
 ) {
-    let d = box_size as f64;
+    let &Geometry { box_size, cutoff, sampling, heights, .. } = geometry;
+    let (d, blur) = (box_size as f64, sampling.blur());
     let widening = I::F64::splat(blur * blur);
     let (zero, one) = (I::F64::splat(0.0), I::F64::splat(1.0));
     let centre = I::F64::splat((box_size / 2) as f64);
@@ -204,7 +199,10 @@ fn project_lanes<I: Isa>(
         let inverse = one / determinant;
         // 1 / sqrt(|Sigma2|)
         let inverse_root = inverse * determinant.sqrt();
-        let norm = I::F64::splat(d * d / TAU) * inverse_root;
+        let norm = match heights {
+            None => I::F64::splat(d * d / TAU) * inverse_root,
+            Some(heights) => I::F64::splat(heights.unit),
+        };
         let (deviation_x, deviation_y) = (sxx.sqrt(), syy.sqrt());
         let (half_width, half_height) = (reach * deviation_x, reach * deviation_y);
         let x0 = (u - half_width).ceil().max(zero);

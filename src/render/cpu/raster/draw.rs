@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::fine::draw_fine;
-use super::small::{Small, all_small, most_rows, places};
+use super::small::{Small, all_small, all_within, most_rows, places};
 use super::strip::{Splat, Strip, group};
-use crate::render::cpu::project::{SMALL, Splats, kind};
+use crate::render::cpu::project::{Splats, kind};
 use crate::simd::{Isa, LANES, Vector};
 
 /// Small splats that are drawn side by side.
@@ -26,7 +26,7 @@ pub(super) fn draw<I: Isa>(
             let group = group::<TOGETHER>(eight, lane);
             // Which splats are drawn side by side must not depend on the band: it is the order in which a pixel's sum grows.
             if all_small::<TOGETHER>(eight, lane) {
-                if all_within(&group, first_row, last_row) {
+                if all_within::<TOGETHER>(eight, lane, first_row, last_row) {
                     draw_small::<I, TOGETHER>(&group, band, first_row, stride);
                 } else {
                     draw_small_in_part::<I, TOGETHER>(&group, band, first_row, stride);
@@ -63,16 +63,6 @@ fn weights<const K: usize>(splats: &[Splat; K]) -> [f32; K] {
         weights[k] = splats[k].weight();
     }
     weights
-}
-
-/// True where the rows of small splats, and of those below them that are walked with them, lie in a band.
-#[inline(always)]
-fn all_within<const K: usize>(splats: &[Splat; K], first_row: usize, last_row: usize) -> bool {
-    let mut all = true;
-    for splat in splats {
-        all &= (splat.y0() >= first_row) & (splat.y0() + SMALL <= last_row);
-    }
-    all
 }
 
 /// Adds small splats to a band. Rows below a support are read and written, too, and stay what they were.
@@ -147,10 +137,9 @@ fn draw_strip<V: Vector<Scalar = f32>, const WHOLE: bool>(
     rows: &Range<usize>,
 ) {
     let strip = Strip::<V>::new(splat, column, splat.weight());
-    let mut target = Target::<WHOLE> { pixels, stride, rows: rows.clone() };
     // All rows that are drawn are there: the last is.
-    let last = (rows.len() - 1) * stride + V::COUNT;
-    target.pixels = &mut target.pixels[..last];
+    let end = (rows.len() - 1) * stride + V::COUNT;
+    let mut target = Target::<WHOLE> { pixels: &mut pixels[..end], stride, rows };
     let stretches = splat.stretches();
     for k in 0..stretches {
         let stretch = splat.stretch(k, stretches);
@@ -174,7 +163,7 @@ fn draw_strip<V: Vector<Scalar = f32>, const WHOLE: bool>(
 struct Target<'a, const WHOLE: bool> {
     pixels: &'a mut [f32],
     stride: usize,
-    rows: Range<usize>,
+    rows: &'a Range<usize>,
 }
 
 impl<const WHOLE: bool> Target<'_, WHOLE> {

@@ -18,6 +18,8 @@ mod moments;
 mod small;
 mod strip;
 
+pub use strip::STRETCH;
+
 use super::project::Splats;
 use crate::simd::{LANES, vectorize};
 
@@ -67,6 +69,7 @@ mod tests {
     use crate::random::{Purpose, stream};
     use crate::render::cpu::activate::Activated;
     use crate::render::cpu::project::{kind, project};
+    use crate::render::{Geometry, Sampling};
     use crate::simd::{Isa, Portable};
 
     const BOX: usize = 40;
@@ -94,7 +97,14 @@ mod tests {
             let mut whitening: [Vec<f64>; 3] = std::array::from_fn(|_| vec![0.0; COUNT]);
             let [w0, w1, w2] = &mut whitening;
             let view = rotation_from_quaternion([0.3, -0.5, 0.7, 0.2]);
-            project(&gaussians, 0, &view, BOX, 3.0, 0.0, &mut splats, [w0, w1, w2]);
+            let geometry = Geometry {
+                box_size: BOX,
+                pixel_size: 1.0,
+                cutoff: 3.0,
+                sampling: Sampling::Points,
+                heights: None,
+            };
+            project(&gaussians, 0, &view, &geometry, &mut splats, [w0, w1, w2]);
             let of = |wanted: i32| splats.iter().filter(|eight| eight.kind.contains(&wanted)).count();
             assert!(of(kind::SMALL) >= 8 && of(kind::STEPPED) >= 16);
             assert!(splats.iter().flat_map(|eight| eight.height).any(|height| height > 16));

@@ -2,7 +2,7 @@
 
 use super::Canvas;
 use super::fine::whitened_moments;
-use super::small::{Small, most_rows, places};
+use super::small::{Small, all_small, all_within, most_rows, places};
 use super::strip::{NUMBERS, SQUARES, Splat, Strip, group};
 use crate::render::cpu::project::{SMALL, Splats, kind};
 use crate::simd::{Isa, LANES, Vector, WIDE};
@@ -28,8 +28,9 @@ fn origin(splat: Splat) -> f32 {
 pub(super) fn moments<I: Isa>(splats: &[Splats], whitening: [&[f64]; 3], g: &Canvas, out: [&mut [f32]; 6]) {
     let count = out[0].len();
     for (eight, at) in splats.iter().zip((0..).step_by(LANES)) {
+        let small = all_small::<LANES>(eight, 0) && all_within::<LANES>(eight, 0, 0, g.box_size);
         let (origin, [s0, sx, sk, sxx, sxk, skk]) =
-            if all_inside(eight, g.box_size) { eight_small::<I>(eight, g) } else { eight_any::<I>(eight, g) };
+            if small { eight_small::<I>(eight, g) } else { eight_any::<I>(eight, g) };
         // From k to y.
         let sy = origin.times_plus(s0, sk);
         let sxy = origin.times_plus(sx, sxk);
@@ -55,16 +56,6 @@ pub(super) fn moments<I: Isa>(splats: &[Splats], whitening: [&[f64]; 3], g: &Can
             }
         }
     }
-}
-
-/// True where eight splats are small, and what is walked of each lies in the image.
-#[inline(always)]
-fn all_inside(eight: &Splats, box_size: usize) -> bool {
-    let mut all = true;
-    for lane in 0..LANES {
-        all &= (eight.kind[lane] == kind::SMALL) & (eight.y0[lane] as usize + SMALL <= box_size);
-    }
-    all
 }
 
 /// Origins and moments of eight small splats, a lane a splat.

@@ -14,6 +14,23 @@ pub(super) fn all_small<const K: usize>(eight: &Splats, first: usize) -> bool {
     all
 }
 
+/// True where the rows that they are walked over, of which those below a support count for nothing, lie between two rows of an
+/// image.
+#[inline(always)]
+pub(super) fn all_within<const K: usize>(
+    eight: &Splats,
+    first: usize,
+    first_row: usize,
+    last_row: usize,
+) -> bool {
+    let mut all = true;
+    for k in 0..K {
+        let y0 = eight.y0[(first + k) % LANES] as usize;
+        all &= (y0 >= first_row) & (y0 + SMALL <= last_row);
+    }
+    all
+}
+
 /// Where a walk of several small splats stands, row by row from their first.
 #[derive(Clone, Copy)]
 pub(super) struct Small<V, const K: usize> {
@@ -83,6 +100,10 @@ pub(super) fn places<const K: usize>(
         at[k] = (splats[k].y0() - first_row) * stride + splats[k].x0();
         last = at[k].max(last);
     }
-    assert!(last + (SMALL - 1) * stride + LANES <= length);
+    let walked = (SMALL - 1) * stride + LANES;
+    assert!(
+        length.checked_sub(walked).is_some_and(|most| last <= most),
+        "small splats outside of their pixels"
+    );
     at
 }

@@ -4,7 +4,7 @@ use crate::render::cpu::project::{SMALL, Splats};
 use crate::simd::{LANES, Vector, WIDE};
 
 /// Most rows that are stepped through from one exact evaluation, in their middle.
-const STRETCH: usize = 16;
+pub const STRETCH: usize = 16;
 
 /// Numbers from 0 on: columns of a strip from its first, rows of a stretch from its middle.
 pub(super) const NUMBERS: [f32; WIDE] =
