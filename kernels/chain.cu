@@ -7,7 +7,6 @@
 //! scales and softplus.
 #include "gaussian.cuh"
 
-#define CHAIN_PARTS 4
 #define CHAIN_GAUSSIANS (THREADS / CHAIN_PARTS)
 
 /// The gradient of the raw parameters, `gradient[plane][count]`, from Gaussian `g`'s sums over a step, which lie

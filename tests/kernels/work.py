@@ -15,7 +15,7 @@ WITH_LOOPS = ("draw", "moments")
 CUTOFF, BLUR = 3.0, 0.5
 # Standard deviations of the start: of the means and of each Gaussian, in box units.
 SPREAD, DEVIATION = 0.075, 0.0075
-# As of common.cuh, draw.cu and moments.cu: `agrees` compares.
+# As of the kernels, records.rs and plan.rs: `agrees` compares.
 TILE, QUARTER, PADDING, MOMENT_LANES, SPLAT_BYTES = 16, 8, 256, 4, 48
 PLANES = 11
 # Of every multiprocessor since 2014 in a cycle, for METHOD.md's floor.
@@ -24,13 +24,14 @@ EXPONENTIALS_A_CYCLE, INSTRUCTIONS_A_CYCLE = 16, 4
 
 def agrees(sources):
     """Compares what is said twice."""
-    records = (ROOT / "src/render/cuda/records.rs").read_text()
+    records, plan = ((ROOT / "src/render/cuda" / name).read_text() for name in ("records.rs", "plan.rs"))
     for what, there in (
         (f"#define TILE {TILE}\n", sources["common.cuh"]),
         (f"#define PADDING {PADDING}\n", sources["common.cuh"]),
         (f"#define QUARTER (TILE / {TILE // QUARTER})\n", sources["draw.cu"]),
         ("#define MOMENT_COLUMNS (BOX % 4 == 0 && BOX > 128 ? 4 : BOX % 2 == 0 ? 2 : 1)\n", sources["moments.cu"]),
         (f"SPLAT_BYTES: usize = {SPLAT_BYTES};", records),
+        (f"            moment_lanes: {MOMENT_LANES},\n", plan),
     ):
         if what not in there:
             raise Drift(f"{what.strip()} is what tests/kernels/work.py counts with, and no longer so")

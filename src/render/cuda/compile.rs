@@ -48,6 +48,9 @@ pub struct Constants {
 /// Warps of a block that draws.
 pub const DRAW_WARPS: usize = 8;
 
+/// Threads of `chain` that share a Gaussian.
+pub const CHAIN_PARTS: usize = 4;
+
 impl Constants {
     fn options(&self, architecture: &str) -> Vec<String> {
         vec![
@@ -63,6 +66,7 @@ impl Constants {
             format!("-DDRAW_WARPS={DRAW_WARPS}"),
             format!("-DDRAW_SLICES={}", self.draw_slices),
             format!("-DMOMENT_LANES={}", self.moment_lanes),
+            format!("-DCHAIN_PARTS={CHAIN_PARTS}"),
             format!("-DKEPT_HALF={}", u8::from(self.kept_half)),
         ]
     }

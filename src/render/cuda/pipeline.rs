@@ -7,7 +7,7 @@ use cudarc::nvrtc::Ptx;
 
 use super::buffers::Buffers;
 use super::card::{Buffer, Card};
-use super::compile::{self, Constants, DRAW_WARPS};
+use super::compile::{self, CHAIN_PARTS, Constants, DRAW_WARPS};
 use super::plan::{PADDING, Plan};
 use super::transform::Transform;
 use crate::error::Result;
@@ -15,8 +15,6 @@ use crate::render::Geometry;
 
 /// Threads of a block, unless a kernel says otherwise.
 const THREADS: usize = 256;
-/// Threads of `chain` that share a Gaussian.
-const CHAIN_PARTS: usize = 4;
 
 /// A stage, named as in the log and in benches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
