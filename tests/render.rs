@@ -60,18 +60,14 @@ fn loss_and_gradients_agree_with_the_dense_reference() {
 
 /// Images, loss and gradients.
 fn assert_agrees(label: &str, case: &Case, cutoff: f64) {
-    let (d, support) = (case.d, case.support(cutoff));
-    let label = format!("{label}, box {d}, cutoff {cutoff}");
-    let mut device_of_case = device(case, Shape::Anisotropic, cutoff);
-    for view in &case.views {
-        let got = device_of_case.render(&view.rotation);
-        let error = worst(got.iter().map(|&v| f64::from(v)), case.projection(view, cutoff).into_iter());
-        assert!(error < TOLERANCE, "{label}: off by {error:.1e}");
-    }
-    let (got, loss) = device_gradient(case, Shape::Anisotropic, cutoff);
-    let want = reference::loss(&case.gaussians, &case.images, d, support);
-    assert!((loss / want - 1.0).abs() < TOLERANCE, "{label}: loss {loss}, expected {want}");
-    compare_gradients(&label, &got, &reference::gradient(&case.gaussians, &case.images, d, support));
+    let mut rendering = device(case, Shape::Anisotropic, cutoff);
+    cases::assert_agrees(
+        label,
+        case,
+        cutoff,
+        |view| rendering.render(&view.rotation),
+        || device_gradient(case, Shape::Anisotropic, cutoff),
+    );
 }
 
 #[test]

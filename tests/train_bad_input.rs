@@ -8,8 +8,8 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use common::{
-    change_image, contents, over_mpi, path, phantom, program, program_file, succeed, text, train_arguments,
-    whole,
+    change_image, contents, expect_failure, over_mpi, over_mpi_with, path, phantom, program, program_file,
+    program_with, succeed, text, train_arguments, whole,
 };
 use cryosplat_mpi::particles::store::{Dtype, Header, Particle, Store, Writer};
 use tempfile::TempDir;
@@ -286,4 +286,15 @@ fn options_that_make_no_sense() {
         assert_eq!(program(&arguments).status.code(), Some(2), "{pair:?}");
     }
     assert!(contents(Path::new(&place.path("run"))) == before);
+}
+
+#[test]
+fn instructions_that_there_are_not_are_refused_before_anything_starts() {
+    let place = Place::new();
+    let arguments = train_arguments(&place.set, &place.path("other"), &[]);
+    let wish = [("CRYOSPLAT_SIMD", "avx9")];
+    for output in [program_with(&arguments, &wish), over_mpi_with(2, &program_file(), &arguments, &wish)] {
+        expect_failure(&output, &["error: CRYOSPLAT_SIMD=avx9", "avx512, avx2 or portable"]);
+    }
+    assert!(!Path::new(&place.path("other")).exists());
 }

@@ -84,7 +84,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     hdf5::silence_errors(true);
     if let Err(error) = crate::simd::check_level() {
-        eprintln!("{error}");
+        eprintln!("error: {error}");
         return ExitCode::FAILURE;
     }
     let outcome = match &cli.command {

@@ -193,6 +193,27 @@ pub fn compare_gradients(label: &str, got: &[f32], want: &[[f64; 11]]) {
     }
 }
 
+/// A device's images of the views, its loss and its gradient (planes) against the reference.
+pub fn assert_agrees(
+    label: &str,
+    case: &Case,
+    cutoff: f64,
+    mut render: impl FnMut(&View) -> Vec<f32>,
+    gradient: impl FnOnce() -> (Vec<f32>, f64),
+) {
+    let (d, support) = (case.d, case.support(cutoff));
+    let label = format!("{label}, box {d}, cutoff {cutoff}");
+    for view in &case.views {
+        let got = render(view);
+        let error = worst(got.iter().map(|&v| f64::from(v)), case.projection(view, cutoff).into_iter());
+        assert!(error < TOLERANCE, "{label}: off by {error:.1e}");
+    }
+    let (got, loss) = gradient();
+    let want = reference::loss(&case.gaussians, &case.images, d, support);
+    assert!((loss / want - 1.0).abs() < TOLERANCE, "{label}: loss {loss}, expected {want}");
+    compare_gradients(&label, &got, &reference::gradient(&case.gaussians, &case.images, d, support));
+}
+
 /// A case with known answers.
 pub struct Golden {
     pub name: &'static str,

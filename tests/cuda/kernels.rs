@@ -7,7 +7,7 @@ use cryosplat_mpi::render::cuda::{CudaDevice, CudaOptions};
 use cryosplat_mpi::render::{Alone, Device, Observation, Target, energy};
 
 use crate::cases::{Case, TOLERANCE, case, compare_gradients, golden, planes, seed, worst};
-use crate::{common, reference};
+use crate::{cases, common, reference};
 
 pub const TESTS: &[(&str, fn())] = &[
     ("projections_agree_with_the_dense_sum", projections_agree_with_the_dense_sum),
@@ -72,18 +72,14 @@ fn needles_across_the_axes_agree_with_the_dense_sum() {
 
 /// Images, loss and gradients.
 fn assert_agrees(label: &str, case: &Case, cutoff: f64) {
-    let (d, support) = (case.d, case.support(cutoff));
-    let label = format!("{label}, box {d}, cutoff {cutoff}");
-    let mut device = device(case, Shape::Anisotropic, cutoff);
-    for view in &case.views {
-        let got = device.render(&view.rotation).unwrap();
-        let error = worst(got.iter().map(|&v| f64::from(v)), case.projection(view, cutoff).into_iter());
-        assert!(error < TOLERANCE, "{label}: off by {error:.1e}");
-    }
-    let (got, loss) = gradient(case, Shape::Anisotropic, cutoff);
-    let want = reference::loss(&case.gaussians, &case.images, d, support);
-    assert!((loss / want - 1.0).abs() < TOLERANCE, "{label}: loss {loss}, expected {want}");
-    compare_gradients(&label, &got, &reference::gradient(&case.gaussians, &case.images, d, support));
+    let mut rendering = device(case, Shape::Anisotropic, cutoff);
+    cases::assert_agrees(
+        label,
+        case,
+        cutoff,
+        |view| rendering.render(&view.rotation).unwrap(),
+        || gradient(case, Shape::Anisotropic, cutoff),
+    );
 }
 
 fn band_limited_sampling_agrees() {

@@ -30,6 +30,12 @@ part "clippy" cargo clippy --all-targets --locked -- -D warnings
 part "documentation" documentation
 # --no-fail-fast: a failure in one test program hides no other.
 part "tests" cargo test --locked --no-fail-fast
+# They have taken the widest instructions of this processor; what others will take, against the same reference.
+levels=(portable)
+! grep -qsw avx2 /proc/cpuinfo || levels+=(avx2)
+for level in "${levels[@]}"; do
+    part "instructions: $level" env CRYOSPLAT_SIMD=$level cargo test --locked --lib --test render
+done
 # What stands in for CUDA in those tests, by itself; and once more with the compiler's sanitizers in it and in the kernels.
 part "emulator" tests/emulator/self_test.sh target/emulator
 part "sanitizers" env CRYOSPLAT_EMULATOR_SANITIZE=1 cargo test --locked --test cuda
