@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One setting at a time, under the published recipe and under the default one, on sets with a known truth. Writes
-# benches/results/ablations.md, with what the paper says of each (benches/ablations_paper.md). Two idle cores need about an hour.
+# benches/results/ablations.md, with what the paper says of each (ablations_paper.py). Two idle cores need about an hour.
 #
 #   benches/ablations.sh [ROW...]     all, or some of the names below; the table keeps the rows of earlier runs
 #
@@ -138,8 +138,8 @@ mkdir -p "$(dirname "$results")"
     echo "| Row | SNR, dB | Recipe | Gaussians | Passes | Truth | at 0.5 | Half maps | at 0.143 | Cross-validated | to | Voxels |"
     echo "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     written_rows "$rows" "$work"
-    echo
-    cat benches/ablations_paper.md
 } >"$work/table.md"
-mv "$work/table.md" "$results"
+"$python" benches/ablations_paper.py "$work/table.md" >"$work/paper.md"
+{ cat "$work/table.md" && echo && cat "$work/paper.md"; } >"$work/all.md"
+mv "$work/all.md" "$results"
 say "wrote $results"
