@@ -24,9 +24,9 @@
 #define THREADS 256
 /// Gaussians' planes are padded to a multiple of this.
 #define PADDING 256
-/// Pixels that one block of `residual` takes, and the partial sums of an image that makes.
-#define RESIDUAL_PIXELS 1024
-#define RESIDUAL_BLOCKS ((PIXELS + RESIDUAL_PIXELS - 1) / RESIDUAL_PIXELS)
+/// Frequencies that one block of `residual` takes, and the partial sums of an image that makes.
+#define RESIDUAL_FREQUENCIES 1024
+#define RESIDUAL_BLOCKS ((FREQUENCIES + RESIDUAL_FREQUENCIES - 1) / RESIDUAL_FREQUENCIES)
 /// sqrt(log2(e) / 2): exp(-t^2 / 2) = 2^-(BINARY t)^2.
 #define BINARY 0.8493218002880191
 #define ALL_LANES 0xffffffffu
@@ -39,7 +39,7 @@ struct Image {
     double xx, xy, yy, quartic, phase, b_factor, scale;
     /// The sum of Y^2.
     double energy;
-    /// Its place among the kept particles, or -1 - its first pixel among the staged ones.
+    /// Its place among the kept particles, or -1 - its first number among the staged ones.
     long long place;
 };
 

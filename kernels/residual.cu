@@ -1,35 +1,43 @@
-//! From F^-1(H^2 F Q) to dL/dQ and the loss (METHOD.md section 4). A block takes a run of an image's pixels.
-#include "common.cuh"
+//! From the spectra of projections to that of the gradient of their pixels, and the loss (METHOD.md section 4).
+#include "ctf.cuh"
 
-/// `filtered` becomes the gradient 2/D^2 (F^-1 H^2 F Q - F^-1 H F Y); `partial[image][block]` receives the block's part of
-/// <Q, F^-1 H^2 F Q> - 2 <Q, F^-1 H F Y>.
+/// `spectra`, of projections Q (without normalisation), become those of dL/dQ = 2/D^2 F^-1(w (H^2 F Q - H F Y)), with H times
+/// `transfer`, what the sampling wants, and w of `weights`; both `[ky][kx]`. `partial[image][block]` receives the block's part of
+/// <Q, F^-1 H^2 F Q> - 2 <Q, F^-1 H F Y>, in which all frequencies count alike. A block takes a run of an image's frequencies.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    residual(const Ring *ring, const float *projection, float *filtered, const void *kept, const float *staged,
-             double *partial) {
+    residual(const Ring *ring, float2 *spectra, const float *transfer, const float *weights, const void *kept,
+             const float *staged, double *partial, double step) {
     const Pass *const pass = pass_of(ring, ring->current);
     const unsigned image = blockIdx.y;
     if (image >= pass->images) {
         return;
     }
     const long long place = pass->image[image].place;
-    const float scale = (float)(2.0 / PIXELS);
-    const size_t offset = (size_t)image * PIXELS;
+    float2 *const spectrum = spectra + (size_t)image * FREQUENCIES;
+    const auto target = [&](int row, int kx) {
+        const int at = row * BOX + kx;
+        if (place < 0) {
+            return staged[(size_t)(-1 - place) + at];
+        }
+        const size_t first = (size_t)place * PIXELS;
+        return KEPT_HALF ? half_to_float(((const unsigned short *)kept)[first + at]) : ((const float *)kept)[first + at];
+    };
     double sum = 0.0;
-#pragma unroll
-    for (int k = 0; k < RESIDUAL_PIXELS / THREADS; k++) {
-        const int pixel = blockIdx.x * RESIDUAL_PIXELS + k * THREADS + threadIdx.x;
-        if (pixel < PIXELS) {
-            float target;
-            if (place < 0) {
-                target = staged[(size_t)(-1 - place) + pixel];
-            } else if (KEPT_HALF) {
-                target = half_to_float(((const unsigned short *)kept)[(size_t)place * PIXELS + pixel]);
-            } else {
-                target = ((const float *)kept)[(size_t)place * PIXELS + pixel];
-            }
-            const float value = filtered[offset + pixel];
-            sum += (double)projection[offset + pixel] * ((double)value - 2.0 * (double)target);
-            filtered[offset + pixel] = scale * (value - target);
+    for (int k = 0; k < RESIDUAL_FREQUENCIES / THREADS; k++) {
+        const int at = blockIdx.x * RESIDUAL_FREQUENCIES + k * THREADS + threadIdx.x;
+        if (at < FREQUENCIES) {
+            const int kx = at % COLUMNS, row = at / COLUMNS;
+            const float h = ctf_sample(pass->image[image], kx, row, step) * transfer[at];
+            const float here = target(row, kx), there = target(opposite(row), opposite(kx));
+            const float re = 0.5f * (there + here), im = 0.5f * (there - here);
+            const float2 value = spectrum[at];
+            const float qx = value.x * (1.0f / BOX), qy = value.y * (1.0f / BOX);
+            const float x = h * h * qx, y = h * h * qy;
+            // Half of the plane stands for all of it.
+            const double count = opposite(kx) == kx ? 1.0 : 2.0;
+            sum += count * ((double)qx * ((double)x - 2.0 * (double)re) + (double)qy * ((double)y - 2.0 * (double)im));
+            const float scale = weights[at] * (float)(2.0 / ((double)PIXELS * BOX));
+            spectrum[at] = make_float2(scale * (x - re), scale * (y - im));
         }
     }
     __shared__ double sums[THREADS / 32];

@@ -16,7 +16,7 @@ use cryosplat_mpi::imaging::pose::rotation_from_relion;
 use cryosplat_mpi::particles::store::Store;
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::render::cpu::CpuDevice;
-use cryosplat_mpi::render::{Geometry, Sampling};
+use cryosplat_mpi::render::{Geometry, Sampling, Weights};
 use tempfile::TempDir;
 
 /// Options of the run that the tests of mixtures look at.
@@ -355,6 +355,7 @@ fn a_mixture_in_a_wider_box_makes_the_same_image() {
             cutoff: 4.0,
             sampling: Sampling::Points,
             heights: None,
+            weights: Weights::UNIFORM,
         };
         CpuDevice::new(gmm, geometry).render(&rotation_from_relion(20.0, 50.0, 70.0))
     };

@@ -10,7 +10,7 @@ use cryosplat_mpi::gmm::voxelize::{Grid, voxelize};
 use cryosplat_mpi::gmm::{Gmm, Shape, softplus_inverse};
 use cryosplat_mpi::imaging::pose::Rotation;
 use cryosplat_mpi::render::cpu::CpuDevice;
-use cryosplat_mpi::render::{Geometry, Sampling};
+use cryosplat_mpi::render::{Geometry, Sampling, Weights};
 use ndarray::{Array1, Array3, ArrayView1, Axis};
 
 fn correlation<'a>(
@@ -82,8 +82,14 @@ fn points_of_the_true_map_agree_with_its_golden_projections() {
     }
 
     // The points as projections.
-    let geometry =
-        Geometry { box_size: d, pixel_size: 6.0, cutoff: 5.0, sampling: Sampling::Points, heights: None };
+    let geometry = Geometry {
+        box_size: d,
+        pixel_size: 6.0,
+        cutoff: 5.0,
+        sampling: Sampling::Points,
+        heights: None,
+        weights: Weights::UNIFORM,
+    };
     let mut wrong = 0.0;
     let mut device = CpuDevice::new(gmm, geometry);
     for (matrix, image) in rotations.outer_iter().zip(golden.outer_iter()) {

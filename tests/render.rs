@@ -11,7 +11,9 @@ mod reference;
 use cases::{Case, TOLERANCE, case, compare_gradients, golden, planes, worst};
 use cryosplat_mpi::gmm::{Gmm, Shape, softplus_inverse};
 use cryosplat_mpi::render::cpu::CpuDevice;
-use cryosplat_mpi::render::{Device, Geometry, Observation, Sampling, SplatNormalization, Target, energy};
+use cryosplat_mpi::render::{
+    Device, Geometry, Observation, Sampling, SplatNormalization, Target, Weights, energy,
+};
 use cryosplat_mpi::train::half::random_start;
 use cryosplat_mpi::train::recipe::{Choices, Recipe, Settings};
 use reference::{Raw, Support};
@@ -78,6 +80,15 @@ fn band_limited_sampling_agrees_with_the_dense_reference() {
 }
 
 #[test]
+fn weighted_frequencies_agree_with_the_dense_reference() {
+    for (seed, d, cutoff) in [(36, 32, 3.0), (37, 33, 8.0)] {
+        let case = || case(seed, d, 61, 3, false);
+        assert_agrees(&format!("points, seed {seed}"), &case().weighted(), cutoff);
+        assert_agrees(&format!("band-limited, seed {seed}"), &case().band_limited().weighted(), cutoff);
+    }
+}
+
+#[test]
 fn splats_without_normalization_agree_with_the_dense_reference() {
     for (seed, d, cutoff) in [(40, 32, 3.0), (41, 33, 8.0)] {
         let case = || case(seed, d, 61, 3, false);
@@ -113,7 +124,14 @@ fn a_start_looks_the_same_with_and_without_normalization() {
         };
         let image = |settings: Settings| {
             let (sampling, heights) = (settings.sampling, settings.heights(48));
-            let geometry = Geometry { box_size: 48, pixel_size: 4.0, cutoff: 3.0, sampling, heights };
+            let geometry = Geometry {
+                box_size: 48,
+                pixel_size: 4.0,
+                cutoff: 3.0,
+                sampling,
+                heights,
+                weights: Weights::UNIFORM,
+            };
             let start = random_start(&settings, 1);
             let mut device = CpuDevice::new(start, geometry);
             device.render(&[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])

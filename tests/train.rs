@@ -13,7 +13,7 @@ use cryosplat_mpi::gmm::files::GmmFile;
 use cryosplat_mpi::imaging::mrc::{Volume, read_volume};
 use cryosplat_mpi::particles::store::Store;
 use cryosplat_mpi::render::cpu::CpuDevice;
-use cryosplat_mpi::render::{Device, Geometry, Observation, SplatNormalization, Target, View};
+use cryosplat_mpi::render::{Device, Geometry, Observation, SplatNormalization, Target, View, Weights};
 use cryosplat_mpi::train::checkpoint::{self, Checkpoint};
 use cryosplat_mpi::train::half::random_start;
 use cryosplat_mpi::train::order::Order;
@@ -179,12 +179,14 @@ fn an_epoch_is_the_steps_made_by_hand_short_last_batch_included() {
     let start = Some(Start::Published);
     let choices = Choices { gaussians: Some(60), epochs: Some(2), start, ..Choices::default() };
     let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 0, members.len(), BOX);
+    let ctfs: Vec<_> = block.particles.iter().map(|seen| store.reader().ctf(seen)).collect();
     let geometry = Geometry {
         box_size: BOX,
         pixel_size: store.header().pixel_size,
         cutoff: 3.0,
         sampling: settings.sampling,
         heights: None,
+        weights: Weights::of(&ctfs, store.header().pixel_size),
     };
     let mut device = CpuDevice::new(random_start(&settings, 1), geometry);
     let order = Order::new(store.rows(Some(0)), 8, BOX * BOX * size_of::<f32>(), 0, 1);
@@ -220,7 +222,7 @@ fn an_epoch_is_the_steps_made_by_hand_short_last_batch_included() {
                 let change =
                     first[i] / step.correction1 / ((second[i] / step.correction2).sqrt() + step.epsilon);
                 // Three planes of means, three of scales, four of quaternions, one of amplitudes.
-                let factor = [1.0, 1.0, 1.0, 0.3, 0.3, 0.3, 1.0, 1.0, 1.0, 1.0, 60.0][i / 60];
+                let factor = [1.0, 1.0, 1.0, 0.3, 0.3, 0.3, 1.0, 1.0, 1.0, 1.0, 10.0][i / 60];
                 values[i] -= step.rate * factor * change;
             }
             let mut state = device.state().unwrap();

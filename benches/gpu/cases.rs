@@ -6,7 +6,7 @@ use cryosplat_mpi::imaging::pose::{Rotation, rotation_from_quaternion};
 use cryosplat_mpi::random::{Purpose, Random, stream};
 use cryosplat_mpi::render::cpu::activate::Activated;
 use cryosplat_mpi::render::cpu::project::{Splats, project};
-use cryosplat_mpi::render::{Geometry, Observation, Sampling, Target, View, energy};
+use cryosplat_mpi::render::{Geometry, Observation, Sampling, Target, View, Weights, energy};
 use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
 use serde::Serialize;
@@ -113,6 +113,7 @@ impl Case {
             cutoff: CUTOFF,
             sampling: Sampling::BandLimited,
             heights: None,
+            weights: Weights::UNIFORM,
         }
     }
 }

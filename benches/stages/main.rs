@@ -24,15 +24,23 @@ use cryosplat_mpi::render::cpu::chain::{self, Contribution, SUMS};
 use cryosplat_mpi::render::cpu::project::{Splats, project};
 use cryosplat_mpi::render::cpu::raster::{self, Canvas};
 use cryosplat_mpi::render::cpu::residual::Filter;
-use cryosplat_mpi::render::{AdamStep, Alone, Device, Geometry, Observation, Sampling, Step, Target, View};
+use cryosplat_mpi::render::{
+    AdamStep, Alone, Device, Geometry, Observation, Sampling, Step, Target, View, Weights,
+};
 
 /// Box, number of Gaussians, and their standard deviation in pixels: as after training, at the published start, and at that of the
 /// default recipe.
 const CASES: [(usize, usize, f64); 5] =
     [(64, 2_048, 0.75), (64, 16_384, 0.6), (128, 5_120, 0.96), (256, 30_000, 1.92), (256, 30_000, 0.48)];
 
-const GEOMETRY: Geometry =
-    Geometry { box_size: 64, pixel_size: 6.0, cutoff: 3.0, sampling: Sampling::BandLimited, heights: None };
+const GEOMETRY: Geometry = Geometry {
+    box_size: 64,
+    pixel_size: 6.0,
+    cutoff: 3.0,
+    sampling: Sampling::BandLimited,
+    heights: None,
+    weights: Weights::UNIFORM,
+};
 
 /// Particles in the file that is read.
 const PARTICLES: usize = 256;

@@ -17,7 +17,7 @@ use cryosplat_mpi::particles::stream::READERS;
 use cryosplat_mpi::progress::Progress;
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::render::cpu::CpuDevice;
-use cryosplat_mpi::render::{Geometry, Sampling, Target};
+use cryosplat_mpi::render::{Geometry, Sampling, Target, Weights};
 use cryosplat_mpi::train::order::{Order, WINDOW, WINDOWS};
 use cryosplat_mpi::train::scratch::Copy;
 use cryosplat_mpi::train::shard::{Place, Shard};
@@ -74,6 +74,7 @@ impl Bench {
             cutoff: 3.0,
             sampling: Sampling::BandLimited,
             heights: None,
+            weights: Weights::UNIFORM,
         };
         let start = Gmm::random(1, Shape::Isotropic, &mut stream(1, Purpose::Start, 1, 0));
         let mut device = CpuDevice::new(start, geometry);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::LogOptions;
 use super::ranks::MachineOptions;
 use crate::parallel::{Failure, World};
-use crate::render::{RateFactors, Sampling, SplatNormalization};
+use crate::render::{RateFactors, Sampling, SplatNormalization, Weighting};
 use crate::train::folder::Older;
 use crate::train::init::InitOptions;
 use crate::train::recipe::Choices;
@@ -80,6 +80,10 @@ pub struct Args {
     /// What splats are multiplied by; `none` is there to be compared with: its amplitudes are biased.
     #[arg(long, value_enum, default_value = "view", help_heading = "Recipe")]
     splat_normalization: SplatNormalization,
+    /// How much frequencies count: all alike, or by one over the mean of the particles' squared CTFs up to its first maximum, so
+    /// that the lowest settle like all others [default: scaled: ctf, paper: uniform].
+    #[arg(long, value_enum, help_heading = "Recipe")]
+    weighting: Option<Weighting>,
     /// Where random Gaussians lie at the start [default: scaled: fitted, paper: published].
     #[arg(long, value_enum, conflicts_with = "init", help_heading = "Recipe")]
     start: Option<Start>,
@@ -199,6 +203,7 @@ fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
             schedule: args.schedule,
             sampling: args.sampling,
             splat_normalization: args.splat_normalization,
+            weighting: args.weighting,
             rate_factors: args.rate_factors,
             start: args.start,
             init: None,

@@ -6,6 +6,7 @@
 pub mod cpu;
 pub mod cuda;
 mod outcome;
+mod weights;
 
 use std::f64::consts::TAU;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub use outcome::Outcome;
+pub use weights::{Weighting, Weights};
 
 use crate::error::Result;
 use crate::gmm::heights::Heights;
@@ -23,7 +25,7 @@ pub use crate::imaging::{View, energy};
 /// Where a device finds what was observed of a particle.
 #[derive(Clone, Copy, Debug)]
 pub enum Target<'a> {
-    /// F^-1(H F Y), `[y][x]`, from [`Device::prepare`].
+    /// What [`Device::prepare`] has made of it, for devices of the same kind.
     Prepared(&'a [f32]),
     /// Y itself, `[y][x]`: the device prepares it on the way.
     Observed(&'a [f32]),
@@ -99,6 +101,8 @@ pub struct Geometry {
     pub sampling: Sampling,
     /// How high splats are that are not normalised; `None`: they are, each by its view (METHOD.md section 3).
     pub heights: Option<Heights>,
+    /// How much each frequency counts.
+    pub weights: Weights,
 }
 
 /// By how much the learning rate of each kind of parameter differs from that of the step.
@@ -249,7 +253,8 @@ pub trait Device {
     /// When the device or the group fails.
     fn join(&mut self, group: &mut dyn Reduce) -> Result<()>;
 
-    /// Turns observed images (`[image][y][x]`, one of each of `ctfs`) into F^-1(H F Y), in place.
+    /// Turns observed images Y (`[image][y][x]`, one of each of `ctfs`) into spectra of F^-1(H F Y), each of as many real numbers
+    /// as there are pixels, in place.
     ///
     /// # Errors
     /// When the device fails.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::init;
 use crate::gmm::START_SCALE;
 use crate::gmm::heights::Heights;
-use crate::render::{AdamStep, RateFactors, Sampling, SplatNormalization};
+use crate::render::{AdamStep, RateFactors, Sampling, SplatNormalization, Weighting};
 
 /// A named set of rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
@@ -60,7 +60,7 @@ const LARGEST_RATE: f64 = 3e-3;
 
 /// Rates of the scaled recipe. Amplitudes must change a hundredfold where a Gaussian lies in solvent, scales hardly; where
 /// scales move as fast as means, they follow the noise.
-const FACTORS: RateFactors = RateFactors { mean: 1.0, scale: 0.3, quaternion: 1.0, amplitude: 60.0 };
+const FACTORS: RateFactors = RateFactors { mean: 1.0, scale: 0.3, quaternion: 1.0, amplitude: 10.0 };
 
 /// Gaussians of the published recipe, and the most that the scaled one takes by itself up to a box of [`BOX`] pixels; in larger
 /// ones as many more as their images have more pixels.
@@ -69,7 +69,7 @@ const BOX: usize = 128;
 /// Voxels of the box for each Gaussian of the scaled recipe.
 const VOXELS: usize = 16;
 /// Pixels of all images of a half for each Gaussian of the scaled recipe, at least: with fewer, Gaussians follow the noise.
-const PIXELS: usize = 640;
+const PIXELS: usize = 320;
 /// Passes over a half of the scaled recipe, at most: more follow the noise too.
 const MOST_EPOCHS: usize = 100;
 /// Smallest standard deviation of a random Gaussian at the start of the scaled recipe, in pixels: scales change little, and a
@@ -123,6 +123,8 @@ pub struct Settings {
     pub sampling: Sampling,
     /// What splats are multiplied by.
     pub splat_normalization: SplatNormalization,
+    /// How much each frequency counts.
+    pub weighting: Weighting,
     /// Where random Gaussians lie at the start.
     pub start: Start,
     /// Standard deviation of a random Gaussian at the start, in box units.
@@ -153,6 +155,8 @@ pub struct Choices {
     pub sampling: Option<Sampling>,
     /// What splats are multiplied by.
     pub splat_normalization: SplatNormalization,
+    /// How much each frequency counts.
+    pub weighting: Option<Weighting>,
     /// Where random Gaussians lie at the start.
     pub start: Option<Start>,
     /// What the Gaussians start from; `None` where they are random.
@@ -200,6 +204,7 @@ impl Settings {
                 Sampling::Points
             }),
             splat_normalization: choices.splat_normalization,
+            weighting: choices.weighting.unwrap_or(if scaled { Weighting::Ctf } else { Weighting::Uniform }),
             start: choices.start.unwrap_or(if scaled { Start::Fitted } else { Start::Published }),
             start_scale: if scaled { start_scale(gaussians, box_size) } else { START_SCALE },
             seed,
@@ -284,9 +289,9 @@ mod tests {
         assert_eq!((scaled.epochs, scaled.batch), (20, 8));
         assert!((scaled.learning_rate - 4e-4).abs() < 1e-12, "40 / 100,000");
         let few = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100, 64);
-        assert_eq!((few.epochs, few.gaussians), (100, 640));
+        assert_eq!((few.epochs, few.gaussians), (100, 1_280));
         let larger = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100, 128);
-        assert_eq!(larger.gaussians, 2_560, "128^2 / 640 for each particle");
+        assert_eq!(larger.gaussians, 5_120, "128^2 / 320 for each particle");
         let one = Choices { epochs: Some(1), ..Choices::default() };
         assert_eq!(Settings::resolve(Recipe::Scaled, &one, false, 3.0, 1, 100, 64).learning_rate, 3e-3);
         let many = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100_000, 64);
@@ -307,6 +312,7 @@ mod tests {
             (Start::Published, 0.0075, Sampling::Points)
         );
         assert_eq!(paper.rate_factors, RateFactors::ONE);
+        assert_eq!((scaled.weighting, paper.weighting), (Weighting::Ctf, Weighting::Uniform));
         assert!(
             [&scaled, &paper].iter().all(|settings| settings.heights(64).is_none()),
             "as the method wants"

@@ -24,7 +24,7 @@ use crate::particles::store::{Block, Store};
 use crate::progress::duration;
 use crate::render::cpu::CpuDevice;
 use crate::render::cpu::residual::Filter;
-use crate::render::{Geometry, Sampling};
+use crate::render::{Geometry, Sampling, Weights};
 
 /// Particle images that are shown, over all models.
 const SHOWN: usize = 4;
@@ -253,6 +253,7 @@ fn images(models: &[(&str, GmmFile)], store: &Store) -> Result<Vec<u8>> {
         cutoff: 4.0,
         sampling: Sampling::BandLimited,
         heights: None,
+        weights: Weights::UNIFORM,
     };
     // The device's images are projections already, band-limited: the CTF is all that they lack.
     let mut microscope = Filter::new(&Geometry { sampling: Sampling::Points, ..geometry });
@@ -274,7 +275,7 @@ fn images(models: &[(&str, GmmFile)], store: &Store) -> Result<Vec<u8>> {
             let observed = block.images.to_vec();
             let model = device.render(&particle.rotation);
             let mut seen = model.clone();
-            microscope.prepare(&reader.ctf(particle), &mut seen);
+            microscope.image(&reader.ctf(particle), &mut seen);
             let smooth = low_passed(&observed, n, header.pixel_size);
             let panels = [observed, smooth, seen, model].into_iter().map(|pixels| {
                 let image = Array2::from_shape_vec((n, n), pixels).expect("an image has box x box pixels");

@@ -213,12 +213,14 @@ fn train(
     let identity = checkpoint::identity(&settings, set);
     let checkpoints = folder::checkpoints(&options.output);
 
+    let weights = setup::weights(world, store, settings.weighting)?;
     let geometry = Geometry {
         box_size: store.header().box_size,
         pixel_size: store.header().pixel_size,
         cutoff: settings.cutoff,
         sampling: settings.sampling,
         heights: settings.heights(store.header().box_size),
+        weights,
     };
     let choice = devices::choose(options.device, world)?;
     let orders: Vec<Order> = assignment

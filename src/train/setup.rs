@@ -9,8 +9,10 @@ use super::init::Init;
 use super::recipe::Settings;
 use super::run::{Models, RunOptions};
 use crate::error::{Error, Result};
-use crate::parallel::{World, group_size};
+use crate::imaging::ctf::Ctf;
+use crate::parallel::{Failure, World, group_size};
 use crate::particles::store::{Header, Store};
+use crate::render::{Weighting, Weights};
 
 /// One model of the run: its name, its half (1, 2; 0 for all) and its particles.
 #[derive(Clone, Debug)]
@@ -171,6 +173,35 @@ pub fn check_truth(truth: &Path, store: &Store) -> Result<()> {
         ),
         "give the map that the particles were made from, in their box",
     ))
+}
+
+/// Particles whose CTFs decide the weights of frequencies, at most.
+const WEIGHED: usize = 512;
+
+/// How much each frequency counts for all models over a set: both halves alike, and by the CTFs alone, no image. Every rank
+/// calls it.
+///
+/// # Errors
+/// When the particles cannot be read.
+pub fn weights(world: &World, store: &Store, weighting: Weighting) -> std::result::Result<Weights, Failure> {
+    let mut weights = Weights::UNIFORM;
+    if weighting == Weighting::Ctf {
+        weights = world.first(|| weights_of(store))?.unwrap_or(weights);
+        world.broadcast_values(weights.values_mut());
+    }
+    Ok(weights)
+}
+
+/// By the CTFs of particles all over the set.
+fn weights_of(store: &Store) -> Result<Weights> {
+    let reader = store.reader();
+    let count = store.len().min(WEIGHED);
+    let ctf = |k: usize| {
+        let row = (2 * k + 1) * store.len() / (2 * count);
+        Ok(reader.ctf(&reader.particles(row..row + 1)?[0]))
+    };
+    let ctfs: Vec<Ctf> = (0..count).map(ctf).collect::<Result<_>>()?;
+    Ok(Weights::of(&ctfs, store.header().pixel_size))
 }
 
 /// What the options come to for a model of `particles` particles of the set of `header` on `ranks` ranks.

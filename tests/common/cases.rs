@@ -10,7 +10,7 @@ use cryosplat_mpi::gmm::heights::Heights;
 use cryosplat_mpi::gmm::{Gmm, Shape, softplus_inverse};
 use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, Optics, wavelength};
 use cryosplat_mpi::imaging::pose::rotation_from_quaternion;
-use cryosplat_mpi::render::{Geometry, Observation, Sampling, Target, View, energy};
+use cryosplat_mpi::render::{Geometry, Observation, Sampling, Target, View, Weights, energy};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
@@ -38,6 +38,9 @@ pub struct Case {
     pub views: Vec<View>,
     pub sampling: Sampling,
     pub heights: Option<Heights>,
+    pub weights: Weights,
+    /// The images without weights, where those have weights.
+    unweighted: Vec<Image>,
 }
 
 /// A random case with what is awkward in it: thin and wide Gaussians, some outside the box, one of amplitude near zero.
@@ -79,7 +82,7 @@ pub fn case(seed: u64, d: usize, n: usize, images: usize, isotropic: bool) -> Ca
         made.push(Image { w, h: reference::ctf(d, pixel_size, wavelength(300.0), &p), observed });
         views.push(View { rotation: w, ctf: ctf(&p, wavelength(300.0)) });
     }
-    Case { d, pixel_size, gaussians, images: made, views, sampling: Sampling::Points, heights: None }
+    Case::new(d, pixel_size, gaussians, made, views)
 }
 
 /// Of defocus U and V, angle, voltage, Cs, amplitude contrast and phase shift, as the reference and the golden values have them.
@@ -105,6 +108,38 @@ pub fn planes(gaussians: &[Raw], shape: Shape) -> Gmm {
 }
 
 impl Case {
+    fn new(d: usize, pixel_size: f64, gaussians: Vec<Raw>, images: Vec<Image>, views: Vec<View>) -> Self {
+        let (sampling, heights, weights) = (Sampling::Points, None, Weights::UNIFORM);
+        Self { d, pixel_size, gaussians, images, views, sampling, heights, weights, unweighted: Vec::new() }
+    }
+
+    /// The same with the weights of its CTFs, to be called last: the reference then takes CTFs and images times their roots.
+    pub fn weighted(mut self) -> Self {
+        let (d, ctfs) = (self.d, self.views.iter().map(|view| view.ctf).collect::<Vec<_>>());
+        self.weights = Weights::of(&ctfs, self.pixel_size);
+        let root = |at: usize| self.weights.at(reference::radius(at / d, at % d, d).powi(2)).sqrt();
+        let roots: Vec<f64> = (0..d * d).map(root).collect();
+        assert!(roots.iter().any(|&root| root < 0.6));
+        let weighted = |Image { w, h, observed }: &Image| Image {
+            w: *w,
+            h: h.iter().zip(&roots).map(|(h, root)| h * root).collect(),
+            observed: reference::filter(observed, &roots, d),
+        };
+        let weighted = self.images.iter().map(weighted).collect();
+        self.unweighted = std::mem::replace(&mut self.images, weighted);
+        self
+    }
+
+    /// The images as devices see them.
+    fn seen(&self) -> &[Image] {
+        if self.unweighted.is_empty() { &self.images } else { &self.unweighted }
+    }
+
+    /// The loss, in which all frequencies count alike.
+    pub fn loss(&self, cutoff: f64) -> f64 {
+        reference::loss(&self.gaussians, self.seen(), self.d, self.support(cutoff))
+    }
+
     /// The same with band-limited sampling: the reference then takes [`Case::support`], and the images' CTFs with what takes
     /// the blur back.
     pub fn band_limited(mut self) -> Self {
@@ -146,13 +181,13 @@ impl Case {
     }
 
     pub fn geometry(&self, cutoff: f64) -> Geometry {
-        let &Self { d, pixel_size, sampling, heights, .. } = self;
-        Geometry { box_size: d, pixel_size, cutoff, sampling, heights }
+        let &Self { d, pixel_size, sampling, heights, weights, .. } = self;
+        Geometry { box_size: d, pixel_size, cutoff, sampling, heights, weights }
     }
 
     /// The observed images.
     pub fn observed(&self) -> Vec<Vec<f32>> {
-        self.images.iter().map(|image| image.observed.iter().map(|&v| v as f32).collect()).collect()
+        self.seen().iter().map(|image| image.observed.iter().map(|&v| v as f32).collect()).collect()
     }
 
     /// As a device takes them: not prepared.
@@ -209,7 +244,7 @@ pub fn assert_agrees(
         assert!(error < TOLERANCE, "{label}: off by {error:.1e}");
     }
     let (got, loss) = gradient();
-    let want = reference::loss(&case.gaussians, &case.images, d, support);
+    let want = case.loss(cutoff);
     assert!((loss / want - 1.0).abs() < TOLERANCE, "{label}: loss {loss}, expected {want}");
     compare_gradients(&label, &got, &reference::gradient(&case.gaussians, &case.images, d, support));
 }
@@ -270,8 +305,7 @@ pub fn golden(path: &Path) -> Vec<Golden> {
                     .numbers()
                 })
                 .collect();
-            let sampling = Sampling::Points;
-            let case = Case { d, pixel_size: 4.0, gaussians, images, views, sampling, heights: None };
+            let case = Case::new(d, 4.0, gaussians, images, views);
             Golden { name, case, ctf: read("ctf"), projections, loss: read("noflip/loss")[0], gradient }
         })
         .collect()

@@ -73,11 +73,16 @@ impl From<f64> for Support {
 /// The blur of band-limited sampling in pixels.
 pub const BLUR: f64 = 0.5;
 
+/// Frequency (i, j) of `d` x `d` in FFT order, in cycles a pixel.
+pub fn radius(i: usize, j: usize, d: usize) -> f64 {
+    let signed = |i: usize| if 2 * i < d { i as f64 } else { i as f64 - d as f64 };
+    signed(i).hypot(signed(j)) / d as f64
+}
+
 /// What takes that blur back at frequency (i, j) of `d` x `d` in FFT order: the inverse of a Gaussian's transform inside the
 /// circle of Nyquist, nothing outside.
 pub fn sharpening(i: usize, j: usize, d: usize) -> f64 {
-    let signed = |i: usize| if 2 * i < d { i as f64 } else { i as f64 - d as f64 };
-    let radius = signed(i).hypot(signed(j)) / d as f64;
+    let radius = radius(i, j, d);
     if radius > 0.5 + 1e-6 { 0.0 } else { 1.0 / (-2.0 * (PI * BLUR * radius).powi(2)).exp() }
 }
 

@@ -14,6 +14,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("needles_across_the_axes_agree_with_the_dense_sum", needles_across_the_axes_agree_with_the_dense_sum),
     ("loss_and_gradients_agree_with_the_dense_reference", loss_and_gradients_agree_with_the_dense_reference),
     ("band_limited_sampling_agrees", band_limited_sampling_agrees),
+    ("weighted_frequencies_agree", weighted_frequencies_agree),
     ("splats_without_normalization_agree", splats_without_normalization_agree),
     ("the_isotropic_gradient_agrees", the_isotropic_gradient_agrees),
     ("golden_values", golden_values),
@@ -87,6 +88,13 @@ fn band_limited_sampling_agrees() {
     for (k, d, cutoff) in [(0, 32, 3.0), (1, 33, 8.0)] {
         assert_agrees(&format!("seed {seed}"), &case(seed + 60 + k, d, 61, 2, false).band_limited(), cutoff);
     }
+}
+
+fn weighted_frequencies_agree() {
+    let seed = seed();
+    let case = |k, d| case(seed + 80 + k, d, 61, 2, false);
+    assert_agrees(&format!("points, seed {seed}"), &case(0, 33).weighted(), 8.0);
+    assert_agrees(&format!("band-limited, seed {seed}"), &case(1, 32).band_limited().weighted(), 3.0);
 }
 
 fn splats_without_normalization_agree() {
@@ -172,7 +180,7 @@ fn a_batch_in_passes_is_the_same_batch() {
 
 fn prepared_kept_and_observed_images_agree() {
     for d in [32, 33] {
-        let case = case(4, d, 50, 3, false);
+        let case = case(4, d, 50, 3, false).weighted();
         let gmm = planes(&case.gaussians, Shape::Anisotropic);
         let observed = case.observed();
         let energies: Vec<f64> = observed.iter().map(|image| energy(image)).collect();
@@ -194,7 +202,10 @@ fn prepared_kept_and_observed_images_agree() {
         let mut device = device_of(gmm.clone(), &case, 3.0, 3);
         let mut prepared = observed.concat();
         device.prepare(&ctfs, &mut prepared).unwrap();
-        let error = worst(prepared.iter().map(|&v| f64::from(v)), by_processor.iter().map(|&v| f64::from(v)));
+        // The device has rows first, the processor columns.
+        let turned =
+            (0..prepared.len()).map(|at| by_processor[at / (d * d) * d * d + at % d * d + at / d % d]);
+        let error = worst(prepared.iter().map(|&v| f64::from(v)), turned.map(f64::from));
         assert!(error < 1e-6, "box {d}: {error:.1e}");
         let prepared: &'static [f32] = prepared.leak();
         let targets = prepared.chunks(d * d).map(Target::Prepared).collect();

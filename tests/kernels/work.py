@@ -100,7 +100,7 @@ def gathered(splats, box):
 
 def bytes_of(box, count):
     """(kernel, per what, bytes read, bytes written): each array once, as if caches held what is used again. Pass records are
-    left out; particles are in single precision."""
+    left out, and tables that all images share; particles are in single precision."""
     padded = -(-count // PADDING) * PADDING
     tiles = (-(-box // TILE)) ** 2
     image, spectrum = 4 * box**2, 8 * box * (box // 2 + 1)
@@ -110,9 +110,8 @@ def bytes_of(box, count):
         ("project", "image", activated, splats + whitening + bits),
         ("draw", "image", splats + bits, image),
         ("forward FFT", "image", image, spectrum),
-        ("filter_twice", "image", spectrum, spectrum),
+        ("residual", "image", spectrum + image, spectrum),
         ("inverse FFT", "image", spectrum, image),
-        ("residual", "image", 3 * image, image),
         ("moments", "image", splats + image, moments),
         ("chain", "image", whitening + moments, 0),
         ("chain", "step", parameters + activated * 7 // 10, parameters),

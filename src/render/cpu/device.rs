@@ -210,7 +210,7 @@ impl CpuDevice {
         workspace.project(&self.activated, view, &self.geometry, true);
         workspace.draw(true);
         let mut image: Vec<f32> = workspace.projection.rows().flatten().copied().collect();
-        self.filter.sharpen(&mut image);
+        self.filter.image(&Ctf::identity(), &mut image);
         image
     }
 

@@ -1,33 +1,34 @@
-//! From a rendered projection to the loss and its gradient: the CTF in its H^2 form (METHOD.md section 4).
+//! From a rendered projection to the loss and its gradient, in Fourier space: the CTF in its H^2 form (METHOD.md section 4).
 
 use rustfft::num_complex::Complex;
 
 use super::raster::Canvas;
 use crate::imaging::ctf::Ctf;
 use crate::imaging::fourier::{Fft2, Fft2Scratch, frequency};
-use crate::render::{Geometry, Sampling};
+use crate::render::Geometry;
 
-/// [`Sampling::transfer`] over the half plane of frequencies, `[kx][ky]` as [`Ctf::half_plane`]; empty where it is 1.
-fn transfer(sampling: Sampling, box_size: usize) -> Vec<f32> {
-    if sampling == Sampling::Points {
-        return Vec::new();
-    }
+/// A function of the squared frequency (cycles a pixel) over the half plane, `[kx][ky]` as [`Ctf::half_plane`].
+fn half_plane(box_size: usize, of: impl Fn(f64) -> f64) -> Vec<f32> {
     let cycles = |i: usize| frequency(i, box_size) as f64 / box_size as f64;
-    let line = |ix: usize| {
-        (0..box_size).map(move |iy| sampling.transfer(cycles(ix).powi(2) + cycles(iy).powi(2)) as f32)
-    };
-    (0..=box_size / 2).flat_map(line).collect()
+    let square = |i: usize| cycles(i % box_size).powi(2);
+    (0..(box_size / 2 + 1) * box_size).map(|i| of(square(i / box_size) + square(i)) as f32).collect()
 }
 
 /// What one thread needs to filter images.
+///
+/// Targets are spectra: of an observed image Y the Hartley transform (real part less imaginary part of the Fourier transform) of
+/// F^-1(H F Y), `[kx][ky]` in FFT order, divided by the box size, so that sums of squares are those of images. It has as many
+/// numbers as the image, and no transform back is needed, ahead or in a step.
 #[derive(Clone)]
 pub struct Filter {
     fft: Fft2<f32>,
     scratch: Fft2Scratch<f32>,
     spectrum: Vec<Complex<f32>>,
     ctf: Vec<f32>,
-    /// What the spectrum of a sampled projection is multiplied by beside the CTF ([`Sampling::transfer`]); empty for 1.
+    /// What takes the spectrum of a sampled projection to that of the projection ([`Sampling::transfer`]).
     transfer: Vec<f32>,
+    /// How much each frequency counts ([`Weights`](crate::render::Weights)).
+    weights: Vec<f32>,
     pixel_size: f64,
     box_size: usize,
 }
@@ -35,13 +36,14 @@ pub struct Filter {
 impl Filter {
     /// For the images of a device.
     pub fn new(geometry: &Geometry) -> Self {
-        let &Geometry { box_size, pixel_size, sampling, .. } = geometry;
+        let &Geometry { box_size, pixel_size, sampling, weights, .. } = geometry;
         let fft = Fft2::new(box_size);
         Self {
             scratch: fft.scratch(),
             spectrum: vec![Complex::default(); fft.spectrum_len()],
             ctf: vec![0.0; fft.spectrum_len()],
-            transfer: transfer(sampling, box_size),
+            transfer: half_plane(box_size, |k2| sampling.transfer(k2)),
+            weights: half_plane(box_size, |k2| weights.at(k2)),
             fft,
             pixel_size,
             box_size,
@@ -50,10 +52,10 @@ impl Filter {
 
     /// Bytes of its buffers, without the plans of its transforms.
     pub fn bytes(&self) -> usize {
+        let numbers = [&self.ctf, &self.transfer, &self.weights];
         self.scratch.bytes()
             + size_of_val(&self.spectrum[..])
-            + size_of_val(&self.ctf[..])
-            + size_of_val(&self.transfer[..])
+            + numbers.map(|numbers| size_of_val(&numbers[..])).iter().sum::<usize>()
     }
 
     /// Makes `self.ctf` what takes the spectrum of a sampled projection to that of its image: H, with what the sampling wants.
@@ -64,25 +66,41 @@ impl Filter {
         }
     }
 
-    /// Turns an observed image Y (`[y][x]`, box^2 values) into F^-1(H F Y), in place.
-    pub fn prepare(&mut self, ctf: &Ctf, image: &mut [f32]) {
-        self.effective_ctf(ctf);
+    /// Makes `self.spectrum` that of an image times `self.ctf` and a constant.
+    fn filter(&mut self, image: &[f32], scale: f32) {
         self.fft.forward(image, self.box_size, &mut self.spectrum, &mut self.scratch);
         for (value, &h) in self.spectrum.iter_mut().zip(&self.ctf) {
-            *value *= h;
-        }
-        self.fft.inverse(&mut self.spectrum, image, self.box_size, &mut self.scratch);
-    }
-
-    /// Turns a sampled projection (box^2 values) into the projection itself, in place.
-    pub fn sharpen(&mut self, image: &mut [f32]) {
-        if !self.transfer.is_empty() {
-            self.prepare(&Ctf::identity(), image);
+            *value *= h * scale;
         }
     }
 
-    /// Given the rendered projection Q, the prepared `target` F^-1(H F Y) and the `energy` sum of Y^2: fills `gradient`
-    /// with dL/dQ = 2/D^2 (F^-1(H^2 F Q) - target) and returns the loss of the image, the mean over its pixels of (X - Y)^2.
+    /// Turns a sampled projection (`[y][x]`, box^2 values) into what is seen of it with this CTF, in place.
+    pub fn image(&mut self, ctf: &Ctf, projection: &mut [f32]) {
+        self.effective_ctf(ctf);
+        self.filter(projection, 1.0);
+        self.fft.inverse(&mut self.spectrum, projection, self.box_size, &mut self.scratch);
+    }
+
+    /// Turns an observed image (`[y][x]`, box^2 values) into its target, in place.
+    pub fn prepare(&mut self, ctf: &Ctf, image: &mut [f32]) {
+        let n = self.box_size;
+        self.effective_ctf(ctf);
+        self.filter(image, 1.0 / n as f32);
+        for (kx, line) in self.spectrum.chunks_exact(n).enumerate() {
+            // Of a real image the value at -k is the conjugate of that at k.
+            let opposite = (n - kx) % n * n;
+            for (ky, value) in line.iter().enumerate() {
+                image[opposite + (n - ky) % n] = value.re + value.im;
+            }
+            for (to, value) in image[kx * n..(kx + 1) * n].iter_mut().zip(line) {
+                *to = value.re - value.im;
+            }
+        }
+    }
+
+    /// Given the rendered projection Q, the `target` of an observed image Y and the `energy` sum of Y^2: fills `gradient` with
+    /// dL/dQ, where L is the mean over the pixels of (X - Y)^2 with each frequency counted by its weight: 2/D^2 F^-1(w (H^2 F Q
+    /// - H F Y)). Returns the loss of the image, which is that mean without weights.
     pub fn residual(
         &mut self,
         ctf: &Ctf,
@@ -94,26 +112,36 @@ impl Filter {
         let n = self.box_size;
         self.effective_ctf(ctf);
         self.fft.forward(&projection.pixels, projection.stride, &mut self.spectrum, &mut self.scratch);
-        for (value, &h) in self.spectrum.iter_mut().zip(&self.ctf) {
-            *value *= h * h;
+        // The spectrum is that of a transform without a factor, the target's has 1/D, and the inverse divides by D^2.
+        let (unitary, scale) = (1.0 / n as f32, 2.0 / n as f32);
+        let lines = self.spectrum.chunks_exact_mut(n);
+        let factors = self.ctf.chunks_exact(n).zip(self.weights.chunks_exact(n));
+        let mut loss = energy;
+        for (kx, (line, (ctf, weights))) in lines.zip(factors).enumerate() {
+            let opposite = (n - kx) % n;
+            // Half of the plane stands for all of it.
+            let count = if opposite == kx { 1.0 } else { 2.0 };
+            let (at, opposite) = (&target[kx * n..(kx + 1) * n], &target[opposite * n..(opposite + 1) * n]);
+            // Single precision within a line, double from line to line: the error stays below 1e-7 of the sum.
+            let mut sums = [0.0f32; 16];
+            let mut one = |ky: usize, value: &mut Complex<f32>, (h, w, a, b): (f32, f32, f32, f32)| {
+                let z = Complex::new(0.5 * (b + a), 0.5 * (b - a));
+                let q = *value * unitary;
+                let seen = q * (h * h);
+                let twice = seen - z - z;
+                sums[ky % 16] += q.re * twice.re + q.im * twice.im;
+                *value = (seen - z) * (w * scale);
+            };
+            let (first, rest) = line.split_first_mut().expect("a box has pixels");
+            one(0, first, (ctf[0], weights[0], at[0], opposite[0]));
+            let rest = rest.iter_mut().zip(&ctf[1..]).zip(&weights[1..]).zip(&at[1..]);
+            for (ky, ((((value, &h), &w), &a), &b)) in (1..).zip(rest.zip(opposite[1..].iter().rev())) {
+                one(ky, value, (h, w, a, b));
+            }
+            loss += count * sums.iter().map(|&s| f64::from(s)).sum::<f64>();
         }
         let stride = gradient.stride;
         self.fft.inverse(&mut self.spectrum, &mut gradient.pixels, stride, &mut self.scratch);
-        let pixels = (n * n) as f64;
-        let scale = (2.0 / pixels) as f32;
-        let mut loss = energy;
-        for ((row, q), z) in
-            gradient.pixels.chunks_exact_mut(stride).zip(projection.rows()).zip(target.chunks_exact(n))
-        {
-            // Single precision within a row, double from row to row: the error stays below 1e-7 of the sum.
-            let mut sums = [0.0f32; 16];
-            for ((g, &q), (k, &z)) in row[..n].iter_mut().zip(q).zip(z.iter().enumerate()) {
-                let filtered = *g;
-                sums[k % 16] += q * (filtered - 2.0 * z);
-                *g = scale * (filtered - z);
-            }
-            loss += sums.iter().map(|&s| f64::from(s)).sum::<f64>();
-        }
-        loss / pixels
+        loss / (n * n) as f64
     }
 }

@@ -15,7 +15,7 @@ pub struct Buffers {
     pub second: Buffer,
     /// `[plane][Gaussian]`, then the loss.
     pub gradient: Buffer,
-    /// Prepared images, kept between epochs.
+    /// Targets, kept between epochs.
     pub kept: Option<Buffer>,
     /// Images on their way: `[stage][image][y][x]`.
     pub staged: Option<Buffer>,
@@ -23,7 +23,7 @@ pub struct Buffers {
     pub ring: Buffer,
     /// What the last steps came to.
     pub outcomes: Buffer,
-    /// Projections of the pass, `[image][y][x]`.
+    /// Projections of the pass, then the gradient of their pixels, `[image][y][x]`.
     pub projections: Buffer,
     /// What projections start from.
     pub activated: Buffer,
@@ -41,8 +41,8 @@ pub struct Buffers {
     pub slices: Buffer,
     /// Half spectra, `[image][ky][kx]`.
     pub spectra: Buffer,
-    /// Filtered projections, then the gradient of the pixels, `[image][y][x]`.
-    pub residuals: Buffer,
+    /// Of each frequency, what it is multiplied by beside the CTF, and its weight: `[2][ky][kx]`.
+    pub tables: Buffer,
     /// Parts of the losses.
     pub partial: Buffer,
     /// How many slices of a tile are drawn.
@@ -85,7 +85,7 @@ impl Buffers {
             slices: next()?,
             projections: next()?,
             spectra: next()?,
-            residuals: next()?,
+            tables: next()?,
             partial: next()?,
             kept: None,
             staged: None,

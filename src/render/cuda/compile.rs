@@ -12,15 +12,16 @@ use crate::files;
 use crate::render::Sampling;
 
 /// The kernels' text, by file. The stages, then what they include.
-const SOURCES: [(&str, &str); 9] = [
+const SOURCES: [(&str, &str); 10] = [
     ("project.cu", include_str!("../../../kernels/project.cu")),
     ("draw.cu", include_str!("../../../kernels/draw.cu")),
-    ("filter.cu", include_str!("../../../kernels/filter.cu")),
+    ("prepare.cu", include_str!("../../../kernels/prepare.cu")),
     ("residual.cu", include_str!("../../../kernels/residual.cu")),
     ("moments.cu", include_str!("../../../kernels/moments.cu")),
     ("chain.cu", include_str!("../../../kernels/chain.cu")),
     ("adam.cu", include_str!("../../../kernels/adam.cu")),
     ("common.cuh", include_str!("../../../kernels/common.cuh")),
+    ("ctf.cuh", include_str!("../../../kernels/ctf.cuh")),
     ("gaussian.cuh", include_str!("../../../kernels/gaussian.cuh")),
 ];
 

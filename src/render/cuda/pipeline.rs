@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaFunction, CudaModule, LaunchConfig, PushKernelArg};
+use cudarc::driver::{CudaFunction, CudaModule, LaunchConfig, PushKernelArg, result};
 use cudarc::nvrtc::Ptx;
 
 use super::buffers::Buffers;
@@ -11,6 +11,7 @@ use super::compile::{self, CHAIN_PARTS, Constants, DRAW_WARPS};
 use super::plan::{PADDING, Plan};
 use super::transform::Transform;
 use crate::error::Result;
+use crate::imaging::fourier::frequency;
 use crate::render::Geometry;
 
 /// Threads of a block, unless a kernel says otherwise.
@@ -25,12 +26,10 @@ pub enum Stage {
     Draw,
     /// Images to spectra.
     Forward,
-    /// The CTF, squared.
-    Filter,
-    /// Spectra to images.
-    Inverse,
-    /// Gradient of the pixels, and loss.
+    /// The CTF, what was observed, and the loss.
     Residual,
+    /// Spectra to the gradient of the pixels.
+    Inverse,
     /// Pixels to moments.
     Moments,
     /// Moments to the gradient.
@@ -43,16 +42,8 @@ pub enum Stage {
 
 impl Stage {
     /// Those of a pass over images.
-    pub const PASS: [Self; 8] = [
-        Self::Project,
-        Self::Draw,
-        Self::Forward,
-        Self::Filter,
-        Self::Inverse,
-        Self::Residual,
-        Self::Moments,
-        Self::Chain,
-    ];
+    pub const PASS: [Self; 7] =
+        [Self::Project, Self::Draw, Self::Forward, Self::Residual, Self::Inverse, Self::Moments, Self::Chain];
 
     /// Those that end a step, after the sum over the ranks.
     pub const UPDATE: [Self; 2] = [Self::Outcome, Self::Adam];
@@ -63,9 +54,8 @@ impl Stage {
             Self::Project => "project",
             Self::Draw => "draw",
             Self::Forward => "forward FFT",
-            Self::Filter => "CTF",
+            Self::Residual => "CTF and residual",
             Self::Inverse => "inverse FFT",
-            Self::Residual => "residual",
             Self::Moments => "moments",
             Self::Chain => "chain",
             Self::Outcome => "outcome",
@@ -78,8 +68,7 @@ impl Stage {
 struct Kernels {
     project: CudaFunction,
     draw: CudaFunction,
-    filter_once: CudaFunction,
-    filter_twice: CudaFunction,
+    prepare: CudaFunction,
     residual: CudaFunction,
     moments: CudaFunction,
     chain: CudaFunction,
@@ -104,8 +93,7 @@ impl Kernels {
         Ok(Self {
             project: function("project")?,
             draw: function("draw")?,
-            filter_once: function("filter_once")?,
-            filter_twice: function("filter_twice")?,
+            prepare: function("prepare")?,
             residual: function("residual")?,
             moments: function("moments")?,
             chain: function("chain")?,
@@ -154,6 +142,16 @@ macro_rules! launch {
     }};
 }
 
+/// `[transfer, weight][ky][kx]` of the half spectrum.
+fn tables(geometry: &Geometry) -> Vec<f32> {
+    let &Geometry { box_size, sampling, weights, .. } = geometry;
+    let columns = box_size / 2 + 1;
+    let cycles = |i: usize| frequency(i, box_size) as f64 / box_size as f64;
+    let square = |at: usize| cycles(at / columns).powi(2) + cycles(at % columns).powi(2);
+    let all = || (0..box_size * columns).map(square);
+    all().map(|k2| sampling.transfer(k2) as f32).chain(all().map(|k2| weights.at(k2) as f32)).collect()
+}
+
 impl Pipeline {
     /// Compiles the kernels and allocates everything but particles.
     ///
@@ -170,10 +168,16 @@ impl Pipeline {
             moment_lanes: plan.moment_lanes,
             kept_half,
         };
+        let buffers = Buffers::new(card, &plan)?;
+        let tables = tables(geometry);
+        // SAFETY: two tables of the plan's frequencies, and waited for before they go.
+        unsafe { result::memcpy_htod_async(buffers.tables.address(), &tables, card.stream.cu_stream()) }
+            .and_then(|()| card.stream.synchronize())
+            .map_err(card.failed("copy to the device"))?;
         Ok(Self {
             kernels: Kernels::load(card, &constants)?,
             transform: Transform::new(card, geometry.box_size, plan.images)?,
-            buffers: Buffers::new(card, &plan)?,
+            buffers,
             geometry: *geometry,
             step: 1.0 / (geometry.box_size as f64 * geometry.pixel_size),
             kept_half,
@@ -244,23 +248,24 @@ impl Pipeline {
             Stage::Forward => unsafe {
                 self.transform.forward(card, b.projections.address(), b.spectra.address())
             },
-            Stage::Filter => self.filter(card, &k.filter_twice),
-            // SAFETY: as above.
-            Stage::Inverse => unsafe {
-                self.transform.inverse(card, b.spectra.address(), b.residuals.address())
-            },
             Stage::Residual => launch!(
                 card,
                 &k.residual,
                 (plan.partials(), images),
                 THREADS,
                 ring,
-                b.projections.address(),
-                b.residuals.address(),
+                b.spectra.address(),
+                self.table(0),
+                self.table(1),
                 or_null(&b.kept),
                 or_null(&b.staged),
-                b.partial.address()
+                b.partial.address(),
+                self.step
             ),
+            // SAFETY: as above. The projections have been used.
+            Stage::Inverse => unsafe {
+                self.transform.inverse(card, b.spectra.address(), b.projections.address())
+            },
             Stage::Moments => launch!(
                 card,
                 &k.moments,
@@ -268,7 +273,7 @@ impl Pipeline {
                 THREADS,
                 ring,
                 b.splats.address(),
-                b.residuals.address(),
+                b.projections.address(),
                 b.moments.address(),
                 padded
             ),
@@ -320,19 +325,12 @@ impl Pipeline {
         }
     }
 
-    fn filter(&self, card: &Card, function: &CudaFunction) -> Result<()> {
-        launch!(
-            card,
-            function,
-            (self.plan.frequencies().div_ceil(THREADS), self.plan.images),
-            THREADS,
-            self.buffers.ring.address(),
-            self.buffers.spectra.address(),
-            self.step
-        )
+    /// The address of a table of frequencies.
+    fn table(&self, number: usize) -> u64 {
+        self.buffers.tables.address() + (number * self.plan.frequencies() * 4) as u64
     }
 
-    /// Prepares the images of the pass in place: observed ones at address `images`, as many as the plan has.
+    /// Turns the images of the pass into their targets, in place: observed ones at address `images`, as many as the plan has.
     ///
     /// # Errors
     /// When the device refuses.
@@ -342,9 +340,17 @@ impl Pipeline {
     pub unsafe fn enqueue_prepare(&self, card: &Card, images: u64) -> Result<()> {
         // SAFETY: the caller's word; the spectra are for as many.
         unsafe { self.transform.forward(card, images, self.buffers.spectra.address())? };
-        self.filter(card, &self.kernels.filter_once)?;
-        // SAFETY: as above.
-        unsafe { self.transform.inverse(card, self.buffers.spectra.address(), images) }
+        launch!(
+            card,
+            &self.kernels.prepare,
+            (self.plan.frequencies().div_ceil(THREADS), self.plan.images),
+            THREADS,
+            self.buffers.ring.address(),
+            self.buffers.spectra.address(),
+            self.table(0),
+            images,
+            self.step
+        )
     }
 
     /// The planes that projections start from, of the parameters as they are.
@@ -381,7 +387,7 @@ impl Pipeline {
         )
     }
 
-    /// Stores `pixels` prepared pixels at `images` as halves at `kept`.
+    /// Stores `count` numbers of targets at `targets` as halves at `kept`.
     ///
     /// # Errors
     /// When the device refuses.
@@ -391,18 +397,18 @@ impl Pipeline {
     pub unsafe fn enqueue_store_half(
         &self,
         card: &Card,
-        images: u64,
+        targets: u64,
         kept: u64,
-        pixels: usize,
+        count: usize,
     ) -> Result<()> {
         launch!(
             card,
             &self.kernels.store_half,
-            (pixels.div_ceil(THREADS), 1),
+            (count.div_ceil(THREADS), 1),
             THREADS,
-            images,
+            targets,
             kept,
-            pixels as u64
+            count as u64
         )
     }
 

@@ -7,8 +7,8 @@ use crate::gmm::Shape;
 pub const TILE: usize = 16;
 /// Gaussians' planes are padded to a multiple of this.
 pub const PADDING: usize = 256;
-/// Pixels that one block sums the loss of.
-pub const RESIDUAL_PIXELS: usize = 1024;
+/// Frequencies that one block sums the loss of.
+const RESIDUAL_FREQUENCIES: usize = 1024;
 /// Values of the gradient that one block takes the norm of, where that does not make too many blocks.
 const NORM_VALUES: usize = 2048;
 /// Blocks that share the norm of the gradient at most.
@@ -93,7 +93,7 @@ impl Plan {
 
     /// Partial sums of the loss of an image.
     pub fn partials(&self) -> usize {
-        self.pixels().div_ceil(RESIDUAL_PIXELS)
+        self.frequencies().div_ceil(RESIDUAL_FREQUENCIES)
     }
 
     /// Blocks that share the norm of the gradient, and their partial sums.
@@ -124,7 +124,7 @@ impl Plan {
             ("tiles' slices", slices),
             ("projections", self.pixels() * 4 * images),
             ("spectra", self.frequencies() * 8 * images),
-            ("residuals", self.pixels() * 4 * images),
+            ("tables of frequencies", 2 * self.frequencies() * 4),
             ("partial losses", self.partials() * 8 * images),
             (
                 "records",

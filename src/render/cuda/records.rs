@@ -13,7 +13,7 @@ pub struct ImageRecord {
     pub ctf: [f64; 7],
     /// The sum of Y^2.
     pub energy: f64,
-    /// Its place among the kept particles, or -1 - its first pixel among the staged ones.
+    /// Its place among the kept particles, or -1 - its first number among the staged ones.
     pub place: i64,
 }
 

@@ -20,7 +20,7 @@ use crate::gmm::{Gmm, START_SCALE, Shape};
 use crate::parallel::{Failure, HalfGroup, World};
 use crate::particles::store::Store;
 use crate::random::{Purpose, stream};
-use crate::render::{Device, Geometry, Sampling};
+use crate::render::{Device, Geometry, Sampling, Weights};
 use crate::train::cache::CacheOptions;
 use crate::train::devices::{self, Choice, DeviceKind};
 use crate::train::memory;
@@ -171,7 +171,8 @@ fn measure(
         None => (options.box_size, options.pixel_size),
     };
     let &BenchOptions { cutoff, sampling, .. } = options;
-    let geometry = Geometry { box_size, pixel_size, cutoff, sampling, heights: None };
+    let geometry =
+        Geometry { box_size, pixel_size, cutoff, sampling, heights: None, weights: Weights::UNIFORM };
     let make =
         || devices::open(choice, mixture(options, box_size), geometry, share.images(), options.cache_half);
     let device = held.device.insert(make()?);

@@ -69,7 +69,7 @@ mod tests {
     use crate::random::{Purpose, stream};
     use crate::render::cpu::activate::Activated;
     use crate::render::cpu::project::{kind, project};
-    use crate::render::{Geometry, Sampling};
+    use crate::render::{Geometry, Sampling, Weights};
     use crate::simd::{Isa, Portable};
 
     const BOX: usize = 40;
@@ -103,6 +103,7 @@ mod tests {
                 cutoff: 3.0,
                 sampling: Sampling::Points,
                 heights: None,
+                weights: Weights::UNIFORM,
             };
             project(&gaussians, 0, &view, &geometry, &mut splats, [w0, w1, w2]);
             let of = |wanted: i32| splats.iter().filter(|eight| eight.kind.contains(&wanted)).count();

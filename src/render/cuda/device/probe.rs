@@ -53,7 +53,7 @@ impl CudaDevice {
         unsafe { result::memcpy_dtoh_async(&mut image, address, self.card.stream.cu_stream()) }
             .map_err(self.card.failed("copy from the device"))?;
         self.card.stream.synchronize().map_err(self.card.failed("render"))?;
-        Filter::new(&self.pipeline.geometry).sharpen(&mut image);
+        Filter::new(&self.pipeline.geometry).image(&Ctf::identity(), &mut image);
         Ok(image)
     }
 

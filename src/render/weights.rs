@@ -1,0 +1,129 @@
+//! How much each frequency counts.
+//!
+//! The squared error's curvature at a frequency is the mean of H^2 there, which nearly vanishes below the CTF's first maximum:
+//! where the power of a specimen is largest, a step tells least, and Adam, whose steps are as large for noise as for signal,
+//! settles these frequencies last. Weights of one over that mean make them settle like all others. Frequencies of
+//! independent noise inform about themselves alone, so that nothing but the path to the optimum changes.
+
+use std::f64::consts::PI;
+
+use serde::Serialize;
+
+use crate::imaging::ctf::Ctf;
+
+/// A rule for the weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Weighting {
+    /// All alike, as published.
+    #[default]
+    Uniform,
+    /// By one over the mean of the particles' H^2, up to its first maximum.
+    Ctf,
+}
+
+/// Where the weights are given: at the Nyquist frequency times the squares of n / ([`KNOTS`] - 1).
+const KNOTS: usize = 33;
+/// Directions in which CTFs are averaged, over half a turn.
+const DIRECTIONS: usize = 8;
+/// A frequency counts at most so many times as much as another.
+const LARGEST_RATIO: f64 = 100.0;
+
+/// By how much each frequency counts, by its radius: 1 at most.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Weights([f32; KNOTS]);
+
+impl Weights {
+    /// All frequencies count alike.
+    pub const UNIFORM: Self = Self([1.0; KNOTS]);
+
+    /// For particles of these CTFs, in images of `pixel_size` angstrom: m(0) / m(k), where m(k) is the largest mean of H^2 up to
+    /// frequency k.
+    pub fn of(ctfs: &[Ctf], pixel_size: f64) -> Self {
+        let mean = |k: f64| {
+            let turned = |ctf: &Ctf| -> f64 {
+                let turn = |i| (PI * i as f64 / DIRECTIONS as f64).sin_cos();
+                (0..DIRECTIONS).map(turn).map(|(sine, cosine)| ctf.at(k * cosine, k * sine).powi(2)).sum()
+            };
+            ctfs.iter().map(turned).sum::<f64>()
+        };
+        let nyquist = 0.5 / pixel_size;
+        let mut largest: [f64; KNOTS] =
+            std::array::from_fn(|i| mean(nyquist * (i as f64 / (KNOTS - 1) as f64).powi(2)));
+        for i in 1..KNOTS {
+            largest[i] = largest[i].max(largest[i - 1]);
+        }
+        let floor = largest[KNOTS - 1] / LARGEST_RATIO;
+        if !(floor.is_finite() && floor > 0.0) {
+            return Self::UNIFORM;
+        }
+        let largest = largest.map(|mean| mean.max(floor));
+        Self(largest.map(|mean| (largest[0] / mean) as f32))
+    }
+
+    /// Of a frequency of `k2` squared cycles a pixel.
+    pub fn at(&self, k2: f64) -> f64 {
+        let place = (4.0 * k2).sqrt().sqrt().min(1.0) * (KNOTS - 1) as f64;
+        let below = (place as usize).min(KNOTS - 2);
+        let [low, high] = [self.0[below], self.0[below + 1]].map(f64::from);
+        low + (high - low) * (place - below as f64)
+    }
+
+    /// The numbers of which they are made, to be sent to other ranks.
+    pub fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::imaging::ctf::{CtfParameters, Optics};
+
+    fn ctf(defocus: f64, phase_shift: f64, b_factor: f64) -> Ctf {
+        let optics = Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 };
+        let particle = CtfParameters {
+            defocus_u: defocus + 200.0,
+            defocus_v: defocus - 200.0,
+            phase_shift,
+            b_factor,
+            ..CtfParameters::default()
+        };
+        Ctf::new(&optics, &particle)
+    }
+
+    #[test]
+    fn low_frequencies_count_more_and_none_after_the_first_maximum() {
+        let ctfs: Vec<Ctf> = (0..20).map(|i| ctf(10_000.0 + 1_000.0 * f64::from(i), 0.0, 0.0)).collect();
+        let pixel_size = 3.0;
+        let weights = Weights::of(&ctfs, pixel_size);
+        assert_eq!(weights.at(0.0), 1.0);
+        let mean = |k: f64| ctfs.iter().map(|ctf| ctf.at(k, 0.0).powi(2)).sum::<f64>() / 20.0;
+        // 1 / H^2, as far as the knots follow it: at 200 and 80 A.
+        for k in [0.005, 0.0125] {
+            let want = mean(0.0) / mean(k);
+            let got = weights.at((k * pixel_size).powi(2));
+            assert!((got / want - 1.0).abs() < 0.1, "{k}: {got}, expected {want}");
+        }
+        let ends = [0.1, 0.2, 0.25, 0.5].map(|k2| weights.at(k2));
+        assert!(ends.iter().all(|&end| end == ends[0] && end > 0.01 && end < 0.02), "{ends:?}");
+    }
+
+    #[test]
+    fn envelopes_phase_plates_and_absent_ctfs_weigh_nothing_up() {
+        let faded = Weights::of(&[ctf(15_000.0, 0.0, 500.0)], 3.0);
+        assert_eq!(faded.at(0.25), faded.at(0.1), "what the envelope takes stays taken");
+        let [low, high] = [0.0, 0.25].map(|k2| Weights::of(&[ctf(5_000.0, 90.0, 0.0)], 3.0).at(k2));
+        assert!(low == 1.0 && high > 0.95);
+        assert_eq!(Weights::of(&[Ctf::identity()], 3.0), Weights::UNIFORM);
+        assert_eq!(Weights::of(&[], 3.0), Weights::UNIFORM);
+    }
+
+    #[test]
+    fn a_ctf_that_vanishes_has_a_limit() {
+        let optics = Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.0 };
+        let particle = CtfParameters { defocus_u: 15_000.0, defocus_v: 15_000.0, ..CtfParameters::default() };
+        let weights = Weights::of(&[Ctf::new(&optics, &particle)], 3.0);
+        assert!((weights.at(0.25) - 0.01).abs() < 1e-6);
+    }
+}
