@@ -6,6 +6,7 @@ use super::raster::Canvas;
 use crate::imaging::ctf::Ctf;
 use crate::imaging::fourier::{Fft2, Fft2Scratch, frequency};
 use crate::render::Geometry;
+use crate::simd::{Isa, vectorize};
 
 /// A function of the squared frequency (cycles a pixel) over the half plane, `[kx][ky]` as [`Ctf::half_plane`].
 fn half_plane(box_size: usize, of: impl Fn(f64) -> f64) -> Vec<f32> {
@@ -31,6 +32,59 @@ pub struct Filter {
     weights: Vec<f32>,
     pixel_size: f64,
     box_size: usize,
+}
+
+vectorize! {
+    /// In a line of constant kx of the spectrum of projections Q, with `ctf` what takes it to that of their images: makes it that of
+    /// the gradient, and returns the line's part of <Q, H^2 Q - 2 Z>. The targets Z are given at kx and at -kx.
+    fn compare(
+        line: &mut [Complex<f32>],
+        ctf: &[f32],
+        weights: &[f32],
+        target: [&[f32]; 2],
+        unitary: f32,
+        scale: f32,
+    ) -> f32 = compare_lanes
+}
+
+/// Values that are compared side by side.
+const SIDE_BY_SIDE: usize = 16;
+
+#[inline(always)]
+fn compare_lanes<I: Isa>(
+    line: &mut [Complex<f32>],
+    ctf: &[f32],
+    weights: &[f32],
+    [here, there]: [&[f32]; 2],
+    unitary: f32,
+    scale: f32,
+) -> f32 {
+    let n = line.len();
+    let one = |value: &mut Complex<f32>, h: f32, w: f32, here: f32, there: f32| {
+        let z = Complex::new(0.5 * (there + here), 0.5 * (there - here));
+        let q = *value * unitary;
+        let seen = q * (h * h);
+        let twice = seen - z - z;
+        *value = (seen - z) * (w * scale);
+        q.re * twice.re + q.im * twice.im
+    };
+    let mut sums = [0.0; SIDE_BY_SIDE];
+    // The opposite of the first is the first, that of the second the last.
+    sums[0] += one(&mut line[0], ctf[0], weights[0], here[0], there[0]);
+    let mut ky = 1;
+    while ky + SIDE_BY_SIDE <= n {
+        let next = ky..ky + SIDE_BY_SIDE;
+        let (values, ctf, weights) = (&mut line[next.clone()], &ctf[next.clone()], &weights[next.clone()]);
+        let (here, there) = (&here[next.clone()], &there[n + 1 - next.end..n + 1 - next.start]);
+        for k in 0..SIDE_BY_SIDE {
+            sums[k] += one(&mut values[k], ctf[k], weights[k], here[k], there[SIDE_BY_SIDE - 1 - k]);
+        }
+        ky += SIDE_BY_SIDE;
+    }
+    for ky in ky..n {
+        sums[0] += one(&mut line[ky], ctf[ky], weights[ky], here[ky], there[n - ky]);
+    }
+    sums.iter().sum()
 }
 
 impl Filter {
@@ -121,24 +175,9 @@ impl Filter {
             let opposite = (n - kx) % n;
             // Half of the plane stands for all of it.
             let count = if opposite == kx { 1.0 } else { 2.0 };
-            let (at, opposite) = (&target[kx * n..(kx + 1) * n], &target[opposite * n..(opposite + 1) * n]);
+            let target = [kx, opposite].map(|kx| &target[kx * n..(kx + 1) * n]);
             // Single precision within a line, double from line to line: the error stays below 1e-7 of the sum.
-            let mut sums = [0.0f32; 16];
-            let mut one = |ky: usize, value: &mut Complex<f32>, (h, w, a, b): (f32, f32, f32, f32)| {
-                let z = Complex::new(0.5 * (b + a), 0.5 * (b - a));
-                let q = *value * unitary;
-                let seen = q * (h * h);
-                let twice = seen - z - z;
-                sums[ky % 16] += q.re * twice.re + q.im * twice.im;
-                *value = (seen - z) * (w * scale);
-            };
-            let (first, rest) = line.split_first_mut().expect("a box has pixels");
-            one(0, first, (ctf[0], weights[0], at[0], opposite[0]));
-            let rest = rest.iter_mut().zip(&ctf[1..]).zip(&weights[1..]).zip(&at[1..]);
-            for (ky, ((((value, &h), &w), &a), &b)) in (1..).zip(rest.zip(opposite[1..].iter().rev())) {
-                one(ky, value, (h, w, a, b));
-            }
-            loss += count * sums.iter().map(|&s| f64::from(s)).sum::<f64>();
+            loss += count * f64::from(compare(line, ctf, weights, target, unitary, scale));
         }
         let stride = gradient.stride;
         self.fft.inverse(&mut self.spectrum, &mut gradient.pixels, stride, &mut self.scratch);
