@@ -27,7 +27,7 @@ const KNOTS: usize = 33;
 /// Directions in which CTFs are averaged, over half a turn.
 const DIRECTIONS: usize = 8;
 /// A frequency counts at most so many times as much as another.
-const LARGEST_RATIO: f64 = 100.0;
+const LARGEST_RATIO: f64 = 25.0;
 
 /// By how much each frequency counts, by its radius: 1 at most.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,7 +38,7 @@ impl Weights {
     pub const UNIFORM: Self = Self([1.0; KNOTS]);
 
     /// For particles of these CTFs, in images of `pixel_size` angstrom: m(0) / m(k), where m(k) is the largest mean of H^2 up to
-    /// frequency k.
+    /// frequency k, but no more than half of its maximum, which is what it comes to where CTFs oscillate.
     pub fn of(ctfs: &[Ctf], pixel_size: f64) -> Self {
         let mean = |k: f64| {
             let turned = |ctf: &Ctf| -> f64 {
@@ -53,11 +53,11 @@ impl Weights {
         for i in 1..KNOTS {
             largest[i] = largest[i].max(largest[i - 1]);
         }
-        let floor = largest[KNOTS - 1] / LARGEST_RATIO;
-        if !(floor.is_finite() && floor > 0.0) {
+        let most = 0.5 * largest[KNOTS - 1];
+        if !(most.is_finite() && most > 0.0) {
             return Self::UNIFORM;
         }
-        let largest = largest.map(|mean| mean.max(floor));
+        let largest = largest.map(|mean| mean.clamp(most / LARGEST_RATIO, most));
         Self(largest.map(|mean| (largest[0] / mean) as f32))
     }
 
@@ -99,14 +99,14 @@ mod tests {
         let weights = Weights::of(&ctfs, pixel_size);
         assert_eq!(weights.at(0.0), 1.0);
         let mean = |k: f64| ctfs.iter().map(|ctf| ctf.at(k, 0.0).powi(2)).sum::<f64>() / 20.0;
-        // 1 / H^2, as far as the knots follow it: at 200 and 80 A.
-        for k in [0.005, 0.0125] {
-            let want = mean(0.0) / mean(k);
-            let got = weights.at((k * pixel_size).powi(2));
+        // 1 / H^2, as far as the knots follow it: at 100 A against 160 and 70.
+        for k in [0.00625, 0.0143] {
+            let want = mean(0.01) / mean(k);
+            let got = weights.at((k * pixel_size).powi(2)) / weights.at((0.01 * pixel_size).powi(2));
             assert!((got / want - 1.0).abs() < 0.1, "{k}: {got}, expected {want}");
         }
         let ends = [0.1, 0.2, 0.25, 0.5].map(|k2| weights.at(k2));
-        assert!(ends.iter().all(|&end| end == ends[0] && end > 0.01 && end < 0.02), "{ends:?}");
+        assert!(ends.iter().all(|&end| end == ends[0] && (0.039..0.06).contains(&end)), "{ends:?}");
     }
 
     #[test]
@@ -114,7 +114,7 @@ mod tests {
         let faded = Weights::of(&[ctf(15_000.0, 0.0, 500.0)], 3.0);
         assert_eq!(faded.at(0.25), faded.at(0.1), "what the envelope takes stays taken");
         let [low, high] = [0.0, 0.25].map(|k2| Weights::of(&[ctf(5_000.0, 90.0, 0.0)], 3.0).at(k2));
-        assert!(low == 1.0 && high > 0.95);
+        assert_eq!([low, high], [1.0; 2]);
         assert_eq!(Weights::of(&[Ctf::identity()], 3.0), Weights::UNIFORM);
         assert_eq!(Weights::of(&[], 3.0), Weights::UNIFORM);
     }
@@ -124,6 +124,6 @@ mod tests {
         let optics = Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.0 };
         let particle = CtfParameters { defocus_u: 15_000.0, defocus_v: 15_000.0, ..CtfParameters::default() };
         let weights = Weights::of(&[Ctf::new(&optics, &particle)], 3.0);
-        assert!((weights.at(0.25) - 0.01).abs() < 1e-6);
+        assert!((weights.at(0.25) - 0.04).abs() < 1e-6);
     }
 }

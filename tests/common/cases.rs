@@ -119,7 +119,7 @@ impl Case {
         self.weights = Weights::of(&ctfs, self.pixel_size);
         let root = |at: usize| self.weights.at(reference::radius(at / d, at % d, d).powi(2)).sqrt();
         let roots: Vec<f64> = (0..d * d).map(root).collect();
-        assert!(roots.iter().any(|&root| root < 0.6));
+        assert!(roots.iter().any(|&root| root < 0.8));
         let weighted = |Image { w, h, observed }: &Image| Image {
             w: *w,
             h: h.iter().zip(&roots).map(|(h, root)| h * root).collect(),
