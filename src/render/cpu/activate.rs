@@ -1,5 +1,6 @@
 //! Raw parameters to means, covariances and amplitudes, once a step (METHOD.md section 2), in f64.
 
+use super::tasks::each_chunk;
 use crate::gmm::{Gmm, S_MIN, Shape};
 use crate::simd::{Isa, LANES, Vector, softplus_sigmoid, vectorize};
 
@@ -43,11 +44,15 @@ impl Activated {
     /// If `gmm` has another number of Gaussians.
     pub fn update(&mut self, gmm: &Gmm) {
         assert_eq!(gmm.len(), self.count);
-        update(self, gmm);
+        let planes = self.mean.iter_mut().chain(&mut self.covariance).chain([&mut self.amplitude]);
+        each_chunk(planes.map(|plane| &mut plane[..gmm.len()]), |start, planes| update(planes, gmm, start));
     }
 }
 
-vectorize! { fn update(out: &mut Activated, gmm: &Gmm) = update_lanes }
+vectorize! {
+    /// Means, covariances and amplitudes, from Gaussian `start` on, as many as the planes have.
+    fn update(out: &mut [&mut [f64]], gmm: &Gmm, start: usize) = update_lanes
+}
 
 /// Eight values of a plane from `at`, as far as it goes; what lies past its end means nothing.
 #[inline(always)]
@@ -83,21 +88,22 @@ fn entry<V: Vector>(r: &[[V; 3]; 3], v: &[V; 3], i: usize, j: usize) -> V {
 }
 
 #[inline(always)]
-fn update_lanes<I: Isa>(out: &mut Activated, gmm: &Gmm) {
+fn update_lanes<I: Isa>(out: &mut [&mut [f64]], gmm: &Gmm, start: usize) {
     // Helpers are functions that are always inlined: a closure might not be, and would lose the vector instructions.
-    let count = out.count;
+    let [mean, covariance, amplitudes] = out.get_disjoint_mut([0..3, 3..9, 9..10]).expect("ten planes");
     let amplitude_plane = gmm.shape().planes() - 1;
-    for at in (0..count).step_by(LANES) {
-        for axis in 0..3 {
-            gather::<I>(gmm.plane(axis), at).store_cut(&mut out.mean[axis][..count], at);
+    for to in (0..amplitudes[0].len()).step_by(LANES) {
+        let at = start + to;
+        for (axis, plane) in mean.iter_mut().enumerate() {
+            gather::<I>(gmm.plane(axis), at).store_cut(plane, to);
         }
         let amplitude = softplus_sigmoid(gather::<I>(gmm.plane(amplitude_plane), at)).0;
-        amplitude.store_cut(&mut out.amplitude[..count], at);
+        amplitude.store_cut(amplitudes[0], to);
         match gmm.shape() {
             Shape::Isotropic => {
                 let v = variance(gather::<I>(gmm.plane(3), at));
                 for diagonal in [0, 3, 5] {
-                    v.store_cut(&mut out.covariance[diagonal][..count], at);
+                    v.store_cut(covariance[diagonal], to);
                 }
             }
             Shape::Anisotropic => {
@@ -113,7 +119,7 @@ fn update_lanes<I: Isa>(out: &mut Activated, gmm: &Gmm) {
                     gather::<I>(gmm.plane(9), at),
                 ]);
                 for (k, (i, j)) in [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)].into_iter().enumerate() {
-                    entry(&r, &v, i, j).store_cut(&mut out.covariance[k][..count], at);
+                    entry(&r, &v, i, j).store_cut(covariance[k], to);
                 }
             }
         }

@@ -1,8 +1,12 @@
 //! Adam (Kingma and Ba, 2015) on the host, one fused pass.
 
+use super::tasks::for_each;
 use crate::gmm::Gmm;
 use crate::render::AdamStep;
 use crate::simd::{Isa, LANES, Vector, vectorize};
+
+/// Parameters that one task takes at a time; a multiple of the lanes.
+const VALUES: usize = 8192;
 
 /// First and second moments of the gradient, one of each per parameter.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,10 +33,17 @@ impl Adam {
         assert!(parameters.len() == self.first.len() && gradient.len() == self.first.len());
         let planes = parameters.chunks_exact_mut(count).zip(gradient.chunks_exact(count));
         let moments = self.first.chunks_exact_mut(count).zip(self.second.chunks_exact_mut(count));
-        for (plane, ((parameters, gradient), (first, second))) in planes.zip(moments).enumerate() {
-            let rate = step.rate * step.factors.of_plane(shape, plane);
-            update(parameters, first, second, gradient, scale, &AdamStep { rate, ..*step });
-        }
+        let chunks =
+            planes.zip(moments).enumerate().flat_map(|(plane, ((parameters, gradient), (first, second)))| {
+                let step = AdamStep { rate: step.rate * step.factors.of_plane(shape, plane), ..*step };
+                let values = parameters.chunks_mut(VALUES).zip(gradient.chunks(VALUES));
+                let moments = first.chunks_mut(VALUES).zip(second.chunks_mut(VALUES));
+                values.zip(moments).map(move |chunk| (step, chunk))
+            });
+        let parallel = rayon::current_num_threads() > 1;
+        for_each(parallel, chunks, |(step, ((parameters, gradient), (first, second)))| {
+            update(parameters, first, second, gradient, scale, &step);
+        });
     }
 }
 

@@ -5,6 +5,7 @@
 //! dL/dSigma = P^T dL/dSigma2 P. Only the sum then goes through R, S, the quaternion and the softplus, once a step.
 
 use super::activate::{gather, rotation};
+use super::tasks::each_chunk;
 use crate::gmm::{Gmm, S_MIN, Shape};
 use crate::imaging::pose::Rotation;
 use crate::simd::{Isa, LANES, Vector, softplus_sigmoid, vectorize};
@@ -95,15 +96,19 @@ fn add<V: Vector<Scalar = f64>>(plane: &mut [f64], at: usize, value: V) {
 /// If the lengths disagree.
 pub fn finish(gmm: &Gmm, sums: &[Vec<f64>; SUMS], gradient: &mut [f32]) {
     assert_eq!(gradient.len(), gmm.values().len());
-    finish_vector(gmm, sums, gradient);
+    let planes = gradient.chunks_exact_mut(gmm.len());
+    each_chunk(planes, |start, planes| finish_vector(gmm, sums, start, planes));
 }
 
-vectorize! { fn finish_vector(gmm: &Gmm, sums: &[Vec<f64>; SUMS], gradient: &mut [f32]) = finish_lanes }
+vectorize! {
+    /// From Gaussian `start` on, as many as the planes have.
+    fn finish_vector(gmm: &Gmm, sums: &[Vec<f64>; SUMS], start: usize, gradient: &mut [&mut [f32]]) = finish_lanes
+}
 
-/// Into a plane of `count` values of the gradient, as far as it goes.
+/// Into a plane of the gradient, as far as it goes.
 #[inline(always)]
-fn put<I: Isa>(gradient: &mut [f32], count: usize, plane: usize, at: usize, value: I::F64) {
-    I::narrow(value).store_cut(&mut gradient[plane * count..(plane + 1) * count], at);
+fn put<I: Isa>(gradient: &mut [&mut [f32]], plane: usize, to: usize, value: I::F64) {
+    I::narrow(value).store_cut(gradient[plane], to);
 }
 
 /// The scale of a raw value and its slope; below S_MIN the slope is zero.
@@ -115,16 +120,16 @@ fn scale<V: Vector<Scalar = f64>>(raw: V) -> (V, V) {
 }
 
 #[inline(always)]
-fn finish_lanes<I: Isa>(gmm: &Gmm, sums: &[Vec<f64>; SUMS], gradient: &mut [f32]) {
-    let count = gmm.len();
+fn finish_lanes<I: Isa>(gmm: &Gmm, sums: &[Vec<f64>; SUMS], start: usize, gradient: &mut [&mut [f32]]) {
     let last = gmm.shape().planes() - 1;
     let two = I::F64::splat(2.0);
-    for at in (0..count).step_by(LANES) {
+    for to in (0..gradient[last].len()).step_by(LANES) {
+        let at = start + to;
         for (axis, sum) in sums[..3].iter().enumerate() {
-            put::<I>(gradient, count, axis, at, I::F64::load_padded(sum, at, 0.0));
+            put::<I>(gradient, axis, to, I::F64::load_padded(sum, at, 0.0));
         }
         let slope = softplus_sigmoid(gather::<I>(gmm.plane(last), at)).1;
-        put::<I>(gradient, count, last, at, I::F64::load_padded(&sums[9], at, 0.0) * slope);
+        put::<I>(gradient, last, to, I::F64::load_padded(&sums[9], at, 0.0) * slope);
         let (xx, xy, xz) = (
             I::F64::load_padded(&sums[3], at, 0.0),
             I::F64::load_padded(&sums[4], at, 0.0),
@@ -138,7 +143,7 @@ fn finish_lanes<I: Isa>(gmm: &Gmm, sums: &[Vec<f64>; SUMS], gradient: &mut [f32]
         match gmm.shape() {
             Shape::Isotropic => {
                 let (s, slope) = scale(gather::<I>(gmm.plane(3), at));
-                put::<I>(gradient, count, 3, at, (xx + yy + zz) * two * s * slope);
+                put::<I>(gradient, 3, to, (xx + yy + zz) * two * s * slope);
             }
             Shape::Anisotropic => {
                 // With M = R S and G = dL/dSigma, symmetric:
@@ -158,7 +163,7 @@ fn finish_lanes<I: Isa>(gmm: &Gmm, sums: &[Vec<f64>; SUMS], gradient: &mut [f32]
                     ];
                     let (s, slope) = scale(gather::<I>(gmm.plane(3 + j), at));
                     let along = column[0] * r[0][j] + column[1] * r[1][j] + column[2] * r[2][j];
-                    put::<I>(gradient, count, 3 + j, at, two * s * along * slope);
+                    put::<I>(gradient, 3 + j, to, two * s * along * slope);
                     let weight = two * s * s;
                     for i in 0..3 {
                         dr[i][j] = column[i] * weight;
@@ -173,10 +178,10 @@ fn finish_lanes<I: Isa>(gmm: &Gmm, sums: &[Vec<f64>; SUMS], gradient: &mut [f32]
                 let dz = two * (w * rz + x * pxz + y * pyz - two * z * (dr[0][0] + dr[1][1]));
                 // Through the normalisation: what points along q does nothing.
                 let along = w * dw + x * dx + y * dy + z * dz;
-                put::<I>(gradient, count, 6, at, (dw - w * along) * inverse_norm);
-                put::<I>(gradient, count, 7, at, (dx - x * along) * inverse_norm);
-                put::<I>(gradient, count, 8, at, (dy - y * along) * inverse_norm);
-                put::<I>(gradient, count, 9, at, (dz - z * along) * inverse_norm);
+                put::<I>(gradient, 6, to, (dw - w * along) * inverse_norm);
+                put::<I>(gradient, 7, to, (dx - x * along) * inverse_norm);
+                put::<I>(gradient, 8, to, (dy - y * along) * inverse_norm);
+                put::<I>(gradient, 9, to, (dz - z * along) * inverse_norm);
             }
         }
     }

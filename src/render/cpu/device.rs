@@ -10,6 +10,7 @@ use super::chain::{self, Contribution, SUMS};
 use super::project::{Splats, project};
 use super::raster::{self, Canvas};
 use super::residual::Filter;
+use super::tasks::{CHUNK, for_each};
 use crate::error::Result;
 use crate::gmm::Gmm;
 use crate::imaging::ctf::Ctf;
@@ -17,9 +18,6 @@ use crate::imaging::pose::Rotation;
 use crate::render::outcome::OutcomeQueue;
 use crate::render::{Device, DeviceState, Geometry, Observation, Outcome, Reduce, StageTimes, Step, Target};
 use crate::simd::{LANES, sum_of_squares};
-
-/// Gaussians that one task takes at a time; a multiple of the lanes.
-const CHUNK: usize = 1024;
 
 /// Images rendered side by side at most; their workspaces stay allocated.
 const IMAGES_AT_ONCE: usize = 16;
@@ -129,20 +127,6 @@ impl Workspace {
 /// Bytes of some planes.
 fn planes_bytes<T>(planes: &[Vec<T>]) -> usize {
     planes.iter().map(|plane| size_of_val(&plane[..])).sum()
-}
-
-/// Runs `task` on every item, in parallel where `parallel`.
-fn for_each<I>(parallel: bool, items: I, task: impl Fn(I::Item) + Sync + Send)
-where
-    I: Iterator + Send,
-    I::Item: Send,
-{
-    if parallel {
-        // The items are few and large; collecting them costs nothing.
-        items.collect::<Vec<_>>().into_par_iter().for_each(task);
-    } else {
-        items.for_each(task);
-    }
 }
 
 /// The CPU device. Runs on the rayon pool it is called from.

@@ -12,6 +12,7 @@ mod device;
 pub mod project;
 pub mod raster;
 pub mod residual;
+mod tasks;
 
 pub use crate::simd::level as instructions;
 pub use device::CpuDevice;
