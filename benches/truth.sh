@@ -25,6 +25,8 @@ ribosome64-preferred 4v5d.cif 64 6 10000 0.1 3
 apoferritin64 6z6u.pdb 64 3 6000 0.05
 6qt9-64 6qt9.cif 64 7 6000 0.05
 spliceosome72 3jb9.cif 72 5 6000 0.05
+6qt9-96 6qt9.cif 96 4.5 2000 0.03
+apoferritin128 6z6u.pdb 128 1.5 2000 0.05
 ribosome128 4v5d.cif 128 3 10000 0.1
 ribosome128-1000 4v5d.cif 128 3 1000 0.1
 ribosome128-1000-snr0.01 4v5d.cif 128 3 1000 0.01

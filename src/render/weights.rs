@@ -2,8 +2,8 @@
 //!
 //! The squared error's curvature at a frequency is the mean of H^2 there, which nearly vanishes below the CTF's first maximum:
 //! where the power of a specimen is largest, a step tells least, and Adam, whose steps are as large for noise as for signal,
-//! settles these frequencies last. Weights of one over that mean make them settle like all others. Frequencies of
-//! independent noise inform about themselves alone, so that nothing but the path to the optimum changes.
+//! settles these frequencies last. Weights of one over that mean make them settle like all others. The noise of one frequency
+//! says nothing of that of another: for a model that can follow all of them the optimum stays where it was.
 
 use std::f64::consts::PI;
 

@@ -24,7 +24,7 @@ pub struct Kept {
 pub struct Piece {
     /// The particles.
     pub particles: Vec<Particle>,
-    /// Prepared images, `[image][y][x]`, or none.
+    /// Prepared images, or none.
     pub images: Pixels,
     /// The sum of the squares of each observed image's pixels.
     pub energies: Vec<f64>,

@@ -26,7 +26,7 @@ pub struct Filter {
     scratch: Fft2Scratch<f32>,
     spectrum: Vec<Complex<f32>>,
     ctf: Vec<f32>,
-    /// What takes the spectrum of a sampled projection to that of the projection ([`Sampling::transfer`]).
+    /// What takes the spectrum of a sampled projection to that of the projection ([`Sampling::transfer`](crate::render::Sampling::transfer)).
     transfer: Vec<f32>,
     /// How much each frequency counts ([`Weights`](crate::render::Weights)).
     weights: Vec<f32>,

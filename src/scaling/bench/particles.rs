@@ -157,7 +157,7 @@ pub struct Made {
     share: Share,
     views: Vec<View>,
     energies: Vec<f64>,
-    /// `[image][y][x]`, prepared; empty where the device keeps them.
+    /// Prepared images; empty where the device keeps them.
     images: Vec<f32>,
     pixels: usize,
     next: usize,
