@@ -34,7 +34,7 @@ part "tests" cargo test --locked --no-fail-fast
 levels=(portable)
 ! grep -qsw avx2 /proc/cpuinfo || levels+=(avx2)
 for level in "${levels[@]}"; do
-    part "instructions: $level" env CRYOSPLAT_SIMD=$level cargo test --locked --lib --test render
+    part "instructions: $level" env "CRYOSPLAT_SIMD=$level" cargo test --locked --lib --test render
 done
 # What stands in for CUDA in those tests, by itself; and once more with the compiler's sanitizers in it and in the kernels.
 part "emulator" tests/emulator/self_test.sh target/emulator
