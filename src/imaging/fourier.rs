@@ -158,6 +158,11 @@ pub fn frequency(i: usize, n: usize) -> isize {
     if 2 * i < n { i as isize } else { i as isize - n as isize }
 }
 
+/// The square of that frequency in cycles a pixel: those along the axes add up to that of a frequency of an image.
+pub fn squared_frequency(i: usize, n: usize) -> f64 {
+    (frequency(i, n) as f64 / n as f64).powi(2)
+}
+
 /// The factor that moves an image by (+dx, +dy) pixels, at frequency (kx, ky) in cycles per box of `box_size` pixels.
 pub fn shift_phase(kx: isize, ky: isize, dx: f64, dy: f64, box_size: usize) -> Complex<f64> {
     let turns = (kx as f64 * dx + ky as f64 * dy) / box_size as f64;

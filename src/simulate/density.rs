@@ -104,7 +104,7 @@ fn cropped(
 ) -> Array3<Complex<f64>> {
     let size = fine.dim().0;
     let index = |i: usize| fourier::frequency(i, box_size).rem_euclid(size as isize) as usize;
-    let square = |i: usize| (fourier::frequency(i, box_size) as f64 / box_size as f64).powi(2);
+    let square = |i: usize| fourier::squared_frequency(i, box_size);
     Array3::from_shape_fn((box_size, box_size, box_size), |(z, y, x)| {
         let k2 = square(z) + square(y) + square(x);
         let edge = soft_edge(k2.sqrt());

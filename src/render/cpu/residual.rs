@@ -4,14 +4,13 @@ use rustfft::num_complex::Complex;
 
 use super::raster::Canvas;
 use crate::imaging::ctf::Ctf;
-use crate::imaging::fourier::{Fft2, Fft2Scratch, frequency};
+use crate::imaging::fourier::{Fft2, Fft2Scratch, squared_frequency};
 use crate::render::Geometry;
 use crate::simd::{Isa, vectorize};
 
 /// A function of the squared frequency (cycles a pixel) over the half plane, `[kx][ky]` as [`Ctf::half_plane`].
 fn half_plane(box_size: usize, of: impl Fn(f64) -> f64) -> Vec<f32> {
-    let cycles = |i: usize| frequency(i, box_size) as f64 / box_size as f64;
-    let square = |i: usize| cycles(i % box_size).powi(2);
+    let square = |i: usize| squared_frequency(i % box_size, box_size);
     (0..(box_size / 2 + 1) * box_size).map(|i| of(square(i / box_size) + square(i)) as f32).collect()
 }
 

@@ -11,7 +11,7 @@ use super::compile::{self, CHAIN_PARTS, Constants, DRAW_WARPS};
 use super::plan::{PADDING, Plan};
 use super::transform::Transform;
 use crate::error::Result;
-use crate::imaging::fourier::frequency;
+use crate::imaging::fourier::squared_frequency;
 use crate::render::Geometry;
 
 /// Threads of a block, unless a kernel says otherwise.
@@ -146,8 +146,8 @@ macro_rules! launch {
 fn tables(geometry: &Geometry) -> Vec<f32> {
     let &Geometry { box_size, sampling, weights, .. } = geometry;
     let columns = box_size / 2 + 1;
-    let cycles = |i: usize| frequency(i, box_size) as f64 / box_size as f64;
-    let square = |at: usize| cycles(at / columns).powi(2) + cycles(at % columns).powi(2);
+    let square =
+        |at: usize| squared_frequency(at / columns, box_size) + squared_frequency(at % columns, box_size);
     let all = || (0..box_size * columns).map(square);
     all().map(|k2| sampling.transfer(k2) as f32).chain(all().map(|k2| weights.at(k2) as f32)).collect()
 }
