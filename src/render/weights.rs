@@ -113,6 +113,7 @@ mod tests {
     fn envelopes_phase_plates_and_absent_ctfs_weigh_nothing_up() {
         let faded = Weights::of(&[ctf(15_000.0, 0.0, 500.0)], 3.0);
         assert_eq!(faded.at(0.25), faded.at(0.1), "what the envelope takes stays taken");
+        assert!(faded.at(0.1) < 0.1, "low frequencies count more all the same");
         let [low, high] = [0.0, 0.25].map(|k2| Weights::of(&[ctf(5_000.0, 90.0, 0.0)], 3.0).at(k2));
         assert_eq!([low, high], [1.0; 2]);
         assert_eq!(Weights::of(&[Ctf::identity()], 3.0), Weights::UNIFORM);
