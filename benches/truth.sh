@@ -21,6 +21,8 @@ ribosome64-1000-snr0.03 4v5d.cif 64 6 1000 0.03
 ribosome64-1000-snr0.01 4v5d.cif 64 6 1000 0.01
 ribosome64-snr0.03 4v5d.cif 64 6 10000 0.03
 ribosome64-snr0.01 4v5d.cif 64 6 10000 0.01
+ribosome64-snr1 4v5d.cif 64 6 10000 1
+ribosome64-50000 4v5d.cif 64 6 50000 0.1
 ribosome64-preferred 4v5d.cif 64 6 10000 0.1 3
 apoferritin64 6z6u.pdb 64 3 6000 0.05
 6qt9-64 6qt9.cif 64 7 6000 0.05

@@ -51,7 +51,7 @@ pub enum Sampling {
     /// At the pixels' centres, as published: what is narrower than a pixel aliases.
     #[default]
     Points,
-    /// Widened by half a pixel, which the filter takes back; nothing counts beyond the Nyquist frequency, in any direction.
+    /// Widened by 0.7 pixels, which the filter takes back; nothing counts beyond the Nyquist frequency, in any direction.
     BandLimited,
 }
 
@@ -60,7 +60,7 @@ impl Sampling {
     pub fn blur(self) -> f64 {
         match self {
             Self::Points => 0.0,
-            Self::BandLimited => 0.5,
+            Self::BandLimited => 0.7,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Where in the box a specimen lies, and Gaussians placed by it.
 
+use std::f64::consts::PI;
+
 use ndarray::Array3;
 use rand_distr::{Distribution, StandardUniform};
 
@@ -72,6 +74,14 @@ impl Density {
             second[i][i] += 1.0 / (12.0 * (self.box_size * self.box_size) as f64);
         }
         (first, second)
+    }
+
+    /// The share of the box that a solid ellipsoid takes with the covariance of this density.
+    pub fn share(&self) -> f64 {
+        let (_, covariance) = self.moments();
+        // Its half axes are the deviations along them times the root of 5.
+        let root = cholesky(covariance);
+        4.0 / 3.0 * PI * 5f64.powf(1.5) * (0..3).map(|k| root[k][k]).product::<f64>()
     }
 
     /// Gives the means of a random mixture the centre and the covariance of this density.
@@ -148,6 +158,8 @@ mod tests {
         for (direction, half) in [([r, r, 0.0], 12.0), ([r, -r, 0.0], 5.0), ([0.0, 0.0, 1.0], 5.0)] {
             assert!((along(direction) / (half / 5f64.sqrt()) - 1.0).abs() < 0.04, "{}", along(direction));
         }
+        let solid = 4.0 / 3.0 * PI * 12.0 * 5.0 * 5.0 / (BOX * BOX * BOX) as f64;
+        assert!((density.share() / solid - 1.0).abs() < 0.04, "{} instead of {solid}", density.share());
         assert_eq!(gmm.values()[3 * 20_000..], before.values()[3 * 20_000..], "only the means move");
     }
 

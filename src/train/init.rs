@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::density::Density;
 use super::half::random_start;
-use super::recipe::{Choices, Settings, Start};
+use super::recipe::{Choices, Recipe, Settings, Start, start_scale};
 use super::run::Models;
 use super::setup::Part;
 use super::survey;
@@ -254,6 +254,9 @@ fn look(settings: &Settings, store: &Store, part: &Part, start: &mut Gmm) {
             "{}: the particles show a specimen at ({x:.0}, {y:.0}, {z:.0}) A, with deviations of {a:.0}, {b:.0}, {c:.0} A",
             part.name
         );
+        if settings.recipe == Recipe::Scaled {
+            start.set_scale(start_scale(settings.gaussians, store.header().box_size, density.share()));
+        }
     }
     match found {
         Ok(Some(density)) if settings.start == Start::Density => {
@@ -275,7 +278,6 @@ fn look(settings: &Settings, store: &Store, part: &Part, start: &mut Gmm) {
 mod tests {
     use super::*;
     use crate::imaging::mrc::write_volume;
-    use crate::train::recipe::Recipe;
     use ndarray::Array3;
 
     const BOX: usize = 24;

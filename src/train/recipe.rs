@@ -1,5 +1,7 @@
 //! Recipes: learning rate, schedule and Adam's constants from batch and number of particles (METHOD.md section 7).
 
+use std::ops::RangeInclusive;
+
 use serde::Serialize;
 
 use super::init;
@@ -72,16 +74,22 @@ const VOXELS: usize = 16;
 const PIXELS: usize = 320;
 /// Passes over a half of the scaled recipe, at most: more follow the noise too.
 const MOST_EPOCHS: usize = 100;
-/// Smallest standard deviation of a random Gaussian at the start of the scaled recipe, in pixels: scales change little, and a
-/// Gaussian wider than that has lost the last shells.
-const START_PIXELS: f64 = 0.48;
-/// That deviation, where few Gaussians share a large box, times the third root of their number, in box units: they
-/// are then 0.28 of their distance wide in a specimen that takes 7% of the box.
-const START_SPACING: f64 = 0.115;
+/// Standard deviation of a random Gaussian at the start of the scaled recipe, in distances between Gaussians, within
+/// [`START_PIXELS`]: scales change little, and a Gaussian that is too wide has lost the last shells.
+const START_SPACING: f64 = 0.31;
+/// The same in pixels, at least and at most.
+const START_PIXELS: RangeInclusive<f64> = 0.25..=0.48;
+/// The same in distances between Gaussians, at least: where few of them share a large box.
+const SMALLEST_SPACING: f64 = 0.25;
+/// Share of the box that a specimen takes which no look at the particles has shown.
+const USUAL_SHARE: f64 = 0.095;
 
-/// Standard deviation of the scaled recipe's Gaussians at the start, in box units.
-fn start_scale(gaussians: usize, box_size: usize) -> f64 {
-    (START_PIXELS / box_size as f64).max(START_SPACING / (gaussians as f64).cbrt())
+/// Standard deviation of the Gaussians at the start of the scaled recipe, in box units, where `gaussians` of them lie in a
+/// specimen that takes `share` of a box of `box_size` pixels.
+pub fn start_scale(gaussians: usize, box_size: usize, share: f64) -> f64 {
+    let distance = (share / gaussians as f64).cbrt();
+    let [least, most] = [START_PIXELS.start(), START_PIXELS.end()].map(|pixels| pixels / box_size as f64);
+    (START_SPACING * distance).clamp(least, most).max(SMALLEST_SPACING * distance)
 }
 
 /// Gaussians of the scaled recipe.
@@ -127,7 +135,8 @@ pub struct Settings {
     pub weighting: Weighting,
     /// Where random Gaussians lie at the start.
     pub start: Start,
-    /// Standard deviation of a random Gaussian at the start, in box units.
+    /// Standard deviation of a random Gaussian at the start, in box units, where no look at the particles says better
+    /// ([`start_scale`]).
     pub start_scale: f64,
     /// The seed of everything drawn.
     pub seed: u64,
@@ -206,7 +215,7 @@ impl Settings {
             splat_normalization: choices.splat_normalization,
             weighting: choices.weighting.unwrap_or(if scaled { Weighting::Ctf } else { Weighting::Uniform }),
             start: choices.start.unwrap_or(if scaled { Start::Fitted } else { Start::Published }),
-            start_scale: if scaled { start_scale(gaussians, box_size) } else { START_SCALE },
+            start_scale: if scaled { start_scale(gaussians, box_size, USUAL_SHARE) } else { START_SCALE },
             seed,
             init: choices.init.clone(),
         }
@@ -305,7 +314,7 @@ mod tests {
             Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 5_000, 256).gaussians,
             120_000
         );
-        assert_eq!((scaled.start, scaled.start_scale), (Start::Fitted, 0.0075));
+        assert_eq!(scaled.start, Start::Fitted);
         let paper = settings(Recipe::Paper);
         assert_eq!(
             (paper.start, paper.start_scale, paper.sampling),
@@ -318,6 +327,19 @@ mod tests {
             "as the method wants"
         );
         assert_eq!((paper.epochs, paper.batch, paper.gaussians, paper.learning_rate), (5, 1, 30_000, 1e-3));
+    }
+
+    #[test]
+    fn gaussians_start_as_wide_as_they_are_apart_but_for_pixels() {
+        let pixels = |gaussians, box_size, share| start_scale(gaussians, box_size, share) * box_size as f64;
+        assert!(
+            (settings(Recipe::Scaled).start_scale * 64.0 - 0.31 * 1.150).abs() < 1e-3,
+            "(0.095 64^3 / 16,384)^(1/3)"
+        );
+        assert!((pixels(16_384, 64, 0.2) - 0.31 * 1.474).abs() < 1e-3);
+        assert!((pixels(6_400, 64, 0.15) - 0.48).abs() < 1e-12, "no wider than that");
+        assert!((pixels(16_384, 64, 0.01) - 0.25).abs() < 1e-12, "no narrower");
+        assert!((pixels(5_120, 128, 0.095) - 0.25 * 3.388).abs() < 1e-3, "but few must cover the specimen");
     }
 
     #[test]
