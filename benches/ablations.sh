@@ -4,6 +4,7 @@
 #
 #   benches/ablations.sh [ROW...]     all, or some of the names below; the table keeps the rows of earlier runs
 #
+# ABLATIONS_RECIPES=scaled  one of the recipes: the other's lines stay as they were
 # ABLATIONS_PARTICLES=N     particles of a set, to try the script: the table then goes to target/ablations-trial/
 # CRYOSPLAT=PROGRAM         the program to run (default: target/release/cryosplat-mpi)
 set -euo pipefail
@@ -31,10 +32,13 @@ snr-20 -20
 isotropic -10 --isotropic
 unnormalised -10 --splat-normalization none
 one-rate -10 --rate-factors 1,1,1,1
-rate-by-kind -10 --rate-factors 1,0.3,1,60
+rate-by-kind -10 --rate-factors 1,0.3,1,10
+weights-uniform -10 --weighting uniform
+weights-ctf -10 --weighting ctf
 image-centred -10
 densified -10
 "
+recipes=${ABLATIONS_RECIPES:-paper scaled}
 count=${ABLATIONS_PARTICLES:-10000}
 work=target/ablations
 results=benches/results/ablations.md
@@ -95,7 +99,7 @@ densified() {
 
 # run_row NAME DB OPTIONS...: under both recipes; its lines in $work/NAME.row.
 run_row() {
-    local name=$1 db=$2 recipe run options particles
+    local name=$1 db=$2 recipe run options particles kept
     shift 2
     say "== $name"
     local tag=ribosome128-ablation$db
@@ -103,7 +107,12 @@ run_row() {
     make_set "$tag" 4v5d.cif 128 3.77 "$count" "${db}dB"
     particles=$set/particles.h5
     [ "$name" != image-centred ] || off_centre
+    kept=$(cat "$work/$name.row" 2>/dev/null || true)
     for recipe in paper scaled; do
+        if [[ " $recipes " != *" $recipe "* ]]; then
+            grep -F "| $recipe |" <<<"$kept" || true
+            continue
+        fi
         run=$work/$name-$recipe
         options=(--recipe "$recipe" "$@")
         [[ " $* " == *" --gaussians "* ]] || options+=(--gaussians 5120)

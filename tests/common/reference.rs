@@ -71,7 +71,7 @@ impl From<f64> for Support {
 }
 
 /// The blur of band-limited sampling in pixels.
-pub const BLUR: f64 = 0.5;
+pub const BLUR: f64 = 0.7;
 
 /// Frequency (i, j) of `d` x `d` in FFT order, in cycles a pixel.
 pub fn radius(i: usize, j: usize, d: usize) -> f64 {

@@ -12,7 +12,7 @@ from program import ROOT, Drift
 CASES = [(64, 2048), (128, 5120), (256, 30000)]
 ARCHITECTURE = "sm_90"
 WITH_LOOPS = ("draw", "moments")
-CUTOFF, BLUR = 3.0, 0.5
+CUTOFF, BLUR = 3.0, 0.7
 # Standard deviations of the start: of the means and of each Gaussian, in box units.
 SPREAD, DEVIATION = 0.075, 0.0075
 # As of the kernels, records.rs and plan.rs: `agrees` compares.
