@@ -173,7 +173,8 @@ fn band_limited_sampling_knows_where_between_pixels_a_gaussian_lies() {
         let frequencies = [(12.0, 0.0), (0.0, 12.0), (8.0, -8.0), (3.0, 5.0)];
         let worst = |(x, y): (f64, f64)| {
             let (want, got) = (at(&exact, fine, (x, y)), at(&got, d, (x, y)));
-            let blur = (-2.0 * (std::f64::consts::PI * reference::BLUR / d as f64).powi(2) * (x * x + y * y)).exp();
+            let blur =
+                (-2.0 * (std::f64::consts::PI * reference::BLUR / d as f64).powi(2) * (x * x + y * y)).exp();
             let want = (want.0 / blur, want.1 / blur);
             (want.0 - got.0).hypot(want.1 - got.1) / want.0.hypot(want.1)
         };

@@ -58,7 +58,7 @@ fn one_two_and_four_ranks_take_the_same_steps() {
             assert!((a.2 / b.2 - 1.0).abs() < 1e-5, "{ranks} ranks: {a:?} {b:?}");
         }
         // Relative to how far the parameters have moved. Sums in another order differ by 1e-7; Adam, which divides by the
-        // gradient's own size, lets that grow to 1e-5 in 50 steps. (At the largest rate, 3e-3, it grows to 1e-3.)
+        // gradient's own size, lets that grow to 1e-5 in 50 steps. (At 3e-3 it grows to 1e-3.)
         let other = values(&run, "gmm_half1.h5");
         let off = reference.iter().zip(&other).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
         println!("{ranks} ranks: {:e} of the movement, {}", off / moved(&reference), moved(&reference));

@@ -55,10 +55,17 @@ impl std::fmt::Display for Schedule {
 
 /// Image passes of one half that the scaled recipe wants at least, in so few epochs.
 pub const PASSES: usize = 100_000;
-/// Sum of base rates over all image passes that settles the low shells, twice the mean of a cosine.
-const RATE_BUDGET: f64 = 40.0;
+/// Base rate of the scaled recipe for [`PASSES`] image passes.
+const RATE: f64 = 4e-4;
 /// Base rate that the scaled recipe never exceeds.
-const LARGEST_RATE: f64 = 3e-3;
+const LARGEST_RATE: f64 = 1.5e-3;
+
+/// Base rate of the scaled recipe for `passes` image passes of a half. Over more of them than [`PASSES`] Gaussians travel as
+/// far as over these, with less noise; over fewer they travel less, rather than follow the noise in strides.
+fn scaled_rate(passes: usize) -> f64 {
+    let ratio = PASSES as f64 / passes as f64;
+    (RATE * ratio.min(ratio.sqrt())).min(LARGEST_RATE)
+}
 
 /// Rates of the scaled recipe. Amplitudes must change a hundredfold where a Gaussian lies in solvent, scales hardly; where
 /// scales move as fast as means, they follow the noise.
@@ -190,7 +197,7 @@ impl Settings {
             5
         });
         let passes = (epochs * particles).max(1);
-        let rate = if scaled { (RATE_BUDGET / passes as f64).min(LARGEST_RATE) } else { 1e-3 };
+        let rate = if scaled { scaled_rate(passes) } else { 1e-3 };
         let gaussians =
             choices.gaussians.unwrap_or(if scaled { gaussians_of(box_size, particles) } else { GAUSSIANS });
         Self {
@@ -296,15 +303,22 @@ mod tests {
     fn the_rules_of_the_recipes() {
         let scaled = settings(Recipe::Scaled);
         assert_eq!((scaled.epochs, scaled.batch), (20, 8));
-        assert!((scaled.learning_rate - 4e-4).abs() < 1e-12, "40 / 100,000");
+        assert!((scaled.learning_rate - 4e-4).abs() < 1e-12, "for 100,000 passes");
         let few = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100, 64);
         assert_eq!((few.epochs, few.gaussians), (100, 1_280));
         let larger = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100, 128);
         assert_eq!(larger.gaussians, 5_120, "128^2 / 320 for each particle");
         let one = Choices { epochs: Some(1), ..Choices::default() };
-        assert_eq!(Settings::resolve(Recipe::Scaled, &one, false, 3.0, 1, 100, 64).learning_rate, 3e-3);
+        assert_eq!(
+            Settings::resolve(Recipe::Scaled, &one, false, 3.0, 1, 100, 64).learning_rate,
+            LARGEST_RATE
+        );
         let many = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100_000, 64);
         assert_eq!(many.epochs, 5);
+        assert!((many.learning_rate - 8e-5).abs() < 1e-12, "a fifth over five times as many");
+        let quarter = Choices { epochs: Some(5), ..Choices::default() };
+        let quarter = Settings::resolve(Recipe::Scaled, &quarter, false, 3.0, 1, 5_000, 64);
+        assert!((quarter.learning_rate - 8e-4).abs() < 1e-12, "twice over a quarter");
         assert_eq!(scaled.gaussians, 16_384, "64^3 / 16");
         assert_eq!(
             Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 5_000, 128).gaussians,
