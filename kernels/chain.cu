@@ -70,7 +70,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3)
     const int g = blockIdx.x * CHAIN_GAUSSIANS + place;
     double total[ACTIVATED] = {};
     if (g < count) {
-        const double d = BOX, amplitude = activated[9 * padded + g];
+        const double d = GRID, amplitude = activated[9 * padded + g];
         for (int image = part; image < images; image += CHAIN_PARTS) {
             const double *const p = pass->image[image].view, *const q = p + 3;
             const double *const w = whitening + (size_t)image * 3 * padded;

@@ -1,8 +1,9 @@
 //! What the kernels share: the constants that they are compiled with, the records that the host fills, and small
 //! helpers. METHOD.md sections are named where a formula is used.
 //!
-//! Constants given by the host when it compiles: BOX (pixels), CUTOFF (standard deviations), BLUR (pixels by
-//! which splats are widened before they are sampled, which the filter takes back; or 0), HEIGHT (of all splats of
+//! Constants given by the host when it compiles: BOX (pixels), GRID (points along an edge of the grid that splats are sampled
+//! on: BOX, or more), CUTOFF (standard deviations), BLUR (distances of points by which splats are widened before they are
+//! sampled, which the filter takes back; or 0), HEIGHT (of all splats of
 //! amplitude 1, in box units, in place of their normalisation; or 0: they are normalised), PLANES (parameters of a
 //! Gaussian: 11, or 5 if round), DRAW_WARPS, DRAW_SLICES, MOMENT_LANES, CHAIN_PARTS, KEPT_HALF (particles are kept as
 //! f16).
@@ -11,22 +12,27 @@
 #define TAU 6.283185307179586
 /// Smallest standard deviation of a Gaussian, in box units (section 2).
 #define S_MIN 1e-3
-/// Edge of a tile in pixels.
+/// Edge of a tile in points of the grid.
 #define TILE 16
 /// Tiles along an axis, and in all.
-#define TILES_X ((BOX + TILE - 1) / TILE)
+#define TILES_X ((GRID + TILE - 1) / TILE)
 #define TILES (TILES_X * TILES_X)
 /// Pixels of an image, and frequencies of its half spectrum, `[ky][kx]`.
 #define PIXELS (BOX * BOX)
 #define COLUMNS (BOX / 2 + 1)
 #define FREQUENCIES (BOX * COLUMNS)
+/// Points of the grid, frequencies of its half spectrum, and where the image's pixel floor(BOX / 2) lies on it, along each axis.
+#define POINTS (GRID * GRID)
+#define GRID_COLUMNS (GRID / 2 + 1)
+#define GRID_FREQUENCIES (GRID * GRID_COLUMNS)
+#define ORIGIN ((double)(BOX / 2) * GRID / BOX)
 /// Threads of a block, unless a kernel says otherwise.
 #define THREADS 256
 /// Gaussians' planes are padded to a multiple of this.
 #define PADDING 256
 /// Frequencies that one block of `residual` takes, and the partial sums of an image that makes.
 #define RESIDUAL_FREQUENCIES 1024
-#define RESIDUAL_BLOCKS ((FREQUENCIES + RESIDUAL_FREQUENCIES - 1) / RESIDUAL_FREQUENCIES)
+#define RESIDUAL_BLOCKS ((GRID_FREQUENCIES + RESIDUAL_FREQUENCIES - 1) / RESIDUAL_FREQUENCIES)
 /// sqrt(log2(e) / 2): exp(-t^2 / 2) = 2^-(BINARY t)^2.
 #define BINARY 0.8493218002880191
 #define ALL_LANES 0xffffffffu
@@ -79,7 +85,7 @@ __device__ __forceinline__ const Pass *pass_of(const Ring *ring, unsigned number
     return (const Pass *)((const char *)(ring + 1) + (size_t)(number % PASSES) * ring->pitch);
 }
 
-/// One Gaussian seen in one image; lengths in pixels. With column i and row j of the support,
+/// One Gaussian seen in one image; lengths in distances of the grid's points. With column i and row j of the support,
 /// p = p0 + w0 i + w1 j and q = q0 + w2 j, its value is weight 2^-(p^2 + q^2).
 struct __align__(16) Splat {
     float p0, q0, w0, w1;

@@ -243,8 +243,8 @@ extern "C" __global__ void __launch_bounds__(DRAW_THREADS, 1024 / DRAW_THREADS)
             }
         }
         const int x = tile_x + k % TILE, y = tile_y + k / TILE;
-        if (x < BOX && y < BOX) {
-            projection[(size_t)image * PIXELS + y * BOX + x] = sum;
+        if (x < GRID && y < GRID) {
+            projection[(size_t)image * POINTS + y * GRID + x] = sum;
         }
     }
 }

@@ -9,7 +9,7 @@
 
 #define MOMENT_ROWS (MOMENT_LANES / 4)
 /// Columns of a lane, which one load takes: the support of a small splat is not wider than four lanes with two.
-#define MOMENT_COLUMNS (BOX % 4 == 0 && BOX > 128 ? 4 : BOX % 2 == 0 ? 2 : 1)
+#define MOMENT_COLUMNS (GRID % 4 == 0 && GRID > 160 ? 4 : GRID % 2 == 0 ? 2 : 1)
 
 /// A lane's pixels of a row, the first of them in a column that is a multiple of their number.
 __device__ __forceinline__ void load_columns(const float *row, float pixels[MOMENT_COLUMNS]) {
@@ -44,7 +44,7 @@ __device__ __forceinline__ void gather(const Splat &splat, const float *gradient
         for (int c = 0; c < MOMENT_COLUMNS; c++) {
             start[c] = fmaf(splat.w0, (float)(x + c - left), splat.p0);
         }
-        const float *row = gradient + (top + lane / 4) * BOX + x;
+        const float *row = gradient + (top + lane / 4) * GRID + x;
         float j = (float)(lane / 4);
 #pragma unroll 4
         for (int y = lane / 4; y < rows; y += MOMENT_ROWS) {
@@ -60,7 +60,7 @@ __device__ __forceinline__ void gather(const Splat &splat, const float *gradient
                 of_q[c] = fmaf(w, q, of_q[c]);
                 of_qq[c] = fmaf(w, qq, of_qq[c]);
             }
-            row += MOMENT_ROWS * BOX;
+            row += MOMENT_ROWS * GRID;
             j += (float)MOMENT_ROWS;
         }
 #pragma unroll
@@ -85,7 +85,7 @@ __device__ __forceinline__ void gather(const Splat &splat, const float *gradient
 /// The same for a thin splat, a column a lane.
 __device__ __forceinline__ void gather_fine(const Splat &splat, const float *gradient, int lane, float sums[6]) {
     const int columns = splat.size & 0xffff, rows = splat.size >> 16;
-    const float *const corner = gradient + (splat.corner >> 16) * BOX + (splat.corner & 0xffff);
+    const float *const corner = gradient + (splat.corner >> 16) * GRID + (splat.corner & 0xffff);
     for (int x = lane % 4; x < columns; x += 4) {
         const float start = fmaf(splat.w0, (float)x, splat.p0);
         const float start_low = fmaf(splat.w0_low, (float)x, splat.p0_low);
@@ -93,7 +93,7 @@ __device__ __forceinline__ void gather_fine(const Splat &splat, const float *gra
         for (int y = lane / 4; y < rows; y += MOMENT_ROWS) {
             const float p = fmaf(splat.w1, (float)y, start) + fmaf(splat.w1_low, (float)y, start_low);
             const float q = fmaf(splat.w2, (float)y, splat.q0);
-            const float w = corner[y * BOX + x] * exp2_fast(fmaf(-p, p, -q * q));
+            const float w = corner[y * GRID + x] * exp2_fast(fmaf(-p, p, -q * q));
             const float wp = w * p, wq = w * q;
             sums[0] += w;
             sums[1] += wp;
@@ -117,7 +117,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const int g = (blockIdx.x * THREADS + threadIdx.x) / MOMENT_LANES;
     const int lane = threadIdx.x % MOMENT_LANES;
     const Splat splat = splats[(size_t)image * padded + g];
-    gradient += (size_t)image * PIXELS;
+    gradient += (size_t)image * POINTS;
     float sums[6] = {};
     if (splat.fine) {
         gather_fine(splat, gradient, lane, sums);

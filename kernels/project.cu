@@ -36,11 +36,11 @@ __device__ __forceinline__ float split(double number, float &low) {
 
 /// Gaussian `g` as image `image` sees it; its whitening goes to the planes `[w0 w1 w2][padded]`.
 __device__ Splat splat_of(const double *activated, const Image &image, double *whitening, int padded, int g) {
-    const double d = BOX;
+    const double d = GRID;
     const double *p = image.view, *q = image.view + 3;
     const double x = activated[g], y = activated[padded + g], z = activated[2 * padded + g];
-    const double u = d * (p[0] * x + p[1] * y + p[2] * z) + BOX / 2;
-    const double v = d * (q[0] * x + q[1] * y + q[2] * z) + BOX / 2;
+    const double u = d * (p[0] * x + p[1] * y + p[2] * z) + ORIGIN;
+    const double v = d * (q[0] * x + q[1] * y + q[2] * z) + ORIGIN;
     double c[6];
     for (int k = 0; k < 6; k++) {
         c[k] = activated[(3 + k) * padded + g];

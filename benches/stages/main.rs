@@ -102,7 +102,7 @@ fn stages(criterion: &mut Criterion) {
         let [draw_floor, moments_floor] = floor::multiplications(&splats).map(floor::time);
         table::keep(case, table::DRAW_FLOOR, draw_floor);
         table::keep(case, table::MOMENTS_FLOOR, moments_floor);
-        let mut canvas = Canvas::new(box_size);
+        let mut canvas = Canvas::new(geometry.grid());
         let stride = canvas.stride;
         group.bench_function(BenchmarkId::from_parameter("rasterise"), |b| {
             b.iter(|| {
@@ -110,7 +110,7 @@ fn stages(criterion: &mut Criterion) {
                 raster::draw(&splats, whitening.each_ref().map(|p| &p[..]), &mut canvas.pixels, 0, stride);
             });
         });
-        let mut gradient = Canvas::new(box_size);
+        let mut gradient = Canvas::new(geometry.grid());
         let mut filter = Filter::new(&geometry);
         group.bench_function(BenchmarkId::from_parameter("FFT, CTF and residual"), |b| {
             b.iter(|| filter.residual(&view.ctf, &canvas, &target, 1.0, &mut gradient));
@@ -132,7 +132,12 @@ fn stages(criterion: &mut Criterion) {
             };
             b.iter(|| {
                 let amplitude = &activated.amplitude[..count];
-                chain::accumulate(&image, box_size, amplitude, &mut sums.each_mut().map(|p| &mut p[..]));
+                chain::accumulate(
+                    &image,
+                    geometry.grid(),
+                    amplitude,
+                    &mut sums.each_mut().map(|p| &mut p[..]),
+                );
             });
         });
         let mut full = vec![0.0f32; gmm.values().len()];

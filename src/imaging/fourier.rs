@@ -15,10 +15,12 @@ use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
 use rustfft::num_complex::Complex;
 use rustfft::{Fft, FftNum, FftPlanner};
 
-/// 2-D transforms of real square images of one box size. Cheap to clone; shared between threads.
+/// 2-D transforms of real square images of one box size, of which all or only low frequencies along x are wanted. Cheap to clone;
+/// shared between threads.
 #[derive(Clone)]
 pub struct Fft2<T: FftNum> {
     box_size: usize,
+    columns: usize,
     rows_forward: Arc<dyn RealToComplex<T>>,
     rows_inverse: Arc<dyn ComplexToReal<T>>,
     columns_forward: Arc<dyn Fft<T>>,
@@ -29,6 +31,7 @@ pub struct Fft2<T: FftNum> {
 #[derive(Clone, Debug)]
 pub struct Fft2Scratch<T> {
     row: Vec<T>,
+    line: Vec<Complex<T>>,
     rows: Vec<Complex<T>>,
     work: Vec<Complex<T>>,
 }
@@ -36,7 +39,8 @@ pub struct Fft2Scratch<T> {
 impl<T> Fft2Scratch<T> {
     /// Bytes of its buffers.
     pub fn bytes(&self) -> usize {
-        size_of_val(&self.row[..]) + size_of_val(&self.rows[..]) + size_of_val(&self.work[..])
+        size_of_val(&self.row[..])
+            + [&self.line, &self.rows, &self.work].map(|v| size_of_val(&v[..])).iter().sum::<usize>()
     }
 }
 
@@ -46,11 +50,21 @@ impl<T: FftNum> Fft2<T> {
     /// # Panics
     /// If `box_size` is 0.
     pub fn new(box_size: usize) -> Self {
+        Self::band(box_size, box_size / 2 + 1)
+    }
+
+    /// Plans for the frequencies 0 to `columns` - 1 along x of such images: transforms make no others, and take others for 0.
+    ///
+    /// # Panics
+    /// If `box_size` is 0, or there are not so many frequencies.
+    pub fn band(box_size: usize, columns: usize) -> Self {
         assert!(box_size > 0, "an image has at least one pixel");
+        assert!((1..=box_size / 2 + 1).contains(&columns), "an image has frequencies up to half its box");
         let mut real = RealFftPlanner::new();
         let mut complex = FftPlanner::new();
         Self {
             box_size,
+            columns,
             rows_forward: real.plan_fft_forward(box_size),
             rows_inverse: real.plan_fft_inverse(box_size),
             columns_forward: complex.plan_fft_forward(box_size),
@@ -58,13 +72,9 @@ impl<T: FftNum> Fft2<T> {
         }
     }
 
-    /// Number of values in a spectrum: `(box/2 + 1) * box`.
+    /// Number of values in a spectrum: `columns * box`, with all frequencies `(box/2 + 1) * box`.
     pub fn spectrum_len(&self) -> usize {
-        self.columns() * self.box_size
-    }
-
-    fn columns(&self) -> usize {
-        self.box_size / 2 + 1
+        self.columns * self.box_size
     }
 
     /// Working memory for one thread.
@@ -78,6 +88,7 @@ impl<T: FftNum> Fft2<T> {
             .max(self.columns_inverse.get_inplace_scratch_len());
         Fft2Scratch {
             row: vec![T::zero(); self.box_size],
+            line: vec![zero; self.box_size / 2 + 1],
             rows: vec![zero; self.spectrum_len()],
             work: vec![zero; work],
         }
@@ -94,13 +105,14 @@ impl<T: FftNum> Fft2<T> {
         spectrum: &mut [Complex<T>],
         scratch: &mut Fft2Scratch<T>,
     ) {
-        let (n, columns) = (self.box_size, self.columns());
+        let (n, columns) = (self.box_size, self.columns);
         assert_eq!(spectrum.len(), self.spectrum_len());
         for (row, out) in image.chunks(stride).zip(scratch.rows.chunks_exact_mut(columns)) {
             scratch.row.copy_from_slice(&row[..n]);
             self.rows_forward
-                .process_with_scratch(&mut scratch.row, out, &mut scratch.work)
+                .process_with_scratch(&mut scratch.row, &mut scratch.line, &mut scratch.work)
                 .expect("the plan and the buffers have the same length");
+            out.copy_from_slice(&scratch.line[..columns]);
         }
         transpose(&scratch.rows, spectrum, n, columns);
         self.columns_forward.process_with_scratch(spectrum, &mut scratch.work);
@@ -119,15 +131,18 @@ impl<T: FftNum> Fft2<T> {
         stride: usize,
         scratch: &mut Fft2Scratch<T>,
     ) {
-        let (n, columns) = (self.box_size, self.columns());
+        let (n, columns) = (self.box_size, self.columns);
         assert_eq!(spectrum.len(), self.spectrum_len());
         self.columns_inverse.process_with_scratch(spectrum, &mut scratch.work);
         transpose(spectrum, &mut scratch.rows, columns, n);
         let scale = T::one() / T::from_usize(n * n).expect("a box size is a small number");
-        for (row, line) in image.chunks_mut(stride).zip(scratch.rows.chunks_exact_mut(columns)) {
+        let line = &mut scratch.line;
+        for (row, values) in image.chunks_mut(stride).zip(scratch.rows.chunks_exact(columns)) {
+            line[..columns].copy_from_slice(values);
+            line[columns..].fill(Complex::new(T::zero(), T::zero()));
             line[0].im = T::zero();
             if n.is_multiple_of(2) {
-                line[columns - 1].im = T::zero();
+                line[n / 2].im = T::zero();
             }
             self.rows_inverse
                 .process_with_scratch(line, &mut row[..n], &mut scratch.work)
@@ -277,6 +292,29 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_band_is_the_same_transform_without_what_lies_beyond() {
+        let (n, columns) = (10, 4);
+        let original = image(n, n);
+        let whole = Fft2::<f64>::new(n);
+        let band = Fft2::<f64>::band(n, columns);
+        let spectrum_of = |fft: &Fft2<f64>| {
+            let mut spectrum = vec![Complex::new(0.0, 0.0); fft.spectrum_len()];
+            fft.forward(&original, n, &mut spectrum, &mut fft.scratch());
+            spectrum
+        };
+        let (mut all, mut low) = (spectrum_of(&whole), spectrum_of(&band));
+        assert_eq!(low, all[..columns * n]);
+        all[columns * n..].fill(Complex::new(0.0, 0.0));
+        let (mut want, mut got) = (vec![0.0; n * n], vec![0.0; n * n]);
+        let mut scratch = band.scratch();
+        // What an earlier transform left behind is not taken for a part of this one.
+        band.forward(&original, n, &mut vec![Complex::new(0.0, 0.0); columns * n], &mut scratch);
+        whole.inverse(&mut all, &mut want, n, &mut whole.scratch());
+        band.inverse(&mut low, &mut got, n, &mut scratch);
+        assert_eq!(got, want);
     }
 
     #[test]

@@ -51,27 +51,41 @@ pub enum Sampling {
     /// At the pixels' centres, as published: what is narrower than a pixel aliases.
     #[default]
     Points,
-    /// Widened by 0.7 pixels, which the filter takes back; nothing counts beyond the Nyquist frequency, in any direction.
+    /// On a grid a quarter finer, widened by 0.6 of its points' distance, which the filter takes back; nothing counts from the
+    /// pixels' Nyquist frequency on, in any direction.
     BandLimited,
 }
 
 impl Sampling {
-    /// Standard deviation in pixels that is added to each splat's, in squares, before it is sampled.
+    /// Standard deviation, in distances of the grid's points, that is added to each splat's, in squares, before it is sampled.
     pub fn blur(self) -> f64 {
         match self {
             Self::Points => 0.0,
-            Self::BandLimited => 0.7,
+            Self::BandLimited => 0.6,
         }
     }
 
-    /// What the spectrum of a sampled projection is multiplied by at a frequency of `k2` squared cycles a pixel.
-    pub fn transfer(self, k2: f64) -> f64 {
+    /// Points along an edge of the grid on which splats of images of `box_size` pixels are sampled: the pixels, or a quarter more
+    /// points, and a few, so that their number is even and transforms fast.
+    pub fn grid(self, box_size: usize) -> usize {
         match self {
-            Self::Points => 1.0,
-            Self::BandLimited if k2 > NYQUIST2 => 0.0,
-            Self::BandLimited => (0.5 * (TAU * self.blur()).powi(2) * k2).exp(),
+            Self::Points => box_size,
+            Self::BandLimited => {
+                (box_size + box_size.div_ceil(4)..).find(|&n| transforms_fast(n)).unwrap_or(box_size)
+            }
         }
     }
+}
+
+/// Whether `points` is even and a product of 2, 3 and 5.
+fn transforms_fast(points: usize) -> bool {
+    let rest = [2, 3, 5].into_iter().fold(points, |mut rest, prime| {
+        while rest > 0 && rest.is_multiple_of(prime) {
+            rest /= prime;
+        }
+        rest
+    });
+    rest == 1 && points.is_multiple_of(2)
 }
 
 /// What a splat is multiplied by, beside its amplitude.
@@ -85,8 +99,8 @@ pub enum SplatNormalization {
     None,
 }
 
-/// The square of the Nyquist frequency in cycles a pixel, and a little, so that rounding decides nothing.
-const NYQUIST2: f64 = 0.25 + 1e-9;
+/// The square of the Nyquist frequency in cycles a pixel, less a little, so that rounding decides nothing.
+const NYQUIST2: f64 = 0.25 - 1e-9;
 
 /// What the images of a device render with.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -103,6 +117,30 @@ pub struct Geometry {
     pub heights: Option<Heights>,
     /// How much each frequency counts.
     pub weights: Weights,
+}
+
+impl Geometry {
+    /// Points along an edge of the grid on which splats are sampled ([`Sampling::grid`]).
+    pub fn grid(&self) -> usize {
+        self.sampling.grid(self.box_size)
+    }
+
+    /// Where on the grid the origin lies, along each axis: on pixel floor(D/2), wherever that is (METHOD.md section 1).
+    pub fn origin(&self) -> f64 {
+        (self.box_size / 2) as f64 * self.grid() as f64 / self.box_size as f64
+    }
+
+    /// What the spectrum of a sampled projection is multiplied by at a frequency of `k2` squared cycles a pixel.
+    pub fn transfer(&self, k2: f64) -> f64 {
+        match self.sampling {
+            Sampling::Points => 1.0,
+            Sampling::BandLimited if k2 > NYQUIST2 => 0.0,
+            Sampling::BandLimited => {
+                let blur = self.sampling.blur() * self.box_size as f64 / self.grid() as f64;
+                (0.5 * (TAU * blur).powi(2) * k2).exp()
+            }
+        }
+    }
 }
 
 /// By how much the learning rate of each kind of parameter differs from that of the step.
@@ -318,4 +356,28 @@ pub trait Device {
     /// # Errors
     /// When the device fails.
     fn restore(&mut self, state: DeviceState) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grid_is_a_quarter_finer_and_transforms_fast() {
+        let grids = [32, 33, 64, 72, 96, 100, 128, 200, 256, 360, 512].map(|n| Sampling::BandLimited.grid(n));
+        assert_eq!(grids, [40, 48, 80, 90, 120, 128, 160, 250, 320, 450, 640]);
+        assert_eq!(Sampling::Points.grid(33), 33);
+    }
+
+    #[test]
+    fn the_origin_lies_where_it_lies_among_the_pixels() {
+        let origin = |box_size, sampling| {
+            let (pixel_size, cutoff, heights, weights) = (1.0, 3.0, None, Weights::UNIFORM);
+            Geometry { box_size, pixel_size, cutoff, sampling, heights, weights }.origin()
+        };
+        assert_eq!([64, 33].map(|n| origin(n, Sampling::Points)), [32.0, 16.0]);
+        assert_eq!(origin(64, Sampling::BandLimited), 40.0);
+        // Pixel 16 of 33, on 48 points: their distance is 33/48 of a pixel.
+        assert!((origin(33, Sampling::BandLimited) - 16.0 * 48.0 / 33.0).abs() < 1e-12);
+    }
 }

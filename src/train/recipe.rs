@@ -231,7 +231,7 @@ impl Settings {
     /// How high splats are in a box of `box_size` pixels, where they are not normalised: such that a random start looks the
     /// same with and without.
     pub fn heights(&self, box_size: usize) -> Option<Heights> {
-        let blur = self.sampling.blur() / box_size as f64;
+        let blur = self.sampling.blur() / self.sampling.grid(box_size) as f64;
         match self.splat_normalization {
             SplatNormalization::View => None,
             SplatNormalization::None => Some(Heights::of_scale(self.start_scale, blur)),

@@ -274,8 +274,8 @@ fn images(models: &[(&str, GmmFile)], store: &Store) -> Result<Vec<u8>> {
             let particle = &block.particles[0];
             let observed = block.images.to_vec();
             let model = device.render(&particle.rotation);
-            let mut seen = model.clone();
-            microscope.image(&reader.ctf(particle), &mut seen);
+            let mut seen = vec![0.0; n * n];
+            microscope.image(&reader.ctf(particle), &model, n, &mut seen);
             let smooth = low_passed(&observed, n, header.pixel_size);
             let panels = [observed, smooth, seen, model].into_iter().map(|pixels| {
                 let image = Array2::from_shape_vec((n, n), pixels).expect("an image has box x box pixels");

@@ -123,7 +123,7 @@ impl Case {
         let weighted = |Image { w, h, observed }: &Image| Image {
             w: *w,
             h: h.iter().zip(&roots).map(|(h, root)| h * root).collect(),
-            observed: reference::filter(observed, &roots, d),
+            observed: reference::filter(observed, d, &roots, d, d),
         };
         let weighted = self.images.iter().map(weighted).collect();
         self.unweighted = std::mem::replace(&mut self.images, weighted);
@@ -144,10 +144,10 @@ impl Case {
     /// the blur back.
     pub fn band_limited(mut self) -> Self {
         self.sampling = Sampling::BandLimited;
-        let d = self.d;
+        let (d, grid) = (self.d, self.sampling.grid(self.d));
         for image in &mut self.images {
             for (at, h) in image.h.iter_mut().enumerate() {
-                *h *= reference::sharpening(at / d, at % d, d);
+                *h *= reference::sharpening(at / d, at % d, d, grid);
             }
         }
         self
@@ -155,28 +155,31 @@ impl Case {
 
     /// The same with splats that are not normalised: as high as a normalised round one of 1.2 pixels.
     pub fn unnormalized(mut self) -> Self {
-        self.heights = Some(Heights::of_scale(1.2 / self.d as f64, self.support(0.0).blur / self.d as f64));
+        let blur = self.support(0.0).blur / self.sampling.grid(self.d) as f64;
+        self.heights = Some(Heights::of_scale(1.2 / self.d as f64, blur));
         self
     }
 
     /// What the reference samples with.
     pub fn support(&self, cutoff: f64) -> Support {
-        let blur = match self.sampling {
-            Sampling::Points => 0.0,
-            Sampling::BandLimited => reference::BLUR,
+        let (grid, blur) = match self.sampling {
+            Sampling::Points => (None, 0.0),
+            Sampling::BandLimited => (Some(self.sampling.grid(self.d)), reference::BLUR),
         };
-        Support { cutoff, blur, height: self.heights.map(|heights| heights.unit) }
+        Support { cutoff, grid, blur, height: self.heights.map(|heights| heights.unit) }
     }
 
     /// What a device renders of a view, which has no CTF: with the blur taken back.
     pub fn projection(&self, view: &View, cutoff: f64) -> Vec<f64> {
         let d = self.d;
         let sampled = reference::project(&self.gaussians, &view.rotation, d, self.support(cutoff));
-        let sharpening =
-            || (0..d * d).map(|at| reference::sharpening(at / d, at % d, d)).collect::<Vec<f64>>();
+        let grid = self.sampling.grid(d);
+        let sharpening = |at| reference::sharpening(at / d, at % d, d, grid);
         match self.sampling {
             Sampling::Points => sampled,
-            Sampling::BandLimited => reference::filter(&sampled, &sharpening(), d),
+            Sampling::BandLimited => {
+                reference::filter(&sampled, grid, &(0..d * d).map(sharpening).collect::<Vec<f64>>(), d, d)
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The method in plain loops and f64 (METHOD.md sections 2 to 5): dense sums, direct Fourier transforms, scalar chain rule.
 //! Shares no code with the devices it judges.
 
+use rustfft::num_complex::Complex;
 use std::f64::consts::{PI, TAU};
 
 /// One Gaussian's raw parameters: mean, raw scales, quaternion (w, x, y, z), raw amplitude.
@@ -53,12 +54,14 @@ fn rotation(q: [f64; 4]) -> [[f64; 3]; 3] {
     ]
 }
 
-/// Which pixels a splat counts on, and how it is sampled.
+/// Which points a splat counts on, and how it is sampled.
 #[derive(Clone, Copy, Debug)]
 pub struct Support {
-    /// Half width in standard deviations of the widened splat; infinite: all pixels.
+    /// Half width in standard deviations of the widened splat; infinite: all points.
     pub cutoff: f64,
-    /// Standard deviation in pixels by which a splat is widened before it is sampled.
+    /// Points along an edge of the grid that it is sampled on; `None`: the pixels.
+    pub grid: Option<usize>,
+    /// Standard deviation in distances of these points by which a splat is widened before it is sampled.
     pub blur: f64,
     /// What takes the place of its normalisation, where it has none.
     pub height: Option<f64>,
@@ -66,12 +69,17 @@ pub struct Support {
 
 impl From<f64> for Support {
     fn from(cutoff: f64) -> Self {
-        Self { cutoff, blur: 0.0, height: None }
+        Self { cutoff, grid: None, blur: 0.0, height: None }
     }
 }
 
-/// The blur of band-limited sampling in pixels.
-pub const BLUR: f64 = 0.7;
+/// The blur of band-limited sampling in distances of the grid's points.
+pub const BLUR: f64 = 0.6;
+
+/// Where the origin lies on a grid of `n` points along an edge: on pixel floor(d/2) of `d`.
+fn origin(n: usize, d: usize) -> f64 {
+    (d / 2) as f64 * n as f64 / d as f64
+}
 
 /// Frequency (i, j) of `d` x `d` in FFT order, in cycles a pixel.
 pub fn radius(i: usize, j: usize, d: usize) -> f64 {
@@ -79,11 +87,11 @@ pub fn radius(i: usize, j: usize, d: usize) -> f64 {
     signed(i).hypot(signed(j)) / d as f64
 }
 
-/// What takes that blur back at frequency (i, j) of `d` x `d` in FFT order: the inverse of a Gaussian's transform inside the
-/// circle of Nyquist, nothing outside.
-pub fn sharpening(i: usize, j: usize, d: usize) -> f64 {
-    let radius = radius(i, j, d);
-    if radius > 0.5 + 1e-6 { 0.0 } else { 1.0 / (-2.0 * (PI * BLUR * radius).powi(2)).exp() }
+/// What takes that blur on `grid` points back at frequency (i, j) of `d` x `d` in FFT order: the inverse of a Gaussian's transform
+/// inside the circle of Nyquist, nothing on it and outside.
+pub fn sharpening(i: usize, j: usize, d: usize, grid: usize) -> f64 {
+    let (radius, blur) = (radius(i, j, d), BLUR * d as f64 / grid as f64);
+    if radius > 0.5 - 1e-6 { 0.0 } else { 1.0 / (-2.0 * (PI * blur * radius).powi(2)).exp() }
 }
 
 /// A splat: T (2x3), centre, Sigma2, its inverse C, the normalisation or the height in its place, and which of them.
@@ -112,7 +120,7 @@ fn splat(g: &Raw, w: &[[f64; 3]; 3], d: usize, support: Support) -> Splat {
         for j in 0..2 {
             sigma[i][j] = (0..3).map(|k| t[i][k] * t[j][k]).sum();
         }
-        sigma[i][i] += (support.blur / d as f64).powi(2);
+        sigma[i][i] += (support.blur / support.grid.unwrap_or(d) as f64).powi(2);
     }
     let det = sigma[0][0] * sigma[1][1] - sigma[0][1] * sigma[1][0];
     let conic = [[sigma[1][1] / det, -sigma[0][1] / det], [-sigma[1][0] / det, sigma[0][0] / det]];
@@ -120,62 +128,63 @@ fn splat(g: &Raw, w: &[[f64; 3]; 3], d: usize, support: Support) -> Splat {
     Splat { t, centre, sigma, conic, norm, normalized: support.height.is_none() }
 }
 
-/// Calls `visit(pixel, d, G)` for every pixel in the support.
+/// Calls `visit(point, d, G)` for every point of the grid in the support.
 fn visit(s: &Splat, d: usize, support: Support, mut visit: impl FnMut(usize, [f64; 2], f64)) {
-    let origin = (d / 2) as f64;
-    for i in 0..d {
-        for j in 0..d {
-            let dx = (j as f64 - origin) / d as f64 - s.centre[0];
-            let dy = (i as f64 - origin) / d as f64 - s.centre[1];
+    let n = support.grid.unwrap_or(d);
+    let origin = origin(n, d);
+    for i in 0..n {
+        for j in 0..n {
+            let dx = (j as f64 - origin) / n as f64 - s.centre[0];
+            let dy = (i as f64 - origin) / n as f64 - s.centre[1];
             if dx.abs() > support.cutoff * s.sigma[0][0].sqrt()
                 || dy.abs() > support.cutoff * s.sigma[1][1].sqrt()
             {
                 continue;
             }
             let q = s.conic[0][0] * dx * dx + 2.0 * s.conic[0][1] * dx * dy + s.conic[1][1] * dy * dy;
-            visit(i * d + j, [dx, dy], s.norm * (-0.5 * q).exp());
+            visit(i * n + j, [dx, dy], s.norm * (-0.5 * q).exp());
         }
     }
 }
 
-/// The projection Q as it is sampled, `[y][x]`.
+/// The projection Q as it is sampled, on its grid, `[y][x]`.
 pub fn project(gaussians: &[Raw], w: &[[f64; 3]; 3], d: usize, support: impl Into<Support>) -> Vec<f64> {
     let support = support.into();
-    let mut image = vec![0.0; d * d];
+    let mut image = vec![0.0; support.grid.unwrap_or(d).pow(2)];
     for g in gaussians {
         let amplitude = softplus(g.a);
-        visit(&splat(g, w, d, support), d, support, |pixel, _, value| image[pixel] += amplitude * value);
+        visit(&splat(g, w, d, support), d, support, |point, _, value| image[point] += amplitude * value);
     }
     image
 }
 
-/// F^-1(H F image), by direct sums.
-pub fn filter(image: &[f64], h: &[f64], d: usize) -> Vec<f64> {
-    let wave: Vec<(f64, f64)> = (0..d).map(|k| (TAU * k as f64 / d as f64).sin_cos()).collect();
-    // Along one axis, then the other: (re, im) at [a][b] -> [b'][a], so that two passes restore the order.
-    let pass = |input: &[(f64, f64)], sign: f64| -> Vec<(f64, f64)> {
-        let mut out = vec![(0.0, 0.0); d * d];
-        for a in 0..d {
-            for k in 0..d {
-                let mut sum = (0.0, 0.0);
-                for b in 0..d {
-                    let (sin, cos) = wave[k * b % d];
-                    let (re, im) = input[a * d + b];
-                    sum.0 += re * cos - sign * im * sin;
-                    sum.1 += im * cos + sign * re * sin;
-                }
-                out[k * d + a] = sum;
-            }
-        }
-        out
-    };
-    let real: Vec<(f64, f64)> = image.iter().map(|&v| (v, 0.0)).collect();
-    let mut spectrum = pass(&pass(&real, -1.0), -1.0);
-    for (value, h) in spectrum.iter_mut().zip(h) {
-        value.0 *= h;
-        value.1 *= h;
-    }
-    pass(&pass(&spectrum, 1.0), 1.0).into_iter().map(|(re, _)| re / (d * d) as f64).collect()
+/// For each of `ks`, a row of e^(sign 2 pi i k x), x the place of each of `n` points over the box.
+fn waves(sign: f64, n: usize, d: usize) -> Vec<Vec<Complex<f64>>> {
+    let signed = |k: usize| if 2 * k < d { k as f64 } else { k as f64 - d as f64 };
+    let place = |x: usize| (x as f64 - origin(n, d)) / n as f64;
+    (0..d)
+        .map(|k| (0..n).map(|x| Complex::from_polar(1.0, sign * TAU * signed(k) * place(x))).collect())
+        .collect()
+}
+
+/// From `[a][b]` to `[k][a]`, the sum over b with row k of `waves`: two of them restore the order.
+fn pass(input: &[Complex<f64>], waves: &[Vec<Complex<f64>>]) -> Vec<Complex<f64>> {
+    let n = waves[0].len();
+    let sum = |row: &[Complex<f64>], wave: &[Complex<f64>]| row.iter().zip(wave).map(|(v, w)| v * w).sum();
+    waves.iter().flat_map(|wave| input.chunks(n).map(move |row| sum(row, wave))).collect()
+}
+
+/// F^-1(H F image), by direct sums over the frequencies of `d` pixels: from a grid of `from` points along an edge to one of `to`.
+/// From the grid of projections to the pixels, and, as the transpose of that, back.
+pub fn filter(image: &[f64], from: usize, h: &[f64], d: usize, to: usize) -> Vec<f64> {
+    let image: Vec<_> = image.iter().map(|&v| Complex::new(v, 0.0)).collect();
+    let there = waves(-1.0, from, d);
+    let mut spectrum = pass(&pass(&image, &there), &there);
+    spectrum.iter_mut().zip(h).for_each(|(value, h)| *value *= h);
+    let columns = waves(1.0, to, d);
+    let back: Vec<Vec<_>> = (0..to).map(|x| columns.iter().map(|wave| wave[x]).collect()).collect();
+    let points = from.max(to).pow(2) as f64;
+    pass(&pass(&spectrum, &back), &back).into_iter().map(|value| value.re / points).collect()
 }
 
 /// Mean over images and pixels of (X - Y)^2.
@@ -184,7 +193,8 @@ pub fn loss(gaussians: &[Raw], images: &[Image], d: usize, support: impl Into<Su
     let total: f64 = images
         .iter()
         .map(|image| {
-            let x = filter(&project(gaussians, &image.w, d, support), &image.h, d);
+            let grid = support.grid.unwrap_or(d);
+            let x = filter(&project(gaussians, &image.w, d, support), grid, &image.h, d, d);
             x.iter().zip(&image.observed).map(|(x, y)| (x - y).powi(2)).sum::<f64>()
         })
         .sum();
@@ -201,10 +211,11 @@ pub fn gradient(
     let support = support.into();
     let mut out = vec![[0.0; 11]; gaussians.len()];
     for image in images {
-        let x = filter(&project(gaussians, &image.w, d, support), &image.h, d);
+        let grid = support.grid.unwrap_or(d);
+        let x = filter(&project(gaussians, &image.w, d, support), grid, &image.h, d, d);
         let residual: Vec<f64> = x.iter().zip(&image.observed).map(|(x, y)| x - y).collect();
         let per_pixel = 2.0 / (images.len() * d * d) as f64;
-        let g: Vec<f64> = filter(&residual, &image.h, d).iter().map(|v| v * per_pixel).collect();
+        let g: Vec<f64> = filter(&residual, d, &image.h, d, grid).iter().map(|v| v * per_pixel).collect();
         for (gaussian, out) in gaussians.iter().zip(&mut out) {
             one(gaussian, &image.w, &g, d, support, out);
         }

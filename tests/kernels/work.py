@@ -12,7 +12,7 @@ from program import ROOT, Drift
 CASES = [(64, 2048), (128, 5120), (256, 30000)]
 ARCHITECTURE = "sm_90"
 WITH_LOOPS = ("draw", "moments")
-CUTOFF, BLUR = 3.0, 0.7
+CUTOFF, BLUR = 3.0, 0.6
 # Standard deviations of the start: of the means and of each Gaussian, in box units.
 SPREAD, DEVIATION = 0.075, 0.0075
 # As of the kernels, records.rs and plan.rs: `agrees` compares.
@@ -29,7 +29,7 @@ def agrees(sources):
         (f"#define TILE {TILE}\n", sources["common.cuh"]),
         (f"#define PADDING {PADDING}\n", sources["common.cuh"]),
         (f"#define QUARTER (TILE / {TILE // QUARTER})\n", sources["draw.cu"]),
-        ("#define MOMENT_COLUMNS (BOX % 4 == 0 && BOX > 128 ? 4 : BOX % 2 == 0 ? 2 : 1)\n", sources["moments.cu"]),
+        ("#define MOMENT_COLUMNS (GRID % 4 == 0 && GRID > 160 ? 4 : GRID % 2 == 0 ? 2 : 1)\n", sources["moments.cu"]),
         (f"SPLAT_BYTES: usize = {SPLAT_BYTES};", records),
         (f"            moment_lanes: {MOMENT_LANES},\n", plan),
     ):
@@ -37,21 +37,26 @@ def agrees(sources):
             raise Drift(f"{what.strip()} is what tests/kernels/work.py counts with, and no longer so")
 
 
+def grid_of(box):
+    """Points along an edge of the grid, a quarter more than pixels: as Sampling::grid, for the boxes above."""
+    return box * 5 // 4
+
+
 def constants(box):
     """What the kernels are compiled with for a case, with enough images to fill a device."""
     return dict(
-        BOX=box, CUTOFF=CUTOFF, BLUR=BLUR, HEIGHT=0.0, PLANES=PLANES, DRAW_SLICES=1, MOMENT_LANES=MOMENT_LANES, KEPT_HALF=0
+        BOX=box, GRID=grid_of(box), CUTOFF=CUTOFF, BLUR=BLUR, HEIGHT=0.0, PLANES=PLANES, DRAW_SLICES=1, MOMENT_LANES=MOMENT_LANES, KEPT_HALF=0
     )
 
 
-def moment_columns(box):
+def moment_columns(grid):
     """Columns of a lane, as moments.cu defines MOMENT_COLUMNS."""
-    return 4 if box % 4 == 0 and box > 128 else 2 if box % 2 == 0 else 1
+    return 4 if grid % 4 == 0 and grid > 160 else 2 if grid % 2 == 0 else 1
 
 
 @dataclass
 class Support:
-    """Pixels x0 to x1 and y0 to y1, both included."""
+    """Points x0 to x1 and y0 to y1, both included."""
 
     x0: int
     x1: int
@@ -59,18 +64,19 @@ class Support:
     y1: int
 
     @property
-    def pixels(self):
+    def points(self):
         return (self.x1 - self.x0 + 1) * (self.y1 - self.y0 + 1)
 
 
 def supports(box, count):
     """Of the start's Gaussians in one view."""
     draw = random.Random(1)
-    reach = CUTOFF * math.hypot(DEVIATION * box, BLUR)
+    grid = grid_of(box)
+    reach = CUTOFF * math.hypot(DEVIATION * grid, BLUR)
 
     def axis():
-        centre = draw.gauss(0.0, SPREAD) * box + box // 2
-        return max(math.ceil(centre - reach), 0), min(math.floor(centre + reach), box - 1)
+        centre = draw.gauss(0.0, SPREAD) * grid + grid // 2
+        return max(math.ceil(centre - reach), 0), min(math.floor(centre + reach), grid - 1)
 
     found = (Support(*axis(), *axis()) for _ in range(count))
     return [support for support in found if support.x0 <= support.x1 and support.y0 <= support.y1]
@@ -87,7 +93,7 @@ def drawn(splats):
 
 def gathered(splats, box):
     """Exponentials that `moments` evaluates: a warp goes on until its tallest and widest splat is done."""
-    columns = moment_columns(box)
+    columns = moment_columns(grid_of(box))
     total = 0
     for first in range(0, len(splats), 32 // MOMENT_LANES):
         warp = splats[first : first + 32 // MOMENT_LANES]
@@ -102,15 +108,16 @@ def bytes_of(box, count):
     """(kernel, per what, bytes read, bytes written): each array once, as if caches held what is used again. Pass records are
     left out, and tables that all images share; particles are in single precision."""
     padded = -(-count // PADDING) * PADDING
-    tiles = (-(-box // TILE)) ** 2
-    image, spectrum = 4 * box**2, 8 * box * (box // 2 + 1)
+    grid = grid_of(box)
+    tiles = (-(-grid // TILE)) ** 2
+    target, image, spectrum = 4 * box**2, 4 * grid**2, 8 * grid * (grid // 2 + 1)
     bits, splats, whitening, moments = tiles * padded // 8, SPLAT_BYTES * padded, 24 * padded, 24 * padded
     activated, parameters = 80 * padded, 4 * PLANES * count
     return [
         ("project", "image", activated, splats + whitening + bits),
         ("draw", "image", splats + bits, image),
         ("forward FFT", "image", image, spectrum),
-        ("residual", "image", spectrum + image, spectrum),
+        ("residual", "image", spectrum + target, spectrum),
         ("inverse FFT", "image", spectrum, image),
         ("moments", "image", splats + image, moments),
         ("chain", "image", whitening + moments, 0),
@@ -150,7 +157,7 @@ def work_table(loops):
     ]
     for box, count in CASES:
         splats = supports(box, count)
-        needed = sum(splat.pixels for splat in splats)
+        needed = sum(splat.points for splat in splats)
         for kernel, evaluated in (("draw", drawn(splats)), ("moments", gathered(splats, box))):
             each = loops[box][kernel].each
             cycles = [needed / EXPONENTIALS_A_CYCLE, evaluated / EXPONENTIALS_A_CYCLE]

@@ -12,6 +12,7 @@ use crate::evaluate::report::distributions::{CELLS, ParticleCounts};
 use crate::files;
 use crate::gmm::Shape;
 use crate::particles::store::{Dtype, Header, Particle, Store};
+use crate::render::Sampling;
 use crate::render::cuda::plan::{Plan, mib};
 
 /// What such a file is called.
@@ -139,7 +140,8 @@ impl GpuMemory {
         // A large device; a smaller one renders fewer images side by side.
         let (processors, free) = (132, 80 << 30);
         let (count, batch) = (args.gaussians as usize, args.batch as usize);
-        let plan = Plan::new(count, Shape::Anisotropic, header.box_size, batch, processors, free);
+        let sizes = [header.box_size, Sampling::BandLimited.grid(header.box_size)];
+        let plan = Plan::new(count, Shape::Anisotropic, sizes, batch, processors, free);
         Self {
             step: plan.bytes() + plan.staged_bytes() + plan.work_estimate(),
             kept: plan.kept_bytes(header.halves[0], false),

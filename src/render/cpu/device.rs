@@ -41,8 +41,8 @@ impl Workspace {
             splats: Splats::room(count),
             whitening: std::array::from_fn(|_| vec![0.0; count]),
             moments: std::array::from_fn(|_| vec![0.0; count]),
-            projection: Canvas::new(geometry.box_size),
-            gradient: Canvas::new(geometry.box_size),
+            projection: Canvas::new(geometry.grid()),
+            gradient: Canvas::new(geometry.grid()),
             observed: Vec::new(),
             filter: Filter::new(geometry),
             loss: 0.0,
@@ -193,8 +193,9 @@ impl CpuDevice {
         let mut workspace = Workspace::new(self.gmm.len(), &self.geometry);
         workspace.project(&self.activated, view, &self.geometry, true);
         workspace.draw(true);
-        let mut image: Vec<f32> = workspace.projection.rows().flatten().copied().collect();
-        self.filter.image(&Ctf::identity(), &mut image);
+        let mut image = vec![0.0; self.geometry.box_size.pow(2)];
+        let Canvas { pixels, stride, .. } = &workspace.projection;
+        self.filter.image(&Ctf::identity(), pixels, *stride, &mut image);
         image
     }
 
@@ -252,7 +253,7 @@ impl CpuDevice {
                     };
                     chain::accumulate(
                         &image,
-                        geometry.box_size,
+                        geometry.grid(),
                         &gaussians.amplitude[range.clone()],
                         &mut sums,
                     );

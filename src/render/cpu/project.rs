@@ -106,7 +106,7 @@ pub fn project(
     splats: &mut [Splats],
     whitening: [&mut [f64]; 3],
 ) {
-    assert!(geometry.box_size <= usize::from(u16::MAX) && start.is_multiple_of(LANES));
+    assert!(geometry.grid() <= usize::from(u16::MAX) && start.is_multiple_of(LANES));
     assert!(start + splats.len() * LANES <= gaussians.amplitude.len());
     let [w0, w1, w2] = whitening;
     project_vector(gaussians, start, view, geometry, splats, w0, w1, w2);
@@ -160,11 +160,11 @@ fn project_lanes<I: Isa>(
     w1: &mut [f64],
     w2: &mut [f64],
 ) {
-    let &Geometry { box_size, cutoff, sampling, heights, .. } = geometry;
-    let (d, blur) = (box_size as f64, sampling.blur());
+    let &Geometry { cutoff, sampling, heights, .. } = geometry;
+    let (d, blur) = (geometry.grid() as f64, sampling.blur());
     let widening = I::F64::splat(blur * blur);
     let (zero, one) = (I::F64::splat(0.0), I::F64::splat(1.0));
-    let centre = I::F64::splat((box_size / 2) as f64);
+    let centre = I::F64::splat(geometry.origin());
     let last = I::F64::splat(d - 1.0);
     let reach = I::F64::splat(cutoff);
     // Over the support the exponent is at most cutoff^2 / (1 - |rho|).

@@ -21,16 +21,34 @@ fn half_plane(box_size: usize, of: impl Fn(f64) -> f64) -> Vec<f32> {
 /// numbers as the image, and no transform back is needed, ahead or in a step.
 #[derive(Clone)]
 pub struct Filter {
+    /// Of images.
     fft: Fft2<f32>,
     scratch: Fft2Scratch<f32>,
+    /// Of projections on their grid, as far as images have frequencies.
+    grid_fft: Fft2<f32>,
+    grid_scratch: Fft2Scratch<f32>,
     spectrum: Vec<Complex<f32>>,
     ctf: Vec<f32>,
-    /// What takes the spectrum of a sampled projection to that of the projection ([`Sampling::transfer`](crate::render::Sampling::transfer)).
+    /// What takes the spectrum of a sampled projection to that of the projection ([`Geometry::transfer`]).
     transfer: Vec<f32>,
     /// How much each frequency counts ([`Weights`](crate::render::Weights)).
     weights: Vec<f32>,
     pixel_size: f64,
     box_size: usize,
+    /// Points along an edge of the grid of projections.
+    grid: usize,
+}
+
+/// Of a line of `grid` values in FFT order, moves those of the frequencies of `n` points to its front, in their FFT order.
+fn narrow(line: &mut [Complex<f32>], n: usize, grid: usize) {
+    line.copy_within(grid - n / 2..grid, n - n / 2);
+}
+
+/// The way back, with zero at all other frequencies.
+fn widen(line: &mut [Complex<f32>], n: usize, grid: usize) {
+    let first = n - n / 2;
+    line.copy_within(first..n, grid - n / 2);
+    line[first..grid - n / 2].fill(Complex::default());
 }
 
 vectorize! {
@@ -89,17 +107,24 @@ fn compare_lanes<I: Isa>(
 impl Filter {
     /// For the images of a device.
     pub fn new(geometry: &Geometry) -> Self {
-        let &Geometry { box_size, pixel_size, sampling, weights, .. } = geometry;
+        let &Geometry { box_size, pixel_size, weights, .. } = geometry;
+        let grid = geometry.grid();
         let fft = Fft2::new(box_size);
+        // On a finer grid the images' Nyquist frequency does not count: what is one frequency among pixels is two there.
+        let columns = if grid > box_size { box_size.div_ceil(2) } else { box_size / 2 + 1 };
+        let grid_fft = Fft2::band(grid, columns);
         Self {
             scratch: fft.scratch(),
-            spectrum: vec![Complex::default(); fft.spectrum_len()],
+            grid_scratch: grid_fft.scratch(),
+            spectrum: vec![Complex::default(); fft.spectrum_len().max(grid_fft.spectrum_len())],
             ctf: vec![0.0; fft.spectrum_len()],
-            transfer: half_plane(box_size, |k2| sampling.transfer(k2)),
+            transfer: half_plane(box_size, |k2| geometry.transfer(k2)),
             weights: half_plane(box_size, |k2| weights.at(k2)),
             fft,
+            grid_fft,
             pixel_size,
             box_size,
+            grid,
         }
     }
 
@@ -107,6 +132,7 @@ impl Filter {
     pub fn bytes(&self) -> usize {
         let numbers = [&self.ctf, &self.transfer, &self.weights];
         self.scratch.bytes()
+            + self.grid_scratch.bytes()
             + size_of_val(&self.spectrum[..])
             + numbers.map(|numbers| size_of_val(&numbers[..])).iter().sum::<usize>()
     }
@@ -119,27 +145,42 @@ impl Filter {
         }
     }
 
-    /// Makes `self.spectrum` that of an image times `self.ctf` and a constant.
-    fn filter(&mut self, image: &[f32], scale: f32) {
-        self.fft.forward(image, self.box_size, &mut self.spectrum, &mut self.scratch);
-        for (value, &h) in self.spectrum.iter_mut().zip(&self.ctf) {
-            *value *= h * scale;
-        }
+    /// Transforms a sampled projection (rows `stride` values apart), and returns what takes its spectrum to that of the
+    /// same projection on the pixels.
+    fn transform(&mut self, projection: &[f32], stride: usize) -> f64 {
+        let length = self.grid_fft.spectrum_len();
+        self.grid_fft.forward(projection, stride, &mut self.spectrum[..length], &mut self.grid_scratch);
+        (self.box_size as f64 / self.grid as f64).powi(2)
     }
 
-    /// Turns a sampled projection (`[y][x]`, box^2 values) into what is seen of it with this CTF, in place.
-    pub fn image(&mut self, ctf: &Ctf, projection: &mut [f32]) {
+    /// What is seen with this CTF of a sampled projection (rows `stride` values apart): `image`, `[y][x]`.
+    pub fn image(&mut self, ctf: &Ctf, projection: &[f32], stride: usize, image: &mut [f32]) {
+        let (n, grid) = (self.box_size, self.grid);
         self.effective_ctf(ctf);
-        self.filter(projection, 1.0);
-        self.fft.inverse(&mut self.spectrum, projection, self.box_size, &mut self.scratch);
+        let scale = self.transform(projection, stride) as f32;
+        let mut of_image = vec![Complex::default(); self.fft.spectrum_len()];
+        let lines = self.spectrum[..self.grid_fft.spectrum_len()].chunks_exact_mut(grid);
+        for ((line, ctf), out) in lines.zip(self.ctf.chunks_exact(n)).zip(of_image.chunks_exact_mut(n)) {
+            narrow(line, n, grid);
+            for ((value, &q), &h) in out.iter_mut().zip(&line[..n]).zip(ctf) {
+                *value = q * (h * scale);
+            }
+        }
+        self.fft.inverse(&mut of_image, image, n, &mut self.scratch);
     }
 
     /// Turns an observed image (`[y][x]`, box^2 values) into its target, in place.
     pub fn prepare(&mut self, ctf: &Ctf, image: &mut [f32]) {
         let n = self.box_size;
         self.effective_ctf(ctf);
-        self.filter(image, 1.0 / n as f32);
-        for (kx, line) in self.spectrum.chunks_exact(n).enumerate() {
+        let length = self.fft.spectrum_len();
+        let spectrum = &mut self.spectrum[..length];
+        self.fft.forward(image, n, spectrum, &mut self.scratch);
+        let scale = 1.0 / n as f32;
+        for (value, &h) in spectrum.iter_mut().zip(&self.ctf) {
+            *value *= h * scale;
+        }
+        for (kx, line) in spectrum.chunks_exact(n).enumerate() {
             // Of a real image the value at -k is the conjugate of that at k.
             let opposite = (n - kx) % n * n;
             for (ky, value) in line.iter().enumerate() {
@@ -162,12 +203,13 @@ impl Filter {
         energy: f64,
         gradient: &mut Canvas,
     ) -> f64 {
-        let n = self.box_size;
+        let (n, grid) = (self.box_size, self.grid);
         self.effective_ctf(ctf);
-        self.fft.forward(&projection.pixels, projection.stride, &mut self.spectrum, &mut self.scratch);
-        // The spectrum is that of a transform without a factor, the target's has 1/D, and the inverse divides by D^2.
-        let (unitary, scale) = (1.0 / n as f32, 2.0 / n as f32);
-        let lines = self.spectrum.chunks_exact_mut(n);
+        let to_pixels = self.transform(&projection.pixels, projection.stride);
+        // The spectrum is that of a transform without a factor, the target's has 1/D, and the inverse divides by the grid's points.
+        let (unitary, scale) = ((to_pixels / n as f64) as f32, 2.0 / n as f32);
+        let length = self.grid_fft.spectrum_len();
+        let lines = self.spectrum[..length].chunks_exact_mut(grid);
         let factors = self.ctf.chunks_exact(n).zip(self.weights.chunks_exact(n));
         let mut loss = energy;
         for (kx, (line, (ctf, weights))) in lines.zip(factors).enumerate() {
@@ -176,10 +218,17 @@ impl Filter {
             let count = if opposite == kx { 1.0 } else { 2.0 };
             let target = [kx, opposite].map(|kx| &target[kx * n..(kx + 1) * n]);
             // Single precision within a line, double from line to line: the error stays below 1e-7 of the sum.
-            loss += count * f64::from(compare(line, ctf, weights, target, unitary, scale));
+            narrow(line, n, grid);
+            loss += count * f64::from(compare(&mut line[..n], ctf, weights, target, unitary, scale));
+            widen(line, n, grid);
         }
         let stride = gradient.stride;
-        self.fft.inverse(&mut self.spectrum, &mut gradient.pixels, stride, &mut self.scratch);
+        self.grid_fft.inverse(
+            &mut self.spectrum[..length],
+            &mut gradient.pixels,
+            stride,
+            &mut self.grid_scratch,
+        );
         loss / (n * n) as f64
     }
 }

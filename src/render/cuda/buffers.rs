@@ -23,7 +23,7 @@ pub struct Buffers {
     pub ring: Buffer,
     /// What the last steps came to.
     pub outcomes: Buffer,
-    /// Projections of the pass, then the gradient of their pixels, `[image][y][x]`.
+    /// Projections of the pass on their grid, then the gradient of its points, `[image][y][x]`.
     pub projections: Buffer,
     /// What projections start from.
     pub activated: Buffer,

@@ -30,6 +30,8 @@ const SOURCES: [(&str, &str); 10] = [
 pub struct Constants {
     /// Box size in pixels.
     pub box_size: usize,
+    /// Points along an edge of the grid that splats are sampled on.
+    pub grid: usize,
     /// Half width of a splat's support in standard deviations.
     pub cutoff: f64,
     /// How splats are sampled.
@@ -59,6 +61,7 @@ impl Constants {
             "--std=c++17".into(),
             "-default-device".into(),
             format!("-DBOX={}", self.box_size),
+            format!("-DGRID={}", self.grid),
             // Rust writes 3.0 as 3.0: a double in C++ too.
             format!("-DCUTOFF={:?}", self.cutoff),
             format!("-DBLUR={:?}", self.sampling.blur()),

@@ -71,7 +71,8 @@ struct Graphs {
 /// The planned size of a device for these numbers, as [`CudaDevice::new`] makes it.
 fn plan(card: &Card, gmm: &Gmm, geometry: &Geometry, batch: usize) -> Result<Plan> {
     let (free, total) = card.memory()?;
-    let plan = Plan::new(gmm.len(), gmm.shape(), geometry.box_size, batch, card.processors, free);
+    let plan =
+        Plan::new(gmm.len(), gmm.shape(), [geometry.box_size, geometry.grid()], batch, card.processors, free);
     let wanted = plan.bytes();
     if wanted > free {
         return Err(Error::Device {

@@ -24,11 +24,11 @@ pub enum Stage {
     Project,
     /// Splats to pixels.
     Draw,
-    /// Images to spectra.
+    /// Projections to spectra.
     Forward,
     /// The CTF, what was observed, and the loss.
     Residual,
-    /// Spectra to the gradient of the pixels.
+    /// Spectra to the gradient of the projections.
     Inverse,
     /// Pixels to moments.
     Moments,
@@ -144,12 +144,12 @@ macro_rules! launch {
 
 /// `[transfer, weight][ky][kx]` of the half spectrum.
 fn tables(geometry: &Geometry) -> Vec<f32> {
-    let &Geometry { box_size, sampling, weights, .. } = geometry;
+    let &Geometry { box_size, weights, .. } = geometry;
     let columns = box_size / 2 + 1;
     let square =
         |at: usize| squared_frequency(at / columns, box_size) + squared_frequency(at % columns, box_size);
     let all = || (0..box_size * columns).map(square);
-    all().map(|k2| sampling.transfer(k2) as f32).chain(all().map(|k2| weights.at(k2) as f32)).collect()
+    all().map(|k2| geometry.transfer(k2) as f32).chain(all().map(|k2| weights.at(k2) as f32)).collect()
 }
 
 impl Pipeline {
@@ -160,6 +160,7 @@ impl Pipeline {
     pub fn new(card: &Card, plan: Plan, geometry: &Geometry, kept_half: bool) -> Result<Self> {
         let constants = Constants {
             box_size: geometry.box_size,
+            grid: plan.grid,
             cutoff: geometry.cutoff,
             sampling: geometry.sampling,
             height: geometry.heights.map(|heights| heights.unit),
@@ -176,7 +177,7 @@ impl Pipeline {
             .map_err(card.failed("copy to the device"))?;
         Ok(Self {
             kernels: Kernels::load(card, &constants)?,
-            transform: Transform::new(card, geometry.box_size, plan.images)?,
+            transform: Transform::new(card, geometry.box_size, plan.grid, plan.images)?,
             buffers,
             geometry: *geometry,
             step: 1.0 / (geometry.box_size as f64 * geometry.pixel_size),
@@ -339,7 +340,7 @@ impl Pipeline {
     /// `images` is device memory for them.
     pub unsafe fn enqueue_prepare(&self, card: &Card, images: u64) -> Result<()> {
         // SAFETY: the caller's word; the spectra are for as many.
-        unsafe { self.transform.forward(card, images, self.buffers.spectra.address())? };
+        unsafe { self.transform.images(card, images, self.buffers.spectra.address())? };
         launch!(
             card,
             &self.kernels.prepare,

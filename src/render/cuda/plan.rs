@@ -33,6 +33,8 @@ pub struct Plan {
     pub shape: Shape,
     /// Box size in pixels.
     pub box_size: usize,
+    /// Points along an edge of the grid that splats are sampled on, no fewer.
+    pub grid: usize,
     /// Images rendered side by side.
     pub images: usize,
     /// Blocks that share a tile when splats are drawn.
@@ -47,7 +49,7 @@ impl Plan {
     pub fn new(
         count: usize,
         shape: Shape,
-        box_size: usize,
+        [box_size, grid]: [usize; 2],
         batch: usize,
         processors: usize,
         free: usize,
@@ -56,6 +58,7 @@ impl Plan {
             count,
             shape,
             box_size,
+            grid,
             images: batch.clamp(1, IMAGES_AT_ONCE),
             slices: 1,
             moment_lanes: 4,
@@ -76,9 +79,9 @@ impl Plan {
         self.count.next_multiple_of(PADDING)
     }
 
-    /// Tiles of an image.
+    /// Tiles of a projection.
     pub fn tiles(&self) -> usize {
-        self.box_size.div_ceil(TILE).pow(2)
+        self.grid.div_ceil(TILE).pow(2)
     }
 
     /// Pixels of an image.
@@ -91,9 +94,19 @@ impl Plan {
         self.box_size * (self.box_size / 2 + 1)
     }
 
+    /// Points of a projection.
+    pub fn points(&self) -> usize {
+        self.grid.pow(2)
+    }
+
+    /// Frequencies of its half spectrum.
+    pub fn grid_frequencies(&self) -> usize {
+        self.grid * (self.grid / 2 + 1)
+    }
+
     /// Partial sums of the loss of an image.
     pub fn partials(&self) -> usize {
-        self.frequencies().div_ceil(RESIDUAL_FREQUENCIES)
+        self.grid_frequencies().div_ceil(RESIDUAL_FREQUENCIES)
     }
 
     /// Blocks that share the norm of the gradient, and their partial sums.
@@ -122,8 +135,8 @@ impl Plan {
             ("moments of splats", 6 * padded * 4 * images),
             ("tiles' lists", self.tiles() * padded / 8 * images),
             ("tiles' slices", slices),
-            ("projections", self.pixels() * 4 * images),
-            ("spectra", self.frequencies() * 8 * images),
+            ("projections", self.points() * 4 * images),
+            ("spectra", self.grid_frequencies() * 8 * images),
             ("tables of frequencies", 2 * self.frequencies() * 4),
             ("partial losses", self.partials() * 8 * images),
             (
@@ -150,7 +163,7 @@ impl Plan {
     /// About what cuFFT's work area takes: it says how much on the device only, and takes up to the spectra's size, or twice
     /// that for boxes with large prime factors.
     pub fn work_estimate(&self) -> usize {
-        2 * self.frequencies() * 8 * self.images
+        2 * self.grid_frequencies() * 8 * self.images
     }
 
     /// Values from one batch of images on its way to the next: rounded up, so that each starts where transforms like it.
@@ -180,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_paper_fits_into_100_mib() {
-        let plan = Plan::new(30_000, Shape::Anisotropic, 256, 1, 132, 80 << 30);
+        let plan = Plan::new(30_000, Shape::Anisotropic, [256, 320], 1, 132, 80 << 30);
         assert_eq!((plan.images, plan.slices, plan.moment_lanes), (1, 8, 4));
         let all = plan.bytes() + plan.staged_bytes() + plan.work_estimate();
         assert!(all < 100 << 20, "{all}");
@@ -188,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_small_device_takes_fewer_images_at_once() {
-        let plan = |free: usize| Plan::new(30_000, Shape::Anisotropic, 256, 500, 132, free).images;
+        let plan = |free: usize| Plan::new(30_000, Shape::Anisotropic, [256, 320], 500, 132, free).images;
         assert_eq!(plan(80 << 30), IMAGES_AT_ONCE);
         assert!((1..64).contains(&plan(200 << 20)));
         assert_eq!(plan(0), 1);

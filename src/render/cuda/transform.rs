@@ -7,8 +7,10 @@ use cudarc::cufft::{result, sys};
 use super::card::{Buffer, Card};
 use crate::error::{Error, Result};
 
-/// Real images `[image][y][x]` to half spectra `[image][ky][kx]` and back, both without normalisation.
+/// Real images `[image][y][x]` to half spectra `[image][ky][kx]`, and projections on their grid likewise and back, all without
+/// normalisation.
 pub struct Transform {
+    images: Handle,
     forward: Handle,
     inverse: Handle,
     work: Buffer,
@@ -35,9 +37,9 @@ fn failed(card: &Card, action: &'static str) -> impl FnOnce(result::CufftError) 
     }
 }
 
-fn plan(card: &Card, box_size: usize, images: usize, kind: sys::cufftType) -> Result<(Handle, usize)> {
+fn plan(card: &Card, size: usize, images: usize, kind: sys::cufftType) -> Result<(Handle, usize)> {
     let handle = Handle(result::create().map_err(failed(card, "plan a Fourier transform"))?);
-    let mut size = [box_size as c_int; 2];
+    let mut size = [size as c_int; 2];
     let null = std::ptr::null_mut();
     // SAFETY: the handle is new, and the sizes are two; no embedding means one image behind the other.
     let work = unsafe {
@@ -52,21 +54,23 @@ fn plan(card: &Card, box_size: usize, images: usize, kind: sys::cufftType) -> Re
 }
 
 impl Transform {
-    /// For `images` images of `box_size` pixels at a time.
+    /// For `images` images of `box_size` pixels, and projections on grids of `grid` points along an edge, at a time.
     ///
     /// # Errors
     /// When cuFFT refuses, or its work area does not fit.
-    pub fn new(card: &Card, box_size: usize, images: usize) -> Result<Self> {
-        let (forward, forward_work) = plan(card, box_size, images, sys::cufftType::CUFFT_R2C)?;
-        let (inverse, inverse_work) = plan(card, box_size, images, sys::cufftType::CUFFT_C2R)?;
+    pub fn new(card: &Card, box_size: usize, grid: usize, images: usize) -> Result<Self> {
+        let (of_images, images_work) = plan(card, box_size, images, sys::cufftType::CUFFT_R2C)?;
+        let (forward, forward_work) = plan(card, grid, images, sys::cufftType::CUFFT_R2C)?;
+        let (inverse, inverse_work) = plan(card, grid, images, sys::cufftType::CUFFT_C2R)?;
         // They run one after the other, and share it.
-        let work = card.allocate("work area of the Fourier transforms", forward_work.max(inverse_work))?;
-        for handle in [&forward, &inverse] {
-            // SAFETY: the area is as large as the larger plan asks for, and lives as long as the plans.
+        let largest = images_work.max(forward_work).max(inverse_work);
+        let work = card.allocate("work area of the Fourier transforms", largest)?;
+        for handle in [&of_images, &forward, &inverse] {
+            // SAFETY: the area is as large as the largest plan asks for, and lives as long as the plans.
             unsafe { result::set_work_area(handle.0, work.address() as *mut _) }
                 .map_err(failed(card, "plan a Fourier transform"))?;
         }
-        Ok(Self { forward, inverse, work })
+        Ok(Self { images: of_images, forward, inverse, work })
     }
 
     /// Bytes of the work area.
@@ -81,22 +85,35 @@ impl Transform {
     ///
     /// # Safety
     /// Both are device memory for as many images as planned.
-    pub unsafe fn forward(&self, card: &Card, images: u64, spectra: u64) -> Result<()> {
+    pub unsafe fn images(&self, card: &Card, images: u64, spectra: u64) -> Result<()> {
         // SAFETY: the caller's word.
-        unsafe { result::exec_r2c(self.forward.0, images as *mut _, spectra as *mut _) }
+        unsafe { result::exec_r2c(self.images.0, images as *mut _, spectra as *mut _) }
             .map_err(failed(card, "transform images"))
     }
 
-    /// Spectra, which are spoilt, to images.
+    /// Projections at address `projections` to spectra at address `spectra`.
+    ///
+    /// # Errors
+    /// When cuFFT refuses.
+    ///
+    /// # Safety
+    /// Both are device memory for as many projections as planned.
+    pub unsafe fn forward(&self, card: &Card, projections: u64, spectra: u64) -> Result<()> {
+        // SAFETY: the caller's word.
+        unsafe { result::exec_r2c(self.forward.0, projections as *mut _, spectra as *mut _) }
+            .map_err(failed(card, "transform projections"))
+    }
+
+    /// Spectra of projections, which are spoilt, to projections.
     ///
     /// # Errors
     /// When cuFFT refuses.
     ///
     /// # Safety
     /// As [`Transform::forward`].
-    pub unsafe fn inverse(&self, card: &Card, spectra: u64, images: u64) -> Result<()> {
+    pub unsafe fn inverse(&self, card: &Card, spectra: u64, projections: u64) -> Result<()> {
         // SAFETY: the caller's word.
-        unsafe { result::exec_c2r(self.inverse.0, spectra as *mut _, images as *mut _) }
-            .map_err(failed(card, "transform images"))
+        unsafe { result::exec_c2r(self.inverse.0, spectra as *mut _, projections as *mut _) }
+            .map_err(failed(card, "transform projections"))
     }
 }

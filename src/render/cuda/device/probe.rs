@@ -47,14 +47,16 @@ impl CudaDevice {
         self.feed.send(&self.card, &mut self.pipeline, pass, &[seen], &mut Alone)?;
         self.enqueue(&[Stage::Project, Stage::Draw], None)?;
         self.feed.passed(&self.card)?;
-        let mut image = vec![0.0f32; self.pipeline.plan.pixels()];
+        let mut image = vec![0.0f32; self.pipeline.plan.points()];
         let address = self.pipeline.buffers.projections.address();
         // SAFETY: the first projection has that length; the copy is waited for.
         unsafe { result::memcpy_dtoh_async(&mut image, address, self.card.stream.cu_stream()) }
             .map_err(self.card.failed("copy from the device"))?;
         self.card.stream.synchronize().map_err(self.card.failed("render"))?;
-        Filter::new(&self.pipeline.geometry).image(&Ctf::identity(), &mut image);
-        Ok(image)
+        let geometry = &self.pipeline.geometry;
+        let mut seen = vec![0.0; geometry.box_size.pow(2)];
+        Filter::new(geometry).image(&Ctf::identity(), &image, geometry.grid(), &mut seen);
+        Ok(seen)
     }
 
     /// Milliseconds of each stage over `batch` (one pass of it) by the device's own clock, the optimiser included, with a
