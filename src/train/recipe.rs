@@ -71,10 +71,13 @@ fn scaled_rate(passes: usize) -> f64 {
 /// scales move as fast as means, they follow the noise.
 const FACTORS: RateFactors = RateFactors { mean: 1.0, scale: 0.3, quaternion: 1.0, amplitude: 10.0 };
 
-/// Gaussians of the published recipe, and the most that the scaled one takes by itself up to a box of [`BOX`] pixels; in larger
-/// ones as many more as their images have more pixels.
+/// Gaussians of the published recipe, and those that are many for the scaled one up to a box of [`BOX`] pixels; in larger ones as
+/// many more as their images have more pixels.
 const GAUSSIANS: usize = 30_000;
 const BOX: usize = 128;
+/// Pixels of all images of a half for each Gaussian beyond these, of which there are at most as many again: only particles that
+/// tell much are worth their time.
+const MANY_PIXELS: usize = 1_300;
 /// Voxels of the box for each Gaussian of the scaled recipe.
 const VOXELS: usize = 16;
 /// Pixels of all images of a half for each Gaussian of the scaled recipe, at least: with fewer, Gaussians follow the noise.
@@ -101,8 +104,10 @@ pub fn start_scale(gaussians: usize, box_size: usize, share: f64) -> f64 {
 
 /// Gaussians of the scaled recipe.
 fn gaussians_of(box_size: usize, particles: usize) -> usize {
-    let most = GAUSSIANS * box_size.max(BOX).pow(2) / BOX.pow(2);
-    (box_size.pow(3) / VOXELS).min(particles * box_size.pow(2) / PIXELS).clamp(1, most)
+    let pixels = particles * box_size.pow(2);
+    let many = GAUSSIANS * box_size.max(BOX).pow(2) / BOX.pow(2);
+    let most = (pixels / MANY_PIXELS).clamp(many, 2 * many);
+    (box_size.pow(3) / VOXELS).min(pixels / PIXELS).clamp(1, most)
 }
 
 /// Everything that decides how one model is trained, with no default left open.
@@ -320,14 +325,15 @@ mod tests {
         let quarter = Settings::resolve(Recipe::Scaled, &quarter, false, 3.0, 1, 5_000, 64);
         assert!((quarter.learning_rate - 8e-4).abs() < 1e-12, "twice over a quarter");
         assert_eq!(scaled.gaussians, 16_384, "64^3 / 16");
+        let gaussians = |particles, box_size| {
+            Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, particles, box_size)
+                .gaussians
+        };
         assert_eq!(
-            Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 5_000, 128).gaussians,
-            30_000
+            [1_000, 3_000, 5_000, 50_000].map(|n| gaussians(n, 128)),
+            [30_000, 37_809, 60_000, 60_000]
         );
-        assert_eq!(
-            Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 5_000, 256).gaussians,
-            120_000
-        );
+        assert_eq!([2_000, 3_000, 50_000].map(|n| gaussians(n, 256)), [120_000, 151_236, 240_000]);
         assert_eq!(scaled.start, Start::Fitted);
         let paper = settings(Recipe::Paper);
         assert_eq!(
