@@ -99,8 +99,9 @@ soak: build ## The long tests of size and endurance (minutes to an hour), into b
 	@for script in tests/soak/*.sh; do echo; "$$script" || exit 1; done >>target/soak.md
 	@mv target/soak.md benches/results/soak.md && cat benches/results/soak.md
 
-scaling: build ## Strong and weak scaling over the ranks of this machine (some minutes), into benches/results/scaling.md
+scaling: build ## Strong and weak scaling over the ranks of this machine (some minutes), into benches/results/scaling.md and divided.md
 	@benches/scaling.sh
+	@benches/divided.sh
 
 readme-tables: ## Copy the tables of make bench, bench-stream, truth, quality, batch, voxels and scaling into README.md
 	@benches/readme_tables.sh

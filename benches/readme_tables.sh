@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-for name in stages stream truth quality batch voxels scaling; do
+for name in stages stream truth quality batch voxels scaling divided; do
     results=benches/results/$name.md
     [ -f "$results" ] || { echo "error: $results is not there: make bench, bench-stream, truth, quality, batch, voxels, scaling" >&2; exit 1; }
     # Only the table's lines: what is said around it stays with the results.

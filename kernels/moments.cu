@@ -9,14 +9,11 @@
 
 #define MOMENT_ROWS (MOMENT_LANES / 4)
 /// Columns of a lane, which one load takes: the support of a small splat is not wider than four lanes with two.
-#define MOMENT_COLUMNS (GRID % 4 == 0 && GRID > 160 ? 4 : GRID % 2 == 0 ? 2 : 1)
+#define MOMENT_COLUMNS (GRID % 2 == 0 ? 2 : 1)
 
 /// A lane's pixels of a row, the first of them in a column that is a multiple of their number.
 __device__ __forceinline__ void load_columns(const float *row, float pixels[MOMENT_COLUMNS]) {
-#if MOMENT_COLUMNS == 4
-    const float4 values = *(const float4 *)row;
-    pixels[0] = values.x, pixels[1] = values.y, pixels[2] = values.z, pixels[3] = values.w;
-#elif MOMENT_COLUMNS == 2
+#if MOMENT_COLUMNS == 2
     const float2 values = *(const float2 *)row;
     pixels[0] = values.x, pixels[1] = values.y;
 #else

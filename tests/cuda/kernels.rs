@@ -106,9 +106,9 @@ fn splats_without_normalization_agree() {
 
 fn loss_and_gradients_agree_with_the_dense_reference() {
     let seed = seed();
-    // Moments take 2, 1 and, in a large box, 4 columns a lane.
+    // Moments take 2 columns a lane, or 1 in an odd box.
     for (k, d, cutoff) in
-        [(0, 32, 3.0), (1, 33, 3.0), (2, 32, 8.0), (3, 33, 8.0), (4, 48, 3.0), (5, 164, 3.0)]
+        [(0, 32, 3.0), (1, 33, 3.0), (2, 32, 8.0), (3, 33, 8.0), (4, 48, 3.0), (5, 132, 3.0)]
     {
         let case = case(seed + 10 + k, d, 61, 3, false);
         let (got, loss) = gradient(&case, Shape::Anisotropic, cutoff);

@@ -29,7 +29,7 @@ def agrees(sources):
         (f"#define TILE {TILE}\n", sources["common.cuh"]),
         (f"#define PADDING {PADDING}\n", sources["common.cuh"]),
         (f"#define QUARTER (TILE / {TILE // QUARTER})\n", sources["draw.cu"]),
-        ("#define MOMENT_COLUMNS (GRID % 4 == 0 && GRID > 160 ? 4 : GRID % 2 == 0 ? 2 : 1)\n", sources["moments.cu"]),
+        ("#define MOMENT_COLUMNS (GRID % 2 == 0 ? 2 : 1)\n", sources["moments.cu"]),
         (f"SPLAT_BYTES: usize = {SPLAT_BYTES};", records),
         (f"            moment_lanes: {MOMENT_LANES},\n", plan),
     ):
@@ -51,7 +51,7 @@ def constants(box):
 
 def moment_columns(grid):
     """Columns of a lane, as moments.cu defines MOMENT_COLUMNS."""
-    return 4 if grid % 4 == 0 and grid > 160 else 2 if grid % 2 == 0 else 1
+    return 2 if grid % 2 == 0 else 1
 
 
 @dataclass
