@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
 # What a second thread and a second rank make of a step whose images they divide, by `bench`, on processors. Writes
-# benches/results/divided.md. Two idle cores need about three minutes.
+# benches/results/divided.md. Two idle cores need about nine minutes.
 #
 #   benches/divided.sh
 #
-# DIVIDED_SECONDS=S       seconds of each measurement
 # CRYOSPLAT=PROGRAM       the program to run (default: target/release/cryosplat-mpi)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -12,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tests/scripts/lib.sh
 
 program=${CRYOSPLAT:-target/release/cryosplat-mpi}
-seconds=${DIVIDED_SECONDS:-4}
+seconds=4
 batch=64
 rounds=5
 # Box and Gaussians.
@@ -21,17 +20,13 @@ results=benches/results/divided.md
 
 [ -x "$program" ] || stop "$program is not there: make build"
 [ "$(cores)" -ge 2 ] || stop "two cores are needed: here is one"
-load=$(cut -d ' ' -f 1 /proc/loadavg)
+load=$(load)
 make_work "${TMPDIR:-/tmp}/cryosplat-divided.XXXXXX"
 
 # rate RANKS THREADS BOX GAUSSIANS: images a second.
 rate() {
-    local options=(-n "$1" --bind-to core --map-by "slot:PE=$2")
-    if [ "$(id -u)" -eq 0 ]; then
-        options+=(--allow-run-as-root)
-    fi
-    mpirun "${options[@]}" "$program" --log-level error bench --device cpu --threads "$2" --box "$3" --gaussians "$4" \
-        --batch "$batch" --seconds "$seconds" --json "$work/bench.json" </dev/null >/dev/null
+    bound_ranks "$1" "$2" "$program" --log-level error bench --device cpu --threads "$2" --box "$3" --gaussians "$4" \
+        --batch "$batch" --seconds "$seconds" --json "$work/bench.json" >/dev/null
     sed -n 's/^  "images_per_second": \([0-9.]*\),$/\1/p' "$work/bench.json"
 }
 
@@ -45,10 +40,7 @@ median() { tr ' ' '\n' <<<"$*" | sort -g | awk '{ value[NR] = $1 } END { print v
     echo "Images a second of \`cryosplat-mpi bench --box D --gaussians N --batch $batch\` with one thread on one core, two threads, and two" \
         "ranks of one thread, each bound to a core; medians of $rounds rounds in which the three take turns. Speed-ups are medians" \
         "of those of the rounds."
-    if awk -v load="$load" 'BEGIN { exit !(load > 0.5) }'; then
-        echo
-        echo "**The machine was not idle**: its load was $load when the first run began. Take the times for what they are."
-    fi
+    remark_load "$load"
     echo
     echo "| Batch $batch | One thread, images/s | Two threads | Speed-up | Two ranks | Speed-up |"
     echo "|---|--:|--:|--:|--:|--:|"

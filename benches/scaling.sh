@@ -29,7 +29,7 @@ fi
 
 [ -x "$program" ] || stop "$program is not there: make build"
 mkdir -p "$work" "$results"
-load=$(cut -d ' ' -f 1 /proc/loadavg)
+load=$(load)
 
 set=$work/particles.h5
 truth=$work/particles_truth.mrc
@@ -46,13 +46,9 @@ bound() {
     shift
     if [ "$count" -gt "$(cores)" ]; then
         run_ranks "$count" "$@"
-        return
+    else
+        bound_ranks "$count" 1 "$@"
     fi
-    local options=(-n "$count" --bind-to core)
-    if [ "$(id -u)" -eq 0 ]; then
-        options+=(--allow-run-as-root)
-    fi
-    mpirun "${options[@]}" "$@" </dev/null
 }
 
 train=(train "$set" --half all --gaussians 5120 --epochs "$epochs" --threads 1 --device cpu --truth "$truth")
@@ -93,10 +89,7 @@ rm -rf "$study"
     echo
     echo "$(cores) cores of one machine show what a step's parts cost and how they divide over as many ranks. They show nothing" \
         "of networks, of more nodes, or of more ranks than cores: those take turns."
-    if awk -v load="$load" 'BEGIN { exit !(load > 0.5) }'; then
-        echo
-        echo "**The machine was not idle**: its load was $load when the first run began. Take the times for what they are."
-    fi
+    remark_load "$load"
     echo
     echo "![Images a second and efficiency over ranks, and quality over the batch](scaling.svg)"
     echo

@@ -1,8 +1,9 @@
 //! The method in plain loops and f64 (METHOD.md sections 2 to 5): dense sums, direct Fourier transforms, scalar chain rule.
 //! Shares no code with the devices it judges.
 
-use rustfft::num_complex::Complex;
 use std::f64::consts::{PI, TAU};
+
+use rustfft::num_complex::Complex;
 
 /// One Gaussian's raw parameters: mean, raw scales, quaternion (w, x, y, z), raw amplitude.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,6 +68,13 @@ pub struct Support {
     pub height: Option<f64>,
 }
 
+impl Support {
+    /// Points along an edge of the grid, for images of `d` pixels.
+    fn points(&self, d: usize) -> usize {
+        self.grid.unwrap_or(d)
+    }
+}
+
 impl From<f64> for Support {
     fn from(cutoff: f64) -> Self {
         Self { cutoff, grid: None, blur: 0.0, height: None }
@@ -120,7 +128,7 @@ fn splat(g: &Raw, w: &[[f64; 3]; 3], d: usize, support: Support) -> Splat {
         for j in 0..2 {
             sigma[i][j] = (0..3).map(|k| t[i][k] * t[j][k]).sum();
         }
-        sigma[i][i] += (support.blur / support.grid.unwrap_or(d) as f64).powi(2);
+        sigma[i][i] += (support.blur / support.points(d) as f64).powi(2);
     }
     let det = sigma[0][0] * sigma[1][1] - sigma[0][1] * sigma[1][0];
     let conic = [[sigma[1][1] / det, -sigma[0][1] / det], [-sigma[1][0] / det, sigma[0][0] / det]];
@@ -130,7 +138,7 @@ fn splat(g: &Raw, w: &[[f64; 3]; 3], d: usize, support: Support) -> Splat {
 
 /// Calls `visit(point, d, G)` for every point of the grid in the support.
 fn visit(s: &Splat, d: usize, support: Support, mut visit: impl FnMut(usize, [f64; 2], f64)) {
-    let n = support.grid.unwrap_or(d);
+    let n = support.points(d);
     let origin = origin(n, d);
     for i in 0..n {
         for j in 0..n {
@@ -150,7 +158,7 @@ fn visit(s: &Splat, d: usize, support: Support, mut visit: impl FnMut(usize, [f6
 /// The projection Q as it is sampled, on its grid, `[y][x]`.
 pub fn project(gaussians: &[Raw], w: &[[f64; 3]; 3], d: usize, support: impl Into<Support>) -> Vec<f64> {
     let support = support.into();
-    let mut image = vec![0.0; support.grid.unwrap_or(d).pow(2)];
+    let mut image = vec![0.0; support.points(d).pow(2)];
     for g in gaussians {
         let amplitude = softplus(g.a);
         visit(&splat(g, w, d, support), d, support, |point, _, value| image[point] += amplitude * value);
@@ -158,7 +166,7 @@ pub fn project(gaussians: &[Raw], w: &[[f64; 3]; 3], d: usize, support: impl Int
     image
 }
 
-/// For each of `ks`, a row of e^(sign 2 pi i k x), x the place of each of `n` points over the box.
+/// For each frequency k of `d` pixels, in FFT order, a row of e^(sign 2 pi i k x), x the place of each of `n` points over the box.
 fn waves(sign: f64, n: usize, d: usize) -> Vec<Vec<Complex<f64>>> {
     let signed = |k: usize| if 2 * k < d { k as f64 } else { k as f64 - d as f64 };
     let place = |x: usize| (x as f64 - origin(n, d)) / n as f64;
@@ -187,16 +195,19 @@ pub fn filter(image: &[f64], from: usize, h: &[f64], d: usize, to: usize) -> Vec
     pass(&pass(&spectrum, &back), &back).into_iter().map(|value| value.re / points).collect()
 }
 
+/// X - Y of one image, on the pixels.
+fn residual(gaussians: &[Raw], image: &Image, d: usize, support: Support) -> Vec<f64> {
+    let sampled = project(gaussians, &image.w, d, support);
+    let x = filter(&sampled, support.points(d), &image.h, d, d);
+    x.iter().zip(&image.observed).map(|(x, y)| x - y).collect()
+}
+
 /// Mean over images and pixels of (X - Y)^2.
 pub fn loss(gaussians: &[Raw], images: &[Image], d: usize, support: impl Into<Support>) -> f64 {
     let support = support.into();
     let total: f64 = images
         .iter()
-        .map(|image| {
-            let grid = support.grid.unwrap_or(d);
-            let x = filter(&project(gaussians, &image.w, d, support), grid, &image.h, d, d);
-            x.iter().zip(&image.observed).map(|(x, y)| (x - y).powi(2)).sum::<f64>()
-        })
+        .map(|image| residual(gaussians, image, d, support).iter().map(|r| r.powi(2)).sum::<f64>())
         .sum();
     total / (images.len() * d * d) as f64
 }
@@ -211,11 +222,10 @@ pub fn gradient(
     let support = support.into();
     let mut out = vec![[0.0; 11]; gaussians.len()];
     for image in images {
-        let grid = support.grid.unwrap_or(d);
-        let x = filter(&project(gaussians, &image.w, d, support), grid, &image.h, d, d);
-        let residual: Vec<f64> = x.iter().zip(&image.observed).map(|(x, y)| x - y).collect();
+        let residual = residual(gaussians, image, d, support);
         let per_pixel = 2.0 / (images.len() * d * d) as f64;
-        let g: Vec<f64> = filter(&residual, d, &image.h, d, grid).iter().map(|v| v * per_pixel).collect();
+        let back = filter(&residual, d, &image.h, d, support.points(d));
+        let g: Vec<f64> = back.iter().map(|v| v * per_pixel).collect();
         for (gaussian, out) in gaussians.iter().zip(&mut out) {
             one(gaussian, &image.w, &g, d, support, out);
         }

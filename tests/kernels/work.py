@@ -24,7 +24,7 @@ EXPONENTIALS_A_CYCLE, INSTRUCTIONS_A_CYCLE = 16, 4
 
 def agrees(sources):
     """Compares what is said twice."""
-    records, plan = ((ROOT / "src/render/cuda" / name).read_text() for name in ("records.rs", "plan.rs"))
+    records, plan, render = ((ROOT / "src/render" / name).read_text() for name in ("cuda/records.rs", "cuda/plan.rs", "mod.rs"))
     for what, there in (
         (f"#define TILE {TILE}\n", sources["common.cuh"]),
         (f"#define PADDING {PADDING}\n", sources["common.cuh"]),
@@ -32,6 +32,8 @@ def agrees(sources):
         ("#define MOMENT_COLUMNS (GRID % 2 == 0 ? 2 : 1)\n", sources["moments.cu"]),
         (f"SPLAT_BYTES: usize = {SPLAT_BYTES};", records),
         (f"            moment_lanes: {MOMENT_LANES},\n", plan),
+        (f"            Self::BandLimited => {BLUR},\n", render),
+        ("(box_size + box_size.div_ceil(4)..)", render),
     ):
         if what not in there:
             raise Drift(f"{what.strip()} is what tests/kernels/work.py counts with, and no longer so")

@@ -34,6 +34,26 @@ run_ranks() {
     mpirun "${options[@]}" "$@" </dev/null
 }
 
+# bound_ranks N CORES COMMAND...: mpirun with each of N ranks bound to CORES cores of its own, of which there must be enough.
+bound_ranks() {
+    local options=(-n "$1" --bind-to core --map-by "slot:PE=$2")
+    shift 2
+    if [ "$(id -u)" -eq 0 ]; then
+        options+=(--allow-run-as-root)
+    fi
+    mpirun "${options[@]}" "$@" </dev/null
+}
+
+# load: of this machine over the last minute, to be asked for before anything is measured.
+load() { cut -d ' ' -f 1 /proc/loadavg; }
+
+# remark_load LOAD: a paragraph for a table of times, where that load was no idle machine's.
+remark_load() {
+    awk -v load="$1" 'BEGIN { exit !(load > 0.5) }' || return 0
+    echo
+    echo "**The machine was not idle**: its load was $1 when the first run began. Take the times for what they are."
+}
+
 # make_venv FOLDER REQUIREMENTS: a virtual environment with exactly these packages; made once for each list.
 make_venv() {
     local folder=$1 requirements=$2

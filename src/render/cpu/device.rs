@@ -222,6 +222,7 @@ impl CpuDevice {
     fn accumulate(&mut self, batch: &[Observation]) {
         self.activate();
         let threads = rayon::current_num_threads();
+        let grid = self.geometry.grid();
         for group in batch.chunks(IMAGES_AT_ONCE.max(threads)) {
             while self.workspaces.len() < group.len() {
                 self.workspaces.push(Workspace::new(self.gmm.len(), &self.geometry));
@@ -251,12 +252,7 @@ impl CpuDevice {
                         whitening: workspace.whitening.each_ref().map(|p| &p[range.clone()]),
                         moments: workspace.moments.each_ref().map(|p| &p[range.clone()]),
                     };
-                    chain::accumulate(
-                        &image,
-                        geometry.grid(),
-                        &gaussians.amplitude[range.clone()],
-                        &mut sums,
-                    );
+                    chain::accumulate(&image, grid, &gaussians.amplitude[range.clone()], &mut sums);
                 }
             });
         }
