@@ -136,6 +136,7 @@ fn stages(criterion: &mut Criterion) {
                     &image,
                     geometry.grid(),
                     amplitude,
+                    false,
                     &mut sums.each_mut().map(|p| &mut p[..]),
                 );
             });

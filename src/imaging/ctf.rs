@@ -125,32 +125,38 @@ impl Ctf {
     /// # Panics
     /// If `h` does not hold `(box/2 + 1) * box` values.
     pub fn half_plane(&self, box_size: usize, pixel_size: f64, h: &mut [f32]) {
-        let columns = box_size / 2 + 1;
-        assert_eq!(h.len(), columns * box_size);
-        let step = 1.0 / (box_size as f64 * pixel_size);
-        let nyquist = box_size.is_multiple_of(2).then_some(box_size / 2);
-        for (ix, line) in h.chunks_exact_mut(box_size).enumerate() {
-            let kx = ix as f64 * step;
-            self.line(kx, step, line);
-            if nyquist == Some(ix) {
-                // Sample (N, ky) is also (-N, ky), whose CTF is that of (N, -ky).
-                let one_sided = line.to_vec();
-                for (iy, value) in line.iter_mut().enumerate() {
-                    *value = 0.5 * (one_sided[iy] + one_sided[(box_size - iy) % box_size]);
-                }
-            }
-            if let Some(n) = nyquist {
-                let ky = n as f64 * step;
-                // The corner (N, N) is its own partner (-N, -N); elsewhere on the line (kx, N) is also (kx, -N).
-                let partner = if ix == n { ky } else { -ky };
-                line[n] = (0.5 * (self.at(kx, ky) + self.at(kx, partner))) as f32;
-            }
+        assert_eq!(h.len(), (box_size / 2 + 1) * box_size);
+        for (kx, line) in h.chunks_exact_mut(box_size).enumerate() {
+            self.half_plane_line(kx, pixel_size, box_size / 2, line);
         }
     }
 
-    /// One line of constant kx, ky in FFT order.
-    fn line(&self, kx: f64, step: f64, line: &mut [f32]) {
-        fill(self, kx, step, line);
+    /// Fills the line of one kx of [`Ctf::half_plane`], as long as the box, from -`reach` to `reach` along ky; what it leaves
+    /// beyond that means nothing.
+    pub fn half_plane_line(&self, kx: usize, pixel_size: f64, reach: usize, line: &mut [f32]) {
+        let n = line.len();
+        let step = 1.0 / (n as f64 * pixel_size);
+        let nyquist = n.is_multiple_of(2).then_some(n / 2);
+        let frequency = kx as f64 * step;
+        self.line(frequency, step, reach, line);
+        if nyquist == Some(kx) {
+            // Sample (N, ky) is also (-N, ky), whose CTF is that of (N, -ky).
+            let one_sided = line.to_vec();
+            for (ky, value) in line.iter_mut().enumerate() {
+                *value = 0.5 * (one_sided[ky] + one_sided[(n - ky) % n]);
+            }
+        }
+        if let Some(nyquist) = nyquist.filter(|&nyquist| nyquist <= reach) {
+            let ky = nyquist as f64 * step;
+            // The corner (N, N) is its own partner (-N, -N); elsewhere on the line (kx, N) is also (kx, -N).
+            let partner = if kx == nyquist { ky } else { -ky };
+            line[nyquist] = (0.5 * (self.at(frequency, ky) + self.at(frequency, partner))) as f32;
+        }
+    }
+
+    /// One line of constant kx, ky in FFT order, up to `reach` both ways.
+    fn line(&self, kx: f64, step: f64, reach: usize, line: &mut [f32]) {
+        fill(self, kx, step, reach, line);
         if self.scale != 1.0 || self.b_factor != 0.0 {
             let n = line.len();
             for (iy, value) in line.iter_mut().enumerate() {
@@ -163,12 +169,12 @@ impl Ctf {
 }
 
 vectorize! {
-    /// The CTF without its envelope along a line of constant kx, ky in FFT order.
-    fn fill(ctf: &Ctf, kx: f64, step: f64, line: &mut [f32]) = fill_lanes
+    /// The CTF without its envelope along a line of constant kx, ky in FFT order, up to `reach` both ways.
+    fn fill(ctf: &Ctf, kx: f64, step: f64, reach: usize, line: &mut [f32]) = fill_lanes
 }
 
 #[inline(always)]
-fn fill_lanes<I: Isa>(ctf: &Ctf, kx: f64, step: f64, line: &mut [f32]) {
+fn fill_lanes<I: Isa>(ctf: &Ctf, kx: f64, step: f64, reach: usize, line: &mut [f32]) {
     // In turns, as a polynomial in ky.
     let turn = 1.0 / (2.0 * PI);
     let constant = I::F64::splat((ctf.xx * kx * kx - ctf.quartic * kx.powi(4) + ctf.phase) * turn);
@@ -180,6 +186,9 @@ fn fill_lanes<I: Isa>(ctf: &Ctf, kx: f64, step: f64, line: &mut [f32]) {
     let n = line.len();
     let fold = (n.div_ceil(2)) as f64;
     for at in (0..n).step_by(LANES) {
+        if at > reach && at + LANES + reach <= n {
+            continue;
+        }
         let index = I::F64::splat(at as f64) + I::F64::load(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
         // From n / 2 on the frequencies are negative.
         let negative = index - I::F64::splat(n as f64);

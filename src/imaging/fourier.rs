@@ -7,40 +7,38 @@
 //! re-centring, and [`shift_phase`] gives the factor that moves an image.
 
 use std::f64::consts::TAU;
+use std::ops::Range;
 use std::sync::Arc;
 
 use ndarray::Array3;
 use rayon::prelude::*;
-use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
 use rustfft::num_complex::Complex;
 use rustfft::{Fft, FftNum, FftPlanner};
 
 /// 2-D transforms of real square images of one box size, of which all or only low frequencies along x are wanted. Cheap to clone;
 /// shared between threads.
+///
+/// Along x, two rows are the real and the imaginary part of one.
 #[derive(Clone)]
 pub struct Fft2<T: FftNum> {
     box_size: usize,
     columns: usize,
-    rows_forward: Arc<dyn RealToComplex<T>>,
-    rows_inverse: Arc<dyn ComplexToReal<T>>,
-    columns_forward: Arc<dyn Fft<T>>,
-    columns_inverse: Arc<dyn Fft<T>>,
+    forward: Arc<dyn Fft<T>>,
+    inverse: Arc<dyn Fft<T>>,
 }
 
 /// What one thread needs to run an [`Fft2`].
 #[derive(Clone, Debug)]
 pub struct Fft2Scratch<T> {
-    row: Vec<T>,
-    line: Vec<Complex<T>>,
-    rows: Vec<Complex<T>>,
+    /// Two rows in each.
+    pairs: Vec<Complex<T>>,
     work: Vec<Complex<T>>,
 }
 
 impl<T> Fft2Scratch<T> {
     /// Bytes of its buffers.
     pub fn bytes(&self) -> usize {
-        size_of_val(&self.row[..])
-            + [&self.line, &self.rows, &self.work].map(|v| size_of_val(&v[..])).iter().sum::<usize>()
+        size_of_val(&self.pairs[..]) + size_of_val(&self.work[..])
     }
 }
 
@@ -60,15 +58,12 @@ impl<T: FftNum> Fft2<T> {
     pub fn band(box_size: usize, columns: usize) -> Self {
         assert!(box_size > 0, "an image has at least one pixel");
         assert!((1..=box_size / 2 + 1).contains(&columns), "an image has frequencies up to half its box");
-        let mut real = RealFftPlanner::new();
-        let mut complex = FftPlanner::new();
+        let mut planner = FftPlanner::new();
         Self {
             box_size,
             columns,
-            rows_forward: real.plan_fft_forward(box_size),
-            rows_inverse: real.plan_fft_inverse(box_size),
-            columns_forward: complex.plan_fft_forward(box_size),
-            columns_inverse: complex.plan_fft_inverse(box_size),
+            forward: planner.plan_fft_forward(box_size),
+            inverse: planner.plan_fft_inverse(box_size),
         }
     }
 
@@ -80,18 +75,8 @@ impl<T: FftNum> Fft2<T> {
     /// Working memory for one thread.
     pub fn scratch(&self) -> Fft2Scratch<T> {
         let zero = Complex::new(T::zero(), T::zero());
-        let work = self
-            .rows_forward
-            .get_scratch_len()
-            .max(self.rows_inverse.get_scratch_len())
-            .max(self.columns_forward.get_inplace_scratch_len())
-            .max(self.columns_inverse.get_inplace_scratch_len());
-        Fft2Scratch {
-            row: vec![T::zero(); self.box_size],
-            line: vec![zero; self.box_size / 2 + 1],
-            rows: vec![zero; self.spectrum_len()],
-            work: vec![zero; work],
-        }
+        let work = self.forward.get_inplace_scratch_len().max(self.inverse.get_inplace_scratch_len());
+        Fft2Scratch { pairs: vec![zero; self.box_size.div_ceil(2) * self.box_size], work: vec![zero; work] }
     }
 
     /// Transforms `image` (box rows, `stride` values apart) into `spectrum`.
@@ -105,17 +90,29 @@ impl<T: FftNum> Fft2<T> {
         spectrum: &mut [Complex<T>],
         scratch: &mut Fft2Scratch<T>,
     ) {
-        let (n, columns) = (self.box_size, self.columns);
+        let n = self.box_size;
         assert_eq!(spectrum.len(), self.spectrum_len());
-        for (row, out) in image.chunks(stride).zip(scratch.rows.chunks_exact_mut(columns)) {
-            scratch.row.copy_from_slice(&row[..n]);
-            self.rows_forward
-                .process_with_scratch(&mut scratch.row, &mut scratch.line, &mut scratch.work)
-                .expect("the plan and the buffers have the same length");
-            out.copy_from_slice(&scratch.line[..columns]);
+        let image = &image[..(n - 1) * stride + n];
+        let Fft2Scratch { pairs, work } = scratch;
+        // Halved here, which is exact, because the sums and differences that part two rows have twice their spectra.
+        let half = T::from_f64(0.5).expect("a half is a number");
+        for (pair, rows) in pairs.chunks_exact_mut(n).zip(image.chunks(2 * stride)) {
+            match rows.get(stride..stride + n) {
+                Some(odd) => {
+                    for ((value, &even), &odd) in pair.iter_mut().zip(rows).zip(odd) {
+                        *value = Complex::new(even * half, odd * half);
+                    }
+                }
+                None => {
+                    for (value, &even) in pair.iter_mut().zip(rows) {
+                        *value = Complex::new(even * half, T::zero());
+                    }
+                }
+            }
         }
-        transpose(&scratch.rows, spectrum, n, columns);
-        self.columns_forward.process_with_scratch(spectrum, &mut scratch.work);
+        self.forward.process_with_scratch(pairs, work);
+        self.part(pairs, spectrum);
+        self.forward.process_with_scratch(spectrum, work);
     }
 
     /// Transforms `spectrum`, which is destroyed, into `image` (box rows, `stride` values apart), divided by box^2.
@@ -131,38 +128,81 @@ impl<T: FftNum> Fft2<T> {
         stride: usize,
         scratch: &mut Fft2Scratch<T>,
     ) {
-        let (n, columns) = (self.box_size, self.columns);
+        let n = self.box_size;
         assert_eq!(spectrum.len(), self.spectrum_len());
-        self.columns_inverse.process_with_scratch(spectrum, &mut scratch.work);
-        transpose(spectrum, &mut scratch.rows, columns, n);
+        let image = &mut image[..(n - 1) * stride + n];
+        let Fft2Scratch { pairs, work } = scratch;
+        self.inverse.process_with_scratch(spectrum, work);
+        self.pair(spectrum, pairs);
+        self.inverse.process_with_scratch(pairs, work);
         let scale = T::one() / T::from_usize(n * n).expect("a box size is a small number");
-        let line = &mut scratch.line;
-        for (row, values) in image.chunks_mut(stride).zip(scratch.rows.chunks_exact(columns)) {
-            line[..columns].copy_from_slice(values);
-            line[columns..].fill(Complex::new(T::zero(), T::zero()));
-            line[0].im = T::zero();
-            if n.is_multiple_of(2) {
-                line[n / 2].im = T::zero();
+        for (pair, rows) in pairs.chunks_exact(n).zip(image.chunks_mut(2 * stride)) {
+            let (even, odd) = rows.split_at_mut(stride.min(rows.len()));
+            for (to, value) in even.iter_mut().zip(pair) {
+                *to = value.re * scale;
             }
-            self.rows_inverse
-                .process_with_scratch(line, &mut row[..n], &mut scratch.work)
-                .expect("the plan and the buffers have the same length");
-            for value in &mut row[..n] {
-                *value = *value * scale;
+            for (to, value) in odd.iter_mut().zip(pair) {
+                *to = value.im * scale;
+            }
+        }
+    }
+
+    /// From the spectra of pairs of rows to those of rows, `[kx][y]`.
+    fn part(&self, pairs: &[Complex<T>], spectrum: &mut [Complex<T>]) {
+        let n = self.box_size;
+        for (columns, rows) in blocks(self.columns, n.div_ceil(2)) {
+            for kx in columns {
+                let opposite = (n - kx) % n;
+                let line = &mut spectrum[kx * n..(kx + 1) * n];
+                for j in rows.clone() {
+                    let (z, w) = (pairs[j * n + kx], pairs[j * n + opposite]);
+                    line[2 * j] = Complex::new(z.re + w.re, z.im - w.im);
+                    if let Some(odd) = line.get_mut(2 * j + 1) {
+                        *odd = Complex::new(z.im + w.im, w.re - z.re);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The way back.
+    fn pair(&self, spectrum: &[Complex<T>], pairs: &mut [Complex<T>]) {
+        let (n, columns) = (self.box_size, self.columns);
+        let zero = Complex::new(T::zero(), T::zero());
+        for pair in pairs.chunks_exact_mut(n) {
+            pair[columns..(n + 1 - columns).max(columns)].fill(zero);
+        }
+        for (columns, rows) in blocks(columns, n.div_ceil(2)) {
+            for kx in columns {
+                let opposite = (n - kx) % n;
+                let line = &spectrum[kx * n..(kx + 1) * n];
+                for j in rows.clone() {
+                    let (a, b) = (line[2 * j], line.get(2 * j + 1).copied().unwrap_or(zero));
+                    if opposite == kx {
+                        pairs[j * n + kx] = Complex::new(a.re, b.re);
+                    } else {
+                        pairs[j * n + kx] = Complex::new(a.re - b.im, a.im + b.re);
+                        pairs[j * n + opposite] = Complex::new(a.re + b.im, b.re - a.im);
+                    }
+                }
             }
         }
     }
 }
 
+/// Blocks of columns and rows that stay in the cache while one is read and the other written.
+fn blocks(columns: usize, rows: usize) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+    const BLOCK: usize = 16;
+    let parts = |count: usize| (0..count).step_by(BLOCK).map(move |at| at..(at + BLOCK).min(count));
+    parts(rows).flat_map(move |rows| parts(columns).map(move |columns| (columns, rows.clone())))
+}
+
 /// `output[column * rows + row] = input[row * columns + column]`, in blocks that stay in the cache.
 fn transpose<T: Copy>(input: &[T], output: &mut [T], rows: usize, columns: usize) {
-    const BLOCK: usize = 16;
-    for r0 in (0..rows).step_by(BLOCK) {
-        for c0 in (0..columns).step_by(BLOCK) {
-            for c in c0..(c0 + BLOCK).min(columns) {
-                for r in r0..(r0 + BLOCK).min(rows) {
-                    output[c * rows + r] = input[r * columns + c];
-                }
+    for (columns_here, rows_here) in blocks(columns, rows) {
+        for c in columns_here {
+            for r in rows_here.clone() {
+                output[c * rows + r] = input[r * columns + c];
             }
         }
     }

@@ -26,8 +26,9 @@ pub struct Contribution<'a> {
 }
 
 vectorize! {
-    /// Adds one image's contribution to the sums of `amplitude.len()` Gaussians (all planes of that length).
-    pub fn accumulate(image: &Contribution, box_size: usize, amplitude: &[f64], sums: &mut [&mut [f64]; SUMS])
+    /// Adds one image's contribution to the sums of `amplitude.len()` Gaussians (all planes of that length), or, as the `first`,
+    /// makes them that.
+    pub fn accumulate(image: &Contribution, box_size: usize, amplitude: &[f64], first: bool, sums: &mut [&mut [f64]; SUMS])
         = accumulate_lanes
 }
 
@@ -36,6 +37,7 @@ fn accumulate_lanes<I: Isa>(
     image: &Contribution,
     box_size: usize,
     amplitude: &[f64],
+    first: bool,
     sums: &mut [&mut [f64]; SUMS],
 ) {
     let d = box_size as f64;
@@ -74,20 +76,21 @@ fn accumulate_lanes<I: Isa>(
         let gxy = half * (w0 * up);
         let gyy = half * (w1 * up + w2 * uq);
         for axis in 0..3 {
-            add(sums[axis], at, gx.times_plus(constant(p[axis]), gy * constant(q[axis])));
+            add(sums[axis], at, first, gx.times_plus(constant(p[axis]), gy * constant(q[axis])));
         }
         for k in 0..6 {
             let [xx, xy, yy] = pairs[k];
-            add(sums[3 + k], at, gxx * constant(xx) + gxy * constant(xy) + gyy * constant(yy));
+            add(sums[3 + k], at, first, gxx * constant(xx) + gxy * constant(xy) + gyy * constant(yy));
         }
-        add(sums[9], at, s0);
+        add(sums[9], at, first, s0);
     }
 }
 
-/// Adds to a plane from `at`, as far as the plane goes.
+/// Adds to a plane from `at`, or puts the `first` there, as far as the plane goes.
 #[inline(always)]
-fn add<V: Vector<Scalar = f64>>(plane: &mut [f64], at: usize, value: V) {
-    (V::load_padded(plane, at, 0.0) + value).store_cut(plane, at);
+fn add<V: Vector<Scalar = f64>>(plane: &mut [f64], at: usize, first: bool, value: V) {
+    let sum = if first { value } else { V::load_padded(plane, at, 0.0) + value };
+    sum.store_cut(plane, at);
 }
 
 /// The gradient with respect to the raw parameters (`gradient`: as many planes as `gmm` has, each of its length).

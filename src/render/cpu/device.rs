@@ -61,27 +61,32 @@ impl Workspace {
             + filter.bytes()
     }
 
-    fn project(&mut self, gaussians: &Activated, view: &Rotation, geometry: &Geometry, within: bool) {
+    /// Draws the projection.
+    fn draw(&mut self, gaussians: &Activated, view: &Rotation, geometry: &Geometry, within: bool) {
         let [w0, w1, w2] = &mut self.whitening;
-        let tasks = self
+        let chunks = self
             .splats
             .chunks_mut(CHUNK / LANES)
             .zip(w0.chunks_mut(CHUNK))
             .zip(w1.chunks_mut(CHUNK).zip(w2.chunks_mut(CHUNK)))
             .enumerate();
-        for_each(within, tasks, |(chunk, ((splats, w0), (w1, w2)))| {
-            let start = chunk * CHUNK;
-            project(gaussians, start, view, geometry, splats, [w0, w1, w2]);
+        let Canvas { pixels, stride, box_size } = &mut self.projection;
+        let stride = *stride;
+        if !within {
+            // Splats are drawn while they are in the cache.
+            pixels.fill(0.0);
+            for (chunk, ((splats, w0), (w1, w2))) in chunks {
+                project(gaussians, chunk * CHUNK, view, geometry, splats, [w0, w1, w2]);
+                raster::draw(splats, [w0, w1, w2], pixels, 0, stride);
+            }
+            return;
+        }
+        for_each(true, chunks, |(chunk, ((splats, w0), (w1, w2)))| {
+            project(gaussians, chunk * CHUNK, view, geometry, splats, [w0, w1, w2]);
         });
-    }
-
-    fn draw(&mut self, within: bool) {
-        let stride = self.projection.stride;
-        let bands = if within { rayon::current_num_threads() } else { 1 };
-        let rows = self.projection.box_size.div_ceil(bands);
+        let rows = box_size.div_ceil(rayon::current_num_threads());
         let (splats, whitening) = (&self.splats, self.whitening.each_ref().map(|plane| &plane[..]));
-        let bands = self.projection.pixels.chunks_mut(rows * stride).enumerate();
-        for_each(within, bands, |(band, pixels)| {
+        for_each(true, pixels.chunks_mut(rows * stride).enumerate(), |(band, pixels)| {
             pixels.fill(0.0);
             raster::draw(splats, whitening, pixels, band * rows, stride);
         });
@@ -106,8 +111,7 @@ impl Workspace {
 
     /// Everything one image goes through, up to its moments.
     fn run(&mut self, gaussians: &Activated, seen: &Observation, geometry: &Geometry, within: bool) {
-        self.project(gaussians, &seen.view.rotation, geometry, within);
-        self.draw(within);
+        self.draw(gaussians, &seen.view.rotation, geometry, within);
         let target = match seen.target {
             Target::Prepared(target) => target,
             Target::Observed(image) => {
@@ -183,7 +187,6 @@ impl CpuDevice {
         let count = batch.len() as f32;
         let gradient = self.buffer[..values].iter().map(|g| g / count).collect();
         let loss = self.loss / batch.len() as f64;
-        self.clear();
         (gradient, loss)
     }
 
@@ -191,8 +194,7 @@ impl CpuDevice {
     pub fn render(&mut self, view: &Rotation) -> Vec<f32> {
         self.activate();
         let mut workspace = Workspace::new(self.gmm.len(), &self.geometry);
-        workspace.project(&self.activated, view, &self.geometry, true);
-        workspace.draw(true);
+        workspace.draw(&self.activated, view, &self.geometry, true);
         let mut image = vec![0.0; self.geometry.box_size.pow(2)];
         let Canvas { pixels, stride, .. } = &workspace.projection;
         self.filter.image(&Ctf::identity(), pixels, *stride, &mut image);
@@ -213,17 +215,16 @@ impl CpuDevice {
         self.buffer[values] = self.loss as f32;
     }
 
-    fn clear(&mut self) {
-        self.sums.iter_mut().for_each(|plane| plane.fill(0.0));
-        self.loss = 0.0;
-    }
-
-    /// Renders `batch`, and adds its gradient and loss to the step's sums.
+    /// Renders `batch`, and makes the step's sums its gradient and loss.
     fn accumulate(&mut self, batch: &[Observation]) {
         self.activate();
+        self.loss = 0.0;
+        if batch.is_empty() {
+            self.sums.iter_mut().for_each(|plane| plane.fill(0.0));
+        }
         let threads = rayon::current_num_threads();
         let grid = self.geometry.grid();
-        for group in batch.chunks(IMAGES_AT_ONCE.max(threads)) {
+        for (number, group) in batch.chunks(IMAGES_AT_ONCE.max(threads)).enumerate() {
             while self.workspaces.len() < group.len() {
                 self.workspaces.push(Workspace::new(self.gmm.len(), &self.geometry));
             }
@@ -245,14 +246,15 @@ impl CpuDevice {
             });
             for_each(threads > 1, tasks, |(start, mut sums)| {
                 let range = start..start + sums[0].len();
-                for (workspace, seen) in workspaces.iter().zip(group) {
+                for (place, (workspace, seen)) in workspaces.iter().zip(group).enumerate() {
+                    let first = number == 0 && place == 0;
                     let image = Contribution {
                         view: &seen.view.rotation,
                         normalized: geometry.heights.is_none(),
                         whitening: workspace.whitening.each_ref().map(|p| &p[range.clone()]),
                         moments: workspace.moments.each_ref().map(|p| &p[range.clone()]),
                     };
-                    chain::accumulate(&image, grid, &gaussians.amplitude[range.clone()], &mut sums);
+                    chain::accumulate(&image, grid, &gaussians.amplitude[range.clone()], first, &mut sums);
                 }
             });
         }
@@ -311,7 +313,6 @@ impl Device for CpuDevice {
             self.stale = true;
             outcome.applied = true;
         }
-        self.clear();
         self.outcomes.push(outcome);
         self.times.compute += computed - start;
         self.times.reduce += reduced - computed;
@@ -359,7 +360,6 @@ impl Device for CpuDevice {
         self.adam = Adam { first: state.first, second: state.second };
         self.gmm = state.gmm;
         self.stale = true;
-        self.clear();
         self.mend()
     }
 }

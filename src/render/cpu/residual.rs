@@ -28,7 +28,10 @@ pub struct Filter {
     grid_fft: Fft2<f32>,
     grid_scratch: Fft2Scratch<f32>,
     spectrum: Vec<Complex<f32>>,
+    /// A line of constant kx of what takes the spectrum of a sampled projection to that of its image.
     ctf: Vec<f32>,
+    /// How far along ky anything counts, for each kx: whole vectors.
+    reach: Vec<usize>,
     /// What takes the spectrum of a sampled projection to that of the projection ([`Geometry::transfer`]).
     transfer: Vec<f32>,
     /// How much each frequency counts ([`Weights`](crate::render::Weights)).
@@ -39,26 +42,16 @@ pub struct Filter {
     grid: usize,
 }
 
-/// Of a line of `grid` values in FFT order, moves those of the frequencies of `n` points to its front, in their FFT order.
-fn narrow(line: &mut [Complex<f32>], n: usize, grid: usize) {
-    line.copy_within(grid - n / 2..grid, n - n / 2);
-}
-
-/// The way back, with zero at all other frequencies.
-fn widen(line: &mut [Complex<f32>], n: usize, grid: usize) {
-    let first = n - n / 2;
-    line.copy_within(first..n, grid - n / 2);
-    line[first..grid - n / 2].fill(Complex::default());
-}
-
 vectorize! {
     /// In a line of constant kx of the spectrum of projections Q, with `ctf` what takes it to that of their images: makes it that of
-    /// the gradient, and returns the line's part of <Q, H^2 Q - 2 Z>. The targets Z are given at kx and at -kx.
+    /// the gradient, and returns the line's part of <Q, H^2 Q - 2 Z>. The targets Z are given at kx and at -kx; nothing counts
+    /// beyond `reach` along ky.
     fn compare(
         line: &mut [Complex<f32>],
         ctf: &[f32],
         weights: &[f32],
         target: [&[f32]; 2],
+        reach: usize,
         unitary: f32,
         scale: f32,
     ) -> f32 = compare_lanes
@@ -73,10 +66,11 @@ fn compare_lanes<I: Isa>(
     ctf: &[f32],
     weights: &[f32],
     [here, there]: [&[f32]; 2],
+    reach: usize,
     unitary: f32,
     scale: f32,
 ) -> f32 {
-    let n = line.len();
+    let (n, grid) = (ctf.len(), line.len());
     let one = |value: &mut Complex<f32>, h: f32, w: f32, here: f32, there: f32| {
         let z = Complex::new(0.5 * (there + here), 0.5 * (there - here));
         let q = *value * unitary;
@@ -86,20 +80,30 @@ fn compare_lanes<I: Isa>(
         q.re * twice.re + q.im * twice.im
     };
     let mut sums = [0.0; SIDE_BY_SIDE];
-    // The opposite of the first is the first, that of the second the last.
     sums[0] += one(&mut line[0], ctf[0], weights[0], here[0], there[0]);
-    let mut ky = 1;
-    while ky + SIDE_BY_SIDE <= n {
-        let next = ky..ky + SIDE_BY_SIDE;
-        let (values, ctf, weights) = (&mut line[next.clone()], &ctf[next.clone()], &weights[next.clone()]);
-        let (here, there) = (&here[next.clone()], &there[n + 1 - next.end..n + 1 - next.start]);
-        for k in 0..SIDE_BY_SIDE {
-            sums[k] += one(&mut values[k], ctf[k], weights[k], here[k], there[SIDE_BY_SIDE - 1 - k]);
+    // Frequencies above zero, then those below it; the Nyquist frequency of an even number of points is one of them only.
+    let below = reach.min((grid - 1) / 2);
+    line[1 + reach..grid - below].fill(Complex::default());
+    for (count, at, from) in [(reach, 1, 1), (below, grid - below, n - below)] {
+        let line = &mut line[at..at + count];
+        let (ctf, weights, here) =
+            (&ctf[from..from + count], &weights[from..from + count], &here[from..from + count]);
+        // Backwards, because the opposite of the first is the last.
+        let there = &there[n + 1 - from - count..n + 1 - from];
+        let mut k = 0;
+        while k + SIDE_BY_SIDE <= count {
+            let next = k..k + SIDE_BY_SIDE;
+            let (values, ctf, weights) =
+                (&mut line[next.clone()], &ctf[next.clone()], &weights[next.clone()]);
+            let (here, there) = (&here[next], &there[count - k - SIDE_BY_SIDE..count - k]);
+            for i in 0..SIDE_BY_SIDE {
+                sums[i] += one(&mut values[i], ctf[i], weights[i], here[i], there[SIDE_BY_SIDE - 1 - i]);
+            }
+            k += SIDE_BY_SIDE;
         }
-        ky += SIDE_BY_SIDE;
-    }
-    for ky in ky..n {
-        sums[0] += one(&mut line[ky], ctf[ky], weights[ky], here[ky], there[n - ky]);
+        for k in k..count {
+            sums[0] += one(&mut line[k], ctf[k], weights[k], here[k], there[count - 1 - k]);
+        }
     }
     sums.iter().sum()
 }
@@ -113,12 +117,18 @@ impl Filter {
         // On a finer grid the images' Nyquist frequency does not count: what is one frequency among pixels is two there.
         let columns = if grid > box_size { box_size.div_ceil(2) } else { box_size / 2 + 1 };
         let grid_fft = Fft2::band(grid, columns);
+        let transfer = half_plane(box_size, |k2| geometry.transfer(k2));
+        let reach = transfer.chunks_exact(box_size).map(|line| {
+            let counts = line[..=box_size / 2].iter().rposition(|&t| t != 0.0).unwrap_or(0);
+            counts.next_multiple_of(SIDE_BY_SIDE).min(box_size / 2)
+        });
         Self {
             scratch: fft.scratch(),
             grid_scratch: grid_fft.scratch(),
             spectrum: vec![Complex::default(); fft.spectrum_len().max(grid_fft.spectrum_len())],
-            ctf: vec![0.0; fft.spectrum_len()],
-            transfer: half_plane(box_size, |k2| geometry.transfer(k2)),
+            ctf: vec![0.0; box_size],
+            reach: reach.collect(),
+            transfer,
             weights: half_plane(box_size, |k2| weights.at(k2)),
             fft,
             grid_fft,
@@ -137,12 +147,15 @@ impl Filter {
             + numbers.map(|numbers| size_of_val(&numbers[..])).iter().sum::<usize>()
     }
 
-    /// Makes `self.ctf` what takes the spectrum of a sampled projection to that of its image: H, with what the sampling wants.
-    fn effective_ctf(&mut self, ctf: &Ctf) {
-        ctf.half_plane(self.box_size, self.pixel_size, &mut self.ctf);
-        for (h, &t) in self.ctf.iter_mut().zip(&self.transfer) {
+    /// Makes `self.ctf` the line of `kx` of what takes the spectrum of a sampled projection to that of its image: H, with what
+    /// the sampling wants.
+    fn effective_ctf(&mut self, ctf: &Ctf, kx: usize) {
+        let (n, reach) = (self.box_size, self.reach[kx]);
+        ctf.half_plane_line(kx, self.pixel_size, reach, &mut self.ctf);
+        for (h, &t) in self.ctf.iter_mut().zip(&self.transfer[kx * n..]) {
             *h *= t;
         }
+        self.ctf[1 + reach..(n - reach).max(1 + reach)].fill(0.0);
     }
 
     /// Transforms a sampled projection (rows `stride` values apart), and returns what takes its spectrum to that of the
@@ -156,13 +169,15 @@ impl Filter {
     /// What is seen with this CTF of a sampled projection (rows `stride` values apart): `image`, `[y][x]`.
     pub fn image(&mut self, ctf: &Ctf, projection: &[f32], stride: usize, image: &mut [f32]) {
         let (n, grid) = (self.box_size, self.grid);
-        self.effective_ctf(ctf);
         let scale = self.transform(projection, stride) as f32;
         let mut of_image = vec![Complex::default(); self.fft.spectrum_len()];
-        let lines = self.spectrum[..self.grid_fft.spectrum_len()].chunks_exact_mut(grid);
-        for ((line, ctf), out) in lines.zip(self.ctf.chunks_exact(n)).zip(of_image.chunks_exact_mut(n)) {
-            narrow(line, n, grid);
-            for ((value, &q), &h) in out.iter_mut().zip(&line[..n]).zip(ctf) {
+        let columns = self.grid_fft.spectrum_len() / grid;
+        for (kx, out) in of_image.chunks_exact_mut(n).enumerate().take(columns) {
+            self.effective_ctf(ctf, kx);
+            let line = &self.spectrum[kx * grid..(kx + 1) * grid];
+            // The same frequencies, in the order of the image's.
+            let (above, below) = (&line[..n - n / 2], &line[grid - n / 2..]);
+            for ((value, &q), &h) in out.iter_mut().zip(above.iter().chain(below)).zip(&self.ctf) {
                 *value = q * (h * scale);
             }
         }
@@ -172,15 +187,15 @@ impl Filter {
     /// Turns an observed image (`[y][x]`, box^2 values) into its target, in place.
     pub fn prepare(&mut self, ctf: &Ctf, image: &mut [f32]) {
         let n = self.box_size;
-        self.effective_ctf(ctf);
         let length = self.fft.spectrum_len();
-        let spectrum = &mut self.spectrum[..length];
-        self.fft.forward(image, n, spectrum, &mut self.scratch);
+        self.fft.forward(image, n, &mut self.spectrum[..length], &mut self.scratch);
         let scale = 1.0 / n as f32;
-        for (value, &h) in spectrum.iter_mut().zip(&self.ctf) {
-            *value *= h * scale;
-        }
-        for (kx, line) in spectrum.chunks_exact(n).enumerate() {
+        for kx in 0..=n / 2 {
+            self.effective_ctf(ctf, kx);
+            let line = &mut self.spectrum[kx * n..(kx + 1) * n];
+            for (value, &h) in line.iter_mut().zip(&self.ctf) {
+                *value *= h * scale;
+            }
             // Of a real image the value at -k is the conjugate of that at k.
             let opposite = (n - kx) % n * n;
             for (ky, value) in line.iter().enumerate() {
@@ -204,23 +219,22 @@ impl Filter {
         gradient: &mut Canvas,
     ) -> f64 {
         let (n, grid) = (self.box_size, self.grid);
-        self.effective_ctf(ctf);
         let to_pixels = self.transform(&projection.pixels, projection.stride);
         // The spectrum is that of a transform without a factor, the target's has 1/D, and the inverse divides by the grid's points.
         let (unitary, scale) = ((to_pixels / n as f64) as f32, 2.0 / n as f32);
         let length = self.grid_fft.spectrum_len();
-        let lines = self.spectrum[..length].chunks_exact_mut(grid);
-        let factors = self.ctf.chunks_exact(n).zip(self.weights.chunks_exact(n));
         let mut loss = energy;
-        for (kx, (line, (ctf, weights))) in lines.zip(factors).enumerate() {
+        for kx in 0..length / grid {
+            self.effective_ctf(ctf, kx);
             let opposite = (n - kx) % n;
             // Half of the plane stands for all of it.
             let count = if opposite == kx { 1.0 } else { 2.0 };
             let target = [kx, opposite].map(|kx| &target[kx * n..(kx + 1) * n]);
+            let line = &mut self.spectrum[kx * grid..(kx + 1) * grid];
+            let weights = &self.weights[kx * n..(kx + 1) * n];
             // Single precision within a line, double from line to line: the error stays below 1e-7 of the sum.
-            narrow(line, n, grid);
-            loss += count * f64::from(compare(&mut line[..n], ctf, weights, target, unitary, scale));
-            widen(line, n, grid);
+            loss +=
+                count * f64::from(compare(line, &self.ctf, weights, target, self.reach[kx], unitary, scale));
         }
         let stride = gradient.stride;
         self.grid_fft.inverse(
