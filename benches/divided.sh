@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What a second thread and a second rank make of a step whose images they divide, by `bench`, on processors. Writes
-# benches/results/divided.md. Two idle cores need about nine minutes.
+# What a second thread and a second rank make of a step whose images they divide, by `bench`, on processors, beside what the
+# machine makes of two programs that have nothing to do with each other. Writes benches/results/divided.md. Two idle cores need
+# about twelve minutes.
 #
 #   benches/divided.sh
 #
@@ -23,12 +24,32 @@ results=benches/results/divided.md
 load=$(load)
 make_work "${TMPDIR:-/tmp}/cryosplat-divided.XXXXXX"
 
+options=(--log-level error bench --device cpu --batch "$batch" --seconds "$seconds")
+
+# rate_of FILE...: images a second, together.
+rate_of() { sed -n 's/^  "images_per_second": \([0-9.]*\),$/\1/p' "$@" | awk '{ sum += $1 } END { print sum }'; }
+
 # rate RANKS THREADS BOX GAUSSIANS: images a second.
 rate() {
-    bound_ranks "$1" "$2" "$program" --log-level error bench --device cpu --threads "$2" --box "$3" --gaussians "$4" \
-        --batch "$batch" --seconds "$seconds" --json "$work/bench.json" >/dev/null
-    sed -n 's/^  "images_per_second": \([0-9.]*\),$/\1/p' "$work/bench.json"
+    bound_ranks "$1" "$2" "$program" "${options[@]}" --threads "$2" --box "$3" --gaussians "$4" --json "$work/bench.json" >/dev/null
+    rate_of "$work/bench.json"
 }
+
+# rate_apart BOX GAUSSIANS: that of two programs of one thread, each on a core.
+rate_apart() {
+    local core pid pids=()
+    for core in 0 1; do
+        taskset -c "$core" "$program" "${options[@]}" --threads 1 --box "$1" --gaussians "$2" --json "$work/apart$core.json" \
+            >/dev/null </dev/null &
+        pids+=($!)
+    done
+    for pid in "${pids[@]}"; do
+        wait "$pid"
+    done
+    rate_of "$work/apart0.json" "$work/apart1.json"
+}
+
+ratio() { awk -v a="$1" -v b="$2" 'BEGIN { print a / b }'; }
 
 median() { tr ' ' '\n' <<<"$*" | sort -g | awk '{ value[NR] = $1 } END { print value[int((NR + 1) / 2)] }'; }
 
@@ -37,27 +58,30 @@ median() { tr ' ' '\n' <<<"$*" | sort -g | awk '{ value[NR] = $1 } END { print v
     echo
     echo "Written by \`make scaling\` on $(machine), $(cores) cores."
     echo
-    echo "Images a second of \`cryosplat-mpi bench --box D --gaussians N --batch $batch\` with one thread on one core, two threads, and two" \
-        "ranks of one thread, each bound to a core; medians of $rounds rounds in which the three take turns. Speed-ups are medians" \
-        "of those of the rounds."
+    echo "Images a second of \`cryosplat-mpi bench --box D --gaussians N --batch $batch\` with one thread on one core, two threads, two" \
+        "ranks of one thread, each bound to a core, and two programs of one thread, each on a core; medians of $rounds rounds in" \
+        "which the four take turns. Speed-ups are medians of those of the rounds. Two programs share nothing but the machine: theirs" \
+        "is what it has to give."
     remark_load "$load"
     echo
-    echo "| Batch $batch | One thread, images/s | Two threads | Speed-up | Two ranks | Speed-up |"
-    echo "|---|--:|--:|--:|--:|--:|"
+    echo "| Batch $batch | One thread, images/s | Two threads | Speed-up | Two ranks | Speed-up | Two programs | Speed-up |"
+    echo "|---|--:|--:|--:|--:|--:|--:|--:|"
 } >"$work/divided.md"
 for case in "${cases[@]}"; do
     read -r box gaussians <<<"$case"
-    one=() threads=() ranks=() by_threads=() by_ranks=()
+    one=() threads=() ranks=() apart=() by_threads=() by_ranks=() by_apart=()
     for ((round = 0; round < rounds; round++)); do
         one+=("$(rate 1 1 "$box" "$gaussians")")
         threads+=("$(rate 1 2 "$box" "$gaussians")")
         ranks+=("$(rate 2 1 "$box" "$gaussians")")
-        by_threads+=("$(awk -v a="${threads[-1]}" -v b="${one[-1]}" 'BEGIN { print a / b }')")
-        by_ranks+=("$(awk -v a="${ranks[-1]}" -v b="${one[-1]}" 'BEGIN { print a / b }')")
+        apart+=("$(rate_apart "$box" "$gaussians")")
+        by_threads+=("$(ratio "${threads[-1]}" "${one[-1]}")")
+        by_ranks+=("$(ratio "${ranks[-1]}" "${one[-1]}")")
+        by_apart+=("$(ratio "${apart[-1]}" "${one[-1]}")")
     done
-    LC_ALL=C printf '| %s px, %s Gaussians | %.0f | %.0f | %.2f | %.0f | %.2f |\n' "$box" "$gaussians" "$(median "${one[@]}")" \
-        "$(median "${threads[@]}")" "$(median "${by_threads[@]}")" "$(median "${ranks[@]}")" "$(median "${by_ranks[@]}")" |
-        tee -a "$work/divided.md"
+    LC_ALL=C printf '| %s px, %s Gaussians | %.0f | %.0f | %.2f | %.0f | %.2f | %.0f | %.2f |\n' "$box" "$gaussians" \
+        "$(median "${one[@]}")" "$(median "${threads[@]}")" "$(median "${by_threads[@]}")" "$(median "${ranks[@]}")" \
+        "$(median "${by_ranks[@]}")" "$(median "${apart[@]}")" "$(median "${by_apart[@]}")" | tee -a "$work/divided.md"
 done
 mkdir -p "$(dirname "$results")"
 mv "$work/divided.md" "$results"

@@ -231,21 +231,25 @@ fn slopes_agree(mut case: Case) {
 
 #[test]
 fn results_are_the_same_to_the_bit_for_any_number_of_threads() {
-    let case = case(10, 64, 3000, 5, false);
-    let on = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| {
-            // Five images on two threads; one image on five threads is cut into bands and chunks.
-            (
-                device_gradient(&case, Shape::Anisotropic, 3.0),
-                device(&case, Shape::Anisotropic, 3.0).render(&case.views[0].rotation),
-                outcomes::outcome_of(&mut device(&case, Shape::Anisotropic, 3.0), &case),
-            )
-        })
-    };
-    let one = on(1);
-    assert_eq!(one, on(2));
-    assert_eq!(one, on(7));
+    // Bundles of two and one; the last is of as many images as several threads take at once, and more.
+    for (count, images) in [(3000, 1), (3000, 9), (200, 70)] {
+        let case = case(10, 64, count, images, false);
+        let on = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                // Few threads take bundles, many images, and more threads than images bands and chunks of them.
+                (
+                    device_gradient(&case, Shape::Anisotropic, 3.0),
+                    device(&case, Shape::Anisotropic, 3.0).render(&case.views[0].rotation),
+                    outcomes::outcome_of(&mut device(&case, Shape::Anisotropic, 3.0), &case),
+                )
+            })
+        };
+        let one = on(1);
+        for threads in [2, 4, 5, 12] {
+            assert_eq!(one, on(threads), "{images} images, {threads} threads");
+        }
+    }
 }
 
 fn make(gmm: Gmm, case: &Case) -> Box<dyn Device> {

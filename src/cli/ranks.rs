@@ -128,7 +128,12 @@ impl ThreadOptions {
             || (std::thread::available_parallelism().map_or(1, |n| n.get()) / shared).max(1),
             usize::from,
         );
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(|error| {
+        let mut pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        if threads > 1 {
+            // This thread works along, and is not put to sleep and woken around all that it shares out.
+            pool = pool.use_current_thread();
+        }
+        pool.build_global().map_err(|error| {
             Error::request(format!("cannot start {threads} threads: {error}"), "ask for fewer with --threads")
         })?;
         Ok(())

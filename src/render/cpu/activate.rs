@@ -45,7 +45,8 @@ impl Activated {
     pub fn update(&mut self, gmm: &Gmm) {
         assert_eq!(gmm.len(), self.count);
         let planes = self.mean.iter_mut().chain(&mut self.covariance).chain([&mut self.amplitude]);
-        each_chunk(planes.map(|plane| &mut plane[..gmm.len()]), |start, planes| update(planes, gmm, start));
+        let planes = planes.map(|plane| &mut plane[..gmm.len()]);
+        each_chunk(gmm.len(), planes, |start, planes| update(planes, gmm, start));
     }
 }
 

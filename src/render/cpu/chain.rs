@@ -100,7 +100,7 @@ fn add<V: Vector<Scalar = f64>>(plane: &mut [f64], at: usize, first: bool, value
 pub fn finish(gmm: &Gmm, sums: &[Vec<f64>; SUMS], gradient: &mut [f32]) {
     assert_eq!(gradient.len(), gmm.values().len());
     let planes = gradient.chunks_exact_mut(gmm.len());
-    each_chunk(planes, |start, planes| finish_vector(gmm, sums, start, planes));
+    each_chunk(gmm.len(), planes, |start, planes| finish_vector(gmm, sums, start, planes));
 }
 
 vectorize! {

@@ -1,4 +1,4 @@
-//! The CPU device: SIMD inner loops, rayon over the images of a batch and within an image.
+//! The CPU device: SIMD inner loops, rayon over the images of a batch ([`batch`]) and within an image.
 //!
 //! One step runs through the files of this folder in this order: [`activate`] (raw parameters to covariances),
 //! [`project`] (covariances to splats), [`raster`] (splats to pixels, and pixels to moments), [`residual`] (CTF and loss),
@@ -7,6 +7,7 @@
 
 pub mod activate;
 pub mod adam;
+mod batch;
 pub mod chain;
 mod device;
 pub mod project;

@@ -2,8 +2,22 @@
 
 use rayon::prelude::*;
 
-/// Gaussians that one task takes at a time; a multiple of the lanes.
-pub(super) const CHUNK: usize = 1024;
+use crate::simd::LANES;
+
+/// Gaussians of `count` that one task takes at a time, a multiple of the lanes: as many as caches like, but four tasks for each
+/// of several threads.
+pub(super) fn task_size(count: usize) -> usize {
+    let tasks = match rayon::current_num_threads() {
+        1 => 1,
+        threads => 4 * threads,
+    };
+    count.div_ceil(tasks).next_multiple_of(LANES).clamp(16 * LANES, 1024)
+}
+
+/// Runs `work` on one of the threads that [`for_each`] shares out to, so that what it shares out need not wake them anew.
+pub(super) fn among_threads<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    if rayon::current_num_threads() > 1 { rayon::scope(|_| work()) } else { work() }
+}
 
 /// Runs `task` on every item, in parallel where `parallel`.
 pub(super) fn for_each<I>(parallel: bool, items: I, task: impl Fn(I::Item) + Sync + Send)
@@ -12,20 +26,22 @@ where
     I::Item: Send,
 {
     if parallel {
-        // The items are few and large; collecting them costs nothing.
-        items.collect::<Vec<_>>().into_par_iter().for_each(task);
+        // The items are few and large: collecting them costs nothing, and each can go to whoever is free.
+        items.collect::<Vec<_>>().into_par_iter().with_max_len(1).for_each(task);
     } else {
         items.for_each(task);
     }
 }
 
-/// Runs `task` on every [`CHUNK`] Gaussians, with the number of the first and their part of each of `planes`.
+/// Runs `task` on every [`task_size`] of `count` Gaussians, with the number of the first and their part of each of `planes`.
 pub(super) fn each_chunk<'a, T: Send + 'a>(
+    count: usize,
     planes: impl Iterator<Item = &'a mut [T]>,
     task: impl Fn(usize, &mut [&mut [T]]) + Sync + Send,
 ) {
-    let mut planes: Vec<_> = planes.map(|plane| plane.chunks_mut(CHUNK)).collect();
+    let size = task_size(count);
+    let mut planes: Vec<_> = planes.map(|plane| plane.chunks_mut(size)).collect();
     let chunks = std::iter::from_fn(|| planes.iter_mut().map(Iterator::next).collect::<Option<Vec<_>>>());
     let parallel = rayon::current_num_threads() > 1;
-    for_each(parallel, chunks.enumerate(), |(chunk, mut planes)| task(chunk * CHUNK, &mut planes));
+    for_each(parallel, chunks.enumerate(), |(chunk, mut planes)| task(chunk * size, &mut planes));
 }
