@@ -34,9 +34,9 @@ pub struct Args {
     /// The run folder: maps, FSC, report, mixtures, checkpoints.
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
-    /// Number of Gaussians in each half's mixture [default: scaled: one for 16 voxels of the box, but at most one for 640 pixels of
-    /// the half's images, and 30000 (above 128 px as many more as images have more pixels); paper: 30000; with a mixture as
-    /// --init: as many as that has].
+    /// Number of Gaussians in each half's mixture [default: scaled: one for 16 voxels of the box, but at most one for 320 pixels of
+    /// the half's images, and 30000 (above 128 px as many more as images have more pixels), or, up to twice that, one for 1300
+    /// pixels of the half's images; paper: 30000; with a mixture as --init: as many as that has].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000_000))]
     gaussians: Option<u32>,
     /// Start from this mixture (gmm_half1.h5 or .ply of a run, pseudo-atoms of `export gmm`) or this map (MRC), in place of
@@ -65,7 +65,7 @@ pub struct Args {
     /// Base learning rate, at batch 1 [default: scaled: 4e-4 for 100,000 images of a half in the run, paper: 1e-3].
     #[arg(long, value_name = "RATE", allow_hyphen_values = true, value_parser = positive, help_heading = "Recipe")]
     learning_rate: Option<f64>,
-    /// What the rate is multiplied by for means, scales, quaternions and amplitudes [default: scaled: 1,0.3,1,60, paper: 1,1,1,1].
+    /// What the rate is multiplied by for means, scales, quaternions and amplitudes [default: scaled: 1,0.3,1,10, paper: 1,1,1,1].
     #[arg(long, value_name = "M,S,Q,A", value_parser = rate_factors, help_heading = "Recipe")]
     rate_factors: Option<RateFactors>,
     /// How the rate falls [default: scaled: cosine, paper: step].

@@ -87,7 +87,8 @@ const MOST_EPOCHS: usize = 100;
 /// Standard deviation of a random Gaussian at the start of the scaled recipe, in distances between Gaussians, within
 /// [`START_PIXELS`]: scales change little, and a Gaussian that is too wide has lost the last shells.
 const START_SPACING: f64 = 0.31;
-/// The same in pixels, at least and at most.
+/// The same in pixels, at least, and at most up to a box of [`BOX`] pixels: those of larger ones are finer than what their particles
+/// tell, and it grows with the box.
 const START_PIXELS: RangeInclusive<f64> = 0.25..=0.48;
 /// The same in distances between Gaussians, at least: where few of them share a large box.
 const SMALLEST_SPACING: f64 = 0.25;
@@ -98,7 +99,8 @@ const USUAL_SHARE: f64 = 0.095;
 /// specimen that takes `share` of a box of `box_size` pixels.
 pub fn start_scale(gaussians: usize, box_size: usize, share: f64) -> f64 {
     let distance = (share / gaussians as f64).cbrt();
-    let [least, most] = [START_PIXELS.start(), START_PIXELS.end()].map(|pixels| pixels / box_size as f64);
+    let least = START_PIXELS.start() / box_size as f64;
+    let most = START_PIXELS.end() / box_size.min(BOX) as f64;
     (START_SPACING * distance).clamp(least, most).max(SMALLEST_SPACING * distance)
 }
 
@@ -359,6 +361,9 @@ mod tests {
         assert!((pixels(16_384, 64, 0.2) - 0.31 * 1.474).abs() < 1e-3);
         assert!((pixels(6_400, 64, 0.15) - 0.48).abs() < 1e-12, "no wider than that");
         assert!((pixels(16_384, 64, 0.01) - 0.25).abs() < 1e-12, "no narrower");
+        assert!((pixels(25_600, 128, 0.095) - 0.48).abs() < 1e-12);
+        assert!((pixels(151_236, 256, 0.095) - 0.31 * 2.192).abs() < 1e-3, "but in a large box");
+        assert!((pixels(40_000, 256, 0.095) - 0.96).abs() < 1e-12, "up to twice as wide there");
         assert!((pixels(5_120, 128, 0.095) - 0.25 * 3.388).abs() < 1e-3, "but few must cover the specimen");
     }
 
