@@ -193,114 +193,39 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// All that is needed to go through images of a mixture of some size.
-pub(super) struct BatchSums {
+/// What threads go through images with, of a mixture of `count` Gaussians.
+struct Crew {
     geometry: Geometry,
     count: usize,
     filter: Filter,
-    /// Those that no thread is using; the last was used last.
+    /// Those that no thread is using.
     workers: Mutex<Vec<Worker>>,
-    /// Where threads share out images.
-    seen: Vec<Seen>,
-    /// First that of the batch.
-    sums: Vec<Sums>,
 }
 
-impl BatchSums {
-    pub(super) fn new(count: usize, geometry: Geometry) -> Self {
-        let filter = Filter::new(&geometry);
-        let (workers, seen) = (Mutex::default(), Vec::new());
-        let mut new = Self { geometry, count, filter, workers, seen, sums: Vec::new() };
-        new.make_sums(1);
-        new
-    }
-
-    /// What filters images of this geometry.
-    pub(super) fn filter(&self) -> &Filter {
-        &self.filter
-    }
-
-    /// The sums of the last batch.
-    pub(super) fn total(&self) -> &Sums {
-        &self.sums[0]
-    }
-
-    /// Bytes of all buffers.
-    pub(super) fn bytes(&self) -> usize {
-        let workers = lock(&self.workers);
-        let seen = workers.iter().flat_map(|worker| &worker.seen).chain(&self.seen);
-        self.filter.bytes()
-            + self.sums.iter().map(|sums| planes_bytes(sums)).sum::<usize>()
-            + seen.map(Seen::bytes).sum::<usize>()
-            + workers.iter().map(|worker| worker.workspace.bytes()).sum::<usize>()
-    }
-
-    /// Renders one view without a CTF, `[y][x]`.
-    pub(super) fn render(&mut self, gaussians: &Activated, view: &Rotation) -> Vec<f32> {
-        let mut workspace = Workspace::new(self.count, &self.geometry, &self.filter);
-        let mut seen = Seen::new(self.count);
-        workspace.draw(gaussians, view, &self.geometry, &mut seen.whitening, true);
-        let mut image = vec![0.0; self.geometry.box_size.pow(2)];
-        let Canvas { pixels, stride, .. } = &workspace.projection;
-        self.filter.image(&Ctf::identity(), pixels, *stride, &mut image);
-        image
-    }
-
-    /// Goes through `batch`, makes [`BatchSums::total`] its sums, and returns that of the losses.
-    pub(super) fn accumulate(&mut self, gaussians: &Activated, batch: &[Observation]) -> f64 {
-        let bundles = bundles(batch.len());
-        if bundles.is_empty() {
-            self.sums[0].iter_mut().for_each(|plane| plane.fill(0.0));
-            return 0.0;
-        }
-        let threads = rayon::current_num_threads();
-        if threads == 1 || (threads <= FEW_THREADS && threads <= batch.len()) {
-            self.by_bundle(gaussians, batch, &bundles, threads)
-        } else {
-            self.by_image(gaussians, batch, &bundles, threads)
-        }
-    }
-
-    fn make_sums(&mut self, count: usize) {
-        while self.sums.len() < count {
-            self.sums.push(std::array::from_fn(|_| vec![0.0; self.count]));
-        }
-    }
-
-    /// Each thread takes the next bundle.
-    fn by_bundle(
-        &mut self,
-        gaussians: &Activated,
-        batch: &[Observation],
-        bundles: &[Range<usize>],
-        threads: usize,
-    ) -> f64 {
-        self.make_sums(bundles.len());
-        let mut sums = std::mem::take(&mut self.sums);
-        let next = AtomicUsize::new(0);
-        let places: Vec<_> = sums.iter_mut().map(|sums| Mutex::new((sums, 0.0))).collect();
-        for_each(threads > 1, 0..threads.min(bundles.len()), |_| {
-            self.work(|worker| {
-                loop {
-                    let bundle = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(range) = bundles.get(bundle) else { break };
-                    let (sums, loss) = &mut *lock(&places[bundle]);
-                    *loss = self.sum(worker, gaussians, &batch[range.clone()], sums);
-                }
-            });
-        });
-        let loss = places.iter().take(bundles.len()).map(|place| lock(place).1).sum();
-        drop(places);
-        let (total, others) = sums[..bundles.len()].split_first_mut().expect("a bundle");
-        each_chunk(self.count, total.iter_mut().map(|plane| &mut plane[..]), |start, planes| {
-            for sums in &*others {
-                for (plane, more) in planes.iter_mut().zip(sums) {
-                    add(plane, &more[start..]);
-                }
+impl Crew {
+    /// Runs `task` with a worker, if there is one that of this thread.
+    fn work(&self, task: impl FnOnce(&mut Worker)) {
+        let thread = rayon::current_thread_index();
+        let free = {
+            let mut free = lock(&self.workers);
+            match free.iter().position(|worker| worker.thread == thread) {
+                Some(own) => Some(free.swap_remove(own)),
+                None => free.pop(),
             }
+        };
+        let mut worker = free.unwrap_or_else(|| Worker {
+            thread,
+            workspace: Workspace::new(self.count, &self.geometry, &self.filter),
+            seen: Vec::new(),
         });
-        self.sums = sums;
-        loss
+        worker.thread = thread;
+        task(&mut worker);
+        lock(&self.workers).push(worker);
+    }
+
+    /// Makes room for what is kept of `images` images, if there is less.
+    fn make_room(&self, seen: &mut Vec<Seen>, images: usize) {
+        seen.resize_with(seen.len().max(images), || Seen::new(self.count));
     }
 
     /// The sums over the images of a bundle, and, returned, that of their losses.
@@ -312,9 +237,7 @@ impl BatchSums {
         sums: &mut Sums,
     ) -> f64 {
         let Worker { workspace, seen, .. } = worker;
-        while seen.len() < images.len().min(SEEN_AT_ONCE) {
-            seen.push(Seen::new(self.count));
-        }
+        self.make_room(seen, images.len().min(SEEN_AT_ONCE));
         let mut loss = 0.0;
         for (number, images) in images.chunks(SEEN_AT_ONCE).enumerate() {
             for (seen, image) in seen.iter_mut().zip(images) {
@@ -326,14 +249,8 @@ impl BatchSums {
                 let range = start..(start + size).min(self.count);
                 let mut sums = sums.each_mut().map(|plane| &mut plane[range.clone()]);
                 for (place, (seen, image)) in seen.iter().zip(images).enumerate() {
-                    self.contribute(
-                        gaussians,
-                        seen,
-                        image,
-                        number == 0 && place == 0,
-                        range.clone(),
-                        &mut sums,
-                    );
+                    let first = number == 0 && place == 0;
+                    self.contribute(gaussians, seen, image, first, range.clone(), &mut sums);
                 }
             }
         }
@@ -356,36 +273,130 @@ impl BatchSums {
             whitening: seen.whitening.each_ref().map(|plane| &plane[range.clone()]),
             moments: seen.moments.each_ref().map(|plane| &plane[range.clone()]),
         };
-        let amplitude = &gaussians.amplitude[range.clone()];
+        let amplitude = &gaussians.amplitude[range];
         chain::accumulate(&contribution, self.geometry.grid(), amplitude, first, sums);
+    }
+}
+
+/// All that is needed to go through batches of images of a mixture of some size.
+pub(super) struct BatchSums {
+    crew: Crew,
+    /// Where threads share out images.
+    seen: Vec<Seen>,
+    /// First that of the batch.
+    sums: Vec<Sums>,
+}
+
+impl BatchSums {
+    pub(super) fn new(count: usize, geometry: Geometry) -> Self {
+        let filter = Filter::new(&geometry);
+        let crew = Crew { geometry, count, filter, workers: Mutex::default() };
+        let mut new = Self { crew, seen: Vec::new(), sums: Vec::new() };
+        new.make_sums(1);
+        new
+    }
+
+    /// What filters images of this geometry.
+    pub(super) fn filter(&self) -> &Filter {
+        &self.crew.filter
+    }
+
+    /// The sums of the last batch.
+    pub(super) fn total(&self) -> &Sums {
+        &self.sums[0]
+    }
+
+    /// Bytes of all buffers.
+    pub(super) fn bytes(&self) -> usize {
+        let workers = lock(&self.crew.workers);
+        let seen = workers.iter().flat_map(|worker| &worker.seen).chain(&self.seen);
+        self.crew.filter.bytes()
+            + self.sums.iter().map(|sums| planes_bytes(sums)).sum::<usize>()
+            + seen.map(Seen::bytes).sum::<usize>()
+            + workers.iter().map(|worker| worker.workspace.bytes()).sum::<usize>()
+    }
+
+    /// Renders one view without a CTF, `[y][x]`.
+    pub(super) fn render(&mut self, gaussians: &Activated, view: &Rotation) -> Vec<f32> {
+        let Crew { geometry, count, filter, .. } = &mut self.crew;
+        let mut workspace = Workspace::new(*count, geometry, filter);
+        let mut seen = Seen::new(*count);
+        workspace.draw(gaussians, view, geometry, &mut seen.whitening, true);
+        let mut image = vec![0.0; geometry.box_size.pow(2)];
+        let Canvas { pixels, stride, .. } = &workspace.projection;
+        filter.image(&Ctf::identity(), pixels, *stride, &mut image);
+        image
+    }
+
+    /// Goes through `batch`, makes [`BatchSums::total`] its sums, and returns that of the losses.
+    pub(super) fn accumulate(&mut self, gaussians: &Activated, batch: &[Observation]) -> f64 {
+        if batch.is_empty() {
+            self.sums[0].iter_mut().for_each(|plane| plane.fill(0.0));
+            return 0.0;
+        }
+        let threads = rayon::current_num_threads();
+        if threads == 1 || (threads <= FEW_THREADS && threads <= batch.len()) {
+            self.by_bundle(gaussians, batch, threads)
+        } else {
+            self.by_image(gaussians, batch, threads)
+        }
+    }
+
+    /// Makes `count` sums, if there are fewer.
+    fn make_sums(&mut self, count: usize) {
+        let planes = || std::array::from_fn(|_| vec![0.0; self.crew.count]);
+        self.sums.resize_with(self.sums.len().max(count), planes);
+    }
+
+    /// Each thread takes the next bundle.
+    fn by_bundle(&mut self, gaussians: &Activated, batch: &[Observation], threads: usize) -> f64 {
+        let bundles = bundles(batch.len());
+        self.make_sums(bundles.len());
+        let (crew, sums) = (&self.crew, &mut self.sums[..bundles.len()]);
+        let next = AtomicUsize::new(0);
+        let places: Vec<_> = sums.iter_mut().map(|sums| Mutex::new((sums, 0.0))).collect();
+        for_each(threads > 1, 0..threads.min(bundles.len()), |_| {
+            crew.work(|worker| {
+                loop {
+                    let bundle = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(range) = bundles.get(bundle) else { break };
+                    let (sums, loss) = &mut *lock(&places[bundle]);
+                    *loss = crew.sum(worker, gaussians, &batch[range.clone()], sums);
+                }
+            });
+        });
+        let loss = places.iter().map(|place| lock(place).1).sum();
+        drop(places);
+        let (total, others) = sums.split_first_mut().expect("a bundle");
+        each_chunk(crew.count, total.iter_mut().map(|plane| &mut plane[..]), |start, planes| {
+            for sums in &*others {
+                for (plane, more) in planes.iter_mut().zip(sums) {
+                    add(plane, &more[start..]);
+                }
+            }
+        });
+        loss
     }
 
     /// Threads share out images, and then Gaussians.
-    fn by_image(
-        &mut self,
-        gaussians: &Activated,
-        batch: &[Observation],
-        bundles: &[Range<usize>],
-        threads: usize,
-    ) -> f64 {
+    fn by_image(&mut self, gaussians: &Activated, batch: &[Observation], threads: usize) -> f64 {
+        let bundles = bundles(batch.len());
         let at_once = SEEN_AT_ONCE * threads;
         // Those of a bundle beside those of all before it.
         self.make_sums(2);
-        while self.seen.len() < batch.len().min(at_once) {
-            self.seen.push(Seen::new(self.count));
-        }
-        let (mut sums, mut seen) = (std::mem::take(&mut self.sums), std::mem::take(&mut self.seen));
+        let Self { crew, seen, sums } = self;
+        crew.make_room(seen, batch.len().min(at_once));
+        let [totals, parts, ..] = &mut sums[..] else { unreachable!("they were made") };
         let mut losses = Vec::with_capacity(batch.len());
         for (number, group) in batch.chunks(at_once).enumerate() {
             // With fewer images than threads the work within an image is shared too.
             let within = group.len() < threads;
             for_each(threads > 1, seen.iter_mut().zip(group), |(seen, image)| {
-                self.work(|worker| worker.workspace.run(gaussians, image, &self.geometry, seen, within));
+                crew.work(|worker| worker.workspace.run(gaussians, image, &crew.geometry, seen, within));
             });
             losses.extend(seen.iter().zip(group).map(|(seen, _)| seen.loss));
-            let [totals, parts, ..] = &mut sums[..] else { unreachable!("they were made") };
-            let planes = totals.iter_mut().chain(parts).map(|plane| &mut plane[..]);
-            each_chunk(self.count, planes, |start, planes| {
+            let planes = totals.iter_mut().chain(parts.iter_mut()).map(|plane| &mut plane[..]);
+            each_chunk(crew.count, planes, |start, planes| {
                 let (total, part) = planes.split_at_mut(SUMS);
                 let part: &mut [_; SUMS] = part.try_into().expect("as many planes again");
                 let range = start..start + part[0].len();
@@ -393,7 +404,7 @@ impl BatchSums {
                     let place = number * at_once + place;
                     let bundle = bundles.partition_point(|bundle| bundle.end <= place);
                     let Range { start: first, end } = bundles[bundle].clone();
-                    self.contribute(gaussians, seen, image, place == first, range.clone(), part);
+                    crew.contribute(gaussians, seen, image, place == first, range.clone(), part);
                     if place + 1 == end {
                         for (total, part) in total.iter_mut().zip(part.iter()) {
                             if bundle == 0 {
@@ -406,28 +417,7 @@ impl BatchSums {
                 }
             });
         }
-        (self.sums, self.seen) = (sums, seen);
         bundles.iter().map(|bundle| losses[bundle.clone()].iter().sum::<f64>()).sum()
-    }
-
-    /// Runs `task` with a worker, if there is one that of this thread.
-    fn work(&self, task: impl FnOnce(&mut Worker)) {
-        let thread = rayon::current_thread_index();
-        let free = {
-            let mut free = lock(&self.workers);
-            match free.iter().rposition(|worker| worker.thread == thread) {
-                Some(own) => Some(free.swap_remove(own)),
-                None => free.pop(),
-            }
-        };
-        let mut worker = free.unwrap_or_else(|| Worker {
-            thread,
-            workspace: Workspace::new(self.count, &self.geometry, &self.filter),
-            seen: Vec::new(),
-        });
-        worker.thread = thread;
-        task(&mut worker);
-        lock(&self.workers).push(worker);
     }
 }
 

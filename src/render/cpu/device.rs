@@ -8,7 +8,6 @@ use super::activate::Activated;
 use super::adam::Adam;
 use super::batch::BatchSums;
 use super::chain;
-use super::tasks::among_threads;
 use crate::error::Result;
 use crate::gmm::Gmm;
 use crate::imaging::ctf::Ctf;
@@ -129,10 +128,8 @@ impl Device for CpuDevice {
 
     fn step(&mut self, batch: &[Observation], step: &Step, group: &mut dyn Reduce) -> Result<()> {
         let start = Instant::now();
-        among_threads(|| {
-            self.accumulate(batch);
-            self.gather();
-        });
+        self.accumulate(batch);
+        self.gather();
         let computed = Instant::now();
         group.sum(&mut self.buffer)?;
         let reduced = Instant::now();
@@ -147,7 +144,7 @@ impl Device for CpuDevice {
         };
         self.broken |= !outcome.is_finite();
         if !self.broken {
-            among_threads(|| self.adam.step(&mut self.gmm, gradient, (1.0 / images) as f32, &step.adam));
+            self.adam.step(&mut self.gmm, gradient, (1.0 / images) as f32, &step.adam);
             self.stale = true;
             outcome.applied = true;
         }

@@ -14,11 +14,6 @@ pub(super) fn task_size(count: usize) -> usize {
     count.div_ceil(tasks).next_multiple_of(LANES).clamp(16 * LANES, 1024)
 }
 
-/// Runs `work` on one of the threads that [`for_each`] shares out to, so that what it shares out need not wake them anew.
-pub(super) fn among_threads<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    if rayon::current_num_threads() > 1 { rayon::scope(|_| work()) } else { work() }
-}
-
 /// Runs `task` on every item, in parallel where `parallel`.
 pub(super) fn for_each<I>(parallel: bool, items: I, task: impl Fn(I::Item) + Sync + Send)
 where
