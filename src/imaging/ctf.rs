@@ -284,6 +284,24 @@ mod tests {
     }
 
     #[test]
+    fn a_line_up_to_a_reach_is_that_of_the_whole_grid() {
+        for box_size in [40, 41, 64] {
+            let ctf = Ctf::new(&OPTICS, &particle());
+            let mut whole = vec![0.0f32; (box_size / 2 + 1) * box_size];
+            ctf.half_plane(box_size, 1.1, &mut whole);
+            for (kx, whole) in whole.chunks_exact(box_size).enumerate() {
+                for reach in 0..box_size / 2 {
+                    let mut line = vec![f32::NAN; box_size];
+                    ctf.half_plane_line(kx, 1.1, reach, &mut line);
+                    assert_eq!(line[..=reach], whole[..=reach], "{box_size} {kx} {reach}");
+                    let below = box_size - reach;
+                    assert_eq!(line[below..], whole[below..], "{box_size} {kx} -{reach}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn identity_is_one() {
         let mut h = vec![0.0f32; 5 * 8];
         Ctf::identity().half_plane(8, 2.0, &mut h);
