@@ -5,7 +5,7 @@ use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, Optics};
 use cryosplat_mpi::imaging::pose::{Rotation, rotation_from_quaternion};
 use cryosplat_mpi::random::{Purpose, Random, stream};
 use cryosplat_mpi::render::cpu::activate::Activated;
-use cryosplat_mpi::render::cpu::project::{Splats, project};
+use cryosplat_mpi::render::cpu::project::{Seen, Splats, project};
 use cryosplat_mpi::render::{Geometry, Observation, Sampling, Target, View, Weights, energy};
 use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
@@ -200,13 +200,11 @@ pub fn mean_support(gmm: &Gmm, views: &[View], geometry: &Geometry) -> f64 {
     let count = gmm.len();
     let mut activated = Activated::new(count);
     activated.update(gmm);
-    let mut splats = Splats::room(count);
-    let mut whitening: [Vec<f64>; 3] = std::array::from_fn(|_| vec![0.0; count]);
+    let (mut splats, mut seen) = (Splats::room(count), Seen::room(count));
     let views: Vec<&Rotation> = views.iter().take(VIEWS).map(|view| &view.rotation).collect();
     let mut pixels = 0u64;
     for view in &views {
-        let planes = whitening.each_mut().map(|plane| &mut plane[..]);
-        project(&activated, 0, view, geometry, &mut splats, planes);
+        project(activated.eights(), view, geometry, &mut splats, &mut seen);
         pixels += splats.iter().map(Splats::pixels).sum::<u64>();
     }
     pixels as f64 / (count * views.len()) as f64

@@ -20,8 +20,8 @@ use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::cpu::activate::Activated;
 use cryosplat_mpi::render::cpu::adam::Adam;
-use cryosplat_mpi::render::cpu::chain::{self, Contribution, SUMS};
-use cryosplat_mpi::render::cpu::project::{Splats, project};
+use cryosplat_mpi::render::cpu::chain::{self, Showing, Sums};
+use cryosplat_mpi::render::cpu::project::{Seen, Splats, project};
 use cryosplat_mpi::render::cpu::raster::{self, Canvas};
 use cryosplat_mpi::render::cpu::residual::Filter;
 use cryosplat_mpi::render::{
@@ -91,13 +91,9 @@ fn stages(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter("activate"), |b| {
             b.iter(|| activated.update(&gmm));
         });
-        let mut splats = Splats::room(count);
-        let mut whitening: [Vec<f64>; 3] = std::array::from_fn(|_| vec![0.0; count]);
+        let (mut splats, mut seen) = (Splats::room(count), Seen::room(count));
         group.bench_function(BenchmarkId::from_parameter("project"), |b| {
-            b.iter(|| {
-                let [w0, w1, w2] = &mut whitening;
-                project(&activated, 0, &view.rotation, &geometry, &mut splats, [w0, w1, w2]);
-            });
+            b.iter(|| project(activated.eights(), &view.rotation, &geometry, &mut splats, &mut seen));
         });
         let [draw_floor, moments_floor] = floor::multiplications(&splats).map(floor::time);
         table::keep(case, table::DRAW_FLOOR, draw_floor);
@@ -107,7 +103,7 @@ fn stages(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter("rasterise"), |b| {
             b.iter(|| {
                 canvas.pixels.fill(0.0);
-                raster::draw(&splats, whitening.each_ref().map(|p| &p[..]), &mut canvas.pixels, 0, stride);
+                raster::draw(&splats, &seen, &mut canvas.pixels, 0, stride);
             });
         });
         let mut gradient = Canvas::new(geometry.grid());
@@ -115,31 +111,13 @@ fn stages(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter("FFT, CTF and residual"), |b| {
             b.iter(|| filter.residual(&view.ctf, &canvas, &target, 1.0, &mut gradient));
         });
-        let mut moments: [Vec<f32>; 6] = std::array::from_fn(|_| vec![0.0; count]);
         group.bench_function(BenchmarkId::from_parameter("moments"), |b| {
-            b.iter(|| {
-                let planes = moments.each_mut().map(|p| &mut p[..]);
-                raster::moments(&splats, whitening.each_ref().map(|p| &p[..]), &gradient, planes);
-            });
+            b.iter(|| raster::moments(&splats, &gradient, &mut seen));
         });
-        let mut sums: [Vec<f64>; SUMS] = std::array::from_fn(|_| vec![0.0; count]);
+        let mut sums = Sums::room(count);
         group.bench_function(BenchmarkId::from_parameter("chain, image"), |b| {
-            let image = Contribution {
-                view: &view.rotation,
-                normalized: true,
-                whitening: whitening.each_ref().map(|p| &p[..]),
-                moments: moments.each_ref().map(|p| &p[..]),
-            };
-            b.iter(|| {
-                let amplitude = &activated.amplitude[..count];
-                chain::accumulate(
-                    &image,
-                    geometry.grid(),
-                    amplitude,
-                    false,
-                    &mut sums.each_mut().map(|p| &mut p[..]),
-                );
-            });
+            let image = Showing { view: &view.rotation, box_size: geometry.grid(), normalized: true };
+            b.iter(|| chain::accumulate(&image, activated.eights(), &seen, false, &mut sums));
         });
         let mut full = vec![0.0f32; gmm.values().len()];
         group.bench_function(BenchmarkId::from_parameter("chain, step"), |b| {

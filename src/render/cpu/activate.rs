@@ -1,58 +1,87 @@
 //! Raw parameters to means, covariances and amplitudes, once a step (METHOD.md section 2), in f64.
 
-use super::tasks::each_chunk;
+use super::tasks::{eights_of_task, for_each};
 use crate::gmm::{Gmm, S_MIN, Shape};
 use crate::simd::{Isa, LANES, Vector, softplus_sigmoid, vectorize};
 
-/// A mixture as the projection wants it: planes of f64, padded to a multiple of eight with Gaussians of
-/// amplitude zero far outside.
-#[derive(Clone, Debug, Default)]
-pub struct Activated {
-    /// Number of Gaussians, without the padding.
-    pub count: usize,
-    /// Means x, y, z in box units.
-    pub mean: [Vec<f64>; 3],
-    /// Covariances xx, xy, xz, yy, yz, zz in box units squared.
-    pub covariance: [Vec<f64>; 6],
+/// Eight Gaussians as the projection wants them, a lane each, in box units.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub struct Active {
+    /// Means x, y, z.
+    pub mean: [[f64; LANES]; 3],
+    /// Covariances xx, xy, xz, yy, yz, zz.
+    pub covariance: [[f64; LANES]; 6],
     /// Amplitudes.
-    pub amplitude: Vec<f64>,
+    pub amplitude: [f64; LANES],
+}
+
+impl Active {
+    /// Eight of amplitude zero, far outside.
+    const NOWHERE: Self = {
+        let (zero, variance) = ([0.0; LANES], [1e-4; LANES]);
+        Self {
+            mean: [[1e3; LANES]; 3],
+            covariance: [variance, zero, zero, variance, zero, variance],
+            amplitude: zero,
+        }
+    };
+
+    fn planes(&mut self) -> impl Iterator<Item = &mut [f64; LANES]> {
+        self.mean.iter_mut().chain(&mut self.covariance).chain([&mut self.amplitude])
+    }
+
+    /// Leaves no Gaussian in a lane.
+    fn hide(&mut self, lane: usize) {
+        let mut nowhere = Self::NOWHERE;
+        self.planes().zip(nowhere.planes()).for_each(|(plane, nowhere)| plane[lane] = nowhere[lane]);
+    }
+}
+
+/// A mixture as the projection wants it: Gaussians in eights, the last of them filled up with such as are seen nowhere.
+#[derive(Clone, Debug)]
+pub struct Activated {
+    count: usize,
+    eights: Vec<Active>,
 }
 
 impl Activated {
     /// Room for `count` Gaussians.
     pub fn new(count: usize) -> Self {
-        let padded = count.next_multiple_of(LANES);
-        let mut activated = Self { count, ..Self::default() };
-        activated.mean.iter_mut().for_each(|plane| plane.resize(padded, 1e3));
-        activated.covariance.iter_mut().for_each(|plane| plane.resize(padded, 0.0));
-        for diagonal in [0, 3, 5] {
-            activated.covariance[diagonal].fill(1e-4);
-        }
-        activated.amplitude.resize(padded, 0.0);
-        activated
+        Self { count, eights: vec![Active::NOWHERE; count.div_ceil(LANES)] }
     }
 
-    /// Bytes of all planes.
+    /// The Gaussians.
+    pub fn eights(&self) -> &[Active] {
+        &self.eights
+    }
+
+    /// Bytes that they take.
     pub fn bytes(&self) -> usize {
-        let planes = self.mean.iter().chain(&self.covariance).chain([&self.amplitude]);
-        planes.map(|plane| size_of_val(&plane[..])).sum()
+        size_of_val(&self.eights[..])
     }
 
-    /// Computes all planes from the raw parameters.
+    /// Computes them from the raw parameters.
     ///
     /// # Panics
     /// If `gmm` has another number of Gaussians.
     pub fn update(&mut self, gmm: &Gmm) {
         assert_eq!(gmm.len(), self.count);
-        let planes = self.mean.iter_mut().chain(&mut self.covariance).chain([&mut self.amplitude]);
-        let planes = planes.map(|plane| &mut plane[..gmm.len()]);
-        each_chunk(gmm.len(), planes, |start, planes| update(planes, gmm, start));
+        let size = eights_of_task(self.eights.len());
+        let parallel = rayon::current_num_threads() > 1;
+        for_each(parallel, self.eights.chunks_mut(size).enumerate(), |(chunk, eights)| {
+            update(eights, gmm, chunk * size * LANES);
+        });
+        let padding = self.eights.len() * LANES - self.count;
+        if let Some(last) = self.eights.last_mut() {
+            (LANES - padding..LANES).for_each(|lane| last.hide(lane));
+        }
     }
 }
 
 vectorize! {
-    /// Means, covariances and amplitudes, from Gaussian `start` on, as many as the planes have.
-    fn update(out: &mut [&mut [f64]], gmm: &Gmm, start: usize) = update_lanes
+    /// Means, covariances and amplitudes, from Gaussian `start` on.
+    fn update(eights: &mut [Active], gmm: &Gmm, start: usize) = update_lanes
 }
 
 /// Eight values of a plane from `at`, as far as it goes; what lies past its end means nothing.
@@ -89,22 +118,19 @@ fn entry<V: Vector>(r: &[[V; 3]; 3], v: &[V; 3], i: usize, j: usize) -> V {
 }
 
 #[inline(always)]
-fn update_lanes<I: Isa>(out: &mut [&mut [f64]], gmm: &Gmm, start: usize) {
+fn update_lanes<I: Isa>(eights: &mut [Active], gmm: &Gmm, start: usize) {
     // Helpers are functions that are always inlined: a closure might not be, and would lose the vector instructions.
-    let [mean, covariance, amplitudes] = out.get_disjoint_mut([0..3, 3..9, 9..10]).expect("ten planes");
     let amplitude_plane = gmm.shape().planes() - 1;
-    for to in (0..amplitudes[0].len()).step_by(LANES) {
-        let at = start + to;
-        for (axis, plane) in mean.iter_mut().enumerate() {
-            gather::<I>(gmm.plane(axis), at).store_cut(plane, to);
+    for (eight, at) in eights.iter_mut().zip((start..).step_by(LANES)) {
+        for (axis, mean) in eight.mean.iter_mut().enumerate() {
+            gather::<I>(gmm.plane(axis), at).store(mean);
         }
-        let amplitude = softplus_sigmoid(gather::<I>(gmm.plane(amplitude_plane), at)).0;
-        amplitude.store_cut(amplitudes[0], to);
+        softplus_sigmoid(gather::<I>(gmm.plane(amplitude_plane), at)).0.store(&mut eight.amplitude);
         match gmm.shape() {
             Shape::Isotropic => {
                 let v = variance(gather::<I>(gmm.plane(3), at));
                 for diagonal in [0, 3, 5] {
-                    v.store_cut(covariance[diagonal], to);
+                    v.store(&mut eight.covariance[diagonal]);
                 }
             }
             Shape::Anisotropic => {
@@ -120,7 +146,7 @@ fn update_lanes<I: Isa>(out: &mut [&mut [f64]], gmm: &Gmm, start: usize) {
                     gather::<I>(gmm.plane(9), at),
                 ]);
                 for (k, (i, j)) in [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)].into_iter().enumerate() {
-                    entry(&r, &v, i, j).store_cut(covariance[k], to);
+                    entry(&r, &v, i, j).store(&mut eight.covariance[k]);
                 }
             }
         }

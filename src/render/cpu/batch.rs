@@ -9,16 +9,15 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::activate::Activated;
-use super::chain::{self, Contribution, SUMS};
-use super::project::{Splats, project};
+use super::activate::Active;
+use super::chain::{self, Showing, Sums};
+use super::project::{Seen, Splats, project};
 use super::raster::{self, Canvas};
 use super::residual::Filter;
-use super::tasks::{each_chunk, for_each, task_size};
+use super::tasks::{eights_of_task, for_each};
 use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
 use crate::render::{Geometry, Observation, Target, View};
-use crate::simd::LANES;
 
 /// A bundle is this part of the images that are left.
 const PART: usize = 4;
@@ -28,9 +27,6 @@ const FEW_THREADS: usize = PART;
 
 /// Images that a thread sees before they are added up.
 const SEEN_AT_ONCE: usize = 4;
-
-/// The sums of the chain over some images.
-type Sums = [Vec<f64>; SUMS];
 
 /// The bundles of a batch, smaller and smaller: at the end nobody waits for long.
 fn bundles(batch: usize) -> Vec<Range<usize>> {
@@ -45,25 +41,9 @@ fn bundles(batch: usize) -> Vec<Range<usize>> {
 }
 
 /// What is kept of one image until it is added up.
-struct Seen {
-    whitening: [Vec<f64>; 3],
-    moments: [Vec<f32>; 6],
+struct Image {
+    seen: Vec<Seen>,
     loss: f64,
-}
-
-impl Seen {
-    fn new(count: usize) -> Self {
-        Self {
-            whitening: std::array::from_fn(|_| vec![0.0; count]),
-            moments: std::array::from_fn(|_| vec![0.0; count]),
-            loss: 0.0,
-        }
-    }
-
-    /// Bytes of its buffers.
-    fn bytes(&self) -> usize {
-        planes_bytes(&self.whitening) + planes_bytes(&self.moments)
-    }
 }
 
 /// What one image needs on its way, and the next one again: it stays in the cache of the thread.
@@ -100,60 +80,51 @@ impl Workspace {
     /// Draws the projection.
     fn draw(
         &mut self,
-        gaussians: &Activated,
+        gaussians: &[Active],
         view: &Rotation,
         geometry: &Geometry,
-        whitening: &mut [Vec<f64>; 3],
+        seen: &mut [Seen],
         within: bool,
     ) {
-        let size = task_size(whitening[0].len());
-        let [w0, w1, w2] = whitening.each_mut().map(|plane| plane.chunks_mut(size));
-        let chunks = self.splats.chunks_mut(size / LANES).zip(w0).zip(w1.zip(w2)).enumerate();
-        let Canvas { pixels, stride, box_size } = &mut self.projection;
+        let Self { splats, projection: Canvas { pixels, stride, box_size }, .. } = self;
         let stride = *stride;
+        let size = eights_of_task(gaussians.len());
+        let tasks = gaussians.chunks(size).zip(splats.chunks_mut(size)).zip(seen.chunks_mut(size));
         if !within {
             // Splats are drawn while they are in the cache.
             pixels.fill(0.0);
-            for (chunk, ((splats, w0), (w1, w2))) in chunks {
-                project(gaussians, chunk * size, view, geometry, splats, [w0, w1, w2]);
-                raster::draw(splats, [w0, w1, w2], pixels, 0, stride);
+            for ((gaussians, splats), seen) in tasks {
+                project(gaussians, view, geometry, splats, seen);
+                raster::draw(splats, seen, pixels, 0, stride);
             }
             return;
         }
-        for_each(true, chunks, |(chunk, ((splats, w0), (w1, w2)))| {
-            project(gaussians, chunk * size, view, geometry, splats, [w0, w1, w2]);
-        });
+        for_each(true, tasks, |((gaussians, splats), seen)| project(gaussians, view, geometry, splats, seen));
         let rows = box_size.div_ceil(rayon::current_num_threads());
-        let (splats, whitening) = (&self.splats, whitening.each_ref().map(|plane| &plane[..]));
         for_each(true, pixels.chunks_mut(rows * stride).enumerate(), |(band, pixels)| {
             pixels.fill(0.0);
-            raster::draw(splats, whitening, pixels, band * rows, stride);
+            raster::draw(splats, seen, pixels, band * rows, stride);
         });
     }
 
-    fn measure(&self, seen: &mut Seen, within: bool) {
-        let (gradient, whitening) = (&self.gradient, &seen.whitening);
-        let size = task_size(whitening[0].len());
-        let [a, b, c, d, e, f] = seen.moments.each_mut().map(|plane| plane.chunks_mut(size));
-        let tasks = self.splats.chunks(size / LANES).enumerate().zip(a.zip(b)).zip(c.zip(d)).zip(e.zip(f));
-        for_each(within, tasks, |((((chunk, splats), (a, b)), (c, d)), (e, f))| {
-            let range = chunk * size..chunk * size + a.len();
-            let whitening = whitening.each_ref().map(|plane| &plane[range.clone()]);
-            raster::moments(splats, whitening, gradient, [a, b, c, d, e, f]);
-        });
+    /// Takes the moments.
+    fn measure(&self, seen: &mut [Seen], within: bool) {
+        let size = eights_of_task(seen.len());
+        let tasks = self.splats.chunks(size).zip(seen.chunks_mut(size));
+        for_each(within, tasks, |(splats, seen)| raster::moments(splats, &self.gradient, seen));
     }
 
     /// Everything one image goes through, up to its moments.
     fn run(
         &mut self,
-        gaussians: &Activated,
+        gaussians: &[Active],
         observation: &Observation,
         geometry: &Geometry,
-        seen: &mut Seen,
+        image: &mut Image,
         within: bool,
     ) {
         let View { rotation, ctf } = &observation.view;
-        self.draw(gaussians, rotation, geometry, &mut seen.whitening, within);
+        self.draw(gaussians, rotation, geometry, &mut image.seen, within);
         let target = match observation.target {
             Target::Prepared(target) => target,
             Target::Observed(image) => {
@@ -164,9 +135,9 @@ impl Workspace {
             }
             Target::Kept(_) => unreachable!("nothing is kept by this device"),
         };
-        seen.loss =
+        image.loss =
             self.filter.residual(ctf, &self.projection, target, observation.energy, &mut self.gradient);
-        self.measure(seen, within);
+        self.measure(&mut image.seen, within);
     }
 }
 
@@ -175,17 +146,7 @@ struct Worker {
     /// Whose it was last, and in whose cache it may be.
     thread: Option<usize>,
     workspace: Workspace,
-    seen: Vec<Seen>,
-}
-
-/// Bytes of some planes.
-fn planes_bytes<T>(planes: &[Vec<T>]) -> usize {
-    planes.iter().map(|plane| size_of_val(&plane[..])).sum()
-}
-
-/// Adds to a plane.
-fn add(plane: &mut [f64], more: &[f64]) {
-    plane.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+    images: Vec<Image>,
 }
 
 /// What nobody else holds for long.
@@ -216,65 +177,62 @@ impl Crew {
         let mut worker = free.unwrap_or_else(|| Worker {
             thread,
             workspace: Workspace::new(self.count, &self.geometry, &self.filter),
-            seen: Vec::new(),
+            images: Vec::new(),
         });
         worker.thread = thread;
         task(&mut worker);
         lock(&self.workers).push(worker);
     }
 
-    /// Makes room for what is kept of `images` images, if there is less.
-    fn make_room(&self, seen: &mut Vec<Seen>, images: usize) {
-        seen.resize_with(seen.len().max(images), || Seen::new(self.count));
+    /// Makes room for what is kept of `count` images, if there is less.
+    fn make_room(&self, images: &mut Vec<Image>, count: usize) {
+        let image = || Image { seen: Seen::room(self.count), loss: 0.0 };
+        images.resize_with(images.len().max(count), image);
     }
 
     /// The sums over the images of a bundle, and, returned, that of their losses.
     fn sum(
         &self,
         worker: &mut Worker,
-        gaussians: &Activated,
-        images: &[Observation],
-        sums: &mut Sums,
+        gaussians: &[Active],
+        bundle: &[Observation],
+        sums: &mut [Sums],
     ) -> f64 {
-        let Worker { workspace, seen, .. } = worker;
-        self.make_room(seen, images.len().min(SEEN_AT_ONCE));
+        let Worker { workspace, images, .. } = worker;
+        self.make_room(images, bundle.len().min(SEEN_AT_ONCE));
         let mut loss = 0.0;
-        for (number, images) in images.chunks(SEEN_AT_ONCE).enumerate() {
-            for (seen, image) in seen.iter_mut().zip(images) {
-                workspace.run(gaussians, image, &self.geometry, seen, false);
-                loss += seen.loss;
+        for (number, observations) in bundle.chunks(SEEN_AT_ONCE).enumerate() {
+            for (image, observation) in images.iter_mut().zip(observations) {
+                workspace.run(gaussians, observation, &self.geometry, image, false);
+                loss += image.loss;
             }
-            let size = task_size(self.count);
-            for start in (0..self.count).step_by(size) {
-                let range = start..(start + size).min(self.count);
-                let mut sums = sums.each_mut().map(|plane| &mut plane[range.clone()]);
-                for (place, (seen, image)) in seen.iter().zip(images).enumerate() {
+            let size = eights_of_task(sums.len());
+            for (start, sums) in (0..).step_by(size).zip(sums.chunks_mut(size)) {
+                for (place, (image, observation)) in images.iter().zip(observations).enumerate() {
                     let first = number == 0 && place == 0;
-                    self.contribute(gaussians, seen, image, first, range.clone(), &mut sums);
+                    self.contribute(gaussians, image, observation, first, start, sums);
                 }
             }
         }
         loss
     }
 
-    /// Adds what was seen of one image to sums of the Gaussians in `range`, or, as the `first`, makes them that.
+    /// Adds what was seen of one image to sums of the Gaussians from eight `start` on, or, as the `first`, makes them that.
     fn contribute(
         &self,
-        gaussians: &Activated,
-        seen: &Seen,
-        image: &Observation,
+        gaussians: &[Active],
+        image: &Image,
+        observation: &Observation,
         first: bool,
-        range: Range<usize>,
-        sums: &mut [&mut [f64]; SUMS],
+        start: usize,
+        sums: &mut [Sums],
     ) {
-        let contribution = Contribution {
-            view: &image.view.rotation,
+        let showing = Showing {
+            view: &observation.view.rotation,
+            box_size: self.geometry.grid(),
             normalized: self.geometry.heights.is_none(),
-            whitening: seen.whitening.each_ref().map(|plane| &plane[range.clone()]),
-            moments: seen.moments.each_ref().map(|plane| &plane[range.clone()]),
         };
-        let amplitude = &gaussians.amplitude[range];
-        chain::accumulate(&contribution, self.geometry.grid(), amplitude, first, sums);
+        chain::accumulate(&showing, &gaussians[start..], &image.seen[start..], first, sums);
     }
 }
 
@@ -282,16 +240,16 @@ impl Crew {
 pub(super) struct BatchSums {
     crew: Crew,
     /// Where threads share out images.
-    seen: Vec<Seen>,
-    /// First that of the batch.
-    sums: Vec<Sums>,
+    images: Vec<Image>,
+    /// First those of the batch.
+    sums: Vec<Vec<Sums>>,
 }
 
 impl BatchSums {
     pub(super) fn new(count: usize, geometry: Geometry) -> Self {
         let filter = Filter::new(&geometry);
         let crew = Crew { geometry, count, filter, workers: Mutex::default() };
-        let mut new = Self { crew, seen: Vec::new(), sums: Vec::new() };
+        let mut new = Self { crew, images: Vec::new(), sums: Vec::new() };
         new.make_sums(1);
         new
     }
@@ -302,26 +260,26 @@ impl BatchSums {
     }
 
     /// The sums of the last batch.
-    pub(super) fn total(&self) -> &Sums {
+    pub(super) fn total(&self) -> &[Sums] {
         &self.sums[0]
     }
 
     /// Bytes of all buffers.
     pub(super) fn bytes(&self) -> usize {
         let workers = lock(&self.crew.workers);
-        let seen = workers.iter().flat_map(|worker| &worker.seen).chain(&self.seen);
+        let images = workers.iter().flat_map(|worker| &worker.images).chain(&self.images);
         self.crew.filter.bytes()
-            + self.sums.iter().map(|sums| planes_bytes(sums)).sum::<usize>()
-            + seen.map(Seen::bytes).sum::<usize>()
+            + self.sums.iter().map(|sums| size_of_val(&sums[..])).sum::<usize>()
+            + images.map(|image| size_of_val(&image.seen[..])).sum::<usize>()
             + workers.iter().map(|worker| worker.workspace.bytes()).sum::<usize>()
     }
 
     /// Renders one view without a CTF, `[y][x]`.
-    pub(super) fn render(&mut self, gaussians: &Activated, view: &Rotation) -> Vec<f32> {
+    pub(super) fn render(&mut self, gaussians: &[Active], view: &Rotation) -> Vec<f32> {
         let Crew { geometry, count, filter, .. } = &mut self.crew;
         let mut workspace = Workspace::new(*count, geometry, filter);
-        let mut seen = Seen::new(*count);
-        workspace.draw(gaussians, view, geometry, &mut seen.whitening, true);
+        let mut seen = Seen::room(*count);
+        workspace.draw(gaussians, view, geometry, &mut seen, true);
         let mut image = vec![0.0; geometry.box_size.pow(2)];
         let Canvas { pixels, stride, .. } = &workspace.projection;
         filter.image(&Ctf::identity(), pixels, *stride, &mut image);
@@ -329,9 +287,9 @@ impl BatchSums {
     }
 
     /// Goes through `batch`, makes [`BatchSums::total`] its sums, and returns that of the losses.
-    pub(super) fn accumulate(&mut self, gaussians: &Activated, batch: &[Observation]) -> f64 {
+    pub(super) fn accumulate(&mut self, gaussians: &[Active], batch: &[Observation]) -> f64 {
         if batch.is_empty() {
-            self.sums[0].iter_mut().for_each(|plane| plane.fill(0.0));
+            self.sums[0].fill(Sums::default());
             return 0.0;
         }
         let threads = rayon::current_num_threads();
@@ -344,12 +302,11 @@ impl BatchSums {
 
     /// Makes `count` sums, if there are fewer.
     fn make_sums(&mut self, count: usize) {
-        let planes = || std::array::from_fn(|_| vec![0.0; self.crew.count]);
-        self.sums.resize_with(self.sums.len().max(count), planes);
+        self.sums.resize_with(self.sums.len().max(count), || Sums::room(self.crew.count));
     }
 
     /// Each thread takes the next bundle.
-    fn by_bundle(&mut self, gaussians: &Activated, batch: &[Observation], threads: usize) -> f64 {
+    fn by_bundle(&mut self, gaussians: &[Active], batch: &[Observation], threads: usize) -> f64 {
         let bundles = bundles(batch.len());
         self.make_sums(bundles.len());
         let (crew, sums) = (&self.crew, &mut self.sums[..bundles.len()]);
@@ -368,51 +325,50 @@ impl BatchSums {
         let loss = places.iter().map(|place| lock(place).1).sum();
         drop(places);
         let (total, others) = sums.split_first_mut().expect("a bundle");
-        each_chunk(crew.count, total.iter_mut().map(|plane| &mut plane[..]), |start, planes| {
-            for sums in &*others {
-                for (plane, more) in planes.iter_mut().zip(sums) {
-                    add(plane, &more[start..]);
-                }
+        let size = eights_of_task(total.len());
+        let tasks = (0..).step_by(size).zip(total.chunks_mut(size));
+        for_each(threads > 1, tasks, |(start, total)| {
+            for more in &*others {
+                chain::add(total, &more[start..]);
             }
         });
         loss
     }
 
     /// Threads share out images, and then Gaussians.
-    fn by_image(&mut self, gaussians: &Activated, batch: &[Observation], threads: usize) -> f64 {
+    fn by_image(&mut self, gaussians: &[Active], batch: &[Observation], threads: usize) -> f64 {
         let bundles = bundles(batch.len());
         let at_once = SEEN_AT_ONCE * threads;
         // Those of a bundle beside those of all before it.
         self.make_sums(2);
-        let Self { crew, seen, sums } = self;
-        crew.make_room(seen, batch.len().min(at_once));
-        let [totals, parts, ..] = &mut sums[..] else { unreachable!("they were made") };
+        let Self { crew, images, sums } = self;
+        crew.make_room(images, batch.len().min(at_once));
+        let [total, part, ..] = &mut sums[..] else { unreachable!("they were made") };
+        let size = eights_of_task(total.len());
         let mut losses = Vec::with_capacity(batch.len());
         for (number, group) in batch.chunks(at_once).enumerate() {
             // With fewer images than threads the work within an image is shared too.
             let within = group.len() < threads;
-            for_each(threads > 1, seen.iter_mut().zip(group), |(seen, image)| {
-                crew.work(|worker| worker.workspace.run(gaussians, image, &crew.geometry, seen, within));
+            for_each(threads > 1, images.iter_mut().zip(group), |(image, observation)| {
+                crew.work(|worker| {
+                    worker.workspace.run(gaussians, observation, &crew.geometry, image, within);
+                });
             });
-            losses.extend(seen.iter().zip(group).map(|(seen, _)| seen.loss));
-            let planes = totals.iter_mut().chain(parts.iter_mut()).map(|plane| &mut plane[..]);
-            each_chunk(crew.count, planes, |start, planes| {
-                let (total, part) = planes.split_at_mut(SUMS);
-                let part: &mut [_; SUMS] = part.try_into().expect("as many planes again");
-                let range = start..start + part[0].len();
-                for (place, (seen, image)) in seen.iter().zip(group).enumerate() {
+            losses.extend(images.iter().zip(group).map(|(image, _)| image.loss));
+            let tasks = (0..).step_by(size).zip(total.chunks_mut(size)).zip(part.chunks_mut(size));
+            for_each(threads > 1, tasks, |((start, total), part)| {
+                for (place, (image, observation)) in images.iter().zip(group).enumerate() {
                     let place = number * at_once + place;
                     let bundle = bundles.partition_point(|bundle| bundle.end <= place);
                     let Range { start: first, end } = bundles[bundle].clone();
-                    crew.contribute(gaussians, seen, image, place == first, range.clone(), part);
-                    if place + 1 == end {
-                        for (total, part) in total.iter_mut().zip(part.iter()) {
-                            if bundle == 0 {
-                                total.copy_from_slice(part);
-                            } else {
-                                add(total, part);
-                            }
-                        }
+                    crew.contribute(gaussians, image, observation, place == first, start, part);
+                    if place + 1 < end {
+                        continue;
+                    }
+                    if bundle == 0 {
+                        total.copy_from_slice(part);
+                    } else {
+                        chain::add(total, part);
                     }
                 }
             });

@@ -4,64 +4,71 @@
 //! respect to its mean (3), its covariance (6) and its amplitude (1). Since Sigma2 = P Sigma P^T with P two rows of W,
 //! dL/dSigma = P^T dL/dSigma2 P. Only the sum then goes through R, S, the quaternion and the softplus, once a step.
 
-use super::activate::{gather, rotation};
+use super::activate::{Active, gather, rotation};
+use super::project::Seen;
 use super::tasks::each_chunk;
 use crate::gmm::{Gmm, S_MIN, Shape};
 use crate::imaging::pose::Rotation;
 use crate::simd::{Isa, LANES, Vector, softplus_sigmoid, vectorize};
 
-/// Number of sums: mean x, y, z; covariance xx, xy, xz, yy, yz, zz; amplitude.
-pub const SUMS: usize = 10;
+/// What the images of a batch say of eight Gaussians, a lane each: the derivatives with respect to mean x, y, z; covariance xx, xy, xz,
+/// yy, yz, zz; amplitude.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(64))]
+pub struct Sums([[f64; LANES]; 10]);
 
-/// What one image says: its view, and per Gaussian the whitening of its splat and the six moments.
-pub struct Contribution<'a> {
+impl Sums {
+    /// Room for the sums of `count` Gaussians.
+    pub fn room(count: usize) -> Vec<Self> {
+        vec![Self::default(); count.div_ceil(LANES)]
+    }
+}
+
+/// Adds up.
+pub fn add(sums: &mut [Sums], more: &[Sums]) {
+    for (sums, more) in sums.iter_mut().zip(more) {
+        let numbers = sums.0.as_flattened_mut().iter_mut().zip(more.0.as_flattened());
+        numbers.for_each(|(sum, more)| *sum += more);
+    }
+}
+
+/// How an image shows Gaussians.
+#[derive(Clone, Copy, Debug)]
+pub struct Showing<'a> {
     /// The view's rotation.
     pub view: &'a Rotation,
+    /// Pixels along an edge of the image.
+    pub box_size: usize,
     /// Whether splats are normalised, so that their height changes with Sigma2.
     pub normalized: bool,
-    /// Planes of the whitening (w0, w1, w2): p = w0 x + w1 y, q = w2 y, in pixels.
-    pub whitening: [&'a [f64]; 3],
-    /// Planes of the moments of 1, p, q, p^2, p q, q^2.
-    pub moments: [&'a [f32]; 6],
 }
 
 vectorize! {
-    /// Adds one image's contribution to the sums of `amplitude.len()` Gaussians (all planes of that length), or, as the `first`,
-    /// makes them that.
-    pub fn accumulate(image: &Contribution, box_size: usize, amplitude: &[f64], first: bool, sums: &mut [&mut [f64]; SUMS])
-        = accumulate_lanes
+    /// Adds what an image tells of `gaussians` to their sums, or, as the `first`, makes them that.
+    pub fn accumulate(image: &Showing, gaussians: &[Active], seen: &[Seen], first: bool, sums: &mut [Sums]) = accumulate_lanes
 }
 
 #[inline(always)]
 fn accumulate_lanes<I: Isa>(
-    image: &Contribution,
-    box_size: usize,
-    amplitude: &[f64],
+    image: &Showing,
+    gaussians: &[Active],
+    seen: &[Seen],
     first: bool,
-    sums: &mut [&mut [f64]; SUMS],
+    sums: &mut [Sums],
 ) {
-    let d = box_size as f64;
+    let d = image.box_size as f64;
     let constant = I::F64::splat;
     let [p, q, _] = *image.view;
     // dL/dSigma_ij = P_0i P_0j gxx + (P_0i P_1j + P_1i P_0j) gxy + P_1i P_1j gyy.
     let pairs = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
         .map(|(i, j)| [p[i] * p[j], p[i] * q[j] + q[i] * p[j], q[i] * q[j]]);
-    let count = amplitude.len();
-    for at in (0..count).step_by(LANES) {
-        let (w0, w1, w2) = (
-            I::F64::load_padded(image.whitening[0], at, 0.0),
-            I::F64::load_padded(image.whitening[1], at, 0.0),
-            I::F64::load_padded(image.whitening[2], at, 0.0),
-        );
-        let [s0, sp, sq, spp, spq, sqq] = [
-            gather::<I>(image.moments[0], at),
-            gather::<I>(image.moments[1], at),
-            gather::<I>(image.moments[2], at),
-            gather::<I>(image.moments[3], at),
-            gather::<I>(image.moments[4], at),
-            gather::<I>(image.moments[5], at),
-        ];
-        let weight = I::F64::load_padded(amplitude, at, 0.0);
+    for ((gaussians, seen), Sums(sums)) in gaussians.iter().zip(seen).zip(sums) {
+        let [w0, w1, w2] = &seen.whitening;
+        let (w0, w1, w2) = (I::F64::load(w0), I::F64::load(w1), I::F64::load(w2));
+        let [s0, sp, sq, spp, spq, sqq] = &seen.moments;
+        let (s0, sp, sq) = (widen::<I>(s0), widen::<I>(sp), widen::<I>(sq));
+        let (spp, spq, sqq) = (widen::<I>(spp), widen::<I>(spq), widen::<I>(sqq));
+        let weight = I::F64::load(&gaussians.amplitude);
         // With B = [w0, w1; 0, w2] the conic is C = B^T B, and the moments are those of B d.
         // dL/dmu2 = A C S1 = A B^T (B S1); in box units, times D.
         let scale = weight * constant(d);
@@ -76,28 +83,32 @@ fn accumulate_lanes<I: Isa>(
         let gxy = half * (w0 * up);
         let gyy = half * (w1 * up + w2 * uq);
         for axis in 0..3 {
-            add(sums[axis], at, first, gx.times_plus(constant(p[axis]), gy * constant(q[axis])));
+            add_to(&mut sums[axis], first, gx.times_plus(constant(p[axis]), gy * constant(q[axis])));
         }
         for k in 0..6 {
             let [xx, xy, yy] = pairs[k];
-            add(sums[3 + k], at, first, gxx * constant(xx) + gxy * constant(xy) + gyy * constant(yy));
+            add_to(&mut sums[3 + k], first, gxx * constant(xx) + gxy * constant(xy) + gyy * constant(yy));
         }
-        add(sums[9], at, first, s0);
+        add_to(&mut sums[9], first, s0);
     }
 }
 
-/// Adds to a plane from `at`, or puts the `first` there, as far as the plane goes.
 #[inline(always)]
-fn add<V: Vector<Scalar = f64>>(plane: &mut [f64], at: usize, first: bool, value: V) {
-    let sum = if first { value } else { V::load_padded(plane, at, 0.0) + value };
-    sum.store_cut(plane, at);
+fn widen<I: Isa>(values: &[f32; LANES]) -> I::F64 {
+    I::widen(I::F32::load(values))
+}
+
+/// Adds to a sum, or puts the `first` there.
+#[inline(always)]
+fn add_to<V: Vector<Scalar = f64>>(sum: &mut [f64; LANES], first: bool, value: V) {
+    if first { value } else { V::load(sum) + value }.store(sum);
 }
 
 /// The gradient with respect to the raw parameters (`gradient`: as many planes as `gmm` has, each of its length).
 ///
 /// # Panics
 /// If the lengths disagree.
-pub fn finish(gmm: &Gmm, sums: &[Vec<f64>; SUMS], gradient: &mut [f32]) {
+pub fn finish(gmm: &Gmm, sums: &[Sums], gradient: &mut [f32]) {
     assert_eq!(gradient.len(), gmm.values().len());
     let planes = gradient.chunks_exact_mut(gmm.len());
     each_chunk(gmm.len(), planes, |start, planes| finish_vector(gmm, sums, start, planes));
@@ -105,7 +116,7 @@ pub fn finish(gmm: &Gmm, sums: &[Vec<f64>; SUMS], gradient: &mut [f32]) {
 
 vectorize! {
     /// From Gaussian `start` on, as many as the planes have.
-    fn finish_vector(gmm: &Gmm, sums: &[Vec<f64>; SUMS], start: usize, gradient: &mut [&mut [f32]]) = finish_lanes
+    fn finish_vector(gmm: &Gmm, sums: &[Sums], start: usize, gradient: &mut [&mut [f32]]) = finish_lanes
 }
 
 /// Into a plane of the gradient, as far as it goes.
@@ -123,26 +134,19 @@ fn scale<V: Vector<Scalar = f64>>(raw: V) -> (V, V) {
 }
 
 #[inline(always)]
-fn finish_lanes<I: Isa>(gmm: &Gmm, sums: &[Vec<f64>; SUMS], start: usize, gradient: &mut [&mut [f32]]) {
+fn finish_lanes<I: Isa>(gmm: &Gmm, sums: &[Sums], start: usize, gradient: &mut [&mut [f32]]) {
     let last = gmm.shape().planes() - 1;
     let two = I::F64::splat(2.0);
     for to in (0..gradient[last].len()).step_by(LANES) {
         let at = start + to;
-        for (axis, sum) in sums[..3].iter().enumerate() {
-            put::<I>(gradient, axis, to, I::F64::load_padded(sum, at, 0.0));
+        let Sums([mx, my, mz, xx, xy, xz, yy, yz, zz, amplitude]) = &sums[at / LANES];
+        for (axis, sum) in [mx, my, mz].into_iter().enumerate() {
+            put::<I>(gradient, axis, to, I::F64::load(sum));
         }
         let slope = softplus_sigmoid(gather::<I>(gmm.plane(last), at)).1;
-        put::<I>(gradient, last, to, I::F64::load_padded(&sums[9], at, 0.0) * slope);
-        let (xx, xy, xz) = (
-            I::F64::load_padded(&sums[3], at, 0.0),
-            I::F64::load_padded(&sums[4], at, 0.0),
-            I::F64::load_padded(&sums[5], at, 0.0),
-        );
-        let (yy, yz, zz) = (
-            I::F64::load_padded(&sums[6], at, 0.0),
-            I::F64::load_padded(&sums[7], at, 0.0),
-            I::F64::load_padded(&sums[8], at, 0.0),
-        );
+        put::<I>(gradient, last, to, I::F64::load(amplitude) * slope);
+        let (xx, xy, xz) = (I::F64::load(xx), I::F64::load(xy), I::F64::load(xz));
+        let (yy, yz, zz) = (I::F64::load(yy), I::F64::load(yz), I::F64::load(zz));
         match gmm.shape() {
             Shape::Isotropic => {
                 let (s, slope) = scale(gather::<I>(gmm.plane(3), at));

@@ -72,7 +72,7 @@ impl CpuDevice {
     /// Renders one view without a CTF, `[y][x]`: for tests, benches and pictures.
     pub fn render(&mut self, view: &Rotation) -> Vec<f32> {
         self.activate();
-        self.sums.render(&self.activated, view)
+        self.sums.render(self.activated.eights(), view)
     }
 
     fn activate(&mut self) {
@@ -92,7 +92,7 @@ impl CpuDevice {
     /// Renders `batch`, and makes the step's sums its gradient and loss.
     fn accumulate(&mut self, batch: &[Observation]) {
         self.activate();
-        self.loss = self.sums.accumulate(&self.activated, batch);
+        self.loss = self.sums.accumulate(self.activated.eights(), batch);
     }
 }
 

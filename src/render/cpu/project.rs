@@ -2,7 +2,7 @@
 
 use std::f64::consts::{LOG2_E, TAU};
 
-use super::activate::Activated;
+use super::activate::Active;
 use crate::imaging::pose::Rotation;
 use crate::render::Geometry;
 use crate::simd::{Isa, LANES, Vector, vectorize};
@@ -83,45 +83,53 @@ impl Splats {
     }
 }
 
+/// What an image tells of eight Gaussians, a lane each.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(64))]
+pub struct Seen {
+    /// The whitening (w0, w1, w2): p = w0 x + w1 y and q = w2 y, with (x, y) the distance from a splat's centre in pixels, have unit
+    /// variance. (The conic is the sum of their squares; it is not kept itself, since a thin splat's has large terms that cancel.)
+    pub whitening: [[f64; LANES]; 3],
+    /// Sums over a splat's support of g G times 1, p, q, p^2, p q, q^2, with g the gradient image.
+    pub moments: [[f32; LANES]; 6],
+}
+
+impl Seen {
+    /// Room for what is told of `count` Gaussians.
+    pub fn room(count: usize) -> Vec<Self> {
+        vec![Self::default(); count.div_ceil(LANES)]
+    }
+}
+
 /// Terms of p up to this size leave an error below 5e-6 in what they add up to, relative to a splat's peak.
 const LARGEST_COARSE: f64 = 32.0;
 
 /// Largest exponent over the support that rows are stepped through; beyond, f32 would underflow on the way.
 const LARGEST_STEPPED_EXPONENT: f64 = 60.0;
 
-/// Projects Gaussians from `start` (a multiple of eight) into a view, as many as there are `splats`; those beyond the mixture's last
-/// are hidden.
-///
-/// `whitening` are the three planes that the chain wants, a value for each Gaussian: (w0, w1, w2) such that
-/// p = w0 x + w1 y and q = w2 y have unit variance (the conic is their squares; it is not kept itself, since a thin
-/// splat's has large terms that cancel).
+/// Projects Gaussians into a view: makes `splats`, and the whitening of what is `seen` of them.
 ///
 /// # Panics
-/// If the planes are shorter than the range asks for, or the box has more than 65,535 pixels.
+/// If these are not as many as the Gaussians, or the box has more than 65,535 pixels.
 pub fn project(
-    gaussians: &Activated,
-    start: usize,
+    gaussians: &[Active],
     view: &Rotation,
     geometry: &Geometry,
     splats: &mut [Splats],
-    whitening: [&mut [f64]; 3],
+    seen: &mut [Seen],
 ) {
-    assert!(geometry.grid() <= usize::from(u16::MAX) && start.is_multiple_of(LANES));
-    assert!(start + splats.len() * LANES <= gaussians.amplitude.len());
-    let [w0, w1, w2] = whitening;
-    project_vector(gaussians, start, view, geometry, splats, w0, w1, w2);
+    assert!(geometry.grid() <= usize::from(u16::MAX));
+    assert!(gaussians.len() == splats.len() && gaussians.len() == seen.len());
+    project_vector(gaussians, view, geometry, splats, seen);
 }
 
 vectorize! {
     fn project_vector(
-        gaussians: &Activated,
-        start: usize,
+        gaussians: &[Active],
         view: &Rotation,
         geometry: &Geometry,
         splats: &mut [Splats],
-        w0: &mut [f64],
-        w1: &mut [f64],
-        w2: &mut [f64],
+        seen: &mut [Seen],
     ) = project_lanes
 }
 
@@ -149,16 +157,12 @@ fn dot<V: Vector<Scalar = f64>, const N: usize>(vectors: &[V; N], factors: &[f64
 }
 
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
 fn project_lanes<I: Isa>(
-    gaussians: &Activated,
-    start: usize,
+    gaussians: &[Active],
     view: &Rotation,
     geometry: &Geometry,
     splats: &mut [Splats],
-    w0: &mut [f64],
-    w1: &mut [f64],
-    w2: &mut [f64],
+    seen: &mut [Seen],
 ) {
     let &Geometry { cutoff, sampling, heights, .. } = geometry;
     let (d, blur) = (geometry.grid() as f64, sampling.blur());
@@ -174,22 +178,19 @@ fn project_lanes<I: Isa>(
     let cxy = coefficients(view, 0, 1, d * d);
     let cyy = coefficients(view, 1, 1, d * d);
 
-    for (splats, at) in splats.iter_mut().zip((0..).step_by(LANES)) {
-        let first = start + at;
-        let mean = [
-            I::F64::load(&gaussians.mean[0][first..]),
-            I::F64::load(&gaussians.mean[1][first..]),
-            I::F64::load(&gaussians.mean[2][first..]),
-        ];
+    for ((gaussians, splats), seen) in gaussians.iter().zip(splats).zip(seen) {
+        let [mx, my, mz] = &gaussians.mean;
+        let mean = [I::F64::load(mx), I::F64::load(my), I::F64::load(mz)];
+        let [xx, xy, xz, yy, yz, zz] = &gaussians.covariance;
         let covariance = [
-            I::F64::load(&gaussians.covariance[0][first..]),
-            I::F64::load(&gaussians.covariance[1][first..]),
-            I::F64::load(&gaussians.covariance[2][first..]),
-            I::F64::load(&gaussians.covariance[3][first..]),
-            I::F64::load(&gaussians.covariance[4][first..]),
-            I::F64::load(&gaussians.covariance[5][first..]),
+            I::F64::load(xx),
+            I::F64::load(xy),
+            I::F64::load(xz),
+            I::F64::load(yy),
+            I::F64::load(yz),
+            I::F64::load(zz),
         ];
-        let amplitude = I::F64::load(&gaussians.amplitude[first..]);
+        let amplitude = I::F64::load(&gaussians.amplitude);
         let u = dot(&mean, &scaled[0], centre);
         let v = dot(&mean, &scaled[1], centre);
         let sxx = dot(&covariance, &cxx, widening);
@@ -216,9 +217,10 @@ fn project_lanes<I: Isa>(
         let unit_y = one / deviation_y;
         let unit_x = deviation_y * inverse_root;
         let shear = -(unit_x * sxy * unit_y * unit_y);
-        unit_x.store_cut(w0, at);
-        shear.store_cut(w1, at);
-        unit_y.store_cut(w2, at);
+        let [w0, w1, w2] = &mut seen.whitening;
+        unit_x.store(w0);
+        shear.store(w1);
+        unit_y.store(w2);
         // How large the terms of p get over the support.
         let largest = (unit_x * half_width + shear.abs() * half_height) * I::F64::splat(2.0);
         let too_large = largest - I::F64::splat(LARGEST_COARSE);

@@ -14,6 +14,11 @@ pub(super) fn task_size(count: usize) -> usize {
     count.div_ceil(tasks).next_multiple_of(LANES).clamp(16 * LANES, 1024)
 }
 
+/// The same in eights of Gaussians, of which there are `count`.
+pub(super) fn eights_of_task(count: usize) -> usize {
+    task_size(count * LANES) / LANES
+}
+
 /// Runs `task` on every item, in parallel where `parallel`.
 pub(super) fn for_each<I>(parallel: bool, items: I, task: impl Fn(I::Item) + Sync + Send)
 where

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::fine::draw_fine;
 use super::small::{Small, all_small, all_within, most_rows, places};
 use super::strip::{Splat, Strip, group};
-use crate::render::cpu::project::{Splats, kind};
+use crate::render::cpu::project::{Seen, Splats, kind};
 use crate::simd::{Isa, LANES, Vector};
 
 /// Small splats that are drawn side by side.
@@ -15,13 +15,13 @@ const TOGETHER: usize = 4;
 #[inline(always)]
 pub(super) fn draw<I: Isa>(
     splats: &[Splats],
-    whitening: [&[f64]; 3],
+    seen: &[Seen],
     band: &mut [f32],
     first_row: usize,
     stride: usize,
 ) {
     let last_row = first_row + band.len() / stride;
-    for (eight, at) in splats.iter().zip((0..).step_by(LANES)) {
+    for (eight, seen) in splats.iter().zip(seen) {
         for lane in (0..LANES).step_by(TOGETHER) {
             let group = group::<TOGETHER>(eight, lane);
             // Which splats are drawn side by side must not depend on the band: it is the order in which a pixel's sum grows.
@@ -33,7 +33,7 @@ pub(super) fn draw<I: Isa>(
                 }
                 continue;
             }
-            for (splat, index) in group.into_iter().zip(at + lane..) {
+            for (splat, lane) in group.into_iter().zip(lane..) {
                 // Rows of the support that lie in the band.
                 let (y0, height) = (splat.y0(), splat.height());
                 let rows = first_row.saturating_sub(y0)..height.min(last_row.saturating_sub(y0));
@@ -48,7 +48,8 @@ pub(super) fn draw<I: Isa>(
                     }
                     kind::STEPPED => draw_stepped::<I, false>(splat, &mut band[top..], stride, rows),
                     _ => {
-                        draw_fine(splat, whitening.map(|plane| plane[index]), &mut band[top..], stride, rows)
+                        let whitening = seen.whitening.map(|of| of[lane]);
+                        draw_fine(splat, whitening, &mut band[top..], stride, rows);
                     }
                 }
             }

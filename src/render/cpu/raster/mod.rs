@@ -20,7 +20,7 @@ mod strip;
 
 pub use strip::STRETCH;
 
-use super::project::Splats;
+use super::project::{Seen, Splats};
 use crate::simd::{LANES, vectorize};
 
 /// An image whose rows can be read and written past their end by a whole strip.
@@ -48,16 +48,15 @@ impl Canvas {
 }
 
 vectorize! {
-    /// Adds all splats to a band of an image: `band` are its rows from `first_row`, `stride` apart (`whitening`: see
-    /// [`super::project::project`]).
-    pub fn draw(splats: &[Splats], whitening: [&[f64]; 3], band: &mut [f32], first_row: usize, stride: usize) = draw_lanes
+    /// Adds all splats, with the whitening that is `seen` of them, to a band of an image: `band` are its rows from `first_row`, `stride`
+    /// apart.
+    pub fn draw(splats: &[Splats], seen: &[Seen], band: &mut [f32], first_row: usize, stride: usize) = draw_lanes
 }
 use draw::draw as draw_lanes;
 
 vectorize! {
-    /// Sums over the support of each splat of g G times 1, p, q, p^2, p q, q^2, with `g` the gradient image and p, q the
-    /// whitened distances from the centre (`whitening`: see [`super::project::project`]); all planes of the same length.
-    pub fn moments(splats: &[Splats], whitening: [&[f64]; 3], g: &Canvas, out: [&mut [f32]; 6]) = moments_lanes
+    /// The moments of what is [`Seen`] of each splat, whose whitening is there, in the gradient image `g`.
+    pub fn moments(splats: &[Splats], g: &Canvas, seen: &mut [Seen]) = moments_lanes
 }
 use moments::moments as moments_lanes;
 
@@ -77,7 +76,7 @@ mod tests {
 
     struct Scene {
         splats: Vec<Splats>,
-        whitening: [Vec<f64>; 3],
+        seen: Vec<Seen>,
     }
 
     impl Scene {
@@ -86,16 +85,14 @@ mod tests {
             let gmm = Gmm::random(COUNT, Shape::Anisotropic, &mut stream(3, Purpose::Start, 1, 0));
             let mut gaussians = Activated::new(COUNT);
             gaussians.update(&gmm);
-            for (k, (xx, yy)) in
-                [(3e-4, 2e-4), (0.003, 0.002), (0.02, 0.03)].into_iter().cycle().take(26).enumerate()
+            let mut eights = gaussians.eights().to_vec();
+            for (eight, (xx, yy)) in
+                eights.iter_mut().zip([(3e-4, 2e-4), (0.003, 0.002), (0.02, 0.03)].into_iter().cycle())
             {
-                let eight = k * LANES..((k + 1) * LANES).min(COUNT);
-                gaussians.covariance[0][eight.clone()].iter_mut().for_each(|v| *v += xx);
-                gaussians.covariance[3][eight].iter_mut().for_each(|v| *v += yy);
+                eight.covariance[0].iter_mut().for_each(|v| *v += xx);
+                eight.covariance[3].iter_mut().for_each(|v| *v += yy);
             }
-            let mut splats = Splats::room(COUNT);
-            let mut whitening: [Vec<f64>; 3] = std::array::from_fn(|_| vec![0.0; COUNT]);
-            let [w0, w1, w2] = &mut whitening;
+            let (mut splats, mut seen) = (Splats::room(COUNT), Seen::room(COUNT));
             let view = rotation_from_quaternion([0.3, -0.5, 0.7, 0.2]);
             let geometry = Geometry {
                 box_size: BOX,
@@ -105,30 +102,27 @@ mod tests {
                 heights: None,
                 weights: Weights::UNIFORM,
             };
-            project(&gaussians, 0, &view, &geometry, &mut splats, [w0, w1, w2]);
+            project(&eights, &view, &geometry, &mut splats, &mut seen);
             let of = |wanted: i32| splats.iter().filter(|eight| eight.kind.contains(&wanted)).count();
             assert!(of(kind::SMALL) >= 8 && of(kind::STEPPED) >= 16);
             assert!(splats.iter().flat_map(|eight| eight.height).any(|height| height > 16));
-            Self { splats, whitening }
-        }
-
-        fn planes(&self) -> [&[f64]; 3] {
-            self.whitening.each_ref().map(|plane| &plane[..])
+            Self { splats, seen }
         }
 
         #[inline(always)]
         fn drawn<I: Isa>(&self) -> Canvas {
             let mut canvas = Canvas::new(BOX);
             let stride = canvas.stride;
-            draw_lanes::<I>(&self.splats, self.planes(), &mut canvas.pixels, 0, stride);
+            draw_lanes::<I>(&self.splats, &self.seen, &mut canvas.pixels, 0, stride);
             canvas
         }
 
+        /// The moments, one kind after another.
         #[inline(always)]
         fn measured<I: Isa>(&self, g: &Canvas) -> [Vec<f32>; 6] {
-            let mut planes: [Vec<f32>; 6] = std::array::from_fn(|_| vec![0.0; COUNT]);
-            moments_lanes::<I>(&self.splats, self.planes(), g, planes.each_mut().map(|plane| &mut plane[..]));
-            planes
+            let mut seen = self.seen.clone();
+            moments_lanes::<I>(&self.splats, g, &mut seen);
+            std::array::from_fn(|k| seen.iter().flat_map(|seen| seen.moments[k]).collect())
         }
 
         #[inline(always)]
@@ -185,7 +179,7 @@ mod tests {
             let mut canvas = Canvas::new(BOX);
             let stride = canvas.stride;
             for (k, band) in canvas.pixels.chunks_mut(rows * stride).enumerate() {
-                draw(&scene.splats, scene.planes(), band, k * rows, stride);
+                draw(&scene.splats, &scene.seen, band, k * rows, stride);
             }
             canvas.pixels
         };

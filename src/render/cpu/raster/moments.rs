@@ -4,7 +4,7 @@ use super::Canvas;
 use super::fine::whitened_moments;
 use super::small::{Small, all_small, all_within, most_rows, places};
 use super::strip::{NUMBERS, SQUARES, Splat, Strip, group};
-use crate::render::cpu::project::{SMALL, Splats, kind};
+use crate::render::cpu::project::{SMALL, Seen, Splats, kind};
 use crate::simd::{Isa, LANES, Vector, WIDE};
 
 /// Moments of 1, x, k, x^2, x k, k^2 of a splat, a lane a column: x from the splat's centre, k from its [`origin`].
@@ -25,9 +25,8 @@ fn origin(splat: Splat) -> f32 {
 
 /// [`super::moments()`].
 #[inline(always)]
-pub(super) fn moments<I: Isa>(splats: &[Splats], whitening: [&[f64]; 3], g: &Canvas, out: [&mut [f32]; 6]) {
-    let count = out[0].len();
-    for (eight, at) in splats.iter().zip((0..).step_by(LANES)) {
+pub(super) fn moments<I: Isa>(splats: &[Splats], g: &Canvas, seen: &mut [Seen]) {
+    for (eight, seen) in splats.iter().zip(seen) {
         let small = all_small::<LANES>(eight, 0) && all_within::<LANES>(eight, 0, 0, g.box_size);
         let (origin, [s0, sx, sk, sxx, sxk, skk]) =
             if small { eight_small::<I>(eight, g) } else { eight_any::<I>(eight, g) };
@@ -36,22 +35,24 @@ pub(super) fn moments<I: Isa>(splats: &[Splats], whitening: [&[f64]; 3], g: &Can
         let sxy = origin.times_plus(sx, sxk);
         let syy = origin.times_plus(sk + sy, skk);
         // Then of the whitened distances.
-        let w0 = I::narrow(I::F64::load_padded(whitening[0], at, 0.0));
-        let w1 = I::narrow(I::F64::load_padded(whitening[1], at, 0.0));
-        let w2 = I::narrow(I::F64::load_padded(whitening[2], at, 0.0));
+        let Seen { whitening, moments } = seen;
+        let [w0, w1, w2] = whitening;
+        let w0 = I::narrow(I::F64::load(w0));
+        let w1 = I::narrow(I::F64::load(w1));
+        let w2 = I::narrow(I::F64::load(w2));
         let (xp, yp) = (w0 * sxx + w1 * sxy, w0 * sxy + w1 * syy);
-        s0.store_cut(out[0], at);
-        (w0 * sx + w1 * sy).store_cut(out[1], at);
-        (w2 * sy).store_cut(out[2], at);
-        (w0 * xp + w1 * yp).store_cut(out[3], at);
-        (w2 * yp).store_cut(out[4], at);
-        (w2 * w2 * syy).store_cut(out[5], at);
-        for lane in 0..LANES.min(count - at) {
+        s0.store(&mut moments[0]);
+        (w0 * sx + w1 * sy).store(&mut moments[1]);
+        (w2 * sy).store(&mut moments[2]);
+        (w0 * xp + w1 * yp).store(&mut moments[3]);
+        (w2 * yp).store(&mut moments[4]);
+        (w2 * w2 * syy).store(&mut moments[5]);
+        for lane in 0..LANES {
             let splat = Splat::new(eight, lane);
             if splat.kind() == kind::FINE {
-                let sums = whitened_moments(splat, g, whitening.map(|plane| plane[at + lane]));
+                let sums = whitened_moments(splat, g, whitening.map(|of| of[lane]));
                 for k in 0..6 {
-                    out[k][at + lane] = sums[k];
+                    moments[k][lane] = sums[k];
                 }
             }
         }
