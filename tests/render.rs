@@ -280,8 +280,8 @@ fn four_ranks_break_and_mend_together() {
 fn memory_is_what_the_buffers_take() {
     let case = case(13, 32, 1000, 2, false);
     let mut device = device(&case, Shape::Anisotropic, 3.0);
-    // Parameters, moments and gradient (11 planes of f32 each), activated mixture and sums (10 planes of f64 each).
-    let at_rest = 1000 * (4 * 11 * 4 + 2 * 10 * 8);
+    // Parameters, moments and gradient (11 planes of f32 each), activated mixture and sums (10 planes of f64 each), slopes (12).
+    let at_rest = 1000 * (4 * 11 * 4 + (2 * 10 + 12) * 8);
     assert!((at_rest..at_rest + 50_000).contains(&device.memory()), "{}", device.memory());
     outcomes::outcome_of(&mut device, &case);
     // For each image, splats, three planes of f64 and six of f32, and more.

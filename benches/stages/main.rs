@@ -121,7 +121,7 @@ fn stages(criterion: &mut Criterion) {
         });
         let mut full = vec![0.0f32; gmm.values().len()];
         group.bench_function(BenchmarkId::from_parameter("chain, step"), |b| {
-            b.iter(|| chain::finish(&gmm, &sums, &mut full));
+            b.iter(|| chain::finish(gmm.shape(), activated.slopes(), &sums, &mut full));
         });
         let mut adam = Adam::new(full.len());
         let mut moving = gmm.clone();

@@ -211,8 +211,11 @@ pub fn softplus_sigmoid<V: Vector<Scalar = f64>>(x: V) -> (V, V) {
     let one = V::splat(1.0);
     // u = exp(-|x|) in (0, 1]; softplus = max(x, 0) + ln(1 + u).
     let u = exp_f64(-x.abs());
+    // One division for the two that follow.
+    let (one_more, two_more) = (u + one, u + V::splat(2.0));
+    let quotient = u / (one_more * two_more);
     // ln(1 + u) = 2 atanh(z), z = u / (2 + u) in (0, 1/3]: no cancellation however small u is.
-    let z = u / (u + V::splat(2.0));
+    let z = quotient * one_more;
     let z2 = z * z;
     let mut p = V::splat(1.0 / 29.0);
     for k in (0..14).rev() {
@@ -220,7 +223,7 @@ pub fn softplus_sigmoid<V: Vector<Scalar = f64>>(x: V) -> (V, V) {
     }
     let softplus = x.max(V::splat(0.0)) + V::splat(2.0) * z * p;
     // sigmoid(-|x|) = u / (1 + u); for positive x its complement.
-    let small = u / (one + u);
+    let small = quotient * two_more;
     (softplus, x.positive(one - small, small))
 }
 

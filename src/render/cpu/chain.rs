@@ -4,12 +4,12 @@
 //! respect to its mean (3), its covariance (6) and its amplitude (1). Since Sigma2 = P Sigma P^T with P two rows of W,
 //! dL/dSigma = P^T dL/dSigma2 P. Only the sum then goes through R, S, the quaternion and the softplus, once a step.
 
-use super::activate::{Active, gather, rotation};
+use super::activate::{Active, Slopes, rotation};
 use super::project::Seen;
 use super::tasks::each_chunk;
-use crate::gmm::{Gmm, S_MIN, Shape};
+use crate::gmm::Shape;
 use crate::imaging::pose::Rotation;
-use crate::simd::{Isa, LANES, Vector, softplus_sigmoid, vectorize};
+use crate::simd::{Isa, LANES, Vector, vectorize};
 
 /// What the images of a batch say of eight Gaussians, a lane each: the derivatives with respect to mean x, y, z; covariance xx, xy, xz,
 /// yy, yz, zz; amplitude.
@@ -104,63 +104,54 @@ fn add_to<V: Vector<Scalar = f64>>(sum: &mut [f64; LANES], first: bool, value: V
     if first { value } else { V::load(sum) + value }.store(sum);
 }
 
-/// The gradient with respect to the raw parameters (`gradient`: as many planes as `gmm` has, each of its length).
+/// The gradient with respect to the raw parameters of Gaussians of `shape` with these `slopes` (`gradient`: a plane of each
+/// parameter).
 ///
 /// # Panics
-/// If the lengths disagree.
-pub fn finish(gmm: &Gmm, sums: &[Sums], gradient: &mut [f32]) {
-    assert_eq!(gradient.len(), gmm.values().len());
-    let planes = gradient.chunks_exact_mut(gmm.len());
-    each_chunk(gmm.len(), planes, |start, planes| finish_vector(gmm, sums, start, planes));
+/// If there are fewer slopes or sums than Gaussians.
+pub fn finish(shape: Shape, slopes: &[Slopes], sums: &[Sums], gradient: &mut [f32]) {
+    let count = gradient.len() / shape.planes();
+    each_chunk(count, gradient.chunks_exact_mut(count.max(1)), |start, planes| {
+        finish_vector(shape, &slopes[start / LANES..], &sums[start / LANES..], planes);
+    });
 }
 
 vectorize! {
-    /// From Gaussian `start` on, as many as the planes have.
-    fn finish_vector(gmm: &Gmm, sums: &[Sums], start: usize, gradient: &mut [&mut [f32]]) = finish_lanes
+    /// Of as many Gaussians as the planes have.
+    fn finish_vector(shape: Shape, slopes: &[Slopes], sums: &[Sums], gradient: &mut [&mut [f32]]) = finish_lanes
 }
 
 /// Into a plane of the gradient, as far as it goes.
 #[inline(always)]
-fn put<I: Isa>(gradient: &mut [&mut [f32]], plane: usize, to: usize, value: I::F64) {
-    I::narrow(value).store_cut(gradient[plane], to);
-}
-
-/// The scale of a raw value and its slope; below S_MIN the slope is zero.
-#[inline(always)]
-fn scale<V: Vector<Scalar = f64>>(raw: V) -> (V, V) {
-    let (softplus, sigmoid) = softplus_sigmoid(raw);
-    let smallest = V::splat(S_MIN);
-    (softplus.max(smallest), (smallest - softplus).positive(V::splat(0.0), sigmoid))
+fn put<I: Isa>(gradient: &mut [&mut [f32]], plane: usize, at: usize, value: I::F64) {
+    I::narrow(value).store_cut(gradient[plane], at);
 }
 
 #[inline(always)]
-fn finish_lanes<I: Isa>(gmm: &Gmm, sums: &[Sums], start: usize, gradient: &mut [&mut [f32]]) {
-    let last = gmm.shape().planes() - 1;
+fn finish_lanes<I: Isa>(shape: Shape, slopes: &[Slopes], sums: &[Sums], gradient: &mut [&mut [f32]]) {
+    let last = shape.planes() - 1;
     let two = I::F64::splat(2.0);
-    for to in (0..gradient[last].len()).step_by(LANES) {
-        let at = start + to;
-        let Sums([mx, my, mz, xx, xy, xz, yy, yz, zz, amplitude]) = &sums[at / LANES];
+    let starts = (0..gradient[last].len()).step_by(LANES);
+    for ((at, slopes), Sums(sums)) in starts.zip(slopes).zip(sums) {
+        let [mx, my, mz, xx, xy, xz, yy, yz, zz, amplitude] = sums;
         for (axis, sum) in [mx, my, mz].into_iter().enumerate() {
-            put::<I>(gradient, axis, to, I::F64::load(sum));
+            put::<I>(gradient, axis, at, I::F64::load(sum));
         }
-        let slope = softplus_sigmoid(gather::<I>(gmm.plane(last), at)).1;
-        put::<I>(gradient, last, to, I::F64::load(amplitude) * slope);
+        put::<I>(gradient, last, at, I::F64::load(amplitude) * I::F64::load(&slopes.amplitude_slope));
         let (xx, xy, xz) = (I::F64::load(xx), I::F64::load(xy), I::F64::load(xz));
         let (yy, yz, zz) = (I::F64::load(yy), I::F64::load(yz), I::F64::load(zz));
-        match gmm.shape() {
+        match shape {
             Shape::Isotropic => {
-                let (s, slope) = scale(gather::<I>(gmm.plane(3), at));
-                put::<I>(gradient, 3, to, (xx + yy + zz) * two * s * slope);
+                let (s, slope) = (I::F64::load(&slopes.scale[0]), I::F64::load(&slopes.scale_slope[0]));
+                put::<I>(gradient, 3, at, (xx + yy + zz) * two * s * slope);
             }
             Shape::Anisotropic => {
                 // With M = R S and G = dL/dSigma, symmetric:
                 // dL/dM = 2 G M, dL/ds_j = sum_i (2 G M)_ij R_ij, dL/dR = 2 G M S = 2 G R S^2.
-                let (r, q, inverse_norm) = rotation([
-                    gather::<I>(gmm.plane(6), at),
-                    gather::<I>(gmm.plane(7), at),
-                    gather::<I>(gmm.plane(8), at),
-                    gather::<I>(gmm.plane(9), at),
-                ]);
+                let [w, x, y, z] = &slopes.quaternion;
+                let (w, x) = (I::F64::load(w), I::F64::load(x));
+                let (y, z) = (I::F64::load(y), I::F64::load(z));
+                let r = rotation([w, x, y, z]);
                 let mut dr = [[I::F64::splat(0.0); 3]; 3];
                 for j in 0..3 {
                     let column = [
@@ -168,15 +159,14 @@ fn finish_lanes<I: Isa>(gmm: &Gmm, sums: &[Sums], start: usize, gradient: &mut [
                         xy * r[0][j] + yy * r[1][j] + yz * r[2][j],
                         xz * r[0][j] + yz * r[1][j] + zz * r[2][j],
                     ];
-                    let (s, slope) = scale(gather::<I>(gmm.plane(3 + j), at));
+                    let (s, slope) = (I::F64::load(&slopes.scale[j]), I::F64::load(&slopes.scale_slope[j]));
                     let along = column[0] * r[0][j] + column[1] * r[1][j] + column[2] * r[2][j];
-                    put::<I>(gradient, 3 + j, to, two * s * along * slope);
+                    put::<I>(gradient, 3 + j, at, two * s * along * slope);
                     let weight = two * s * s;
                     for i in 0..3 {
                         dr[i][j] = column[i] * weight;
                     }
                 }
-                let (w, x, y, z) = (q[0], q[1], q[2], q[3]);
                 let (rx, ry, rz) = (dr[2][1] - dr[1][2], dr[0][2] - dr[2][0], dr[1][0] - dr[0][1]);
                 let (pxy, pxz, pyz) = (dr[0][1] + dr[1][0], dr[0][2] + dr[2][0], dr[1][2] + dr[2][1]);
                 let dw = two * (x * rx + y * ry + z * rz);
@@ -185,10 +175,11 @@ fn finish_lanes<I: Isa>(gmm: &Gmm, sums: &[Sums], start: usize, gradient: &mut [
                 let dz = two * (w * rz + x * pxz + y * pyz - two * z * (dr[0][0] + dr[1][1]));
                 // Through the normalisation: what points along q does nothing.
                 let along = w * dw + x * dx + y * dy + z * dz;
-                put::<I>(gradient, 6, to, (dw - w * along) * inverse_norm);
-                put::<I>(gradient, 7, to, (dx - x * along) * inverse_norm);
-                put::<I>(gradient, 8, to, (dy - y * along) * inverse_norm);
-                put::<I>(gradient, 9, to, (dz - z * along) * inverse_norm);
+                let inverse_norm = I::F64::load(&slopes.inverse_norm);
+                put::<I>(gradient, 6, at, (dw - w * along) * inverse_norm);
+                put::<I>(gradient, 7, at, (dx - x * along) * inverse_norm);
+                put::<I>(gradient, 8, at, (dy - y * along) * inverse_norm);
+                put::<I>(gradient, 9, at, (dz - z * along) * inverse_norm);
             }
         }
     }

@@ -85,7 +85,8 @@ impl CpuDevice {
     /// Brings the sums into the buffer that the reduction adds up.
     fn gather(&mut self) {
         let values = self.gmm.values().len();
-        chain::finish(&self.gmm, self.sums.total(), &mut self.buffer[..values]);
+        let slopes = self.activated.slopes();
+        chain::finish(self.gmm.shape(), slopes, self.sums.total(), &mut self.buffer[..values]);
         self.buffer[values] = self.loss as f32;
     }
 
