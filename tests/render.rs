@@ -262,6 +262,11 @@ fn losses_and_norms_agree_with_the_reference() {
 }
 
 #[test]
+fn a_rank_without_images_adds_nothing() {
+    outcomes::a_rank_without_images_adds_nothing(&make);
+}
+
+#[test]
 fn every_value_of_the_gradient_counts() {
     outcomes::every_value_counts(&make);
 }

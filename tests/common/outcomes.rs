@@ -72,6 +72,17 @@ impl Reduce for Planted<'_> {
     }
 }
 
+/// A rank that has no images of a step, after one of which it had some.
+pub fn a_rank_without_images_adds_nothing(make: Make) {
+    let case = case(17, 32, 61, 2, false);
+    let mut device = make(planes(&case.gaussians, Shape::Anisotropic), &case);
+    let loss = outcome_of(device.as_mut(), &case).loss;
+    step(device.as_mut(), &[], 2, &mut Alone);
+    let outcome = device.outcomes(true, &mut Alone).unwrap()[0];
+    assert!(loss > 0.0 && outcome.applied);
+    assert_eq!((outcome.loss, outcome.gradient_norm), (0.0, 0.0));
+}
+
 /// Gradients of any size, and each place in which one may not be finite.
 pub fn every_value_counts(make: Make) {
     // More values than one block of a GPU takes.

@@ -13,6 +13,7 @@ use crate::{emulator, outcomes};
 
 pub const TESTS: &[(&str, fn())] = &[
     ("losses_and_norms_agree_with_the_reference", losses_and_norms_agree_with_the_reference),
+    ("a_rank_without_images_adds_nothing", a_rank_without_images_adds_nothing),
     ("every_value_of_the_gradient_counts", every_value_of_the_gradient_counts),
     ("a_step_that_is_not_finite_changes_nothing", a_step_that_is_not_finite_changes_nothing),
     ("ranks_as_threads_break_and_mend_together", ranks_as_threads_break_and_mend_together),
@@ -30,6 +31,10 @@ fn make(gmm: Gmm, case: &Case) -> Box<dyn Device> {
 
 fn losses_and_norms_agree_with_the_reference() {
     outcomes::losses_and_norms_agree_with_the_reference(&make);
+}
+
+fn a_rank_without_images_adds_nothing() {
+    outcomes::a_rank_without_images_adds_nothing(&make);
 }
 
 fn every_value_of_the_gradient_counts() {
