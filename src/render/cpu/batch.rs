@@ -232,7 +232,8 @@ impl Crew {
             box_size: self.geometry.grid(),
             normalized: self.geometry.heights.is_none(),
         };
-        chain::accumulate(&showing, &gaussians[start..], &image.seen[start..], first, sums);
+        let eights = start..start + sums.len();
+        chain::accumulate(&showing, &gaussians[eights.clone()], &image.seen[eights], first, sums);
     }
 }
 

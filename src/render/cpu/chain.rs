@@ -45,6 +45,9 @@ pub struct Showing<'a> {
 
 vectorize! {
     /// Adds what an image tells of `gaussians` to their sums, or, as the `first`, makes them that.
+    ///
+    /// # Panics
+    /// If these are not as many.
     pub fn accumulate(image: &Showing, gaussians: &[Active], seen: &[Seen], first: bool, sums: &mut [Sums]) = accumulate_lanes
 }
 
@@ -56,6 +59,7 @@ fn accumulate_lanes<I: Isa>(
     first: bool,
     sums: &mut [Sums],
 ) {
+    assert_eq!([gaussians.len(), seen.len()], [sums.len(); 2]);
     let d = image.box_size as f64;
     let constant = I::F64::splat;
     let [p, q, _] = *image.view;
@@ -108,9 +112,11 @@ fn add_to<V: Vector<Scalar = f64>>(sum: &mut [f64; LANES], first: bool, value: V
 /// parameter).
 ///
 /// # Panics
-/// If there are fewer slopes or sums than Gaussians.
+/// If slopes, sums and gradient are not of as many Gaussians.
 pub fn finish(shape: Shape, slopes: &[Slopes], sums: &[Sums], gradient: &mut [f32]) {
     let count = gradient.len() / shape.planes();
+    assert_eq!(gradient.len(), count * shape.planes());
+    assert_eq!([slopes.len(), sums.len()], [count.div_ceil(LANES); 2]);
     each_chunk(count, gradient.chunks_exact_mut(count.max(1)), |start, planes| {
         finish_vector(shape, &slopes[start / LANES..], &sums[start / LANES..], planes);
     });

@@ -20,6 +20,7 @@ pub(super) fn draw<I: Isa>(
     first_row: usize,
     stride: usize,
 ) {
+    assert_eq!(splats.len(), seen.len());
     let last_row = first_row + band.len() / stride;
     for (eight, seen) in splats.iter().zip(seen) {
         for lane in (0..LANES).step_by(TOGETHER) {

@@ -26,6 +26,7 @@ fn origin(splat: Splat) -> f32 {
 /// [`super::moments()`].
 #[inline(always)]
 pub(super) fn moments<I: Isa>(splats: &[Splats], g: &Canvas, seen: &mut [Seen]) {
+    assert_eq!(splats.len(), seen.len());
     for (eight, seen) in splats.iter().zip(seen) {
         let small = all_small::<LANES>(eight, 0) && all_within::<LANES>(eight, 0, 0, g.box_size);
         let (origin, [s0, sx, sk, sxx, sxk, skk]) =
