@@ -6,6 +6,7 @@ use cryosplat_mpi::imaging::pose::{Rotation, rotation_from_quaternion};
 use cryosplat_mpi::random::{Purpose, Random, stream};
 use cryosplat_mpi::render::cpu::activate::Activated;
 use cryosplat_mpi::render::cpu::project::{Seen, Splats, project};
+use cryosplat_mpi::render::cpu::room;
 use cryosplat_mpi::render::{Geometry, Observation, Sampling, Target, View, Weights, energy};
 use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
@@ -200,7 +201,7 @@ pub fn mean_support(gmm: &Gmm, views: &[View], geometry: &Geometry) -> f64 {
     let count = gmm.len();
     let mut activated = Activated::new(count);
     activated.update(gmm);
-    let (mut splats, mut seen) = (Splats::room(count), Seen::room(count));
+    let (mut splats, mut seen) = (room::<Splats>(count), room::<Seen>(count));
     let views: Vec<&Rotation> = views.iter().take(VIEWS).map(|view| &view.rotation).collect();
     let mut pixels = 0u64;
     for view in &views {

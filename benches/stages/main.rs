@@ -17,13 +17,13 @@ use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, Optics};
 use cryosplat_mpi::imaging::pose::rotation_from_quaternion;
 use cryosplat_mpi::particles::store::{Block, Store};
 use cryosplat_mpi::random::{Purpose, stream};
-use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::cpu::activate::Activated;
 use cryosplat_mpi::render::cpu::adam::Adam;
 use cryosplat_mpi::render::cpu::chain::{self, Showing, Sums};
 use cryosplat_mpi::render::cpu::project::{Seen, Splats, project};
 use cryosplat_mpi::render::cpu::raster::{self, Canvas};
 use cryosplat_mpi::render::cpu::residual::Filter;
+use cryosplat_mpi::render::cpu::{CpuDevice, room};
 use cryosplat_mpi::render::{
     AdamStep, Alone, Device, Geometry, Observation, Sampling, Step, Target, View, Weights,
 };
@@ -91,7 +91,7 @@ fn stages(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter("activate"), |b| {
             b.iter(|| activated.update(&gmm));
         });
-        let (mut splats, mut seen) = (Splats::room(count), Seen::room(count));
+        let (mut splats, mut seen) = (room::<Splats>(count), room::<Seen>(count));
         group.bench_function(BenchmarkId::from_parameter("project"), |b| {
             b.iter(|| project(activated.eights(), &view.rotation, &geometry, &mut splats, &mut seen));
         });
@@ -114,7 +114,7 @@ fn stages(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter("moments"), |b| {
             b.iter(|| raster::moments(&splats, &gradient, &mut seen));
         });
-        let mut sums = Sums::room(count);
+        let mut sums = room::<Sums>(count);
         group.bench_function(BenchmarkId::from_parameter("chain, image"), |b| {
             let image = Showing { view: &view.rotation, box_size: geometry.grid(), normalized: true };
             b.iter(|| chain::accumulate(&image, activated.eights(), &seen, false, &mut sums));

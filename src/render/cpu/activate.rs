@@ -1,5 +1,6 @@
 //! Raw parameters to means, covariances and amplitudes, once a step (METHOD.md section 2), in f64.
 
+use super::room;
 use super::tasks::{eights_of_task, for_each};
 use crate::gmm::{Gmm, S_MIN, Shape};
 use crate::simd::{Isa, LANES, Vector, softplus_sigmoid, vectorize};
@@ -16,24 +17,26 @@ pub struct Active {
     pub amplitude: [f64; LANES],
 }
 
-impl Active {
+impl Default for Active {
     /// Eight of amplitude zero, far outside.
-    const NOWHERE: Self = {
+    fn default() -> Self {
         let (zero, variance) = ([0.0; LANES], [1e-4; LANES]);
         Self {
             mean: [[1e3; LANES]; 3],
             covariance: [variance, zero, zero, variance, zero, variance],
             amplitude: zero,
         }
-    };
+    }
+}
 
+impl Active {
     fn planes(&mut self) -> impl Iterator<Item = &mut [f64; LANES]> {
         self.mean.iter_mut().chain(&mut self.covariance).chain([&mut self.amplitude])
     }
 
     /// Leaves no Gaussian in a lane.
     fn hide(&mut self, lane: usize) {
-        let mut nowhere = Self::NOWHERE;
+        let mut nowhere = Self::default();
         self.planes().zip(nowhere.planes()).for_each(|(plane, nowhere)| plane[lane] = nowhere[lane]);
     }
 }
@@ -66,8 +69,7 @@ pub struct Activated {
 impl Activated {
     /// Room for `count` Gaussians.
     pub fn new(count: usize) -> Self {
-        let eights = count.div_ceil(LANES);
-        Self { count, eights: vec![Active::NOWHERE; eights], slopes: vec![Slopes::default(); eights] }
+        Self { count, eights: room(count), slopes: room(count) }
     }
 
     /// The Gaussians.

@@ -14,6 +14,7 @@ use super::chain::{self, Showing, Sums};
 use super::project::{Seen, Splats, project};
 use super::raster::{self, Canvas};
 use super::residual::Filter;
+use super::room;
 use super::tasks::{eights_of_task, for_each};
 use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
@@ -59,7 +60,7 @@ struct Workspace {
 impl Workspace {
     fn new(count: usize, geometry: &Geometry, filter: &Filter) -> Self {
         Self {
-            splats: Splats::room(count),
+            splats: room(count),
             projection: Canvas::new(geometry.grid()),
             gradient: Canvas::new(geometry.grid()),
             observed: Vec::new(),
@@ -186,7 +187,7 @@ impl Crew {
 
     /// Makes room for what is kept of `count` images, if there is less.
     fn make_room(&self, images: &mut Vec<Image>, count: usize) {
-        let image = || Image { seen: Seen::room(self.count), loss: 0.0 };
+        let image = || Image { seen: room(self.count), loss: 0.0 };
         images.resize_with(images.len().max(count), image);
     }
 
@@ -279,7 +280,7 @@ impl BatchSums {
     pub(super) fn render(&mut self, gaussians: &[Active], view: &Rotation) -> Vec<f32> {
         let Crew { geometry, count, filter, .. } = &mut self.crew;
         let mut workspace = Workspace::new(*count, geometry, filter);
-        let mut seen = Seen::room(*count);
+        let mut seen: Vec<Seen> = room(*count);
         workspace.draw(gaussians, view, geometry, &mut seen, true);
         let mut image = vec![0.0; geometry.box_size.pow(2)];
         let Canvas { pixels, stride, .. } = &workspace.projection;
@@ -303,7 +304,7 @@ impl BatchSums {
 
     /// Makes `count` sums, if there are fewer.
     fn make_sums(&mut self, count: usize) {
-        self.sums.resize_with(self.sums.len().max(count), || Sums::room(self.crew.count));
+        self.sums.resize_with(self.sums.len().max(count), || room(self.crew.count));
     }
 
     /// Each thread takes the next bundle.

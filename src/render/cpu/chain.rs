@@ -17,13 +17,6 @@ use crate::simd::{Isa, LANES, Vector, vectorize};
 #[repr(align(64))]
 pub struct Sums([[f64; LANES]; 10]);
 
-impl Sums {
-    /// Room for the sums of `count` Gaussians.
-    pub fn room(count: usize) -> Vec<Self> {
-        vec![Self::default(); count.div_ceil(LANES)]
-    }
-}
-
 /// Adds up.
 pub fn add(sums: &mut [Sums], more: &[Sums]) {
     for (sums, more) in sums.iter_mut().zip(more) {

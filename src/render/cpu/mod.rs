@@ -17,3 +17,8 @@ mod tasks;
 
 pub use crate::simd::level as instructions;
 pub use device::CpuDevice;
+
+/// Room for something of each of `count` Gaussians, kept for eight of them side by side.
+pub fn room<T: Clone + Default>(count: usize) -> Vec<T> {
+    vec![T::default(); count.div_ceil(crate::simd::LANES)]
+}

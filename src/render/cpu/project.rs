@@ -71,11 +71,6 @@ pub struct Splats {
 }
 
 impl Splats {
-    /// Room for `count` splats.
-    pub fn room(count: usize) -> Vec<Self> {
-        vec![Self::default(); count.div_ceil(LANES)]
-    }
-
     /// Pixels in the supports of all eight.
     pub fn pixels(&self) -> u64 {
         let seen = (0..LANES).filter(|&lane| self.kind[lane] != kind::HIDDEN);
@@ -92,13 +87,6 @@ pub struct Seen {
     pub whitening: [[f64; LANES]; 3],
     /// Sums over a splat's support of g G times 1, p, q, p^2, p q, q^2, with g the gradient image.
     pub moments: [[f32; LANES]; 6],
-}
-
-impl Seen {
-    /// Room for what is told of `count` Gaussians.
-    pub fn room(count: usize) -> Vec<Self> {
-        vec![Self::default(); count.div_ceil(LANES)]
-    }
 }
 
 /// Terms of p up to this size leave an error below 5e-6 in what they add up to, relative to a splat's peak.

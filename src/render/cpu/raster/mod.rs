@@ -68,6 +68,7 @@ mod tests {
     use crate::random::{Purpose, stream};
     use crate::render::cpu::activate::Activated;
     use crate::render::cpu::project::{kind, project};
+    use crate::render::cpu::room;
     use crate::render::{Geometry, Sampling, Weights};
     use crate::simd::{Isa, Portable};
 
@@ -92,7 +93,7 @@ mod tests {
                 eight.covariance[0].iter_mut().for_each(|v| *v += xx);
                 eight.covariance[3].iter_mut().for_each(|v| *v += yy);
             }
-            let (mut splats, mut seen) = (Splats::room(COUNT), Seen::room(COUNT));
+            let (mut splats, mut seen) = (room::<Splats>(COUNT), room::<Seen>(COUNT));
             let view = rotation_from_quaternion([0.3, -0.5, 0.7, 0.2]);
             let geometry = Geometry {
                 box_size: BOX,
