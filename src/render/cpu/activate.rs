@@ -1,7 +1,7 @@
 //! Raw parameters to means, covariances and amplitudes, once a step (METHOD.md section 2), in f64.
 
 use super::room;
-use super::tasks::{eights_of_task, for_each};
+use super::tasks::{for_each, parts};
 use crate::gmm::{Gmm, S_MIN, Shape};
 use crate::simd::{Isa, LANES, Vector, softplus_sigmoid, vectorize};
 
@@ -93,11 +93,10 @@ impl Activated {
     /// If `gmm` has another number of Gaussians.
     pub fn update(&mut self, gmm: &Gmm) {
         assert_eq!(gmm.len(), self.count);
-        let size = eights_of_task(self.eights.len());
         let parallel = rayon::current_num_threads() > 1;
-        let tasks = self.eights.chunks_mut(size).zip(self.slopes.chunks_mut(size)).enumerate();
-        for_each(parallel, tasks, |(chunk, (eights, slopes))| {
-            update(eights, slopes, gmm, chunk * size * LANES);
+        let tasks = parts(&mut self.eights).zip(parts(&mut self.slopes));
+        for_each(parallel, tasks, |((start, eights), (_, slopes))| {
+            update(eights, slopes, gmm, start * LANES)
         });
         let padding = self.eights.len() * LANES - self.count;
         if let Some(last) = self.eights.last_mut() {

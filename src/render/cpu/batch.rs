@@ -15,7 +15,7 @@ use super::project::{Seen, Splats, project};
 use super::raster::{self, Canvas};
 use super::residual::Filter;
 use super::room;
-use super::tasks::{eights_of_task, for_each};
+use super::tasks::{eights_of_task, for_each, parts};
 use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
 use crate::render::{Geometry, Observation, Target, View};
@@ -207,8 +207,7 @@ impl Crew {
                 workspace.run(gaussians, observation, &self.geometry, image, false);
                 loss += image.loss;
             }
-            let size = eights_of_task(sums.len());
-            for (start, sums) in (0..).step_by(size).zip(sums.chunks_mut(size)) {
+            for (start, sums) in parts(sums) {
                 for (place, (image, observation)) in images.iter().zip(observations).enumerate() {
                     let first = number == 0 && place == 0;
                     self.contribute(gaussians, image, observation, first, start, sums);
@@ -327,9 +326,7 @@ impl BatchSums {
         let loss = places.iter().map(|place| lock(place).1).sum();
         drop(places);
         let (total, others) = sums.split_first_mut().expect("a bundle");
-        let size = eights_of_task(total.len());
-        let tasks = (0..).step_by(size).zip(total.chunks_mut(size));
-        for_each(threads > 1, tasks, |(start, total)| {
+        for_each(threads > 1, parts(total), |(start, total)| {
             for more in &*others {
                 chain::add(total, &more[start..]);
             }
@@ -346,7 +343,6 @@ impl BatchSums {
         let Self { crew, images, sums } = self;
         crew.make_room(images, batch.len().min(at_once));
         let [total, part, ..] = &mut sums[..] else { unreachable!("they were made") };
-        let size = eights_of_task(total.len());
         let mut losses = Vec::with_capacity(batch.len());
         for (number, group) in batch.chunks(at_once).enumerate() {
             // With fewer images than threads the work within an image is shared too.
@@ -357,8 +353,7 @@ impl BatchSums {
                 });
             });
             losses.extend(images.iter().zip(group).map(|(image, _)| image.loss));
-            let tasks = (0..).step_by(size).zip(total.chunks_mut(size)).zip(part.chunks_mut(size));
-            for_each(threads > 1, tasks, |((start, total), part)| {
+            for_each(threads > 1, parts(total).zip(parts(part)), |((start, total), (_, part))| {
                 for (place, (image, observation)) in images.iter().zip(group).enumerate() {
                     let place = number * at_once + place;
                     let bundle = bundles.partition_point(|bundle| bundle.end <= place);

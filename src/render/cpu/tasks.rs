@@ -19,6 +19,12 @@ pub(super) fn eights_of_task(count: usize) -> usize {
     task_size(count * LANES) / LANES
 }
 
+/// What one task takes at a time of what lies in eights, each part with the number of its first.
+pub(super) fn parts<T>(eights: &mut [T]) -> impl Iterator<Item = (usize, &mut [T])> {
+    let size = eights_of_task(eights.len());
+    (0..).step_by(size).zip(eights.chunks_mut(size))
+}
+
 /// Runs `task` on every item, in parallel where `parallel`.
 pub(super) fn for_each<I>(parallel: bool, items: I, task: impl Fn(I::Item) + Sync + Send)
 where
