@@ -107,7 +107,7 @@ run_row() {
     make_set "$tag" 4v5d.cif 128 3.77 "$count" "${db}dB"
     particles=$set/particles.h5
     [ "$name" != image-centred ] || off_centre
-    kept=$(cat "$work/$name.row" 2>/dev/null || true)
+    kept=$(rows_of "$name" "$work" "$results")
     for recipe in paper scaled; do
         if [[ " $recipes " != *" $recipe "* ]]; then
             grep -F "| $recipe |" <<<"$kept" || true
@@ -146,7 +146,7 @@ mkdir -p "$(dirname "$results")"
     echo
     echo "| Row | SNR, dB | Recipe | Gaussians | Passes | Truth | at 0.5 | Half maps | at 0.143 | Cross-validated | to | Voxels |"
     echo "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
-    written_rows "$rows" "$work"
+    written_rows "$rows" "$work" "$results"
 } >"$work/table.md"
 "$python" benches/ablations_paper.py "$work/table.md" >"$work/paper.md"
 { cat "$work/table.md" && echo && cat "$work/paper.md"; } >"$work/all.md"

@@ -51,12 +51,20 @@ each_row() {
     done
 }
 
-# written_rows TABLE FOLDER: what FOLDER/NAME.row holds, in the order of the names in TABLE.
+# rows_of NAME FOLDER RESULTS: the rows of that name: what FOLDER/NAME.row holds, or, before the first run here, what stands in the
+# table of RESULTS.
+rows_of() {
+    if [ -f "$2/$1.row" ]; then
+        cat "$2/$1.row"
+    elif [ -f "$3" ]; then
+        awk -v start="| $1 |" 'index($0, start) == 1' "$3"
+    fi
+}
+
+# written_rows TABLE FOLDER RESULTS: the rows of all names in TABLE, in their order.
 written_rows() {
     local name
     while read -r name _; do
-        if [ -n "$name" ] && [ -f "$2/$name.row" ]; then
-            cat "$2/$name.row"
-        fi
+        [ -z "$name" ] || rows_of "$name" "$2" "$3"
     done <<<"$1"
 }

