@@ -29,11 +29,11 @@ sorry() {
 }
 
 if [[ $wanted =~ ^([[:alnum:]]+)-([[:alnum:]]+)\.(cif|pdb)$ ]]; then
-    file=${BASH_REMATCH[1]}.${BASH_REMATCH[3]} chain=${BASH_REMATCH[2]}
+    format=${BASH_REMATCH[3]} file=${BASH_REMATCH[1]}.${BASH_REMATCH[3]} chain=${BASH_REMATCH[2]}
     tests/demo/model.sh "$file"
-    awk -v chain="$chain" -v pdb="${BASH_REMATCH[3]#cif}" '
+    awk -v chain="$chain" -v format="$format" '
         !/^(ATOM|HETATM)/ { print; next }
-        (pdb ? substr($0, 22, 1) : $7) == chain { print; count++ }
+        (format == "pdb" ? substr($0, 22, 1) : $7) == chain { print; count++ }
         END { exit !count }' "$folder/$file" >"$folder/$wanted.part" || sorry "$file has no chain $chain"
     mv "$folder/$wanted.part" "$folder/$wanted"
     exit 0

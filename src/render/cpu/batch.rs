@@ -328,7 +328,7 @@ impl BatchSums {
         let (total, others) = sums.split_first_mut().expect("a bundle");
         for_each(threads > 1, parts(total), |(start, total)| {
             for more in &*others {
-                chain::add(total, &more[start..]);
+                chain::add(total, &more[start..start + total.len()]);
             }
         });
         loss

@@ -18,7 +18,11 @@ use crate::simd::{Isa, LANES, Vector, vectorize};
 pub struct Sums([[f64; LANES]; 10]);
 
 /// Adds up.
+///
+/// # Panics
+/// If these are not as many.
 pub fn add(sums: &mut [Sums], more: &[Sums]) {
+    assert_eq!(sums.len(), more.len());
     for (sums, more) in sums.iter_mut().zip(more) {
         let numbers = sums.0.as_flattened_mut().iter_mut().zip(more.0.as_flattened());
         numbers.for_each(|(sum, more)| *sum += more);
