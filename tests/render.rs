@@ -14,8 +14,8 @@ use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::{
     Device, Geometry, Observation, Sampling, SplatNormalization, Target, Weights, energy,
 };
-use cryosplat_mpi::train::half::random_start;
 use cryosplat_mpi::train::recipe::{Choices, Recipe, Settings};
+use cryosplat_mpi::train::starts::random_start;
 use reference::{Raw, Support};
 
 fn device(case: &Case, shape: Shape, cutoff: f64) -> CpuDevice {
@@ -133,7 +133,7 @@ fn a_start_looks_the_same_with_and_without_normalization() {
                 heights,
                 weights: Weights::UNIFORM,
             };
-            let start = random_start(&settings, 1);
+            let start = random_start(&settings, 1, 0);
             let mut device = CpuDevice::new(start, geometry);
             device.render(&[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
         };

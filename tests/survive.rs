@@ -106,7 +106,7 @@ fn checkpoints(run: &str) -> Vec<String> {
 fn kill_and_resume(times: usize, ranks: usize) {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 200);
-    let options = ["--gaussians", "300", "--epochs", "30", "--metrics-every", "1"];
+    let options = ["--gaussians", "300", "--epochs", "30", "--mixtures", "4", "--metrics-every", "1"];
     let often = [&options[..], &OFTEN, &["--resume", "auto"]].concat();
     let whole = path(folder.path(), "whole");
     let arguments = |run: &str, options: &[&str]| train_arguments(&set, run, options);
@@ -173,8 +173,8 @@ fn a_signal_stops_all_ranks_and_the_run_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 120);
     // Long epochs for the checkpoints to be in the middle of.
-    let options =
-        ["--gaussians", "500", "--epochs", "60", "--metrics-every", "1", "--checkpoint-minutes", "0"];
+    let options = ["--gaussians", "500", "--epochs", "60", "--mixtures", "2", "--metrics-every", "1"];
+    let options = [&options[..], &["--checkpoint-minutes", "0"]].concat();
     for (ranks, signal, rank) in [(1, SIGTERM, 0), (2, SIGUSR1, 1), (4, SIGTERM, 3), (3, SIGUSR1, 0)] {
         let [whole, run] = ["whole", "run"].map(|name| path(folder.path(), &format!("{name} {ranks}")));
         ranks_succeed(ranks, &train_arguments(&set, &whole, &options));

@@ -9,7 +9,9 @@ use common::{
     BOX, bytes, change_image, contents, fail, path, phantom, steps, succeed, train_arguments, whole,
 };
 use cryosplat_mpi::evaluate::Fsc;
+use cryosplat_mpi::gmm::Gmm;
 use cryosplat_mpi::gmm::files::GmmFile;
+use cryosplat_mpi::gmm::voxelize::{Grid, voxelize};
 use cryosplat_mpi::imaging::mrc::{Volume, read_volume};
 use cryosplat_mpi::particles::store::Store;
 use cryosplat_mpi::render::cpu::CpuDevice;
@@ -17,10 +19,10 @@ use cryosplat_mpi::render::{
     Device, Geometry, Observation, SplatNormalization, Target, View, Weighting, Weights,
 };
 use cryosplat_mpi::train::checkpoint::{self, Checkpoint};
-use cryosplat_mpi::train::half::random_start;
 use cryosplat_mpi::train::order::Order;
 use cryosplat_mpi::train::recipe::{Choices, Clock, Recipe, Settings, Start};
-use ndarray::s;
+use cryosplat_mpi::train::starts::random_start;
+use ndarray::{Array3, s};
 use serde_json::Value;
 
 /// What makes two runs the same, in their folders. run.json and report.html tell the time, and so does HDF5.
@@ -98,7 +100,7 @@ fn the_halves_share_no_particle_and_no_random_number() {
     assert_eq!((members[0].end, members[1].end), (members[1].start, 100));
     let choices = Choices { gaussians: Some(50), ..Choices::default() };
     let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 0, 50, BOX);
-    let starts = [0, 1, 2].map(|half| random_start(&settings, half));
+    let starts = [0, 1, 2].map(|half| random_start(&settings, half, 0));
     for (a, b) in [(0, 1), (0, 2), (1, 2)] {
         // The first 150 values are the means, all random.
         let same = (0..150).filter(|&i| starts[a].values()[i] == starts[b].values()[i]).count();
@@ -112,6 +114,63 @@ fn the_halves_share_no_particle_and_no_random_number() {
     succeed(&train_arguments(&set, &other, &usual));
     assert!(bytes(&run, "gmm_half1.ply") == bytes(&other, "gmm_half1.ply"));
     assert!(bytes(&run, "gmm_half2.ply") != bytes(&other, "gmm_half2.ply"));
+}
+
+/// The Gaussians from `first` on, `count` of them.
+fn part_of(gmm: &Gmm, first: usize, count: usize) -> Gmm {
+    let plane = |plane| gmm.plane(plane)[first..first + count].to_vec();
+    Gmm::from_values(gmm.shape(), count, (0..gmm.shape().planes()).flat_map(plane).collect())
+}
+
+#[test]
+fn a_model_is_the_mean_of_its_mixtures() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 60);
+    let usual = ["--half", "1", "--gaussians", "80", "--metrics-every", "1", "--learning-rate", "1e-3"];
+    let run = |name: &str, options: &[&str]| {
+        let run = path(folder.path(), name);
+        succeed(&train_arguments(&set, &run, &[&usual, options].concat()));
+        let gmm = GmmFile::read(Path::new(&path(Path::new(&run), "gmm_half1.h5"))).unwrap().gmm;
+        (run, gmm)
+    };
+    // Of 13, 13 and 14 epochs; and the first of them alone.
+    let (several, gmm) = run("several", &["--epochs", "40", "--mixtures", "3"]);
+    let (single, first) = run("single", &["--epochs", "13", "--mixtures", "1"]);
+    let (again, _) = run("again", &["--epochs", "40", "--mixtures", "3", "--maps", "epoch"]);
+    common::assert_same(&["half1.mrc", "gmm_half1.ply"], &several, &again, "maps after every epoch");
+    assert_eq!((gmm.len(), first.len()), (240, 80));
+    let mixtures = [0, 80, 160].map(|start| part_of(&gmm, start, 80));
+    assert_eq!(mixtures[0].values()[..800], first.values()[..800], "all but the amplitudes");
+    for (third, whole) in mixtures[0].amplitudes().zip(first.amplitudes()) {
+        assert!((3.0 * third / whole - 1.0).abs() < 1e-5, "{third} {whole}");
+    }
+    assert!((0..240).all(|i| mixtures[1].values()[i] != mixtures[2].values()[i]), "each starts elsewhere");
+    // All have learnt: they are as bright as the first, and their maps resemble it.
+    let grid = Grid::of_box(BOX);
+    let maps = mixtures.each_ref().map(|mixture| voxelize(mixture, &grid));
+    let product =
+        |a: &Array3<f32>, b: &Array3<f32>| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+    let alone = read_volume(&Path::new(&single).join("half1.mrc")).unwrap().data;
+    for map in &maps {
+        let likeness = product(map, &alone) / (product(map, map) * product(&alone, &alone)).sqrt();
+        assert!(likeness > 0.8, "{likeness}");
+    }
+    let mean = &(&maps[0] + &maps[1]) + &maps[2];
+    let written = read_volume(&Path::new(&several).join("half1.mrc")).unwrap().data;
+    let largest = written.iter().copied().fold(0.0, f32::max);
+    assert!(mean.iter().zip(&written).all(|(a, b)| (a - b).abs() < 1e-5 * largest), "the map is theirs");
+
+    // Each goes through the whole schedule.
+    let rates: Vec<f64> = steps(&several).iter().map(|line| line["rate"].as_f64().unwrap()).collect();
+    let each = rates.len() / 40;
+    for (first, end) in [(0, 13), (13, 26), (26, 40)] {
+        assert!(rates[first * each] > 0.95e-3 && rates[end * each - 1] < 2e-5, "{rates:?}");
+    }
+    let few = ["--half", "1", "--epochs", "2", "--mixtures", "3"];
+    fail(
+        &train_arguments(&set, &path(folder.path(), "few"), &few),
+        &["2 epochs", "3 mixtures", "--mixtures 2"],
+    );
 }
 
 /// With a rate of nearly nothing a run ends with the start that it was given.
@@ -204,7 +263,7 @@ fn assert_made_by_hand(weighting: Weighting, most: usize) {
             Weighting::Uniform => Weights::UNIFORM,
         },
     };
-    let mut device = CpuDevice::new(random_start(&settings, 1), geometry);
+    let mut device = CpuDevice::new(random_start(&settings, 1, 0), geometry);
     let order = Order::new(store.rows(Some(0)), 8, BOX * BOX * size_of::<f32>(), 0, 1);
     let (mut first, mut second) = (vec![0.0f64; 660], vec![0.0f64; 660]);
     let mut values: Vec<f64> = device.gmm().values().iter().map(|&v| f64::from(v)).collect();
@@ -230,7 +289,7 @@ fn assert_made_by_hand(weighting: Weighting, most: usize) {
             }
             losses.push((loss, batch.len() as u64));
             let n = batch.len() as f64;
-            let step = clock.advance(&settings, batch.len() as u64, 42, 21);
+            let step = clock.advance(&settings, batch.len() as u64, 21);
             assert!((step.beta1 - 0.9f64.powf(n)).abs() < 1e-12);
             for i in 0..values.len() {
                 first[i] = step.beta1 * first[i] + (1.0 - step.beta1) * gradient[i];

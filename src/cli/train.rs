@@ -34,7 +34,7 @@ pub struct Args {
     /// The run folder: maps, FSC, report, mixtures, checkpoints.
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
-    /// Number of Gaussians in each half's mixture [default: scaled: one for 16 voxels of the box, but at most one for 320 pixels of
+    /// Number of Gaussians in a mixture of each half [default: scaled: one for 16 voxels of the box, but at most one for 320 pixels of
     /// the half's images, and 30000 (above 128 px as many more as images have more pixels), or, up to twice that, one for 1300
     /// pixels of the half's images; paper: 30000; with a mixture as --init: as many as that has].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000_000))]
@@ -50,7 +50,12 @@ pub struct Args {
     /// Filter the map of --init at this resolution, so that the halves share no more than that [default: 30].
     #[arg(long, value_name = "A", requires = "init", allow_hyphen_values = true, value_parser = low_pass)]
     init_lowpass: Option<f64>,
-    /// Passes over each half [default: scaled: 5, or more until 100,000 images are seen, up to 100; paper: 5].
+    /// Mixtures of each half, trained one after the other from random starts of their own; the half's map is their mean
+    /// [default: scaled: 4, paper: 1; with --init: 1].
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    mixtures: Option<u32>,
+    /// Passes over each half, shared by its mixtures [default: scaled: 5, or more until 100,000 images are seen, up to 100;
+    /// paper: 5].
     #[arg(long, value_name = "E", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     epochs: Option<u32>,
     /// Images per step of a half, over all its ranks [default: scaled: 8, paper: 1].
@@ -197,6 +202,7 @@ fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
         recipe: args.recipe,
         choices: Choices {
             gaussians: args.gaussians.map(|n| n as usize),
+            mixtures: args.mixtures.map(|m| m as usize),
             epochs: args.epochs.map(|e| e as usize),
             batch: args.batch.map(|b| b as usize),
             learning_rate: args.learning_rate,

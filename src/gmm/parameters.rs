@@ -88,6 +88,24 @@ impl Gmm {
         self.values[scales.start * self.count..scales.end * self.count].fill(softplus_inverse(scale) as f32);
     }
 
+    /// The mixture whose density is the mean of those of `mixtures`: all their Gaussians, with amplitudes divided by their number.
+    ///
+    /// # Panics
+    /// If there is none, or they differ in shape.
+    pub fn mean(mixtures: &[Self]) -> Self {
+        let shape = mixtures[0].shape;
+        assert!(mixtures.iter().all(|mixture| mixture.shape == shape));
+        let factor = 1.0 / mixtures.len() as f64;
+        let values = (0..shape.planes()).flat_map(|plane| {
+            mixtures.iter().flat_map(move |mixture| mixture.plane(plane)).map(move |&value| {
+                // Of a single one no rounding is wanted.
+                let scaled = plane + 1 == shape.planes() && mixtures.len() > 1;
+                if scaled { scaled_amplitude(f64::from(value), factor) as f32 } else { value }
+            })
+        });
+        Self::from_values(shape, mixtures.iter().map(Self::len).sum(), values.collect())
+    }
+
     /// The same mixture with three axes a Gaussian, which are equal where it was round.
     pub fn anisotropic(&self) -> Self {
         if self.shape == Shape::Anisotropic {

@@ -7,13 +7,14 @@ use super::recipe::{Clock, Settings};
 use crate::containers;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::gmm::Gmm;
 use crate::gmm::files::{check_format, open, read_planes, write_format, write_planes};
 use crate::render::DeviceState;
 
 /// What the root attribute `format` says.
 pub const FORMAT: &str = "cryosplat-checkpoint";
 /// What the root attribute `version` says.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Checkpoints of a model that are kept.
 const KEPT: usize = 2;
 
@@ -28,6 +29,8 @@ pub struct Checkpoint {
     pub clock: Clock,
     /// Parameters and Adam's moments.
     pub state: DeviceState,
+    /// Mixtures of the model that were trained to their end before.
+    pub trained: Vec<Gmm>,
     /// Particles that are left out, by row.
     pub left_out: Vec<u64>,
     /// Ranks that trained the model: on as many it goes on to the same bits.
@@ -73,6 +76,11 @@ pub fn steps(folder: &Path, model: &str) -> Vec<u64> {
     found
 }
 
+/// The group of a mixture that was trained to its end.
+fn trained_name(number: u64) -> String {
+    format!("trained_{number}")
+}
+
 fn open_checkpoint(path: &Path) -> Result<hdf5::File> {
     let file = open(path, REMEDY_READ)?;
     check_format(&file, path, FORMAT, VERSION, REMEDY_READ)?;
@@ -103,6 +111,10 @@ impl Checkpoint {
             whole("epoch_images", self.position.images)?;
             file.new_dataset_builder().with_data(&self.left_out).create("left_out")?;
             write_planes(&file.create_group("gmm")?, &self.state.gmm)?;
+            whole("trained", self.trained.len() as u64)?;
+            for (number, gmm) in self.trained.iter().enumerate() {
+                write_planes(&file.create_group(&trained_name(number as u64))?, gmm)?;
+            }
             let adam = file.create_group("adam")?;
             adam.new_dataset_builder().with_data(&self.state.first).create("first")?;
             adam.new_dataset_builder().with_data(&self.state.second).create("second")?;
@@ -144,6 +156,18 @@ impl Checkpoint {
             }
         };
         let left_out = containers::numbers(&file, "left_out").map_err(fail())?;
+        let alike = |trained: &Gmm| (trained.len(), trained.shape()) == (gmm.len(), gmm.shape());
+        let trained = (0..whole("trained")?).map(|number| {
+            let name = trained_name(number);
+            let trained = read_planes(&file.group(&name).map_err(fail())?, path)?;
+            if alike(&trained) {
+                return Ok(trained);
+            }
+            let problem =
+                format!("is not like /gmm: it holds {} Gaussians, and that {}", trained.len(), gmm.len());
+            Err(Error::input(path, format!("/{name}"), problem, REMEDY_READ))
+        });
+        let trained = trained.collect::<Result<_>>()?;
         Ok(Self {
             position: Position {
                 epoch: whole("epoch")? as usize,
@@ -151,6 +175,7 @@ impl Checkpoint {
                 loss: real("epoch_loss")?,
                 images: whole("epoch_images")?,
             },
+            trained,
             left_out,
             ranks: whole("ranks")? as usize,
             clock: Clock {
@@ -164,11 +189,18 @@ impl Checkpoint {
         })
     }
 
-    /// Checks that it lies in a run of `epochs` epochs, of `steps` steps each, over the particles `rows`. `path` is its file.
+    /// Checks that it lies in a run with `settings`, with epochs of `steps` steps, over the particles `rows`. `path` is its file.
     ///
     /// # Errors
     /// Names what lies outside.
-    pub fn check_within(&self, path: &Path, epochs: usize, steps: usize, rows: &Range<usize>) -> Result<()> {
+    pub fn check_within(
+        &self,
+        path: &Path,
+        settings: &Settings,
+        steps: usize,
+        rows: &Range<usize>,
+    ) -> Result<()> {
+        let epochs = settings.epochs;
         let bad = |at: &str, problem: String| Err(Error::input(path, at, problem, REMEDY_READ));
         let Position { epoch, step, images, .. } = self.position;
         if epoch > epochs {
@@ -182,6 +214,13 @@ impl Checkpoint {
             );
             return bad("", problem);
         }
+        // Between two mixtures, the one that has ended may not be among them yet.
+        let (wanted, trained) = (settings.mixture_in(epoch), self.trained.len());
+        let ended = step == 0 && epoch > 0 && settings.mixture_in(epoch - 1) < wanted;
+        if trained != wanted && !(ended && trained + 1 == wanted) {
+            let problem = format!("is {trained}, and before epoch {} ended {wanted} mixtures", epoch + 1);
+            return bad("attribute trained", problem);
+        }
         let inside = |&row: &u64| usize::try_from(row).is_ok_and(|row| rows.contains(&row));
         match self.left_out.iter().find(|row| !inside(row)) {
             Some(row) => bad("/left_out", format!("names row {row}, and its particles are rows {rows:?}")),
@@ -193,8 +232,9 @@ impl Checkpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gmm::{Gmm, Shape};
+    use crate::gmm::Shape;
     use crate::random::{Purpose, stream};
+    use crate::train::recipe::{Choices, Recipe};
 
     fn checkpoint() -> Checkpoint {
         let gmm = Gmm::random(5, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0));
@@ -202,10 +242,18 @@ mod tests {
             position: Position { epoch: 2, step: 17, loss: 0.25, images: 100 },
             clock: Clock::default(),
             state: DeviceState { first: vec![0.5; 55], second: vec![0.25; 55], gmm },
+            trained: vec![Gmm::random(5, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 1))],
             left_out: vec![],
             ranks: 3,
             identity: "{}".into(),
         }
+    }
+
+    /// Of a run of three mixtures in five epochs of 20 steps over 150 particles: the first epoch is one of them alone.
+    fn within(checkpoint: &Checkpoint) -> Result<()> {
+        let choices = Choices { mixtures: Some(3), epochs: Some(5), ..Choices::default() };
+        let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 1, 150, 32);
+        checkpoint.check_within(Path::new("c.h5"), &settings, 20, &(50..200))
     }
 
     #[test]
@@ -213,17 +261,39 @@ mod tests {
         let refused = |change: fn(&mut Checkpoint), fragment: &str| {
             let mut checkpoint = checkpoint();
             change(&mut checkpoint);
-            let message =
-                checkpoint.check_within(Path::new("c.h5"), 3, 20, &(50..200)).unwrap_err().to_string();
+            let message = within(&checkpoint).unwrap_err().to_string();
             assert!(message.contains(fragment) && message.contains("c.h5"), "{message}");
         };
-        assert!(checkpoint().check_within(Path::new("c.h5"), 3, 20, &(50..200)).is_ok());
+        assert!(within(&checkpoint()).is_ok());
         refused(|c| c.position.epoch = usize::MAX, "attribute epoch");
-        refused(|c| c.position.epoch = 3, "of epoch 4, which has 0 and 0");
+        refused(|c| c.position.epoch = 5, "of epoch 6, which has 0 and 0");
         refused(|c| c.position.step = 21, "after 21 steps");
         refused(|c| c.position.images = 151, "151 images");
         refused(|c| c.left_out = vec![50, 199, 200], "row 200");
         refused(|c| c.left_out = vec![u64::MAX], "/left_out");
+    }
+
+    #[test]
+    fn as_many_mixtures_as_have_ended_are_trained() {
+        let trained = |count: usize, epoch: usize, step: usize| {
+            let mut checkpoint = checkpoint();
+            checkpoint.trained = vec![checkpoint.state.gmm.clone(); count];
+            (checkpoint.position.epoch, checkpoint.position.step) = (epoch, step);
+            checkpoint.position.images = step as u64;
+            within(&checkpoint).map_err(|error| error.to_string())
+        };
+        // They begin with epochs 1, 2 and 4.
+        for (count, epoch, step) in [(0, 0, 3), (1, 1, 3), (1, 2, 3), (2, 3, 3), (2, 4, 3)] {
+            assert_eq!(trained(count, epoch, step), Ok(()));
+            let message = trained(count + 1, epoch, step).unwrap_err();
+            assert!(message.contains(&format!("attribute trained: is {}", count + 1)), "{message}");
+            assert!(count == 0 || trained(count - 1, epoch, step).is_err());
+        }
+        // Where one has just ended, it may still be on the device.
+        for (count, epoch) in [(0, 1), (1, 1), (1, 3), (2, 3), (2, 5), (3, 5)] {
+            assert_eq!(trained(count, epoch, 0), Ok(()));
+        }
+        assert!(trained(0, 2, 0).is_err() && trained(1, 5, 0).is_err());
     }
 
     #[test]
@@ -239,6 +309,19 @@ mod tests {
         refused(|c| c.clock.beta2_power = f64::NAN, "attribute beta2_power: is NaN");
         refused(|c| c.position.loss = f64::INFINITY, "attribute epoch_loss: is inf");
         refused(|c| c.state.second[7] = f32::NAN, "/adam/second: value 8 is NaN");
+        refused(|c| c.trained[0].values_mut()[7] = f32::NAN, "/mean_y: value 3 is NaN");
+    }
+
+    #[test]
+    fn mixtures_that_differ_from_the_last_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for (shape, count) in [(Shape::Anisotropic, 6), (Shape::Isotropic, 5)] {
+            let mut checkpoint = checkpoint();
+            checkpoint.trained.push(Gmm::random(count, shape, &mut stream(1, Purpose::Start, 1, 0)));
+            checkpoint.write(folder.path(), "half1").unwrap();
+            let message = Checkpoint::read(&path(folder.path(), "half1", 0)).unwrap_err().to_string();
+            assert!(message.contains("/trained_1: is not like /gmm"), "{message}");
+        }
     }
 
     #[test]

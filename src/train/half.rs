@@ -9,6 +9,7 @@ use super::checkpoint::{Checkpoint, Position};
 use super::left_out::{LeftOut, Reason};
 use super::memory;
 use super::metrics::{self, EpochSummary, Metric, Spread};
+use super::mixtures::Mixtures;
 use super::order::Order;
 use super::recipe::{Clock, Settings};
 use super::reduction::Reduction;
@@ -16,29 +17,22 @@ use super::saver::Saver;
 use super::shard::{Batch, Shard, Traffic};
 use super::watch::{Notice, Watch};
 use crate::error::{Error, Result};
-use crate::gmm::{Gmm, Shape};
+use crate::gmm::Gmm;
 use crate::parallel::Collective;
 use crate::progress::Progress;
-use crate::random::{Purpose, stream};
 use crate::render::{Device, Observation, Outcome, Reduce, StageTimes, Step};
 
 /// Steps between two checks that all ranks of a group hold the same bits.
 const REPLICA_CHECK: u64 = 100;
 
-/// The random start of a model. `half` is 1 or 2, or 0 for a model of all particles.
-pub fn random_start(settings: &Settings, half: u8) -> Gmm {
-    let shape = if settings.isotropic { Shape::Isotropic } else { Shape::Anisotropic };
-    let mut gmm = Gmm::random(settings.gaussians, shape, &mut stream(settings.seed, Purpose::Start, half, 0));
-    gmm.set_scale(settings.start_scale);
-    gmm
-}
-
 /// What a model is made of.
 pub struct Parts {
     /// "half1", "half2" or "map".
     pub name: &'static str,
-    /// Holds its start.
+    /// Holds the start of the first of its mixtures.
     pub device: Box<dyn Device>,
+    /// Where they start.
+    pub mixtures: Mixtures,
     /// How it is trained.
     pub settings: Settings,
     /// Which particle comes when.
@@ -95,6 +89,7 @@ impl Model {
         let core = Core {
             name: parts.name,
             device: parts.device,
+            mixtures: parts.mixtures,
             settings: parts.settings,
             order: parts.order,
             left_out: parts.left_out,
@@ -124,6 +119,15 @@ impl Model {
         self.core.device.as_ref()
     }
 
+    /// The mixtures whose mean it is: those that are trained to their end, or the first, as it stands, before any is.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn mixtures(&self) -> Result<Vec<Gmm>> {
+        let Core { mixtures, device, .. } = &self.core;
+        mixtures.all(device.as_ref(), self.core.mixture() > mixtures.trained().len())
+    }
+
     /// The particles that it is trained without.
     pub fn left_out(&self) -> &LeftOut {
         &self.core.left_out
@@ -141,6 +145,7 @@ impl Model {
     pub fn resume(&mut self, checkpoint: Checkpoint) -> Result<()> {
         self.core.clock = checkpoint.clock;
         self.core.position = checkpoint.position;
+        self.core.mixtures.resume(checkpoint.trained);
         self.core.device.restore(checkpoint.state)
     }
 
@@ -151,6 +156,7 @@ impl Model {
     pub fn run_epoch(&mut self, company: &mut Company) -> Result<Ended> {
         let Self { core, shard } = self;
         let started = Instant::now();
+        core.mixtures.begin(core.mixture(), core.device.as_mut())?;
         core.device.times();
         core.spent = Spent::from_now();
         let (epoch, first) = (core.position.epoch, core.position.step);
@@ -224,6 +230,7 @@ impl Model {
 struct Core {
     name: &'static str,
     device: Box<dyn Device>,
+    mixtures: Mixtures,
     settings: Settings,
     order: Order,
     left_out: LeftOut,
@@ -263,6 +270,11 @@ struct Broken {
 const BROKEN: u32 = 1 << 31;
 
 impl Core {
+    /// The mixture that is trained in the epoch that comes next.
+    fn mixture(&self) -> usize {
+        self.settings.mixture_in(self.position.epoch)
+    }
+
     /// What the group does before its next step; checkpoints are written here.
     fn before_step(&mut self, company: &mut Company) -> Result<Notice> {
         let word = self.left_out.untold() as u32 | if self.broken.is_some() { BROKEN } else { 0 };
@@ -287,10 +299,9 @@ impl Core {
     /// Takes step `number` of the epoch.
     fn step(&mut self, number: usize, batch: &Batch, company: &mut Company) -> Result<()> {
         self.left_out.find(&batch.skipped)?;
-        let total = self.particles * self.settings.epochs as u64;
         let images = self.order.images(number) as u64;
-        let rate = self.clock.base_rate(&self.settings, images, total, self.particles);
-        let adam = self.clock.advance(&self.settings, images, total, self.particles);
+        let rate = self.clock.base_rate(&self.settings, images, self.particles);
+        let adam = self.clock.advance(&self.settings, images, self.particles);
         let step = Step { images, adam };
         if batch.rows.iter().any(|&row| self.left_out.contains(row)) {
             let used =
@@ -405,6 +416,7 @@ impl Core {
             position: self.position,
             clock: self.clock,
             state: self.device.state()?,
+            trained: self.mixtures.trained().to_vec(),
             left_out: self.left_out.rows(),
             ranks: self.ranks,
             identity: self.identity.clone(),

@@ -10,11 +10,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::density::Density;
-use super::half::random_start;
-use super::recipe::{Choices, Recipe, Settings, Start, start_scale};
+use super::recipe::{Choices, Settings};
 use super::run::Models;
-use super::setup::Part;
-use super::survey;
+use super::starts::{placement, random_start};
 use crate::error::{Error, Result};
 use crate::evaluate::filter::low_pass;
 use crate::files;
@@ -22,8 +20,7 @@ use crate::gmm::{Gmm, Shape, mixture};
 use crate::imaging::mrc::Volume;
 use crate::imaging::resample;
 use crate::parallel::World;
-use crate::particles::store::{Header, Store};
-use crate::random::{Purpose, stream};
+use crate::particles::store::Header;
 
 /// Resolution in angstrom that a map is filtered at where the user gives none.
 pub const LOW_PASS: f64 = 30.0;
@@ -110,13 +107,13 @@ impl Init {
         );
     }
 
-    /// The start of a model. `half` is 1 or 2, or 0 for a model of all particles.
-    pub fn start(&self, settings: &Settings, half: u8) -> Gmm {
+    /// The start of a mixture (from 0) of a model. `half` is 1 or 2, or 0 for a model of all particles.
+    pub fn start(&self, settings: &Settings, half: u8, mixture: usize) -> Gmm {
         match &self.content {
             Content::Mixture(gmm) => gmm.clone(),
             Content::Map(density) => {
-                let mut gmm = random_start(settings, half);
-                density.place(&mut gmm, &mut stream(settings.seed, Purpose::Placement, half, 0));
+                let mut gmm = random_start(settings, half, mixture);
+                density.place(&mut gmm, &mut placement(settings, half, mixture));
                 gmm
             }
         }
@@ -201,83 +198,18 @@ fn density_of_map(file: &Path, resolution: f64, header: &Header) -> Result<Densi
 
 /// Tells all ranks what rank 0 has decided.
 pub fn share(world: &World, choices: &mut Choices) {
-    let decided = (choices.gaussians.map_or(0, |n| n as u64 + 1), choices.init.clone());
+    let decided = (choices.gaussians, choices.mixtures, choices.init.clone());
     let bytes = serde_json::to_vec(&decided).unwrap_or_default();
-    let decided: (u64, Option<Identity>) =
+    let decided: (Option<usize>, Option<usize>, Option<Identity>) =
         serde_json::from_slice(&world.broadcast_bytes(&bytes)).unwrap_or_default();
-    choices.gaussians = decided.0.checked_sub(1).map(|n| n as usize);
-    choices.init = decided.1;
-}
-
-/// The starts of the models `mine` of `parts`, those that this rank trains, in their order: of `init`, which rank 0 has, where
-/// the settings name one, else random, and placed as they say. Those of parts that have `steps` behind them, whose checkpoints
-/// take the start's place, are random. Every rank calls it.
-pub fn starts(
-    world: &World,
-    init: Option<&Init>,
-    settings: &Settings,
-    store: &Store,
-    parts: &[Part],
-    steps: &[u64],
-    mine: &[usize],
-) -> Vec<Gmm> {
-    let mut starts = Vec::new();
-    for (index, part) in parts.iter().enumerate() {
-        let wanted = mine.contains(&index);
-        if steps[index] > 0 || settings.init.is_none() && settings.start == Start::Published {
-            starts.extend(wanted.then(|| random_start(settings, part.half)));
-            continue;
-        }
-        let mut start = match init {
-            Some(init) => init.start(settings, part.half),
-            None => random_start(settings, part.half),
-        };
-        if settings.init.is_none() && world.rank() == 0 {
-            look(settings, store, part, &mut start);
-        }
-        // What rank 0 sends takes the place of the random values.
-        world.broadcast_values(start.values_mut());
-        starts.extend(wanted.then_some(start));
-    }
-    starts
-}
-
-/// Places a random start where the part's particles show the specimen; where they show none it stays as it is.
-fn look(settings: &Settings, store: &Store, part: &Part, start: &mut Gmm) {
-    let edge = store.header().box_size as f64 * store.header().pixel_size;
-    let found = survey::density(store, &part.rows);
-    if let Ok(Some(density)) = &found {
-        let (centre, covariance) = density.moments();
-        let [x, y, z] = centre.map(|at| edge * at);
-        let [a, b, c] = [0, 1, 2].map(|k| edge * covariance[k][k].sqrt());
-        tracing::info!(
-            "{}: the particles show a specimen at ({x:.0}, {y:.0}, {z:.0}) A, with deviations of {a:.0}, {b:.0}, {c:.0} A",
-            part.name
-        );
-        if settings.recipe == Recipe::Scaled {
-            start.set_scale(start_scale(settings.gaussians, store.header().box_size, density.share()));
-        }
-    }
-    match found {
-        Ok(Some(density)) if settings.start == Start::Density => {
-            density.place(start, &mut stream(settings.seed, Purpose::Placement, part.half, 0));
-        }
-        Ok(Some(density)) => density.fit(start),
-        Ok(None) => {
-            tracing::warn!(
-                "{}: its particles show no specimen yet; the start is the published one",
-                part.name
-            );
-        }
-        // The training meets the same file, and says what is wrong with it.
-        Err(error) => tracing::warn!("{}: no look at its particles: {error}", part.name),
-    }
+    (choices.gaussians, choices.mixtures, choices.init) = decided;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::imaging::mrc::write_volume;
+    use crate::train::Recipe;
     use ndarray::Array3;
 
     const BOX: usize = 24;
@@ -321,7 +253,7 @@ mod tests {
         let mut choices = Choices { gaussians: Some(4000), ..Choices::default() };
         init.decide(&mut choices);
         let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 1, 100, BOX);
-        let [first, second] = [1, 2].map(|half| init.start(&settings, half));
+        let [first, second] = [1, 2].map(|half| init.start(&settings, half, 0));
         let near = |gmm: &Gmm, c: [f64; 3]| {
             let within = |i: &usize| {
                 let d2: f64 = (0..3).map(|k| (f64::from(gmm.plane(k)[*i]) * BOX as f64 - c[k]).powi(2)).sum();
@@ -337,13 +269,15 @@ mod tests {
             assert!((2.5..3.8).contains(&(dense / thin)), "{dense} {thin}");
         }
         assert!((0..4000).all(|i| first.plane(0)[i] != second.plane(0)[i]), "each half draws its own");
-        let random = random_start(&settings, 1);
+        let random = random_start(&settings, 1, 0);
         assert_eq!(
             first.values()[3 * 4000..],
             random.values()[3 * 4000..],
             "all but the means are the recipe's"
         );
-        assert_eq!(first, init.start(&settings, 1));
+        assert_eq!(first, init.start(&settings, 1, 0));
+        let other = init.start(&settings, 1, 1);
+        assert!((0..4000).all(|i| first.plane(0)[i] != other.plane(0)[i]), "and each mixture");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Recipes: learning rate, schedule and Adam's constants from batch and number of particles (METHOD.md section 7).
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use serde::Serialize;
 
@@ -53,7 +53,7 @@ impl std::fmt::Display for Schedule {
     }
 }
 
-/// Image passes of one half that the scaled recipe wants at least, in so few epochs.
+/// Image passes of one half that the scaled recipe wants at least.
 pub const PASSES: usize = 100_000;
 /// Base rate of the scaled recipe for [`PASSES`] image passes.
 const RATE: f64 = 4e-4;
@@ -66,6 +66,13 @@ fn scaled_rate(passes: usize) -> f64 {
     let ratio = PASSES as f64 / passes as f64;
     (RATE * ratio.min(ratio.sqrt())).min(LARGEST_RATE)
 }
+
+/// Mixtures whose mean is a model of the scaled recipe, at most, and image passes of each at least.
+const MOST_MIXTURES: usize = 4;
+const MIXTURE_PASSES: usize = 12_500;
+/// A model of the scaled recipe is the mean of as many mixtures as what its particles tell of each Gaussian (signal to noise, in
+/// power, of that many Fourier voxels) goes into this. Those that tell more need all passes for one mixture.
+const MIXTURES_INFORMATION: f64 = 600.0;
 
 /// Rates of the scaled recipe. Amplitudes must change a hundredfold where a Gaussian lies in solvent, scales hardly; where
 /// scales move as fast as means, they follow the noise.
@@ -117,11 +124,13 @@ fn gaussians_of(box_size: usize, particles: usize) -> usize {
 pub struct Settings {
     /// The rules that the defaults came from.
     pub recipe: Recipe,
-    /// Number of Gaussians.
+    /// Number of Gaussians of a mixture.
     pub gaussians: usize,
     /// One scale per Gaussian, and no quaternion.
     pub isotropic: bool,
-    /// Passes over the half.
+    /// Mixtures, trained one after the other, whose mean is the model.
+    pub mixtures: usize,
+    /// Passes over the half, of all mixtures together.
     pub epochs: usize,
     /// Images per step, over all ranks of a half.
     pub batch: usize,
@@ -162,9 +171,11 @@ pub struct Settings {
 /// What the user may leave open.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Choices {
-    /// Number of Gaussians.
+    /// Number of Gaussians of a mixture.
     pub gaussians: Option<usize>,
-    /// Passes over the half.
+    /// Mixtures whose mean is the model.
+    pub mixtures: Option<usize>,
+    /// Passes over the half, of all mixtures together.
     pub epochs: Option<usize>,
     /// Images per step.
     pub batch: Option<usize>,
@@ -203,7 +214,9 @@ impl Settings {
         } else {
             5
         });
-        let passes = (epochs * particles).max(1);
+        let mixtures = choices.mixtures.unwrap_or(1);
+        // Of each mixture.
+        let passes = (epochs * particles / mixtures).max(1);
         let rate = if scaled { scaled_rate(passes) } else { 1e-3 };
         let gaussians =
             choices.gaussians.unwrap_or(if scaled { gaussians_of(box_size, particles) } else { GAUSSIANS });
@@ -211,6 +224,7 @@ impl Settings {
             recipe,
             gaussians,
             isotropic,
+            mixtures,
             epochs,
             batch: choices.batch.unwrap_or(if scaled { 8 } else { 1 }),
             learning_rate: choices.learning_rate.unwrap_or(rate),
@@ -233,6 +247,24 @@ impl Settings {
             seed,
             init: choices.init.clone(),
         }
+    }
+
+    /// How many mixtures a model of `particles` particles is the mean of that tell so much ([`super::survey::Look::information`]):
+    /// the more the less they tell of each Gaussian, as long as each of them has image passes enough.
+    pub fn mixtures_for(&self, information: f64, particles: usize) -> usize {
+        let each = information.max(1.0) / self.gaussians as f64;
+        let most = MOST_MIXTURES.min(self.epochs * particles / MIXTURE_PASSES).min(self.epochs);
+        ((MIXTURES_INFORMATION / each).round() as usize).clamp(1, most.max(1))
+    }
+
+    /// The mixture that is trained in `epoch`, from 0; behind the last epoch, how many there are.
+    pub fn mixture_in(&self, epoch: usize) -> usize {
+        ((epoch + 1) * self.mixtures - 1) / self.epochs
+    }
+
+    /// The first epoch of a mixture; of one behind the last, how many epochs there are. Epochs are shared as evenly as they can be.
+    pub fn first_epoch(&self, mixture: usize) -> usize {
+        mixture * self.epochs / self.mixtures
     }
 
     /// How high splats are in a box of `box_size` pixels, where they are not normalised: such that a random start looks the
@@ -266,9 +298,18 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// The base rate of a step over `count` images, of `total` images in the run and `per_epoch` in an epoch.
-    pub fn base_rate(&self, settings: &Settings, count: u64, total: u64, per_epoch: u64) -> f64 {
-        let middle = self.images as f64 + 0.5 * count as f64;
+    /// Images of the mixture that comes next or is being trained, where an epoch has `per_epoch`, as a range of the run's.
+    fn images_of_mixture(&self, settings: &Settings, per_epoch: u64) -> Range<u64> {
+        let mixture = settings.mixture_in((self.images / per_epoch) as usize);
+        let first = |mixture| settings.first_epoch(mixture) as u64 * per_epoch;
+        first(mixture)..first(mixture + 1)
+    }
+
+    /// The base rate of a step over `count` images, of `per_epoch` in an epoch. Each mixture has the whole schedule.
+    pub fn base_rate(&self, settings: &Settings, count: u64, per_epoch: u64) -> f64 {
+        let images = self.images_of_mixture(settings, per_epoch);
+        let middle = (self.images - images.start) as f64 + 0.5 * count as f64;
+        let total = images.end - images.start;
         settings.learning_rate
             * match settings.schedule {
                 Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * middle / total as f64).cos()),
@@ -277,9 +318,13 @@ impl Clock {
             }
     }
 
-    /// Moves on by a step over `count` images, and gives its numbers. A short last batch counts for what it is.
-    pub fn advance(&mut self, settings: &Settings, count: u64, total: u64, per_epoch: u64) -> AdamStep {
-        let base = self.base_rate(settings, count, total, per_epoch);
+    /// Moves on by a step over `count` images, and gives its numbers. A short last batch counts for what it is; the first step of
+    /// a mixture finds no moments.
+    pub fn advance(&mut self, settings: &Settings, count: u64, per_epoch: u64) -> AdamStep {
+        let base = self.base_rate(settings, count, per_epoch);
+        if self.images == self.images_of_mixture(settings, per_epoch).start {
+            (self.beta1_power, self.beta2_power) = (1.0, 1.0);
+        }
         let images = if settings.scale_with_batch { count as f64 } else { 1.0 };
         let (beta1, beta2) = (settings.beta1.powf(images), settings.beta2.powf(images));
         self.step += 1;
@@ -371,22 +416,46 @@ mod tests {
     fn a_batch_takes_the_step_of_its_images() {
         let scaled = settings(Recipe::Scaled);
         let mut clock = Clock::default();
-        let step = clock.advance(&scaled, 4, 50_000, 5_000);
+        let step = clock.advance(&scaled, 4, 5_000);
         assert!((step.beta2 - 0.999f64.powi(4)).abs() < 1e-15);
         assert!((step.rate / 4e-4 - 2.0).abs() < 1e-6);
         assert!((step.correction1 - (1.0 - 0.9f64.powi(4))).abs() < 1e-15);
         // The last batch of an epoch is shorter, and weighs less.
-        let short = clock.advance(&scaled, 1, 50_000, 5_000);
+        let short = clock.advance(&scaled, 1, 5_000);
         assert!((short.rate / step.rate - 0.5).abs() < 1e-4);
         assert_eq!(clock.images, 5);
+    }
+
+    #[test]
+    fn mixtures_share_the_epochs() {
+        let mut settings = settings(Recipe::Scaled);
+        (settings.mixtures, settings.epochs) = (3, 8);
+        assert_eq!([0, 1, 2, 3].map(|mixture| settings.first_epoch(mixture)), [0, 2, 5, 8]);
+        let in_epoch: Vec<usize> = (0..=8).map(|epoch| settings.mixture_in(epoch)).collect();
+        assert_eq!(in_epoch, [0, 0, 1, 1, 1, 2, 2, 2, 3]);
+        // A mixture's first step is that of a run, and its last is nearly none.
+        let mut clocks =
+            [0, 10, 25].map(|images| Clock { images, beta1_power: 0.5, beta2_power: 0.25, step: images });
+        let starts = clocks.each_mut().map(|clock| clock.advance(&settings, 1, 5));
+        for (start, total) in starts.into_iter().zip([10.0, 15.0, 15.0]) {
+            let rate = 0.5 * (1.0 + (0.5 * std::f64::consts::PI / total).cos()) * settings.learning_rate;
+            assert!((start.rate / rate - 1.0).abs() < 1e-12, "{start:?}");
+            assert_eq!((start.correction1, start.correction2), (1.0 - 0.9, 1.0 - 0.999));
+        }
+        let second = clocks[1].advance(&settings, 1, 5);
+        assert_eq!((second.correction1, second.correction2), (1.0 - 0.9 * 0.9, 1.0 - 0.999 * 0.999));
+        for images in [9, 24, 39] {
+            let clock = Clock { images, ..Clock::default() };
+            assert!(clock.base_rate(&settings, 1, 5) < 7e-3 * settings.learning_rate);
+        }
     }
 
     #[test]
     fn schedules_end_where_they_should() {
         let mut paper = settings(Recipe::Paper);
         let late = Clock { images: 24_999, ..Clock::default() };
-        assert!((late.base_rate(&paper, 1, 25_000, 5_000) / 1e-7 - 1.0).abs() < 1e-9);
+        assert!((late.base_rate(&paper, 1, 5_000) / 1e-7 - 1.0).abs() < 1e-9);
         paper.schedule = Schedule::Cosine;
-        assert!(late.base_rate(&paper, 1, 25_000, 5_000) < 1e-11);
+        assert!(late.base_rate(&paper, 1, 5_000) < 1e-11);
     }
 }

@@ -173,7 +173,9 @@ fn headline(document: &Value, store: &Store, curves: &[(String, Fsc)]) -> Vec<(S
         headline.push((format!("Particles in {name}"), model["particles"].to_string()));
     }
     if let Some(gaussians) = document["settings"]["gaussians"].as_u64() {
-        headline.push(("Gaussians of each half".into(), gaussians.to_string()));
+        let mixtures = document["settings"]["mixtures"].as_u64().filter(|&mixtures| mixtures > 1);
+        let of_all = mixtures.map_or(String::new(), |mixtures| format!(", in each of {mixtures} mixtures"));
+        headline.push(("Gaussians of each half".into(), format!("{gaussians}{of_all}")));
     }
     headline.push(("Box".into(), format!("{} px", header.box_size)));
     headline.push(("Pixel size".into(), format!("{:.3} Å", header.pixel_size)));

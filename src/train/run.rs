@@ -11,18 +11,21 @@ use super::devices::{self, DeviceKind};
 use super::done::Done;
 use super::folder::{self, Older, Start};
 use super::half::{self, Company, Ended, Model};
-use super::init::{self, Init, InitOptions};
+use super::init::{self, InitOptions};
 use super::left_out::{self, LeftOut};
 use super::metrics::{self, EpochSummary};
+use super::mixtures::Mixtures;
 use super::order::Order;
 use super::outputs::{self, Finished};
 use super::recipe::{Choices, Recipe, Settings};
 use super::reduction::{CollectiveKind, Reduction};
 use super::setup::{self, Opened, Part};
 use super::shard::{Place, Shard, Traffic};
+use super::starts::{Begun, Known};
 use super::voxels;
 use super::watch::Watch;
 use crate::error::Result;
+use crate::gmm::Gmm;
 use crate::gmm::files::GmmFile;
 use crate::parallel::{EndSignal, Failure, HalfGroup, World, first_rank};
 use crate::particles::store::Store;
@@ -128,9 +131,9 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<Ending, F
     let signal = EndSignal::watch()?;
     // Rank 0 looks at everything first: what is wrong for all is said once, before anybody starts.
     let mut options = options.clone();
-    let (store, set, start, init) = match world.first(|| setup::open(world, &mut options))? {
-        Some(Opened { store, set, start, init }) => (store, set, Some(start), init),
-        None => (Store::open(&options.particles)?, 0, None, None),
+    let (store, set, start, known) = match world.first(|| setup::open(world, &mut options))? {
+        Some(Opened { store, set, start, known }) => (store, set, Some(start), known),
+        None => (Store::open(&options.particles)?, 0, None, Known::default()),
     };
     init::share(world, &mut options.choices);
     let options = &options;
@@ -145,7 +148,7 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<Ending, F
         return Ok(Ending::Done);
     };
     let mut held = Held::default();
-    let outcome = train(world, options, (&store, set), init, &begin, &signal, started, &mut held);
+    let outcome = train(world, options, (&store, set), known, &begin, &signal, started, &mut held);
     if matches!(outcome, Err(Failure::Own(_))) && world.size() > 1 {
         // Other ranks may be waiting for this one, on their devices and so on this one's: giving anything back could wait
         // for them in turn. The job ends now, and all goes with it.
@@ -198,7 +201,7 @@ fn train(
     world: &World,
     options: &RunOptions,
     (store, set): (&Store, u32),
-    init: Option<Init>,
+    known: Known,
     begin: &Begin,
     signal: &EndSignal,
     started: Instant,
@@ -232,14 +235,19 @@ fn train(
             Order::new(rows.clone(), settings.batch, image_bytes, settings.seed, *half)
         })
         .collect();
-    let starts =
-        init::starts(world, init.as_ref(), &settings, store, &parts, &begin.steps, &assignment.models);
-    drop(init);
+    let begun = Begun { steps: &begin.steps, epochs: begin.epoch };
+    let box_size = store.header().box_size;
+    let starts = known.starts(world, &settings, box_size, &parts, begun, &assignment.models);
+    drop(known);
     // All devices first, and the network between them: particles take what memory they leave.
-    for (start, order) in starts.into_iter().zip(&orders) {
+    let mut mixtures = Vec::new();
+    for (starts, order) in starts.into_iter().zip(&orders) {
         let batch = order.slots_of(rank, ranks).len();
-        let start = geometry.heights.map(|heights| heights.from_normalized(&start)).unwrap_or(start);
-        opened.push(devices::open(choice, start, geometry, batch, options.cache_half)?);
+        let high = |start| geometry.heights.map(|heights| heights.from_normalized(&start)).unwrap_or(start);
+        let mut starts: Vec<Option<Gmm>> = starts.into_iter().map(|start| start.map(high)).collect();
+        let first = starts[0].take().expect("a device is made with a mixture");
+        opened.push(devices::open(choice, first, geometry, batch, options.cache_half)?);
+        mixtures.push(Mixtures::new(starts));
     }
     let connected = devices::connect(world, choice, options.collective, collective, options.patience)?;
     let reduction = reduction.insert(connected);
@@ -251,8 +259,8 @@ fn train(
     let particles = orders.iter().map(|order| order.shard(order.slots_of(rank, ranks)).len());
     let shards = particles.zip(opened.iter_mut());
     let (places, reader) = cache::decide(world, &options.cache, store, shards)?;
-    let each = assignment.models.iter().zip(orders).zip(opened.drain(..)).zip(places);
-    for (((&index, order), mut device), place) in each {
+    let each = assignment.models.iter().zip(orders).zip(opened.drain(..).zip(mixtures)).zip(places);
+    for (((&index, order), (mut device, mixtures)), place) in each {
         let part = &parts[index];
         let slots = order.slots_of(rank, ranks);
         let images = order.shard(slots.clone()).len() as u64;
@@ -268,7 +276,7 @@ fn train(
             let path = checkpoint::path(&checkpoints, part.name, begin.steps[index]);
             let checkpoint = Checkpoint::read(&path)?;
             folder::same_run(&path, &checkpoint.identity, Some(&identity))?;
-            checkpoint.check_within(&path, settings.epochs, order.steps(), &part.rows)?;
+            checkpoint.check_within(&path, &settings, order.steps(), &part.rows)?;
             left_out.resume(&checkpoint.left_out);
             Some(checkpoint)
         } else {
@@ -280,6 +288,7 @@ fn train(
         let mut model = Model::new(half::Parts {
             name: part.name,
             device,
+            mixtures,
             settings: settings.clone(),
             order,
             shard,
@@ -321,7 +330,7 @@ fn train(
             let mut company = Company { group: reduction, watch: &mut watch, progress: &mut progress };
             match model.run_epoch(&mut company)? {
                 Ended::Whole(summary, traffic) => {
-                    say_epoch(model.name(), settings.epochs, &summary, &traffic);
+                    say_epoch(model.name(), &settings, &summary, &traffic);
                 }
                 Ended::Stopped => break,
             }
@@ -390,15 +399,20 @@ fn quiet_unless_first(world: &World, label: &str, total: u64) -> Progress {
     if world.rank() == 0 { Progress::new(label, total, "images") } else { Progress::silent() }
 }
 
-fn say_epoch(model: &str, epochs: usize, summary: &EpochSummary, traffic: &Traffic) {
+fn say_epoch(model: &str, settings: &Settings, summary: &EpochSummary, traffic: &Traffic) {
+    let mixture = match settings.mixtures {
+        1 => String::new(),
+        all => format!(" (mixture {} of {all})", settings.mixture_in(summary.epoch - 1) + 1),
+    };
     let read = if traffic.bytes == 0 {
         String::new()
     } else {
         format!(", {}", traffic.describe(Duration::from_secs_f64(summary.seconds)))
     };
     tracing::info!(
-        "{model} epoch {} of {epochs}: loss {:.6}, {:.0} images/s{read}",
+        "{model} epoch {} of {}{mixture}: loss {:.6}, {:.0} images/s{read}",
         summary.epoch,
+        settings.epochs,
         summary.loss,
         summary.images as f64 / summary.seconds.max(1e-9),
     );
@@ -416,8 +430,12 @@ fn introduce(
     begin: &Begin,
 ) {
     setup::introduce(store, parts);
+    let mixtures = match settings.mixtures {
+        1 => String::new(),
+        several => format!("{several} mixtures of "),
+    };
     tracing::info!(
-        "{} Gaussians, {} epochs, batch {} a half, rate {:.2e} ({}), seed {}",
+        "{mixtures}{} Gaussians, {} epochs, batch {} a half, rate {:.2e} ({}), seed {}",
         settings.gaussians,
         settings.epochs,
         settings.batch,
@@ -465,9 +483,10 @@ fn write_models(models: &[Model], rank: usize, folder: &Path, geometry: &Geometr
         return Ok(());
     }
     for model in models {
-        let gmm = model.device().state()?.gmm;
+        let normalized = |gmm| geometry.heights.map(|heights| heights.to_normalized(&gmm)).unwrap_or(gmm);
+        let mixtures: Vec<Gmm> = model.mixtures()?.into_iter().map(normalized).collect();
         let file = GmmFile {
-            gmm: geometry.heights.map(|heights| heights.to_normalized(&gmm)).unwrap_or(gmm),
+            gmm: Gmm::mean(&mixtures),
             box_size: geometry.box_size,
             pixel_size: geometry.pixel_size,
         };

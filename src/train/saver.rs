@@ -74,6 +74,7 @@ mod tests {
             position: Position::default(),
             clock: Clock { step: 7, ..Clock::default() },
             state: DeviceState { first: moments.clone(), second: moments, gmm },
+            trained: vec![],
             left_out: vec![],
             ranks: 1,
             identity: "{}".into(),

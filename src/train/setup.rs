@@ -4,10 +4,13 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::checkpoint;
-use super::folder::{self, Start};
+use super::folder;
 use super::init::Init;
-use super::recipe::Settings;
+use super::recipe::{Recipe, Settings, Start};
 use super::run::{Models, RunOptions};
+use super::starts::Known;
+use super::survey;
+pub use super::survey::Look;
 use crate::error::{Error, Result};
 use crate::imaging::ctf::Ctf;
 use crate::parallel::{Failure, World, group_size};
@@ -48,9 +51,9 @@ pub struct Opened {
     /// Their identity.
     pub set: u32,
     /// Where the run begins.
-    pub start: Start,
-    /// What the Gaussians start from, where that is a file.
-    pub init: Option<Init>,
+    pub start: folder::Start,
+    /// What it knows of the starts.
+    pub known: Known,
 }
 
 /// Everything that can be wrong before the start, seen from rank 0. What a start of their own decides goes into the choices.
@@ -69,10 +72,22 @@ pub fn open(world: &World, options: &mut RunOptions) -> Result<Opened> {
         init.warn(&asked.file, options.models);
     }
     let parts = parts(&store, options.models);
-    for (index, part) in parts.iter().enumerate() {
+    for index in 0..parts.len() {
         check_part(&store, &parts, index, world.size(), "train")?;
+    }
+    let looks = look(&store, &parts, options);
+    for (index, part) in parts.iter().enumerate() {
         let ranks = group_size(world.size(), parts.len(), index);
-        let batch = resolve(options, store.header(), part.rows.len(), ranks).batch;
+        let Settings { batch, mixtures, epochs, .. } =
+            resolve(options, store.header(), part.rows.len(), ranks);
+        if mixtures > epochs {
+            return Err(Error::request(
+                format!(
+                    "{epochs} epochs cannot be shared by {mixtures} mixtures: some would see no particle"
+                ),
+                format!("use --mixtures {epochs} or fewer, or more --epochs"),
+            ));
+        }
         if batch < ranks {
             return Err(Error::request(
                 format!("a batch of {batch} images cannot be shared by {ranks} ranks: some would have none"),
@@ -93,7 +108,51 @@ pub fn open(world: &World, options: &mut RunOptions) -> Result<Opened> {
         })
         .collect();
     let start = folder::prepare(&options.output, options.older, &identities)?;
-    Ok(Opened { store, set: identity, start, init })
+    Ok(Opened { store, set: identity, start, known: Known { init, looks } })
+}
+
+/// Looks at the particles of each part, where what they show decides something of a training; into the choices goes how many
+/// mixtures it has.
+fn look(store: &Store, parts: &[Part], options: &mut RunOptions) -> Vec<Look> {
+    let settings = resolve(options, store.header(), largest(parts), 1);
+    let decides = settings.recipe == Recipe::Scaled && options.choices.mixtures.is_none();
+    if settings.init.is_some() || (settings.start == Start::Published && !decides) {
+        return Vec::new();
+    }
+    let looks: Vec<Look> = parts.iter().map(|part| look_at(store, part)).collect();
+    if decides {
+        let least = looks.iter().map(|look| look.information).fold(f64::INFINITY, f64::min);
+        options.choices.mixtures = Some(settings.mixtures_for(least, largest(parts)));
+    }
+    looks
+}
+
+/// What the particles of a part show, which is nothing where they cannot be read.
+fn look_at(store: &Store, part: &Part) -> Look {
+    let Part { name, rows, .. } = part;
+    let look = match survey::look(store, rows) {
+        Ok(look) => look,
+        Err(error) => {
+            // The training meets the same file, and says what is wrong with it.
+            tracing::warn!("{name}: no look at its particles: {error}");
+            return Look::default();
+        }
+    };
+    let Some(density) = &look.density else {
+        tracing::warn!("{name}: its particles show no specimen yet; the start is the published one");
+        return look;
+    };
+    let header = store.header();
+    let edge = header.box_size as f64 * header.pixel_size;
+    let (centre, covariance) = density.moments();
+    let [x, y, z] = centre.map(|at| edge * at);
+    let [a, b, c] = [0, 1, 2].map(|k| edge * covariance[k][k].sqrt());
+    let snr = look.information / (rows.len() * header.pixels()) as f64;
+    tracing::info!(
+        "{name}: the particles show a specimen at ({x:.0}, {y:.0}, {z:.0}) A, with deviations of {a:.0}, {b:.0}, {c:.0} A; \
+         signal to noise about {snr:.2}",
+    );
+    look
 }
 
 /// Says what the particles of a run are.

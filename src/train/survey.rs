@@ -1,8 +1,9 @@
-//! A quick look at particles before a training: where in the box the specimen lies.
+//! A quick look at particles before a training: where in the box the specimen lies, and how much they tell of it.
 //!
 //! Some particles of a half, made small, are backprojected as `backproject` does, in a second or two. Each model looks at its
 //! own half alone, so that halves stay independent.
 
+use std::f64::consts::PI;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -12,6 +13,7 @@ use crate::backproject::plane::{Cutter, Samples};
 use crate::backproject::run::reconstruct;
 use crate::backproject::sums::Accumulator;
 use crate::error::Result;
+use crate::evaluate::Fsc;
 use crate::imaging::View;
 use crate::particles::preprocess::{Preprocessor, SMALLEST_BOX, Settings};
 use crate::particles::store::{Block, Store};
@@ -25,19 +27,31 @@ const BOXES: std::ops::RangeInclusive<usize> = SMALLEST_BOX..=32;
 const AT_A_TIME: usize = 250;
 /// What lies above this part of the largest value is specimen.
 const THRESHOLD: f32 = 0.1;
+/// Two halves never agree better than that, as far as can be told.
+const LARGEST_FSC: f64 = 0.9999;
 
 /// The box that images of `box_size` pixels are made smaller to.
 fn small_box(box_size: usize) -> usize {
     (box_size / 2).clamp(*BOXES.start(), *BOXES.end()).min(box_size)
 }
 
-/// The density of the particles in `rows` at low resolution; `None` where they show none.
+/// What a look at particles shows.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    /// Their density at low resolution; `None` where they show none.
+    pub density: Option<Density>,
+    /// Their signal to noise, in power, summed over the Fourier voxels that it is spread over: about that of a pixel times the
+    /// pixels of all images.
+    pub information: f64,
+}
+
+/// What the particles in `rows` show at low resolution.
 ///
 /// Images that cannot be used are passed over: a training reads them again, and says so.
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn density(store: &Store, rows: &Range<usize>) -> Result<Option<Density>> {
+pub fn look(store: &Store, rows: &Range<usize>) -> Result<Look> {
     let header = store.header();
     let (pixels, small) = (header.pixels(), small_box(header.box_size));
     let pixel_size = header.pixel_size * header.box_size as f64 / small as f64;
@@ -74,7 +88,33 @@ pub fn density(store: &Store, rows: &Range<usize>) -> Result<Option<Density>> {
         halves[0].add(first);
         halves[1].add(second);
     }
-    let map = reconstruct(halves.map(Accumulator::finish), pixel_size, true)?.whole;
-    let largest = map.data.iter().copied().fold(0.0, f32::max);
-    Ok(Density::above(THRESHOLD * largest, &map.data))
+    let maps = reconstruct(halves.map(Accumulator::finish), pixel_size, true)?;
+    let largest = maps.whole.data.iter().copied().fold(0.0, f32::max);
+    let fsc = Fsc::between(&maps.halves[0], &maps.halves[1])?;
+    Ok(Look {
+        density: Density::above(THRESHOLD * largest, &maps.whole.data),
+        information: information(&fsc.shells[..small / 2]) * rows.len() as f64 / chosen.len().max(1) as f64,
+    })
+}
+
+/// The signal-to-noise ratio that two halves with the FSC `shells` have together, summed over the voxels of these shells.
+fn information(shells: &[f64]) -> f64 {
+    let of_shell = |(shell, &fsc): (usize, &f64)| {
+        let fsc = if fsc.is_nan() { 0.0 } else { fsc.clamp(0.0, LARGEST_FSC) };
+        4.0 * PI * (shell * shell) as f64 * 2.0 * fsc / (1.0 - fsc)
+    };
+    shells.iter().enumerate().map(of_shell).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn information_is_signal_to_noise_over_all_voxels() {
+        // Halves with a signal as strong as their noise agree to 1/2, and have twice that together.
+        let expected = 4.0 * PI * (1.0 + 4.0) * 2.0;
+        assert!((information(&[1.0, 0.5, 0.5, -0.1, f64::NAN]) - expected).abs() < 1e-9);
+        assert!(information(&[1.0; 3]).is_finite());
+    }
 }

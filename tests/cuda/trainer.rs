@@ -53,7 +53,9 @@ fn fifty_steps_follow_the_processor() {
     let gmm = planes(&case.gaussians, Shape::Anisotropic);
     let observed = case.observed();
     let all = case.observations(&observed);
-    let settings = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 50_000, 32);
+    let (epochs, learning_rate, mixtures) = (Some(20), Some(1.6e-4), Some(1));
+    let choices = Choices { epochs, learning_rate, mixtures, ..Choices::default() };
+    let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 1, 10, 32);
     let mut processor = CpuDevice::new(gmm.clone(), case.geometry(3.0));
     let mut gpu = device_of(gmm.clone(), &case, 3.0, 4);
     let mut clock = Clock::default();
@@ -62,7 +64,7 @@ fn fifty_steps_follow_the_processor() {
         let first = step % 7;
         let batch = &all[first..first + if step % 5 == 4 { 1 } else { 4 }];
         let images = batch.len() as u64;
-        let step = Step { images, adam: clock.advance(&settings, images, 200, 10) };
+        let step = Step { images, adam: clock.advance(&settings, images, 10) };
         processor.step(batch, &step, &mut Alone).unwrap();
         gpu.step(batch, &step, &mut Alone).unwrap();
     }

@@ -65,6 +65,7 @@ pub fn checkpoint(folder: &Path) -> PathBuf {
         position: Position { epoch: 1, step: 2, loss: 0.25, images: 3 },
         clock: Clock { step: 5, images: 10, ..Clock::default() },
         state: DeviceState { first: vec![0.5; moments], second: vec![0.25; moments], gmm },
+        trained: vec![mixture(Shape::Anisotropic)],
         left_out: vec![2, 3],
         ranks: 2,
         identity: r#"{"particles":"0a0b0c0d","settings":{"epochs":3,"batch":2}}"#.into(),

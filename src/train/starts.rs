@@ -1,0 +1,113 @@
+//! Where each mixture of each model starts.
+
+use super::density::Density;
+use super::init::Init;
+use super::recipe::{Recipe, Settings, Start, start_scale};
+use super::setup::{Look, Part};
+use crate::gmm::{Gmm, Shape};
+use crate::parallel::World;
+use crate::random::{Purpose, Random, stream};
+
+/// The random start of a mixture (from 0) of a model. `half` is 1 or 2, or 0 for a model of all particles.
+pub fn random_start(settings: &Settings, half: u8, mixture: usize) -> Gmm {
+    let shape = if settings.isotropic { Shape::Isotropic } else { Shape::Anisotropic };
+    let mut random = stream(settings.seed, Purpose::Start, half, mixture as u64);
+    let mut gmm = Gmm::random(settings.gaussians, shape, &mut random);
+    gmm.set_scale(settings.start_scale);
+    gmm
+}
+
+/// The random numbers that place a mixture of a half in a density.
+pub fn placement(settings: &Settings, half: u8, mixture: usize) -> Random {
+    stream(settings.seed, Purpose::Placement, half, mixture as u64)
+}
+
+/// What rank 0 knows of the starts, and no other rank.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// What the user has named.
+    pub init: Option<Init>,
+    /// What the particles of each model show; empty where nobody looked.
+    pub looks: Vec<Look>,
+}
+
+/// What has begun already.
+#[derive(Clone, Copy, Debug)]
+pub struct Begun<'a> {
+    /// Steps of each model.
+    pub steps: &'a [u64],
+    /// Epochs of all models.
+    pub epochs: usize,
+}
+
+impl Known {
+    /// The starts of the models `mine` of `parts`, those that this rank trains, in their order, and for each those of its
+    /// mixtures: what the user has named, else random Gaussians, placed as the settings say in a box of `box_size` pixels. A
+    /// mixture that has begun has a random start if it is the first, whose place a checkpoint takes, or else none. Every rank
+    /// calls it.
+    pub fn starts(
+        &self,
+        world: &World,
+        settings: &Settings,
+        box_size: usize,
+        parts: &[Part],
+        begun: Begun,
+        mine: &[usize],
+    ) -> Vec<Vec<Option<Gmm>>> {
+        let random = settings.init.is_none() && settings.start == Start::Published;
+        let mut starts = Vec::new();
+        for (index, part) in parts.iter().enumerate() {
+            let wanted = mine.contains(&index);
+            let of_mixture = |mixture| {
+                let has_begun = match mixture {
+                    0 => begun.steps[index] > 0,
+                    _ => settings.first_epoch(mixture) < begun.epochs,
+                };
+                if has_begun {
+                    return (wanted && mixture == 0).then(|| random_start(settings, part.half, mixture));
+                }
+                let mut start = self.start(settings, box_size, (index, part), mixture);
+                if !random {
+                    // What rank 0 sends takes the place of the random values.
+                    world.broadcast_values(start.values_mut());
+                }
+                wanted.then_some(start)
+            };
+            let of_model: Vec<Option<Gmm>> = (0..settings.mixtures).map(of_mixture).collect();
+            starts.extend(wanted.then_some(of_model));
+        }
+        starts
+    }
+
+    fn start(
+        &self,
+        settings: &Settings,
+        box_size: usize,
+        (index, part): (usize, &Part),
+        mixture: usize,
+    ) -> Gmm {
+        if let Some(init) = &self.init {
+            return init.start(settings, part.half, mixture);
+        }
+        let mut start = random_start(settings, part.half, mixture);
+        if let Some(density) = self.looks.get(index).and_then(|look| look.density.as_ref()) {
+            place(density, settings, box_size, part.half, mixture, &mut start);
+        }
+        start
+    }
+}
+
+/// Places a random start where the particles show the specimen.
+fn place(density: &Density, settings: &Settings, box_size: usize, half: u8, mixture: usize, start: &mut Gmm) {
+    if settings.start == Start::Published {
+        return;
+    }
+    if settings.recipe == Recipe::Scaled {
+        start.set_scale(start_scale(settings.gaussians, box_size, density.share()));
+    }
+    if settings.start == Start::Density {
+        density.place(start, &mut placement(settings, half, mixture));
+    } else {
+        density.fit(start);
+    }
+}
