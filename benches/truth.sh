@@ -60,6 +60,20 @@ if [ -n "${TRAIN:-}" ]; then
 fi
 mkdir -p "$work"
 
+# sizes RUN.JSON: the cells for Gaussians and passes of a half.
+sizes() {
+    "$python" - "$1" <<'END'
+import json
+import sys
+
+with open(sys.argv[1]) as file:
+    run = json.load(file)
+mixtures, gaussians, epochs = (run["settings"][name] for name in ("mixtures", "gaussians", "epochs"))
+mixtures = f"{mixtures} x " if mixtures > 1 else ""
+print(f"{mixtures}{gaussians:,} | {run['particles']['models'][0]['particles'] * epochs:,}")
+END
+}
+
 # run_set NAME MODEL BOX PIXEL-SIZE PARTICLES SNR: its row, in $work/NAME.row.
 run_set() {
     local name=$1 model=$2 box=$3 size=$4 count=$5 snr=$6 spread=${7:+, preference $7}
@@ -72,7 +86,7 @@ run_set() {
     for map in half1 map; do
         echo "| $name | $model, $box px of $size A, $count at SNR $snr$spread | $map |" \
             "$(against_truth "$set/voxels/$map.mrc" "$work/run-$name/$map.mrc")" \
-            "| $("$python" -c 'import json, sys; run = json.load(open(sys.argv[1])); print("{:,} | {:,}".format(run["settings"]["gaussians"], run["particles"]["models"][0]["particles"] * run["settings"]["epochs"]))' "$work/run-$name/run.json") | $seconds |"
+            "| $(sizes "$work/run-$name/run.json") | $seconds |"
     done >"$work/$name.row"
     cat "$work/$name.row"
     rm -rf "$work/run-$name/checkpoints"
@@ -90,7 +104,8 @@ mkdir -p "$(dirname "$results")"
     echo "FSC against the truth: means over the shells below Nyquist, without a mask and in the automatic mask of the truth." \
         "Voxels are those of \`backproject --no-wiener\`, whose FSC is that of relion_reconstruct; without a mask they get in each" \
         "shell the better of their map and of what of it lies within the box's sphere. \"Worst\" is the largest loss of the" \
-        "Gaussians against them in any shell below 0.9 Nyquist (the shell in brackets); above 0 they win in all."
+        "Gaussians against them in any shell below 0.9 Nyquist (the shell in brackets); above 0 they win in all. \"4 x\": in each" \
+        "of so many mixtures, whose mean each half's map is."
     echo
     echo "| Set | Particles | Map | Voxels | Gaussians | Voxels, mask | Gaussians, mask | Worst | Worst, mask | Gaussians of a half | Passes of a half | Seconds |"
     echo "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"

@@ -51,7 +51,7 @@ pub struct Args {
     #[arg(long, value_name = "A", requires = "init", allow_hyphen_values = true, value_parser = low_pass)]
     init_lowpass: Option<f64>,
     /// Mixtures of each half, trained one after the other from random starts of their own; the half's map is their mean
-    /// [default: scaled: 4, paper: 1; with --init: 1].
+    /// [default: scaled: 1 to 4, the more the less the particles tell of each Gaussian; paper, and with --init: 1].
     #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=1000))]
     mixtures: Option<u32>,
     /// Passes over each half, shared by its mixtures [default: scaled: 5, or more until 100,000 images are seen, up to 100;

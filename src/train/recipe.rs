@@ -67,12 +67,14 @@ fn scaled_rate(passes: usize) -> f64 {
     (RATE * ratio.min(ratio.sqrt())).min(LARGEST_RATE)
 }
 
-/// Mixtures whose mean is a model of the scaled recipe, at most, and image passes of each at least.
+/// Mixtures whose mean is a model of the scaled recipe, at most; image passes and epochs of each, at least: those of noisy images, of
+/// which there are many, settle slowly.
 const MOST_MIXTURES: usize = 4;
-const MIXTURE_PASSES: usize = 12_500;
-/// A model of the scaled recipe is the mean of as many mixtures as what its particles tell of each Gaussian (signal to noise, in
-/// power, of that many Fourier voxels) goes into this. Those that tell more need all passes for one mixture.
-const MIXTURES_INFORMATION: f64 = 600.0;
+const MIXTURE_PASSES: usize = 6_250;
+const MIXTURE_EPOCHS: usize = 8;
+/// Such a model is the mean of as many mixtures as what its particles tell of each Gaussian goes into this
+/// ([`Settings::mixtures_for`]): those that tell more need all passes for one mixture.
+const MIXTURES_INFORMATION: f64 = 180.0;
 
 /// Rates of the scaled recipe. Amplitudes must change a hundredfold where a Gaussian lies in solvent, scales hardly; where
 /// scales move as fast as means, they follow the noise.
@@ -249,11 +251,13 @@ impl Settings {
         }
     }
 
-    /// How many mixtures a model of `particles` particles is the mean of that tell so much ([`super::survey::Look::information`]):
-    /// the more the less they tell of each Gaussian, as long as each of them has image passes enough.
+    /// How many mixtures a model of `particles` particles is the mean of, if these tell so much
+    /// ([`super::survey::Look::information`]): the more mixtures the less they tell of each Gaussian, as long as there are image
+    /// passes enough for each.
     pub fn mixtures_for(&self, information: f64, particles: usize) -> usize {
         let each = information.max(1.0) / self.gaussians as f64;
-        let most = MOST_MIXTURES.min(self.epochs * particles / MIXTURE_PASSES).min(self.epochs);
+        let most =
+            MOST_MIXTURES.min(self.epochs * particles / MIXTURE_PASSES).min(self.epochs / MIXTURE_EPOCHS);
         ((MIXTURES_INFORMATION / each).round() as usize).clamp(1, most.max(1))
     }
 
@@ -424,6 +428,23 @@ mod tests {
         let short = clock.advance(&scaled, 1, 5_000);
         assert!((short.rate / step.rate - 0.5).abs() < 1e-4);
         assert_eq!(clock.images, 5);
+    }
+
+    #[test]
+    fn the_less_particles_tell_the_more_mixtures() {
+        let mixtures = |choices: &Choices, particles: usize, snr: f64| {
+            let settings = Settings::resolve(Recipe::Scaled, choices, false, 3.0, 1, particles, 64);
+            settings.mixtures_for(snr * (particles * 64 * 64) as f64, particles)
+        };
+        let usual = Choices::default();
+        // Of 16,384 Gaussians each 1.25 times as much as the ratio says of a thousand particles at one.
+        assert_eq!([0.0, 0.05, 0.08, 0.1, 1.0].map(|snr| mixtures(&usual, 3_000, snr)), [4, 4, 3, 2, 1]);
+        assert_eq!([0.01, 0.1].map(|snr| mixtures(&usual, 5_000, snr)), [2, 1], "in 20 epochs");
+        assert_eq!(mixtures(&usual, 50_000, 0.001), 1, "in 5 epochs");
+        assert_eq!(mixtures(&usual, 500, 0.1), 4, "of 6,400 Gaussians, in 50,000 passes");
+        assert_eq!(mixtures(&usual, 100, 0.1), 1, "in 10,000 passes");
+        let few = Choices { epochs: Some(16), ..usual };
+        assert_eq!([1_000, 2_000].map(|particles| mixtures(&few, particles, 0.1)), [2, 2]);
     }
 
     #[test]

@@ -196,6 +196,12 @@ fn notes(document: &Value, models: usize) -> Vec<String> {
         text(&document["device"]),
         text(&document["particles"]["identity"])
     )];
+    if let Some(mixtures) = document["settings"]["mixtures"].as_u64().filter(|&mixtures| mixtures > 1) {
+        notes.push(format!(
+            "Each half's map is the mean of {mixtures} mixtures, trained one after the other from random starts of their own: \
+             the loss begins anew with each."
+        ));
+    }
     if models > 1 {
         notes.push(
             "Half maps of the same model can agree with each other better than either agrees with the truth: both share the \

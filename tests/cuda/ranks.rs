@@ -51,7 +51,8 @@ fn four_ranks_on_nccl_take_the_steps_of_one() {
     let folder = tempfile::tempdir().unwrap();
     // 45 particles in half 1: six steps an epoch, the last of 5 images, which four ranks share unevenly.
     let set = phantom(folder.path(), 90);
-    let usual = ["--half", "1", "--gaussians", "80", "--epochs", "4", "--batch", "8", "--metrics-every", "1"];
+    let usual = ["--half", "1", "--gaussians", "80", "--epochs", "4", "--mixtures", "2", "--batch", "8"];
+    let usual = [&usual[..], &["--metrics-every", "1"]].concat();
     let run = |name: &str, ranks: usize, options: &[&str]| {
         let run = path(folder.path(), name);
         let options = [&usual[..], &["--learning-rate", "8e-4"], options].concat();

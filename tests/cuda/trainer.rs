@@ -116,10 +116,11 @@ fn wherever_particles_are_kept_the_run_is_the_same() {
 fn both_halves_at_once_and_a_device_that_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 40);
-    let usual = ["--gaussians", "50", "--epochs", "2", "--metrics-every", "1", "--learning-rate", "8e-4"];
+    let usual = ["--gaussians", "50", "--epochs", "2", "--mixtures", "2", "--metrics-every", "1"];
     let run = |name: &str, device: &str| {
         let run = path(folder.path(), name);
-        let said = succeed(&train_arguments(&set, &run, &[&usual[..], &["--device", device]].concat()));
+        let options = ["--learning-rate", "8e-4", "--device", device];
+        let said = succeed(&train_arguments(&set, &run, &[&usual[..], &options].concat()));
         (run, said)
     };
     let (gpu, said) = run("gpu", "auto");
@@ -130,8 +131,8 @@ fn both_halves_at_once_and_a_device_that_is_named() {
     assert!(!said.contains("(device 0)"), "{said}");
     let (start, _) = {
         let run = path(folder.path(), "start");
-        let options = ["--gaussians", "50", "--epochs", "1", "--learning-rate", "1e-30", "--device", "cpu"];
-        (run.clone(), succeed(&train_arguments(&set, &run, &options)))
+        let options = ["--learning-rate", "1e-30", "--device", "cpu"];
+        (run.clone(), succeed(&train_arguments(&set, &run, &[&usual[..], &options].concat())))
     };
     for name in ["gmm_half1.h5", "gmm_half2.h5"] {
         let off = apart(&values(&processor, name), &values(&gpu, name), &values(&start, name));
@@ -144,7 +145,8 @@ fn a_run_resumes_to_the_same_bits() {
     let set = phantom(folder.path(), 40);
     let run = path(folder.path(), "run");
     let options =
-        ["--device", "cuda", "--gaussians", "50", "--epochs", "4", "--metrics-every", "1", "--batch", "3"];
+        ["--device", "cuda", "--gaussians", "50", "--epochs", "4", "--mixtures", "2", "--batch", "3"];
+    let options = [&options[..], &["--metrics-every", "1"]].concat();
     succeed(&train_arguments(&set, &run, &options));
     let before = RESULTS.map(|name| bytes(&run, name));
     let curve = steps(&run);
@@ -163,7 +165,8 @@ fn stopped_in_the_middle_of_an_epoch_it_goes_on_to_the_same_bits() {
     let set = phantom(folder.path(), 80);
     let (whole, run) = (path(folder.path(), "whole"), path(folder.path(), "run"));
     let options =
-        ["--device", "cuda", "--gaussians", "50", "--epochs", "4", "--metrics-every", "1", "--batch", "3"];
+        ["--device", "cuda", "--gaussians", "50", "--epochs", "4", "--mixtures", "2", "--batch", "3"];
+    let options = [&options[..], &["--metrics-every", "1"]].concat();
     succeed(&train_arguments(&set, &whole, &options));
     let mut child = Command::new(program_file())
         .args(train_arguments(&set, &run, &options))
