@@ -9,20 +9,27 @@ use serde_json::Value;
 fn mixtures_and_checkpoints_are_described() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 40);
-    for (run, options, shape) in [("run", &[][..], "three scales"), ("round", &["--isotropic"], "one scale")]
-    {
+    let cases = [
+        ("run", &[][..], "three scales", 0),
+        ("round", &["--isotropic"], "one scale", 0),
+        ("mean", &["--mixtures", "2"], "three scales", 1),
+    ];
+    for (run, options, shape, trained) in cases {
         let run = folder.path().join(run);
         let usual = ["--gaussians", "70", "--epochs", "3", "--seed", "5"];
         let more = [&usual, options].concat();
         succeed(&train_arguments(&set, &run.display().to_string(), &more));
         let mixture = path(&run, "gmm_half2.h5");
         let said = succeed(&["info", &mixture]);
-        for part in ["Gaussian mixture", "70", shape, "32 pixels of 4 A (128 A)", "median", "in all"] {
+        let all = 70 * (trained + 1);
+        for part in
+            ["Gaussian mixture", &all.to_string(), shape, "32 pixels of 4 A (128 A)", "median", "in all"]
+        {
             assert!(said.contains(part), "no {part:?} in {said}");
         }
         let json: Value = serde_json::from_str(&succeed(&["info", "--json", &mixture])).unwrap();
-        assert_eq!((&json["gaussians"], &json["box_size"]), (&70.into(), &32.into()));
-        assert_eq!(json["isotropic"], !options.is_empty());
+        assert_eq!((&json["gaussians"], &json["box_size"]), (&all.into(), &32.into()));
+        assert_eq!(json["isotropic"], shape == "one scale");
         let scale = |name: &str| json["scales"][name].as_f64().unwrap();
         assert!(1e-3 <= scale("min") && scale("min") < scale("median") && scale("median") < scale("max"));
 
@@ -32,7 +39,9 @@ fn mixtures_and_checkpoints_are_described() {
         for part in ["checkpoint", "2 of 3", "steps done", "6", "40", "70", shape, "batch 8", "seed 5"] {
             assert!(said.contains(part), "no {part:?} in {said}");
         }
+        assert_eq!(said.contains("1 of 2, beside"), trained == 1, "{said}");
         let json: Value = serde_json::from_str(&succeed(&["info", "--json", &checkpoint])).unwrap();
+        assert_eq!((&json["mixtures_trained"], &json["gaussians"]), (&trained.into(), &70.into()));
         assert_eq!((&json["epoch"], &json["step"], &json["images"]), (&2.into(), &6.into(), &40.into()));
         assert_eq!(json["identity"]["settings"]["gaussians"], 70);
         let particles: Value = serde_json::from_str(&succeed(&["info", "--json", &set])).unwrap();

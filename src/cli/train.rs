@@ -34,9 +34,10 @@ pub struct Args {
     /// The run folder: maps, FSC, report, mixtures, checkpoints.
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
-    /// Number of Gaussians in a mixture of each half [default: scaled: one for 16 voxels of the box, but at most one for 320 pixels of
-    /// the half's images, and 30000 (above 128 px as many more as images have more pixels), or, up to twice that, one for 1300
-    /// pixels of the half's images; paper: 30000; with a mixture as --init: as many as that has].
+    /// Number of Gaussians in a mixture of each half [default: scaled: one for each voxel that the specimen fills, but at most one
+    /// for 16 voxels of the box, one for 22 pixels of the half's images without their solvent, and 30000 (above 128 px as many
+    /// more as images have more pixels), or, up to twice that, one for 1300 pixels of the half's images; paper: 30000; with a
+    /// mixture as --init: as many as that has].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000_000))]
     gaussians: Option<u32>,
     /// Start from this mixture (gmm_half1.h5 or .ply of a run, pseudo-atoms of `export gmm`) or this map (MRC), in place of
@@ -51,7 +52,7 @@ pub struct Args {
     #[arg(long, value_name = "A", requires = "init", allow_hyphen_values = true, value_parser = low_pass)]
     init_lowpass: Option<f64>,
     /// Mixtures of each half, trained one after the other from random starts of their own; the half's map is their mean
-    /// [default: scaled: 1 to 4, the more the less the particles tell of each Gaussian; paper, and with --init: 1].
+    /// [default: scaled: 1 to 4, the more the less the particles tell; paper, and with --init: 1].
     #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=1000))]
     mixtures: Option<u32>,
     /// Passes over each half, shared by its mixtures [default: scaled: 5, or more until 100,000 images are seen, up to 100;

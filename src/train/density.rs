@@ -76,6 +76,17 @@ impl Density {
         (first, second)
     }
 
+    /// The share of the box that it fills: that of a density with one value, where it is not zero, whose mean square is as large
+    /// beside the square of its mean.
+    pub fn filled(&self) -> f64 {
+        let (mut squares, mut before) = (0.0, 0.0);
+        for &sum in &self.sums {
+            squares += (sum - before).powi(2);
+            before = sum;
+        }
+        before * before / squares / (self.box_size as f64).powi(3)
+    }
+
     /// The share of the box that a solid ellipsoid takes with the covariance of this density.
     pub fn share(&self) -> f64 {
         let (_, covariance) = self.moments();
@@ -129,6 +140,30 @@ mod tests {
             let inside = (along / 12.0).powi(2) + (across / 5.0).powi(2) + (z / 5.0).powi(2) <= 1.0;
             if inside { 2.0 } else { 0.1 }
         })
+    }
+
+    #[test]
+    fn what_a_density_fills_is_less_than_it_spans() {
+        let volume = |share: f64| share * (BOX as f64).powi(3);
+        let (solid, ellipsoid) = (ellipsoid(), 4.0 / 3.0 * PI * 12.0 * 5.0 * 5.0);
+        let whole = Density::above(0.5, &solid).unwrap();
+        assert!((volume(whole.filled()) / ellipsoid - 1.0).abs() < 0.03, "{}", whole.filled());
+        assert!((volume(whole.share()) / ellipsoid - 1.0).abs() < 0.05, "{}", whole.share());
+        // One voxel in eight of it, which spans as much.
+        let holes =
+            Array3::from_shape_fn(
+                (BOX, BOX, BOX),
+                |(z, y, x)| {
+                    if (x | y | z) & 1 == 0 { solid[[z, y, x]] } else { 0.0 }
+                },
+            );
+        let holes = Density::above(0.5, &holes).unwrap();
+        assert!((volume(holes.filled()) / ellipsoid - 0.125).abs() < 0.01, "{}", holes.filled());
+        assert!((volume(holes.share()) / ellipsoid - 1.0).abs() < 0.1, "{}", holes.share());
+        // A voxel of ten times the density has the weight of ten, and fills one.
+        let mut two = Array3::zeros((BOX, BOX, BOX));
+        (two[[20, 20, 20]], two[[20, 20, 21]]) = (10.0, 1.0);
+        assert!((volume(Density::above(0.5, &two).unwrap().filled()) - 121.0 / 101.0).abs() < 1e-9);
     }
 
     #[test]

@@ -67,14 +67,13 @@ fn scaled_rate(passes: usize) -> f64 {
     (RATE * ratio.min(ratio.sqrt())).min(LARGEST_RATE)
 }
 
-/// Mixtures whose mean is a model of the scaled recipe, at most; image passes and epochs of each, at least: those of noisy images, of
-/// which there are many, settle slowly.
+/// Mixtures whose mean is a model of the scaled recipe, at most; and epochs of each, at least: many noisy images settle slowly.
 const MOST_MIXTURES: usize = 4;
-const MIXTURE_PASSES: usize = 6_250;
 const MIXTURE_EPOCHS: usize = 8;
-/// Such a model is the mean of as many mixtures as what its particles tell of each Gaussian goes into this
-/// ([`Settings::mixtures_for`]): those that tell more need all passes for one mixture.
-const MIXTURES_INFORMATION: f64 = 180.0;
+/// Image passes of each mixture, at least: so many, and one for so much of what the particles tell, in signal to noise of Fourier
+/// voxels.
+const MIXTURE_PASSES: f64 = 6_250.0;
+const MIXTURE_INFORMATION: f64 = 60.0;
 
 /// Rates of the scaled recipe. Amplitudes must change a hundredfold where a Gaussian lies in solvent, scales hardly; where
 /// scales move as fast as means, they follow the noise.
@@ -87,10 +86,13 @@ const BOX: usize = 128;
 /// Pixels of all images of a half for each Gaussian beyond these, of which there are at most as many again: only particles that
 /// tell much are worth their time.
 const MANY_PIXELS: usize = 1_300;
-/// Voxels of the box for each Gaussian of the scaled recipe.
+/// Voxels of the box for each Gaussian of the scaled recipe, at least; and of those that the specimen fills, one.
 const VOXELS: usize = 16;
-/// Pixels of all images of a half for each Gaussian of the scaled recipe, at least: with fewer, Gaussians follow the noise.
-const PIXELS: usize = 320;
+/// Pixels of all images of a half for each Gaussian of the scaled recipe, at least, but for the part that is solvent: with fewer,
+/// Gaussians follow the noise.
+const PIXELS: f64 = 22.0;
+/// Share of the box that a specimen fills which no look at the particles has shown.
+const USUALLY_FILLED: f64 = 0.069;
 /// Passes over a half of the scaled recipe, at most: more follow the noise too.
 const MOST_EPOCHS: usize = 100;
 /// Standard deviation of a random Gaussian at the start of the scaled recipe, in distances between Gaussians, within
@@ -101,7 +103,7 @@ const START_SPACING: f64 = 0.31;
 const START_PIXELS: RangeInclusive<f64> = 0.25..=0.48;
 /// The same in distances between Gaussians, at least: where few of them share a large box.
 const SMALLEST_SPACING: f64 = 0.25;
-/// Share of the box that a specimen takes which no look at the particles has shown.
+/// Share of the box that a specimen spans which no look at the particles has shown.
 const USUAL_SHARE: f64 = 0.095;
 
 /// Standard deviation of the Gaussians at the start of the scaled recipe, in box units, where `gaussians` of them lie in a
@@ -113,12 +115,16 @@ pub fn start_scale(gaussians: usize, box_size: usize, share: f64) -> f64 {
     (START_SPACING * distance).clamp(least, most).max(SMALLEST_SPACING * distance)
 }
 
-/// Gaussians of the scaled recipe.
-fn gaussians_of(box_size: usize, particles: usize) -> usize {
+/// Gaussians of a mixture of the scaled recipe, for a half of `particles` particles whose specimen fills so much of a box of
+/// `box_size` pixels, where a look at them has shown it.
+pub fn gaussians_for(box_size: usize, particles: usize, filled: Option<f64>) -> usize {
     let pixels = particles * box_size.pow(2);
     let many = GAUSSIANS * box_size.max(BOX).pow(2) / BOX.pow(2);
     let most = (pixels / MANY_PIXELS).clamp(many, 2 * many);
-    (box_size.pow(3) / VOXELS).min(pixels / PIXELS).clamp(1, most)
+    let voxels = box_size.pow(3);
+    let seen = filled.map_or(voxels, |filled| (filled * voxels as f64) as usize);
+    let of_pixels = (filled.unwrap_or(USUALLY_FILLED) * pixels as f64 / PIXELS) as usize;
+    (voxels / VOXELS).min(seen).min(of_pixels).clamp(1, most)
 }
 
 /// Everything that decides how one model is trained, with no default left open.
@@ -220,8 +226,11 @@ impl Settings {
         // Of each mixture.
         let passes = (epochs * particles / mixtures).max(1);
         let rate = if scaled { scaled_rate(passes) } else { 1e-3 };
-        let gaussians =
-            choices.gaussians.unwrap_or(if scaled { gaussians_of(box_size, particles) } else { GAUSSIANS });
+        let gaussians = choices.gaussians.unwrap_or(if scaled {
+            gaussians_for(box_size, particles, None)
+        } else {
+            GAUSSIANS
+        });
         Self {
             recipe,
             gaussians,
@@ -252,13 +261,11 @@ impl Settings {
     }
 
     /// How many mixtures a model of `particles` particles is the mean of, if these tell so much
-    /// ([`super::survey::Look::information`]): the more mixtures the less they tell of each Gaussian, as long as there are image
-    /// passes enough for each.
+    /// ([`super::survey::Look::information`]): as many as have epochs and image passes enough.
     pub fn mixtures_for(&self, information: f64, particles: usize) -> usize {
-        let each = information.max(1.0) / self.gaussians as f64;
-        let most =
-            MOST_MIXTURES.min(self.epochs * particles / MIXTURE_PASSES).min(self.epochs / MIXTURE_EPOCHS);
-        ((MIXTURES_INFORMATION / each).round() as usize).clamp(1, most.max(1))
+        let passes = (self.epochs * particles) as f64;
+        let of_passes = (passes / MIXTURE_PASSES.max(information / MIXTURE_INFORMATION)) as usize;
+        MOST_MIXTURES.min(self.epochs / MIXTURE_EPOCHS).min(of_passes).max(1)
     }
 
     /// The mixture that is trained in `epoch`, from 0; behind the last epoch, how many there are.
@@ -361,9 +368,9 @@ mod tests {
         assert_eq!((scaled.epochs, scaled.batch), (20, 8));
         assert!((scaled.learning_rate - 4e-4).abs() < 1e-12, "for 100,000 passes");
         let few = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100, 64);
-        assert_eq!((few.epochs, few.gaussians), (100, 1_280));
+        assert_eq!((few.epochs, few.gaussians), (100, 1_284));
         let larger = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100, 128);
-        assert_eq!(larger.gaussians, 5_120, "128^2 / 320 for each particle");
+        assert_eq!(larger.gaussians, 5_138, "0.069 128^2 / 22 for each particle");
         let one = Choices { epochs: Some(1), ..Choices::default() };
         assert_eq!(
             Settings::resolve(Recipe::Scaled, &one, false, 3.0, 1, 100, 64).learning_rate,
@@ -431,17 +438,29 @@ mod tests {
     }
 
     #[test]
+    fn gaussians_are_as_many_as_the_specimen_fills_voxels() {
+        let filled = |share| gaussians_for(64, 5_000, Some(share));
+        assert_eq!([0.5, 0.0625, 0.03].map(filled), [16_384, 16_384, 7_864]);
+        assert_eq!(gaussians_for(64, 500, Some(0.03)), 2_792, "0.03 64^2 500 / 22");
+        assert_eq!(gaussians_for(64, 500, Some(1e-9)), 1);
+        assert_eq!(gaussians_for(128, 5_000, Some(0.5)), 60_000);
+    }
+
+    #[test]
     fn the_less_particles_tell_the_more_mixtures() {
         let mixtures = |choices: &Choices, particles: usize, snr: f64| {
             let settings = Settings::resolve(Recipe::Scaled, choices, false, 3.0, 1, particles, 64);
             settings.mixtures_for(snr * (particles * 64 * 64) as f64, particles)
         };
         let usual = Choices::default();
-        // Of 16,384 Gaussians each 1.25 times as much as the ratio says of a thousand particles at one.
-        assert_eq!([0.0, 0.05, 0.08, 0.1, 1.0].map(|snr| mixtures(&usual, 3_000, snr)), [4, 4, 3, 2, 1]);
-        assert_eq!([0.01, 0.1].map(|snr| mixtures(&usual, 5_000, snr)), [2, 1], "in 20 epochs");
+        // A hundred thousand passes for 12,288,000 pixels: 0.49 divided by the ratio.
+        assert_eq!(
+            [0.0, 0.1, 0.15, 0.2, 0.3, 1.0].map(|snr| mixtures(&usual, 3_000, snr)),
+            [4, 4, 3, 2, 1, 1]
+        );
+        assert_eq!([0.1, 0.2].map(|snr| mixtures(&usual, 5_000, snr)), [2, 1], "in 20 epochs");
         assert_eq!(mixtures(&usual, 50_000, 0.001), 1, "in 5 epochs");
-        assert_eq!(mixtures(&usual, 500, 0.1), 4, "of 6,400 Gaussians, in 50,000 passes");
+        assert_eq!(mixtures(&usual, 500, 0.1), 4, "in 50,000 passes");
         assert_eq!(mixtures(&usual, 100, 0.1), 1, "in 10,000 passes");
         let few = Choices { epochs: Some(16), ..usual };
         assert_eq!([1_000, 2_000].map(|particles| mixtures(&few, particles, 0.1)), [2, 2]);

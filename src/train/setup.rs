@@ -6,7 +6,7 @@ use std::path::Path;
 use super::checkpoint;
 use super::folder;
 use super::init::Init;
-use super::recipe::{Recipe, Settings, Start};
+use super::recipe::{Choices, Recipe, Settings, Start, gaussians_for};
 use super::run::{Models, RunOptions};
 use super::starts::Known;
 use super::survey;
@@ -112,17 +112,27 @@ pub fn open(world: &World, options: &mut RunOptions) -> Result<Opened> {
 }
 
 /// Looks at the particles of each part, where what they show decides something of a training; into the choices goes how many
-/// mixtures it has.
+/// mixtures it has, and of how many Gaussians.
 fn look(store: &Store, parts: &[Part], options: &mut RunOptions) -> Vec<Look> {
     let settings = resolve(options, store.header(), largest(parts), 1);
-    let decides = settings.recipe == Recipe::Scaled && options.choices.mixtures.is_none();
+    let RunOptions { recipe, choices: Choices { gaussians, mixtures, .. }, .. } = options;
+    let decides = *recipe == Recipe::Scaled && (gaussians.is_none() || mixtures.is_none());
     if settings.init.is_some() || (settings.start == Start::Published && !decides) {
         return Vec::new();
     }
     let looks: Vec<Look> = parts.iter().map(|part| look_at(store, part)).collect();
     if decides {
-        let least = looks.iter().map(|look| look.information).fold(f64::INFINITY, f64::min);
-        options.choices.mixtures = Some(settings.mixtures_for(least, largest(parts)));
+        let filled: Vec<f64> =
+            looks.iter().filter_map(|look| Some(look.density.as_ref()?.filled())).collect();
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        let filled = (!filled.is_empty()).then(|| mean(&filled));
+        let information: Vec<f64> = looks.iter().map(|look| look.information).collect();
+        let particles = largest(parts);
+        let count =
+            *gaussians.get_or_insert_with(|| gaussians_for(store.header().box_size, particles, filled));
+        let several =
+            || Settings { gaussians: count, ..settings }.mixtures_for(mean(&information), particles);
+        mixtures.get_or_insert_with(several);
     }
     looks
 }

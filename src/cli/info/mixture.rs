@@ -45,6 +45,12 @@ pub fn describe_checkpoint(path: &Path) -> Result<Description> {
         ("steps done", checkpoint.clock.step.to_string()),
         ("images seen", checkpoint.clock.images.to_string()),
     ];
+    if let Some(all) = settings["mixtures"].as_u64().filter(|&all| all > 1) {
+        rows.push((
+            "mixtures trained",
+            format!("{} of {all}, beside the one below", checkpoint.trained.len()),
+        ));
+    }
     rows.extend(mixture.rows());
     rows.push(("particle set", identity["particles"].as_str().unwrap_or("unknown").to_owned()));
     if let Some(settings) = settings.as_object() {
@@ -57,6 +63,7 @@ pub fn describe_checkpoint(path: &Path) -> Result<Description> {
     json["epoch"] = json!(checkpoint.position.epoch);
     json["step"] = json!(checkpoint.clock.step);
     json["images"] = json!(checkpoint.clock.images);
+    json["mixtures_trained"] = json!(checkpoint.trained.len());
     json["identity"] = identity;
     json["bytes"] = json!(size);
     Ok(Description { kind: "checkpoint", rows, json })
