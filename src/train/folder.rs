@@ -234,6 +234,20 @@ fn clear(folder: &Path, models: &[(&str, u64)]) -> Result<()> {
     Ok(())
 }
 
+/// The settings of the run that the folder holds: of run.json where it is done, else of its newest checkpoint that can be read;
+/// null where there is none.
+pub fn settings(folder: &Path) -> Value {
+    let checkpoints = checkpoints(folder);
+    let files = MODELS.iter().flat_map(|model| {
+        let steps = checkpoint::steps(&checkpoints, model).into_iter().rev();
+        steps.map(|step| checkpoint::path(&checkpoints, model, step))
+    });
+    let of_file = |file: PathBuf| Some(Checkpoint::read(&file).ok()?.identity);
+    let identity = done(folder).map(|(_, identity)| identity).or_else(|| files.into_iter().find_map(of_file));
+    let identity: Value = serde_json::from_str(&identity.unwrap_or_default()).unwrap_or_default();
+    identity["settings"].clone()
+}
+
 /// [`prepare`] for a run without checkpoints.
 ///
 /// # Errors

@@ -268,6 +268,11 @@ impl Settings {
         MOST_MIXTURES.min(self.epochs / MIXTURE_EPOCHS).min(of_passes).max(1)
     }
 
+    /// True where random Gaussians are placed by what the particles show.
+    pub fn places(&self) -> bool {
+        self.init.is_none() && self.start != Start::Published
+    }
+
     /// The mixture that is trained in `epoch`, from 0; behind the last epoch, how many there are.
     pub fn mixture_in(&self, epoch: usize) -> usize {
         ((epoch + 1) * self.mixtures - 1) / self.epochs

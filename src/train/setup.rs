@@ -4,13 +4,12 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::checkpoint;
-use super::folder;
+use super::folder::{self, Older};
 use super::init::Init;
-use super::recipe::{Choices, Recipe, Settings, Start, gaussians_for};
+use super::recipe::{Choices, Recipe, Settings, gaussians_for};
 use super::run::{Models, RunOptions};
-use super::starts::Known;
-use super::survey;
-pub use super::survey::Look;
+use super::starts::{Begun, Known};
+use super::survey::{self, Look};
 use crate::error::{Error, Result};
 use crate::imaging::ctf::Ctf;
 use crate::parallel::{Failure, World, group_size};
@@ -72,22 +71,10 @@ pub fn open(world: &World, options: &mut RunOptions) -> Result<Opened> {
         init.warn(&asked.file, options.models);
     }
     let parts = parts(&store, options.models);
-    for index in 0..parts.len() {
-        check_part(&store, &parts, index, world.size(), "train")?;
-    }
-    let looks = look(&store, &parts, options);
     for (index, part) in parts.iter().enumerate() {
+        check_part(&store, &parts, index, world.size(), "train")?;
         let ranks = group_size(world.size(), parts.len(), index);
-        let Settings { batch, mixtures, epochs, .. } =
-            resolve(options, store.header(), part.rows.len(), ranks);
-        if mixtures > epochs {
-            return Err(Error::request(
-                format!(
-                    "{epochs} epochs cannot be shared by {mixtures} mixtures: some would see no particle"
-                ),
-                format!("use --mixtures {epochs} or fewer, or more --epochs"),
-            ));
-        }
+        let batch = resolve(options, store.header(), part.rows.len(), ranks).batch;
         if batch < ranks {
             return Err(Error::request(
                 format!("a batch of {batch} images cannot be shared by {ranks} ranks: some would have none"),
@@ -95,9 +82,17 @@ pub fn open(world: &World, options: &mut RunOptions) -> Result<Opened> {
             ));
         }
     }
+    let Settings { mixtures, epochs, .. } = resolve(options, store.header(), largest(&parts), world.size());
+    if mixtures > epochs {
+        return Err(Error::request(
+            format!("{epochs} epochs cannot be shared by {mixtures} mixtures: some would see no particle"),
+            format!("use --mixtures {epochs} or fewer, or more --epochs"),
+        ));
+    }
     if let Some(truth) = &options.truth {
         check_truth(truth, &store)?;
     }
+    let mut looks = decide(&store, &parts, options);
     let identities: Vec<(&str, String)> = parts
         .iter()
         .enumerate()
@@ -108,61 +103,45 @@ pub fn open(world: &World, options: &mut RunOptions) -> Result<Opened> {
         })
         .collect();
     let start = folder::prepare(&options.output, options.older, &identities)?;
+    if let folder::Start::At { steps, epoch, .. } = &start {
+        let settings = resolve(options, store.header(), largest(&parts), world.size());
+        let begun = Begun { steps, epochs: *epoch };
+        if looks.is_empty() && settings.places() && begun.leaves_any(&settings) {
+            looks = survey::of_parts(&store, &parts);
+        }
+    }
     Ok(Opened { store, set: identity, start, known: Known { init, looks } })
 }
 
-/// Looks at the particles of each part, where what they show decides something of a training; into the choices goes how many
-/// mixtures it has, and of how many Gaussians.
-fn look(store: &Store, parts: &[Part], options: &mut RunOptions) -> Vec<Look> {
-    let settings = resolve(options, store.header(), largest(parts), 1);
-    let RunOptions { recipe, choices: Choices { gaussians, mixtures, .. }, .. } = options;
-    let decides = *recipe == Recipe::Scaled && (gaussians.is_none() || mixtures.is_none());
-    if settings.init.is_some() || (settings.start == Start::Published && !decides) {
+/// Puts into the choices how many Gaussians a mixture of the scaled recipe has, and how many mixtures a model, where the user has
+/// left that open: as a run that goes on has them, else by a look at the particles, which is given where it was taken.
+fn decide(store: &Store, parts: &[Part], options: &mut RunOptions) -> Vec<Look> {
+    let Choices { gaussians, mixtures, init, .. } = &mut options.choices;
+    if options.recipe != Recipe::Scaled || init.is_some() {
         return Vec::new();
     }
-    let looks: Vec<Look> = parts.iter().map(|part| look_at(store, part)).collect();
-    if decides {
-        let filled: Vec<f64> =
-            looks.iter().filter_map(|look| Some(look.density.as_ref()?.filled())).collect();
-        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-        let filled = (!filled.is_empty()).then(|| mean(&filled));
-        let information: Vec<f64> = looks.iter().map(|look| look.information).collect();
-        let particles = largest(parts);
-        let count =
-            *gaussians.get_or_insert_with(|| gaussians_for(store.header().box_size, particles, filled));
-        let several =
-            || Settings { gaussians: count, ..settings }.mixtures_for(mean(&information), particles);
-        mixtures.get_or_insert_with(several);
+    if matches!(options.older, Older::Resume | Older::ResumeOrStart) {
+        // What another processor sees would differ by rounding.
+        let decided = folder::settings(&options.output);
+        let number = |name: &str| decided[name].as_u64().map(|number| number as usize);
+        *gaussians = gaussians.or_else(|| number("gaussians"));
+        *mixtures = mixtures.or_else(|| number("mixtures"));
     }
+    if gaussians.is_some() && mixtures.is_some() {
+        return Vec::new();
+    }
+    let looks = survey::of_parts(store, parts);
+    let mean = |values: Vec<f64>| {
+        let sum: f64 = values.iter().sum();
+        (!values.is_empty()).then(|| sum / values.len() as f64)
+    };
+    let filled = mean(looks.iter().filter_map(|look| Some(look.density.as_ref()?.filled())).collect());
+    let information = mean(looks.iter().map(|look| look.information).collect()).unwrap_or(0.0);
+    let (particles, header) = (largest(parts), store.header());
+    gaussians.get_or_insert_with(|| gaussians_for(header.box_size, particles, filled));
+    let settings = resolve(options, header, particles, 1);
+    options.choices.mixtures.get_or_insert(settings.mixtures_for(information, particles));
     looks
-}
-
-/// What the particles of a part show, which is nothing where they cannot be read.
-fn look_at(store: &Store, part: &Part) -> Look {
-    let Part { name, rows, .. } = part;
-    let look = match survey::look(store, rows) {
-        Ok(look) => look,
-        Err(error) => {
-            // The training meets the same file, and says what is wrong with it.
-            tracing::warn!("{name}: no look at its particles: {error}");
-            return Look::default();
-        }
-    };
-    let Some(density) = &look.density else {
-        tracing::warn!("{name}: its particles show no specimen yet; the start is the published one");
-        return look;
-    };
-    let header = store.header();
-    let edge = header.box_size as f64 * header.pixel_size;
-    let (centre, covariance) = density.moments();
-    let [x, y, z] = centre.map(|at| edge * at);
-    let [a, b, c] = [0, 1, 2].map(|k| edge * covariance[k][k].sqrt());
-    let snr = look.information / (rows.len() * header.pixels()) as f64;
-    tracing::info!(
-        "{name}: the particles show a specimen at ({x:.0}, {y:.0}, {z:.0}) A, with deviations of {a:.0}, {b:.0}, {c:.0} A; \
-         signal to noise about {snr:.2}",
-    );
-    look
 }
 
 /// Says what the particles of a run are.

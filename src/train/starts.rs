@@ -3,7 +3,8 @@
 use super::density::Density;
 use super::init::Init;
 use super::recipe::{Recipe, Settings, Start, start_scale};
-use super::setup::{Look, Part};
+use super::setup::Part;
+use super::survey::Look;
 use crate::gmm::{Gmm, Shape};
 use crate::parallel::World;
 use crate::random::{Purpose, Random, stream};
@@ -40,6 +41,24 @@ pub struct Begun<'a> {
     pub epochs: usize,
 }
 
+impl Begun<'_> {
+    /// True where a mixture of the model `index` has begun.
+    fn has(&self, settings: &Settings, index: usize, mixture: usize) -> bool {
+        match mixture {
+            0 => self.steps[index] > 0,
+            _ => settings.first_epoch(mixture) < self.epochs,
+        }
+    }
+
+    /// True where some mixture of some model has not.
+    pub fn leaves_any(&self, settings: &Settings) -> bool {
+        let models = 0..self.steps.len();
+        models
+            .into_iter()
+            .any(|index| (0..settings.mixtures).any(|mixture| !self.has(settings, index, mixture)))
+    }
+}
+
 impl Known {
     /// The starts of the models `mine` of `parts`, those that this rank trains, in their order, and for each those of its
     /// mixtures: what the user has named, else random Gaussians, placed as the settings say in a box of `box_size` pixels. A
@@ -54,16 +73,12 @@ impl Known {
         begun: Begun,
         mine: &[usize],
     ) -> Vec<Vec<Option<Gmm>>> {
-        let random = settings.init.is_none() && settings.start == Start::Published;
+        let random = settings.init.is_none() && !settings.places();
         let mut starts = Vec::new();
         for (index, part) in parts.iter().enumerate() {
             let wanted = mine.contains(&index);
             let of_mixture = |mixture| {
-                let has_begun = match mixture {
-                    0 => begun.steps[index] > 0,
-                    _ => settings.first_epoch(mixture) < begun.epochs,
-                };
-                if has_begun {
+                if begun.has(settings, index, mixture) {
                     return (wanted && mixture == 0).then(|| random_start(settings, part.half, mixture));
                 }
                 let mut start = self.start(settings, box_size, (index, part), mixture);
@@ -99,7 +114,7 @@ impl Known {
 
 /// Places a random start where the particles show the specimen.
 fn place(density: &Density, settings: &Settings, box_size: usize, half: u8, mixture: usize, start: &mut Gmm) {
-    if settings.start == Start::Published {
+    if !settings.places() {
         return;
     }
     if settings.recipe == Recipe::Scaled {

@@ -9,6 +9,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::density::Density;
+use super::setup::Part;
 use crate::backproject::plane::{Cutter, Samples};
 use crate::backproject::run::reconstruct;
 use crate::backproject::sums::Accumulator;
@@ -45,13 +46,45 @@ pub struct Look {
     pub information: f64,
 }
 
+/// What the particles of each part show, for the log too; nothing where they cannot be read.
+pub fn of_parts(store: &Store, parts: &[Part]) -> Vec<Look> {
+    parts.iter().map(|part| look_at(store, part)).collect()
+}
+
+fn look_at(store: &Store, part: &Part) -> Look {
+    let Part { name, rows, .. } = part;
+    let look = match look(store, rows) {
+        Ok(look) => look,
+        Err(error) => {
+            // The training meets the same file, and says what is wrong with it.
+            tracing::warn!("{name}: no look at its particles: {error}");
+            return Look::default();
+        }
+    };
+    let Some(density) = &look.density else {
+        tracing::warn!("{name}: its particles show no specimen yet; the start is the published one");
+        return look;
+    };
+    let header = store.header();
+    let edge = header.box_size as f64 * header.pixel_size;
+    let (centre, covariance) = density.moments();
+    let [x, y, z] = centre.map(|at| edge * at);
+    let [a, b, c] = [0, 1, 2].map(|k| edge * covariance[k][k].sqrt());
+    let snr = look.information / (rows.len() * header.pixels()) as f64;
+    tracing::info!(
+        "{name}: the particles show a specimen at ({x:.0}, {y:.0}, {z:.0}) A, with deviations of {a:.0}, {b:.0}, {c:.0} A; \
+         signal to noise about {snr:.2}",
+    );
+    look
+}
+
 /// What the particles in `rows` show at low resolution.
 ///
 /// Images that cannot be used are passed over: a training reads them again, and says so.
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn look(store: &Store, rows: &Range<usize>) -> Result<Look> {
+fn look(store: &Store, rows: &Range<usize>) -> Result<Look> {
     let header = store.header();
     let (pixels, small) = (header.pixels(), small_box(header.box_size));
     let pixel_size = header.pixel_size * header.box_size as f64 / small as f64;
