@@ -34,19 +34,22 @@ ribosome128-1000 4v5d.cif 128 3 1000 0.1
 ribosome128-1000-snr0.01 4v5d.cif 128 3 1000 0.01
 ribosome128-snr0.01 4v5d.cif 128 3 10000 0.01
 ribosome256 4v5d.cif 256 1.5 6000 0.1
-"
-# Sets that were added when all rules of the recipe stood, and by which none has been chosen.
-unseen="
 ribosome48 4v5d.cif 48 8 500 0.1
+subunit64 6z6u-A.pdb 64 1.5 5000 0.03
+rna72 4v5d-A.cif 72 5 4000 0.1
+ribosome128-small 4v5d.cif 128 6 4000 0.05
+"
+# Sets by which no rule of the recipe has been chosen: the last three were added when all rules stood.
+unseen="
 ferritin80 4v1w.cif 80 2.6 4000 0.03
 ribosome96 4v5d.cif 96 4.2 30000 1
 spliceosome100 3jb9.cif 100 4 5000 0.02
 6qt9-128 6qt9.cif 128 3.5 8000 0.3
 spliceosome160 3jb9.cif 160 2.5 3000 0.05
 apoferritin200 6z6u.pdb 200 1.1 5000 0.2
-subunit64 6z6u-A.pdb 64 1.5 5000 0.03
-rna72 4v5d-A.cif 72 5 4000 0.1
-ribosome128-small 4v5d.cif 128 6 4000 0.05
+ferritin64 4v1w.cif 64 4 1200 0.1
+protein72 6qt9-A.cif 72 1.8 4000 0.05
+spliceosome128-small 3jb9.cif 128 5.5 3000 0.03
 "
 all=$known$unseen
 prepare_sets "${CRYOSPLAT:-target/release/cryosplat-mpi}"
