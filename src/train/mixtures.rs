@@ -59,3 +59,47 @@ impl Mixtures {
         Ok(all)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gmm::Shape;
+    use crate::random::{Purpose, stream};
+    use crate::render::cpu::CpuDevice;
+    use crate::render::{Geometry, Sampling, Weights};
+
+    #[test]
+    fn each_begins_at_its_start_and_at_rest() {
+        let start = |number| Gmm::random(5, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, number));
+        let moments = |value| vec![value; 55];
+        let geometry = Geometry {
+            box_size: 16,
+            pixel_size: 4.0,
+            cutoff: 3.0,
+            sampling: Sampling::Points,
+            heights: None,
+            weights: Weights::UNIFORM,
+        };
+        let mut device = CpuDevice::new(start(0), geometry);
+        let mut mixtures = Mixtures::new(vec![None, Some(start(1)), Some(start(2))]);
+        mixtures.begin(0, &mut device).unwrap();
+        assert_eq!(device.state().unwrap().gmm, start(0), "it holds the first already");
+        for number in [1, 2] {
+            // What training might have made of it.
+            let end = start(10 + number);
+            let state = DeviceState { gmm: end.clone(), first: moments(0.5), second: moments(0.25) };
+            device.restore(state).unwrap();
+            let before = [mixtures.trained(), std::slice::from_ref(&end)].concat();
+            let shown = mixtures.all(&device, false).unwrap();
+            assert_eq!(shown, if number == 1 { before.clone() } else { before[..1].to_vec() });
+            assert_eq!(mixtures.all(&device, true).unwrap(), before);
+            for _ in 0..2 {
+                // Once more, as after a stop between them, changes nothing.
+                mixtures.begin(number as usize, &mut device).unwrap();
+                let DeviceState { gmm, first, second } = device.state().unwrap();
+                assert_eq!((gmm, first, second), (start(number), moments(0.0), moments(0.0)));
+                assert_eq!(mixtures.trained(), before);
+            }
+        }
+    }
+}
