@@ -373,6 +373,16 @@ fn an_older_run_is_never_lost_or_taken_up_unasked() {
     let said = succeed(&train_arguments(&set, &run, &["--epochs", "5", "--resume"]));
     assert!(said.contains("is done"), "{said}");
     resume(&["--epochs", "5", "--mixtures", "2"], &["mixtures was 1 and is 2"]);
+    // But for what no run can have been: that is another run.
+    let json = String::from_utf8(bytes(&run, "run.json")).unwrap();
+    for (number, wrong) in
+        [(r#"\"mixtures\":1"#, r#"\"mixtures\":0"#), (r#"\"gaussians\":40"#, r#"\"gaussians\":0"#)]
+    {
+        assert!(json.contains(number), "{json}");
+        std::fs::write(at.join("run.json"), json.replace(number, wrong)).unwrap();
+        resume(&["--epochs", "5"], &["was 0 and is"]);
+    }
+    std::fs::write(at.join("run.json"), &json).unwrap();
     let arguments = train_arguments(&set, &run, &[&long[..], &["--resume", "--half", "all"]].concat());
     fail(&arguments, &["run.json", "--half"]);
     let other = tempfile::tempdir().unwrap();

@@ -10,7 +10,7 @@ use crate::parallel::{Failure, World};
 use crate::render::{RateFactors, Sampling, SplatNormalization, Weighting};
 use crate::train::folder::Older;
 use crate::train::init::InitOptions;
-use crate::train::recipe::Choices;
+use crate::train::recipe::{Choices, GAUSSIANS_ALLOWED};
 use crate::train::run::Maps;
 use crate::train::{Ending, Models, Recipe, RunOptions, Schedule, Start};
 
@@ -38,8 +38,8 @@ pub struct Args {
     /// for 16 voxels of the box, one for 22 pixels of the half's images without their solvent, and 30000 (above 128 px as many
     /// more as images have more pixels), or, up to twice that, one for 1300 pixels of the half's images; paper: 30000; with a
     /// mixture as --init: as many as that has].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000_000))]
-    gaussians: Option<u32>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(GAUSSIANS_ALLOWED))]
+    gaussians: Option<u64>,
     /// Start from this mixture (gmm_half1.h5 or .ply of a run, pseudo-atoms of `export gmm`) or this map (MRC), in place of
     /// random Gaussians.
     ///

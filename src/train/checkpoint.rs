@@ -87,6 +87,18 @@ fn open_checkpoint(path: &Path) -> Result<hdf5::File> {
     Ok(file)
 }
 
+/// The identity of the run that the checkpoint in the file is of.
+///
+/// # Errors
+/// As [`Checkpoint::read`].
+pub fn read_identity(path: &Path) -> Result<String> {
+    identity_in(&open_checkpoint(path)?, path)
+}
+
+fn identity_in(file: &hdf5::File, path: &Path) -> Result<String> {
+    containers::text(file, "identity").map_err(Error::hdf5(path, "read the checkpoint", REMEDY_READ))
+}
+
 impl Checkpoint {
     /// Writes the checkpoint of `model` and removes those older than the last two.
     ///
@@ -185,7 +197,7 @@ impl Checkpoint {
                 beta2_power: real("beta2_power")?,
             },
             state: DeviceState { first: moments("adam/first")?, second: moments("adam/second")?, gmm },
-            identity: containers::text(&file, "identity").map_err(fail())?,
+            identity: identity_in(&file, path)?,
         })
     }
 

@@ -242,7 +242,7 @@ pub fn settings(folder: &Path) -> Value {
         let steps = checkpoint::steps(&checkpoints, model).into_iter().rev();
         steps.map(|step| checkpoint::path(&checkpoints, model, step))
     });
-    let of_file = |file: PathBuf| Some(Checkpoint::read(&file).ok()?.identity);
+    let of_file = |file: PathBuf| checkpoint::read_identity(&file).ok();
     let identity = done(folder).map(|(_, identity)| identity).or_else(|| files.into_iter().find_map(of_file));
     let identity: Value = serde_json::from_str(&identity.unwrap_or_default()).unwrap_or_default();
     identity["settings"].clone()

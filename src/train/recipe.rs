@@ -53,6 +53,9 @@ impl std::fmt::Display for Schedule {
     }
 }
 
+/// Gaussians that a mixture may have.
+pub const GAUSSIANS_ALLOWED: RangeInclusive<u64> = 1..=50_000_000;
+
 /// Image passes of one half that the scaled recipe wants at least.
 pub const PASSES: usize = 100_000;
 /// Base rate of the scaled recipe for [`PASSES`] image passes.

@@ -173,8 +173,8 @@ fn headline(document: &Value, store: &Store, curves: &[(String, Fsc)]) -> Vec<(S
         headline.push((format!("Particles in {name}"), model["particles"].to_string()));
     }
     if let Some(gaussians) = document["settings"]["gaussians"].as_u64() {
-        let mixtures = document["settings"]["mixtures"].as_u64().filter(|&mixtures| mixtures > 1);
-        let of_all = mixtures.map_or(String::new(), |mixtures| format!(", in each of {mixtures} mixtures"));
+        let of_all = several_mixtures(document)
+            .map_or(String::new(), |mixtures| format!(", in each of {mixtures} mixtures"));
         headline.push(("Gaussians of each half".into(), format!("{gaussians}{of_all}")));
     }
     headline.push(("Box".into(), format!("{} px", header.box_size)));
@@ -188,6 +188,11 @@ fn headline(document: &Value, store: &Store, curves: &[(String, Fsc)]) -> Vec<(S
     headline
 }
 
+/// How many mixtures a half's map is the mean of, where it is not one alone.
+fn several_mixtures(document: &Value) -> Option<u64> {
+    document["settings"]["mixtures"].as_u64().filter(|&mixtures| mixtures > 1)
+}
+
 fn notes(document: &Value, models: usize) -> Vec<String> {
     let text = |value: &Value| value.to_string().replace('"', "");
     let mut notes = vec![format!(
@@ -196,7 +201,7 @@ fn notes(document: &Value, models: usize) -> Vec<String> {
         text(&document["device"]),
         text(&document["particles"]["identity"])
     )];
-    if let Some(mixtures) = document["settings"]["mixtures"].as_u64().filter(|&mixtures| mixtures > 1) {
+    if let Some(mixtures) = several_mixtures(document) {
         notes.push(format!(
             "Each half's map is the mean of {mixtures} mixtures, trained one after the other from random starts of their own: \
              the loss begins anew with each."

@@ -1,12 +1,12 @@
 //! What a run is made of, and everything that can be wrong with it before the start.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 
 use super::checkpoint;
 use super::folder::{self, Older};
 use super::init::Init;
-use super::recipe::{Choices, Recipe, Settings, gaussians_for};
+use super::recipe::{Choices, GAUSSIANS_ALLOWED, Recipe, Settings, gaussians_for};
 use super::run::{Models, RunOptions};
 use super::starts::{Begun, Known};
 use super::survey::{self, Look};
@@ -116,6 +116,7 @@ pub fn open(world: &World, options: &mut RunOptions) -> Result<Opened> {
 /// Puts into the choices how many Gaussians a mixture of the scaled recipe has, and how many mixtures a model, where the user has
 /// left that open: as a run that goes on has them, else by a look at the particles, which is given where it was taken.
 fn decide(store: &Store, parts: &[Part], options: &mut RunOptions) -> Vec<Look> {
+    let epochs = resolve(options, store.header(), largest(parts), 1).epochs as u64;
     let Choices { gaussians, mixtures, init, .. } = &mut options.choices;
     if options.recipe != Recipe::Scaled || init.is_some() {
         return Vec::new();
@@ -123,9 +124,11 @@ fn decide(store: &Store, parts: &[Part], options: &mut RunOptions) -> Vec<Look> 
     if matches!(options.older, Older::Resume | Older::ResumeOrStart) {
         // What another processor sees would differ by rounding.
         let decided = folder::settings(&options.output);
-        let number = |name: &str| decided[name].as_u64().map(|number| number as usize);
-        *gaussians = gaussians.or_else(|| number("gaussians"));
-        *mixtures = mixtures.or_else(|| number("mixtures"));
+        let number = |name: &str, allowed: RangeInclusive<u64>| {
+            decided[name].as_u64().filter(|number| allowed.contains(number)).map(|number| number as usize)
+        };
+        *gaussians = gaussians.or_else(|| number("gaussians", GAUSSIANS_ALLOWED));
+        *mixtures = mixtures.or_else(|| number("mixtures", 1..=epochs));
     }
     if gaussians.is_some() && mixtures.is_some() {
         return Vec::new();

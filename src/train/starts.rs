@@ -52,10 +52,8 @@ impl Begun<'_> {
 
     /// True where some mixture of some model has not.
     pub fn leaves_any(&self, settings: &Settings) -> bool {
-        let models = 0..self.steps.len();
-        models
-            .into_iter()
-            .any(|index| (0..settings.mixtures).any(|mixture| !self.has(settings, index, mixture)))
+        let left = |index| (0..settings.mixtures).any(|mixture| !self.has(settings, index, mixture));
+        (0..self.steps.len()).any(left)
     }
 }
 
