@@ -39,6 +39,14 @@ impl Shape {
             Self::Isotropic => 3..4,
         }
     }
+
+    /// What files and messages call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Anisotropic => "anisotropic",
+            Self::Isotropic => "isotropic",
+        }
+    }
 }
 
 /// A Gaussian mixture by its raw parameters: box units, before softplus and normalisation.

@@ -233,6 +233,17 @@ impl Checkpoint {
             let problem = format!("is {trained}, and before epoch {} ended {wanted} mixtures", epoch + 1);
             return bad("attribute trained", problem);
         }
+        let gmm = &self.state.gmm;
+        if (gmm.shape(), gmm.len()) != (settings.shape(), settings.gaussians) {
+            let problem = format!(
+                "holds {} {} Gaussians, and the run has {} {} ones",
+                gmm.len(),
+                gmm.shape().name(),
+                settings.gaussians,
+                settings.shape().name()
+            );
+            return bad("/gmm", problem);
+        }
         let inside = |&row: &u64| usize::try_from(row).is_ok_and(|row| rows.contains(&row));
         match self.left_out.iter().find(|row| !inside(row)) {
             Some(row) => bad("/left_out", format!("names row {row}, and its particles are rows {rows:?}")),
@@ -263,7 +274,8 @@ mod tests {
 
     /// Of a run of three mixtures in five epochs of 20 steps over 150 particles: the first epoch is one of them alone.
     fn within(checkpoint: &Checkpoint) -> Result<()> {
-        let choices = Choices { mixtures: Some(3), epochs: Some(5), ..Choices::default() };
+        let choices =
+            Choices { gaussians: Some(5), mixtures: Some(3), epochs: Some(5), ..Choices::default() };
         let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 1, 150, 32);
         checkpoint.check_within(Path::new("c.h5"), &settings, 20, &(50..200))
     }
@@ -281,6 +293,11 @@ mod tests {
         refused(|c| c.position.epoch = 5, "of epoch 6, which has 0 and 0");
         refused(|c| c.position.step = 21, "after 21 steps");
         refused(|c| c.position.images = 151, "151 images");
+        fn with(count: usize, shape: Shape) -> Gmm {
+            Gmm::random(count, shape, &mut stream(1, Purpose::Start, 1, 0))
+        }
+        refused(|c| c.state.gmm = with(4, Shape::Anisotropic), "/gmm: holds 4 anisotropic Gaussians");
+        refused(|c| c.state.gmm = with(5, Shape::Isotropic), "/gmm: holds 5 isotropic Gaussians");
         refused(|c| c.left_out = vec![50, 199, 200], "row 200");
         refused(|c| c.left_out = vec![u64::MAX], "/left_out");
     }

@@ -19,7 +19,6 @@ use crate::files;
 use crate::gmm::{Gmm, Shape, mixture};
 use crate::imaging::mrc::Volume;
 use crate::imaging::resample;
-use crate::parallel::World;
 use crate::particles::store::Header;
 
 /// Resolution in angstrom that a map is filtered at where the user gives none.
@@ -194,15 +193,6 @@ fn density_of_map(file: &Path, resolution: f64, header: &Header) -> Result<Densi
         let problem = "has no positive density in the particles' box";
         Error::input(file, "", problem, "give a map with a bright specimen")
     })
-}
-
-/// Tells all ranks what rank 0 has decided.
-pub fn share(world: &World, choices: &mut Choices) {
-    let decided = (choices.gaussians, choices.mixtures, choices.init.clone());
-    let bytes = serde_json::to_vec(&decided).unwrap_or_default();
-    let decided: (Option<usize>, Option<usize>, Option<Identity>) =
-        serde_json::from_slice(&world.broadcast_bytes(&bytes)).unwrap_or_default();
-    (choices.gaussians, choices.mixtures, choices.init) = decided;
 }
 
 #[cfg(test)]

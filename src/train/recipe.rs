@@ -5,8 +5,8 @@ use std::ops::{Range, RangeInclusive};
 use serde::Serialize;
 
 use super::init;
-use crate::gmm::START_SCALE;
 use crate::gmm::heights::Heights;
+use crate::gmm::{START_SCALE, Shape};
 use crate::render::{AdamStep, RateFactors, Sampling, SplatNormalization, Weighting};
 
 /// A named set of rules.
@@ -284,6 +284,11 @@ impl Settings {
     /// The first epoch of a mixture; of one behind the last, how many epochs there are. Epochs are shared as evenly as they can be.
     pub fn first_epoch(&self, mixture: usize) -> usize {
         mixture * self.epochs / self.mixtures
+    }
+
+    /// The shape of all Gaussians.
+    pub fn shape(&self) -> Shape {
+        if self.isotropic { Shape::Isotropic } else { Shape::Anisotropic }
     }
 
     /// How high splats are in a box of `box_size` pixels, where they are not normalised: such that a random start looks the

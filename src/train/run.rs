@@ -11,7 +11,7 @@ use super::devices::{self, DeviceKind};
 use super::done::Done;
 use super::folder::{self, Older, Start};
 use super::half::{self, Company, Ended, Model};
-use super::init::{self, InitOptions};
+use super::init::InitOptions;
 use super::left_out::{self, LeftOut};
 use super::metrics::{self, EpochSummary};
 use super::mixtures::Mixtures;
@@ -135,7 +135,7 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<Ending, F
         Some(Opened { store, set, start, known }) => (store, set, Some(start), known),
         None => (Store::open(&options.particles)?, 0, None, Known::default()),
     };
-    init::share(world, &mut options.choices);
+    setup::share(world, &mut options.choices);
     let options = &options;
     let set = world.broadcast(u64::from(set)) as u32;
     let Some(begin) = Begin::on_all_ranks(world, start) else {

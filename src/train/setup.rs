@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::checkpoint;
 use super::folder::{self, Older};
-use super::init::Init;
+use super::init::{Identity, Init};
 use super::recipe::{Choices, GAUSSIANS_ALLOWED, Recipe, Settings, gaussians_for};
 use super::run::{Models, RunOptions};
 use super::starts::{Begun, Known};
@@ -145,6 +145,15 @@ fn decide(store: &Store, parts: &[Part], options: &mut RunOptions) -> Vec<Look> 
     let settings = resolve(options, header, particles, 1);
     options.choices.mixtures.get_or_insert(settings.mixtures_for(information, particles));
     looks
+}
+
+/// Tells all ranks what rank 0 has decided.
+pub fn share(world: &World, choices: &mut Choices) {
+    let decided = (choices.gaussians, choices.mixtures, choices.init.clone());
+    let bytes = serde_json::to_vec(&decided).unwrap_or_default();
+    let decided: (Option<usize>, Option<usize>, Option<Identity>) =
+        serde_json::from_slice(&world.broadcast_bytes(&bytes)).unwrap_or_default();
+    (choices.gaussians, choices.mixtures, choices.init) = decided;
 }
 
 /// Says what the particles of a run are.

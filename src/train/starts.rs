@@ -5,15 +5,14 @@ use super::init::Init;
 use super::recipe::{Recipe, Settings, Start, start_scale};
 use super::setup::Part;
 use super::survey::Look;
-use crate::gmm::{Gmm, Shape};
+use crate::gmm::Gmm;
 use crate::parallel::World;
 use crate::random::{Purpose, Random, stream};
 
 /// The random start of a mixture (from 0) of a model. `half` is 1 or 2, or 0 for a model of all particles.
 pub fn random_start(settings: &Settings, half: u8, mixture: usize) -> Gmm {
-    let shape = if settings.isotropic { Shape::Isotropic } else { Shape::Anisotropic };
     let mut random = stream(settings.seed, Purpose::Start, half, mixture as u64);
-    let mut gmm = Gmm::random(settings.gaussians, shape, &mut random);
+    let mut gmm = Gmm::random(settings.gaussians, settings.shape(), &mut random);
     gmm.set_scale(settings.start_scale);
     gmm
 }

@@ -20,10 +20,7 @@ pub fn is_ours(start: &[u8]) -> bool {
 
 /// Writes the names and values, each line after `before`.
 pub fn write(model: &Model, before: &str, writer: &mut impl Write) -> std::io::Result<()> {
-    let shape = match model.shape {
-        Shape::Anisotropic => "anisotropic",
-        Shape::Isotropic => "isotropic",
-    };
+    let shape = model.shape.name();
     let [x, y, z] = model.centre;
     writeln!(writer, "{before}{MARK}{VERSION}")?;
     writeln!(writer, "{before}{PREFIX}gaussians {}", model.atoms.len())?;
