@@ -14,7 +14,7 @@ use cryosplat_mpi::train::half::check_replicas;
 /// The first argument of a rank.
 const RANK: &str = "--as-rank";
 /// A job in which one rank fails must be over by then, however slow the machine.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(45);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
