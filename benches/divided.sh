@@ -24,6 +24,10 @@ results=benches/results/divided.md
 load=$(load)
 make_work "${TMPDIR:-/tmp}/cryosplat-divided.XXXXXX"
 
+# A processor of each of two cores.
+read -ra apart_on <<<"$(lscpu --parse=CPU,CORE,SOCKET | awk -F , '!/^#/ && !seen[$2, $3]++ && ++n <= 2 { printf "%s ", $1 }')"
+[ "${#apart_on[@]}" -eq 2 ] || stop "lscpu does not tell two cores apart"
+
 options=(--log-level error bench --device cpu --batch "$batch" --seconds "$seconds")
 
 # rate_of FILE...: images a second, together.
@@ -38,7 +42,7 @@ rate() {
 # rate_apart BOX GAUSSIANS: that of two programs of one thread, each on a core.
 rate_apart() {
     local core pid pids=()
-    for core in 0 1; do
+    for core in "${apart_on[@]}"; do
         taskset -c "$core" "$program" "${options[@]}" --threads 1 --box "$1" --gaussians "$2" --json "$work/apart$core.json" \
             >/dev/null </dev/null &
         pids+=($!)
@@ -46,7 +50,7 @@ rate_apart() {
     for pid in "${pids[@]}"; do
         wait "$pid"
     done
-    rate_of "$work/apart0.json" "$work/apart1.json"
+    rate_of "$work"/apart*.json
 }
 
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN { print a / b }'; }

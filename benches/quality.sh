@@ -11,8 +11,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tests/scripts/lib.sh
 . tests/scripts/lib.sh
+# shellcheck source=benches/sets.sh
+. benches/sets.sh
 
-program=${CRYOSPLAT:-target/release/cryosplat-mpi}
 gaussians=5120
 ranks=2
 work=target/quality
@@ -27,10 +28,8 @@ if [ -n "${QUALITY_EPOCHS:-}" ]; then
     results=$work/quality.md
 fi
 
-[ -x "$program" ] || stop "$program is not there: make build"
+prepare_sets "${CRYOSPLAT:-target/release/cryosplat-mpi}"
 mkdir -p "$work"
-make_venv target/judges-venv tests/judges/requirements.txt || stop "pip could not install mrcfile and numpy"
-python=target/judges-venv/bin/python
 
 # --- the set
 
@@ -77,7 +76,7 @@ train_row() {
     map_fsc=$(mean_fsc "$folder/map.mrc")
     shown="mpirun -n $count cryosplat-mpi train $* --gaussians $gaussians${trial[*]:+ ${trial[*]}}"
     shown=${shown//"$work/"/}
-    echo "| \`$shown\` | $passes | $wall s | $rate | $half_fsc | $map_fsc |" >"$work/$name.row"
+    echo "| $name | \`$shown\` | $passes | $wall s | $rate | $half_fsc | $map_fsc |" >"$work/$name.row"
     cat "$work/$name.row"
 }
 
@@ -109,8 +108,8 @@ relion_rows() {
     map_fsc=$(mean_fsc "$work/relion_map.mrc")
     first_fsc=$(mean_fsc "$work/relion_first1000.mrc")
     {
-        echo "| \`relion_reconstruct --ctf\`, each half, then all | | $((wall1 + wall2 + wall)) s | | $half_fsc | $map_fsc |"
-        echo "| \`relion_reconstruct --ctf\`, the first 1,000 | | $wall1000 s | |  |  | $first_fsc |"
+        echo "| relion | \`relion_reconstruct --ctf\`, each half, then all | | $((wall1 + wall2 + wall)) s | | $half_fsc | $map_fsc |"
+        echo "| relion | \`relion_reconstruct --ctf\`, the first 1,000 | | $wall1000 s | |  |  | $first_fsc |"
     } >"$work/relion.row"
     cat "$work/relion.row"
 }
@@ -126,7 +125,7 @@ for name in "${rows[@]}"; do
     esac
 done
 
-# --- the table, of all rows that there are, from this run or an earlier one
+# --- the table, with the rows of earlier runs
 
 mkdir -p "$(dirname "$results")"
 {
@@ -141,12 +140,10 @@ mkdir -p "$(dirname "$results")"
         "report.html give the mean over shells 1 to 31. Passes are images seen by one model; images/s are of both" \
         "models together."
     echo
-    echo "| Command | Passes | Wall time | Images/s | Half map, 1-31 | 1-32 | Map, 1-31 | 1-32 |"
-    echo "|---|--:|--:|--:|--:|--:|--:|--:|"
+    echo "| Row | Command | Passes | Wall time | Images/s | Half map, 1-31 | 1-32 | Map, 1-31 | 1-32 |"
+    echo "|---|---|--:|--:|--:|--:|--:|--:|--:|"
     for name in default batch128 paper thousand relion; do
-        if [ -f "$work/$name.row" ]; then
-            cat "$work/$name.row"
-        fi
+        rows_of "$name" "$work" "$results"
     done
 } >"$work/table.md"
 mv "$work/table.md" "$results"

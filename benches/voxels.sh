@@ -11,8 +11,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tests/scripts/lib.sh
 . tests/scripts/lib.sh
+# shellcheck source=benches/sets.sh
+. benches/sets.sh
 
-program=${CRYOSPLAT:-target/release/cryosplat-mpi}
 work=target/voxels
 results=benches/results/voxels.md
 # As many as ribosome_set makes.
@@ -21,11 +22,9 @@ pairs=3
 boxes=("$@")
 [ "$#" -gt 0 ] || boxes=(64 128)
 
-[ -x "$program" ] || stop "$program is not there: make build"
+prepare_sets "${CRYOSPLAT:-target/release/cryosplat-mpi}"
 command -v relion_reconstruct >/dev/null || stop "relion_reconstruct is not there: make setup-tests"
 mkdir -p "$work"
-make_venv target/judges-venv tests/judges/requirements.txt || stop "pip could not install mrcfile and numpy"
-python=target/judges-venv/bin/python
 
 # core_seconds LOG COMMAND...: processor time of the command and its children, which other programs on the machine hardly
 # change; what it says goes to LOG.
@@ -45,7 +44,7 @@ here=$(realpath "$work")
 for box in "${boxes[@]}"; do
     ribosome_set "$box" "$box"
     say "== $box px"
-    echo "- $box px: $origin" >"$work/origin$box"
+    echo "- $box px: $origin" >"$work/$box px.origin"
     # RELION takes images as they are.
     "$program" --log-level warn import "$set_folder/particles.star" -o "$work/particles$box.h5" --no-normalize
     for _ in $(seq "$pairs"); do
@@ -60,7 +59,7 @@ for box in "${boxes[@]}"; do
     cells=$("$python" tests/judges/maps.py beside "$set_folder/truth.mrc" "$work/plain$box/map.mrc" "$work/relion$box.mrc" \
         --within 0.005 --cells)
     filtered=$("$python" tests/judges/maps.py mean "$set_folder/truth.mrc" "$work/filtered$box/map.mrc" | sed 's/ |.*//')
-    echo "| $box px | $cells | $filtered | $rates |" | tee "$work/$box.row"
+    echo "| $box px | $cells | $filtered | $rates |" | tee "$work/$box px.row"
 done
 
 {
@@ -72,9 +71,7 @@ done
     echo "The particles:"
     echo
     for box in 64 128; do
-        if [ -f "$work/$box.row" ]; then
-            cat "$work/origin$box"
-        fi
+        cat "$work/$box px.origin" 2>/dev/null || grep "^- $box px: " "$results" 2>/dev/null || true
     done
     echo
     echo "The Fourier shell correlation is that with the true map, without a mask, and its mean is over the shells below" \
@@ -87,9 +84,7 @@ done
         "\`relion_reconstruct\`, images/s | Ratio |"
     echo "|---|--:|--:|--:|--:|--:|--:|--:|"
     for box in 64 128; do
-        if [ -f "$work/$box.row" ]; then
-            cat "$work/$box.row"
-        fi
+        rows_of "$box px" "$work" "$results"
     done
 } >"$work/table.md"
 mkdir -p "$(dirname "$results")"

@@ -31,9 +31,12 @@ sorry() {
 if [[ $wanted =~ ^([[:alnum:]]+)-([[:alnum:]]+)\.(cif|pdb)$ ]]; then
     format=${BASH_REMATCH[3]} file=${BASH_REMATCH[1]}.${BASH_REMATCH[3]} chain=${BASH_REMATCH[2]}
     tests/demo/model.sh "$file"
+    # In a CIF file the columns of the atoms are named before them, in any order.
     awk -v chain="$chain" -v format="$format" '
-        !/^(ATOM|HETATM)/ { print; next }
-        (format == "pdb" ? substr($0, 22, 1) : $7) == chain { print; count++ }
+        format == "cif" && /^_atom_site\./ { columns++; if ($1 ~ /\.label_asym_id$/) column = columns }
+        format == "cif" && /^(#|loop_)/ { column = 0 }
+        !(format == "pdb" ? /^(ATOM|HETATM)/ : column && !/^_/) { print; next }
+        (format == "pdb" ? substr($0, 22, 1) : $column) == chain { print; count++ }
         END { exit !count }' "$folder/$file" >"$folder/$wanted.part" || sorry "$file has no chain $chain"
     mv "$folder/$wanted.part" "$folder/$wanted"
     exit 0
