@@ -3,7 +3,7 @@
 //! A sum depends on its order, and must not depend on who came first, nor on how many threads there are. So a batch is divided into
 //! bundles of consecutive images in the same way for any number of threads; the sum of a bundle goes from its first image to its
 //! last, and that of the batch from the first bundle to the last. A few threads take whole bundles, and keep to themselves what
-//! they have found of each image; many take images, and then parts of the mixture.
+//! they have found of each image; one alone, or many, take images, and then parts of the mixture, whose sums stay in the cache.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,6 +28,9 @@ const FEW_THREADS: usize = PART;
 
 /// Images that a thread sees before they are added up.
 const SEEN_AT_ONCE: usize = 4;
+
+/// Eights of Gaussians, at most, whose sums are taken while they are in the cache.
+const SUMMED_AT_ONCE: usize = 64;
 
 /// The bundles of a batch, smaller and smaller: at the end nobody waits for long.
 fn bundles(batch: usize) -> Vec<Range<usize>> {
@@ -294,7 +297,7 @@ impl BatchSums {
             return 0.0;
         }
         let threads = rayon::current_num_threads();
-        if threads == 1 || (threads <= FEW_THREADS && threads <= batch.len()) {
+        if threads > 1 && threads <= FEW_THREADS && threads <= batch.len() {
             self.by_bundle(gaussians, batch, threads)
         } else {
             self.by_image(gaussians, batch, threads)
@@ -334,10 +337,11 @@ impl BatchSums {
         loss
     }
 
-    /// Threads share out images, and then Gaussians.
+    /// Threads, or the only one, go through images, and then through Gaussians.
     fn by_image(&mut self, gaussians: &[Active], batch: &[Observation], threads: usize) -> f64 {
         let bundles = bundles(batch.len());
         let at_once = SEEN_AT_ONCE * threads;
+        let size = eights_of_task(gaussians.len()).min(SUMMED_AT_ONCE);
         // Those of a bundle beside those of all before it.
         self.make_sums(2);
         let Self { crew, images, sums } = self;
@@ -353,18 +357,15 @@ impl BatchSums {
                 });
             });
             losses.extend(images.iter().zip(group).map(|(image, _)| image.loss));
-            for_each(threads > 1, parts(total).zip(parts(part)), |((start, total), (_, part))| {
+            let chunks = (0..).step_by(size).zip(total.chunks_mut(size).zip(part.chunks_mut(size)));
+            for_each(threads > 1, chunks, |(start, (total, part))| {
                 for (place, (image, observation)) in images.iter().zip(group).enumerate() {
                     let place = number * at_once + place;
                     let bundle = bundles.partition_point(|bundle| bundle.end <= place);
                     let Range { start: first, end } = bundles[bundle].clone();
-                    crew.contribute(gaussians, image, observation, place == first, start, part);
-                    if place + 1 < end {
-                        continue;
-                    }
-                    if bundle == 0 {
-                        total.copy_from_slice(part);
-                    } else {
+                    let sums = if bundle == 0 { &mut *total } else { &mut *part };
+                    crew.contribute(gaussians, image, observation, place == first, start, sums);
+                    if bundle > 0 && place + 1 == end {
                         chain::add(total, part);
                     }
                 }
