@@ -78,6 +78,10 @@ const MIXTURE_EPOCHS: usize = 8;
 const MIXTURE_PASSES: f64 = 6_250.0;
 const MIXTURE_INFORMATION: f64 = 40.0;
 
+/// Where particles tell more of each voxel of the box than this, in signal to noise, and Gaussians have [`PASSES`], noise limits them
+/// less than the last steps' strides do: half the rate.
+const TOLD_WELL: f64 = 20.0;
+
 /// Rates of the scaled recipe. Amplitudes must change a hundredfold where a Gaussian lies in solvent, scales hardly; where
 /// scales move as fast as means, they follow the noise.
 const FACTORS: RateFactors = RateFactors { mean: 1.0, scale: 0.3, quaternion: 1.0, amplitude: 10.0 };
@@ -269,6 +273,14 @@ impl Settings {
         let passes = (self.epochs * particles) as f64;
         let of_passes = (passes / MIXTURE_PASSES.max(information / MIXTURE_INFORMATION)) as usize;
         MOST_MIXTURES.min(self.epochs / MIXTURE_EPOCHS).min(of_passes).max(1)
+    }
+
+    /// The base rate for a model of `particles` particles of `box_size` pixels, if these tell so much
+    /// ([`super::survey::Look::information`]).
+    pub fn rate_for(&self, information: f64, particles: usize, box_size: usize) -> f64 {
+        let told_well = information > TOLD_WELL * (box_size as f64).powi(3);
+        let enough = self.epochs * particles >= PASSES * self.mixtures;
+        if told_well && enough { 0.5 * self.learning_rate } else { self.learning_rate }
     }
 
     /// True where random Gaussians are placed by what the particles show.
@@ -474,6 +486,22 @@ mod tests {
         assert_eq!(mixtures(&usual, 100, 0.1), 1, "in 10,000 passes");
         let few = Choices { epochs: Some(16), ..usual };
         assert_eq!([1_000, 2_000].map(|particles| mixtures(&few, particles, 0.05)), [2, 2]);
+    }
+
+    #[test]
+    fn the_rate_is_half_where_particles_tell_much() {
+        let settings = settings(Recipe::Scaled);
+        let voxels = 64f64.powi(3);
+        let ratio = |settings: &Settings, told: f64, particles: usize, box_size: usize| {
+            settings.rate_for(told * voxels, particles, box_size) / settings.learning_rate
+        };
+        assert_eq!(
+            [10.0, 19.9, 20.1, 1e9].map(|told| ratio(&settings, told, 5_000, 64)),
+            [1.0, 1.0, 0.5, 0.5]
+        );
+        assert_eq!(ratio(&settings, 100.0, 5_000, 128), 1.0, "eight times as many voxels");
+        assert_eq!(ratio(&settings, 100.0, 4_999, 64), 1.0, "in fewer passes");
+        assert_eq!(ratio(&Settings { mixtures: 2, ..settings }, 100.0, 5_000, 64), 1.0, "of each");
     }
 
     #[test]

@@ -113,11 +113,11 @@ pub fn open(world: &World, options: &mut RunOptions) -> Result<Opened> {
     Ok(Opened { store, set: identity, start, known: Known { init, looks } })
 }
 
-/// Puts into the choices how many Gaussians a mixture of the scaled recipe has, and how many mixtures a model, where the user has
-/// left that open: as a run that goes on has them, else by a look at the particles, which is given where it was taken.
+/// Puts into the choices how many Gaussians a mixture of the scaled recipe has, how many mixtures a model, and its rate, where the
+/// user has left that open: as a run that goes on has them, else by a look at the particles, which is given where it was taken.
 fn decide(store: &Store, parts: &[Part], options: &mut RunOptions) -> Vec<Look> {
     let epochs = resolve(options, store.header(), largest(parts), 1).epochs as u64;
-    let Choices { gaussians, mixtures, init, .. } = &mut options.choices;
+    let Choices { gaussians, mixtures, learning_rate, init, .. } = &mut options.choices;
     if options.recipe != Recipe::Scaled || init.is_some() {
         return Vec::new();
     }
@@ -129,8 +129,10 @@ fn decide(store: &Store, parts: &[Part], options: &mut RunOptions) -> Vec<Look> 
         };
         *gaussians = gaussians.or_else(|| number("gaussians", GAUSSIANS_ALLOWED));
         *mixtures = mixtures.or_else(|| number("mixtures", 1..=epochs));
+        let rate = decided["learning_rate"].as_f64().filter(|rate| *rate > 0.0 && rate.is_finite());
+        *learning_rate = learning_rate.or(rate);
     }
-    if gaussians.is_some() && mixtures.is_some() {
+    if gaussians.is_some() && mixtures.is_some() && learning_rate.is_some() {
         return Vec::new();
     }
     let looks = survey::of_parts(store, parts);
@@ -144,16 +146,20 @@ fn decide(store: &Store, parts: &[Part], options: &mut RunOptions) -> Vec<Look> 
     gaussians.get_or_insert_with(|| gaussians_for(header.box_size, particles, filled));
     let settings = resolve(options, header, particles, 1);
     options.choices.mixtures.get_or_insert(settings.mixtures_for(information, particles));
+    let settings = resolve(options, header, particles, 1);
+    let rate = settings.rate_for(information, particles, header.box_size);
+    options.choices.learning_rate.get_or_insert(rate);
     looks
 }
 
 /// Tells all ranks what rank 0 has decided.
 pub fn share(world: &World, choices: &mut Choices) {
-    let decided = (choices.gaussians, choices.mixtures, choices.init.clone());
+    type Decided = (Option<usize>, Option<usize>, Option<f64>, Option<Identity>);
+    let Choices { gaussians, mixtures, learning_rate, init, .. } = choices;
+    let decided: Decided = (*gaussians, *mixtures, *learning_rate, init.clone());
     let bytes = serde_json::to_vec(&decided).unwrap_or_default();
-    let decided: (Option<usize>, Option<usize>, Option<Identity>) =
-        serde_json::from_slice(&world.broadcast_bytes(&bytes)).unwrap_or_default();
-    (choices.gaussians, choices.mixtures, choices.init) = decided;
+    let decided: Decided = serde_json::from_slice(&world.broadcast_bytes(&bytes)).unwrap_or_default();
+    (*gaussians, *mixtures, *learning_rate, *init) = decided;
 }
 
 /// Says what the particles of a run are.
