@@ -103,6 +103,33 @@ fn both_halves_on_any_number_of_ranks() {
 }
 
 #[test]
+fn what_the_particles_tell_decides_the_rate_of_all_ranks_and_of_a_run_that_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 2_000);
+    let usual = ["--half", "all", "--gaussians", "40", "--mixtures", "1", "--voxel-particles", "0"];
+    let run = |name: &str, options: &[&str]| {
+        let run = path(folder.path(), name);
+        ranks_succeed(2, &train_arguments(&set, &run, &[&usual, options].concat()));
+        let json: Value = serde_json::from_slice(&bytes(&run, "run.json")).unwrap();
+        (run, json["settings"]["learning_rate"].as_f64().unwrap())
+    };
+    // At a signal-to-noise ratio of 1 images of 32 px tell 60 of each voxel; half of 4e-4 needs 100,000 passes.
+    let (_, rate) = run("enough", &["--epochs", "50"]);
+    assert_eq!(rate, 2e-4);
+    let (short, rate) = run("short", &["--epochs", "2"]);
+    assert!(rate > 4e-4, "{rate}");
+    // What is left open is as it was.
+    let rates = ["--epochs", "2", "--learning-rate", "0.00017000000000000004"];
+    let (chosen, rate) = run("chosen", &rates);
+    assert_eq!(rate, 0.000_170_000_000_000_000_04);
+    for run in [&short, &chosen] {
+        let goes_on = [&usual[..], &["--epochs", "2", "--resume"]].concat();
+        let said = ranks_succeed(2, &train_arguments(&set, run, &goes_on));
+        assert!(said.contains("is done"), "{said}");
+    }
+}
+
+#[test]
 fn a_launcher_that_mpi_does_not_know_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 20);
