@@ -68,7 +68,8 @@ pub struct Args {
     /// Rules for rate and schedule: `scaled` gives the same map at any batch, `paper` is as published.
     #[arg(long, value_enum, default_value = "scaled", help_heading = "Recipe")]
     recipe: Recipe,
-    /// Base learning rate, at batch 1 [default: scaled: 4e-4 for 100,000 images of a half in the run, or half of it where these tell much, paper: 1e-3].
+    /// Base learning rate, at batch 1 [default: scaled: 4e-4 for 100,000 images of a half in the run, or half of it where these
+    /// tell much, paper: 1e-3].
     #[arg(long, value_name = "RATE", allow_hyphen_values = true, value_parser = positive, help_heading = "Recipe")]
     learning_rate: Option<f64>,
     /// What the rate is multiplied by for means, scales, quaternions and amplitudes [default: scaled: 1,0.3,1,10, paper: 1,1,1,1].

@@ -309,14 +309,14 @@ impl BatchSums {
         self.sums.resize_with(self.sums.len().max(count), || room(self.crew.count));
     }
 
-    /// Each thread takes the next bundle.
+    /// Each of several threads takes the next bundle.
     fn by_bundle(&mut self, gaussians: &[Active], batch: &[Observation], threads: usize) -> f64 {
         let bundles = bundles(batch.len());
         self.make_sums(bundles.len());
         let (crew, sums) = (&self.crew, &mut self.sums[..bundles.len()]);
         let next = AtomicUsize::new(0);
         let places: Vec<_> = sums.iter_mut().map(|sums| Mutex::new((sums, 0.0))).collect();
-        for_each(threads > 1, 0..threads.min(bundles.len()), |_| {
+        for_each(true, 0..threads.min(bundles.len()), |_| {
             crew.work(|worker| {
                 loop {
                     let bundle = next.fetch_add(1, Ordering::Relaxed);
@@ -329,7 +329,7 @@ impl BatchSums {
         let loss = places.iter().map(|place| lock(place).1).sum();
         drop(places);
         let (total, others) = sums.split_first_mut().expect("a bundle");
-        for_each(threads > 1, parts(total), |(start, total)| {
+        for_each(true, parts(total), |(start, total)| {
             for more in &*others {
                 chain::add(total, &more[start..start + total.len()]);
             }
