@@ -1,7 +1,7 @@
 //! Single-particle cryo-EM reconstruction by Gaussian splatting, data-parallel over MPI.
 //!
 //! The map of the house. Arrows between rooms go down this list only:
-//! [`cli`] ▶ [`scaling`], [`backproject`] ▶ [`train`], [`simulate`], [`evaluate`] ▶ [`render`], [`parallel`], [`particles`] ▶ [`gmm`], [`imaging`] ▶ `simd`.
+//! [`cli`] ▶ [`scaling`], [`backproject`] ▶ [`train`], [`figures`] ▶ [`evaluate`], [`simulate`] ▶ [`render`], [`parallel`], [`particles`] ▶ [`gmm`], [`imaging`] ▶ `simd`.
 //!
 //! "METHOD.md" in the documentation of items names the project's reference of the mathematics; its sections
 //! follow the cryoSplat paper (Chen and Ling, ICLR 2026, arXiv 2508.04929).
@@ -11,6 +11,7 @@ pub mod cli;
 mod containers;
 pub mod error;
 pub mod evaluate;
+pub mod figures;
 pub mod files;
 pub mod gmm;
 pub mod imaging;

@@ -5,8 +5,8 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use cryosplat_mpi::evaluate::chart::Colours;
-use cryosplat_mpi::evaluate::report::distributions::ParticleCounts;
+use cryosplat_mpi::figures::chart::Colours;
+use cryosplat_mpi::figures::distributions::ParticleCounts;
 use cryosplat_mpi::imaging::mrc;
 use cryosplat_mpi::particles::import::cryosparc;
 use cryosplat_mpi::particles::import::pickle::Pickle;

@@ -7,7 +7,7 @@ use std::path::Path;
 use common::{
     expect_failure, fail, over_mpi, path, phantom, program_file, ranks_succeed, succeed, train_arguments,
 };
-use cryosplat_mpi::evaluate::picture::to_png;
+use cryosplat_mpi::figures::picture::to_png;
 use serde_json::{Value, json};
 
 const OVERHEAD: f64 = 3e-3;

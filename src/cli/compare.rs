@@ -8,9 +8,10 @@ use serde_json::json;
 use super::fsc::folder_and_stem;
 use super::fsc::show::{curve, table};
 use super::mask::MaskOptions;
-use crate::evaluate::compare::{Compared, chart, compare};
+use crate::evaluate::compare::{Compared, compare};
 use crate::evaluate::fsc::Fsc;
-use crate::evaluate::plots::write_chart_files;
+use crate::figures::comparison::comparison_chart;
+use crate::figures::plots::write_chart_files;
 use crate::imaging::mrc::Volume;
 
 /// Arguments of `compare`.
@@ -44,7 +45,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let curves: Vec<(String, Fsc)> = compared.iter().map(|c| (c.label.clone(), c.fsc.clone())).collect();
     if let Some(output) = &args.output {
         let (folder, stem) = folder_and_stem(output)?;
-        write_chart_files(folder, &stem, &curves, &chart(&compared))?;
+        write_chart_files(folder, &stem, &curves, &comparison_chart(&compared))?;
     }
     let text = if args.json {
         let with_run = |(compared, labelled): (&Compared, &(String, Fsc))| {

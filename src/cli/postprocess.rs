@@ -12,7 +12,8 @@ use super::mask::{Made, MaskOptions};
 use super::phases::PhaseOptions;
 use crate::error::Error;
 use crate::evaluate::postprocess::{FIT_FROM, LowPass, Options, Processed, Sharpening};
-use crate::evaluate::{Fsc, maps, write_fsc_files};
+use crate::evaluate::{Fsc, maps};
+use crate::figures::write_fsc_files;
 use crate::files;
 use crate::imaging::mrc::write_volume;
 

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::evaluate::chart::Chart;
 use crate::evaluate::fsc::Fsc;
+use crate::evaluate::maps;
 use crate::evaluate::mask::Mask;
-use crate::evaluate::{maps, plots};
 use crate::imaging::mrc::Volume;
 
 /// What a run's map is compared with.
@@ -91,18 +90,6 @@ pub fn compare(
         }
     }
     Ok(curves)
-}
-
-/// The chart of all curves: a colour a run, and half maps dashed where the truth is known.
-pub fn chart(curves: &[Compared]) -> Chart {
-    let labelled: Vec<(String, Fsc)> = curves.iter().map(|c| (c.label.clone(), c.fsc.clone())).collect();
-    let mut chart = plots::fsc_chart(&labelled);
-    let truth = curves.iter().any(|curve| curve.against == Against::Truth);
-    for (drawn, curve) in chart.curves.iter_mut().zip(curves) {
-        drawn.colour = Some(curve.run);
-        drawn.dashed = truth && curve.against == Against::Halves;
-    }
-    chart
 }
 
 fn read(folder: &Path) -> Result<Run> {

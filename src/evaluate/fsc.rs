@@ -6,6 +6,7 @@ use ndarray::Array3;
 use rustfft::num_complex::Complex;
 
 use crate::error::{Error, Result};
+use crate::evaluate::maps::{PIXEL_SIZE_TOLERANCE, extent};
 use crate::evaluate::mask::Mask;
 use crate::evaluate::shells::{correlations, shell_sums};
 use crate::imaging::fourier::fft3;
@@ -15,8 +16,6 @@ use crate::imaging::mrc::Volume;
 pub const GOLD_STANDARD: f64 = 0.143;
 /// The threshold of a map against a reference.
 pub const HALF: f64 = 0.5;
-/// How far two pixel sizes may lie apart, relative to the first.
-pub const PIXEL_SIZE_TOLERANCE: f64 = 1e-3;
 
 /// The correlation of two maps in each shell of Fourier space.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -152,11 +151,6 @@ impl Fsc {
         let fraction = shell - below as f64;
         Some(self.shells[below] * (1.0 - fraction) + self.shells[above] * fraction)
     }
-}
-
-/// "64 x 64 x 64" of an array's (z, y, x).
-pub(crate) fn extent((z, y, x): (usize, usize, usize)) -> String {
-    format!("{x} x {y} x {z}")
 }
 
 pub(super) fn check_mask(map: &Volume, mask: &Mask) -> Result<()> {

@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::evaluate::fsc::{PIXEL_SIZE_TOLERANCE, extent};
 use crate::imaging::mrc::{self, Stack, Volume};
+
+/// How far two pixel sizes may lie apart, relative to the first.
+pub const PIXEL_SIZE_TOLERANCE: f64 = 1e-3;
 
 /// Reads a cubic map.
 ///
@@ -110,6 +112,11 @@ pub fn check_comparable(first: (&Path, &Volume), second: (&Path, &Volume)) -> Re
         ));
     }
     Ok(())
+}
+
+/// "64 x 64 x 64" of an array's (z, y, x).
+pub(crate) fn extent((z, y, x): (usize, usize, usize)) -> String {
+    format!("{x} x {y} x {z}")
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use super::record::Run;
 use super::study::{Kind, Prediction, Row, Series, Study};
-use crate::evaluate::chart::{Axis, Chart, Colours, Curve};
-use crate::evaluate::picture::FONT;
+use crate::figures::chart::{Axis, Chart, Colours, Curve};
+use crate::figures::picture::FONT;
 
 const WIDTH: f64 = 760.0;
 const RATES: f64 = 440.0;

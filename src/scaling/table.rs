@@ -2,7 +2,7 @@
 
 use super::record::{COMPUTE, REDUCE, Run, UPDATE, WAIT};
 use super::study::{Kind, Prediction, Row, Series, Study};
-use crate::evaluate::chart::number;
+use crate::figures::chart::number;
 
 const COLUMNS: [&str; 19] = [
     "Series",

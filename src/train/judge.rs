@@ -10,8 +10,9 @@ use crate::evaluate::automask::AutoMask;
 use crate::evaluate::cross_validation::LABEL;
 use crate::evaluate::fsc::{Fsc, GOLD_STANDARD, HALF};
 use crate::evaluate::maps::read_cube;
-use crate::evaluate::plots::write_fsc_files;
-use crate::evaluate::{Correction, CrossValidation, Mask, Randomization, slices};
+use crate::evaluate::{Correction, CrossValidation, Mask, Randomization};
+use crate::figures::plots::write_fsc_files;
+use crate::figures::slices;
 use crate::files;
 use crate::imaging::mrc::{self, Volume};
 

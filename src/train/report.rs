@@ -9,15 +9,17 @@ use serde_json::Value;
 
 use super::metrics;
 use crate::error::{Error, Result};
-use crate::evaluate::chart::{Chart, Colours};
 use crate::evaluate::compare;
 use crate::evaluate::cross_validation::LABEL;
 use crate::evaluate::fsc::{Crossing, Fsc, GOLD_STANDARD, HALF};
+use crate::evaluate::fsc_table;
 use crate::evaluate::maps::read_cube;
-use crate::evaluate::panels::{GreyScale, Row, Sheet};
-use crate::evaluate::plots::{self, fsc_chart, loss_chart, rate_chart};
-use crate::evaluate::report::distributions::{ParticleCounts, logarithmic_chart};
-use crate::evaluate::report::{Part, ReportData, Surface, write_report};
+use crate::figures::chart::{Chart, Colours};
+use crate::figures::comparison::comparison_chart;
+use crate::figures::distributions::{ParticleCounts, logarithmic_chart};
+use crate::figures::panels::{GreyScale, Row, Sheet};
+use crate::figures::plots::{fsc_chart, loss_chart, rate_chart};
+use crate::figures::report::{Part, ReportData, Surface, write_report};
 use crate::gmm::files::GmmFile;
 use crate::imaging::fourier::{Fft2, frequency};
 use crate::particles::store::{Block, Store};
@@ -41,7 +43,7 @@ pub fn write(folder: &Path, document: &Value, store: &Store, baselines: &[PathBu
     let names: Vec<String> = list(&document["particles"]["models"])
         .filter_map(|model| Some(model["name"].as_str()?.to_owned()))
         .collect();
-    let curves = match plots::read_fsc_table(&folder.join("fsc.csv"), header.box_size, header.pixel_size) {
+    let curves = match fsc_table::read(&folder.join("fsc.csv"), header.box_size, header.pixel_size) {
         Ok(curves) => curves,
         Err(_) if !folder.join("fsc.csv").exists() => Vec::new(),
         Err(error) => return Err(error),
@@ -62,7 +64,7 @@ pub fn write(folder: &Path, document: &Value, store: &Store, baselines: &[PathBu
             std::iter::once(folder.to_owned()).chain(baselines.iter().cloned()).collect();
         let truth = document["truth"].as_str().map(|file| from_where_it_ran(document, file));
         let curves = compare::compare(&runs, truth.as_deref(), |_| Ok(None))?;
-        parts.push(Part::Chart(Chart { title: "Beside other runs".into(), ..compare::chart(&curves) }));
+        parts.push(Part::Chart(Chart { title: "Beside other runs".into(), ..comparison_chart(&curves) }));
     }
     let maps = std::iter::once("map").chain(names.iter().map(String::as_str));
     if let Some(map) = maps.map(|name| folder.join(format!("{name}.mrc"))).find(|file| file.exists()) {

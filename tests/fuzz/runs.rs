@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use cryosplat_mpi::error::{Error, Result};
-use cryosplat_mpi::evaluate::compare::{chart, compare};
-use cryosplat_mpi::evaluate::plots::read_fsc_table;
-use cryosplat_mpi::evaluate::{Fsc, write_fsc_files};
+use cryosplat_mpi::evaluate::Fsc;
+use cryosplat_mpi::evaluate::compare::compare;
+use cryosplat_mpi::evaluate::fsc_table;
+use cryosplat_mpi::figures::comparison::comparison_chart;
+use cryosplat_mpi::figures::write_fsc_files;
 use cryosplat_mpi::imaging::mrc::{self, Volume};
 use cryosplat_mpi::particles::store::Store;
 use cryosplat_mpi::random::{Purpose, stream};
@@ -140,7 +142,7 @@ fn what_report_reads() {
 #[test]
 fn tables_of_fsc() {
     fuzz_run("fsc.csv", "its reader", CSV, 1, |folder| {
-        read_fsc_table(&folder.join("fsc.csv"), BOX, PIXEL_SIZE).map(drop)
+        fsc_table::read(&folder.join("fsc.csv"), BOX, PIXEL_SIZE).map(drop)
     });
 }
 
@@ -148,7 +150,7 @@ fn tables_of_fsc() {
 fn what_compare_reads() {
     let read = |folder: &Path| {
         let curves = compare(&[folder.to_path_buf()], None, |_| Ok(None))?;
-        chart(&curves);
+        comparison_chart(&curves);
         Ok(())
     };
     fuzz_run("run.json", "compare", JSON, 2, read);

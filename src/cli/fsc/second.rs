@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::evaluate::fsc::PIXEL_SIZE_TOLERANCE;
+use crate::evaluate::maps::PIXEL_SIZE_TOLERANCE;
 use crate::files;
 use crate::gmm::files::GmmFile;
 use crate::gmm::ply;

@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::{Args, Description, bytes, length};
 use crate::error::Result;
-use crate::evaluate::chart::Colours;
-use crate::evaluate::report::distributions::{CELLS, ParticleCounts};
+use crate::figures::chart::Colours;
+use crate::figures::distributions::{CELLS, ParticleCounts};
 use crate::files;
 use crate::gmm::Shape;
 use crate::particles::store::{Dtype, Header, Particle, Store};

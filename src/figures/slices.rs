@@ -6,9 +6,9 @@ use std::path::Path;
 use ndarray::{Array2, Axis};
 
 use crate::error::{Error, Result};
-use crate::evaluate::chart::number;
-use crate::evaluate::fsc::extent;
-use crate::evaluate::panels::{GreyScale, Row, Sheet};
+use crate::evaluate::maps::extent;
+use crate::figures::chart::number;
+use crate::figures::panels::{GreyScale, Row, Sheet};
 use crate::files;
 use crate::imaging::mrc::Volume;
 
@@ -116,7 +116,7 @@ fn views(volume: &Volume) -> [Array2<f32>; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluate::panels::{CORNER, GAP, PANEL};
+    use crate::figures::panels::{CORNER, GAP, PANEL};
     use ndarray::Array3;
     use resvg::tiny_skia::Pixmap;
 

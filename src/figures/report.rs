@@ -1,6 +1,5 @@
 //! report.html: one page that tells of a run, with nothing beside it and nothing from the network.
 
-pub mod distributions;
 mod surface;
 
 use std::io::Write as _;
@@ -10,8 +9,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::error::Result;
-use crate::evaluate::chart::{Chart, Colours};
-use crate::evaluate::picture::escape;
+use crate::figures::chart::{Chart, Colours};
+use crate::figures::picture::escape;
 use crate::files;
 
 pub use surface::Surface;
@@ -21,8 +20,8 @@ const WIDE: (f64, f64) = (1000.0, 500.0);
 /// Beside another one.
 const HALF_WIDE: (f64, f64) = (490.0, 360.0);
 const NARROW: (f64, f64) = (380.0, 400.0);
-const STYLE: &str = include_str!("style.css");
-const VIEWER: &str = include_str!("viewer.js");
+const STYLE: &str = include_str!("report/style.css");
+const VIEWER: &str = include_str!("report/viewer.js");
 
 /// What a report says. Parts that are empty are left out.
 #[derive(Clone, Debug, Default)]
@@ -178,7 +177,7 @@ mod tests {
     use super::*;
 
     use crate::evaluate::fsc::Fsc;
-    use crate::evaluate::plots::{fsc_chart, loss_chart};
+    use crate::figures::plots::{fsc_chart, loss_chart};
 
     #[test]
     fn a_report_stands_alone_and_trusts_no_text() {

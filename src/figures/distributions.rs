@@ -3,7 +3,7 @@
 use std::f64::consts::PI;
 use std::fmt::Write;
 
-use crate::evaluate::chart::{Axis, Chart, Colours, Curve};
+use crate::figures::chart::{Axis, Chart, Colours, Curve};
 use crate::imaging::pose::Rotation;
 use crate::particles::store::Particle;
 

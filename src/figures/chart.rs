@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::evaluate::picture::{FONT, escape};
+use crate::figures::picture::{FONT, escape};
 
 /// Colours, as SVG writes them; a page may give CSS variables.
 #[derive(Clone, Debug)]

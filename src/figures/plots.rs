@@ -3,18 +3,17 @@
 use std::io::Write;
 use std::path::Path;
 
-use crate::error::{Error, Result};
-use crate::evaluate::chart::{Axis, Chart, Colours, Curve, number};
-use crate::evaluate::fsc::{Crossing, Fsc, GOLD_STANDARD, HALF, PIXEL_SIZE_TOLERANCE};
-use crate::evaluate::picture;
+use crate::error::Result;
+use crate::evaluate::fsc::{Crossing, Fsc, GOLD_STANDARD, HALF};
+use crate::evaluate::fsc_table;
+use crate::figures::chart::{Axis, Chart, Colours, Curve, number};
+use crate::figures::picture;
 use crate::files;
 
 /// Size of a chart file in user units; its PNG has twice as many pixels.
 const SIZE: (f64, f64) = (760.0, 480.0);
 /// Points of a curve beyond which neighbours are averaged: more than a screen can show.
 const MOST_POINTS: usize = 1000;
-/// Curves of a table of FSC that is read, at most: each takes a place in the legend.
-const MOST_CURVES: usize = 100;
 /// Largest over smallest loss from which on the axis is logarithmic.
 const LOGARITHMIC_FROM: f64 = 8.0;
 
@@ -183,23 +182,7 @@ pub fn fsc_chart_with_band(curves: &[(String, Fsc)], band: Option<(String, Vec<[
 /// # Errors
 /// As there.
 pub fn write_chart_files(folder: &Path, stem: &str, curves: &[(String, Fsc)], chart: &Chart) -> Result<()> {
-    let Some((_, first)) = curves.first() else {
-        return Err(Error::request("there is no FSC curve to write", "give at least one"));
-    };
-    for (label, fsc) in curves {
-        let same_pixels =
-            (fsc.pixel_size - first.pixel_size).abs() <= PIXEL_SIZE_TOLERANCE * first.pixel_size;
-        if fsc.shells.len() > first.shells.len() || fsc.box_size != first.box_size || !same_pixels {
-            return Err(Error::request(
-                format!(
-                    "FSC curve {label:?} is of box {} at {:.4} A, and the first of box {} at {:.4} A",
-                    fsc.box_size, fsc.pixel_size, first.box_size, first.pixel_size
-                ),
-                "write them to files of their own",
-            ));
-        }
-    }
-    let table = table(first, curves);
+    let table = fsc_table::to_csv(curves)?;
     let svg = chart.to_svg(&Colours::light(), SIZE.0, SIZE.1);
     let png = picture::to_png(&svg, 2.0)?;
     // All are made before the first is written.
@@ -207,91 +190,6 @@ pub fn write_chart_files(folder: &Path, stem: &str, curves: &[(String, Fsc)], ch
         files::write_atomically(&folder.join(format!("{stem}.{extension}")), |w| w.write_all(content))?;
     }
     Ok(())
-}
-
-fn table(first: &Fsc, curves: &[(String, Fsc)]) -> String {
-    let names: Vec<String> = curves.iter().map(|(label, _)| quoted(label)).collect();
-    let mut table = format!("shell,spatial_frequency_1_per_A,resolution_A,{}\n", names.join(","));
-    for shell in 1..first.shells.len() {
-        let frequency = first.frequency(shell as f64);
-        let value = |fsc: &Fsc| fsc.shells.get(shell).map_or(String::new(), |value| format!("{value:.8}"));
-        let values: Vec<String> = curves.iter().map(|(_, fsc)| value(fsc)).collect();
-        table += &format!("{shell},{frequency:.8},{:.4},{}\n", 1.0 / frequency, values.join(","));
-    }
-    table
-}
-
-/// The curves of a table that [`write_fsc_files`] has written, of maps of `box_size` pixels of `pixel_size` angstrom.
-///
-/// # Errors
-/// When the file cannot be read, or is no such table: names the line.
-pub fn read_fsc_table(path: &Path, box_size: usize, pixel_size: f64) -> Result<Vec<(String, Fsc)>> {
-    const REMEDY: &str = "write the table again with `fsc -o` or `train`";
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read the FSC", "check the path"))?;
-    let mut lines = text.lines();
-    let names = fields(lines.next().unwrap_or_default());
-    let bad = |line: usize, problem: &str| {
-        Err(Error::input(path, format!("line {}", line + 1), problem.to_owned(), REMEDY))
-    };
-    if names.len() < 4 || names[0] != "shell" {
-        return bad(0, "is not the heading of a table of FSC");
-    }
-    if names.len() - 3 > MOST_CURVES {
-        return bad(0, &format!("names {} curves, and a chart shows {MOST_CURVES} at most", names.len() - 3));
-    }
-    // Shell 0 is not in the table.
-    let mut curves: Vec<Vec<f64>> = vec![vec![1.0]; names.len() - 3];
-    for (number, line) in lines.enumerate() {
-        let shell = number + 1;
-        let fields = fields(line);
-        // The first curve has them all, and the others end no later.
-        let numbers = fields.iter().take(4).all(|field| field.parse::<f64>().is_ok());
-        let sound = fields.len() == names.len() && numbers && fields[0].parse() == Ok(shell as f64);
-        let mut each = curves.iter_mut().zip(fields.iter().skip(3));
-        // Behind its end a curve has no more numbers.
-        let taken = |(curve, field): (&mut Vec<f64>, &String)| match field.parse() {
-            Ok(value) if curve.len() == shell => {
-                curve.push(value);
-                true
-            }
-            Ok(_) => false,
-            Err(_) => field.is_empty() && shell > 1,
-        };
-        if !(sound && each.all(taken)) {
-            return bad(shell, &format!("is not shell {shell}, with a number for each curve: {line:?}"));
-        }
-    }
-    let curve = |(name, shells): (&String, Vec<f64>)| (name.clone(), Fsc { pixel_size, box_size, shells });
-    Ok(names[3..].iter().zip(curves).map(curve).collect())
-}
-
-/// The fields of a line of CSV (RFC 4180).
-fn fields(line: &str) -> Vec<String> {
-    let mut fields = vec![String::new()];
-    let mut quoted = false;
-    let mut characters = line.chars().peekable();
-    while let Some(c) = characters.next() {
-        let field = fields.last_mut().expect("there is one from the start");
-        match c {
-            '"' if quoted && characters.peek() == Some(&'"') => {
-                field.push('"');
-                characters.next();
-            }
-            '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(String::new()),
-            c => field.push(c),
-        }
-    }
-    fields
-}
-
-/// A CSV field, quoted where it must be (RFC 4180).
-fn quoted(field: &str) -> String {
-    if field.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", field.replace('"', "\"\""))
-    } else {
-        field.to_owned()
-    }
 }
 
 #[cfg(test)]
@@ -311,21 +209,21 @@ mod tests {
         let mut ends = curves.clone().to_vec();
         ends[1].1.shells.truncate(20);
         write_fsc_files(folder.path(), "ends", &ends).unwrap();
-        let read = read_fsc_table(&folder.path().join("ends.csv"), 64, 6.0).unwrap();
+        let read = fsc_table::read(&folder.path().join("ends.csv"), 64, 6.0).unwrap();
         assert_eq!(read.iter().map(|(_, fsc)| fsc.shells.len()).collect::<Vec<_>>(), [32, 20]);
         let text = std::fs::read_to_string(folder.path().join("ends.csv")).unwrap();
         std::fs::write(folder.path().join("ends.csv"), format!("{}0.5\n", text.trim_end())).unwrap();
-        let message = read_fsc_table(&folder.path().join("ends.csv"), 64, 6.0).unwrap_err().to_string();
+        let message = fsc_table::read(&folder.path().join("ends.csv"), 64, 6.0).unwrap_err().to_string();
         assert!(message.contains("line 32"), "{message}");
         for (from, to) in [("\n3,0.", "\n3,?"), ("\n1,", "\n2,")] {
             std::fs::write(folder.path().join("ends.csv"), text.replacen(from, to, 1)).unwrap();
-            assert!(read_fsc_table(&folder.path().join("ends.csv"), 64, 6.0).is_err(), "{from}");
+            assert!(fsc_table::read(&folder.path().join("ends.csv"), 64, 6.0).is_err(), "{from}");
         }
         let line = text.lines().nth(5).unwrap();
         let fields: Vec<&str> = line.split(',').collect();
         let headless = text.replace(line, &format!("{},,{}", fields[..3].join(","), fields[4]));
         std::fs::write(folder.path().join("ends.csv"), headless).unwrap();
-        let message = read_fsc_table(&folder.path().join("ends.csv"), 64, 6.0).unwrap_err().to_string();
+        let message = fsc_table::read(&folder.path().join("ends.csv"), 64, 6.0).unwrap_err().to_string();
         assert!(message.contains("line 6"), "{message}");
         ends.swap(0, 1);
         assert!(write_fsc_files(folder.path(), "ends", &ends).is_err());
@@ -347,18 +245,18 @@ mod tests {
             assert!((numbers[4] - curves[1].1.shells[shell as usize]).abs() < 1e-8);
         }
         assert_eq!(lines.next(), None);
-        let read = read_fsc_table(&folder.path().join("fsc.csv"), 64, 6.0).unwrap();
+        let read = fsc_table::read(&folder.path().join("fsc.csv"), 64, 6.0).unwrap();
         for ((label, fsc), (written, curve)) in read.iter().zip(&curves) {
             assert_eq!((label, fsc.shells.len()), (written, curve.shells.len()));
             assert!(fsc.shells.iter().zip(&curve.shells).skip(1).all(|(a, b)| (a - b).abs() < 1e-8));
             assert!((fsc.mean() - curve.mean()).abs() < 1e-7);
         }
         std::fs::write(folder.path().join("bad.csv"), csv.replace("\n3,", "\n4,")).unwrap();
-        let message = read_fsc_table(&folder.path().join("bad.csv"), 64, 6.0).unwrap_err().to_string();
+        let message = fsc_table::read(&folder.path().join("bad.csv"), 64, 6.0).unwrap_err().to_string();
         assert!(message.contains("bad.csv") && message.contains("line 4"), "{message}");
         let many = ",none".repeat(100) + "\n";
         std::fs::write(folder.path().join("bad.csv"), csv.replace(",none\n", &many)).unwrap();
-        let message = read_fsc_table(&folder.path().join("bad.csv"), 64, 6.0).unwrap_err().to_string();
+        let message = fsc_table::read(&folder.path().join("bad.csv"), 64, 6.0).unwrap_err().to_string();
         assert!(message.contains("line 1") && message.contains("names 101 curves"), "{message}");
         std::fs::remove_file(folder.path().join("bad.csv")).unwrap();
         let svg = std::fs::read_to_string(folder.path().join("fsc.svg")).unwrap();

@@ -6,8 +6,8 @@ use ndarray::Array2;
 use resvg::tiny_skia::{Pixmap, PremultipliedColorU8};
 
 use crate::error::Result;
-use crate::evaluate::chart::{number, round_step};
-use crate::evaluate::picture::{self, FONT, escape};
+use crate::figures::chart::{number, round_step};
+use crate::figures::picture::{self, FONT, escape};
 
 /// Side of a panel in pixels.
 pub const PANEL: usize = 300;
