@@ -8,6 +8,7 @@ use common::{alone, fail, succeed};
 use cryosplat_mpi::imaging::ctf::{CtfParameters, Optics};
 use cryosplat_mpi::imaging::mrc::{Volume, write_stack, write_volume};
 use cryosplat_mpi::imaging::pose::rotation_from_relion;
+use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::{Dtype, Header, Particle, Writer};
 use ndarray::Array3;
 use serde_json::Value;
@@ -152,8 +153,8 @@ fn particles(path: &Path, n: usize) {
     let images: Vec<f32> = (0..n * 64).map(|i| (i % 97) as f32).collect();
     let _alone = alone();
     let mut writer = Writer::create(path, &header, Dtype::F16).unwrap();
-    writer.append(0, &particles[..n - second], &images[..(n - second) * 64]).unwrap();
-    writer.append(1, &particles[n - second..], &images[(n - second) * 64..]).unwrap();
+    writer.append(Subset::Half1, &particles[..n - second], &images[..(n - second) * 64]).unwrap();
+    writer.append(Subset::Half2, &particles[n - second..], &images[(n - second) * 64..]).unwrap();
     writer.finish().unwrap();
 }
 

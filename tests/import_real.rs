@@ -8,6 +8,7 @@ use std::path::Path;
 use cryosplat_mpi::figures::chart::Colours;
 use cryosplat_mpi::figures::distributions::ParticleCounts;
 use cryosplat_mpi::imaging::mrc;
+use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::import::cryosparc;
 use cryosplat_mpi::particles::import::pickle::Pickle;
 use cryosplat_mpi::particles::import::set::{Particles, Row, Wanted};
@@ -196,7 +197,7 @@ fn metadata_of_cryosparc_are_read_to_the_end() {
     let Some(file) = common::shared("data/real/t20s_10025_J209_000_particles.cs") else { return };
     let rows = rows(&file);
     assert_eq!(rows.len(), 11_764);
-    let second = rows.iter().filter(|row| row.half == 1).count();
+    let second = rows.iter().filter(|row| row.half == Subset::Half2).count();
     assert!((5_000..7_000).contains(&second), "{second}");
     assert!(rows.iter().all(|row| row.source.file < 196 && row.shift.iter().all(|s| s.abs() < 64.0)));
 }

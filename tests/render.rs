@@ -10,6 +10,7 @@ mod reference;
 
 use cases::{Case, TOLERANCE, case, compare_gradients, golden, planes, worst};
 use cryosplat_mpi::gmm::{Gmm, Shape, softplus_inverse};
+use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::{
     Device, Geometry, Observation, Sampling, SplatNormalization, Target, Weights, energy,
@@ -133,7 +134,7 @@ fn a_start_looks_the_same_with_and_without_normalization() {
                 heights,
                 weights: Weights::UNIFORM,
             };
-            let start = random_start(&settings, 1, 0);
+            let start = random_start(&settings, Subset::Half1, 0);
             let mut device = CpuDevice::new(start, geometry);
             device.render(&[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
         };

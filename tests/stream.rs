@@ -18,6 +18,7 @@ use cryosplat_mpi::error::Result;
 use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, Optics};
 use cryosplat_mpi::imaging::energy;
 use cryosplat_mpi::imaging::pose::rotation_from_relion;
+use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::{Defect, Dtype, Header, Particle, Store, Writer};
 use cryosplat_mpi::progress::Progress;
 use cryosplat_mpi::render::{Device, DeviceState, Observation, Outcome, Reduce, StageTimes, Step, Target};
@@ -127,7 +128,7 @@ fn set(file: &Path, halves: [usize; 2], size: usize, dtype: Dtype) -> Vec<f32> {
             // Eighths, which 16 bits hold too.
             let image: Vec<f32> =
                 (0..size * size).map(|i| ((row * 31 + i * 7) % 1009) as f32 / 8.0 - 63.0).collect();
-            writer.append(half as u8, &[particle], &image).unwrap();
+            writer.append(Subset::HALVES[half], &[particle], &image).unwrap();
             all.extend(image);
             row += 1;
         }
@@ -157,7 +158,7 @@ impl Small {
     }
 
     fn order(&self) -> Order {
-        Order::new(10..100, 6, QUARTER, 5, 2)
+        Order::new(10..100, 6, QUARTER, 5, Subset::Half2)
     }
 
     fn shard(&self, place: Place) -> (Shard, Shelf) {
@@ -426,7 +427,7 @@ fn an_epoch_of_a_large_file_takes_the_memory_of_its_windows() {
 fn streaming() {
     let Some(file) = std::env::var_os(STREAM) else { return };
     let store = Store::open(Path::new(&file)).unwrap();
-    let order = Order::new(store.rows(None), SLOTS, LARGE * LARGE * 4, 1, 1);
+    let order = Order::new(store.rows(Subset::All), SLOTS, LARGE * LARGE * 4, 1, Subset::Half1);
     let mut shelf = Shelf { pixels: LARGE * LARGE, ..Shelf::default() };
     let (reader, progress) = (store.reader(), Progress::silent());
     let mut shard = Shard::load(reader, &order, 0..SLOTS, 2, Place::File, &mut shelf, progress).unwrap();

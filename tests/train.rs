@@ -13,6 +13,7 @@ use cryosplat_mpi::gmm::Gmm;
 use cryosplat_mpi::gmm::files::GmmFile;
 use cryosplat_mpi::gmm::voxelize::{Grid, voxelize};
 use cryosplat_mpi::imaging::mrc::{Volume, read_volume};
+use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::Store;
 use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::{
@@ -96,11 +97,11 @@ fn the_halves_share_no_particle_and_no_random_number() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 100);
     let store = Store::open(Path::new(&set)).unwrap();
-    let members = [0, 1].map(|half| store.rows(Some(half)));
+    let members = Subset::HALVES.map(|half| store.rows(half));
     assert_eq!((members[0].end, members[1].end), (members[1].start, 100));
     let choices = Choices { gaussians: Some(50), ..Choices::default() };
     let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 0, 50, BOX);
-    let starts = [0, 1, 2].map(|half| random_start(&settings, half, 0));
+    let starts = Subset::ALL.map(|subset| random_start(&settings, subset, 0));
     for (a, b) in [(0, 1), (0, 2), (1, 2)] {
         // The first 150 values are the means, all random.
         let same = (0..150).filter(|&i| starts[a].values()[i] == starts[b].values()[i]).count();
@@ -246,7 +247,7 @@ fn assert_made_by_hand(weighting: Weighting, most: usize) {
 
     let store = Store::open(Path::new(&set)).unwrap();
     let block = whole(&store);
-    let members: Vec<usize> = store.rows(Some(0)).collect();
+    let members: Vec<usize> = store.rows(Subset::Half1).collect();
     assert_eq!(members.len(), 21);
     let start = Some(Start::Published);
     let choices = Choices { gaussians: Some(60), epochs: Some(2), start, ..Choices::default() };
@@ -263,8 +264,8 @@ fn assert_made_by_hand(weighting: Weighting, most: usize) {
             Weighting::Uniform => Weights::UNIFORM,
         },
     };
-    let mut device = CpuDevice::new(random_start(&settings, 1, 0), geometry);
-    let order = Order::new(store.rows(Some(0)), 8, BOX * BOX * size_of::<f32>(), 0, 1);
+    let mut device = CpuDevice::new(random_start(&settings, Subset::Half1, 0), geometry);
+    let order = Order::new(store.rows(Subset::Half1), 8, BOX * BOX * size_of::<f32>(), 0, Subset::Half1);
     let (mut first, mut second) = (vec![0.0f64; 660], vec![0.0f64; 660]);
     let mut values: Vec<f64> = device.gmm().values().iter().map(|&v| f64::from(v)).collect();
     let mut clock = Clock::default();

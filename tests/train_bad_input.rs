@@ -11,6 +11,7 @@ use common::{
     change_image, contents, expect_failure, over_mpi, over_mpi_with, path, phantom, program, program_file,
     program_with, succeed, text, train_arguments, whole,
 };
+use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::{Dtype, Header, Particle, Store, Writer};
 use tempfile::TempDir;
 
@@ -174,7 +175,7 @@ fn with_halves(set: &str, to: &str, halves: [usize; 2]) {
     let header = Header { halves, ..store.header().clone() };
     let block = whole(&store);
     let mut writer = Writer::create(Path::new(to), &header, Dtype::F32).unwrap();
-    for (half, rows) in [(0, 0..halves[0]), (1, halves[0]..halves[0] + halves[1])] {
+    for (half, rows) in [(Subset::Half1, 0..halves[0]), (Subset::Half2, halves[0]..halves[0] + halves[1])] {
         let particles: Vec<Particle> = block.particles[rows.clone()].to_vec();
         let pixels = header.pixels();
         writer.append(half, &particles, &block.images[rows.start * pixels..rows.end * pixels]).unwrap();

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Parser;
 use cryosplat_mpi::imaging::ctf::{CtfParameters, Optics};
+use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::{Dtype, Header, Particle, Store, Writer};
 use cryosplat_mpi::particles::stream::READERS;
 
@@ -84,7 +85,7 @@ fn particles(file: &Path, count: usize) -> Result<Store> {
         let some = vec![particle; 64.min(count - first)];
         let images: Vec<f32> =
             (0..some.len() * BOX * BOX).map(|i| ((first + i) as f32 * 0.618).fract()).collect();
-        writer.append(0, &some, &images)?;
+        writer.append(Subset::Half1, &some, &images)?;
     }
     writer.finish()?;
     // What is not on the disk yet cannot be dropped from memory.

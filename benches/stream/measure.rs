@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use cryosplat_mpi::gmm::{Gmm, Shape};
+use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::{Pixels, Reader, Store};
 use cryosplat_mpi::particles::stream::READERS;
 use cryosplat_mpi::progress::Progress;
@@ -67,7 +68,8 @@ impl Bench {
     /// For the particles of `store` in batches of `batch`; copies go to `folder`.
     pub fn new(store: Store, batch: usize, folder: &Path) -> Result<Self> {
         let header = store.header();
-        let order = Order::new(store.rows(None), batch, header.pixels() * size_of::<f32>(), 1, 1);
+        let order =
+            Order::new(store.rows(Subset::All), batch, header.pixels() * size_of::<f32>(), 1, Subset::Half1);
         let geometry = Geometry {
             box_size: header.box_size,
             pixel_size: header.pixel_size,

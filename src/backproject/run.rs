@@ -120,17 +120,17 @@ pub fn of_halves(
     let (rank, ranks) = (assignment.rank, assignment.size);
     let mut sums = Vec::new();
     for &index in &assignment.models {
-        let Part { name, rows, .. } = &parts[index];
+        let Part { subset, rows } = &parts[index];
         let (n, start) = (rows.len(), rows.start);
         let own = start + rank * n / ranks..start + (rank + 1) * n / ranks;
         let part = chosen.most.map_or(1.0, |most| (most as f64 / n as f64).min(1.0));
         let progress = match world.rank() {
-            0 => Progress::new(format!("backproject {name}"), (part * own.len() as f64) as u64, "images"),
+            0 => Progress::new(format!("backproject {subset}"), (part * own.len() as f64) as u64, "images"),
             _ => Progress::silent(),
         };
         let (mut of_half, traffic) = accumulate(store, own, part, chosen.passed_over, progress)?;
         if world.rank() == 0 {
-            tracing::debug!("{name}: {}", traffic.describe(started.elapsed()));
+            tracing::debug!("{subset}: {}", traffic.describe(started.elapsed()));
         }
         of_half.sum_at_first(group);
         // The others' part is in the first one's.

@@ -1,12 +1,13 @@
-//! Which FSC half a particle belongs to, where its metadata does not say.
+//! Random assignment of particles to the halves, for metadata that does not give them.
 
 use rand::seq::SliceRandom;
 
+use super::Subset;
 use crate::random::{self, Purpose};
 
-/// Draws halves 0 and 1 for `n` particles: as many of each as can be, in a random order that `seed` decides.
-pub fn draw(n: usize, seed: u64) -> Vec<u8> {
-    let mut halves: Vec<u8> = (0..n).map(|i| (i % 2) as u8).collect();
+/// Assigns `n` particles to the halves at random, as evenly as possible. The result depends on `n` and `seed` alone.
+pub fn draw(n: usize, seed: u64) -> Vec<Subset> {
+    let mut halves: Vec<Subset> = (0..n).map(|i| Subset::HALVES[i % 2]).collect();
     halves.shuffle(&mut random::stream(seed, Purpose::Halves, 0, 0));
     halves
 }
@@ -18,7 +19,7 @@ mod tests {
     #[test]
     fn halves_are_even_and_repeatable() {
         let a = draw(101, 7);
-        assert_eq!(a.iter().filter(|&&h| h == 1).count(), 50);
+        assert_eq!(a.iter().filter(|&&half| half == Subset::Half2).count(), 50);
         assert_eq!(a, draw(101, 7));
         assert_ne!(a, draw(101, 8));
     }

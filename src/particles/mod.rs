@@ -6,3 +6,6 @@ pub mod import;
 pub mod preprocess;
 pub mod store;
 pub mod stream;
+mod subset;
+
+pub use subset::Subset;

@@ -7,6 +7,7 @@ use super::geometry::{ANGLE_DECIMALS, DEFOCUS_DECIMALS, Geometry, SHIFT_DECIMALS
 use crate::error::Result;
 use crate::files;
 use crate::imaging::ctf::Optics;
+use crate::particles::Subset;
 use crate::particles::export::star::{OPTICS, begin_table};
 
 /// The stack's name in its folder.
@@ -19,13 +20,13 @@ pub const TRUTH: &str = "truth.mrc";
 /// Particles per micrograph name.
 const PER_MICROGRAPH: usize = 100;
 
-/// Writes the STAR file of all particles and their halves, in the order of the stack beside it; half 0 is random subset 1.
+/// Writes the STAR file of all particles and their halves, in the order of the stack beside it; half 1 is random subset 1.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn write_star(
     path: &Path,
-    particles: impl Iterator<Item = (Geometry, u8)>,
+    particles: impl Iterator<Item = (Geometry, Subset)>,
     optics: &Optics,
     box_size: usize,
     pixel_size: f64,
@@ -66,7 +67,7 @@ pub fn write_star(
             for value in [ctf.defocus_u, ctf.defocus_v, ctf.astigmatism_angle, ctf.phase_shift] {
                 write!(file, " {value:.DEFOCUS_DECIMALS$}")?;
             }
-            writeln!(file, " 1 {} 1 ", half + 1)?;
+            writeln!(file, " 1 {} 1 ", half.seed_index())?;
         }
         writeln!(file, " ")
     })

@@ -20,6 +20,7 @@ use crate::files;
 use crate::imaging::ctf::{Ctf, Optics};
 use crate::imaging::stack_writer::StackWriter;
 use crate::imaging::{mrc, resample};
+use crate::particles::Subset;
 use crate::particles::store::{Dtype, Header, Particle, Source, Writer};
 use crate::progress::Progress;
 use crate::random::{self, Purpose};
@@ -275,7 +276,7 @@ impl Simulation {
         let mut images = vec![0.0f32; chunk.min(self.particles) * pixels];
         let mut progress = Progress::new("simulate", self.particles as u64, "images");
         for first in (0..self.particles).step_by(chunk) {
-            // The chunk's particles, those of half 0 in front, as the particle file takes them.
+            // The chunk's particles, those of half 1 first, as the particle file takes them.
             let mut members: Vec<usize> = (first..self.particles.min(first + chunk)).collect();
             members.sort_by_key(|&index| half_of(index));
             let particles: Vec<Geometry> = members.par_iter().map(|&index| self.particle(index)).collect();
@@ -309,9 +310,9 @@ impl Simulation {
                 .zip(&particles)
                 .map(|(&index, particle)| self.stored(index, particle))
                 .collect();
-            let second = members.partition_point(|&index| half_of(index) == 0);
-            writer.append(0, &stored[..second], &images[..second * pixels])?;
-            writer.append(1, &stored[second..], &images[second * pixels..])?;
+            let second = members.partition_point(|&index| half_of(index) == Subset::Half1);
+            writer.append(Subset::Half1, &stored[..second], &images[..second * pixels])?;
+            writer.append(Subset::Half2, &stored[second..], &images[second * pixels..])?;
             progress.advance(members.len() as u64);
         }
         progress.finish();
@@ -334,8 +335,8 @@ impl Simulation {
 }
 
 /// The half of particle `index`.
-fn half_of(index: usize) -> u8 {
-    (index % 2) as u8
+fn half_of(index: usize) -> Subset {
+    Subset::HALVES[index % 2]
 }
 
 /// The error of an option whose value cannot be.

@@ -43,7 +43,7 @@ impl<'a> Done<'a> {
         Self {
             store,
             set,
-            particles: parts.iter().map(|part| (part.name, part.rows.len())).collect(),
+            particles: parts.iter().map(|part| (part.name(), part.rows.len())).collect(),
             ranks: world.size(),
             nodes: world.nodes(),
             threads: rayon::current_num_threads(),

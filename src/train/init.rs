@@ -19,6 +19,7 @@ use crate::files;
 use crate::gmm::{Gmm, Shape, mixture};
 use crate::imaging::mrc::Volume;
 use crate::imaging::resample;
+use crate::particles::Subset;
 use crate::particles::store::Header;
 
 /// Resolution in angstrom that a map is filtered at where the user gives none.
@@ -106,13 +107,13 @@ impl Init {
         );
     }
 
-    /// The start of a mixture (from 0) of a model. `half` is 1 or 2, or 0 for a model of all particles.
-    pub fn start(&self, settings: &Settings, half: u8, mixture: usize) -> Gmm {
+    /// The start of a mixture (from 0) of a model.
+    pub fn start(&self, settings: &Settings, subset: Subset, mixture: usize) -> Gmm {
         match &self.content {
             Content::Mixture(gmm) => gmm.clone(),
             Content::Map(density) => {
-                let mut gmm = random_start(settings, half, mixture);
-                density.place(&mut gmm, &mut placement(settings, half, mixture));
+                let mut gmm = random_start(settings, subset, mixture);
+                density.place(&mut gmm, &mut placement(settings, subset, mixture));
                 gmm
             }
         }
@@ -243,7 +244,7 @@ mod tests {
         let mut choices = Choices { gaussians: Some(4000), ..Choices::default() };
         init.decide(&mut choices);
         let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 1, 100, BOX);
-        let [first, second] = [1, 2].map(|half| init.start(&settings, half, 0));
+        let [first, second] = Subset::HALVES.map(|half| init.start(&settings, half, 0));
         let near = |gmm: &Gmm, c: [f64; 3]| {
             let within = |i: &usize| {
                 let d2: f64 = (0..3).map(|k| (f64::from(gmm.plane(k)[*i]) * BOX as f64 - c[k]).powi(2)).sum();
@@ -259,14 +260,14 @@ mod tests {
             assert!((2.5..3.8).contains(&(dense / thin)), "{dense} {thin}");
         }
         assert!((0..4000).all(|i| first.plane(0)[i] != second.plane(0)[i]), "each half draws its own");
-        let random = random_start(&settings, 1, 0);
+        let random = random_start(&settings, Subset::Half1, 0);
         assert_eq!(
             first.values()[3 * 4000..],
             random.values()[3 * 4000..],
             "all but the means are the recipe's"
         );
-        assert_eq!(first, init.start(&settings, 1, 0));
-        let other = init.start(&settings, 1, 1);
+        assert_eq!(first, init.start(&settings, Subset::Half1, 0));
+        let other = init.start(&settings, Subset::Half1, 1);
         assert!((0..4000).all(|i| first.plane(0)[i] != other.plane(0)[i]), "and each mixture");
     }
 

@@ -22,6 +22,7 @@ use std::ops::Range;
 use rand::seq::SliceRandom;
 
 use super::permutation::Permutation;
+use crate::particles::Subset;
 use crate::random::{Purpose, Random, stream};
 
 /// Blocks in a window.
@@ -40,7 +41,7 @@ const ROWS: usize = 1 << 15;
 #[derive(Clone, Debug)]
 pub struct Order {
     seed: u64,
-    half: u8,
+    subset: Subset,
     rows: Range<usize>,
     slots: usize,
     /// Rows in a block; the last one of a slot may have fewer.
@@ -69,17 +70,17 @@ struct Plan {
 }
 
 impl Order {
-    /// Of the rows `rows`, whose images take `image_bytes` in memory each, in batches of `batch`. `half` (1 or 2, 0 for a
-    /// model of all) keeps halves apart.
+    /// Of the rows `rows`, whose images take `image_bytes` in memory each, in batches of `batch`. `subset` separates
+    /// the random streams of the two halves.
     ///
     /// # Panics
     /// If `batch` or `image_bytes` is 0.
-    pub fn new(rows: Range<usize>, batch: usize, image_bytes: usize, seed: u64, half: u8) -> Self {
+    pub fn new(rows: Range<usize>, batch: usize, image_bytes: usize, seed: u64, subset: Subset) -> Self {
         assert!(batch > 0 && image_bytes > 0);
         let slots = batch.min(rows.len());
         let room = (MEMORY / image_bytes).min(ROWS) / (WINDOWS * WINDOW * slots.max(1));
         let block = room.clamp(1, (BLOCK_BYTES / image_bytes).max(1));
-        Self { seed, half, rows, slots, block }
+        Self { seed, subset, rows, slots, block }
     }
 
     /// Number of slots: the batch, or the number of particles where that is smaller.
@@ -188,7 +189,7 @@ impl Order {
         let count = rows.len().div_ceil(self.block);
         // 2^28 epochs of 2^20 slots.
         let index = ((epoch as u64) << 20) | slot as u64;
-        let mut random = stream(self.seed, Purpose::Order, self.half, index);
+        let mut random = stream(self.seed, Purpose::Order, self.subset.seed_index(), index);
         let blocks = Permutation::new(count, &mut random);
         let short = (blocks.place(count - 1), count * self.block - rows.len());
         Plan { rows, block: self.block, blocks, short, random }
@@ -242,9 +243,9 @@ mod tests {
             ranks in 1usize..12,
             seed in 0u64..1000,
             number in 0usize..1000,
-            half in 0u8..3,
+            subset in 0usize..3,
         ) {
-            let order = Order::new(first..first + n, batch, BLOCK_BYTES / block, seed, half);
+            let order = Order::new(first..first + n, batch, BLOCK_BYTES / block, seed, Subset::ALL[subset]);
             let whole = epoch(&order, number, 0..order.slots());
             let mut seen = whole.concat();
             seen.sort_unstable();
@@ -283,7 +284,7 @@ mod tests {
             seed in 0u64..1000,
             from in 0usize..600,
         ) {
-            let order = Order::new(7..7 + n, batch, BLOCK_BYTES / block, seed, 1);
+            let order = Order::new(7..7 + n, batch, BLOCK_BYTES / block, seed, Subset::Half1);
             let start = (3, from % order.steps());
             let mut walked = vec![vec![Vec::new(); order.steps()]; 2];
             for window in order.clone().windows(0..order.slots(), start, 5) {
@@ -315,7 +316,7 @@ mod tests {
             box_size in 4usize..1025,
         ) {
             let image = box_size * box_size * 4;
-            let order = Order::new(0..10_000_000, batch, image, 0, 1);
+            let order = Order::new(0..10_000_000, batch, image, 0, Subset::Half1);
             let held = WINDOWS * WINDOW * batch * order.block() * image;
             prop_assert!(held <= MEMORY || order.block() == 1);
             prop_assert!(order.block() * image <= BLOCK_BYTES || order.block() == 1);
@@ -325,22 +326,22 @@ mod tests {
     #[test]
     fn an_order_is_as_large_for_any_number_of_particles() {
         // Nothing in it is on the heap, and the middle of ten thousand million rows is found at once.
-        let order = Order::new(0..10_000_000_000, 64, 65_536, 3, 1);
+        let order = Order::new(0..10_000_000_000, 64, 65_536, 3, Subset::Half1);
         assert!(size_of::<Order>() <= 64 && !std::mem::needs_drop::<Order>());
         assert_eq!(order.batch(5, order.steps() / 2, 0..64).len(), 64);
     }
 
     #[test]
     fn epochs_halves_seeds_and_slots_differ() {
-        let order = |seed, half| Order::new(0..2000, 4, EIGHTH, seed, half);
+        let order = |seed, subset| Order::new(0..2000, 4, EIGHTH, seed, subset);
         let all = |order: &Order, number| epoch(order, number, 0..4);
-        let first = all(&order(1, 1), 0);
-        assert_eq!(first, all(&order(1, 1), 0));
-        assert_ne!(first, all(&order(1, 1), 1));
-        assert_ne!(first, all(&order(1, 2), 0));
-        assert_ne!(first, all(&order(2, 1), 0));
+        let first = all(&order(1, Subset::Half1), 0);
+        assert_eq!(first, all(&order(1, Subset::Half1), 0));
+        assert_ne!(first, all(&order(1, Subset::Half1), 1));
+        assert_ne!(first, all(&order(1, Subset::Half2), 0));
+        assert_ne!(first, all(&order(2, Subset::Half1), 0));
         // Two epochs have neither steps nor pairs of neighbours in common, but for chance.
-        let second = all(&order(1, 1), 1);
+        let second = all(&order(1, Subset::Half1), 1);
         let same = first.concat().iter().zip(second.concat()).filter(|&(&a, b)| a == b).count();
         assert!(same < 30, "{same} of 2000 in the same place");
         let pairs = |steps: &[Vec<usize>]| -> HashSet<(usize, usize)> {
@@ -355,7 +356,7 @@ mod tests {
 
     #[test]
     fn rows_of_consecutive_steps_come_from_different_blocks() {
-        let order = Order::new(0..64_000, 4, EIGHTH, 9, 1);
+        let order = Order::new(0..64_000, 4, EIGHTH, 9, Subset::Half1);
         assert_eq!(order.block(), 8);
         let steps = epoch(&order, 0, 0..4);
         let block = |row: usize| row / 8;

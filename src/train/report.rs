@@ -22,6 +22,7 @@ use crate::figures::plots::{fsc_chart, loss_chart, rate_chart};
 use crate::figures::report::{Part, ReportData, Surface, write_report};
 use crate::gmm::files::GmmFile;
 use crate::imaging::fourier::{Fft2, frequency};
+use crate::particles::Subset;
 use crate::particles::store::{Block, Store};
 use crate::progress::duration;
 use crate::render::cpu::CpuDevice;
@@ -276,11 +277,7 @@ fn images(models: &[(&str, GmmFile)], store: &Store) -> Result<Vec<u8>> {
     let mut block = Block::default();
     let mut rows = Vec::new();
     for (name, file) in models {
-        let of_model = match *name {
-            "half1" => store.rows(Some(0)),
-            "half2" => store.rows(Some(1)),
-            _ => store.rows(None),
-        };
+        let of_model = store.rows(Subset::from_name(name).unwrap_or(Subset::All));
         let mut device = CpuDevice::new(file.gmm.clone(), geometry);
         let count = (SHOWN / models.len()).min(of_model.len());
         for k in 0..count {

@@ -231,8 +231,8 @@ fn train(
         .iter()
         .map(|&index| {
             let image_bytes = store.header().pixels() * size_of::<f32>();
-            let Part { rows, half, .. } = &parts[index];
-            Order::new(rows.clone(), settings.batch, image_bytes, settings.seed, *half)
+            let Part { rows, subset } = &parts[index];
+            Order::new(rows.clone(), settings.batch, image_bytes, settings.seed, *subset)
         })
         .collect();
     let begun = Begun { steps: &begin.steps, epochs: begin.epoch };
@@ -266,14 +266,14 @@ fn train(
         let images = order.shard(slots.clone()).len() as u64;
         let progress = match place {
             Place::File => Progress::silent(),
-            _ => quiet_unless_first(world, &format!("read {}", part.name), images),
+            _ => quiet_unless_first(world, &format!("read {}", part.name()), images),
         };
         let reader = reader.clone();
         let shard = Shard::load(reader, &order, slots, settings.epochs, place, device.as_mut(), progress)?;
-        let list = (rank == 0).then(|| left_out::path(&options.output, part.name));
+        let list = (rank == 0).then(|| left_out::path(&options.output, part.name()));
         let mut left_out = LeftOut::new(options.skip_bad_particles, store.clone(), list);
         let checkpoint = if begin.steps[index] > 0 {
-            let path = checkpoint::path(&checkpoints, part.name, begin.steps[index]);
+            let path = checkpoint::path(&checkpoints, part.name(), begin.steps[index]);
             let checkpoint = Checkpoint::read(&path)?;
             folder::same_run(&path, &checkpoint.identity, Some(&identity))?;
             checkpoint.check_within(&path, &settings, order.steps(), &part.rows)?;
@@ -284,9 +284,9 @@ fn train(
         };
         left_out.find(&shard.defects())?;
         left_out.foresee(&reduction.collective).map_err(|error| reduction.collective.first_says(error))?;
-        let metrics = metrics::Writer::new(&options.output, part.name, options.prometheus.as_deref());
+        let metrics = metrics::Writer::new(&options.output, part.name(), options.prometheus.as_deref());
         let mut model = Model::new(half::Parts {
-            name: part.name,
+            name: part.name(),
             device,
             mixtures,
             settings: settings.clone(),
@@ -308,7 +308,7 @@ fn train(
     }
     // All particles that are kept in memory were read, and enough of them are sound: from here on an older run's files go.
     world.barrier();
-    let done: Vec<(&str, u64)> = parts.iter().map(|part| part.name).zip(begin.steps).collect();
+    let done: Vec<(&str, u64)> = parts.iter().map(Part::name).zip(begin.steps).collect();
     world.first(|| folder::begin(&options.output, &done, &options.command))?;
     let device = models[0].device().name();
     introduce(world, store, &parts, &settings, &device, reduction.name(), ranks, begin);
@@ -447,7 +447,7 @@ fn introduce(
         "{} ranks, {} in the group of {}; each: {}{}",
         world.size(),
         ranks,
-        parts[0].name,
+        parts[0].name(),
         device,
         if ranks > 1 || collective == "NCCL" { format!("; sums over {collective}") } else { String::new() }
     );
@@ -463,7 +463,7 @@ fn introduce(
         let steps: Vec<String> = parts
             .iter()
             .zip(begin.steps)
-            .map(|(part, step)| format!("step {step} of {}", part.name))
+            .map(|(part, step)| format!("step {step} of {}", part.name()))
             .collect();
         tracing::info!("resuming after {}", steps.join(" and "));
         if begin.ranks != ranks {
@@ -471,7 +471,7 @@ fn introduce(
                 "{} ranks trained {} until then, now {ranks} do: sums are in another order, and the result differs from that \
                  of an uninterrupted run by rounding",
                 begin.ranks,
-                parts[0].name
+                parts[0].name()
             );
         }
     }

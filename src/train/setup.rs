@@ -13,29 +13,35 @@ use super::survey::{self, Look};
 use crate::error::{Error, Result};
 use crate::imaging::ctf::Ctf;
 use crate::parallel::{Failure, World, group_size};
+use crate::particles::Subset;
 use crate::particles::store::{Header, Store};
 use crate::render::{Weighting, Weights};
 
-/// One model of the run: its name, its half (1, 2; 0 for all) and its particles.
+/// One model of the run and its particles.
 #[derive(Clone, Debug)]
 pub struct Part {
-    /// "half1", "half2" or "map".
-    pub name: &'static str,
-    /// 1, 2, or 0 for all.
-    pub half: u8,
+    /// The subset of the particles that it is trained on; names its outputs.
+    pub subset: Subset,
     /// The rows of its particles.
     pub rows: Range<usize>,
 }
 
+impl Part {
+    /// The file-name stem of its outputs.
+    pub fn name(&self) -> &'static str {
+        self.subset.name()
+    }
+}
+
 /// The models of a run over a particle set.
 pub fn parts(store: &Store, models: Models) -> Vec<Part> {
-    let half = |name, half: u8| Part { name, half, rows: store.rows(Some(half - 1)) };
-    match models {
-        Models::Both => vec![half("half1", 1), half("half2", 2)],
-        Models::First => vec![half("half1", 1)],
-        Models::Second => vec![half("half2", 2)],
-        Models::All => vec![Part { name: "map", half: 0, rows: store.rows(None) }],
-    }
+    let subsets: &[Subset] = match models {
+        Models::Both => &Subset::HALVES,
+        Models::First => &[Subset::Half1],
+        Models::Second => &[Subset::Half2],
+        Models::All => &[Subset::All],
+    };
+    subsets.iter().map(|&subset| Part { subset, rows: store.rows(subset) }).collect()
 }
 
 /// Particles of the largest part.
@@ -99,7 +105,7 @@ pub fn open(world: &World, options: &mut RunOptions) -> Result<Opened> {
         .map(|(index, part)| {
             let ranks = group_size(world.size(), parts.len(), index);
             let settings = resolve(options, store.header(), largest(&parts), ranks);
-            (part.name, checkpoint::identity(&settings, identity))
+            (part.name(), checkpoint::identity(&settings, identity))
         })
         .collect();
     let start = folder::prepare(&options.output, options.older, &identities)?;
@@ -166,7 +172,7 @@ pub fn share(world: &World, choices: &mut Choices) {
 pub fn introduce(store: &Store, parts: &[Part]) {
     let header = store.header();
     let sizes: Vec<String> =
-        parts.iter().map(|part| format!("{} in {}", part.rows.len(), part.name)).collect();
+        parts.iter().map(|part| format!("{} in {}", part.rows.len(), part.name())).collect();
     tracing::info!(
         "{}: {} px at {:.4} A; particles: {}",
         store.path().display(),
@@ -200,8 +206,8 @@ pub fn inspect(store: &Store) -> Result<u32> {
 /// # Errors
 /// When there is none, or there are too few.
 pub fn check_part(store: &Store, parts: &[Part], index: usize, size: usize, work: &str) -> Result<()> {
-    let Part { name, rows, .. } = &parts[index];
-    let n = rows.len();
+    let part = &parts[index];
+    let (name, n) = (part.name(), part.rows.len());
     if n == 0 {
         return Err(Error::input(
             store.path(),

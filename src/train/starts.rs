@@ -7,19 +7,20 @@ use super::setup::Part;
 use super::survey::Look;
 use crate::gmm::Gmm;
 use crate::parallel::World;
+use crate::particles::Subset;
 use crate::random::{Purpose, Random, stream};
 
-/// The random start of a mixture (from 0) of a model. `half` is 1 or 2, or 0 for a model of all particles.
-pub fn random_start(settings: &Settings, half: u8, mixture: usize) -> Gmm {
-    let mut random = stream(settings.seed, Purpose::Start, half, mixture as u64);
+/// The random start of a mixture (from 0) of a model.
+pub fn random_start(settings: &Settings, subset: Subset, mixture: usize) -> Gmm {
+    let mut random = stream(settings.seed, Purpose::Start, subset.seed_index(), mixture as u64);
     let mut gmm = Gmm::random(settings.gaussians, settings.shape(), &mut random);
     gmm.set_scale(settings.start_scale);
     gmm
 }
 
 /// The random numbers that place a mixture of a half in a density.
-pub fn placement(settings: &Settings, half: u8, mixture: usize) -> Random {
-    stream(settings.seed, Purpose::Placement, half, mixture as u64)
+pub fn placement(settings: &Settings, subset: Subset, mixture: usize) -> Random {
+    stream(settings.seed, Purpose::Placement, subset.seed_index(), mixture as u64)
 }
 
 /// What rank 0 knows of the starts, and no other rank.
@@ -76,7 +77,7 @@ impl Known {
             let wanted = mine.contains(&index);
             let of_mixture = |mixture| {
                 if begun.has(settings, index, mixture) {
-                    return (wanted && mixture == 0).then(|| random_start(settings, part.half, mixture));
+                    return (wanted && mixture == 0).then(|| random_start(settings, part.subset, mixture));
                 }
                 let mut start = self.start(settings, box_size, (index, part), mixture);
                 if !random {
@@ -99,18 +100,25 @@ impl Known {
         mixture: usize,
     ) -> Gmm {
         if let Some(init) = &self.init {
-            return init.start(settings, part.half, mixture);
+            return init.start(settings, part.subset, mixture);
         }
-        let mut start = random_start(settings, part.half, mixture);
+        let mut start = random_start(settings, part.subset, mixture);
         if let Some(density) = self.looks.get(index).and_then(|look| look.density.as_ref()) {
-            place(density, settings, box_size, part.half, mixture, &mut start);
+            place(density, settings, box_size, part.subset, mixture, &mut start);
         }
         start
     }
 }
 
 /// Places a random start where the particles show the specimen.
-fn place(density: &Density, settings: &Settings, box_size: usize, half: u8, mixture: usize, start: &mut Gmm) {
+fn place(
+    density: &Density,
+    settings: &Settings,
+    box_size: usize,
+    subset: Subset,
+    mixture: usize,
+    start: &mut Gmm,
+) {
     if !settings.places() {
         return;
     }
@@ -118,7 +126,7 @@ fn place(density: &Density, settings: &Settings, box_size: usize, half: u8, mixt
         start.set_scale(start_scale(settings.gaussians, box_size, density.share()));
     }
     if settings.start == Start::Density {
-        density.place(start, &mut placement(settings, half, mixture));
+        density.place(start, &mut placement(settings, subset, mixture));
     } else {
         density.fit(start);
     }

@@ -52,7 +52,7 @@ pub fn of_parts(store: &Store, parts: &[Part]) -> Vec<Look> {
 }
 
 fn look_at(store: &Store, part: &Part) -> Look {
-    let Part { name, rows, .. } = part;
+    let (name, rows) = (part.name(), &part.rows);
     let look = match look(store, rows) {
         Ok(look) => look,
         Err(error) => {

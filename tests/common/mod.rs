@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::{Block, Store};
 use ndarray::{Array2, s};
 
@@ -95,7 +96,7 @@ pub fn path(folder: &Path, name: &str) -> String {
 /// All particles of a set with their images, none of which may have a defect.
 pub fn whole(store: &Store) -> Block {
     let mut block = Block::default();
-    store.reader().read(store.rows(None), &mut block).unwrap();
+    store.reader().read(store.rows(Subset::All), &mut block).unwrap();
     assert_eq!(block.defects, []);
     block
 }

@@ -6,6 +6,7 @@ use cryosplat_mpi::gmm::files::GmmFile;
 use cryosplat_mpi::gmm::{Gmm, Shape};
 use cryosplat_mpi::imaging::ctf::{CtfParameters, Optics};
 use cryosplat_mpi::imaging::pose::rotation_from_relion;
+use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::{Dtype, Header, Particle, Source, Writer};
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::render::DeviceState;
@@ -51,7 +52,7 @@ pub fn particles(folder: &Path) -> PathBuf {
         };
         let all: Vec<Particle> = (0..count).map(particle).collect();
         let images: Vec<f32> = (0..count * BOX * BOX).map(|i| (i % 97) as f32 * 0.25).collect();
-        writer.append(half as u8, &all, &images).unwrap();
+        writer.append(Subset::HALVES[half], &all, &images).unwrap();
     }
     writer.finish().unwrap();
     path

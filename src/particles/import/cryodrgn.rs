@@ -15,6 +15,7 @@ use super::stacks::Folders;
 use crate::error::{Error, Result};
 use crate::imaging::ctf::{CtfParameters, Optics};
 use crate::imaging::mrc::Stack;
+use crate::particles::Subset;
 use crate::particles::store::{Particle, Source};
 
 /// The files that say everything but the images.
@@ -94,7 +95,7 @@ pub fn read(path: &Path, images: Images, files: &Files, wanted: &Wanted) -> Resu
     let mut groups = Groups::default();
     let mut directions = Directions::default();
     for particle in 0..count {
-        directions.look(&table.row(particle, 0, &mut groups)?.particle);
+        directions.look(&table.row(particle, Subset::Half1, &mut groups)?.particle);
     }
     directions.warn(path, count);
     let ctf_file = match &files.ctf {
@@ -144,7 +145,7 @@ struct Table {
 }
 
 impl Table {
-    fn row(&self, particle: usize, half: u8, groups: &mut Groups) -> Result<Row> {
+    fn row(&self, particle: usize, half: Subset, groups: &mut Groups) -> Result<Row> {
         let image = self.chosen.as_ref().map_or(particle, |chosen| chosen[particle]);
         let (source, place) = self.images[image];
         let pose = self.poses_order.row(particle, image);

@@ -12,6 +12,7 @@ use super::star::excerpt;
 use crate::error::{Error, Result};
 use crate::imaging::ctf::{CtfParameters, Optics};
 use crate::imaging::pose::{Rotation, rotation_from_vector, transposed};
+use crate::particles::Subset;
 use crate::particles::store::{Particle, Source};
 
 const REMEDY: &str = "correct the value or remove the particle (cryosparc-tools edits such files)";
@@ -62,8 +63,8 @@ pub fn read(path: &Path, passthrough: &[PathBuf], wanted: &Wanted) -> Result<Par
     if dark > 0 {
         tracing::info!("{}: inverts {dark} of {count} images: their {SIGN} is below 0", path.display());
     }
-    let both = half.contains(&Some(0)) && half.contains(&Some(1));
-    let half: Option<Vec<u8>> = half.into_iter().collect::<Option<_>>().filter(|_| both);
+    let both = Subset::HALVES.iter().all(|&one| half.contains(&Some(one)));
+    let half: Option<Vec<Subset>> = half.into_iter().collect::<Option<_>>().filter(|_| both);
     if half.is_none() && columns.split.is_some() {
         tracing::warn!("{}: {SPLIT} is the same for all particles: the halves are drawn", path.display());
     }
@@ -315,7 +316,14 @@ impl Columns {
             Some(sign) => files.finite(sign, particle, 0)? < 0.0,
             None => false,
         };
-        Ok(Row { particle: particle_of, source, shift: self.shift(files, particle)?, half: 0, dark, place })
+        Ok(Row {
+            particle: particle_of,
+            source,
+            shift: self.shift(files, particle)?,
+            half: Subset::Half1,
+            dark,
+            place,
+        })
     }
 
     fn image(&self, files: &Files, particle: usize, stacks: &mut StackNames) -> Result<Source> {
@@ -389,11 +397,11 @@ impl Columns {
     }
 
     /// The half that the file gives.
-    fn split(&self, files: &Files, particle: usize) -> Result<Option<u8>> {
+    fn split(&self, files: &Files, particle: usize) -> Result<Option<Subset>> {
         let Some(column) = &self.split else { return Ok(None) };
         match files.number(column, particle, 0) {
-            0.0 => Ok(Some(0)),
-            1.0 => Ok(Some(1)),
+            0.0 => Ok(Some(Subset::Half1)),
+            1.0 => Ok(Some(Subset::Half2)),
             _ => Err(files.refuse(column, particle, 0, "0 or 1")),
         }
     }

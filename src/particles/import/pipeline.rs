@@ -17,6 +17,7 @@ use super::format::{self, Companions};
 use super::set::{Particles, Row, Wanted};
 use super::stacks::Stacks;
 use crate::error::{Error, Result};
+use crate::particles::Subset;
 use crate::particles::preprocess::{BACKGROUND_RADIUS, Preprocessor, Settings};
 use crate::particles::store::{Dtype, Header, Particle, Writer};
 use crate::progress::Progress;
@@ -140,16 +141,16 @@ fn refuse_overwriting_input<'a>(
     }
 }
 
-/// Consecutive rows, those of half 0 in front, and their images.
+/// Consecutive rows, those of half 1 first, and their images.
 struct Chunk {
     rows: Vec<Row>,
     images: Vec<f32>,
 }
 
 impl Chunk {
-    /// Where the rows of half 1 begin.
-    fn second(rows: &[Row]) -> usize {
-        rows.iter().filter(|row| row.half == 0).count()
+    /// Number of rows in half 1.
+    fn in_half1(rows: &[Row]) -> usize {
+        rows.iter().filter(|row| row.half == Subset::Half1).count()
     }
 }
 
@@ -215,9 +216,9 @@ impl Job<'_> {
     fn read_chunk(&self, rows: Result<Vec<Row>>, stacks: &mut Stacks, mut images: Vec<f32>) -> Result<Chunk> {
         let (mut rows, pixels) = (rows?, self.input_box.pow(2));
         images.resize(rows.len() * pixels, 0.0);
-        let mut places = [0, Chunk::second(&rows)];
+        let mut places = [0, Chunk::in_half1(&rows)];
         for row in &rows {
-            let place = &mut places[usize::from(row.half)];
+            let place = &mut places[usize::from(row.half == Subset::Half2)];
             stacks.read(row, &mut images[*place * pixels..(*place + 1) * pixels])?;
             *place += 1;
         }
@@ -279,10 +280,10 @@ impl Job<'_> {
         let mut missing = self.count;
         for Chunk { rows, images } in ready {
             let particles: Vec<Particle> = rows.iter().map(|row| row.particle).collect();
-            let second = Chunk::second(&rows);
+            let second = Chunk::in_half1(&rows);
             let (images0, images1) = images.split_at(second * self.output_box.pow(2));
-            writer.append(0, &particles[..second], images0)?;
-            writer.append(1, &particles[second..], images1)?;
+            writer.append(Subset::Half1, &particles[..second], images0)?;
+            writer.append(Subset::Half2, &particles[second..], images1)?;
             missing -= rows.len();
             progress.advance(rows.len() as u64);
             let _ = written.send(images);

@@ -12,6 +12,7 @@ use super::star::{Document, Table};
 use crate::error::{Error, Result};
 use crate::imaging::ctf::CtfParameters;
 use crate::imaging::pose::{Rotation, rotation_from_relion};
+use crate::particles::Subset;
 use crate::particles::store::{Particle, Source};
 
 /// A STAR file's particles. Their rows stay in the file, which is read again for them: all that is held for each
@@ -145,7 +146,7 @@ struct Meaning {
 
 impl Meaning {
     /// The row that the cursor is on, with its shift as the file gives it, and the half where the file gives one.
-    fn read(&mut self, cursor: &Cursor, stacks: &mut StackNames) -> Result<(Row, Option<u8>)> {
+    fn read(&mut self, cursor: &Cursor, stacks: &mut StackNames) -> Result<(Row, Option<Subset>)> {
         let columns = &self.columns;
         let rotation = columns.rotation(cursor)?;
         let ctf = columns.ctf(cursor)?;
@@ -154,7 +155,7 @@ impl Meaning {
         let given = columns.subset.map(|column| half(cursor, column)).transpose()?;
         let source = image(cursor, columns.image, stacks)?;
         let particle = Particle { rotation, shift: [0.0; 2], ctf, optics_group, source: Some(source) };
-        let (half, place) = (given.unwrap_or_default(), Place::Line(cursor.line()));
+        let (half, place) = (given.unwrap_or(Subset::Half1), Place::Line(cursor.line()));
         Ok((Row { particle, source, shift, half, dark: false, place }, given))
     }
 }
@@ -260,10 +261,10 @@ impl Columns {
     }
 }
 
-fn half(row: &Cursor, subset: Column) -> Result<u8> {
+fn half(row: &Cursor, subset: Column) -> Result<Subset> {
     match row.whole(subset)? {
-        1 => Ok(0),
-        2 => Ok(1),
+        1 => Ok(Subset::Half1),
+        2 => Ok(Subset::Half2),
         _ => Err(row.refuse(subset, "1 or 2")),
     }
 }
@@ -331,7 +332,7 @@ struct ParticleRows<'a> {
     cursor: Cursor<'a>,
     meaning: &'a mut Meaning,
     stacks: &'a mut StackNames,
-    half: std::slice::Iter<'a, u8>,
+    half: std::slice::Iter<'a, Subset>,
     /// What an origin is divided by.
     unit: f64,
     /// Stacks and groups that were there when the file was read first.
@@ -349,7 +350,7 @@ impl Iterator for ParticleRows<'_> {
 }
 
 impl ParticleRows<'_> {
-    fn read(&mut self, half: u8) -> Result<Row> {
+    fn read(&mut self, half: Subset) -> Result<Row> {
         self.cursor.advance()?;
         let (mut row, _) = self.meaning.read(&self.cursor, self.stacks)?;
         if row.source.file as usize >= self.known || row.particle.optics_group as usize >= self.groups {
@@ -361,13 +362,13 @@ impl ParticleRows<'_> {
     }
 }
 
-fn check_halves(path: &Path, halves: &[u8]) -> Result<()> {
-    match [0u8, 1].into_iter().find(|half| !halves.contains(half)) {
+fn check_halves(path: &Path, halves: &[Subset]) -> Result<()> {
+    match Subset::HALVES.into_iter().find(|half| !halves.contains(half)) {
         None => Ok(()),
         Some(empty) => Err(Error::input(
             path,
             "_rlnRandomSubset",
-            format!("half {} holds zero of the {} particles", empty + 1, halves.len()),
+            format!("half {} holds zero of the {} particles", empty.seed_index(), halves.len()),
             "check the column, or drop it so that the halves are drawn (see --seed)",
         )),
     }

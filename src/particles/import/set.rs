@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::stacks::Folders;
 use crate::error::{Error, Result};
 use crate::imaging::ctf::Optics;
+use crate::particles::Subset;
 use crate::particles::halves;
 use crate::particles::store::{Particle, Source};
 
@@ -43,8 +44,8 @@ pub struct Common {
     pub image_size: Option<(usize, String)>,
     /// The optics groups.
     pub optics: Vec<Optics>,
-    /// FSC half of each particle, 0 or 1.
-    pub half: Vec<u8>,
+    /// The half of each particle.
+    pub half: Vec<Subset>,
     /// True where the metadata gives the halves, false where they were drawn.
     pub halves_given: bool,
     /// True where the metadata says of any image that the specimen in it is dark.
@@ -64,8 +65,8 @@ pub struct Row {
     pub source: Source,
     /// How far the image must be moved (x, y) to be centred, in raw pixels.
     pub shift: [f64; 2],
-    /// FSC half, 0 or 1.
-    pub half: u8,
+    /// The half that it belongs to.
+    pub half: Subset,
     /// True where the metadata says that the specimen is dark in this image.
     pub dark: bool,
     /// Where in the metadata it is.
@@ -146,7 +147,7 @@ impl Common {
 
     /// Particles in each half.
     pub fn halves(&self) -> [usize; 2] {
-        let second = self.half.iter().filter(|&&half| half == 1).count();
+        let second = self.half.iter().filter(|&&half| half == Subset::Half2).count();
         [self.len() - second, second]
     }
 }
@@ -155,7 +156,7 @@ impl Common {
 ///
 /// # Errors
 /// When there are fewer.
-pub fn draw_halves(path: &Path, count: usize, seed: u64) -> Result<Vec<u8>> {
+pub fn draw_halves(path: &Path, count: usize, seed: u64) -> Result<Vec<Subset>> {
     if count < 2 {
         let problem = format!("half 2 holds zero of the {count} particles");
         return Err(Error::input(path, "", problem, "import two particles or more"));

@@ -23,6 +23,7 @@ pub use writer::Writer;
 use crate::error::{Error, Result};
 use crate::imaging::ctf::{CtfParameters, Optics};
 use crate::imaging::pose::{Rotation, distance_from_rotation};
+use crate::particles::Subset;
 
 /// What the root attribute `format` says.
 pub const FORMAT: &str = "cryosplat-particles";
@@ -194,13 +195,13 @@ impl Store {
         self.len() == 0
     }
 
-    /// The rows of half 0 or 1, or all.
-    pub fn rows(&self, half: Option<u8>) -> Range<usize> {
+    /// The rows of the particles of `subset`.
+    pub fn rows(&self, subset: Subset) -> Range<usize> {
         let first = self.header().halves[0];
-        match half {
-            None => 0..self.len(),
-            Some(0) => 0..first,
-            Some(_) => first..self.len(),
+        match subset {
+            Subset::Half1 => 0..first,
+            Subset::Half2 => first..self.len(),
+            Subset::All => 0..self.len(),
         }
     }
 

@@ -1,6 +1,7 @@
 use super::*;
 use crate::imaging::energy;
 use crate::imaging::pose::rotation_from_relion;
+use crate::particles::Subset;
 
 const BOX: usize = 8;
 const PIXELS: usize = BOX * BOX;
@@ -48,7 +49,7 @@ fn write(path: &Path, halves: [usize; 2], dtype: Dtype, size: usize) {
             let first = half * halves[0];
             let particles: Vec<Particle> = rows.clone().map(|i| particle(first + i)).collect();
             let images: Vec<f32> = rows.clone().flat_map(|i| image(first + i)).collect();
-            writer.append(half as u8, &particles, &images).unwrap();
+            writer.append(Subset::HALVES[half], &particles, &images).unwrap();
             done[half] = rows.end;
         }
     }
@@ -75,7 +76,7 @@ fn a_set_survives_the_round_trip_in_pieces_of_any_size() {
         let n = halves[0] + halves[1];
         assert_eq!((store.header(), store.dtype(), store.len()), (&header(halves), dtype, n));
         assert_eq!(
-            [store.rows(Some(0)), store.rows(Some(1)), store.rows(None)],
+            [store.rows(Subset::Half1), store.rows(Subset::Half2), store.rows(Subset::All)],
             [0..halves[0], halves[0]..n, 0..n]
         );
         store.validate().unwrap();
@@ -199,12 +200,12 @@ fn pixels_that_are_not_finite_are_found_behind_a_sound_checksum() {
         assert!(message.contains("particle 5 (image") && message.contains("not finite"), "{message}");
 
         let mut writer = Writer::create(&path, &header([1, 0]), Dtype::F32).unwrap();
-        let message = writer.append(0, &[particle(0)], &bad).unwrap_err().to_string();
+        let message = writer.append(Subset::Half1, &[particle(0)], &bad).unwrap_err().to_string();
         assert!(message.contains("particle 1: has a pixel that is not finite"), "{message}");
     }
     // Fits f32, and not f16.
     let mut writer = Writer::create(&path, &header([1, 0]), Dtype::F16).unwrap();
-    assert!(writer.append(0, &[particle(0)], &[7e4; PIXELS]).is_err());
+    assert!(writer.append(Subset::Half1, &[particle(0)], &[7e4; PIXELS]).is_err());
 }
 
 #[test]
@@ -285,7 +286,7 @@ fn particles_that_cannot_be_are_refused_when_they_are_written() {
         let mut writer = Writer::create(&path, &header([3, 3]), Dtype::F32).unwrap();
         let mut particles = [3, 4, 5].map(particle);
         change(&mut particles[1]);
-        let message = writer.append(1, &particles, &[0.0; 3 * PIXELS]).unwrap_err().to_string();
+        let message = writer.append(Subset::Half2, &particles, &[0.0; 3 * PIXELS]).unwrap_err().to_string();
         assert!(message.contains("particle 5") && message.contains(fragment), "{message}");
     };
     refuse(&|p| p.rotation[0][0] = f64::NAN, "not a rotation");

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::files::Pending;
 use crate::imaging::ctf::Optics;
 use crate::imaging::energy;
+use crate::particles::Subset;
 
 /// Large data sets begin at a multiple of this, a page of memory.
 const ALIGNMENT: u64 = 4096;
@@ -80,15 +81,16 @@ impl Writer {
         self.file.write_all_at(bytes, at).map_err(failed)
     }
 
-    /// Appends the next particles of half 0 or 1, with their images (`[image][y][x]`).
+    /// Appends the next particles of `half`, with their images (`[image][y][x]`).
     ///
     /// # Errors
     /// When a particle is not sound, a pixel is not finite or too large, or the file cannot be written.
     ///
     /// # Panics
-    /// When there are more particles than the header announced, or another number of images.
-    pub fn append(&mut self, half: u8, particles: &[Particle], images: &[f32]) -> Result<()> {
-        let (half, pixels) = (usize::from(half), self.header.pixels());
+    /// When `half` is [`Subset::All`], when there are more particles than the header announced, or another number of images.
+    pub fn append(&mut self, half: Subset, particles: &[Particle], images: &[f32]) -> Result<()> {
+        let (half, pixels) =
+            (usize::from(half.code().expect("a half, not all particles")), self.header.pixels());
         let end = self.written[half] + particles.len();
         assert!(images.len() == particles.len() * pixels && end <= self.header.halves[half]);
         let first = self.written[half] + if half == 0 { 0 } else { self.header.halves[0] };

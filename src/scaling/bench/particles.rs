@@ -10,6 +10,7 @@ use super::BenchOptions;
 use crate::error::{Error, Result};
 use crate::imaging::ctf::{Ctf, Optics};
 use crate::parallel::World;
+use crate::particles::Subset;
 use crate::particles::store::{Reader, Store};
 use crate::progress::Progress;
 use crate::random::{Purpose, stream};
@@ -222,7 +223,7 @@ pub struct Read<'a> {
 /// The order of all particles of a file as one group sees them.
 pub fn order(store: &Store, batch: usize, seed: u64) -> Order {
     let image_bytes = store.header().pixels() * size_of::<f32>();
-    Order::new(store.rows(None), batch, image_bytes, seed, 0)
+    Order::new(store.rows(Subset::All), batch, image_bytes, seed, Subset::All)
 }
 
 impl Read<'_> {

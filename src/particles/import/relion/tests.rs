@@ -1,4 +1,5 @@
 use super::*;
+use crate::particles::Subset;
 use crate::particles::halves;
 use crate::particles::import::set::Particles as _;
 
@@ -92,11 +93,21 @@ fn both_versions_say_the_same() {
     };
     assert_eq!(
         of_old[1],
-        Row { particle, source, shift: [1.5, -0.25], half: 1, dark: false, place: Place::Line(20) }
+        Row {
+            particle,
+            source,
+            shift: [1.5, -0.25],
+            half: Subset::Half2,
+            dark: false,
+            place: Place::Line(20)
+        }
     );
     let sources: Vec<(u32, u64)> = of_old.iter().map(|row| (row.source.file, row.source.index)).collect();
     assert_eq!(sources, [(0, 0), (1, 2), (0, 1)]);
-    assert_eq!(of_old.iter().map(|row| row.half).collect::<Vec<_>>(), [0, 1, 0]);
+    assert_eq!(
+        of_old.iter().map(|row| row.half).collect::<Vec<_>>(),
+        [Subset::Half1, Subset::Half2, Subset::Half1]
+    );
     assert_eq!(of_old.iter().map(|row| row.particle.optics_group).collect::<Vec<_>>(), [0, 0, 1]);
     assert_eq!(old.common.optics[1].voltage, 200.0);
     for text in [optics_31().to_owned() + &particles_31(), particles_31() + "\n" + optics_31()] {
