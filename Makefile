@@ -10,7 +10,7 @@ RESULTS ?= $(GPU_CHECK)-results
 CASES ?= 100000
 SEED ?= $(or $(CRYOSPLAT_FUZZ_SEED),$(shell date +%s))
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit fuzz judges browser kernels slurm-test kernel-table bench bench-stream gpu-package gpu-check gpu-results quality truth batch ablations voxels scaling soak readme-tables readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit fuzz judges browser kernels slurm-test kernel-table bench bench-stream gpu-package gpu-check gpu-results quality truth batch ablations voxels scaling soak charts readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -103,10 +103,10 @@ scaling: build ## Strong and weak scaling over the ranks of this machine (some m
 	@benches/scaling.sh
 	@benches/divided.sh
 
-readme-tables: ## Copy the tables of make bench, bench-stream, truth, quality, batch, voxels and scaling into README.md
-	@benches/readme_tables.sh
+charts: ## Draw the two charts of README.md from benches/results/truth.md and divided.md
+	@python3 benches/charts.py
 
-readme-pictures: ## Copy the demonstration's pictures to where README.md shows them
+readme-pictures: ## Copy the demonstration's pictures to where README.md and docs/guide.md show them
 	@test -f demo/run/slices.png || { echo "run make demo first" >&2; exit 1; }
 	@mkdir -p $(PICTURES)
 	cp demo/run/slices.png $(PICTURES)/

@@ -1,6 +1,6 @@
 //! Where the time of a step goes, stage by stage, on one thread: `cargo bench --bench stages`.
 //!
-//! After a whole run it writes the table of README.md, benches/results/stages.md.
+//! After a whole run it writes the table benches/results/stages.md.
 
 mod all_reduce;
 #[path = "../../tests/common/mod.rs"]

@@ -1,4 +1,4 @@
-//! The table of README.md, from what criterion has measured.
+//! The table benches/results/stages.md, from what criterion has measured.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -28,6 +28,7 @@ documentation() {
 part "format" cargo fmt --check
 part "clippy" cargo clippy --all-targets --locked -- -D warnings
 part "documentation" documentation
+part "charts" python3 benches/charts.py --check
 # --no-fail-fast: a failure in one test program hides no other.
 part "tests" cargo test --locked --no-fail-fast
 # They have taken the widest instructions of this processor; what others will take, against the same reference.

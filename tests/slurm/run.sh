@@ -147,7 +147,7 @@ test_nodes() {
     finished 120 "$job" nodes.log
     require done_in nodes
     require grep -q "2 ranks, 1 in the group of half1; each: Emulated device" nodes.log
-    # As README.md says for all GPUs of a node visible to each task.
+    # As slurm/README.md describes for all GPUs of a node visible to each task.
     sed 's/ --gpus-per-task=1//' "$top/slurm/multi-node.sbatch" >visible.sbatch
     export RUN=visible
     job=$(sbatch --parsable "${on_this_cluster[@]}" --nodes=1 --ntasks-per-node=2 --gpus-per-node=2 --output=visible.log \

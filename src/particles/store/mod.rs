@@ -1,6 +1,6 @@
 //! `particles.h5`: one file with the images, poses, CTFs and halves of a particle set.
 //!
-//! The layout is documented in README.md ("The particle file"). Every data set lies in one piece, so that particles are
+//! The layout is documented in docs/guide.md ("Particle file"). Every data set lies in one piece, so that particles are
 //! read and written at known offsets, past HDF5 and its lock; HDF5 itself lays the file out ([`Writer`]) and says where
 //! things lie ([`Store::open`]). Rows are sorted by half, so a half is a range of rows, and nothing here holds memory
 //! that grows with their number. A file is written under a temporary name and renamed when complete.
