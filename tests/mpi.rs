@@ -9,7 +9,7 @@ use common::{over_mpi, text};
 use cryosplat_mpi::gmm::{Gmm, Shape};
 use cryosplat_mpi::parallel::{Failure, HalfGroup, World};
 use cryosplat_mpi::random::{Purpose, stream};
-use cryosplat_mpi::train::half::check_replicas;
+use cryosplat_mpi::train::model::check_replicas;
 
 /// The first argument of a rank.
 const RANK: &str = "--as-rank";

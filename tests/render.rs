@@ -11,12 +11,12 @@ mod reference;
 use cases::{Case, TOLERANCE, case, compare_gradients, golden, planes, worst};
 use cryosplat_mpi::gmm::{Gmm, Shape, softplus_inverse};
 use cryosplat_mpi::particles::Subset;
+use cryosplat_mpi::recipe::{Choices, Recipe, Settings};
 use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::{
     Device, Geometry, Observation, Sampling, SplatNormalization, Target, Weights, energy,
 };
-use cryosplat_mpi::train::recipe::{Choices, Recipe, Settings};
-use cryosplat_mpi::train::starts::random_start;
+use cryosplat_mpi::train::init::starts::random_start;
 use reference::{Raw, Support};
 
 fn device(case: &Case, shape: Shape, cutoff: f64) -> CpuDevice {

@@ -18,13 +18,13 @@ use cryosplat_mpi::error::Result;
 use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, Optics};
 use cryosplat_mpi::imaging::energy;
 use cryosplat_mpi::imaging::pose::rotation_from_relion;
+use cryosplat_mpi::loader::sampler::{Order, WINDOW, WINDOWS};
+use cryosplat_mpi::loader::scratch::Copy;
+use cryosplat_mpi::loader::shard::{Batch, Place, Shard};
 use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::{Defect, Dtype, Header, Particle, Store, Writer};
 use cryosplat_mpi::progress::Progress;
 use cryosplat_mpi::render::{Device, DeviceState, Observation, Outcome, Reduce, StageTimes, Step, Target};
-use cryosplat_mpi::train::order::{Order, WINDOW, WINDOWS};
-use cryosplat_mpi::train::scratch::Copy;
-use cryosplat_mpi::train::shard::{Batch, Place, Shard};
 
 /// Held by each test: where one starts a program while another has an HDF5 file open, the new process holds that file's lock
 /// too for a moment.

@@ -13,7 +13,7 @@ use common::{
     steps, succeed, text, train_arguments, undo,
 };
 use cryosplat_mpi::gmm::files::GmmFile;
-use cryosplat_mpi::train::checkpoint::Checkpoint;
+use cryosplat_mpi::run_folder::checkpoint::Checkpoint;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 

@@ -13,16 +13,16 @@ use cryosplat_mpi::gmm::Gmm;
 use cryosplat_mpi::gmm::files::GmmFile;
 use cryosplat_mpi::gmm::voxelize::{Grid, voxelize};
 use cryosplat_mpi::imaging::mrc::{Volume, read_volume};
+use cryosplat_mpi::loader::sampler::Order;
 use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::Store;
+use cryosplat_mpi::recipe::{Choices, Clock, Recipe, Settings, Start};
 use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::{
     Device, Geometry, Observation, SplatNormalization, Target, View, Weighting, Weights,
 };
-use cryosplat_mpi::train::checkpoint::{self, Checkpoint};
-use cryosplat_mpi::train::order::Order;
-use cryosplat_mpi::train::recipe::{Choices, Clock, Recipe, Settings, Start};
-use cryosplat_mpi::train::starts::random_start;
+use cryosplat_mpi::run_folder::checkpoint::{self, Checkpoint};
+use cryosplat_mpi::train::init::starts::random_start;
 use ndarray::{Array3, s};
 use serde_json::Value;
 

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Parser;
 use cryosplat_mpi::imaging::ctf::{CtfParameters, Optics};
+use cryosplat_mpi::loader::prefetch::READERS;
 use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::{Dtype, Header, Particle, Store, Writer};
-use cryosplat_mpi::particles::stream::READERS;
 
 use measure::{Bench, Line, Rates};
 

@@ -12,16 +12,16 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use cryosplat_mpi::gmm::{Gmm, Shape};
+use cryosplat_mpi::loader::prefetch::READERS;
+use cryosplat_mpi::loader::sampler::{Order, WINDOW, WINDOWS};
+use cryosplat_mpi::loader::scratch::Copy;
+use cryosplat_mpi::loader::shard::{Place, Shard};
 use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::{Pixels, Reader, Store};
-use cryosplat_mpi::particles::stream::READERS;
 use cryosplat_mpi::progress::Progress;
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::{Geometry, Sampling, Target, Weights};
-use cryosplat_mpi::train::order::{Order, WINDOW, WINDOWS};
-use cryosplat_mpi::train::scratch::Copy;
-use cryosplat_mpi::train::shard::{Place, Shard};
 
 /// What is measured, and its rates in GB/s of each repeat.
 struct Case {

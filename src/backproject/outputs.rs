@@ -4,14 +4,15 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::PADDING;
-use super::run::{BackprojectOptions, Maps};
+use super::run::BackprojectOptions;
 use crate::error::Result;
 use crate::evaluate::fsc::Fsc;
 use crate::imaging::mrc;
 use crate::progress::duration;
-use crate::train::done::Done;
-use crate::train::{folder, judge, report};
+use crate::run_folder::document::Done;
+use crate::run_folder::{assessment, lifecycle, report};
+use crate::voxels::PADDING;
+use crate::voxels::reconstruction::Maps;
 
 /// All that the outputs tell of.
 pub struct Finished<'a> {
@@ -34,11 +35,11 @@ pub fn write(run: &Finished) -> Result<()> {
     for (name, map) in [("half1", half1), ("half2", half2), ("map", whole)] {
         mrc::write_volume(&place.join(format!("{name}.mrc")), map)?;
     }
-    let judged = judge::judge(place, &[half1, half2], whole, None, run.options.truth.as_deref())?;
+    let judged = assessment::judge(place, &[half1, half2], whole, None, run.options.truth.as_deref())?;
     let document = document(run, &judged.curves);
     report::write(place, &document, run.done.store, &[])?;
-    folder::write_document(place, &document)?;
-    judge::say(&judged);
+    lifecycle::write_document(place, &document)?;
+    assessment::say(&judged);
     tracing::info!(
         "done in {} ({:.0} images/s before the inversion): {}",
         duration(run.started.elapsed().as_secs_f64()),

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::{LogOptions, logging};
 use crate::error::Error;
+use crate::loader::cache::{CacheMode, CacheOptions};
 use crate::parallel::{Failure, World};
 use crate::render::cuda::libraries;
+use crate::resources::devices::DeviceKind;
+use crate::resources::reduction::CollectiveKind;
 use crate::train::Ending;
-use crate::train::cache::{CacheMode, CacheOptions};
-use crate::train::devices::DeviceKind;
-use crate::train::reduction::CollectiveKind;
 
 /// The exit code of a run that was asked to stop, and has written its checkpoints: "try again" of sysexits.h.
 const STOPPED: u8 = 75;

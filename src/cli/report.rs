@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::particles::store::Store;
-use crate::train::report;
+use crate::run_folder::report;
 
 /// Arguments of `report`.
 #[derive(Debug, clap::Args)]

@@ -7,12 +7,14 @@ use std::time::Duration;
 use super::LogOptions;
 use super::ranks::MachineOptions;
 use crate::parallel::{Failure, World};
+use crate::particles::parts::Models;
+use crate::recipe::{Choices, GAUSSIANS_ALLOWED};
+use crate::recipe::{Recipe, Schedule, Start};
 use crate::render::{RateFactors, Sampling, SplatNormalization, Weighting};
-use crate::train::folder::Older;
-use crate::train::init::InitOptions;
-use crate::train::recipe::{Choices, GAUSSIANS_ALLOWED};
+use crate::run_folder::lifecycle::Older;
+use crate::train::init::from_file::InitOptions;
 use crate::train::run::Maps;
-use crate::train::{Ending, Models, Recipe, RunOptions, Schedule, Start};
+use crate::train::{Ending, RunOptions};
 
 /// What `--help` says below the options.
 const EXPLANATION: &str = "\

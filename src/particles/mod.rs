@@ -3,9 +3,9 @@
 pub mod export;
 pub mod halves;
 pub mod import;
+pub mod parts;
 pub mod preprocess;
 pub mod store;
-pub mod stream;
 mod subset;
 
 pub use subset::Subset;

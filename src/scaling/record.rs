@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::train::metrics::Spread;
+use crate::run_folder::metrics::Spread;
 
 /// An epoch of one model. Stages in seconds, over the ranks of the group.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]

@@ -1,37 +1,14 @@
-//! The trainer: recipe, order of particles, the loop of a half, the run of all, its outputs.
+//! The trainer: what a run does is decided in [`plan`], and done in [`run`](run()).
 //!
-//! Data goes one way: [`shard`] ▶ device (render, residual, moments, chain) ▶ sum over the ranks ▶ Adam, then the next batch.
+//! Data goes one way: [`shard`](crate::loader::shard) ▶ device (render, residual, moments, chain rule) ▶ all-reduce ▶ Adam, then the next batch.
 
-pub mod cache;
-pub mod checkpoint;
-mod density;
-pub mod devices;
-pub mod done;
-pub mod folder;
-pub mod half;
+mod cross_validation;
+mod ensemble;
 pub mod init;
-pub mod judge;
-mod kept;
-pub mod left_out;
-pub mod memory;
-pub mod metrics;
-mod mixtures;
-pub mod order;
+pub mod model;
 mod outputs;
-mod permutation;
-pub mod recipe;
-pub mod reduction;
-pub mod report;
+pub mod plan;
 pub mod run;
-mod saver;
-pub mod scratch;
-pub mod setup;
-pub mod shard;
-pub mod starts;
-mod survey;
-mod voxels;
 mod watch;
-mod windows;
 
-pub use recipe::{Recipe, Schedule, Settings, Start};
-pub use run::{Ending, Models, RunOptions, run};
+pub use run::{Ending, RunOptions, run};

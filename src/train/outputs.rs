@@ -4,12 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::done::Done;
-use super::judge::Judged;
-use super::metrics::{self, EpochSummary, Spread};
-use super::recipe::Settings;
-use super::run::{Models, RunOptions};
-use super::{folder, judge, left_out, report};
+use super::run::RunOptions;
 use crate::error::Result;
 use crate::evaluate::fsc::{Fsc, GOLD_STANDARD};
 use crate::evaluate::maps::{mean, read_cube};
@@ -17,7 +12,13 @@ use crate::gmm::files::GmmFile;
 use crate::gmm::ply;
 use crate::gmm::voxelize::{Grid, label, voxelize};
 use crate::imaging::mrc::{self, Volume};
+use crate::particles::parts::Models;
 use crate::progress::duration;
+use crate::recipe::Settings;
+use crate::run_folder::assessment::Judged;
+use crate::run_folder::document::Done;
+use crate::run_folder::metrics::{self, EpochSummary, Spread};
+use crate::run_folder::{assessment, excluded, lifecycle, report};
 
 /// All that the outputs tell of.
 pub struct Finished<'a> {
@@ -75,11 +76,11 @@ pub fn finish(run: &Finished) -> Result<()> {
         maps[0].1.clone()
     };
     let halves: Vec<&Volume> = maps.iter().map(|(_, map)| map).collect();
-    let judged = judge::judge(place, &halves, &map, run.voxels.as_ref(), run.options.truth.as_deref())?;
+    let judged = assessment::judge(place, &halves, &map, run.voxels.as_ref(), run.options.truth.as_deref())?;
     let epochs = epochs(run);
     let document = document(run, &judged, &epochs);
     report::write(place, &document, run.done.store, &[])?;
-    folder::write_document(place, &document)?;
+    lifecycle::write_document(place, &document)?;
     say(run, &judged, &epochs);
     Ok(())
 }
@@ -126,7 +127,7 @@ fn say_times(epochs: &[Vec<EpochSummary>], run: &Finished) {
 
 fn say(run: &Finished, judged: &Judged, epochs: &[Vec<EpochSummary>]) {
     say_times(epochs, run);
-    judge::say(judged);
+    assessment::say(judged);
     tracing::info!(
         "done in {} ({:.0} images/s): {}",
         duration(run.total_seconds),
@@ -141,7 +142,7 @@ fn document(run: &Finished, judged: &Judged, epochs: &[Vec<EpochSummary>]) -> Va
     let mut document = done.document(&run.device, &judged.curves);
     let models = document["particles"]["models"].as_array_mut().into_iter().flatten();
     for (model, (name, _)) in models.zip(&done.particles) {
-        model["left_out"] = json!(left_out::count(&options.output, name));
+        model["left_out"] = json!(excluded::count(&options.output, name));
     }
     let of_models = done.particles.iter().zip(epochs);
     for (key, value) in [

@@ -5,50 +5,33 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::cache::{self, CacheOptions};
-use super::checkpoint::{self, Checkpoint};
-use super::devices::{self, DeviceKind};
-use super::done::Done;
-use super::folder::{self, Older, Start};
-use super::half::{self, Company, Ended, Model};
-use super::init::InitOptions;
-use super::left_out::{self, LeftOut};
-use super::metrics::{self, EpochSummary};
-use super::mixtures::Mixtures;
-use super::order::Order;
 use super::outputs::{self, Finished};
-use super::recipe::{Choices, Recipe, Settings};
-use super::reduction::{CollectiveKind, Reduction};
-use super::setup::{self, Opened, Part};
-use super::shard::{Place, Shard, Traffic};
-use super::starts::{Begun, Known};
-use super::voxels;
 use super::watch::Watch;
 use crate::error::Result;
 use crate::gmm::Gmm;
 use crate::gmm::files::GmmFile;
+use crate::loader::cache::{self, CacheOptions};
+use crate::loader::sampler::Order;
+use crate::loader::shard::{Place, Shard, Traffic};
 use crate::parallel::{EndSignal, Failure, HalfGroup, World, first_rank};
+use crate::particles::parts::{self, Models, Part};
 use crate::particles::store::Store;
 use crate::progress::Progress;
+use crate::recipe::{Choices, Recipe, Settings};
 use crate::render::{Device, Geometry};
-
-/// Which models a run trains.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Models {
-    /// One model of each half: gold standard.
-    Both,
-    /// A model of half 1 alone.
-    #[value(name = "1")]
-    #[serde(rename = "1")]
-    First,
-    /// A model of half 2 alone.
-    #[value(name = "2")]
-    #[serde(rename = "2")]
-    Second,
-    /// One model of all particles: no FSC.
-    All,
-}
+use crate::resources::devices::{self, DeviceKind};
+use crate::resources::reduction::{CollectiveKind, Reduction};
+use crate::run_folder::checkpoint::{self, Checkpoint};
+use crate::run_folder::document::Done;
+use crate::run_folder::excluded::{self, LeftOut};
+use crate::run_folder::lifecycle::{self, Older, Start};
+use crate::run_folder::metrics::{self, EpochSummary};
+use crate::train::cross_validation;
+use crate::train::ensemble::Mixtures;
+use crate::train::init::from_file::InitOptions;
+use crate::train::init::starts::{Begun, Known};
+use crate::train::model::{self, Company, Ended, Model};
+use crate::train::plan::{self, Opened};
 
 /// When maps are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
@@ -131,11 +114,11 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<Ending, F
     let signal = EndSignal::watch()?;
     // Rank 0 looks at everything first: what is wrong for all is said once, before anybody starts.
     let mut options = options.clone();
-    let (store, set, start, known) = match world.first(|| setup::open(world, &mut options))? {
+    let (store, set, start, known) = match world.first(|| plan::open(world, &mut options))? {
         Some(Opened { store, set, start, known }) => (store, set, Some(start), known),
         None => (Store::open(&options.particles)?, 0, None, Known::default()),
     };
-    setup::share(world, &mut options.choices);
+    plan::share(world, &mut options.choices);
     let options = &options;
     let set = world.broadcast(u64::from(set)) as u32;
     let Some(begin) = Begin::on_all_ranks(world, start) else {
@@ -208,15 +191,15 @@ fn train(
     held: &mut Held,
 ) -> std::result::Result<Ending, Failure> {
     let Held { devices: opened, models, reduction } = held;
-    let parts = setup::parts(store, options.models);
+    let parts = parts::parts(store, options.models);
     let HalfGroup { assignment, collective } = HalfGroup::split(world, parts.len());
     let (rank, ranks) = (assignment.rank, assignment.size);
-    let largest = setup::largest(&parts);
-    let settings = setup::resolve(options, store.header(), largest, ranks);
+    let largest = parts::largest(&parts);
+    let settings = plan::resolve(options, store.header(), largest, ranks);
     let identity = checkpoint::identity(&settings, set);
-    let checkpoints = folder::checkpoints(&options.output);
+    let checkpoints = lifecycle::checkpoints(&options.output);
 
-    let weights = setup::weights(world, store, settings.weighting)?;
+    let weights = plan::weights(world, store, settings.weighting)?;
     let geometry = Geometry {
         box_size: store.header().box_size,
         pixel_size: store.header().pixel_size,
@@ -270,12 +253,12 @@ fn train(
         };
         let reader = reader.clone();
         let shard = Shard::load(reader, &order, slots, settings.epochs, place, device.as_mut(), progress)?;
-        let list = (rank == 0).then(|| left_out::path(&options.output, part.name()));
+        let list = (rank == 0).then(|| excluded::path(&options.output, part.name()));
         let mut left_out = LeftOut::new(options.skip_bad_particles, store.clone(), list);
         let checkpoint = if begin.steps[index] > 0 {
             let path = checkpoint::path(&checkpoints, part.name(), begin.steps[index]);
             let checkpoint = Checkpoint::read(&path)?;
-            folder::same_run(&path, &checkpoint.identity, Some(&identity))?;
+            lifecycle::same_run(&path, &checkpoint.identity, Some(&identity))?;
             checkpoint.check_within(&path, &settings, order.steps(), &part.rows)?;
             left_out.resume(&checkpoint.left_out);
             Some(checkpoint)
@@ -285,7 +268,7 @@ fn train(
         left_out.find(&shard.defects())?;
         left_out.foresee(&reduction.collective).map_err(|error| reduction.collective.first_says(error))?;
         let metrics = metrics::Writer::new(&options.output, part.name(), options.prometheus.as_deref());
-        let mut model = Model::new(half::Parts {
+        let mut model = Model::new(model::Parts {
             name: part.name(),
             device,
             mixtures,
@@ -309,7 +292,7 @@ fn train(
     // All particles that are kept in memory were read, and enough of them are sound: from here on an older run's files go.
     world.barrier();
     let done: Vec<(&str, u64)> = parts.iter().map(Part::name).zip(begin.steps).collect();
-    world.first(|| folder::begin(&options.output, &done, &options.command))?;
+    world.first(|| lifecycle::begin(&options.output, &done, &options.command))?;
     let device = models[0].device().name();
     introduce(world, store, &parts, &settings, &device, reduction.name(), ranks, begin);
 
@@ -357,7 +340,8 @@ fn train(
     world.barrier();
     let left_out = models.iter().flat_map(|model| model.left_out().rows()).map(|row| row as usize).collect();
     let group = (&assignment, &mut reduction.collective);
-    let voxels = voxels::half_maps(world, store, &parts, group, options.voxel_particles, &left_out)?;
+    let voxels =
+        cross_validation::half_maps(world, store, &parts, group, options.voxel_particles, &left_out)?;
     if world.rank() == 0 {
         outputs::finish(&Finished {
             voxels,
@@ -381,7 +365,7 @@ fn stop(world: &World, options: &RunOptions, models: &mut [Model]) -> std::resul
     let unsaved = world.sum(unsaved);
     if world.rank() == 0 {
         // Whether this file can be written decides nothing: the checkpoints do.
-        if let Err(error) = folder::write_state(&options.output, "stopped", &options.command) {
+        if let Err(error) = lifecycle::write_state(&options.output, "stopped", &options.command) {
             tracing::warn!("{error}");
         }
         let state =
@@ -429,7 +413,7 @@ fn introduce(
     ranks: usize,
     begin: &Begin,
 ) {
-    setup::introduce(store, parts);
+    parts::introduce(store, parts);
     let mixtures = match settings.mixtures {
         1 => String::new(),
         several => format!("{several} mixtures of "),

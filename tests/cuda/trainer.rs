@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use cryosplat_mpi::gmm::Shape;
 use cryosplat_mpi::gmm::files::GmmFile;
+use cryosplat_mpi::recipe::{Choices, Clock};
+use cryosplat_mpi::recipe::{Recipe, Settings};
 use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::{Alone, Device, Step};
-use cryosplat_mpi::train::recipe::{Choices, Clock};
-use cryosplat_mpi::train::{Recipe, Settings};
 use serde_json::Value;
 
 use crate::cases::{case, planes};

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use cryosplat_mpi::error::Result;
 use cryosplat_mpi::gmm::files::GmmFile;
 use cryosplat_mpi::particles::store::Store;
-use cryosplat_mpi::train::checkpoint::Checkpoint;
+use cryosplat_mpi::run_folder::checkpoint::Checkpoint;
 
 use crate::crash::{MARK, expect_an_end, report_crashes};
 use crate::memory::measured;

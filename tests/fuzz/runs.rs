@@ -11,8 +11,8 @@ use cryosplat_mpi::figures::write_fsc_files;
 use cryosplat_mpi::imaging::mrc::{self, Volume};
 use cryosplat_mpi::particles::store::Store;
 use cryosplat_mpi::random::{Purpose, stream};
+use cryosplat_mpi::run_folder::report;
 use cryosplat_mpi::scaling::record;
-use cryosplat_mpi::train::report;
 use ndarray::Array3;
 use rand_distr::{Distribution, StandardNormal};
 

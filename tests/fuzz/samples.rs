@@ -9,9 +9,9 @@ use cryosplat_mpi::imaging::pose::rotation_from_relion;
 use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::{Dtype, Header, Particle, Source, Writer};
 use cryosplat_mpi::random::{Purpose, stream};
+use cryosplat_mpi::recipe::Clock;
 use cryosplat_mpi::render::DeviceState;
-use cryosplat_mpi::train::checkpoint::{self, Checkpoint, Position};
-use cryosplat_mpi::train::recipe::Clock;
+use cryosplat_mpi::run_folder::checkpoint::{self, Checkpoint, Position};
 
 /// Box of the particles in pixels, and their pixel size in angstrom.
 pub const BOX: usize = 8;

@@ -7,7 +7,7 @@ use crate::cli::mixture::check_output;
 use crate::error::{Error, Result};
 use crate::particles::export::{original, star};
 use crate::particles::store::Store;
-use crate::train::left_out;
+use crate::run_folder::excluded;
 
 /// What `--help` says below the options.
 const EXPLANATION: &str = "\
@@ -82,7 +82,7 @@ fn left_out_of(run: &Path, store: &Store, set: u32) -> Result<BTreeSet<usize>> {
         let problem = format!("is of the particle set {found}, and {} is {set:08x}", store.path().display());
         return Err(Error::input(&file, "", problem, remedy));
     }
-    left_out::rows_of_run(run, store.len())
+    excluded::rows_of_run(run, store.len())
 }
 
 /// A stack that the set came from is not written over.

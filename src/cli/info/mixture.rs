@@ -8,7 +8,7 @@ use super::{Description, bytes, length};
 use crate::error::Result;
 use crate::gmm::files::GmmFile;
 use crate::gmm::{Gmm, Shape};
-use crate::train::checkpoint::Checkpoint;
+use crate::run_folder::checkpoint::Checkpoint;
 
 pub fn describe(path: &Path) -> Result<Description> {
     let file = GmmFile::read(path)?;

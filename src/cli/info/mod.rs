@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::gmm::files as mixtures;
 use crate::particles::store;
-use crate::train::checkpoint;
+use crate::run_folder::checkpoint;
 
 /// Arguments of `info`.
 #[derive(Debug, clap::Args)]

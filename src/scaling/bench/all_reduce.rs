@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::render::{Reduce, cuda};
+use crate::resources::devices::Choice;
+use crate::resources::reduction::Reduction;
 use crate::scaling::fit;
-use crate::train::devices::Choice;
-use crate::train::reduction::Reduction;
 
 /// Numbers of f32 values that are added up: 4 bytes to 16 MiB.
 const LENGTHS: [usize; 7] = [1, 256, 1 << 12, 1 << 14, 1 << 16, 1 << 19, 1 << 22];

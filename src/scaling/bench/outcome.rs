@@ -9,10 +9,10 @@ use super::steps::Timing;
 use crate::parallel::World;
 use crate::particles::store::Store;
 use crate::render::{Geometry, Sampling};
+use crate::run_folder::metrics::Spread;
 use crate::scaling::model::time;
 use crate::scaling::record::{Epoch, ModelEpochs, ModelParticles, Particles};
 use crate::scaling::table::rate;
-use crate::train::metrics::Spread;
 
 /// The ranks as they are.
 pub struct Setup {

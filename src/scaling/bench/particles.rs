@@ -9,6 +9,9 @@ use rayon::prelude::*;
 use super::BenchOptions;
 use crate::error::{Error, Result};
 use crate::imaging::ctf::{Ctf, Optics};
+use crate::loader::cache;
+use crate::loader::sampler::Order;
+use crate::loader::shard::{Place, Shard};
 use crate::parallel::World;
 use crate::particles::Subset;
 use crate::particles::store::{Reader, Store};
@@ -16,9 +19,6 @@ use crate::progress::Progress;
 use crate::random::{Purpose, stream};
 use crate::render::{Device, Geometry, Observation, Target, View, energy};
 use crate::simulate::geometry::{self, Distributions};
-use crate::train::cache;
-use crate::train::order::Order;
-use crate::train::shard::{Place, Shard};
 
 /// Memory that made images take on a rank, in bytes, at most: more than a processor's caches hold.
 const MADE: usize = 64 << 20;

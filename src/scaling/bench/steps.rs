@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::particles::Particles;
 use crate::error::Result;
 use crate::render::{AdamStep, Alone, Device, Step};
-use crate::train::metrics::Spread;
-use crate::train::reduction::Reduction;
+use crate::resources::reduction::Reduction;
+use crate::run_folder::metrics::Spread;
 
 /// Steps before anything is timed: libraries load and compile what they need when it is first used.
 const WARM_UP: usize = 3;

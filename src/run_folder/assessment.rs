@@ -1,0 +1,157 @@
+//! What a run's maps come to: FSC of the half maps, as they stand and corrected for a mask, and against a truth; slices.
+
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+use crate::evaluate::automask::AutoMask;
+use crate::evaluate::cross_validation::LABEL;
+use crate::evaluate::fsc::{Fsc, GOLD_STANDARD, HALF};
+use crate::evaluate::maps::read_cube;
+use crate::evaluate::{Correction, CrossValidation, Mask, Randomization};
+use crate::figures::plots::write_fsc_files;
+use crate::figures::slices;
+use crate::files;
+use crate::imaging::mrc::{self, Volume};
+use crate::particles::store::Store;
+
+/// What a run came to.
+pub struct Judged {
+    /// FSC curves by label; the first is the one to quote.
+    pub curves: Vec<(String, Fsc)>,
+    /// What the particles confirm of the half maps: under the automatic mask where there is one, and without a mask.
+    pub cross_validations: Vec<CrossValidation>,
+}
+
+/// Judges a run by its `halves` (one is no half map) and its `map`, against the `voxels` of the same halves where these are
+/// there and the map in the file `truth` where there is one. Writes FSC curves, slices and the automatic mask into `folder`.
+///
+/// # Errors
+/// When maps do not fit each other, the truth cannot be read, or a file cannot be written.
+pub fn judge(
+    folder: &Path,
+    halves: &[&Volume],
+    map: &Volume,
+    voxels: Option<&[Volume; 2]>,
+    truth: Option<&Path>,
+) -> Result<Judged> {
+    let mut curves: Vec<(String, Fsc)> = Vec::new();
+    let mut cross_validations = Vec::new();
+    if let [half1, half2] = halves {
+        let unmasked = Fsc::between(half1, half2)?;
+        curves.push(("half maps".into(), unmasked.clone()));
+        let mut cross_validate =
+            |label: &str, mask: Option<&Mask>, agreement: Fsc| -> Result<Option<(String, Fsc)>> {
+                let Some([voxels1, voxels2]) = voxels else { return Ok(None) };
+                let found = CrossValidation::of([half1, half2], [voxels1, voxels2], mask, agreement)?;
+                let curve = found.known_to().map(|_| (label.to_owned(), found.curve.clone()));
+                cross_validations.push(found);
+                Ok(curve)
+            };
+        if let Some(mask) = automatic_mask(folder, map)? {
+            let masked = Fsc::between_masked(half1, half2, &mask)?;
+            let options = Randomization::default();
+            let correction = Correction::of(half1, half2, &mask, [&unmasked, &masked], &options)?;
+            curves.extend(correction.map(|found| ("half maps corrected for a mask".into(), found.corrected)));
+            curves.extend(cross_validate(&format!("{LABEL} under the mask"), Some(&mask), masked)?);
+        }
+        curves.extend(cross_validate(LABEL, None, unmasked)?);
+    }
+    let mut truth_map = None;
+    if let Some(path) = truth {
+        let mut truth = read_cube(path)?;
+        // The header of a map holds its pixel size in single precision.
+        truth.pixel_size = map.pixel_size;
+        curves.push(("map against truth".into(), Fsc::between(map, &truth)?));
+        if let [half1, half2] = halves {
+            curves.push(("half1 against truth".into(), Fsc::between(half1, &truth)?));
+            curves.push(("half2 against truth".into(), Fsc::between(half2, &truth)?));
+        }
+        truth_map = Some(truth);
+    }
+    if !curves.is_empty() {
+        write_fsc_files(folder, "fsc", &curves)?;
+    }
+    let picture = slices::draw(halves[0], halves.get(1).copied(), map, truth_map.as_ref())?;
+    files::write_atomically(&folder.join("slices.png"), |w| w.write_all(&picture))?;
+    Ok(Judged { curves, cross_validations })
+}
+
+/// The automatic mask of a `map`, which is written. `None` where the map is nothing that a mask can be made of.
+fn automatic_mask(folder: &Path, map: &Volume) -> Result<Option<Mask>> {
+    let mask = match AutoMask::default().of(map) {
+        Ok((mask, _)) => mask,
+        Err(error) => {
+            tracing::warn!("no FSC under a mask: {error}");
+            return Ok(None);
+        }
+    };
+    mrc::write_volume(&folder.join("mask.mrc"), &mask.volume(map.pixel_size))?;
+    Ok(Some(mask))
+}
+
+/// Checks that the map at `truth` can be compared with what the particles give.
+///
+/// # Errors
+/// When it cannot be read, or its box is another one.
+pub fn check_truth(truth: &Path, store: &Store) -> Result<()> {
+    let volume = crate::evaluate::maps::read_cube(truth)?;
+    if volume.data.dim().0 == store.header().box_size {
+        return Ok(());
+    }
+    Err(Error::input(
+        truth,
+        "",
+        format!(
+            "has a box of {} voxels, and the particles one of {} pixels",
+            volume.data.dim().0,
+            store.header().box_size
+        ),
+        "give the map that the particles were made from, in their box",
+    ))
+}
+
+/// The curves for the log, and whether the particles confirm them.
+pub fn say(judged: &Judged) {
+    for (label, fsc) in &judged.curves {
+        tracing::info!(
+            "FSC of {label}: {} at 0.143, {} at 0.5, mean {:.4}",
+            fsc.crossing(GOLD_STANDARD),
+            fsc.crossing(HALF),
+            fsc.mean()
+        );
+    }
+    if let Some(found) = judged.verdict() {
+        match found.excess() {
+            Some(_) => tracing::warn!("{}", found.verdict()),
+            None => tracing::info!("{}", found.verdict()),
+        }
+    }
+}
+
+impl Judged {
+    /// The cross-validation to quote: the first that finds something, or else the first.
+    pub fn verdict(&self) -> Option<&CrossValidation> {
+        let all = &self.cross_validations;
+        all.iter().find(|found| found.excess().is_some()).or_else(|| all.first())
+    }
+
+    /// It for run.json; null where there is none.
+    pub fn verdict_as_json(&self) -> Value {
+        self.verdict().map_or(Value::Null, CrossValidation::as_json)
+    }
+}
+
+/// The curves for run.json.
+pub fn as_json(curves: &[(String, Fsc)]) -> Map<String, Value> {
+    let numbers = |fsc: &Fsc| {
+        json!({
+            "resolution_0.143": fsc.crossing(GOLD_STANDARD).resolution(),
+            "resolution_0.5": fsc.crossing(HALF).resolution(),
+            "mean": fsc.mean(),
+        })
+    };
+    curves.iter().map(|(label, fsc)| (label.clone(), numbers(fsc))).collect()
+}

@@ -1,0 +1,369 @@
+//! Checkpoints: one HDF5 file a model and moment, whole or not there, the last two kept.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use crate::containers;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::gmm::Gmm;
+use crate::gmm::files::{check_format, open, read_planes, write_format, write_planes};
+use crate::recipe::{Clock, Settings};
+use crate::render::DeviceState;
+
+/// What the root attribute `format` says.
+pub const FORMAT: &str = "cryosplat-checkpoint";
+/// What the root attribute `version` says.
+pub const VERSION: u32 = 3;
+/// Checkpoints of a model that are kept.
+const KEPT: usize = 2;
+
+const REMEDY_READ: &str = "remove the file to resume from the one before it, or start without --resume";
+
+/// The state of one model between two steps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    /// How far the model has come.
+    pub position: Position,
+    /// Steps, images and bias corrections.
+    pub clock: Clock,
+    /// Parameters and Adam's moments.
+    pub state: DeviceState,
+    /// Mixtures of the model that were trained to their end before.
+    pub trained: Vec<Gmm>,
+    /// Particles that are left out, by row.
+    pub left_out: Vec<u64>,
+    /// Ranks that trained the model: on as many it goes on to the same bits.
+    pub ranks: usize,
+    /// [`Settings`] as JSON, and the identity of the particle set: a run resumes only where both are the same.
+    pub identity: String,
+}
+
+/// How far a model has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Position {
+    /// Epochs done.
+    pub epoch: usize,
+    /// Steps done of the epoch after them.
+    pub step: usize,
+    /// Sum of the losses of those steps' images.
+    pub loss: f64,
+    /// Number of those images.
+    pub images: u64,
+}
+
+/// What must be the same for a run to go on from a checkpoint.
+pub fn identity(settings: &Settings, particles: u32) -> String {
+    let settings = serde_json::to_string(settings).unwrap_or_default();
+    format!("{{\"particles\":\"{particles:08x}\",\"settings\":{settings}}}")
+}
+
+/// The file of `model` ("half1") after `step` steps of the run.
+pub fn path(folder: &Path, model: &str, step: u64) -> PathBuf {
+    folder.join(format!("{model}_step{step:09}.h5"))
+}
+
+/// Steps of the complete checkpoints of `model` in `folder`, in order.
+pub fn steps(folder: &Path, model: &str) -> Vec<u64> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut found: Vec<u64> = entries
+        .filter_map(|entry| {
+            let name = entry.ok()?.file_name().into_string().ok()?;
+            name.strip_prefix(model)?.strip_prefix("_step")?.strip_suffix(".h5")?.parse().ok()
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// The group of a mixture that was trained to its end.
+fn trained_name(number: u64) -> String {
+    format!("trained_{number}")
+}
+
+fn open_checkpoint(path: &Path) -> Result<hdf5::File> {
+    let file = open(path, REMEDY_READ)?;
+    check_format(&file, path, FORMAT, VERSION, REMEDY_READ)?;
+    Ok(file)
+}
+
+/// The identity of the run that the checkpoint in the file is of.
+///
+/// # Errors
+/// As [`Checkpoint::read`].
+pub fn read_identity(path: &Path) -> Result<String> {
+    identity_in(&open_checkpoint(path)?, path)
+}
+
+fn identity_in(file: &hdf5::File, path: &Path) -> Result<String> {
+    containers::text(file, "identity").map_err(Error::hdf5(path, "read the checkpoint", REMEDY_READ))
+}
+
+impl Checkpoint {
+    /// Writes the checkpoint of `model` and removes those older than the last two.
+    ///
+    /// # Errors
+    /// When it cannot be written; older ones are then untouched.
+    pub fn write(&self, folder: &Path, model: &str) -> Result<()> {
+        let path = path(folder, model, self.clock.step);
+        files::write_hdf5(&path, "write the checkpoint", |file| {
+            write_format(file, FORMAT, VERSION)?;
+            let text: hdf5::types::VarLenUnicode = self.identity.parse().unwrap_or_default();
+            file.new_attr::<hdf5::types::VarLenUnicode>().create("identity")?.write_scalar(&text)?;
+            let whole = |name: &str, value: u64| file.new_attr::<u64>().create(name)?.write_scalar(&value);
+            let real = |name: &str, value: f64| file.new_attr::<f64>().create(name)?.write_scalar(&value);
+            whole("ranks", self.ranks as u64)?;
+            whole("step", self.clock.step)?;
+            whole("images", self.clock.images)?;
+            real("beta1_power", self.clock.beta1_power)?;
+            real("beta2_power", self.clock.beta2_power)?;
+            whole("epoch", self.position.epoch as u64)?;
+            whole("epoch_steps", self.position.step as u64)?;
+            real("epoch_loss", self.position.loss)?;
+            whole("epoch_images", self.position.images)?;
+            file.new_dataset_builder().with_data(&self.left_out).create("left_out")?;
+            write_planes(&file.create_group("gmm")?, &self.state.gmm)?;
+            whole("trained", self.trained.len() as u64)?;
+            for (number, gmm) in self.trained.iter().enumerate() {
+                write_planes(&file.create_group(&trained_name(number as u64))?, gmm)?;
+            }
+            let adam = file.create_group("adam")?;
+            adam.new_dataset_builder().with_data(&self.state.first).create("first")?;
+            adam.new_dataset_builder().with_data(&self.state.second).create("second")?;
+            Ok(())
+        })?;
+        let all = steps(folder, model);
+        for &old in all.iter().rev().skip(KEPT) {
+            // One that stays takes space and does no harm.
+            let _ = std::fs::remove_file(self::path(folder, model, old));
+        }
+        Ok(())
+    }
+
+    /// Reads a checkpoint.
+    ///
+    /// # Errors
+    /// When it is not there, cut short, of another version, or holds what does not belong together.
+    pub fn read(path: &Path) -> Result<Self> {
+        let file = open_checkpoint(path)?;
+        let fail = || Error::hdf5(path, "read the checkpoint", REMEDY_READ);
+        let whole = |name: &str| containers::number::<u64>(&file, name).map_err(fail());
+        let real = |name: &str| -> Result<f64> {
+            let value: f64 = containers::number(&file, name).map_err(fail())?;
+            if value.is_finite() {
+                return Ok(value);
+            }
+            Err(Error::input(path, format!("attribute {name}"), format!("is {value}"), REMEDY_READ))
+        };
+        let gmm = read_planes(&file.group("gmm").map_err(fail())?, path)?;
+        let moments = |name: &str| -> Result<Vec<f32>> {
+            let values: Vec<f32> = containers::numbers(&file, name).map_err(fail())?;
+            let bad = |problem: String| Err(Error::input(path, format!("/{name}"), problem, REMEDY_READ));
+            if values.len() != gmm.values().len() {
+                return bad(format!("holds {} values, expected {}", values.len(), gmm.values().len()));
+            }
+            match values.iter().position(|v| !v.is_finite()) {
+                Some(i) => bad(format!("value {} is {}", i + 1, values[i])),
+                None => Ok(values),
+            }
+        };
+        let left_out = containers::numbers(&file, "left_out").map_err(fail())?;
+        let alike = |trained: &Gmm| (trained.len(), trained.shape()) == (gmm.len(), gmm.shape());
+        let trained = (0..whole("trained")?).map(|number| {
+            let name = trained_name(number);
+            let trained = read_planes(&file.group(&name).map_err(fail())?, path)?;
+            if alike(&trained) {
+                return Ok(trained);
+            }
+            let problem =
+                format!("is not like /gmm: it holds {} Gaussians, and that {}", trained.len(), gmm.len());
+            Err(Error::input(path, format!("/{name}"), problem, REMEDY_READ))
+        });
+        let trained = trained.collect::<Result<_>>()?;
+        Ok(Self {
+            position: Position {
+                epoch: whole("epoch")? as usize,
+                step: whole("epoch_steps")? as usize,
+                loss: real("epoch_loss")?,
+                images: whole("epoch_images")?,
+            },
+            trained,
+            left_out,
+            ranks: whole("ranks")? as usize,
+            clock: Clock {
+                step: whole("step")?,
+                images: whole("images")?,
+                beta1_power: real("beta1_power")?,
+                beta2_power: real("beta2_power")?,
+            },
+            state: DeviceState { first: moments("adam/first")?, second: moments("adam/second")?, gmm },
+            identity: identity_in(&file, path)?,
+        })
+    }
+
+    /// Checks that it lies in a run with `settings`, with epochs of `steps` steps, over the particles `rows`. `path` is its file.
+    ///
+    /// # Errors
+    /// Names what lies outside.
+    pub fn check_within(
+        &self,
+        path: &Path,
+        settings: &Settings,
+        steps: usize,
+        rows: &Range<usize>,
+    ) -> Result<()> {
+        let epochs = settings.epochs;
+        let bad = |at: &str, problem: String| Err(Error::input(path, at, problem, REMEDY_READ));
+        let Position { epoch, step, images, .. } = self.position;
+        if epoch > epochs {
+            return bad("attribute epoch", format!("is {epoch}, and the run has {epochs}"));
+        }
+        let (steps, most) = if epoch == epochs { (0, 0) } else { (steps, rows.len() as u64) };
+        if step > steps || images > most {
+            let problem = format!(
+                "is after {step} steps and {images} images of epoch {}, which has {steps} and {most}",
+                epoch.saturating_add(1)
+            );
+            return bad("", problem);
+        }
+        // Between two mixtures, the one that has ended may not be among them yet.
+        let (wanted, trained) = (settings.mixture_in(epoch), self.trained.len());
+        let ended = step == 0 && epoch > 0 && settings.mixture_in(epoch - 1) < wanted;
+        if trained != wanted && !(ended && trained + 1 == wanted) {
+            let problem = format!("is {trained}, and before epoch {} ended {wanted} mixtures", epoch + 1);
+            return bad("attribute trained", problem);
+        }
+        let gmm = &self.state.gmm;
+        if (gmm.shape(), gmm.len()) != (settings.shape(), settings.gaussians) {
+            let problem = format!(
+                "holds {} {} Gaussians, and the run has {} {} ones",
+                gmm.len(),
+                gmm.shape().name(),
+                settings.gaussians,
+                settings.shape().name()
+            );
+            return bad("/gmm", problem);
+        }
+        let inside = |&row: &u64| usize::try_from(row).is_ok_and(|row| rows.contains(&row));
+        match self.left_out.iter().find(|row| !inside(row)) {
+            Some(row) => bad("/left_out", format!("names row {row}, and its particles are rows {rows:?}")),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::gmm::Shape;
+    use crate::random::{Purpose, stream};
+    use crate::recipe::{Choices, Recipe};
+    use crate::run_folder::checkpoint::*;
+
+    fn checkpoint() -> Checkpoint {
+        let gmm = Gmm::random(5, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0));
+        Checkpoint {
+            position: Position { epoch: 2, step: 17, loss: 0.25, images: 100 },
+            clock: Clock::default(),
+            state: DeviceState { first: vec![0.5; 55], second: vec![0.25; 55], gmm },
+            trained: vec![Gmm::random(5, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 1))],
+            left_out: vec![],
+            ranks: 3,
+            identity: "{}".into(),
+        }
+    }
+
+    /// Of a run of three mixtures in five epochs of 20 steps over 150 particles: the first epoch is one of them alone.
+    fn within(checkpoint: &Checkpoint) -> Result<()> {
+        let choices =
+            Choices { gaussians: Some(5), mixtures: Some(3), epochs: Some(5), ..Choices::default() };
+        let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 1, 150, 32);
+        checkpoint.check_within(Path::new("c.h5"), &settings, 20, &(50..200))
+    }
+
+    #[test]
+    fn one_that_lies_outside_of_its_run_is_refused() {
+        let refused = |change: fn(&mut Checkpoint), fragment: &str| {
+            let mut checkpoint = checkpoint();
+            change(&mut checkpoint);
+            let message = within(&checkpoint).unwrap_err().to_string();
+            assert!(message.contains(fragment) && message.contains("c.h5"), "{message}");
+        };
+        assert!(within(&checkpoint()).is_ok());
+        refused(|c| c.position.epoch = usize::MAX, "attribute epoch");
+        refused(|c| c.position.epoch = 5, "of epoch 6, which has 0 and 0");
+        refused(|c| c.position.step = 21, "after 21 steps");
+        refused(|c| c.position.images = 151, "151 images");
+        fn with(count: usize, shape: Shape) -> Gmm {
+            Gmm::random(count, shape, &mut stream(1, Purpose::Start, 1, 0))
+        }
+        refused(|c| c.state.gmm = with(4, Shape::Anisotropic), "/gmm: holds 4 anisotropic Gaussians");
+        refused(|c| c.state.gmm = with(5, Shape::Isotropic), "/gmm: holds 5 isotropic Gaussians");
+        refused(|c| c.left_out = vec![50, 199, 200], "row 200");
+        refused(|c| c.left_out = vec![u64::MAX], "/left_out");
+    }
+
+    #[test]
+    fn as_many_mixtures_as_have_ended_are_trained() {
+        let trained = |count: usize, epoch: usize, step: usize| {
+            let mut checkpoint = checkpoint();
+            checkpoint.trained = vec![checkpoint.state.gmm.clone(); count];
+            (checkpoint.position.epoch, checkpoint.position.step) = (epoch, step);
+            checkpoint.position.images = step as u64;
+            within(&checkpoint).map_err(|error| error.to_string())
+        };
+        // They begin with epochs 1, 2 and 4.
+        for (count, epoch, step) in [(0, 0, 3), (1, 1, 3), (1, 2, 3), (2, 3, 3), (2, 4, 3)] {
+            assert_eq!(trained(count, epoch, step), Ok(()));
+            let message = trained(count + 1, epoch, step).unwrap_err();
+            assert!(message.contains(&format!("attribute trained: is {}", count + 1)), "{message}");
+            assert!(count == 0 || trained(count - 1, epoch, step).is_err());
+        }
+        // Where one has just ended, it may still be on the device.
+        for (count, epoch) in [(0, 1), (1, 1), (1, 3), (2, 3), (2, 5), (3, 5)] {
+            assert_eq!(trained(count, epoch, 0), Ok(()));
+        }
+        assert!(trained(0, 2, 0).is_err() && trained(1, 5, 0).is_err());
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |change: fn(&mut Checkpoint), fragment: &str| {
+            let mut checkpoint = checkpoint();
+            change(&mut checkpoint);
+            checkpoint.write(folder.path(), "half1").unwrap();
+            let message = Checkpoint::read(&path(folder.path(), "half1", 0)).unwrap_err().to_string();
+            assert!(message.contains(fragment), "{message}");
+        };
+        refused(|c| c.clock.beta2_power = f64::NAN, "attribute beta2_power: is NaN");
+        refused(|c| c.position.loss = f64::INFINITY, "attribute epoch_loss: is inf");
+        refused(|c| c.state.second[7] = f32::NAN, "/adam/second: value 8 is NaN");
+        refused(|c| c.trained[0].values_mut()[7] = f32::NAN, "/mean_y: value 3 is NaN");
+    }
+
+    #[test]
+    fn mixtures_that_differ_from_the_last_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for (shape, count) in [(Shape::Anisotropic, 6), (Shape::Isotropic, 5)] {
+            let mut checkpoint = checkpoint();
+            checkpoint.trained.push(Gmm::random(count, shape, &mut stream(1, Purpose::Start, 1, 0)));
+            checkpoint.write(folder.path(), "half1").unwrap();
+            let message = Checkpoint::read(&path(folder.path(), "half1", 0)).unwrap_err().to_string();
+            assert!(message.contains("/trained_1: is not like /gmm"), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_last_two_are_kept_and_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut checkpoint = checkpoint();
+        for step in 1..=4 {
+            checkpoint.clock.step = step;
+            checkpoint.clock.images = 10 * step;
+            checkpoint.left_out.push(7 * step);
+            checkpoint.write(folder.path(), "half1").unwrap();
+        }
+        assert_eq!(steps(folder.path(), "half1"), [3, 4]);
+        assert_eq!(Checkpoint::read(&path(folder.path(), "half1", 4)).unwrap(), checkpoint);
+    }
+}
