@@ -121,7 +121,7 @@ fn fsc_refuses_in_one_line_and_writes_nothing() {
     refuse(&[a, "--mask-output", "out.mrc"], &["--mask-output", "the mask is none"]);
     refuse(&[a, "--mask", "sphere", "--draws", "0"], &["0 times"]);
     refuse(&[a, "--mask", "sphere", "--randomize-below", "1"], &["below 1", "between 0 and 1"]);
-    refuse(&[a, "--center-model"], &["a.mrc", "no atomic model"]);
+    refuse(&[a, "--center-model"], &["a.mrc", "not an atomic model"]);
     refuse(&[a, "--mask", text(&flat)], &["flat.mrc", "mask is zero everywhere"]);
     refuse(&[a, "--mask", text(&small)], &["small.mrc", "mask's box is 8"]);
     refuse(&[a, "--radius", "9"], &["--mask sphere"]);

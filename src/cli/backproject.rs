@@ -41,7 +41,7 @@ pub struct Args {
     threads: ThreadOptions,
 }
 
-pub fn run(args: &Args, log: &LogOptions) -> ExitCode {
+pub(super) fn run(args: &Args, log: &LogOptions) -> ExitCode {
     let options = BackprojectOptions {
         particles: args.particles.clone(),
         output: args.output.clone(),

@@ -71,7 +71,7 @@ fn seconds(text: &str) -> Result<f64, String> {
     super::train::number(text, 0.0, 3600.0)
 }
 
-pub fn run(args: &Args, log: &LogOptions) -> ExitCode {
+pub(super) fn run(args: &Args, log: &LogOptions) -> ExitCode {
     args.machine.over_ranks(log, |world| bench(args, world))
 }
 

@@ -3,13 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use serde_json::json;
-
-use super::fsc::folder_and_stem;
-use super::fsc::show::{curve, table};
 use super::mask::MaskOptions;
-use crate::evaluate::compare::{Compared, compare};
-use crate::evaluate::fsc::Fsc;
+use crate::evaluate::compare::{self, compare};
 use crate::figures::comparison::comparison_chart;
 use crate::figures::plots::write_chart_files;
 use crate::imaging::mrc::Volume;
@@ -39,25 +34,17 @@ pub struct Args {
     mask_options: MaskOptions,
 }
 
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let mask = |map: &Volume| Ok(args.mask_options.make(&args.mask, map)?.map(|made| made.mask));
     let compared = compare(&args.runs, args.truth.as_deref(), mask)?;
-    let curves: Vec<(String, Fsc)> = compared.iter().map(|c| (c.label.clone(), c.fsc.clone())).collect();
     if let Some(output) = &args.output {
-        let (folder, stem) = folder_and_stem(output)?;
-        write_chart_files(folder, &stem, &curves, &comparison_chart(&compared))?;
+        let (folder, stem) = super::folder_and_stem(output)?;
+        write_chart_files(folder, &stem, &compare::curves(&compared), &comparison_chart(&compared))?;
     }
     let text = if args.json {
-        let with_run = |(compared, labelled): (&Compared, &(String, Fsc))| {
-            let mut value = curve(labelled);
-            value["run"] = args.runs[compared.run].display().to_string().into();
-            value["against"] = json!(compared.against);
-            value
-        };
-        let curves: Vec<_> = compared.iter().zip(&curves).map(with_run).collect();
-        json!({ "curves": curves }).to_string() + "\n"
+        format!("{}\n", compare::to_json(&compared, &args.runs))
     } else {
-        table(&curves)
+        compare::to_text(&compared)
     };
     super::print(text.as_bytes())
 }

@@ -112,7 +112,7 @@ impl Args {
     }
 }
 
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let options = Options {
         companions: args.companions()?,
         datadir: args.datadir.clone(),

@@ -21,9 +21,12 @@ mod train;
 mod voxelize;
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::error::{Error, Result};
 
 pub use logging::{LogFormat, LogOptions};
 
@@ -120,6 +123,14 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Splits the value of `-o` into a folder and the start of the file names.
+fn folder_and_stem(output: &Path) -> Result<(&Path, String)> {
+    let stem = output
+        .file_name()
+        .ok_or_else(|| Error::input(output, "", "is not a file name", "give -o a name such as run/fsc"))?;
+    Ok((output.parent().unwrap_or(Path::new("")), stem.to_string_lossy().into_owned()))
 }
 
 /// Prints to standard output; a reader that has had enough (`| head`) is no error.

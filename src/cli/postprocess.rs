@@ -1,30 +1,23 @@
 //! `cryosplat-mpi postprocess`.
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use serde_json::{Value, json};
-
-use super::fsc::show::{crossing, curve, table};
-use super::fsc::{folder_and_stem, read_map};
-use super::mask::{Made, MaskOptions};
+use super::mask::MaskOptions;
 use super::phases::PhaseOptions;
 use crate::error::Error;
-use crate::evaluate::postprocess::{FIT_FROM, LowPass, Options, Processed, Sharpening};
-use crate::evaluate::{Fsc, maps};
+use crate::evaluate::maps;
+use crate::evaluate::postprocess::{FIT_FROM, LowPass, Options, PostProcessed, Sharpening};
 use crate::figures::write_fsc_files;
 use crate::files;
 use crate::imaging::mrc::write_volume;
 
-/// What `--help` says below the options.
-const EXPLANATION: &str = "\
-Definitions are those of RELION's post-processing: the FSC under the mask is corrected by randomised phases; the mean of \
+const AFTER_HELP: &str = "\
+Definitions are those of RELION's post-processing: the FSC under the mask is corrected by phase randomisation; the mean of \
 the half maps is weighted by sqrt(2 FSC / (1 + FSC)), sharpened by the B factor of its Guinier plot (or the one given), and \
 low-pass filtered. There is no correction for the detector's MTF.
 
-Written: STEM.mrc and STEM_masked.mrc, STEM_mask.mrc, the FSC as STEM.csv, STEM.svg and STEM.png, and STEM.json with all \
-numbers.
+Output: STEM.mrc, STEM_masked.mrc and STEM_mask.mrc, the FSC as STEM.csv, STEM.svg and STEM.png, and all numbers as STEM.json.
 
 Examples:
   cryosplat-mpi postprocess run/half1.mrc run/half2.mrc -o run/post
@@ -33,33 +26,33 @@ Examples:
 
 /// Arguments of `postprocess`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXPLANATION)]
-pub struct Args {
-    /// The first half map (MRC).
+#[command(after_help = AFTER_HELP)]
+pub(super) struct Args {
+    /// First half map (MRC).
     #[arg(value_name = "HALF1.mrc")]
     first: PathBuf,
-    /// The second half map (MRC).
+    /// Second half map (MRC).
     #[arg(value_name = "HALF2.mrc")]
     second: PathBuf,
-    /// What the names of all files written begin with.
+    /// Start of the names of all output files.
     #[arg(short, long, value_name = "STEM", default_value = "postprocess")]
     output: PathBuf,
-    /// The mask: auto, sphere, or an MRC file with values from 0 to 1.
+    /// Mask: auto, sphere, or an MRC file with values from 0 to 1.
     #[arg(long, value_name = "auto|sphere|FILE", default_value = "auto")]
     mask: OsString,
-    /// Pixel size of both maps in angstrom, in place of what their headers say.
+    /// Pixel size of both maps in angstrom [default: from the headers].
     #[arg(long, value_name = "A")]
     pixel_size: Option<f64>,
-    /// Print the JSON document, too.
+    /// Print the JSON document.
     #[arg(long)]
     json: bool,
-    /// The B factor in square angstrom, negative to sharpen, in place of the fitted one; 0 leaves amplitudes as they are.
+    /// B factor in square angstrom; negative values sharpen [default: fitted].
     #[arg(long, value_name = "A^2", allow_negative_numbers = true, help_heading = "Map")]
     b_factor: Option<f64>,
-    /// Coarse end of the fit of the B factor in angstrom.
+    /// Low-resolution limit of the B-factor fit, in angstrom.
     #[arg(long, value_name = "A", default_value_t = FIT_FROM, conflicts_with = "b_factor", help_heading = "Map")]
     fit_from: f64,
-    /// Fine end of the fit in angstrom [default: the map's resolution].
+    /// High-resolution limit of the B-factor fit, in angstrom [default: the map's resolution].
     #[arg(long, value_name = "A", conflicts_with = "b_factor", help_heading = "Map")]
     fit_to: Option<f64>,
     /// Low-pass filter in angstrom, or none [default: the map's resolution].
@@ -74,26 +67,26 @@ pub struct Args {
     phases: PhaseOptions,
 }
 
-fn low_pass(text: &str) -> std::result::Result<LowPass, String> {
+fn low_pass(text: &str) -> Result<LowPass, String> {
     match text.parse() {
         Ok(resolution) => Ok(LowPass::At(resolution)),
-        Err(_) if text == "none" => Ok(LowPass::Never),
+        Err(_) if text == "none" => Ok(LowPass::Off),
         Err(_) => Err("expected a resolution in angstrom, or none".into()),
     }
 }
 
-pub fn run(args: &Args) -> anyhow::Result<()> {
-    let (folder, stem) = folder_and_stem(&args.output)?;
-    let first = read_map(&args.first, args.pixel_size)?;
-    let second = read_map(&args.second, args.pixel_size)?;
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    let (folder, stem) = super::folder_and_stem(&args.output)?;
+    let first = maps::read_with_pixel_size(&args.first, args.pixel_size)?;
+    let second = maps::read_with_pixel_size(&args.second, args.pixel_size)?;
     maps::check_comparable((&args.first, &first), (&args.second, &second))?;
     maps::check_varies(&args.first, &first)?;
     maps::check_varies(&args.second, &second)?;
-    let made = args.mask_options.make(&args.mask, &maps::mean(&first, &second))?.ok_or_else(|| {
-        Error::request("post-processing needs a mask", "leave --mask none out: auto is the default")
+    let mask = args.mask_options.make(&args.mask, &maps::mean(&first, &second))?.ok_or_else(|| {
+        Error::request("post-processing needs a mask", "leave out --mask none: auto is the default")
     })?;
     let options = args.options();
-    let processed = Processed::of(&first, &second, &made.mask, &options)?;
+    let processed = PostProcessed::compute(&first, &second, &mask.mask, &options)?;
     if processed.line.is_none() && args.b_factor.is_none() {
         tracing::warn!(
             "the map is not sharpened: fewer than 3 shells with power lie between {} A and its resolution, too few to \
@@ -102,16 +95,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         );
     }
 
-    let curves = curves(&processed, &made);
     let name = |end: &str| folder.join(format!("{stem}{end}"));
     write_volume(&name(".mrc"), &processed.map)?;
-    write_volume(&name("_masked.mrc"), &processed.masked_map(&made.mask))?;
-    write_volume(&name("_mask.mrc"), &made.mask.volume(first.pixel_size))?;
-    write_fsc_files(folder, &stem, &curves)?;
-    let document = args.document(&processed, &made, &curves);
-    // The last file says that all are there.
+    write_volume(&name("_masked.mrc"), &processed.masked_map(&mask.mask))?;
+    write_volume(&name("_mask.mrc"), &mask.mask.volume(first.pixel_size))?;
+    write_fsc_files(folder, &stem, &processed.curves(&mask))?;
+    let document = processed.to_json([&args.first, &args.second], &mask, &options);
+    // Written last: if it is there, all files are.
     files::write_json(&name(".json"), &document)?;
-    let text = if args.json { format!("{document}\n") } else { as_text(&processed, &curves) };
+    let text = if args.json { format!("{document}\n") } else { processed.to_text(&mask) };
     super::print(text.as_bytes())
 }
 
@@ -127,58 +119,4 @@ impl Args {
             weighting: !self.skip_fsc_weighting,
         }
     }
-
-    fn document(&self, processed: &Processed, made: &Made, curves: &[(String, Fsc)]) -> Value {
-        json!({
-            "program": "cryosplat-mpi",
-            "version": env!("CARGO_PKG_VERSION"),
-            "half_maps": [self.first.display().to_string(), self.second.display().to_string()],
-            "box_size": processed.map.data.dim().0,
-            "pixel_size": processed.map.pixel_size,
-            "mask": made.description,
-            "resolution_0.143": crossing(processed.resolution),
-            "resolution_shell": processed.resolution_shell,
-            "randomized_from_shell": processed.correction.as_ref().map(|c| c.from),
-            "b_factor": processed.b_factor,
-            "b_factor_fit": processed.line,
-            "fsc_weighting": !self.skip_fsc_weighting,
-            "low_pass": processed.low_pass,
-            "curves": curves.iter().map(curve).collect::<Vec<_>>(),
-            "guinier": processed.guinier,
-            "guinier_weighted": processed.guinier_weighted,
-            "guinier_sharpened": processed.guinier_sharpened,
-        })
-    }
-}
-
-fn curves(processed: &Processed, made: &Made) -> Vec<(String, Fsc)> {
-    let mut curves = Vec::new();
-    let correction = processed.correction.as_ref();
-    curves.extend(correction.map(|c| ("corrected".to_owned(), c.corrected.clone())));
-    curves.push((made.label.to_owned(), processed.masked.clone()));
-    curves.extend(correction.map(|c| ("phases randomised".to_owned(), c.randomized.clone())));
-    curves.push(("no mask".to_owned(), processed.unmasked.clone()));
-    curves
-}
-
-fn as_text(processed: &Processed, curves: &[(String, Fsc)]) -> String {
-    let mut text = table(curves);
-    // Writing to a String cannot fail.
-    let _ = writeln!(text, "resolution        {}", processed.resolution);
-    if processed.correction.is_none() {
-        text += "not corrected for the mask: the FSC without it never falls far enough to randomise phases\n";
-    }
-    let _ = match &processed.line {
-        Some(line) => writeln!(
-            text,
-            "B factor          {:.1} A^2, fitted to {} shells from {:.2} to {:.2} A (correlation {:.3})",
-            processed.b_factor, line.shells, line.range[0], line.range[1], line.correlation
-        ),
-        None => writeln!(text, "B factor          {:.1} A^2", processed.b_factor),
-    };
-    let _ = match processed.low_pass {
-        Some(resolution) => writeln!(text, "low-pass filter   {resolution:.2} A"),
-        None => writeln!(text, "low-pass filter   none"),
-    };
-    text
 }

@@ -30,7 +30,7 @@ pub struct Args {
     baseline: Vec<PathBuf>,
 }
 
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let path = args.run.join("run.json");
     let text = std::fs::read_to_string(&path).map_err(Error::io(
         &path,

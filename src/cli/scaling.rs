@@ -28,7 +28,7 @@ pub struct Args {
     output: PathBuf,
 }
 
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let text = crate::scaling::write(&args.runs, &args.output)?;
     super::print(text.as_bytes())
 }

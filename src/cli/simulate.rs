@@ -206,7 +206,7 @@ impl Args {
     }
 }
 
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let threads = args.threads.unwrap_or(0);
     if args.threads.is_some_and(|t| !(1..=1024).contains(&t)) {
         return Err(Error::request(format!("--threads {threads} cannot be"), "choose 1 to 1024").into());

@@ -195,7 +195,7 @@ pub fn cutoff(text: &str) -> Result<f64, String> {
     number(text, 0.5, 20.0)
 }
 
-pub fn run(args: &Args, log: &LogOptions) -> ExitCode {
+pub(super) fn run(args: &Args, log: &LogOptions) -> ExitCode {
     args.machine.over_ranks(log, |world| train(args, world))
 }
 

@@ -66,7 +66,7 @@ impl AutoMask {
     ///
     /// # Errors
     /// When an option is impossible, or no voxel reaches the threshold, or all do.
-    pub fn of(&self, map: &Volume) -> Result<(Mask, f64)> {
+    pub fn mask_from(&self, map: &Volume) -> Result<(Mask, f64)> {
         self.check()?;
         let filtered = if self.low_pass > 0.0 { low_pass(map, self.low_pass) } else { map.data.clone() };
         let threshold = self.threshold.unwrap_or_else(|| threshold_of(&filtered));
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn a_ball_is_extended_and_softened() {
         let options = AutoMask { low_pass: 0.0, threshold: Some(0.5), ..AutoMask::default() };
-        let (mask, threshold) = options.of(&volume(ball([20.0; 3], 8.2))).unwrap();
+        let (mask, threshold) = options.mask_from(&volume(ball([20.0; 3], 8.2))).unwrap();
         assert_eq!(threshold, 0.5);
         // The ball ends at 8, its extension at 10 (11 is 3 pixels away), the edge at 16.
         let along: Vec<f64> = (0..20).map(|r| mask.weights()[[20, 20, 20 + r]]).collect();
@@ -205,13 +205,13 @@ mod tests {
     fn the_threshold_finds_the_ball_and_the_largest_piece_leaves_dust_out() {
         let map = volume(ball([18.0, 20.0, 22.0], 8.0) + ball([33.0, 33.0, 33.0], 2.5) * 0.9 + 5.0);
         let hard = AutoMask { low_pass: 6.0, extend: 0.0, edge: 0.0, ..AutoMask::default() };
-        let (mask, threshold) = hard.of(&map).unwrap();
+        let (mask, threshold) = hard.mask_from(&map).unwrap();
         assert!((5.1..5.4).contains(&threshold), "{threshold}");
         let volume_of = |mask: &Mask| mask.weights().sum();
         let ball = 4.0 / 3.0 * PI * 8.0f64.powi(3);
         assert!((volume_of(&mask) / ball - 1.0).abs() < 0.35, "{} {ball}", volume_of(&mask));
         assert_eq!((mask.weights()[[22, 20, 18]], mask.weights()[[33, 33, 33]]), (1.0, 0.0));
-        let (all, _) = AutoMask { components: Components::All, ..hard }.of(&map).unwrap();
+        let (all, _) = AutoMask { components: Components::All, ..hard }.mask_from(&map).unwrap();
         assert_eq!(all.weights()[[33, 33, 33]], 1.0);
         assert!(volume_of(&all) > volume_of(&mask));
     }
@@ -220,7 +220,7 @@ mod tests {
     fn masks_that_cannot_be_are_refused() {
         let map = volume(ball([20.0; 3], 8.0));
         let refused = |options: AutoMask, part: &str| {
-            let message = options.of(&map).unwrap_err().to_string();
+            let message = options.mask_from(&map).unwrap_err().to_string();
             assert!(message.contains(part), "{message}");
         };
         let usual = AutoMask::default();

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::evaluate::curves;
 use crate::evaluate::fsc::Fsc;
 use crate::evaluate::maps;
 use crate::evaluate::mask::Mask;
@@ -90,6 +91,28 @@ pub fn compare(
         }
     }
     Ok(curves)
+}
+
+/// The curves with their labels.
+pub(crate) fn curves(compared: &[Compared]) -> Vec<(String, Fsc)> {
+    compared.iter().map(|curve| (curve.label.clone(), curve.fsc.clone())).collect()
+}
+
+/// A table for people.
+pub(crate) fn to_text(compared: &[Compared]) -> String {
+    curves::to_text(&curves(compared))
+}
+
+/// A JSON object with all shells; `folders` are those of [`compare`].
+pub(crate) fn to_json(compared: &[Compared], folders: &[PathBuf]) -> Value {
+    let with_run = |(compared, labelled): (&Compared, &(String, Fsc))| {
+        let mut value = curves::to_json(labelled);
+        value["run"] = folders[compared.run].display().to_string().into();
+        value["against"] = json!(compared.against);
+        value
+    };
+    let curves: Vec<_> = compared.iter().zip(&curves(compared)).map(with_run).collect();
+    json!({ "curves": curves })
 }
 
 fn read(folder: &Path) -> Result<Run> {

@@ -31,7 +31,7 @@ const SATURATED: f64 = 1.0 - 1e-9;
 
 /// How phases are randomised.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Randomization {
+pub struct PhaseRandomization {
     /// From the first shell on in which the unmasked FSC is below this.
     pub below: f64,
     /// Number of draws whose FSC is averaged.
@@ -40,7 +40,7 @@ pub struct Randomization {
     pub seed: u64,
 }
 
-impl Default for Randomization {
+impl Default for PhaseRandomization {
     fn default() -> Self {
         Self { below: 0.8, draws: 4, seed: 0 }
     }
@@ -63,12 +63,12 @@ impl Correction {
     ///
     /// # Errors
     /// As [`Fsc::between_masked`], and when the threshold or the number of draws is impossible.
-    pub fn of(
+    pub fn compute(
         first: &Volume,
         second: &Volume,
         mask: &Mask,
         [unmasked, masked]: [&Fsc; 2],
-        options: &Randomization,
+        options: &PhaseRandomization,
     ) -> Result<Option<Self>> {
         check_pair(first, second)?;
         check_mask(first, mask)?;
@@ -100,7 +100,7 @@ impl Correction {
     }
 }
 
-impl Randomization {
+impl PhaseRandomization {
     fn check(&self) -> Result<()> {
         if !(self.below > 0.0 && self.below < 1.0) {
             return Err(Error::request(
@@ -237,8 +237,8 @@ mod tests {
         let mask = Mask::sphere(n, 7.0, 1.0).unwrap();
         let unmasked = Fsc::between(&a, &b).unwrap();
         let masked = Fsc::between_masked(&a, &b, &mask).unwrap();
-        let options = Randomization { draws: 6, ..Randomization::default() };
-        let correction = Correction::of(&a, &b, &mask, [&unmasked, &masked], &options).unwrap().unwrap();
+        let options = PhaseRandomization { draws: 6, ..PhaseRandomization::default() };
+        let correction = Correction::compute(&a, &b, &mask, [&unmasked, &masked], &options).unwrap().unwrap();
         let Correction { from, randomized, corrected } = &correction;
         assert!((5..8).contains(from), "{from}");
         assert_eq!(corrected.shells[..from + 2], masked.shells[..from + 2]);
@@ -249,13 +249,13 @@ mod tests {
         let mean = |fsc: &Fsc| fsc.shells[from + 2..].iter().sum::<f64>() / (n / 2 - from - 2) as f64;
         assert!(mean(corrected) < mean(&masked), "{} {}", mean(corrected), mean(&masked));
         assert_eq!(
-            Correction::of(&a, &b, &mask, [&unmasked, &masked], &options).unwrap().unwrap(),
+            Correction::compute(&a, &b, &mask, [&unmasked, &masked], &options).unwrap().unwrap(),
             correction
         );
         // The same maps: never below the threshold.
         let one = Fsc::between(&a, &a).unwrap();
-        assert_eq!(Correction::of(&a, &a, &mask, [&one, &one], &options).unwrap(), None);
-        let none = Randomization { draws: 0, ..options };
-        assert!(Correction::of(&a, &b, &mask, [&unmasked, &masked], &none).is_err());
+        assert_eq!(Correction::compute(&a, &a, &mask, [&one, &one], &options).unwrap(), None);
+        let none = PhaseRandomization { draws: 0, ..options };
+        assert!(Correction::compute(&a, &b, &mask, [&unmasked, &masked], &none).is_err());
     }
 }

@@ -67,7 +67,7 @@ impl CrossValidation {
     ///
     /// # Errors
     /// As [`Fsc::between_masked`].
-    pub fn of(
+    pub fn compute(
         half_maps: [&Volume; 2],
         voxels: [&Volume; 2],
         mask: Option<&Mask>,
@@ -104,7 +104,7 @@ impl CrossValidation {
     }
 
     /// The resolution in angstrom of the last shell that the voxel maps can tell of; `None` where that is none.
-    pub fn known_to(&self) -> Option<f64> {
+    pub fn resolution_limit(&self) -> Option<f64> {
         let last = self.curve.last_shell();
         (last > 0).then(|| 1.0 / self.curve.frequency(last as f64))
     }
@@ -133,7 +133,7 @@ impl CrossValidation {
 
     /// What it comes to, in a sentence.
     pub fn verdict(&self) -> String {
-        let Some(known_to) = self.known_to() else {
+        let Some(known_to) = self.resolution_limit() else {
             return "the voxel maps of these particles do not agree in any shell, so that nothing can be said of the half maps"
                 .to_owned();
         };
@@ -154,12 +154,12 @@ impl CrossValidation {
     }
 
     /// The same for programs. `confirms` is null where nothing can be said.
-    pub fn as_json(&self) -> Value {
+    pub fn to_json(&self) -> Value {
         let excess = self.excess();
         json!({
             "verdict": self.verdict(),
-            "known_to": self.known_to(),
-            "confirms": self.known_to().map(|_| excess.is_none()),
+            "known_to": self.resolution_limit(),
+            "confirms": self.resolution_limit().map(|_| excess.is_none()),
             "excess": excess,
         })
     }
@@ -212,7 +212,7 @@ mod tests {
             Some(mask) => Fsc::between_masked(g1, g2, mask),
             None => Fsc::between(g1, g2),
         };
-        CrossValidation::of([g1, g2], [v1, v2], mask, agreement.unwrap()).unwrap()
+        CrossValidation::compute([g1, g2], [v1, v2], mask, agreement.unwrap()).unwrap()
     }
 
     #[test]
@@ -265,12 +265,12 @@ mod tests {
         let found = validate(&models, &voxels, None);
         assert!(found.curve.last_shell() < 3, "{:?}", found.curve.shells);
         if found.curve.last_shell() == 0 {
-            assert_eq!((found.known_to(), found.excess()), (None, None));
+            assert_eq!((found.resolution_limit(), found.excess()), (None, None));
             assert!(found.verdict().contains("nothing can be said"));
         }
         let empty = [(); 2].map(|()| volume(Array3::zeros((BOX, BOX, BOX))));
         let found = validate(&models, &empty, None);
-        assert_eq!((found.curve.shells.len(), found.known_to(), found.excess()), (1, None, None));
+        assert_eq!((found.curve.shells.len(), found.resolution_limit(), found.excess()), (1, None, None));
         assert_eq!(found.curve.mean(), 0.0);
         // Half maps that are nothing are not confirmed, and claim nothing.
         let found = validate(&empty, &case(0.0, 0.5).1, None);

@@ -118,7 +118,7 @@ impl Directional {
     }
 
     /// A table of all, in CSV: a row a direction.
-    pub fn table(&self, threshold: f64) -> String {
+    pub fn to_csv(&self, threshold: f64) -> String {
         let shells = 1..self.whole.shells.len();
         let frequencies: Vec<String> =
             shells.map(|s| format!("fsc_at_{:.6}_per_A", self.whole.frequency(s as f64))).collect();
@@ -234,7 +234,7 @@ mod tests {
         assert!(worst[2] > 0.9, "{worst:?}");
         let band = found.band();
         assert!(band[10][0] < 0.3 && band[10][1] > 0.9, "{:?}", band[10]);
-        let table = found.table(0.5);
+        let table = found.to_csv(0.5);
         assert_eq!(table.lines().count(), DIRECTIONS + 1);
         assert!(table.lines().all(|line| line.split(',').count() == 6 + N / 2 - 1));
     }

@@ -15,7 +15,7 @@ use crate::imaging::mrc::Volume;
 /// The gold-standard threshold of two independent half maps (Rosenthal and Henderson, J. Mol. Biol. 333 (2003) 721).
 pub const GOLD_STANDARD: f64 = 0.143;
 /// The threshold of a map against a reference.
-pub const HALF: f64 = 0.5;
+pub const REFERENCE_THRESHOLD: f64 = 0.5;
 
 /// The correlation of two maps in each shell of Fourier space.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]

@@ -47,6 +47,21 @@ pub fn read_cube(path: &Path) -> Result<Volume> {
     Ok(volume)
 }
 
+/// Reads a cubic map, with `pixel_size` angstrom in place of the header's value if given.
+///
+/// # Errors
+/// As [`read_cube`], and when `pixel_size` is not above 0.
+pub(crate) fn read_with_pixel_size(path: &Path, pixel_size: Option<f64>) -> Result<Volume> {
+    if let Some(pixel_size) = pixel_size.filter(|p| !(p.is_finite() && *p > 0.0)) {
+        return Err(Error::request(
+            format!("a pixel size of {pixel_size} A is impossible"),
+            "give --pixel-size above 0",
+        ));
+    }
+    let map = read_cube(path)?;
+    Ok(Volume { pixel_size: pixel_size.unwrap_or(map.pixel_size), data: map.data })
+}
+
 /// The mean of two half maps of one box and pixel size.
 pub fn mean(first: &Volume, second: &Volume) -> Volume {
     Volume { data: (&first.data + &second.data) * 0.5, pixel_size: first.pixel_size }

@@ -108,7 +108,7 @@ impl Mask {
     }
 
     /// The weights' sum as a share of the box.
-    pub fn share(&self) -> f64 {
+    pub fn fraction(&self) -> f64 {
         self.weights.sum() / self.weights.len() as f64
     }
 

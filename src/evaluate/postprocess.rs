@@ -8,7 +8,7 @@ use ndarray::{Array3, Zip};
 use rustfft::num_complex::Complex;
 
 use crate::error::{Error, Result};
-use crate::evaluate::correction::{Correction, Randomization};
+use crate::evaluate::correction::{Correction, PhaseRandomization};
 use crate::evaluate::filter::low_pass_factor;
 use crate::evaluate::fsc::{Crossing, Fsc, GOLD_STANDARD};
 use crate::evaluate::guinier::{self, Line, Point};
@@ -21,7 +21,7 @@ use crate::imaging::mrc::Volume;
 /// Coarse end of the fit of the B factor in angstrom: beyond it, the shape of the particle rules the amplitudes.
 pub const FIT_FROM: f64 = 10.0;
 /// From the first shell on whose FSC is below this, a map has weight 0.
-const NOTHING: f64 = 1e-10;
+const MIN_FSC: f64 = 1e-10;
 
 /// How a map is sharpened.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,14 +41,14 @@ pub enum LowPass {
     /// At so many angstrom.
     At(f64),
     /// Nowhere.
-    Never,
+    Off,
 }
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
     /// For the correction of the masked FSC.
-    pub randomization: Randomization,
+    pub randomization: PhaseRandomization,
     /// How to sharpen.
     pub sharpening: Sharpening,
     /// How to filter.
@@ -60,7 +60,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            randomization: Randomization::default(),
+            randomization: PhaseRandomization::default(),
             sharpening: Sharpening::Fitted(FIT_FROM, None),
             low_pass: LowPass::Resolution,
             weighting: true,
@@ -70,7 +70,7 @@ impl Default for Options {
 
 /// What came of it.
 #[derive(Clone, Debug)]
-pub struct Processed {
+pub struct PostProcessed {
     /// The FSC without the mask.
     pub unmasked: Fsc,
     /// The FSC under the mask.
@@ -97,17 +97,18 @@ pub struct Processed {
     pub map: Volume,
 }
 
-impl Processed {
+impl PostProcessed {
     /// Processes two half maps.
     ///
     /// # Errors
-    /// As [`Correction::of`], when an option is impossible, or when the half maps have nothing in common: their FSC begins
+    /// As [`Correction::compute`], when an option is impossible, or when the half maps have nothing in common: their FSC begins
     /// below 0.143.
-    pub fn of(first: &Volume, second: &Volume, mask: &Mask, options: &Options) -> Result<Self> {
+    pub fn compute(first: &Volume, second: &Volume, mask: &Mask, options: &Options) -> Result<Self> {
         options.check()?;
         let unmasked = Fsc::between(first, second)?;
         let masked = Fsc::between_masked(first, second, mask)?;
-        let correction = Correction::of(first, second, mask, [&unmasked, &masked], &options.randomization)?;
+        let correction =
+            Correction::compute(first, second, mask, [&unmasked, &masked], &options.randomization)?;
         let fsc = correction.as_ref().map_or(&masked, |c| &c.corrected);
         let resolution = fsc.crossing(GOLD_STANDARD);
         let (Crossing::At(resolved) | Crossing::NeverBelow(resolved)) = resolution else {
@@ -141,7 +142,7 @@ impl Processed {
         let low_pass = match options.low_pass {
             LowPass::Resolution => Some(resolved),
             LowPass::At(resolution) => Some(resolution),
-            LowPass::Never => None,
+            LowPass::Off => None,
         };
         let filter = low_pass.map(|resolution| low_pass_factor(resolution, edge));
         by_radius(&mut spectrum, |r| {
@@ -218,7 +219,7 @@ impl Options {
 
 /// sqrt(2 FSC / (1 + FSC)) of each shell, 0 from the first on that correlates no more. The mean of the map stays.
 fn weights(fsc: &Fsc) -> Vec<f64> {
-    let some = fsc.shells[1..].iter().take_while(|&&value| value >= NOTHING);
+    let some = fsc.shells[1..].iter().take_while(|&&value| value >= MIN_FSC);
     std::iter::once(1.0).chain(some.map(|value| (2.0 * value / (1.0 + value)).sqrt())).collect()
 }
 
@@ -255,7 +256,7 @@ mod tests {
     fn a_known_blur_is_found_and_undone() {
         let (a, b) = (half(60.0, 1e-4, 1), half(60.0, 1e-4, 2));
         let mask = Mask::sphere(N, 18.0, 4.0).unwrap();
-        let found = Processed::of(&a, &b, &mask, &Options::default()).unwrap();
+        let found = PostProcessed::compute(&a, &b, &mask, &Options::default()).unwrap();
         assert_eq!(found.correction, None, "these half maps agree to Nyquist");
         assert!((found.b_factor + 60.0).abs() < 6.0, "{:?}", found.line);
         let original = half(0.0, 0.0, 1);
@@ -272,7 +273,7 @@ mod tests {
     fn noise_is_weighted_down_and_filtered_away() {
         let (a, b) = (half(60.0, 0.1, 1), half(60.0, 0.1, 2));
         let mask = Mask::sphere(N, 18.0, 4.0).unwrap();
-        let found = Processed::of(&a, &b, &mask, &Options::default()).unwrap();
+        let found = PostProcessed::compute(&a, &b, &mask, &Options::default()).unwrap();
         let correction = found.correction.as_ref().unwrap();
         assert!(correction.from < found.resolution_shell && found.resolution_shell < N / 2 - 1);
         let Crossing::At(resolution) = found.resolution else { panic!("{:?}", found.resolution) };
@@ -282,8 +283,8 @@ mod tests {
         let last = &found.guinier_sharpened[found.resolution_shell + 2];
         assert!(last.log_amplitude.is_none_or(|v| v < -25.0), "{last:?}");
         let given =
-            Options { sharpening: Sharpening::Given(-30.0), low_pass: LowPass::Never, ..Options::default() };
-        let given = Processed::of(&a, &b, &mask, &given).unwrap();
+            Options { sharpening: Sharpening::Given(-30.0), low_pass: LowPass::Off, ..Options::default() };
+        let given = PostProcessed::compute(&a, &b, &mask, &given).unwrap();
         assert_eq!((given.b_factor, given.low_pass, given.line), (-30.0, None, None));
         let weights = weights(given.fsc());
         let shell = given.resolution_shell;
@@ -297,7 +298,7 @@ mod tests {
     fn what_cannot_be_processed_is_refused() {
         let (a, mask) = (half(60.0, 0.02, 1), Mask::sphere(N, 18.0, 4.0).unwrap());
         let refused = |second: &Volume, options: Options, part: &str| {
-            let message = Processed::of(&a, second, &mask, &options).unwrap_err().to_string();
+            let message = PostProcessed::compute(&a, second, &mask, &options).unwrap_err().to_string();
             assert!(message.contains(part), "{message}");
         };
         let usual = Options::default();

@@ -4,7 +4,8 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::error::Result;
-use crate::evaluate::fsc::{Crossing, Fsc, GOLD_STANDARD, HALF};
+use crate::evaluate::directional::{Directional, HALF_ANGLE};
+use crate::evaluate::fsc::{Crossing, Fsc, GOLD_STANDARD, REFERENCE_THRESHOLD};
 use crate::evaluate::fsc_table;
 use crate::figures::chart::{Axis, Chart, Colours, Curve, number};
 use crate::figures::picture;
@@ -27,10 +28,12 @@ pub fn fsc_chart(curves: &[(String, Fsc)]) -> Chart {
             let resolution = fsc.crossing(threshold).resolution()?;
             Some([1.0 / resolution, threshold])
         };
-        let [gold, half] = [GOLD_STANDARD, HALF].map(|threshold| fsc.crossing(threshold));
+        let [gold, half] = [GOLD_STANDARD, REFERENCE_THRESHOLD].map(|threshold| fsc.crossing(threshold));
         // Where a curve ends above 0.143, what it says is where it crosses 0.5, if it does.
         let verdict = match (gold, half) {
-            (Crossing::NeverBelow(_), Crossing::At(resolution)) => format!("{resolution:.2} Å at {HALF}"),
+            (Crossing::NeverBelow(_), Crossing::At(resolution)) => {
+                format!("{resolution:.2} Å at {REFERENCE_THRESHOLD}")
+            }
             (Crossing::At(resolution), _) => format!("{resolution:.2} Å at {GOLD_STANDARD}"),
             (Crossing::NeverBelow(finest), _) => format!("< {finest:.2} Å at {GOLD_STANDARD}"),
             (Crossing::BelowFromStart(coarsest), _) => format!("> {coarsest:.0} Å at {GOLD_STANDARD}"),
@@ -44,7 +47,7 @@ pub fn fsc_chart(curves: &[(String, Fsc)]) -> Chart {
                 .skip(1)
                 .map(|(shell, &value)| [fsc.frequency(shell as f64), value])
                 .collect(),
-            dots: [GOLD_STANDARD, HALF].into_iter().filter_map(dot).collect(),
+            dots: [GOLD_STANDARD, REFERENCE_THRESHOLD].into_iter().filter_map(dot).collect(),
             // Not "-0.00".
             end: fsc
                 .shells
@@ -71,7 +74,7 @@ pub fn fsc_chart(curves: &[(String, Fsc)]) -> Chart {
         },
         resolution_on_top: true,
         curves: curves.iter().map(curve).collect(),
-        thresholds: vec![(HALF, "0.5".into()), (GOLD_STANDARD, "0.143".into())],
+        thresholds: vec![(REFERENCE_THRESHOLD, "0.5".into()), (GOLD_STANDARD, "0.143".into())],
     }
 }
 
@@ -162,6 +165,14 @@ fn thinned(points: &[(f64, f64)]) -> Vec<[f64; 2]> {
 /// written.
 pub fn write_fsc_files(folder: &Path, stem: &str, curves: &[(String, Fsc)]) -> Result<()> {
     write_chart_files(folder, stem, curves, &fsc_chart(curves))
+}
+
+/// The legend and the band of a directional FSC for [`fsc_chart_with_band`].
+pub(crate) fn direction_band(directional: &Directional, threshold: f64) -> (String, Vec<[f64; 2]>) {
+    let summary = directional.summary(threshold);
+    let legend =
+        format!("cones of {HALF_ANGLE}°: {:.2} to {:.2} Å at {threshold}", summary.lowest, summary.highest);
+    (legend, directional.band())
 }
 
 /// [`fsc_chart`] with a band behind the curves: its legend, and the lowest and the highest correlation of each shell.

@@ -29,6 +29,9 @@ const OVERSAMPLING: f64 = 1.5;
 /// z planes that one task fills.
 const SLAB: usize = 4;
 
+/// Edge of the largest grid to sample, in voxels: it takes 120 GiB of memory.
+pub(crate) const MAX_GRID: usize = 1024;
+
 /// A cubic grid about the mixture's origin, which lies on voxel floor(size/2).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Grid {
@@ -44,6 +47,15 @@ impl Grid {
     /// The particles' own grid.
     pub fn of_box(box_size: usize) -> Self {
         Self { size: box_size, per_box: box_size as f64, box_size }
+    }
+
+    /// The grid of a map of `size` voxels of `pixel_size` angstrom. Defaults: the field of view and the pixel size of the particles.
+    /// At the particles' pixel size nothing is rounded: the map is then that of the run, bit for bit.
+    pub(crate) fn of_map(mixture: &GmmFile, size: Option<usize>, pixel_size: Option<f64>) -> Self {
+        let ratio = pixel_size.map_or(1.0, |p| mixture.pixel_size / p);
+        let per_box = mixture.box_size as f64 * ratio;
+        let size = size.unwrap_or(per_box.round().max(4.0) as usize);
+        Self { size, per_box, box_size: mixture.box_size }
     }
 
     /// Voxels along an edge of what is computed: all of the box, even where only its middle is wanted.

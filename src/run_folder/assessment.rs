@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 use crate::error::{Error, Result};
 use crate::evaluate::automask::AutoMask;
 use crate::evaluate::cross_validation::LABEL;
-use crate::evaluate::fsc::{Fsc, GOLD_STANDARD, HALF};
+use crate::evaluate::fsc::{Fsc, GOLD_STANDARD, REFERENCE_THRESHOLD};
 use crate::evaluate::maps::read_cube;
-use crate::evaluate::{Correction, CrossValidation, Mask, Randomization};
+use crate::evaluate::{Correction, CrossValidation, Mask, PhaseRandomization};
 use crate::figures::plots::write_fsc_files;
 use crate::figures::slices;
 use crate::files;
@@ -45,15 +45,15 @@ pub fn judge(
         let mut cross_validate =
             |label: &str, mask: Option<&Mask>, agreement: Fsc| -> Result<Option<(String, Fsc)>> {
                 let Some([voxels1, voxels2]) = voxels else { return Ok(None) };
-                let found = CrossValidation::of([half1, half2], [voxels1, voxels2], mask, agreement)?;
-                let curve = found.known_to().map(|_| (label.to_owned(), found.curve.clone()));
+                let found = CrossValidation::compute([half1, half2], [voxels1, voxels2], mask, agreement)?;
+                let curve = found.resolution_limit().map(|_| (label.to_owned(), found.curve.clone()));
                 cross_validations.push(found);
                 Ok(curve)
             };
         if let Some(mask) = automatic_mask(folder, map)? {
             let masked = Fsc::between_masked(half1, half2, &mask)?;
-            let options = Randomization::default();
-            let correction = Correction::of(half1, half2, &mask, [&unmasked, &masked], &options)?;
+            let options = PhaseRandomization::default();
+            let correction = Correction::compute(half1, half2, &mask, [&unmasked, &masked], &options)?;
             curves.extend(correction.map(|found| ("half maps corrected for a mask".into(), found.corrected)));
             curves.extend(cross_validate(&format!("{LABEL} under the mask"), Some(&mask), masked)?);
         }
@@ -81,7 +81,7 @@ pub fn judge(
 
 /// The automatic mask of a `map`, which is written. `None` where the map is nothing that a mask can be made of.
 fn automatic_mask(folder: &Path, map: &Volume) -> Result<Option<Mask>> {
-    let mask = match AutoMask::default().of(map) {
+    let mask = match AutoMask::default().mask_from(map) {
         Ok((mask, _)) => mask,
         Err(error) => {
             tracing::warn!("no FSC under a mask: {error}");
@@ -119,7 +119,7 @@ pub fn say(judged: &Judged) {
         tracing::info!(
             "FSC of {label}: {} at 0.143, {} at 0.5, mean {:.4}",
             fsc.crossing(GOLD_STANDARD),
-            fsc.crossing(HALF),
+            fsc.crossing(REFERENCE_THRESHOLD),
             fsc.mean()
         );
     }
@@ -140,7 +140,7 @@ impl Judged {
 
     /// It for run.json; null where there is none.
     pub fn verdict_as_json(&self) -> Value {
-        self.verdict().map_or(Value::Null, CrossValidation::as_json)
+        self.verdict().map_or(Value::Null, CrossValidation::to_json)
     }
 }
 
@@ -149,7 +149,7 @@ pub fn as_json(curves: &[(String, Fsc)]) -> Map<String, Value> {
     let numbers = |fsc: &Fsc| {
         json!({
             "resolution_0.143": fsc.crossing(GOLD_STANDARD).resolution(),
-            "resolution_0.5": fsc.crossing(HALF).resolution(),
+            "resolution_0.5": fsc.crossing(REFERENCE_THRESHOLD).resolution(),
             "mean": fsc.mean(),
         })
     };

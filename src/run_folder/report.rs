@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::evaluate::compare;
 use crate::evaluate::cross_validation::LABEL;
-use crate::evaluate::fsc::{Crossing, Fsc, GOLD_STANDARD, HALF};
+use crate::evaluate::fsc::{Crossing, Fsc, GOLD_STANDARD, REFERENCE_THRESHOLD};
 use crate::evaluate::fsc_table;
 use crate::evaluate::maps::read_cube;
 use crate::figures::chart::{Chart, Colours};
@@ -169,7 +169,7 @@ fn headline(document: &Value, store: &Store, curves: &[(String, Fsc)]) -> Vec<(S
         headline.push((format!("FSC = 0.143, {label}"), resolution(fsc.crossing(GOLD_STANDARD))));
     }
     if let Some((label, fsc)) = curves.first() {
-        headline.push((format!("FSC = 0.5, {label}"), resolution(fsc.crossing(HALF))));
+        headline.push((format!("FSC = 0.5, {label}"), resolution(fsc.crossing(REFERENCE_THRESHOLD))));
     }
     for model in list(&document["particles"]["models"]) {
         let name = model["name"].as_str().unwrap_or("model");

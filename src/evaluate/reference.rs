@@ -1,4 +1,4 @@
-//! The second of two maps: a map, or what a map can be made of on the grid of the first.
+//! References for a map: an atomic model or a Gaussian mixture, sampled on the grid of the map.
 
 use std::path::Path;
 
@@ -7,17 +7,14 @@ use crate::evaluate::maps::PIXEL_SIZE_TOLERANCE;
 use crate::files;
 use crate::gmm::files::GmmFile;
 use crate::gmm::ply;
-use crate::gmm::voxelize::{Grid, voxelize};
+use crate::gmm::voxelize::{Grid, MAX_GRID, voxelize};
 use crate::imaging::mrc::{Stack, Volume};
 use crate::simulate::atoms::{self, Atom};
 use crate::simulate::density::map_of_atoms;
 
-/// Edge of the largest grid on which a mixture is sampled, in voxels.
-const LARGEST: usize = 1024;
-
-/// What a file holds, told by its first bytes.
+/// Kind of a file, from its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum FileKind {
     /// An MRC map.
     Map,
     /// An atomic model: text.
@@ -26,8 +23,8 @@ pub enum Kind {
     Mixture,
 }
 
-pub fn kind(path: &Path) -> Result<Kind> {
-    // No MRC header is without a zero byte, and no text has one.
+pub(crate) fn file_kind(path: &Path) -> Result<FileKind> {
+    // Every MRC header has a zero byte; text has none.
     let start = files::first_bytes(path, 1024)?;
     if ply::is_ply(&start) {
         return Err(Error::input(
@@ -39,19 +36,23 @@ pub fn kind(path: &Path) -> Result<Kind> {
     }
     let text = !start.is_empty() && !start.contains(&0);
     Ok(if start.starts_with(b"\x89HDF") {
-        Kind::Mixture
+        FileKind::Mixture
     } else if text || files::is_gzip(&start) {
-        Kind::Model
+        FileKind::Model
     } else {
-        Kind::Map
+        FileKind::Map
     })
 }
 
-/// The map of the atomic model in `path` on the grid of the map `first`, read from `first_path`. With `centre`, its
-/// weighted mean lies on voxel floor(D/2), as a simulation has it; else it stays in the frame of the map's header.
+/// The map of the atomic model in `path` on the grid of the map `first`, read from `first_path`. With `centre`, its weighted mean
+/// is placed on voxel floor(D/2), as in a simulation; otherwise the model stays in the frame of the map's header.
 ///
-/// Atoms are points: what blurs all of them alike does not show in an FSC.
-pub fn of_model(path: &Path, centre: bool, (first_path, first): (&Path, &Volume)) -> Result<Volume> {
+/// Atoms are points: a blur that all atoms share has no effect on an FSC.
+pub(crate) fn map_of_model(
+    path: &Path,
+    centre: bool,
+    (first_path, first): (&Path, &Volume),
+) -> Result<Volume> {
     let (n, pixel_size) = (first.data.dim().0, first.pixel_size);
     let mut model = atoms::read(path)?;
     if centre {
@@ -76,25 +77,25 @@ pub fn of_model(path: &Path, centre: bool, (first_path, first): (&Path, &Volume)
         return Err(Error::input(path, "", problem, remedy));
     }
     if outside > 0 {
-        tracing::warn!("{}: {problem} and are left out", path.display());
+        tracing::warn!("{}: {problem} and are ignored", path.display());
     }
     Ok(Volume { data: map_of_atoms(&model, n, pixel_size, 0.0), pixel_size })
 }
 
 /// The map of the mixture in `path` on the grid of `first`; both have their origin on voxel floor(D/2).
-pub fn of_mixture(path: &Path, first: &Volume) -> Result<Volume> {
+pub(crate) fn map_of_mixture(path: &Path, first: &Volume) -> Result<Volume> {
     let mixture = GmmFile::read(path)?;
     let (size, pixel_size) = (first.data.dim().0, first.pixel_size);
     let ratio = mixture.pixel_size / pixel_size;
-    // The header of a map holds its pixel size in single precision.
+    // The header of a map stores its pixel size in single precision.
     let ratio = if (ratio - 1.0).abs() < PIXEL_SIZE_TOLERANCE { 1.0 } else { ratio };
     let grid = Grid { size, per_box: mixture.box_size as f64 * ratio, box_size: mixture.box_size };
-    if grid.computed() > LARGEST {
+    if grid.computed() > MAX_GRID {
         return Err(Error::input(
             path,
             "",
             format!(
-                "takes {} voxels of {pixel_size:.4} A along an edge, more than {LARGEST}",
+                "takes {} voxels of {pixel_size:.4} A along an edge, more than {MAX_GRID}",
                 grid.computed()
             ),
             "check the pixel size of the map",

@@ -1,0 +1,93 @@
+//! `cryosplat-mpi fsc`.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+
+use super::mask::MaskOptions;
+use super::phases::PhaseOptions;
+use crate::evaluate::map_pair::{MapPair, PairOptions};
+use crate::figures::plots;
+use crate::files;
+
+const AFTER_HELP: &str = "\
+Two maps under a mask are taken as half maps, and their FSC is also corrected for the mask by phase randomisation (Chen et \
+al. 2013). With --reference, a model or a mixture there is no correction: quote FSC = 0.5.
+
+An automatic mask is made from the mean of the half maps, or from the first map if the second is a reference.
+
+Examples:
+  cryosplat-mpi fsc run/half1.mrc run/half2.mrc --mask auto -o run/fsc_masked
+  cryosplat-mpi fsc run/half1.mrc run/half2.mrc --mask auto --directional -o run/directional
+  cryosplat-mpi fsc run/half1.mrc run/half2.mrc --mask auto --voxels voxels/
+  cryosplat-mpi fsc run/map.mrc truth.mrc --reference --json
+  cryosplat-mpi fsc run/map.mrc model.cif --mask auto
+  cryosplat-mpi fsc run/map.mrc run/gmm_half1.h5";
+
+/// Arguments of `fsc`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct Args {
+    /// First map (MRC).
+    #[arg(value_name = "A.mrc")]
+    first: PathBuf,
+    /// Second map (MRC), or an atomic model (mmCIF, PDB) or mixture (gmm_half1.h5) to sample on the grid of the first.
+    #[arg(value_name = "B.mrc|MODEL|MIXTURE")]
+    second: PathBuf,
+    /// Write STEM.csv, STEM.svg and STEM.png; with --directional also STEM_directions.csv.
+    #[arg(short, long, value_name = "STEM")]
+    output: Option<PathBuf>,
+    /// Mask for both maps: none, sphere, auto, or an MRC file with values from 0 to 1.
+    #[arg(long, value_name = "none|sphere|auto|FILE", default_value = "none")]
+    mask: OsString,
+    /// The second map is a reference, not a half map: no correction for the mask.
+    #[arg(long)]
+    reference: bool,
+    /// Cross-validate the half maps with the voxel half maps of this `backproject` run folder.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "reference")]
+    voxels: Option<PathBuf>,
+    /// Also compute the FSC in cones of 20 degrees about 256 directions.
+    #[arg(long)]
+    directional: bool,
+    /// Place the centre of an atomic model on the centre of the box, as `simulate` does.
+    #[arg(long)]
+    center_model: bool,
+    /// Pixel size of both maps in angstrom [default: from the headers].
+    #[arg(long, value_name = "A")]
+    pixel_size: Option<f64>,
+    /// Print one JSON object with all shells.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    mask_options: MaskOptions,
+    #[command(flatten)]
+    phases: PhaseOptions,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    let pair = MapPair::read(&args.first, &args.second, args.pixel_size, args.reference, args.center_model)?;
+    if args.voxels.is_some() {
+        pair.require_half_maps("--voxels")?;
+    }
+    let mask = args.mask_options.make(&args.mask, &pair.mask_source())?;
+    let options = PairOptions {
+        randomization: args.phases.randomization(),
+        voxels: args.voxels.as_deref(),
+        directional: args.directional,
+    };
+    let found = pair.evaluate(mask.as_ref(), &options)?;
+    if let Some(output) = &args.output {
+        let (folder, stem) = super::folder_and_stem(output)?;
+        let directional = found.directional.as_ref();
+        let band = directional.map(|(directional, threshold)| plots::direction_band(directional, *threshold));
+        let chart = plots::fsc_chart_with_band(&found.curves, band);
+        plots::write_chart_files(folder, &stem, &found.curves, &chart)?;
+        if let Some((directional, threshold)) = directional {
+            let table = directional.to_csv(*threshold);
+            let path = folder.join(format!("{stem}_directions.csv"));
+            files::write_atomically(&path, |w| w.write_all(table.as_bytes()))?;
+        }
+    }
+    let text = if args.json { format!("{}\n", found.to_json()) } else { found.to_text() };
+    super::print(text.as_bytes())
+}
