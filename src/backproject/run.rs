@@ -7,7 +7,7 @@ use super::outputs::{self, Finished};
 use crate::error::Result;
 use crate::parallel::{Failure, HalfGroup, World};
 use crate::particles::parts::{self, Models, Part};
-use crate::particles::store::Store;
+use crate::particles::store::{DataSetId, Store};
 use crate::run_folder::document::Done;
 use crate::run_folder::{assessment, lifecycle};
 use crate::voxels::accumulator::Accumulator;
@@ -39,8 +39,9 @@ pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(
     let started = Instant::now();
     let (store, set) = match world.first(|| open(world, options))? {
         Some(opened) => opened,
-        None => (Store::open(&options.particles)?, 0),
+        None => (Store::open(&options.particles)?, None),
     };
+    let set = parts::share_identity(world, set);
     let parts = parts::parts(&store, Models::Both);
     let HalfGroup { assignment, mut collective } = HalfGroup::split(world, parts.len());
     introduce(world, &store, &parts);
@@ -67,7 +68,7 @@ pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(
 }
 
 /// Everything that can be wrong before the start, seen from rank 0.
-fn open(world: &World, options: &BackprojectOptions) -> Result<(Store, u32)> {
+fn open(world: &World, options: &BackprojectOptions) -> Result<(Store, Option<DataSetId>)> {
     let store = Store::open(&options.particles)?;
     let set = parts::inspect(&store)?;
     let parts = parts::parts(&store, Models::Both);
@@ -78,7 +79,7 @@ fn open(world: &World, options: &BackprojectOptions) -> Result<(Store, u32)> {
         assessment::check_truth(truth, &store)?;
     }
     lifecycle::prepare_whole(&options.output, options.overwrite)?;
-    Ok((store, set))
+    Ok((store, Some(set)))
 }
 
 fn introduce(world: &World, store: &Store, parts: &[Part]) {

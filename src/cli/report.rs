@@ -55,7 +55,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     };
     let particles = args.particles.clone().map_or_else(named, Ok)?;
     let store = Store::open(&particles)?;
-    let identity = format!("{:08x}", store.validate()?);
+    let identity = store.validate()?.to_string();
     if document["particles"]["identity"] != identity.as_str() {
         return Err(Error::input(
             &particles,

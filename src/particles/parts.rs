@@ -5,9 +5,9 @@ use std::ops::Range;
 use serde::Serialize;
 
 use super::Subset;
-use super::store::Store;
+use super::store::{DataSetId, Store};
 use crate::error::{Error, Result};
-use crate::parallel::group_size;
+use crate::parallel::{World, group_size};
 
 /// Which models a run trains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
@@ -54,6 +54,12 @@ pub fn parts(store: &Store, models: Models) -> Vec<Part> {
     subsets.iter().map(|&subset| Part { subset, rows: store.rows(subset) }).collect()
 }
 
+/// Broadcasts the identity of the particle set, which rank 0 has read, to all ranks.
+pub fn share_identity(world: &World, set: Option<DataSetId>) -> DataSetId {
+    let bytes = world.broadcast_bytes(set.as_ref().map_or(&[], |set| set.as_bytes()));
+    DataSetId::from_bytes(bytes.try_into().expect("rank 0 has read the particle set"))
+}
+
 /// Particles of the largest part.
 pub fn largest(parts: &[Part]) -> usize {
     parts.iter().map(|p| p.rows.len()).max().unwrap_or(0)
@@ -77,7 +83,7 @@ pub fn introduce(store: &Store, parts: &[Part]) {
 ///
 /// # Errors
 /// Names the first particle that cannot be.
-pub fn inspect(store: &Store) -> Result<u32> {
+pub fn inspect(store: &Store) -> Result<DataSetId> {
     store.inspect(|row, particle| {
         if particle.shift == [0.0; 2] {
             return Ok(());

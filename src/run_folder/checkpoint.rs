@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::gmm::Gmm;
 use crate::gmm::files::{check_format, open, read_planes, write_format, write_planes};
+use crate::particles::store::DataSetId;
 use crate::recipe::{Clock, Settings};
 use crate::render::DeviceState;
 
@@ -53,9 +54,9 @@ pub struct Position {
 }
 
 /// What must be the same for a run to go on from a checkpoint.
-pub fn identity(settings: &Settings, particles: u32) -> String {
+pub fn identity(settings: &Settings, particles: DataSetId) -> String {
     let settings = serde_json::to_string(settings).unwrap_or_default();
-    format!("{{\"particles\":\"{particles:08x}\",\"settings\":{settings}}}")
+    format!("{{\"particles\":\"{particles}\",\"settings\":{settings}}}")
 }
 
 /// The file of `model` ("half1") after `step` steps of the run.

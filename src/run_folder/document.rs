@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::evaluate::Fsc;
 use crate::parallel::World;
 use crate::particles::parts::Part;
-use crate::particles::store::Store;
+use crate::particles::store::{DataSetId, Store};
 use crate::run_folder::assessment;
 
 /// What a run worked on, and where.
@@ -15,7 +15,7 @@ pub struct Done<'a> {
     /// The particles.
     pub store: &'a Store,
     /// Their identity.
-    pub set: u32,
+    pub set: DataSetId,
     /// Models by name, and their numbers of particles.
     pub particles: Vec<(&'static str, usize)>,
     /// MPI ranks.
@@ -35,7 +35,7 @@ impl<'a> Done<'a> {
     pub fn new(
         world: &World,
         store: &'a Store,
-        set: u32,
+        set: DataSetId,
         parts: &[Part],
         command: &'a [String],
         truth: Option<&'a Path>,
@@ -63,7 +63,7 @@ impl<'a> Done<'a> {
             "working_directory": std::env::current_dir().ok().map(|d| d.display().to_string()),
             "particles": {
                 "file": self.store.path().display().to_string(),
-                "identity": format!("{:08x}", self.set),
+                "identity": self.set,
                 "box_size": header.box_size,
                 "pixel_size": header.pixel_size,
                 "models": self.particles.iter().map(|(name, n)| json!({"name": name, "particles": n})).collect::<Vec<_>>(),

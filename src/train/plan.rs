@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::imaging::ctf::Ctf;
 use crate::parallel::{Failure, World, group_size};
 use crate::particles::parts::{self, Part, check_part, inspect, largest};
-use crate::particles::store::{Header, Store};
+use crate::particles::store::{DataSetId, Header, Store};
 use crate::recipe::{Choices, GAUSSIANS_ALLOWED, InitIdentity, Recipe, Settings, gaussians_for};
 use crate::render::{Weighting, Weights};
 use crate::run_folder::lifecycle::{self, Older};
@@ -21,7 +21,7 @@ pub struct Opened {
     /// The particles.
     pub store: Store,
     /// Their identity.
-    pub set: u32,
+    pub set: DataSetId,
     /// Where the run begins.
     pub start: lifecycle::Start,
     /// What it knows of the starts.

@@ -15,7 +15,7 @@ use crate::loader::sampler::Order;
 use crate::loader::shard::{Place, Shard, Traffic};
 use crate::parallel::{EndSignal, Failure, HalfGroup, World, first_rank};
 use crate::particles::parts::{self, Models, Part};
-use crate::particles::store::Store;
+use crate::particles::store::{DataSetId, Store};
 use crate::progress::Progress;
 use crate::recipe::{Choices, Recipe, Settings};
 use crate::render::{Device, Geometry};
@@ -115,12 +115,12 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<Ending, F
     // Rank 0 looks at everything first: what is wrong for all is said once, before anybody starts.
     let mut options = options.clone();
     let (store, set, start, known) = match world.first(|| plan::open(world, &mut options))? {
-        Some(Opened { store, set, start, known }) => (store, set, Some(start), known),
-        None => (Store::open(&options.particles)?, 0, None, Known::default()),
+        Some(Opened { store, set, start, known }) => (store, Some(set), Some(start), known),
+        None => (Store::open(&options.particles)?, None, None, Known::default()),
     };
     plan::share(world, &mut options.choices);
     let options = &options;
-    let set = world.broadcast(u64::from(set)) as u32;
+    let set = parts::share_identity(world, set);
     let Some(begin) = Begin::on_all_ranks(world, start) else {
         if world.rank() == 0 {
             tracing::info!(
@@ -183,7 +183,7 @@ impl Begin {
 fn train(
     world: &World,
     options: &RunOptions,
-    (store, set): (&Store, u32),
+    (store, set): (&Store, DataSetId),
     known: Known,
     begin: &Begin,
     signal: &EndSignal,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::mixture::check_output;
 use crate::error::{Error, Result};
 use crate::particles::export::{original, star};
-use crate::particles::store::Store;
+use crate::particles::store::{DataSetId, Store};
 use crate::run_folder::excluded;
 
 /// What `--help` says below the options.
@@ -71,15 +71,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// The rows that a run has left out, which must be one of this set.
-fn left_out_of(run: &Path, store: &Store, set: u32) -> Result<BTreeSet<usize>> {
+fn left_out_of(run: &Path, store: &Store, set: DataSetId) -> Result<BTreeSet<usize>> {
     let file = run.join("run.json");
     let remedy = "give the folder of a run of this particle set";
     let text = std::fs::read_to_string(&file).map_err(Error::io(&file, "read the run", remedy))?;
     let document: serde_json::Value = serde_json::from_str(&text)
         .map_err(|error| Error::input(&file, "", format!("is no JSON ({error})"), remedy))?;
     let found = document["particles"]["identity"].as_str();
-    if let Some(found) = found.filter(|found| *found != format!("{set:08x}")) {
-        let problem = format!("is of the particle set {found}, and {} is {set:08x}", store.path().display());
+    if let Some(found) = found.filter(|found| *found != set.to_string()) {
+        let problem = format!("is of the particle set {found}, and {} is {set}", store.path().display());
         return Err(Error::input(&file, "", problem, remedy));
     }
     excluded::rows_of_run(run, store.len())

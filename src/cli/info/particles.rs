@@ -94,7 +94,7 @@ pub fn describe(path: &Path, args: &Args) -> Result<Description> {
             mib(gpu.kept / 2)
         ),
     ));
-    rows.push(("identity", format!("{identity:08x}")));
+    rows.push(("identity", identity.to_string()));
     rows.push(("file", bytes(size)));
     if args.verify {
         store.verify()?;
@@ -113,7 +113,7 @@ pub fn describe(path: &Path, args: &Args) -> Result<Description> {
         "shifted_particles": shifted,
         "optics": header.optics,
         "sources": sources,
-        "identity": format!("{identity:08x}"),
+        "identity": identity.to_string(),
         "bytes": size,
         "gpu_memory": {
             "gaussians": args.gaussians,

@@ -6,6 +6,7 @@
 //! that grows with their number. A file is written under a temporary name and renamed when complete.
 
 mod columns;
+mod identity;
 mod open;
 mod pixels;
 mod reader;
@@ -16,6 +17,7 @@ mod writer;
 use std::ops::Range;
 use std::path::Path;
 
+pub use identity::DataSetId;
 pub use pixels::Pixels;
 pub use reader::{Block, Defect, Reader};
 pub use writer::Writer;
@@ -205,13 +207,12 @@ impl Store {
         }
     }
 
-    /// Reads all metadata once and checks that every particle is usable. Gives the set's identity: a number of its
-    /// checksums, poses and halves that tells it from others.
+    /// Reads all metadata once, checks that every particle is usable, and returns the identity of the set.
     ///
     /// # Errors
     /// When the file cannot be read. Names the first particle with a number that is not finite, a pose that is no
     /// rotation, or an optics group that is not there.
-    pub fn validate(&self) -> Result<u32> {
+    pub fn validate(&self) -> Result<DataSetId> {
         self.inspect(|_, _| Ok(()))
     }
 
@@ -219,7 +220,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::validate`], and what `visit` returns.
-    pub fn inspect(&self, mut visit: impl FnMut(usize, &Particle) -> Result<()>) -> Result<u32> {
+    pub fn inspect(&self, mut visit: impl FnMut(usize, &Particle) -> Result<()>) -> Result<DataSetId> {
         const AT_A_TIME: usize = 4096;
         let groups = self.header().optics.len();
         for first in (0..self.len()).step_by(AT_A_TIME) {

@@ -6,6 +6,8 @@
 
 use std::ops::{Deref, DerefMut};
 
+use bytemuck::{Pod, Zeroable};
+
 /// Values in a page, and in a huge one.
 const SMALL: usize = 1 << 10;
 const HUGE: usize = 1 << 19;
@@ -19,22 +21,13 @@ pub struct Pixels {
     length: usize,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(4096))]
 struct SmallPage([f32; SMALL]);
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(0x20_0000))]
 struct HugePage([f32; HUGE]);
-
-// SAFETY: all bytes zero are zeros.
-unsafe impl bytemuck::Zeroable for SmallPage {}
-// SAFETY: as large as what it is aligned to, so without padding; any bytes are numbers.
-unsafe impl bytemuck::Pod for SmallPage {}
-// SAFETY: as of the small one.
-unsafe impl bytemuck::Zeroable for HugePage {}
-// SAFETY: as of the small one.
-unsafe impl bytemuck::Pod for HugePage {}
 
 impl Pixels {
     /// Makes it hold `length` values: where there is room for them, those in place; else zeros.
@@ -54,7 +47,7 @@ impl Pixels {
 }
 
 /// As many pages, huge ones of the system where it has them.
-fn zeros<P: bytemuck::Pod>(count: usize) -> Vec<P> {
+fn zeros<P: Pod>(count: usize) -> Vec<P> {
     let mut pages = Vec::<P>::with_capacity(count);
     let start = pages.as_mut_ptr();
     // SAFETY: the room was just made, and zeros are pages. The advice changes nothing that can be seen.

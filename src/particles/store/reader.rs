@@ -11,7 +11,7 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use super::columns::{self, CHECKSUM, COLUMNS, ENERGY, HALF, Places, ROTATION};
 use super::pixels::Pixels;
-use super::{Dtype, Header, Particle, REMEDY_READ, place};
+use super::{DataSetId, Dtype, Header, Particle, REMEDY_READ, place};
 use crate::error::{Error, Result};
 use crate::imaging::ctf::{Ctf, CtfParameters};
 use crate::imaging::energy;
@@ -278,19 +278,19 @@ impl Reader {
         Ctf::new(&self.header().optics[particle.optics_group as usize], &particle.ctf)
     }
 
-    /// A number of all checksums, poses and halves.
-    pub(super) fn identity(&self) -> Result<u32> {
+    /// The identity of the set.
+    pub(super) fn identity(&self) -> Result<DataSetId> {
         let places = &self.set.places;
-        let mut hasher = crc32fast::Hasher::new();
-        for (place, stride) in [
-            (places.checksum, CHECKSUM.stride()),
-            (places.columns[ROTATION], COLUMNS[ROTATION].shape.stride()),
-            (places.half, HALF.stride()),
-        ] {
-            let length = self.len() * stride;
-            stream(self.path(), &self.file, place, length, |bytes| hasher.update(bytes))?;
-        }
-        Ok(hasher.finalize())
+        DataSetId::of(|hash| {
+            for (place, stride) in [
+                (places.checksum, CHECKSUM.stride()),
+                (places.columns[ROTATION], COLUMNS[ROTATION].shape.stride()),
+                (places.half, HALF.stride()),
+            ] {
+                stream(self.path(), &self.file, place, self.len() * stride, &mut *hash)?;
+            }
+            Ok(())
+        })
     }
 
     fn len(&self) -> usize {

@@ -3,25 +3,12 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use bytemuck::Pod;
 use cudarc::driver::{CudaEvent, CudaStream, PinnedHostSlice, sys};
 
 use super::card::Card;
-use super::records::OutcomeRecord;
 use crate::error::{Error, Result};
 use crate::render::Reduce;
-
-/// Numbers, and records of numbers without padding: any bytes are one.
-///
-/// # Safety
-/// Any bytes are a value, and no byte of a value is unset.
-pub unsafe trait Plain: Copy {}
-
-// SAFETY: a number.
-unsafe impl Plain for u8 {}
-// SAFETY: a number.
-unsafe impl Plain for f32 {}
-// SAFETY: a number of eight bytes, then two of four.
-unsafe impl Plain for OutcomeRecord {}
 
 /// Page-locked memory for `T`s. Parts of it may be on their way to or from the device while others are used: each method
 /// touches no more than its range.
@@ -31,7 +18,7 @@ pub struct Pinned<T> {
     length: usize,
 }
 
-impl<T: Plain> Pinned<T> {
+impl<T: Pod> Pinned<T> {
     /// Zeros.
     ///
     /// # Errors

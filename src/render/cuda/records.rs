@@ -1,11 +1,13 @@
 //! The records that host and kernels exchange: kernels/common.cuh has the same, field by field.
 
+use bytemuck::{Pod, Zeroable};
+
 use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
 
 /// One image of a pass: `Image` there.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct ImageRecord {
     /// First two rows of W.
     pub view: [f64; 6],
@@ -27,7 +29,7 @@ impl ImageRecord {
 
 /// A pass over some images, and the step that it may end: `Pass` there.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct PassRecord {
     /// Images that take part.
     pub images: u32,
@@ -59,7 +61,7 @@ pub struct PassRecord {
 
 /// What a step came to: `Outcome` there.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct OutcomeRecord {
     /// Euclidean norm of the sum of the gradients of all ranks' images.
     pub norm: f64,
@@ -71,7 +73,7 @@ pub struct OutcomeRecord {
 
 /// What stands before the passes on the device: `Ring` there.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct RingRecord {
     /// The pass that comes next.
     pub next: u32,
@@ -91,27 +93,15 @@ pub const fn pass_bytes(images: usize) -> usize {
     size_of::<PassRecord>() + images * size_of::<ImageRecord>()
 }
 
-/// The bytes of a record.
-///
-/// # Safety
-/// `T` has no padding.
-unsafe fn bytes<T: Copy>(record: &T) -> &[u8] {
-    // SAFETY: a record is as many initialised bytes as it is large, by the caller's word.
-    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(record).cast(), size_of::<T>()) }
-}
-
 /// Writes a pass and its images to the start of `to`.
 ///
 /// # Panics
 /// If `to` is too short.
 pub fn write_pass(pass: &PassRecord, images: &[ImageRecord], to: &mut [u8]) {
     let start = size_of::<PassRecord>();
-    // SAFETY: both records consist of fields of 4 or of 8 bytes, one behind the other, in a multiple of their alignment.
-    unsafe {
-        to[..start].copy_from_slice(bytes(pass));
-        for (to, image) in to[start..].chunks_exact_mut(size_of::<ImageRecord>()).zip(images) {
-            to.copy_from_slice(bytes(image));
-        }
+    to[..start].copy_from_slice(bytemuck::bytes_of(pass));
+    for (to, image) in to[start..].chunks_exact_mut(size_of::<ImageRecord>()).zip(images) {
+        to.copy_from_slice(bytemuck::bytes_of(image));
     }
     assert!(to.len() >= pass_bytes(images.len()));
 }

@@ -19,7 +19,7 @@ use crate::files::Pending;
 use crate::gmm::{Gmm, START_SCALE, Shape};
 use crate::loader::cache::CacheOptions;
 use crate::parallel::{Failure, HalfGroup, World};
-use crate::particles::store::Store;
+use crate::particles::store::{DataSetId, Store};
 use crate::random::{Purpose, stream};
 use crate::render::{Device, Geometry, Sampling, Weights};
 use crate::resources::devices::{self, Choice, DeviceKind};
@@ -81,7 +81,7 @@ pub struct BenchOptions {
 pub fn run(world: &World, options: &BenchOptions) -> std::result::Result<Option<Outcome>, Failure> {
     let (store, set, json) = match world.first(|| open(world, options))? {
         Some(opened) => opened,
-        None => (options.particles.as_deref().map(Store::open).transpose()?, 0, None),
+        None => (options.particles.as_deref().map(Store::open).transpose()?, None, None),
     };
     let mut held = Held::default();
     let outcome = measure(world, options, (store.as_ref(), set), &mut held);
@@ -110,7 +110,10 @@ struct Held {
 
 /// Everything that can be wrong before the start, seen from the first rank. The particles and their identity, and the file to
 /// write.
-fn open(world: &World, options: &BenchOptions) -> Result<(Option<Store>, u32, Option<Pending>)> {
+fn open(
+    world: &World,
+    options: &BenchOptions,
+) -> Result<(Option<Store>, Option<DataSetId>, Option<Pending>)> {
     let ranks = world.size();
     if options.batch < ranks {
         return Err(Error::request(
@@ -122,7 +125,7 @@ fn open(world: &World, options: &BenchOptions) -> Result<(Option<Store>, u32, Op
         ));
     }
     let store = options.particles.as_deref().map(Store::open).transpose()?;
-    let mut set = 0;
+    let mut set = None;
     if let Some(store) = &store {
         if store.len() < ranks {
             return Err(Error::input(
@@ -132,7 +135,7 @@ fn open(world: &World, options: &BenchOptions) -> Result<(Option<Store>, u32, Op
                 "start fewer ranks, or give more particles",
             ));
         }
-        set = store.validate()?;
+        set = Some(store.validate()?);
     }
     Ok((store, set, options.json.as_deref().map(Pending::new).transpose()?))
 }
@@ -160,7 +163,7 @@ fn mixture(options: &BenchOptions, box_size: usize) -> Gmm {
 fn measure(
     world: &World,
     options: &BenchOptions,
-    (store, set): (Option<&Store>, u32),
+    (store, set): (Option<&Store>, Option<DataSetId>),
     held: &mut Held,
 ) -> std::result::Result<Option<Outcome>, Failure> {
     let HalfGroup { assignment, collective } = HalfGroup::split(world, 1);

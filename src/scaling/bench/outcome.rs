@@ -7,7 +7,7 @@ use super::all_reduce::AllReduce;
 use super::reading::Reading;
 use super::steps::Timing;
 use crate::parallel::World;
-use crate::particles::store::Store;
+use crate::particles::store::{DataSetId, Store};
 use crate::render::{Geometry, Sampling};
 use crate::run_folder::metrics::Spread;
 use crate::scaling::model::time;
@@ -24,8 +24,8 @@ pub struct Setup {
     pub ranks: usize,
     /// Machines.
     pub nodes: usize,
-    /// The identity of the particles of a file.
-    pub set: u32,
+    /// The identity of the particle set; `None` for synthetic particles.
+    pub set: Option<DataSetId>,
     /// Bytes that a rank took of its device's own memory.
     pub device_memory: Option<Spread>,
 }
@@ -146,7 +146,7 @@ impl Outcome {
                 seed: options.seed,
             },
             particles: Particles {
-                identity: Some(store.map_or_else(|| "synthetic".into(), |_| format!("{:08x}", setup.set))),
+                identity: Some(setup.set.map_or_else(|| "synthetic".into(), |set| set.to_string())),
                 box_size: Some(geometry.box_size),
                 models: vec![ModelParticles { name: "map".into(), particles: count }],
             },
