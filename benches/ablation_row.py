@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A line of the table of ablations: ablation_row.py NAME DB RECIPE RUN, of run.json and what `fsc --json` says in the folder RUN."""
+"""Prints a row of the table of ablations: ablation_row.py NAME DB RECIPE RUN, from run.json and the output of `fsc --json` in RUN."""
 
 import json
 import sys

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# One setting at a time, under the published recipe and under the default one, on sets with a known truth. Writes
-# benches/results/ablations.md, with what the paper says of each (ablations_paper.py). Two idle cores need about an hour.
+# Varies one setting at a time, for both recipes, on sets with a known truth. Writes benches/results/ablations.md, with the
+# statements of the paper on each setting (ablations_paper.py). Two idle cores need about an hour.
 #
-#   benches/ablations.sh [ROW...]     all, or some of the names below; the table keeps the rows of earlier runs
+#   benches/ablations.sh [ROW...]     all, or some of the names below; other rows of the table are kept
 #
-# ABLATIONS_RECIPES=scaled  one of the recipes: the other's lines stay as they were
-# ABLATIONS_PARTICLES=N     particles of a set, to try the script: the table then goes to target/ablations-trial/
+# ABLATIONS_RECIPES=scaled  one of the recipes: the rows of the other are kept
+# ABLATIONS_PARTICLES=N     particles per set, for a trial of the script: the table then goes to target/ablations-trial/
 # CRYOSPLAT=PROGRAM         the program to run (default: target/release/cryosplat-mpi)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,7 +14,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=benches/sets.sh
 . benches/sets.sh
 
-# Name; signal-to-noise ratio in dB; options of train, in place of those of the base (--gaussians 5120 --epochs 5).
+# Name; signal-to-noise ratio in dB; options of train that replace those of the base (--gaussians 5120 --epochs 5).
 rows="
 base -10
 gaussians-2048 -10 --gaussians 2048
@@ -57,8 +57,8 @@ train_on() {
     rm -rf "$run/checkpoints"
 }
 
-# off_centre: $particles, the set with every image half a pixel off along x and y: what a model sees whose grid has its origin
-# between the pixels.
+# off_centre: sets $particles, the set with every image shifted by half a pixel along x and y, as for a model whose grid has its
+# origin between the pixels.
 off_centre() {
     local half_pixel=1.885
     particles=$work/off.h5
@@ -67,7 +67,7 @@ off_centre() {
         /^data_/ { table = $1 }
         table == "data_particles" && /^_rln/ { labels++; if ($1 ~ /^_rlnOrigin/) skip[labels] = 1 }
         table == "data_particles" && NF > 3 && !/^_rln/ {
-            if (!told) { print "_rlnOriginXAngst"; print "_rlnOriginYAngst"; told = 1 }
+            if (!printed) { print "_rlnOriginXAngst"; print "_rlnOriginYAngst"; printed = 1 }
             line = ""
             for (i = 1; i <= NF; i++) if (!skip[i]) line = line " " $i
             print line, off, off
@@ -87,7 +87,7 @@ densified_half() {
     train_on 1 "$run" "$set/particles.h5" "$@" --epochs 3 --half "$half" --threads 1 --init "$run-split.ply"
 }
 
-# densified RUN OPTIONS...: both halves side by side.
+# densified RUN OPTIONS...: both halves at the same time.
 densified() {
     local run=$1
     densified_half 1 "$@" &
@@ -97,7 +97,7 @@ densified() {
     cp "$run-half1/half1.mrc" "$run-half2/half2.mrc" "$run-half2/run.json" "$run/"
 }
 
-# run_row NAME DB OPTIONS...: under both recipes; its lines in $work/NAME.row.
+# run_row NAME DB OPTIONS...: runs both recipes, and writes their rows to $work/NAME.row.
 run_row() {
     local name=$1 db=$2 recipe run options particles kept
     shift 2
@@ -137,12 +137,12 @@ mkdir -p "$(dirname "$results")"
     echo "# One setting at a time"
     echo
     echo "Written by \`make ablations\` on $(machine)," \
-        "\`mpirun -n 2 cryosplat-mpi train SET --recipe RECIPE --gaussians 5120 --epochs 5\` and what the row says; 70S ribosome, 128 px" \
-        "of 3.77 A, $count particles. (Rows that were not run then are of earlier runs.)"
+        "\`mpirun -n 2 cryosplat-mpi train SET --recipe RECIPE --gaussians 5120 --epochs 5\` and the options of the row; 70S ribosome," \
+        "128 px of 3.77 A, $count particles. Rows that were not run on that date are from earlier runs."
     echo
-    echo "Mean FSC over the shells below Nyquist, without a mask: of half map 1 against the truth, of the half maps, and cross-validated" \
-        "(as far as the voxel maps can tell, to the resolution beside it). Resolutions in A: against the truth at 0.5, half maps at" \
-        "0.143. Voxels: half 1 of \`backproject --no-wiener\` against the truth."
+    echo "Mean FSC over the shells below Nyquist, without a mask: half map 1 against the truth; between the half maps; cross-validated," \
+        "over the shells that the voxel maps reach (\"to\", in A). Resolutions in A: against the truth at 0.5, half maps at 0.143." \
+        "Voxels: half 1 of \`backproject --no-wiener\` against the truth."
     echo
     echo "| Row | SNR, dB | Recipe | Gaussians | Passes | Truth | at 0.5 | Half maps | at 0.143 | Cross-validated | to | Voxels |"
     echo "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What the paper says of each setting, and what the rows say: ablations_paper.py TABLE, with the numbers of its rows put into
-ablations_paper.md, where {RECIPE COLUMN ROW...} stands for those of some rows."""
+"""Compares the statements of the paper with the rows of a table: ablations_paper.py TABLE prints ablations_paper.md with the
+figures of the table in place of {RECIPE COLUMN ROW...}."""
 
 import re
 import sys

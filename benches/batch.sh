@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The default recipe at global batches from 1 to 512, at equal passes over the data, against the truth. Writes
+# Runs the default recipe with batches from 1 to 512 at equal passes over the data, and compares with the truth. Writes
 # benches/results/batch.md. Two idle cores need about twenty minutes.
 #
 #   benches/batch.sh
 #
-# BATCH_PARTICLES=N     particles of a set, to try the script: the table then goes to target/batch-trial/
+# BATCH_PARTICLES=N     particles per set, for a trial of the script: the table then goes to target/batch-trial/
 # CRYOSPLAT=PROGRAM     the program to run (default: target/release/cryosplat-mpi)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -44,18 +44,18 @@ done
 
 mkdir -p "$(dirname "$results")"
 {
-    echo "# The same passes at any batch"
+    echo "# Batch size at equal passes"
     echo
     echo "Written by \`make batch\` on $(machine), \`mpirun -n 2 cryosplat-mpi train SET --gaussians $gaussians --batch B\`;" \
         "70S ribosome, 64 px of 6 A, SNR 0.1. Mean FSC against the truth over the shells below Nyquist, of half map 1 and of the" \
-        "map, without a mask; in the truth's automatic mask; and how far below the set's best batch the map without a mask lies."
+        "map, without a mask; in the automatic mask of the truth; and the loss of the map, without a mask, against the best batch of the set."
     echo
     "$python" - "$work" "${counts[*]}" "${batches[*]}" <<'END'
 import json
 import sys
 
 work, counts, batches = sys.argv[1], sys.argv[2].split(), sys.argv[3].split()
-print("| Particles of a half | Batch of a half | Steps an epoch | Epochs | Passes | Half map | Map | Map, mask | Below the best |")
+print("| Particles per half | Batch per half | Steps per epoch | Epochs | Passes | Half map | Map | Map, mask | Loss against the best |")
 print("|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
 for count in counts:
     rows = []

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# What a second thread and a second rank make of a step whose images they divide, by `bench`, on processors, beside what the
-# machine makes of two programs that have nothing to do with each other. Writes benches/results/divided.md. Two idle cores need
-# about twelve minutes.
+# Measures the speed-up of a training step on the CPU device by a second thread and by a second rank, compared with two
+# independent programs. Writes benches/results/divided.md. Two idle cores need about twelve minutes.
 #
 #   benches/divided.sh
 #
@@ -24,22 +23,22 @@ results=benches/results/divided.md
 load=$(load)
 make_work "${TMPDIR:-/tmp}/cryosplat-divided.XXXXXX"
 
-# A processor of each of two cores.
+# One CPU of each of two cores.
 read -ra apart_on <<<"$(lscpu --parse=CPU,CORE,SOCKET | awk -F , '!/^#/ && !seen[$2, $3]++ && ++n <= 2 { printf "%s ", $1 }')"
-[ "${#apart_on[@]}" -eq 2 ] || stop "lscpu does not tell two cores apart"
+[ "${#apart_on[@]}" -eq 2 ] || stop "lscpu does not list two cores"
 
 options=(--log-level error bench --device cpu --batch "$batch" --seconds "$seconds")
 
-# rate_of FILE...: images a second, together.
+# rate_of FILE...: images per second, summed.
 rate_of() { sed -n 's/^  "images_per_second": \([0-9.]*\),$/\1/p' "$@" | awk '{ sum += $1 } END { print sum }'; }
 
-# rate RANKS THREADS BOX GAUSSIANS: images a second.
+# rate RANKS THREADS BOX GAUSSIANS: images per second.
 rate() {
     bound_ranks "$1" "$2" "$program" "${options[@]}" --threads "$2" --box "$3" --gaussians "$4" --json "$work/bench.json" >/dev/null
     rate_of "$work/bench.json"
 }
 
-# rate_apart BOX GAUSSIANS: that of two programs of one thread, each on a core.
+# rate_apart BOX GAUSSIANS: images per second of two programs of one thread, each on a core, summed.
 rate_apart() {
     local core pid pids=()
     for core in "${apart_on[@]}"; do
@@ -58,14 +57,14 @@ ratio() { awk -v a="$1" -v b="$2" 'BEGIN { print a / b }'; }
 median() { tr ' ' '\n' <<<"$*" | sort -g | awk '{ value[NR] = $1 } END { print value[int((NR + 1) / 2)] }'; }
 
 {
-    echo "# A step's images, divided"
+    echo "# Two threads and two ranks on one step"
     echo
     echo "Written by \`make scaling\` on $(machine), $(cores) cores."
     echo
     echo "Images a second of \`cryosplat-mpi bench --box D --gaussians N --batch $batch\` with one thread on one core, two threads, two" \
-        "ranks of one thread, each bound to a core, and two programs of one thread, each on a core; medians of $rounds rounds in" \
-        "which the four take turns. Speed-ups are medians of those of the rounds. Two programs share nothing but the machine: theirs" \
-        "is what it has to give."
+        "ranks of one thread, each bound to a core, and two independent programs of one thread, each on a core. Medians of $rounds" \
+        "rounds that run the four alternately; speed-ups are medians over the rounds. Two independent programs show the limit of the" \
+        "machine."
     remark_load "$load"
     echo
     echo "| Batch $batch | One thread, images/s | Two threads | Speed-up | Two ranks | Speed-up | Two programs | Speed-up |"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# What the recipes make of 10,000 images of the 70S ribosome (64 px of 6 A, SNR 0.1), against the true map, with
-# relion_reconstruct beside them. Writes benches/results/quality.md. Two idle cores need about ten minutes.
+# Compares the recipes and relion_reconstruct with the true map, on 10,000 images of the 70S ribosome (64 px of 6 A, SNR 0.1).
+# Writes benches/results/quality.md. Two idle cores need about ten minutes.
 #
 #   benches/quality.sh [ROW...]      all, or some of: default batch128 paper thousand relion
 #
 # RIBOSOME64=DIR      takes the set from DIR (particles.star with its stack, truth.mrc) instead of simulating it
-# QUALITY_EPOCHS=E    epochs of every run, to try the script: the table then goes to target/quality-trial/
+# QUALITY_EPOCHS=E    epochs of every run, for a trial of the script: the table then goes to target/quality-trial/
 # CRYOSPLAT=PROGRAM   the program to run (default: target/release/cryosplat-mpi)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -23,7 +23,7 @@ trial=()
 results=benches/results/quality.md
 if [ -n "${QUALITY_EPOCHS:-}" ]; then
     trial=(--epochs "$QUALITY_EPOCHS")
-    # Its rows must not be taken for those of a whole run.
+    # Keeps rows of a trial apart from those of a whole run.
     work=target/quality-trial
     results=$work/quality.md
 fi
@@ -129,16 +129,15 @@ done
 
 mkdir -p "$(dirname "$results")"
 {
-    echo "# Quality against a known truth"
+    echo "# Recipes and RELION against the truth"
     echo
     echo "Written by \`make quality\` on $(machine)."
     echo
     echo "The particles: $origin."
     echo
-    echo "Each figure is the mean of the Fourier shell correlation with the true map, without a mask, over the shells" \
-        "named; the figure of half maps is the mean of the two. Nyquist is shell 32; \`cryosplat-mpi fsc\` and" \
-        "report.html give the mean over shells 1 to 31. Passes are images seen by one model; images/s are of both" \
-        "models together."
+    echo "FSC: mean Fourier shell correlation with the true map over the named shells, without a mask; for half maps, the mean of" \
+        "both. Nyquist is shell 32; \`cryosplat-mpi fsc\` and report.html give the mean over shells 1 to 31. Passes are images seen" \
+        "by one model; images/s count both models."
     echo
     echo "| Row | Command | Passes | Wall time | Images/s | Half map, 1-31 | 1-32 | Map, 1-31 | 1-32 |"
     echo "|---|---|--:|--:|--:|--:|--:|--:|--:|"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Strong and weak scaling of `train` over the ranks of this machine, on processors, and what the batch costs in quality, on
+# Measures strong and weak scaling of `train` over the ranks of this machine on the CPU device, and quality over the batch, on
 # 10,000 simulated images of the phantom (64 px of 6 A, SNR 0.1). Writes benches/results/scaling.{md,csv,svg}. Two idle cores
 # need about five minutes.
 #
 #   benches/scaling.sh
 #
 # SCALING_RANKS="1 2 4"   numbers of ranks
-# SCALING_EPOCHS=E        epochs of every run, to try the script: the results then go to target/scaling-trial/
+# SCALING_EPOCHS=E        epochs of every run, for a trial of the script: the results then go to target/scaling-trial/
 # CRYOSPLAT=PROGRAM       the program to run (default: target/release/cryosplat-mpi)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -16,13 +16,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 program=${CRYOSPLAT:-target/release/cryosplat-mpi}
 read -ra ranks <<<"${SCALING_RANKS:-1 2 4}"
 strong=64    # images of a step
-weak=16      # images of a step on a rank
+weak=16      # images of a step per rank
 quality=(8 32 128)
 epochs=${SCALING_EPOCHS:-5}
 work=target/scaling
 results=benches/results
 if [ -n "${SCALING_EPOCHS:-}" ]; then
-    # Its rows must not be taken for those of a whole run.
+    # Keeps rows of a trial apart from those of a whole run.
     work=target/scaling-trial
     results=$work/results
 fi
@@ -40,7 +40,7 @@ if [ ! -f "$truth" ] || [ "$(cat "$work/simulated.txt" 2>/dev/null)" != "${simul
     echo "${simulate[*]}" >"$work/simulated.txt"
 fi
 
-# Each rank on a core of its own, where there are enough.
+# Binds each rank to its own core, if there are enough.
 bound() {
     local count=$1
     shift
@@ -71,7 +71,7 @@ for count in "${ranks[@]}"; do
     run "$count" $((weak * count))
 done
 for batch in "${quality[@]}"; do
-    # On as many ranks as have cores, two at most.
+    # Two ranks, or one on a single core.
     run $(("$(cores)" > 1 ? 2 : 1)) "$batch"
 done
 
@@ -87,11 +87,11 @@ rm -rf "$study"
     echo "The particles: \`cryosplat-mpi ${simulate[*]}\`. Each run: \`mpirun -n RANKS cryosplat-mpi ${train[*]} --batch BATCH\`," \
         "each rank bound to a core of its own where there are enough (\`--bind-to core\`)."
     echo
-    echo "$(cores) cores of one machine show what a step's parts cost and how they divide over as many ranks. They show nothing" \
-        "of networks, of more nodes, or of more ranks than cores: those take turns."
+    echo "This study shows the cost of each part of a step on $(cores) cores of one machine. It shows nothing about networks, several" \
+        "nodes, or more ranks than cores, which share the cores."
     remark_load "$load"
     echo
-    echo "![Images a second and efficiency over ranks, and quality over the batch](scaling.svg)"
+    echo "![Images per second and efficiency over ranks, and quality over the batch](scaling.svg)"
     echo
     cat "$study/scaling.md"
 } >"$work/scaling.md"

@@ -1,9 +1,9 @@
-# Simulated particle sets with a known truth, for the benches that judge by it: to be sourced behind tests/scripts/lib.sh.
+# Simulated particle sets with a known truth. Source it after tests/scripts/lib.sh.
 # shellcheck shell=bash
 
 sets=target/truth
 
-# prepare_sets PROGRAM: what is needed before make_set.
+# prepare_sets PROGRAM: prepares for make_set.
 prepare_sets() {
     program=$1
     [ -x "$program" ] || stop "$program is not there: make build"
@@ -12,8 +12,8 @@ prepare_sets() {
     python=target/judges-venv/bin/python
 }
 
-# make_set NAME MODEL BOX PIXEL-SIZE PARTICLES SNR [PREFERENCE]: $set, the folder with particles.h5, truth.mrc, the truth's automatic mask.mrc
-# and the maps of `backproject --no-wiener` in voxels/. Made once for each list of parameters.
+# make_set NAME MODEL BOX PIXEL-SIZE PARTICLES SNR [PREFERENCE]: sets $set, the folder with particles.h5, truth.mrc, the automatic
+# mask of the truth (mask.mrc) and the maps of `backproject --no-wiener` (voxels/). Made once for each list of parameters.
 make_set() {
     local name=$1 model=$2 box=$3 size=$4 count=$5 snr=$6
     local views=()
@@ -33,11 +33,10 @@ make_set() {
     echo "$made" >"$set/made.txt"
 }
 
-# against_truth VOXELS-AND-MAP...: of a map of the set, the cells of `maps.py win`: means of voxels and map, without and with
-# the mask, and the worst shells.
+# against_truth VOXELS MAP: cells of `maps.py win`: mean FSC of voxels and map, without and with the mask, and the worst shells.
 against_truth() { "$python" tests/judges/maps.py win "$set/truth.mrc" "$set/mask.mrc" "$@"; }
 
-# each_row TABLE COMMAND NAME...: COMMAND with the fields of every line of TABLE whose first is a NAME, or of all lines.
+# each_row TABLE COMMAND [NAME...]: runs COMMAND with the fields of the lines of TABLE whose first field is a NAME, or of all lines.
 each_row() {
     local table=$1 command=$2 name
     local names fields
@@ -51,8 +50,7 @@ each_row() {
     done
 }
 
-# rows_of NAME FOLDER RESULTS: the rows of that name: what FOLDER/NAME.row holds, or, before the first run here, what stands in the
-# table of RESULTS.
+# rows_of NAME FOLDER RESULTS: the rows of that name, from FOLDER/NAME.row, or from the table of RESULTS before the first run here.
 rows_of() {
     if [ -f "$2/$1.row" ]; then
         cat "$2/$1.row"
@@ -61,7 +59,7 @@ rows_of() {
     fi
 }
 
-# written_rows TABLE FOLDER RESULTS: the rows of all names in TABLE, in their order.
+# written_rows TABLE FOLDER RESULTS: the rows of all names in TABLE, in order.
 written_rows() {
     local name
     while read -r name _; do

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Each Gaussian of a mixture becomes two: split.py IN.ply OUT.ply.
+"""Splits each Gaussian of a mixture into two: split.py IN.ply OUT.ply.
 
-Amplitudes are halved, means move by half a standard deviation to both sides along the longest axis, and that axis shrinks so
-that the pair's second moments are those of the one.
+Amplitudes are halved. The means move by half a standard deviation in both directions along the longest axis, which shrinks so
+that the pair has the second moments of the original.
 """
 
 import sys

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Maps of the default recipe and voxel maps of the same particles, against the truth that the particles were simulated from, in
-# every shell. Writes benches/results/truth.md.
+# Compares maps of the default recipe and voxel maps of the same simulated particles with the truth, in every shell. Writes
+# benches/results/truth.md.
 #
-#   benches/truth.sh [SET...]    all, or some of the names below; the table keeps the rows of earlier runs
+#   benches/truth.sh [SET...]    all, or some of the names below; other rows of the table are kept
 #
-# TRAIN="--start density"      options of train, to try something: the table then goes to target/truth-trial/
+# TRAIN="--start density"      options of train for a trial: the table then goes to target/truth-trial/
 # CRYOSPLAT=PROGRAM            the program to run (default: target/release/cryosplat-mpi)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -39,7 +39,7 @@ subunit64 6z6u-A.pdb 64 1.5 5000 0.03
 rna72 4v5d-A.cif 72 5 4000 0.1
 ribosome128-small 4v5d.cif 128 6 4000 0.05
 "
-# Sets by which no rule of the recipe has been chosen: the last three were added when all rules stood.
+# Sets that were not used to choose any rule of the recipe. The last three were added after all rules were fixed.
 unseen="
 ferritin80 4v1w.cif 80 2.6 4000 0.03
 ribosome96 4v5d.cif 96 4.2 30000 1
@@ -63,7 +63,7 @@ if [ -n "${TRAIN:-}" ]; then
 fi
 mkdir -p "$work"
 
-# sizes RUN.JSON: the cells for Gaussians and passes of a half.
+# sizes RUN.JSON: the cells for Gaussians and passes per half.
 sizes() {
     "$python" - "$1" <<'END'
 import json
@@ -99,18 +99,18 @@ each_row "$all" run_set "$@"
 
 mkdir -p "$(dirname "$results")"
 {
-    echo "# The default recipe against the truth, beside voxels"
+    echo "# Default recipe and voxels against the truth"
     echo
     echo "Written by \`make truth\` on $(machine)," \
-        "\`mpirun -n 2 cryosplat-mpi train SET${TRAIN:+ $TRAIN}\`. (Rows of sets that were not run then are of earlier runs.)"
+        "\`mpirun -n 2 cryosplat-mpi train SET${TRAIN:+ $TRAIN}\`. Rows of sets that were not run on that date are from earlier runs."
     echo
     echo "FSC against the truth: means over the shells below Nyquist, without a mask and in the automatic mask of the truth." \
-        "Voxels are those of \`backproject --no-wiener\`, whose FSC is that of relion_reconstruct; without a mask they get in each" \
-        "shell the better of their map and of what of it lies within the box's sphere. \"Worst\" is the largest loss of the" \
-        "Gaussians against them in any shell below 0.9 Nyquist (the shell in brackets); above 0 they win in all. \"4 x\": in each" \
-        "of so many mixtures, whose mean each half's map is."
+        "Voxels: \`backproject --no-wiener\`, whose FSC equals that of relion_reconstruct; without a mask, each shell takes the" \
+        "better of the voxel map and of its part inside the sphere inscribed in the box. \"Worst\" is the largest loss of the" \
+        "Gaussians against voxels in any shell below 0.9 Nyquist (the shell in brackets); above 0 they are better in all. \"4 x\":" \
+        "Gaussians in each of four mixtures, whose mean is the map of the half."
     echo
-    echo "| Set | Particles | Map | Voxels | Gaussians | Voxels, mask | Gaussians, mask | Worst | Worst, mask | Gaussians of a half | Passes of a half | Seconds |"
+    echo "| Set | Particles | Map | Voxels | Gaussians | Voxels, mask | Gaussians, mask | Worst | Worst, mask | Gaussians per half | Passes per half | Seconds |"
     echo "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     written_rows "$all" "$work" "$results"
 } >"$work/table.md"

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# `backproject` beside `relion_reconstruct --ctf`: the FSC of both maps against the truth, and images per second of one core,
-# on 10,000 images of the 70S ribosome in boxes of 64 and 128 px (6 and 3 A, SNR 0.1). Writes benches/results/voxels.md.
+# Compares `backproject` with `relion_reconstruct --ctf`: FSC of both maps against the truth and images per second of one core, on 10,000 images of the 70S ribosome in boxes of 64 and 128 px (6 and 3 A, SNR 0.1). Writes benches/results/voxels.md.
 # RELION must be there (make setup-tests). Two idle cores need about five minutes.
 #
 #   benches/voxels.sh [BOX...]       both, or some of: 64 128
@@ -16,7 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 work=target/voxels
 results=benches/results/voxels.md
-# As many as ribosome_set makes.
+# The number that ribosome_set makes.
 images=10000
 pairs=3
 boxes=("$@")
@@ -26,8 +25,8 @@ prepare_sets "${CRYOSPLAT:-target/release/cryosplat-mpi}"
 command -v relion_reconstruct >/dev/null || stop "relion_reconstruct is not there: make setup-tests"
 mkdir -p "$work"
 
-# core_seconds LOG COMMAND...: processor time of the command and its children, which other programs on the machine hardly
-# change; what it says goes to LOG.
+# core_seconds LOG COMMAND...: CPU time of the command and its children, which other programs on the machine hardly affect. Its
+# output goes to LOG.
 core_seconds() {
     local log=$1 TIMEFORMAT='%U %S'
     shift
@@ -45,7 +44,7 @@ for box in "${boxes[@]}"; do
     ribosome_set "$box" "$box"
     say "== $box px"
     echo "- $box px: $origin" >"$work/$box px.origin"
-    # RELION takes images as they are.
+    # RELION does not normalise images.
     "$program" --log-level warn import "$set_folder/particles.star" -o "$work/particles$box.h5" --no-normalize
     for _ in $(seq "$pairs"); do
         plain=$(ours -o "$work/plain$box" --no-wiener)
@@ -53,7 +52,7 @@ for box in "${boxes[@]}"; do
         echo "$plain $relion"
     done | tee "$work/pairs$box"
     ours -o "$work/filtered$box" >/dev/null
-    # The pair whose ratio is in the middle.
+    # The pair with the median ratio.
     rates=$(awk -v n="$images" '{ print $2 / $1, n / $1, n / $2 }' "$work/pairs$box" | sort -n |
         awk -v middle=$(((pairs + 1) / 2)) 'NR == middle { printf "%.0f | %.0f | %.1f", $2, $3, $1 }')
     cells=$("$python" tests/judges/maps.py beside "$set_folder/truth.mrc" "$work/plain$box/map.mrc" "$work/relion$box.mrc" \
@@ -63,7 +62,7 @@ for box in "${boxes[@]}"; do
 done
 
 {
-    echo "# Voxels beside RELION"
+    echo "# Voxel maps compared with RELION"
     echo
     echo "Written by \`make voxels\` on $(machine)," \
         "relion_reconstruct $(relion_reconstruct --version 2>/dev/null | sed -n 's/^RELION version: \([^ ]*\).*/\1/p')."
@@ -74,13 +73,13 @@ done
         cat "$work/$box px.origin" 2>/dev/null || grep "^- $box px: " "$results" 2>/dev/null || true
     done
     echo
-    echo "The Fourier shell correlation is that with the true map, without a mask, and its mean is over the shells below" \
-        "Nyquist. Images/s are those of one core: $images images by the processor time of the whole program, in one thread." \
-        "\`backproject\` makes three maps of them, both halves and all, and the report; \`relion_reconstruct\` makes one." \
-        "The programs ran in turn, $pairs times; the pair whose ratio is in the middle is given."
+    echo "FSC: mean Fourier shell correlation with the true map over the shells below Nyquist, without a mask. Images/s of one" \
+        "core: $images images divided by the CPU time of the whole program, with one thread. \`backproject\` makes three maps (both" \
+        "halves and all particles) and the report in this time, \`relion_reconstruct\` makes one map. The programs ran alternately," \
+        "$pairs times; the table gives the pair with the median ratio."
     echo
     echo "| 10,000 images | \`backproject --no-wiener\`, mean FSC | \`relion_reconstruct --ctf\`, mean FSC |" \
-        "Largest difference of a shell | \`backproject\`, mean FSC | \`backproject --no-wiener\`, images/s |" \
+        "Largest difference in a shell | \`backproject\`, mean FSC | \`backproject --no-wiener\`, images/s |" \
         "\`relion_reconstruct\`, images/s | Ratio |"
     echo "|---|--:|--:|--:|--:|--:|--:|--:|"
     for box in 64 128; do

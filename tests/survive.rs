@@ -152,9 +152,7 @@ fn kill_and_resume(times: usize, ranks: usize) {
             killed += 1;
         }
     }
-    println!(
-        "{ranks} ranks: {killed} kills, {resumed} resumed, {ended} runs ended like the one that was not killed"
-    );
+    println!("{ranks} ranks: {killed} kills, {resumed} resumed, {ended} runs with the same bytes");
     assert!(
         resumed > times / 4,
         "{resumed} of {killed} were resumed: the kills came too early to show anything"

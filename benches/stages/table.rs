@@ -12,20 +12,31 @@ pub const MOMENTS_FLOOR: &str = "moments, floor";
 
 /// Stages in the order in which a step runs through them: their name, and what the table calls them.
 const STAGES: [(&str, &str); 13] = [
-    ("read", "read from the page cache (once, or in each epoch)"),
-    ("prepare", "prepare (once, or in each epoch)"),
-    ("activate", "activate, a step"),
+    ("read", "read from the page cache (once, or per epoch)"),
+    ("prepare", "prepare (once, or per epoch)"),
+    ("activate", "activate (per step)"),
     ("project", "project"),
     ("rasterise", "rasterise"),
-    (DRAW_FLOOR, "its multiplications, at two of eight a cycle"),
+    (DRAW_FLOOR, "floor: multiplications only, two SIMD operations per cycle"),
     ("FFT, CTF and residual", "FFT, CTF and residual"),
     ("moments", "moments"),
-    (MOMENTS_FLOOR, "its multiplications, at two of eight a cycle"),
-    ("chain, image", "chain, image"),
-    ("chain, step", "chain, step"),
-    ("all-reduce", "all-reduce over 2 ranks, a step"),
-    ("Adam", "Adam, a step"),
+    (MOMENTS_FLOOR, "floor: multiplications only, two SIMD operations per cycle"),
+    ("chain, image", "chain rule (per image)"),
+    ("chain, step", "chain rule (per step)"),
+    ("all-reduce", "all-reduce over 2 ranks (per step)"),
+    ("Adam", "Adam (per step)"),
 ];
+
+/// What stands above the table.
+const CAPTION: &str = "\
+# Time of a training step, by stage
+
+Written by `make bench`: one thread of the CPU device. A step of batch B costs B times the stages of an image, plus once the
+stages marked \"per step\". The widths are those of a trained mixture (64 px), of the published initial widths (128 and 256 px)
+and of the default ones (last column). The floor counts half a cycle for each multiplication of eight numbers that the method
+needs (benches/stages/floor.rs); it is not measured. The all-reduce is MPI's, within one machine.
+
+";
 
 /// Criterion's name of a case.
 pub fn group((box_size, count, deviation): (usize, usize, f64)) -> String {
@@ -107,6 +118,6 @@ pub fn write() {
         std::env::var("CRYOSPLAT_SIMD").map_or("stages.md".into(), |level| format!("stages-{level}.md"));
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results").join(name);
     std::fs::create_dir_all(file.parent().expect("it has one")).expect("the folder of results can be made");
-    std::fs::write(&file, &table).expect("the folder of results can be written");
+    std::fs::write(&file, format!("{CAPTION}{table}")).expect("the folder of results can be written");
     println!("{table}\nwritten to {}", file.display());
 }

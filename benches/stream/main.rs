@@ -97,12 +97,14 @@ fn table(options: &Options, bench: &Bench) -> String {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     let [window, small] = bench.memories();
     let mut text = format!(
-        "{} particles of {BOX} px in f32 ({:.1} GB), batch {BATCH}, one rank; {READERS} threads read blocks of {} images, \
-         also for the raw rates:\ninto {small} MiB again and again, which stay in the processor's cache, and into {window} MiB, \
-         as much as shuffling needs. The share is that of the latter.\nThe first epoch compares every image with its checksum \
-         and takes its memory into use; the later one is the second of three.\nMedians of {} repeats in turns, in GB/s, and of \
-         the shares in a turn. \"Dropped\": the file was dropped from the page cache\nbefore (fdatasync, then posix_fadvise \
-         DONTNEED), so that it comes from the disk, or from whatever caches that has of its own.\n\n",
+        "{} particles of {BOX} px in f32 ({:.1} GB), batch {BATCH}, one rank; {READERS} threads read blocks of {} images.\n\
+         \n\
+         Raw rates: `pread` of the same blocks in as many threads, into {small} MiB of memory, which stay in the CPU cache, and \
+         into\n{window} MiB, which shuffling needs. The share is relative to the latter. The first epoch verifies the checksum of \
+         every image\nand touches its memory for the first time; the later epoch is the second of three and verifies one image in \
+         eight.\nMedians of {} interleaved repeats, in GB/s; the share is the median over the repeats. \"Dropped\": the file was \
+         removed from\nthe page cache before (fdatasync, then posix_fadvise DONTNEED), so that it comes from the disk or its \
+         own caches.\n\n",
         options.particles,
         bench.gigabytes(),
         bench.block(),
@@ -110,7 +112,7 @@ fn table(options: &Options, bench: &Bench) -> String {
     );
     let _ = writeln!(
         text,
-        "| {}, {cores} cores | Raw, {small} MiB | Raw, {window} MiB | An epoch | Share |",
+        "| {}, {cores} cores | Raw, {small} MiB | Raw, {window} MiB | One epoch | Share |",
         processor()
     );
     text.push_str("|---|--:|--:|--:|--:|\n");

@@ -1,4 +1,4 @@
-# What the scripts share: to be sourced, with the repository's top as working folder.
+# Helpers for the scripts. Source it with the top folder of the repository as the working folder.
 # shellcheck shell=bash
 
 say() { echo "$*"; }
@@ -44,14 +44,14 @@ bound_ranks() {
     mpirun "${options[@]}" "$@" </dev/null
 }
 
-# load: of this machine over the last minute, to be asked for before anything is measured.
+# load: load of this machine over the last minute; call it before measuring.
 load() { cut -d ' ' -f 1 /proc/loadavg; }
 
-# remark_load LOAD: a paragraph for a table of times, where that load was no idle machine's.
+# remark_load LOAD: a paragraph for a table of times, if that load was not that of an idle machine.
 remark_load() {
     awk -v load="$1" 'BEGIN { exit !(load > 0.5) }' || return 0
     echo
-    echo "**The machine was not idle**: its load was $1 when the first run began. Take the times for what they are."
+    echo "**The machine was not idle**: its load was $1 when the first run began. Times are less reliable."
 }
 
 # make_venv FOLDER REQUIREMENTS: a virtual environment with exactly these packages; made once for each list.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs that are killed at random moments and resumed, far more often than in `make test`. Prints a section of Markdown.
+# Kills runs at random moments and resumes them, far more often than `make test`. Prints a section of Markdown.
 #
 #   tests/soak/kills.sh
 #
@@ -13,7 +13,7 @@ CRYOSPLAT_TEST_KILLS=${SOAK_KILLS:-300} cargo test --locked --test survive kille
     { tail -n 40 "$log" >&2; exit 1; }
 echo "## Killed and resumed"
 echo
-echo "A small run is killed by SIGKILL at random moments (over two ranks: one of them), and resumed, until it ends; then the" \
-    "next begins. Each ended with the bytes of the run that was not killed:"
+echo "A small run is killed by SIGKILL at random moments (with two ranks: one of them) and resumed until it ends, again and" \
+    "again. Every run ended with the same bytes as a run that was not killed:"
 echo
 sed -n 's/^\([12]\) ranks: /- ranks: \1; /p' "$log"

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Import and training of a large set, with the peak of resident memory beside that of a set a tenth as large. The rows of
-# its STAR file name the same 1,000 small images again and again, so it takes little disk but for the particle file.
-# Prints a section of Markdown.
+# Imports and trains a large set, and compares the peak of resident memory with that of a set a tenth as large. The rows of its
+# STAR file repeat the same 1,000 small images, so that only the particle file is large. Prints a section of Markdown.
 #
 #   tests/soak/large.sh
 #
@@ -66,7 +65,7 @@ table() {
 echo "## A large set"
 echo
 echo "\`import --dtype f16\` of particles of $box px, and \`train --cache none --epochs 1 --batch 256 --gaussians 64\`" \
-    "on one rank; the peak is that of resident memory."
+    "on one rank; peak of resident memory."
 echo
 echo "| | Particles | Time | Peak | File |"
 echo "|---|--:|--:|--:|--:|"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A run of some minutes that reads its particles in every epoch: does its memory stay as it is, and is the time left, as the
-# log says it after the first epoch, right? Prints a section of Markdown.
+# Trains for some minutes with streamed particles. Measures whether memory stays constant, and the error of the remaining time
+# that the log estimates after the first epoch. Prints a section of Markdown.
 #
 #   tests/soak/long.sh
 #
@@ -35,25 +35,25 @@ memory() {
         END { printf "%.1f MiB | %.1f MiB | %.1f MiB | %.1f MiB", first, early, last, most }' "$work/run/metrics_$1.jsonl"
 }
 
-# Of each line "... N images/s, M min S s left" behind the first epoch: how far the end that it tells is from the real one.
-foretold() {
+# Error of the estimated end in each log line "... N images/s, M min S s left" after the first epoch, in % of the first estimate.
+estimates() {
     awk '
-        /INFO half1 epoch 1 of/ { behind = 1 }
-        / left$/ && behind {
+        /INFO half1 epoch 1 of/ { after = 1 }
+        / left$/ && after {
             n = split($0, word, " "); left = 0
             for (i = 1; i < n; i++) {
                 if (word[i + 1] == "h") left += 3600 * word[i]
                 if (word[i + 1] == "min") left += 60 * word[i]
                 if (word[i + 1] == "s" && word[i + 2] == "left") left += word[i]
             }
-            at[++count] = $1; told[count] = $1 + left
+            at[++count] = $1; estimated[count] = $1 + left
         }
         /INFO train half1: / { end = $1 }
         END {
             for (i = 1; i <= count; i++) { if (end - at[i] < 10) continue
-                off = 100 * (told[i] - end) / (end - at[0 + 1]); if (off < 0) off = -off
+                off = 100 * (estimated[i] - end) / (end - at[0 + 1]); if (off < 0) off = -off
                 if (off > worst) worst = off; sum += off; lines++ }
-            printf "%d lines; off by %.1f%% of what was left at the first in the mean, %.1f%% at most", lines, sum / lines, worst
+            printf "%d lines; error %.1f%% of the first estimate in the mean, %.1f%% at most", lines, sum / lines, worst
         }' "$work/log"
 }
 
@@ -68,4 +68,4 @@ for model in half1 half2; do
     echo "| $model | $(memory "$model") |"
 done
 echo
-echo "The time left, as the log told it: $(foretold)."
+echo "Estimates of the remaining time in the log: $(estimates)."
