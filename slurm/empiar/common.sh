@@ -1,26 +1,25 @@
-# What the scripts of this folder share: to be sourced.
+# Shared by the scripts of this folder: source it.
 # shellcheck shell=bash
 #
-# From an entry of EMPIAR to a map, in steps that are not done again where their result is there already:
-# download, convert, import, train, report. All of it lies in the folder WORK.
+# Goes from an EMPIAR entry to a map: download, convert, import, train, report. A step whose result exists is skipped.
+# Everything is written to the folder WORK.
 #
 # These scripts have run on stand-ins only (tests/slurm/empiar.sh: small files of the same layout, with real CTFs), never
-# on the archive's files.
+# on the files of the archive.
 #
-#   DATA=...           a folder with the entry's files, laid out as below the archive's data/: skips their download
-#   POSES=...          a folder with the entry's inputs/ of https://github.com/zhonge/cryodrgn_empiar: skips its download
-#   WORK=...           where to put everything (default: empiar-NUMBER, in the working folder)
-#   BOX, GAUSSIANS, EPOCHS, BATCH    box to train at, Gaussians, epochs, images a step of a half
-#   IMPORT_OPTIONS     more for `cryosplat-mpi import`, such as --first 20000 or --dtype f16
+#   DATA=...           a folder with the files of the entry, in the layout of its data/: skips the download
+#   POSES=...          a folder with inputs/ of the entry in https://github.com/zhonge/cryodrgn_empiar: skips the download
+#   WORK=...           the folder to write to (default: empiar-NUMBER, in the working folder)
+#   BOX, GAUSSIANS, EPOCHS, BATCH    box to train at, Gaussians, epochs, images per step and half
+#   IMPORT_OPTIONS     more options of `cryosplat-mpi import`, such as --first 20000 or --dtype f16
 #   TEMPLATE           the template of ../ that trains (default: single-node), submitted with SBATCH_OPTIONS
-#   LAUNCH             in place of a job: what starts the ranks here, such as "mpirun -n 2"
+#   LAUNCH             start the ranks with this command here instead of submitting a job, such as "mpirun -n 2"
 #
-# Wanted: wget, git, and, for entries without poses in their STAR file, cryoDRGN (`pip install cryodrgn`): its
-# cryodrgn_utils turns the poses that it published with its paper (.pkl) into a STAR file. This step goes away when
-# `cryosplat-mpi import` reads .pkl or .cs files itself.
+# Needs wget, git, and, for entries without poses in their STAR file, cryoDRGN (`pip install cryodrgn`), whose
+# cryodrgn_utils converts the poses published with its paper (.pkl) to a STAR file.
 #
-# Memory: `report` and `import` tell what a rank needs (`cryosplat-mpi info`). Time is not measured: take the images per
-# second from `cryosplat-mpi bench` on one of your nodes; a training sees EPOCHS times the particles.
+# Memory: `import` prints what a rank needs (`cryosplat-mpi info`). Times have not been measured: `cryosplat-mpi bench`
+# gives the images per second of a node, and a training processes EPOCHS times the particles.
 
 : "${entry:?set by the script that sources this}"
 program=${CRYOSPLAT:-cryosplat-mpi}
@@ -41,8 +40,8 @@ stop() {
 }
 want() { command -v "$1" >/dev/null || stop "$1 is missing; $2"; }
 
-# download NAME...: files and folders (with a slash at the end) below the entry's data/. What is there is kept, and what is
-# there in part is completed.
+# download NAME...: downloads files, and folders (with a slash at the end), below data/ of the entry. Existing files are kept,
+# partial ones completed.
 download() {
     [ -z "${DATA:-}" ] || return 0
     want wget "install it, or download by EMPIAR's other ways (Globus, Aspera) and set DATA"
@@ -54,7 +53,7 @@ download() {
     done
 }
 
-# cryoDRGN's published inputs: the poses and CTFs of its consensus refinements.
+# download_poses: cryoDRGN's published poses and CTFs, from its consensus refinements.
 download_poses() {
     if [ -n "${POSES:-}" ] || [ -d "$poses" ]; then
         return
@@ -63,8 +62,8 @@ download_poses() {
     git clone --depth 1 https://github.com/zhonge/cryodrgn_empiar "$work/cryodrgn_empiar"
 }
 
-# stacks_of STAR: the stacks of its images, in order. Fails where a stack's images are not all there in their own order:
-# cryoDRGN's poses follow the STAR file, and its converter takes whole stacks.
+# stacks_of STAR: prints the stacks of its images, in order. Fails unless each stack occurs completely and in order, because
+# cryoDRGN's poses follow the STAR file and its converter takes whole stacks.
 stacks_of() {
     awk -v folder="$data" '
         {
@@ -79,7 +78,7 @@ stacks_of() {
         }' "$1"
 }
 
-# convert: $work/stacks.txt with cryoDRGN's poses and CTFs into $work/particles.star.
+# convert: writes $work/particles.star from $work/stacks.txt with cryoDRGN's poses and CTFs.
 convert() {
     if [ -s "$work/particles.star" ]; then
         return
@@ -95,7 +94,7 @@ convert() {
     mv "$work/converted.star" "$work/particles.star"
 }
 
-# import STAR OPTIONS...: $work/particles.h5.
+# import STAR OPTIONS...: writes $work/particles.h5.
 import() {
     local more star=$1
     shift
@@ -119,9 +118,9 @@ train() {
         sbatch --wait --output="$work/train.log" "${more[@]}" "$templates/${TEMPLATE:-single-node}.sbatch"
 }
 
-# report FIGURE: the resolution beside the paper's.
+# report FIGURE: prints the resolution and that of the paper.
 report() {
     say "half maps, without a mask and corrected for an automatic one:"
     "$program" fsc "$work/run/half1.mrc" "$work/run/half2.mrc" --mask auto
-    say "the paper (arXiv 2508.04929) has $1 A. Both say how well two maps agree that share their poses: no more."
+    say "the paper (arXiv 2508.04929) reports $1 A. In both cases the two half maps share their poses."
 }
