@@ -30,7 +30,6 @@ snr-5 -5
 snr-15 -15
 snr-20 -20
 isotropic -10 --isotropic
-unnormalised -10 --splat-normalization none
 one-rate -10 --rate-factors 1,1,1,1
 rate-by-kind -10 --rate-factors 1,0.3,1,10
 weights-uniform -10 --weighting uniform

@@ -76,8 +76,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3)
             const double *const w = whitening + (size_t)image * 3 * padded;
             const float *const m = moments + (size_t)image * 6 * padded;
             const double w0 = w[g], w1 = w[padded + g], w2 = w[2 * padded + g];
-            // The normalisation 1 / (2 pi |Sigma2|^(1/2)), in box units; |Sigma2|^(-1/2) = w0 w2. Or what takes its place.
-            const double norm = HEIGHT > 0.0 ? HEIGHT : d * d / TAU * w0 * w2;
+            // The normalisation 1 / (2 pi |Sigma2|^(1/2)), in box units; |Sigma2|^(-1/2) = w0 w2.
+            const double norm = d * d / TAU * w0 * w2;
             // Products: a division in f64 is many instructions.
             const double once = norm * (1.0 / BINARY), twice = norm * (1.0 / (BINARY * BINARY));
             const double s0 = norm * m[g], sp = once * m[padded + g], sq = once * m[2 * padded + g];
@@ -90,8 +90,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3)
             // dL/dSigma2 = A/2 (C S2 C - S0 C) = A/2 B^T (B S2 B^T - S0) B; in box units, times D^2. The S0 is the
             // normalisation's.
             const double half = 0.5 * amplitude * d * d;
-            const double of_norm = HEIGHT > 0.0 ? 0.0 : s0;
-            const double npp = spp - of_norm, nqq = sqq - of_norm;
+            const double npp = spp - s0, nqq = sqq - s0;
             const double up = w1 * npp + w2 * spq, uq = w1 * spq + w2 * nqq;
             const double gxx = half * (w0 * w0 * npp), gxy = half * (w0 * up), gyy = half * (w1 * up + w2 * uq);
             for (int axis = 0; axis < 3; axis++) {

@@ -3,8 +3,7 @@
 //!
 //! Constants given by the host when it compiles: BOX (pixels), GRID (points along an edge of the grid that splats are sampled
 //! on: BOX, or more), CUTOFF (standard deviations), BLUR (distances of points by which splats are widened before they are
-//! sampled, which the filter takes back; or 0), HEIGHT (of all splats of amplitude 1, in box units, in place of their
-//! normalisation; or 0: they are normalised), PLANES (parameters of a Gaussian: 11, or 5 if round), DRAW_WARPS, DRAW_SLICES,
+//! sampled, which the filter takes back; or 0), PLANES (parameters of a Gaussian: 11, or 5 if round), DRAW_WARPS, DRAW_SLICES,
 //! MOMENT_LANES, CHAIN_PARTS, KEPT_HALF (particles are kept as f16).
 #pragma once
 

@@ -90,7 +90,7 @@ __device__ Splat splat_of(const double *activated, const Image &image, double *w
         splat.q0 = (float)(BINARY * w2 * (y0 - v));
         splat.w2 = (float)(BINARY * w2);
         const double amplitude = activated[9 * padded + g];
-        splat.weight = (float)(HEIGHT > 0.0 ? amplitude * HEIGHT : amplitude * (d * d / TAU) * root);
+        splat.weight = (float)(amplitude * (d * d / TAU) * root);
         splat.corner = (unsigned)x0 | (unsigned)y0 << 16;
         splat.size = (unsigned)(x1 - x0 + 1.0) | (unsigned)(y1 - y0 + 1.0) << 16;
     }

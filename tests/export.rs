@@ -354,7 +354,6 @@ fn a_mixture_in_a_wider_box_makes_the_same_image() {
             pixel_size: PIXEL_SIZE,
             cutoff: 4.0,
             sampling: Sampling::Points,
-            heights: None,
             weights: Weights::UNIFORM,
         };
         CpuDevice::new(gmm, geometry).render(&rotation_from_relion(20.0, 50.0, 70.0))

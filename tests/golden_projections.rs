@@ -87,7 +87,6 @@ fn points_of_the_true_map_agree_with_its_golden_projections() {
         pixel_size: 6.0,
         cutoff: 5.0,
         sampling: Sampling::Points,
-        heights: None,
         weights: Weights::UNIFORM,
     };
     let mut wrong = 0.0;

@@ -10,13 +10,8 @@ mod reference;
 
 use cases::{Case, TOLERANCE, case, compare_gradients, golden, planes, worst};
 use cryosplat_mpi::gmm::{Gmm, Shape, softplus_inverse};
-use cryosplat_mpi::particles::Subset;
-use cryosplat_mpi::recipe::{Choices, Recipe, Settings};
 use cryosplat_mpi::render::cpu::CpuDevice;
-use cryosplat_mpi::render::{
-    Device, Geometry, Observation, Sampling, SplatNormalization, Target, Weights, energy,
-};
-use cryosplat_mpi::train::init::starts::random_start;
+use cryosplat_mpi::render::{Device, Observation, Sampling, Target, energy};
 use reference::{Raw, Support};
 
 fn device(case: &Case, shape: Shape, cutoff: f64) -> CpuDevice {
@@ -94,57 +89,6 @@ fn assert_both_samplings_agree(first: u64, change: fn(Case) -> Case) {
     }
 }
 
-#[test]
-fn splats_without_normalization_agree_with_the_dense_reference() {
-    assert_both_samplings_agree(40, Case::unnormalized);
-}
-
-/// So that what the missing normalisation costs in a map is not the way from the model to the map.
-#[test]
-fn the_map_of_round_splats_without_normalization_has_them_as_projections() {
-    for (plain, seed) in [(case(42, 32, 60, 2, true), 42), (case(43, 33, 60, 2, true).band_limited(), 43)] {
-        let heights = plain.unnormalized();
-        let gmm = planes(&heights.gaussians, Shape::Isotropic);
-        let map = heights.heights.unwrap().to_normalized(&gmm);
-        let mut model = CpuDevice::new(gmm, heights.geometry(8.0));
-        let mut map = CpuDevice::new(map, Geometry { heights: None, ..heights.geometry(8.0) });
-        for view in &heights.views {
-            let (got, want) = (map.render(&view.rotation), model.render(&view.rotation));
-            let error = worst(got.iter().map(|&v| f64::from(v)), want.iter().map(|&v| f64::from(v)));
-            assert!(error < TOLERANCE, "seed {seed}: off by {error:.1e}");
-        }
-    }
-}
-
-/// Of a random start, whose Gaussians all have the scale that heights are taken from.
-#[test]
-fn a_start_looks_the_same_with_and_without_normalization() {
-    for recipe in [Recipe::Paper, Recipe::Scaled] {
-        let settings = |splat_normalization| {
-            let choices = Choices { gaussians: Some(300), splat_normalization, ..Choices::default() };
-            Settings::resolve(recipe, &choices, false, 3.0, 1, 100, 48)
-        };
-        let image = |settings: Settings| {
-            let (sampling, heights) = (settings.sampling, settings.heights(48));
-            let geometry = Geometry {
-                box_size: 48,
-                pixel_size: 4.0,
-                cutoff: 3.0,
-                sampling,
-                heights,
-                weights: Weights::UNIFORM,
-            };
-            let start = random_start(&settings, Subset::Half1, 0);
-            let mut device = CpuDevice::new(start, geometry);
-            device.render(&[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-        };
-        let normalized = image(settings(SplatNormalization::View));
-        let constant = image(settings(SplatNormalization::None));
-        let error = worst(constant.iter().map(|&v| f64::from(v)), normalized.iter().map(|&v| f64::from(v)));
-        assert!(error < TOLERANCE, "{recipe:?}: off by {error:.1e}");
-    }
-}
-
 /// What the sampling is for: a Gaussian much narrower than a pixel has the phases of a point at its place, up to Nyquist.
 #[test]
 fn band_limited_sampling_knows_where_between_pixels_a_gaussian_lies() {
@@ -156,7 +100,7 @@ fn band_limited_sampling_knows_where_between_pixels_a_gaussian_lies() {
     // Of the points on a fine grid nothing aliases below the coarse grid's Nyquist frequency.
     let fine = 8 * d;
     let blur = reference::BLUR * d as f64 / Sampling::BandLimited.grid(d) as f64;
-    let wide = Support { cutoff: 9.0, grid: None, blur: 8.0 * blur, height: None };
+    let wide = Support { cutoff: 9.0, grid: None, blur: 8.0 * blur };
     let exact = reference::project(&case.gaussians, &identity, fine, wide);
     let at = |image: &[f64], n: usize, k: (f64, f64)| {
         let (mut re, mut im) = (0.0, 0.0);
@@ -199,7 +143,7 @@ fn the_isotropic_gradient_is_the_sum_of_the_three_scales() {
 #[test]
 fn the_reference_gradient_is_the_slope_of_the_reference_loss() {
     let plain = || case(9, 16, 12, 2, false);
-    for case in [plain(), plain().unnormalized(), plain().band_limited().unnormalized()] {
+    for case in [plain(), plain().band_limited()] {
         slopes_agree(case);
     }
 }

@@ -18,10 +18,7 @@ use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::Store;
 use cryosplat_mpi::recipe::{Choices, Clock, Recipe, Settings, Start};
 use cryosplat_mpi::render::cpu::CpuDevice;
-use cryosplat_mpi::render::{
-    Device, Geometry, Observation, SplatNormalization, Target, View, Weighting, Weights,
-};
-use cryosplat_mpi::run_folder::checkpoint::{self, Checkpoint};
+use cryosplat_mpi::render::{Device, Geometry, Observation, Target, View, Weighting, Weights};
 use cryosplat_mpi::train::init::starts::random_start;
 use ndarray::{Array3, s};
 use serde_json::Value;
@@ -258,7 +255,6 @@ fn assert_made_by_hand(weighting: Weighting, most: usize) {
         pixel_size: store.header().pixel_size,
         cutoff: 3.0,
         sampling: settings.sampling,
-        heights: None,
         weights: match weighting {
             Weighting::Ctf => Weights::of(&ctfs, store.header().pixel_size),
             Weighting::Uniform => Weights::UNIFORM,
@@ -470,36 +466,4 @@ fn the_metrics_tell_what_the_training_does() {
     for part in ["images/s", "compute", "all-reduce", "imbalance"] {
         assert!(said.contains(part), "no {part} in the table at the end:\n{said}");
     }
-}
-
-#[test]
-fn without_normalization_files_hold_the_nearest_normalized_mixture() {
-    let folder = tempfile::tempdir().unwrap();
-    let set = phantom(folder.path(), 60);
-    let (run, again) = (path(folder.path(), "run"), path(folder.path(), "again"));
-    let model = |folder: &str, name: &str| GmmFile::read(&Path::new(folder).join(name)).unwrap().gmm;
-    let usual = ["--gaussians", "50", "--half", "1", "--splat-normalization", "none"];
-    succeed(&train_arguments(&set, &run, &[&usual[..], &["--epochs", "2"]].concat()));
-    let run_json: Value = serde_json::from_slice(&bytes(&run, "run.json")).unwrap();
-    assert_eq!(run_json["settings"]["splat_normalization"], "none");
-
-    let last = checkpoint::steps(&Path::new(&run).join("checkpoints"), "half1").pop().unwrap();
-    let heights =
-        Checkpoint::read(&checkpoint::path(&Path::new(&run).join("checkpoints"), "half1", last)).unwrap();
-    let choices =
-        Choices { gaussians: Some(50), splat_normalization: SplatNormalization::None, ..Choices::default() };
-    let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 0, 30, BOX);
-    let map = settings.heights(BOX).unwrap().to_normalized(&heights.state.gmm);
-    assert_eq!(model(&run, "gmm_half1.h5"), map);
-    assert_ne!(map, heights.state.gmm);
-
-    // Started from that file, and hardly moved, it comes back.
-    let options =
-        ["--epochs", "1", "--learning-rate", "1e-30", "--init", &path(Path::new(&run), "gmm_half1.h5")];
-    succeed(&train_arguments(&set, &again, &[&usual[..], &options].concat()));
-    for (a, b) in map.amplitudes().zip(model(&again, "gmm_half1.h5").amplitudes()) {
-        assert!((a / b - 1.0).abs() < 1e-5, "{a} {b}");
-    }
-    let other = ["--gaussians", "50", "--half", "1", "--epochs", "2", "--resume"];
-    fail(&train_arguments(&set, &run, &other), &[r#"splat normalization was "none" and is "view""#]);
 }

@@ -253,7 +253,6 @@ fn options_that_make_no_sense() {
         ("--recipe", "none"),
         ("--start", "anywhere"),
         ("--sampling", "none"),
-        ("--splat-normalization", "points"),
         ("--rate-factors", "1"),
         ("--rate-factors", "1,1,1,1,1"),
         ("--rate-factors", "1,x,1,1"),

@@ -113,7 +113,6 @@ impl Case {
             pixel_size: EDGE / self.box_size as f64,
             cutoff: CUTOFF,
             sampling: Sampling::BandLimited,
-            heights: None,
             weights: Weights::UNIFORM,
         }
     }

@@ -38,7 +38,6 @@ const GEOMETRY: Geometry = Geometry {
     pixel_size: 6.0,
     cutoff: 3.0,
     sampling: Sampling::BandLimited,
-    heights: None,
     weights: Weights::UNIFORM,
 };
 
@@ -116,7 +115,7 @@ fn stages(criterion: &mut Criterion) {
         });
         let mut sums = room::<Sums>(count);
         group.bench_function(BenchmarkId::from_parameter("chain, image"), |b| {
-            let image = Showing { view: &view.rotation, box_size: geometry.grid(), normalized: true };
+            let image = Showing { view: &view.rotation, box_size: geometry.grid() };
             b.iter(|| chain::accumulate(&image, activated.eights(), &seen, false, &mut sums));
         });
         let mut full = vec![0.0f32; gmm.values().len()];

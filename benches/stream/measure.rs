@@ -75,7 +75,6 @@ impl Bench {
             pixel_size: header.pixel_size,
             cutoff: 3.0,
             sampling: Sampling::BandLimited,
-            heights: None,
             weights: Weights::UNIFORM,
         };
         let start = Gmm::random(1, Shape::Isotropic, &mut stream(1, Purpose::Start, 1, 0));

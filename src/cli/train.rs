@@ -10,7 +10,7 @@ use crate::parallel::{Failure, World};
 use crate::particles::parts::Models;
 use crate::recipe::{Choices, GAUSSIANS_ALLOWED};
 use crate::recipe::{Recipe, Schedule, Start};
-use crate::render::{RateFactors, Sampling, SplatNormalization, Weighting};
+use crate::render::{RateFactors, Sampling, Weighting};
 use crate::run_folder::lifecycle::Older;
 use crate::train::init::from_file::InitOptions;
 use crate::train::run::Maps;
@@ -86,9 +86,6 @@ pub struct Args {
     /// How Gaussians are sampled on the pixels [default: scaled: band-limited, paper: points].
     #[arg(long, value_enum, help_heading = "Recipe")]
     sampling: Option<Sampling>,
-    /// What splats are multiplied by; `none` is there to be compared with: its amplitudes are biased.
-    #[arg(long, value_enum, default_value = "view", help_heading = "Recipe")]
-    splat_normalization: SplatNormalization,
     /// How much frequencies count: all alike, or by one over the mean of the particles' squared CTFs up to its first maximum, so
     /// that the lowest settle like all others [default: scaled: ctf, paper: uniform].
     #[arg(long, value_enum, help_heading = "Recipe")]
@@ -212,7 +209,6 @@ fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
             learning_rate: args.learning_rate,
             schedule: args.schedule,
             sampling: args.sampling,
-            splat_normalization: args.splat_normalization,
             weighting: args.weighting,
             rate_factors: args.rate_factors,
             start: args.start,

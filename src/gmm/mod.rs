@@ -3,7 +3,6 @@
 pub mod atoms;
 mod covariance;
 pub mod files;
-pub mod heights;
 pub mod mixture;
 mod parameters;
 pub mod ply;

@@ -4,9 +4,8 @@ use std::ops::{Range, RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 
-use crate::gmm::heights::Heights;
 use crate::gmm::{START_SCALE, Shape};
-use crate::render::{AdamStep, RateFactors, Sampling, SplatNormalization, Weighting};
+use crate::render::{AdamStep, RateFactors, Sampling, Weighting};
 
 /// A named set of rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
@@ -175,8 +174,6 @@ pub struct Settings {
     pub cutoff: f64,
     /// How splats are sampled.
     pub sampling: Sampling,
-    /// What splats are multiplied by.
-    pub splat_normalization: SplatNormalization,
     /// How much each frequency counts.
     pub weighting: Weighting,
     /// Where random Gaussians lie at the start.
@@ -210,8 +207,6 @@ pub struct Choices {
     pub schedule: Option<Schedule>,
     /// How splats are sampled.
     pub sampling: Option<Sampling>,
-    /// What splats are multiplied by.
-    pub splat_normalization: SplatNormalization,
     /// How much each frequency counts.
     pub weighting: Option<Weighting>,
     /// Where random Gaussians lie at the start.
@@ -266,7 +261,6 @@ impl Settings {
             } else {
                 Sampling::Points
             }),
-            splat_normalization: choices.splat_normalization,
             weighting: choices.weighting.unwrap_or(if scaled { Weighting::Ctf } else { Weighting::Uniform }),
             start: choices.start.unwrap_or(if scaled { Start::Fitted } else { Start::Published }),
             start_scale: if scaled { start_scale(gaussians, box_size, USUAL_SHARE) } else { START_SCALE },
@@ -309,16 +303,6 @@ impl Settings {
     /// The shape of all Gaussians.
     pub fn shape(&self) -> Shape {
         if self.isotropic { Shape::Isotropic } else { Shape::Anisotropic }
-    }
-
-    /// How high splats are in a box of `box_size` pixels, where they are not normalised: such that a random start looks the
-    /// same with and without.
-    pub fn heights(&self, box_size: usize) -> Option<Heights> {
-        let blur = self.sampling.blur() / self.sampling.grid(box_size) as f64;
-        match self.splat_normalization {
-            SplatNormalization::View => None,
-            SplatNormalization::None => Some(Heights::of_scale(self.start_scale, blur)),
-        }
     }
 }
 
@@ -433,10 +417,6 @@ mod tests {
         );
         assert_eq!(paper.rate_factors, RateFactors::ONE);
         assert_eq!((scaled.weighting, paper.weighting), (Weighting::Ctf, Weighting::Uniform));
-        assert!(
-            [&scaled, &paper].iter().all(|settings| settings.heights(64).is_none()),
-            "as the method wants"
-        );
         assert_eq!((paper.epochs, paper.batch, paper.gaussians, paper.learning_rate), (5, 1, 30_000, 1e-3));
     }
 

@@ -17,7 +17,6 @@ pub use outcome::Outcome;
 pub use weights::{Weighting, Weights};
 
 use crate::error::Result;
-use crate::gmm::heights::Heights;
 use crate::gmm::{Gmm, Shape};
 use crate::imaging::ctf::Ctf;
 pub use crate::imaging::{View, energy};
@@ -88,17 +87,6 @@ fn transforms_fast(points: usize) -> bool {
     rest == 1 && points.is_multiple_of(2)
 }
 
-/// What a splat is multiplied by, beside its amplitude.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SplatNormalization {
-    /// By 1 / (2 pi |Sigma2|^(1/2)), which depends on the view: a splat is the projection of a normalised Gaussian.
-    #[default]
-    View,
-    /// By a constant, as splatting for pictures does: a splat is as high as its Gaussian's amplitude says, from everywhere.
-    None,
-}
-
 /// The square of the Nyquist frequency in cycles a pixel, less a little, so that rounding decides nothing.
 const NYQUIST2: f64 = 0.25 - 1e-9;
 
@@ -113,8 +101,6 @@ pub struct Geometry {
     pub cutoff: f64,
     /// How splats are sampled.
     pub sampling: Sampling,
-    /// How high splats are that are not normalised; `None`: they are, each by its view (METHOD.md section 3).
-    pub heights: Option<Heights>,
     /// How much each frequency counts.
     pub weights: Weights,
 }
@@ -372,8 +358,8 @@ mod tests {
     #[test]
     fn the_origin_lies_where_it_lies_among_the_pixels() {
         let origin = |box_size, sampling| {
-            let (pixel_size, cutoff, heights, weights) = (1.0, 3.0, None, Weights::UNIFORM);
-            Geometry { box_size, pixel_size, cutoff, sampling, heights, weights }.origin()
+            let (pixel_size, cutoff, weights) = (1.0, 3.0, Weights::UNIFORM);
+            Geometry { box_size, pixel_size, cutoff, sampling, weights }.origin()
         };
         assert_eq!([64, 33].map(|n| origin(n, Sampling::Points)), [32.0, 16.0]);
         assert_eq!(origin(64, Sampling::BandLimited), 40.0);

@@ -268,7 +268,6 @@ fn images(models: &[(&str, GmmFile)], store: &Store) -> Result<Vec<u8>> {
         pixel_size: header.pixel_size,
         cutoff: 4.0,
         sampling: Sampling::BandLimited,
-        heights: None,
         weights: Weights::UNIFORM,
     };
     // The device's images are projections already, band-limited: the CTF is all that they lack.

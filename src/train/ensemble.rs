@@ -77,7 +77,6 @@ mod tests {
             pixel_size: 4.0,
             cutoff: 3.0,
             sampling: Sampling::Points,
-            heights: None,
             weights: Weights::UNIFORM,
         };
         let mut device = CpuDevice::new(start(0), geometry);

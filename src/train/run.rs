@@ -205,7 +205,6 @@ fn train(
         pixel_size: store.header().pixel_size,
         cutoff: settings.cutoff,
         sampling: settings.sampling,
-        heights: settings.heights(store.header().box_size),
         weights,
     };
     let choice = devices::choose(options.device, world)?;
@@ -224,10 +223,8 @@ fn train(
     drop(known);
     // All devices first, and the network between them: particles take what memory they leave.
     let mut mixtures = Vec::new();
-    for (starts, order) in starts.into_iter().zip(&orders) {
+    for (mut starts, order) in starts.into_iter().zip(&orders) {
         let batch = order.slots_of(rank, ranks).len();
-        let high = |start| geometry.heights.map(|heights| heights.from_normalized(&start)).unwrap_or(start);
-        let mut starts: Vec<Option<Gmm>> = starts.into_iter().map(|start| start.map(high)).collect();
         let first = starts[0].take().expect("a device is made with a mixture");
         opened.push(devices::open(choice, first, geometry, batch, options.cache_half)?);
         mixtures.push(Mixtures::new(starts));
@@ -467,8 +464,7 @@ fn write_models(models: &[Model], rank: usize, folder: &Path, geometry: &Geometr
         return Ok(());
     }
     for model in models {
-        let normalized = |gmm| geometry.heights.map(|heights| heights.to_normalized(&gmm)).unwrap_or(gmm);
-        let mixtures: Vec<Gmm> = model.mixtures()?.into_iter().map(normalized).collect();
+        let mixtures = model.mixtures()?;
         let file = GmmFile {
             gmm: Gmm::mean(&mixtures),
             box_size: geometry.box_size,

@@ -6,7 +6,6 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cryosplat_mpi::gmm::heights::Heights;
 use cryosplat_mpi::gmm::{Gmm, Shape, softplus_inverse};
 use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, Optics, wavelength};
 use cryosplat_mpi::imaging::pose::rotation_from_quaternion;
@@ -37,7 +36,6 @@ pub struct Case {
     pub images: Vec<Image>,
     pub views: Vec<View>,
     pub sampling: Sampling,
-    pub heights: Option<Heights>,
     pub weights: Weights,
     /// The images without weights, where those have weights.
     unweighted: Vec<Image>,
@@ -109,8 +107,8 @@ pub fn planes(gaussians: &[Raw], shape: Shape) -> Gmm {
 
 impl Case {
     fn new(d: usize, pixel_size: f64, gaussians: Vec<Raw>, images: Vec<Image>, views: Vec<View>) -> Self {
-        let (sampling, heights, weights) = (Sampling::Points, None, Weights::UNIFORM);
-        Self { d, pixel_size, gaussians, images, views, sampling, heights, weights, unweighted: Vec::new() }
+        let (sampling, weights) = (Sampling::Points, Weights::UNIFORM);
+        Self { d, pixel_size, gaussians, images, views, sampling, weights, unweighted: Vec::new() }
     }
 
     /// The same with the weights of its CTFs, to be called last: the reference then takes CTFs and images times their roots.
@@ -153,20 +151,13 @@ impl Case {
         self
     }
 
-    /// The same with splats that are not normalised: as high as a normalised round one of 1.2 pixels.
-    pub fn unnormalized(mut self) -> Self {
-        let blur = self.support(0.0).blur / self.sampling.grid(self.d) as f64;
-        self.heights = Some(Heights::of_scale(1.2 / self.d as f64, blur));
-        self
-    }
-
     /// What the reference samples with.
     pub fn support(&self, cutoff: f64) -> Support {
         let (grid, blur) = match self.sampling {
             Sampling::Points => (None, 0.0),
             Sampling::BandLimited => (Some(self.sampling.grid(self.d)), reference::BLUR),
         };
-        Support { cutoff, grid, blur, height: self.heights.map(|heights| heights.unit) }
+        Support { cutoff, grid, blur }
     }
 
     /// What a device renders of a view, which has no CTF: with the blur taken back.
@@ -184,8 +175,8 @@ impl Case {
     }
 
     pub fn geometry(&self, cutoff: f64) -> Geometry {
-        let &Self { d, pixel_size, sampling, heights, weights, .. } = self;
-        Geometry { box_size: d, pixel_size, cutoff, sampling, heights, weights }
+        let &Self { d, pixel_size, sampling, weights, .. } = self;
+        Geometry { box_size: d, pixel_size, cutoff, sampling, weights }
     }
 
     /// The observed images.

@@ -64,8 +64,6 @@ pub struct Support {
     pub grid: Option<usize>,
     /// Standard deviation in distances of these points by which a splat is widened before it is sampled.
     pub blur: f64,
-    /// What takes the place of its normalisation, where it has none.
-    pub height: Option<f64>,
 }
 
 impl Support {
@@ -77,7 +75,7 @@ impl Support {
 
 impl From<f64> for Support {
     fn from(cutoff: f64) -> Self {
-        Self { cutoff, grid: None, blur: 0.0, height: None }
+        Self { cutoff, grid: None, blur: 0.0 }
     }
 }
 
@@ -102,14 +100,13 @@ pub fn sharpening(i: usize, j: usize, d: usize, grid: usize) -> f64 {
     if radius > 0.5 - 1e-6 { 0.0 } else { 1.0 / (-2.0 * (PI * blur * radius).powi(2)).exp() }
 }
 
-/// A splat: T (2x3), centre, Sigma2, its inverse C, the normalisation or the height in its place, and which of them.
+/// A splat: T (2x3), centre, Sigma2, its inverse C, and the normalisation.
 struct Splat {
     t: [[f64; 3]; 2],
     centre: [f64; 2],
     sigma: [[f64; 2]; 2],
     conic: [[f64; 2]; 2],
     norm: f64,
-    normalized: bool,
 }
 
 fn splat(g: &Raw, w: &[[f64; 3]; 3], d: usize, support: Support) -> Splat {
@@ -132,8 +129,8 @@ fn splat(g: &Raw, w: &[[f64; 3]; 3], d: usize, support: Support) -> Splat {
     }
     let det = sigma[0][0] * sigma[1][1] - sigma[0][1] * sigma[1][0];
     let conic = [[sigma[1][1] / det, -sigma[0][1] / det], [-sigma[1][0] / det, sigma[0][0] / det]];
-    let norm = support.height.unwrap_or(1.0 / (TAU * det.sqrt()));
-    Splat { t, centre, sigma, conic, norm, normalized: support.height.is_none() }
+    let norm = 1.0 / (TAU * det.sqrt());
+    Splat { t, centre, sigma, conic, norm }
 }
 
 /// Calls `visit(point, d, G)` for every point of the grid in the support.
@@ -256,7 +253,7 @@ fn one(g: &Raw, w: &[[f64; 3]; 3], pixels: &[f64], d: usize, support: Support, o
     let mut dsigma = [[0.0; 2]; 2];
     for i in 0..2 {
         for j in 0..2 {
-            let mut sum = if s.normalized { -s0 * c[i][j] } else { 0.0 };
+            let mut sum = -s0 * c[i][j];
             for k in 0..2 {
                 for l in 0..2 {
                     sum += c[i][k] * s2[k][l] * c[l][j];

@@ -15,7 +15,6 @@ pub const TESTS: &[(&str, fn())] = &[
     ("loss_and_gradients_agree_with_the_dense_reference", loss_and_gradients_agree_with_the_dense_reference),
     ("band_limited_sampling_agrees", band_limited_sampling_agrees),
     ("weighted_frequencies_agree", weighted_frequencies_agree),
-    ("splats_without_normalization_agree", splats_without_normalization_agree),
     ("the_isotropic_gradient_agrees", the_isotropic_gradient_agrees),
     ("golden_values", golden_values),
     ("many_gaussians_agree_with_the_dense_reference", many_gaussians_agree_with_the_dense_reference),
@@ -95,13 +94,6 @@ fn weighted_frequencies_agree() {
     let case = |k, d| case(seed + 80 + k, d, 61, 2, false);
     assert_agrees(&format!("points, seed {seed}"), &case(0, 33).weighted(), 8.0);
     assert_agrees(&format!("band-limited, seed {seed}"), &case(1, 32).band_limited().weighted(), 3.0);
-}
-
-fn splats_without_normalization_agree() {
-    let seed = seed();
-    let case = |k, d| case(seed + 70 + k, d, 61, 2, false);
-    assert_agrees(&format!("points, seed {seed}"), &case(0, 33).unnormalized(), 8.0);
-    assert_agrees(&format!("band-limited, seed {seed}"), &case(1, 32).band_limited().unnormalized(), 3.0);
 }
 
 fn loss_and_gradients_agree_with_the_dense_reference() {

@@ -230,11 +230,7 @@ impl Crew {
         start: usize,
         sums: &mut [Sums],
     ) {
-        let showing = Showing {
-            view: &observation.view.rotation,
-            box_size: self.geometry.grid(),
-            normalized: self.geometry.heights.is_none(),
-        };
+        let showing = Showing { view: &observation.view.rotation, box_size: self.geometry.grid() };
         let eights = start..start + sums.len();
         chain::accumulate(&showing, &gaussians[eights.clone()], &image.seen[eights], first, sums);
     }

@@ -36,8 +36,6 @@ pub struct Showing<'a> {
     pub view: &'a Rotation,
     /// Pixels along an edge of the image.
     pub box_size: usize,
-    /// Whether splats are normalised, so that their height changes with Sigma2.
-    pub normalized: bool,
 }
 
 vectorize! {
@@ -77,8 +75,7 @@ fn accumulate_lanes<I: Isa>(
         let gy = scale * (w1 * sp + w2 * sq);
         // dL/dSigma2 = A/2 (C S2 C - S0 C) = A/2 B^T (B S2 B^T - S0) B; in box units, times D^2. The S0 is the normalisation's.
         let half = weight * constant(0.5 * d * d);
-        let of_norm = if image.normalized { s0 } else { constant(0.0) };
-        let (npp, npq, nqq) = (spp - of_norm, spq, sqq - of_norm);
+        let (npp, npq, nqq) = (spp - s0, spq, sqq - s0);
         let (up, uq) = (w1 * npp + w2 * npq, w1 * npq + w2 * nqq);
         let gxx = half * (w0 * w0 * npp);
         let gxy = half * (w0 * up);

@@ -64,7 +64,7 @@ pub struct Splats {
     pub decay: [f32; LANES],
     /// The same from each row of a small support on, and 0 where the next ratio would lead out of it.
     pub decays: [[f32; LANES]; SMALL],
-    /// Normalisation 1 / (2 pi |Sigma2|^(1/2)), in box units, or what takes its place ([`Geometry::heights`]).
+    /// Normalisation 1 / (2 pi |Sigma2|^(1/2)), in box units.
     pub norm: [f32; LANES],
     /// Amplitude times normalisation.
     pub weight: [f32; LANES],
@@ -152,7 +152,7 @@ fn project_lanes<I: Isa>(
     splats: &mut [Splats],
     seen: &mut [Seen],
 ) {
-    let &Geometry { cutoff, sampling, heights, .. } = geometry;
+    let &Geometry { cutoff, sampling, .. } = geometry;
     let (d, blur) = (geometry.grid() as f64, sampling.blur());
     let widening = I::F64::splat(blur * blur);
     let (zero, one) = (I::F64::splat(0.0), I::F64::splat(1.0));
@@ -188,10 +188,7 @@ fn project_lanes<I: Isa>(
         let inverse = one / determinant;
         // 1 / sqrt(|Sigma2|)
         let inverse_root = inverse * determinant.sqrt();
-        let norm = match heights {
-            None => I::F64::splat(d * d / TAU) * inverse_root,
-            Some(heights) => I::F64::splat(heights.unit),
-        };
+        let norm = I::F64::splat(d * d / TAU) * inverse_root;
         let (deviation_x, deviation_y) = (sxx.sqrt(), syy.sqrt());
         let (half_width, half_height) = (reach * deviation_x, reach * deviation_y);
         let x0 = (u - half_width).ceil().max(zero);

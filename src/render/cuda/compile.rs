@@ -36,8 +36,6 @@ pub struct Constants {
     pub cutoff: f64,
     /// How splats are sampled.
     pub sampling: Sampling,
-    /// Height of a splat of amplitude 1 in box units, where splats are not normalised.
-    pub height: Option<f64>,
     /// Parameters of a Gaussian.
     pub planes: usize,
     /// Blocks that share a tile when splats are drawn.
@@ -65,7 +63,6 @@ impl Constants {
             // Rust writes 3.0 as 3.0: a double in C++ too.
             format!("-DCUTOFF={:?}", self.cutoff),
             format!("-DBLUR={:?}", self.sampling.blur()),
-            format!("-DHEIGHT={:?}", self.height.unwrap_or(0.0)),
             format!("-DPLANES={}", self.planes),
             format!("-DDRAW_WARPS={DRAW_WARPS}"),
             format!("-DDRAW_SLICES={}", self.draw_slices),

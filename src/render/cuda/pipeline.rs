@@ -163,7 +163,6 @@ impl Pipeline {
             grid: plan.grid,
             cutoff: geometry.cutoff,
             sampling: geometry.sampling,
-            height: geometry.heights.map(|heights| heights.unit),
             planes: plan.shape.planes(),
             draw_slices: plan.slices,
             moment_lanes: plan.moment_lanes,

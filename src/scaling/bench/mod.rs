@@ -174,8 +174,7 @@ fn measure(
         None => (options.box_size, options.pixel_size),
     };
     let &BenchOptions { cutoff, sampling, .. } = options;
-    let geometry =
-        Geometry { box_size, pixel_size, cutoff, sampling, heights: None, weights: Weights::UNIFORM };
+    let geometry = Geometry { box_size, pixel_size, cutoff, sampling, weights: Weights::UNIFORM };
     let make =
         || devices::open(choice, mixture(options, box_size), geometry, share.images(), options.cache_half);
     let device = held.device.insert(make()?);

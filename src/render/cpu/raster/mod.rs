@@ -100,7 +100,6 @@ mod tests {
                 pixel_size: 1.0,
                 cutoff: 3.0,
                 sampling: Sampling::Points,
-                heights: None,
                 weights: Weights::UNIFORM,
             };
             project(&eights, &view, &geometry, &mut splats, &mut seen);
