@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The demonstration: a particle set of the 70S ribosome with a known truth, both half maps from it over MPI, their FSC.
-# Everything lands in demo/. Again: the particles are kept, the training starts anew.
+# The demonstration: simulates particles of the 70S ribosome, trains both half maps over MPI and prints their FSC. Writes to demo/.
+# A second call keeps the particles and repeats the training.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tests/scripts/lib.sh
@@ -18,10 +18,10 @@ if tests/demo/model.sh; then
 else
     source=(--phantom)
     subject="a built-in phantom"
-    say "demo: the ribosome's model cannot be had (see above): a phantom takes its place"
+    say "demo: the model of the ribosome is not available (see above): using a phantom instead"
 fi
 
-# Particles of the same options and program are kept. The record is written last, so it stands for complete files.
+# Keeps particles of the same options and program. The record is written last, so it proves that the files are complete.
 record="${source[*]} ${settings[*]} $("$program" --version)"
 if [ -f "$particles" ] && [ -f "$truth" ] && [ "$(cat demo/simulated.txt 2>/dev/null)" = "$record" ]; then
     say "demo: keeping $particles"
@@ -36,7 +36,7 @@ rm -rf demo/run
 say "demo: training both half maps on 2 MPI ranks: a few minutes on two cores"
 run_ranks 2 "$program" train "$particles" -o demo/run --gaussians 5120 --truth "$truth"
 
-# crossing COLUMN THRESHOLD: of fsc.csv: where the column first falls below the threshold, in angstrom, between shells.
+# crossing COLUMN THRESHOLD: the resolution, interpolated, where that column of fsc.csv first falls below the threshold.
 crossing() {
     awk -F , -v column="$1" -v threshold="$2" '
         NR == 1 { for (i = 1; i <= NF; i++) if ($i == column) c = i; next }
@@ -49,7 +49,7 @@ crossing() {
         END { if (!done) printf "finer than %.2f A, the last shell of this box", 1 / f0 }' demo/run/fsc.csv
 }
 
-# by_shell: of fsc.csv, the shells nearest to round resolutions, and the last.
+# by_shell: the rows of fsc.csv nearest to round resolutions, and the last row.
 by_shell() {
     awk -F , '
         NR == 1 { for (i = 1; i <= NF; i++) column[$i] = i }
@@ -78,10 +78,10 @@ Done: $subject from 10,000 noisy images.
   Resolution   FSC of half maps   cross-validated   FSC against the truth
 $(by_shell)
 
-  (a simulation has a truth, with which the map agrees better than its halves with each other. Cross-validated: what the other
-  half's particles confirm of the half maps' FSC, without a truth)
+  Cross-validated: the half maps compared with voxel maps of the other half's particles, without using the truth. The FSC of the
+  final map against the truth is higher than that between its half maps, because it contains all particles.
 
-Look at:
+Results:
   demo/run/report.html   the run on one page
   demo/run/slices.png    slices of the half maps, the map and the truth
   demo/run/fsc.png       the FSC curves
