@@ -61,7 +61,7 @@ median() { tr ' ' '\n' <<<"$*" | sort -g | awk '{ value[NR] = $1 } END { print v
     echo
     echo "Written by \`make scaling\` on $(machine), $(cores) cores."
     echo
-    echo "Images a second of \`cryosplat-mpi bench --box D --gaussians N --batch $batch\` with one thread on one core, two threads, two" \
+    echo "Images per second of \`cryosplat-mpi bench --box D --gaussians N --batch $batch\` with one thread on one core, two threads, two" \
         "ranks of one thread, each bound to a core, and two independent programs of one thread, each on a core. Medians of $rounds" \
         "rounds that run the four alternately; speed-ups are medians over the rounds. Two independent programs show the limit of the" \
         "machine."
