@@ -168,6 +168,19 @@ pub fn make_folder(folder: &Path) -> Result<()> {
     ))
 }
 
+/// Checks that `output` is not the file `input`, described as `what`.
+///
+/// # Errors
+/// When both are the same existing file.
+pub(crate) fn check_output(input: &Path, output: &Path, what: &str) -> Result<()> {
+    match (input.canonicalize(), output.canonicalize()) {
+        (Ok(a), Ok(b)) if a == b => {
+            Err(Error::input(input, "", format!("is {what} to read"), "write to another file"))
+        }
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

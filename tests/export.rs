@@ -109,7 +109,7 @@ fn an_exported_set_comes_back_as_it_was() {
         .unwrap();
     let run = run.display().to_string();
     let said = succeed(&["export", "star", &set(), "-o", &star, "--run", &run]);
-    assert!(said.contains("77 particles (3 left out)"), "{said}");
+    assert!(said.contains("77 particles (3 excluded)"), "{said}");
     succeed(&["import", &star, "-o", &again, "--no-normalize"]);
     let (before, after) = (Store::open(Path::new(&set())).unwrap(), Store::open(Path::new(&again)).unwrap());
     assert_eq!(after.header().halves, [38, 39]);

@@ -94,15 +94,12 @@ fn what_does_not_belong_to_the_run_is_refused() {
     assert!(page(&run) == before);
 
     let other = phantom(folder.path(), 62);
-    fail(&["report", &run, "--particles", &other], &["is set", "and the run was of set", "--particles"]);
+    fail(&["report", &run, "--particles", &other], &["is set", "and the run used set", "--particles"]);
     fail(
         &["report", &run, "--particles", &moved, "--baseline", "nowhere"],
         &["nowhere", "is no folder", ";"],
     );
-    fail(
-        &["report", folder.path().to_str().unwrap()],
-        &["run.json", "name the folder of a run that is done"],
-    );
+    fail(&["report", folder.path().to_str().unwrap()], &["run.json", "name the folder of a finished run"]);
 
     let json = Path::new(&run).join("run.json");
     let document: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();

@@ -9,7 +9,6 @@ mod import;
 mod info;
 mod logging;
 mod mask;
-mod mixture;
 mod phases;
 mod postprocess;
 mod ranks;
@@ -131,6 +130,20 @@ fn folder_and_stem(output: &Path) -> Result<(&Path, String)> {
         .file_name()
         .ok_or_else(|| Error::input(output, "", "is not a file name", "give -o a name such as run/fsc"))?;
     Ok((output.parent().unwrap_or(Path::new("")), stem.to_string_lossy().into_owned()))
+}
+
+/// Checks that a box and a pixel size given on the command line are possible.
+fn check_grid(box_size: Option<usize>, pixel_size: Option<f64>) -> Result<()> {
+    for (name, least, wrong) in [
+        ("--box", "4 or more", box_size.is_some_and(|n| n < 4)),
+        ("--pixel-size", "above 0", pixel_size.is_some_and(|p| !(p.is_finite() && p > 0.0))),
+    ] {
+        if wrong {
+            let problem = format!("the {name} given is impossible");
+            return Err(Error::request(problem, format!("give {name} {least}")));
+        }
+    }
+    Ok(())
 }
 
 /// Prints to standard output; a reader that has had enough (`| head`) is no error.

@@ -3,8 +3,10 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use super::mixture::{self, check_grid, check_output};
+use super::check_grid;
 use crate::error::Error;
+use crate::files::check_output;
+use crate::gmm::mixture;
 use crate::gmm::voxelize::{Grid, MAX_GRID, label, voxelize};
 use crate::imaging::mrc::{Volume, write_labelled_volume};
 
@@ -42,7 +44,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     check_output(&args.mixture, &args.output, "the mixture")?;
     check_grid(args.box_size, args.pixel_size)?;
-    let mixture = mixture::read(&args.mixture, args.box_size, args.pixel_size)?;
+    let mixture = mixture::read_with_grid(&args.mixture, args.box_size, args.pixel_size)?;
     let pixel_size = args.pixel_size.unwrap_or(mixture.pixel_size);
     let grid = Grid::of_map(&mixture, args.box_size, args.pixel_size);
     if grid.computed() > MAX_GRID {

@@ -116,7 +116,7 @@ pub(crate) fn to_json(compared: &[Compared], folders: &[PathBuf]) -> Value {
 }
 
 fn read(folder: &Path) -> Result<Run> {
-    const REMEDY: &str = "name the folder of a run of `train` or `backproject` that is done";
+    const REMEDY: &str = "name the folder of a finished run of `train` or `backproject`";
     if !folder.is_dir() {
         return Err(Error::input(folder, "", "is no folder", REMEDY));
     }

@@ -46,3 +46,25 @@ pub fn read(path: &Path) -> Result<Mixture> {
         GmmFile::read(path).map(Mixture::from)
     }
 }
+
+/// Reads a mixture with its grid. `box_size` in pixels and `pixel_size` in angstrom are those of the particles, for PLY files,
+/// which do not store them; other files ignore them.
+///
+/// # Errors
+/// As [`read`], and when the grid of a PLY file is not given.
+pub(crate) fn read_with_grid(
+    path: &Path,
+    box_size: Option<usize>,
+    pixel_size: Option<f64>,
+) -> Result<GmmFile> {
+    let Mixture { gmm, grid } = read(path)?;
+    match grid.or(box_size.zip(pixel_size)) {
+        Some((box_size, pixel_size)) => Ok(GmmFile { gmm, box_size, pixel_size }),
+        None => Err(Error::input(
+            path,
+            "",
+            "is a PLY file, which holds neither a box nor a pixel size",
+            "give those of the particles with --box and --pixel-size, or the HDF5 file beside it",
+        )),
+    }
+}

@@ -1,6 +1,7 @@
 //! The model: a mixture of anisotropic Gaussians (METHOD.md section 2).
 
 pub mod atoms;
+pub(crate) mod convert;
 mod covariance;
 pub mod files;
 pub mod mixture;

@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod checkpoint_writer;
 pub mod document;
 pub mod excluded;
+pub mod finished;
 pub mod lifecycle;
 pub mod metrics;
 pub mod report;

@@ -5,7 +5,7 @@ mod star;
 
 /// Arguments of `export`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(subcommand)]
     what: What,
 }
@@ -18,7 +18,7 @@ enum What {
     Star(star::Args),
 }
 
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     match &args.what {
         What::Gmm(args) => gmm::run(args),
         What::Star(args) => star::run(args),

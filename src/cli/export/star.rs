@@ -3,21 +3,18 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::cli::mixture::check_output;
 use crate::error::{Error, Result};
+use crate::files::check_output;
 use crate::particles::export::{original, star};
-use crate::particles::store::{DataSetId, Store};
-use crate::run_folder::excluded;
+use crate::particles::store::Store;
+use crate::run_folder::finished;
 
-/// What `--help` says below the options.
-const EXPLANATION: &str = "\
-The STAR file is of RELION 3.1 and later: optics groups, angles, CTFs, and the halves as _rlnRandomSubset. The images are those \
-of the set as they are: centred (their origins are zero), with a bright specimen, cropped and normalised if the import did so. \
-They go into a stack beside the STAR file, which names it without a folder: start RELION in that folder. `import \
---no-normalize` makes the same set of it again.
+const AFTER_HELP: &str = "\
+The STAR file follows RELION 3.1: optics groups, angles, CTFs, and the halves as _rlnRandomSubset. The images are those of the \
+particle file: centred (origins are zero), with a bright specimen, and cropped and normalised if the import did so. They are \
+written to a stack beside the STAR file, which names it without a folder: start RELION in that folder.
 
-With --original, no images are written, and the raw ones stay where they are: the STAR file that the set was imported from is \
-copied, with the rows of the set alone, and the set's halves.
+With --original, no images are written: the STAR file that was imported is copied, with the rows and halves of the particle file.
 
 Examples:
   cryosplat-mpi export star particles.h5 -o subset.star
@@ -25,22 +22,22 @@ Examples:
 
 /// Arguments of `export star`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXPLANATION)]
-pub struct Args {
-    /// The particle file.
+#[command(after_help = AFTER_HELP)]
+pub(super) struct Args {
+    /// Particle file.
     particles: PathBuf,
-    /// The STAR file to write; the stack beside it has the same name and ends in .mrcs.
+    /// Output STAR file; its stack has the same name with .mrcs.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// The STAR file that the set was imported from, of which rows are to be kept.
+    /// STAR file that was imported: copy its rows, write no images.
     #[arg(long, value_name = "STAR")]
     original: Option<PathBuf>,
-    /// Without the particles that this run has left out (`train --skip-bad-particles`).
+    /// Leave out the particles that this run excluded (`train --skip-bad-particles`).
     #[arg(long, value_name = "FOLDER")]
     run: Option<PathBuf>,
 }
 
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let Args { particles, output, .. } = args;
     check_output(particles, output, "the particle file")?;
     if output.extension().is_none_or(|extension| extension != "star") {
@@ -49,43 +46,31 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let store = Store::open(particles)?;
     let set = store.validate()?;
-    let left_out = match &args.run {
-        Some(run) => left_out_of(run, &store, set)?,
+    let excluded = match &args.run {
+        Some(run) => finished::excluded_rows(run, &store, set)?,
         None => BTreeSet::new(),
     };
-    let left = if left_out.is_empty() { String::new() } else { format!(" ({} left out)", left_out.len()) };
+    let left_out = match excluded.len() {
+        0 => String::new(),
+        count => format!(" ({count} excluded)"),
+    };
     match &args.original {
         Some(file) => {
             check_output(file, output, "the original")?;
-            let count = original::select(&store, &left_out, file, output)?;
-            tracing::info!("{count} particles{left}: {}", output.display());
+            let count = original::select(&store, &excluded, file, output)?;
+            tracing::info!("{count} particles{left_out}: {}", output.display());
         }
         None => {
             let stack = star::stack_of(output);
             check_sources(&store, particles, &stack)?;
-            let count = star::write(&store, &left_out, output)?;
-            tracing::info!("{count} particles{left}: {} and {}", output.display(), stack.display());
+            let count = star::write(&store, &excluded, output)?;
+            tracing::info!("{count} particles{left_out}: {} and {}", output.display(), stack.display());
         }
     }
     Ok(())
 }
 
-/// The rows that a run has left out, which must be one of this set.
-fn left_out_of(run: &Path, store: &Store, set: DataSetId) -> Result<BTreeSet<usize>> {
-    let file = run.join("run.json");
-    let remedy = "give the folder of a run of this particle set";
-    let text = std::fs::read_to_string(&file).map_err(Error::io(&file, "read the run", remedy))?;
-    let document: serde_json::Value = serde_json::from_str(&text)
-        .map_err(|error| Error::input(&file, "", format!("is no JSON ({error})"), remedy))?;
-    let found = document["particles"]["identity"].as_str();
-    if let Some(found) = found.filter(|found| *found != set.to_string()) {
-        let problem = format!("is of the particle set {found}, and {} is {set}", store.path().display());
-        return Err(Error::input(&file, "", problem, remedy));
-    }
-    excluded::rows_of_run(run, store.len())
-}
-
-/// A stack that the set came from is not written over.
+/// Refuses to overwrite a stack that the particles came from.
 fn check_sources(store: &Store, particles: &Path, stack: &Path) -> Result<()> {
     check_output(particles, stack, "the particle file")?;
     let sources = store.header().source_files.iter().map(Path::new);

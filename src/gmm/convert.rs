@@ -1,0 +1,78 @@
+//! Conversion of a mixture to another file format.
+
+use std::path::Path;
+
+use super::atoms::{Model, cif, pdb};
+use super::{mixture, ply};
+use crate::error::{Error, Result};
+use crate::imaging::mrc::Stack;
+
+/// Formats of a mixture, by file name extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MixtureFormat {
+    Ply,
+    Hdf5,
+    Pdb,
+    Cif,
+}
+
+impl MixtureFormat {
+    /// The format that the extension of `path` names.
+    pub(crate) fn from_extension(path: &Path) -> Result<Self> {
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+        match &extension[..] {
+            "ply" => Ok(Self::Ply),
+            "h5" => Ok(Self::Hdf5),
+            "pdb" | "ent" => Ok(Self::Pdb),
+            "cif" | "mmcif" => Ok(Self::Cif),
+            _ => Err(Error::input(
+                path,
+                "",
+                format!("ends in \".{extension}\", and mixtures are written as .pdb, .cif, .ply or .h5"),
+                "name the file so that it ends in one of these",
+            )),
+        }
+    }
+
+    pub(crate) fn is_atoms(self) -> bool {
+        matches!(self, Self::Pdb | Self::Cif)
+    }
+}
+
+/// Reads the mixture in `input` and writes it to `output`; returns the number of Gaussians. `box_size` and `pixel_size` are those of
+/// the particles, for PLY input. Pseudo-atoms are placed in the frame of the map in the file `map`, or in that of the run.
+pub(crate) fn convert(
+    input: &Path,
+    output: &Path,
+    format: MixtureFormat,
+    (box_size, pixel_size): (Option<usize>, Option<f64>),
+    map: Option<&Path>,
+) -> Result<usize> {
+    if format == MixtureFormat::Ply {
+        let gmm = mixture::read(input)?.gmm;
+        ply::write(&gmm, output)?;
+        return Ok(gmm.len());
+    }
+    let file = mixture::read_with_grid(input, box_size, pixel_size)?;
+    if format == MixtureFormat::Hdf5 {
+        file.write(output)?;
+        return Ok(file.gmm.len());
+    }
+    let model = Model::of(&file, map.map(centre_of).transpose()?);
+    if format == MixtureFormat::Cif { cif::write(&model, output) } else { pdb::write(&model, output) }?;
+    Ok(file.gmm.len())
+}
+
+/// Position of voxel floor(n/2) of a map in the frame of its header, (x, y, z) in angstrom.
+fn centre_of(map: &Path) -> Result<[f64; 3]> {
+    let stack = Stack::open(map)?;
+    let header = stack.header();
+    if header.voxel_size.contains(&0.0) {
+        return Err(Error::input(map, "", "has no pixel size in its header", "write it into the header"));
+    }
+    let mut centre = header.corner();
+    for (&size, &axis) in header.size.iter().zip(&header.axes) {
+        centre[axis] += (size / 2) as f64 * header.voxel_size[axis];
+    }
+    Ok(centre)
+}

@@ -1,0 +1,70 @@
+//! Commands that use the folder of a run: the report page written again, and the particles that the run excluded.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::particles::store::{DataSetId, Store};
+use crate::run_folder::{excluded, report};
+
+/// Writes report.html again into the folder of the finished run `run`. The particles are read from `particles`, or from the file that
+/// run.json names; the FSC of the runs in `baselines` is added. Returns the path of the page.
+///
+/// # Errors
+/// When the run is not finished, the particle file is missing or of another set, or as [`report::write`].
+pub(crate) fn rewrite_report(run: &Path, particles: Option<&Path>, baselines: &[PathBuf]) -> Result<PathBuf> {
+    let path = run.join("run.json");
+    let text = std::fs::read_to_string(&path).map_err(Error::io(
+        &path,
+        "read the run's record",
+        "name the folder of a finished run",
+    ))?;
+    let document: Value = serde_json::from_str(&text)
+        .map_err(|error| Error::input(&path, "", error.to_string(), "run `train` again"))?;
+    if document["state"] != "done" {
+        return Err(Error::input(
+            &path,
+            "state",
+            format!("is {}, not \"done\"", document["state"]),
+            "wait for the end of the run, or resume it (train --resume auto)",
+        ));
+    }
+    let named = || {
+        report::particles_of(&document).ok_or_else(|| {
+            Error::input(&path, "particles.file", "is missing", "name the particle file with --particles")
+        })
+    };
+    let particles = particles.map_or_else(named, |path| Ok(path.to_owned()))?;
+    let store = Store::open(&particles)?;
+    let identity = store.validate()?.to_string();
+    if document["particles"]["identity"] != identity.as_str() {
+        return Err(Error::input(
+            &particles,
+            "",
+            format!("is set {identity}, and the run used set {}", document["particles"]["identity"]),
+            "name the particle file of the run with --particles",
+        ));
+    }
+    report::write(run, &document, &store, baselines)?;
+    Ok(run.join("report.html"))
+}
+
+/// The rows that the run in the folder `run` excluded. The run must be of the particle set `store`, whose identity is `set`.
+///
+/// # Errors
+/// When run.json cannot be read or is of another set, or as [`excluded::rows_of_run`].
+pub(crate) fn excluded_rows(run: &Path, store: &Store, set: DataSetId) -> Result<BTreeSet<usize>> {
+    let file = run.join("run.json");
+    let remedy = "give the folder of a run of this particle set";
+    let text = std::fs::read_to_string(&file).map_err(Error::io(&file, "read the run", remedy))?;
+    let document: Value = serde_json::from_str(&text)
+        .map_err(|error| Error::input(&file, "", format!("is not JSON ({error})"), remedy))?;
+    let found = document["particles"]["identity"].as_str();
+    if let Some(found) = found.filter(|found| *found != set.to_string()) {
+        let problem = format!("is of the particle set {found}, and {} is {set}", store.path().display());
+        return Err(Error::input(&file, "", problem, remedy));
+    }
+    excluded::rows_of_run(run, store.len())
+}
