@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The report in a real browser: light, dark and as wide as a phone, and a page whose viewer is broken, which must be seen.
-# Each prints one line: "ok: ...", "skipped: ..." or "FAILED: ...".
+# Tests the report in a real browser: light, dark, as wide as a phone, and with broken pages, which must be detected. Each test
+# prints one line: "ok: ...", "skipped: ..." or "FAILED: ...".
 #
 #   tests/browser/run.sh
 #
@@ -32,14 +32,14 @@ with_probe() {
 import sys
 page, probe = (open(path, encoding="utf-8").read() for path in sys.argv[1:3])
 assert page.count("<head>") == 1
-# Whatever is not in the file is refused, and seen as an error.
+# Requests beyond the file are refused and reported as errors.
 policy = "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'unsafe-inline' data:\">"
 open(sys.argv[3], "w", encoding="utf-8").write(page.replace("<head>", f"<head>{policy}<script>{probe}</script>"))
 PYTHON
 }
 
-# A phone's width: windows of this browser are at least 500 px wide, frames are not. A frame's document is not dumped, so it
-# hands its probe to the page around it.
+# Width of a phone: windows of this browser are at least 500 px wide, frames are not. The document of a frame is not dumped, so it
+# passes its probe to the enclosing page.
 phone() {
     cat >"$2" <<HTML
 <!DOCTYPE html><html><body style="margin:0"><iframe src="$(basename "$1")" style="width:390px;height:5000px;border:0"></iframe>
@@ -48,7 +48,7 @@ HTML
     sed -i 's|</body>|<script>new MutationObserver(() => parent.postMessage(document.documentElement.dataset.probe, "*")).observe(document.documentElement, { attributes: true, attributeFilter: ["data-probe"] });</script></body>|' "$1"
 }
 
-# look KIND PAGE: what the probe saw, and a screenshot.
+# look KIND PAGE: prints the result of the probe and takes a screenshot.
 look() {
     local kind=$1 page=$2
     local options=(--headless=new --no-sandbox --disable-gpu-sandbox --use-angle=swiftshader --enable-unsafe-swiftshader
@@ -82,16 +82,16 @@ cp "$work/page.html" "$work/framed.html"
 phone "$work/framed.html" "$work/phone.html"
 check phone "$work/phone.html"
 
-# Would it be seen? A viewer that draws nothing, and a page that asks the network.
+# Broken pages must be detected: a viewer that draws nothing, and a page that accesses the network.
 sed 's/gl.drawElements(/void (/' "$work/page.html" >"$work/empty.html"
 sed 's|</main>|<img src="https://example.org/a.png"></main>|' "$work/page.html" >"$work/asking.html"
 for page in empty asking; do
-    cmp -s "$work/page.html" "$work/$page.html" && stop "$page.html was to differ"
+    cmp -s "$work/page.html" "$work/$page.html" && stop "$page.html should differ"
     if look light "$work/$page.html" >/dev/null 2>&1; then
-        say "FAILED: a page that is broken ($page) passes for a good one"
+        say "FAILED: the broken page $page is not detected"
         failed=1
     else
-        say "ok: a page that is broken ($page) is seen"
+        say "ok: the broken page $page is detected"
     fi
 done
 exit "$failed"

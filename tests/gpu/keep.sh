@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Keeps the results of a check on a GPU in the repository: what `make gpu-check`, or run.sh of its package on another
-# machine, left in a folder becomes benches/results/gpu-DEVICE.md, with the device, driver and commit that it names.
+# Writes the results of a GPU check to benches/results/gpu-DEVICE.md, with device, driver and commit. The results come from
+# `make gpu-check`, or from run.sh of its package on another machine.
 #
 #   tests/gpu/keep.sh [RESULTS]     default: target/gpu-check-results
 set -euo pipefail
@@ -10,19 +10,19 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 results=${1:-target/gpu-check-results}
 for file in results.json results.md; do
-    [ -s "$results/$file" ] || stop "$results has no $file: run make gpu-check where there is a GPU, or name its folder"
+    [ -s "$results/$file" ] || stop "$results has no $file: run make gpu-check on a machine with a GPU, or name its folder of results"
 done
 field() { sed -n "s/^ *\"$1\": \"\(.*\)\",*$/\1/p" "$results/results.json" | head -n 1; }
 
 if grep -q '^- These numbers are of the emulator' "$results/results.md"; then
-    stop "$results is of the emulator, whose speed is no GPU's"
+    stop "$results was measured on the emulator, whose speed says nothing about a GPU"
 fi
 if grep -q '"quick": true' "$results/results.json"; then
-    stop "$results is of a quick bench: run it without --quick"
+    stop "$results is from a quick bench: run it without --quick"
 fi
 commit=$(field commit)
 git cat-file -e "$commit^{commit}" 2>/dev/null ||
-    stop "$results is of commit '$commit', which is not here: commit everything, then make gpu-check again"
+    stop "$results was measured with commit '$commit', which this repository does not contain: commit everything and run make gpu-check again"
 
 # "NVIDIA H100 80GB HBM3 (device 0)"
 device=$(field device | sed 's/ (device [0-9]*)$//')
@@ -32,7 +32,7 @@ kept=benches/results/gpu-$name.md
 {
     echo "# $device"
     echo
-    echo "By \`make gpu-check\`, kept by \`make gpu-results\`."
+    echo "Measured by \`make gpu-check\`, recorded by \`make gpu-results\`."
     echo
     cat "$results/results.md"
 } >"$kept"

@@ -1,25 +1,25 @@
 #!/usr/bin/env bash
-# Puts all that a check on a GPU needs into one folder: the program, the tests of the CUDA path, the bench, and every
-# library of theirs but glibc, CUDA's and the driver's. The folder can be taken to a machine that has a GPU and CUDA, and
-# neither cargo nor MPI nor HDF5; tests/gpu/run.sh, which lies in it, does the rest there.
+# Makes a folder with everything that a GPU check needs: the program, the tests of the CUDA path, the bench, and their libraries
+# except glibc, CUDA and the driver. Copy it to a machine that has a GPU and CUDA but neither cargo nor MPI nor HDF5, and start
+# run.sh in it there (tests/gpu/run.sh).
 #
 #   tests/gpu/package.sh [FOLDER]     default: target/gpu-check, which is replaced
 #
-# CRYOSPLAT_TEST_SHARED=DIR   takes the reference data from DIR instead of ../shared
+# CRYOSPLAT_TEST_SHARED=DIR   use the reference data in DIR instead of ../shared
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tests/scripts/lib.sh
 . tests/scripts/lib.sh
 
 folder=${1:-target/gpu-check}
-# What may be carried to a machine without a network.
+# Size limit in bytes, for machines without a network.
 largest=$((60 << 20))
 cargo=${CARGO:-cargo}
 golden=${CRYOSPLAT_TEST_SHARED:-../shared}/golden/golden_small.h5
 
-# Only a folder of its own is replaced.
+# Replace only a folder made by this script.
 if [ -e "$folder" ] && [ ! -f "$folder/commit" ] && [ -n "$(ls -A "$folder")" ]; then
-    stop "$folder is there and is no older package: remove it, or name another folder"
+    stop "$folder exists and is not an older package: remove it, or name another folder"
 fi
 for command in ldd strip ompi_info; do
     command -v "$command" >/dev/null || stop "$command is missing: install binutils and OpenMPI (make setup)"
@@ -27,13 +27,13 @@ done
 
 # --- the programs
 
-# executable KIND NAME ARGUMENTS...: has cargo build a target, and prints where it is.
+# executable KIND NAME ARGUMENTS...: builds a target with cargo and prints its path.
 executable() {
     local kind=$1 name=$2 file
     shift 2
     file=$("$cargo" "$@" --release --locked --message-format=json-render-diagnostics |
         grep "\"kind\":\[\"$kind\"\]" | grep "\"name\":\"$name\"" | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
-    [ -f "$file" ] || stop "cargo says nothing of a $kind called $name"
+    [ -f "$file" ] || stop "cargo reports no $kind named $name"
     echo "$file"
 }
 
@@ -54,23 +54,23 @@ path() { ompi_info --path "$1" --parsable | sed -n "s/^path:$1://p" | head -n 1;
 launcher=$(command -v orterun) || stop "orterun is missing: the package is made with OpenMPI 4"
 cp -L "$launcher" "$folder/bin/mpirun"
 cp -L "$(path bindir)/orted" "$folder/bin/orted"
-# Networks, batch systems and other languages' interfaces have libraries of their own, and one machine needs none.
+# Plugins for networks, batch systems and other languages need further libraries, and a single machine needs none of them.
 unwanted='ofi|ucx|psm2?|openib|usnic|netlink|verbs|portals|knem|slurm|lsf|tm|gridengine|flux|jsm|monitoring|memheap|sshmem|spml|scoll|atomic'
 for plugin in "$(path pkglibdir)"/mca_*.so; do
     [[ $(basename "$plugin" .so) =~ _($unwanted)(_|$) ]] || cp -L "$plugin" "$folder/lib/openmpi/"
 done
 cp -L "$(path pkgdatadir)"/help-*.txt "$folder/share/openmpi/"
 
-# --- what they are linked with
+# --- shared libraries
 
-# Of glibc there must be one in a process, the machine's. Every machine has a compiler's run-time libraries, and CUDA's may
-# need newer ones than those of this machine.
+# A process can use one glibc only, that of the machine. Every machine has the run-time libraries of a compiler, and CUDA may need
+# newer ones than those of this machine.
 of_the_system='linux-vdso|ld-linux|libc|libm|libdl|librt|libpthread|libresolv|libutil|libanl|libnsl|libgcc_s|libstdc\+\+'
 for file in "$folder"/bin/* "$folder"/lib/openmpi/*.so; do
     ldd "$file"
 done | sort -u | while read -r name arrow library _; do
     if [[ $arrow == "=>" && ! $name =~ ^($of_the_system)[.-] ]]; then
-        [ "$library" != not ] || stop "$name is not there, although a program is linked with it"
+        [ "$library" != not ] || stop "$name is missing, although a program is linked with it"
         [ -f "$folder/lib/$name" ] || cp -L "$library" "$folder/lib/$name"
     fi
 done
@@ -90,5 +90,5 @@ echo "$commit" >"$folder/commit"
 cp tests/gpu/run.sh "$folder/run.sh"
 
 size=$(du -sb "$folder" | cut -f 1)
-say "$folder: $size bytes, of commit $commit"
-[ "$size" -le "$largest" ] || stop "that is more than $largest bytes, too much to carry"
+say "$folder: $size bytes, commit $commit"
+[ "$size" -le "$largest" ] || stop "the folder is larger than the limit of $largest bytes"

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Checks and measures cryosplat-mpi on this machine's GPU. It lies in the folder that `make gpu-package` makes, and needs
-# nothing but that folder, the driver, and CUDA's NVRTC and cuFFT (NCCL and compute-sanitizer where they are there).
+# Tests and measures cryosplat-mpi on the GPU of this machine. It is part of the folder that `make gpu-package` makes, and needs
+# only that folder, the driver, and CUDA's NVRTC and cuFFT; it uses NCCL and compute-sanitizer if they are installed.
 #
 #   run.sh [--quick] [--only PART,...] [--time SECONDS] [--emulator FOLDER] [OUT]
 #
-#   OUT                where log, results.json and results.md go (default: ./results)
-#   --quick            a bench of a few small cases only
-#   --only PART,...    some parts only, of tests, memcheck, racecheck, NCCL, bench
-#   --time SECONDS     end after about so long (default: 540); parts that find no time left have failed
-#   --emulator FOLDER  instead of a GPU, the emulated libraries that tests/emulator/build.sh has put there
+#   OUT                folder for log, results.json and results.md (default: ./results)
+#   --quick            bench a few small cases only
+#   --only PART,...    run some parts only: tests, memcheck, racecheck, NCCL, bench
+#   --time SECONDS     end after about this time (default: 540); parts without time left fail
+#   --emulator FOLDER  use the emulated libraries in this folder, built by tests/emulator/build.sh, instead of a GPU
 #
-# A part that fails does not keep the others from running, and makes the exit code 1.
+# All parts run, also after a failure. The exit code is 1 if any part failed.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -41,13 +41,13 @@ rm -f "$out"/{log,results.json,results.md}
 
 # --- libraries
 
-# Folders of CUDA's libraries, the likeliest first.
+# Folders of CUDA libraries, most likely first.
 cuda_folders() {
     tr ':' '\n' <<<"${LD_LIBRARY_PATH:-}"
     for folder in "${CUDA_HOME:-}" "${CUDA_PATH:-}" /usr/local/cuda /usr/local/cuda-*; do
         [ -n "$folder" ] && printf '%s\n' "$folder/lib64" "$folder/targets/x86_64-linux/lib"
     done
-    # NVIDIA's packages for Python, and what comes with PyTorch.
+    # NVIDIA's Python packages, and those of PyTorch.
     if command -v python3 >/dev/null; then
         python3 - <<'PYTHON' || true
 import glob, importlib.util, os
@@ -60,7 +60,7 @@ PYTHON
     printf '%s\n' /usr/local/nvidia/lib64 /usr/lib/x86_64-linux-gnu /usr/lib64
 }
 
-# Where a library's newest version lies, of the first folder that has one.
+# Path of the newest version of a library in the first folder that has one.
 find_library() {
     local folder file
     for folder in "${folders[@]}"; do
@@ -72,8 +72,8 @@ find_library() {
     done
 }
 
-# The loader takes what this prints as LD_LIBRARY_PATH. The program looks for libnccl.so and libnvrtc.so, but packages for
-# Python hold libnccl.so.2 and libnvrtc.so.13 alone: so there are links of the plain names.
+# Prints the LD_LIBRARY_PATH. The program opens libnccl.so and libnvrtc.so, but Python packages contain only libnccl.so.2 and
+# libnvrtc.so.13, so this makes links with the plain names.
 library_path() {
     local folders=() library file path=$work/links:$here/lib
     mkdir -p "$work/links"
@@ -89,13 +89,13 @@ library_path() {
         if [ -n "$file" ]; then
             echo "$library: $file" >&2
             ln -sf "$file" "$work/links/$library.so"
-            # What the library opens itself lies beside it.
+            # The libraries that it opens itself are in the same folder.
             path+=:$(dirname "$file")
         else
             echo "$library: not found" >&2
         fi
     done
-    # The driver, where it is in no folder of the system; and what else these libraries are linked with.
+    # The driver, if it is in no system folder, and other libraries that these are linked with.
     for file in "${folders[@]}"; do
         case $file in
             /usr/lib*) ;;
@@ -114,17 +114,17 @@ last=$work/last
 outcome() {
     outcomes+=("$1: $2")
     echo "== $1: $2"
-    # Whatever ends this script, what is known until then is told.
+    # Prints the results so far, however this script ends.
     results
 }
 
-# Is this part among those asked for?
+# Was this part requested?
 wanted() { [[ -z $only || ,$only, == *",${1%% *},"* || (,$only, == *,tests,* && $1 == "test "*) ]]; }
 
 # skip NAME WHY
 skip() { ! wanted "$1" || outcome "$1" "skipped, $2"; }
 
-# part NAME SECONDS COMMAND...: runs it within that time and what is left of all. Sets ended_well.
+# part NAME SECONDS COMMAND...: runs it within this time and the remaining total time. Sets ended_well.
 part() {
     local name=$1 limit=$2 left=$((time - SECONDS)) code=0 started=$SECONDS
     shift 2
@@ -171,13 +171,13 @@ all_parts() {
 
     if command -v nvidia-smi >/dev/null; then nvidia-smi || true; else echo "no nvidia-smi here"; fi
     if ! "${bench[@]}" --versions >"$work/versions"; then
-        echo "error: no GPU can be used here: see above (nvidia-smi, the driver, NVRTC, cuFFT)" >&2
+        echo "error: no usable GPU: see above (nvidia-smi, driver, NVRTC, cuFFT)" >&2
         return 1
     fi
     cat "$work/versions"
 
     part "tests" 200 "$here/bin/cuda-tests"
-    # An illegal access ends the device for all tests of a process: those that failed are tried again, each in its own.
+    # An illegal access disables the device for all tests of a process, so failed tests are repeated, each in its own process.
     if wanted "tests" && [ "$ended_well" = no ]; then
         mapfile -t again < <(sed -n 's/^test \([a-z_]*\) *\.\.\. FAILED$/\1/p' "$last")
         for test in "${again[@]}"; do
@@ -196,14 +196,14 @@ all_parts() {
         skip "memcheck of kernels" "compute-sanitizer is not here"
         skip "racecheck" "compute-sanitizer is not here"
     else
-        # Calls that libraries make to see what there is, and that are refused, are no errors of ours.
+        # Ignore calls by which libraries probe for features and which are refused.
         tool+=" --error-exitcode 87 --report-api-errors no --tool"
         # shellcheck disable=SC2086
         {
             part "memcheck" 60 $tool memcheck "$program" "${train[@]}"
-            # Thin and wide splats, odd boxes.
+            # Narrow and wide splats, odd boxes.
             part "memcheck of kernels" 60 $tool memcheck "$here/bin/cuda-tests" --exact loss_and_gradients_agree_with_the_dense_reference
-            # The other way for particles, too.
+            # The other storage of particles too.
             part "racecheck" 80 $tool racecheck "$program" "${train[@]}" --cache none
         }
     fi
@@ -228,11 +228,11 @@ all_parts() {
     return "$failed"
 }
 
-# What stands in results.md: the parts, then the tables.
+# Writes results.md: the parts, then the tables.
 results() {
     {
         printf -- '- %s\n' "${outcomes[@]}"
-        [ -z "$emulator" ] || echo "- These numbers are of the emulator: they say nothing of a GPU."
+        [ -z "$emulator" ] || echo "- Measured on the emulator: these numbers say nothing about a GPU."
         echo
         cat "$work/table" 2>/dev/null || true
     } >"$out/results.md"
@@ -242,25 +242,25 @@ main() {
     LD_LIBRARY_PATH=$(library_path)
     export LD_LIBRARY_PATH
     export PATH=$here/bin:$PATH
-    # OpenMPI looks for itself where it was installed; here that is this folder. One machine, no network, any user.
+    # OpenMPI searches its installation folder, which is this folder here. One machine, no network, any user.
     export OPAL_PREFIX=$here OPAL_BINDIR=$here/bin OPAL_LIBDIR=$here/lib OPAL_PKGLIBDIR=$here/lib/openmpi
     export OPAL_DATADIR=$here/share OPAL_PKGDATADIR=$here/share/openmpi OPAL_SYSCONFDIR=$here/etc
     export OMPI_MCA_plm=isolated OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader
     export OMPI_MCA_btl_vader_single_copy_mechanism=none
-    # Its helper library looks for a plugin that compresses long messages, which there are none of.
+    # Its helper library searches a plugin that compresses long messages, which is not needed.
     export PMIX_MCA_pcompress_base_silence_warning=1
-    # A machine of its own may have its messages' loop to itself switched off, and little room where ranks share memory; and
-    # plugins of another OpenMPI's helper library are none of ours.
+    # The loopback interface may be disabled, shared memory may be small, and plugins of another OpenMPI installation must not be
+    # loaded.
     ip link set lo up 2>/dev/null || true
     export OMPI_MCA_btl_vader_backing_directory=$work/temporary
     mkdir -p "$here/lib/pmix" 2>/dev/null || true
     export PMIX_PKGLIBDIR=$here/lib/pmix
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-    # What the tests and the bench ask for.
+    # Settings of the tests and the bench.
     export CRYOSPLAT_TEST_GPU=1 CRYOSPLAT_TEST_PROGRAM=$here/bin/cryosplat-mpi CRYOSPLAT_TEST_SHARED=$here/shared
     CRYOSPLAT_COMMIT=$(cat "$here/commit")
     export CRYOSPLAT_COMMIT
-    # Kernels are compiled anew, by this machine's NVRTC, and everything is written below one folder.
+    # Kernels are compiled by the NVRTC of this machine, and everything is written to one folder.
     mkdir -p "$work/temporary"
     export XDG_CACHE_HOME=$work/cache TMPDIR=$work/temporary
     all_parts

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The tests against other programs: mrcfile, gemmi and RELION judge what this program writes, reads and reconstructs.
-# Each makes its data from the built-in phantom, and prints one line: "ok: ...", "skipped: ..." or "FAILED: ...".
+# Tests against other programs: mrcfile, gemmi and RELION verify what this program writes, reads and reconstructs. Each test
+# makes its data from the built-in phantom and prints one line: "ok: ...", "skipped: ..." or "FAILED: ...".
 #
 #   tests/judges/run.sh [NAME...]     all, or some of: files atoms reconstruct export train voxels project postprocess mask correction sharpening
 #
-# CRYOSPLAT names the program to judge (default: target/debug/cryosplat-mpi). KEEP=1 keeps the data.
+# CRYOSPLAT names the program to test (default: target/debug/cryosplat-mpi). KEEP=1 keeps the data.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tests/scripts/lib.sh
@@ -33,9 +33,9 @@ cd "$work"
 
 pixel_size=6
 quiet() {
-    # Words only where something fails.
+    # Prints only failures.
     if ! "$@" >command.log 2>&1 </dev/null; then
-        say "wrong: this failed: $*"
+        say "wrong: command failed: $*"
         cat command.log
         return 1
     fi
@@ -45,10 +45,10 @@ simulate() { ours simulate --phantom --box 48 --pixel-size "$pixel_size" --parti
 # relion_reconstruct finds images from the folder it runs in.
 reconstruct() { (cd "$1" && quiet relion_reconstruct --i particles.star --o relion.mrc --ctf); }
 
-# Data that several judges share is made by the first that needs it.
+# The first test that needs shared data makes it.
 noisy_set() { [ -d noisy ] || simulate --star noisy -o noisy.h5 --snr 1; }
 clean_set() { [ -d clean ] || simulate --star clean -o clean.h5 --no-noise; }
-# Half maps that fall apart well before Nyquist, by RELION, and a mask for them.
+# Half maps by RELION whose FSC falls to zero well before Nyquist, and a mask for them.
 halves() {
     [ -f halves/mask.mrc ] && return
     ours simulate --phantom --box 64 --pixel-size 3 --particles 4000 --seed 3 --star halves -o halves.h5 --snr 0.3
@@ -75,8 +75,8 @@ judge_files() {
     "$python" "$maps" files --pixel-size 4.5 other.mrc
 }
 
-# gemmi reads the pseudo-atoms of a mixture, and their positions, occupancies and displacements make its map. Its pixels are finer
-# than the Gaussians, and its box is another.
+# gemmi reads the pseudo-atoms of a mixture; a map computed from their positions, occupancies and displacements equals that of the
+# mixture, in another box with pixels smaller than the Gaussians.
 judge_atoms() {
     noisy_run
     ours voxelize run/gmm_half1.h5 -o fine.mrc --box 181 --pixel-size 1.5
@@ -87,14 +87,14 @@ judge_atoms() {
     done
 }
 
-# RELION makes the true map from a simulated STAR file: hand, origin, poses, shifts, CTF and contrast are RELION's.
+# RELION reconstructs the true map from a simulated STAR file: hand, origin, poses, shifts, CTF and contrast follow its conventions.
 judge_reconstruct() {
     clean_set
     reconstruct clean
     "$python" "$maps" agree clean/relion.mrc clean/truth.mrc --to 15 --above 0.99
 }
 
-# An exported set leads RELION to the true map, too: centred images, poses, CTFs and contrast.
+# RELION reconstructs the true map from an exported set too: centred images, poses, CTFs and contrast.
 judge_export() {
     clean_set
     mkdir -p exported
@@ -104,7 +104,7 @@ judge_export() {
     "$python" "$maps" agree exported/relion.mrc clean/truth.mrc --to 15 --above 0.99
 }
 
-# From the same noisy STAR file, import and train make the map that RELION makes.
+# From the same noisy STAR file, import and train make the same map as RELION.
 judge_train() {
     noisy_run
     reconstruct noisy
@@ -120,31 +120,31 @@ judge_voxels() {
     "$python" "$maps" beside noisy/truth.mrc voxels/map.mrc noisy/relion.mrc --within 0.005
 }
 
-# Images that RELION projected from a map, with CTF and shifts, lead back to that map.
+# Images projected by RELION from a map, with CTF and shifts, reconstruct that map.
 judge_project() {
     clean_set
     (cd clean && quiet relion_project --i truth.mrc --o projected --ang particles.star --ctf --angpix "$pixel_size")
-    # The images are clean: their background is no noise to normalise by.
+    # The images have no noise, so their background cannot be used for normalisation.
     ours import clean/projected.star -o projected.h5 --no-normalize
     ours train projected.h5 -o projected --gaussians 2000 --epochs 5 --half all --seed 1
     "$python" "$maps" agree projected/map.mrc clean/truth.mrc --to 15 --above 0.95
 }
 
-# RELION's post-processing takes the half maps as they are, finds their pixel size, and finds our FSC, masked and not.
+# relion_postprocess reads the half maps and their pixel size unchanged and computes the same FSC, masked and unmasked.
 judge_postprocess() {
     noisy_run
     "$python" "$maps" sphere run/half1.mrc mask.mrc
-    # It does not make its output folder, and ends with an error where there is no mask.
+    # It does not create its output folder, and fails without a mask.
     mkdir -p post
     quiet relion_postprocess --i run/half1.mrc --i2 run/half2.mrc --o post/post --mask mask.mrc
     ours fsc run/half1.mrc run/half2.mrc --mask mask.mrc -o masked
-    # The two programs may put single Fourier values on the edge of two shells into different ones.
+    # The two programs may assign single Fourier values on the edge of a shell differently.
     "$python" "$maps" curves post/post.star --within 0.01 \
         --column run/fsc.csv "half maps" _rlnFourierShellCorrelationUnmaskedMaps \
         --column masked.csv "masked" _rlnFourierShellCorrelationMaskedMaps
 }
 
-# relion_mask_create makes the mask that we make, of the mean of the half maps, with the same filter and threshold.
+# relion_mask_create makes the same mask from the mean of the half maps, with the same filter and threshold.
 judge_mask() {
     halves
     quiet relion_image_handler --i halves/half1.mrc --add halves/half2.mrc --o halves/sum.mrc
@@ -156,8 +156,8 @@ judge_mask() {
     "$python" "$maps" same halves/ours.mrc halves/theirs.mrc
 }
 
-# The masked FSC, corrected by random phases, is that of relion_postprocess. One draw of phases scatters by 0.02 in the
-# corrected FSC of so small a box: means of many draws of each program are compared.
+# The masked FSC, corrected by phase randomisation, is that of relion_postprocess. In so small a box, a single draw of phases varies
+# the corrected FSC by 0.02, so means over many draws of each program are compared.
 judge_correction() {
     halves
     local seed
@@ -190,17 +190,17 @@ judge_sharpening() {
 describe() {
     case "$1" in
         files) echo "mrcfile accepts stacks, truth and maps" ;;
-        atoms) echo "gemmi reads pseudo-atoms that make the map of their mixture" ;;
-        reconstruct) echo "relion_reconstruct makes the truth from a simulated STAR file" ;;
-        export) echo "relion_reconstruct makes the truth from an exported STAR file" ;;
-        train) echo "import and train make the map of relion_reconstruct" ;;
-        voxels) echo "backproject makes the map of relion_reconstruct" ;;
-        project) echo "projections by relion_project lead back to their map" ;;
-        postprocess) echo "relion_postprocess takes the half maps and finds our FSC" ;;
-        mask) echo "relion_mask_create makes our automatic mask" ;;
-        correction) echo "relion_postprocess corrects the masked FSC as we do" ;;
-        sharpening) echo "relion_postprocess makes our sharpened map" ;;
-        *) stop "no judge is named $1" ;;
+        atoms) echo "gemmi: pseudo-atoms reproduce the map of their mixture" ;;
+        reconstruct) echo "relion_reconstruct: the true map from a simulated STAR file" ;;
+        export) echo "relion_reconstruct: the true map from an exported STAR file" ;;
+        train) echo "relion_reconstruct: the same map as import and train" ;;
+        voxels) echo "relion_reconstruct: the same map as backproject" ;;
+        project) echo "relion_project: its projections reconstruct their map" ;;
+        postprocess) echo "relion_postprocess: the same FSC from the half maps" ;;
+        mask) echo "relion_mask_create: the same automatic mask" ;;
+        correction) echo "relion_postprocess: the same correction of the masked FSC" ;;
+        sharpening) echo "relion_postprocess: the same sharpened map" ;;
+        *) stop "no test is named $1" ;;
     esac
 }
 
@@ -211,7 +211,7 @@ for name in "${names[@]}"; do
         say "skipped: $description: RELION is missing"
         continue
     fi
-    # A shell of its own, so that a failure ends this judge alone ("if ! judge" would go on after a failed line).
+    # A separate shell, so that a failure ends this test only ("if ! judge" would continue after a failed line).
     set +e
     (
         set -e

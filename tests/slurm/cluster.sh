@@ -1,20 +1,20 @@
-# A real SLURM of one node, in a folder of its own: to be sourced, with the repository's top as working folder.
+# A real SLURM with one node, in its own folder. Source it with the top folder of the repository as the working folder.
 # shellcheck shell=bash
 #
-#   cluster_reason            why none can be had here; nothing where it can
-#   cluster_start FOLDER      controller, node and munge, each a process of this shell's; sets SLURM_CONF
+#   cluster_reason            prints why SLURM cannot run here; nothing if it can
+#   cluster_start FOLDER      starts controller, node and munge as child processes; sets SLURM_CONF
 #   cluster_stop              ends the jobs and these processes
 #
-# Its ports, spool folders, key and sockets lie apart from those of a SLURM that the machine may have. The node claims
-# more processors than there are and four GPUs. Partitions: `gpu` and `cpu`, as the templates name them, and `urgent`,
-# whose jobs preempt those of `preempt`.
+# Ports, spool folders, key and sockets are separate from those of a SLURM installation of the machine. The node claims more CPUs
+# than there are, and four GPUs. Partitions: `gpu` and `cpu`, as in the templates, and `urgent`, whose jobs preempt those of
+# `preempt`.
 
 cluster_processes=()
 
 cluster_reason() {
     local tool
     if [ "$(id -u)" -ne 0 ]; then
-        echo "SLURM's daemons want root"
+        echo "the SLURM daemons need root"
         return
     fi
     for tool in slurmctld slurmd munged srun sbatch scontrol; do
@@ -23,13 +23,13 @@ cluster_reason() {
             return
         fi
     done
-    # `srun --mpi=list` would want a configuration.
+    # `srun --mpi=list` would need a configuration.
     if [ -z "$(find /usr/lib /usr/lib64 /usr/local /opt -path '*slurm*' -name mpi_pmix.so -print -quit 2>/dev/null)" ]; then
         echo "this SLURM has no PMIx plugin"
     fi
 }
 
-# A port that nobody listens at.
+# Finds a free port.
 free_port() {
     local port
     while true; do
@@ -39,7 +39,7 @@ free_port() {
     echo "$port"
 }
 
-# wait_for SECONDS COMMAND...: until the command succeeds.
+# wait_for SECONDS COMMAND...: waits until the command succeeds.
 wait_for() {
     local end=$((SECONDS + $1))
     shift
@@ -55,17 +55,17 @@ cluster_start() {
     mkdir -p "$folder"/{state,spool,log,run,gpu,pmix}
     chmod 755 "$folder"
 
-    # GPUs are device files. Where none can be made, plain files do: nobody opens them.
+    # GPUs are device files. Plain files suffice where device files cannot be created, because nothing opens them.
     for i in 0 1 2 3; do
         mknod "$folder/gpu/nvidia$i" c 1 3 2>/dev/null || : >"$folder/gpu/nvidia$i"
     done
     echo "Name=gpu File=$folder/gpu/nvidia[0-3]" >"$folder/gres.conf"
 
-    # PMIx names its folders by user, job and step alone. In /tmp, one that was left there by another cluster, where some
-    # test was killed, would end the job of the same number here.
+    # PMIx names its folders by user, job and step only. A folder left in /tmp by another cluster whose test was killed would end
+    # the job of the same number here.
     echo "PMIxCliTmpDirBase=$folder/pmix" >"$folder/mpi.conf"
 
-    # cred_expire is also what a requeued job waits before it may start again: two minutes, if it is not set.
+    # A requeued job also waits for cred_expire before it can start again: two minutes by default.
     cat >"$folder/slurm.conf" <<END
 ClusterName=cryosplat
 SlurmctldHost=$node(127.0.0.1)
@@ -118,7 +118,7 @@ END
     wait_for 30 node_is_idle
 }
 
-# A daemon that ends with this shell, however that ends.
+# A daemon that ends with this shell in any case.
 cluster_daemon() {
     setpriv --pdeathsig TERM "$@" >"${SLURM_CONF%/*}/log/$1.out" 2>&1 </dev/null &
     cluster_processes+=($!)
@@ -131,7 +131,7 @@ cluster_stop() {
     [ "${#cluster_processes[@]}" -gt 0 ] || return 0
     scancel --user root >/dev/null 2>&1 || true
     wait_for 15 no_jobs || true
-    # The node first: it tells the controller.
+    # The node first, because it notifies the controller.
     for ((i = ${#cluster_processes[@]} - 1; i >= 0; i--)); do
         process=${cluster_processes[i]}
         kill "$process" 2>/dev/null || true
@@ -139,7 +139,7 @@ cluster_stop() {
         wait "$process" 2>/dev/null || true
     done
     cluster_processes=()
-    # What a node that had to be killed has left.
+    # Left-overs of a node that had to be killed.
     for process in /proc/[0-9]*; do
         if grep -qsz "^SLURM_CONF=$SLURM_CONF\$" "$process/environ"; then
             kill -KILL "${process#/proc/}" 2>/dev/null || true

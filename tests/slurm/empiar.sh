@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs slurm/empiar/*.sh from the first step to the last on stand-ins (stand_in.py), whose map is known. One line each:
+# Runs slurm/empiar/*.sh from start to end on stand-ins (stand_in.py) whose map is known. One line each:
 # "ok: ...", "skipped: ..." or "FAILED: ...".
 #
 #   tests/slurm/empiar.sh [ENTRY...]
 #
-# CRYOSPLAT names the program (default: target/debug/cryosplat-mpi). SBATCH_OPTIONS: trains by jobs of the SLURM at hand,
-# else here, over mpirun. KEEP=1 keeps the data.
+# CRYOSPLAT names the program (default: target/debug/cryosplat-mpi). With SBATCH_OPTIONS it trains by SLURM
+# jobs, otherwise with mpirun. KEEP=1 keeps the data.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tests/scripts/lib.sh
@@ -15,7 +15,7 @@ program=$(realpath "${CRYOSPLAT:-target/debug/cryosplat-mpi}")
 [ -x "$program" ] || stop "$program is not there: cargo build"
 entries=("$@")
 [ "$#" -gt 0 ] || entries=(10028 10049 10076 10180)
-describe() { echo "empiar/$1.sh: from the archive's files (a stand-in) to the true map"; }
+describe() { echo "empiar/$1.sh: from the files of the archive (a stand-in) to the true map"; }
 
 skip_all() {
     local entry
@@ -28,7 +28,7 @@ python3 -c 'import ensurepip, venv' 2>/dev/null || skip_all "python3 with venv i
 make_venv target/judges-venv tests/judges/requirements.txt || skip_all "pip could not install numpy and mrcfile"
 python=$PWD/target/judges-venv/bin/python
 
-# Real CTFs of 10028, where they are at hand.
+# Real CTFs of 10028, if available.
 ctf=(../shared/data/real/empiar10028_ctf.pkl)
 if [ -e "${ctf[0]}" ]; then
     ctf=(--ctf "$(realpath "${ctf[0]}")")
@@ -44,13 +44,13 @@ fi
 
 make_work "${TMPDIR:-/tmp}/cryosplat-empiar.XXXXXX"
 
-# The box is not smaller than that of the particles in one of them, as in the entry itself.
+# In one of them the box is not smaller than that of the particles, as in the entry itself.
 export BOX=32 GAUSSIANS=300 EPOCHS=12 BATCH=8 TEMPLATE=cpu CRYOSPLAT=$program
 from_archive_to_map() {
     local entry=$1 folder=$work/$1
     "$python" tests/slurm/stand_in.py "$entry" "$folder" --box "$BOX" "${ctf[@]}"
     mkdir -p "$folder/work"
-    # Without cryoDRGN, its STAR file must be there already.
+    # Without cryoDRGN, its STAR file must exist already.
     if ! command -v cryodrgn_utils >/dev/null && [ -e "$folder/particles.star" ]; then
         cp "$folder/particles.star" "$folder/work/"
     fi

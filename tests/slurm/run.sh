@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The templates of slurm/, submitted as they are to a real SLURM of one node (cluster.sh) with four GPUs of the emulator.
+# Submits the unmodified templates of slurm/ to a real one-node SLURM (cluster.sh) with four emulated GPUs.
 # Each test prints one line: "ok: ...", "skipped: ..." or "FAILED: ...".
 #
 #   tests/slurm/run.sh [NAME...]     all, or some of: binding cpu nodes launcher signal cancel limit preempt seeds scaling empiar
@@ -19,14 +19,14 @@ names=("$@")
 
 describe() {
     case "$1" in
-        binding) echo "single-node.sbatch: four tasks, each with a GPU of its own; what is done is not done again" ;;
-        cpu) echo "cpu.sbatch: the bytes of the same training over mpirun" ;;
-        nodes) echo "multi-node.sbatch: on the one node there is, with a GPU for each task and with all GPUs for all tasks" ;;
-        launcher) echo "srun --mpi=none: each task says what to do, and fails" ;;
-        signal) echo "cpu.sbatch: USR1 ends it with 75 and a checkpoint, and it comes back and finishes" ;;
-        cancel) echo "cpu.sbatch: scancel leaves a checkpoint and a job that does not come back" ;;
-        limit) echo "cpu.sbatch: through a time limit to the bytes of a run without one" ;;
-        preempt) echo "preemptible.sbatch: gives way to an urgent job, comes back, and makes the bytes of a run in one part" ;;
+        binding) echo "single-node.sbatch: four tasks, each with its own GPU; a finished run is not repeated" ;;
+        cpu) echo "cpu.sbatch: the same bytes as with mpirun" ;;
+        nodes) echo "multi-node.sbatch: on one node, with one GPU per task and with all GPUs visible to all tasks" ;;
+        launcher) echo "srun --mpi=none: each task reports the remedy and fails" ;;
+        signal) echo "cpu.sbatch: USR1 ends it with code 75 and a checkpoint; it is requeued and finishes" ;;
+        cancel) echo "cpu.sbatch: scancel leaves a checkpoint, and the job does not return" ;;
+        limit) echo "cpu.sbatch: across a time limit to the same bytes" ;;
+        preempt) echo "preemptible.sbatch: preempted by an urgent job, requeued, same bytes as an uninterrupted run" ;;
         seeds) echo "seeds.sbatch: an array of two seeds, two different maps" ;;
         scaling) echo "scaling.sbatch: a study of 1, 2 and 4 ranks, and its table" ;;
         *) stop "no test is named $1" ;;
@@ -37,7 +37,7 @@ reason=$(cluster_reason)
 if [ -n "$reason" ]; then
     for name in "${names[@]}"; do
         if [ "$name" = empiar ]; then
-            # They need no SLURM.
+            # These need no SLURM.
             CRYOSPLAT=$program tests/slurm/empiar.sh
         else
             say "skipped: $(describe "$name"): $reason"
@@ -64,17 +64,17 @@ trap 'exit 1' INT TERM
 if ! cluster_start "$work/cluster" >"$work/start" 2>&1; then
     cat "$work/start"
     tail -n 5 "$work"/cluster/log/*
-    say "FAILED: a SLURM of one node starts"
+    say "FAILED: start of a one-node SLURM"
     exit 1
 fi
 cd "$work"
 
-# More ranks than cores: those that wait should not spin.
+# More ranks than cores: waiting ranks should not spin.
 export OMPI_MCA_mpi_yield_when_idle=1
-# What a user of this cluster would write at the top of a template.
+# What a user of this cluster would set at the top of a template.
 on_this_cluster=(--account=any --cpus-per-task=1 --mem-per-cpu=100M)
 
-# submit TEMPLATE OPTIONS...: the job's number.
+# submit TEMPLATE OPTIONS...: prints the job number.
 submit() {
     local template=$1
     shift
@@ -83,7 +83,7 @@ submit() {
 field() { scontrol show job "$1" | grep -o "\b$2=[^ ]*" | head -n 1 | cut -d = -f 2-; }
 in_state() { [[ " $2 " == *" $(field "$1" JobState) "* ]]; }
 ended() { in_state "$1" "COMPLETED FAILED CANCELLED TIMEOUT NODE_FAIL PREEMPTED"; }
-# finished SECONDS JOB LOG...: the job has ended well, else its log is told.
+# finished SECONDS JOB LOG...: waits for the job to complete; prints its log if it failed.
 finished() {
     local seconds=$1 job=$2
     shift 2
@@ -94,7 +94,7 @@ finished() {
 }
 require() {
     "$@" && return
-    say "wrong: not so: $*"
+    say "wrong: condition not met: $*"
     return 1
 }
 done_in() { grep -q '"state": *"done"' "$1/run.json"; }
@@ -102,14 +102,14 @@ checkpoint_in() { compgen -G "$1/checkpoints/*.h5" >/dev/null; }
 restarted() { [ "$(field "$1" Restarts)" -ge 1 ]; }
 same() { require cmp "$1/$3" "$2/$3"; }
 
-# Sets: one for the emulator, which is slow, one for processors, large enough to be interrupted.
+# Particle sets: one for the emulator, which is slow, and one for the CPU device, large enough to be interrupted.
 quiet() { "$@" >"command-$BASHPID.log" 2>&1 </dev/null || { cat "command-$BASHPID.log"; return 1; }; }
 make_set() { quiet "$program" simulate --phantom --box 32 --pixel-size 6 --seed 1 "$@"; }
 make_set -o small.h5 --particles 64
 make_set -o large.h5 --particles 2000
 small_options="--gaussians 24 --epochs 2"
 
-# A program that sees the emulator's GPUs, and notes what SLURM gave to it.
+# A program that sees the emulated GPUs and records what SLURM assigned to it.
 emulated() {
     [ ! -x emulated ] || return 0
     "$top/tests/emulator/build.sh" "$top/target/emulator"
@@ -129,7 +129,7 @@ test_binding() {
     finished 120 "$job" binding.log
     require done_in binding
     require test -s binding/half1.mrc
-    # One task, one GPU: numbers of four tasks, numbers of four GPUs.
+    # One task, one GPU: four task numbers, four GPU numbers.
     require test "$(cut -d ' ' -f 1 binding.devices | sort | tr '\n' ' ')" = "0 1 2 3 "
     require test "$(cut -d ' ' -f 2 binding.devices | sort | tr '\n' ' ')" = "0 1 2 3 "
     require grep -q "4 ranks, 2 in the group of half1; each: Emulated device" binding.log
@@ -177,7 +177,7 @@ test_launcher() {
     require test ! -e launcher
 }
 
-# What is interrupted, and the same without interruption: once, for two tests, of which one runs beside the other.
+# The interrupted training without an interruption: run once for two tests, one of which runs at the same time.
 long_options="--gaussians 400 --epochs 40"
 uninterrupted() (
     flock 9
@@ -208,15 +208,15 @@ test_cancel() {
     require wait_for 60 training cancel
     scancel "$job"
     require wait_for 60 ended "$job"
-    # The program writes its checkpoint after SLURM has called the job cancelled.
+    # The program writes its checkpoint after SLURM has marked the job as cancelled.
     require wait_for 30 grep -q '"state": *"stopped"' cancel/run.json
     require checkpoint_in cancel
     sleep 8
     require in_state "$job" CANCELLED
 }
 
-# stalled NAME SECONDS PROGRAM: a program of that name, which stands still for so long after its first metrics. What is to
-# come meanwhile finds a training that is not over yet, on a fast machine, too.
+# stalled NAME SECONDS PROGRAM: makes a program of that name that pauses for so long after its first metrics, so that the training
+# is still running when the event under test happens, also on a fast machine.
 stalled() {
     cat >"$1" <<END
 #!/usr/bin/env bash
@@ -233,7 +233,7 @@ END
     chmod +x "$1"
 }
 
-# The limit's warning comes 5 to 35 s after the start: SLURM looks every 30 s, and rather early than late.
+# The warning before the limit comes 5 to 35 s after the start: SLURM checks every 30 s and may warn early.
 test_limit() {
     stalled limited 37 "$program"
     export CRYOSPLAT=$work/limited PARTICLES=large.h5 RUN=limit OPTIONS=$long_options
@@ -295,7 +295,7 @@ test_scaling() {
     require grep -q "weak" study/scaling.md
 }
 
-# Prints the line of a test, of which $1 is the name and $2 the exit code.
+# Prints the result line of test $1 with exit code $2.
 judge() {
     if [ "$2" -eq 0 ]; then
         say "ok: $(describe "$1")"
@@ -305,10 +305,10 @@ judge() {
         failed=$((failed + 1))
     fi
 }
-# A shell of its own, so that a failure ends this test alone ("if ! test" would go on after a failed line).
+# A separate shell, so that a failure ends this test only ("if ! test" would continue after a failed line).
 perform() { (set -e; "test_$1") >"$1.test" 2>&1; }
 
-# Tests run beside this shell, which only waits, so that a signal finds it at once.
+# Tests run in the background while this shell waits, so that it handles signals at once.
 background=
 start() {
     "$@" &
@@ -317,7 +317,7 @@ start() {
 
 failed=0
 for name in "${names[@]}"; do
-    # It mostly waits: beside the others.
+    # It mostly waits, so it runs in parallel with the others.
     if [ "$name" = limit ]; then
         start perform limit
         background=$!
@@ -328,7 +328,7 @@ for name in "${names[@]}"; do
     case "$name" in
         limit) ;;
         empiar)
-            # Four tests, which print their own lines.
+            # Four tests, which print their own result lines.
             start env CRYOSPLAT="$program" SBATCH_OPTIONS="${on_this_cluster[*]} --ntasks-per-node=2" \
                 "$top/tests/slurm/empiar.sh"
             wait $! || failed=$((failed + 1))
