@@ -10,7 +10,7 @@ RESULTS ?= $(GPU_CHECK)-results
 CASES ?= 100000
 SEED ?= $(or $(CRYOSPLAT_FUZZ_SEED),$(shell date +%s))
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit deny fuzz judges browser kernels slurm-test kernel-table bench bench-stream gpu-package gpu-check gpu-results quality truth batch ablations voxels scaling soak charts readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit deny fuzz judges browser kernels slurm-test same-bytes kernel-table bench bench-stream gpu-package gpu-check gpu-results quality truth batch ablations voxels scaling soak charts readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -62,6 +62,10 @@ kernels: setup-python ## Compile the CUDA kernels with NVRTC and ptxas only (nee
 slurm-test: setup-tests ## Run the batch templates of slurm/ on a one-node SLURM started for the test (as root)
 	$(CARGO) build --locked
 	@tests/slurm/run.sh
+
+same-bytes: setup-python ## Compare all outputs with those of the commit BASE in about 230 small runs (ten minutes, and two builds)
+	@test -n "$(BASE)" || { echo "make same-bytes BASE=COMMIT" >&2; exit 2; }
+	@tests/same_bytes/run.sh "$(BASE)"
 
 kernel-table: setup-python ## Write registers and instruction counts of the kernels into kernels/README.md
 	@tests/kernels/run.sh --table
