@@ -1,19 +1,24 @@
 //! Output files that appear whole or not at all: written under a temporary name, synced, renamed. And how files begin.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{BufWriter, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+use tempfile::TempPath;
 
 use crate::error::{Error, Result};
 
 const REMEDY: &str = "check that the folder exists, that you may write to it and that the disk is not full";
 
+/// How names of temporary files end.
+const SUFFIX: &str = ".partial";
+
 /// A file being written. Until [`Pending::commit`] the final name is untouched; a dropped one is removed.
 #[derive(Debug)]
 pub struct Pending {
-    temporary: PathBuf,
+    temporary: TempPath,
     destination: PathBuf,
-    committed: bool,
 }
 
 impl Pending {
@@ -33,11 +38,15 @@ impl Pending {
                 "name a file in it",
             ));
         }
-        let temporary =
-            destination.with_file_name(format!(".{}.{}.partial", name.to_string_lossy(), std::process::id()));
-        // Try now, so that a folder that cannot be written is an error before the work, not after it.
-        File::create(&temporary).map_err(Error::io(destination, "write the file", REMEDY))?;
-        Ok(Self { temporary, destination: destination.to_path_buf(), committed: false })
+        // The file is created now: a folder that cannot be written is then an error before the work, not after it.
+        let temporary = tempfile::Builder::new()
+            .prefix(&format!(".{}.{}-", name.to_string_lossy(), std::process::id()))
+            .suffix(SUFFIX)
+            // Less the umask, as for any new file; a temporary file would otherwise be readable by its owner only.
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(folder_of(destination))
+            .map_err(Error::io(destination, "write the file", REMEDY))?;
+        Ok(Self { temporary: temporary.into_temp_path(), destination: destination.to_path_buf() })
     }
 
     /// The name to write to until the commit.
@@ -49,34 +58,29 @@ impl Pending {
     ///
     /// # Errors
     /// When the file cannot be synced or renamed; the old content of the destination is then intact.
-    pub fn commit(mut self) -> Result<()> {
-        File::open(&self.temporary)
+    pub fn commit(self) -> Result<()> {
+        let Self { temporary, destination } = self;
+        File::open(&temporary)
             .and_then(|file| file.sync_all())
-            .and_then(|()| fs::rename(&self.temporary, &self.destination))
-            .map_err(Error::io(&self.destination, "finish the file", REMEDY))?;
-        self.committed = true;
-        if let Some(folder) = self.destination.parent() {
-            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-            // The rename itself must survive a power cut; a folder that cannot be synced is no reason to fail.
-            let _ = File::open(folder).and_then(|f| f.sync_all());
-        }
+            .and_then(|()| temporary.persist(&destination).map_err(|failed| failed.error))
+            .map_err(Error::io(&destination, "finish the file", REMEDY))?;
+        // The rename itself must survive a power cut; a folder that cannot be synced is no reason to fail.
+        let _ = File::open(folder_of(&destination)).and_then(|folder| folder.sync_all());
         Ok(())
     }
 }
 
-impl Drop for Pending {
-    fn drop(&mut self) {
-        if !self.committed {
-            let _ = fs::remove_file(&self.temporary);
-        }
-    }
+/// The folder that holds `file`.
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The files in `folder` that a program which was killed left behind under temporary names.
+/// The temporary files in `folder` that a killed program left behind.
 pub fn torn(folder: &Path) -> Vec<PathBuf> {
+    // ".NAME.PROCESS-RANDOM.partial"; earlier versions had no random part.
     let is_torn = |name: &str| {
-        let process = name.strip_prefix('.').and_then(|rest| rest.strip_suffix(".partial")?.rsplit_once('.'));
-        process.is_some_and(|(_, id)| id.parse::<u32>().is_ok())
+        let process = name.strip_prefix('.').and_then(|rest| rest.strip_suffix(SUFFIX)?.rsplit_once('.'));
+        process.is_some_and(|(_, id)| id.split('-').next().is_some_and(|id| id.parse::<u32>().is_ok()))
     };
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
@@ -203,6 +207,16 @@ mod tests {
     }
 
     #[test]
+    fn permissions_are_those_of_any_new_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let [plain, atomic] = ["plain", "atomic"].map(|name| folder.path().join(name));
+        fs::write(&plain, b"").unwrap();
+        write_atomically(&atomic, |w| w.write_all(b"new")).unwrap();
+        let mode = |file: &Path| fs::metadata(file).unwrap().permissions().mode();
+        assert_eq!(mode(&atomic), mode(&plain));
+    }
+
+    #[test]
     fn what_a_killed_program_left_is_found_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["map.mrc", ".hidden", ".notes.partial", "map.mrc.7.partial"] {
@@ -210,6 +224,10 @@ mod tests {
         }
         let pending = Pending::new(&folder.path().join("map.mrc")).unwrap();
         assert_eq!(torn(folder.path()), [pending.path().to_path_buf()]);
+        let of_earlier_versions = folder.path().join(".map.mrc.123.partial");
+        drop(pending);
+        fs::write(&of_earlier_versions, b"half").unwrap();
+        assert_eq!(torn(folder.path()), [of_earlier_versions]);
         assert!(torn(&folder.path().join("none")).is_empty());
     }
 }

@@ -9,12 +9,12 @@
 
 pub mod backproject;
 pub mod cli;
-mod containers;
 pub mod error;
 pub mod evaluate;
 pub mod figures;
 pub mod files;
 pub mod gmm;
+mod hdf5;
 pub mod imaging;
 pub mod loader;
 pub mod parallel;

@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::hint::black_box;
+use std::num::NonZeroU64;
 use std::ops::{ControlFlow, Range};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use cryosplat_mpi::gmm::{Gmm, Shape};
 use cryosplat_mpi::loader::prefetch::READERS;
 use cryosplat_mpi::loader::sampler::{Order, WINDOW, WINDOWS};
@@ -22,6 +22,7 @@ use cryosplat_mpi::progress::Progress;
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::{Geometry, Sampling, Target, Weights};
+use rustix::fs::{Advice, fadvise};
 
 /// What is measured, and its rates in GB/s of each repeat.
 struct Case {
@@ -193,7 +194,7 @@ impl Bench {
                         let Some(Range { start, end }) = next.lock().expect("nobody panics").next() else {
                             return Ok(());
                         };
-                        advise(file, start..end, libc::POSIX_FADV_WILLNEED)?;
+                        advise(file, start..end, Advice::WillNeed)?;
                         let mut block =
                             free.lock().expect("nobody panics").pop_front().expect("one a thread");
                         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut block);
@@ -278,14 +279,11 @@ fn median(mut rates: Vec<f64>) -> Option<f64> {
 /// Drops a file from the page cache.
 fn drop_pages(file: &File) -> Result<()> {
     file.sync_data()?;
-    advise(file, 0..0, libc::POSIX_FADV_DONTNEED)
+    advise(file, 0..0, Advice::DontNeed)
 }
 
 /// Tells the system about a part of a file; all of it where the end is 0.
-fn advise(file: &File, bytes: Range<u64>, advice: i32) -> Result<()> {
-    let length = bytes.end - bytes.start;
-    // SAFETY: the descriptor is open.
-    let outcome = unsafe { libc::posix_fadvise(file.as_raw_fd(), bytes.start as i64, length as i64, advice) };
-    ensure!(outcome == 0, "posix_fadvise: {}", std::io::Error::from_raw_os_error(outcome));
-    Ok(())
+fn advise(file: &File, bytes: Range<u64>, advice: Advice) -> Result<()> {
+    let length = NonZeroU64::new(bytes.end - bytes.start);
+    fadvise(file, bytes.start, length, advice).context("posix_fadvise")
 }

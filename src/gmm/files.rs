@@ -2,12 +2,10 @@
 
 use std::path::Path;
 
-use hdf5::types::VarLenUnicode;
-
 use super::{Gmm, Shape};
-use crate::containers;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::hdf5::{bool_attribute, check_format, numeric_dataset, open, scalar_attribute, write_format};
 
 /// What the root attribute `format` says.
 pub const FORMAT: &str = "cryosplat-gmm";
@@ -59,12 +57,12 @@ pub(crate) fn write_planes(group: &hdf5::Group, gmm: &Gmm) -> hdf5::Result<()> {
 /// Reads what [`write_planes`] wrote.
 pub(crate) fn read_planes(group: &hdf5::Group, file: &Path) -> Result<Gmm> {
     let fail = || Error::hdf5(file, "read the Gaussians", REMEDY_READ);
-    let isotropic = containers::truth(group, "isotropic").map_err(fail())?;
+    let isotropic = bool_attribute(group, "isotropic").map_err(fail())?;
     let shape = if isotropic { Shape::Isotropic } else { Shape::Anisotropic };
     let mut values = Vec::new();
     let mut count = 0;
     for (index, name) in names(shape).iter().enumerate() {
-        let plane: Vec<f32> = containers::numbers(group, name).map_err(fail())?;
+        let plane: Vec<f32> = numeric_dataset(group, name).map_err(fail())?;
         if index == 0 {
             count = plane.len();
         }
@@ -79,45 +77,6 @@ pub(crate) fn read_planes(group: &hdf5::Group, file: &Path) -> Result<Gmm> {
         values.extend(plane);
     }
     Ok(Gmm::from_values(shape, count, values))
-}
-
-/// Writes the attributes `format` and `version` that tell this program's HDF5 files apart.
-pub(crate) fn write_format(file: &hdf5::File, format: &str, version: u32) -> hdf5::Result<()> {
-    let text: VarLenUnicode = format.parse().unwrap_or_default();
-    file.new_attr::<VarLenUnicode>().create("format")?.write_scalar(&text)?;
-    file.new_attr::<u32>().create("version")?.write_scalar(&version)
-}
-
-/// Checks what [`write_format`] wrote.
-pub(crate) fn check_format(
-    file: &hdf5::File,
-    path: &Path,
-    format: &str,
-    version: u32,
-    remedy: &'static str,
-) -> Result<()> {
-    let found = containers::text(file, "format").unwrap_or_else(|_| "none".into());
-    if found != format {
-        return Err(Error::input(
-            path,
-            "",
-            format!("has the format \"{found}\", expected \"{format}\""),
-            remedy,
-        ));
-    }
-    let found: u32 =
-        containers::number(file, "version").map_err(Error::hdf5(path, "read its version", remedy))?;
-    if found != version {
-        let problem = format!("is of version {found}, and this program reads version {version}");
-        return Err(Error::input(path, "", problem, remedy));
-    }
-    Ok(())
-}
-
-/// Opens an HDF5 file with an error that says whether it is there at all.
-pub(crate) fn open(path: &Path, remedy: &'static str) -> Result<hdf5::File> {
-    std::fs::File::open(path).map_err(Error::io(path, "open the file", "check the path"))?;
-    hdf5::File::open(path).map_err(Error::hdf5(path, "read the file (is it cut short, or not HDF5?)", remedy))
 }
 
 impl GmmFile {
@@ -142,8 +101,8 @@ impl GmmFile {
         let file = open(path, REMEDY_READ)?;
         check_format(&file, path, FORMAT, VERSION, REMEDY_READ)?;
         let fail = || Error::hdf5(path, "read the attributes", REMEDY_READ);
-        let box_size: u64 = containers::number(&file, "box_size").map_err(fail())?;
-        let pixel_size: f64 = containers::number(&file, "pixel_size").map_err(fail())?;
+        let box_size: u64 = scalar_attribute(&file, "box_size").map_err(fail())?;
+        let pixel_size: f64 = scalar_attribute(&file, "pixel_size").map_err(fail())?;
         if !((4..=65_535).contains(&box_size) && pixel_size.is_finite() && pixel_size > 0.0) {
             let problem = format!("a box of {box_size} pixels of {pixel_size} A is impossible");
             return Err(Error::input(path, "", problem, REMEDY_READ));

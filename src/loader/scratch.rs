@@ -4,11 +4,9 @@
 //! frees it when the last of them ends, however that is. Whoever copies holds a lock on the folder, so that two jobs do not
 //! count the same free space, and that a copy with a name, seen under the lock, is one that a killed program left: it goes.
 
-use std::ffi::{CString, OsString};
-use std::fs::{self, File};
+use std::ffi::OsString;
+use std::fs::{self, File, TryLockError};
 use std::io::Read;
-use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -135,13 +133,10 @@ impl Lock {
         let file = File::open(folder).map_err(failed())?;
         let mut told = false;
         loop {
-            // SAFETY: the descriptor is open as long as `file` is.
-            if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-                return Ok(Self { _folder: file });
-            }
-            let error = std::io::Error::last_os_error();
-            if error.kind() != std::io::ErrorKind::WouldBlock {
-                return Err(failed()(error));
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { _folder: file }),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(failed()(error)),
             }
             if !told {
                 tracing::info!(
@@ -167,16 +162,8 @@ fn remove_left(folder: &Path) {
 }
 
 fn check_room(folder: &Path, size: u64) -> Result<()> {
-    let failed = || Error::io(folder, "ask for its free space", REMEDY);
-    let path = CString::new(folder.as_os_str().as_bytes())
-        .map_err(|_| failed()(std::io::Error::from(std::io::ErrorKind::InvalidInput)))?;
-    let mut space = MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: the path ends with a NUL, and there is room for the answer.
-    if unsafe { libc::statvfs(path.as_ptr(), space.as_mut_ptr()) } != 0 {
-        return Err(failed()(std::io::Error::last_os_error()));
-    }
-    // SAFETY: the call did not fail, so it was written.
-    let space = unsafe { space.assume_init() };
+    let failed = Error::io(folder, "read its free space", REMEDY);
+    let space = rustix::fs::statvfs(folder).map_err(|error| failed(error.into()))?;
     let free = space.f_bavail * space.f_frsize;
     let margin = MARGIN.min(space.f_blocks * space.f_frsize / 20);
     if free < size.saturating_add(margin) {

@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::containers;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gmm::Gmm;
-use crate::gmm::files::{check_format, open, read_planes, write_format, write_planes};
+use crate::gmm::files::{read_planes, write_planes};
+use crate::hdf5::{check_format, numeric_dataset, open, scalar_attribute, text_attribute, write_format};
 use crate::particles::store::DataSetId;
 use crate::recipe::{Clock, Settings};
 use crate::render::DeviceState;
@@ -97,7 +97,7 @@ pub fn read_identity(path: &Path) -> Result<String> {
 }
 
 fn identity_in(file: &hdf5::File, path: &Path) -> Result<String> {
-    containers::text(file, "identity").map_err(Error::hdf5(path, "read the checkpoint", REMEDY_READ))
+    text_attribute(file, "identity").map_err(Error::hdf5(path, "read the checkpoint", REMEDY_READ))
 }
 
 impl Checkpoint {
@@ -148,9 +148,9 @@ impl Checkpoint {
     pub fn read(path: &Path) -> Result<Self> {
         let file = open_checkpoint(path)?;
         let fail = || Error::hdf5(path, "read the checkpoint", REMEDY_READ);
-        let whole = |name: &str| containers::number::<u64>(&file, name).map_err(fail());
+        let whole = |name: &str| scalar_attribute::<u64>(&file, name).map_err(fail());
         let real = |name: &str| -> Result<f64> {
-            let value: f64 = containers::number(&file, name).map_err(fail())?;
+            let value: f64 = scalar_attribute(&file, name).map_err(fail())?;
             if value.is_finite() {
                 return Ok(value);
             }
@@ -158,7 +158,7 @@ impl Checkpoint {
         };
         let gmm = read_planes(&file.group("gmm").map_err(fail())?, path)?;
         let moments = |name: &str| -> Result<Vec<f32>> {
-            let values: Vec<f32> = containers::numbers(&file, name).map_err(fail())?;
+            let values: Vec<f32> = numeric_dataset(&file, name).map_err(fail())?;
             let bad = |problem: String| Err(Error::input(path, format!("/{name}"), problem, REMEDY_READ));
             if values.len() != gmm.values().len() {
                 return bad(format!("holds {} values, expected {}", values.len(), gmm.values().len()));
@@ -168,7 +168,7 @@ impl Checkpoint {
                 None => Ok(values),
             }
         };
-        let left_out = containers::numbers(&file, "left_out").map_err(fail())?;
+        let left_out = numeric_dataset(&file, "left_out").map_err(fail())?;
         let alike = |trained: &Gmm| (trained.len(), trained.shape()) == (gmm.len(), gmm.shape());
         let trained = (0..whole("trained")?).map(|number| {
             let name = trained_name(number);

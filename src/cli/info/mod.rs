@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::containers;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gmm::files as mixtures;
+use crate::hdf5::text_attribute;
 use crate::particles::store;
 use crate::run_folder::checkpoint;
 
@@ -131,7 +131,7 @@ fn describe_hdf5(path: &Path, args: &Args) -> Result<Description> {
         Error::hdf5(path, "open the HDF5 file", "copy the file again: it is cut short or still being written")
     };
     let file = hdf5::File::open(path).map_err(fail())?;
-    let format = containers::text(&file, "format");
+    let format = text_attribute(&file, "format");
     // The readers open the file themselves.
     drop(file);
     match format.as_deref() {

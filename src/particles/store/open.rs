@@ -8,8 +8,8 @@ use hdf5::datatype::ByteOrder;
 use super::columns::{self, CHECKSUM, COLUMNS, ENERGY, HALF, Kind, Places, Shape};
 use super::reader::{Reader, stream};
 use super::{Dtype, FORMAT, Header, REMEDY_READ, VERSION, place};
-use crate::containers;
 use crate::error::{Error, Result};
+use crate::hdf5::{bool_attribute, numeric_dataset, scalar_attribute, text_attribute, text_dataset};
 use crate::imaging::ctf::Optics;
 
 /// Opens and checks `path`.
@@ -32,11 +32,11 @@ fn read_layout(path: &Path) -> Result<(Header, Dtype, Places)> {
     let fail =
         || Error::hdf5(path, "read the particle set (is it cut short, or no particle file?)", REMEDY_READ);
     let file = hdf5::File::open(path).map_err(fail())?;
-    let format = containers::text(&file, "format");
+    let format = text_attribute(&file, "format");
     if format.as_deref().ok() != Some(FORMAT) {
         return bad(path, "", "is an HDF5 file, but no particle set of this program");
     }
-    let version: u32 = containers::number(&file, "version").map_err(fail())?;
+    let version: u32 = scalar_attribute(&file, "version").map_err(fail())?;
     if version != VERSION {
         return bad(
             path,
@@ -74,12 +74,12 @@ fn read_layout(path: &Path) -> Result<(Header, Dtype, Places)> {
     };
     let header = Header {
         box_size: width,
-        pixel_size: containers::number(&images, "pixel_size").map_err(fail())?,
-        normalized: containers::truth(&images, "normalized").map_err(fail())?,
-        inverted: containers::truth(&images, "inverted").map_err(fail())?,
+        pixel_size: scalar_attribute(&images, "pixel_size").map_err(fail())?,
+        normalized: bool_attribute(&images, "normalized").map_err(fail())?,
+        inverted: bool_attribute(&images, "inverted").map_err(fail())?,
         optics: read_optics(path, &file)?,
         halves: [n, 0],
-        source_files: containers::texts(&file, "source/files").map_err(fail())?,
+        source_files: text_dataset(&file, "source/files").map_err(fail())?,
     };
     Ok((header, dtype, places))
 }
@@ -122,7 +122,7 @@ fn locate(path: &Path, file: &hdf5::File, length: u64, expected: &Shape, n: usiz
 
 fn read_optics(path: &Path, file: &hdf5::File) -> Result<Vec<Optics>> {
     let column = |name: &str| -> Result<Vec<f64>> {
-        containers::numbers(file, name).map_err(Error::hdf5(path, "read the metadata", REMEDY_READ))
+        numeric_dataset(file, name).map_err(Error::hdf5(path, "read the metadata", REMEDY_READ))
     };
     let voltage = column("optics/voltage")?;
     let aberration = column("optics/spherical_aberration")?;

@@ -52,7 +52,7 @@ fn zeros<P: Pod>(count: usize) -> Vec<P> {
     let start = pages.as_mut_ptr();
     // SAFETY: the room was just made, and zeros are pages. The advice changes nothing that can be seen.
     unsafe {
-        libc::madvise(start.cast(), count * size_of::<P>(), libc::MADV_HUGEPAGE);
+        let _ = rustix::mm::madvise(start.cast(), count * size_of::<P>(), rustix::mm::Advice::LinuxHugepage);
         start.write_bytes(0, count);
         pages.set_len(count);
     }

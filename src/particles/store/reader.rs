@@ -1,13 +1,14 @@
 //! Reading particles and images at full speed: plain reads at known offsets, past HDF5 and its lock.
 
 use std::fs::File;
+use std::num::NonZeroU64;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+use rustix::fs::{Advice, fadvise};
 
 use super::columns::{self, CHECKSUM, COLUMNS, ENERGY, HALF, Places, ROTATION};
 use super::pixels::Pixels;
@@ -266,11 +267,9 @@ impl Reader {
         }
     }
 
+    /// A hint only: a system that ignores it reads the same bytes later.
     fn advise(&self, at: u64, length: usize) {
-        // SAFETY: the file is open. It is an advice, and a system that does not take it reads all the same.
-        unsafe {
-            libc::posix_fadvise(self.file.as_raw_fd(), at as i64, length as i64, libc::POSIX_FADV_WILLNEED)
-        };
+        let _ = fadvise(&*self.file, at, NonZeroU64::new(length as u64), Advice::WillNeed);
     }
 
     /// The CTF of a particle of this set.

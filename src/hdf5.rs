@@ -1,0 +1,280 @@
+//! Bounds-checked reads of HDF5 files, and the attributes that identify this program's files.
+//!
+//! The HDF5 library and its bindings trust a file: they allocate the claimed size before reading a byte, take text for UTF-8, take
+//! any byte for a boolean, and leave memory uninitialised for an attribute that holds no value. These functions check all of that
+//! first, so that a damaged file gives an error.
+
+use std::path::Path;
+
+use bytemuck::AnyBitPattern;
+use hdf5::types::{TypeDescriptor, VarLenUnicode};
+use hdf5::{Attribute, Dataset, File, Group, H5Type, Location, Result};
+
+use crate::error::Error;
+
+/// The scalar attribute `name` of `object`.
+///
+/// # Errors
+/// When the attribute is missing, is not a scalar or is not a number.
+pub fn scalar_attribute<T: H5Type + AnyBitPattern>(object: &Location, name: &str) -> Result<T> {
+    scalar(object, name)?.read_scalar()
+}
+
+/// The boolean attribute `name` of `object`.
+///
+/// # Errors
+/// When the attribute is missing, is not a scalar, or is neither true nor false.
+pub fn bool_attribute(object: &Location, name: &str) -> Result<bool> {
+    match scalar(object, name)?.read_scalar()? {
+        RawBool(0) => Ok(false),
+        RawBool(1) => Ok(true),
+        RawBool(other) => Err(format!("attribute {name} is {other}, neither true nor false").into()),
+    }
+}
+
+/// The text attribute `name` of `object`.
+///
+/// # Errors
+/// When the attribute is missing, is not a scalar, is longer than the file or is not UTF-8.
+pub fn text_attribute(object: &Location, name: &str) -> Result<String> {
+    let value: VarLenUnicode = scalar(object, name)?.read_scalar()?;
+    if value.as_bytes().len() > file_length(object)? {
+        return Err(format!("attribute {name} is longer than the file").into());
+    }
+    utf8(&value, name)
+}
+
+/// All values of the numeric data set `name`, flattened in C order.
+///
+/// # Errors
+/// When the data set is missing, is not numeric, claims more bytes than the file has, or is chunked.
+pub fn numeric_dataset<T: H5Type + AnyBitPattern>(group: &Group, name: &str) -> Result<Vec<T>> {
+    bounded(group, name)?.read_raw()
+}
+
+/// All values of the one-dimensional text data set `name`.
+///
+/// # Errors
+/// As [`numeric_dataset`], and when a value is not UTF-8 or many values refer to the same bytes of the file.
+pub fn text_dataset(group: &Group, name: &str) -> Result<Vec<String>> {
+    // Values are read in batches, so that repeated references cannot exhaust memory before the check.
+    const BATCH: usize = 64;
+    let set = bounded(group, name)?;
+    let (count, mut budget) = (set.size(), file_length(&set)?);
+    if set.ndim() != 1 {
+        return Err(format!("{name} has {} dimensions, expected 1", set.ndim()).into());
+    }
+    let mut texts = Vec::new();
+    for first in (0..count).step_by(BATCH) {
+        let batch = set.read_slice_1d::<VarLenUnicode, _>(first..count.min(first + BATCH))?;
+        for value in &batch {
+            let rest = budget.checked_sub(value.as_bytes().len());
+            budget = rest.ok_or_else(|| format!("{name} holds more text than the file"))?;
+            texts.push(utf8(value, name)?);
+        }
+    }
+    Ok(texts)
+}
+
+/// Opens an HDF5 file; a missing file gives a plain I/O error instead of HDF5's.
+///
+/// # Errors
+/// When the file is missing, or is not HDF5.
+pub fn open(path: &Path, remedy: &'static str) -> crate::error::Result<File> {
+    std::fs::File::open(path).map_err(Error::io(path, "open the file", "check the path"))?;
+    File::open(path).map_err(Error::hdf5(path, "read the file (is it cut short, or not HDF5?)", remedy))
+}
+
+/// Writes the root attributes `format` and `version`, which identify this program's HDF5 files.
+///
+/// # Errors
+/// When HDF5 cannot write.
+pub fn write_format(file: &File, format: &str, version: u32) -> Result<()> {
+    let text: VarLenUnicode = format.parse().unwrap_or_default();
+    file.new_attr::<VarLenUnicode>().create("format")?.write_scalar(&text)?;
+    file.new_attr::<u32>().create("version")?.write_scalar(&version)
+}
+
+/// Checks the attributes that [`write_format`] writes.
+///
+/// # Errors
+/// When the format or the version differs.
+pub fn check_format(
+    file: &File,
+    path: &Path,
+    format: &str,
+    version: u32,
+    remedy: &'static str,
+) -> crate::error::Result<()> {
+    let found = text_attribute(file, "format").unwrap_or_else(|_| "none".into());
+    if found != format {
+        let problem = format!("has the format \"{found}\", expected \"{format}\"");
+        return Err(Error::input(path, "", problem, remedy));
+    }
+    let found: u32 =
+        scalar_attribute(file, "version").map_err(Error::hdf5(path, "read its version", remedy))?;
+    if found != version {
+        let problem = format!("is of version {found}, and this program reads version {version}");
+        return Err(Error::input(path, "", problem, remedy));
+    }
+    Ok(())
+}
+
+/// A boolean as stored: HDF5 does not check that the byte is 0 or 1.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct RawBool(i8);
+
+// SAFETY: HDF5 stores booleans as an enumeration of signed bytes, and every bit pattern is a valid `i8`.
+unsafe impl H5Type for RawBool {
+    fn type_descriptor() -> TypeDescriptor {
+        TypeDescriptor::Boolean
+    }
+}
+
+/// An attribute that holds exactly one value: reading one that holds none leaves memory uninitialised.
+fn scalar(object: &Location, name: &str) -> Result<Attribute> {
+    let attribute = object.attr(name)?;
+    if attribute.is_scalar() {
+        return Ok(attribute);
+    }
+    Err(format!("attribute {name} is not a scalar").into())
+}
+
+/// A contiguous data set that is no larger than its file: reading allocates whatever size it claims.
+fn bounded(group: &Group, name: &str) -> Result<Dataset> {
+    let set = group.dataset(name)?;
+    let width = set.dtype()?.size();
+    let bytes = set.shape().iter().try_fold(width, |bytes, &count| bytes.checked_mul(count));
+    match bytes {
+        // HDF5 reports an empty data set as chunked.
+        Some(0) => Ok(set),
+        Some(_) if set.is_chunked() => Err(format!("{name} is chunked, expected contiguous storage").into()),
+        Some(bytes) if bytes <= file_length(&set)? => Ok(set),
+        _ => Err(format!("{name} of shape {:?} is larger than the file", set.shape()).into()),
+    }
+}
+
+fn file_length(object: &Location) -> Result<usize> {
+    Ok(object.file()?.size() as usize)
+}
+
+fn utf8(value: &VarLenUnicode, name: &str) -> Result<String> {
+    let text = std::str::from_utf8(value.as_bytes());
+    text.map(str::to_owned).map_err(|_| format!("{name} holds text that is not UTF-8").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hdf5::Extents;
+
+    fn refused<T: std::fmt::Debug>(outcome: Result<T>, fragment: &str) {
+        let message = outcome.unwrap_err().to_string();
+        assert!(message.contains(fragment), "{message}");
+    }
+
+    fn with_file(check: impl FnOnce(&File)) {
+        let folder = tempfile::tempdir().unwrap();
+        check(&File::create(folder.path().join("f.h5")).unwrap());
+    }
+
+    #[test]
+    fn an_attribute_without_a_value_is_refused() {
+        with_file(|file| {
+            let text_type = TypeDescriptor::VarLenUnicode;
+            file.new_attr_builder().empty_as(&text_type).shape(Extents::Null).create("text").unwrap();
+            file.new_attr::<u32>().shape(Extents::Null).create("number").unwrap();
+            file.new_attr::<bool>().shape((1,)).create("flag").unwrap();
+            refused(text_attribute(file, "text"), "not a scalar");
+            refused(scalar_attribute::<u32>(file, "number"), "not a scalar");
+            refused(bool_attribute(file, "flag"), "not a scalar");
+        });
+    }
+
+    #[test]
+    fn a_boolean_is_true_or_false() {
+        with_file(|file| {
+            let attribute = file.new_attr::<bool>().create("flag").unwrap();
+            for (stored, expected) in [(0, Some(false)), (1, Some(true)), (7, None)] {
+                attribute.write_scalar(&RawBool(stored)).unwrap();
+                assert_eq!(bool_attribute(file, "flag").ok(), expected);
+            }
+        });
+    }
+
+    #[test]
+    fn sizes_beyond_the_file_are_refused_before_allocation() {
+        with_file(|file| {
+            file.new_dataset::<f32>().shape((1usize << 40,)).create("long").unwrap();
+            file.new_dataset::<f32>().shape((1usize << 40, 1usize << 20)).create("vast").unwrap();
+            file.new_dataset::<f32>().chunk((4,)).shape((8,)).create("chunks").unwrap();
+            file.new_dataset::<VarLenUnicode>().shape((1usize << 40,)).create("texts").unwrap();
+            refused(numeric_dataset::<f32>(file, "long"), "larger than the file");
+            refused(numeric_dataset::<f32>(file, "vast"), "larger than the file");
+            refused(numeric_dataset::<f32>(file, "chunks"), "is chunked");
+            file.new_dataset_builder().with_data(&[0u64; 0]).create("none").unwrap();
+            assert!(numeric_dataset::<u64>(file, "none").unwrap().is_empty());
+            refused(text_dataset(file, "texts"), "larger than the file");
+        });
+    }
+
+    #[test]
+    fn text_must_be_utf8() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.h5");
+        let file = File::create(&path).unwrap();
+        let name: VarLenUnicode = "a-name-to-find".parse().unwrap();
+        file.new_dataset_builder().with_data(std::slice::from_ref(&name)).create("texts").unwrap();
+        file.new_attr::<VarLenUnicode>().create("text").unwrap().write_scalar(&name).unwrap();
+        assert_eq!(text_dataset(&file, "texts").unwrap(), ["a-name-to-find"]);
+        assert_eq!(text_attribute(&file, "text").unwrap(), "a-name-to-find");
+        file.close().unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let places: Vec<usize> =
+            (0..bytes.len()).filter(|&at| bytes[at..].starts_with(b"a-name-to-find")).collect();
+        assert_eq!(places.len(), 2);
+        places.into_iter().for_each(|at| bytes[at] = 0xff);
+        std::fs::write(&path, bytes).unwrap();
+        let file = File::open(&path).unwrap();
+        refused(text_dataset(&file, "texts"), "not UTF-8");
+        refused(text_attribute(&file, "text"), "not UTF-8");
+    }
+
+    /// HDF5's error message then quotes the name.
+    #[test]
+    fn names_that_are_not_utf8_give_an_error_message_in_utf8() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.h5");
+        let file = File::create(&path).unwrap();
+        file.new_attr::<bool>().create("flag").unwrap().write_scalar(&true).unwrap();
+        file.close().unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let place = bytes.windows(5).position(|window| window == b"FALSE").unwrap();
+        bytes[place..place + 3].copy_from_slice(b"\xf8\xff\n");
+        std::fs::write(&path, bytes).unwrap();
+        let file = File::open(&path).unwrap();
+        let error = bool_attribute(&file, "flag").map_err(Error::hdf5(&path, "read", "copy it again"));
+        let message = error.unwrap_err().to_string().into_bytes();
+        assert!(std::str::from_utf8(&message).is_ok_and(|text| !text.contains('\n')), "{message:?}");
+    }
+
+    #[test]
+    fn text_values_that_share_bytes_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.h5");
+        let file = File::create(&path).unwrap();
+        let mut names: Vec<VarLenUnicode> = vec!["short".parse().unwrap(); 20];
+        names[0] = "long".repeat(800).parse().unwrap();
+        let place = file.new_dataset_builder().with_data(&names).create("texts").unwrap().offset().unwrap();
+        assert_eq!(text_dataset(&file, "texts").unwrap().len(), 20);
+        file.close().unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        // A reference to text: its length (4 bytes), the heap's address (8) and the index in the heap (4).
+        for index in 1..20 {
+            bytes.copy_within(place as usize..place as usize + 16, place as usize + 16 * index);
+        }
+        std::fs::write(&path, bytes).unwrap();
+        refused(text_dataset(&File::open(&path).unwrap(), "texts"), "more text than the file");
+    }
+}
