@@ -8,11 +8,10 @@ use super::ranks::ThreadOptions;
 use crate::backproject::{BackprojectOptions, run as backproject};
 use crate::train::Ending;
 
-/// What `--help` says below the options.
-const EXPLANATION: &str = "\
-A voxel map by direct Fourier inversion, to compare the mixtures of `train` with: CTF-weighted, with trilinear interpolation \
-on a grid padded twofold, and a Wiener filter by the half maps' FSC. The first half of the ranks works on half 1, the rest \
-on half 2, as in `train`, and the run folder is as there; map.mrc is the map of all particles together. With --no-wiener the maps are those of relion_reconstruct --ctf.
+const AFTER_HELP: &str = "\
+Voxel maps by direct Fourier inversion, to compare with `train`: CTF-weighted, with trilinear interpolation on a grid padded \
+twofold, and a Wiener filter from the half maps' FSC. Ranks are divided between the halves and the run folder is laid out as by \
+`train`; map.mrc is the map of all particles. With --no-wiener the maps are those of relion_reconstruct --ctf.
 
 Examples:
   mpirun -n 4 cryosplat-mpi backproject particles.h5 -o voxels/
@@ -21,20 +20,20 @@ Examples:
 
 /// Arguments of `backproject`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXPLANATION)]
+#[command(after_help = AFTER_HELP)]
 pub struct Args {
-    /// The particle file, from `import` or `simulate`.
+    /// Particle file, from `import` or `simulate`.
     particles: PathBuf,
-    /// The run folder: maps, FSC, report.
+    /// Run folder: maps, FSC, report.
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
-    /// Only divide by the weights, without the Wiener filter that the half maps' FSC gives.
+    /// Divide by the weights only, without the Wiener filter from the half maps' FSC.
     #[arg(long)]
     no_wiener: bool,
-    /// The true map, for the FSC against it (of simulated particles), in the particles' box.
+    /// Ground-truth map of simulated particles, for the FSC against it.
     #[arg(long, value_name = "MAP")]
     truth: Option<PathBuf>,
-    /// Replace the run that the folder holds. Without this it is not touched.
+    /// Replace the run in the folder.
     #[arg(long)]
     overwrite: bool,
     #[command(flatten)]

@@ -6,18 +6,17 @@ use std::time::Duration;
 
 use super::LogOptions;
 use super::ranks::MachineOptions;
-use super::train::cutoff;
+use super::values::{cutoff, number};
 use crate::error::Error;
 use crate::parallel::{Failure, World};
 use crate::render::Sampling;
 use crate::scaling::bench::{self, BenchOptions};
 use crate::train::Ending;
 
-/// What `--help` says below the options.
-const EXPLANATION: &str = "\
-All ranks are one group, as in `train --half all`. Steps are those of a training, with a rate of zero and a mixture as wide \
-as a trained one. A GPU does not tell its stages apart: over several ranks, the all-reduce is what a step takes more than \
-that of every rank alone. Sums alone are in the memory of the GPUs by NCCL, and in that of the host by MPI.
+const AFTER_HELP: &str = "\
+All ranks form one group, as in `train --half all`. Steps are those of a training, with a learning rate of zero and a mixture as \
+wide as a trained one. On a GPU, stages are not timed separately: over several ranks, the all-reduce time is the difference \
+between a step of all ranks and a step of each rank alone. Separate all-reduces run in GPU memory with NCCL, in host memory with MPI.
 
 Examples:
   cryosplat-mpi bench --box 256 --gaussians 30000 --batch 8
@@ -25,38 +24,38 @@ Examples:
 
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXPLANATION)]
+#[command(after_help = AFTER_HELP)]
 pub struct Args {
-    /// The particle file [default: images of noise with random poses and CTFs, made in memory].
+    /// Particle file [default: images of noise with random poses and CTFs, made in memory].
     particles: Option<PathBuf>,
-    /// Box size in pixels of images that are made.
+    /// Box size of the generated images in pixels.
     #[arg(long = "box", value_name = "PX", value_parser = clap::value_parser!(u32).range(16..=512), default_value = "128", conflicts_with = "particles")]
     box_size: u32,
-    /// Their pixel size in angstrom.
+    /// Pixel size of the generated images in angstrom.
     #[arg(long, value_name = "A", value_parser = pixel_size, default_value = "3", conflicts_with = "particles")]
     pixel_size: f64,
     /// Number of Gaussians.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000_000), default_value = "30000")]
     gaussians: u32,
-    /// Images per step over all ranks.
+    /// Images per step, over all ranks.
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(1..=1_000_000), default_value = "8")]
     batch: u32,
     /// Half width of a splat's support, in standard deviations.
     #[arg(long, value_name = "SIGMAS", allow_hyphen_values = true, value_parser = cutoff, default_value = "3")]
     cutoff: f64,
-    /// How Gaussians are sampled on the pixels.
+    /// Sampling of Gaussians on the pixels.
     #[arg(long, value_enum, default_value = "band-limited")]
     sampling: Sampling,
-    /// Round Gaussians: one scale and no orientation each.
+    /// Isotropic Gaussians: one scale and no orientation each.
     #[arg(long)]
     isotropic: bool,
-    /// Seed of the Gaussians, and of images that are made or of the particles' order.
+    /// Seed of the Gaussians, the generated images and the particle order.
     #[arg(long, value_name = "SEED", allow_hyphen_values = true, default_value = "0")]
     seed: u64,
-    /// Seconds of each measurement, about; warm-up comes before.
+    /// Approximate duration of each measurement in seconds, after warm-up.
     #[arg(long, value_name = "S", allow_hyphen_values = true, value_parser = seconds, default_value = "5")]
     seconds: f64,
-    /// Write all numbers into this file too, which `scaling` takes in place of a run folder.
+    /// Also write all numbers to this file, which `scaling` accepts in place of a run folder.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     #[command(flatten)]
@@ -64,11 +63,11 @@ pub struct Args {
 }
 
 fn pixel_size(text: &str) -> Result<f64, String> {
-    super::train::number(text, 0.0, 1000.0)
+    number(text, 0.0, 1000.0)
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
-    super::train::number(text, 0.0, 3600.0)
+    number(text, 0.0, 3600.0)
 }
 
 pub(super) fn run(args: &Args, log: &LogOptions) -> ExitCode {

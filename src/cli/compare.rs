@@ -13,21 +13,21 @@ use crate::imaging::mrc::Volume;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  cryosplat-mpi compare run/ voxels/ -o comparison\n  \
                         cryosplat-mpi compare run_a/ run_b/ voxels/ --truth truth.mrc --mask sphere -o comparison\n\n\
-                        A folder with half1.mrc, half2.mrc and map.mrc of another program is taken too.")]
+                        Folders of other programs are accepted if they hold half1.mrc, half2.mrc and map.mrc.")]
 pub struct Args {
-    /// The folders of runs of `train` or `backproject`, all of one box and pixel size.
+    /// Run folders of `train` or `backproject`, with the same box and pixel size.
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
-    /// The true map, for the FSC of each map against it.
+    /// Ground-truth map, for the FSC of each map against it.
     #[arg(long, value_name = "MAP")]
     truth: Option<PathBuf>,
-    /// Multiply all maps by a mask: none, sphere, auto (made from the first run's map), or an MRC file with values from 0 to 1.
+    /// Mask for all maps: none, sphere, auto (made from the first run's map), or an MRC file with values from 0 to 1.
     #[arg(long, value_name = "none|sphere|auto|FILE", default_value = "none")]
     mask: OsString,
     /// Write STEM.csv, STEM.svg and STEM.png.
     #[arg(short, long, value_name = "STEM")]
     output: Option<PathBuf>,
-    /// Print one JSON object, with all shells.
+    /// Print one JSON object with all shells.
     #[arg(long)]
     json: bool,
     #[command(flatten)]

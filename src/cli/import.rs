@@ -12,12 +12,12 @@ use crate::particles::store::Dtype;
 /// Arguments of `import`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Each image is checked, inverted (--invert), moved by its origin so that the particle is centred, \
-                        cropped in Fourier space (--box), and normalised by its background. Halves are those of the file \
-                        (_rlnRandomSubset, alignments3D/split), or drawn with --seed.\n\n\
-                        RELION: the STAR file of a refinement. --datadir is the project's folder.\n\
-                        cryoSPARC: the particles.cs of a refinement, and with --passthrough the files that have the \
-                        columns it lacks. Images whose blob/sign is below 0 are inverted.\n\
+    after_help = "Each image is checked, inverted (--invert), centred by its shift, Fourier-cropped (--box) and normalised by its \
+                        background. Halves are those of the file (_rlnRandomSubset, alignments3D/split), or drawn with \
+                        --seed.\n\n\
+                        RELION: the STAR file of a refinement; --datadir is the project folder.\n\
+                        cryoSPARC: particles.cs of a refinement, with --passthrough for missing columns. Images with a \
+                        negative blob/sign are inverted.\n\
                         cryoDRGN: a stack, a .txt list of stacks or a STAR file, with --poses and --ctf.\n\n\
                         Examples:\n  \
                         cryosplat-mpi import run_data.star -o particles.h5 --datadir /data/relion_project --box 128\n  \
@@ -25,73 +25,61 @@ use crate::particles::store::Dtype;
                         cryosplat-mpi import particles.mrcs --poses poses.pkl --ctf ctf.pkl -o particles.h5\n  \
                         cryosplat-mpi import particles.star -o quick.h5 --first 5000 --dtype f16"
 )]
-pub struct Args {
-    /// Particles with poses and CTFs: a STAR file of RELION 3.0 or later, a .cs file of cryoSPARC, or, with --poses, images
-    /// for cryoDRGN (.mrcs, .txt or .star).
+pub(super) struct Args {
+    /// RELION STAR file (3.0 or later), cryoSPARC .cs file, or with --poses images for cryoDRGN (.mrcs, .txt, .star).
     #[arg(value_name = "FILE")]
     input: PathBuf,
-    /// The particle file to write (HDF5). An existing one is replaced when the new one is complete.
+    /// Output particle file (HDF5).
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Folder that the stacks' paths begin from, such as the project's folder.
-    ///
-    /// A stack is tried there under its path as given, then under its bare file name. Default: the input's folder, and
-    /// for a .cs file also the one above.
+    /// Folder that paths of stacks start from [default: the input's folder; for .cs also the one above].
     #[arg(long, value_name = "DIR")]
     datadir: Option<PathBuf>,
-    /// A .cs file with columns that the input lacks, such as a passthrough file; may be repeated. Particles are found by
-    /// their uid.
+    /// cryoSPARC file with columns that the input lacks, such as a passthrough file; may be repeated.
     #[arg(long, value_name = "CS")]
     passthrough: Vec<PathBuf>,
-    /// cryoDRGN's poses of the images: rotations, or rotations and translations.
+    /// cryoDRGN poses: rotations, or rotations and translations.
     #[arg(long, value_name = "PKL", conflicts_with = "passthrough")]
     poses: Option<PathBuf>,
-    /// cryoDRGN's CTF parameters of the images.
+    /// cryoDRGN CTF parameters.
     #[arg(long, value_name = "PKL", requires = "poses")]
     ctf: Option<PathBuf>,
-    /// The images have no CTF, as simulated ones may.
+    /// The images have no CTF.
     #[arg(long, requires = "poses", conflicts_with = "ctf")]
     no_ctf: bool,
-    /// Which of the images to take, as cryoDRGN's --ind: indices from 0.
+    /// Indices of the images to import, from 0, as cryoDRGN's --ind.
     #[arg(long, value_name = "PKL", requires = "poses")]
     ind: Option<PathBuf>,
-    /// Pixel size of the raw images in angstrom, with --no-ctf. Default: what the stack's header says.
+    /// Pixel size of the raw images in angstrom, with --no-ctf [default: from the stack's header].
     #[arg(long, value_name = "A", requires = "no_ctf")]
     pixel_size: Option<f64>,
-    /// Box size of the stored images in pixels, 16 or more.
-    ///
-    /// A smaller box than the raw one is reached by cropping in Fourier space: the same field of view, larger pixels,
-    /// and a resolution of at best two of them. Training time and file size go with its square. Default: the raw box.
+    /// Box size of the stored images in pixels, by Fourier cropping [default: the raw box].
     #[arg(long = "box", value_name = "PIXELS")]
     box_size: Option<usize>,
-    /// Invert the contrast: for raw images with a dark specimen. The program expects a bright one. (A .cs file says it by
-    /// itself.)
+    /// Invert the contrast, for raw images with a dark specimen (cryoSPARC files state it themselves).
     #[arg(long)]
     invert: bool,
-    /// Keep the pixel values, instead of bringing each image's background to mean 0 and standard deviation 1.
+    /// Keep pixel values: do not normalise the background to mean 0 and standard deviation 1.
     #[arg(long)]
     no_normalize: bool,
-    /// Radius of the circle about the particle, in stored pixels, that the background lies outside of.
-    ///
-    /// Default: 0.375 times the box, as RELION extracts particles.
+    /// Radius of the particle in stored pixels; the background lies outside [default: 0.375 of the box].
     #[arg(long, value_name = "PIXELS", conflicts_with = "no_normalize")]
     background_radius: Option<f64>,
-    /// How pixels are stored: f16 halves the file, and rounds them to 3 digits, far below the noise.
+    /// Storage of the pixels; f16 halves the file, with rounding far below the noise.
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Dtype,
-    /// Seed that draws the FSC halves where the input has none.
+    /// Seed of the random halves, if the input has none.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Worker threads. Default: one a core. The file written is the same for any number.
+    /// Threads [default: one per core].
     #[arg(long, value_name = "T")]
     threads: Option<NonZeroUsize>,
-    /// Import only the first N particles of the input.
+    /// Import only the first N particles.
     #[arg(long, value_name = "N")]
     first: Option<NonZeroUsize>,
 }
 
 impl Args {
-    /// The files that belong to the input.
     fn companions(&self) -> Result<Companions, Error> {
         let Some(poses) = self.poses.clone() else {
             let passthrough = self.passthrough.clone();
@@ -103,7 +91,7 @@ impl Args {
             None if self.no_ctf => CtfFrom::Nowhere(self.pixel_size),
             None => {
                 return Err(Error::request(
-                    "the particles have no CTF: --poses is given, and --ctf is not",
+                    "the particles have no CTF: --poses is given without --ctf",
                     "give cryoDRGN's CTF parameters with --ctf, or --no-ctf for images that have none",
                 ));
             }

@@ -1,4 +1,4 @@
-//! The log: human or JSON lines on standard error, from rank 0 unless asked otherwise.
+//! The log on standard error: text or JSON lines, from rank 0 by default.
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -9,30 +9,30 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// What and how to log; the same for every subcommand.
+/// Log options of every subcommand.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LogOptions {
-    /// Log lines for people, or one JSON object a line.
+    /// Format of log lines.
     #[arg(long, value_enum, default_value = "text", global = true, help_heading = "Logging")]
     pub log_format: LogFormat,
-    /// What to log: error, warn, info, debug, trace, or a filter as of tracing's EnvFilter.
+    /// Log level: error, warn, info, debug, trace, or a filter of tracing's EnvFilter.
     #[arg(long, default_value = "info", value_name = "LEVEL", global = true, help_heading = "Logging")]
     pub log_level: String,
-    /// Let every MPI rank log, not only rank 0 (errors come from all ranks anyway).
+    /// Log from every MPI rank, not only rank 0 (errors are always logged).
     #[arg(long, global = true, help_heading = "Logging")]
     pub log_all_ranks: bool,
 }
 
-/// Seconds since the start, to the tenth: what a person can read.
+/// Seconds since the start.
 struct Elapsed(Instant);
 
 impl FormatTime for Elapsed {
@@ -41,7 +41,7 @@ impl FormatTime for Elapsed {
     }
 }
 
-/// Starts the log of this process. Ranks other than 0 say warnings and errors only, unless `--log-all-ranks`.
+/// Starts the log of this process. Ranks other than 0 log warnings and errors only, unless `--log-all-ranks` is given.
 pub fn start(options: &LogOptions, rank: usize) {
     let level = if rank == 0 || options.log_all_ranks { options.log_level.as_str() } else { "warn" };
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
@@ -49,10 +49,10 @@ pub fn start(options: &LogOptions, rank: usize) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
-        // Of a log that cannot be written (a full disk) there is nobody to tell; the run is worth more.
+        // A log that cannot be written (full disk) must not stop the run.
         .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
-    // A second start (tests) keeps the first subscriber.
+    // A second call keeps the first subscriber.
     let _ = match options.log_format {
         LogFormat::Json => subscriber.json().try_init(),
         LogFormat::Text => subscriber.with_timer(Elapsed(Instant::now())).try_init(),

@@ -1,4 +1,4 @@
-//! The command line: one file a subcommand, each with its arguments and the few lines that call the library.
+//! The command line: one file per subcommand, with its arguments and the calls into the library.
 
 mod backproject;
 mod bench;
@@ -17,6 +17,7 @@ mod scaling;
 mod shell;
 mod simulate;
 mod train;
+mod values;
 mod voxelize;
 
 use std::io::Write;
@@ -31,15 +32,14 @@ pub use logging::{LogFormat, LogOptions};
 
 /// Cryo-EM reconstruction by Gaussian splatting, data-parallel over MPI.
 ///
-/// From particle images with known poses and CTFs to two half maps, a map and its gold-standard FSC. Every file is
-/// written under a temporary name and renamed when complete.
+/// Reconstructs two half maps, a map and its gold-standard FSC from particle images with known poses and CTFs.
 #[derive(Debug, Parser)]
 #[command(name = "cryosplat-mpi", version, max_term_width = 110, propagate_version = true)]
 #[command(after_help = "Examples:\n  \
                         cryosplat-mpi import particles.star -o particles.h5\n  \
                         mpirun -n 4 cryosplat-mpi train particles.h5 -o run/\n\n\
-                        Exit codes: 0 done, 1 failed (the last line of the log says why), 2 wrong usage, \
-                        75 stopped by a signal, with checkpoints.")]
+                        Exit codes: 0 done, 1 failed (see the last line of the log), 2 wrong usage, \
+                        75 stopped by a signal after writing checkpoints.")]
 pub struct Cli {
     #[command(flatten)]
     log: LogOptions,
@@ -49,31 +49,31 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a particle file from a RELION STAR file and its stacks.
+    /// Make a particle file from RELION, cryoSPARC or cryoDRGN particles.
     Import(import::Args),
-    /// Make a particle set with a known truth from an atomic model or a map.
+    /// Make a particle set with a known ground truth from an atomic model or a map.
     Simulate(Box<simulate::Args>),
-    /// Reconstruct: train the Gaussian mixtures of both halves, and write maps, FSC and report.
+    /// Train the Gaussian mixtures of both halves; write maps, FSC and report.
     Train(train::Args),
-    /// Reconstruct voxels by direct Fourier inversion: the baseline to compare a training with.
+    /// Reconstruct voxel maps by direct Fourier inversion, as a baseline.
     Backproject(backproject::Args),
-    /// Turn a Gaussian mixture into an MRC map.
+    /// Sample a Gaussian mixture on a voxel grid (MRC).
     Voxelize(voxelize::Args),
     /// Write a mixture or particles for other programs.
     Export(export::Args),
-    /// Compare two maps, or a map and a model: Fourier shell correlation and resolution.
+    /// Compute the Fourier shell correlation of two maps, or of a map and a model.
     Fsc(fsc::Args),
-    /// Make the map to look at of two half maps: corrected FSC, resolution, sharpening, filter.
+    /// Post-process two half maps: corrected FSC, resolution, sharpening, low-pass filter.
     Postprocess(postprocess::Args),
-    /// Compare runs: the FSC of their half maps, and of their maps against the truth, on one chart.
+    /// Compare the FSC of several runs on one chart.
     Compare(compare::Args),
-    /// Make the report of a run again.
+    /// Write the report of a run again.
     Report(report::Args),
-    /// Say what is in a file: particles, Gaussians, checkpoint or map.
+    /// Describe particle files, mixtures, checkpoints and maps.
     Info(info::Args),
-    /// Measure how fast this machine, or a set of ranks, takes steps.
+    /// Measure the speed of training steps on this machine or a set of ranks.
     Bench(bench::Args),
-    /// Compare runs on different numbers of ranks: speed, efficiency, quality, and what to expect of more ranks.
+    /// Analyse runs on different numbers of ranks: speed, efficiency, quality, prediction.
     Scaling(scaling::Args),
     /// Print a completion script for a shell.
     Completions(shell::CompletionsArgs),
@@ -81,7 +81,7 @@ enum Command {
     Man,
 }
 
-/// Parses the arguments, runs, and turns the outcome into an exit code.
+/// Parses the arguments, runs the command and returns the exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     hdf5::silence_errors(true);
@@ -90,7 +90,7 @@ pub fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let outcome = match &cli.command {
-        // What runs over ranks starts its log when it knows its rank.
+        // Commands that run over MPI start their log when the rank is known.
         Command::Train(args) => return train::run(args, &cli.log),
         Command::Backproject(args) => return backproject::run(args, &cli.log),
         Command::Bench(args) => return bench::run(args, &cli.log),
@@ -146,7 +146,7 @@ fn check_grid(box_size: Option<usize>, pixel_size: Option<f64>) -> Result<()> {
     Ok(())
 }
 
-/// Prints to standard output; a reader that has had enough (`| head`) is no error.
+/// Prints to standard output; a closed pipe (`| head`) is not an error.
 fn print(bytes: &[u8]) -> anyhow::Result<()> {
     let mut output = std::io::stdout().lock();
     match output.write_all(bytes).and_then(|()| output.flush()) {

@@ -1,15 +1,15 @@
-//! The options that say how the phases of half maps are randomised.
+//! Options of phase randomisation.
 
 use crate::evaluate::PhaseRandomization;
 
 /// Options of commands that correct a masked FSC.
 #[derive(Debug, clap::Args)]
 pub struct PhaseOptions {
-    /// Randomise phases from the shell on where the FSC without a mask falls below this.
+    /// Randomise phases from the first shell whose unmasked FSC is below this.
     #[arg(long, value_name = "FSC", default_value_t = PhaseRandomization::default().below, allow_negative_numbers = true,
           help_heading = "Correction for the mask")]
     randomize_below: f64,
-    /// How many times phases are drawn; the mean FSC of the draws is taken.
+    /// Number of random draws whose FSC is averaged.
     #[arg(long, value_name = "N", default_value_t = PhaseRandomization::default().draws,
           help_heading = "Correction for the mask")]
     draws: usize,

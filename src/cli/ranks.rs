@@ -1,4 +1,4 @@
-//! What the commands that run over MPI share: the options of the machine, the start, and the end of a job.
+//! Commands that run over MPI: options of device and memory, start and end of the job.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,65 +13,61 @@ use crate::resources::devices::DeviceKind;
 use crate::resources::reduction::CollectiveKind;
 use crate::train::Ending;
 
-/// The exit code of a run that was asked to stop, and has written its checkpoints: "try again" of sysexits.h.
+/// Exit code after a stop by a signal, with checkpoints written: EX_TEMPFAIL of sysexits.h.
 const STOPPED: u8 = 75;
 
-/// How many threads ranks compute in.
+/// Threads of a rank.
 #[derive(Debug, clap::Args)]
 pub struct ThreadOptions {
-    /// Threads of each rank [default: the cores that the launcher leaves to it].
+    /// Threads per rank [default: the cores available to the rank].
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=4096), help_heading = "Machine")]
     threads: Option<u16>,
 }
 
-/// Where and how ranks compute.
+/// Device, threads and memory of a rank.
 #[derive(Debug, clap::Args)]
 pub struct MachineOptions {
-    /// Where to compute.
+    /// Device to compute on.
     #[arg(long, value_enum, default_value = "auto", help_heading = "Machine")]
     pub device: DeviceKind,
-    /// How gradients are added up over ranks.
+    /// Library of the gradient all-reduce.
     #[arg(long, value_enum, default_value = "auto", help_heading = "Machine")]
     pub collective: CollectiveKind,
-    /// Seconds that a rank waits for the others' GPUs before it ends the job.
+    /// Seconds a rank waits for the other ranks' GPUs before it aborts the job.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400), default_value = "600", help_heading = "Machine")]
     timeout: u64,
     #[command(flatten)]
     threads: ThreadOptions,
-    /// Where to keep particles between epochs.
+    /// Where to keep particles between epochs; see docs/guide.md, Where particles are kept.
     #[arg(long, value_enum, default_value = "auto", help_heading = "Machine")]
     cache: CacheMode,
-    /// Folder on each machine's own disk for --cache scratch [default: $SLURM_TMPDIR, or $TMPDIR, or /tmp]; with --cache auto,
-    /// what memory cannot keep is copied there.
+    /// Folder on each node's local disk for particle copies [default: $SLURM_TMPDIR, $TMPDIR or /tmp].
     #[arg(long, value_name = "DIR", help_heading = "Machine")]
     scratch: Option<PathBuf>,
-    /// Keep particles in 16 bits a pixel, where they are kept in the memory of a GPU: half the room, 0.05% of noise.
+    /// Keep particles in GPU memory as 16-bit floats: half the memory, 0.05% noise.
     #[arg(long, help_heading = "Machine")]
     pub cache_half: bool,
 }
 
 impl MachineOptions {
-    /// How long a rank waits for the others' GPUs.
+    /// Time a rank waits for the other ranks' GPUs.
     pub fn patience(&self) -> Duration {
         Duration::from_secs(self.timeout)
     }
 
-    /// Where particles are kept.
-    ///
-    /// # Errors
-    /// When the options contradict each other.
+    /// Where particles are kept. Fails if the options contradict each other.
     pub fn cache(&self, world: &World) -> Result<CacheOptions, Failure> {
         if self.scratch.is_some() && !matches!(self.cache, CacheMode::Auto | CacheMode::Scratch) {
             let error = Error::request(
-                "--scratch names a folder for copies, and this --cache makes none",
-                "leave one of them out, or use --cache scratch",
+                "--scratch is a folder for particle copies, and this --cache mode makes none",
+                "leave out one of them, or use --cache scratch",
             );
             return Err(Failure::Shared((world.rank() == 0).then_some(error)));
         }
         Ok(CacheOptions { mode: self.cache, scratch: self.scratch.clone() })
     }
 
-    /// [`ThreadOptions::over_ranks`], with what GPUs need.
+    /// [`ThreadOptions::over_ranks`], after making versioned CUDA libraries loadable.
     pub fn over_ranks(
         &self,
         log: &LogOptions,
@@ -85,7 +81,7 @@ impl MachineOptions {
 }
 
 impl ThreadOptions {
-    /// Starts MPI, the log and the threads of this rank, does `work` on every rank, and ends the job as its outcome asks.
+    /// Starts MPI, the log and the threads of this rank, runs `work` on every rank and turns its outcome into an exit code.
     pub fn over_ranks(
         &self,
         log: &LogOptions,
@@ -104,7 +100,7 @@ impl ThreadOptions {
         match self.start_threads(&world).and_then(|()| work(&world)) {
             Ok(Ending::Done) => ExitCode::SUCCESS,
             Ok(Ending::Stopped) => ExitCode::from(STOPPED),
-            // All ranks end here, and rank 0 says why: nobody has to be ended.
+            // All ranks fail together: rank 0 logs the error, and no abort is needed.
             Err(Failure::Shared(error)) => {
                 if let Some(error) = error {
                     tracing::error!("{error}");
@@ -130,7 +126,7 @@ impl ThreadOptions {
         );
         let mut pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
         if threads > 1 {
-            // This thread works along, and is not put to sleep and woken around all that it shares out.
+            // The main thread is a worker too: it does not sleep while the pool works.
             pool = pool.use_current_thread();
         }
         pool.build_global().map_err(|error| {

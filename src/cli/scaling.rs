@@ -2,14 +2,13 @@
 
 use std::path::PathBuf;
 
-/// What `--help` says below the options.
-const EXPLANATION: &str = "\
-Runs of a study differ in ranks, machine and batch alone. For strong scaling train with the same --batch on more ranks, for \
-weak scaling with the same --batch-per-rank; with `--half all`, all ranks are one group. Runs with `--truth` (of simulated \
-particles) tell what a larger batch costs in quality.
+const AFTER_HELP: &str = "\
+Runs of a study differ only in ranks, machine and batch. For strong scaling, train with the same --batch on more ranks; for weak \
+scaling, with the same --batch-per-rank. With `--half all`, all ranks form one group. Runs with `--truth` (simulated particles) \
+show the effect of a larger batch on quality.
 
-Writes scaling.csv, scaling.svg and scaling.md, and prints the last. What is beyond the largest run is predicted by a model \
-that is fitted to the runs, and marked so.
+Output: scaling.csv, scaling.svg and scaling.md, which is also printed. Beyond the largest run, values are predicted by a model \
+fitted to the runs, and marked as predictions.
 
 Examples:
   mpirun -n 1 cryosplat-mpi train particles.h5 -o study/1 --half all --batch 64
@@ -18,12 +17,12 @@ Examples:
 
 /// Arguments of `scaling`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXPLANATION)]
+#[command(after_help = AFTER_HELP)]
 pub struct Args {
     /// Folders of finished runs, or files of `bench --json`.
     #[arg(required = true, value_name = "RUN_FOLDER")]
     runs: Vec<PathBuf>,
-    /// The folder to write to.
+    /// Output folder.
     #[arg(short, long, value_name = "STUDY")]
     output: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! `cryosplat-mpi completions` and `cryosplat-mpi man`: what a packager installs beside the program.
+//! `cryosplat-mpi completions` and `cryosplat-mpi man`, for packagers.
 
 use clap::CommandFactory;
 
@@ -7,7 +7,7 @@ use super::{Cli, print};
 /// Arguments of `completions`.
 #[derive(Debug, clap::Args)]
 pub struct CompletionsArgs {
-    /// The shell.
+    /// Shell.
     #[arg(value_enum)]
     shell: clap_complete::Shell,
 }

@@ -10,12 +10,11 @@ use crate::particles::store::Dtype;
 use crate::simulate::geometry::Distributions;
 use crate::simulate::set::{Simulation, Snr, Truth, default_truth_output};
 
-/// What `--help` says below the options.
-const EXPLANATION: &str = "\
-Each particle is an exact central slice of the true map in a random orientation, shifted, filtered by its CTF, with \
-white noise of standard deviation 1; the specimen is bright. The particle file holds the images as an import leaves \
-them: centred. Halves alternate. The same options and seed give the same bytes on any number of threads, and the pose, \
-CTF and shift of particle i are the same in a set of any size. The noise level is taken from the first 1000 particles.
+const AFTER_HELP: &str = "\
+Each particle is an exact central slice of the ground-truth map in a random orientation, shifted, filtered by its CTF, with \
+white noise of standard deviation 1; the specimen is bright. The particle file holds centred images, as after an import. Halves \
+alternate. The same options and seed give the same bytes on any number of threads, and the pose, CTF and shift of particle i do \
+not depend on the size of the set. The signal is scaled by the first 1000 particles.
 
 Examples:
   cryosplat-mpi simulate --model 4v5d.cif -o set.h5 --star relion/ --box 64 --pixel-size 6
@@ -24,28 +23,28 @@ Examples:
 /// Arguments of `simulate`.
 #[derive(Debug, clap::Args)]
 #[command(group(ArgGroup::new("source").required(true).args(["model", "map", "phantom"])))]
-#[command(after_long_help = EXPLANATION)]
-pub struct Args {
-    /// Atomic model to image: mmCIF or PDB. It is centred, and must fit the box in every orientation.
+#[command(after_long_help = AFTER_HELP)]
+pub(super) struct Args {
+    /// Atomic model (mmCIF or PDB); centred, and must fit the box in every orientation.
     #[arg(long, value_name = "FILE", help_heading = "Truth (one of)")]
     model: Option<PathBuf>,
-    /// Map to image: a cubic MRC file with its pixel size; resampled to --pixel-size, cropped or padded to --box.
+    /// Cubic map (MRC); resampled to --pixel-size, cropped or padded to --box.
     #[arg(long, value_name = "FILE", help_heading = "Truth (one of)")]
     map: Option<PathBuf>,
-    /// A built-in chiral phantom that fills any box.
+    /// Built-in chiral phantom that fills any box.
     #[arg(long, help_heading = "Truth (one of)")]
     phantom: bool,
 
-    /// Particle file to write (HDF5).
+    /// Output particle file (HDF5).
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     output: PathBuf,
-    /// Also write the set for RELION into this folder: particles.star, particles.mrcs (shifts left in), truth.mrc.
+    /// Also write the set for RELION to this folder: particles.star, particles.mrcs (not centred), truth.mrc.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     star: Option<PathBuf>,
-    /// Where to write the true map. [default: <OUTPUT without .h5>_truth.mrc]
+    /// Output ground-truth map [default: <OUTPUT without .h5>_truth.mrc].
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     truth: Option<PathBuf>,
-    /// How images are stored in the particle file; f16 halves its size.
+    /// Storage of the pixels in the particle file.
     #[arg(long, value_enum, default_value = "f32", help_heading = "Output")]
     dtype: Dtype,
 
@@ -64,10 +63,7 @@ pub struct Args {
     /// Number of particles.
     #[arg(short = 'n', long, default_value_t = 10_000, value_name = "N", help_heading = "Images")]
     particles: usize,
-    /// Signal-to-noise ratio, as a ratio ("0.1") or in decibels ("-10dB").
-    ///
-    /// The mean variance of the CTF-filtered clean images over all their pixels, divided by the noise variance. Real
-    /// particles have about 0.01 to 0.1.
+    /// Signal-to-noise ratio, as a ratio ("0.1") or in decibels ("-10dB"): signal variance over noise variance per pixel.
     #[arg(
         long,
         default_value = "0.1",
@@ -76,11 +72,10 @@ pub struct Args {
         help_heading = "Images"
     )]
     snr: Snr,
-    /// Leave the noise out (the signal is scaled as with it).
+    /// Add no noise (the signal is scaled as with noise).
     #[arg(long, help_heading = "Images")]
     no_noise: bool,
-    /// Preferred orientations: the density of views at an angle t from the z axis is proportional to exp(K cos t). 0 is uniform;
-    /// with 3, half of them lie within 40 degrees of the axis.
+    /// Preferred orientation: the density of views at angle t from z is proportional to exp(K cos t); 0 is uniform.
     #[arg(
         long,
         default_value_t = 0.0,
@@ -89,7 +84,7 @@ pub struct Args {
         help_heading = "Images"
     )]
     preference: f64,
-    /// Shifts are uniform in +- this many pixels along x and y.
+    /// Largest shift along x and y, in pixels; shifts are uniform.
     #[arg(
         long,
         default_value_t = 3.0,
@@ -98,7 +93,7 @@ pub struct Args {
         help_heading = "Images"
     )]
     max_shift: f64,
-    /// B factor that blurs an atomic model, in square angstrom.
+    /// B factor of the atomic model in square angstrom.
     #[arg(
         long,
         default_value_t = 150.0,
@@ -108,7 +103,7 @@ pub struct Args {
     )]
     b_factor: f64,
 
-    /// Median defocus in angstrom, underfocus positive; the draws are log-normal, within 3000 and 60000.
+    /// Median defocus in angstrom (underfocus positive) of a log-normal distribution from 3000 to 60000.
     #[arg(
         long,
         default_value_t = 1.8e4,
@@ -117,7 +112,7 @@ pub struct Args {
         help_heading = "Microscope"
     )]
     defocus_median: f64,
-    /// Standard deviation of the natural logarithm of the defocus (0.3: two thirds within -26 % and +35 %).
+    /// Standard deviation of the natural logarithm of the defocus.
     #[arg(
         long,
         default_value_t = 0.3,
@@ -126,7 +121,7 @@ pub struct Args {
         help_heading = "Microscope"
     )]
     defocus_spread: f64,
-    /// Astigmatism: the two defoci of a particle differ by 0 to this many angstrom.
+    /// Largest astigmatism in angstrom, defocus U minus V; uniform from 0.
     #[arg(
         long,
         default_value_t = 300.0,
@@ -153,7 +148,7 @@ pub struct Args {
         help_heading = "Microscope"
     )]
     cs: f64,
-    /// Amplitude contrast, a fraction.
+    /// Amplitude contrast, as a fraction.
     #[arg(
         long,
         default_value_t = 0.1,
@@ -166,7 +161,7 @@ pub struct Args {
     /// Seed of all random numbers.
     #[arg(long, default_value_t = 0, value_name = "S")]
     seed: u64,
-    /// Threads to use. [default: all cores]
+    /// Threads [default: one per core].
     #[arg(long, value_name = "T")]
     threads: Option<usize>,
 }
@@ -209,7 +204,7 @@ impl Args {
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let threads = args.threads.unwrap_or(0);
     if args.threads.is_some_and(|t| !(1..=1024).contains(&t)) {
-        return Err(Error::request(format!("--threads {threads} cannot be"), "choose 1 to 1024").into());
+        return Err(Error::request(format!("--threads {threads} is impossible"), "choose 1 to 1024").into());
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
     pool.install(|| args.simulation().run())?;

@@ -12,9 +12,9 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// A Gaussian mixture: pseudo-atoms for ChimeraX and others (.pdb, .cif), .ply, or .h5.
+    /// Export a mixture as pseudo-atoms for ChimeraX and others (.pdb, .cif), .ply or .h5.
     Gmm(gmm::Args),
-    /// Particles for RELION and others: a STAR file with a stack, or the rows of the STAR file they came from.
+    /// Export particles for RELION: a STAR file with a stack, or the rows of the imported STAR file.
     Star(star::Args),
 }
 

@@ -1,4 +1,4 @@
-//! `cryosplat-mpi info`: what a file is, told from its content.
+//! `cryosplat-mpi info`: describes a file, whose kind is recognised by its content.
 
 mod map;
 mod mixture;
@@ -20,33 +20,33 @@ use crate::run_folder::checkpoint;
 #[command(after_help = "Examples:\n  cryosplat-mpi info particles.h5 --verify\n  \
                         cryosplat-mpi info run/checkpoints/*.h5 run/gmm_half1.h5 run/map.mrc")]
 pub struct Args {
-    /// Particle files, Gaussian mixtures and checkpoints (HDF5), maps and stacks (MRC).
+    /// Particle files, mixtures and checkpoints (HDF5), maps and stacks (MRC).
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Read everything and compare with the checksums the file holds.
+    /// Verify the checksums of all images.
     #[arg(long)]
     verify: bool,
-    /// Print one JSON object a file.
+    /// Print one JSON object per file.
     #[arg(long)]
     json: bool,
-    /// For particle files: tell the GPU memory that training this many Gaussians takes.
+    /// Particle files: Gaussians per mixture for the GPU memory estimate.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000_000), default_value = "30000")]
     gaussians: u32,
-    /// For particle files: with this many images a step on each rank.
+    /// Particle files: images per step and rank for the GPU memory estimate.
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(1..=100_000), default_value = "8")]
     batch: u32,
-    /// For one particle file: draw from where its particles are seen, as SVG.
+    /// Particle file: write a chart of the viewing directions (SVG).
     #[arg(long, value_name = "FILE.svg")]
     directions: Option<PathBuf>,
 }
 
-/// What there is to say of a file.
+/// Description of a file.
 struct Description {
-    /// What it is, for people: "particle set".
+    /// Kind of the file, such as "particle set".
     kind: &'static str,
-    /// Name and value, in the order to show them.
+    /// Names and values in display order.
     rows: Vec<(&'static str, String)>,
-    /// The same for machines, an object.
+    /// The same as a JSON object.
     json: Value,
 }
 
@@ -69,7 +69,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             Err(error) => failures.push(error),
         }
     }
-    // All files are tried; the last failure is the command's own, so that a single one is said once.
+    // All files are tried. The last failure is returned, so that each is reported once.
     let Some(last) = failures.pop() else { return Ok(()) };
     failures.iter().for_each(|error| tracing::error!("{error}"));
     Err(last.into())
@@ -112,8 +112,8 @@ fn described(path: &Path, args: &Args) -> Result<Description> {
     if files::is_gzip(&start) {
         return Err(Error::input(path, "", "is compressed with gzip", "decompress it first (gunzip)"));
     }
-    // Files older than MRC2014 lack the word "MAP": what their header says decides. Text never passes for one, since
-    // four characters read as a mode are a number that no mode has.
+    // Files older than MRC2014 lack the word "MAP": their header is tried. Text is never accepted: four characters read as a
+    // mode are not a valid mode.
     let is_mrc = start.get(208..211) == Some(b"MAP");
     match map::describe(path, args.verify) {
         Err(Error::Input { .. }) if !is_mrc => Err(Error::input(
@@ -132,7 +132,7 @@ fn describe_hdf5(path: &Path, args: &Args) -> Result<Description> {
     };
     let file = hdf5::File::open(path).map_err(fail())?;
     let format = text_attribute(&file, "format");
-    // The readers open the file themselves.
+    // The readers open the file again.
     drop(file);
     match format.as_deref() {
         Ok(store::FORMAT) => particles::describe(path, args),
