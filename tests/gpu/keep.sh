@@ -14,7 +14,7 @@ for file in results.json results.md; do
 done
 field() { sed -n "s/^ *\"$1\": \"\(.*\)\",*$/\1/p" "$results/results.json" | head -n 1; }
 
-if grep -q '^- These numbers are of the emulator' "$results/results.md"; then
+if grep -q '^- Measured on the emulator' "$results/results.md"; then
     stop "$results was measured on the emulator, whose speed says nothing about a GPU"
 fi
 if grep -q '"quick": true' "$results/results.json"; then
