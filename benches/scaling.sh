@@ -15,7 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 program=${CRYOSPLAT:-target/release/cryosplat-mpi}
 read -ra ranks <<<"${SCALING_RANKS:-1 2 4}"
-strong=64    # images of a step
+strong=64    # images per step
 weak=16      # images of a step per rank
 quality=(8 32 128)
 epochs=${SCALING_EPOCHS:-5}

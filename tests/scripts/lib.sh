@@ -7,10 +7,10 @@ stop() {
     exit 1
 }
 
-# Inside containers without the right to read another process's memory, OpenMPI warns at every message otherwise.
+# Without it, OpenMPI warns at every message in containers that may not read the memory of other processes.
 export OMPI_MCA_btl_vader_single_copy_mechanism=none
 
-# Real cores of this machine, which is what OpenMPI counts as slots.
+# cores: physical cores of this machine, which OpenMPI counts as slots.
 cores() {
     local count
     count=$(lscpu --parse=CORE,SOCKET 2>/dev/null | grep -v '^#' | sort -u | wc -l) || count=0
@@ -20,7 +20,7 @@ cores() {
     echo "$count"
 }
 
-# run_ranks N COMMAND...: mpirun with what this machine needs. Without binding, each rank takes its share of the cores.
+# run_ranks N COMMAND...: mpirun with the options that this machine needs, without binding: ranks share the cores.
 run_ranks() {
     local ranks=$1
     shift
@@ -34,7 +34,7 @@ run_ranks() {
     mpirun "${options[@]}" "$@" </dev/null
 }
 
-# bound_ranks N CORES COMMAND...: mpirun with each of N ranks bound to CORES cores of its own, of which there must be enough.
+# bound_ranks N CORES COMMAND...: mpirun with each of N ranks bound to its own CORES cores; the machine must have enough.
 bound_ranks() {
     local options=(-n "$1" --bind-to core --map-by "slot:PE=$2")
     shift 2
@@ -54,7 +54,7 @@ remark_load() {
     echo "**The machine was not idle**: its load was $1 when the first run began. Times are less reliable."
 }
 
-# make_venv FOLDER REQUIREMENTS: a virtual environment with exactly these packages; made once for each list.
+# make_venv FOLDER REQUIREMENTS: makes a virtual environment with exactly these packages, once for each list.
 make_venv() {
     local folder=$1 requirements=$2
     if [ -f "$folder/requirements.txt" ] && cmp -s "$folder/requirements.txt" "$requirements"; then
@@ -66,7 +66,7 @@ make_venv() {
     cp "$requirements" "$folder/requirements.txt"
 }
 
-# make_work TEMPLATE: a new folder, $work, as `mktemp --directory` makes it; it goes with the shell, unless KEEP=1.
+# make_work TEMPLATE: sets $work to a new folder, made by `mktemp --directory` and removed with the shell unless KEEP=1.
 make_work() {
     work=$(mktemp --directory "$1")
     trap finish_work EXIT
@@ -79,19 +79,18 @@ finish_work() {
     fi
 }
 
-# seconds_since START: whole seconds since `date +%s.%N` said START.
+# seconds_since START: whole seconds since START, a time of `date +%s.%N`.
 seconds_since() { awk -v from="$1" -v to="$(date +%s.%N)" 'BEGIN { printf "%.0f", to - from }'; }
 
-# machine: for the heading of a table.
+# machine: date, version, commit and CPU, for the heading of a table.
 # shellcheck disable=SC2154 # the script that sources this names the program
 machine() {
     echo "$(date -u +%F), version $("$program" --version | cut -d ' ' -f 2), commit $(git describe --always --dirty 2>/dev/null || echo unknown)," \
         "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sort -u | head -n 1), $(nproc) CPUs"
 }
 
-# ribosome_set BOX TAG: the 10,000 noisy images of the 70S ribosome that benches work on, in a box of BOX pixels, with their
-# truth: their folder is $set_folder, and where they are from is $origin. Simulated once by $program, under $work, with TAG in
-# the names; or what RIBOSOME64 or RIBOSOME128 names.
+# ribosome_set BOX TAG: simulates 10,000 noisy images of the 70S ribosome in a box of BOX pixels once, with $program, under $work,
+# with TAG in the names; or uses the folder in RIBOSOME64 or RIBOSOME128. Sets $set_folder, and $origin: how it was made.
 ribosome_set() {
     local box=$1 tag=$2 given=RIBOSOME$1 simulate file
     set_folder=$work/set$tag
@@ -104,7 +103,7 @@ ribosome_set() {
         if tests/demo/model.sh; then
             simulate+=(--model target/demo/4v5d.cif)
         else
-            say "without the ribosome's model the figures are of the phantom"
+            say "the model of the ribosome is missing: measuring with the phantom"
             simulate+=(--phantom)
         fi
         if [ ! -f "$set_folder/truth.mrc" ] || [ "$(cat "$work/simulated$tag.txt" 2>/dev/null)" != "${simulate[*]}" ]; then
@@ -119,6 +118,6 @@ ribosome_set() {
     for file in particles.star truth.mrc; do
         [ -f "$set_folder/$file" ] || stop "$set_folder holds no $file"
     done
-    # Programs run in other folders too.
+    # Programs also run in other folders.
     set_folder=$(realpath "$set_folder")
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that `make test` checks, one part after the other; the last line counts. A part that fails does not keep
-# the others from running, and makes the exit code 1.
+# Runs all parts of `make test` in order, also after a failure. The last line counts results. The exit code is 1 if any part
+# failed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -19,7 +19,7 @@ part() {
     fi
 }
 
-# The documentation is for those who work on the program, so private items may be linked to.
+# The documentation is for developers, so it may link to private items.
 documentation() {
     RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" \
         cargo doc --no-deps --document-private-items --locked
@@ -29,18 +29,18 @@ part "format" cargo fmt --check
 part "clippy" cargo clippy --all-targets --locked -- -D warnings
 part "documentation" documentation
 part "charts" python3 benches/charts.py --check
-# --no-fail-fast: a failure in one test program hides no other.
+# --no-fail-fast: run all test programs after a failure.
 part "tests" cargo test --locked --no-fail-fast
-# They have taken the widest instructions of this processor; what others will take, against the same reference.
+# The tests above used the highest SIMD level of this CPU. Test the lower levels against the same reference.
 levels=(portable)
 ! grep -qsw avx2 /proc/cpuinfo || levels+=(avx2)
 for level in "${levels[@]}"; do
     part "instructions: $level" env "CRYOSPLAT_SIMD=$level" cargo test --locked --lib --test render
 done
-# What stands in for CUDA in those tests, by itself; and once more with the compiler's sanitizers in it and in the kernels.
+# Test the emulator itself, then the CUDA path with the sanitizers of the compiler in the emulator and in the kernels.
 part "emulator" tests/emulator/self_test.sh target/emulator
 part "sanitizers" env CRYOSPLAT_EMULATOR_SANITIZE=1 cargo test --locked --test cuda
-# cargo test has left the program of the same profile.
+# These use the debug build of cargo test.
 part "judges" tests/judges/run.sh
 part "browser" tests/browser/run.sh
 part "kernels" tests/kernels/run.sh
@@ -54,7 +54,7 @@ skipped=$(($(sum ignored) + $(grep -c '^skipped: ' "$log" || true)))
 for name in "${failed_parts[@]}"; do
     echo "failed: $name"
 done
-# A part can fail without a count: a warning, a program that does not build.
+# A part can fail without counted tests: a warning, or a program that does not build.
 if [ "${#failed_parts[@]}" -gt "$failed" ]; then
     failed=${#failed_parts[@]}
 fi
