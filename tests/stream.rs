@@ -384,7 +384,7 @@ fn a_file_that_is_cut_short_ends_the_epoch_with_that_error() {
     // All is in memory, but for what is read next.
     File::options().write(true).open(&small.file).unwrap().set_len(3000).unwrap();
     let message = shard.each_batch(0, 0, |_, _| Ok(ControlFlow::Continue(()))).unwrap_err().to_string();
-    assert!(message.contains("p.h5") && message.contains("cut short"), "{message}");
+    assert!(message.contains("p.h5") && message.contains("truncated"), "{message}");
     drop((shard, shelf));
 }
 

@@ -90,16 +90,16 @@ fn particle_files_that_are_damaged() {
     let cut = place.path("cut.h5");
     for length in [0, 100, sound.len() / 2, sound.len() - 1] {
         std::fs::write(&cut, &sound[..length]).unwrap();
-        refuse(&cut, &["cut.h5", "cut short"]);
+        refuse(&cut, &["cut.h5", "truncated"]);
     }
     std::fs::write(&cut, "data_particles\n").unwrap();
-    refuse(&cut, &["cut.h5", "no particle file"]);
-    refuse(&place.path("p_truth.mrc"), &["p_truth.mrc", "no particle file"]);
-    refuse(&place.path("run/gmm_half1.h5"), &["gmm_half1.h5", "no particle set"]);
+    refuse(&cut, &["cut.h5", "not a particle file"]);
+    refuse(&place.path("p_truth.mrc"), &["p_truth.mrc", "not a particle file"]);
+    refuse(&place.path("run/gmm_half1.h5"), &["gmm_half1.h5", "not a particle file"]);
     let version = place.broken(|file| {
         file.attr("version").unwrap().write_scalar(&7u32).unwrap();
     });
-    refuse(&version, &["broken.h5", "version 7", "reads version 2"]);
+    refuse(&version, &["broken.h5", "version 7", "expected version 2"]);
     for missing in [
         "pose/rotation",
         "half",

@@ -1,4 +1,5 @@
-//! A particle set, on disk ([`store`]), on its way there ([`import`], [`preprocess`]) and out again ([`export`]).
+//! Particle sets: the particle file ([`store`]), import from other programs ([`import`], [`preprocess`]), export ([`export`])
+//! and the halves ([`Subset`]).
 
 pub mod export;
 pub mod halves;

@@ -80,7 +80,7 @@ impl LeftOut {
     pub fn find(&mut self, damaged: &[(usize, Defect)]) -> Result<()> {
         for &(row, defect) in damaged {
             if self.allowed == 0 {
-                return Err(self.store.defect(row, defect));
+                return Err(self.store.image_error(row, defect));
             }
             if !self.contains(row) && !self.found.iter().any(|&(known, _)| known == row) {
                 self.found.push((row, defect));

@@ -121,7 +121,7 @@ fn accumulate(
     while let Some(block) = ahead.take()? {
         let Block { first, particles, images, defects, .. } = &block;
         if let Some(&(row, defect)) = defects.first().filter(|_| passed_over.is_none()) {
-            return Err(store.defect(row, defect));
+            return Err(store.image_error(row, defect));
         }
         samples.resize_with(particles.len(), Samples::default);
         let all = samples.par_iter_mut().zip(particles).zip(images.par_chunks_exact(header.pixels()));

@@ -99,7 +99,7 @@ pub fn write(store: &Store, left_out: &BTreeSet<usize>, star: &Path) -> Result<u
         reader.read(rows.clone(), &mut block)?;
         let kept = |row: &usize| !left_out.contains(row);
         if let Some(&(row, defect)) = block.defects.iter().find(|(row, _)| kept(row)) {
-            return Err(store.defect(row, defect));
+            return Err(store.image_error(row, defect));
         }
         let images = block.images.chunks_exact(header.pixels());
         for ((row, particle), image) in rows.clone().zip(&block.particles).zip(images) {

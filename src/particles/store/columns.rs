@@ -1,13 +1,13 @@
-//! The data sets with one entry a particle: their names, types and shapes, and how a particle goes into them and back.
+//! The data sets with one entry per particle: names, types, shapes, and how a [`Particle`] is encoded in them.
 
 use hdf5::plist::dataset_create::{AllocTime, FillTime};
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor};
 
 use super::{Dtype, Particle, Source};
 
-/// What the numbers of a data set are; little-endian, all of them.
+/// Type of the numbers in a data set, all little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum NumberType {
     U8,
     U32,
     U64,
@@ -16,8 +16,8 @@ pub enum Kind {
     F64,
 }
 
-impl Kind {
-    /// Bytes of a number.
+impl NumberType {
+    /// Size of a number in bytes.
     pub fn width(self) -> usize {
         match self {
             Self::U8 => 1,
@@ -27,7 +27,7 @@ impl Kind {
         }
     }
 
-    /// As HDF5 describes it.
+    /// The HDF5 type.
     pub fn descriptor(self) -> TypeDescriptor {
         match self {
             Self::U8 => TypeDescriptor::Unsigned(IntSize::U1),
@@ -40,7 +40,7 @@ impl Kind {
     }
 }
 
-impl From<Dtype> for Kind {
+impl From<Dtype> for NumberType {
     fn from(dtype: Dtype) -> Self {
         match dtype {
             Dtype::F32 => Self::F32,
@@ -49,170 +49,172 @@ impl From<Dtype> for Kind {
     }
 }
 
-/// A data set with one entry a particle.
+/// Layout of a data set with one entry per particle.
 #[derive(Clone, Copy, Debug)]
-pub struct Shape<'a> {
-    /// Its path, without the slash in front.
+pub struct DataSetLayout<'a> {
+    /// Path, without the leading slash.
     pub name: &'a str,
-    /// What its numbers are.
-    pub kind: Kind,
-    /// The shape of an entry; empty for a number.
+    /// Type of its numbers.
+    pub number_type: NumberType,
+    /// DataSetLayout of one entry; empty for a single number.
     pub entry: &'a [usize],
 }
 
-impl Shape<'_> {
-    /// Its shape for `n` particles.
-    pub fn of(&self, n: usize) -> Vec<usize> {
+impl DataSetLayout<'_> {
+    /// DataSetLayout of the data set for `n` particles.
+    pub fn shape(&self, n: usize) -> Vec<usize> {
         std::iter::once(n).chain(self.entry.iter().copied()).collect()
     }
 
-    /// Bytes of an entry.
+    /// Size of one entry in bytes.
     pub fn stride(&self) -> usize {
-        self.kind.width() * self.entry.iter().product::<usize>()
+        self.number_type.width() * self.entry.iter().product::<usize>()
     }
 
-    /// Makes it for `n` particles, all in one piece and with its place in the file, which is returned.
+    /// Creates the contiguous, allocated data set for `n` particles, and returns its offset in the file.
     pub fn create(&self, file: &hdf5::File, n: usize) -> hdf5::Result<u64> {
-        let set = match self.kind {
-            Kind::U8 => file.new_dataset::<u8>(),
-            Kind::U32 => file.new_dataset::<u32>(),
-            Kind::U64 => file.new_dataset::<u64>(),
-            Kind::F16 => file.new_dataset::<half::f16>(),
-            Kind::F32 => file.new_dataset::<f32>(),
-            Kind::F64 => file.new_dataset::<f64>(),
+        let set = match self.number_type {
+            NumberType::U8 => file.new_dataset::<u8>(),
+            NumberType::U32 => file.new_dataset::<u32>(),
+            NumberType::U64 => file.new_dataset::<u64>(),
+            NumberType::F16 => file.new_dataset::<half::f16>(),
+            NumberType::F32 => file.new_dataset::<f32>(),
+            NumberType::F64 => file.new_dataset::<f64>(),
         };
         let set = set.alloc_time(Some(AllocTime::Early)).fill_time(FillTime::Never);
-        let set = set.shape(self.of(n)).create(self.name)?;
-        set.offset().ok_or_else(|| hdf5::Error::from(format!("/{} has no place in the file", self.name)))
+        let set = set.shape(self.shape(n)).create(self.name)?;
+        set.offset().ok_or_else(|| hdf5::Error::from(format!("/{} has no offset in the file", self.name)))
     }
 }
 
-/// The images of a box.
-pub fn images(dtype: Dtype, entry: &[usize; 2]) -> Shape<'_> {
-    Shape { name: "images", kind: dtype.into(), entry }
+/// Layout of `/images`, with entries of box size squared.
+pub fn images(dtype: Dtype, entry: &[usize; 2]) -> DataSetLayout<'_> {
+    DataSetLayout { name: "images", number_type: dtype.into(), entry }
 }
 
-/// The half, 0 or 1, in rising order.
-pub const HALF: Shape = Shape { name: "half", kind: Kind::U8, entry: &[] };
+/// The half of each particle, 0 or 1, sorted.
+pub const HALF: DataSetLayout = DataSetLayout { name: "half", number_type: NumberType::U8, entry: &[] };
 
-/// CRC-32 of each image's bytes.
-pub const CHECKSUM: Shape = Shape { name: "source/checksum", kind: Kind::U32, entry: &[] };
+/// CRC-32 of the bytes of each image.
+pub const CHECKSUM: DataSetLayout =
+    DataSetLayout { name: "source/checksum", number_type: NumberType::U32, entry: &[] };
 
-/// The sum of the squares of each image's pixels.
-pub const ENERGY: Shape = Shape { name: "source/energy", kind: Kind::F64, entry: &[] };
+/// Sum of the squared pixels of each image.
+pub const ENERGY: DataSetLayout =
+    DataSetLayout { name: "source/energy", number_type: NumberType::F64, entry: &[] };
 
-/// A part of a [`Particle`].
+/// A data set that holds one field of [`Particle`].
 pub struct Column {
-    pub shape: Shape<'static>,
-    /// Appends its bytes.
-    pub put: fn(&Particle, &mut Vec<u8>),
-    /// Takes it from its bytes.
-    pub get: fn(&mut Particle, &[u8]),
+    pub shape: DataSetLayout<'static>,
+    /// Appends the encoded field.
+    pub encode: fn(&Particle, &mut Vec<u8>),
+    /// Sets the field from its encoding.
+    pub decode: fn(&mut Particle, &[u8]),
 }
 
-/// The place of `/pose/rotation` among [`COLUMNS`].
+/// Index of `/pose/rotation` in [`COLUMNS`].
 pub const ROTATION: usize = 0;
 
-/// All parts of a [`Particle`].
+/// All fields of [`Particle`].
 pub const COLUMNS: [Column; 11] = [
     Column {
-        shape: Shape { name: "pose/rotation", kind: Kind::F64, entry: &[3, 3] },
-        put: |particle, bytes| put(particle.rotation.as_flattened(), bytes),
-        get: |particle, bytes| get(particle.rotation.as_flattened_mut(), bytes),
+        shape: DataSetLayout { name: "pose/rotation", number_type: NumberType::F64, entry: &[3, 3] },
+        encode: |particle, bytes| encode(particle.rotation.as_flattened(), bytes),
+        decode: |particle, bytes| decode(particle.rotation.as_flattened_mut(), bytes),
     },
     Column {
-        shape: Shape { name: "pose/shift", kind: Kind::F64, entry: &[2] },
-        put: |particle, bytes| put(&particle.shift, bytes),
-        get: |particle, bytes| get(&mut particle.shift, bytes),
+        shape: DataSetLayout { name: "pose/shift", number_type: NumberType::F64, entry: &[2] },
+        encode: |particle, bytes| encode(&particle.shift, bytes),
+        decode: |particle, bytes| decode(&mut particle.shift, bytes),
     },
     Column {
         shape: number("ctf/defocus_u"),
-        put: |particle, bytes| put(&[particle.ctf.defocus_u], bytes),
-        get: |particle, bytes| get(std::slice::from_mut(&mut particle.ctf.defocus_u), bytes),
+        encode: |particle, bytes| encode(&[particle.ctf.defocus_u], bytes),
+        decode: |particle, bytes| decode(std::slice::from_mut(&mut particle.ctf.defocus_u), bytes),
     },
     Column {
         shape: number("ctf/defocus_v"),
-        put: |particle, bytes| put(&[particle.ctf.defocus_v], bytes),
-        get: |particle, bytes| get(std::slice::from_mut(&mut particle.ctf.defocus_v), bytes),
+        encode: |particle, bytes| encode(&[particle.ctf.defocus_v], bytes),
+        decode: |particle, bytes| decode(std::slice::from_mut(&mut particle.ctf.defocus_v), bytes),
     },
     Column {
         shape: number("ctf/astigmatism_angle"),
-        put: |particle, bytes| put(&[particle.ctf.astigmatism_angle], bytes),
-        get: |particle, bytes| get(std::slice::from_mut(&mut particle.ctf.astigmatism_angle), bytes),
+        encode: |particle, bytes| encode(&[particle.ctf.astigmatism_angle], bytes),
+        decode: |particle, bytes| decode(std::slice::from_mut(&mut particle.ctf.astigmatism_angle), bytes),
     },
     Column {
         shape: number("ctf/phase_shift"),
-        put: |particle, bytes| put(&[particle.ctf.phase_shift], bytes),
-        get: |particle, bytes| get(std::slice::from_mut(&mut particle.ctf.phase_shift), bytes),
+        encode: |particle, bytes| encode(&[particle.ctf.phase_shift], bytes),
+        decode: |particle, bytes| decode(std::slice::from_mut(&mut particle.ctf.phase_shift), bytes),
     },
     Column {
         shape: number("ctf/b_factor"),
-        put: |particle, bytes| put(&[particle.ctf.b_factor], bytes),
-        get: |particle, bytes| get(std::slice::from_mut(&mut particle.ctf.b_factor), bytes),
+        encode: |particle, bytes| encode(&[particle.ctf.b_factor], bytes),
+        decode: |particle, bytes| decode(std::slice::from_mut(&mut particle.ctf.b_factor), bytes),
     },
     Column {
         shape: number("ctf/scale"),
-        put: |particle, bytes| put(&[particle.ctf.scale], bytes),
-        get: |particle, bytes| get(std::slice::from_mut(&mut particle.ctf.scale), bytes),
+        encode: |particle, bytes| encode(&[particle.ctf.scale], bytes),
+        decode: |particle, bytes| decode(std::slice::from_mut(&mut particle.ctf.scale), bytes),
     },
     Column {
-        shape: Shape { name: "ctf/optics_group", kind: Kind::U32, entry: &[] },
-        put: |particle, bytes| bytes.extend(particle.optics_group.to_le_bytes()),
-        get: |particle, bytes| particle.optics_group = whole(bytes) as u32,
+        shape: DataSetLayout { name: "ctf/optics_group", number_type: NumberType::U32, entry: &[] },
+        encode: |particle, bytes| bytes.extend(particle.optics_group.to_le_bytes()),
+        decode: |particle, bytes| particle.optics_group = unsigned(bytes) as u32,
     },
     Column {
-        shape: Shape { name: "source/file", kind: Kind::U32, entry: &[] },
-        put: |particle, bytes| {
+        shape: DataSetLayout { name: "source/file", number_type: NumberType::U32, entry: &[] },
+        encode: |particle, bytes| {
             bytes.extend(particle.source.map_or(NO_SOURCE, |source| source.file).to_le_bytes());
         },
-        get: |particle, bytes| {
-            let file = whole(bytes) as u32;
+        decode: |particle, bytes| {
+            let file = unsigned(bytes) as u32;
             particle.source = (file != NO_SOURCE).then_some(Source { file, index: 0 });
         },
     },
-    // Behind the file, which says whether there is a source at all.
+    // After `source/file`, which decides whether there is a source.
     Column {
-        shape: Shape { name: "source/index", kind: Kind::U64, entry: &[] },
-        put: |particle, bytes| {
+        shape: DataSetLayout { name: "source/index", number_type: NumberType::U64, entry: &[] },
+        encode: |particle, bytes| {
             bytes.extend(particle.source.map_or(0, |source| source.index).to_le_bytes());
         },
-        get: |particle, bytes| {
+        decode: |particle, bytes| {
             if let Some(source) = &mut particle.source {
-                source.index = whole(bytes);
+                source.index = unsigned(bytes);
             }
         },
     },
 ];
 
-/// What `/source/file` says of an image that came from none.
+/// Value of `/source/file` for an image without a source.
 const NO_SOURCE: u32 = u32::MAX;
 
-const fn number(name: &'static str) -> Shape<'static> {
-    Shape { name, kind: Kind::F64, entry: &[] }
+const fn number(name: &'static str) -> DataSetLayout<'static> {
+    DataSetLayout { name, number_type: NumberType::F64, entry: &[] }
 }
 
-fn put(values: &[f64], bytes: &mut Vec<u8>) {
+fn encode(values: &[f64], bytes: &mut Vec<u8>) {
     values.iter().for_each(|value| bytes.extend(value.to_le_bytes()));
 }
 
-fn get(values: &mut [f64], bytes: &[u8]) {
+fn decode(values: &mut [f64], bytes: &[u8]) {
     for (value, bytes) in values.iter_mut().zip(bytes.chunks_exact(8)) {
-        *value = f64::from_bits(whole(bytes));
+        *value = f64::from_bits(unsigned(bytes));
     }
 }
 
-/// A little-endian number of up to eight bytes.
-fn whole(bytes: &[u8]) -> u64 {
+/// Decodes an unsigned little-endian number of up to eight bytes.
+fn unsigned(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
-/// Where everything lies in a file, in bytes from its start.
+/// Offset of each data set in bytes from the start of the file.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct Offsets {
     pub images: u64,
     pub half: u64,
     pub checksum: u64,
     pub energy: u64,
-    /// Of each of [`COLUMNS`].
+    /// In the order of [`COLUMNS`].
     pub columns: [u64; COLUMNS.len()],
 }

@@ -1,9 +1,10 @@
 //! `particles.h5`: one file with the images, poses, CTFs and halves of a particle set.
 //!
-//! The layout is documented in docs/guide.md ("Particle file"). Every data set lies in one piece, so that particles are
-//! read and written at known offsets, past HDF5 and its lock; HDF5 itself lays the file out ([`Writer`]) and says where
-//! things lie ([`Store::open`]). Rows are sorted by half, so a half is a range of rows, and nothing here holds memory
-//! that grows with their number. A file is written under a temporary name and renamed when complete.
+//! The layout is documented in docs/guide.md ("Particle file"). HDF5 creates the file ([`Writer`]) and gives the offsets
+//! of its data sets ([`Store::open`]). Every data set is contiguous, so particles are read and written at known offsets
+//! with plain file calls, without HDF5's process-wide lock. Rows are sorted by half: each half is a range of rows. No
+//! structure here grows with the number of particles. A file is written under a temporary name and renamed when it is
+//! complete.
 
 mod columns;
 mod identity;
@@ -27,15 +28,15 @@ use crate::imaging::ctf::{CtfParameters, Optics};
 use crate::imaging::pose::{Rotation, distance_from_rotation};
 use crate::particles::Subset;
 
-/// What the root attribute `format` says.
+/// Value of the root attribute `format`.
 pub const FORMAT: &str = "cryosplat-particles";
-/// What the root attribute `version` says; another one is refused.
+/// Value of the root attribute `version`; files of other versions are refused.
 pub const VERSION: u32 = 2;
 
 const REMEDY_READ: &str = "make the file again with `cryosplat-mpi import` or `simulate`";
 const REMEDY_WRITE: &str = "check that the folder may be written and the disk is not full";
 
-// What is in memory goes into the file as it is, and the file is little-endian.
+// Values are written to the little-endian file as they are in memory.
 const _: () = assert!(cfg!(target_endian = "little"), "particle files need a little-endian processor");
 
 /// How images are stored.
@@ -57,76 +58,82 @@ pub struct Source {
     pub index: u64,
 }
 
-/// What the particles of a set have in common.
+/// Properties of the whole particle set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Header {
     /// Box size in pixels.
     pub box_size: usize,
     /// Pixel size in angstrom.
     pub pixel_size: f64,
-    /// True where each image's background was brought to mean 0 and standard deviation 1.
+    /// True if each image was normalised to a background of mean 0 and standard deviation 1.
     pub normalized: bool,
-    /// True where the contrast was inverted on import.
+    /// True if the contrast was inverted on import.
     pub inverted: bool,
     /// The optics groups.
     pub optics: Vec<Optics>,
-    /// Particles in each half.
+    /// Number of particles in each half.
     pub halves: [usize; 2],
-    /// Files the images came from; empty where there are none (simulated without a STAR file).
+    /// Stacks that the images were imported from; empty for a simulated set without a STAR file.
     pub source_files: Vec<String>,
 }
 
 impl Header {
-    /// Pixels of an image.
+    /// Number of pixels per image.
     pub fn pixels(&self) -> usize {
         self.box_size * self.box_size
     }
 
-    /// Names `file` and the first thing that cannot be.
+    /// Checks all values. An error names `file` and the first invalid value.
     fn check(&self, file: &Path) -> Result<()> {
         let bad = |at: String, problem: String| Err(Error::input(file, at, problem, REMEDY_READ));
         if self.box_size < 4 {
-            return bad(String::new(), format!("a box of {} pixels is too small", self.box_size));
+            return bad(
+                String::new(),
+                format!("the box size is {} pixels, expected 4 or more", self.box_size),
+            );
         }
         if !(self.pixel_size.is_finite() && self.pixel_size > 0.0) {
-            return bad(String::new(), format!("a pixel size of {} A is impossible", self.pixel_size));
+            return bad(
+                String::new(),
+                format!("the pixel size is {} A, expected a finite number above 0", self.pixel_size),
+            );
         }
         if self.halves == [0, 0] {
             return bad("/images".into(), "holds no particles".into());
         }
         for (i, optics) in self.optics.iter().enumerate() {
-            let sound = optics.voltage.is_finite()
+            let valid = optics.voltage.is_finite()
                 && optics.voltage > 0.0
                 && optics.spherical_aberration.is_finite()
                 && (0.0..=1.0).contains(&optics.amplitude_contrast);
-            if !sound {
-                return bad(format!("optics group {}", i + 1), format!("{optics:?} is impossible"));
+            if !valid {
+                return bad(format!("optics group {}", i + 1), format!("has impossible values: {optics:?}"));
             }
         }
         Ok(())
     }
 }
 
-/// One particle but its pixels.
+/// The metadata of one particle.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Particle {
     /// `W`: volume to view.
     pub rotation: Rotation,
-    /// Shift (x, y) in pixels still to be applied (zero after import).
+    /// Shift (x, y) in pixels that is still to be applied to the image; zero after import.
     pub shift: [f64; 2],
     /// CTF parameters.
     pub ctf: CtfParameters,
     /// Index into [`Header::optics`].
     pub optics_group: u32,
-    /// Where its image came from.
+    /// The raw image; `None` if unknown.
     pub source: Option<Source>,
 }
 
 impl Particle {
-    /// What is wrong with it, if something is, in a set of `groups` optics groups.
+    /// Describes the first invalid value, in a set of `groups` optics groups; `None` if the particle is valid.
     fn defect(&self, groups: usize) -> Option<String> {
         if distance_from_rotation(&self.rotation) > 1e-3 {
-            return Some(format!("its pose is not a rotation: {:?}", self.rotation));
+            return Some(format!("the pose is not a rotation matrix: {:?}", self.rotation));
         }
         let c = &self.ctf;
         let numbers = [
@@ -147,37 +154,37 @@ impl Particle {
 
     fn group_defect(&self, groups: usize) -> Option<String> {
         (self.optics_group as usize >= groups)
-            .then(|| format!("its optics group is {}, and there are {groups}", self.optics_group))
+            .then(|| format!("the optics group is {} (from 0), but the set has {groups}", self.optics_group))
     }
 }
 
-/// How a message names row `row`.
-fn place(row: usize) -> String {
+/// How error messages name the particle in row `row` (from 0).
+fn particle_name(row: usize) -> String {
     format!("particle {}", row + 1)
 }
 
-/// A particle file, open for reading. It holds nothing that grows with the number of particles.
+/// A particle file, open for reading. Its memory does not depend on the number of particles.
 #[derive(Clone, Debug)]
 pub struct Store {
     reader: Reader,
 }
 
 impl Store {
-    /// Opens `path`; checks attributes, optics, and shape, type and place of every data set, and that the rows are
-    /// sorted by half. Closes the HDF5 file again.
+    /// Opens `path`. Checks the attributes, the optics groups, the shape, type and offset of every data set, and that the
+    /// rows are sorted by half.
     ///
     /// # Errors
-    /// When it is not there, cut short, no particle file, of another version, or not of the documented layout.
+    /// If the file does not exist, is truncated, is not a particle file, or has another version or layout.
     pub fn open(path: &Path) -> Result<Self> {
         open::open(path).map(|reader| Self { reader })
     }
 
-    /// The path it was opened by.
+    /// The path that was opened.
     pub fn path(&self) -> &Path {
         self.reader.path()
     }
 
-    /// What the particles have in common.
+    /// Properties of the whole set.
     pub fn header(&self) -> &Header {
         self.reader.header()
     }
@@ -192,7 +199,7 @@ impl Store {
         self.header().halves.iter().sum()
     }
 
-    /// False: a file without particles is refused.
+    /// Always false: a file without particles is refused.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -210,24 +217,24 @@ impl Store {
     /// Reads all metadata once, checks that every particle is usable, and returns the identity of the set.
     ///
     /// # Errors
-    /// When the file cannot be read. Names the first particle with a number that is not finite, a pose that is no
-    /// rotation, or an optics group that is not there.
+    /// If the file cannot be read, or a particle has a value that is not finite, a pose that is not a rotation, or an
+    /// optics group that does not exist. Names the first such particle.
     pub fn validate(&self) -> Result<DataSetId> {
         self.inspect(|_, _| Ok(()))
     }
 
-    /// [`Store::validate`], which shows every sound particle and its row to `visit` on the way.
+    /// Like [`Store::validate`]; also passes the row and the metadata of every particle to `visit`, in order.
     ///
     /// # Errors
-    /// As [`Store::validate`], and what `visit` returns.
+    /// As [`Store::validate`], and the errors of `visit`.
     pub fn inspect(&self, mut visit: impl FnMut(usize, &Particle) -> Result<()>) -> Result<DataSetId> {
-        const AT_A_TIME: usize = 4096;
+        const ROWS_PER_READ: usize = 4096;
         let groups = self.header().optics.len();
-        for first in (0..self.len()).step_by(AT_A_TIME) {
-            let rows = first..self.len().min(first + AT_A_TIME);
+        for first in (0..self.len()).step_by(ROWS_PER_READ) {
+            let rows = first..self.len().min(first + ROWS_PER_READ);
             for (row, particle) in rows.clone().zip(self.reader.particles(rows)?) {
                 if let Some(problem) = particle.defect(groups) {
-                    return Err(Error::input(self.path(), place(row), problem, REMEDY_READ));
+                    return Err(Error::input(self.path(), particle_name(row), problem, REMEDY_READ));
                 }
                 visit(row, &particle)?;
             }
@@ -235,38 +242,38 @@ impl Store {
         self.reader.identity()
     }
 
-    /// Reads all images and compares them with their checksums.
+    /// Reads all images and verifies their checksums.
     ///
     /// # Errors
-    /// Names the first image whose checksum differs, or that has a pixel that is not finite.
+    /// If the checksum of an image does not match, or a pixel is not finite. Names the first such image.
     pub fn verify(&self) -> Result<()> {
-        const BYTES: usize = 4 << 20;
-        let count = (BYTES / (4 * self.header().pixels())).max(1);
+        const BLOCK_BYTES: usize = 4 << 20;
+        let count = (BLOCK_BYTES / (4 * self.header().pixels())).max(1);
         let mut block = Block::default();
         for first in (0..self.len()).step_by(count) {
             self.reader.read(first..self.len().min(first + count), &mut block)?;
             if let Some(&(row, defect)) = block.defects.first() {
-                return Err(self.defect(row, defect));
+                return Err(self.image_error(row, defect));
             }
         }
         Ok(())
     }
 
-    /// What reads particles and images.
+    /// A reader of particles and images.
     pub fn reader(&self) -> Reader {
         self.reader.clone()
     }
 
-    /// The stack that row `row` came from, and its image there, from 1; `None` where that is not known.
+    /// The stack that the particle in row `row` came from, and the number of its image there, from 1; `None` if unknown.
     pub fn origin(&self, row: usize) -> Option<(&str, u64)> {
         let source = self.reader.particles(row..row + 1).ok()?.first()?.source?;
         Some((self.header().source_files.get(source.file as usize)?, source.index.saturating_add(1)))
     }
 
-    /// The error that the image in `row` cannot be used: names the file, the particle and the image it came from.
-    pub fn defect(&self, row: usize, defect: Defect) -> Error {
+    /// The error for an unusable image in row `row`: names the file, the particle and the raw image.
+    pub fn image_error(&self, row: usize, defect: Defect) -> Error {
         let origin = self.origin(row).map(|(stack, image)| format!(" (image {image} of {stack})"));
-        let at = place(row) + &origin.unwrap_or_default();
+        let at = particle_name(row) + &origin.unwrap_or_default();
         match defect {
             Defect::Checksum => Error::input(
                 self.path(),
@@ -277,7 +284,7 @@ impl Store {
             Defect::NotFinite => Error::input(
                 self.path(),
                 at,
-                "has a pixel that is not finite, or far too large",
+                "has a pixel that is not finite, or too large",
                 "import again without this particle",
             ),
         }

@@ -1,13 +1,13 @@
-//! Opening a particle file: what HDF5 says of it, checked against the documented layout.
+//! Opens a particle file and checks it against the documented layout.
 
 use std::fs::File;
 use std::path::Path;
 
 use hdf5::datatype::ByteOrder;
 
-use super::columns::{self, CHECKSUM, COLUMNS, ENERGY, HALF, Kind, Places, Shape};
+use super::columns::{self, CHECKSUM, COLUMNS, DataSetLayout, ENERGY, HALF, NumberType, Offsets};
 use super::reader::{Reader, stream};
-use super::{Dtype, FORMAT, Header, REMEDY_READ, VERSION, place};
+use super::{Dtype, FORMAT, Header, REMEDY_READ, VERSION, particle_name};
 use crate::error::{Error, Result};
 use crate::hdf5::{bool_attribute, numeric_dataset, scalar_attribute, text_attribute, text_dataset};
 use crate::imaging::ctf::Optics;
@@ -16,56 +16,54 @@ use crate::imaging::ctf::Optics;
 pub fn open(path: &Path) -> Result<Reader> {
     let plain = || File::open(path).map_err(Error::io(path, "open the particle set", "check the path"));
     plain()?;
-    let (mut header, dtype, places) = read_layout(path)?;
+    let (mut header, dtype, offsets) = read_layout(path)?;
     let file = plain()?;
-    header.halves = count_halves(path, &file, places.half, header.halves[0])?;
+    header.halves = count_halves(path, &file, offsets.half, header.halves[0])?;
     header.check(path)?;
-    Ok(Reader::new(path, file, header, dtype, places))
+    Ok(Reader::new(path, file, header, dtype, offsets))
 }
 
 fn bad<T>(path: &Path, at: &str, problem: impl Into<String>) -> Result<T> {
     Err(Error::input(path, at, problem, REMEDY_READ))
 }
 
-/// Everything that HDF5 is needed for. All particles are in the header's first half yet.
-fn read_layout(path: &Path) -> Result<(Header, Dtype, Places)> {
-    let fail =
-        || Error::hdf5(path, "read the particle set (is it cut short, or no particle file?)", REMEDY_READ);
+/// Reads everything that needs HDF5. The header counts all particles in half 1; [`count_halves`] corrects that.
+fn read_layout(path: &Path) -> Result<(Header, Dtype, Offsets)> {
+    let fail = || {
+        Error::hdf5(path, "read the particle set (it may be truncated, or not a particle file)", REMEDY_READ)
+    };
     let file = hdf5::File::open(path).map_err(fail())?;
     let format = text_attribute(&file, "format");
     if format.as_deref().ok() != Some(FORMAT) {
-        return bad(path, "", "is an HDF5 file, but no particle set of this program");
+        return bad(path, "", "is an HDF5 file, but not a particle file of this program");
     }
     let version: u32 = scalar_attribute(&file, "version").map_err(fail())?;
     if version != VERSION {
-        return bad(
-            path,
-            "",
-            format!("is a particle set of version {version}, and this program reads version {VERSION}"),
-        );
+        return bad(path, "", format!("is a particle file of version {version}, expected version {VERSION}"));
     }
 
     let images = dataset(path, &file, "images")?;
     let shape = images.shape();
     let [n, height, width] = shape[..] else {
-        return bad(path, "/images", format!("has the shape {shape:?}, expected (n, D, D)"));
+        return bad(path, "/images", format!("has shape {shape:?}, expected (n, D, D)"));
     };
     if height != width {
-        return bad(path, "/images", format!("are {width} x {height} pixels, expected square ones"));
+        return bad(path, "/images", format!("are {width} x {height} pixels, expected square images"));
     }
     if n == 0 {
-        return bad(path, "/images", "holds no particles");
+        return bad(path, "/images", "is empty");
     }
-    let halved = images.dtype().and_then(|d| d.to_descriptor()).map_err(fail())? == Kind::F16.descriptor();
+    let halved =
+        images.dtype().and_then(|d| d.to_descriptor()).map_err(fail())? == NumberType::F16.descriptor();
     let dtype = if halved { Dtype::F16 } else { Dtype::F32 };
 
     let length = std::fs::metadata(path).map_err(Error::io(path, "read its length", "check the path"))?.len();
-    let locate = |shape: Shape| locate(path, &file, length, &shape, n);
+    let locate = |shape: DataSetLayout| locate(path, &file, length, &shape, n);
     let mut columns = [0; COLUMNS.len()];
     for (place, column) in columns.iter_mut().zip(&COLUMNS) {
         *place = locate(column.shape)?;
     }
-    let places = Places {
+    let offsets = Offsets {
         images: locate(columns::images(dtype, &[width; 2]))?,
         half: locate(HALF)?,
         checksum: locate(CHECKSUM)?,
@@ -81,42 +79,44 @@ fn read_layout(path: &Path) -> Result<(Header, Dtype, Places)> {
         halves: [n, 0],
         source_files: text_dataset(&file, "source/files").map_err(fail())?,
     };
-    Ok((header, dtype, places))
+    Ok((header, dtype, offsets))
 }
 
 fn dataset(path: &Path, file: &hdf5::File, name: &str) -> Result<hdf5::Dataset> {
     if !file.link_exists(name) {
-        return bad(path, &format!("/{name}"), "is not there");
+        return bad(path, &format!("/{name}"), "does not exist");
     }
     file.dataset(name).map_err(Error::hdf5(path, "read the metadata", REMEDY_READ))
 }
 
-/// Where a data set lies, which must be as `expected` of `n` particles, in one piece, and within the file's `length` bytes.
-fn locate(path: &Path, file: &hdf5::File, length: u64, expected: &Shape, n: usize) -> Result<u64> {
+/// The offset of a data set. Checks that it has the `expected` layout for `n` particles, is contiguous, and lies within the
+/// `length` bytes of the file.
+fn locate(path: &Path, file: &hdf5::File, length: u64, expected: &DataSetLayout, n: usize) -> Result<u64> {
     let at = format!("/{}", expected.name);
     let set = dataset(path, file, expected.name)?;
     let fail = || Error::hdf5(path, "read the metadata", REMEDY_READ);
-    let kind = set.dtype().map_err(fail())?;
-    let (found, wanted) = (kind.to_descriptor().map_err(fail())?, expected.kind.descriptor());
+    let number_type = set.dtype().map_err(fail())?;
+    let (found, wanted) = (number_type.to_descriptor().map_err(fail())?, expected.number_type.descriptor());
     if found != wanted {
         let wanted = if expected.name == "images" { "float32 or float16".into() } else { wanted.to_string() };
         return bad(path, &at, format!("holds numbers of type {found}, expected {wanted}"));
     }
-    if expected.kind.width() > 1 && kind.byte_order() != ByteOrder::LittleEndian {
-        return bad(path, &at, "holds big-endian numbers, expected little-endian ones");
+    if expected.number_type.width() > 1 && number_type.byte_order() != ByteOrder::LittleEndian {
+        return bad(path, &at, "holds big-endian numbers, expected little-endian");
     }
-    let (found, wanted) = (set.shape(), expected.of(n));
+    let (found, wanted) = (set.shape(), expected.shape(n));
     if found != wanted {
-        return bad(path, &at, format!("has the shape {found:?}, expected {wanted:?}"));
+        return bad(path, &at, format!("has shape {found:?}, expected {wanted:?}"));
     }
     let Some(offset) = set.offset() else {
-        return bad(path, &at, "is stored in chunks, expected one contiguous piece");
+        return bad(path, &at, "is chunked, expected contiguous storage");
     };
-    // What follows takes sizes for memory and offsets for places: none may lie outside of the file.
-    let bytes = wanted.iter().try_fold(expected.kind.width() as u64, |bytes, &n| bytes.checked_mul(n as u64));
+    // Readers allocate by this size and read at this offset, so both must lie within the file.
+    let bytes =
+        wanted.iter().try_fold(expected.number_type.width() as u64, |bytes, &n| bytes.checked_mul(n as u64));
     match bytes.and_then(|bytes| bytes.checked_add(offset)) {
         Some(end) if end <= length => Ok(offset),
-        _ => bad(path, &at, format!("of shape {wanted:?} reaches past the file's end")),
+        _ => bad(path, &at, format!("with shape {wanted:?} extends past the end of the file")),
     }
 }
 
@@ -140,7 +140,7 @@ fn read_optics(path: &Path, file: &hdf5::File) -> Result<Vec<Optics>> {
         .collect())
 }
 
-/// Particles of each half, which must follow each other.
+/// Counts the particles of each half. Checks that half 1 precedes half 2.
 fn count_halves(path: &Path, file: &File, at: u64, n: usize) -> Result<[usize; 2]> {
     let mut halves = [0, 0];
     let mut outcome = Ok(());
@@ -154,12 +154,12 @@ fn count_halves(path: &Path, file: &File, at: u64, n: usize) -> Result<[usize; 2
                 0 if halves[1] > 0 => {
                     outcome = bad(
                         path,
-                        &place(row),
-                        "is of half 1 and comes after particles of half 2: the particles are not sorted by half",
+                        &particle_name(row),
+                        "is in half 1 but follows particles of half 2: the particles are not sorted by half",
                     );
                 }
                 0 | 1 => halves[usize::from(half)] += 1,
-                _ => outcome = bad(path, &place(row), format!("its half is {half}, expected 0 or 1")),
+                _ => outcome = bad(path, &particle_name(row), format!("the half is {half}, expected 0 or 1")),
             }
         }
     })?;

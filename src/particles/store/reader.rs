@@ -1,4 +1,4 @@
-//! Reading particles and images at full speed: plain reads at known offsets, past HDF5 and its lock.
+//! Reads particles and images at known offsets with plain file reads, without HDF5's process-wide lock.
 
 use std::fs::File;
 use std::num::NonZeroU64;
@@ -10,15 +10,15 @@ use std::sync::Arc;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use rustix::fs::{Advice, fadvise};
 
-use super::columns::{self, CHECKSUM, COLUMNS, ENERGY, HALF, Places, ROTATION};
+use super::columns::{self, CHECKSUM, COLUMNS, ENERGY, HALF, Offsets, ROTATION};
 use super::pixels::Pixels;
-use super::{DataSetId, Dtype, Header, Particle, REMEDY_READ, place};
+use super::{DataSetId, Dtype, Header, Particle, REMEDY_READ, particle_name};
 use crate::error::{Error, Result};
 use crate::imaging::ctf::{Ctf, CtfParameters};
 use crate::imaging::energy;
 
-/// Bytes of images that are read, and then checked, at a time: they stay in the processor's own memory in between.
-const PIECE: usize = 256 << 10;
+/// Bytes of images per read: small enough to stay in the CPU cache until they are checked.
+const IMAGE_PIECE_BYTES: usize = 256 << 10;
 
 /// Reads particles and images of a file, in any number of threads. A clone shares the file.
 #[derive(Clone, Debug)]
@@ -27,16 +27,16 @@ pub struct Reader {
     set: Arc<Set>,
 }
 
-/// What is known of the file.
+/// The metadata shared by all clones of a reader.
 #[derive(Debug)]
 struct Set {
     path: PathBuf,
     header: Header,
     dtype: Dtype,
-    places: Places,
+    offsets: Offsets,
 }
 
-/// Consecutive rows with their images. The memory is used again by the next read.
+/// Consecutive rows with their images. The next read reuses the memory.
 #[derive(Clone, Debug, Default)]
 pub struct Block {
     /// The first row.
@@ -45,38 +45,38 @@ pub struct Block {
     pub particles: Vec<Particle>,
     /// Their images, `[image][y][x]`.
     pub images: Pixels,
-    /// The sum of the squares of each image's pixels.
+    /// Sum of the squared pixels of each image.
     pub energies: Vec<f64>,
-    /// Rows whose images cannot be used.
+    /// Rows of unusable images, with the reason.
     pub defects: Vec<(usize, Defect)>,
-    /// Columns as stored.
+    /// Columns as stored in the file.
     bytes: Vec<u8>,
-    /// Some images as stored, where that is in 16 bits.
-    halved: Pixels,
+    /// 16-bit images as stored in the file.
+    f16_bits: Pixels,
 }
 
 /// Why an image cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Defect {
-    /// It does not match its checksum, or its energy is not the stored one.
+    /// The checksum or the energy does not match the stored one.
     Checksum,
-    /// Its pixels are not finite, or so large that single precision cannot hold the squares of their gradients.
+    /// A pixel is not finite, or so large that squared gradients overflow single precision.
     NotFinite,
 }
 
-/// The largest mean of a usable image's squares. Counts of electrons are far below; with more, second moments of gradients leave
-/// single precision.
-const LARGEST: f64 = 1e18;
+/// Largest mean square of the pixels of a usable image. Electron counts are far below it; above it, second moments of
+/// gradients overflow single precision.
+const MAX_MEAN_SQUARE: f64 = 1e18;
 
-/// Whether an image of so many pixels and this energy can be compared with.
+/// True if an image with this number of pixels and this energy is usable.
 pub fn usable(energy: f64, pixels: usize) -> bool {
-    // A sum is finite only if all its terms are.
-    energy <= LARGEST * pixels as f64
+    // A NaN or infinite pixel makes the energy NaN or infinite, which this comparison refuses.
+    energy <= MAX_MEAN_SQUARE * pixels as f64
 }
 
 impl Reader {
-    pub(super) fn new(path: &Path, file: File, header: Header, dtype: Dtype, places: Places) -> Self {
-        let set = Set { path: path.to_path_buf(), header, dtype, places };
+    pub(super) fn new(path: &Path, file: File, header: Header, dtype: Dtype, offsets: Offsets) -> Self {
+        let set = Set { path: path.to_path_buf(), header, dtype, offsets };
         Self { file: Arc::new(file), set: Arc::new(set) }
     }
 
@@ -85,7 +85,7 @@ impl Reader {
         &self.set.path
     }
 
-    /// What the particles have in common.
+    /// Properties of the whole set.
     pub fn header(&self) -> &Header {
         &self.set.header
     }
@@ -95,30 +95,30 @@ impl Reader {
         self.set.dtype
     }
 
-    /// Where the bytes of the images in `rows` lie in the file.
+    /// Byte range of the images of `rows` in the file.
     pub fn bytes_of(&self, rows: Range<usize>) -> Range<u64> {
         let stride = self.stride() as u64;
-        let at = |row: usize| self.set.places.images + row as u64 * stride;
+        let at = |row: usize| self.set.offsets.images + row as u64 * stride;
         at(rows.start)..at(rows.end)
     }
 
-    /// Stored bytes of an image.
+    /// Size of a stored image in bytes.
     fn stride(&self) -> usize {
         columns::images(self.set.dtype, &[self.set.header.box_size; 2]).stride()
     }
 
-    /// The same set, read from a copy of its file.
-    pub fn on(&self, staged: File) -> Self {
-        Self { file: Arc::new(staged), set: Arc::clone(&self.set) }
+    /// A reader of the same set that reads from `copy`, a copy of the file.
+    pub fn on(&self, copy: File) -> Self {
+        Self { file: Arc::new(copy), set: Arc::clone(&self.set) }
     }
 
-    /// The particles in `rows`.
+    /// The metadata of the particles in `rows`.
     ///
     /// # Errors
-    /// When the file cannot be read, or an optics group is not there.
+    /// If the file cannot be read, or an optics group does not exist.
     ///
     /// # Panics
-    /// When the range is past the end.
+    /// If the range is out of bounds.
     pub fn particles(&self, rows: Range<usize>) -> Result<Vec<Particle>> {
         let mut particles = Vec::new();
         self.read_particles(rows, &mut particles, &mut Vec::new())?;
@@ -148,37 +148,35 @@ impl Reader {
         self.check(&rows);
         particles.clear();
         particles.resize(rows.len(), BLANK);
-        for (column, place) in COLUMNS.iter().zip(self.set.places.columns) {
+        for (column, place) in COLUMNS.iter().zip(self.set.offsets.columns) {
             let stride = column.shape.stride();
             bytes.resize(rows.len() * stride, 0);
             self.read_at(bytes, place + (rows.start * stride) as u64)?;
             for (particle, bytes) in particles.iter_mut().zip(bytes.chunks_exact(stride)) {
-                (column.get)(particle, bytes);
+                (column.decode)(particle, bytes);
             }
         }
         let groups = self.header().optics.len();
         for (row, particle) in rows.zip(particles) {
             if let Some(problem) = particle.group_defect(groups) {
-                return Err(Error::input(self.path(), place(row), problem, REMEDY_READ));
+                return Err(Error::input(self.path(), particle_name(row), problem, REMEDY_READ));
             }
         }
         Ok(())
     }
 
-    /// Reads `rows`: particles, images, energies and what is wrong with an image. Every image is compared with its checksum,
-    /// and its squares are added up anew.
+    /// Reads the particles, images, energies and defects of `rows`. Verifies the checksum and the energy of every image.
     ///
     /// # Errors
-    /// When the file cannot be read, or an optics group is not there.
+    /// If the file cannot be read, or an optics group does not exist.
     ///
     /// # Panics
-    /// When the range is past the end.
+    /// If the range is out of bounds.
     pub fn read(&self, rows: Range<usize>, block: &mut Block) -> Result<()> {
         self.read_block(rows, true, block)
     }
 
-    /// [`Reader::read`] of images that were compared with their checksums before: of their pixels nothing is asked, and the
-    /// energies are the stored ones.
+    /// Like [`Reader::read`], for images that were verified before: checks no pixels, and returns the stored energies.
     ///
     /// # Errors
     /// As [`Reader::read`].
@@ -190,11 +188,11 @@ impl Reader {
     }
 
     fn read_block(&self, rows: Range<usize>, check: bool, block: &mut Block) -> Result<()> {
-        let Block { first, particles, images, energies, defects, bytes, halved } = block;
+        let Block { first, particles, images, energies, defects, bytes, f16_bits } = block;
         self.read_particles(rows.clone(), particles, bytes)?;
         *first = rows.start;
         energies.resize(rows.len(), 0.0);
-        let at = self.set.places.energy + (rows.start * ENERGY.stride()) as u64;
+        let at = self.set.offsets.energy + (rows.start * ENERGY.stride()) as u64;
         self.read_at(bytemuck::cast_slice_mut(energies), at)?;
         let pixels = self.header().pixels();
         images.resize(rows.len() * pixels);
@@ -202,11 +200,11 @@ impl Reader {
         if !check {
             let unusable = rows.clone().zip(&*energies).filter(|&(_, &energy)| !usable(energy, pixels));
             defects.extend(unusable.map(|(row, _)| (row, Defect::NotFinite)));
-            return self.read_images(rows, images, halved, |_, _, _| ());
+            return self.read_images(rows, images, f16_bits, |_, _, _| ());
         }
         bytes.resize(rows.len() * CHECKSUM.stride(), 0);
-        self.read_at(bytes, self.set.places.checksum + (rows.start * CHECKSUM.stride()) as u64)?;
-        self.read_images(rows.clone(), images, halved, |place, stored, image| {
+        self.read_at(bytes, self.set.offsets.checksum + (rows.start * CHECKSUM.stride()) as u64)?;
+        self.read_images(rows.clone(), images, f16_bits, |place, stored, image| {
             let (row, found) = (rows.start + place, energy(image));
             let expected = &bytes[place * CHECKSUM.stride()..(place + 1) * CHECKSUM.stride()];
             if crc32fast::hash(stored).to_le_bytes() != expected {
@@ -219,16 +217,16 @@ impl Reader {
         })
     }
 
-    /// Reads the images of `rows`, and shows each to `look`: its place, as it is stored, and as it is read.
+    /// Reads the images of `rows` and passes each to `visit`: its index, its stored bytes and its pixels.
     fn read_images(
         &self,
         rows: Range<usize>,
         images: &mut [f32],
-        halved: &mut Pixels,
-        mut look: impl FnMut(usize, &[u8], &[f32]),
+        f16_bits: &mut Pixels,
+        mut visit: impl FnMut(usize, &[u8], &[f32]),
     ) -> Result<()> {
         let (stride, pixels) = (self.stride(), self.header().pixels());
-        let some = (PIECE / stride).max(1);
+        let some = (IMAGE_PIECE_BYTES / stride).max(1);
         let mut place = 0;
         for (first, images) in rows.step_by(some).zip(images.chunks_mut(some * pixels)) {
             let at = self.bytes_of(first..first + 1).start;
@@ -239,29 +237,29 @@ impl Reader {
                     bytemuck::cast_slice(images)
                 }
                 Dtype::F16 => {
-                    halved.resize(values.div_ceil(2));
-                    let stored = &mut bytemuck::cast_slice_mut::<f32, u16>(halved)[..values];
+                    f16_bits.resize(values.div_ceil(2));
+                    let stored = &mut bytemuck::cast_slice_mut::<f32, u16>(f16_bits)[..values];
                     self.read_at(bytemuck::cast_slice_mut(stored), at)?;
                     stored.reinterpret_cast::<half::f16>().convert_to_f32_slice(images);
                     bytemuck::cast_slice(stored)
                 }
             };
             for (image, stored) in images.chunks_exact(pixels).zip(stored.chunks_exact(stride)) {
-                look(place, stored, image);
+                visit(place, stored, image);
                 place += 1;
             }
         }
         Ok(())
     }
 
-    /// Lets the system begin to read all that [`Reader::read`] will want of `rows`, so that the disk is not idle while what
-    /// came before is checked.
+    /// Advises the kernel to read everything that [`Reader::read`] needs for `rows`, so that the disk stays busy while
+    /// earlier rows are checked.
     pub fn announce(&self, rows: Range<usize>) {
         let images = self.bytes_of(rows.clone());
         self.advise(images.start, (images.end - images.start) as usize);
-        let columns = COLUMNS.iter().map(|column| column.shape).zip(self.set.places.columns);
-        let places = &self.set.places;
-        let others = [(CHECKSUM, places.checksum), (ENERGY, places.energy)];
+        let columns = COLUMNS.iter().map(|column| column.shape).zip(self.set.offsets.columns);
+        let offsets = &self.set.offsets;
+        let others = [(CHECKSUM, offsets.checksum), (ENERGY, offsets.energy)];
         for (shape, place) in columns.chain(others) {
             self.advise(place + (rows.start * shape.stride()) as u64, rows.len() * shape.stride());
         }
@@ -279,12 +277,12 @@ impl Reader {
 
     /// The identity of the set.
     pub(super) fn identity(&self) -> Result<DataSetId> {
-        let places = &self.set.places;
+        let offsets = &self.set.offsets;
         DataSetId::of(|hash| {
             for (place, stride) in [
-                (places.checksum, CHECKSUM.stride()),
-                (places.columns[ROTATION], COLUMNS[ROTATION].shape.stride()),
-                (places.half, HALF.stride()),
+                (offsets.checksum, CHECKSUM.stride()),
+                (offsets.columns[ROTATION], COLUMNS[ROTATION].shape.stride()),
+                (offsets.half, HALF.stride()),
             ] {
                 stream(self.path(), &self.file, place, self.len() * stride, &mut *hash)?;
             }
@@ -306,10 +304,10 @@ impl Reader {
 }
 
 fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
-    Error::io(path, "read particles", "check the disk, or copy the file again: it may be cut short")
+    Error::io(path, "read particles", "check the disk, or copy the file again: it may be truncated")
 }
 
-/// Shows `length` bytes from `at` on to `take`, in pieces whose lengths are multiples of 8 but for the last.
+/// Passes `length` bytes from offset `at` to `take` in pieces. All lengths but the last are multiples of 8.
 pub(super) fn stream(
     path: &Path,
     file: &File,
@@ -317,10 +315,10 @@ pub(super) fn stream(
     length: usize,
     mut take: impl FnMut(&[u8]),
 ) -> Result<()> {
-    const AT_A_TIME: usize = 1 << 20;
-    let mut bytes = vec![0; length.min(AT_A_TIME)];
-    for start in (0..length).step_by(AT_A_TIME) {
-        let piece = &mut bytes[..AT_A_TIME.min(length - start)];
+    const PIECE_BYTES: usize = 1 << 20;
+    let mut bytes = vec![0; length.min(PIECE_BYTES)];
+    for start in (0..length).step_by(PIECE_BYTES) {
+        let piece = &mut bytes[..PIECE_BYTES.min(length - start)];
         file.read_exact_at(piece, at + start as u64).map_err(failed(path))?;
         take(piece);
     }

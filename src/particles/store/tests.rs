@@ -39,7 +39,7 @@ fn image(i: usize) -> Vec<f32> {
     (0..PIXELS).map(|p| ((i * PIXELS + p) % 97) as f32 * 0.25).collect()
 }
 
-/// Writes particles 0 to `halves` of each half, alternating between the halves, in pieces of `size`.
+/// Writes the particles of both halves, alternately, in pieces of `size`.
 fn write(path: &Path, halves: [usize; 2], dtype: Dtype, size: usize) {
     let mut writer = Writer::create(path, &header(halves), dtype).unwrap();
     let mut done = [0, 0];
@@ -102,7 +102,7 @@ fn a_set_survives_the_round_trip_in_pieces_of_any_size() {
 }
 
 #[test]
-fn a_copy_reads_as_the_file() {
+fn a_copy_of_the_file_reads_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let (path, copy) = (folder.path().join("p.h5"), folder.path().join("copy"));
     write(&path, [5, 4], Dtype::F32, 9);
@@ -113,11 +113,11 @@ fn a_copy_reads_as_the_file() {
     reader.on(std::fs::File::open(&copy).unwrap()).read(2..7, &mut block).unwrap();
     assert_eq!(block.images[..], (2..7).flat_map(image).collect::<Vec<_>>()[..]);
     let message = reader.read(2..7, &mut block).unwrap_err().to_string();
-    assert!(message.contains("p.h5") && message.contains("cut short"), "{message}");
+    assert!(message.contains("p.h5") && message.contains("truncated"), "{message}");
 }
 
 #[test]
-fn the_identity_tells_sets_apart_and_not_how_they_were_written() {
+fn the_identity_depends_on_the_particles_and_not_on_how_they_were_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("p.h5");
     let identity = |halves, dtype, size| {
@@ -154,7 +154,7 @@ fn damage_is_named() {
         assert_eq!(block.defects, []);
         for length in [sound.len() / 2, sound.len() - 1] {
             std::fs::write(&path, &sound[..length]).unwrap();
-            refused(&path, &["p.h5", "cut short"]);
+            refused(&path, &["p.h5", "truncated"]);
         }
     }
     std::fs::write(&path, b"not at all").unwrap();
@@ -172,7 +172,7 @@ fn poke(path: &Path, name: &str, at: usize, bytes: &[u8]) {
 }
 
 #[test]
-fn pixels_that_are_not_finite_are_found_behind_a_sound_checksum() {
+fn pixels_that_are_not_finite_are_found_despite_a_valid_checksum() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("p.h5");
     for value in [f32::NAN, f32::NEG_INFINITY, 1e30] {
@@ -186,7 +186,7 @@ fn pixels_that_are_not_finite_are_found_behind_a_sound_checksum() {
         let mut block = Block::default();
         store.reader().read(0..6, &mut block).unwrap();
         assert_eq!(block.defects, [(4, Defect::NotFinite)]);
-        // Behind a sound energy too, and that of another image does not pass.
+        // Also with a matching energy; a wrong energy is refused.
         poke(&path, "source/energy", 4 * 8, &energy(&bad).to_le_bytes());
         store.reader().read(0..6, &mut block).unwrap();
         assert_eq!(block.defects, [(4, Defect::NotFinite)]);
@@ -203,26 +203,26 @@ fn pixels_that_are_not_finite_are_found_behind_a_sound_checksum() {
         let message = writer.append(Subset::Half1, &[particle(0)], &bad).unwrap_err().to_string();
         assert!(message.contains("particle 1: has a pixel that is not finite"), "{message}");
     }
-    // Fits f32, and not f16.
+    // Fits f32 but not f16.
     let mut writer = Writer::create(&path, &header([1, 0]), Dtype::F16).unwrap();
     assert!(writer.append(Subset::Half1, &[particle(0)], &[7e4; PIXELS]).is_err());
 }
 
 #[test]
-fn halves_that_are_not_sorted_are_refused() {
+fn unsorted_halves_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("p.h5");
     write(&path, [4, 3], Dtype::F32, 7);
     poke(&path, "half", 5, &[0]);
     refused(&path, &["particle 6", "half 1", "not sorted by half"]);
     poke(&path, "half", 2, &[2]);
-    refused(&path, &["particle 3", "its half is 2, expected 0 or 1"]);
+    refused(&path, &["particle 3", "the half is 2, expected 0 or 1"]);
     poke(&path, "half", 0, &[0, 1, 1, 1, 1, 1, 1]);
     assert_eq!(Store::open(&path).unwrap().header().halves, [1, 6]);
 }
 
 #[test]
-fn columns_of_another_layout_are_refused_by_name() {
+fn columns_with_a_wrong_layout_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("p.h5");
     write(&path, [4, 3], Dtype::F32, 7);
@@ -237,7 +237,7 @@ fn columns_of_another_layout_are_refused_by_name() {
         };
         let at = format!("/{name}");
         replaced(&|_| {});
-        refused(&path, &["p.h5", &at, "is not there"]);
+        refused(&path, &["p.h5", &at, "does not exist"]);
         replaced(&|file| {
             file.new_dataset::<i16>().shape(shape_of(name, 7)).create(name.as_str()).unwrap();
         });
@@ -247,7 +247,7 @@ fn columns_of_another_layout_are_refused_by_name() {
             refused(&path, &["p.h5", &at, "has the shape [6", "expected [7"]);
         }
         replaced(&|file| create(file, name, shape_of(name, 7), true));
-        refused(&path, &["p.h5", &at, "in chunks, expected one contiguous piece"]);
+        refused(&path, &["p.h5", &at, "is chunked, expected contiguous storage"]);
     }
     write(&path, [4, 3], Dtype::F32, 7);
     let file = hdf5::File::open_rw(&path).unwrap();
@@ -279,7 +279,7 @@ fn create(file: &hdf5::File, name: &str, shape: Vec<usize>, chunked: bool) {
 }
 
 #[test]
-fn particles_that_cannot_be_are_refused_when_they_are_written() {
+fn invalid_particles_are_refused_on_write() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("p.h5");
     let refuse = |change: &dyn Fn(&mut Particle), fragment: &str| {
@@ -292,15 +292,15 @@ fn particles_that_cannot_be_are_refused_when_they_are_written() {
     refuse(&|p| p.rotation[0][0] = f64::NAN, "not a rotation");
     refuse(&|p| p.ctf.defocus_u = f64::INFINITY, "not finite");
     refuse(&|p| p.shift[1] = f64::NAN, "not finite");
-    refuse(&|p| p.optics_group = 2, "optics group is 2, and there are 2");
-    // A set that is not complete does not appear either.
+    refuse(&|p| p.optics_group = 2, "optics group is 2 (from 0), but the set has 2");
+    // An incomplete set leaves no file.
     let message =
         Writer::create(&path, &header([1, 1]), Dtype::F32).unwrap().finish().unwrap_err().to_string();
     assert!(message.contains("[0, 0] of [1, 1]"), "{message}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
-/// Data sets without storage may claim any size; so may a file's damaged words.
+/// Data sets without storage may claim any size; so may damaged metadata.
 #[test]
 fn sizes_beyond_the_file_are_refused_before_anything_is_read() {
     let folder = tempfile::tempdir().unwrap();
@@ -310,7 +310,7 @@ fn sizes_beyond_the_file_are_refused_before_anything_is_read() {
         let file = hdf5::File::open_rw(&path).unwrap();
         let place = file.dataset("images").unwrap().offset().unwrap();
         file.close().unwrap();
-        // The images' dataspace in their object header: where their three dimensions follow each other.
+        // The dataspace in the object header of the images: three consecutive dimensions.
         let mut bytes = std::fs::read(&path).unwrap();
         let words = |shape: [u64; 3]| shape.map(u64::to_le_bytes).concat();
         let stored = words([7, BOX as u64, BOX as u64]);
@@ -322,11 +322,11 @@ fn sizes_beyond_the_file_are_refused_before_anything_is_read() {
 }
 
 #[test]
-fn a_source_at_the_end_of_numbers_is_named() {
+fn the_largest_source_index_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("p.h5");
     write(&path, [4, 3], Dtype::F32, 4);
     poke(&path, "source/index", 8, &u64::MAX.to_le_bytes());
-    let message = Store::open(&path).unwrap().defect(1, Defect::Checksum).to_string();
+    let message = Store::open(&path).unwrap().image_error(1, Defect::Checksum).to_string();
     assert!(message.contains(&format!("image {} of stack.mrcs", u64::MAX)), "{message}");
 }

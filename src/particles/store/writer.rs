@@ -1,4 +1,4 @@
-//! Writing a particle file: HDF5 lays it out, then particles and images go to their places in it.
+//! Writes a particle file: HDF5 creates the data sets, then particles and images are written at their offsets.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -8,18 +8,18 @@ use half::slice::HalfFloatSliceExt;
 use hdf5::types::VarLenUnicode;
 use ndarray::Array1;
 
-use super::columns::{self, CHECKSUM, COLUMNS, ENERGY, HALF, Places};
-use super::{Dtype, FORMAT, Header, Particle, REMEDY_READ, REMEDY_WRITE, VERSION, place};
+use super::columns::{self, CHECKSUM, COLUMNS, ENERGY, HALF, Offsets};
+use super::{Dtype, FORMAT, Header, Particle, REMEDY_READ, REMEDY_WRITE, VERSION, particle_name};
 use crate::error::{Error, Result};
 use crate::files::Pending;
 use crate::imaging::ctf::Optics;
 use crate::imaging::energy;
 use crate::particles::Subset;
 
-/// Large data sets begin at a multiple of this, a page of memory.
+/// Alignment of large data sets in bytes: one memory page.
 const ALIGNMENT: u64 = 4096;
 
-/// Writes a particle file: the particles of each half in order, in pieces of any size.
+/// Writes a particle file. The particles of each half are appended in order, in pieces of any size.
 #[derive(Debug)]
 pub struct Writer {
     pending: Pending,
@@ -27,20 +27,20 @@ pub struct Writer {
     file: File,
     header: Header,
     dtype: Dtype,
-    places: Places,
+    offsets: Offsets,
     written: [usize; 2],
     bytes: Vec<u8>,
 }
 
 impl Writer {
-    /// Starts `destination` (which stays untouched until [`Writer::finish`]) for a set as `header` says.
+    /// Creates the file for the particle set described by `header`. `destination` is untouched until [`Writer::finish`].
     ///
     /// # Errors
-    /// When the header is not sound or the file cannot be made.
+    /// If the header is invalid or the file cannot be created.
     pub fn create(destination: &Path, header: &Header, dtype: Dtype) -> Result<Self> {
         header.check(destination)?;
         let pending = Pending::new(destination)?;
-        let places = lay_out(pending.path(), header, dtype).map_err(Error::hdf5(
+        let offsets = create_layout(pending.path(), header, dtype).map_err(Error::hdf5(
             destination,
             "write the particle set",
             REMEDY_WRITE,
@@ -53,7 +53,7 @@ impl Writer {
             file,
             header: header.clone(),
             dtype,
-            places,
+            offsets,
             written: [0, 0],
             bytes: Vec::new(),
         };
@@ -62,14 +62,14 @@ impl Writer {
     }
 
     fn write_halves(&mut self) -> Result<()> {
-        const AT_A_TIME: usize = 1 << 16;
+        const ROWS_PER_WRITE: usize = 1 << 16;
         let mut row = 0;
         for (half, count) in self.header.halves.into_iter().enumerate() {
-            let bytes = vec![half as u8; count.min(AT_A_TIME)];
+            let bytes = vec![half as u8; count.min(ROWS_PER_WRITE)];
             let end = row + count;
             while row < end {
                 let count = bytes.len().min(end - row);
-                self.write(&bytes[..count], self.places.half + (row * HALF.stride()) as u64)?;
+                self.write(&bytes[..count], self.offsets.half + (row * HALF.stride()) as u64)?;
                 row += count;
             }
         }
@@ -84,10 +84,11 @@ impl Writer {
     /// Appends the next particles of `half`, with their images (`[image][y][x]`).
     ///
     /// # Errors
-    /// When a particle is not sound, a pixel is not finite or too large, or the file cannot be written.
+    /// If a particle is invalid, a pixel is not finite or too large, or the file cannot be written.
     ///
     /// # Panics
-    /// When `half` is [`Subset::All`], when there are more particles than the header announced, or another number of images.
+    /// If `half` is [`Subset::All`], the half has more particles than the header states, or the number of images differs
+    /// from that of the particles.
     pub fn append(&mut self, half: Subset, particles: &[Particle], images: &[f32]) -> Result<()> {
         let (half, pixels) =
             (usize::from(half.code().expect("a half, not all particles")), self.header.pixels());
@@ -98,25 +99,25 @@ impl Writer {
         let groups = self.header.optics.len();
         for (k, particle) in particles.iter().enumerate() {
             if let Some(problem) = particle.defect(groups) {
-                return Err(Error::input(&self.destination, place(first + k), problem, REMEDY_READ));
+                return Err(Error::input(&self.destination, particle_name(first + k), problem, REMEDY_READ));
             }
         }
         let mut bytes = std::mem::take(&mut self.bytes);
-        for (column, at) in COLUMNS.iter().zip(self.places.columns) {
+        for (column, at) in COLUMNS.iter().zip(self.offsets.columns) {
             bytes.clear();
-            particles.iter().for_each(|particle| (column.put)(particle, &mut bytes));
+            particles.iter().for_each(|particle| (column.encode)(particle, &mut bytes));
             self.write(&bytes, at + (first * column.shape.stride()) as u64)?;
         }
         bytes.clear();
         match self.dtype {
             Dtype::F32 => self.write_images(first, bytemuck::cast_slice(images), images, &mut bytes)?,
             Dtype::F16 => {
-                let mut halved = vec![half::f16::ZERO; images.len()];
-                halved.convert_from_f32_slice(images);
+                let mut f16_bits = vec![half::f16::ZERO; images.len()];
+                f16_bits.convert_from_f32_slice(images);
                 let mut stored = vec![0.0; images.len()];
-                halved.convert_to_f32_slice(&mut stored);
-                let halved = bytemuck::cast_slice(halved.reinterpret_cast());
-                self.write_images(first, halved, &stored, &mut bytes)?;
+                f16_bits.convert_to_f32_slice(&mut stored);
+                let f16_bits = bytemuck::cast_slice(f16_bits.reinterpret_cast());
+                self.write_images(first, f16_bits, &stored, &mut bytes)?;
             }
         }
         self.bytes = bytes;
@@ -124,8 +125,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the bytes of the images from row `first` on, which stand for the pixels of `values`, and their checksums
-    /// and energies.
+    /// Writes the bytes of the images from row `first` on, and the checksums and energies. `values` are the pixels as they
+    /// will be read.
     fn write_images(&self, first: usize, images: &[u8], values: &[f32], sums: &mut Vec<u8>) -> Result<()> {
         let pixels = self.header.pixels();
         let stride = images.len() / (values.len() / pixels).max(1);
@@ -137,37 +138,37 @@ impl Writer {
             if !super::reader::usable(energy, values.len()) {
                 return Err(Error::input(
                     &self.destination,
-                    place(first + k),
-                    "has a pixel that is not finite, or far too large (or for f16)",
-                    "remove the particle, or store f32 and normalise",
+                    particle_name(first + k),
+                    "has a pixel that is not finite, or too large for the stored type",
+                    "remove the particle, or store normalised f32 images",
                 ));
             }
             sums.extend(crc32fast::hash(image).to_le_bytes());
             energies.push(energy);
         }
-        self.write(images, self.places.images + (first * stride) as u64)?;
-        self.write(sums, self.places.checksum + (first * CHECKSUM.stride()) as u64)?;
+        self.write(images, self.offsets.images + (first * stride) as u64)?;
+        self.write(sums, self.offsets.checksum + (first * CHECKSUM.stride()) as u64)?;
         let energies = bytemuck::cast_slice(&energies);
-        self.write(energies, self.places.energy + (first * ENERGY.stride()) as u64)
+        self.write(energies, self.offsets.energy + (first * ENERGY.stride()) as u64)
     }
 
-    /// Syncs the file and gives it its name.
+    /// Syncs the file and renames it to its destination.
     ///
     /// # Errors
-    /// When particles are missing or the file cannot be finished; the destination is then untouched.
+    /// If particles are missing or the file cannot be written; the destination is then untouched.
     pub fn finish(self) -> Result<()> {
         if self.written != self.header.halves {
             return Err(Error::request(
                 format!("{:?} of {:?} particles were written", self.written, self.header.halves),
-                "this is a defect of the program: report it",
+                "this is a bug: report it",
             ));
         }
         self.pending.commit()
     }
 }
 
-/// Makes the file with everything but what [`Writer::append`] writes; says where that goes.
-fn lay_out(path: &Path, header: &Header, dtype: Dtype) -> hdf5::Result<Places> {
+/// Creates the file with all attributes and optics groups, and returns the offsets of the data sets that follow.
+fn create_layout(path: &Path, header: &Header, dtype: Dtype) -> hdf5::Result<Offsets> {
     let n = header.halves.iter().sum();
     let file = hdf5::File::with_options().with_fapl(|p| p.alignment(ALIGNMENT, ALIGNMENT)).create(path)?;
     file.new_attr::<VarLenUnicode>().create("format")?.write_scalar(&text(FORMAT))?;
@@ -195,7 +196,7 @@ fn lay_out(path: &Path, header: &Header, dtype: Dtype) -> hdf5::Result<Places> {
     for (place, column) in columns.iter_mut().zip(&COLUMNS) {
         *place = column.shape.create(&file, n)?;
     }
-    let places = Places {
+    let offsets = Offsets {
         columns,
         half: HALF.create(&file, n)?,
         checksum: CHECKSUM.create(&file, n)?,
@@ -208,10 +209,10 @@ fn lay_out(path: &Path, header: &Header, dtype: Dtype) -> hdf5::Result<Places> {
     images.new_attr::<bool>().create("inverted")?.write_scalar(&header.inverted)?;
     drop((images, optics));
     file.close()?;
-    Ok(places)
+    Ok(offsets)
 }
 
-/// A string as HDF5 stores it; a NUL, which it cannot hold, ends it.
+/// Converts a string for HDF5, up to its first NUL, which HDF5 cannot store.
 fn text(value: &str) -> VarLenUnicode {
     let value = value.split('\0').next().unwrap_or("");
     value.parse().unwrap_or_default()

@@ -239,7 +239,7 @@ impl Read<'_> {
             let (epoch, first) = (*taken / order.steps(), *taken % order.steps());
             shard.each_batch(epoch, first, |number, batch| {
                 if let Some(&(row, defect)) = batch.skipped.first() {
-                    return Err(store.defect(row, defect));
+                    return Err(store.image_error(row, defect));
                 }
                 waited += batch.waited;
                 step(order.images(number) as u64, &batch.observations)?;
