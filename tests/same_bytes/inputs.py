@@ -200,10 +200,12 @@ def write_formats(folder):
 
 
 def write_models(folder):
-    """The atomic model as mmCIF and PDB."""
-    cif = "data_five\nloop_\n_atom_site.type_symbol\n_atom_site.Cartn_x\n_atom_site.Cartn_y\n_atom_site.Cartn_z\n"
-    cif += "_atom_site.occupancy\n" + "".join(f"{symbol} {x} {y} {z} 1\n" for symbol, x, y, z in ATOMS) + "#\n"
-    (folder / "model.cif").write_text(cif)
+    """The atomic model as mmCIF and PDB, and as mmCIF at the centre of the phantom's map."""
+    labels = ["type_symbol", "Cartn_x", "Cartn_y", "Cartn_z", "occupancy"]
+    for name, (dx, dy, dz) in (("model", (0, 0, 0)), ("fitted", (-37, 65, 101))):
+        cif = "data_five\nloop_\n" + "".join(f"_atom_site.{label}\n" for label in labels)
+        cif += "".join(f"{symbol} {x + dx} {y + dy} {z + dz} 1\n" for symbol, x, y, z in ATOMS) + "#\n"
+        (folder / f"{name}.cif").write_text(cif)
     pdb = "".join(
         f"ATOM  {k + 1:5d}  {symbol:<3s} ALA A{k + 1:4d}    {x:8.3f}{y:8.3f}{z:8.3f}  1.00 20.00          {symbol:>2s}\n"
         for k, (symbol, x, y, z) in enumerate(ATOMS)

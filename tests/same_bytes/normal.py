@@ -16,9 +16,11 @@ import numpy as np
 # Members of JSON objects that depend on the moment, the machine or the place.
 VARIABLE = re.compile(
     r"^(seconds|.*_seconds|.*_seconds_alone|images_per_second.*|compute|reduce|update|wait|input_share|reduce_share|"
-    r"host_bytes|device_bytes|host_memory_bytes|device_memory_bytes|host|version|creator|cores|imbalance|time|date|stamp)$"
+    r"bytes_read|host_bytes|device_bytes|host_memory_bytes|device_memory_bytes|host|version|creator|cores|imbalance|time|date|stamp)$"
 )
 VERSION = re.compile(rb"cryosplat-mpi \d+\.\d+\.\d+\S*")
+# What a measurement counts and finds.
+COUNTED = re.compile(r"^(images|steps|all_reduce|reading)$")
 # Times, rates and sizes of memory in texts.
 MEASURED = re.compile(r"[-+]?\d[\d.,e+-]*\s*(images/s|s\b|ms\b|µs\b|us\b|ns\b|[kMG]?B/s|[KMG]iB\b|GB\b|%)")
 STAMP = re.compile(r"^\s*\d+\.\d s\s+")
@@ -34,10 +36,12 @@ def sha(data):
 class Normal:
     """Collects the entries of one case."""
 
-    def __init__(self, places):
+    def __init__(self, places, measurement=False):
         # Paths to replace, longest first: (path, word).
         self.places = sorted(places, key=lambda place: -len(place[0]))
         self.entries = {}
+        # Is this what `bench` finds, of which the settings and the names of results alone repeat?
+        self.measurement = measurement
 
     def clean(self, text):
         """A text without paths and versions."""
@@ -60,7 +64,7 @@ class Normal:
             if not value:
                 self.data(key, "{}")
             for name, member in value.items():
-                if not VARIABLE.match(name):
+                if not VARIABLE.match(name) and not (self.measurement and COUNTED.match(name)):
                     self.value(f"{key}.{name}" if key else name, member)
         elif isinstance(value, list):
             self.data(f"{key}.length", len(value))
@@ -150,7 +154,10 @@ class Normal:
     def report(self, raw, timed):
         """A report: pictures, the volume, drawings, and words; without drawings of speed unless their times are inputs."""
         text = raw.decode()
-        for kind, pattern in (("picture", r"data:image/png;base64,([^\"]*)"), ("volume", r"<script type=\"text/plain\">(.*?)</script>")):
+        for kind, pattern in (
+            ("picture", r"data:image/png;base64,([^\"]*)"),
+            ("volume", r"<script type=\"text/plain\">(.*?)</script>"),
+        ):
             for number, found in enumerate(re.findall(pattern, text, re.DOTALL)):
                 self.data(f"{kind}[{number}]", sha(found.encode()))
         for number, found in enumerate(re.findall(r"<svg\b.*?</svg>", text, re.DOTALL)):
@@ -193,7 +200,12 @@ class Normal:
                 return
             except ValueError:
                 pass
-        self.text("print", MEASURED.sub("MEASURED", self.clean(text)))
+        text = MEASURED.sub("MEASURED", self.clean(text))
+        self.text("print", re.sub(r"\d[\d.,]*", "N", text) if self.measurement else text)
+
+    def exit_code(self, raw):
+        """The exit code of a command."""
+        self.data("code", raw.decode().strip())
 
     def stderr(self, raw):
         """Warnings and errors of the log."""
@@ -210,12 +222,12 @@ REMARKS = {
 NOTHING = re.compile(r"(?!)")
 
 
-def entries(path, name, places, timed):
-    """The entries of a file of a case: `name` is its path there, `timed` whether its times come from the inputs."""
-    normal, raw, end = Normal(places), path.read_bytes(), path.suffix.lower()
+def entries(path, name, places, case):
+    """The entries of a file of a case: `name` is its path there."""
+    normal, raw, end = Normal(places, case.startswith("bench")), path.read_bytes(), path.suffix.lower()
     try:
         if name.startswith(".log/"):
-            {".stdout": normal.stdout, ".stderr": normal.stderr, ".exit": lambda raw: normal.data("code", raw.decode().strip())}[end](raw)
+            {".stdout": normal.stdout, ".stderr": normal.stderr, ".exit": normal.exit_code}[end](raw)
         elif end == ".json":
             normal.json(raw)
         elif end == ".jsonl":
@@ -229,7 +241,8 @@ def entries(path, name, places, timed):
         elif end == ".svg":
             normal.svg(raw.decode())
         elif end == ".html":
-            normal.report(raw, timed)
+            # Reports of inputs show times, which are the same for both programs.
+            normal.report(raw, case.startswith("report"))
         elif end == ".prom":
             normal.prometheus(raw)
         elif end == ".md":
@@ -244,11 +257,12 @@ def entries(path, name, places, timed):
     return normal.entries
 
 
-def folder_entries(folder, places, timed):
-    """The entries of all files below a folder: {file: entries}; without links."""
+def folder_entries(folder, places, case):
+    """The entries of all files of a case: {file: entries}; without links, and without a log that an error cuts short."""
     files = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.is_symlink() and "in" != path.relative_to(folder).parts[0]:
-            name = path.relative_to(folder).as_posix()
-            files[name] = entries(path, name, places, timed)
+        name = path.relative_to(folder).as_posix()
+        if not path.is_file() or path.is_symlink() or ("refused" in case and path.name.startswith("metrics_")):
+            continue
+        files[name] = entries(path, name, places, case)
     return files

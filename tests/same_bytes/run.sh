@@ -10,7 +10,7 @@
 # Class "data" must be the same. Class "text" (logs, help, captions, comments) is reported, shown with --text, and never fails.
 # --expect FILE states exceptions, one a line: CASE FILE KEY REASON, the first three with * and ? as wildcards, quoted if they
 # hold spaces: `* run.json "*identity*" the identity of a set is a SHA-256 now`. Outputs are kept by the program's hash in
-# target/same-bytes/cache, so that only a new program runs (five minutes on two cores). The inputs are made by Python and the
+# target/same-bytes/cache, so that only a new program runs (some minutes on two cores). The inputs are made by Python and the
 # base program; both programs read the same ones, and the real files of ../shared/data where they are there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -53,5 +53,6 @@ shared=()
 if [ -d ../shared/data/real ]; then
     shared=(--shared ../shared)
 fi
+export PYTHONDONTWRITEBYTECODE=1
 exec "$out/venv/bin/python" tests/same_bytes/same_bytes.py --cache "$out/cache" --emulator target/emulator \
     "${shared[@]}" "${programs[@]}" "$@"

@@ -26,6 +26,10 @@ def digest(*parts):
     return value.hexdigest()
 
 
+# Read once: the working tree may change while cases run.
+INPUTS = digest(HERE / "inputs.py")
+
+
 class Failure(Exception):
     """A case could not be run as it is meant; no statement about its outputs."""
 
@@ -103,7 +107,7 @@ class Program:
     def make_inputs(self):
         """Makes the inputs where this program has not made them; returns their folder."""
         folder, mark = self.folder / "inputs", self.folder / "inputs.done"
-        wanted = digest(HERE / "inputs.py") + str(self.shared)
+        wanted = INPUTS + str(self.shared)
         if mark.exists() and mark.read_text() == wanted:
             return folder
         mark.unlink(missing_ok=True)
@@ -125,7 +129,7 @@ class Program:
     def run_case(self, case, data):
         """Runs a case unless its outputs are there; returns the seconds it took, 0 where they were."""
         folder, mark = self.cases / case.name, self.cases / f"{case.name}.done"
-        wanted = digest(repr(case).encode(), HERE / "inputs.py") + str(data)
+        wanted = digest(repr(case).encode()) + INPUTS + str(data)
         if mark.exists() and mark.read_text() == wanted:
             return 0.0
         start = time.monotonic()

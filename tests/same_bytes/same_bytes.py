@@ -30,8 +30,9 @@ def options():
     parser.add_argument("--cache", required=True, metavar="FOLDER", help="where outputs are kept")
     parser.add_argument("--emulator", metavar="FOLDER", help="the emulator of CUDA's libraries")
     parser.add_argument("--shared", metavar="FOLDER", help="extra inputs: data/real below it")
-    parser.add_argument("--expect", action="append", default=[], metavar="FILE", help="stated exceptions: CASE FILE KEY REASON...")
-    parser.add_argument("--only", action="append", default=[], metavar="PATTERN", help="cases whose names match, such as 'train-*'")
+    repeated = {"action": "append", "default": []}
+    parser.add_argument("--expect", **repeated, metavar="FILE", help="stated exceptions: CASE FILE KEY REASON...")
+    parser.add_argument("--only", **repeated, metavar="PATTERN", help="cases whose names match, such as 'train-*'")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="cases at a time")
     parser.add_argument("--fresh", action="store_true", help="run all cases of --binary again")
     parser.add_argument("--text", action="store_true", help="show how wording differs, too")
@@ -76,8 +77,7 @@ def state(program, case):
     # What the binary, the folder and the inputs are called differs between the two programs.
     places = [(str(folder / "in"), "INPUTS"), (str(folder), "CASE"), (str(program.binary), "PROGRAM")]
     places += [(str(path), "INPUTS") for path in program.folder.parent.glob("*/inputs")]
-    # Reports and studies of inputs show times, which are the same for both.
-    return normal.folder_entries(folder, places, case.startswith(("report", "scaling")))
+    return normal.folder_entries(folder, places, case)
 
 
 def differences(base, other):
@@ -198,9 +198,9 @@ def self_test(program, chosen):
             seen.add(kind)
             copy = program.folder / f"flipped{kind}"
             shutil.copyfile(path, copy)
-            before = normal.entries(copy, inside, [], False)
+            before = normal.entries(copy, inside, [], case.name)
             flip(copy)
-            found = differences({inside: before}, {inside: normal.entries(copy, inside, [], False)})
+            found = differences({inside: before}, {inside: normal.entries(copy, inside, [], case.name)})
             copy.unlink()
             data = [one for one in found if one[0] == "data"]
             missed += not data
