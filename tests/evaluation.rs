@@ -213,7 +213,7 @@ fn a_map_is_compared_with_its_model_where_the_header_puts_it() {
     assert_eq!(labels, ["automatic mask", "no mask"], "a model is no half map");
     assert!(shells(&found, "no mask")[1..21].iter().all(|&v| v > 0.999), "{found}");
     std::fs::write(at.join("text.txt"), "no atoms here\n").unwrap();
-    fail(&["fsc", &a, &path(at, "text.txt")], &["text.txt", "holds no atoms"]);
+    fail(&["fsc", &a, &path(at, "text.txt")], &["text.txt", "contains no atoms"]);
 }
 
 #[test]

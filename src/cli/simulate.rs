@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::imaging::ctf::Optics;
 use crate::particles::store::Dtype;
 use crate::simulate::geometry::Distributions;
-use crate::simulate::set::{Simulation, Snr, Truth, default_truth_output};
+use crate::simulate::set::{Simulation, Snr, TruthSource, default_truth_output};
 
 const AFTER_HELP: &str = "\
 Each particle is an exact central slice of the ground-truth map in a random orientation, shifted, filtered by its CTF, with \
@@ -169,9 +169,9 @@ pub(super) struct Args {
 impl Args {
     fn simulation(&self) -> Simulation {
         let truth = match (&self.model, &self.map) {
-            (Some(model), _) => Truth::Model(model.clone(), self.b_factor),
-            (None, Some(map)) => Truth::Map(map.clone()),
-            (None, None) => Truth::Phantom,
+            (Some(model), _) => TruthSource::Model(model.clone(), self.b_factor),
+            (None, Some(map)) => TruthSource::Map(map.clone()),
+            (None, None) => TruthSource::Phantom,
         };
         Simulation {
             truth,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::atoms::{Model, cif, pdb};
+use super::atoms::{PseudoAtomModel, cif, pdb};
 use super::{mixture, ply};
 use crate::error::{Error, Result};
 use crate::imaging::mrc::Stack;
@@ -58,7 +58,7 @@ pub(crate) fn convert(
         file.write(output)?;
         return Ok(file.gmm.len());
     }
-    let model = Model::of(&file, map.map(centre_of).transpose()?);
+    let model = PseudoAtomModel::new(&file, map.map(centre_of).transpose()?);
     if format == MixtureFormat::Cif { cif::write(&model, output) } else { pdb::write(&model, output) }?;
     Ok(file.gmm.len())
 }

@@ -1,15 +1,15 @@
-//! The covariance of a Gaussian from its raw parameters, and the way back.
+//! The covariance of a Gaussian from its raw parameters, and back.
 
 use super::{Gmm, S_MIN, Shape, softplus};
 use crate::imaging::pose::{Rotation, rotation_from_quaternion};
 
-/// A symmetric matrix by its entries xx, yy, zz, xy, xz, yz.
+/// Entries xx, yy, zz, xy, xz, yz of a symmetric 3 x 3 matrix.
 pub type Symmetric = [f64; 6];
 
-/// Rows and columns of the entries of a [`Symmetric`].
+/// Row and column of each entry of a [`Symmetric`].
 const ENTRIES: [(usize, usize); 6] = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)];
 
-/// Sigma = R S S^T R^T of Gaussian `i` (METHOD.md section 2), in square box units.
+/// Covariance R S S^T R^T of Gaussian `i` in square box units (METHOD.md section 2).
 pub fn covariance(gmm: &Gmm, i: usize) -> Symmetric {
     let scale = |plane: usize| softplus(f64::from(gmm.plane(plane)[i])).max(S_MIN);
     match gmm.shape() {
@@ -25,8 +25,8 @@ pub fn covariance(gmm: &Gmm, i: usize) -> Symmetric {
     }
 }
 
-/// The standard deviations along the axes of a covariance, none below [`S_MIN`] (box units), and the quaternion (w, x, y, z)
-/// of the rotation R whose columns the axes are.
+/// Standard deviations along the principal axes of a covariance, at least [`S_MIN`] (box units), and the quaternion (w, x, y, z) of
+/// the rotation R whose columns are these axes.
 pub fn axes(covariance: &Symmetric) -> ([f64; 3], [f64; 4]) {
     let (values, mut r) = eigen(covariance);
     let determinant = (0..3)
@@ -38,9 +38,9 @@ pub fn axes(covariance: &Symmetric) -> ([f64; 3], [f64; 4]) {
     (values.map(|value| value.max(0.0).sqrt().max(S_MIN)), quaternion(&r))
 }
 
-/// Eigenvalues of a symmetric matrix, and its eigenvectors as columns, by Jacobi's rotations.
+/// Eigenvalues of a symmetric matrix, and its eigenvectors as columns, by the cyclic Jacobi method.
 fn eigen(matrix: &Symmetric) -> ([f64; 3], Rotation) {
-    /// Each sweep squares what is left off the diagonal.
+    /// Convergence is quadratic: each sweep squares the off-diagonal entries.
     const SWEEPS: usize = 12;
     let mut a = [[0.0; 3]; 3];
     for ((i, j), &value) in ENTRIES.into_iter().zip(matrix) {
@@ -51,16 +51,16 @@ fn eigen(matrix: &Symmetric) -> ([f64; 3], Rotation) {
         if a[p][q] == 0.0 {
             continue;
         }
-        // The smaller angle that makes entry (p, q) zero.
+        // The smaller of the two angles that zero entry (p, q).
         let ratio = (a[q][q] - a[p][p]) / (2.0 * a[p][q]);
         let tangent = ratio.signum() / (ratio.abs() + ratio.hypot(1.0));
         let cos = 1.0 / tangent.hypot(1.0);
         let sin = tangent * cos;
-        let turn = |row: &mut [f64; 3]| {
+        let rotate = |row: &mut [f64; 3]| {
             (row[p], row[q]) = (cos * row[p] - sin * row[q], sin * row[p] + cos * row[q]);
         };
-        a.iter_mut().for_each(turn);
-        vectors.iter_mut().for_each(turn);
+        a.iter_mut().for_each(rotate);
+        vectors.iter_mut().for_each(rotate);
         let (first, second) = (a[p], a[q]);
         a[p] = std::array::from_fn(|k| cos * first[k] - sin * second[k]);
         a[q] = std::array::from_fn(|k| sin * first[k] + cos * second[k]);
@@ -68,10 +68,10 @@ fn eigen(matrix: &Symmetric) -> ([f64; 3], Rotation) {
     ([a[0][0], a[1][1], a[2][2]], vectors)
 }
 
-/// The quaternion (w, x, y, z) of a rotation, by its largest component, which no rounding can make small.
+/// The quaternion (w, x, y, z) of a rotation, from its largest component to avoid cancellation.
 fn quaternion(r: &Rotation) -> [f64; 4] {
     let [x, y, z] = [r[0][0], r[1][1], r[2][2]];
-    // Four times the squares of the components.
+    // Four times the square of each component.
     let squares = [1.0 + x + y + z, 1.0 + x - y - z, 1.0 - x + y - z, 1.0 - x - y + z];
     let largest = (0..4).max_by(|&a, &b| squares[a].total_cmp(&squares[b])).unwrap_or(0);
     let twice = squares[largest].max(0.0).sqrt();
@@ -98,8 +98,8 @@ mod tests {
     }
 
     #[test]
-    fn a_long_axis_points_where_the_quaternion_turns_it() {
-        // A quarter turn about z takes x to y.
+    fn the_quaternion_rotates_the_long_axis() {
+        // A rotation by 90 degrees about z maps x to y.
         let half = std::f64::consts::FRAC_1_SQRT_2;
         let sigma = covariance(&gaussian([0.03, 0.01, 0.02], [half, 0.0, 0.0, half]), 0);
         let expected = [1e-4, 9e-4, 4e-4, 0.0, 0.0, 0.0];
@@ -107,13 +107,13 @@ mod tests {
     }
 
     #[test]
-    fn axes_make_the_covariance_they_come_from() {
+    fn axes_reproduce_the_covariance() {
         let random = &mut stream(1, Purpose::Start, 0, 0);
         let mut normal = || -> f64 { StandardNormal.sample(random) };
         for i in 0..500 {
             let mut scales = [(); 3].map(|()| 0.02 * (0.7 * normal()).exp());
             if i % 5 == 0 {
-                // Equal axes have no direction of their own.
+                // Equal axes: their directions are not unique.
                 scales[1] = scales[0];
             }
             if i % 10 == 0 {
@@ -123,10 +123,10 @@ mod tests {
             let (found, q) = axes(&sigma);
             let again = covariance(&gaussian(found, q), 0);
             let size = sigma[0] + sigma[1] + sigma[2];
-            // Single precision in between.
+            // The raw parameters are single precision.
             assert!(sigma.iter().zip(again).all(|(a, b)| (a - b).abs() < 3e-6 * size), "{sigma:?} {again:?}");
         }
-        // Half turns, where the real part is zero.
+        // Rotations by 180 degrees, where w is zero.
         for q in [[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]] {
             let r = rotation_from_quaternion(q);
             assert_eq!(rotation_from_quaternion(quaternion(&r)), r);
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn no_axis_is_below_the_smallest() {
+    fn axes_are_at_least_the_minimum() {
         let (scales, _) = axes(&[1e-4, -1e-9, 0.0, 0.0, 0.0, 0.0]);
         assert_eq!(scales, [1e-2, S_MIN, S_MIN]);
     }

@@ -1,4 +1,4 @@
-//! Files of a mixture: HDF5 (`cryosplat-gmm`).
+//! HDF5 files of a mixture (`cryosplat-gmm`).
 
 use std::path::Path;
 
@@ -7,25 +7,25 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::hdf5::{bool_attribute, check_format, numeric_dataset, open, scalar_attribute, write_format};
 
-/// What the root attribute `format` says.
+/// Value of the root attribute `format`.
 pub const FORMAT: &str = "cryosplat-gmm";
-/// What the root attribute `version` says.
+/// Value of the root attribute `version`.
 pub const VERSION: u32 = 1;
 
-const REMEDY_READ: &str = "make the file again with `cryosplat-mpi train`";
+const REMEDY_READ: &str = "write the file again with `cryosplat-mpi train`";
 
-/// A mixture and the grid it was trained on.
+/// A mixture and the grid that it was trained on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GmmFile {
     /// The mixture.
     pub gmm: Gmm,
     /// Box size in pixels.
     pub box_size: usize,
-    /// Pixel size in angstrom; box size times pixel size is the length of the box edge.
+    /// Pixel size in angstrom.
     pub pixel_size: f64,
 }
 
-/// Data sets of the planes, in the order of [`Shape`].
+/// Names of the data sets, one per plane, in the order of [`Shape`].
 fn names(shape: Shape) -> &'static [&'static str] {
     match shape {
         Shape::Anisotropic => &[
@@ -45,7 +45,7 @@ fn names(shape: Shape) -> &'static [&'static str] {
     }
 }
 
-/// Writes the planes of a mixture as data sets of `group`, with the attribute `isotropic`.
+/// Writes each plane of a mixture as a data set of `group`, and the attribute `isotropic`.
 pub(crate) fn write_planes(group: &hdf5::Group, gmm: &Gmm) -> hdf5::Result<()> {
     group.new_attr::<bool>().create("isotropic")?.write_scalar(&(gmm.shape() == Shape::Isotropic))?;
     for (index, name) in names(gmm.shape()).iter().enumerate() {
@@ -54,7 +54,7 @@ pub(crate) fn write_planes(group: &hdf5::Group, gmm: &Gmm) -> hdf5::Result<()> {
     Ok(())
 }
 
-/// Reads what [`write_planes`] wrote.
+/// Reads a mixture that [`write_planes`] wrote.
 pub(crate) fn read_planes(group: &hdf5::Group, file: &Path) -> Result<Gmm> {
     let fail = || Error::hdf5(file, "read the Gaussians", REMEDY_READ);
     let isotropic = bool_attribute(group, "isotropic").map_err(fail())?;
@@ -93,10 +93,10 @@ impl GmmFile {
         })
     }
 
-    /// Reads what [`GmmFile::write`] wrote.
+    /// Reads a file that [`GmmFile::write`] wrote.
     ///
     /// # Errors
-    /// When the file is not there, of another format or version, or holds values that are not finite.
+    /// When the file is missing, has another format or version, or contains non-finite values.
     pub fn read(path: &Path) -> Result<Self> {
         let file = open(path, REMEDY_READ)?;
         check_format(&file, path, FORMAT, VERSION, REMEDY_READ)?;
@@ -104,7 +104,9 @@ impl GmmFile {
         let box_size: u64 = scalar_attribute(&file, "box_size").map_err(fail())?;
         let pixel_size: f64 = scalar_attribute(&file, "pixel_size").map_err(fail())?;
         if !((4..=65_535).contains(&box_size) && pixel_size.is_finite() && pixel_size > 0.0) {
-            let problem = format!("a box of {box_size} pixels of {pixel_size} A is impossible");
+            let problem = format!(
+                "has a box of {box_size} pixels of {pixel_size} A, expected 4 to 65535 pixels of more than 0 A"
+            );
             return Err(Error::input(path, "", problem, REMEDY_READ));
         }
         Ok(Self { gmm: read_planes(&file, path)?, box_size: box_size as usize, pixel_size })
@@ -117,7 +119,7 @@ mod tests {
     use crate::random::{Purpose, stream};
 
     #[test]
-    fn both_shapes_survive_the_round_trip() {
+    fn both_shapes_round_trip() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("g.h5");
         for shape in [Shape::Anisotropic, Shape::Isotropic] {
@@ -129,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_are_not_finite_are_refused() {
+    fn non_finite_values_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("g.h5");
         let mut gmm = Gmm::random(7, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0));

@@ -1,4 +1,4 @@
-//! A mixture in any of the files that hold one.
+//! Reads a mixture from a file of any supported format.
 
 use std::path::Path;
 
@@ -7,15 +7,15 @@ use super::{Gmm, atoms, ply};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Bytes at the beginning of a file that tell its kind.
+/// Bytes read to detect the format of a file.
 const PROBE: u64 = 4096;
 
-/// A mixture, and the grid it was trained on where its file says.
+/// A mixture, and the grid it was trained on if the file stores it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mixture {
     /// The mixture.
     pub gmm: Gmm,
-    /// Box in pixels, and pixel size in angstrom; `None` from PLY files.
+    /// Box size in pixels and pixel size in angstrom; `None` for PLY files.
     pub grid: Option<(usize, f64)>,
 }
 
@@ -25,22 +25,22 @@ impl From<GmmFile> for Mixture {
     }
 }
 
-/// Reads a mixture: HDF5 ([`GmmFile`]), PLY ([`ply`]), or pseudo-atoms of this program ([`atoms`]), told apart by their content.
+/// Reads a mixture: HDF5 ([`GmmFile`]), PLY ([`ply`]), or pseudo-atoms of this program ([`atoms`]), by content.
 ///
 /// # Errors
-/// When the file is none of these, or as the format's reader.
+/// When the format is not supported, or as the reader of the format.
 pub fn read(path: &Path) -> Result<Mixture> {
     let start = files::first_bytes(path, PROBE)?;
     if ply::is_ply(&start) {
         Ok(Mixture { gmm: ply::read(path)?, grid: None })
-    } else if atoms::is_ours(&start) {
+    } else if atoms::is_pseudo_atoms(&start) {
         atoms::read(path).map(Mixture::from)
     } else if !start.is_empty() && !start.contains(&0) {
         Err(Error::input(
             path,
             "",
-            "is a text, and holds no pseudo-atoms of this program",
-            "give a mixture of `cryosplat-mpi train`, or what `export gmm` made of one",
+            "is a text file without pseudo-atoms of this program",
+            "give a mixture of `cryosplat-mpi train`, or a file of `cryosplat-mpi export gmm`",
         ))
     } else {
         GmmFile::read(path).map(Mixture::from)

@@ -1,4 +1,4 @@
-//! Raw parameters, one plane (structure of arrays) each, and the random start.
+//! Raw parameters as a structure of arrays, one plane per parameter, and their random initialisation.
 
 use rand_distr::{Distribution, StandardNormal};
 
@@ -6,15 +6,15 @@ use crate::random::Random;
 
 /// Smallest standard deviation of a Gaussian, in box units (METHOD.md section 2).
 pub const S_MIN: f64 = 1e-3;
-/// Standard deviation of a Gaussian at the start, in box units.
+/// Initial standard deviation of a Gaussian, in box units.
 pub const START_SCALE: f64 = 0.0075;
-/// Standard deviation of the means at the start, in box units.
+/// Standard deviation of the initial means, in box units.
 pub const START_SPREAD: f64 = 0.075;
 
-/// Below this, softplus is the exponential function to all digits.
+/// Below this argument, softplus equals the exponential function in double precision.
 const SMALL: f64 = -40.0;
 
-/// Which parameters a Gaussian has.
+/// The parameters of a Gaussian, and the order of their planes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// Mean (3), raw scale (3), quaternion w x y z (4), raw amplitude (1).
@@ -24,7 +24,7 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// Parameters per Gaussian; the amplitude is the last.
+    /// Number of parameters per Gaussian; the amplitude is the last.
     pub fn planes(self) -> usize {
         match self {
             Self::Anisotropic => 11,
@@ -32,7 +32,7 @@ impl Shape {
         }
     }
 
-    /// The planes of the scales.
+    /// Planes of the scales.
     pub fn scales(self) -> std::ops::Range<usize> {
         match self {
             Self::Anisotropic => 3..6,
@@ -40,7 +40,7 @@ impl Shape {
         }
     }
 
-    /// What files and messages call it.
+    /// Name in files and messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Anisotropic => "anisotropic",
@@ -49,7 +49,7 @@ impl Shape {
     }
 }
 
-/// A Gaussian mixture by its raw parameters: box units, before softplus and normalisation.
+/// The raw parameters of a Gaussian mixture: box units, before softplus and normalisation (METHOD.md section 2).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gmm {
     shape: Shape,
@@ -58,7 +58,7 @@ pub struct Gmm {
 }
 
 impl Gmm {
-    /// From planes in the order that [`Shape`] names, each of `count` values, one behind the other.
+    /// A mixture of `count` Gaussians from its planes, `[plane][gaussian]`, in the order of [`Shape`].
     ///
     /// # Panics
     /// If `values` has another length, or `count` is 0.
@@ -67,7 +67,7 @@ impl Gmm {
         Self { shape, count, values }
     }
 
-    /// The random start of METHOD.md section 2: mu ~ N(0, 0.075^2 I), s = 0.0075, q = 1, A = 1/(2N).
+    /// Random initialisation (METHOD.md section 2): mu ~ N(0, 0.075^2 I), s = 0.0075, q = 1, A = 1/(2N).
     pub fn random(count: usize, shape: Shape, random: &mut Random) -> Self {
         let mut values = vec![0.0f32; shape.planes() * count];
         for i in 0..count {
@@ -90,23 +90,24 @@ impl Gmm {
         Self { shape, count, values }
     }
 
-    /// Makes all Gaussians round, with a standard deviation of `scale` box units.
+    /// Sets all scales to `scale` box units.
     pub fn set_scale(&mut self, scale: f64) {
         let scales = self.shape.scales();
         self.values[scales.start * self.count..scales.end * self.count].fill(softplus_inverse(scale) as f32);
     }
 
-    /// The mixture whose density is the mean of those of `mixtures`: all their Gaussians, with amplitudes divided by their number.
+    /// The mixture whose density is the mean of the densities of `mixtures`: all Gaussians, with amplitudes divided by the number of
+    /// mixtures.
     ///
     /// # Panics
-    /// If there is none, or they differ in shape.
+    /// If `mixtures` is empty, or the shapes differ.
     pub fn mean(mixtures: &[Self]) -> Self {
         let shape = mixtures[0].shape;
         assert!(mixtures.iter().all(|mixture| mixture.shape == shape));
         let factor = 1.0 / mixtures.len() as f64;
         let values = (0..shape.planes()).flat_map(|plane| {
             mixtures.iter().flat_map(move |mixture| mixture.plane(plane)).map(move |&value| {
-                // Of a single one no rounding is wanted.
+                // A single mixture is copied without rounding.
                 let scaled = plane + 1 == shape.planes() && mixtures.len() > 1;
                 if scaled { scaled_amplitude(f64::from(value), factor) as f32 } else { value }
             })
@@ -114,7 +115,7 @@ impl Gmm {
         Self::from_values(shape, mixtures.iter().map(Self::len).sum(), values.collect())
     }
 
-    /// The same mixture with three axes a Gaussian, which are equal where it was round.
+    /// The mixture as an anisotropic one; isotropic Gaussians get three equal scales.
     pub fn anisotropic(&self) -> Self {
         if self.shape == Shape::Anisotropic {
             return self.clone();
@@ -126,8 +127,8 @@ impl Gmm {
         Self::from_values(Shape::Anisotropic, self.count, values)
     }
 
-    /// The same mixture in a box whose edge is `1 / ratio` times its own: the image of a Gaussian keeps its place, its width and
-    /// its values. No scale falls below [`S_MIN`].
+    /// The mixture in a box whose edge is `1 / ratio` times as long. The projection of a Gaussian keeps its position, width and
+    /// values in physical units. Scales are at least [`S_MIN`].
     pub fn rescaled(&self, ratio: f64) -> Self {
         let amplitude = self.shape.planes() - 1;
         let scales = self.shape.scales();
@@ -147,12 +148,12 @@ impl Gmm {
         Self { values: values.collect(), ..*self }
     }
 
-    /// Amplitudes, one a Gaussian.
+    /// Amplitudes, one per Gaussian.
     pub fn amplitudes(&self) -> impl Iterator<Item = f64> {
         self.plane(self.shape.planes() - 1).iter().map(|&raw| softplus(f64::from(raw)))
     }
 
-    /// Standard deviations along the Gaussians' own axes in box units, axis after axis: one or three for each.
+    /// Standard deviations along the principal axes in box units, `[axis][gaussian]`: one or three axes.
     pub fn scales(&self) -> impl Iterator<Item = f64> {
         let planes = self.shape.scales().flat_map(|plane| self.plane(plane));
         planes.map(|&raw| softplus(f64::from(raw)).max(S_MIN))
@@ -163,32 +164,32 @@ impl Gmm {
         self.count
     }
 
-    /// Never true: a mixture has at least one Gaussian.
+    /// Always false: a mixture has at least one Gaussian.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Which parameters it has.
+    /// Parameters per Gaussian.
     pub fn shape(&self) -> Shape {
         self.shape
     }
 
-    /// All raw parameters, plane after plane.
+    /// All raw parameters, `[plane][gaussian]`.
     pub fn values(&self) -> &[f32] {
         &self.values
     }
 
-    /// All raw parameters, to be changed.
+    /// All raw parameters, `[plane][gaussian]`, mutable.
     pub fn values_mut(&mut self) -> &mut [f32] {
         &mut self.values
     }
 
-    /// One plane, in the order that [`Shape`] names.
+    /// Plane `index`, in the order of [`Shape`].
     pub fn plane(&self, index: usize) -> &[f32] {
         &self.values[index * self.count..(index + 1) * self.count]
     }
 
-    /// A checksum of all parameters, to the bit.
+    /// CRC-32 of the bits of all parameters.
     pub fn checksum(&self) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
         let mut bytes = Vec::with_capacity(4096 * 4);
@@ -201,22 +202,17 @@ impl Gmm {
     }
 }
 
-/// The raw amplitude of `factor` times the amplitude that `raw` stands for.
+/// The raw parameter of `factor` times the amplitude of `raw`.
 pub(super) fn scaled_amplitude(raw: f64, factor: f64) -> f64 {
-    if raw < SMALL {
-        // There softplus is the exponential function.
-        raw + factor.ln()
-    } else {
-        softplus_inverse(softplus(raw) * factor)
-    }
+    if raw < SMALL { raw + factor.ln() } else { softplus_inverse(softplus(raw) * factor) }
 }
 
-/// `softplus(x) = ln(1 + e^x)`: what raw scales and amplitudes go through.
+/// `softplus(x) = ln(1 + e^x)`, which maps raw scales and amplitudes to positive values.
 pub fn softplus(x: f64) -> f64 {
     if x > 30.0 { x } else { x.exp().ln_1p() }
 }
 
-/// `softplus^-1(y) = ln(e^y - 1)`, in f64 because it is near ln(y) for small y.
+/// `softplus^-1(y) = ln(e^y - 1)`; in f64, because it approaches ln(y) for small y.
 pub fn softplus_inverse(y: f64) -> f64 {
     if y > 30.0 { y } else { y.exp_m1().ln() }
 }

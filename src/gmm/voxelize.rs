@@ -1,12 +1,12 @@
-//! A mixture on a grid: the map.
+//! Voxelisation: the map of a mixture on a grid.
 //!
-//! Sampling a Gaussian narrower than a voxel at the voxels' centres would alias it. So each Gaussian is widened by a
-//! voxel and sampled on a finer grid of the same extent, and in Fourier space the blur is divided out and all beyond the
-//! voxels' Nyquist frequency cut away; what is left is the band-limited density. (On the voxels themselves no blur would
-//! do: at Nyquist every alias is as strong as what it hides.)
+//! A Gaussian narrower than a voxel would alias if it were sampled at the voxel centres. Each Gaussian is therefore blurred by one
+//! voxel and sampled on a finer grid of the same extent. In Fourier space the blur is divided out, and frequencies beyond the
+//! Nyquist frequency of the voxels are removed. The result is the band-limited density. (Blurring on the voxel grid itself would
+//! not help: at Nyquist, aliases are as strong as the signal.)
 //!
-//! Values are V(r)/D, with D the box of the particles, so that the sum of a map on the particles' grid along a line of
-//! sight is the projection Q. On another grid the density at a point stays the same.
+//! Values are V(r)/D, with D the box size of the particles, so that summing a map on the particles' grid along a line of sight gives
+//! the projection Q. On other grids the density at a point is the same.
 
 use std::f64::consts::PI;
 use std::ops::RangeInclusive;
@@ -22,24 +22,24 @@ use crate::imaging::pose::rotation_from_quaternion;
 
 /// Standard deviation of the blur in voxels.
 const BLUR: f64 = 1.0;
-/// Half width of a sampled Gaussian in standard deviations: what lies outside is below 1e-6 of the peak.
+/// Half width of a sampled Gaussian in standard deviations: values outside are below 1e-6 of the peak.
 const REACH: f64 = 5.3;
-/// Points of the finer grid per voxel along an edge, at least: an alias at Nyquist is then 4e-7 of its signal.
+/// Minimum number of fine grid points per voxel along an edge: aliases at Nyquist are then 4e-7 of the signal.
 const OVERSAMPLING: f64 = 1.5;
-/// z planes that one task fills.
+/// Number of z planes per task.
 const SLAB: usize = 4;
 
 /// Edge of the largest grid to sample, in voxels: it takes 120 GiB of memory.
 pub(crate) const MAX_GRID: usize = 1024;
 
-/// A cubic grid about the mixture's origin, which lies on voxel floor(size/2).
+/// A cubic grid whose voxel floor(size/2) is the origin of the mixture.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Grid {
     /// Voxels along an edge of the grid.
     pub size: usize,
-    /// Voxels along an edge of the particles' box, which sets the size of a voxel; need not be whole.
+    /// Voxels along an edge of the particles' box, not necessarily an integer; this sets the voxel size.
     pub per_box: f64,
-    /// D: pixels along an edge of the particles' box, which values are divided by.
+    /// D: box size of the particles in pixels, by which values are divided.
     pub box_size: usize,
 }
 
@@ -58,39 +58,40 @@ impl Grid {
         Self { size, per_box, box_size: mixture.box_size }
     }
 
-    /// Voxels along an edge of what is computed: all of the box, even where only its middle is wanted.
+    /// Voxels along an edge of the computed grid: at least the whole box, also if only its centre is returned.
     pub fn computed(&self) -> usize {
         self.size.max(self.per_box.ceil() as usize)
     }
 
-    /// Points along an edge of the finer grid.
+    /// Points along an edge of the fine grid.
     fn points(&self) -> usize {
         ((self.computed() as f64 * OVERSAMPLING).ceil() as usize).next_multiple_of(4)
     }
 }
 
+/// A blurred Gaussian on the fine grid, in units of grid points.
 struct Blob {
     centre: [f64; 3],
-    /// Inverse covariance xx, xy, xz, yy, yz, zz in 1/voxel^2.
+    /// Inverse covariance xx, xy, xz, yy, yz, zz.
     precision: [f64; 6],
-    half: [f64; 3],
-    height: f64,
+    half_width: [f64; 3],
+    peak: f64,
 }
 
-/// Gaussian `i` on the finer grid.
+/// Gaussian `i` on the fine grid.
 fn blob(gmm: &Gmm, i: usize, grid: &Grid) -> Blob {
     let at = |plane: usize| f64::from(gmm.plane(plane)[i]);
     let n = grid.points();
-    // Points a voxel, and points along the box.
+    // Points per voxel, and points along the box.
     let ratio = n as f64 / grid.computed() as f64;
     let size = grid.per_box * ratio;
     let (scales, r) = match gmm.shape() {
         Shape::Isotropic => ([at(3); 3], rotation_from_quaternion([1.0, 0.0, 0.0, 0.0])),
         Shape::Anisotropic => ([at(3), at(4), at(5)], rotation_from_quaternion([at(6), at(7), at(8), at(9)])),
     };
-    // Along the Gaussian's own axes the blur adds to each variance.
-    let own = scales.map(|s| (softplus(s).max(S_MIN) * size).powi(2));
-    let variance = own.map(|v| v + (BLUR * ratio).powi(2));
+    // The blur adds to the variance along each principal axis.
+    let unblurred = scales.map(|s| (softplus(s).max(S_MIN) * size).powi(2));
+    let variance = unblurred.map(|v| v + (BLUR * ratio).powi(2));
     let entry = |i: usize, j: usize, weight: &dyn Fn(usize) -> f64| -> f64 {
         (0..3).map(|k| r[i][k] * r[j][k] * weight(k)).sum()
     };
@@ -101,19 +102,19 @@ fn blob(gmm: &Gmm, i: usize, grid: &Grid) -> Blob {
     Blob {
         centre,
         precision: pairs.map(|(i, j)| entry(i, j, &|k| 1.0 / variance[k])),
-        half: [0, 1, 2].map(|i| REACH * entry(i, i, &|k| variance[k]).sqrt()),
-        // A G in box units is size^3 times that in points; V/D leaves size^2 where the points are the pixels.
-        height: amplitude * size * size / ((2.0 * PI).powf(1.5) * determinant.sqrt())
+        half_width: [0, 1, 2].map(|i| REACH * entry(i, i, &|k| variance[k]).sqrt()),
+        // A density in box units is size^3 times that per point; V/D leaves size^2 if points and pixels coincide.
+        peak: amplitude * size * size / ((2.0 * PI).powf(1.5) * determinant.sqrt())
             * (size / grid.box_size as f64),
     }
 }
 
 impl Blob {
-    /// The first and last point that it reaches along `axis`. They may lie outside 0..n: the grid is periodic, like the
-    /// spectrum that the blur is divided out of, and a Gaussian cut at a face would ring. One centred outside the grid is
-    /// cut at the face all the same: it has no place on the other side.
-    fn reach(&self, axis: usize, n: usize) -> RangeInclusive<isize> {
-        let (low, high) = (self.centre[axis] - self.half[axis], self.centre[axis] + self.half[axis]);
+    /// Support along `axis`. It may extend beyond 0..n: the grid is periodic, because dividing out the blur would make a Gaussian
+    /// truncated at a face ring. A Gaussian centred outside the grid is truncated, so that it does not appear on the other side.
+    fn support(&self, axis: usize, n: usize) -> RangeInclusive<isize> {
+        let (low, high) =
+            (self.centre[axis] - self.half_width[axis], self.centre[axis] + self.half_width[axis]);
         let last = n as f64 - 1.0;
         if self.centre.iter().all(|c| (-0.5..last + 0.5).contains(c)) {
             low.ceil() as isize..=high.floor() as isize
@@ -122,53 +123,53 @@ impl Blob {
         }
     }
 
-    /// Adds its values at height `z` to a plane `[y][x]` of n^2 points.
+    /// Adds the values at `z` to a plane `[y][x]` of n^2 points.
     fn add(&self, z: isize, plane: &mut [f64], n: usize) {
         let [xx, xy, xz, yy, yz, zz] = self.precision;
         let dz = z as f64 - self.centre[2];
-        for y in self.reach(1, n) {
+        for y in self.support(1, n) {
             let dy = y as f64 - self.centre[1];
             let constant = yy * dy * dy + 2.0 * yz * dy * dz + zz * dz * dz;
             let slope = 2.0 * (xy * dy + xz * dz);
             let row = &mut plane[y.rem_euclid(n as isize) as usize * n..][..n];
-            for x in self.reach(0, n) {
+            for x in self.support(0, n) {
                 let dx = x as f64 - self.centre[0];
                 let exponent = -0.5 * (xx * dx * dx + slope * dx + constant);
-                row[x.rem_euclid(n as isize) as usize] += self.height * exponent.exp();
+                row[x.rem_euclid(n as isize) as usize] += self.peak * exponent.exp();
             }
         }
     }
 }
 
-/// The density on `grid`, `[z][y][x]`: band-limited to the Nyquist frequency of the grid's voxels.
+/// The density on `grid`, `[z][y][x]`, band-limited to the Nyquist frequency of its voxels.
 ///
-/// Deterministic for any number of threads. Takes about 110 bytes a voxel of [`Grid::computed`].
+/// The result does not depend on the number of threads. Uses about 110 bytes per voxel of [`Grid::computed`].
 pub fn voxelize(gmm: &Gmm, grid: &Grid) -> Array3<f32> {
     let n = grid.computed();
     let map = sharpen(sample(gmm, grid), grid.points(), n);
     let start = n / 2 - grid.size / 2;
-    let middle = start..start + grid.size;
-    map.slice(s![middle.clone(), middle.clone(), middle]).to_owned()
+    let centre = start..start + grid.size;
+    map.slice(s![centre.clone(), centre.clone(), centre]).to_owned()
 }
 
-/// What the label of a map says of the mixture that it is of.
+/// Label that describes the mixture in the header of its map.
 pub fn label(mixture: &GmmFile) -> String {
     let GmmFile { gmm, box_size, pixel_size } = mixture;
     format!("{} Gaussians, trained in a box of {box_size} pixels of {pixel_size:.4} A", gmm.len())
 }
 
-/// The blurred Gaussians on the finer grid.
+/// Samples the blurred Gaussians on the fine grid.
 fn sample(gmm: &Gmm, voxels: &Grid) -> Vec<f64> {
     let n = voxels.points();
     let blobs: Vec<Blob> = (0..gmm.len()).into_par_iter().map(|i| blob(gmm, i, voxels)).collect();
     let mut grid = vec![0.0f64; n * n * n];
     grid.par_chunks_mut(SLAB * n * n).enumerate().for_each(|(slab, planes)| {
-        let mine = slab * SLAB..slab * SLAB + planes.len() / (n * n);
+        let slab_planes = slab * SLAB..slab * SLAB + planes.len() / (n * n);
         for blob in &blobs {
-            for z in blob.reach(2, n) {
+            for z in blob.support(2, n) {
                 let place = z.rem_euclid(n as isize) as usize;
-                if mine.contains(&place) {
-                    blob.add(z, &mut planes[(place - mine.start) * n * n..][..n * n], n);
+                if slab_planes.contains(&place) {
+                    blob.add(z, &mut planes[(place - slab_planes.start) * n * n..][..n * n], n);
                 }
             }
         }
@@ -176,10 +177,10 @@ fn sample(gmm: &Gmm, voxels: &Grid) -> Vec<f64> {
     grid
 }
 
-/// From `points`^3 samples of the blurred density to `n`^3 voxels of the same extent: the blur is divided out up to the
-/// voxels' Nyquist sphere; beyond it, where no image has information, there is nothing.
+/// Converts `points`^3 samples of the blurred density to `n`^3 voxels of the same extent. Divides out the blur inside the Nyquist
+/// sphere of the voxels, and sets frequencies outside, where images carry no information, to zero.
 fn sharpen(samples: Vec<f64>, points: usize, n: usize) -> Array3<f32> {
-    // Both origins lie on index floor(size/2): the spectra agree frequency by frequency.
+    // Both origins are at index floor(size/2), so the spectra need no phase shift.
     let centre = points / 2;
     let mut fine = Array3::from_elem((points, points, points), Complex::new(0.0, 0.0));
     for ((z, y, x), value) in fine.indexed_iter_mut() {
@@ -189,7 +190,7 @@ fn sharpen(samples: Vec<f64>, points: usize, n: usize) -> Array3<f32> {
     drop(samples);
     fft3(&mut fine, false);
     let factor = 2.0 * PI * PI * BLUR * BLUR / (n * n) as f64;
-    // A voxel stands for (points/n)^3 samples of the same density.
+    // One voxel covers (points/n)^3 samples.
     let scale = (n as f64 / points as f64).powi(3);
     let spectrum = Array3::from_shape_fn((n, n, n), |(z, y, x)| {
         let k = [z, y, x].map(|i| frequency(i, n));
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wide_gaussian_is_sampled_as_it_is() {
+    fn a_wide_gaussian_has_its_analytic_values() {
         for n in [32usize, 33] {
             let (mu, sigma) = ([0.05f32, -0.1, 0.08], 2.0 / n as f64);
             let map = voxelize(&one(mu, sigma, 0.7), &Grid::of_box(n));
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_gaussian_keeps_its_mass_wherever_it_lies() {
+    fn a_narrow_gaussian_keeps_its_mass_at_any_position() {
         for mu in [[0.0f32, 0.0, 0.0], [0.013, -0.007, 0.011]] {
             let map = voxelize(&one(mu, 0.002, 1.3), &Grid::of_box(24));
             // The projection Q sums to A D^2.
@@ -241,7 +242,7 @@ mod tests {
         }
     }
 
-    /// The wanted values of a round Gaussian of 2 voxels of a box of 24, at (x, y, z) voxels from the origin.
+    /// Analytic value of an isotropic Gaussian of 2 voxels in a box of 24, at (x, y, z) voxels from the origin.
     fn density(mu: [f32; 3], at: [f64; 3]) -> f64 {
         let sigma = 2.0 / 24.0;
         let r2: f64 = (0..3).map(|k| (at[k] / 24.0 - f64::from(mu[k])).powi(2)).sum();
@@ -249,11 +250,11 @@ mod tests {
     }
 
     #[test]
-    fn other_grids_hold_the_same_density_about_the_same_origin() {
+    fn other_grids_have_the_same_density_about_the_same_origin() {
         let mu = [0.02f32, -0.03, 0.01];
         let gmm = one(mu, 2.0 / 24.0, 0.7);
         let peak = density([0.0; 3], [0.0; 3]);
-        // Cropped, padded, finer and coarser; even and odd; with a box that is no whole number of voxels.
+        // Cropped, padded, finer and coarser; even and odd; with a box that is not an integer number of voxels.
         for (size, per_box) in
             [(13, 24.0), (16, 24.0), (33, 24.0), (40, 24.0), (48, 48.0), (21, 19.5), (61, 36.4), (18, 36.4)]
         {

@@ -1,5 +1,6 @@
 //! The physics and the files of images: CTF, poses, Fourier transforms, MRC. Knows nothing of Gaussians or MPI.
 
+pub(crate) mod cif;
 pub mod ctf;
 pub mod fourier;
 pub mod mrc;

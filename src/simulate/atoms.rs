@@ -1,25 +1,25 @@
 //! Atomic models: positions and scattering strengths from mmCIF and PDB files.
 //!
-//! Only coordinates, element and occupancy matter here, so this reads the `_atom_site` loop of mmCIF and the
-//! ATOM/HETATM lines of PDB itself. General PDB libraries were tried: they insist on columns that some real files do
-//! not have (mmCIF without `group_PDB` gives "no atoms"), and build a hierarchy that is not needed.
+//! Only coordinates, element and occupancy are needed, so this module reads the `_atom_site` loop of mmCIF and the ATOM/HETATM
+//! records of PDB itself. General PDB libraries were tried: they require columns that some real files lack (mmCIF without
+//! `group_PDB` gives "no atoms"), and build a hierarchy that is not needed.
 
 use std::path::Path;
 
-use super::cif::{Word, Words};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::imaging::cif::{Token, Tokens};
 
-/// A point that scatters.
+/// A point scatterer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Atom {
     /// Position (x, y, z) in angstrom.
     pub position: [f64; 3],
-    /// Scattering strength: that of the element at zero angle in angstrom, times the occupancy.
+    /// Scattering factor of the element at zero angle in angstrom, times the occupancy.
     pub weight: f64,
 }
 
-/// Strength of an element that the table does not know: about that of carbon.
+/// Scattering factor of an element that is not in the table: about that of carbon.
 const UNKNOWN: f64 = 2.5;
 
 /// Electron scattering factors at zero angle in angstrom (Peng et al., Acta Cryst. A52 (1996) 257).
@@ -47,19 +47,19 @@ const SCATTERING: [(&str, f64); 21] = [
     ("ZN", 6.07),
 ];
 
-/// Scattering strength of an element by its symbol, in any case.
+/// Scattering factor at zero angle in angstrom of an element, by its symbol (case is ignored).
 pub fn scattering(element: &str) -> f64 {
     SCATTERING.iter().find(|(symbol, _)| element.eq_ignore_ascii_case(symbol)).map_or(UNKNOWN, |&(_, f)| f)
 }
 
-/// Reads the atoms of the first model in an mmCIF or PDB file (told apart by their content), as they lie in the file.
+/// Reads the atoms of the first model in an mmCIF or PDB file, in file order. The format is detected from the content.
 ///
 /// # Errors
-/// When the file cannot be read, holds no atoms, or an atom's coordinates or occupancy are not numbers.
+/// When the file cannot be read, contains no atoms, or a coordinate or occupancy is not a number.
 pub fn read(path: &Path) -> Result<Vec<Atom>> {
     let bytes = std::fs::read(path).map_err(Error::io(path, "read the atomic model", "check the path"))?;
     if files::is_gzip(&bytes) {
-        return Err(Error::input(path, "", "is compressed by gzip", "unpack it with `gunzip` first"));
+        return Err(Error::input(path, "", "is compressed with gzip", "unpack it with `gunzip` first"));
     }
     let text = String::from_utf8_lossy(&bytes);
     let atoms = if text.contains(PREFIX) { read_mmcif(&text, path)? } else { read_pdb(&text, path)? };
@@ -67,7 +67,7 @@ pub fn read(path: &Path) -> Result<Vec<Atom>> {
         return Err(Error::input(
             path,
             "",
-            "holds no atoms (no `_atom_site` loop as in mmCIF, no ATOM or HETATM lines as in PDB)",
+            "contains no atoms (no `_atom_site` loop as in mmCIF, no ATOM or HETATM records as in PDB)",
             "give an atomic model in mmCIF or PDB format",
         ));
     }
@@ -75,14 +75,14 @@ pub fn read(path: &Path) -> Result<Vec<Atom>> {
         return Err(Error::input(
             path,
             "",
-            "holds only atoms of occupancy 0",
+            "contains only atoms with occupancy 0",
             "set the occupancies, or give another model",
         ));
     }
     Ok(atoms)
 }
 
-/// Moves the atoms so that their weighted mean lies at the origin; returns the largest distance from it in angstrom.
+/// Moves the atoms so that their weighted mean is at the origin. Returns the largest distance from the origin in angstrom.
 pub fn centre(atoms: &mut [Atom]) -> f64 {
     let total: f64 = atoms.iter().map(|a| a.weight).sum();
     let mean: [f64; 3] =
@@ -97,48 +97,48 @@ pub fn centre(atoms: &mut [Atom]) -> f64 {
     radius
 }
 
-/// No model is larger, in angstrom: sums of squares of what is could leave double precision.
-const FARTHEST: f64 = 1e7;
-/// No occupancy is larger; those that are fractions and those in percent are not.
-const FULLEST: f64 = 1e3;
+/// Largest accepted coordinate in angstrom: sums of squares of larger ones could overflow.
+const MAX_COORDINATE: f64 = 1e7;
+/// Largest accepted occupancy: fractions and percentages are below it.
+const MAX_OCCUPANCY: f64 = 1e3;
 
-/// A coordinate of an atom, or an error that says which.
+/// Parses a coordinate; `what` names it in the error.
 fn coordinate(text: &str, what: &str, line: usize, path: &Path) -> Result<f64> {
     let value = number(text, what, line, path)?;
-    if value.abs() <= FARTHEST {
+    if value.abs() <= MAX_COORDINATE {
         return Ok(value);
     }
     Err(Error::input(
         path,
         format!("line {line}"),
-        format!("the {what} of an atom is {value:e} A, and no model reaches beyond {FARTHEST:e} A"),
-        "correct the line, or get the model again",
+        format!("the {what} of an atom is {value:e} A, expected at most {MAX_COORDINATE:e} A"),
+        "correct the line, or download the model again",
     ))
 }
 
-/// A number of an atom, or an error that says which.
+/// Parses a number; `what` names it in the error.
 fn number(text: &str, what: &str, line: usize, path: &Path) -> Result<f64> {
-    // mmCIF may append the uncertainty in brackets: 12.345(6).
+    // mmCIF may append the uncertainty in parentheses: 12.345(6).
     let plain = text.split('(').next().unwrap_or(text).trim();
     plain.parse().ok().filter(|v: &f64| v.is_finite()).ok_or_else(|| {
         Error::input(
             path,
             format!("line {line}"),
             format!("the {what} of an atom is \"{text}\", expected a number"),
-            "correct the line, or get the model again",
+            "correct the line, or download the model again",
         )
     })
 }
 
 fn checked_occupancy(value: f64, line: usize, path: &Path) -> Result<f64> {
-    if (0.0..=FULLEST).contains(&value) {
+    if (0.0..=MAX_OCCUPANCY).contains(&value) {
         return Ok(value);
     }
     Err(Error::input(
         path,
         format!("line {line}"),
-        format!("an occupancy of {value:e} is impossible"),
-        "correct the line, or get the model again",
+        format!("the occupancy is {value:e}, expected 0 to {MAX_OCCUPANCY}"),
+        "correct the line, or download the model again",
     ))
 }
 
@@ -161,7 +161,7 @@ fn read_pdb(text: &str, path: &Path) -> Result<Vec<Atom>> {
             "" => 1.0,
             given => checked_occupancy(number(given, "occupancy", at, path)?, at, path)?,
         };
-        // Old files have no element column: then the first two letters of the atom's name hold it, right-aligned.
+        // Old files have no element column: the first two characters of the atom name hold the element, right-aligned.
         let element = match field(76, 78) {
             "" => field(12, 14).trim_start_matches(|c: char| c.is_ascii_digit()),
             given => given,
@@ -171,10 +171,10 @@ fn read_pdb(text: &str, path: &Path) -> Result<Vec<Atom>> {
     Ok(atoms)
 }
 
-/// How the columns of mmCIF's table of atoms are named.
+/// Prefix of the column names of mmCIF's atom table.
 const PREFIX: &str = "_atom_site.";
 
-/// The columns of an `_atom_site` loop that matter here.
+/// Positions of the required columns in an `_atom_site` loop.
 struct Columns {
     position: [usize; 3],
     element: Option<usize>,
@@ -184,7 +184,7 @@ struct Columns {
 }
 
 impl Columns {
-    fn of(names: &[&str], path: &Path) -> Result<Self> {
+    fn find(names: &[&str], path: &Path) -> Result<Self> {
         let column = |name: &str| names.iter().position(|n| n.eq_ignore_ascii_case(name));
         let coordinate = |name: &str| {
             column(name).ok_or_else(|| {
@@ -207,29 +207,27 @@ impl Columns {
 }
 
 fn read_mmcif(text: &str, path: &Path) -> Result<Vec<Atom>> {
-    let mut words = Words::of(text).peekable();
-    // The first tag of the table; a table of one atom may also be written without a loop, tag by tag.
-    while words.next_if(|w| !is_tag(w)).is_some() {}
+    let mut tokens = Tokens::new(text).peekable();
+    // Skip to the table. A table of one atom may be written without a loop, as pairs of name and value.
+    while tokens.next_if(|token| !is_column(token)).is_some() {}
     let mut names = Vec::new();
     let mut single = Vec::new();
-    while let Some(tag) = words.next_if(is_tag) {
-        names.push(&tag.text[PREFIX.len()..]);
-        if let Some(value) =
-            words.next_if(|w| !is_tag(w) && names.len() == single.len() + 1 && !w.ends_table())
-        {
+    while let Some(column) = tokens.next_if(is_column) {
+        names.push(&column.text[PREFIX.len()..]);
+        if let Some(value) = tokens.next_if(|token| token.is_value() && names.len() == single.len() + 1) {
             single.push(value);
         }
     }
-    let columns = Columns::of(&names, path)?;
+    let columns = Columns::find(&names, path)?;
     let mut atoms = Vec::new();
     let mut first_model = None;
-    // After a loop's tags, the word that followed the last tag is its first value.
+    // In a loop, the token after the last column name is the first value.
     let looped = single.len() < names.len();
-    let mut row: Vec<Word> = single;
+    let mut row: Vec<Token> = single;
     loop {
         while row.len() < columns.count {
-            match words.next_if(|w| looped && !w.ends_table()) {
-                Some(word) => row.push(word),
+            match tokens.next_if(|token| looped && token.is_value()) {
+                Some(value) => row.push(value),
                 None => break,
             }
         }
@@ -241,37 +239,37 @@ fn read_mmcif(text: &str, path: &Path) -> Result<Vec<Atom>> {
                 path,
                 format!("line {}", row[0].line),
                 format!("the `_atom_site` table ends after {} of {} columns", row.len(), columns.count),
-                "get the model again: the file is cut short or damaged",
+                "download the model again: the file is truncated or damaged",
             ));
         }
         let model = columns.model.map(|c| row[c].text);
         if *first_model.get_or_insert(model) != model {
             return Ok(atoms);
         }
-        atoms.push(atom_of_row(&row, &columns, path)?);
+        atoms.push(parse_row(&row, &columns, path)?);
         row.clear();
     }
 }
 
-/// True for the name of a column of the table of atoms.
-fn is_tag(word: &Word) -> bool {
-    word.starts(PREFIX)
+/// True for the name of a column of the atom table.
+fn is_column(token: &Token) -> bool {
+    token.starts_with(PREFIX)
 }
 
-fn atom_of_row(row: &[Word], columns: &Columns, path: &Path) -> Result<Atom> {
+fn parse_row(row: &[Token], columns: &Columns, path: &Path) -> Result<Atom> {
     let mut position = [0.0; 3];
     for (axis, value) in position.iter_mut().enumerate() {
-        let word = &row[columns.position[axis]];
-        *value = coordinate(word.text, ["x", "y", "z"][axis], word.line, path)?;
+        let token = &row[columns.position[axis]];
+        *value = coordinate(token.text, ["x", "y", "z"][axis], token.line, path)?;
     }
     let occupancy = match columns.occupancy.map(|c| &row[c]) {
-        Some(word) if !matches!(word.text, "?" | ".") => {
-            checked_occupancy(number(word.text, "occupancy", word.line, path)?, word.line, path)?
+        Some(token) if !matches!(token.text, "?" | ".") => {
+            checked_occupancy(number(token.text, "occupancy", token.line, path)?, token.line, path)?
         }
         _ => 1.0,
     };
-    let strength = columns.element.map_or(UNKNOWN, |c| scattering(row[c].text));
-    Ok(Atom { position, weight: strength * occupancy })
+    let factor = columns.element.map_or(UNKNOWN, |c| scattering(row[c].text));
+    Ok(Atom { position, weight: factor * occupancy })
 }
 
 #[cfg(test)]
@@ -295,7 +293,7 @@ mod tests {
             Atom { position: [1.0, 2.0, 3.0], weight: 2.51 * 0.5 },
             Atom { position: [-1.5, 0.0, 10.0], weight: 6.07 },
         ];
-        assert_eq!(atoms, expected, "the second model is left out");
+        assert_eq!(atoms, expected, "the second model is skipped");
     }
 
     #[test]
@@ -305,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn pdb_lines_are_read_by_their_columns() {
+    fn pdb_records_are_read_by_column() {
         let text = "HEADER    X\n\
 ATOM      1  CA  ALA A   1    -100.500 200.250   3.000  0.50 20.00           C  \n\
 HETATM    2 MG    MG A   2       1.000   2.000   3.000\nENDMDL\n\
@@ -317,7 +315,7 @@ ATOM      1  CA  ALA A   1       1.000   1.000   1.000  1.00 20.00           C  
     }
 
     #[test]
-    fn what_is_no_model_is_refused_in_one_line() {
+    fn invalid_models_give_one_line_errors() {
         let table = "loop_\n_atom_site.Cartn_x\n_atom_site.Cartn_y\n_atom_site.Cartn_z\n";
         for (text, fragment) in [
             (String::new(), "no atoms"),
@@ -328,7 +326,7 @@ ATOM      1  CA  ALA A   1       1.000   1.000   1.000  1.00 20.00           C  
             (format!("{table}1 2 -1e300\n"), "the z of an atom is -1e300 A"),
             (
                 "ATOM      1  CA  ALA A   1       1.000   1.000   1.000 1e300\n".into(),
-                "line 1: an occupancy of 1",
+                "line 1: the occupancy is 1e300",
             ),
             (format!("{table}1 2 3\n4 5\n"), "line 6"),
             ("_atom_site.id 1".into(), "Cartn_x"),
@@ -346,7 +344,7 @@ ATOM      1  CA  ALA A   1       1.000   1.000   1.000  1.00 20.00           C  
     }
 
     #[test]
-    fn centring_weighs_atoms() {
+    fn centring_uses_the_weights() {
         let mut atoms =
             [Atom { position: [0.0; 3], weight: 3.0 }, Atom { position: [4.0, 0.0, 0.0], weight: 1.0 }];
         let radius = centre(&mut atoms);

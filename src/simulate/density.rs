@@ -1,8 +1,8 @@
-//! From atoms to a band-limited map.
+//! The band-limited map of an atomic model.
 //!
-//! The map's spectrum is the sum over atoms of `w exp(-2 pi i k r)`, times `exp(-B k^2/4)`, times a soft edge below
-//! Nyquist. The sum is made by gridding: each atom becomes a Gaussian on a grid twice as fine, whose transform is then
-//! divided out.
+//! The spectrum is the sum over atoms of `w exp(-2 pi i k r)`, times `exp(-B k^2/4)`, times a soft edge below Nyquist. The sum is
+//! computed by gridding: each atom is spread as a Gaussian on a grid twice as fine, and the transform of the Gaussian is divided
+//! out.
 
 use std::f64::consts::PI;
 
@@ -14,33 +14,34 @@ use super::atoms::Atom;
 use crate::error::{Error, Result};
 use crate::imaging::fourier;
 
-/// Standard deviation of the gridding Gaussian in fine pixels. At coarse Nyquist its aliases stand below 1e-4.
+/// Standard deviation of the gridding Gaussian in fine pixels. Aliases are below 1e-4 at the Nyquist frequency of the map.
 const SPREAD: f64 = 1.0;
-/// Fine pixels that the Gaussian reaches to each side; it has fallen to about 1e-5 there.
+/// Half width of the Gaussian in fine pixels, where it has decayed to about 1e-5.
 const REACH: usize = 5;
 const TAPS: usize = 2 * REACH + 1;
 
-/// Where the soft edge of the band begins, in cycles per pixel.
+/// Start of the soft edge in cycles per pixel.
 const EDGE_START: f64 = 0.46;
-/// Where the band ends: Nyquist.
+/// End of the band (Nyquist) in cycles per pixel.
 const EDGE_END: f64 = 0.5;
 
-/// An atom on the fine grid: the pixel next to it, and the Gaussian along each axis.
-struct Splat {
-    cell: [usize; 3],
+/// An atom on the fine grid: the nearest pixel, and the Gaussian along each axis.
+struct GriddedAtom {
+    nearest: [usize; 3],
     along: [[f32; TAPS]; 3],
 }
 
-/// The map `[z][y][x]` of centred `atoms` in a box of `box_size` pixels of `pixel_size` angstrom. `b_factor` in square
-/// angstrom. Not scaled: its spectrum at 0 is the sum of the weights.
+/// The map `[z][y][x]` of centred `atoms` in a box of `box_size` pixels of `pixel_size` angstrom, with `b_factor` in square
+/// angstrom. The spectrum at frequency 0 is the sum of the weights.
 ///
-/// The same for any number of threads: every grid plane adds its atoms in file order.
+/// The result does not depend on the number of threads: each grid plane adds its atoms in file order.
 pub fn map_of_atoms(atoms: &[Atom], box_size: usize, pixel_size: f64, b_factor: f64) -> Array3<f32> {
     let fine = 2 * box_size;
-    let splats: Vec<Splat> = atoms.par_iter().map(|atom| splat(atom, fine, pixel_size / 2.0)).collect();
+    let gridded: Vec<GriddedAtom> =
+        atoms.par_iter().map(|atom| grid_atom(atom, fine, pixel_size / 2.0)).collect();
     let mut by_plane: Vec<Vec<u32>> = vec![Vec::new(); fine];
-    for (index, splat) in splats.iter().enumerate() {
-        by_plane[splat.cell[2]].push(index as u32);
+    for (index, atom) in gridded.iter().enumerate() {
+        by_plane[atom.nearest[2]].push(index as u32);
     }
     let mut grid = Array3::from_elem((fine, fine, fine), Complex::new(0.0f32, 0.0));
     grid.as_slice_mut()
@@ -49,11 +50,11 @@ pub fn map_of_atoms(atoms: &[Atom], box_size: usize, pixel_size: f64, b_factor: 
         .enumerate()
         .for_each(|(z, plane)| {
             for tap in 0..TAPS {
-                // Tap t of an atom at plane c lies on plane c + t - REACH.
+                // Tap t of an atom at plane c is on plane c + t - REACH.
                 let from = (z + fine + REACH - tap) % fine;
                 for &index in &by_plane[from] {
                     add_to_plane(
-                        &splats[index as usize],
+                        &gridded[index as usize],
                         atoms[index as usize].weight as f32,
                         tap,
                         plane,
@@ -66,36 +67,36 @@ pub fn map_of_atoms(atoms: &[Atom], box_size: usize, pixel_size: f64, b_factor: 
     fourier::volume_of_spectrum(cropped(&grid, box_size, pixel_size, b_factor))
 }
 
-fn splat(atom: &Atom, fine: usize, pixel: f64) -> Splat {
-    let mut cell = [0; 3];
+fn grid_atom(atom: &Atom, fine: usize, pixel: f64) -> GriddedAtom {
+    let mut nearest = [0; 3];
     let mut along = [[0.0; TAPS]; 3];
     for axis in 0..3 {
         let at = atom.position[axis] / pixel;
-        let nearest = at.round();
-        cell[axis] = (nearest as i64).rem_euclid(fine as i64) as usize;
+        let pixel = at.round();
+        nearest[axis] = (pixel as i64).rem_euclid(fine as i64) as usize;
         for (tap, value) in along[axis].iter_mut().enumerate() {
-            let distance = tap as f64 - REACH as f64 - (at - nearest);
+            let distance = tap as f64 - REACH as f64 - (at - pixel);
             let gaussian = (-0.5 * (distance / SPREAD).powi(2)).exp() / ((2.0 * PI).sqrt() * SPREAD);
             *value = gaussian as f32;
         }
     }
-    Splat { cell, along }
+    GriddedAtom { nearest, along }
 }
 
-fn add_to_plane(splat: &Splat, weight: f32, tap: usize, plane: &mut [Complex<f32>], fine: usize) {
-    let [along_x, along_y, along_z] = &splat.along;
+fn add_to_plane(atom: &GriddedAtom, weight: f32, tap: usize, plane: &mut [Complex<f32>], fine: usize) {
+    let [along_x, along_y, along_z] = &atom.along;
     for (ty, wy) in along_y.iter().enumerate() {
-        let y = (splat.cell[1] + fine + ty - REACH) % fine;
+        let y = (atom.nearest[1] + fine + ty - REACH) % fine;
         let row = &mut plane[y * fine..(y + 1) * fine];
         let factor = weight * along_z[tap] * wy;
-        let start = splat.cell[0] + fine - REACH;
+        let start = atom.nearest[0] + fine - REACH;
         for (tx, wx) in along_x.iter().enumerate() {
             row[(start + tx) % fine].re += factor * wx;
         }
     }
 }
 
-/// The low frequencies of the fine spectrum, with the Gaussian divided out and B factor and edge applied.
+/// Crops the fine spectrum, divides out the Gaussian, and applies B factor and soft edge.
 fn cropped(
     fine: &Array3<Complex<f32>>,
     box_size: usize,
@@ -111,7 +112,7 @@ fn cropped(
         if edge == 0.0 {
             return Complex::new(0.0, 0.0);
         }
-        // A frequency of k cycles per pixel is k/2 per fine pixel.
+        // k cycles per pixel are k/2 cycles per fine pixel.
         let gaussian = (-2.0 * (PI * SPREAD).powi(2) * k2 / 4.0).exp();
         let envelope = (-0.25 * b_factor * k2 / (pixel_size * pixel_size)).exp();
         let value = fine[[index(z), index(y), index(x)]];
@@ -119,7 +120,7 @@ fn cropped(
     })
 }
 
-/// 1 in the band, a cosine down to 0 at Nyquist; `k` in cycles per pixel.
+/// 1 inside the band, with a cosine edge to 0 at Nyquist; `k` in cycles per pixel.
 fn soft_edge(k: f64) -> f64 {
     if k <= EDGE_START {
         1.0
@@ -130,16 +131,16 @@ fn soft_edge(k: f64) -> f64 {
     }
 }
 
-/// Scales a map to standard deviation 1; its mean stays what it is in proportion.
+/// Divides a map by its standard deviation. The mean is not removed.
 ///
 /// # Errors
-/// When the map is constant or not finite; `what` names it.
+/// When the map is constant or not finite; `what` names it in the error.
 pub fn scale_to_unit_deviation(map: &mut Array3<f32>, what: &str) -> Result<()> {
     let n = map.len() as f64;
     let mean = map.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
     let variance = map.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
     let deviation = variance.sqrt();
-    // Rounding leaves a constant map a deviation of a few units in the last place.
+    // Rounding gives a constant map a deviation of a few units in the last place.
     if !(deviation.is_finite() && deviation > 1e-6 * mean.abs()) {
         return Err(Error::request(
             format!("{what} has a standard deviation of {deviation:.3e}: there is nothing to project"),
@@ -150,25 +151,25 @@ pub fn scale_to_unit_deviation(map: &mut Array3<f32>, what: &str) -> Result<()> 
     Ok(())
 }
 
-/// Checks that a model that reaches `radius` angstrom from its centre fits the box in every orientation.
+/// Checks that a model of `radius` angstrom fits the box in every orientation.
 ///
 /// # Errors
-/// Says how large model and box are, and which box or pixel size would do.
+/// The message states the size of model and box, and a box size and pixel size that fit.
 pub fn check_fit(radius: f64, box_size: usize, pixel_size: f64) -> Result<()> {
     let edge = box_size as f64 * pixel_size;
     if 2.0 * radius <= edge {
         return Ok(());
     }
-    // A little room, so that the density around the outermost atoms fits as well.
+    // A margin for the density around the outermost atoms.
     let needed = 2.0 * radius * 1.05;
-    let boxed = (needed / pixel_size / 2.0).ceil() * 2.0;
-    let pixel = (needed / box_size as f64 * 100.0).ceil() / 100.0;
+    let fitting_box = (needed / pixel_size / 2.0).ceil() * 2.0;
+    let fitting_pixel = (needed / box_size as f64 * 100.0).ceil() / 100.0;
     Err(Error::request(
         format!(
-            "the model is {:.1} A across, and the box only {edge:.1} A ({box_size} px of {pixel_size} A)",
+            "the model is {:.1} A across, and the box is only {edge:.1} A ({box_size} px of {pixel_size} A)",
             2.0 * radius
         ),
-        format!("use --box {boxed:.0}, or --pixel-size {pixel:.2}"),
+        format!("use --box {fitting_box:.0}, or --pixel-size {fitting_pixel:.2}"),
     ))
 }
 
@@ -190,8 +191,8 @@ mod tests {
     }
 
     #[test]
-    fn the_map_is_the_sum_over_atoms_of_their_fourier_terms() {
-        // Without a B factor, so that high frequencies weigh as much as low ones.
+    fn the_spectrum_is_the_sum_over_atoms() {
+        // Without a B factor, high frequencies weigh as much as low ones.
         for (n, pixel) in [(16usize, 2.5), (17, 2.5)] {
             let spectrum = fourier::spectrum_of_volume(&map_of_atoms(&atoms(), n, pixel, 0.0));
             let (mut error, mut norm, mut worst) = (0.0f64, 0.0f64, 0.0f64);
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_b_factor_is_an_envelope() {
+    fn the_b_factor_multiplies_the_spectrum() {
         let n = 16;
         let sharp = fourier::spectrum_of_volume(&map_of_atoms(&atoms(), n, 3.0, 0.0));
         let soft = fourier::spectrum_of_volume(&map_of_atoms(&atoms(), n, 3.0, 100.0));
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_does_not_fit_is_told_what_would() {
+    fn a_model_that_does_not_fit_gives_sizes_that_do() {
         check_fit(31.9, 16, 4.0).unwrap();
         let message = check_fit(100.0, 16, 4.0).unwrap_err().to_string();
         for fragment in ["200.0 A", "64.0 A", "--box 54", "--pixel-size 13.13"] {
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_constant_map_cannot_be_scaled() {
+    fn a_constant_map_is_refused() {
         let mut map = Array3::from_elem((4, 4, 4), 7.3f32);
         assert!(scale_to_unit_deviation(&mut map, "it").is_err());
         map[[0, 0, 0]] = 9.0;

@@ -1,7 +1,7 @@
-//! Poses, shifts and CTFs of simulated particles.
+//! Poses, shifts and CTF parameters of simulated particles.
 //!
-//! Every particle has its own stream of random numbers, so that particle `i` is the same whatever the size of the set.
-//! All values are rounded to the digits that the STAR file holds, so that both outputs describe the same particles.
+//! Each particle has its own random stream, so that particle `i` does not depend on the size of the set. All values are rounded to
+//! the decimals of the STAR file, so that the particle file and the STAR file agree.
 
 use rand_distr::{Distribution, StandardNormal, StandardUniform};
 
@@ -13,49 +13,49 @@ use crate::random::{self, Purpose};
 pub const ANGLE_DECIMALS: usize = 8;
 /// Decimals of a shift in angstrom.
 pub const SHIFT_DECIMALS: usize = 7;
-/// Decimals of a defocus in angstrom and of the astigmatism's angle in degrees.
+/// Decimals of a defocus in angstrom and of the astigmatism angle in degrees.
 pub const DEFOCUS_DECIMALS: usize = 3;
 
-/// The least and the largest mean defocus in angstrom; draws beyond are moved there.
+/// Range of the mean defocus in angstrom; draws are clamped to it.
 pub const DEFOCUS_RANGE: [f64; 2] = [3e3, 6e4];
 
-/// What the particles are drawn from.
+/// Distributions of the parameters of simulated particles.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Distributions {
-    /// The density of the direction of view, at an angle t from the z axis, is proportional to exp(this times cos t); 0:
-    /// uniform (von Mises and Fisher; Wood, Commun. Stat. Simul. Comput. 23 (1994) 157).
+    /// Concentration K of the von Mises-Fisher distribution of viewing directions about the z axis; 0 is uniform (Wood, Commun.
+    /// Stat. Simul. Comput. 23 (1994) 157).
     pub preference: f64,
-    /// Shifts are uniform in +- this many pixels along x and y.
+    /// Shifts along x and y are uniform in [-max_shift, max_shift], in pixels.
     pub max_shift: f64,
     /// Median of the log-normal mean defocus in angstrom.
     pub defocus_median: f64,
-    /// Standard deviation of the defocus' natural logarithm.
+    /// Standard deviation of the natural logarithm of the defocus.
     pub defocus_spread: f64,
-    /// The defocus difference U - V is uniform from 0 to this many angstrom.
+    /// The difference of defocus U - V is uniform in [0, astigmatism], in angstrom.
     pub astigmatism: f64,
 }
 
-/// One particle but its pixels.
+/// Pose, shift and CTF parameters of one particle.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Geometry {
-    /// RELION's angles (rot, tilt, psi) in degrees.
+pub struct SimulatedParticle {
+    /// Euler angles (rot, tilt, psi) of RELION in degrees.
     pub angles: [f64; 3],
-    /// `W` of these angles.
+    /// Rotation matrix W of these angles.
     pub rotation: Rotation,
-    /// RELION's origin (x, y) in angstrom: moving the image by plus this much centres the particle.
+    /// Origin (x, y) of RELION in angstrom: shifting the image by plus this vector centres the particle.
     pub origin: [f64; 2],
     /// Defocus and astigmatism.
     pub ctf: CtfParameters,
 }
 
-impl Geometry {
-    /// Draws particle `index` of the set that `seed` names; `pixel_size` in angstrom.
+impl SimulatedParticle {
+    /// Draws particle `index` of the set with `seed`; `pixel_size` in angstrom.
     pub fn draw(distributions: &Distributions, pixel_size: f64, seed: u64, index: usize) -> Self {
         let random = &mut random::stream(seed, Purpose::Geometry, 0, index as u64);
         let quaternion: [f64; 4] = std::array::from_fn(|_| StandardNormal.sample(random));
         let [rot, tilt, psi] = relion_from_rotation(&rotation_from_quaternion(quaternion));
-        let angles =
-            [rot, preferred(tilt, distributions.preference), psi].map(|angle| rounded(angle, ANGLE_DECIMALS));
+        let angles = [rot, preferred_tilt(tilt, distributions.preference), psi]
+            .map(|angle| rounded(angle, ANGLE_DECIMALS));
         let mut uniform = || -> f64 { StandardUniform.sample(random) };
         let reach = distributions.max_shift * pixel_size;
         let origin = [uniform(), uniform()].map(|u| rounded((2.0 * u - 1.0) * reach, SHIFT_DECIMALS));
@@ -79,8 +79,8 @@ impl Geometry {
     }
 }
 
-/// A uniform draw's tilt in degrees as one of those that are preferred: the same quantile of the other distribution.
-fn preferred(tilt: f64, preference: f64) -> f64 {
+/// Maps the tilt of a uniform draw, in degrees, to the same quantile of the von Mises-Fisher distribution.
+fn preferred_tilt(tilt: f64, preference: f64) -> f64 {
     if preference == 0.0 {
         return tilt;
     }
@@ -89,7 +89,7 @@ fn preferred(tilt: f64, preference: f64) -> f64 {
     cosine.clamp(-1.0, 1.0).acos().to_degrees()
 }
 
-/// The number that a file with this many decimals holds.
+/// The value as printed with this number of decimals.
 fn rounded(value: f64, decimals: usize) -> f64 {
     let text = format!("{value:.decimals$}");
     text.parse().unwrap_or(value)
@@ -99,7 +99,7 @@ fn rounded(value: f64, decimals: usize) -> f64 {
 mod tests {
     use super::*;
 
-    const USUAL: Distributions = Distributions {
+    const UNIFORM: Distributions = Distributions {
         preference: 0.0,
         max_shift: 3.0,
         defocus_median: 1.8e4,
@@ -108,13 +108,14 @@ mod tests {
     };
 
     #[test]
-    fn preferred_views_gather_about_the_z_axis() {
+    fn preferred_views_concentrate_about_the_z_axis() {
         let n = 20_000;
         for preference in [1e-6, 0.5, 3.0, 50.0] {
-            let some = Distributions { preference, ..USUAL };
-            let all: Vec<Geometry> = (0..n).map(|i| Geometry::draw(&some, 2.0, 1, i)).collect();
-            let mean = |value: fn(&Geometry) -> f64| all.iter().map(value).sum::<f64>() / n as f64;
-            // The mean cosine is coth(k) - 1/k. Whatever turns about the axis and in the plane is as likely as before.
+            let concentrated = Distributions { preference, ..UNIFORM };
+            let all: Vec<SimulatedParticle> =
+                (0..n).map(|i| SimulatedParticle::draw(&concentrated, 2.0, 1, i)).collect();
+            let mean = |value: fn(&SimulatedParticle) -> f64| all.iter().map(value).sum::<f64>() / n as f64;
+            // The mean cosine is coth(k) - 1/k. Rotations about the axis and in the plane stay uniform.
             let expected =
                 if preference < 1e-3 { preference / 3.0 } else { 1.0 / preference.tanh() - 1.0 / preference };
             assert!((mean(|g| g.rotation[2][2]) - expected).abs() < 0.03, "{preference}");
@@ -123,17 +124,18 @@ mod tests {
                 assert!(around.abs() < 0.03, "{preference}");
             }
         }
-        // Everything else is as in the uniform set.
-        let [one, other] =
-            [0.0, 3.0].map(|preference| Geometry::draw(&Distributions { preference, ..USUAL }, 2.0, 1, 7));
+        // All other parameters equal those of the uniform set.
+        let [one, other] = [0.0, 3.0]
+            .map(|preference| SimulatedParticle::draw(&Distributions { preference, ..UNIFORM }, 2.0, 1, 7));
         assert_eq!((one.origin, one.ctf, one.angles[0]), (other.origin, other.ctf, other.angles[0]));
         assert_ne!(one.angles[1], other.angles[1]);
     }
 
     #[test]
-    fn draws_follow_their_distributions() {
+    fn draws_follow_the_distributions() {
         let n = 20_000;
-        let all: Vec<Geometry> = (0..n).map(|i| Geometry::draw(&USUAL, 2.0, 1, i)).collect();
+        let all: Vec<SimulatedParticle> =
+            (0..n).map(|i| SimulatedParticle::draw(&UNIFORM, 2.0, 1, i)).collect();
         // Uniform on SO(3): every entry of W has mean 0 and mean square 1/3. Six standard errors are below 0.03.
         for (i, j) in (0..3).flat_map(|i| (0..3).map(move |j| (i, j))) {
             let mean = all.iter().map(|g| g.rotation[i][j]).sum::<f64>() / n as f64;

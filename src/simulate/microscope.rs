@@ -1,4 +1,4 @@
-//! Noise-free images: a central slice, moved and filtered by the CTF.
+//! Noise-free images: a central slice, shifted and multiplied by the CTF.
 
 use ndarray::Array3;
 use rustfft::num_complex::Complex;
@@ -8,14 +8,14 @@ use crate::imaging::ctf::Ctf;
 use crate::imaging::fourier::{self, Fft2, Fft2Scratch};
 use crate::imaging::pose::Rotation;
 
-/// A microscope without noise: makes images of one map. Shared between threads.
+/// Computes noise-free images of one map. Can be shared between threads.
 pub struct Microscope {
     projector: Projector,
     fft: Fft2<f32>,
     pixel_size: f64,
 }
 
-/// What one thread needs to run a [`Microscope`].
+/// Working memory of one thread for a [`Microscope`].
 pub struct MicroscopeScratch {
     spectrum: Vec<Complex<f32>>,
     ctf: Vec<f32>,
@@ -23,7 +23,7 @@ pub struct MicroscopeScratch {
 }
 
 impl Microscope {
-    /// For images of `map` at `pixel_size` angstrom.
+    /// A microscope for `map` with pixels of `pixel_size` angstrom.
     pub fn new(map: &Array3<f32>, pixel_size: f64) -> Self {
         let projector = Projector::new(map);
         let fft = Fft2::new(projector.box_size());
@@ -40,11 +40,11 @@ impl Microscope {
         }
     }
 
-    /// The noise-free image `[y][x]` of a particle whose centre lies at MINUS `shift` pixels (x, y) from the origin, so
-    /// that moving the image by plus `shift` centres it (METHOD.md section 1); filtered by `ctf`.
+    /// The noise-free image `[y][x]` of a particle, multiplied by `ctf` in Fourier space. The centre of the particle is at MINUS
+    /// `shift` pixels (x, y) from the origin, so that shifting the image by plus `shift` centres it (METHOD.md section 1).
     ///
     /// # Panics
-    /// If `image` does not hold box^2 values.
+    /// If `image` does not have box^2 values.
     pub fn image(
         &self,
         rotation: &Rotation,
@@ -61,18 +61,17 @@ impl Microscope {
         self.fft.inverse(&mut scratch.spectrum, image, n, &mut scratch.fft);
     }
 
-    /// Moves an image by plus `shift` pixels (x, y), as an import does to centre a particle.
+    /// Shifts an image by plus `shift` pixels (x, y), as an import does to centre a particle.
     ///
-    /// On the Nyquist lines of an even box only the real part of the factor acts: they hold a cosine, whose sine
-    /// partner the grid cannot see.
+    /// On the Nyquist lines of an even box only the real part of the phase factor is used: the sine at Nyquist is zero on the grid.
     ///
     /// # Panics
-    /// If `image` does not hold box^2 values.
+    /// If `image` does not have box^2 values.
     pub fn centre(&self, shift: [f64; 2], image: &mut [f32], scratch: &mut MicroscopeScratch) {
         let n = self.projector.box_size();
         self.fft.forward(image, n, &mut scratch.spectrum, &mut scratch.fft);
-        let factors = |moved: f64| -> Vec<Complex<f64>> {
-            let one = |i| match fourier::shift_phase(0, fourier::frequency(i, n), 0.0, moved, n) {
+        let factors = |offset: f64| -> Vec<Complex<f64>> {
+            let one = |i| match fourier::shift_phase(0, fourier::frequency(i, n), 0.0, offset, n) {
                 phase if 2 * i == n => Complex::new(phase.re, 0.0),
                 phase => phase,
             };
@@ -97,8 +96,8 @@ mod tests {
     use std::f64::consts::{PI, TAU};
 
     #[test]
-    fn points_land_where_the_pose_and_the_shift_say() {
-        // A blob at one place only: hand, axes and the sign of the shift all show in where its image peaks.
+    fn a_point_is_projected_to_the_position_given_by_pose_and_shift() {
+        // A single blob: its position in the image checks handedness, axes and the sign of the shift.
         for n in [32usize, 33] {
             let at = [5.0, -3.0, 8.0];
             let blob = Array3::from_shape_fn((n, n, n), |(z, y, x)| {
@@ -143,8 +142,8 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_the_analytic_projection_filtered_by_the_ctf() {
-        // The projection of a Gaussian is a Gaussian; its CTF-filtered spectrum is known in closed form.
+    fn an_image_is_the_analytic_projection_times_the_ctf() {
+        // The projection of a Gaussian is a Gaussian, so its spectrum times the CTF is known in closed form.
         let (n, pixel, sigma) = (32usize, 3.0, 2.0f64);
         let at = [4.0, -2.0, 1.0];
         let blob = Array3::from_shape_fn((n, n, n), |(z, y, x)| {

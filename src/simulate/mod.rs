@@ -1,15 +1,14 @@
-//! Particle sets with a known truth, from an atomic model, a map, or a phantom made here.
+//! Simulated particle sets with a known ground truth: from an atomic model, a map, or a built-in phantom.
 //!
-//! The way of a particle: a true map ([`density`], [`crate::imaging::resample`], [`phantom`]), a pose and a CTF ([`geometry`]), an exact
-//! central slice ([`projection`]), the image made of it ([`microscope`]), noise, and the files ([`set`], [`relion`]). The projector shares no code with the
-//! Gaussian renderer, so that one can judge the other.
+//! Stages: the true map ([`density`], [`crate::imaging::resample`], [`phantom`]), pose and CTF ([`geometry`]), exact central slice
+//! ([`projection`]), noise-free image ([`microscope`]), noise and output files ([`set`], [`relion`]). The projector shares no code
+//! with the Gaussian renderer, so each can verify the other.
 
 pub mod atoms;
-mod cif;
 pub mod density;
-pub mod geometry;
-pub mod microscope;
-pub mod phantom;
-pub mod projection;
-pub mod relion;
-pub mod set;
+pub(crate) mod geometry;
+mod microscope;
+mod phantom;
+mod projection;
+mod relion;
+pub(crate) mod set;

@@ -1,4 +1,4 @@
-//! A phantom for where no model can be had: an asymmetric, chiral body of Gaussian blobs.
+//! A built-in phantom: an asymmetric, chiral body of Gaussian blobs.
 
 use std::f64::consts::{PI, TAU};
 
@@ -11,7 +11,7 @@ use super::density::map_of_atoms;
 const HELIX: usize = 240;
 /// Standard deviation of a blob, in box edges.
 const BLOB: f64 = 0.018;
-/// Lobes beside the helix: centre (box edges), radius (box edges), weight of a blob. No two are alike.
+/// Lobes next to the helix: centre (box edges), radius (box edges), weight per blob. All differ.
 const LOBES: [([f64; 3], f64, f64); 4] = [
     ([0.17, 0.05, 0.12], 0.075, 1.5),
     ([-0.14, 0.16, -0.03], 0.055, 2.0),
@@ -21,10 +21,10 @@ const LOBES: [([f64; 3], f64, f64); 4] = [
 /// Blobs in a lobe.
 const LOBE: usize = 48;
 
-/// The phantom's blobs as centred points (positions in angstrom) for a box edge of `edge` angstrom.
+/// The blobs of the phantom as centred point scatterers, for a box edge of `edge` angstrom.
 ///
-/// A right-handed helix of 2 3/4 turns that widens as it rises, and four different lobes: no rotation and no mirror
-/// maps it onto itself. It stays within 0.4 box edges of its centre.
+/// A right-handed helix of 2 3/4 turns whose radius grows, and four different lobes: no rotation or reflection maps the phantom
+/// onto itself. All blobs are within 0.4 box edges of the centre.
 pub fn blobs(edge: f64) -> Vec<Atom> {
     let mut blobs = Vec::with_capacity(HELIX + LOBES.len() * LOBE);
     for i in 0..HELIX {
@@ -34,9 +34,9 @@ pub fn blobs(edge: f64) -> Vec<Atom> {
         let position = [radius * cos, radius * sin, -0.26 + 0.46 * t];
         blobs.push(Atom { position: position.map(|v| v * edge), weight: 1.0 });
     }
-    // Points spread evenly in a ball: a golden-angle spiral on shells of equal volume.
+    // Points distributed evenly in a ball: a golden-angle spiral on shells of equal volume.
     let golden = PI * (3.0 - 5.0f64.sqrt());
-    for (middle, radius, weight) in LOBES {
+    for (lobe_centre, radius, weight) in LOBES {
         for i in 0..LOBE {
             let fraction = (i as f64 + 0.5) / LOBE as f64;
             let height = 1.0 - 2.0 * ((i as f64 * 0.618_033_988_75 + 0.5).fract());
@@ -44,7 +44,7 @@ pub fn blobs(edge: f64) -> Vec<Atom> {
             let (sin, cos) = (golden * i as f64).sin_cos();
             let shell = radius * fraction.cbrt();
             let offset = [shell * ring * cos, shell * ring * sin, shell * height];
-            let position = std::array::from_fn(|axis| (middle[axis] + offset[axis]) * edge);
+            let position = std::array::from_fn(|axis| (lobe_centre[axis] + offset[axis]) * edge);
             blobs.push(Atom { position, weight });
         }
     }
@@ -52,7 +52,7 @@ pub fn blobs(edge: f64) -> Vec<Atom> {
     blobs
 }
 
-/// The phantom's map `[z][y][x]`, not scaled. Its shape follows the box, whatever the pixel size.
+/// The map `[z][y][x]` of the phantom, unscaled. The phantom scales with the box, for any pixel size.
 pub fn map(box_size: usize, pixel_size: f64) -> Array3<f32> {
     let edge = box_size as f64 * pixel_size;
     // exp(-B k^2/4) is the transform of a Gaussian of variance B / (8 pi^2).
@@ -65,12 +65,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_fits_and_no_mirror_or_turn_of_the_axes_maps_it_onto_itself() {
+    fn the_phantom_fits_the_box_and_has_no_symmetry() {
         let reach =
             blobs(1.0).iter().map(|b| b.position.iter().map(|v| v * v).sum::<f64>()).fold(0.0, f64::max);
         assert!(reach.sqrt() < 0.4, "{}", reach.sqrt());
 
-        // An odd box, whose grid every one of the 48 symmetries of a cube maps onto itself.
+        // The grid of an odd box is invariant under all 48 symmetries of a cube.
         let n = 33;
         let map = map(n, 2.0);
         let mean = map.mean().unwrap();
@@ -78,11 +78,11 @@ mod tests {
             let (mut cross, mut own) = (0.0f64, 0.0f64);
             for ((z, y, x), &value) in map.indexed_iter() {
                 let at = [z, y, x];
-                let turned: [usize; 3] =
+                let rotated: [usize; 3] =
                     std::array::from_fn(
                         |i| if signs >> i & 1 == 1 { n - 1 - at[axes[i]] } else { at[axes[i]] },
                     );
-                cross += f64::from((value - mean) * (map[turned] - mean));
+                cross += f64::from((value - mean) * (map[rotated] - mean));
                 own += f64::from(value - mean).powi(2);
             }
             cross / own

@@ -1,9 +1,9 @@
 //! Projections of a map as exact central slices of its spectrum.
 //!
-//! By the projection theorem, the transform of the projection along view z is the map's transform on the plane
-//! `W^T (kx, ky, 0)`. The map, band-limited to its box, has a transform between the grid points too; it is evaluated by
-//! gridding: the map is divided by the transform of a Kaiser-Bessel kernel, padded twofold and transformed, and the
-//! kernel interpolates there (Beatty et al., IEEE Trans. Med. Imaging 24 (2005) 799).
+//! By the projection-slice theorem, the transform of the projection along view z is the transform of the map on the plane
+//! `W^T (kx, ky, 0)`. The transform between grid points is evaluated by gridding: the map is divided by the transform of a
+//! Kaiser-Bessel kernel, padded twofold and transformed, and the kernel interpolates the result (Beatty et al., IEEE Trans. Med.
+//! Imaging 24 (2005) 799).
 
 use std::f64::consts::PI;
 
@@ -16,9 +16,9 @@ use crate::imaging::pose::Rotation;
 
 /// Width of the kernel in points of the padded grid.
 const WIDTH: usize = 6;
-/// Grid points below and above the band that the kernel reaches.
+/// Grid points that the kernel needs beyond each end of the band.
 const MARGIN: usize = WIDTH / 2;
-/// Positions between two grid points at which the kernel is tabulated (linear in between: error below 1e-7).
+/// Tabulated kernel positions between two grid points (linear interpolation: error below 1e-7).
 const STEPS: usize = 2048;
 
 /// Beatty's shape parameter for twofold padding.
@@ -50,20 +50,19 @@ fn kernel_transform(cycles: f64) -> f64 {
     WIDTH as f64 * root.sinh() / root / bessel_i0(shape())
 }
 
-/// Evaluates the spectrum of one map anywhere below Nyquist. Shared between threads.
+/// Evaluates the spectrum of a map at any frequency below Nyquist. Can be shared between threads.
 pub struct Projector {
     box_size: usize,
-    /// Lines of the padded spectrum along x >= 0 (with margin), `[z][y][x][re, im]`, frequencies from below -box to
-    /// above box.
+    /// Padded spectrum for x >= 0, with margins, `[z][y][x][re, im]`; y and z from below -box to above box.
     grid: Vec<f32>,
     /// Points along x, and along y and z.
     size: [usize; 2],
-    /// The kernel's weights at the taps, for each tabulated position.
+    /// Kernel weights of the taps for each tabulated position.
     taps: Vec<[f32; WIDTH]>,
 }
 
 impl Projector {
-    /// Prepares the map `[z][y][x]`, a cube with its origin on voxel floor(box/2).
+    /// Transforms a cubic map `[z][y][x]` whose origin is voxel floor(box/2).
     ///
     /// # Panics
     /// If the map is not a cube.
@@ -74,7 +73,7 @@ impl Projector {
         let undo: Vec<f64> =
             (0..n).map(|i| 1.0 / kernel_transform((i as f64 - (n / 2) as f64) / padded as f64)).collect();
         let mut spectrum = Array3::from_elem((padded, padded, padded), Complex::new(0.0f32, 0.0));
-        // Origin to index 0, so that the slices come out without a phase.
+        // The origin moves to index 0, so that slices have no phase.
         let place = |i: usize| (i + padded - n / 2) % padded;
         for ((z, y, x), &value) in map.indexed_iter() {
             let weighted = f64::from(value) * undo[z] * undo[y] * undo[x];
@@ -82,7 +81,7 @@ impl Projector {
         }
         fourier::fft3(&mut spectrum, false);
 
-        // Index i of a line along y or z holds frequency i - n - MARGIN; along x, where half is enough, i - MARGIN.
+        // Index i along y or z is frequency i - n - MARGIN; along x, of which half is stored, i - MARGIN.
         let size = [n + 2 * MARGIN + 1, padded + 2 * MARGIN + 1];
         let wrapped = |i: usize, lowest: usize| (i + 2 * padded - lowest) % padded;
         let mut grid = vec![0.0; 2 * size[0] * size[1] * size[1]];
@@ -109,10 +108,10 @@ impl Projector {
         self.box_size
     }
 
-    /// The map's spectrum at `frequency` (x, y, z) in cycles per box, each below box/2 in size; origin of the map without phase.
+    /// Spectrum at `frequency` (x, y, z) in cycles per box, each below box/2 in magnitude; zero phase at the origin of the map.
     #[inline]
     fn at(&self, frequency: [f64; 3]) -> Complex<f32> {
-        // The map is real: the half space x < 0 mirrors the other.
+        // The map is real: the half space x < 0 follows from Friedel symmetry.
         let mirrored = frequency[0] < 0.0;
         let sign = if mirrored { -2.0 } else { 2.0 };
         let (x, wx) = self.weights(sign * frequency[0], MARGIN);
@@ -123,7 +122,7 @@ impl Projector {
             for (j, wy) in wy.iter().enumerate() {
                 let start = 2 * (((z + k) * self.size[1] + y + j) * self.size[0] + x);
                 let weight = wz * wy;
-                // A fixed number of plain floats, so that the loop becomes vector instructions.
+                // A fixed number of floats, so that the compiler vectorises the loop.
                 let line: &[f32; 2 * WIDTH] =
                     self.grid[start..start + 2 * WIDTH].try_into().expect("the range has this length");
                 for (sum, value) in sums.iter_mut().zip(line) {
@@ -136,24 +135,24 @@ impl Projector {
         if mirrored { value.conj() } else { value }
     }
 
-    /// The index of the first tap and the weights of all, for padded frequency `u` on a line whose index of 0 is `zero`.
+    /// Index of the first tap, and the weights of all taps, for padded frequency `u` on a line where index `zero` is frequency 0.
     #[inline]
     fn weights(&self, u: f64, zero: usize) -> (usize, [f32; WIDTH]) {
         let below = u.floor();
         let position = (u - below) * STEPS as f64;
         let step = (position as usize).min(STEPS - 1);
-        let part = (position - step as f64) as f32;
+        let fraction = (position - step as f64) as f32;
         let (low, high) = (&self.taps[step], &self.taps[step + 1]);
         let first = (below as isize + zero as isize) as usize - (MARGIN - 1);
-        (first, std::array::from_fn(|tap| low[tap] + part * (high[tap] - low[tap])))
+        (first, std::array::from_fn(|tap| low[tap] + fraction * (high[tap] - low[tap])))
     }
 
-    /// Fills `spectrum` (`[kx][ky]`, as [`fourier::Fft2`] has it) with that of the projection in orientation `rotation`, whose
-    /// origin is then moved to (`origin[0]`, `origin[1]`) in pixels from the first pixel. Zero from Nyquist on
-    /// (|k| >= box/2).
+    /// Writes the spectrum of the projection in orientation `rotation` to `spectrum` (`[kx][ky]`, the layout of
+    /// [`fourier::Fft2`]), with the origin of the map at `origin` (x, y) in pixels from the first pixel. Frequencies at and beyond
+    /// Nyquist (|k| >= box/2) are zero.
     ///
     /// # Panics
-    /// If the spectrum has another length than the box asks for.
+    /// If `spectrum` does not have (box/2 + 1) * box values.
     pub fn slice(&self, rotation: &Rotation, origin: [f64; 2], spectrum: &mut [Complex<f32>]) {
         let n = self.box_size;
         assert_eq!(spectrum.len(), (n / 2 + 1) * n);
@@ -183,7 +182,7 @@ mod tests {
     use crate::imaging::pose::rotation_from_relion;
     use std::f64::consts::TAU;
 
-    /// A map without any symmetry, and with as much power at the rim of the box as in its middle.
+    /// A map without symmetry, with as much power at the edge of the box as at the centre.
     fn rough_map(n: usize) -> Array3<f32> {
         Array3::from_shape_fn((n, n, n), |(z, y, x)| ((x * 7 + y * 31 + z * 101) as f32 * 0.737).sin())
     }
@@ -219,7 +218,7 @@ mod tests {
                 }
             }
             let relative = (error / norm).sqrt();
-            // A kernel of width 6 leaves about 2e-5 where the density at the rim weighs as much as in the middle.
+            // A kernel of width 6 has an error of about 2e-5 when edge and centre have equal power.
             assert!(relative < 4e-5, "box {n}: {relative:.2e}");
         }
     }

@@ -1,32 +1,32 @@
-//! The simulated set as RELION reads it: `particles.mrcs` and `particles.star` (RELION 3.1) in one folder.
+//! The simulated set for RELION: `particles.mrcs` and `particles.star` (RELION 3.1) in one folder.
 
 use std::io::Write;
 use std::path::Path;
 
-use super::geometry::{ANGLE_DECIMALS, DEFOCUS_DECIMALS, Geometry, SHIFT_DECIMALS};
+use super::geometry::{ANGLE_DECIMALS, DEFOCUS_DECIMALS, SHIFT_DECIMALS, SimulatedParticle};
 use crate::error::Result;
 use crate::files;
 use crate::imaging::ctf::Optics;
 use crate::particles::Subset;
 use crate::particles::export::star::{OPTICS, begin_table};
 
-/// The stack's name in its folder.
+/// File name of the image stack.
 pub const STACK: &str = "particles.mrcs";
-/// The STAR file's name in its folder.
+/// File name of the STAR file.
 pub const STAR: &str = "particles.star";
-/// The true map's name in its folder.
+/// File name of the true map.
 pub const TRUTH: &str = "truth.mrc";
 
 /// Particles per micrograph name.
 const PER_MICROGRAPH: usize = 100;
 
-/// Writes the STAR file of all particles and their halves, in the order of the stack beside it; half 1 is random subset 1.
+/// Writes the STAR file of all particles and their halves, in the order of the image stack; half 1 is random subset 1.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn write_star(
     path: &Path,
-    particles: impl Iterator<Item = (Geometry, Subset)>,
+    particles: impl Iterator<Item = (SimulatedParticle, Subset)>,
     optics: &Optics,
     box_size: usize,
     pixel_size: f64,

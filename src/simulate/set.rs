@@ -1,8 +1,8 @@
-//! The whole simulation: a true map, its particles, and their files.
+//! The simulation: a true map, its particles, and their files.
 //!
-//! The noise level needs the mean variance of the clean images before the first image is written; it is taken from the
-//! first [`CALIBRATION`] particles (all, in a smaller set). Images are then made and written chunk by chunk, so memory
-//! does not grow with their number. The same seed gives the same bytes for any number of threads.
+//! The noise level depends on the mean variance of the noise-free images, which is estimated from the first [`CALIBRATION`]
+//! particles. Images are then computed and written in chunks, so memory does not grow with the number of particles. The same seed
+//! gives the same bytes for any number of threads.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use ndarray::Array3;
 use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 
-use super::geometry::{Distributions, Geometry};
+use super::geometry::{Distributions, SimulatedParticle};
 use super::microscope::{Microscope, MicroscopeScratch};
 use super::relion;
 use super::{atoms, density, phantom};
@@ -25,14 +25,14 @@ use crate::particles::store::{Dtype, Header, Particle, Source, Writer};
 use crate::progress::Progress;
 use crate::random::{self, Purpose};
 
-/// Particles that the noise level is taken from, at most.
+/// Maximum number of particles used to estimate the noise level.
 pub const CALIBRATION: usize = 1000;
 /// Values in a chunk of images: 64 MiB.
 const CHUNK_VALUES: usize = 1 << 24;
 
-/// What the true map is made from.
+/// Source of the true map.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Truth {
+pub enum TruthSource {
     /// An atomic model (mmCIF or PDB), blurred by a B factor in square angstrom.
     Model(PathBuf, f64),
     /// An MRC map.
@@ -65,11 +65,11 @@ impl FromStr for Snr {
     }
 }
 
-/// Everything about a simulation.
+/// Settings of a simulation.
 #[derive(Clone, Debug)]
 pub struct Simulation {
-    /// The true map's origin.
-    pub truth: Truth,
+    /// Source of the true map.
+    pub truth: TruthSource,
     /// Box size in pixels.
     pub box_size: usize,
     /// Pixel size in angstrom.
@@ -78,29 +78,29 @@ pub struct Simulation {
     pub particles: usize,
     /// Signal-to-noise ratio.
     pub snr: Snr,
-    /// False leaves the noise out; the signal is scaled as it would be with noise.
+    /// If false, no noise is added; the signal has the same scale as with noise.
     pub noise: bool,
-    /// Names the random numbers.
+    /// Seed of the random streams.
     pub seed: u64,
-    /// Poses, shifts and defoci.
+    /// Distributions of poses, shifts and defoci.
     pub distributions: Distributions,
     /// The microscope.
     pub optics: Optics,
-    /// How images are stored in the particle file.
+    /// Pixel type in the particle file.
     pub dtype: Dtype,
     /// The particle file.
     pub output: PathBuf,
-    /// Where the true map goes.
+    /// File of the true map.
     pub truth_output: PathBuf,
-    /// A folder for the same set as RELION reads it, with shifts left in.
+    /// Folder for the same set in RELION's format, where images keep their shifts.
     pub star_folder: Option<PathBuf>,
 }
 
 impl Simulation {
-    /// Checks what does not need a file.
+    /// Checks the settings that need no file.
     ///
     /// # Errors
-    /// Names the first option that cannot be, its value, and the values that can.
+    /// Names the first invalid option, its value, and the valid range.
     pub fn validate(&self) -> Result<()> {
         let d = &self.distributions;
         let real = |name: &str, value: f64, from: f64, to: f64, unit: &str| {
@@ -118,7 +118,7 @@ impl Simulation {
         real("--voltage", self.optics.voltage, 10.0, 3e3, " kV")?;
         real("--cs", self.optics.spherical_aberration, 0.0, 20.0, " mm")?;
         real("--amplitude-contrast", self.optics.amplitude_contrast, 0.0, 1.0, "")?;
-        if let Truth::Model(_, b_factor) = self.truth {
+        if let TruthSource::Model(_, b_factor) = self.truth {
             real("--b-factor", b_factor, 0.0, 1e5, " A^2")?;
         }
         if self.truth_output == self.output {
@@ -133,13 +133,13 @@ impl Simulation {
     /// Runs the simulation in the current rayon pool.
     ///
     /// # Errors
-    /// When an option cannot be, the model or map cannot be used, or a file cannot be written; existing outputs are
-    /// then untouched unless writing had already been finished for them.
+    /// When an option is invalid, the model or map cannot be used, or a file cannot be written. Each output file is written
+    /// atomically.
     pub fn run(&self) -> Result<()> {
         self.validate()?;
         let mut truth = self.true_map()?;
         density::scale_to_unit_deviation(&mut truth, &self.truth_name())?;
-        // Files are opened before the work, so that a folder that cannot be written costs no time.
+        // Output files are created first, so that a folder that cannot be written is found before the computation.
         if let Some(folder) = &self.star_folder {
             files::make_folder(folder)?;
         }
@@ -178,22 +178,22 @@ impl Simulation {
 
     fn truth_name(&self) -> String {
         match &self.truth {
-            Truth::Model(path, _) | Truth::Map(path) => format!("the map made from {}", path.display()),
-            Truth::Phantom => "the phantom".into(),
+            TruthSource::Model(path, _) | TruthSource::Map(path) => format!("the map of {}", path.display()),
+            TruthSource::Phantom => "the phantom".into(),
         }
     }
 
     fn true_map(&self) -> Result<Array3<f32>> {
         match &self.truth {
-            Truth::Model(path, b_factor) => {
+            TruthSource::Model(path, b_factor) => {
                 let mut model = atoms::read(path)?;
                 let radius = atoms::centre(&mut model);
                 tracing::info!("{}: {} atoms, {:.1} A across", path.display(), model.len(), 2.0 * radius);
                 density::check_fit(radius, self.box_size, self.pixel_size)?;
                 Ok(density::map_of_atoms(&model, self.box_size, self.pixel_size, *b_factor))
             }
-            Truth::Map(path) => resample::read(path, self.box_size, self.pixel_size),
-            Truth::Phantom => Ok(phantom::map(self.box_size, self.pixel_size)),
+            TruthSource::Map(path) => resample::read(path, self.box_size, self.pixel_size),
+            TruthSource::Phantom => Ok(phantom::map(self.box_size, self.pixel_size)),
         }
     }
 
@@ -210,13 +210,13 @@ impl Simulation {
         }
     }
 
-    /// Particle `index`, the same whatever the size of the set.
-    fn particle(&self, index: usize) -> Geometry {
-        Geometry::draw(&self.distributions, self.pixel_size, self.seed, index)
+    /// Particle `index`; independent of the size of the set.
+    fn particle(&self, index: usize) -> SimulatedParticle {
+        SimulatedParticle::draw(&self.distributions, self.pixel_size, self.seed, index)
     }
 
-    /// What the particle file says of particle `index`, whose image is centred there.
-    fn stored(&self, index: usize, particle: &Geometry) -> Particle {
+    /// The record of particle `index` in the particle file, where its image is centred.
+    fn stored(&self, index: usize, particle: &SimulatedParticle) -> Particle {
         Particle {
             rotation: particle.rotation,
             shift: [0.0; 2],
@@ -229,7 +229,7 @@ impl Simulation {
     fn clean_image(
         &self,
         microscope: &Microscope,
-        particle: &Geometry,
+        particle: &SimulatedParticle,
         image: &mut [f32],
         scratch: &mut MicroscopeScratch,
     ) {
@@ -237,8 +237,8 @@ impl Simulation {
         microscope.image(&particle.rotation, self.shift(particle), &ctf, image, scratch);
     }
 
-    /// The shift in pixels.
-    fn shift(&self, particle: &Geometry) -> [f64; 2] {
+    /// Shift in pixels.
+    fn shift(&self, particle: &SimulatedParticle) -> [f64; 2] {
         particle.origin.map(|origin| origin / self.pixel_size)
     }
 
@@ -279,7 +279,8 @@ impl Simulation {
             // The chunk's particles, those of half 1 first, as the particle file takes them.
             let mut members: Vec<usize> = (first..self.particles.min(first + chunk)).collect();
             members.sort_by_key(|&index| half_of(index));
-            let particles: Vec<Geometry> = members.par_iter().map(|&index| self.particle(index)).collect();
+            let particles: Vec<SimulatedParticle> =
+                members.par_iter().map(|&index| self.particle(index)).collect();
             let images = &mut images[..members.len() * pixels];
             images.par_chunks_exact_mut(pixels).zip(&members).zip(&particles).for_each_init(
                 || microscope.scratch(),
@@ -289,7 +290,7 @@ impl Simulation {
                 },
             );
             if let Some(stack) = &mut stack {
-                // The stack is in the order of the numbers.
+                // The stack is in the order of the particle indices.
                 let mut places: Vec<usize> = (0..members.len()).collect();
                 places.sort_by_key(|&place| members[place]);
                 for place in places {
@@ -319,7 +320,7 @@ impl Simulation {
         Ok(())
     }
 
-    /// Scales the image to noise of standard deviation 1, and adds that noise.
+    /// Scales the image so that the noise has standard deviation 1, and adds noise.
     fn add_noise(&self, image: &mut [f32], sigma: f64, index: usize) {
         let scale = (1.0 / sigma) as f32;
         if !self.noise {
@@ -334,17 +335,17 @@ impl Simulation {
     }
 }
 
-/// The half of particle `index`.
+/// Half of particle `index`.
 fn half_of(index: usize) -> Subset {
     Subset::HALVES[index % 2]
 }
 
-/// The error of an option whose value cannot be.
-fn check(sound: bool, name: &str, value: impl std::fmt::Display, expected: &str) -> Result<()> {
-    if sound {
+/// Returns an error for option `name` unless its value is `valid`.
+fn check(valid: bool, name: &str, value: impl std::fmt::Display, expected: &str) -> Result<()> {
+    if valid {
         return Ok(());
     }
-    Err(Error::request(format!("{name} {value} cannot be simulated"), format!("choose {expected}")))
+    Err(Error::request(format!("{name} {value} is out of range"), format!("choose {expected}")))
 }
 
 /// Variance over the pixels of an image.
@@ -354,7 +355,7 @@ fn variance(image: &[f32]) -> f64 {
     image.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n
 }
 
-/// The true map's name where none is given: `<stem>_truth.mrc` beside the particle file.
+/// Default name of the true map: `<stem>_truth.mrc` next to the particle file.
 pub fn default_truth_output(output: &Path) -> PathBuf {
     let stem = output.file_stem().unwrap_or_default().to_string_lossy();
     output.with_file_name(format!("{stem}_truth.mrc"))
@@ -365,7 +366,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ratio_may_be_given_in_decibels() {
+    fn the_snr_may_be_given_in_decibels() {
         for (text, ratio) in
             [("0.1", 0.1), ("-10dB", 0.1), ("-10 db", 0.1), ("3.0103dB", 2.0), ("0dB", 1.0), ("2", 2.0)]
         {
@@ -378,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn the_truth_lies_beside_the_particles() {
+    fn the_true_map_is_next_to_the_particle_file() {
         assert_eq!(default_truth_output(Path::new("a/b.h5")), Path::new("a/b_truth.mrc"));
     }
 }

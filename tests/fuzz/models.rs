@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use cryosplat_mpi::error::Result;
-use cryosplat_mpi::gmm::atoms::{Model, cif, pdb};
+use cryosplat_mpi::gmm::atoms::{PseudoAtomModel, cif, pdb};
 use cryosplat_mpi::gmm::files::GmmFile;
 use cryosplat_mpi::gmm::{Gmm, Shape, mixture, ply};
 use cryosplat_mpi::random::{Purpose, stream};
@@ -168,7 +168,7 @@ fn pseudo_atoms() {
     let folder = tempfile::tempdir().unwrap();
     for shape in [Shape::Anisotropic, Shape::Isotropic] {
         let gmm = Gmm::random(7, shape, &mut stream(1, Purpose::Start, 1, 0));
-        let model = Model::of(&GmmFile { gmm, box_size: 32, pixel_size: 3.0 }, None);
+        let model = PseudoAtomModel::new(&GmmFile { gmm, box_size: 32, pixel_size: 3.0 }, None);
         for name in ["g.cif", "g.pdb"] {
             let path = folder.path().join(name);
             if name == "g.cif" { cif::write(&model, &path) } else { pdb::write(&model, &path) }.unwrap();

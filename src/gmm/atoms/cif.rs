@@ -1,16 +1,19 @@
-//! mmCIF files of pseudo-atoms: a table of atoms, and one of displacements where Gaussians have axes (the PDBx/mmCIF dictionary).
+//! mmCIF files of pseudo-atoms: a table of atoms, and for anisotropic Gaussians a table of displacements (PDBx/mmCIF dictionary).
 //!
-//! Numbers have no exponents, which not every reader of mmCIF knows.
+//! Numbers are written without exponents, which some readers of mmCIF do not accept.
 
+use std::iter::Peekable;
 use std::path::Path;
 
 use super::header::{self, Header};
-use super::{Atom, Model, REMEDY, round};
+use super::{PseudoAtom, PseudoAtomModel, REMEDY, isotropic};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gmm::Shape;
+use crate::gmm::covariance::Symmetric;
+use crate::imaging::cif::{Token, Tokens};
 
-/// What a file begins with.
+/// First bytes of a file.
 pub(super) const START: &str = "data_";
 
 const EXPLANATION: &str = "data_gaussian_mixture
@@ -43,11 +46,11 @@ const ATOMS: [&str; 16] = [
 const DISPLACEMENTS: [&str; 8] =
     ["id", "type_symbol", "U[1][1]", "U[2][2]", "U[3][3]", "U[1][2]", "U[1][3]", "U[2][3]"];
 
-/// Writes the atoms.
+/// Writes the pseudo-atoms, atomically.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write(model: &Model, path: &Path) -> Result<()> {
+pub fn write(model: &PseudoAtomModel, path: &Path) -> Result<()> {
     files::write_atomically(path, |writer| {
         use std::io::Write;
         writer.write_all(EXPLANATION.as_bytes())?;
@@ -78,58 +81,25 @@ pub fn write(model: &Model, path: &Path) -> Result<()> {
     })
 }
 
-/// The atoms in `text`, the content of the file `path`: tables of one line a row, whatever the order of their columns.
-pub(super) fn parse(text: &str, path: &Path) -> Result<Model> {
+/// Parses `text`, the content of the file `path`. Columns may have any order.
+pub(super) fn parse(text: &str, path: &Path) -> Result<PseudoAtomModel> {
     let mut header = Header::new(path);
-    let mut labels: Vec<&str> = Vec::new();
     let (mut atoms, mut displacements) = (Vec::new(), Vec::new());
-    let (mut of_atoms, mut of_displacements) = (None, None);
-    for (index, line) in text.lines().enumerate() {
-        let (at, line) = (index + 1, line.trim());
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        if line == "loop_" {
-            labels.clear();
-            // Another table has columns of its own.
-            (of_atoms, of_displacements) = (None, None);
-            continue;
-        }
-        if let Some(name) = line.strip_prefix('_') {
-            header.take(at, name);
-            labels.push(name);
-            continue;
-        }
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let table = labels.first().and_then(|label| label.split_once('.')).map(|(table, _)| table);
-        let row = Row { path, at, labels: &labels, words: &words };
-        match table {
-            Some("atom_site") => {
-                let columns = row.columns(
-                    &mut of_atoms,
-                    ["Cartn_x", "Cartn_y", "Cartn_z", "occupancy", "B_iso_or_equiv"],
-                )?;
-                let [x, y, z, occupancy, b] = row.pick(columns)?;
-                atoms.push(Atom {
-                    position: [
-                        header::number(path, at, "x", x)?,
-                        header::number(path, at, "y", y)?,
-                        header::number(path, at, "z", z)?,
-                    ],
-                    occupancy: header::occupancy(path, at, occupancy)?,
-                    displacement: round(header::b_factor(path, at, b)?),
-                });
+    let mut tokens = Tokens::new(text).peekable();
+    while let Some(token) = tokens.next() {
+        if token.is_loop() {
+            let columns = std::iter::from_fn(|| tokens.next_if(|next| next.data_name().is_some()));
+            let columns: Vec<&str> = columns.filter_map(|column| column.data_name()).collect();
+            let mut table = Table { path, columns, values: &mut tokens };
+            match table.category() {
+                Some("atom_site") => table.read_atoms(&mut atoms)?,
+                Some("atom_site_anisotrop") => table.read_displacements(&mut displacements)?,
+                _ => {}
             }
-            Some("atom_site_anisotrop") => {
-                let [_, _, names @ ..] = DISPLACEMENTS;
-                let columns = row.columns(&mut of_displacements, names)?;
-                let mut displacement = [0.0; 6];
-                for (value, word) in displacement.iter_mut().zip(row.pick(columns)?) {
-                    *value = header::number(path, at, "displacement", word)?;
-                }
-                displacements.push(displacement);
-            }
-            _ => {}
+        } else if let Some(name) = token.data_name()
+            && let Some(value) = tokens.next_if(Token::is_value)
+        {
+            header.insert(token.line, name, value.text);
         }
     }
     if header.shape()? == Shape::Anisotropic {
@@ -142,42 +112,90 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Model> {
     header.model(atoms)
 }
 
-/// A row of a table.
-struct Row<'a> {
-    path: &'a Path,
-    at: usize,
-    labels: &'a [&'a str],
-    words: &'a [&'a str],
+/// A table whose column names have been read, and whose values come next.
+struct Table<'a, 't> {
+    path: &'t Path,
+    columns: Vec<&'a str>,
+    values: &'t mut Peekable<Tokens<'a>>,
 }
 
-impl<'a> Row<'a> {
-    /// Where the columns `names` are, looked for at the first row of a table.
-    fn columns<const N: usize>(
-        &self,
-        known: &mut Option<[usize; N]>,
-        names: [&str; N],
-    ) -> Result<[usize; N]> {
-        if let Some(columns) = *known {
-            return Ok(columns);
-        }
-        let mut columns = [0; N];
-        for (column, name) in columns.iter_mut().zip(names) {
-            let named = |label: &&str| label.split_once('.').is_some_and(|(_, found)| found == name);
-            *column = self.labels.iter().position(named).ok_or_else(|| {
-                let problem = format!("its table has no column `{name}`");
-                Error::input(self.path, format!("line {}", self.at), problem, REMEDY)
-            })?;
-        }
-        *known = Some(columns);
-        Ok(columns)
+impl<'a> Table<'a, '_> {
+    /// The part of the column names before the dot.
+    fn category(&self) -> Option<&'a str> {
+        self.columns.first()?.split_once('.').map(|(category, _)| category)
     }
 
-    /// The words in these columns.
-    fn pick<const N: usize>(&self, columns: [usize; N]) -> Result<[&'a str; N]> {
-        if self.words.len() != self.labels.len() {
-            let problem = format!("holds {} values, expected {}", self.words.len(), self.labels.len());
-            return Err(Error::input(self.path, format!("line {}", self.at), problem, REMEDY));
+    fn read_atoms(&mut self, atoms: &mut Vec<PseudoAtom>) -> Result<()> {
+        let path = self.path;
+        self.each_row(
+            ["Cartn_x", "Cartn_y", "Cartn_z", "occupancy", "B_iso_or_equiv"],
+            |line, [x, y, z, occupancy, b]| {
+                atoms.push(PseudoAtom {
+                    position: [
+                        header::number(path, line, "x", x)?,
+                        header::number(path, line, "y", y)?,
+                        header::number(path, line, "z", z)?,
+                    ],
+                    occupancy: header::occupancy(path, line, occupancy)?,
+                    displacement: isotropic(header::b_factor(path, line, b)?),
+                });
+                Ok(())
+            },
+        )
+    }
+
+    fn read_displacements(&mut self, displacements: &mut Vec<Symmetric>) -> Result<()> {
+        let path = self.path;
+        let [_, _, names @ ..] = DISPLACEMENTS;
+        self.each_row(names, |line, values| {
+            let mut displacement = [0.0; 6];
+            for (entry, text) in displacement.iter_mut().zip(values) {
+                *entry = header::number(path, line, "displacement", text)?;
+            }
+            displacements.push(displacement);
+            Ok(())
+        })
+    }
+
+    /// Calls `read` with the line of each row and its values in the columns `names`.
+    fn each_row<const N: usize>(
+        &mut self,
+        names: [&str; N],
+        mut read: impl FnMut(usize, [&'a str; N]) -> Result<()>,
+    ) -> Result<()> {
+        let mut places = None;
+        let mut row: Vec<&str> = Vec::with_capacity(self.columns.len());
+        while let Some(first) = self.values.next_if(Token::is_value) {
+            row.clear();
+            row.push(first.text);
+            while row.len() < self.columns.len()
+                && let Some(value) = self.values.next_if(Token::is_value)
+            {
+                row.push(value.text);
+            }
+            let places = match places {
+                Some(places) => places,
+                None => *places.insert(self.find(names, first.line)?),
+            };
+            if row.len() < self.columns.len() {
+                let problem = format!("holds {} values, expected {}", row.len(), self.columns.len());
+                return Err(Error::input(self.path, format!("line {}", first.line), problem, REMEDY));
+            }
+            read(first.line, places.map(|place: usize| row[place]))?;
         }
-        Ok(columns.map(|column| self.words[column]))
+        Ok(())
+    }
+
+    /// Positions of the columns `names`; `line` is where the rows start.
+    fn find<const N: usize>(&self, names: [&str; N], line: usize) -> Result<[usize; N]> {
+        let mut places = [0; N];
+        for (place, name) in places.iter_mut().zip(names) {
+            let named = |column: &&str| column.split_once('.').is_some_and(|(_, found)| found == name);
+            *place = self.columns.iter().position(named).ok_or_else(|| {
+                let problem = format!("its table has no column `{name}`");
+                Error::input(self.path, format!("line {line}"), problem, REMEDY)
+            })?;
+        }
+        Ok(places)
     }
 }

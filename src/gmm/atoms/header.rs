@@ -1,25 +1,25 @@
-//! What a file of pseudo-atoms says of its mixture, by names that begin with `cryosplat.`; the same in both formats.
+//! The header of a pseudo-atom file: names that start with `cryosplat.`, and their values; the same in both formats.
 
 use std::io::Write;
 use std::path::Path;
 
-use super::{Atom, Model, REMEDY};
+use super::{PseudoAtom, PseudoAtomModel, REMEDY};
 use crate::error::{Error, Result};
 use crate::gmm::Shape;
 
-/// The version of what is written.
+/// Version of the header.
 const VERSION: usize = 1;
-/// What the names begin with.
+/// Prefix of all names.
 const PREFIX: &str = "cryosplat.";
 const MARK: &str = "cryosplat.version ";
 
-/// True where `start`, the first bytes of a file, are those of pseudo-atoms of this program.
-pub fn is_ours(start: &[u8]) -> bool {
+/// True if `start`, the first bytes of a file, belong to pseudo-atoms that this program wrote.
+pub fn is_pseudo_atoms(start: &[u8]) -> bool {
     start.windows(MARK.len()).any(|window| window == MARK.as_bytes())
 }
 
-/// Writes the names and values, each line after `before`.
-pub fn write(model: &Model, before: &str, writer: &mut impl Write) -> std::io::Result<()> {
+/// Writes one name and value a line, each after `before`.
+pub fn write(model: &PseudoAtomModel, before: &str, writer: &mut impl Write) -> std::io::Result<()> {
     let shape = model.shape.name();
     let [x, y, z] = model.centre;
     writeln!(writer, "{before}{MARK}{VERSION}")?;
@@ -33,7 +33,7 @@ pub fn write(model: &Model, before: &str, writer: &mut impl Write) -> std::io::R
     writeln!(writer, "{before}{PREFIX}amplitude {}", model.amplitude)
 }
 
-/// The names found so far, with their values and lines.
+/// Header entries read so far: line, name without prefix, value.
 #[derive(Debug)]
 pub struct Header<'a> {
     path: &'a Path,
@@ -41,23 +41,22 @@ pub struct Header<'a> {
 }
 
 impl<'a> Header<'a> {
-    /// Of the file `path`.
+    /// An empty header of the file `path`.
     pub fn new(path: &'a Path) -> Self {
         Self { path, found: Vec::new() }
     }
 
-    /// Takes line `number` without what stands before its name, if it is one of ours.
-    pub fn take(&mut self, number: usize, text: &'a str) {
-        let pair = text.strip_prefix(PREFIX).and_then(|rest| rest.split_once(char::is_whitespace));
-        if let Some((name, value)) = pair {
-            self.found.push((number, name, value.trim()));
+    /// Adds the entry of `line` if `name` has the prefix.
+    pub fn insert(&mut self, line: usize, name: &'a str, value: &'a str) {
+        if let Some(name) = name.strip_prefix(PREFIX) {
+            self.found.push((line, name, value));
         }
     }
 
-    fn number<T: std::str::FromStr>(&self, name: &str, sound: impl Fn(&T) -> bool) -> Result<T> {
+    fn number<T: std::str::FromStr>(&self, name: &str, valid: impl Fn(&T) -> bool) -> Result<T> {
         let (line, text) = self.text(name)?;
-        text.parse().ok().filter(sound).ok_or_else(|| {
-            let problem = format!("{PREFIX}{name} is \"{text}\", which is impossible");
+        text.parse().ok().filter(valid).ok_or_else(|| {
+            let problem = format!("{PREFIX}{name} is \"{text}\", which is invalid");
             Error::input(self.path, format!("line {line}"), problem, REMEDY)
         })
     }
@@ -65,12 +64,12 @@ impl<'a> Header<'a> {
     fn text(&self, name: &str) -> Result<(usize, &'a str)> {
         let found = self.found.iter().find(|(_, known, _)| *known == name);
         found.map(|&(line, _, value)| (line, value)).ok_or_else(|| {
-            let problem = format!("has no {PREFIX}{name}, by which pseudo-atoms of this program are known");
+            let problem = format!("has no {PREFIX}{name}, which identifies pseudo-atoms of this program");
             Error::input(self.path, "", problem, REMEDY)
         })
     }
 
-    /// True where the Gaussians are round.
+    /// Shape of the Gaussians.
     pub fn shape(&self) -> Result<Shape> {
         match self.text("shape")? {
             (_, "anisotropic") => Ok(Shape::Anisotropic),
@@ -82,11 +81,11 @@ impl<'a> Header<'a> {
         }
     }
 
-    /// The model of the atoms that the file holds.
+    /// The model of the header and `atoms`.
     ///
     /// # Errors
-    /// When a name is missing, a value impossible, or an atom missing.
-    pub fn model(&self, atoms: Vec<Atom>) -> Result<Model> {
+    /// When an entry is missing or invalid, or the number of atoms differs.
+    pub fn model(&self, atoms: Vec<PseudoAtom>) -> Result<PseudoAtomModel> {
         self.number("version", |&version: &usize| version == VERSION)?;
         let positive = |value: &f64| value.is_finite() && *value > 0.0;
         let finite = |value: &f64| value.is_finite();
@@ -95,7 +94,7 @@ impl<'a> Header<'a> {
             let problem = format!("holds {} atoms, and its header promises {count}", atoms.len());
             return Err(Error::input(self.path, "", problem, REMEDY));
         }
-        Ok(Model {
+        Ok(PseudoAtomModel {
             shape: self.shape()?,
             box_size: self.number("box_size", |size: &usize| (4..=65_535).contains(size))?,
             pixel_size: self.number("pixel_size", positive)?,
@@ -110,7 +109,7 @@ impl<'a> Header<'a> {
     }
 }
 
-/// A number of line `line`, or the error that it is none; `what` names it.
+/// Parses a number on line `line`; `what` names it in the error.
 pub fn number(path: &Path, line: usize, what: &str, text: &str) -> Result<f64> {
     text.trim().parse().ok().filter(|value: &f64| value.is_finite()).ok_or_else(|| {
         let problem = format!("the {what} of an atom is \"{}\", expected a number", text.trim());
@@ -118,22 +117,22 @@ pub fn number(path: &Path, line: usize, what: &str, text: &str) -> Result<f64> {
     })
 }
 
-/// An occupancy, which lies between 0 and 1.
+/// Parses an occupancy, which is between 0 and 1.
 pub fn occupancy(path: &Path, line: usize, text: &str) -> Result<f64> {
     let value = number(path, line, "occupancy", text)?;
     if (0.0..=1.0).contains(&value) {
         return Ok(value);
     }
-    let problem = format!("an occupancy of {value} is impossible, expected 0 to 1");
+    let problem = format!("the occupancy is {value}, expected 0 to 1");
     Err(Error::input(path, format!("line {line}"), problem, REMEDY))
 }
 
-/// A B factor, which is not below 0.
+/// Parses a B factor, which is not negative.
 pub fn b_factor(path: &Path, line: usize, text: &str) -> Result<f64> {
     let value = number(path, line, "B factor", text)?;
     if value >= 0.0 {
         return Ok(value);
     }
-    let problem = format!("a B factor of {value} is impossible, expected 0 or more");
+    let problem = format!("the B factor is {value}, expected 0 or more");
     Err(Error::input(path, format!("line {line}"), problem, REMEDY))
 }

@@ -1,23 +1,23 @@
-//! PDB files of pseudo-atoms: HETATM records, and ANISOU records where Gaussians have axes (PDB format 3.3).
+//! PDB files of pseudo-atoms: HETATM records, and ANISOU records for anisotropic Gaussians (PDB format 3.3).
 //!
 //! Columns are narrow: positions are rounded to 0.001 angstrom, displacements to 1e-4 square angstrom, occupancies to three
-//! decimals (the format's two are too few) and B factors to two, or fewer where these do not fit. mmCIF has no such limits.
+//! decimals (the two of the format are too few) and B factors to two, or fewer if these do not fit. mmCIF has no such limits.
 
 use std::path::Path;
 
 use super::header::{self, Header};
-use super::{Atom, Model, REMEDY, round};
+use super::{PseudoAtom, PseudoAtomModel, REMEDY, isotropic};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gmm::Shape;
 
-/// What an atom number of five digits can count.
-pub const MOST: usize = 99_999;
-/// Residue numbers of a chain, in four digits.
+/// Largest atom number: five digits.
+pub const MAX_ATOMS: usize = 99_999;
+/// Residues per chain: four digits.
 const PER_CHAIN: usize = 9_999;
 const CHAINS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 const REMARK: &str = "REMARK 999 ";
-/// ANISOU's unit in square angstrom.
+/// Unit of ANISOU in square angstrom.
 const UNIT: f64 = 1e-4;
 
 const EXPLANATION: &str = "REMARK 999
@@ -27,20 +27,19 @@ REMARK 999 IS THE COVARIANCE, B THE MEAN VARIANCE TIMES 8 PI**2. THE CENTRE OF
 REMARK 999 THE BOX LIES AT cryosplat.centre, IN ANGSTROM.
 ";
 
-/// Writes the atoms.
+/// Writes the pseudo-atoms, atomically.
 ///
 /// # Errors
-/// When there are too many for the format, an atom lies too far away or is too wide for its columns, or the file cannot be
-/// written.
-pub fn write(model: &Model, path: &Path) -> Result<()> {
+/// When there are more than [`MAX_ATOMS`], a position or B factor does not fit its columns, or the file cannot be written.
+pub fn write(model: &PseudoAtomModel, path: &Path) -> Result<()> {
     const USE_MMCIF: &str = "write mmCIF instead: name the file .cif";
-    if model.atoms.len() > MOST {
-        let problem = format!("PDB files hold {MOST} atoms, and the mixture has {}", model.atoms.len());
+    if model.atoms.len() > MAX_ATOMS {
+        let problem = format!("PDB files hold {MAX_ATOMS} atoms, and the mixture has {}", model.atoms.len());
         return Err(Error::input(path, "", problem, USE_MMCIF));
     }
     let mut lines = Vec::with_capacity(model.atoms.len());
     for (i, atom) in model.atoms.iter().enumerate() {
-        let lines_of = records(i, atom, model.shape).ok_or_else(|| {
+        let atom_records = records(i, atom, model.shape).ok_or_else(|| {
             let [x, y, z] = atom.position;
             let b = atom.b_factor();
             let problem = format!(
@@ -48,7 +47,7 @@ pub fn write(model: &Model, path: &Path) -> Result<()> {
             );
             Error::input(path, format!("atom {}", i + 1), problem, USE_MMCIF)
         })?;
-        lines.push(lines_of);
+        lines.push(atom_records);
     }
     files::write_atomically(path, |writer| {
         use std::io::Write;
@@ -59,8 +58,8 @@ pub fn write(model: &Model, path: &Path) -> Result<()> {
     })
 }
 
-/// The lines of atom `i`; `None` where its numbers do not fit.
-fn records(i: usize, atom: &Atom, shape: Shape) -> Option<String> {
+/// The records of atom `i`; `None` if a number does not fit its column.
+fn records(i: usize, atom: &PseudoAtom, shape: Shape) -> Option<String> {
     let (chain, residue) = (char::from(CHAINS[i / PER_CHAIN]), i % PER_CHAIN + 1);
     let name = format!("{:>5} UNK  UNX {chain}{residue:>4} ", i + 1);
     let mut lines = format!("HETATM{name}   ");
@@ -84,31 +83,35 @@ fn fits(text: String, width: usize) -> Option<String> {
     (text.len() <= width).then_some(text)
 }
 
-/// The atoms in `text`, the content of the file `path`.
-pub(super) fn parse(text: &str, path: &Path) -> Result<Model> {
+/// Parses `text`, the content of the file `path`.
+pub(super) fn parse(text: &str, path: &Path) -> Result<PseudoAtomModel> {
     let mut header = Header::new(path);
-    let mut atoms: Vec<Atom> = Vec::new();
-    // How many have got their axes.
-    let mut turned = 0;
+    let mut atoms: Vec<PseudoAtom> = Vec::new();
+    let mut anisotropic = 0;
     for (index, line) in text.lines().enumerate() {
         let at = index + 1;
         let field = |from: usize, to: usize| line.get(from..to.min(line.len())).unwrap_or("");
         match field(0, 6) {
-            "REMARK" => header.take(at, line.strip_prefix(REMARK).unwrap_or("")),
-            "HETATM" => atoms.push(Atom {
+            "REMARK" => {
+                let entry = line.strip_prefix(REMARK).and_then(|rest| rest.split_once(char::is_whitespace));
+                if let Some((name, value)) = entry {
+                    header.insert(at, name, value.trim());
+                }
+            }
+            "HETATM" => atoms.push(PseudoAtom {
                 position: [
                     header::number(path, at, "x", field(30, 38))?,
                     header::number(path, at, "y", field(38, 46))?,
                     header::number(path, at, "z", field(46, 54))?,
                 ],
                 occupancy: header::occupancy(path, at, field(54, 60))?,
-                displacement: round(header::b_factor(path, at, field(60, 66))?),
+                displacement: isotropic(header::b_factor(path, at, field(60, 66))?),
             }),
             "ANISOU" => {
-                turned += 1;
+                anisotropic += 1;
                 let count = atoms.len();
-                let Some(atom) = atoms.last_mut().filter(|_| turned == count) else {
-                    let problem = "an ANISOU record does not follow the HETATM record of an atom";
+                let Some(atom) = atoms.last_mut().filter(|_| anisotropic == count) else {
+                    let problem = "the ANISOU record does not follow the HETATM record of its atom";
                     return Err(Error::input(path, format!("line {at}"), problem, REMEDY));
                 };
                 for (k, value) in atom.displacement.iter_mut().enumerate() {
@@ -119,8 +122,8 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Model> {
             _ => {}
         }
     }
-    if header.shape()? == Shape::Anisotropic && turned != atoms.len() {
-        let problem = format!("has {turned} ANISOU records for {} atoms", atoms.len());
+    if header.shape()? == Shape::Anisotropic && anisotropic != atoms.len() {
+        let problem = format!("has {anisotropic} ANISOU records for {} atoms", atoms.len());
         return Err(Error::input(path, "", problem, REMEDY));
     }
     header.model(atoms)

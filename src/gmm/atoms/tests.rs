@@ -1,4 +1,4 @@
-//! Mixtures go through both formats and come back.
+//! Round trips through both formats, and errors.
 
 use super::*;
 use crate::gmm::mixture;
@@ -9,8 +9,8 @@ use rand_distr::{Distribution, StandardNormal};
 const BOX: usize = 24;
 const PIXEL_SIZE: f64 = 4.5;
 
-/// Gaussians of many widths, directions and amplitudes.
-fn uneven(shape: Shape, count: usize) -> GmmFile {
+/// Gaussians with varied widths, orientations and amplitudes.
+fn varied(shape: Shape, count: usize) -> GmmFile {
     let random = &mut stream(3, Purpose::Start, 1, 0);
     let mut gmm = Gmm::random(count, shape, random);
     let planes = shape.planes();
@@ -30,13 +30,13 @@ fn map(file: &GmmFile) -> ndarray::Array3<f32> {
 }
 
 #[test]
-fn both_formats_give_the_density_back() {
+fn both_formats_preserve_the_density() {
     let folder = tempfile::tempdir().unwrap();
     for shape in [Shape::Anisotropic, Shape::Isotropic] {
-        let file = uneven(shape, 300);
-        let (want, model) = (map(&file), Model::of(&file, Some([3.0, -70.0, 1234.5])));
+        let file = varied(shape, 300);
+        let (want, model) = (map(&file), PseudoAtomModel::new(&file, Some([3.0, -70.0, 1234.5])));
         let peak = want.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-        // PDB rounds occupancies to three decimals, positions to 0.001 A and, of round ones, B to 0.01 A^2.
+        // PDB rounds occupancies to three decimals, positions to 0.001 A and isotropic B factors to 0.01 A^2.
         for (name, tolerance) in [("m.pdb", 3e-3), ("m.cif", 1e-5)] {
             let path = folder.path().join(name);
             if name == "m.pdb" { pdb::write(&model, &path) } else { cif::write(&model, &path) }.unwrap();
@@ -51,7 +51,7 @@ fn both_formats_give_the_density_back() {
 }
 
 #[test]
-fn an_atom_lies_on_the_voxel_of_its_density() {
+fn an_atom_is_at_the_voxel_of_its_density() {
     for box_size in [24usize, 25] {
         let n = box_size as f64;
         // Voxel (x, y, z) = (5, 15, 9) of the map.
@@ -59,7 +59,7 @@ fn an_atom_lies_on_the_voxel_of_its_density() {
         let raw = [softplus_inverse(1.5 / n) as f32, softplus_inverse(0.7) as f32];
         let gmm = Gmm::from_values(Shape::Isotropic, 1, [&mean[..], &raw].concat());
         let file = GmmFile { gmm, box_size, pixel_size: 2.0 };
-        let atom = Model::of(&file, None).atoms[0];
+        let atom = PseudoAtomModel::new(&file, None).atoms[0];
         let voxel = atom.position.map(|a| a / 2.0);
         assert!(voxel.iter().zip([5.0, 15.0, 9.0]).all(|(a, b)| (a - b).abs() < 1e-5), "{voxel:?}");
         let highest = map(&file)
@@ -72,15 +72,15 @@ fn an_atom_lies_on_the_voxel_of_its_density() {
 }
 
 #[test]
-fn records_stand_in_the_columns_of_the_format() {
+fn records_follow_the_columns_of_the_format() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.pdb");
-    let atom = Atom {
+    let atom = PseudoAtom {
         position: [1.5, -20.25, 300.0],
         occupancy: 0.5,
         displacement: [4.0, 9.0, 16.0, -1.0, 0.5, 0.0],
     };
-    let model = Model {
+    let model = PseudoAtomModel {
         shape: Shape::Anisotropic,
         box_size: BOX,
         pixel_size: PIXEL_SIZE,
@@ -99,12 +99,12 @@ fn records_stand_in_the_columns_of_the_format() {
 }
 
 #[test]
-fn what_pdb_cannot_hold_is_refused_and_mmcif_holds_it() {
+fn what_exceeds_the_limits_of_pdb_is_refused_and_mmcif_takes_it() {
     let folder = tempfile::tempdir().unwrap();
     let (pdb, cif) = (folder.path().join("m.pdb"), folder.path().join("m.cif"));
-    let sound = Model::of(&uneven(Shape::Anisotropic, 4), None);
-    let refuse = |change: &dyn Fn(&mut Model), fragment: &str| {
-        let mut model = sound.clone();
+    let valid = PseudoAtomModel::new(&varied(Shape::Anisotropic, 4), None);
+    let refuse = |change: &dyn Fn(&mut PseudoAtomModel), fragment: &str| {
+        let mut model = valid.clone();
         change(&mut model);
         let message = pdb::write(&model, &pdb).unwrap_err().to_string();
         assert!(message.contains(fragment) && message.contains(".cif"), "{message}");
@@ -118,43 +118,43 @@ fn what_pdb_cannot_hold_is_refused_and_mmcif_holds_it() {
 }
 
 #[test]
-fn what_is_wrong_in_a_file_is_named() {
+fn errors_name_what_is_wrong_in_a_file() {
     let folder = tempfile::tempdir().unwrap();
-    let model = Model::of(&uneven(Shape::Anisotropic, 3), None);
+    let model = PseudoAtomModel::new(&varied(Shape::Anisotropic, 3), None);
     for name in ["m.pdb", "m.cif"] {
         let path = folder.path().join(name);
         if name == "m.pdb" { pdb::write(&model, &path) } else { cif::write(&model, &path) }.unwrap();
-        let sound = std::fs::read_to_string(&path).unwrap();
+        let valid = std::fs::read_to_string(&path).unwrap();
         let refuse = |text: String, fragments: &[&str]| {
-            assert_ne!(text, sound);
+            assert_ne!(text, valid);
             std::fs::write(&path, text).unwrap();
             let message = read(&path).unwrap_err().to_string();
             assert!(fragments.iter().all(|f| message.contains(f)), "{fragments:?} in {message}");
             assert!(message.contains(name) && !message.contains('\n'), "{message}");
         };
-        refuse(sound.replace("gaussians 3", "gaussians 4"), &["holds 3 atoms", "promises 4"]);
-        refuse(sound.replace("box_size 24", "box_size 0"), &["line ", "cryosplat.box_size", "\"0\""]);
-        refuse(sound.replace("pixel_size 4.5", "pixel_size -4.5"), &["cryosplat.pixel_size", "\"-4.5\""]);
-        refuse(sound.replace("cryosplat.amplitude ", "cryosplat.other "), &["no cryosplat.amplitude"]);
-        refuse(sound.replace("shape anisotropic", "shape round"), &["cryosplat.shape", "\"round\""]);
-        refuse(sound.replace("version 1", "version 2"), &["cryosplat.version", "\"2\""]);
+        refuse(valid.replace("gaussians 3", "gaussians 4"), &["holds 3 atoms", "promises 4"]);
+        refuse(valid.replace("box_size 24", "box_size 0"), &["line ", "cryosplat.box_size", "\"0\""]);
+        refuse(valid.replace("pixel_size 4.5", "pixel_size -4.5"), &["cryosplat.pixel_size", "\"-4.5\""]);
+        refuse(valid.replace("cryosplat.amplitude ", "cryosplat.other "), &["no cryosplat.amplitude"]);
+        refuse(valid.replace("shape anisotropic", "shape round"), &["cryosplat.shape", "\"round\""]);
+        refuse(valid.replace("version 1", "version 2"), &["cryosplat.version", "\"2\""]);
         let position = format!("{:.3}", model.atoms[1].position[0]);
-        refuse(sound.replacen(&position, &"x".repeat(position.len()), 1), &["line ", "the x of an atom"]);
-        let cut = sound.len() - if name == "m.pdb" { 90 } else { 40 };
-        refuse(sound[..cut].to_owned(), &[";"]);
+        refuse(valid.replacen(&position, &"x".repeat(position.len()), 1), &["line ", "the x of an atom"]);
+        let cut = valid.len() - if name == "m.pdb" { 90 } else { 40 };
+        refuse(valid[..cut].to_owned(), &[";"]);
     }
     let path = folder.path().join("model.pdb");
     std::fs::write(&path, "HETATM    1 UNK  UNX A   1       1.500 -20.250 300.000  1.00 20.00           X\n")
         .unwrap();
-    assert!(!is_ours(&std::fs::read(&path).unwrap()));
+    assert!(!is_pseudo_atoms(&std::fs::read(&path).unwrap()));
     assert!(read(&path).unwrap_err().to_string().contains("no cryosplat.shape"));
 }
 
 #[test]
-fn a_second_table_of_atoms_has_columns_of_its_own() {
+fn a_second_atom_table_has_its_own_columns() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.cif");
-    cif::write(&Model::of(&uneven(Shape::Isotropic, 3), None), &path).unwrap();
+    cif::write(&PseudoAtomModel::new(&varied(Shape::Isotropic, 3), None), &path).unwrap();
     let text = std::fs::read_to_string(&path).unwrap() + "loop_\n_atom_site.id\n4\n";
     std::fs::write(&path, text).unwrap();
     assert!(read(&path).unwrap_err().to_string().contains("no column `Cartn_x`"));

@@ -172,7 +172,8 @@ impl Made {
         let views: Vec<View> = (first..first + count)
             .into_par_iter()
             .map(|index| {
-                let particle = geometry::Geometry::draw(&DISTRIBUTIONS, geometry.pixel_size, seed, index);
+                let particle =
+                    geometry::SimulatedParticle::draw(&DISTRIBUTIONS, geometry.pixel_size, seed, index);
                 View { rotation: particle.rotation, ctf: Ctf::new(&OPTICS, &particle.ctf) }
             })
             .collect();
