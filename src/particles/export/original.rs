@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::particles::import::relion;
-use crate::particles::import::set::{Place, StackNames};
+use crate::particles::import::stack_names::{Place, StackNames};
 use crate::particles::import::star::cells;
 use crate::particles::store::Store;
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::npy::{Field, Kind, Table};
 use super::optics::{Groups, SAME_PIXEL_SIZE};
-use super::set::{self, Common, Directions, Place, Row, StackNames, Wanted};
-use super::stacks::Folders;
+use super::set::{self, Common, Directions, Row, Wanted};
+use super::stack_names::{Folders, Place, StackNames};
 use super::star::excerpt;
 use crate::error::{Error, Result};
 use crate::imaging::ctf::{CtfParameters, Optics};

@@ -15,5 +15,6 @@ pub mod pickle;
 pub mod pipeline;
 pub mod relion;
 pub mod set;
+pub mod stack_names;
 pub mod stacks;
 pub mod star;

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::columns::{Column, Cursor, find, require};
 use super::optics::{self, Gathered, NotModelled};
-use super::set::{self, Common, Directions, Place, Row, StackNames, Wanted};
-use super::stacks::Folders;
+use super::set::{self, Common, Directions, Row, Wanted};
+use super::stack_names::{Folders, Place, StackNames};
 use super::star::{Document, Table};
 use crate::error::{Error, Result};
 use crate::imaging::ctf::CtfParameters;

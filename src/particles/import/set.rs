@@ -1,10 +1,9 @@
 //! A particle set to import, whatever its format: what its particles share, and a source of their rows.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::stacks::Folders;
+use super::stack_names::{Folders, Place, StackNames};
 use crate::error::{Error, Result};
 use crate::imaging::ctf::Optics;
 use crate::particles::Subset;
@@ -71,67 +70,6 @@ pub struct Row {
     pub dark: bool,
     /// Where in the metadata it is.
     pub place: Place,
-}
-
-/// Where in its file a particle is, as messages say it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
-    /// A line of text, from 1.
-    Line(usize),
-    /// A record, from 1.
-    Particle(usize),
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Line(number) => write!(f, "line {number}"),
-            Self::Particle(number) => write!(f, "particle {number}"),
-        }
-    }
-}
-
-/// A stack, as the metadata names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StackName {
-    /// Its path.
-    pub name: String,
-    /// Where it is named first.
-    pub place: Place,
-}
-
-/// Stacks in the order in which they are named first.
-#[derive(Debug, Default)]
-pub struct StackNames {
-    named: Vec<StackName>,
-    places: HashMap<String, u32>,
-}
-
-impl StackNames {
-    /// The place of the stack `name` among them, which is `place`'s if it is new.
-    pub fn index(&mut self, name: &str, place: Place) -> u32 {
-        // Rows of one stack follow each other in most files.
-        if self.named.last().is_some_and(|last| last.name == name) {
-            return self.named.len() as u32 - 1;
-        }
-        if let Some(&index) = self.places.get(name) {
-            return index;
-        }
-        let index = self.named.len() as u32;
-        self.named.push(StackName { name: name.to_owned(), place });
-        self.places.insert(name.to_owned(), index);
-        index
-    }
-
-    /// All of them.
-    pub fn all(&self) -> &[StackName] {
-        &self.named
-    }
-
-    /// Their names alone.
-    pub fn names(&self) -> Vec<String> {
-        self.named.iter().map(|stack| stack.name.clone()).collect()
-    }
 }
 
 impl Common {

@@ -1,9 +1,8 @@
 //! Finding and reading the image stacks that a particle set names.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use super::set::{Common, Row, StackName};
-use super::star::excerpt;
+use super::set::{Common, Row};
 use crate::error::{Error, Result};
 use crate::imaging::mrc::Stack;
 
@@ -143,93 +142,5 @@ impl Stacks {
             ));
         }
         Ok(stack)
-    }
-}
-
-/// Where stacks are looked for.
-#[derive(Clone, Debug)]
-pub struct Folders {
-    /// What a path in the metadata begins from, in the order of trying; unused where there is a data folder.
-    begin: Vec<PathBuf>,
-    datadir: Option<PathBuf>,
-}
-
-impl Folders {
-    /// From the folder of the file `metadata`, or, with `datadir`, below that: a path as given, then its bare file name.
-    pub fn beside(metadata: &Path, datadir: Option<&Path>) -> Self {
-        let begin = metadata.parent().unwrap_or(Path::new("")).to_path_buf();
-        Self { begin: vec![begin], datadir: datadir.map(Path::to_path_buf) }
-    }
-
-    /// The same, and then from the folder above the metadata's.
-    pub fn or_above(mut self) -> Self {
-        let above = self.begin[0].join("..");
-        self.begin.push(above);
-        self
-    }
-
-    /// Where the stack `name` may be, in the order of trying.
-    fn places(&self, name: &Path) -> Vec<PathBuf> {
-        let Some(folder) = &self.datadir else {
-            // join() takes an absolute name as it is.
-            let mut places: Vec<PathBuf> = self.begin.iter().map(|folder| folder.join(name)).collect();
-            places.dedup();
-            return places;
-        };
-        let below: PathBuf =
-            name.components().filter(|c| !matches!(c, Component::RootDir | Component::Prefix(_))).collect();
-        let mut places = vec![folder.join(below)];
-        if let Some(bare) = name.file_name()
-            && !places.contains(&folder.join(bare))
-        {
-            places.push(folder.join(bare));
-        }
-        if name.is_absolute() {
-            places.push(name.to_path_buf());
-        }
-        places
-    }
-
-    /// Where the stack is that the file `metadata` names.
-    ///
-    /// # Errors
-    /// When it is at none of the places.
-    pub fn find(&self, metadata: &Path, stack: &StackName) -> Result<PathBuf> {
-        let places = self.places(Path::new(&stack.name));
-        if let Some(found) = places.iter().find(|path| path.is_file()) {
-            return Ok(found.clone());
-        }
-        let tried: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
-        Err(Error::input(
-            metadata,
-            stack.place.to_string(),
-            format!("the stack {} is not there (tried {})", excerpt(&stack.name), tried.join(", ")),
-            "give --datadir the folder that its path begins from (the project's folder), or that it lies in",
-        ))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stacks_are_looked_for_in_order() {
-        let find = |file: &str, datadir: Option<&str>, name: &str| {
-            Folders::beside(Path::new(file), datadir.map(Path::new)).places(Path::new(name))
-        };
-        let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect::<Vec<_>>();
-        assert_eq!(find("a/b.star", None, "s/t.mrcs"), paths(&["a/s/t.mrcs"]));
-        assert_eq!(find("b.star", None, "t.mrcs"), paths(&["t.mrcs"]));
-        assert_eq!(find("a/b.star", None, "/s/t.mrcs"), paths(&["/s/t.mrcs"]));
-        assert_eq!(find("a/b.star", Some("d"), "s/t.mrcs"), paths(&["d/s/t.mrcs", "d/t.mrcs"]));
-        assert_eq!(find("a/b.star", Some("d"), "t.mrcs"), paths(&["d/t.mrcs"]));
-        assert_eq!(find("a/b.star", Some("d"), "/s/t.mrcs"), paths(&["d/s/t.mrcs", "d/t.mrcs", "/s/t.mrcs"]));
-        let above = |file: &str, name: &str| {
-            Folders::beside(Path::new(file), None).or_above().places(Path::new(name))
-        };
-        assert_eq!(above("P/J2/b.cs", "J1/t.mrc"), paths(&["P/J2/J1/t.mrc", "P/J2/../J1/t.mrc"]));
-        assert_eq!(above("b.cs", "J1/t.mrc"), paths(&["J1/t.mrc", "../J1/t.mrc"]));
-        assert_eq!(above("b.cs", "/s/t.mrc"), paths(&["/s/t.mrc"]));
     }
 }

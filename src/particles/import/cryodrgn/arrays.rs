@@ -7,7 +7,7 @@ use crate::imaging::ctf::{CtfParameters, Optics};
 use crate::imaging::pose::{Rotation, distance_from_rotation};
 use crate::particles::import::optics::SAME_PIXEL_SIZE;
 use crate::particles::import::pickle::{Array, Id, Pickle};
-use crate::particles::import::set::Place;
+use crate::particles::import::stack_names::Place;
 
 const REMEDY: &str = "correct the value, or leave the particle out with --ind";
 /// How far a matrix of 32-bit numbers may be from a rotation.
