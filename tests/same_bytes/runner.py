@@ -43,6 +43,10 @@ class Program:
         self.folder = pathlib.Path(cache).resolve() / self.hash[:16]
         self.cases = self.folder / "cases"
         self.cases.mkdir(parents=True, exist_ok=True)
+        # All paths that it had: outputs in the cache name them.
+        self.paths = self.folder / "paths"
+        known = self.paths.read_text().splitlines() if self.paths.exists() else []
+        self.paths.write_text("\n".join(dict.fromkeys((*known, str(self.binary)))) + "\n")
         # The folders of the programs that ran last are kept.
         os.utime(self.folder)
         self.emulator, self.shared = emulator, shared

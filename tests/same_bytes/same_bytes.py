@@ -75,8 +75,11 @@ def state(program, case):
     """The entries of a case's outputs, by file."""
     folder = program.cases / case
     # What the binary, the folder and the inputs are called differs between the two programs.
-    places = [(str(folder / "in"), "INPUTS"), (str(folder), "CASE"), (str(program.binary), "PROGRAM")]
-    places += [(str(path), "INPUTS") for path in program.folder.parent.glob("*/inputs")]
+    places = [(str(folder / "in"), "INPUTS"), (str(folder), "CASE")]
+    for cached in program.folder.parent.iterdir():
+        places.append((str(cached / "inputs"), "INPUTS"))
+        if (cached / "paths").exists():
+            places += [(path, "PROGRAM") for path in (cached / "paths").read_text().splitlines()]
     return normal.folder_entries(folder, places, case)
 
 
