@@ -86,7 +86,7 @@ fn what_cannot_be_compared_is_named() {
     let sound = run(folder.path(), "sound", 0.1, "done");
     let sound = sound.to_str().unwrap();
     let other = |name: &str| path(folder.path(), name);
-    fail(&["compare", sound, &other("none")], &["none", "is no folder"]);
+    fail(&["compare", sound, &other("none")], &["none", "is not a folder"]);
     run(folder.path(), "begun", 0.1, "training");
     fail(&["compare", sound, &other("begun")], &["begun", "training"]);
     std::fs::create_dir(other("empty")).unwrap();

@@ -1,4 +1,4 @@
-//! What the particles confirm of half maps: after `train`, and by `fsc --voxels`.
+//! Cross-validation of half maps, by `train` and by `fsc --voxels`.
 
 mod common;
 
@@ -13,7 +13,7 @@ fn document(run: &str) -> Value {
     serde_json::from_slice(&bytes(run, "run.json")).unwrap()
 }
 
-/// What the curve of a run's fsc.csv with this label says in each shell from 1 on, up to its end.
+/// The curve with this label in a run's fsc.csv, from shell 1 to its end.
 fn curve(run: &str, label: &str) -> Vec<f64> {
     let text = String::from_utf8(bytes(run, "fsc.csv")).unwrap();
     let mut lines = text.lines();
@@ -21,10 +21,9 @@ fn curve(run: &str, label: &str) -> Vec<f64> {
     lines.map_while(|line| line.split(',').nth(column).unwrap().parse().ok()).collect()
 }
 
-/// Half maps that agree on what is not so: of a model too coarse for the specimen, of a training that has hardly begun, and of one
-/// start that both halves were given.
+/// Half maps with a common bias: a model too coarse for the specimen, a training that is too short, and a shared initial mixture.
 #[test]
-fn half_maps_that_share_a_bias_are_told_from_those_that_do_not() {
+fn half_maps_with_a_common_bias_are_detected() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 400);
     let truth = path(folder.path(), "p_truth.mrc");
@@ -47,7 +46,7 @@ fn half_maps_that_share_a_bias_are_told_from_those_that_do_not() {
         let confirmed = curve(&run, "cross-validated");
         let against = [1, 2].map(|half| curve(&run, &format!("half{half} against truth")));
         assert!(confirmed.len() >= 8, "{name}: {confirmed:?}");
-        // The truth, which the cross-validation has not seen, agrees with it, and not with the half maps.
+        // The curve agrees with the ground truth, which it does not use; the half maps' FSC does not.
         let (mut off, mut claimed) = (0.0, 0.0);
         for shell in 0..confirmed.len() {
             let true_one = against[0][shell] * against[1][shell];
@@ -61,15 +60,15 @@ fn half_maps_that_share_a_bias_are_told_from_those_that_do_not() {
         assert_eq!(found["excess"].is_null(), sound);
         let report = String::from_utf8(bytes(&run, "report.html")).unwrap();
         assert!(report.contains("cross-validated"), "{name}");
-        let warns = report.contains("<strong>Warning: </strong>the half maps agree better than");
+        let warns = report.contains("<strong>Warning: </strong>the half maps share a bias");
         assert_eq!(warns, !sound, "{name}");
-        assert_eq!(report.contains("The particles confirm the half maps"), sound, "{name}");
+        assert_eq!(report.contains("The particles support the half maps"), sound, "{name}");
     }
 }
 
-/// Few of the particles, on any ranks, and without those that the training left out.
+/// A subset of the particles, on any number of ranks, without those that the training excluded.
 #[test]
-fn voxel_maps_are_made_of_as_many_particles_as_are_asked_for() {
+fn voxel_maps_use_the_requested_number_of_particles() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 400);
     let usual = ["--gaussians", "100", "--epochs", "3"];
@@ -83,19 +82,19 @@ fn voxel_maps_are_made_of_as_many_particles_as_are_asked_for() {
     let all = run("all", 1, &[]);
     assert!(all.len() > BOX / 4, "{all:?}");
     let on_ranks = run("ranks", 3, &[]);
-    // The models differ by rounding, and so do the voxels.
+    // Models and voxel maps differ by rounding.
     assert!(all.iter().zip(&on_ranks).take(8).all(|(a, b)| (a - b).abs() < 0.01), "{all:?} {on_ranks:?}");
     let few = run("few", 1, &["--voxel-particles", "50"]);
     assert!(few != all && few.iter().zip(&all).take(4).all(|(a, b)| (a - b).abs() < 0.1), "{few:?} {all:?}");
     assert_eq!(run("none", 1, &["--voxel-particles", "0"]), [0.0; 0]);
-    // Were it not passed over, this one would be all that a voxel map shows.
+    // If this particle were not excluded, it would dominate the voxel map.
     change_image(&set, 5, |image| image.iter_mut().step_by(3).for_each(|pixel| *pixel = 1e30));
     let without = run("without", 1, &["--skip-bad-particles", "8", "--batch", "1"]);
     assert!(without.len() > BOX / 4, "{without:?}");
 }
 
 #[test]
-fn fsc_sets_half_maps_against_the_voxels_of_a_folder() {
+fn fsc_cross_validates_with_voxels_of_a_folder() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 200);
     let voxels = path(folder.path(), "voxels");
@@ -113,7 +112,7 @@ fn fsc_sets_half_maps_against_the_voxels_of_a_folder() {
             let curve = curves.iter().find(|curve| curve["label"] == label).expect("the curve is there");
             curve["shells"].as_array().unwrap().iter().map(|shell| shell.as_f64().unwrap()).collect()
         };
-        // Voxel maps confirm themselves: FSC^2 / FSC.
+        // Voxel maps cross-validated with themselves: FSC^2 / FSC.
         let own = shells(if mask == "none" { "no mask" } else { "spherical mask" });
         let confirmed = shells("cross-validated");
         assert!(confirmed.len() > 4);
@@ -125,7 +124,7 @@ fn fsc_sets_half_maps_against_the_voxels_of_a_folder() {
     }
     assert!(fsc(&[])["cross_validation"].is_null());
     let said = succeed(&["fsc", &first, &second, "--voxels", &voxels]);
-    assert!(said.contains("the particles confirm the half maps"), "{said}");
+    assert!(said.contains("the particles support the half maps"), "{said}");
 
     let elsewhere = path(folder.path(), "elsewhere");
     fail(&["fsc", &first, &second, "--voxels", &elsewhere], &["elsewhere/half1.mrc", "No such file"]);

@@ -300,7 +300,7 @@ fn postprocess_refuses_in_one_line_and_writes_nothing() {
     };
     refuse(&["missing.mrc"], &["missing.mrc", "No such file"]);
     refuse(&[&a, "--mask", "none"], &["needs a mask", "auto"]);
-    refuse(&[&inverse, "--mask", "sphere"], &["nothing in common", "half maps"]);
+    refuse(&[&inverse, "--mask", "sphere"], &["share no signal", "half maps"]);
     refuse(&[&a, "--mask", "sphere", "--fit-from", "5", "--fit-to", "6"], &["from 5 A to 6 A", "--fit-from"]);
     refuse(&[&a, "--low-pass", "0", "--mask", "sphere"], &["low-pass filter at 0 A"]);
     refuse(&[&a, "--b-factor=-1e9", "--mask", "sphere"], &["B factor of -1000000000.0", "--low-pass"]);

@@ -108,7 +108,7 @@ fn fsc_refuses_in_one_line_and_writes_nothing() {
         fail(&arguments, fragments);
     };
     refuse(&[text(&other_pixels)], &["a.mrc", "2.0000", "pixels.mrc", "2.1000", "--pixel-size"]);
-    refuse(&[text(&unknown)], &["unknown.mrc", "does not say its pixel size"]);
+    refuse(&[text(&unknown)], &["unknown.mrc", "has no pixel size"]);
     refuse(&[text(&small)], &["a.mrc", "16 x 16 x 16", "small.mrc", "8 x 8 x 8"]);
     refuse(&[text(&flat)], &["flat.mrc", "0 everywhere"]);
     refuse(&[text(&slab)], &["slab.mrc", "16 x 16 x 8", "cube"]);

@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use cryosplat_mpi::figures::chart::Colours;
+use cryosplat_mpi::figures::colours::Colours;
 use cryosplat_mpi::figures::distributions::ParticleCounts;
 use cryosplat_mpi::imaging::mrc;
 use cryosplat_mpi::particles::Subset;

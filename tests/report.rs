@@ -97,7 +97,7 @@ fn what_does_not_belong_to_the_run_is_refused() {
     fail(&["report", &run, "--particles", &other], &["is set", "and the run used set", "--particles"]);
     fail(
         &["report", &run, "--particles", &moved, "--baseline", "nowhere"],
-        &["nowhere", "is no folder", ";"],
+        &["nowhere", "is not a folder", ";"],
     );
     fail(&["report", folder.path().to_str().unwrap()], &["run.json", "name the folder of a finished run"]);
 

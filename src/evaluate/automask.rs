@@ -1,7 +1,6 @@
-//! A soft mask made from a map: filter, threshold, choose, extend, soften.
+//! A soft mask made from a map: low-pass filter, threshold, connected components, extension, soft edge.
 //!
-//! The steps and their order are those of RELION's `relion_mask_create`; what differs is that threshold and components
-//! need not be given.
+//! Steps and order follow RELION's `relion_mask_create`; the threshold and the component are chosen automatically.
 
 use std::f64::consts::PI;
 
@@ -13,39 +12,37 @@ use crate::evaluate::filter::low_pass;
 use crate::evaluate::mask::Mask;
 use crate::imaging::mrc::Volume;
 
-/// Low-pass filter before the threshold, in angstrom: the outline of a particle without its detail, and without most
-/// noise.
+/// Low-pass filter before the threshold, in angstrom: keeps the outline of the particle, removes most noise.
 pub const DEFAULT_LOW_PASS: f64 = 15.0;
-/// By how many pixels the thresholded body is extended; as in RELION's post-processing.
+/// Extension of the thresholded region in pixels, as in RELION's post-processing.
 pub const DEFAULT_EXTEND: f64 = 3.0;
-/// Width of the soft edge around that, in pixels; likewise.
+/// Width of the soft edge in pixels, as in RELION's post-processing.
 pub const DEFAULT_SOFT_EDGE: f64 = 6.0;
-/// Where the threshold lies between the median (the solvent) and the top thousandth of the filtered map.
+/// Position of the automatic threshold between the median of the filtered map (solvent) and its [`TOP`] quantile.
 const THRESHOLD: f64 = 0.2;
 const TOP: f64 = 0.999;
 
-/// What of the map above the threshold makes the mask.
+/// Connected components of the thresholded region that form the mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Components {
-    /// The largest piece that hangs together by faces.
+    /// The largest, connected by faces.
     Largest,
-    /// Everything.
+    /// All.
     All,
 }
 
-/// How a mask is made from a map.
+/// Parameters of an automatic mask.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AutoMask {
-    /// Low-pass filter in angstrom; 0: none.
+    /// Low-pass filter in angstrom; 0 for none.
     pub low_pass: f64,
-    /// Density in the filtered map from which on a voxel belongs to the particle. `None`: a fifth of the way from the
-    /// median to the value that one voxel in a thousand exceeds.
+    /// Density threshold in the filtered map. `None`: a fifth of the way from the median to the 0.999 quantile.
     pub threshold: Option<f64>,
-    /// Which pieces are kept.
+    /// Components to keep.
     pub components: Components,
-    /// By how many pixels they are extended.
+    /// Extension in pixels.
     pub extend: f64,
-    /// Width of the raised-cosine edge around that, in pixels.
+    /// Width of the raised-cosine edge outside the extended region, in pixels.
     pub edge: f64,
 }
 
@@ -62,10 +59,10 @@ impl Default for AutoMask {
 }
 
 impl AutoMask {
-    /// The mask of a cubic `map`, and the threshold that was used.
+    /// The mask of a cubic `map`, and the threshold used.
     ///
     /// # Errors
-    /// When an option is impossible, or no voxel reaches the threshold, or all do.
+    /// When a parameter is out of range, or no voxel or every voxel reaches the threshold.
     pub fn mask_from(&self, map: &Volume) -> Result<(Mask, f64)> {
         self.check()?;
         let filtered = if self.low_pass > 0.0 { low_pass(map, self.low_pass) } else { map.data.clone() };
@@ -76,14 +73,14 @@ impl AutoMask {
             let which = if count == 0 { "no" } else { "every" };
             return Err(Error::request(
                 format!("no mask can be made: {which} voxel reaches the threshold of {threshold:.4e}"),
-                "choose another --threshold (`cryosplat-mpi info` tells the map's range), or make a mask by hand",
+                "choose another --threshold (`cryosplat-mpi info` prints the map's range), or give a mask file",
             ));
         }
         if self.components == Components::Largest {
-            body = largest(&body);
+            body = largest_component(&body);
         }
         if self.extend > 0.0 {
-            // The voxels up to this distance, but not at it.
+            // Voxels at exactly this distance are not included.
             body = squared_distances(&body).mapv(|d2| d2 < self.extend * self.extend);
         }
         let weights = squared_distances(&body).mapv(|d2| {
@@ -96,7 +93,7 @@ impl AutoMask {
                 0.0
             }
         });
-        Ok((Mask::of_weights(weights), threshold))
+        Ok((Mask::from_weights(weights), threshold))
     }
 
     fn check(&self) -> Result<()> {
@@ -131,25 +128,25 @@ fn threshold_of(map: &Array3<f32>) -> f64 {
     solvent + THRESHOLD * (top - solvent)
 }
 
-/// The largest set of voxels that hang together by faces; of equal ones, the first in memory.
-fn largest(body: &Array3<bool>) -> Array3<bool> {
+/// The largest component connected by faces; of equal ones, the first in memory.
+fn largest_component(body: &Array3<bool>) -> Array3<bool> {
     let mut left = body.clone();
     let mut best = (0, [0; 3]);
     for ((z, y, x), _) in body.indexed_iter().filter(|(_, inside)| **inside) {
         if left[[z, y, x]] {
-            let size = take(&mut left, [z, y, x], |_| ());
+            let size = flood(&mut left, [z, y, x], |_| ());
             if size > best.0 {
                 best = (size, [z, y, x]);
             }
         }
     }
     let mut piece = Array3::from_elem(body.dim(), false);
-    take(&mut body.clone(), best.1, |at| piece[at] = true);
+    flood(&mut body.clone(), best.1, |at| piece[at] = true);
     piece
 }
 
-/// Clears the piece that `start` belongs to, visits its voxels and counts them.
-fn take(body: &mut Array3<bool>, start: [usize; 3], mut visit: impl FnMut([usize; 3])) -> usize {
+/// Clears the component of `start`, visits its voxels and returns their number.
+fn flood(body: &mut Array3<bool>, start: [usize; 3], mut visit: impl FnMut([usize; 3])) -> usize {
     let n = body.dim().0;
     let mut waiting = vec![start];
     let mut count = 0;
@@ -177,7 +174,7 @@ mod tests {
 
     const N: usize = 40;
 
-    /// A ball of `radius` pixels about (x, y, z), softened by a pixel.
+    /// A ball of `radius` pixels about (x, y, z), with a soft edge.
     fn ball(centre: [f64; 3], radius: f64) -> Array3<f32> {
         Array3::from_shape_fn((N, N, N), |(z, y, x)| {
             let d2: f64 = [x, y, z].iter().zip(centre).map(|(&i, c)| (i as f64 - c).powi(2)).sum();
@@ -190,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ball_is_extended_and_softened() {
+    fn ball_is_extended_and_softened() {
         let options = AutoMask { low_pass: 0.0, threshold: Some(0.5), ..AutoMask::default() };
         let (mask, threshold) = options.mask_from(&volume(ball([20.0; 3], 8.2))).unwrap();
         assert_eq!(threshold, 0.5);
@@ -202,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn the_threshold_finds_the_ball_and_the_largest_piece_leaves_dust_out() {
+    fn automatic_threshold_finds_ball_and_largest_component_excludes_dust() {
         let map = volume(ball([18.0, 20.0, 22.0], 8.0) + ball([33.0, 33.0, 33.0], 2.5) * 0.9 + 5.0);
         let hard = AutoMask { low_pass: 6.0, extend: 0.0, edge: 0.0, ..AutoMask::default() };
         let (mask, threshold) = hard.mask_from(&map).unwrap();
@@ -217,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn masks_that_cannot_be_are_refused() {
+    fn impossible_masks_are_refused() {
         let map = volume(ball([20.0; 3], 8.0));
         let refused = |options: AutoMask, part: &str| {
             let message = options.mask_from(&map).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! Several runs of the same particles side by side: their half maps' FSC, and their maps' FSC against the truth.
+//! Comparison of several runs of the same particles: the FSC of their half maps, and of their maps against the ground truth.
 
 use std::path::{Path, PathBuf};
 
@@ -11,13 +11,13 @@ use crate::evaluate::maps;
 use crate::evaluate::mask::Mask;
 use crate::imaging::mrc::Volume;
 
-/// What a run's map is compared with.
+/// Maps that a curve compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum Against {
-    /// Its half maps, with each other.
+    /// The half maps of a run.
     #[serde(rename = "half maps")]
     Halves,
-    /// The truth.
+    /// The map of a run and the ground truth.
     #[serde(rename = "truth")]
     Truth,
 }
@@ -25,11 +25,11 @@ pub enum Against {
 /// One curve of one run.
 #[derive(Clone, Debug)]
 pub struct Compared {
-    /// The run, from 0.
+    /// Index of the run, from 0.
     pub run: usize,
-    /// What the curve is of.
+    /// Maps compared.
     pub against: Against,
-    /// Names both.
+    /// Label of the curve: the run and the maps compared.
     pub label: String,
     /// The curve.
     pub fsc: Fsc,
@@ -37,16 +37,16 @@ pub struct Compared {
 
 /// The maps of a run.
 struct Run {
-    /// The file of `map`.
+    /// File of `map`.
     path: PathBuf,
     map: Volume,
     halves: Option<[Volume; 2]>,
 }
 
-/// Compares the runs in `folders`, whose maps are multiplied by a mask that `mask` makes of the first one's map.
+/// Compares the runs in `folders`. All maps are multiplied by the mask that `mask` makes from the first run's map.
 ///
 /// # Errors
-/// When a folder holds no maps of a run that is done, or nothing to compare; when maps differ in box or pixel size.
+/// When a folder holds no maps of a finished run, or nothing to compare; when maps differ in box or pixel size.
 pub fn compare(
     folders: &[PathBuf],
     truth: Option<&Path>,
@@ -54,7 +54,7 @@ pub fn compare(
 ) -> Result<Vec<Compared>> {
     let runs = folders.iter().map(|folder| read(folder)).collect::<Result<Vec<_>>>()?;
     let Some(first) = runs.first() else {
-        return Err(Error::request("there is no run to compare", "name the folders of runs"));
+        return Err(Error::request("there is no run to compare", "name one or more run folders"));
     };
     for run in &runs[1..] {
         maps::check_comparable((&run.path, &run.map), (&first.path, &first.map))?;
@@ -85,8 +85,8 @@ pub fn compare(
             return Err(Error::input(
                 &folders[index],
                 "",
-                "holds no two half maps, and there is nothing else to compare its map with",
-                "give the true map with --truth, or leave this run out",
+                "does not hold two half maps, and there is no ground truth to compare its map with",
+                "give the ground-truth map with --truth, or leave out this run",
             ));
         }
     }
@@ -118,7 +118,7 @@ pub(crate) fn to_json(compared: &[Compared], folders: &[PathBuf]) -> Value {
 fn read(folder: &Path) -> Result<Run> {
     const REMEDY: &str = "name the folder of a finished run of `train` or `backproject`";
     if !folder.is_dir() {
-        return Err(Error::input(folder, "", "is no folder", REMEDY));
+        return Err(Error::input(folder, "", "is not a folder", REMEDY));
     }
     let state = std::fs::read_to_string(folder.join("run.json"))
         .ok()
@@ -134,7 +134,7 @@ fn read(folder: &Path) -> Result<Run> {
         maps::check_varies(path, &volume)?;
         Ok(volume)
     };
-    // A run of one half has that half's map alone.
+    // A run of one half has only the map of that half.
     let Some(path) = [&map, &half1, &half2].into_iter().find(|path| path.exists()).cloned() else {
         return Err(Error::input(folder, "", "holds no map.mrc", REMEDY));
     };
@@ -148,7 +148,7 @@ fn read(folder: &Path) -> Result<Run> {
     Ok(Run { map: cube(&path)?, path, halves })
 }
 
-/// The folders' own names where these tell them apart, else their paths.
+/// The names of the folders if they are distinct, else their paths.
 fn names(folders: &[PathBuf]) -> Vec<String> {
     let short: Vec<String> = folders
         .iter()

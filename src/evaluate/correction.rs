@@ -1,14 +1,14 @@
-//! What a mask adds to the FSC of two half maps, and the FSC without it (Chen et al., Ultramicroscopy 135 (2013) 24).
+//! Correction of a masked FSC by phase randomisation (Chen et al., Ultramicroscopy 135 (2013) 24).
 //!
-//! A mask that multiplies both maps correlates them: it mixes neighbouring Fourier values in the same way, the more the
-//! tighter it is. So the phases of both maps are replaced by random ones from the shell on where the FSC without a mask
-//! falls below a threshold. Beyond it nothing is common to the two, and what their masked FSC still shows is the mask's
-//! doing. With FSC_m the masked FSC and FSC_r that of the randomised maps,
+//! Multiplying both half maps by the same mask correlates them: it mixes neighbouring Fourier values in the same way, the more so
+//! the tighter the mask. To measure this, the phases of both maps are randomised from the first shell whose unmasked FSC is below a
+//! threshold. Beyond that shell the maps share no signal, and any masked FSC is due to the mask. With FSC_m the masked FSC and
+//! FSC_r that of the randomised maps,
 //!
 //! > FSC_true = (FSC_m - FSC_r) / (1 - FSC_r)
 //!
-//! from two shells behind that shell on, and FSC_m before. The definitions are those of RELION's post-processing. FSC_r
-//! of one draw scatters, so it is the mean of several here.
+//! from two shells beyond that shell, and FSC_m before. Definitions are those of RELION's post-processing, except that FSC_r is
+//! the mean of several draws.
 
 use std::f64::consts::TAU;
 
@@ -24,17 +24,17 @@ use crate::imaging::fourier::fft3;
 use crate::imaging::mrc::Volume;
 use crate::random::{self, Purpose};
 
-/// Shells behind the first randomised one that still take the masked FSC: there the mask mixes in values that are not.
+/// Number of randomised shells that keep the masked FSC: the mask mixes non-randomised values into them.
 const GUARD: usize = 2;
-/// FSC_r this close to 1 leaves nothing to divide by.
+/// Above this FSC_r, the corrected FSC is 0.
 const SATURATED: f64 = 1.0 - 1e-9;
 
-/// How phases are randomised.
+/// Parameters of phase randomisation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PhaseRandomization {
-    /// From the first shell on in which the unmasked FSC is below this.
+    /// Phases are randomised from the first shell whose unmasked FSC is below this.
     pub below: f64,
-    /// Number of draws whose FSC is averaged.
+    /// Number of random draws whose FSC is averaged.
     pub draws: usize,
     /// Seed of the random phases.
     pub seed: u64,
@@ -46,10 +46,10 @@ impl Default for PhaseRandomization {
     }
 }
 
-/// The correction of a masked FSC.
+/// A masked FSC corrected for the mask.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Correction {
-    /// The first shell whose phases were randomised.
+    /// First shell with randomised phases.
     pub from: usize,
     /// FSC_r: the masked FSC of the randomised maps.
     pub randomized: Fsc,
@@ -58,11 +58,11 @@ pub struct Correction {
 }
 
 impl Correction {
-    /// Corrects `masked`, the FSC of two half maps under `mask`; `unmasked` is theirs without it. `None` where that is
-    /// nowhere below the threshold: then there is no shell to randomise from.
+    /// Corrects `masked`, the FSC of two half maps under `mask`, given their FSC `unmasked` without it. `None` if the unmasked FSC
+    /// is nowhere below the threshold.
     ///
     /// # Errors
-    /// As [`Fsc::between_masked`], and when the threshold or the number of draws is impossible.
+    /// As [`Fsc::between_masked`], and when the threshold or the number of draws is out of range.
     pub fn compute(
         first: &Volume,
         second: &Volume,
@@ -77,7 +77,7 @@ impl Correction {
             return Ok(None);
         };
         let n = first.data.dim().0;
-        let pair = PairSpectrum::of(&first.data, &second.data);
+        let pair = PairSpectrum::new(&first.data, &second.data);
         let mut mean = vec![0.0; n / 2];
         for draw in 0..options.draws {
             let mut maps = pair.with_random_phases(from, options.seed, draw as u64);
@@ -91,7 +91,7 @@ impl Correction {
         let corrected = (masked.shells.iter().zip(&mean).enumerate())
             .map(
                 |(shell, (&masked, &random))| {
-                    if shell < from + GUARD { masked } else { without(masked, random) }
+                    if shell < from + GUARD { masked } else { remove_mask_effect(masked, random) }
                 },
             )
             .collect();
@@ -104,13 +104,13 @@ impl PhaseRandomization {
     fn check(&self) -> Result<()> {
         if !(self.below > 0.0 && self.below < 1.0) {
             return Err(Error::request(
-                format!("phases cannot be randomised from where the FSC falls below {}", self.below),
+                format!("cannot randomise phases from where the FSC falls below {}", self.below),
                 "give a threshold between 0 and 1",
             ));
         }
         if !(1..=10_000).contains(&self.draws) {
             return Err(Error::request(
-                format!("phases cannot be randomised {} times", self.draws),
+                format!("cannot randomise phases {} times", self.draws),
                 "choose 1 to 10000",
             ));
         }
@@ -118,16 +118,16 @@ impl PhaseRandomization {
     }
 }
 
-fn without(masked: f64, random: f64) -> f64 {
+fn remove_mask_effect(masked: f64, random: f64) -> f64 {
     if random > SATURATED { 0.0 } else { (masked - random) / (1.0 - random) }
 }
 
-/// The spectra of two real maps in one: of first + i second, so that one transform serves both.
+/// The spectra of two real maps in one: that of first + i second, so that one transform serves both.
 struct PairSpectrum(Array3<Complex<f64>>);
 
 impl PairSpectrum {
-    /// Both maps are scaled to the same power: neither drowns in the other's rounding.
-    fn of(first: &Array3<f32>, second: &Array3<f32>) -> Self {
+    /// Both maps are scaled to the same power, so that rounding affects both alike.
+    fn new(first: &Array3<f32>, second: &Array3<f32>) -> Self {
         let scale = |map: &Array3<f32>| {
             let power: f64 = map.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
             if power > 0.0 { power.sqrt().recip() } else { 1.0 }
@@ -140,27 +140,27 @@ impl PairSpectrum {
         Self(spectrum)
     }
 
-    /// The spectra of the two maps at `at`: each is Hermitian, and the two are told apart by that.
+    /// The spectra of the two maps at `at`, separated by their Hermitian symmetry.
     fn at(&self, at: [usize; 3]) -> [Complex<f64>; 2] {
-        let (here, there) = (self.0[at], self.0[opposite(at, self.0.dim().0)].conj());
+        let (here, there) = (self.0[at], self.0[friedel_mate(at, self.0.dim().0)].conj());
         let difference = here - there;
         [(here + there) * 0.5, Complex::new(difference.im, -difference.re) * 0.5]
     }
 
-    /// A copy with random phases at all radii from `from` on. The maps stay real, and each value keeps its modulus.
+    /// A copy with random phases at all radii of `from` and above. The maps stay real; moduli do not change.
     fn with_random_phases(&self, from: usize, seed: u64, draw: u64) -> Array3<Complex<f64>> {
         let n = self.0.dim().0;
         let mut random = [1, 2].map(|half| random::stream(seed, Purpose::Phases, half, draw));
         let mut spectrum = self.0.clone();
         for ((z, y, x), _) in self.0.indexed_iter() {
-            let (here, there) = ([z, y, x], opposite([z, y, x], n));
+            let (here, there) = ([z, y, x], friedel_mate([z, y, x], n));
             if there < here || radius(here, n) < from as f64 {
                 continue;
             }
             let [mut a, mut b] = self.at(here);
             for (value, random) in [&mut a, &mut b].into_iter().zip(&mut random) {
                 let turn: f64 = random.random();
-                // A value that is its own opposite stays real.
+                // A value that is its own Friedel mate stays real.
                 let phase = if there == here { (turn + turn).floor() * 0.5 } else { turn };
                 *value = Complex::from_polar(value.norm(), TAU * phase);
             }
@@ -172,8 +172,8 @@ impl PairSpectrum {
     }
 }
 
-/// The FFT index of -k.
-fn opposite(at: [usize; 3], n: usize) -> [usize; 3] {
+/// The FFT index of -k (the Friedel mate).
+fn friedel_mate(at: [usize; 3], n: usize) -> [usize; 3] {
     at.map(|i| (n - i) % n)
 }
 
@@ -190,10 +190,10 @@ mod tests {
     }
 
     #[test]
-    fn two_maps_in_one_are_told_apart() {
+    fn pair_spectrum_separates_both_maps() {
         for n in [8, 9] {
             let (a, b) = (noise(n, 0), noise(n, 1));
-            let pair = PairSpectrum::of(&a.data, &b.data);
+            let pair = PairSpectrum::new(&a.data, &b.data);
             let norm = |v: &Volume| v.data.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
             let (sa, sb) = (spectrum(&a, "", None).unwrap(), spectrum(&b, "", None).unwrap());
             for ((z, y, x), value) in sa.indexed_iter() {
@@ -205,10 +205,10 @@ mod tests {
     }
 
     #[test]
-    fn random_phases_keep_moduli_and_what_lies_before_them() {
+    fn random_phases_keep_moduli_and_lower_shells() {
         for n in [8, 9] {
             let (a, b) = (noise(n, 0), noise(n, 1));
-            let pair = PairSpectrum::of(&a.data, &b.data);
+            let pair = PairSpectrum::new(&a.data, &b.data);
             let turned = PairSpectrum(pair.with_random_phases(3, 7, 0));
             let mut moved = 0;
             for ((z, y, x), _) in pair.0.indexed_iter() {
@@ -220,7 +220,7 @@ mod tests {
                     moved += usize::from(!same);
                 }
             }
-            // All but those whose random sign is their own.
+            // All but self-conjugate values whose random sign is unchanged.
             assert!(moved > n * n * n);
             assert_ne!(pair.with_random_phases(3, 7, 0), pair.with_random_phases(3, 7, 1));
             assert_ne!(pair.with_random_phases(3, 7, 0), pair.with_random_phases(3, 8, 0));
@@ -228,8 +228,8 @@ mod tests {
     }
 
     #[test]
-    fn a_tight_mask_on_noise_is_seen_through() {
-        // A strong common signal in shells 1 to 5, and noise: a tight mask carries the signal to the shells beyond.
+    fn correction_removes_effect_of_tight_mask() {
+        // A strong common signal in shells 1 to 5, and noise: a tight mask leaks the signal into higher shells.
         let n = 48;
         let signal = crate::evaluate::filter::low_pass(&noise(n, 0), 2.0 * n as f64 / 5.0);
         let half = |stream| Volume { data: &signal * 3.0 + &noise(n, stream).data * 0.1, pixel_size: 2.0 };

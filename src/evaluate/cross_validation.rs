@@ -1,8 +1,8 @@
-//! What the particles confirm of the agreement of two half maps, without a truth.
+//! Cross-validation of two half maps by the particles of the other half, without a ground truth.
 //!
-//! The half maps G1 and G2 of a model agree in what is true and in what the model does to both of them alike. The voxel maps
-//! V1 and V2 of the same halves are linear in the images, so what one has of noise is in nothing that was made from the other
-//! half. With T the truth, a shell's correlations are then, in the mean over the noise,
+//! Half maps G1 and G2 of a model share the true signal and any bias of the model. The voxel maps V1 and V2 of the same halves are
+//! linear in the images, so the noise of one is independent of any map made from the other half. With T the ground truth, the
+//! expected correlations in a shell are
 //!
 //! > FSC(G1, V2) = FSC(G1, T) FSC(V2, T) and FSC(V1, V2) = FSC(V1, T) FSC(V2, T),
 //!
@@ -10,10 +10,9 @@
 //!
 //! > FSC_cv = FSC(G1, V2) FSC(G2, V1) / FSC(V1, V2) = FSC(G1, T) FSC(G2, T).
 //!
-//! FSC(G1, G2) comes to the same where the errors of G1 and G2 are independent, and lies above it where they are not. The
-//! product of G1 and V2 over a shell is that of the projections of G1, times CTF, and the particles of half 2, up to the
-//! weights in a shell: this is a cross-validation of each half map by the other half's particles (compare the free FSC of
-//! Falkner and Schröder, PNAS 110 (2013) 8930), in the unit of a half-map FSC.
+//! FSC(G1, G2) equals FSC_cv if the errors of G1 and G2 are independent, and exceeds it if they are correlated. Up to the weights in a
+//! shell, the product of G1 and V2 is that of the CTF-filtered projections of G1 and the particles of half 2 (compare the free FSC
+//! of Falkner and Schröder, PNAS 110 (2013) 8930), expressed as a half-map FSC.
 
 use serde_json::{Value, json};
 
@@ -23,47 +22,47 @@ use crate::evaluate::mask::Mask;
 use crate::evaluate::shells;
 use crate::imaging::mrc::Volume;
 
-/// Below this, the FSC of the voxel maps is nothing to divide by.
-const LEAST: f64 = 0.05;
-/// Nor below this many of its standard errors.
-const LEAST_ERRORS: f64 = 4.0;
-/// The curve ends where so many shells in a row have nothing to divide by; one that has not takes the value of the next that has.
+/// Smallest FSC of the voxel maps to divide by...
+const MIN_VOXEL_FSC: f64 = 0.05;
+/// ...and in standard errors.
+const MIN_VOXEL_ERRORS: f64 = 4.0;
+/// The curve ends before this many unusable shells in a row; a shorter gap takes the value of the next usable shell.
 const GAP: usize = 3;
 /// Shells over which an excess is averaged.
 const WINDOW: usize = 3;
-/// An excess of the half maps' FSC that is worth a warning...
+/// Smallest excess of the half maps' FSC for a warning...
 const EXCESS: f64 = 0.1;
-/// ...and so many of its standard errors.
+/// ...and in standard errors.
 const EXCESS_ERRORS: f64 = 4.0;
 
-/// How the curve is labelled.
+/// Label of the curve.
 pub const LABEL: &str = "cross-validated";
 
-/// The FSC of two half maps, and what the particles confirm of it.
+/// The cross-validated FSC of two half maps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CrossValidation {
-    /// FSC_cv, up to the last shell that the voxel maps can tell of: it may have fewer shells than the box.
+    /// FSC_cv up to the last shell in which the voxel maps correlate: it may have fewer shells than the box.
     pub curve: Fsc,
-    /// Its standard errors, by shell.
+    /// Standard error of each shell.
     pub errors: Vec<f64>,
-    /// The half maps' FSC, under the same mask.
+    /// FSC of the half maps under the same mask.
     pub half_maps: Fsc,
 }
 
-/// Where the half maps agree better than the particles confirm.
+/// A range of shells in which the half maps' FSC exceeds FSC_cv.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Excess {
-    /// The resolution of the middle of the shells, in angstrom.
+    /// Resolution at the middle of the range, in angstrom.
     pub resolution: f64,
-    /// The half maps' FSC there.
+    /// Mean FSC of the half maps.
     pub half_maps: f64,
-    /// FSC_cv there.
+    /// Mean FSC_cv.
     pub cross_validated: f64,
 }
 
 impl CrossValidation {
-    /// Of the half maps of a model, whose FSC is `agreement`, and the `voxels` of the same halves, all under `mask` if there
-    /// is one.
+    /// Cross-validates the half maps of a model, whose FSC is `agreement`, with the voxel half maps `voxels`, all under `mask` if
+    /// given.
     ///
     /// # Errors
     /// As [`Fsc::between_masked`].
@@ -80,17 +79,17 @@ impl CrossValidation {
         let [g1, g2] = half_maps;
         let [v1, v2] = voxels;
         let (crossed, voxels) = ([fsc(g1, v2)?, fsc(g2, v1)?], fsc(v1, v2)?);
-        // A mask that keeps a part of the box leaves as many values of a shell independent.
-        let independent = mask.map_or(1.0, independent_part);
+        // Under a mask, only a fraction of the values of a shell is independent.
+        let independent = mask.map_or(1.0, independent_fraction);
         let sizes = shells::sizes(voxels.box_size);
         let error = |fsc: f64, shell: usize| (1.0 - fsc * fsc) / (independent * sizes[shell]).max(1.0).sqrt();
-        let known = |shell: &usize| {
+        let usable = |shell: &usize| {
             let below = voxels.shells[*shell];
-            below >= LEAST.max(LEAST_ERRORS * error(below, *shell))
+            below >= MIN_VOXEL_FSC.max(MIN_VOXEL_ERRORS * error(below, *shell))
         };
         let (mut curve, mut errors) = (vec![1.0], vec![0.0]);
         let mut shell = 1;
-        while let Some(next) = (shell..voxels.shells.len().min(shell + GAP)).find(known) {
+        while let Some(next) = (shell..voxels.shells.len().min(shell + GAP)).find(usable) {
             let below = voxels.shells[next];
             let [a, b] = [0, 1].map(|i| crossed[i].shells[next]);
             let [of_a, of_b] = [a, b].map(|fsc| error(fsc, next));
@@ -103,13 +102,13 @@ impl CrossValidation {
         Ok(Self { curve: Fsc { shells: curve, ..voxels }, errors, half_maps: agreement })
     }
 
-    /// The resolution in angstrom of the last shell that the voxel maps can tell of; `None` where that is none.
+    /// Resolution of the last shell of the curve in angstrom; `None` if the voxel maps correlate in no shell.
     pub fn resolution_limit(&self) -> Option<f64> {
         let last = self.curve.last_shell();
         (last > 0).then(|| 1.0 / self.curve.frequency(last as f64))
     }
 
-    /// Where the half maps' FSC lies furthest above what is confirmed, if that is far.
+    /// The largest significant excess of the half maps' FSC over FSC_cv.
     pub fn excess(&self) -> Option<Excess> {
         let last = self.curve.last_shell();
         let width = WINDOW.min(last);
@@ -131,29 +130,27 @@ impl CrossValidation {
         all.max_by(|a, b| (a.half_maps - a.cross_validated).total_cmp(&(b.half_maps - b.cross_validated)))
     }
 
-    /// What it comes to, in a sentence.
+    /// The result in one sentence.
     pub fn verdict(&self) -> String {
         let Some(known_to) = self.resolution_limit() else {
-            return "the voxel maps of these particles do not agree in any shell, so that nothing can be said of the half maps"
-                .to_owned();
+            return "the half maps cannot be cross-validated: the voxel maps of these particles do not correlate in any shell".to_owned();
         };
         let claims = self.half_maps.crossing(GOLD_STANDARD);
         let confirms = match self.curve.crossing(GOLD_STANDARD) {
-            Crossing::NeverBelow(_) => format!("finer than {known_to:.2} A, as far as voxels can tell"),
+            Crossing::NeverBelow(_) => format!("finer than {known_to:.2} A, the limit of the voxel maps"),
             crossing => crossing.to_string(),
         };
         let figures = format!("FSC {GOLD_STANDARD}: half maps {claims}, cross-validated {confirms}");
         match self.excess() {
             Some(Excess { resolution, half_maps, cross_validated }) => format!(
-                "the half maps agree better than the other half's particles confirm: at {resolution:.2} A their FSC is \
-                 {half_maps:.2}, and {cross_validated:.2} cross-validated. They share a bias that is not in the particles \
-                 ({figures}): quote the cross-validated curve"
+                "the half maps share a bias that the particles do not support: at {resolution:.2} A their FSC is {half_maps:.2}, \
+                 and {cross_validated:.2} cross-validated ({figures}); quote the cross-validated curve"
             ),
-            None => format!("the particles confirm the half maps ({figures})"),
+            None => format!("the particles support the half maps ({figures})"),
         }
     }
 
-    /// The same for programs. `confirms` is null where nothing can be said.
+    /// The result as JSON. `confirms` is null if there is no result.
     pub fn to_json(&self) -> Value {
         let excess = self.excess();
         json!({
@@ -165,8 +162,8 @@ impl CrossValidation {
     }
 }
 
-/// The part of a box's values that are independent under a mask: with weights w, (sum of w^2)^2 / (N sum of w^4).
-fn independent_part(mask: &Mask) -> f64 {
+/// Fraction of Fourier values that are independent under a mask with weights w: (sum of w^2)^2 / (N sum of w^4).
+fn independent_fraction(mask: &Mask) -> f64 {
     let (mut squares, mut fourths) = (0.0, 0.0);
     for weight in mask.weights() {
         squares += weight.powi(2);
@@ -185,7 +182,7 @@ mod tests {
 
     const BOX: usize = 32;
 
-    /// White noise of this deviation, drawn with `seed`.
+    /// White noise of the given standard deviation.
     fn noise(seed: u64, deviation: f32) -> Array3<f32> {
         let mut random = stream(seed, Purpose::Start, 0, 0);
         Array3::from_shape_simple_fn((BOX, BOX, BOX), || {
@@ -198,7 +195,7 @@ mod tests {
         Volume { data, pixel_size: 2.0 }
     }
 
-    /// Half maps with a bias in common and noise of their own, voxel maps with noise alone, and the truth.
+    /// Half maps with a common bias and independent noise, voxel maps with independent noise, and the ground truth.
     fn case(bias: f32, noise_of_voxels: f32) -> ([Volume; 2], [Volume; 2], Volume) {
         let truth = noise(1, 1.0);
         let shared = &truth + noise(2, bias);
@@ -216,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_correlation_with_a_truth_that_it_does_not_see() {
+    fn curve_equals_product_of_fsc_against_truth() {
         let sphere = Mask::sphere(BOX, 12.0, 3.0).unwrap();
         for (bias, mask) in [(0.0, None), (0.0, Some(&sphere)), (0.7, None), (0.7, Some(&sphere))] {
             let (models, voxels, truth) = case(bias, 0.6);
@@ -240,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bias_that_both_share_is_found_and_noise_is_none() {
+    fn common_bias_is_found_and_noise_is_not() {
         let (models, voxels, _) = case(0.7, 0.8);
         let found = validate(&models, &voxels, None);
         let excess = found.excess().unwrap();
@@ -249,30 +246,30 @@ mod tests {
             (excess.half_maps - 0.94).abs() < 0.04 && (excess.cross_validated - 0.63).abs() < 0.15,
             "{excess:?}"
         );
-        assert!(found.verdict().contains("agree better than the other half's particles confirm"));
+        assert!(found.verdict().contains("share a bias that the particles do not support"));
         for noise_of_voxels in [0.3, 0.8, 1.5] {
             let (models, voxels, _) = case(0.0, noise_of_voxels);
             let found = validate(&models, &voxels, None);
             assert_eq!(found.excess(), None, "{noise_of_voxels}");
-            assert!(found.verdict().starts_with("the particles confirm"), "{}", found.verdict());
+            assert!(found.verdict().starts_with("the particles support"), "{}", found.verdict());
         }
     }
 
     #[test]
-    fn what_voxels_cannot_tell_is_not_told() {
+    fn curve_ends_where_voxel_maps_do_not_correlate() {
         let (models, mut voxels, _) = case(0.7, 0.8);
         voxels.iter_mut().zip([7, 8]).for_each(|(map, seed)| map.data = noise(seed, 1.0));
         let found = validate(&models, &voxels, None);
         assert!(found.curve.last_shell() < 3, "{:?}", found.curve.shells);
         if found.curve.last_shell() == 0 {
             assert_eq!((found.resolution_limit(), found.excess()), (None, None));
-            assert!(found.verdict().contains("nothing can be said"));
+            assert!(found.verdict().contains("cannot be cross-validated"));
         }
         let empty = [(); 2].map(|()| volume(Array3::zeros((BOX, BOX, BOX))));
         let found = validate(&models, &empty, None);
         assert_eq!((found.curve.shells.len(), found.resolution_limit(), found.excess()), (1, None, None));
         assert_eq!(found.curve.mean(), 0.0);
-        // Half maps that are nothing are not confirmed, and claim nothing.
+        // Empty half maps have no excess.
         let found = validate(&empty, &case(0.0, 0.5).1, None);
         assert_eq!(found.excess(), None);
         assert!(found.curve.shells[1..].iter().all(|&value| value == 0.0));

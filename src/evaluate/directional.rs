@@ -1,8 +1,8 @@
-//! Directional FSC: the correlation of two maps inside cones of Fourier space (Tan et al., Nature Methods 14 (2017) 793).
+//! Directional FSC: the correlation of two maps in cones of Fourier space (Tan et al., Nature Methods 14 (2017) 793).
 //!
-//! Where views of a particle are missing, a map is worse along some directions than along others, and the FSC of whole
-//! shells does not tell. Here the FSC is taken over the values within a half angle of each of many directions, which are
-//! spread evenly over a hemisphere (a Fibonacci lattice); Friedel's law gives the other.
+//! If views of a particle are missing, the resolution of a map depends on the direction, which the FSC of whole shells does not
+//! show. Here the FSC is computed in cones about many directions, spread evenly over a hemisphere (Fibonacci lattice); the other
+//! hemisphere follows from Friedel's law.
 
 use ndarray::Array3;
 use rayon::prelude::*;
@@ -19,40 +19,40 @@ use crate::imaging::mrc::Volume;
 pub const HALF_ANGLE: f64 = 20.0;
 /// Number of directions: neighbours are about 9 degrees apart, less than half a cone.
 pub const DIRECTIONS: usize = 256;
-/// Directions that go through the spectra together.
-const TOGETHER: usize = 16;
+/// Directions per pass over the spectra.
+const DIRECTIONS_PER_PASS: usize = 16;
 
 /// The FSC of two maps along many directions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Directional {
     /// Unit vectors (x, y, z) over the hemisphere z > 0.
     pub directions: Vec<[f64; 3]>,
-    /// The FSC in the cone about each. In shells so small that a cone holds no value, that of the whole shell.
+    /// The FSC in the cone about each direction. In shells so small that a cone holds no value, the FSC of the whole shell.
     pub curves: Vec<Fsc>,
     /// The FSC of whole shells.
     pub whole: Fsc,
 }
 
-/// The resolutions of all directions in four numbers, in angstrom.
+/// Summary of the resolutions of all directions, in angstrom.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Summary {
-    /// Of the worst direction.
+    /// Resolution of the worst direction.
     pub lowest: f64,
-    /// The mean of all.
+    /// Mean resolution.
     pub mean: f64,
-    /// Of the best direction.
+    /// Resolution of the best direction.
     pub highest: f64,
-    /// The standard deviation of all.
+    /// Standard deviation.
     pub spread: f64,
-    /// Number of directions that do not cross the threshold; each counts with the shell that its curve ends at.
+    /// Number of directions whose curve does not cross the threshold; the resolution of their last shell is used.
     pub open: usize,
 }
 
 impl Directional {
-    /// Of two maps, both multiplied by `mask` where there is one, in cones of [`HALF_ANGLE`].
+    /// The FSC of two maps, both multiplied by `mask` if given, in cones of [`HALF_ANGLE`].
     ///
     /// # Errors
-    /// As [`Fsc::between_masked`], and when there are no directions, or more than 10,000.
+    /// As [`Fsc::between_masked`], and when the number of directions is 0 or above 10,000.
     pub fn between(first: &Volume, second: &Volume, mask: Option<&Mask>, directions: usize) -> Result<Self> {
         check_pair(first, second)?;
         if let Some(mask) = mask {
@@ -60,7 +60,7 @@ impl Directional {
         }
         if !(1..=10_000).contains(&directions) {
             return Err(Error::request(
-                format!("the FSC cannot be taken along {directions} directions"),
+                format!("cannot compute the FSC along {directions} directions"),
                 "choose 1 to 10000",
             ));
         }
@@ -72,7 +72,7 @@ impl Directional {
         let total = sums.iter().fold([0.0; 2], |t, s| [t[0] + s[1], t[1] + s[2]]);
         let directions = hemisphere(directions);
         let cones: Vec<Vec<Vec<[f64; 3]>>> =
-            directions.par_chunks(TOGETHER).map(|some| cone_sums(&a, &b, some)).collect();
+            directions.par_chunks(DIRECTIONS_PER_PASS).map(|some| cone_sums(&a, &b, some)).collect();
         let curves = cones
             .into_iter()
             .flatten()
@@ -93,7 +93,7 @@ impl Directional {
         (0..self.whole.shells.len()).map(of_shell).collect()
     }
 
-    /// The resolution of each direction at `threshold`, in angstrom, and whether its curve crosses it.
+    /// The resolution of each direction at `threshold` in angstrom, and whether its curve crosses the threshold.
     pub fn resolutions(&self, threshold: f64) -> Vec<(f64, bool)> {
         let resolution = |fsc: &Fsc| match fsc.crossing(threshold) {
             Crossing::At(resolution) => (resolution, true),
@@ -102,7 +102,7 @@ impl Directional {
         self.curves.iter().map(resolution).collect()
     }
 
-    /// The resolutions at `threshold` in short.
+    /// Summary of the resolutions at `threshold`.
     pub fn summary(&self, threshold: f64) -> Summary {
         let resolutions = self.resolutions(threshold);
         let values = || resolutions.iter().map(|(resolution, _)| *resolution);
@@ -117,7 +117,7 @@ impl Directional {
         }
     }
 
-    /// A table of all, in CSV: a row a direction.
+    /// All curves as CSV, one row per direction.
     pub fn to_csv(&self, threshold: f64) -> String {
         let shells = 1..self.whole.shells.len();
         let frequencies: Vec<String> =
@@ -144,7 +144,7 @@ fn hemisphere(count: usize) -> Vec<[f64; 3]> {
     (0..count).map(direction).collect()
 }
 
-/// For each direction and shell up to and without n/2, the sums of [`shell_sums`] over half the cone.
+/// For each direction and each shell below n/2, the sums of [`shell_sums`] over half the cone.
 fn cone_sums(
     a: &Array3<Complex<f64>>,
     b: &Array3<Complex<f64>>,
@@ -157,7 +157,7 @@ fn cone_sums(
         let length = radius([z, y, x], n);
         let shell = length.round() as usize;
         let k = [x, y, z].map(|i| frequency(i, n));
-        // One of k and -k: the other adds the same.
+        // Only one of k and -k: the other has the same terms.
         if shell >= n / 2 || [k[2], k[1], k[0]] < [0; 3] {
             continue;
         }
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn directions_are_even_and_of_length_one() {
+    fn directions_are_evenly_spread_unit_vectors() {
         let directions = hemisphere(DIRECTIONS);
         let sum = directions.iter().fold([0.0; 3], |s, d| [s[0] + d[0], s[1] + d[1], s[2] + d[2]]);
         assert!(sum[0].abs() < 2.0 && sum[1].abs() < 2.0 && (sum[2] / DIRECTIONS as f64 - 0.5).abs() < 1e-3);
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_maps_agree_along_all_directions() {
+    fn equal_maps_correlate_along_all_directions() {
         let map = noise(0);
         let found = Directional::between(&map, &map, None, 20).unwrap();
         assert!(found.curves.iter().flat_map(|f| &f.shells).all(|v| (v - 1.0).abs() < 1e-12));
@@ -209,8 +209,8 @@ mod tests {
     }
 
     #[test]
-    fn a_map_that_is_worse_along_z_says_so() {
-        // Agreement to a radius of 14 everywhere, but only to 7 within 30 degrees of z. A shell begins half a step before.
+    fn lower_resolution_along_z_is_found() {
+        // Equal up to a radius of 14, but within 30 degrees of z only up to 7. A shell begins half a step before its radius.
         let (signal, other) = (noise(0), noise(1));
         let mut mixed = spectrum_of_volume(&signal.data);
         let foreign = spectrum_of_volume(&other.data);

@@ -1,26 +1,26 @@
-//! The exact distance of every voxel from a set of voxels (Felzenszwalb and Huttenlocher, Theory of Computing 8 (2012) 415).
+//! Exact Euclidean distance transform (Felzenszwalb and Huttenlocher, Theory of Computing 8 (2012) 415).
 
 use ndarray::Array3;
 use rayon::prelude::*;
 
-/// Squared distances to the nearest voxel of `set`, in voxels, in a cube; infinite where the set is empty.
+/// Squared distance of each voxel of a cube to the nearest voxel of `set`, in voxels^2; infinite if the set is empty.
 pub(super) fn squared_distances(set: &Array3<bool>) -> Array3<f64> {
     let n = set.dim().0;
     let mut values: Vec<f64> = set.iter().map(|&inside| if inside { 0.0 } else { f64::INFINITY }).collect();
-    // One axis after the other: each pass runs along rows, and turns the cube so that the next axis takes their place.
+    // One pass per axis: each processes the rows, then rotates the axes of the cube.
     for _ in 0..3 {
         values.par_chunks_mut(n).for_each_init(|| Envelope::new(n), |envelope, row| envelope.lower(row));
         let turned = |a: usize| (0..n * n).map(move |bc| (a, bc));
         values = (0..n).into_par_iter().flat_map_iter(turned).map(|(a, bc)| values[bc * n + a]).collect();
     }
-    Array3::from_shape_vec(set.dim(), values).expect("three turns leave the cube as it was")
+    Array3::from_shape_vec(set.dim(), values).expect("three rotations restore the order of the axes")
 }
 
-/// The lower envelope of parabolas, one about each place of a row.
+/// Lower envelope of the parabolas about each position of a row.
 struct Envelope {
-    /// Height and place of each parabola that the envelope is made of.
+    /// Height and position of each parabola on the envelope.
     parabolas: Vec<(f64, usize)>,
-    /// Where each begins to be the lowest.
+    /// Start of the interval in which each is the lowest.
     starts: Vec<f64>,
 }
 
@@ -29,7 +29,7 @@ impl Envelope {
         Self { parabolas: Vec::with_capacity(n), starts: Vec::with_capacity(n) }
     }
 
-    /// Replaces heights f(q) by the minimum over q of (p - q)^2 + f(q), at each place p.
+    /// Replaces heights f(q) by the minimum over q of (p - q)^2 + f(q), at each position p.
     fn lower(&mut self, row: &mut [f64]) {
         self.parabolas.clear();
         self.starts.clear();
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn distances_are_those_of_a_search() {
+    fn distances_match_brute_force() {
         let n = 9;
         for modulus in [5, 37, 211] {
             let set =

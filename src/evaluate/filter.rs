@@ -1,16 +1,17 @@
 //! Low-pass filters with a raised-cosine edge, as RELION's programs apply them.
 
 use ndarray::Array3;
+use rustfft::num_complex::Complex;
 
 use crate::evaluate::shells::radius;
 use crate::imaging::fourier::{spectrum_of_volume, volume_of_spectrum};
 use crate::imaging::mrc::Volume;
 
-/// Width of the filter's edge in shells; the filter is at one half in its middle.
+/// Width of the filter's edge in shells; the filter is one half in its middle.
 pub const EDGE_WIDTH: f64 = 2.0;
 
-/// A low-pass filter at `resolution` angstrom for a box of `edge` angstrom: the factor at a radius in cycles per box. The
-/// middle of its edge lies on the nearest whole shell.
+/// A low-pass filter at `resolution` angstrom for a box of `edge` angstrom, as a function of the radius in cycles per box. The
+/// middle of the filter's edge lies on the nearest whole shell.
 pub fn low_pass_factor(resolution: f64, edge: f64) -> impl Fn(f64) -> f64 {
     let start = (edge / resolution).round() - EDGE_WIDTH / 2.0;
     move |radius| {
@@ -25,14 +26,19 @@ pub fn low_pass(map: &Volume, resolution: f64) -> Array3<f32> {
     radial(&map.data, low_pass_factor(resolution, n as f64 * map.pixel_size))
 }
 
-/// A cubic map whose spectrum is multiplied by `factor` of the radius in cycles per box.
+/// A cubic map filtered by `factor`, a function of the radius in cycles per box.
 pub fn radial(map: &Array3<f32>, factor: impl Fn(f64) -> f64) -> Array3<f32> {
-    let n = map.dim().0;
     let mut spectrum = spectrum_of_volume(map);
+    multiply_radially(&mut spectrum, factor);
+    volume_of_spectrum(spectrum)
+}
+
+/// Multiplies a cubic spectrum by `factor`, a function of the radius in cycles per box.
+pub(super) fn multiply_radially(spectrum: &mut Array3<Complex<f64>>, factor: impl Fn(f64) -> f64) {
+    let n = spectrum.dim().0;
     for ((z, y, x), value) in spectrum.indexed_iter_mut() {
         *value *= factor(radius([z, y, x], n));
     }
-    volume_of_spectrum(spectrum)
 }
 
 #[cfg(test)]
@@ -40,8 +46,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_edge_is_a_cosine_about_a_whole_shell() {
-        // Shell 10.3 of a box of 103 A: the edge reaches from 9 to 11.
+    fn filter_edge_is_a_cosine_about_a_whole_shell() {
+        // Shell 10.3 of a box of 103 A: the edge extends from 9 to 11.
         let factor = low_pass_factor(10.0, 103.0);
         let at = [0.0, 9.0, 9.5, 10.0, 11.0, 40.0].map(|r| (factor(r) * 1e6).round() / 1e6);
         assert_eq!(at, [1.0, 1.0, 0.853553, 0.5, 0.0, 0.0]);

@@ -12,38 +12,37 @@ use crate::evaluate::shells::{correlations, shell_sums};
 use crate::imaging::fourier::fft3;
 use crate::imaging::mrc::Volume;
 
-/// The gold-standard threshold of two independent half maps (Rosenthal and Henderson, J. Mol. Biol. 333 (2003) 721).
+/// FSC threshold of two independent half maps (Rosenthal and Henderson, J. Mol. Biol. 333 (2003) 721).
 pub const GOLD_STANDARD: f64 = 0.143;
-/// The threshold of a map against a reference.
+/// FSC threshold of a map against a reference.
 pub const REFERENCE_THRESHOLD: f64 = 0.5;
 
-/// The correlation of two maps in each shell of Fourier space.
+/// Fourier shell correlation of two maps.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Fsc {
     /// Pixel size in angstrom.
     pub pixel_size: f64,
     /// Box size D in pixels.
     pub box_size: usize,
-    /// Correlation in [-1, 1]; the index is the shell, the radius |k| in cycles per box rounded to an integer, from 0
-    /// up to and without D/2 (rounded down): the shell at Nyquist is cut by the box's faces and left out. Shell 0 is
-    /// the product of the means' signs and takes part in nothing. 0 where a map has no power in a shell. A curve that was
-    /// derived from others may end before.
+    /// Correlation in [-1, 1] by shell. A shell is the radius |k| in cycles per box rounded to an integer, from 0 to
+    /// floor(D/2) - 1; the shell at Nyquist is cut by the faces of the box and omitted. Shell 0 is the product of the signs of the
+    /// means and is not used. A shell in which a map has no power is 0. A curve derived from others may have fewer shells.
     pub shells: Vec<f64>,
 }
 
-/// Where a curve first falls below a threshold.
+/// The point where a curve first falls below a threshold.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Crossing {
-    /// At this resolution in angstrom, interpolated linearly between two shells.
+    /// Resolution in angstrom, interpolated linearly between two shells.
     At(f64),
-    /// Nowhere up to Nyquist. The resolution of the last shell, in angstrom: the maps agree at least that far.
+    /// Never below up to Nyquist; the resolution of the last shell in angstrom.
     NeverBelow(f64),
-    /// It is below from the first shell on. That shell's resolution (the box's edge), in angstrom: it is not reached.
+    /// Below from the first shell on; the resolution of that shell (the edge of the box) in angstrom.
     BelowFromStart(f64),
 }
 
 impl Crossing {
-    /// The resolution in angstrom, where there is a crossing.
+    /// The resolution in angstrom, if there is a crossing.
     pub fn resolution(&self) -> Option<f64> {
         match self {
             Self::At(resolution) => Some(*resolution),
@@ -65,9 +64,9 @@ impl fmt::Display for Crossing {
 }
 
 impl Fsc {
-    /// The correlation of two cubic maps of equal box and pixel size, in 64-bit arithmetic.
+    /// The FSC of two cubic maps of equal box and pixel size, in 64-bit arithmetic.
     ///
-    /// Shells in which a map has no power count 0, so a map that is zero everywhere correlates with nothing.
+    /// A shell in which a map has no power is 0.
     ///
     /// # Errors
     /// When a map is not cubic or smaller than 4 pixels, the boxes or pixel sizes differ, the pixel size is unknown, or
@@ -76,7 +75,7 @@ impl Fsc {
         Self::weighted(first, second, None)
     }
 
-    /// As [`Fsc::between`], both maps multiplied by `mask` first.
+    /// As [`Fsc::between`], with both maps multiplied by `mask`.
     ///
     /// # Errors
     /// As [`Fsc::between`], and when the mask has another box.
@@ -99,7 +98,7 @@ impl Fsc {
         self.shells.len().saturating_sub(1)
     }
 
-    /// The spatial frequency of a shell (which may lie between two) in 1/angstrom.
+    /// The spatial frequency of a (fractional) shell in 1/angstrom.
     pub fn frequency(&self, shell: f64) -> f64 {
         shell / (self.box_size as f64 * self.pixel_size)
     }
@@ -109,7 +108,7 @@ impl Fsc {
         self.mean_to(self.last_shell())
     }
 
-    /// The mean over shells 1 to `shell`, or to the last one; 0 where that is none.
+    /// The mean over shells 1 to `shell`, or to the last one; 0 if there is none.
     pub fn mean_to(&self, shell: usize) -> f64 {
         let last = shell.min(self.last_shell());
         if last == 0 {
@@ -118,7 +117,7 @@ impl Fsc {
         self.shells[1..=last].iter().sum::<f64>() / last as f64
     }
 
-    /// Where the curve first falls below `threshold`, from shell 1 on.
+    /// The first crossing of `threshold`, from shell 1 on.
     pub fn crossing(&self, threshold: f64) -> Crossing {
         let edge = self.box_size as f64 * self.pixel_size;
         for shell in 1..self.shells.len() {
@@ -135,11 +134,11 @@ impl Fsc {
         Crossing::NeverBelow(edge / self.last_shell().max(1) as f64)
     }
 
-    /// The correlation at `resolution` angstrom, interpolated linearly; `None` coarser than shell 1 and finer than the last.
+    /// The correlation at `resolution` angstrom, interpolated linearly; `None` outside of shell 1 to the last.
     pub fn at_resolution(&self, resolution: f64) -> Option<f64> {
         let last = self.last_shell();
         let mut shell = self.box_size as f64 * self.pixel_size / resolution;
-        // A resolution that was computed from a shell must find that shell, its rounding included.
+        // A resolution computed from a shell must find that shell in spite of rounding.
         if (shell - shell.round()).abs() < 1e-9 * shell {
             shell = shell.round();
         }
@@ -159,8 +158,8 @@ pub(super) fn check_mask(map: &Volume, mask: &Mask) -> Result<()> {
     }
     let (mask, map) = (extent(mask.weights().dim()), extent(map.data.dim()));
     Err(Error::request(
-        format!("the mask is {mask} voxels and the map {map}"),
-        "give a mask of the map's box",
+        format!("the mask has {mask} voxels and the map {map}"),
+        "give a mask with the box of the map",
     ))
 }
 
@@ -169,7 +168,7 @@ pub(super) fn check_pair(first: &Volume, second: &Volume) -> Result<()> {
         let (z, y, x) = volume.data.dim();
         if z != y || z != x || z < 4 {
             return Err(Error::request(
-                format!("the {name} map is {} voxels", extent((z, y, x))),
+                format!("the {name} map has {} voxels", extent((z, y, x))),
                 "give cubic maps of at least 4 pixels",
             ));
         }
@@ -194,18 +193,18 @@ pub(super) fn check_pair(first: &Volume, second: &Volume) -> Result<()> {
     if (a - b).abs() > PIXEL_SIZE_TOLERANCE * a {
         return Err(Error::request(
             format!("the maps differ in pixel size: {a:.4} and {b:.4} A"),
-            "resample one of them, or set the true pixel size of both",
+            "resample one of them, or set the correct pixel size of both",
         ));
     }
     Ok(())
 }
 
-/// The transform of a map, masked. Its origin is voxel 0: that phase is the same for both maps and drops out.
+/// The Fourier transform of a masked map. Its origin is voxel 0: the phase is the same for both maps and cancels.
 pub(super) fn spectrum(volume: &Volume, name: &str, mask: Option<&Mask>) -> Result<Array3<Complex<f64>>> {
     if let Some(((z, y, x), value)) = volume.data.indexed_iter().find(|(_, v)| !v.is_finite()) {
         return Err(Error::Numeric {
             problem: format!("the {name} map holds {value} at voxel (x, y, z) = ({x}, {y}, {z})"),
-            remedy: "find out what made that map, and make it again".into(),
+            remedy: "check how this map was made, and make it again".into(),
         });
     }
     let mut spectrum =
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn identical_maps_correlate_fully_whatever_their_scale() {
+    fn identical_maps_correlate_fully_at_any_scale() {
         for n in [15, 16] {
             let a = noise(n, 0);
             let b = volume(a.mapv(|v| v * 3e-4));
@@ -250,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_of_known_correlation_gives_that_correlation() {
+    fn fsc_of_correlated_noise_is_its_correlation() {
         let n = 48;
         let (signal, first, second) = (noise(n, 0), noise(n, 1), noise(n, 2));
         // Signal of variance 3 over noise of variance 1: 3 / (3 + 1).
@@ -305,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn maps_without_power_correlate_with_nothing() {
+    fn maps_without_power_have_zero_correlation() {
         let flat = volume(Array3::from_elem((8, 8, 8), 0.1));
         let zero = volume(Array3::zeros((8, 8, 8)));
         let other = volume(noise(8, 0));
@@ -314,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn maps_that_do_not_fit_are_refused() {
+    fn incompatible_maps_are_refused() {
         let a = volume(noise(8, 0));
         let refused = |b: &Volume, part: &str| {
             let message = Fsc::between(&a, b).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! The table of FSC curves, fsc.csv: written, and read again.
+//! The table of FSC curves (fsc.csv): writing and reading.
 
 use std::path::Path;
 

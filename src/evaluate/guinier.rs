@@ -1,4 +1,4 @@
-//! Guinier plots and the B factor that sharpens a map (Rosenthal and Henderson, J. Mol. Biol. 333 (2003) 721).
+//! Guinier plots and the sharpening B factor of a map (Rosenthal and Henderson, J. Mol. Biol. 333 (2003) 721).
 
 use ndarray::Array3;
 use rustfft::num_complex::Complex;
@@ -8,16 +8,16 @@ use crate::evaluate::shells::radius;
 /// One shell of a Guinier plot.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Point {
-    /// 1/d^2 in 1/angstrom^2, d the shell's resolution.
+    /// 1/d^2 in 1/angstrom^2, with d the resolution of the shell.
     pub inverse_square: f64,
-    /// Natural logarithm of the mean modulus in the shell; `None` where that is 0.
+    /// Natural logarithm of the mean modulus in the shell; `None` if that is 0.
     pub log_amplitude: Option<f64>,
 }
 
-/// A straight line through a Guinier plot.
+/// A straight line fitted to a Guinier plot.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Line {
-    /// Resolutions in angstrom that it was fitted between, coarse and fine.
+    /// Low and high resolution limit of the fit in angstrom.
     pub range: [f64; 2],
     /// Number of shells.
     pub shells: usize,
@@ -30,13 +30,13 @@ pub struct Line {
 }
 
 impl Line {
-    /// The B factor in angstrom^2: negative where amplitudes fall off and the map is to be sharpened.
+    /// The B factor in angstrom^2: negative if amplitudes fall off, so that the map needs sharpening.
     pub fn b_factor(&self) -> f64 {
         4.0 * self.slope
     }
 }
 
-/// The Guinier plot of a cubic spectrum, shells 1 up to and without D/2; `edge` is the box's in angstrom.
+/// The Guinier plot of a cubic spectrum, shells 1 to floor(D/2) - 1; `edge` is the edge of the box in angstrom.
 pub fn plot(spectrum: &Array3<Complex<f64>>, edge: f64) -> Vec<Point> {
     let n = spectrum.dim().0;
     let mut sums = vec![(0.0, 0.0); n + 1];
@@ -54,9 +54,9 @@ pub fn plot(spectrum: &Array3<Complex<f64>>, edge: f64) -> Vec<Point> {
     (1..n / 2).map(point).collect()
 }
 
-/// The line of least squares through the shells from `coarse` to `fine` angstrom; `None` where fewer than 3 have power.
+/// Least-squares line through the shells from `coarse` to `fine` angstrom; `None` if fewer than 3 have power.
 pub fn fit(points: &[Point], coarse: f64, fine: f64) -> Option<Line> {
-    // A limit that was computed from a shell must hold that shell, its rounding included.
+    // A limit computed from a shell must include that shell in spite of rounding.
     let within =
         |p: &&Point| (fine * (1.0 - 1e-9)..=coarse * (1.0 + 1e-9)).contains(&p.inverse_square.sqrt().recip());
     let used: Vec<(f64, f64)> =
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_envelope_gives_its_b_factor_back() {
+    fn fit_recovers_b_factor_of_envelope() {
         let (n, edge, b) = (32, 64.0, 90.0);
         let spectrum = Array3::from_shape_fn((n, n, n), |(z, y, x)| {
             let k = radius([z, y, x], n) / edge;
@@ -92,7 +92,7 @@ mod tests {
         let points = plot(&spectrum, edge);
         assert_eq!(points.len(), 15);
         let line = fit(&points, 12.0, 64.0 / 15.0).unwrap();
-        // A shell's values lie about its radius, not on it.
+        // The values of a shell lie near its radius, not on it.
         assert!((line.b_factor() + b).abs() < 1.0, "{line:?}");
         assert_eq!(line.shells, 10);
         assert!((line.intercept - 7f64.ln()).abs() < 0.02 && line.correlation < -0.999, "{line:?}");

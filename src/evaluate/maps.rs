@@ -1,27 +1,26 @@
-//! Maps as an evaluation takes them: cubic, finite, of one voxel size, or an error that names the file.
+//! Reading and checking of maps for an evaluation: cubic, finite, with cubic voxels.
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::imaging::mrc::{self, Stack, Volume};
 
-/// How far two pixel sizes may lie apart, relative to the first.
+/// Largest relative difference of two pixel sizes that count as equal.
 pub const PIXEL_SIZE_TOLERANCE: f64 = 1e-3;
 
 /// Reads a cubic map.
 ///
 /// # Errors
-/// When the file cannot be read, is not cubic, has voxels of unequal edges, or a value that is not finite; with the
-/// file, and the voxel where it is one.
+/// When the file cannot be read, is not cubic, has voxels that are not cubic, or a value that is not finite.
 pub fn read_cube(path: &Path) -> Result<Volume> {
-    // The header first: a stack of particle images is refused before it is read.
+    // The header is checked first, so that a stack of particle images is refused before its pixels are read.
     let header = Stack::open(path)?.header().clone();
     let [x, y, z] = header.size;
     if x != y || x != z {
         return Err(Error::input(
             path,
             "",
-            format!("is {x} x {y} x {z} voxels, expected a cube"),
+            format!("has {x} x {y} x {z} voxels, expected a cube"),
             "pad or crop it to a cube",
         ));
     }
@@ -41,7 +40,7 @@ pub fn read_cube(path: &Path) -> Result<Volume> {
             path,
             format!("voxel (x, y, z) = ({x}, {y}, {z})"),
             format!("holds {value}"),
-            "find out what made this map, and make it again",
+            "check how this map was made, and make it again",
         ));
     }
     Ok(volume)
@@ -62,15 +61,15 @@ pub(crate) fn read_with_pixel_size(path: &Path, pixel_size: Option<f64>) -> Resu
     Ok(Volume { pixel_size: pixel_size.unwrap_or(map.pixel_size), data: map.data })
 }
 
-/// The mean of two half maps of one box and pixel size.
+/// The mean of two half maps with equal box and pixel size.
 pub fn mean(first: &Volume, second: &Volume) -> Volume {
     Volume { data: (&first.data + &second.data) * 0.5, pixel_size: first.pixel_size }
 }
 
-/// Checks that a map varies: the FSC of a constant one is not defined.
+/// Checks that a map is not constant: its FSC would not be defined.
 ///
 /// # Errors
-/// Names the file and its one value.
+/// When all values are equal.
 pub fn check_varies(path: &Path, volume: &Volume) -> Result<()> {
     let first = volume.data.first().copied().unwrap_or(0.0);
     if volume.data.iter().all(|&v| v == first) {
@@ -78,16 +77,16 @@ pub fn check_varies(path: &Path, volume: &Volume) -> Result<()> {
             path,
             "",
             format!("is {first} everywhere, and a constant map has no FSC"),
-            "check what made this map",
+            "check how this map was made",
         ));
     }
     Ok(())
 }
 
-/// Checks that two maps can be compared.
+/// Checks that two maps have equal boxes and equal, known pixel sizes.
 ///
 /// # Errors
-/// Names both files, and the boxes or pixel sizes that differ, or the pixel size that is missing.
+/// When they have not.
 pub fn check_comparable(first: (&Path, &Volume), second: (&Path, &Volume)) -> Result<()> {
     let ((path, a), (other, b)) = (first, second);
     if a.data.dim() != b.data.dim() {
@@ -95,7 +94,7 @@ pub fn check_comparable(first: (&Path, &Volume), second: (&Path, &Volume)) -> Re
             path,
             "",
             format!(
-                "is {} voxels, and {} is {}",
+                "has {} voxels, and {} has {}",
                 extent(a.data.dim()),
                 other.display(),
                 extent(b.data.dim())
@@ -108,7 +107,7 @@ pub fn check_comparable(first: (&Path, &Volume), second: (&Path, &Volume)) -> Re
             return Err(Error::input(
                 path,
                 "",
-                "does not say its pixel size",
+                "has no pixel size in its header",
                 "give it in angstrom with --pixel-size",
             ));
         }
@@ -123,13 +122,13 @@ pub fn check_comparable(first: (&Path, &Volume), second: (&Path, &Volume)) -> Re
                 other.display(),
                 b.pixel_size
             ),
-            "resample one of them, or give the true pixel size of both with --pixel-size",
+            "resample one of them, or give the correct pixel size of both with --pixel-size",
         ));
     }
     Ok(())
 }
 
-/// "64 x 64 x 64" of an array's (z, y, x).
+/// The size of an array with dimensions (z, y, x) as text: "64 x 64 x 64".
 pub(crate) fn extent((z, y, x): (usize, usize, usize)) -> String {
     format!("{x} x {y} x {z}")
 }
@@ -140,7 +139,7 @@ mod tests {
     use ndarray::Array3;
 
     #[test]
-    fn unfit_maps_are_named() {
+    fn unusable_maps_are_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.mrc");
         let refused = |data: Array3<f32>, part: &str| {

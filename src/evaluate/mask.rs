@@ -1,7 +1,7 @@
-//! Soft masks: what of the box takes part in an FSC.
+//! Soft masks.
 //!
-//! A mask multiplies both maps. Its edge must be soft: a hard edge is a strong feature that both maps then share, and
-//! it raises their correlation at all frequencies.
+//! A mask multiplies both maps of an FSC. Its edge must be soft: a hard edge is a strong feature common to both maps and raises their
+//! correlation at all frequencies.
 
 use std::f64::consts::PI;
 use std::path::Path;
@@ -14,9 +14,9 @@ use crate::imaging::mrc::Volume;
 
 /// Radius of the default spherical mask, as a fraction of the box.
 pub const DEFAULT_RADIUS: f64 = 0.45;
-/// Width of the default mask's edge, in pixels.
+/// Width of the edge of the default spherical mask, in pixels.
 pub const DEFAULT_EDGE: f64 = 3.0;
-/// How far a mask file's values may leave 0 to 1, as resampled masks do by rounding.
+/// Tolerance of values outside 0 to 1 in a mask file, for masks that were resampled.
 const VALUE_TOLERANCE: f32 = 1e-3;
 
 /// Weights of the voxels of a cubic box, each in 0 to 1.
@@ -27,10 +27,10 @@ pub struct Mask {
 
 impl Mask {
     /// A sphere about the origin (voxel floor(D/2)) of a box of `box_size` pixels: 1 up to `radius - edge` pixels,
-    /// then half a cosine down to 0 at `radius`.
+    /// then a raised cosine down to 0 at `radius`.
     ///
     /// # Errors
-    /// When the radius is not above 0, or the edge not within 0 to the radius.
+    /// When the radius is not above 0, or the edge is not between 0 and the radius.
     pub fn sphere(box_size: usize, radius: f64, edge: f64) -> Result<Self> {
         if !(radius.is_finite() && radius > 0.0 && (0.0..=radius).contains(&edge)) {
             return Err(Error::request(
@@ -52,8 +52,7 @@ impl Mask {
         Ok(Self { weights })
     }
 
-    /// The spherical mask used where none is described: [`DEFAULT_RADIUS`] of the box, [`DEFAULT_EDGE`] pixels of edge
-    /// (less in boxes too small for it).
+    /// The default spherical mask: radius [`DEFAULT_RADIUS`] of the box, edge [`DEFAULT_EDGE`] pixels (less in very small boxes).
     ///
     /// # Errors
     /// When the box has no voxels.
@@ -62,10 +61,10 @@ impl Mask {
         Self::sphere(box_size, radius, DEFAULT_EDGE.min(radius))
     }
 
-    /// A mask from an MRC file of a box of `box_size` pixels.
+    /// Reads a mask of `box_size` pixels from an MRC file.
     ///
     /// # Errors
-    /// When the file cannot be read, is no cube of that box, or has values outside 0 to 1 or nothing but zeros.
+    /// When the file cannot be read, has another size, has values outside 0 to 1, or is zero everywhere.
     pub fn read(path: &Path, box_size: usize) -> Result<Self> {
         let volume = maps::read_cube(path)?;
         let found = volume.data.dim().0;
@@ -82,7 +81,7 @@ impl Mask {
             return Err(Error::input(
                 path,
                 format!("voxel (x, y, z) = ({x}, {y}, {z})"),
-                format!("a mask holds 0 to 1, and this is {value}"),
+                format!("holds {value}, and a mask has values from 0 to 1"),
                 "scale the mask to 0 to 1, or check that this file is a mask",
             ));
         }
@@ -97,17 +96,17 @@ impl Mask {
         Ok(Self { weights: volume.data.mapv(|v| f64::from(v.clamp(0.0, 1.0))) })
     }
 
-    /// A mask of weights `[z][y][x]` in 0 to 1.
-    pub(super) fn of_weights(weights: Array3<f64>) -> Self {
+    /// A mask with weights `[z][y][x]` in 0 to 1.
+    pub(super) fn from_weights(weights: Array3<f64>) -> Self {
         Self { weights }
     }
 
-    /// The mask as a map of voxels of `pixel_size` angstrom.
+    /// The mask as a map with voxels of `pixel_size` angstrom.
     pub fn volume(&self, pixel_size: f64) -> Volume {
         Volume { data: self.weights.mapv(|w| w as f32), pixel_size }
     }
 
-    /// The weights' sum as a share of the box.
+    /// Mean weight over the box.
     pub fn fraction(&self) -> f64 {
         self.weights.sum() / self.weights.len() as f64
     }
@@ -124,7 +123,7 @@ mod tests {
     use crate::imaging::mrc::write_volume;
 
     #[test]
-    fn a_sphere_falls_from_one_to_zero_over_its_edge() {
+    fn sphere_falls_from_one_to_zero_over_its_edge() {
         let mask = Mask::sphere(32, 12.0, 4.0).unwrap();
         let along_x = |r: usize| mask.weights()[[16, 16, 16 + r]];
         assert_eq!((along_x(0), along_x(8), along_x(12), along_x(15)), (1.0, 1.0, 0.0, 0.0));
@@ -159,6 +158,6 @@ mod tests {
         write_volume(&path, &volume).unwrap();
         assert_eq!(Mask::read(&path, 8).unwrap().weights()[[1, 2, 3]], 1.0);
         volume.data[[4, 5, 6]] = 1.2;
-        check(&volume, 8, "(6, 5, 4): a mask holds 0 to 1, and this is 1.2");
+        check(&volume, 8, "(6, 5, 4): holds 1.2, and a mask has values from 0 to 1");
     }
 }

@@ -1,4 +1,4 @@
-//! How good a map is, in numbers: FSC, masks, post-processing, cross-validation. Figures are drawn by [`crate::figures`].
+//! The quality of maps in numbers: FSC, masks, post-processing, cross-validation. [`crate::figures`] draws them.
 
 pub mod automask;
 pub mod compare;

@@ -1,59 +1,58 @@
-//! From two half maps to the map to look at: resolution, FSC weighting, sharpening, low-pass filter.
+//! Post-processing of two half maps: resolution, FSC weighting, sharpening, low-pass filter.
 //!
-//! The definitions and their order are those of RELION's post-processing, after Rosenthal and Henderson (J. Mol. Biol.
-//! 333 (2003) 721): the mean of the half maps is weighted by sqrt(2 FSC / (1 + FSC)), a B factor is fitted to it and
-//! divided out, and it is filtered at the resolution. FSC is that under the mask, corrected ([`super::correction`]).
+//! Definitions and order follow RELION's post-processing, after Rosenthal and Henderson (J. Mol. Biol. 333 (2003) 721): the mean of
+//! the half maps is weighted by sqrt(2 FSC / (1 + FSC)), a B factor is fitted and divided out, and the map is filtered at its
+//! resolution. FSC is the masked FSC corrected for the mask ([`super::correction`]).
 
-use ndarray::{Array3, Zip};
-use rustfft::num_complex::Complex;
+use ndarray::Zip;
 
 use crate::error::{Error, Result};
 use crate::evaluate::correction::{Correction, PhaseRandomization};
-use crate::evaluate::filter::low_pass_factor;
+use crate::evaluate::filter::{low_pass_factor, multiply_radially};
 use crate::evaluate::fsc::{Crossing, Fsc, GOLD_STANDARD};
 use crate::evaluate::guinier::{self, Line, Point};
 use crate::evaluate::maps;
 use crate::evaluate::mask::Mask;
-use crate::evaluate::shells::radius;
+
 use crate::imaging::fourier::{spectrum_of_volume, volume_of_spectrum};
 use crate::imaging::mrc::Volume;
 
-/// Coarse end of the fit of the B factor in angstrom: beyond it, the shape of the particle rules the amplitudes.
+/// Low-resolution limit of the B-factor fit in angstrom: at lower resolution, the shape of the particle dominates the amplitudes.
 pub const FIT_FROM: f64 = 10.0;
-/// From the first shell on whose FSC is below this, a map has weight 0.
+/// The map has weight 0 from the first shell whose FSC is below this.
 const MIN_FSC: f64 = 1e-10;
 
-/// How a map is sharpened.
+/// Sharpening of a map.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Sharpening {
-    /// By the B factor of the Guinier plot between two resolutions in angstrom; the fine one is that of the map where it
-    /// is `None`. Where fewer than three shells lie between, not at all.
+    /// By a B factor fitted to the Guinier plot between two resolutions in angstrom; the second defaults to the map's resolution. No
+    /// sharpening if fewer than three shells lie between.
     Fitted(f64, Option<f64>),
     /// By this B factor in square angstrom; negative values sharpen.
     Given(f64),
 }
 
-/// Where a map is filtered.
+/// Low-pass filter of a map.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LowPass {
-    /// At its resolution.
+    /// At the map's resolution.
     Resolution,
-    /// At so many angstrom.
+    /// At this resolution in angstrom.
     At(f64),
-    /// Nowhere.
+    /// No filter.
     Off,
 }
 
-/// What to do.
+/// Options of post-processing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
-    /// For the correction of the masked FSC.
+    /// Parameters of the correction for the mask.
     pub randomization: PhaseRandomization,
-    /// How to sharpen.
+    /// Sharpening.
     pub sharpening: Sharpening,
-    /// How to filter.
+    /// Low-pass filter.
     pub low_pass: LowPass,
-    /// Weight by the FSC.
+    /// Weight the map by its FSC.
     pub weighting: bool,
 }
 
@@ -68,41 +67,40 @@ impl Default for Options {
     }
 }
 
-/// What came of it.
+/// Results of post-processing.
 #[derive(Clone, Debug)]
 pub struct PostProcessed {
     /// The FSC without the mask.
     pub unmasked: Fsc,
     /// The FSC under the mask.
     pub masked: Fsc,
-    /// Its correction; `None` where the unmasked FSC never falls far enough to randomise phases.
+    /// The correction for the mask; `None` if the unmasked FSC never falls low enough to randomise phases.
     pub correction: Option<Correction>,
-    /// The resolution at 0.143: of the corrected FSC, or of the masked one where there is no correction.
+    /// The resolution at 0.143 of the corrected FSC, or of the masked FSC if there is no correction.
     pub resolution: Crossing,
-    /// The last shell before that curve falls below 0.143, and 0 where it begins below: RELION's final resolution.
+    /// The last shell before that curve falls below 0.143: RELION's final resolution. 0 if it starts below.
     pub resolution_shell: usize,
-    /// The Guinier plot of the mean map.
+    /// Guinier plot of the mean map.
     pub guinier: Vec<Point>,
-    /// After FSC weighting.
+    /// Guinier plot after FSC weighting.
     pub guinier_weighted: Vec<Point>,
-    /// And of the final map.
+    /// Guinier plot of the final map.
     pub guinier_sharpened: Vec<Point>,
-    /// The line through the weighted plot, where one was fitted.
+    /// The line fitted to the weighted plot, if any.
     pub line: Option<Line>,
-    /// The B factor that was divided out, in square angstrom; negative where the map was sharpened.
+    /// The B factor divided out, in square angstrom; negative if the map was sharpened.
     pub b_factor: f64,
-    /// The low-pass filter in angstrom.
+    /// Low-pass filter in angstrom.
     pub low_pass: Option<f64>,
     /// The final map.
     pub map: Volume,
 }
 
 impl PostProcessed {
-    /// Processes two half maps.
+    /// Post-processes two half maps.
     ///
     /// # Errors
-    /// As [`Correction::compute`], when an option is impossible, or when the half maps have nothing in common: their FSC begins
-    /// below 0.143.
+    /// As [`Correction::compute`], when an option is out of range, or when the FSC of the half maps starts below 0.143.
     pub fn compute(first: &Volume, second: &Volume, mask: &Mask, options: &Options) -> Result<Self> {
         options.check()?;
         let unmasked = Fsc::between(first, second)?;
@@ -113,8 +111,8 @@ impl PostProcessed {
         let resolution = fsc.crossing(GOLD_STANDARD);
         let (Crossing::At(resolved) | Crossing::NeverBelow(resolved)) = resolution else {
             return Err(Error::request(
-                format!("the FSC of the half maps begins below {GOLD_STANDARD}: they have nothing in common"),
-                "check that both are half maps of one particle, on one grid, and that the mask covers it",
+                format!("the FSC of the half maps starts below {GOLD_STANDARD}: they share no signal"),
+                "check that both are half maps of the same particle, and that the mask covers it",
             ));
         };
         let shells = fsc.shells.len();
@@ -126,7 +124,7 @@ impl PostProcessed {
         let guinier = guinier::plot(&spectrum, edge);
         if options.weighting {
             let weights = weights(fsc);
-            by_radius(&mut spectrum, |r| weights.get(r.round() as usize).copied().unwrap_or(0.0));
+            multiply_radially(&mut spectrum, |r| weights.get(r.round() as usize).copied().unwrap_or(0.0));
         }
         let guinier_weighted = guinier::plot(&spectrum, edge);
         let line = match options.sharpening {
@@ -145,7 +143,7 @@ impl PostProcessed {
             LowPass::Off => None,
         };
         let filter = low_pass.map(|resolution| low_pass_factor(resolution, edge));
-        by_radius(&mut spectrum, |r| {
+        multiply_radially(&mut spectrum, |r| {
             let sharpened = (-0.25 * b_factor * (r / edge).powi(2)).exp();
             filter.as_ref().map_or(1.0, |filter| filter(r)) * sharpened
         });
@@ -153,7 +151,7 @@ impl PostProcessed {
         let map = Volume { data: volume_of_spectrum(spectrum), pixel_size: first.pixel_size };
         if let Some(value) = map.data.iter().find(|v| !v.is_finite()) {
             return Err(Error::Numeric {
-                problem: format!("sharpening by a B factor of {b_factor:.1} A^2 makes values of {value}"),
+                problem: format!("sharpening by a B factor of {b_factor:.1} A^2 gives values of {value}"),
                 remedy: "choose a --b-factor nearer to 0, or a --low-pass".into(),
             });
         }
@@ -173,7 +171,7 @@ impl PostProcessed {
         })
     }
 
-    /// The FSC that all else follows: corrected where it can be, else masked.
+    /// The FSC that determines the resolution: corrected if possible, else masked.
     pub fn fsc(&self) -> &Fsc {
         self.correction.as_ref().map_or(&self.masked, |c| &c.corrected)
     }
@@ -217,23 +215,17 @@ impl Options {
     }
 }
 
-/// sqrt(2 FSC / (1 + FSC)) of each shell, 0 from the first on that correlates no more. The mean of the map stays.
+/// sqrt(2 FSC / (1 + FSC)) of each shell up to the first that does not correlate. Shell 0 has weight 1.
 fn weights(fsc: &Fsc) -> Vec<f64> {
     let some = fsc.shells[1..].iter().take_while(|&&value| value >= MIN_FSC);
     std::iter::once(1.0).chain(some.map(|value| (2.0 * value / (1.0 + value)).sqrt())).collect()
-}
-
-fn by_radius(spectrum: &mut Array3<Complex<f64>>, factor: impl Fn(f64) -> f64) {
-    let n = spectrum.dim().0;
-    for ((z, y, x), value) in spectrum.indexed_iter_mut() {
-        *value *= factor(radius([z, y, x], n));
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::random::{self, Purpose};
+    use ndarray::Array3;
     use rand_distr::{Distribution, StandardNormal};
 
     const N: usize = 48;
@@ -243,17 +235,17 @@ mod tests {
         Array3::from_shape_simple_fn((N, N, N), || StandardNormal.sample(&mut random))
     }
 
-    /// White within a ball, blurred by a B factor of `b`, at 1 A; and noise of its own.
+    /// White noise within a ball, blurred by a B factor of `b`, with independent noise; pixel size 1 A.
     fn half(b: f64, noise: f32, stream: u64) -> Volume {
         let ball = Mask::sphere(N, 12.0, 2.0).unwrap();
         let body = Zip::from(&white(0)).and(ball.weights()).map_collect(|&v, &w| v * w as f32);
         let mut spectrum = spectrum_of_volume(&body);
-        by_radius(&mut spectrum, |r| (-0.25 * b * (r / N as f64).powi(2)).exp());
+        multiply_radially(&mut spectrum, |r| (-0.25 * b * (r / N as f64).powi(2)).exp());
         Volume { data: volume_of_spectrum(spectrum) + white(stream) * noise, pixel_size: 1.0 }
     }
 
     #[test]
-    fn a_known_blur_is_found_and_undone() {
+    fn known_blur_is_found_and_removed() {
         let (a, b) = (half(60.0, 1e-4, 1), half(60.0, 1e-4, 2));
         let mask = Mask::sphere(N, 18.0, 4.0).unwrap();
         let found = PostProcessed::compute(&a, &b, &mask, &Options::default()).unwrap();
@@ -262,7 +254,7 @@ mod tests {
         let original = half(0.0, 0.0, 1);
         let fsc = Fsc::between(&found.map, &original).unwrap();
         assert!(fsc.shells[1..22].iter().all(|&v| v > 0.99), "{:?}", fsc.shells);
-        // The slope is gone, too.
+        // The Guinier plot is flat.
         let flat = guinier::fit(&found.guinier_sharpened, 10.0, 2.4).unwrap();
         assert!(flat.b_factor().abs() < 2.0, "{flat:?}");
         let masked = found.masked_map(&mask);
@@ -270,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_is_weighted_down_and_filtered_away() {
+    fn noise_is_downweighted_and_filtered() {
         let (a, b) = (half(60.0, 0.1, 1), half(60.0, 0.1, 2));
         let mask = Mask::sphere(N, 18.0, 4.0).unwrap();
         let found = PostProcessed::compute(&a, &b, &mask, &Options::default()).unwrap();
@@ -279,7 +271,7 @@ mod tests {
         let Crossing::At(resolution) = found.resolution else { panic!("{:?}", found.resolution) };
         assert!((N as f64 / resolution - found.resolution_shell as f64 - 0.5).abs() <= 0.5);
         assert_eq!(found.low_pass, Some(resolution));
-        // Nothing is left two shells beyond.
+        // No power is left two shells beyond.
         let last = &found.guinier_sharpened[found.resolution_shell + 2];
         assert!(last.log_amplitude.is_none_or(|v| v < -25.0), "{last:?}");
         let given =
@@ -295,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_processed_is_refused() {
+    fn unusable_input_is_refused() {
         let (a, mask) = (half(60.0, 0.02, 1), Mask::sphere(N, 18.0, 4.0).unwrap());
         let refused = |second: &Volume, options: Options, part: &str| {
             let message = PostProcessed::compute(&a, second, &mask, &options).unwrap_err().to_string();
@@ -303,7 +295,7 @@ mod tests {
         };
         let usual = Options::default();
         let mirror = Volume { data: a.data.mapv(|v| -v), pixel_size: 1.0 };
-        refused(&mirror, usual, "nothing in common");
+        refused(&mirror, usual, "share no signal");
         refused(&a, Options { sharpening: Sharpening::Given(f64::NAN), ..usual }, "B factor of NaN");
         refused(&a, Options { sharpening: Sharpening::Given(-1e6), ..usual }, "B factor of -1000000.0");
         refused(&a, Options { sharpening: Sharpening::Fitted(5.0, Some(8.0)), ..usual }, "from 5 A to 8 A");

@@ -3,7 +3,9 @@
 use std::f64::consts::PI;
 use std::fmt::Write;
 
-use crate::figures::chart::{Axis, Chart, Colours, Curve};
+use crate::figures::axis::Axis;
+use crate::figures::chart::{Chart, Curve};
+use crate::figures::colours::Colours;
 use crate::imaging::pose::Rotation;
 use crate::particles::store::Particle;
 

@@ -3,7 +3,9 @@
 //! [`picture`] turns SVG into pixels; [`chart`] writes a line chart as SVG; [`plots`], [`comparison`] and [`distributions`] make the
 //! charts of a run, [`panels`] and [`slices`] its images; [`report`] puts them on one page.
 
+pub mod axis;
 pub mod chart;
+pub mod colours;
 pub mod comparison;
 pub mod distributions;
 pub mod panels;

@@ -6,7 +6,7 @@ use ndarray::Array2;
 use resvg::tiny_skia::{Pixmap, PremultipliedColorU8};
 
 use crate::error::Result;
-use crate::figures::chart::{number, round_step};
+use crate::figures::axis::{number, round_step};
 use crate::figures::picture::{self, FONT, escape};
 
 /// Side of a panel in pixels.

@@ -7,7 +7,9 @@ use crate::error::Result;
 use crate::evaluate::directional::{Directional, HALF_ANGLE};
 use crate::evaluate::fsc::{Crossing, Fsc, GOLD_STANDARD, REFERENCE_THRESHOLD};
 use crate::evaluate::fsc_table;
-use crate::figures::chart::{Axis, Chart, Colours, Curve, number};
+use crate::figures::axis::{Axis, number};
+use crate::figures::chart::{Chart, Curve};
+use crate::figures::colours::Colours;
 use crate::figures::picture;
 use crate::files;
 

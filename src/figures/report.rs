@@ -9,7 +9,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::error::Result;
-use crate::figures::chart::{Chart, Colours};
+use crate::figures::chart::Chart;
+use crate::figures::colours::Colours;
 use crate::figures::picture::escape;
 use crate::files;
 

@@ -7,7 +7,7 @@ use ndarray::{Array2, Axis};
 
 use crate::error::{Error, Result};
 use crate::evaluate::maps::extent;
-use crate::figures::chart::number;
+use crate::figures::axis::number;
 use crate::figures::panels::{GreyScale, Row, Sheet};
 use crate::files;
 use crate::imaging::mrc::Volume;

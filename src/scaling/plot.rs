@@ -2,7 +2,9 @@
 
 use super::record::Run;
 use super::study::{Kind, Prediction, Row, Series, Study};
-use crate::figures::chart::{Axis, Chart, Colours, Curve};
+use crate::figures::axis::Axis;
+use crate::figures::chart::{Chart, Curve};
+use crate::figures::colours::Colours;
 use crate::figures::picture::FONT;
 
 const WIDTH: f64 = 760.0;

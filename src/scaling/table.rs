@@ -2,7 +2,7 @@
 
 use super::record::{COMPUTE, REDUCE, Run, UPDATE, WAIT};
 use super::study::{Kind, Prediction, Row, Series, Study};
-use crate::figures::chart::number;
+use crate::figures::axis::number;
 
 const COLUMNS: [&str; 19] = [
     "Series",

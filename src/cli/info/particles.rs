@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Args, Description, bytes, length};
 use crate::error::Result;
-use crate::figures::chart::Colours;
+use crate::figures::colours::Colours;
 use crate::figures::distributions::{CELLS, ParticleCounts};
 use crate::files;
 use crate::gmm::Shape;
