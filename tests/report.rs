@@ -27,12 +27,12 @@ fn headings(page: &str) -> Vec<&str> {
 const KNOWN: [&str; 13] = [
     "Surface of the map",
     "Slices",
-    "Particles and what the model makes of them",
+    "Particle images and projections of the model",
     "Notes",
     "Settings",
-    "To repeat it",
+    "Command",
     "Fourier shell correlation",
-    "Beside other runs",
+    "Comparison with other runs",
     "Training loss",
     "Learning rate",
     "Defocus",
@@ -48,10 +48,11 @@ fn a_page_is_made_again_and_beside_a_baseline() {
     let truth = path(folder.path(), "p_truth.mrc");
     succeed(&train_arguments(&set, &run, &["--gaussians", "50", "--epochs", "4", "--truth", &truth]));
     let first = page(&run);
-    let expected: Vec<&str> = KNOWN.into_iter().filter(|heading| *heading != "Beside other runs").collect();
+    let expected: Vec<&str> =
+        KNOWN.into_iter().filter(|heading| *heading != "Comparison with other runs").collect();
     assert_eq!(headings(&first), expected);
     assert!(first.contains("half maps corrected for a mask"), "the corrected FSC");
-    assert!(first.contains("Directions of view: the fullest cell has"));
+    assert!(first.contains("Viewing directions: largest cell"));
     assert!(first.contains("50 Gaussians") || first.contains("<dd>50</dd>"));
 
     succeed(&["report", &run]);
@@ -67,7 +68,7 @@ fn a_page_is_made_again_and_beside_a_baseline() {
             "Slices",
             "Notes",
             "Settings",
-            "To repeat it",
+            "Command",
             "Fourier shell correlation",
             "Defocus"
         ]

@@ -1,22 +1,22 @@
 //! Axes of charts: scale and ticks.
 
-/// One axis.
+/// An axis.
 #[derive(Clone, Debug)]
 pub struct Axis {
-    /// What it shows, with its unit.
+    /// Label, with the unit.
     pub label: String,
-    /// The smallest value shown.
+    /// Smallest value.
     pub low: f64,
-    /// The largest value shown.
+    /// Largest value.
     pub high: f64,
-    /// Logarithmic; both ends are then above 0.
+    /// Logarithmic scale; both ends must be above 0.
     pub logarithmic: bool,
-    /// Values to mark, in order; where there are none, round ones are chosen.
+    /// Tick values in order; if empty, round values are chosen.
     pub marks: Vec<f64>,
 }
 
 impl Axis {
-    /// Where `value` lies between the ends, 0 to 1.
+    /// Position of `value` between the ends, 0 to 1.
     pub(super) fn place(&self, value: f64) -> f64 {
         if self.logarithmic {
             (value / self.low).ln() / (self.high / self.low).ln()
@@ -25,13 +25,13 @@ impl Axis {
         }
     }
 
-    /// Round values inside the axis, about `count` of them.
+    /// About `count` ticks at round values, with their labels.
     pub(super) fn ticks(&self, count: f64) -> Vec<(f64, String)> {
         if !self.marks.is_empty() {
             return self.marks.iter().map(|&v| (v, number(v))).collect();
         }
         let decades = (self.high / self.low).log10();
-        // Under a decade and a half, 1-2-5 ticks are too few to read a value by: linear ticks then.
+        // Below one and a half decades, ticks at 1-2-5 are too few: linear ticks are used.
         if self.logarithmic && decades >= 1.5 {
             let steps: &[f64] = if decades <= 3.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
             return (self.low.log10().floor() as i32..=self.high.log10().ceil() as i32)
@@ -48,13 +48,13 @@ impl Axis {
     }
 }
 
-/// 1, 2 or 5 times a power of ten, not below `step`.
+/// The smallest of 1, 2 and 5 times a power of ten that is not below `step`.
 pub fn round_step(step: f64) -> f64 {
     let power = 10f64.powf(step.log10().floor());
     [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|&s| s >= step * (1.0 - 1e-9)).unwrap_or(step)
 }
 
-/// A number in few characters.
+/// A number with about three significant digits.
 pub fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".into(),
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_short() {
+    fn numbers_are_formatted_briefly() {
         let written = [0.0, 0.143, 12.0, 1.25, 384.0, 0.00001, 250000.0].map(number);
         assert_eq!(written, ["0", "0.143", "12", "1.25", "384", "1.0e-5", "2.5e5"]);
     }

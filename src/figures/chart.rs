@@ -1,4 +1,4 @@
-//! A line chart as SVG: axes, curves, thresholds, dots, a legend. What the charts show is in [`super::plots`].
+//! A line chart as SVG: axes, curves, thresholds, dots, legend.
 
 use std::fmt::Write;
 
@@ -9,36 +9,36 @@ use crate::figures::picture::{FONT, escape};
 /// A curve.
 #[derive(Clone, Debug, Default)]
 pub struct Curve {
-    /// Its line in the legend; none where it is empty.
+    /// Legend entry; none if empty.
     pub legend: String,
-    /// Its points from left to right; where one is not finite, the line is broken.
+    /// Points [x, y] from left to right; a point that is not finite interrupts the line.
     pub points: Vec<[f64; 2]>,
-    /// An area behind it, from left to right: x, and the lower and the upper y.
+    /// Shaded area [x, lower y, upper y] from left to right.
     pub band: Vec<[f64; 3]>,
-    /// Points on it to mark with a dot.
+    /// Points to mark with a dot.
     pub dots: Vec<[f64; 2]>,
-    /// What to write at its right end.
+    /// Text at the right end.
     pub end: String,
-    /// Which of the colours; `None`: that of its place among the curves.
+    /// Index of the colour; `None`: the index of the curve.
     pub colour: Option<usize>,
-    /// Dashed, as what was not measured.
+    /// Dashed line, for values that were not measured.
     pub dashed: bool,
-    /// Thin and grey, as what others are compared with.
+    /// Thin and grey, for a reference.
     pub faint: bool,
 }
 
 impl Curve {
-    /// The colour of curve `i` of a chart.
-    fn paint<'a>(&self, colours: &'a Colours, i: usize) -> &'a str {
+    /// The colour, as curve `i` of a chart.
+    fn stroke<'a>(&self, colours: &'a Colours, i: usize) -> &'a str {
         if self.faint { &colours.muted } else { colours.curve(self.colour.unwrap_or(i)) }
     }
 
-    /// Its width, as a share of that of others.
+    /// Line width relative to the default.
     fn width(&self) -> f64 {
         if self.faint { 0.5 } else { 1.0 }
     }
 
-    /// More curves than colours: the next round is dashed too.
+    /// Dash attribute. Curves beyond the number of colours are dashed, to distinguish them.
     fn dashes(&self, colours: &Colours, i: usize) -> &'static str {
         if self.dashed || (!self.faint && self.colour.unwrap_or(i) >= colours.curves.len()) {
             r#" stroke-dasharray="7 4""#
@@ -51,21 +51,21 @@ impl Curve {
 /// A line chart.
 #[derive(Clone, Debug)]
 pub struct Chart {
-    /// The heading.
+    /// Title.
     pub title: String,
-    /// The horizontal axis.
+    /// Horizontal axis.
     pub x: Axis,
-    /// The vertical axis.
+    /// Vertical axis.
     pub y: Axis,
-    /// True where x is a spatial frequency in 1/angstrom: the top then says the resolution in angstrom.
+    /// Add an axis of the resolution in angstrom at the top; x must be a spatial frequency in 1/angstrom.
     pub resolution_on_top: bool,
-    /// The curves.
+    /// Curves; the first is drawn on top.
     pub curves: Vec<Curve>,
-    /// Horizontal lines to compare with: value and name.
+    /// Horizontal lines: value and label.
     pub thresholds: Vec<(f64, String)>,
 }
 
-/// The chart's frame in user units: left, top, right, bottom.
+/// The plot area in user units.
 struct Frame {
     left: f64,
     top: f64,
@@ -75,10 +75,10 @@ struct Frame {
 
 const TITLE: f64 = 15.0;
 const TEXT: f64 = 12.0;
-/// Mean advance of a character of DejaVu Sans, in font sizes; a little more, so that estimates are too wide, not too narrow.
+/// Mean advance of a character of DejaVu Sans in font sizes, rounded up so that text widths are overestimated.
 const ADVANCE: f64 = 0.62;
 
-/// How many numbers stand well beside an axis of this height.
+/// Number of ticks for a vertical axis of this height.
 fn y_ticks(top: f64, bottom: f64) -> f64 {
     (bottom - top) / 36.0
 }
@@ -112,7 +112,7 @@ impl Chart {
         let end_width = self.curves.iter().map(|c| width_of(&c.end)).fold(12.0, f64::max);
         let top = legend_end + if self.resolution_on_top { 34.0 } else { 14.0 };
         let bottom = height - 54.0;
-        // Room for the axis's name and its widest number.
+        // Room for the axis label and the widest number.
         let numbers = self.y.ticks(y_ticks(top, bottom));
         let left = 38.0 + numbers.iter().map(|(_, label)| width_of(label)).fold(0.0, f64::max);
         let frame = Frame { left, top, right: width - end_width - 16.0, bottom };
@@ -122,9 +122,9 @@ impl Chart {
         writeln!(svg, "</svg>")
     }
 
-    /// The legend stands above the plot, where no curve can run through it. Returns where it ends.
+    /// Writes the legend above the plot, where it overlaps no curve. Returns the y coordinate of its end.
     fn write_legend(&self, svg: &mut String, colours: &Colours, width: f64) -> Result<f64, std::fmt::Error> {
-        // In columns, as many as the longest entry leaves room for.
+        // As many columns as fit with the longest entry.
         let entry = self.curves.iter().map(|c| 30.0 + width_of(&c.legend) + 18.0).fold(1.0, f64::max);
         let columns = (((width - 16.0) / entry) as usize).max(1);
         let mut y = 30.0;
@@ -132,7 +132,7 @@ impl Chart {
         for (place, (i, curve)) in named.enumerate() {
             let x = 16.0 + (place % columns) as f64 * entry;
             y = 48.0 + (place / columns) as f64 * 19.0;
-            let colour = curve.paint(colours, i);
+            let colour = curve.stroke(colours, i);
             writeln!(
                 svg,
                 r#"<path d="M{x:.1} {0:.1}h22" stroke="{colour}" stroke-width="{5}" stroke-linecap="round"{2}/><text x="{1:.1}" y="{y:.1}" fill="{3}">{4}</text>"#,
@@ -202,7 +202,7 @@ impl Chart {
         )
     }
 
-    /// Round resolutions for the top axis, from the finest on to where the curves begin, where their labels do not touch.
+    /// Ticks of the top axis: round resolutions from the highest to the start of the curves, without overlapping labels.
     fn resolutions(&self, frame: &Frame) -> Vec<(f64, String)> {
         let mut ticks: Vec<(f64, String)> = Vec::new();
         let begin = self.curves.iter().filter_map(|c| c.points.first()).map(|p| p[0]);
@@ -244,12 +244,12 @@ impl Chart {
             for (x, y) in lower.chain(upper) {
                 write!(outline, "{:.2},{:.2} ", frame.x(&self.x, x), frame.y(&self.y, y))?;
             }
-            let colour = curve.paint(colours, i);
+            let colour = curve.stroke(colours, i);
             writeln!(svg, r#"<polygon points="{outline}" fill="{colour}" fill-opacity="0.2"/>"#)?;
         }
-        // The first curve is drawn last: it is the one the chart is about.
+        // The first curve is drawn last, on top.
         for (i, curve) in self.curves.iter().enumerate().rev() {
-            let colour = curve.paint(colours, i);
+            let colour = curve.stroke(colours, i);
             let mut path = String::new();
             let mut pen_down = false;
             for &[x, y] in &curve.points {
@@ -279,7 +279,7 @@ impl Chart {
         self.write_ends(svg, colours, frame)
     }
 
-    /// The words at the curves' right ends, moved apart where they would overlap.
+    /// Writes the labels at the right ends of the curves, moved apart if they would overlap.
     fn write_ends(&self, svg: &mut String, colours: &Colours, frame: &Frame) -> std::fmt::Result {
         const APART: f64 = 14.0;
         let mut ends: Vec<(f64, usize)> = (self.curves.iter().enumerate())
@@ -293,7 +293,7 @@ impl Chart {
         for k in 1..ends.len() {
             ends[k].0 = ends[k].0.max(ends[k - 1].0 + APART);
         }
-        // What was pushed below the plot goes back up, and pushes the others.
+        // Labels pushed below the plot are moved up, and push up the others.
         let mut limit = frame.bottom;
         for end in ends.iter_mut().rev() {
             end.0 = end.0.min(limit);
@@ -305,7 +305,7 @@ impl Chart {
                 r#"<text x="{:.1}" y="{:.1}" fill="{}">{}</text>"#,
                 frame.right + 7.0,
                 y + 4.0,
-                self.curves[i].paint(colours, i),
+                self.curves[i].stroke(colours, i),
                 escape(&self.curves[i].end)
             )?;
         }

@@ -1,22 +1,22 @@
 //! Colours of charts.
 
-/// Colours, as SVG writes them; a page may give CSS variables.
+/// Colours of a chart as SVG values, which may be CSS variables.
 #[derive(Clone, Debug)]
 pub struct Colours {
-    /// The ground.
+    /// Background.
     pub paper: String,
     /// Axes and main text.
     pub ink: String,
     /// Tick labels and other small text.
     pub muted: String,
-    /// The grid.
+    /// Grid lines.
     pub grid: String,
-    /// The curves, in turn.
+    /// Curves, cyclically.
     pub curves: Vec<String>,
 }
 
 impl Colours {
-    /// For a white page. The curves are told apart by colour-blind readers too (Okabe and Ito's palette).
+    /// Colours on white, with a palette that colour-blind readers can distinguish (Okabe and Ito).
     pub fn light() -> Self {
         let curves = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
         Self {
@@ -28,8 +28,8 @@ impl Colours {
         }
     }
 
-    /// CSS variables of the page around it: `--paper`, `--ink`, `--muted`, `--grid`, `--curve-0` to `--curve-5`.
-    pub fn of_the_page() -> Self {
+    /// CSS variables of the surrounding page: `--paper`, `--ink`, `--muted`, `--grid`, `--curve-0` to `--curve-5`.
+    pub fn css_variables() -> Self {
         let variable = |name: &str| format!("var(--{name})");
         Self {
             paper: variable("paper"),

@@ -1,11 +1,11 @@
-//! The FSC chart of several runs side by side.
+//! The FSC chart of several runs.
 
 use crate::evaluate::compare::{Against, Compared};
 use crate::evaluate::fsc::Fsc;
 use crate::figures::chart::Chart;
 use crate::figures::plots;
 
-/// The chart of all curves: a colour a run, and half maps dashed where the truth is known.
+/// The FSC chart of several runs: one colour per run; curves of half maps are dashed if there are curves against the ground truth.
 pub fn comparison_chart(curves: &[Compared]) -> Chart {
     let labelled: Vec<(String, Fsc)> = curves.iter().map(|c| (c.label.clone(), c.fsc.clone())).collect();
     let mut chart = plots::fsc_chart(&labelled);

@@ -1,4 +1,4 @@
-//! How particles and Gaussians are distributed: directions of view, defoci, sizes, amplitudes.
+//! Distributions of particles and Gaussians: viewing directions, defocus, sizes, amplitudes.
 
 use std::f64::consts::PI;
 use std::fmt::Write;
@@ -9,18 +9,18 @@ use crate::figures::colours::Colours;
 use crate::imaging::pose::Rotation;
 use crate::particles::store::Particle;
 
-/// Cells of the map of directions: of longitude, and of the height above the equator, so that all have one area.
+/// Cells of the map of viewing directions, of equal area: bins of longitude and of the height above the equator.
 const LONGITUDES: usize = 48;
 const HEIGHTS: usize = 24;
-/// All of them.
+/// Number of cells of the map of viewing directions.
 pub const CELLS: usize = LONGITUDES * HEIGHTS;
-/// Width of a defocus bin that is counted, and how many there are.
+/// Width of a defocus bin in angstrom.
 const DEFOCUS_BIN: f64 = 100.0;
 const DEFOCUS_BINS: usize = 1000;
-/// Bars of a histogram, at most.
+/// Largest number of bars of a histogram.
 const BARS: usize = 48;
 
-/// Counts over the particles of a set; the memory does not depend on their number.
+/// Counts of the particles of a set by viewing direction and defocus, in constant memory.
 #[derive(Clone, Debug)]
 pub struct ParticleCounts {
     directions: Vec<u64>,
@@ -35,7 +35,7 @@ impl Default for ParticleCounts {
 }
 
 impl ParticleCounts {
-    /// Counts a particle: its direction of view in the volume, and the mean of its two defoci.
+    /// Counts a particle by its viewing direction in the volume and the mean of its two defoci.
     pub fn add(&mut self, particle: &Particle) {
         self.directions[cell(&particle.rotation)] += 1;
         let defocus = 0.5 * (particle.ctf.defocus_u + particle.ctf.defocus_v);
@@ -44,15 +44,15 @@ impl ParticleCounts {
         self.all += 1;
     }
 
-    /// Particles in the fullest cell of the map of directions, over the mean of all cells: near 1 for many particles seen from
-    /// everywhere, large for preferred views. 0 without particles.
+    /// Largest count of a cell over the mean count: near 1 for uniform viewing directions, large for preferred orientation. 0 without
+    /// particles.
     pub fn preference(&self) -> f64 {
         let most = self.directions.iter().copied().max().unwrap_or(0) as f64;
         most * self.directions.len() as f64 / (self.all as f64).max(1.0)
     }
 
-    /// The map of directions as SVG: longitude to the right, height above the equator upwards, in cells of one area, each as
-    /// strong as its share of the fullest.
+    /// The map of viewing directions as SVG: longitude to the right, height above the equator upwards, in cells of equal area, with
+    /// an opacity proportional to the count.
     pub fn directions_svg(&self, colours: &Colours) -> String {
         const CELL: (f64, f64) = (18.0, 13.0);
         const LEFT: f64 = 62.0;
@@ -64,7 +64,7 @@ impl ParticleCounts {
             (LEFT + LONGITUDES as f64 * CELL.0 + 20.0, TOP + HEIGHTS as f64 * CELL.1 + 50.0);
         let (right, bottom) = (LEFT + LONGITUDES as f64 * CELL.0, TOP + HEIGHTS as f64 * CELL.1);
         let mut svg = format!(
-            r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="DejaVu Sans, sans-serif" font-size="12" role="img" aria-label="Directions of view"><rect width="{width}" height="{height}" fill="{paper}"/><text x="16" y="26" font-size="15" font-weight="bold" fill="{ink}">Directions of view: the fullest cell has {:.1} times the mean</text>"#,
+            r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="DejaVu Sans, sans-serif" font-size="12" role="img" aria-label="Viewing directions"><rect width="{width}" height="{height}" fill="{paper}"/><text x="16" y="26" font-size="15" font-weight="bold" fill="{ink}">Viewing directions: largest cell {:.1} times the mean</text>"#,
             self.preference()
         );
         // Writing to a String cannot fail.
@@ -103,14 +103,14 @@ impl ParticleCounts {
         }
         let _ = write!(
             svg,
-            r#"<text x="{:.1}" y="{:.1}" text-anchor="middle" fill="{ink}">Longitude and latitude of the direction of view in the map (poles: z)</text></svg>"#,
+            r#"<text x="{:.1}" y="{:.1}" text-anchor="middle" fill="{ink}">Longitude and latitude of the viewing direction in the map (poles: z)</text></svg>"#,
             (LEFT + right) / 2.0,
             height - 12.0
         );
         svg
     }
 
-    /// The histogram of defoci.
+    /// The histogram of the defocus.
     pub fn defocus_chart(&self) -> Chart {
         let first = self.defoci.iter().position(|&count| count > 0).unwrap_or(0);
         let last = self.defoci.iter().rposition(|&count| count > 0).unwrap_or(0);
@@ -121,7 +121,7 @@ impl ParticleCounts {
         let edges: Vec<f64> = (0..=counts.len()).map(micrometre).collect();
         histogram(
             "Defocus",
-            "Defocus (µm, mean of both axes)",
+            "Defocus (µm, mean of U and V)",
             "Particles",
             &edges,
             &[(String::new(), counts)],
@@ -130,7 +130,7 @@ impl ParticleCounts {
     }
 }
 
-/// The cell of the direction of view, which is the last row of W (METHOD.md section 1).
+/// The cell of the viewing direction, the last row of W (METHOD.md section 1).
 fn cell(rotation: &Rotation) -> usize {
     let [x, y, z] = rotation[2];
     let longitude = (y.atan2(x) + PI) / (2.0 * PI);
@@ -138,13 +138,13 @@ fn cell(rotation: &Rotation) -> usize {
     place((z + 1.0) / 2.0, HEIGHTS) * LONGITUDES + place(longitude, LONGITUDES)
 }
 
-/// The histogram of labelled positive values, on a logarithmic axis that all share.
+/// The histogram of labelled positive values on a common logarithmic axis.
 pub fn logarithmic_chart(title: &str, label: &str, sets: &[(String, Vec<f64>)]) -> Chart {
     let sound = |value: &f64| value.is_finite() && *value > 0.0;
     let all = sets.iter().flat_map(|(_, values)| values).copied().filter(sound);
     let (low, high) =
         all.fold((f64::INFINITY, 0.0f64), |(low, high), value| (low.min(value), high.max(value)));
-    // What lies further below the largest is as good as nothing, and takes the room of the rest.
+    // Values more than six decades below the largest are put in the first bar.
     let (low, high) = if low <= high { (low.max(high * 1e-6), high) } else { (0.5, 1.0) };
     let (low, high) = (low / 1.05, high * 1.05);
     let edge = |i: usize| low * (high / low).powf(i as f64 / BARS as f64);
@@ -161,7 +161,7 @@ pub fn logarithmic_chart(title: &str, label: &str, sets: &[(String, Vec<f64>)]) 
     histogram(title, label, "Gaussians", &edges, &sets, true)
 }
 
-/// Stairs over `edges`, one line a set of counts.
+/// A histogram over `edges`, one stepped line per set of counts.
 fn histogram(
     title: &str,
     x: &str,
@@ -213,9 +213,9 @@ mod tests {
     }
 
     #[test]
-    fn directions_fall_into_cells_of_one_area() {
+    fn uniform_directions_fill_cells_evenly() {
         let mut counts = ParticleCounts::default();
-        // Evenly over the sphere: evenly in longitude and in the cosine of the tilt.
+        // Uniform on the sphere: uniform in longitude and in the cosine of the tilt.
         for i in 0..LONGITUDES {
             for k in 0..HEIGHTS {
                 let height = (k as f64 + 0.5) / HEIGHTS as f64 * 2.0 - 1.0;
@@ -223,8 +223,8 @@ mod tests {
             }
         }
         assert!(counts.directions.iter().all(|&count| count == 1), "{:?}", counts.directions);
-        assert!(counts.directions_svg(&Colours::light()).contains("the fullest cell has 1.0 times the mean"));
-        // RELION's direction of view is (cos rot sin tilt, sin rot sin tilt, cos tilt).
+        assert!(counts.directions_svg(&Colours::light()).contains("largest cell 1.0 times the mean"));
+        // RELION's viewing direction is (cos rot sin tilt, sin rot sin tilt, cos tilt).
         let mut one = ParticleCounts::default();
         one.add(&particle(90.0, 90.0, 1e4));
         let place = one.directions.iter().position(|&count| count == 1).unwrap();
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn histograms_hold_every_value() {
+    fn histograms_count_every_value() {
         let mut counts = ParticleCounts::default();
         for i in 0..500 {
             counts.add(&particle(0.0, 0.0, 8000.0 + 40.0 * f64::from(i)));

@@ -1,7 +1,9 @@
-//! What is drawn: charts, slices, panels of images, the report page.
+//! Figures: charts, slices, panels of images, the report page.
 //!
-//! [`picture`] turns SVG into pixels; [`chart`] writes a line chart as SVG; [`plots`], [`comparison`] and [`distributions`] make the
-//! charts of a run, [`panels`] and [`slices`] its images; [`report`] puts them on one page.
+//! [`chart`] writes a line chart as SVG, with [`axis`] and [`colours`]; [`picture`] renders SVG as PNG. [`plots`], [`comparison`] and
+//! [`distributions`] make the charts of a run, [`panels`] and [`slices`] its images; [`report`] puts them on one page.
+//!
+//! SVG is written directly: a plotting library would bring fonts and layout of its own for a few hundred lines saved.
 
 pub mod axis;
 pub mod chart;

@@ -1,4 +1,4 @@
-//! Pictures of many panels: rows and columns of images on grey scales, with names and a scale bar.
+//! Rows and columns of grey-scale images, with labels and a scale bar.
 
 use std::fmt::Write as _;
 
@@ -9,40 +9,40 @@ use crate::error::Result;
 use crate::figures::axis::{number, round_step};
 use crate::figures::picture::{self, FONT, escape};
 
-/// Side of a panel in pixels.
-pub const PANEL: usize = 300;
-/// Between two panels.
-pub const GAP: usize = 10;
-/// Where the first panel begins.
-pub const CORNER: (usize, usize) = (44, 44);
+/// Edge of a panel in pixels.
+pub(super) const PANEL: usize = 300;
+/// Gap between two panels in pixels.
+pub(super) const GAP: usize = 10;
+/// Position (left, top) of the first panel.
+pub(super) const CORNER: (usize, usize) = (44, 44);
 const BOTTOM: usize = 44;
-/// Lighter than the black of an empty map, so that panels keep their edges.
-const GROUND: u8 = 42;
+/// Background: lighter than black, so that the edges of panels show.
+const BACKGROUND: u8 = 42;
 
 /// A row of panels.
 #[derive(Clone, Debug)]
-pub struct Row {
-    /// Its name, on the left.
+pub struct PanelRow {
+    /// Label on the left.
     pub name: String,
-    /// Its panels, `[down][right]`, each with what is black and white there.
+    /// Images `[y][x]`, y down, with their grey scales.
     pub panels: Vec<(Array2<f32>, GreyScale)>,
 }
 
 /// A picture of panels.
 #[derive(Clone, Debug)]
 pub struct Sheet {
-    /// The columns' names.
+    /// Labels of the columns.
     pub columns: Vec<String>,
-    /// The rows, from the top.
-    pub rows: Vec<Row>,
-    /// Edge of a panel in angstrom, for the scale bar; none where it is not above 0.
+    /// Rows from the top.
+    pub rows: Vec<PanelRow>,
+    /// Edge of a panel in angstrom for the scale bar; no bar if not above 0.
     pub edge: f64,
-    /// What is said below.
+    /// Text below the panels.
     pub remark: String,
 }
 
 impl Sheet {
-    /// The picture as PNG.
+    /// Draws the picture as PNG.
     ///
     /// # Errors
     /// When it is too large for memory.
@@ -50,7 +50,7 @@ impl Sheet {
         let width = CORNER.0 + self.columns.len() * (PANEL + GAP) + GAP;
         let height = CORNER.1 + self.rows.len() * (PANEL + GAP) - GAP + BOTTOM;
         let mut picture = picture::blank(width as u32, height as u32)?;
-        picture.pixels_mut().fill(grey(GROUND));
+        picture.pixels_mut().fill(grey(BACKGROUND));
         for (i, row) in self.rows.iter().enumerate() {
             for (k, (view, scale)) in row.panels.iter().enumerate() {
                 let corner = (CORNER.0 + k * (PANEL + GAP), CORNER.1 + i * (PANEL + GAP));
@@ -61,7 +61,7 @@ impl Sheet {
         picture::encode(&picture)
     }
 
-    /// The words and the scale bar, as SVG over the panels.
+    /// Labels and scale bar as SVG.
     fn labels(&self, width: usize, height: usize) -> String {
         let mut svg = format!(
             r##"<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="{FONT}" font-size="15" fill="#dadada">"##
@@ -84,7 +84,7 @@ impl Sheet {
         let baseline = height - 16;
         let mut text_from = left as f64;
         if self.edge.is_finite() && self.edge > 0.0 {
-            // A round length of a quarter to a half of the panel.
+            // A round length, a quarter to a half of the panel.
             let length = round_step(self.edge / 4.0);
             let pixels = length / self.edge * PANEL as f64;
             let _ = write!(
@@ -105,7 +105,7 @@ impl Sheet {
     }
 }
 
-/// Which values are black and white.
+/// The values shown as black and white.
 #[derive(Clone, Copy, Debug)]
 pub struct GreyScale {
     black: f32,
@@ -113,8 +113,8 @@ pub struct GreyScale {
 }
 
 impl GreyScale {
-    /// Black at two standard deviations below the mean (or the least value), white at the 99.9th percentile.
-    pub fn of<'a>(views: impl Iterator<Item = &'a Array2<f32>>) -> Self {
+    /// Black at two standard deviations below the mean (or the minimum), white at the 99.9th percentile of all images.
+    pub fn for_images<'a>(views: impl Iterator<Item = &'a Array2<f32>>) -> Self {
         let mut values: Vec<f32> = views.flatten().copied().filter(|v| v.is_finite()).collect();
         values.sort_unstable_by(f32::total_cmp);
         let (Some(&least), Some(&most)) = (values.first(), values.last()) else {
@@ -125,13 +125,13 @@ impl GreyScale {
         let variance = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
         let black = (mean - 2.0 * variance.sqrt()).max(f64::from(least)) as f32;
         let white = values[((n * 0.999) as usize).min(values.len() - 1)];
-        // A spike in an empty map leaves the percentile at the ground.
+        // With a single spike in an empty map, the percentile equals black: use the maximum.
         let white = if white > black { white } else { most };
         Self { black, white: if white > black { white } else { black + 1.0 } }
     }
 
     fn shade(&self, value: f32) -> u8 {
-        // A value that is not finite is black: `as` takes NaN to 0.
+        // NaN is black: `as` converts it to 0.
         (255.0 * (value - self.black) / (self.white - self.black)).round().clamp(0.0, 255.0) as u8
     }
 }
@@ -148,12 +148,12 @@ fn paint(picture: &mut Pixmap, panel: &Array2<f32>, scale: &GreyScale, (left, to
     }
 }
 
-/// Resamples a picture to `side` x `side` pixels with a cubic kernel (Catmull and Rom), widened where it shrinks.
+/// Resamples an image to `side` x `side` pixels with a cubic (Catmull-Rom) kernel, widened when downsampling.
 fn resized(view: &Array2<f32>, side: usize) -> Array2<f32> {
     let along = |source: &Array2<f32>| {
         let (lines, n) = source.dim();
         let taps: Vec<Vec<(usize, f32)>> = (0..side).map(|i| weights(i, side, n)).collect();
-        // Written transposed, so that the second call runs along the other axis and turns it back.
+        // The output is transposed: the second call processes the other axis and transposes back.
         Array2::from_shape_fn((side, lines), |(i, line)| {
             taps[i].iter().map(|&(from, weight)| weight * source[[line, from]]).sum()
         })
@@ -161,7 +161,7 @@ fn resized(view: &Array2<f32>, side: usize) -> Array2<f32> {
     along(&along(view))
 }
 
-/// What the `n` source pixels give to pixel `i` of `side`; sums to 1.
+/// Weights of the `n` source pixels for pixel `i` of `side`; their sum is 1.
 fn weights(i: usize, side: usize, n: usize) -> Vec<(usize, f32)> {
     let step = n as f64 / side as f64;
     let spread = step.max(1.0);
@@ -174,7 +174,7 @@ fn weights(i: usize, side: usize, n: usize) -> Vec<(usize, f32)> {
     raw.into_iter().map(|(j, w)| (j, (w / sum) as f32)).collect()
 }
 
-/// Catmull and Rom's kernel: 1 at 0, 0 at the other integers, nothing beyond 2.
+/// Catmull-Rom kernel: 1 at 0, 0 at other integers and beyond 2.
 fn cubic(x: f64) -> f64 {
     let x = x.abs();
     if x < 1.0 {
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn resampling_keeps_a_constant_and_a_ramp() {
+    fn resampling_preserves_constant_and_ramp() {
         for (n, side) in [(16, 300), (64, 300), (5, 300), (600, 300), (1, 300)] {
             let flat = resized(&Array2::from_elem((n, n), 2.5), side);
             assert_eq!(flat.dim(), (side, side));
@@ -199,7 +199,7 @@ mod tests {
         }
         let ramp = Array2::from_shape_fn((64, 64), |(y, _)| y as f32);
         let large = resized(&ramp, 300);
-        // Down stays down: row 150 of 300 is at 150.5 * 64 / 300 - 0.5.
+        // The axes are not exchanged: row 150 of 300 is at 150.5 * 64 / 300 - 0.5.
         assert!((large[[150, 7]] - 31.6067).abs() < 1e-3, "{}", large[[150, 7]]);
     }
 }

@@ -1,4 +1,4 @@
-//! From SVG to pixels, with the program's own fonts: the same picture on every machine.
+//! Rendering of SVG as PNG with embedded fonts, so that pictures are equal on every machine.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,10 +7,10 @@ use resvg::usvg::{Options, Tree, fontdb};
 
 use crate::error::{Error, Result};
 
-/// The font of all pictures, as SVG names it; [`to_png`] brings DejaVu Sans itself.
+/// Font family of all pictures, as an SVG attribute; [`to_png`] embeds DejaVu Sans.
 pub const FONT: &str = "DejaVu Sans, sans-serif";
 
-/// Text made safe for XML and HTML, in content and in attributes.
+/// Escapes text for XML and HTML, in content and in attributes.
 pub fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
@@ -20,7 +20,7 @@ pub fn escape(text: &str) -> String {
             '>' => safe.push_str("&gt;"),
             '"' => safe.push_str("&quot;"),
             '\'' => safe.push_str("&#39;"),
-            // XML has no place for other control characters, however they are written.
+            // XML forbids other control characters, even escaped.
             c if c.is_control() && c != '\n' && c != '\t' => safe.push('\u{fffd}'),
             '\u{fffe}' | '\u{ffff}' => safe.push('\u{fffd}'),
             c => safe.push(c),
@@ -42,7 +42,7 @@ fn fonts() -> Arc<fontdb::Database> {
 }
 
 fn defect(problem: String) -> Error {
-    Error::request(format!("cannot draw a picture: {problem}"), "this is a defect of the program: report it")
+    Error::request(format!("cannot draw a picture: {problem}"), "this is a bug in the program: report it")
 }
 
 /// Parses an SVG document.
@@ -59,19 +59,19 @@ pub fn blank(width: u32, height: u32) -> Result<Pixmap> {
     Pixmap::new(width, height).ok_or_else(|| defect(format!("{width} x {height} pixels")))
 }
 
-/// Draws an SVG document over a picture, one user unit to a pixel.
+/// Draws an SVG document over a picture, with one pixel per user unit.
 ///
 /// # Errors
-/// When the document is not sound.
+/// When the document is not valid.
 pub fn draw_over(picture: &mut Pixmap, svg: &str) -> Result<()> {
     resvg::render(&parse(svg)?, Transform::identity(), &mut picture.as_mut());
     Ok(())
 }
 
-/// Renders an SVG document as PNG, `scale` pixels to a user unit.
+/// Renders an SVG document as PNG, with `scale` pixels per user unit.
 ///
 /// # Errors
-/// When the document is not sound or has no size.
+/// When the document is not valid or has no size.
 pub fn to_png(svg: &str, scale: f32) -> Result<Vec<u8>> {
     let tree = parse(svg)?;
     let pixels = |length: f32| (length * scale).ceil() as u32;
@@ -80,7 +80,7 @@ pub fn to_png(svg: &str, scale: f32) -> Result<Vec<u8>> {
     encode(&picture)
 }
 
-/// A picture as PNG, as small as may be: without colour or transparency where it has none.
+/// Encodes a picture as PNG; colour and alpha channels are omitted if not used.
 ///
 /// # Errors
 /// When it cannot be encoded.
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_drawn_with_the_own_fonts_at_the_asked_scale() {
+    fn text_is_drawn_with_embedded_fonts_at_scale() {
         let svg = format!(
             r##"<svg xmlns="http://www.w3.org/2000/svg" width="60" height="20"><text x="2" y="15" font-family="{FONT}" font-size="14" fill="#000">{}</text></svg>"##,
             escape("Å < \"é\" & \u{1}")
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_keep_their_colours_through_a_file() {
+    fn png_round_trip_keeps_colours() {
         // Transparent, coloured, grey.
         for fill in ["none", "#fa0", "#777"] {
             let svg = format!(
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_that_is_not_sound_is_an_error() {
+    fn invalid_svg_is_an_error() {
         assert!(to_png("<svg", 1.0).is_err());
         assert!(blank(0, 5).is_err());
     }

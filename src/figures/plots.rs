@@ -1,4 +1,4 @@
-//! The charts of a run: FSC and loss.
+//! Charts of a run: FSC, loss, rates over epochs.
 
 use std::io::Write;
 use std::path::Path;
@@ -13,14 +13,14 @@ use crate::figures::colours::Colours;
 use crate::figures::picture;
 use crate::files;
 
-/// Size of a chart file in user units; its PNG has twice as many pixels.
+/// Size of a chart file in user units; the PNG has twice as many pixels.
 const SIZE: (f64, f64) = (760.0, 480.0);
-/// Points of a curve beyond which neighbours are averaged: more than a screen can show.
-const MOST_POINTS: usize = 1000;
-/// Largest over smallest loss from which on the axis is logarithmic.
+/// Number of points above which neighbours are averaged.
+const MAX_POINTS: usize = 1000;
+/// Ratio of largest to smallest loss above which the axis is logarithmic.
 const LOGARITHMIC_FROM: f64 = 8.0;
 
-/// The FSC chart of one or more labelled curves, over spatial frequency and resolution.
+/// The FSC chart of labelled curves over spatial frequency and resolution.
 pub fn fsc_chart(curves: &[(String, Fsc)]) -> Chart {
     let nyquist = |fsc: &Fsc| 0.5 / fsc.pixel_size;
     let high = curves.iter().map(|(_, fsc)| nyquist(fsc)).filter(|f| f.is_finite()).fold(0.0, f64::max);
@@ -31,8 +31,8 @@ pub fn fsc_chart(curves: &[(String, Fsc)]) -> Chart {
             Some([1.0 / resolution, threshold])
         };
         let [gold, half] = [GOLD_STANDARD, REFERENCE_THRESHOLD].map(|threshold| fsc.crossing(threshold));
-        // Where a curve ends above 0.143, what it says is where it crosses 0.5, if it does.
-        let verdict = match (gold, half) {
+        // For a curve that stays above 0.143, the crossing of 0.5 is shown if there is one.
+        let resolution = match (gold, half) {
             (Crossing::NeverBelow(_), Crossing::At(resolution)) => {
                 format!("{resolution:.2} Å at {REFERENCE_THRESHOLD}")
             }
@@ -41,7 +41,7 @@ pub fn fsc_chart(curves: &[(String, Fsc)]) -> Chart {
             (Crossing::BelowFromStart(coarsest), _) => format!("> {coarsest:.0} Å at {GOLD_STANDARD}"),
         };
         Curve {
-            legend: format!("{label}: {verdict}"),
+            legend: format!("{label}: {resolution}"),
             points: fsc
                 .shells
                 .iter()
@@ -69,7 +69,7 @@ pub fn fsc_chart(curves: &[(String, Fsc)]) -> Chart {
         },
         y: Axis {
             label: "Correlation".into(),
-            low: below(lowest),
+            low: axis_start(lowest),
             high: 1.0,
             logarithmic: false,
             marks: Vec::new(),
@@ -80,12 +80,12 @@ pub fn fsc_chart(curves: &[(String, Fsc)]) -> Chart {
     }
 }
 
-/// Where the axis of an FSC begins: noise about zero is part of an honest curve.
-fn below(lowest: f64) -> f64 {
+/// Lower end of the axis of an FSC: negative values are shown too.
+fn axis_start(lowest: f64) -> f64 {
     if lowest < 0.0 { (lowest * 5.0).floor() / 5.0 } else { 0.0 }
 }
 
-/// The chart of labelled loss curves, each of (epoch, loss); logarithmic where the losses span much.
+/// The chart of labelled loss curves of (epoch, loss), logarithmic if the losses span a large range.
 pub fn loss_chart(curves: &[(String, Vec<(f64, f64)>)]) -> Chart {
     let curve = |(label, points): &(String, Vec<(f64, f64)>)| {
         let points = thinned(points);
@@ -108,7 +108,7 @@ pub fn loss_chart(curves: &[(String, Vec<(f64, f64)>)]) -> Chart {
     } else if logarithmic {
         (low / 1.1, high * 1.1)
     } else {
-        // A constant loss too needs an axis of some length.
+        // A constant loss also needs an axis of positive length.
         let margin = (0.06 * (high - low)).max(1e-6 * high.abs()).max(1e-12);
         (low - margin, high + margin)
     };
@@ -128,7 +128,7 @@ pub fn loss_chart(curves: &[(String, Vec<(f64, f64)>)]) -> Chart {
     }
 }
 
-/// The chart of labelled curves of something that is not negative over epochs.
+/// The chart of labelled curves of a non-negative quantity over epochs.
 pub fn rate_chart(title: &str, quantity: &str, curves: &[(String, Vec<(f64, f64)>)]) -> Chart {
     let mut chart = loss_chart(curves);
     let highest = chart.curves.iter().flat_map(|curve| &curve.points).map(|point| point[1]);
@@ -142,14 +142,14 @@ pub fn rate_chart(title: &str, quantity: &str, curves: &[(String, Vec<(f64, f64)
     chart
 }
 
-/// Losses of two halves differ late: four decimals where that is not long.
+/// Formats a loss; the losses of two halves often agree in three digits.
 fn loss_number(loss: f64) -> String {
     if (0.01..100.0).contains(&loss.abs()) { format!("{loss:.4}") } else { number(loss) }
 }
 
-/// Averages neighbours until at most [`MOST_POINTS`] are left.
+/// Averages neighbours until at most [`MAX_POINTS`] are left.
 fn thinned(points: &[(f64, f64)]) -> Vec<[f64; 2]> {
-    let group = points.len().div_ceil(MOST_POINTS).max(1);
+    let group = points.len().div_ceil(MAX_POINTS).max(1);
     let mean = |chunk: &[(f64, f64)]| {
         let sum = chunk.iter().fold((0.0, 0.0), |s, p| (s.0 + p.0, s.1 + p.1));
         [sum.0 / chunk.len() as f64, sum.1 / chunk.len() as f64]
@@ -157,14 +157,10 @@ fn thinned(points: &[(f64, f64)]) -> Vec<[f64; 2]> {
     points.chunks(group).map(mean).collect()
 }
 
-/// Writes `stem`.csv, `stem`.svg and `stem`.png into `folder`: the curves as a table, a chart and its picture.
-///
-/// The columns of the table are shell, spatial_frequency_1_per_A, resolution_A, and one per curve by its label; it starts
-/// at shell 1. A field is empty where a curve has ended.
+/// Writes `stem`.csv, `stem`.svg and `stem`.png to `folder`: the curves as a table ([`fsc_table`]) and as a chart.
 ///
 /// # Errors
-/// When there is no curve, one goes on behind the first one's end, the curves differ in box or pixel size, or a file cannot be
-/// written.
+/// When there is no curve, a curve is longer than the first, the curves differ in box or pixel size, or a file cannot be written.
 pub fn write_fsc_files(folder: &Path, stem: &str, curves: &[(String, Fsc)]) -> Result<()> {
     write_chart_files(folder, stem, curves, &fsc_chart(curves))
 }
@@ -177,12 +173,12 @@ pub(crate) fn direction_band(directional: &Directional, threshold: f64) -> (Stri
     (legend, directional.band())
 }
 
-/// [`fsc_chart`] with a band behind the curves: its legend, and the lowest and the highest correlation of each shell.
+/// [`fsc_chart`] with a band behind the curves: its legend, and the lowest and highest correlation of each shell.
 pub fn fsc_chart_with_band(curves: &[(String, Fsc)], band: Option<(String, Vec<[f64; 2]>)>) -> Chart {
     let mut chart = fsc_chart(curves);
     if let (Some((legend, band)), Some((_, first))) = (band, curves.first()) {
         let lowest = band.iter().skip(1).map(|[low, _]| *low).fold(0.0, f64::min);
-        chart.y.low = chart.y.low.min(below(lowest));
+        chart.y.low = chart.y.low.min(axis_start(lowest));
         let place = |(shell, &[low, high]): (usize, &[f64; 2])| [first.frequency(shell as f64), low, high];
         let band = band.iter().enumerate().skip(1).map(place).collect();
         chart.curves.push(Curve { legend, band, faint: true, ..Curve::default() });
@@ -190,15 +186,15 @@ pub fn fsc_chart_with_band(curves: &[(String, Fsc)], band: Option<(String, Vec<[
     chart
 }
 
-/// [`write_fsc_files`] with a chart of one's own.
+/// [`write_fsc_files`] with the given chart.
 ///
 /// # Errors
-/// As there.
+/// As [`write_fsc_files`].
 pub fn write_chart_files(folder: &Path, stem: &str, curves: &[(String, Fsc)], chart: &Chart) -> Result<()> {
     let table = fsc_table::to_csv(curves)?;
     let svg = chart.to_svg(&Colours::light(), SIZE.0, SIZE.1);
     let png = picture::to_png(&svg, 2.0)?;
-    // All are made before the first is written.
+    // All files are rendered before the first is written.
     for (extension, content) in [("csv", table.as_bytes()), ("svg", svg.as_bytes()), ("png", &png)] {
         files::write_atomically(&folder.join(format!("{stem}.{extension}")), |w| w.write_all(content))?;
     }
@@ -216,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_reads_back_and_the_pictures_are_sound() {
+    fn table_reads_back_and_pictures_are_valid() {
         let folder = tempfile::tempdir().unwrap();
         let curves = [("half maps, \"masked\" <&>".to_owned(), falling(0.6)), ("none".into(), falling(0.3))];
         let mut ends = curves.clone().to_vec();
@@ -280,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn curves_of_different_grids_are_refused_and_write_nothing() {
+    fn curves_on_different_grids_are_refused_and_nothing_is_written() {
         let folder = tempfile::tempdir().unwrap();
         let other = Fsc { pixel_size: 5.0, ..falling(0.5) };
         let curves = [("a".to_owned(), falling(0.5)), ("b".to_owned(), other)];
@@ -290,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_curves_still_make_sound_charts() {
+    fn degenerate_curves_make_valid_charts() {
         let odd = [
             Vec::new(),
             vec![(0.0, f64::NAN), (1.0, 0.5)],
@@ -309,10 +305,10 @@ mod tests {
     }
 
     #[test]
-    fn long_curves_are_averaged_short_ones_kept() {
+    fn only_long_curves_are_averaged() {
         let long: Vec<(f64, f64)> = (0..2500).map(|i| (f64::from(i), 2.0)).collect();
         let thin = thinned(&long);
-        assert!(thin.len() <= MOST_POINTS && thin.iter().all(|p| p[1] == 2.0));
+        assert!(thin.len() <= MAX_POINTS && thin.iter().all(|p| p[1] == 2.0));
         assert_eq!(thinned(&long[..2]), [[0.0, 2.0], [1.0, 2.0]]);
     }
 }

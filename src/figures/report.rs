@@ -1,4 +1,4 @@
-//! report.html: one page that tells of a run, with nothing beside it and nothing from the network.
+//! report.html: a self-contained page about a run. It loads nothing from the network.
 
 mod surface;
 
@@ -16,52 +16,53 @@ use crate::files;
 
 pub use surface::Surface;
 
-/// Width and height of a chart on a screen and on a phone: text keeps its size, so each is drawn for its width.
+/// Size of a chart on a wide screen. Charts are drawn per width, so that the text keeps its size.
 const WIDE: (f64, f64) = (1000.0, 500.0);
-/// Beside another one.
+/// Size of a chart beside another on a wide screen.
 const HALF_WIDE: (f64, f64) = (490.0, 360.0);
+/// Size of a chart on a phone.
 const NARROW: (f64, f64) = (380.0, 400.0);
 const STYLE: &str = include_str!("report/style.css");
 const VIEWER: &str = include_str!("report/viewer.js");
 
-/// What a report says. Parts that are empty are left out.
+/// Content of a report. Empty parts are omitted.
 #[derive(Clone, Debug, Default)]
 pub struct ReportData {
-    /// The heading.
+    /// Title.
     pub title: String,
-    /// The numbers that matter most: name and value with its unit.
+    /// Main results: name, and value with its unit.
     pub headline: Vec<(String, String)>,
-    /// What the run's maps are worth, in a sentence, and whether that is a warning.
+    /// Assessment of the maps in one sentence, and whether it is a warning.
     pub verdict: Option<(String, bool)>,
-    /// What is shown, in this order.
+    /// Sections in order.
     pub parts: Vec<Part>,
-    /// Remarks, one a paragraph.
+    /// Notes, one per list item.
     pub notes: Vec<String>,
-    /// The settings of the run: name and value.
+    /// Settings of the run: name and value.
     pub settings: Vec<(String, String)>,
-    /// The command that repeats the run.
+    /// Command line of the run.
     pub command: String,
 }
 
 /// A section of the page.
 #[derive(Clone, Debug)]
 pub enum Part {
-    /// A chart, which brings its own heading.
+    /// A chart with its title.
     Chart(Chart),
-    /// Charts side by side, where there is room.
+    /// Charts with their titles, side by side if the page is wide enough.
     Charts(Vec<Chart>),
-    /// A drawing in the page's colours, which brings its own heading.
+    /// An SVG with its title, in CSS colours of the page.
     Svg(String),
-    /// A picture as PNG, with its heading and what it shows.
+    /// A PNG picture.
     Picture {
-        /// The heading.
+        /// Heading.
         heading: String,
-        /// What it shows, for those who cannot see it.
+        /// Alternative text.
         description: String,
-        /// The file.
+        /// PNG file.
         png: Vec<u8>,
     },
-    /// The map's surface, to be turned and looked at. At most one.
+    /// Interactive surface of the map. At most one per page.
     Surface(Surface),
 }
 
@@ -107,7 +108,7 @@ fn page(data: &ReportData) -> String {
         body += &section("Settings", &format!("<table>\n{rows}</table>"));
     }
     if !data.command.is_empty() {
-        body += &section("To repeat it", &format!("<pre>{}</pre>", escape(&data.command)));
+        body += &section("Command", &format!("<pre>{}</pre>", escape(&data.command)));
     }
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -141,13 +142,13 @@ impl Part {
     }
 }
 
-/// The surface's canvas, its level, its voxels and what draws them.
+/// Canvas, level slider, voxels and script of the surface.
 fn viewer(surface: &Surface) -> String {
     format!(
         "<figure id=\"surface\" data-size=\"{}\" data-most=\"{}\">\n\
-         <canvas tabindex=\"0\" role=\"img\" aria-label=\"The surface of the map: drag or arrow keys turn it, wheel or + and - zoom\"></canvas>\n\
+         <canvas tabindex=\"0\" role=\"img\" aria-label=\"Surface of the map: rotate by dragging or arrow keys, zoom by wheel or + and -\"></canvas>\n\
          <label>Level <input type=\"range\" min=\"1\" max=\"254\" value=\"{}\"> <output></output></label>\n\
-         <figcaption>{} voxels of {:.2} Å along an edge. Drag to turn, wheel or two fingers to zoom.</figcaption>\n\
+         <figcaption>{} voxels of {:.2} Å along an edge. Drag to rotate, scroll or pinch to zoom.</figcaption>\n\
          <noscript>The surface needs JavaScript.</noscript>\n\
          <script type=\"text/plain\">{}</script>\n</figure>\n<script>\n{VIEWER}</script>",
         surface.size,
@@ -163,9 +164,9 @@ fn section(heading: &str, content: &str) -> String {
     format!("<section><h2>{}</h2>\n{content}\n</section>\n", escape(heading))
 }
 
-/// A chart for screens and the same for phones; the style shows one. Both take their colours from the page.
+/// A chart for wide screens and for phones; the style sheet shows one of them.
 fn drawn(chart: &Chart, wide: (f64, f64)) -> String {
-    let colours = Colours::of_the_page();
+    let colours = Colours::css_variables();
     format!(
         "<div class=\"wide\">{}</div><div class=\"narrow\">{}</div>",
         chart.to_svg(&colours, wide.0, wide.1),
@@ -181,7 +182,7 @@ mod tests {
     use crate::figures::plots::{fsc_chart, loss_chart};
 
     #[test]
-    fn a_report_stands_alone_and_trusts_no_text() {
+    fn report_is_self_contained_and_escapes_text() {
         let evil = "<script>alert(\"x\")</script>".to_owned();
         let shells = (0..16).map(|s| 1.0 - f64::from(s) / 15.0).collect();
         let fsc = [(evil.clone(), Fsc { pixel_size: 2.0, box_size: 32, shells })];
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_parts_are_left_out() {
+    fn empty_parts_are_omitted() {
         let page = page(&ReportData { title: "t".into(), ..ReportData::default() });
         assert!(page.contains("<h1>t</h1>") && !page.contains("<section>") && !page.contains("NaN"));
     }

@@ -1,4 +1,4 @@
-//! slices.png: central slices and a projection of the half maps and the map, side by side on one grey scale.
+//! slices.png: central slices and a projection of the half maps and the map.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -8,16 +8,16 @@ use ndarray::{Array2, Axis};
 use crate::error::{Error, Result};
 use crate::evaluate::maps::extent;
 use crate::figures::axis::number;
-use crate::figures::panels::{GreyScale, Row, Sheet};
+use crate::figures::panels::{GreyScale, PanelRow, Sheet};
 use crate::files;
 use crate::imaging::mrc::Volume;
 
 const COLUMNS: [&str; 4] = ["xy slice", "xz slice", "yz slice", "projection along z"];
 
-/// Writes the picture: one row each for `half1`, `half2` (where there is one), `map`, and `truth` (where it is known);
-/// columns are the slices through the origin (voxel floor(D/2)) across z, y and x, and the projection along z. The first
-/// named axis runs to the right, the second down. All slices share one grey scale, all projections another, both taken
-/// from the maps; the truth, whose units are its own, is brought to the map's by the line that fits best.
+/// Writes a picture with one row each for `half1`, `half2`, `map` and the ground truth `truth`. Columns are the slices through the
+/// origin (voxel floor(D/2)) across z, y and x, and the projection along z. The first axis named runs to the right, the second down.
+/// All slices share one grey scale and all projections another, both from the maps; the ground truth is scaled to the map by linear
+/// regression.
 ///
 /// # Errors
 /// When a map is not a cube or the boxes differ, or the file cannot be written.
@@ -45,8 +45,8 @@ pub fn draw(half1: &Volume, half2: Option<&Volume>, map: &Volume, truth: Option<
     for (name, volume) in &rows {
         if volume.data.dim() != (z, y, x) || z != y || z != x || z == 0 {
             return Err(Error::request(
-                format!("cannot draw slices: {name} is {} voxels", extent(volume.data.dim())),
-                "give cubic maps of one box",
+                format!("cannot draw slices: {name} has {} voxels", extent(volume.data.dim())),
+                "give cubic maps with equal boxes",
             ));
         }
     }
@@ -55,12 +55,12 @@ pub fn draw(half1: &Volume, half2: Option<&Volume>, map: &Volume, truth: Option<
         last.1 = truth;
     }
     let panels: Vec<[Array2<f32>; 4]> = rows.iter().map(|(_, volume)| views(volume)).collect();
-    // The maps set the scales: the truth's ripples outside would grey their ground.
+    // The ground truth does not influence the scales: its ripples would brighten the background of the maps.
     let maps = &panels[..panels.len() - usize::from(truth.is_some())];
-    let slice_scale = GreyScale::of(maps.iter().flat_map(|p| &p[..3]));
-    let projection_scale = GreyScale::of(maps.iter().map(|p| &p[3]));
+    let slice_scale = GreyScale::for_images(maps.iter().flat_map(|p| &p[..3]));
+    let projection_scale = GreyScale::for_images(maps.iter().map(|p| &p[3]));
 
-    let row = |((name, _), views): (&(&str, &Volume), [Array2<f32>; 4])| Row {
+    let row = |((name, _), views): (&(&str, &Volume), [Array2<f32>; 4])| PanelRow {
         name: (*name).to_owned(),
         panels: views
             .into_iter()
@@ -79,13 +79,13 @@ pub fn draw(half1: &Volume, half2: Option<&Volume>, map: &Volume, truth: Option<
         rows: rows.iter().zip(panels).map(row).collect(),
         edge,
         remark: format!(
-            "{size}; first axis to the right, second down; one grey scale for the slices, one for the projections"
+            "{size}; first axis to the right, second down; common grey scale for slices, another for projections"
         ),
     };
     sheet.to_png()
 }
 
-/// `volume` a + b, with the a and b that come closest to `map`.
+/// a `volume` + b, with a and b from linear regression against `map`.
 fn fitted(volume: &Volume, map: &Volume) -> Volume {
     let (n, mut sums) = (map.data.len() as f64, [0.0; 4]);
     for (&x, &y) in volume.data.iter().zip(&map.data) {
@@ -101,7 +101,7 @@ fn fitted(volume: &Volume, map: &Volume) -> Volume {
     Volume { data, pixel_size: volume.pixel_size }
 }
 
-/// The three central slices and the projection, each `[down][right]`.
+/// The three central slices and the projection, each `[y][x]` of the picture.
 fn views(volume: &Volume) -> [Array2<f32>; 4] {
     let data = &volume.data;
     let middle = data.dim().0 / 2;
@@ -121,9 +121,9 @@ mod tests {
     use resvg::tiny_skia::Pixmap;
 
     #[test]
-    fn each_view_runs_as_it_says() {
+    fn views_have_documented_axes() {
         let mut data = Array3::zeros((6, 6, 6));
-        // Each in one central slice only: y = 3, z = 3, x = 3.
+        // One voxel in each central slice: y = 3, z = 3, x = 3.
         data[[1, 3, 2]] = 1.0;
         data[[3, 1, 2]] = 2.0;
         data[[2, 1, 3]] = 3.0;
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_maps_are_drawn_and_unequal_ones_refused() {
+    fn degenerate_maps_are_drawn_and_unequal_ones_refused() {
         let flat = Volume { data: Array3::zeros((5, 5, 5)), pixel_size: 0.0 };
         let mut broken = flat.clone();
         broken.data[[2, 2, 2]] = f32::NAN;
@@ -143,12 +143,12 @@ mod tests {
         assert_eq!((png.width(), png.height()), (1294, 698));
         let other = Volume { data: Array3::zeros((4, 5, 5)), pixel_size: 1.0 };
         assert!(
-            draw(&flat, Some(&other), &flat, None).unwrap_err().to_string().contains("half 2 is 5 x 5 x 4")
+            draw(&flat, Some(&other), &flat, None).unwrap_err().to_string().contains("half 2 has 5 x 5 x 4")
         );
     }
 
     #[test]
-    fn a_bright_voxel_is_bright_in_its_panel_whatever_the_units_of_the_truth() {
+    fn bright_voxel_is_bright_in_its_panel_for_any_units_of_truth() {
         let mut map = Volume { data: Array3::zeros((10, 10, 10)), pixel_size: 3.0 };
         map.data[[5, 5, 5]] = 4.0;
         let folder = tempfile::tempdir().unwrap();

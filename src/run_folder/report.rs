@@ -1,4 +1,4 @@
-//! report.html of a run: gathered from its folder, run.json and the particles, so that it can be made again at any time.
+//! report.html of a run, made from the run folder and the particles, so that it can be written again at any time.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::figures::chart::Chart;
 use crate::figures::colours::Colours;
 use crate::figures::comparison::comparison_chart;
 use crate::figures::distributions::{ParticleCounts, logarithmic_chart};
-use crate::figures::panels::{GreyScale, Row, Sheet};
+use crate::figures::panels::{GreyScale, PanelRow, Sheet};
 use crate::figures::plots::{fsc_chart, loss_chart, rate_chart};
 use crate::figures::report::{Part, ReportData, Surface, write_report};
 use crate::gmm::files::GmmFile;
@@ -30,16 +30,16 @@ use crate::render::cpu::residual::Filter;
 use crate::render::{Geometry, Sampling, Weights};
 use crate::run_folder::metrics;
 
-/// Particle images that are shown, over all models.
+/// Number of particle images shown, over all models.
 const SHOWN: usize = 4;
-/// Where their low-pass filter halves amplitudes: this many pixels, or angstrom where that is coarser.
+/// Resolution at which the low-pass filter of particle images is one half: in pixels, and the smallest in angstrom.
 const LOW_PASS: (f64, f64) = (4.0, 20.0);
 
-/// Writes report.html into the run folder `folder`, from what is there, from `document`, which is or becomes its run.json, and
-/// from the particles of `store`. What the folder lacks, the page lacks. The FSC of the runs in `baselines` is shown with its own.
+/// Writes report.html to the run folder `folder`. `document` is the content of its run.json and `store` holds its particles. Sections
+/// whose files are missing are omitted. The FSC of the runs in `baselines` is added for comparison.
 ///
 /// # Errors
-/// When a file of the run that is there or the particles cannot be read, or the page cannot be written.
+/// When an existing file of the run or the particles cannot be read, or the page cannot be written.
 pub fn write(folder: &Path, document: &Value, store: &Store, baselines: &[PathBuf]) -> Result<()> {
     let header = store.header();
     let names: Vec<String> = list(&document["particles"]["models"])
@@ -57,32 +57,11 @@ pub fn write(folder: &Path, document: &Value, store: &Store, baselines: &[PathBu
             models.push((name.as_str(), GmmFile::read(&file)?));
         }
     }
-    let mut parts = Vec::new();
-    if !curves.is_empty() {
-        parts.push(Part::Chart(fsc_chart(&curves)));
-    }
-    if !baselines.is_empty() {
-        let runs: Vec<PathBuf> =
-            std::iter::once(folder.to_owned()).chain(baselines.iter().cloned()).collect();
-        let truth = document["truth"].as_str().map(|file| from_where_it_ran(document, file));
-        let curves = compare::compare(&runs, truth.as_deref(), |_| Ok(None))?;
-        parts.push(Part::Chart(Chart { title: "Beside other runs".into(), ..comparison_chart(&curves) }));
-    }
-    let maps = std::iter::once("map").chain(names.iter().map(String::as_str));
-    if let Some(map) = maps.map(|name| folder.join(format!("{name}.mrc"))).find(|file| file.exists()) {
-        parts.extend(Surface::of(&read_cube(&map)?).map(Part::Surface));
-    }
-    if let Some(png) = bytes(&folder.join("slices.png"))? {
-        parts.push(Part::Picture {
-            heading: "Slices".into(),
-            description: "Central slices and projections of the maps".into(),
-            png,
-        });
-    }
+    let mut parts = map_parts(folder, document, &names, &curves, baselines)?;
     if !models.is_empty() {
         parts.push(Part::Picture {
-            heading: "Particles and what the model makes of them".into(),
-            description: "Particle images as observed and low-passed, and the model's images of them with and without CTF"
+            heading: "Particle images and projections of the model".into(),
+            description: "Particle images, observed and low-pass filtered, and projections of the model with and without CTF"
                 .into(),
             png: images(&models, store)?,
         });
@@ -97,26 +76,7 @@ pub fn write(folder: &Path, document: &Value, store: &Store, baselines: &[PathBu
             rate_chart("Speed", "Images/s", &speed),
         ]));
     }
-    let mut counts = ParticleCounts::default();
-    store.inspect(|_, particle| {
-        counts.add(particle);
-        Ok(())
-    })?;
-    parts.push(Part::Svg(counts.directions_svg(&Colours::of_the_page())));
-    let mut charts = vec![counts.defocus_chart()];
-    if !models.is_empty() {
-        let of = |value: fn(&GmmFile) -> Vec<f64>| -> Vec<(String, Vec<f64>)> {
-            models.iter().map(|(name, file)| ((*name).to_owned(), value(file))).collect()
-        };
-        let title = "Gaussian sizes";
-        charts.push(logarithmic_chart(
-            title,
-            "Standard deviation (Å, geometric mean of the axes)",
-            &of(sizes),
-        ));
-        charts.push(logarithmic_chart("Gaussian amplitudes", "Amplitude", &of(amplitudes)));
-    }
-    parts.push(Part::Charts(charts));
+    parts.extend(distribution_parts(&models, store)?);
     let data = ReportData {
         title: format!("cryosplat-mpi: {}", folder.display()),
         headline: headline(document, store, &curves),
@@ -131,13 +91,73 @@ pub fn write(folder: &Path, document: &Value, store: &Store, baselines: &[PathBu
     write_report(&folder.join("report.html"), &data)
 }
 
-/// The particle file that a run.json names.
-pub fn particles_of(document: &Value) -> Option<PathBuf> {
-    Some(from_where_it_ran(document, document["particles"]["file"].as_str()?))
+/// FSC charts, surface and slices of the maps.
+fn map_parts(
+    folder: &Path,
+    document: &Value,
+    names: &[String],
+    curves: &[(String, Fsc)],
+    baselines: &[PathBuf],
+) -> Result<Vec<Part>> {
+    let mut parts = Vec::new();
+    if !curves.is_empty() {
+        parts.push(Part::Chart(fsc_chart(curves)));
+    }
+    if !baselines.is_empty() {
+        let runs: Vec<PathBuf> =
+            std::iter::once(folder.to_owned()).chain(baselines.iter().cloned()).collect();
+        let truth = document["truth"].as_str().map(|file| resolve_path(document, file));
+        let curves = compare::compare(&runs, truth.as_deref(), |_| Ok(None))?;
+        parts.push(Part::Chart(Chart {
+            title: "Comparison with other runs".into(),
+            ..comparison_chart(&curves)
+        }));
+    }
+    let maps = std::iter::once("map").chain(names.iter().map(String::as_str));
+    if let Some(map) = maps.map(|name| folder.join(format!("{name}.mrc"))).find(|file| file.exists()) {
+        parts.extend(Surface::from_map(&read_cube(&map)?).map(Part::Surface));
+    }
+    if let Some(png) = bytes(&folder.join("slices.png"))? {
+        parts.push(Part::Picture {
+            heading: "Slices".into(),
+            description: "Central slices and projections of the maps".into(),
+            png,
+        });
+    }
+    Ok(parts)
 }
 
-/// A path of a run.json, from the folder that the run was started in.
-fn from_where_it_ran(document: &Value, file: &str) -> PathBuf {
+/// Viewing directions and defocus of the particles, sizes and amplitudes of the Gaussians.
+fn distribution_parts(models: &[(&str, GmmFile)], store: &Store) -> Result<[Part; 2]> {
+    let mut counts = ParticleCounts::default();
+    store.inspect(|_, particle| {
+        counts.add(particle);
+        Ok(())
+    })?;
+    let directions = Part::Svg(counts.directions_svg(&Colours::css_variables()));
+    let mut charts = vec![counts.defocus_chart()];
+    if !models.is_empty() {
+        let of = |value: fn(&GmmFile) -> Vec<f64>| -> Vec<(String, Vec<f64>)> {
+            models.iter().map(|(name, file)| ((*name).to_owned(), value(file))).collect()
+        };
+        let title = "Gaussian sizes";
+        charts.push(logarithmic_chart(
+            title,
+            "Standard deviation (Å, geometric mean of the axes)",
+            &of(sizes),
+        ));
+        charts.push(logarithmic_chart("Gaussian amplitudes", "Amplitude", &of(amplitudes)));
+    }
+    Ok([directions, Part::Charts(charts)])
+}
+
+/// The particle file named in a run.json.
+pub fn particles_of(document: &Value) -> Option<PathBuf> {
+    Some(resolve_path(document, document["particles"]["file"].as_str()?))
+}
+
+/// A path in a run.json, relative to the working directory of the run.
+fn resolve_path(document: &Value, file: &str) -> PathBuf {
     Path::new(document["working_directory"].as_str().unwrap_or("")).join(file)
 }
 
@@ -145,7 +165,7 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// What a file holds; nothing where it is not there.
+/// Content of a file; `None` if it does not exist.
 fn bytes(path: &Path) -> Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     match std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)) {
@@ -179,7 +199,7 @@ fn headline(document: &Value, store: &Store, curves: &[(String, Fsc)]) -> Vec<(S
     if let Some(gaussians) = document["settings"]["gaussians"].as_u64() {
         let of_all = several_mixtures(document)
             .map_or(String::new(), |mixtures| format!(", in each of {mixtures} mixtures"));
-        headline.push(("Gaussians of each half".into(), format!("{gaussians}{of_all}")));
+        headline.push(("Gaussians per half".into(), format!("{gaussians}{of_all}")));
     }
     headline.push(("Box".into(), format!("{} px", header.box_size)));
     headline.push(("Pixel size".into(), format!("{:.3} Å", header.pixel_size)));
@@ -192,7 +212,7 @@ fn headline(document: &Value, store: &Store, curves: &[(String, Fsc)]) -> Vec<(S
     headline
 }
 
-/// How many mixtures a half's map is the mean of, where it is not one alone.
+/// The number of mixtures per half, if more than one.
 fn several_mixtures(document: &Value) -> Option<u64> {
     document["settings"]["mixtures"].as_u64().filter(|&mixtures| mixtures > 1)
 }
@@ -200,22 +220,22 @@ fn several_mixtures(document: &Value) -> Option<u64> {
 fn notes(document: &Value, models: usize) -> Vec<String> {
     let text = |value: &Value| value.to_string().replace('"', "");
     let mut notes = vec![format!(
-        "{} MPI ranks; each: {}. The identity of the particle set is {}.",
+        "{} MPI ranks, each on: {}. Identity of the particle set: {}.",
         text(&document["ranks"]),
         text(&document["device"]),
         text(&document["particles"]["identity"])
     )];
     if let Some(mixtures) = several_mixtures(document) {
         notes.push(format!(
-            "Each half's map is the mean of {mixtures} mixtures, trained one after the other from random starts of their own: \
-             the loss begins anew with each."
+            "The map of each half is the mean of {mixtures} mixtures, trained one after the other from different random starts: \
+             the loss starts again with each."
         ));
     }
     if models > 1 {
         notes.push(
-            "Half maps of the same model can agree with each other better than either agrees with the truth: both share the \
-             model's bias. The cross-validated FSC is what is left of their agreement when each is compared with the voxel map \
-             of the other half's particles, as far as those tell; with a truth it is the product of both half maps' FSC with it."
+            "Half maps of the same model can share a bias, and then correlate better with each other than with the ground truth. The \
+             cross-validated FSC compares each half map with the voxel map of the other half's particles, up to the resolution at \
+             which the voxel maps correlate; its expectation is the product of the FSC of both half maps against the ground truth."
                 .into(),
         );
     }
@@ -227,8 +247,7 @@ fn settings(document: &Value) -> Vec<(String, String)> {
     settings.map(|(key, value)| (key.replace('_', " "), value.to_string().replace('"', ""))).collect()
 }
 
-/// Curves of a quantity of the metrics by model, thinned to what a chart can show: (epoch, mean of neighbours), for single batches
-/// scatter far more than the curve falls.
+/// Curves of a quantity of the metrics by model as (epoch, mean over neighbouring lines): values of single batches scatter strongly.
 fn over_epochs(lines: &[(String, Vec<Value>)], quantity: &str) -> Vec<(String, Vec<(f64, f64)>)> {
     const POINTS: usize = 300;
     let curve = |lines: &[Value]| -> Vec<(f64, f64)> {
@@ -247,7 +266,7 @@ fn over_epochs(lines: &[(String, Vec<Value>)], quantity: &str) -> Vec<(String, V
     lines.iter().map(|(name, lines)| (name.clone(), curve(lines))).collect()
 }
 
-/// The standard deviation of each Gaussian in angstrom, the geometric mean of its axes.
+/// The standard deviation of each Gaussian in angstrom: the geometric mean over its axes.
 fn sizes(file: &GmmFile) -> Vec<f64> {
     let (edge, n) = (file.box_size as f64 * file.pixel_size, file.gmm.len());
     let logarithms: Vec<f64> = file.gmm.scales().map(f64::ln).collect();
@@ -260,7 +279,7 @@ fn amplitudes(file: &GmmFile) -> Vec<f64> {
     file.gmm.amplitudes().collect()
 }
 
-/// Particles of each model beside its images of them, as PNG.
+/// Particle images of each model and the projections of the model, as PNG.
 fn images(models: &[(&str, GmmFile)], store: &Store) -> Result<Vec<u8>> {
     let header = store.header();
     let n = header.box_size;
@@ -271,7 +290,7 @@ fn images(models: &[(&str, GmmFile)], store: &Store) -> Result<Vec<u8>> {
         sampling: Sampling::BandLimited,
         weights: Weights::UNIFORM,
     };
-    // The device's images are projections already, band-limited: the CTF is all that they lack.
+    // The device renders band-limited projections without CTF.
     let mut microscope = Filter::new(&Geometry { sampling: Sampling::Points, ..geometry });
     let reader = store.reader();
     let mut block = Block::default();
@@ -286,30 +305,30 @@ fn images(models: &[(&str, GmmFile)], store: &Store) -> Result<Vec<u8>> {
             let particle = &block.particles[0];
             let observed = block.images.to_vec();
             let model = device.render(&particle.rotation);
-            let mut seen = vec![0.0; n * n];
-            microscope.image(&reader.ctf(particle), &model, n, &mut seen);
+            let mut with_ctf = vec![0.0; n * n];
+            microscope.image(&reader.ctf(particle), &model, n, &mut with_ctf);
             let smooth = low_passed(&observed, n, header.pixel_size);
-            let panels = [observed, smooth, seen, model].into_iter().map(|pixels| {
+            let panels = [observed, smooth, with_ctf, model].into_iter().map(|pixels| {
                 let image = Array2::from_shape_vec((n, n), pixels).expect("an image has box x box pixels");
-                let scale = GreyScale::of(std::iter::once(&image));
+                let scale = GreyScale::for_images(std::iter::once(&image));
                 (image, scale)
             });
-            rows.push(Row { name: format!("{name}, particle {}", row + 1), panels: panels.collect() });
+            rows.push(PanelRow { name: format!("{name}, particle {}", row + 1), panels: panels.collect() });
         }
     }
     let sheet = Sheet {
-        columns: ["observed", "observed, low-passed", "model with CTF", "model"].map(str::to_owned).to_vec(),
+        columns: ["observed", "observed, low-pass", "model with CTF", "model"].map(str::to_owned).to_vec(),
         rows,
         edge: n as f64 * header.pixel_size,
         remark: format!(
-            "low-pass: a Gaussian, half at {:.1} Å; each image has a grey scale of its own",
+            "low-pass: Gaussian, 0.5 at {:.1} Å; separate grey scale for each image",
             half_at(header.pixel_size)
         ),
     };
     sheet.to_png()
 }
 
-/// Resolution in angstrom where the low-pass filter halves amplitudes.
+/// Resolution in angstrom at which the low-pass filter is one half.
 fn half_at(pixel_size: f64) -> f64 {
     (LOW_PASS.0 * pixel_size).max(LOW_PASS.1)
 }

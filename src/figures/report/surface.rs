@@ -1,4 +1,4 @@
-//! A map for the page's 3-D view: cut to what it shows, small, and in 256 levels. viewer.js draws its surface.
+//! A map for the 3-D view of the report: cropped, downsampled and quantised to 256 levels. viewer.js draws its surface.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -7,39 +7,38 @@ use ndarray::{Array3, s};
 use crate::imaging::mrc::Volume;
 use crate::imaging::resample;
 
-/// The largest edge that a page takes, in voxels: 0.9 million of them.
-const LARGEST: usize = 96;
-/// Voxels around what is above the level.
+/// Largest edge in voxels.
+const MAX_EDGE: usize = 96;
+/// Margin in voxels around the region above the level.
 const MARGIN: usize = 2;
 
-/// A map as the page has it.
+/// A quantised map.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Surface {
     /// Voxels along an edge.
     pub size: usize,
-    /// Size of a voxel in angstrom.
+    /// Edge of a voxel in angstrom.
     pub voxel: f64,
-    /// Density of level 255; level 0 is none.
+    /// Density of level 255; level 0 is zero density.
     pub most: f32,
-    /// The level that the surface is drawn at first.
+    /// Initial level of the surface.
     pub level: u8,
-    /// Levels, `[z][y][x]`.
+    /// Levels `[z][y][x]`.
     pub levels: Vec<u8>,
 }
 
 impl Surface {
-    /// Of a cubic `map`, from 0 to its largest value. `None` where it has nothing above 0, or
-    /// a value that is not finite.
-    pub fn of(map: &Volume) -> Option<Self> {
+    /// Quantises a cubic `map` from 0 to its maximum. `None` if no value is above 0, or a value is not finite.
+    pub fn from_map(map: &Volume) -> Option<Self> {
         let most = map.data.iter().copied().fold(0.0f32, f32::max);
         if !(most > 0.0 && map.data.iter().all(|value| value.is_finite())) {
             return None;
         }
         let level = otsu(&map.data, most);
-        let cut = cut(&map.data, 0.5 * level);
-        let edge = cut.dim().0;
-        let size = edge.min(LARGEST);
-        let data = resample::to_size(cut, size);
+        let cropped = crop(&map.data, 0.5 * level);
+        let edge = cropped.dim().0;
+        let size = edge.min(MAX_EDGE);
+        let data = resample::to_size(cropped, size);
         let quantise = |&value: &f32| (255.0 * value / most).round().clamp(0.0, 255.0) as u8;
         Some(Self {
             size,
@@ -50,15 +49,14 @@ impl Surface {
         })
     }
 
-    /// Its levels in base 64.
+    /// The levels in base 64.
     pub fn encoded(&self) -> String {
         STANDARD.encode(&self.levels)
     }
 }
 
-/// The threshold between two classes of voxels above 0 that differ most (Otsu, IEEE Trans. Syst. Man Cybern. 9 (1979) 62).
-/// What is above twice the density's mean where the density is counts as that much: a few high peaks, such as those of
-/// heavy atoms, would else be set against all the rest.
+/// Otsu's threshold of the densities above 0 (IEEE Trans. Syst. Man Cybern. 9 (1979) 62). Densities are clipped at twice their
+/// density-weighted mean; otherwise a few high peaks, such as heavy atoms, would form one of the two classes.
 fn otsu(data: &Array3<f32>, most: f32) -> f32 {
     const BINS: usize = 256;
     let (mut sum, mut squares) = (0.0, 0.0);
@@ -88,8 +86,8 @@ fn otsu(data: &Array3<f32>, most: f32) -> f32 {
     best.1.max(1) as f32 / BINS as f32 * most
 }
 
-/// The smallest cube about the middle of what is above `level`, with a margin.
-fn cut(data: &Array3<f32>, level: f32) -> Array3<f32> {
+/// The smallest cube, with a margin, about the region above `level`.
+fn crop(data: &Array3<f32>, level: f32) -> Array3<f32> {
     let n = data.dim().0;
     let mut ends = [[n, 0]; 3];
     for ((z, y, x), _) in data.indexed_iter().filter(|(_, value)| **value > level) {
@@ -117,18 +115,18 @@ mod tests {
     }
 
     #[test]
-    fn a_ball_is_cut_out_at_its_edge() {
+    fn ball_is_cropped_and_level_is_at_its_edge() {
         let map = ball(64, 10.0, [30.0, 25.0, 36.0]);
-        let surface = Surface::of(&map).unwrap();
+        let surface = Surface::from_map(&map).unwrap();
         assert!((24..34).contains(&surface.size), "{}", surface.size);
         assert_eq!(surface.voxel, 2.0);
-        // Otsu's threshold lies half way between the means of the two classes it makes.
+        // Otsu's threshold is half way between the means of its two classes.
         let level = f32::from(surface.level) / 255.0 * surface.most;
         let (below, above): (Vec<f32>, Vec<f32>) = map.data.iter().partition(|value| **value <= level);
         let mean = |class: &[f32]| class.iter().sum::<f32>() / class.len() as f32;
         let half_way = 0.5 * (mean(&below) + mean(&above));
         assert!((level - half_way).abs() < 0.01 * surface.most, "{level} {half_way}");
-        // Where the ball's edge is: 3 voxels wide, about a radius of 10.
+        // The ball's edge is 3 voxels wide, at a radius of 10.
         let inside = surface.levels.iter().filter(|&&level| level > surface.level).count() as f64;
         let radius = (0.75 * inside / std::f64::consts::PI).cbrt();
         assert!((radius - 10.0).abs() < 1.5, "{radius}");
@@ -137,9 +135,9 @@ mod tests {
     }
 
     #[test]
-    fn a_large_map_becomes_small_and_stays_in_place() {
-        let surface = Surface::of(&ball(160, 60.0, [80.0; 3])).unwrap();
-        assert_eq!(surface.size, LARGEST);
+    fn large_map_is_downsampled() {
+        let surface = Surface::from_map(&ball(160, 60.0, [80.0; 3])).unwrap();
+        assert_eq!(surface.size, MAX_EDGE);
         let edge = surface.size as f64 * surface.voxel;
         assert!(edge > 240.0 && edge < 320.0, "{edge}");
         let inside = surface.levels.iter().filter(|&&level| level > 127).count() as f64;
@@ -148,10 +146,10 @@ mod tests {
     }
 
     #[test]
-    fn high_peaks_do_not_hide_the_rest() {
+    fn high_peaks_do_not_raise_the_level() {
         let mut map = ball(64, 10.0, [32.0; 3]);
         map.data.slice_mut(s![30..33, 30..33, 30..33]).fill(60.0);
-        let surface = Surface::of(&map).unwrap();
+        let surface = Surface::from_map(&map).unwrap();
         let level = f32::from(surface.level) / 255.0 * surface.most;
         let shown = map.data.iter().filter(|value| **value > level).count() as f64;
         let radius = (0.75 * shown / std::f64::consts::PI).cbrt();
@@ -159,15 +157,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_no_surface() {
+    fn empty_or_invalid_map_has_no_surface() {
         let empty = Volume { data: Array3::zeros((8, 8, 8)), pixel_size: 1.0 };
-        assert_eq!(Surface::of(&empty), None);
+        assert_eq!(Surface::from_map(&empty), None);
         let mut broken = ball(8, 2.0, [4.0; 3]);
         broken.data[[1, 1, 1]] = f32::NAN;
-        assert_eq!(Surface::of(&broken), None);
+        assert_eq!(Surface::from_map(&broken), None);
         // A single voxel.
         let mut spike = empty;
         spike.data[[0, 7, 3]] = 1.0;
-        assert!(Surface::of(&spike).is_some());
+        assert!(Surface::from_map(&spike).is_some());
     }
 }

@@ -1,11 +1,11 @@
-// The surface of the map in this page, by surface nets (Gibson, MICCAI 1998) and WebGL. Turned by mouse, finger or arrow keys,
-// brought nearer by wheel, two fingers or + and -; the slider sets the level.
+// Surface of the map by surface nets (Gibson, MICCAI 1998), drawn with WebGL. Rotate by mouse, finger or arrow keys; zoom by
+// wheel, pinch or + and -; the slider sets the level.
 "use strict";
 (() => {
   const figure = document.getElementById("surface");
   const canvas = figure.querySelector("canvas");
   const slider = figure.querySelector("input");
-  const said = figure.querySelector("output");
+  const message = figure.querySelector("output");
   const size = Number(figure.dataset.size);
   const most = Number(figure.dataset.most);
   const text = atob(figure.querySelector("script").textContent);
@@ -13,28 +13,28 @@
   for (let i = 0; i < levels.length; i++) levels[i] = text.charCodeAt(i);
   const gl = canvas.getContext("webgl2", { antialias: true });
   if (!gl) {
-    said.textContent = "This browser does not offer WebGL 2: the surface cannot be shown.";
+    message.textContent = "This browser does not support WebGL 2: the surface cannot be shown.";
     slider.disabled = true;
     return;
   }
 
   const at = (x, y, z) => levels[(z * size + y) * size + x];
-  const inside = (v) => Math.min(Math.max(v, 0), size - 1);
-  // The density between voxels.
-  const between = (x, y, z) => {
-    const [i, j, k] = [x, y, z].map((v) => Math.min(Math.floor(inside(v)), size - 2));
-    const [u, v, w] = [inside(x) - i, inside(y) - j, inside(z) - k];
+  const clamp = (v) => Math.min(Math.max(v, 0), size - 1);
+  // Density by trilinear interpolation.
+  const interpolate = (x, y, z) => {
+    const [i, j, k] = [x, y, z].map((v) => Math.min(Math.floor(clamp(v)), size - 2));
+    const [u, v, w] = [clamp(x) - i, clamp(y) - j, clamp(z) - k];
     const line = (b, c) => at(i, j + b, k + c) * (1 - u) + at(i + 1, j + b, k + c) * u;
     return (line(0, 0) * (1 - v) + line(1, 0) * v) * (1 - w) + (line(0, 1) * (1 - v) + line(1, 1) * v) * w;
   };
 
-  // Points, normals and triangles of the surface at a level.
+  // Points, normals and triangles of the isosurface at a level.
   function mesh(level) {
     const points = [], normals = [], triangles = [];
     const number = new Int32Array(size ** 3).fill(-1);
     const cell = (x, y, z) => (z * size + y) * size + x;
     for (let z = 0; z < size - 1; z++) for (let y = 0; y < size - 1; y++) for (let x = 0; x < size - 1; x++) {
-      // A cell with corners on both sides has a point: the mean of where the surface meets its edges.
+      // A cell with corners on both sides has one point: the mean of the crossings on its edges.
       let corners = 0;
       for (let c = 0; c < 8; c++) if (at(x + (c & 1), y + (c >> 1 & 1), z + (c >> 2)) > level) corners |= 1 << c;
       if (corners === 0 || corners === 255) continue;
@@ -52,16 +52,16 @@
       }
       const [px, py, pz] = [x + sx / n, y + sy / n, z + sz / n];
       const g = [
-        between(px - 1, py, pz) - between(px + 1, py, pz),
-        between(px, py - 1, pz) - between(px, py + 1, pz),
-        between(px, py, pz - 1) - between(px, py, pz + 1),
+        interpolate(px - 1, py, pz) - interpolate(px + 1, py, pz),
+        interpolate(px, py - 1, pz) - interpolate(px, py + 1, pz),
+        interpolate(px, py, pz - 1) - interpolate(px, py, pz + 1),
       ];
       const length = Math.hypot(...g) || 1;
       number[cell(x, y, z)] = points.length / 3;
       points.push(px, py, pz);
       normals.push(g[0] / length, g[1] / length, g[2] / length);
     }
-    // Each edge that crosses joins the points of its four cells.
+    // Each crossed edge gives a quad between the points of its four cells.
     const quad = (a, b, c, d) => {
       if (Math.min(a, b, c, d) >= 0) triangles.push(a, b, c, a, c, d);
     };
@@ -122,24 +122,24 @@
     gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, triangles, gl.DYNAMIC_DRAW);
     count = triangles.length;
     figure.dataset.triangles = count / 3;
-    said.textContent = `density ${(Number(slider.value) / 255 * most).toPrecision(3)}`;
+    message.textContent = `density ${(Number(slider.value) / 255 * most).toPrecision(3)}`;
   }
 
-  // Rows of the rotation, as three vectors; x to the right, y up, z towards the reader.
+  // Rows of the rotation matrix; x to the right, y up, z towards the viewer.
   let turn = [[1, 0, 0], [0, 1, 0], [0, 0, 1]];
   let scale = 1.25;
   const times = (a, b) => a.map((row) => b[0].map((_, j) => row.reduce((sum, v, k) => sum + v * b[k][j], 0)));
   const rotate = (right, up) => {
     const [cx, sx, cy, sy] = [Math.cos(up), Math.sin(up), Math.cos(right), Math.sin(right)];
     turn = times(times([[1, 0, 0], [0, cx, -sx], [0, sx, cx]], [[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]]), turn);
-    ask();
+    requestDraw();
   };
-  const zoom = (factor) => { scale = Math.min(Math.max(scale * factor, 0.3), 12); ask(); };
+  const zoom = (factor) => { scale = Math.min(Math.max(scale * factor, 0.3), 12); requestDraw(); };
 
-  let asked = false;
-  const ask = () => { if (!asked) { asked = true; requestAnimationFrame(draw); } };
+  let drawRequested = false;
+  const requestDraw = () => { if (!drawRequested) { drawRequested = true; requestAnimationFrame(draw); } };
   function draw() {
-    asked = false;
+    drawRequested = false;
     const [wide, high] = [canvas.clientWidth, canvas.clientHeight].map((v) => Math.max(Math.round(v * devicePixelRatio), 1));
     if (canvas.width !== wide || canvas.height !== high) [canvas.width, canvas.height] = [wide, high];
     gl.viewport(0, 0, wide, high);
@@ -157,17 +157,17 @@
     figure.dataset.drawn = "true";
   }
 
-  // One finger or the mouse turns, two fingers zoom.
-  const held = new Map();
-  const apart = () => { const [a, b] = [...held.values()]; return Math.hypot(a.x - b.x, a.y - b.y); };
-  canvas.addEventListener("pointerdown", (e) => { canvas.setPointerCapture(e.pointerId); held.set(e.pointerId, { x: e.clientX, y: e.clientY }); });
-  for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, (e) => held.delete(e.pointerId));
+  // Mouse or one finger: rotate; two fingers: zoom.
+  const pointers = new Map();
+  const distance = () => { const [a, b] = [...pointers.values()]; return Math.hypot(a.x - b.x, a.y - b.y); };
+  canvas.addEventListener("pointerdown", (e) => { canvas.setPointerCapture(e.pointerId); pointers.set(e.pointerId, { x: e.clientX, y: e.clientY }); });
+  for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, (e) => pointers.delete(e.pointerId));
   canvas.addEventListener("pointermove", (e) => {
-    const before = held.get(e.pointerId);
+    const before = pointers.get(e.pointerId);
     if (!before) return;
-    const was = held.size === 2 ? apart() : 0;
-    held.set(e.pointerId, { x: e.clientX, y: e.clientY });
-    if (held.size === 2) zoom(apart() / Math.max(was, 1));
+    const was = pointers.size === 2 ? distance() : 0;
+    pointers.set(e.pointerId, { x: e.clientX, y: e.clientY });
+    if (pointers.size === 2) zoom(distance() / Math.max(was, 1));
     else rotate((e.clientX - before.x) * 0.01, (e.clientY - before.y) * 0.01);
   });
   canvas.addEventListener("wheel", (e) => { e.preventDefault(); zoom(Math.exp(-e.deltaY * 0.001)); }, { passive: false });
@@ -177,9 +177,9 @@
       ArrowDown: () => rotate(0, step), "+": () => zoom(1.1), "-": () => zoom(1 / 1.1) };
     if (keys[e.key]) { e.preventDefault(); keys[e.key](); }
   });
-  slider.addEventListener("input", () => { remesh(); ask(); });
-  new ResizeObserver(ask).observe(canvas);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", ask);
+  slider.addEventListener("input", () => { remesh(); requestDraw(); });
+  new ResizeObserver(requestDraw).observe(canvas);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", requestDraw);
   remesh();
   rotate(0.5, 0.35);
 })();
