@@ -73,10 +73,10 @@ fn rank(case: &str) {
         "collectives" => {
             assert_eq!((world.local_rank(), world.local_size()), (me, all), "one machine");
             assert_eq!(world.broadcast(40 + me as u64), 40);
-            assert_eq!(world.local_sum(me as u64 + 1), (all * (all + 1) / 2) as u64);
-            assert_eq!(world.local_first(&vec![me as u8; 100_000 * me + 5]), [0; 5]);
-            assert!(world.local_first(&[]).is_empty());
-            let texts = world.gather(&"x".repeat(me * 100_000));
+            assert_eq!(world.local_all_reduce_sum(me as u64 + 1), (all * (all + 1) / 2) as u64);
+            assert_eq!(world.local_broadcast(&vec![me as u8; 100_000 * me + 5]), [0; 5]);
+            assert!(world.local_broadcast(&[]).is_empty());
+            let texts = world.gather_text(&"x".repeat(me * 100_000));
             match texts {
                 Some(texts) => {
                     assert_eq!(me, 0);
@@ -85,7 +85,7 @@ fn rank(case: &str) {
                 }
                 None => assert!(me > 0),
             }
-            let outcome = world.first(|| Ok(me)).unwrap();
+            let outcome = world.on_root(|| Ok(me)).unwrap();
             assert_eq!(outcome, (me == 0).then_some(0));
         }
         "groups" => {
@@ -99,12 +99,12 @@ fn rank(case: &str) {
                 let wanted: usize = (first..first + size).map(|r| r + 1).sum();
                 for length in [1, 1000, 100_003] {
                     let mut buffer: Vec<f32> = (0..length).map(|i| ((me + 1) * (i % 7)) as f32).collect();
-                    group.collective.sum(&mut buffer);
+                    group.collective.all_reduce_sum(&mut buffer);
                     assert!(buffer.iter().enumerate().all(|(i, &v)| v == (wanted * (i % 7)) as f32));
                 }
                 // Sums of rounded numbers come out the same, to the bit, on every rank.
                 let mut buffer: Vec<f32> = (0..999).map(|i| ((me * 999 + i) as f32 * 0.37).sin()).collect();
-                group.collective.sum(&mut buffer);
+                group.collective.all_reduce_sum(&mut buffer);
                 let bits = buffer.iter().fold(0u64, |sum, v| sum.rotate_left(5) ^ u64::from(v.to_bits()));
                 assert!(group.collective.all_equal(bits));
                 group.collective.barrier();
@@ -127,9 +127,9 @@ fn rank(case: &str) {
             let fails = || -> cryosplat_mpi::error::Result<()> {
                 Err(cryosplat_mpi::error::Error::request("the reason", "the remedy"))
             };
-            match world.first(fails) {
-                Err(Failure::Shared(Some(error))) if me == 0 => eprintln!("{error}"),
-                Err(Failure::Shared(None)) if me > 0 => {}
+            match world.on_root(fails) {
+                Err(Failure::Collective(Some(error))) if me == 0 => eprintln!("{error}"),
+                Err(Failure::Collective(None)) if me > 0 => {}
                 other => panic!("{other:?}"),
             }
         }

@@ -35,11 +35,11 @@ pub fn run() {
     let world = World::start().expect("MPI");
     let mut collective = Collective::new(world.communicator().duplicate());
     let mut buffer = vec![0.0f32; length];
-    collective.sum(&mut buffer);
+    collective.all_reduce_sum(&mut buffer);
     collective.barrier();
     let start = Instant::now();
     for _ in 0..iterations {
-        collective.sum(&mut buffer);
+        collective.all_reduce_sum(&mut buffer);
     }
     let elapsed = start.elapsed();
     if world.rank() == 0 {

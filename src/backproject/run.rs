@@ -37,7 +37,7 @@ pub struct BackprojectOptions {
 /// What is wrong for all, or on this rank.
 pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(), Failure> {
     let started = Instant::now();
-    let (store, set) = match world.first(|| open(world, options))? {
+    let (store, set) = match world.on_root(|| open(world, options))? {
         Some(opened) => opened,
         None => (Store::open(&options.particles)?, None),
     };
@@ -51,7 +51,7 @@ pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(
     let backprojecting = started.elapsed().as_secs_f64();
     // All particles were read and are sound: from here on an older run's files go.
     world.barrier();
-    world.first(|| lifecycle::begin_whole(&options.output, &options.command))?;
+    world.on_root(|| lifecycle::begin_whole(&options.output, &options.command))?;
     if let Some(halves) = sums {
         let maps = reconstruct(halves, store.header().pixel_size, options.wiener)?;
         outputs::write(&Finished {

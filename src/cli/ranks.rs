@@ -62,7 +62,7 @@ impl MachineOptions {
                 "--scratch is a folder for particle copies, and this --cache mode makes none",
                 "leave out one of them, or use --cache scratch",
             );
-            return Err(Failure::Shared((world.rank() == 0).then_some(error)));
+            return Err(Failure::Collective((world.rank() == 0).then_some(error)));
         }
         Ok(CacheOptions { mode: self.cache, scratch: self.scratch.clone() })
     }
@@ -101,13 +101,13 @@ impl ThreadOptions {
             Ok(Ending::Done) => ExitCode::SUCCESS,
             Ok(Ending::Stopped) => ExitCode::from(STOPPED),
             // All ranks fail together: rank 0 logs the error, and no abort is needed.
-            Err(Failure::Shared(error)) => {
+            Err(Failure::Collective(error)) => {
                 if let Some(error) = error {
                     tracing::error!("{error}");
                 }
                 ExitCode::FAILURE
             }
-            Err(Failure::Own(error)) => {
+            Err(Failure::Local(error)) => {
                 if world.size() == 1 {
                     tracing::error!("{error}");
                     return ExitCode::FAILURE;
@@ -119,7 +119,7 @@ impl ThreadOptions {
     }
 
     fn start_threads(&self, world: &World) -> Result<(), Failure> {
-        let shared = world.sharing_cores();
+        let shared = world.ranks_sharing_cores();
         let threads = self.threads.map_or_else(
             || (std::thread::available_parallelism().map_or(1, |n| n.get()) / shared).max(1),
             usize::from,

@@ -78,7 +78,7 @@ pub fn decide<'a>(
     if mode == CacheMode::Auto {
         // Asked before the sum, which no rank leaves before all have asked: nobody's reading is counted.
         let free = memory::available();
-        let all = world.local_sum(bytes);
+        let all = world.local_all_reduce_sum(bytes);
         if all < free / 2 {
             places.iter_mut().filter(|place| **place == Place::File).for_each(|place| *place = Place::Host);
         } else if bytes > 0 {

@@ -36,14 +36,14 @@ pub fn default_folder() -> PathBuf {
 /// Copies `file` into `folder` on each node where a rank wants it (`wanted`). Every rank calls it. The copy, or nothing, for
 /// all ranks of a node alike; what went wrong is in the log.
 pub fn stage(world: &World, file: &Path, folder: &Path, wanted: bool) -> Option<File> {
-    let needed = world.local_sum(u64::from(wanted)) > 0;
+    let needed = world.local_all_reduce_sum(u64::from(wanted)) > 0;
     let made = (needed && world.local_rank() == 0).then(|| Copy::make(file, folder, world.rank() == 0));
     let (copy, mut problem) = match made {
         Some(Ok(copy)) => (Some(copy), None),
         Some(Err(error)) => (None, Some(error)),
         None => (None, None),
     };
-    let name = world.local_first(copy.as_ref().map_or(&[], |copy| copy.path.as_os_str().as_bytes()));
+    let name = world.local_broadcast(copy.as_ref().map_or(&[], |copy| copy.path.as_os_str().as_bytes()));
     let opened = if name.is_empty() {
         None
     } else {
@@ -52,11 +52,11 @@ pub fn stage(world: &World, file: &Path, folder: &Path, wanted: bool) -> Option<
         opened.map_err(|error| problem = Some(error)).ok()
     };
     // Nobody goes on before all have it open.
-    let together = world.local_sum(u64::from(opened.is_none())) == 0;
+    let together = world.local_all_reduce_sum(u64::from(opened.is_none())) == 0;
     drop(copy);
     let problem = problem.map_or_else(String::new, |error| error.to_string());
-    let problems = world.gather(&problem).unwrap_or_default();
-    let without = world.sum(u64::from(needed && !together));
+    let problems = world.gather_text(&problem).unwrap_or_default();
+    let without = world.all_reduce_sum(u64::from(needed && !together));
     for problem in problems.iter().filter(|problem| !problem.is_empty()) {
         tracing::warn!("no copy of the particles near the ranks: {problem}");
     }

@@ -1,50 +1,50 @@
-//! What the ranks of a group say to each other.
+//! Collective operations over the ranks of a group.
 
 use mpi::collective::{CommunicatorCollectives, SystemOperation};
 use mpi::topology::{Communicator, SimpleCommunicator};
 use mpi::traits::Root;
 
-/// Sums and agreements over the ranks of one group, over MPI.
+/// The MPI communicator of a group of ranks.
 pub struct Collective {
     communicator: SimpleCommunicator,
     received: Vec<f32>,
 }
 
 impl Collective {
-    /// Over all ranks of `communicator`.
+    /// Collectives over all ranks of `communicator`.
     pub fn new(communicator: SimpleCommunicator) -> Self {
         Self { communicator, received: Vec::new() }
     }
 
-    /// Ranks in the group.
+    /// Number of ranks in the group.
     pub fn size(&self) -> usize {
         self.communicator.size() as usize
     }
 
-    /// This rank in the group.
+    /// Rank of this process in the group.
     pub fn rank(&self) -> usize {
         self.communicator.rank() as usize
     }
 
-    /// The bytes of the group's first rank, on every rank; of the same length there.
+    /// Broadcasts the bytes of rank 0. `bytes` must have the same length on every rank.
     pub fn broadcast(&self, bytes: &mut [u8]) {
         self.communicator.process_at_rank(0).broadcast_into(bytes);
     }
 
-    /// The values of all ranks, in their order, on every rank.
-    pub fn gather(&self, value: u64) -> Vec<u64> {
+    /// The values of all ranks, in rank order, on every rank.
+    pub fn all_gather(&self, value: u64) -> Vec<u64> {
         let mut all = vec![0u64; self.size()];
         self.communicator.all_gather_into(&value, &mut all[..]);
         all
     }
 
-    /// [`Collective::gather`] of real numbers.
-    pub fn gather_real(&self, value: f64) -> Vec<f64> {
-        self.gather(value.to_bits()).into_iter().map(f64::from_bits).collect()
+    /// [`Collective::all_gather`] of real numbers.
+    pub fn all_gather_f64(&self, value: f64) -> Vec<f64> {
+        self.all_gather(value.to_bits()).into_iter().map(f64::from_bits).collect()
     }
 
-    /// Adds `buffer` up over the ranks, in place. Every rank receives the same bits.
-    pub fn sum(&mut self, buffer: &mut [f32]) {
+    /// Sums `buffer` over the ranks, in place (all-reduce). Every rank receives the same bits.
+    pub fn all_reduce_sum(&mut self, buffer: &mut [f32]) {
         if self.size() == 1 {
             return;
         }
@@ -53,35 +53,35 @@ impl Collective {
         buffer.copy_from_slice(&self.received);
     }
 
-    /// Adds `buffer` up over the ranks, in place on the group's first; the others keep theirs.
-    pub fn sum_at_first(&mut self, buffer: &mut [f32]) {
-        let first = self.communicator.process_at_rank(0);
+    /// Sums `buffer` over the ranks, in place on rank 0 (reduce). Other ranks keep their values.
+    pub fn reduce_sum(&mut self, buffer: &mut [f32]) {
+        let root = self.communicator.process_at_rank(0);
         match (self.size(), self.rank()) {
             (1, _) => {}
             (_, 0) => {
                 self.received.resize(buffer.len(), 0.0);
-                first.reduce_into_root(&*buffer, &mut self.received[..], SystemOperation::sum());
+                root.reduce_into_root(&*buffer, &mut self.received[..], SystemOperation::sum());
                 buffer.copy_from_slice(&self.received);
             }
-            _ => first.reduce_into(&*buffer, SystemOperation::sum()),
+            _ => root.reduce_into(&*buffer, SystemOperation::sum()),
         }
     }
 
-    /// True on every rank exactly if `value` is the same on all.
+    /// True, on every rank, if `value` is equal on all ranks.
     pub fn all_equal(&self, value: u64) -> bool {
-        self.gather(value).iter().all(|&other| other == value)
+        self.all_gather(value).iter().all(|&other| other == value)
     }
 
-    /// `error`, which every rank of the group has: its first rank goes on to say it and to end the job, and the others wait
-    /// for that here.
-    pub fn first_says<E>(&self, error: E) -> E {
+    /// Returns an `error` that all ranks of the group have. Rank 0 returns it at once, so it is logged once; the other ranks wait
+    /// for the abort.
+    pub fn report_once<E>(&self, error: E) -> E {
         if self.rank() > 0 {
             self.barrier();
         }
         error
     }
 
-    /// Waits for the group.
+    /// Waits until all ranks of the group call it.
     pub fn barrier(&self) {
         self.communicator.barrier();
     }

@@ -1,23 +1,23 @@
-//! Which ranks train which half (DESIGN.md "Ranks and devices").
+//! Assignment of ranks to models: one group of ranks per half.
 
 use mpi::topology::{Color, Communicator};
 
 use super::collective::Collective;
 use super::world::World;
 
-/// What a rank is to do.
+/// The models and the group of a rank.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
-    /// The models (by position in the list of models of the run) that this rank trains: one, or with one rank all.
+    /// Indices of the models that this rank trains: one, or all models if there is only one rank.
     pub models: Vec<usize>,
-    /// This rank in its group.
+    /// Rank in the group.
     pub rank: usize,
-    /// Ranks in its group.
+    /// Number of ranks in the group.
     pub size: usize,
 }
 
-/// Divides `size` ranks between `models` (1 or 2) models: the first half of the ranks trains the first. With an odd number
-/// the first group is larger; a single rank trains both.
+/// Assigns rank `rank` of `size` ranks to one of `models` (1 or 2) models: the first half of the ranks trains model 0. If `size` is
+/// odd, the first group is larger. A single rank trains both models.
 ///
 /// # Panics
 /// If `rank >= size` or `models` is neither 1 nor 2.
@@ -34,7 +34,7 @@ pub fn assign(rank: usize, size: usize, models: usize) -> Assignment {
     }
 }
 
-/// Ranks that train model `model` of `models` (1 or 2), of `size` in all: as [`assign`] divides them.
+/// Number of ranks that train model `model` of `models` (1 or 2), with `size` ranks in total; see [`assign`].
 ///
 /// # Panics
 /// If `models` is neither 1 nor 2, `size` is 0, or `model >= models`.
@@ -43,25 +43,25 @@ pub fn group_size(size: usize, models: usize, model: usize) -> usize {
     if model == 0 { assign(0, size, models).size } else { assign(size - 1, size, models).size }
 }
 
-/// The first of the ranks that train model `model` of `models` (1 or 2), of `size` in all.
+/// World rank of the first rank that trains model `model` of `models` (1 or 2), with `size` ranks in total.
 ///
 /// # Panics
 /// As [`group_size`].
 pub fn first_rank(size: usize, models: usize, model: usize) -> usize {
-    // On a single rank the second model's is the first, too.
+    // A single rank trains both models.
     if model == 0 || size == 1 { 0 } else { group_size(size, models, 0) }
 }
 
-/// The ranks that train one model together.
+/// The group of ranks that train one model.
 pub struct HalfGroup {
-    /// What this rank does in it.
+    /// Models of this rank, and its rank in the group.
     pub assignment: Assignment,
-    /// The group's own communicator.
+    /// Communicator of the group.
     pub collective: Collective,
 }
 
 impl HalfGroup {
-    /// Splits the world. Every rank must call it.
+    /// Splits the world communicator. Collective: every rank must call it.
     pub fn split(world: &World, models: usize) -> Self {
         let assignment = assign(world.rank(), world.size(), models);
         let color = Color::with_value(assignment.models[0] as i32);
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_rank_has_a_place_and_both_halves_are_trained() {
+    fn every_rank_is_assigned_and_both_halves_are_trained() {
         assert_eq!(assign(0, 1, 2).models, [0, 1]);
         for size in 2..9 {
             let all: Vec<_> = (0..size).map(|rank| assign(rank, size, 2)).collect();

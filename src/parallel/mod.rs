@@ -1,4 +1,4 @@
-//! MPI and NCCL: the world, the half groups, the all-reduce. Knows nothing of Gaussians.
+//! MPI and NCCL: the world communicator, one group per half, collectives. Knows nothing of Gaussians.
 
 mod collective;
 mod groups;

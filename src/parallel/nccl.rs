@@ -1,8 +1,9 @@
-//! The sum over ranks in the memory of their GPUs, by NCCL.
+//! All-reduce in GPU memory by NCCL.
 //!
-//! Nothing here blocks for ever: the communicator is made and used in NCCL's non-blocking mode, and every wait ends when NCCL
-//! reports an error or patience ends. Then the whole job must end: NCCL's own abort waits for every graph that has captured
-//! a sum, and may never return, so it is not called. In order, [`Nccl::finish`] gives a communicator back.
+//! No call blocks forever: the communicator is created and used in NCCL's non-blocking mode, and every wait ends when NCCL reports
+//! an error or the timeout expires. The job must then be aborted as a whole: `ncclCommAbort` waits for every CUDA graph that has
+//! captured an all-reduce, and may never return, so it is not called. In the normal case, [`Nccl::finish`] destroys the
+//! communicator.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::time::{Duration, Instant};
@@ -12,61 +13,61 @@ use cudarc::nccl::{result, sys};
 use super::Collective;
 use crate::error::{Error, Result};
 
-/// A communicator of NCCL over the ranks of a group, one GPU each.
+/// An NCCL communicator over the ranks of a group, one GPU per rank.
 pub struct Nccl {
     communicator: sys::ncclComm_t,
-    patience: Duration,
+    timeout: Duration,
 }
 
-/// NCCL's version as one number, 2.28.3 as 22,803; `None` where the library is not there.
+/// Version of NCCL as one number (22,803 for 2.28.3); `None` without the library.
 pub fn version() -> Option<i32> {
-    // SAFETY: opening the library runs its initialisers, which is what it is there for.
+    // SAFETY: loading the library runs its initialisers, which have no preconditions.
     if !unsafe { sys::is_culib_present() } {
         return None;
     }
     result::get_nccl_version().ok()
 }
 
-/// Is an NCCL there that can be used: 2.14, the first that need not block, or newer?
+/// True if NCCL 2.14 or newer is present: the first version with a non-blocking mode.
 pub fn usable() -> bool {
     version().is_some_and(|version| version >= 21_400)
 }
 
-/// Does this NCCL take several ranks on one GPU?
+/// True if NCCL accepts several ranks on one GPU: version 2.30 or newer, with NCCL_MULTI_RANK_GPU_ENABLE=1.
 pub fn shares_gpus() -> bool {
     version().is_some_and(|version| version >= 23_000)
         && std::env::var("NCCL_MULTI_RANK_GPU_ENABLE").is_ok_and(|value| value == "1")
 }
 
 impl Nccl {
-    /// Joins the ranks of `group`, the GPU of each of which is the current one of its thread. Every rank calls it.
+    /// Creates the communicator for the ranks of `group`, each with the current GPU of its thread. Collective.
     ///
     /// # Errors
-    /// When NCCL refuses, or not all ranks arrive within `patience`.
-    pub fn start(group: &Collective, patience: Duration) -> Result<Self> {
+    /// When NCCL fails, or not all ranks call it within `timeout`.
+    pub fn connect(group: &Collective, timeout: Duration) -> Result<Self> {
         let mut id = sys::ncclUniqueId { internal: [0; 128] };
-        let mut made = true;
+        let mut created = true;
         if group.rank() == 0 {
             match result::get_uniqueid() {
                 Ok(unique) => id = unique,
-                Err(_) => made = false,
+                Err(_) => created = false,
             }
         }
-        // `c_char` has a sign on some processors.
+        // `c_char` is signed on some architectures.
         let mut bytes = id.internal.map(|byte| byte as u8).to_vec();
-        bytes.push(u8::from(made));
+        bytes.push(u8::from(created));
         group.broadcast(&mut bytes);
         if bytes.pop() != Some(1) {
-            return Err(refusal(
+            return Err(nccl_error(
                 std::ptr::null_mut(),
-                "make an identifier",
+                "create a communicator identifier",
                 sys::ncclResult_t::ncclSystemError,
             ));
         }
         for (to, from) in id.internal.iter_mut().zip(bytes) {
             *to = from as std::ffi::c_char;
         }
-        let mut this = Self { communicator: std::ptr::null_mut(), patience };
+        let mut this = Self { communicator: std::ptr::null_mut(), timeout };
         let mut config = configuration();
         // SAFETY: the identifier is that of rank 0, the ranks are those of the group, and NCCL copies the configuration.
         let outcome = unsafe {
@@ -78,20 +79,20 @@ impl Nccl {
                 &raw mut config,
             )
         };
-        this.settle(outcome, "join the ranks")?;
+        this.settle(outcome, "connect the ranks")?;
         Ok(this)
     }
 
-    /// Waits until a call that returned `outcome` has been taken; the work itself goes on in its stream.
+    /// Waits until NCCL has accepted a call that returned `outcome`. The operation itself runs asynchronously in its stream.
     fn settle(&mut self, outcome: sys::ncclResult_t, action: &'static str) -> Result<()> {
         let started = Instant::now();
         let mut state = outcome;
         while state == sys::ncclResult_t::ncclInProgress {
-            if started.elapsed() > self.patience {
+            if started.elapsed() > self.timeout {
                 return Err(Error::Device {
                     device: "NCCL".into(),
                     action: action.into(),
-                    reason: format!("not all ranks came within {:.0} s", self.patience.as_secs_f64()),
+                    reason: format!("not all ranks arrived within {:.0} s", self.timeout.as_secs_f64()),
                     remedy: REMEDY.into(),
                 });
             }
@@ -101,25 +102,25 @@ impl Nccl {
         if state == sys::ncclResult_t::ncclSuccess {
             return Ok(());
         }
-        Err(refusal(self.communicator, action, state))
+        Err(nccl_error(self.communicator, action, state))
     }
 
     fn state(&self) -> sys::ncclResult_t {
         let mut state = sys::ncclResult_t::ncclSuccess;
-        // SAFETY: the communicator is there from the first call on that returned "in progress".
+        // SAFETY: the communicator exists once a call has returned "in progress".
         let outcome = unsafe { sys::ncclCommGetAsyncError(self.communicator, &raw mut state) };
         if outcome == sys::ncclResult_t::ncclSuccess { state } else { outcome }
     }
 
-    /// Puts the sum over the ranks of `length` f32 values at device address `buffer` into `stream`, in place.
+    /// Enqueues an in-place all-reduce (sum) of `length` f32 values at device address `buffer` in `stream`.
     ///
     /// # Errors
-    /// When NCCL refuses.
+    /// When NCCL fails.
     ///
     /// # Safety
-    /// `buffer` is as much memory of the current GPU, and `stream` is one of its streams.
-    pub unsafe fn sum(&mut self, buffer: u64, length: usize, stream: *mut c_void) -> Result<()> {
-        // SAFETY: the caller's word.
+    /// `buffer` must point to `length` f32 values in memory of the current GPU, and `stream` must be a stream of that GPU.
+    pub unsafe fn all_reduce_sum(&mut self, buffer: u64, length: usize, stream: *mut c_void) -> Result<()> {
+        // SAFETY: guaranteed by the caller.
         let outcome = unsafe {
             sys::ncclAllReduce(
                 buffer as *const c_void,
@@ -131,47 +132,47 @@ impl Nccl {
                 stream.cast(),
             )
         };
-        self.settle(outcome, "add up the gradient")
+        self.settle(outcome, "sum the gradient")
     }
 
-    /// Looks whether NCCL or another rank has failed.
+    /// Checks for an asynchronous error of NCCL.
     ///
     /// # Errors
-    /// When one has.
+    /// When NCCL or another rank has failed.
     pub fn check(&mut self) -> Result<()> {
         match self.state() {
             sys::ncclResult_t::ncclSuccess | sys::ncclResult_t::ncclInProgress => Ok(()),
-            state => self.settle(state, "add up the gradient"),
+            state => self.settle(state, "sum the gradient"),
         }
     }
 
-    /// How long ranks may wait for each other.
-    pub fn patience(&self) -> Duration {
-        self.patience
+    /// Maximum time that ranks wait for each other.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
     }
 
-    /// Gives the communicator back. Every rank calls it, after all graphs that captured a sum are gone.
+    /// Destroys the communicator. Collective; all CUDA graphs that captured an all-reduce must have been dropped.
     ///
     /// # Errors
-    /// When NCCL refuses, or not all ranks arrive in time.
+    /// When NCCL fails, or not all ranks arrive within the timeout.
     pub fn finish(mut self) -> Result<()> {
-        // SAFETY: the communicator is there, and is given back once.
+        // SAFETY: the communicator exists, and `self` is consumed, so it is finalised once.
         let outcome = unsafe { sys::ncclCommFinalize(self.communicator) };
-        self.settle(outcome, "part the ranks")?;
-        // SAFETY: finalised just now.
+        self.settle(outcome, "disconnect the ranks")?;
+        // SAFETY: it was finalised above.
         let outcome = unsafe { sys::ncclCommDestroy(self.communicator) };
         if outcome == sys::ncclResult_t::ncclSuccess {
             return Ok(());
         }
-        Err(refusal(std::ptr::null_mut(), "part the ranks", outcome))
+        Err(nccl_error(std::ptr::null_mut(), "disconnect the ranks", outcome))
     }
 }
 
 const REMEDY: &str = "set NCCL_DEBUG=INFO to see why, or use --collective mpi";
 
-/// NCCL's words about a failure.
-fn refusal(communicator: sys::ncclComm_t, action: &'static str, state: sys::ncclResult_t) -> Error {
-    // SAFETY: both return texts that end with a zero byte and live as long as the library, or nothing.
+/// The error for a failed call, with NCCL's message.
+fn nccl_error(communicator: sys::ncclComm_t, action: &'static str, state: sys::ncclResult_t) -> Error {
+    // SAFETY: both return null, or a NUL-terminated string that lives as long as the library.
     let (what, why) = unsafe {
         let text = |text: *const std::ffi::c_char| {
             if text.is_null() { String::new() } else { CStr::from_ptr(text).to_string_lossy().into_owned() }
@@ -186,9 +187,9 @@ fn refusal(communicator: sys::ncclComm_t, action: &'static str, state: sys::nccl
     }
 }
 
-/// NCCL's default configuration, but non-blocking.
+/// NCCL's default configuration in non-blocking mode.
 fn configuration() -> sys::ncclConfig_t {
-    // What ncclConfig_t starts with; the macro that does this in C is not in the bindings.
+    // NCCL_CONFIG_INITIALIZER: a C macro, which the bindings lack.
     const MAGIC: u32 = 0xcafe_beef;
     const VERSION: u32 = 23_000;
     const UNDEFINED: c_int = c_int::MIN;

@@ -1,4 +1,4 @@
-//! The MPI world of this run: who we are, and how to end when something is wrong.
+//! The MPI world: ranks, nodes, messages between ranks, and abort.
 
 use std::io::Write;
 
@@ -15,24 +15,24 @@ const TEXT_TAG: i32 = 1;
 const STOP_TAG: i32 = 2;
 const VALUES_TAG: i32 = 3;
 
-/// Why a rank cannot go on.
+/// Why a rank fails.
 #[derive(Debug)]
 pub enum Failure {
-    /// All ranks know, and stop alike; the error itself is on rank 0, since one line about it is enough.
-    Shared(Option<Error>),
-    /// Of this rank alone: the others go on, and may wait for it, until the job is ended.
-    Own(Error),
+    /// All ranks fail together. Only rank 0 has the error, so it is logged once.
+    Collective(Option<Error>),
+    /// Only this rank fails. Other ranks may wait for it until the job is aborted.
+    Local(Error),
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::Own(error)
+        Self::Local(error)
     }
 }
 
-/// MPI, initialised. Dropping it finalises MPI.
+/// The initialised MPI library. Dropping it finalises MPI.
 pub struct World {
-    // Declared first, so that the communicator is gone before MPI is.
+    // Declared first, so that the communicators are dropped before MPI is finalised.
     world: SimpleCommunicator,
     local: SimpleCommunicator,
     local_rank: usize,
@@ -42,15 +42,15 @@ pub struct World {
 }
 
 impl World {
-    /// Initialises MPI. One thread of this process calls it; others compute.
+    /// Initialises MPI with thread support "funneled": only the calling thread uses MPI.
     ///
     /// # Errors
-    /// When MPI was initialised before, or the launcher started several programs that do not know of each other.
+    /// When MPI is already initialised, or the launcher started several tasks that MPI does not connect.
     pub fn start() -> Result<Self> {
         launcher::warn_of_srun_without_pmix();
-        let launcher = Launcher::seen();
+        let launcher = Launcher::detect();
         let (universe, _) = mpi::initialize_with_threading(Threading::Funneled)
-            .ok_or_else(|| Error::request("MPI is already running", "start the program once"))?;
+            .ok_or_else(|| Error::request("MPI is already initialised", "initialise it once"))?;
         let world = universe.world();
         if world.size() == 1
             && let Some(error) = launcher.and_then(Launcher::mismatch)
@@ -65,21 +65,20 @@ impl World {
         Ok(Self { world, local, local_rank, local_size, nodes: nodes as usize, _universe: universe })
     }
 
-    /// The name of this machine.
+    /// Host name of this machine.
     pub fn host() -> String {
         std::fs::read_to_string("/proc/sys/kernel/hostname")
             .map_or_else(|_| "unknown".into(), |name| name.trim().into())
     }
 
-    /// The processor cores of this machine, hyperthreads included, whichever of them this process may use; `None` where the
-    /// system does not say.
+    /// Number of CPU cores of this machine, including hyperthreads and cores that this process may not use; `None` if unknown.
     pub fn cores() -> Option<usize> {
         let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
         let count = text.lines().filter(|line| line.starts_with("processor")).count();
         (count > 0).then_some(count)
     }
 
-    /// Number of machines.
+    /// Number of nodes.
     pub fn nodes(&self) -> usize {
         self.nodes
     }
@@ -94,12 +93,12 @@ impl World {
         self.world.size() as usize
     }
 
-    /// Rank among those that share this machine's memory.
+    /// Rank of this process on its node.
     pub fn local_rank(&self) -> usize {
         self.local_rank
     }
 
-    /// Number of ranks that share this machine's memory.
+    /// Number of ranks on this node.
     pub fn local_size(&self) -> usize {
         self.local_size
     }
@@ -109,13 +108,13 @@ impl World {
         &self.world
     }
 
-    /// Waits for all ranks.
+    /// Waits until all ranks call it.
     pub fn barrier(&self) {
         self.world.barrier();
     }
 
-    /// The texts of all ranks, in their order, on rank 0; `None` on the others.
-    pub fn gather(&self, text: &str) -> Option<Vec<String>> {
+    /// The texts of all ranks, in rank order, on rank 0; `None` on other ranks.
+    pub fn gather_text(&self, text: &str) -> Option<Vec<String>> {
         if self.rank() > 0 {
             self.world.process_at_rank(0).send_with_tag(text.as_bytes(), TEXT_TAG);
             return None;
@@ -127,97 +126,97 @@ impl World {
         Some(std::iter::once(text.to_owned()).chain(others).collect())
     }
 
-    /// Sends `values` to rank `rank`, which takes them by [`World::receive_values`].
+    /// Sends `values` to rank `rank`, which receives them with [`World::receive_values`].
     pub fn send_values(&self, rank: usize, values: &[f32]) {
         self.world.process_at_rank(rank as i32).send_with_tag(values, VALUES_TAG);
     }
 
-    /// Takes what rank `rank` sends by [`World::send_values`], which must be as long as `values`.
+    /// Receives what rank `rank` sends with [`World::send_values`]. `values` must have the same length there.
     pub fn receive_values(&self, rank: usize, values: &mut [f32]) {
         self.world.process_at_rank(rank as i32).receive_into_with_tag(values, VALUES_TAG);
     }
 
-    /// How many ranks of this machine may run on the same cores as this one, this one included.
-    pub fn sharing_cores(&self) -> usize {
-        let mine = core_mask();
+    /// Number of ranks on this node that have the same CPU affinity mask as this one, including this one.
+    pub fn ranks_sharing_cores(&self) -> usize {
+        let own = affinity_mask();
         let mut all = vec![0u64; self.local_size];
-        self.local.all_gather_into(&mine, &mut all[..]);
-        all.iter().filter(|&&mask| mask == mine).count()
+        self.local.all_gather_into(&own, &mut all[..]);
+        all.iter().filter(|&&mask| mask == own).count()
     }
 
-    /// Lets rank 0 do something that can fail for all: every rank learns whether it did.
+    /// Runs `work` on rank 0; every rank learns whether it failed. Returns `None` on other ranks.
     ///
     /// # Errors
-    /// [`Failure::Shared`], on every rank.
-    pub fn first<T>(&self, work: impl FnOnce() -> Result<T>) -> std::result::Result<Option<T>, Failure> {
+    /// [`Failure::Collective`], on every rank.
+    pub fn on_root<T>(&self, work: impl FnOnce() -> Result<T>) -> std::result::Result<Option<T>, Failure> {
         let outcome = (self.rank() == 0).then(work);
         let mut failed = matches!(outcome, Some(Err(_)));
         self.world.process_at_rank(0).broadcast_into(&mut failed);
         match outcome {
-            Some(Err(error)) => Err(Failure::Shared(Some(error))),
+            Some(Err(error)) => Err(Failure::Collective(Some(error))),
             Some(Ok(value)) => Ok(Some(value)),
-            None if failed => Err(Failure::Shared(None)),
+            None if failed => Err(Failure::Collective(None)),
             None => Ok(None),
         }
     }
 
-    /// Tells rank `rank` that this one's group stops.
+    /// Sends rank `rank` the message that the group of this rank stops.
     pub fn announce_stop(&self, rank: usize) {
-        // One byte never waits for its receiver.
+        // MPI sends such a small message eagerly, so the call does not wait for the receiver.
         self.world.process_at_rank(rank as i32).send_with_tag(&1u8, STOP_TAG);
     }
 
-    /// Takes one [`World::announce_stop`] to this rank, if one has come.
+    /// Receives one message of [`World::announce_stop`] if there is one; does not wait.
     pub fn stop_announced(&self) -> bool {
-        let came = self.world.any_process().immediate_probe_with_tag(STOP_TAG).is_some();
-        if came {
+        let arrived = self.world.any_process().immediate_probe_with_tag(STOP_TAG).is_some();
+        if arrived {
             self.await_stop();
         }
-        came
+        arrived
     }
 
-    /// Takes one [`World::announce_stop`] to this rank, and waits for it.
+    /// Waits for one message of [`World::announce_stop`].
     pub fn await_stop(&self) {
         let _ = self.world.any_process().receive_with_tag::<u8>(STOP_TAG);
     }
 
-    /// The sum of all ranks' values, on every rank.
-    pub fn sum(&self, value: u64) -> u64 {
+    /// The sum of the values of all ranks, on every rank.
+    pub fn all_reduce_sum(&self, value: u64) -> u64 {
         let mut sum = 0;
         self.world.all_reduce_into(&value, &mut sum, mpi::collective::SystemOperation::sum());
         sum
     }
 
-    /// Rank 0's `value`, on every rank.
+    /// The `value` of rank 0, on every rank.
     pub fn broadcast(&self, mut value: u64) -> u64 {
         self.world.process_at_rank(0).broadcast_into(&mut value);
         value
     }
 
-    /// Rank 0's `bytes`, on every rank.
+    /// The `bytes` of rank 0, on every rank.
     pub fn broadcast_bytes(&self, bytes: &[u8]) -> Vec<u8> {
         broadcast_bytes(&self.world, bytes)
     }
 
-    /// Rank 0's `values`, on every rank, which must hold as many.
+    /// Broadcasts the `values` of rank 0. `values` must have the same length on every rank.
     pub fn broadcast_values(&self, values: &mut [f32]) {
         self.world.process_at_rank(0).broadcast_into(values);
     }
 
-    /// The sum of the values of the ranks that share this machine's memory, on each of them.
-    pub fn local_sum(&self, value: u64) -> u64 {
+    /// The sum of the values of the ranks on this node, on each of them.
+    pub fn local_all_reduce_sum(&self, value: u64) -> u64 {
         let mut sum = 0;
         self.local.all_reduce_into(&value, &mut sum, mpi::collective::SystemOperation::sum());
         sum
     }
 
-    /// The bytes that the first of the ranks that share this machine's memory has, on each of them.
-    pub fn local_first(&self, bytes: &[u8]) -> Vec<u8> {
+    /// The bytes of the first rank on this node, on every rank of the node.
+    pub fn local_broadcast(&self, bytes: &[u8]) -> Vec<u8> {
         broadcast_bytes(&self.local, bytes)
     }
 
-    /// From now on a panic on any thread of this rank ends every rank of the job: the others would wait for it for ever.
-    /// Alone, a rank panics as any program does.
+    /// Installs a panic hook: a panic on any thread of this rank aborts the job, because other ranks would wait forever. With one rank,
+    /// the standard hook stays.
     pub fn abort_on_panic(&self) {
         if self.size() == 1 {
             return;
@@ -229,37 +228,37 @@ impl World {
             standard(information);
             let _ = writeln!(
                 std::io::stderr(),
-                "rank {rank} on {host}: ending the job after a panic ({information}); this is a defect of the program: report it",
+                "rank {rank} on {host}: ending the job after a panic ({information}); this is a bug in the program: please report it",
                 information = information.to_string().replace('\n', " ")
             );
-            // SAFETY: MPI was initialised before the hook was set; aborting is allowed from any thread, and does not
+            // SAFETY: MPI was initialised before the hook was installed. MPI_Abort may be called from any thread and does not
             // return.
             unsafe { mpi::ffi::MPI_Abort(mpi::ffi::RSMPI_COMM_WORLD, 101) };
         }));
     }
 
-    /// Ends every rank of the job at once.
+    /// Aborts all ranks of the job with exit code `code`.
     pub fn abort(&self, code: i32) -> ! {
         self.world.abort(code)
     }
 }
 
-/// The bytes of the first rank of `ranks`, on each of them.
+/// The bytes of rank 0 of `ranks`, on each of them.
 fn broadcast_bytes(ranks: &SimpleCommunicator, bytes: &[u8]) -> Vec<u8> {
-    let first = ranks.process_at_rank(0);
+    let root = ranks.process_at_rank(0);
     let mut length = bytes.len() as u64;
-    first.broadcast_into(&mut length);
+    root.broadcast_into(&mut length);
     let mut all = bytes.to_vec();
     all.resize(length as usize, 0);
-    // MPI takes no broadcast of nothing.
+    // rsmpi does not accept an empty buffer.
     if length > 0 {
-        first.broadcast_into(&mut all[..]);
+        root.broadcast_into(&mut all[..]);
     }
     all
 }
 
-/// A number that tells sets of cores apart: a checksum of the mask that the system holds for this process.
-fn core_mask() -> u64 {
+/// A checksum of the CPU affinity mask of this process, to compare masks.
+fn affinity_mask() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed:")).unwrap_or("");
     u64::from(crc32fast::hash(mask.trim().as_bytes()))

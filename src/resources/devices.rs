@@ -48,7 +48,7 @@ pub fn choose(kind: DeviceKind, world: &World) -> Result<Choice> {
     } else {
         libraries::require()
     };
-    let with_gpu = world.sum(u64::from(usable.is_ok())) as usize;
+    let with_gpu = world.all_reduce_sum(u64::from(usable.is_ok())) as usize;
     // One rank a GPU where the launcher shows each rank its own, else the ranks of a machine take turns.
     let choice = usable.map(|()| Choice::Gpu(world.local_rank() % visible.max(1)));
     if with_gpu == world.size() || kind == DeviceKind::Cuda {
@@ -106,7 +106,7 @@ pub fn connect(
                 "NCCL adds up between GPUs, and this run computes on processors",
                 "leave out --collective nccl, or use --device cuda",
             );
-            Err(Failure::Shared((world.rank() == 0).then_some(error)))
+            Err(Failure::Collective((world.rank() == 0).then_some(error)))
         }
         Choice::Cpu => Ok(Reduction::over_mpi(collective)),
         Choice::Gpu(ordinal) => {

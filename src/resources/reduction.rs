@@ -50,11 +50,11 @@ impl Reduction {
             return Ok(Self::over_mpi(collective));
         }
         // All ranks must decide the same way.
-        let present = collective.gather(u64::from(usable())).iter().all(|&p| p == 1);
-        let mut gpus = collective.gather(gpu);
+        let present = collective.all_gather(u64::from(usable())).iter().all(|&p| p == 1);
+        let mut gpus = collective.all_gather(gpu);
         gpus.sort_unstable();
         let shared = gpus.windows(2).any(|pair| pair[0] == pair[1]);
-        let may_share = collective.gather(u64::from(shares_gpus())).iter().all(|&m| m == 1);
+        let may_share = collective.all_gather(u64::from(shares_gpus())).iter().all(|&m| m == 1);
         let refusal = if !present {
             Some((
                 "libnccl.so, 2.14 or newer, is not there on every rank",
@@ -76,7 +76,7 @@ impl Reduction {
                 }
                 Ok(Self::over_mpi(collective))
             }
-            None => Ok(Self { nccl: Some(Nccl::start(&collective, patience)?), collective }),
+            None => Ok(Self { nccl: Some(Nccl::connect(&collective, patience)?), collective }),
         }
     }
 
@@ -96,7 +96,7 @@ impl Reduction {
 
 impl Reduce for Reduction {
     fn sum(&mut self, buffer: &mut [f32]) -> Result<()> {
-        self.collective.sum(buffer);
+        self.collective.all_reduce_sum(buffer);
         Ok(())
     }
 
@@ -112,7 +112,7 @@ impl Reduce for Reduction {
 impl DeviceSum for Nccl {
     unsafe fn enqueue(&mut self, buffer: u64, length: usize, stream: *mut c_void) -> Result<()> {
         // SAFETY: the caller's word.
-        unsafe { self.sum(buffer, length, stream) }
+        unsafe { self.all_reduce_sum(buffer, length, stream) }
     }
 
     fn check(&mut self) -> Result<()> {
@@ -120,6 +120,6 @@ impl DeviceSum for Nccl {
     }
 
     fn patience(&self) -> Duration {
-        Nccl::patience(self)
+        Nccl::timeout(self)
     }
 }

@@ -94,7 +94,7 @@ impl LeftOut {
     /// # Errors
     /// On every rank, when they are.
     pub fn foresee(&self, group: &Collective) -> Result<()> {
-        let found = group.gather(self.found.len() as u64).iter().sum::<u64>() as usize;
+        let found = group.all_gather(self.found.len() as u64).iter().sum::<u64>() as usize;
         let own: Vec<usize> = self.found.iter().map(|&(row, _)| row).collect();
         self.check(self.rows.len() + found, &own)
     }
@@ -109,14 +109,14 @@ impl LeftOut {
     /// # Errors
     /// On every rank, when they are more than may be left out.
     pub fn share(&mut self, group: &Collective, step: u64) -> Result<()> {
-        let most = group.gather(self.found.len() as u64).into_iter().max().unwrap_or(0);
+        let most = group.all_gather(self.found.len() as u64).into_iter().max().unwrap_or(0);
         let mut all = Vec::new();
         for k in 0..most as usize {
             let word = self
                 .found
                 .get(k)
                 .map_or(0, |&(row, defect)| (row as u64 + 1) << 1 | u64::from(defect == Defect::NotFinite));
-            for word in group.gather(word).into_iter().filter(|&word| word > 0) {
+            for word in group.all_gather(word).into_iter().filter(|&word| word > 0) {
                 let defect = if word & 1 == 1 { Defect::NotFinite } else { Defect::Checksum };
                 all.push(((word >> 1) as usize - 1, Reason::Image(defect)));
             }

@@ -44,7 +44,7 @@ fn fits(world: &World, box_size: usize) -> bool {
     let needed = working_bytes(box_size, world.local_size());
     let available = memory::available();
     let short = available > 0 && needed as f64 > SHARE * available as f64;
-    let all = world.sum(u64::from(short)) == 0;
+    let all = world.all_reduce_sum(u64::from(short)) == 0;
     if !all && world.rank() == 0 {
         let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
         tracing::warn!(

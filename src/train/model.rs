@@ -173,7 +173,7 @@ impl Model {
             })?;
             core.settle(true, company)?;
             let shared = core.left_out.share(&company.group.collective, core.clock.step);
-            shared.map_err(|error| company.group.collective.first_says(error))?;
+            shared.map_err(|error| company.group.collective.report_once(error))?;
             // Without the particles of a step that was not finite, the epoch goes on behind it.
             if core.leave_out_broken(company)? {
                 continue;
@@ -188,12 +188,12 @@ impl Model {
         }
         core.spent.take(core.device.as_mut());
         let collective = &company.group.collective;
-        let gather = |value: Duration| Spread::of(&collective.gather_real(value.as_secs_f64()));
+        let gather = |value: Duration| Spread::of(&collective.all_gather_f64(value.as_secs_f64()));
         let Traffic { waited, bytes, reading } = shard.traffic();
         let (wait, reading) = (gather(waited), gather(reading));
         let traffic = Traffic {
             waited: Duration::from_secs_f64(wait.mean),
-            bytes: collective.gather(bytes).iter().sum(),
+            bytes: collective.all_gather(bytes).iter().sum(),
             reading: Duration::from_secs_f64(reading.mean),
         };
         let times = core.spent.times;
@@ -282,7 +282,7 @@ impl Core {
         let words = words.unwrap_or_default();
         if words.iter().any(|word| word & !BROKEN > 0) {
             let shared = self.left_out.share(&company.group.collective, self.clock.step);
-            shared.map_err(|error| company.group.collective.first_says(error))?;
+            shared.map_err(|error| company.group.collective.report_once(error))?;
         }
         // Some ranks' devices may tell later than others': now all stop to look.
         let notice = if words.iter().any(|word| word & BROKEN > 0) { Notice::Stop } else { notice };
@@ -363,11 +363,11 @@ impl Core {
             return Err(company
                 .group
                 .collective
-                .first_says(Error::Numeric { problem, remedy: remedy.into() }));
+                .report_once(Error::Numeric { problem, remedy: remedy.into() }));
         }
         let reasons: Vec<(usize, Reason)> = rows.iter().map(|&row| (row, Reason::Step)).collect();
         let added = self.left_out.add(&reasons, step.clock.step);
-        added.map_err(|error| company.group.collective.first_says(error))?;
+        added.map_err(|error| company.group.collective.report_once(error))?;
         self.device.mend()?;
         // Of the steps behind it, which have changed nothing.
         self.device.outcomes(true, company.group)?;

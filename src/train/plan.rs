@@ -146,7 +146,7 @@ const WEIGHED: usize = 512;
 pub fn weights(world: &World, store: &Store, weighting: Weighting) -> std::result::Result<Weights, Failure> {
     let mut weights = Weights::UNIFORM;
     if weighting == Weighting::Ctf {
-        weights = world.first(|| weights_of(store))?.unwrap_or(weights);
+        weights = world.on_root(|| weights_of(store))?.unwrap_or(weights);
         world.broadcast_values(weights.values_mut());
     }
     Ok(weights)

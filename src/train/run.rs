@@ -114,7 +114,7 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<Ending, F
     let signal = EndSignal::watch()?;
     // Rank 0 looks at everything first: what is wrong for all is said once, before anybody starts.
     let mut options = options.clone();
-    let (store, set, start, known) = match world.first(|| plan::open(world, &mut options))? {
+    let (store, set, start, known) = match world.on_root(|| plan::open(world, &mut options))? {
         Some(Opened { store, set, start, known }) => (store, Some(set), Some(start), known),
         None => (Store::open(&options.particles)?, None, None, Known::default()),
     };
@@ -132,7 +132,7 @@ pub fn run(world: &World, options: &RunOptions) -> std::result::Result<Ending, F
     };
     let mut held = Held::default();
     let outcome = train(world, options, (&store, set), known, &begin, &signal, started, &mut held);
-    if matches!(outcome, Err(Failure::Own(_))) && world.size() > 1 {
+    if matches!(outcome, Err(Failure::Local(_))) && world.size() > 1 {
         // Other ranks may be waiting for this one, on their devices and so on this one's: giving anything back could wait
         // for them in turn. The job ends now, and all goes with it.
         std::mem::forget(held);
@@ -263,7 +263,7 @@ fn train(
             None
         };
         left_out.find(&shard.defects())?;
-        left_out.foresee(&reduction.collective).map_err(|error| reduction.collective.first_says(error))?;
+        left_out.foresee(&reduction.collective).map_err(|error| reduction.collective.report_once(error))?;
         let metrics = metrics::Writer::new(&options.output, part.name(), options.prometheus.as_deref());
         let mut model = Model::new(model::Parts {
             name: part.name(),
@@ -289,7 +289,7 @@ fn train(
     // All particles that are kept in memory were read, and enough of them are sound: from here on an older run's files go.
     world.barrier();
     let done: Vec<(&str, u64)> = parts.iter().map(Part::name).zip(begin.steps).collect();
-    world.first(|| lifecycle::begin(&options.output, &done, &options.command))?;
+    world.on_root(|| lifecycle::begin(&options.output, &done, &options.command))?;
     let device = models[0].device().name();
     introduce(world, store, &parts, &settings, &device, reduction.name(), ranks, begin);
 
@@ -359,7 +359,7 @@ fn train(
 /// The end of a job whose time is over.
 fn stop(world: &World, options: &RunOptions, models: &mut [Model]) -> std::result::Result<Ending, Failure> {
     let unsaved = models.iter_mut().map(|model| u64::from(!model.saved())).sum();
-    let unsaved = world.sum(unsaved);
+    let unsaved = world.all_reduce_sum(unsaved);
     if world.rank() == 0 {
         // Whether this file can be written decides nothing: the checkpoints do.
         if let Err(error) = lifecycle::write_state(&options.output, "stopped", &options.command) {

@@ -74,7 +74,7 @@ impl<'a> Watch<'a> {
             self.left -= 1;
             return (Notice::GoOn, None);
         }
-        let said = group.gather(self.word() | u64::from(word) << 32);
+        let said = group.all_gather(self.word() | u64::from(word) << 32);
         let first = said[0];
         self.interval = first >> 2 & 0x3fff_ffff;
         self.left = self.interval - 1;
@@ -97,7 +97,7 @@ impl<'a> Watch<'a> {
         while self.leads && self.world.stop_announced() {
             self.heard += 1;
         }
-        let stop = self.stopping || self.signal.came() || self.heard > 0;
+        let stop = self.stopping || self.signal.received() || self.heard > 0;
         if !self.leads {
             return u64::from(stop);
         }
@@ -124,7 +124,7 @@ impl<'a> Watch<'a> {
 
     /// Waits for all ranks of the job between two epochs. True on all of them if the job must stop.
     pub fn between_epochs(&mut self) -> bool {
-        if self.world.sum(u64::from(self.stopping || self.signal.came())) == 0 {
+        if self.world.all_reduce_sum(u64::from(self.stopping || self.signal.received())) == 0 {
             return false;
         }
         // A group that had ended its epoch has told nobody. Every message that was sent is taken.

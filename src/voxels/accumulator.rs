@@ -51,8 +51,8 @@ impl Accumulator {
     }
 
     /// Adds up over the ranks of a group, on its first; what the others hold is of no use then.
-    pub fn sum_at_first(&mut self, group: &mut Collective) {
-        self.slabs.iter_mut().for_each(|slab| group.sum_at_first(slab));
+    pub fn reduce_sum(&mut self, group: &mut Collective) {
+        self.slabs.iter_mut().for_each(|slab| group.reduce_sum(slab));
     }
 
     /// The sums on the half space x >= 0, within Nyquist. The slabs go one by one as they are taken over.

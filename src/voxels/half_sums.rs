@@ -61,7 +61,7 @@ pub fn of_halves(
         if world.rank() == 0 {
             tracing::debug!("{subset}: {}", traffic.describe(started.elapsed()));
         }
-        of_half.sum_at_first(group);
+        of_half.reduce_sum(group);
         // The others' part is in the first one's.
         if rank == 0 {
             sums.push(of_half.finish());

@@ -88,7 +88,7 @@ fn one(adder: &mut Adder, reduction: &mut Reduction, length: usize, time: f64) -
         adder.run(reduction, length, times)?;
         let seconds = started.elapsed().as_secs_f64();
         // All ranks see the same seconds, and go on alike.
-        let seconds = reduction.collective.gather_real(seconds).into_iter().fold(0.0, f64::max);
+        let seconds = reduction.collective.all_gather_f64(seconds).into_iter().fold(0.0, f64::max);
         // The first round of all is a trial at any rate.
         if seconds >= time / 2.0 && times > 2 {
             return Ok(Point { bytes: length * size_of::<f32>(), seconds: seconds / times as f64 });

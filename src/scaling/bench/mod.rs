@@ -79,13 +79,13 @@ pub struct BenchOptions {
 /// # Errors
 /// What is wrong for all, or on this rank.
 pub fn run(world: &World, options: &BenchOptions) -> std::result::Result<Option<Outcome>, Failure> {
-    let (store, set, json) = match world.first(|| open(world, options))? {
+    let (store, set, json) = match world.on_root(|| open(world, options))? {
         Some(opened) => opened,
         None => (options.particles.as_deref().map(Store::open).transpose()?, None, None),
     };
     let mut held = Held::default();
     let outcome = measure(world, options, (store.as_ref(), set), &mut held);
-    if matches!(outcome, Err(Failure::Own(_))) && world.size() > 1 {
+    if matches!(outcome, Err(Failure::Local(_))) && world.size() > 1 {
         // As at the end of a training: others may wait for this rank's device until the job ends, and giving it back for them.
         std::mem::forget(held);
         return outcome;
@@ -94,7 +94,7 @@ pub fn run(world: &World, options: &BenchOptions) -> std::result::Result<Option<
     let parted = held.reduction.map_or(Ok(()), Reduction::finish);
     let outcome = outcome?;
     parted?;
-    let written = world.first(|| match (json, &outcome) {
+    let written = world.on_root(|| match (json, &outcome) {
         (Some(file), Some(outcome)) => write(file, outcome),
         _ => Ok(()),
     });
@@ -194,7 +194,7 @@ fn measure(
         set,
         device_memory: match choice {
             Choice::Cpu => None,
-            Choice::Gpu(_) => Some(Spread::of(&reduction.collective.gather_real(device.memory() as f64))),
+            Choice::Gpu(_) => Some(Spread::of(&reduction.collective.all_gather_f64(device.memory() as f64))),
         },
     };
     // A device that cannot tell its stages apart takes its steps once more, on every rank alone.
@@ -213,7 +213,7 @@ fn measure(
     let values = mixture(options, box_size).values().len();
     let all_reduce = all_reduce::measure(choice, reduction, values + 1, options.time)?;
     let reading = reading::measure(&source, share, &reduction.collective, options.time)?;
-    let peaks = reduction.collective.gather_real(memory::peak() as f64);
+    let peaks = reduction.collective.all_gather_f64(memory::peak() as f64);
     let host_memory = (!peaks.contains(&0.0)).then(|| Spread::of(&peaks));
     Ok((world.rank() == 0).then(|| {
         Outcome::new(

@@ -40,6 +40,6 @@ pub fn measure(
         first = if some.end == rows.end { rows.start } else { some.end };
     }
     let seconds = started.elapsed().as_secs_f64();
-    let total = |count: f64| collective.gather_real(count / seconds).iter().sum();
+    let total = |count: f64| collective.all_gather_f64(count / seconds).iter().sum();
     Ok(Some(Reading { bytes_per_second: total(bytes as f64), images_per_second: total(images as f64) }))
 }

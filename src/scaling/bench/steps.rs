@@ -91,10 +91,10 @@ fn run(
     };
     let seconds = started.elapsed().as_secs_f64();
     let collective = &reduction.collective;
-    let over_ranks = |value: f64| Spread::of(&collective.gather_real(value));
+    let over_ranks = |value: f64| Spread::of(&collective.all_gather_f64(value));
     let times = device.times();
     // Known on all ranks or on none.
-    let known = collective.gather(u64::from(times.is_some())).iter().all(|&known| known == 1);
+    let known = collective.all_gather(u64::from(times.is_some())).iter().all(|&known| known == 1);
     let stages = times.filter(|_| known).map(|times| {
         [times.compute, times.reduce, times.update].map(|stage| over_ranks(stage.as_secs_f64()))
     });
