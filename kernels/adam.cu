@@ -56,7 +56,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         const float loss = gradient[length];
         const bool applied = *broken == 0 && isfinite(sum) && isfinite(loss);
         if (!applied) {
-            // Until the host mends it: the steps that are on their way must not count either.
+            // Never cleared: the steps that are already enqueued must not be applied either.
             *broken = 1;
         }
         Outcome *const told = &outcomes[pass_of(ring, ring->current)->outcome];

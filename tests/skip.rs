@@ -1,4 +1,4 @@
-//! Particles that cannot be used: named, or left out where that is allowed, the same on any number of ranks.
+//! Particles that cannot be used are named, or excluded where that is allowed, the same on any number of ranks.
 
 mod common;
 
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use common::{
     assert_same, bytes, corrupt, expect_failure, fail, over_mpi, overflow, path, phantom, program_file,
-    ranks_succeed, steps, succeed, train_arguments, undo,
+    ranks_succeed, start_that_overflows, steps, succeed, train_arguments, undo,
 };
 use serde_json::Value;
 
@@ -68,7 +68,7 @@ fn damaged_images_end_the_run_or_are_left_out() {
 }
 
 #[test]
-fn a_step_that_is_not_finite_names_its_particles_or_goes_on_without_them() {
+fn a_particle_whose_ctf_overflows_is_named_or_excluded() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 100);
     overflow(&set, 7);
@@ -76,27 +76,39 @@ fn a_step_that_is_not_finite_names_its_particles_or_goes_on_without_them() {
     let run = |name: &str| path(folder.path(), name);
     for ranks in [1, 4] {
         let output = over_mpi(ranks, &program_file(), &train_arguments(&set, &run("refused"), &options));
-        expect_failure(
-            &output,
-            &["of half1 is not finite", "its particles are", " 8", "--skip-bad-particles"],
-        );
+        expect_failure(&output, &["p.h5", "particle 8", "CTF", "B factor"]);
         assert!(!Path::new(&run("refused")).join("half1.mrc").exists());
     }
-    let few = [&options[..], &["--skip-bad-particles", "3"]].concat();
-    fail(&train_arguments(&set, &run("few"), &few), &["4 particles cannot be used", "allows 3"]);
-    let allowed = [&options[..], &["--skip-bad-particles", "4"]].concat();
+    let allowed = [&options[..], &["--skip-bad-particles", "1"]].concat();
     succeed(&train_arguments(&set, &run("one"), &allowed));
     let lines = skipped(&run("one"), "half1");
-    assert!(lines.len() == 4 && lines.iter().any(|line| line.starts_with("8,")), "{lines:?}");
-    assert!(lines.iter().all(|line| line.contains("step not finite")), "{lines:?}");
-    // 13 steps an epoch; the one that was not finite is missing from the metrics of the first.
-    let first = |line: &&Value| line["model"] == "half1" && line["epoch"].as_f64().unwrap() <= 1.0;
-    assert_eq!(steps(&run("one")).iter().filter(first).count(), 12);
-    // Resumed, they are still left out, and nothing is different.
+    assert!(lines.len() == 1 && lines[0].starts_with("8,,,ctf,"), "{lines:?}");
+    // 13 steps per epoch, none of which is missing.
+    assert_eq!(steps(&run("one")).iter().filter(|line| line["model"] == "half1").count(), 39);
+    succeed(&train_arguments(&set, &run("none"), &[&allowed[..], &["--cache", "none"]].concat()));
+    assert_same(&RESULTS[..4], &run("one"), &run("none"), "read in every epoch");
+    // Resumed, it is still excluded, and nothing is different.
     ranks_succeed(1, &train_arguments(&set, &run("again"), &allowed));
     undo(&run("again"), "half1");
     succeed(&train_arguments(&set, &run("again"), &[&allowed[..], &["--resume"]].concat()));
     assert_same(&RESULTS, &run("one"), &run("again"), "resumed");
     ranks_succeed(4, &train_arguments(&set, &run("four"), &allowed));
     assert_eq!(skipped(&run("four"), "half1"), lines);
+}
+
+#[test]
+fn a_step_that_is_not_finite_names_the_particle_that_causes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 100);
+    let (start, options) = start_that_overflows(folder.path(), &set, 7);
+    for ranks in [1, 4] {
+        for cache in ["host", "none"] {
+            let run = path(folder.path(), "run");
+            let more = ["--init", &start, "--cache", cache, "--skip-bad-particles", "9", "--overwrite"];
+            let arguments = train_arguments(&set, &run, &[&options[..], &more].concat());
+            let output = over_mpi(ranks, &program_file(), &arguments);
+            expect_failure(&output, &["of half1 is not finite", "the particles that cause it are 8;"]);
+            assert!(!Path::new(&run).join("half1.mrc").exists());
+        }
+    }
 }

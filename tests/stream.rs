@@ -73,7 +73,7 @@ impl Device for Shelf {
     fn outcomes(&mut self, _: bool, _: &mut dyn Reduce) -> Result<Vec<Outcome>> {
         unreachable!("nothing is trained")
     }
-    fn mend(&mut self) -> Result<()> {
+    fn gradient(&mut self, _: &[Observation]) -> Result<(Vec<f32>, f64)> {
         unreachable!("nothing is trained")
     }
     fn memory(&self) -> u64 {

@@ -107,7 +107,7 @@ pub struct Args {
     /// Particles per half for the voxel maps of the final cross-validation; 0 for none.
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     voxel_particles: u32,
-    /// Exclude up to N unusable particles per half (damaged image, non-finite step); 0: stop at the first.
+    /// Exclude up to N unusable particles per half (damaged image, overflowing pixels or CTF); 0: stop at the first.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32), default_value = "0")]
     skip_bad_particles: u32,
     /// Folder for metrics in Prometheus format, for the node exporter's textfile collector.

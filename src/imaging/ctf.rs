@@ -111,6 +111,11 @@ impl Ctf {
         self.argument(kx, ky, k2).sin() * self.scale * (-0.25 * self.b_factor * k2).exp()
     }
 
+    /// Upper bound of `|H|` at squared spatial frequencies from 0 to `k2`, in 1/angstrom^2.
+    pub fn amplitude_bound(&self, k2: f64) -> f64 {
+        self.scale.abs() * (-0.25 * self.b_factor * k2).max(0.0).exp()
+    }
+
     #[inline(always)]
     fn argument(&self, kx: f64, ky: f64, k2: f64) -> f64 {
         self.xx * kx * kx + self.xy * kx * ky + self.yy * ky * ky - self.quartic * k2 * k2 + self.phase

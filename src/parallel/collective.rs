@@ -38,6 +38,20 @@ impl Collective {
         all
     }
 
+    /// The values of all ranks on every rank: the first value of each rank, in their order, then the second of each, and so on.
+    pub fn all_gather_lists(&self, values: &[u64]) -> Vec<u64> {
+        let lengths = self.all_gather(values.len() as u64);
+        let longest = lengths.iter().copied().max().unwrap_or(0) as usize;
+        let mut all = Vec::new();
+        for k in 0..longest {
+            let each = self.all_gather(values.get(k).copied().unwrap_or(0));
+            all.extend(
+                each.iter().zip(&lengths).filter(|&(_, &length)| k < length as usize).map(|(&v, _)| v),
+            );
+        }
+        all
+    }
+
     /// [`Collective::all_gather`] of real numbers.
     pub fn all_gather_f64(&self, value: f64) -> Vec<f64> {
         self.all_gather(value.to_bits()).into_iter().map(f64::from_bits).collect()

@@ -257,16 +257,13 @@ impl Reduce for Alone {
 /// A device: renders, compares, differentiates and updates one mixture.
 ///
 /// # Steps that are not finite
-/// A step breaks the device if its loss or its gradient, summed over the ranks, is not finite. It changes neither parameters
-/// nor moments, and nor does any step after it, which may be under way by then: the state stays what it was before that
-/// step until [`Device::mend`]. All ranks see the same sums, and break at the same step.
+/// A step whose loss or gradient, summed over the ranks, is not finite changes neither parameters nor moments. Nor does any
+/// step after it, which may be under way by then: parameters and moments stay as they were before it. All ranks have the same
+/// sums, and stop at the same step.
 ///
-/// [`Device::outcomes`] tells it: the outcome of that step is the last of its list, and not [`Outcome::is_finite`]; no
-/// other outcome follows before [`Device::mend`]. Whoever ends there leaves parameters that no such step has touched.
-/// Whoever goes on mends, on every rank after the same step; then come the outcomes of the steps between, with
-/// [`Outcome::applied`] false (their loss and gradient are those of the same old parameters), and steps taken from then on
-/// count again. *When* an outcome comes may differ from rank to rank; with `all`, after the same step, every rank is told the
-/// same.
+/// [`Device::outcomes`] reports it: the outcome of that step is not [`Outcome::is_finite`], and is the last one. *When* an
+/// outcome is reported may differ between ranks; with `all`, after the same step, every rank gets the same list.
+/// [`Device::gradient`] then finds the images that caused it.
 pub trait Device {
     /// A name for the log ("CPU, 8 threads").
     fn name(&self) -> String;
@@ -304,19 +301,18 @@ pub trait Device {
     /// When the device or the sum fails.
     fn step(&mut self, batch: &[Observation], step: &Step, group: &mut dyn Reduce) -> Result<()>;
 
-    /// What the steps came to that have ended since the last call, in order; with `all`, all steps, which it then waits for.
-    /// A step that was not finite is the last that is told.
+    /// Outcomes of the steps that have ended since the last call, in order; with `all`, waits for all steps. A step that is not
+    /// finite is the last one.
     ///
     /// # Errors
     /// As [`Device::step`].
     fn outcomes(&mut self, all: bool, group: &mut dyn Reduce) -> Result<Vec<Outcome>>;
 
-    /// Lets the steps after this call take effect again, where one before it was not finite; those between stay without
-    /// effect. Every rank calls it after the same step. Does nothing to a device that is not broken.
+    /// The mean gradient, in the order of [`Gmm::values`], and the mean loss of `batch` on this rank, without a step.
     ///
     /// # Errors
     /// When the device fails.
-    fn mend(&mut self) -> Result<()>;
+    fn gradient(&mut self, batch: &[Observation]) -> Result<(Vec<f32>, f64)>;
 
     /// The times of the stages since the last call; `None` where they are not known.
     fn times(&mut self) -> Option<StageTimes>;
@@ -337,7 +333,7 @@ pub trait Device {
     /// When the device fails.
     fn state(&self) -> Result<DeviceState>;
 
-    /// Replaces the state, and mends a broken device.
+    /// Replaces the state, of a device that took no step that is not finite.
     ///
     /// # Errors
     /// When the device fails.

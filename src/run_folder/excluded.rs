@@ -1,5 +1,4 @@
-//! Particles that a model is trained without (`--skip-bad-particles`): their images are damaged, or a step with them was not
-//! finite. Every rank of the group knows them; the first writes skipped_half1.csv and its like. The place that such a particle
+//! Particles that a model is trained without (`--skip-bad-particles`), because they have a [`Defect`]. Every rank of the group knows them; the first writes skipped_half1.csv and its like. The place that such a particle
 //! has in its batch stays empty: the mean is still over as many images as the batch was to have.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,22 +14,15 @@ use crate::particles::store::{Defect, Store};
 const NAMED: usize = 16;
 const HEADER: &str = "particle,stack,image,reason,step";
 
-/// Why a particle is left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// Its image is damaged.
-    Image(Defect),
-    /// The loss or the gradient of a step with it was not finite.
-    Step,
-}
+/// The defects, in the order of their codes in a message between ranks.
+const DEFECTS: [Defect; 3] = [Defect::Checksum, Defect::NotFinite, Defect::Ctf];
 
-impl Reason {
-    fn words(self) -> &'static str {
-        match self {
-            Self::Image(Defect::Checksum) => "checksum",
-            Self::Image(Defect::NotFinite) => "pixels",
-            Self::Step => "step not finite",
-        }
+/// The column `reason` of the file.
+fn reason(defect: Defect) -> &'static str {
+    match defect {
+        Defect::Checksum => "checksum",
+        Defect::NotFinite => "pixels",
+        Defect::Ctf => "ctf",
     }
 }
 
@@ -109,34 +101,25 @@ impl LeftOut {
     /// # Errors
     /// On every rank, when they are more than may be left out.
     pub fn share(&mut self, group: &Collective, step: u64) -> Result<()> {
-        let most = group.all_gather(self.found.len() as u64).into_iter().max().unwrap_or(0);
-        let mut all = Vec::new();
-        for k in 0..most as usize {
-            let word = self
-                .found
-                .get(k)
-                .map_or(0, |&(row, defect)| (row as u64 + 1) << 1 | u64::from(defect == Defect::NotFinite));
-            for word in group.all_gather(word).into_iter().filter(|&word| word > 0) {
-                let defect = if word & 1 == 1 { Defect::NotFinite } else { Defect::Checksum };
-                all.push(((word >> 1) as usize - 1, Reason::Image(defect)));
-            }
-        }
-        self.found.clear();
+        let encode = |&(row, defect): &(usize, Defect)| {
+            let code = DEFECTS.iter().position(|&other| other == defect).expect("all defects have a code");
+            (row * DEFECTS.len() + code) as u64
+        };
+        let own: Vec<u64> = self.found.drain(..).map(|found| encode(&found)).collect();
+        let decode = |word: u64| (word as usize / DEFECTS.len(), DEFECTS[word as usize % DEFECTS.len()]);
+        let all: Vec<_> = group.all_gather_lists(&own).into_iter().map(decode).collect();
         self.add(&all, step)
     }
 
-    /// Leaves out `all` from now on; they were met in step `step`. Every rank calls it with the same.
-    ///
-    /// # Errors
-    /// On every rank, when they are more than may be left out.
-    pub fn add(&mut self, all: &[(usize, Reason)], step: u64) -> Result<()> {
+    /// Excludes `all` from now on; they were found in step `step`. Every rank calls it with the same particles.
+    fn add(&mut self, all: &[(usize, Defect)], step: u64) -> Result<()> {
         let before = self.rows.len();
-        for &(row, reason) in all {
+        for &(row, defect) in all {
             let origin = self.store.origin(row);
             let (stack, image) = origin.map_or((String::new(), String::new()), |(stack, image)| {
                 (format!("\"{}\"", stack.replace('"', "\"\"")), image.to_string())
             });
-            let line = format!("{},{stack},{image},{},{step}", row + 1, reason.words());
+            let line = format!("{},{stack},{image},{},{step}", row + 1, reason(defect));
             self.rows.entry(row).or_insert(line);
         }
         if self.rows.len() > before {
@@ -159,11 +142,6 @@ impl LeftOut {
             ),
             remedy: "repair or remove them, or allow more".into(),
         })
-    }
-
-    /// May any be left out?
-    pub fn allows_any(&self) -> bool {
-        self.allowed > 0
     }
 
     fn record(&self) {

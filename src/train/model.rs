@@ -17,7 +17,7 @@ use crate::resources::memory;
 use crate::resources::reduction::Reduction;
 use crate::run_folder::checkpoint::{Checkpoint, Position};
 use crate::run_folder::checkpoint_writer::Saver;
-use crate::run_folder::excluded::{LeftOut, Reason};
+use crate::run_folder::excluded::LeftOut;
 use crate::run_folder::metrics::{self, EpochSummary, Metric, Spread};
 use crate::train::ensemble::Mixtures;
 use crate::train::watch::{Notice, Watch};
@@ -160,26 +160,23 @@ impl Model {
         core.device.times();
         core.spent = Spent::from_now();
         let (epoch, first) = (core.position.epoch, core.position.step);
-        let stopped = loop {
-            let mut notice = Notice::GoOn;
-            shard.each_batch(epoch, core.position.step, |number, batch| {
-                notice = core.before_step(company)?;
-                if notice == Notice::Stop {
-                    return Ok(ControlFlow::Break(()));
-                }
-                core.step(number, batch, company)?;
-                core.settle(false, company)?;
-                Ok(ControlFlow::Continue(()))
-            })?;
-            core.settle(true, company)?;
-            let shared = core.left_out.share(&company.group.collective, core.clock.step);
-            shared.map_err(|error| company.group.collective.report_once(error))?;
-            // Without the particles of a step that was not finite, the epoch goes on behind it.
-            if core.leave_out_broken(company)? {
-                continue;
+        let mut notice = Notice::GoOn;
+        shard.each_batch(epoch, core.position.step, |number, batch| {
+            notice = core.before_step(company)?;
+            if notice == Notice::Stop {
+                return Ok(ControlFlow::Break(()));
             }
-            break notice == Notice::Stop;
-        };
+            core.step(number, batch, company)?;
+            core.settle(false, company)?;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        core.settle(true, company)?;
+        let shared = core.left_out.share(&company.group.collective, core.clock.step);
+        shared.map_err(|error| company.group.collective.report_once(error))?;
+        if let Some(broken) = core.broken.take() {
+            return Err(core.step_not_finite(&broken, shard, company)?);
+        }
+        let stopped = notice == Notice::Stop;
         core.compare_replicas(company.group)?;
         if stopped {
             core.save()?;
@@ -284,7 +281,7 @@ impl Core {
             let shared = self.left_out.share(&company.group.collective, self.clock.step);
             shared.map_err(|error| company.group.collective.report_once(error))?;
         }
-        // Some ranks' devices may tell later than others': now all stop to look.
+        // Ranks' devices report outcomes at different times: all ranks of the group stop here.
         let notice = if words.iter().any(|word| word & BROKEN > 0) { Notice::Stop } else { notice };
         if notice == Notice::Checkpoint {
             self.settle(true, company)?;
@@ -339,42 +336,46 @@ impl Core {
         Ok(())
     }
 
-    /// Takes back a step that was not finite, and what came behind it, and leaves out its particles. False where all was
-    /// well. Every rank calls it after the same step.
+    /// The error that a step is not finite. It names the particles whose own loss or gradient is not, or else all of the
+    /// batch. Every rank calls it after the same step.
     ///
     /// # Errors
-    /// On every rank, when no particle may be left out, or these are too many.
-    fn leave_out_broken(&mut self, company: &mut Company) -> Result<bool> {
-        let Some(Broken { step, outcome }) = self.broken.take() else { return Ok(false) };
-        let rows = self.order.batch(self.position.epoch, step.number, 0..self.order.slots());
-        let rows: Vec<usize> = rows.into_iter().filter(|&row| !self.left_out.contains(row)).collect();
-        if !self.left_out.allows_any() {
-            let problem = format!(
-                "the loss or the gradient of step {} of {} is not finite (loss {}, norm of the gradient {}); its particles \
-                 are {}",
-                step.clock.step,
-                self.name,
-                outcome.loss,
-                outcome.gradient_norm,
-                self.left_out.names(&rows)
-            );
-            let remedy = "lower --learning-rate, check these particles, or train without them \
-                          (--skip-bad-particles)";
-            return Err(company
-                .group
-                .collective
-                .report_once(Error::Numeric { problem, remedy: remedy.into() }));
+    /// When particles cannot be read again, or the device fails.
+    fn step_not_finite(
+        &mut self,
+        broken: &Broken,
+        shard: &mut Shard,
+        company: &mut Company,
+    ) -> Result<Error> {
+        let Broken { step, outcome } = broken;
+        let mut own = Vec::new();
+        shard.each_batch(self.position.epoch, step.number, |_, batch| {
+            for (&row, &observation) in batch.rows.iter().zip(&batch.observations) {
+                let (gradient, loss) = self.device.gradient(&[observation])?;
+                if !(loss.is_finite() && gradient.iter().all(|value| value.is_finite())) {
+                    own.push(row as u64);
+                }
+            }
+            Ok(ControlFlow::Break(()))
+        })?;
+        let collective = &company.group.collective;
+        let found = collective.all_gather_lists(&own).into_iter().map(|row| row as usize);
+        let mut rows: Vec<usize> = found.filter(|&row| !self.left_out.contains(row)).collect();
+        rows.sort_unstable();
+        let which = if rows.is_empty() { "its particles are" } else { "the particles that cause it are" };
+        if rows.is_empty() {
+            rows = self.order.batch(self.position.epoch, step.number, 0..self.order.slots());
         }
-        let reasons: Vec<(usize, Reason)> = rows.iter().map(|&row| (row, Reason::Step)).collect();
-        let added = self.left_out.add(&reasons, step.clock.step);
-        added.map_err(|error| company.group.collective.report_once(error))?;
-        self.device.mend()?;
-        // Of the steps behind it, which have changed nothing.
-        self.device.outcomes(true, company.group)?;
-        self.pending.clear();
-        self.clock = step.clock;
-        self.position.step = step.number + 1;
-        Ok(true)
+        let problem = format!(
+            "the loss or the gradient of step {} of {} is not finite (loss {}, norm of the gradient {}); {which} {}",
+            step.clock.step,
+            self.name,
+            outcome.loss,
+            outcome.gradient_norm,
+            self.left_out.names(&rows)
+        );
+        let remedy = "lower --learning-rate, or check these particles".into();
+        Ok(collective.report_once(Error::Numeric { problem, remedy }))
     }
 
     fn report(&mut self, step: &Pending, outcome: &Outcome) {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use cryosplat_mpi::gmm::{Gmm, Shape, ply};
 use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::{Block, Store};
 use ndarray::{Array2, s};
@@ -118,12 +119,28 @@ pub fn change_image(set: &str, row: usize, change: impl FnOnce(&mut [f32])) {
     file.close().unwrap();
 }
 
-/// Gives row `row` of a set a CTF that can be read, and not computed with.
+/// Gives row `row` of a set a CTF that overflows.
 pub fn overflow(set: &str, row: usize) {
+    change_ctf(set, row, "b_factor", -1e9);
+}
+
+/// Gives row `row` of a set the CTF parameter `name`.
+pub fn change_ctf(set: &str, row: usize, name: &str, value: f64) {
     let _alone = alone();
     let file = hdf5::File::open_rw(set).unwrap();
-    file.dataset("ctf/b_factor").unwrap().write_slice(&[-1e9], s![row..row + 1]).unwrap();
+    file.dataset(&format!("ctf/{name}")).unwrap().write_slice(&[value], s![row..row + 1]).unwrap();
     file.close().unwrap();
+}
+
+/// Makes a mixture so bright in `folder`, and a CTF in row `row` of `set` so strong, that the loss of this particle alone is not
+/// finite; the mixture's file, and options to train from it.
+pub fn start_that_overflows(folder: &Path, set: &str, row: usize) -> (String, [&'static str; 6]) {
+    change_ctf(set, row, "scale", 9e11);
+    // Mean, raw scales, quaternion, raw amplitude.
+    let values = vec![0.0, 0.0, 0.0, -2.5, -2.5, -2.5, 1.0, 0.0, 0.0, 0.0, 1e15];
+    let file = folder.join("bright.ply");
+    ply::write(&Gmm::from_values(Shape::Anisotropic, 1, values), &file).unwrap();
+    (file.display().to_string(), ["--batch", "4", "--epochs", "2", "--learning-rate", "1e-6"])
 }
 
 /// Changes a byte of the image in row `row` of a set, as a disk that fails.

@@ -35,7 +35,7 @@ fn device(case: &Case, shape: Shape, cutoff: f64) -> CudaDevice {
 
 fn gradient(case: &Case, shape: Shape, cutoff: f64) -> (Vec<f32>, f64) {
     let observed = case.observed();
-    device(case, shape, cutoff).gradient_of(&case.observations(&observed)).unwrap()
+    device(case, shape, cutoff).gradient(&case.observations(&observed)).unwrap()
 }
 
 fn projections_agree_with_the_dense_sum() {
@@ -162,9 +162,9 @@ fn a_batch_in_passes_is_the_same_batch() {
     let gmm = planes(&case.gaussians, Shape::Anisotropic);
     let observed = case.observed();
     let batch = case.observations(&observed);
-    let whole = device_of(gmm.clone(), &case, 3.0, 5).gradient_of(&batch).unwrap();
+    let whole = device_of(gmm.clone(), &case, 3.0, 5).gradient(&batch).unwrap();
     // Two at a time: the last pass has one image only.
-    let parts = device_of(gmm, &case, 3.0, 2).gradient_of(&batch).unwrap();
+    let parts = device_of(gmm, &case, 3.0, 2).gradient(&batch).unwrap();
     assert!((whole.1 / parts.1 - 1.0).abs() < 1e-6);
     let error = worst(parts.0.iter().map(|&v| f64::from(v)), whole.0.iter().map(|&v| f64::from(v)));
     assert!(error < 1e-6, "{error:.1e}");
@@ -185,7 +185,7 @@ fn prepared_kept_and_observed_images_agree() {
                 .map(|((&view, target), &energy)| Observation { view, target, energy })
                 .collect()
         };
-        let want = device_of(gmm.clone(), &case, 3.0, 3).gradient_of(&case.observations(&observed)).unwrap();
+        let want = device_of(gmm.clone(), &case, 3.0, 3).gradient(&case.observations(&observed)).unwrap();
 
         // By the processor's transform and the device's own.
         let mut by_processor = observed.concat();
@@ -202,7 +202,7 @@ fn prepared_kept_and_observed_images_agree() {
         let prepared: &'static [f32] = prepared.leak();
         let targets = prepared.chunks(d * d).map(Target::Prepared).collect();
         let mut device = device_of(gmm.clone(), &case, 3.0, 3);
-        assert_eq!(device.gradient_of(&with(targets)).unwrap(), want, "prepared ahead");
+        assert_eq!(device.gradient(&with(targets)).unwrap(), want, "prepared ahead");
 
         for (kept_half, tolerance) in [(false, 0.0), (true, 2e-3)] {
             let options = CudaOptions { ordinal: 0, batch: 3, kept_half };
@@ -211,7 +211,7 @@ fn prepared_kept_and_observed_images_agree() {
             // In two parts, the first particle in the last place.
             device.store(1, &ctfs[1..], &mut observed[1..].concat()).unwrap();
             device.store(3, &ctfs[..1], &mut observed[0].clone()).unwrap();
-            let got = device.gradient_of(&with([3, 1, 2].map(Target::Kept).to_vec())).unwrap();
+            let got = device.gradient(&with([3, 1, 2].map(Target::Kept).to_vec())).unwrap();
             let error = worst(got.0.iter().map(|&v| f64::from(v)), want.0.iter().map(|&v| f64::from(v)));
             assert!(error <= tolerance, "box {d}, in half precision {kept_half}: {error:.1e}");
             assert_eq!(error > 0.0, kept_half, "halves were kept");

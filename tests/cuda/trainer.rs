@@ -75,7 +75,7 @@ fn fifty_steps_follow_the_processor() {
         assert!((got.loss / want.loss - 1.0).abs() < 1e-5, "step {step}: {got:?} {want:?}");
         // Other parameters by a little, after a while: see below.
         let norms = (got.gradient_norm / want.gradient_norm - 1.0).abs();
-        assert!(norms < 1e-3 && got.applied && want.applied, "step {step}: {got:?} {want:?}");
+        assert!(norms < 1e-3, "step {step}: {got:?} {want:?}");
     }
     let (gpu, processor) = (gpu.state().unwrap(), processor.state().unwrap());
     let off = apart(processor.gmm.values(), gpu.gmm.values(), gmm.values());

@@ -20,6 +20,7 @@ use std::path::Path;
 
 pub use identity::DataSetId;
 pub use pixels::Pixels;
+use reader::LARGEST_CTF;
 pub use reader::{Block, Defect, Reader};
 pub use writer::Writer;
 
@@ -286,6 +287,14 @@ impl Store {
                 at,
                 "has a pixel that is not finite, or too large",
                 "import again without this particle",
+            ),
+            Defect::Ctf => Error::input(
+                self.path(),
+                at,
+                format!(
+                    "has a CTF that is not finite, or above {LARGEST_CTF:e}, at a frequency of the image"
+                ),
+                "check its B factor and scale, or import again without this particle",
             ),
         }
     }

@@ -62,7 +62,13 @@ pub enum Defect {
     Checksum,
     /// A pixel is not finite, or so large that squared gradients overflow single precision.
     NotFinite,
+    /// Its CTF amplifies a frequency of the image by more than [`LARGEST_CTF`].
+    Ctf,
 }
+
+/// Largest absolute value of a usable CTF at a frequency of the image. Only a corrupt B factor or scale exceeds it; with
+/// more, the gradient of the one particle overflows single precision, and with it the sum over the batch.
+pub const LARGEST_CTF: f64 = 1e12;
 
 /// Largest mean square of the pixels of a usable image. Electron counts are far below it; above it, second moments of
 /// gradients overflow single precision.
@@ -198,8 +204,13 @@ impl Reader {
         images.resize(rows.len() * pixels);
         defects.clear();
         if !check {
-            let unusable = rows.clone().zip(&*energies).filter(|&(_, &energy)| !usable(energy, pixels));
-            defects.extend(unusable.map(|(row, _)| (row, Defect::NotFinite)));
+            for ((row, particle), &energy) in rows.clone().zip(&*particles).zip(&*energies) {
+                if !usable(energy, pixels) {
+                    defects.push((row, Defect::NotFinite));
+                } else if !self.usable_ctf(particle) {
+                    defects.push((row, Defect::Ctf));
+                }
+            }
             return self.read_images(rows, images, f16_bits, |_, _, _| ());
         }
         bytes.resize(rows.len() * CHECKSUM.stride(), 0);
@@ -213,6 +224,8 @@ impl Reader {
                 defects.push((row, Defect::NotFinite));
             } else if found != energies[place] {
                 defects.push((row, Defect::Checksum));
+            } else if !self.usable_ctf(&particles[place]) {
+                defects.push((row, Defect::Ctf));
             }
         })
     }
@@ -273,6 +286,12 @@ impl Reader {
     /// The CTF of a particle of this set.
     pub fn ctf(&self, particle: &Particle) -> Ctf {
         Ctf::new(&self.header().optics[particle.optics_group as usize], &particle.ctf)
+    }
+
+    fn usable_ctf(&self, particle: &Particle) -> bool {
+        // The corner of the image's spectrum.
+        let highest = 0.5 / self.header().pixel_size.powi(2);
+        self.ctf(particle).amplitude_bound(highest) <= LARGEST_CTF
     }
 
     /// The identity of the set.

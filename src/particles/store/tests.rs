@@ -172,6 +172,22 @@ fn poke(path: &Path, name: &str, at: usize, bytes: &[u8]) {
 }
 
 #[test]
+fn a_ctf_that_overflows_is_a_defect() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.h5");
+    for (name, value) in [("ctf/b_factor", -1e9), ("ctf/scale", -2e12)] {
+        write(&path, [3, 3], Dtype::F32, 3);
+        poke(&path, name, 4 * 8, &f64::to_le_bytes(value));
+        let store = Store::open(&path).unwrap();
+        let mut block = Block::default();
+        store.reader().read(0..6, &mut block).unwrap();
+        assert_eq!(block.defects, [(4, Defect::Ctf)]);
+        store.reader().read_again(0..6, &mut block).unwrap();
+        assert_eq!(block.defects, [(4, Defect::Ctf)]);
+    }
+}
+
+#[test]
 fn pixels_that_are_not_finite_are_found_despite_a_valid_checksum() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("p.h5");

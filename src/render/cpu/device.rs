@@ -29,8 +29,6 @@ pub struct CpuDevice {
     buffer: Vec<f32>,
     loss: f64,
     outcomes: OutcomeQueue,
-    /// A step was not finite: those after it have no effect.
-    broken: bool,
     times: StageTimes,
 }
 
@@ -47,7 +45,6 @@ impl CpuDevice {
             buffer: vec![0.0; values + 1],
             loss: 0.0,
             outcomes: OutcomeQueue::default(),
-            broken: false,
             times: StageTimes::default(),
             gmm,
         }
@@ -56,17 +53,6 @@ impl CpuDevice {
     /// The mixture as it stands.
     pub fn gmm(&self) -> &Gmm {
         &self.gmm
-    }
-
-    /// The mean gradient and loss of `batch`, without a step: for tests and benches.
-    pub fn gradient(&mut self, batch: &[Observation]) -> (Vec<f32>, f64) {
-        self.accumulate(batch);
-        self.gather();
-        let values = self.gmm.values().len();
-        let count = batch.len() as f32;
-        let gradient = self.buffer[..values].iter().map(|g| g / count).collect();
-        let loss = self.loss / batch.len() as f64;
-        (gradient, loss)
     }
 
     /// Renders one view without a CTF, `[y][x]`: for tests, benches and pictures.
@@ -138,18 +124,14 @@ impl Device for CpuDevice {
         let values = self.gmm.values().len();
         let (gradient, loss) = self.buffer.split_at(values);
         let images = step.images as f64;
-        let mut outcome = Outcome {
+        self.outcomes.push(Outcome {
             loss: f64::from(loss[0]) / images,
             gradient_norm: sum_of_squares(gradient).sqrt() / images,
-            applied: false,
-        };
-        self.broken |= !outcome.is_finite();
-        if !self.broken {
+        });
+        if !self.outcomes.is_broken() {
             self.adam.step(&mut self.gmm, gradient, (1.0 / images) as f32, &step.adam);
             self.stale = true;
-            outcome.applied = true;
         }
-        self.outcomes.push(outcome);
         self.times.compute += computed - start;
         self.times.reduce += reduced - computed;
         self.times.update += reduced.elapsed();
@@ -160,10 +142,13 @@ impl Device for CpuDevice {
         Ok(self.outcomes.take())
     }
 
-    fn mend(&mut self) -> Result<()> {
-        self.broken = false;
-        self.outcomes.mend(self.outcomes.steps());
-        Ok(())
+    fn gradient(&mut self, batch: &[Observation]) -> Result<(Vec<f32>, f64)> {
+        self.accumulate(batch);
+        self.gather();
+        let values = self.gmm.values().len();
+        let count = batch.len() as f32;
+        let gradient = self.buffer[..values].iter().map(|g| g / count).collect();
+        Ok((gradient, self.loss / batch.len() as f64))
     }
 
     fn times(&mut self) -> Option<StageTimes> {
@@ -193,6 +178,6 @@ impl Device for CpuDevice {
         self.adam = Adam { first: state.first, second: state.second };
         self.gmm = state.gmm;
         self.stale = true;
-        self.mend()
+        Ok(())
     }
 }

@@ -207,10 +207,12 @@ impl CudaDevice {
     /// Puts the sum of gradient and loss over the ranks into the stream.
     fn add_up(&self, sum: &mut dyn super::DeviceSum) -> Result<()> {
         // SAFETY: the gradient with its loss has this length.
-        unsafe { sum.enqueue(self.gradient(), self.values() + 1, self.card.stream.cu_stream().cast()) }
+        unsafe {
+            sum.enqueue(self.gradient_address(), self.values() + 1, self.card.stream.cu_stream().cast())
+        }
     }
 
-    fn gradient(&self) -> u64 {
+    fn gradient_address(&self) -> u64 {
         self.pipeline.buffers.gradient.address()
     }
 
@@ -307,7 +309,7 @@ impl CudaDevice {
     /// Adds the gradient up over the ranks through host memory.
     fn exchange(&mut self, group: &mut dyn Reduce) -> Result<()> {
         self.download_gradient(group)?;
-        let (length, gradient) = (self.values() + 1, self.gradient());
+        let (length, gradient) = (self.values() + 1, self.gradient_address());
         let host = self.exchange.as_mut().expect("made by the download");
         // SAFETY: the download has been waited for, and the upload comes after.
         group.sum(unsafe { host.write(0..length) })?;
@@ -316,7 +318,7 @@ impl CudaDevice {
     }
 
     fn download_gradient(&mut self, group: &mut dyn Reduce) -> Result<()> {
-        let (length, gradient) = (self.values() + 1, self.gradient());
+        let (length, gradient) = (self.values() + 1, self.gradient_address());
         if self.exchange.is_none() {
             self.exchange = Some(Pinned::zeros(&self.card, length)?);
         }
@@ -471,13 +473,17 @@ impl Device for CudaDevice {
         Ok(self.outcomes.take())
     }
 
-    fn mend(&mut self) -> Result<()> {
-        let broken = &self.pipeline.buffers.broken;
-        // SAFETY: memory of the device's own. In the stream's order: the steps before stay without effect.
-        unsafe { result::memset_d8_async(broken.address(), 0, broken.bytes(), self.card.stream.cu_stream()) }
-            .map_err(self.card.failed("go on"))?;
-        self.outcomes.mend();
-        Ok(())
+    fn gradient(&mut self, batch: &[Observation]) -> Result<(Vec<f32>, f64)> {
+        self.each_pass(batch, PassRecord::default(), &mut Alone, false, |device, _| {
+            device.enqueue(&Stage::PASS, None)
+        })?;
+        self.download_gradient(&mut Alone)?;
+        let host = self.exchange.as_ref().expect("made by the download");
+        // SAFETY: the download has been waited for.
+        let sums = unsafe { host.read(0..self.values() + 1) };
+        let count = batch.len() as f32;
+        let (gradient, loss) = sums.split_at(self.values());
+        Ok((gradient.iter().map(|g| g / count).collect(), f64::from(loss[0]) / batch.len() as f64))
     }
 
     fn times(&mut self) -> Option<StageTimes> {
@@ -506,8 +512,7 @@ impl Device for CudaDevice {
 
     fn restore(&mut self, state: DeviceState) -> Result<()> {
         self.gmm = state.gmm;
-        self.upload(Some((&state.first, &state.second)))?;
-        self.mend()
+        self.upload(Some((&state.first, &state.second)))
     }
 }
 

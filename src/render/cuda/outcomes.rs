@@ -117,7 +117,6 @@ impl Outcomes {
                 self.known.push(Outcome {
                     loss: f64::from(outcome.loss) / images,
                     gradient_norm: outcome.norm / images,
-                    applied: outcome.applied != 0,
                 });
             }
             self.reports.pop_front();
@@ -125,13 +124,8 @@ impl Outcomes {
         Ok(())
     }
 
-    /// The outcomes that were not asked for yet, up to a step that broke the device.
+    /// Takes the outcomes that have arrived since the last call, up to a step that is not finite.
     pub fn take(&mut self) -> Vec<Outcome> {
         self.known.take()
-    }
-
-    /// The device was mended after the steps that were counted.
-    pub fn mend(&mut self) {
-        self.known.mend(self.steps);
     }
 }

@@ -16,23 +16,6 @@ use crate::render::{Alone, Observation, Target, View};
 const PASSES_AHEAD: usize = 8;
 
 impl CudaDevice {
-    /// The mean gradient and loss of `batch`, without a step: for tests and benches.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn gradient_of(&mut self, batch: &[Observation]) -> Result<(Vec<f32>, f64)> {
-        self.each_pass(batch, PassRecord::default(), &mut Alone, false, |device, _| {
-            device.enqueue(&Stage::PASS, None)
-        })?;
-        self.download_gradient(&mut Alone)?;
-        let host = self.exchange.as_ref().expect("made by the download");
-        // SAFETY: the download has been waited for.
-        let sums = unsafe { host.read(0..self.values() + 1) };
-        let count = batch.len() as f32;
-        let (gradient, loss) = sums.split_at(self.values());
-        Ok((gradient.iter().map(|g| g / count).collect(), f64::from(loss[0]) / batch.len() as f64))
-    }
-
     /// Renders one view without a CTF, `[y][x]`: for tests, benches and pictures.
     ///
     /// # Errors
