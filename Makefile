@@ -4,6 +4,7 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 
 CARGO ?= cargo
+PROGRAM := target/release/cryosplat-mpi
 PICTURES := benches/results/demo
 GPU_CHECK := target/gpu-check
 RESULTS ?= $(GPU_CHECK)-results
@@ -21,8 +22,11 @@ setup: ## Install missing system packages of the build
 setup-tests: ## Also install what the tests need: rustfmt, clippy, RELION, SLURM, Chromium, Python
 	@.ci/setup --tests
 
+# Compressed debug sections: backtraces still report file and line, and the program is less than half as large.
 build: setup ## Build the program: target/release/cryosplat-mpi
 	$(CARGO) build --release --locked
+	@if [ -f $(PROGRAM) ] && command -v objcopy >/dev/null; then \
+		objcopy --compress-debug-sections=zlib $(PROGRAM) $(PROGRAM).part && mv $(PROGRAM).part $(PROGRAM); fi
 
 setup-python: ## Also install Python with venv, which the demonstration needs for its atomic model
 	@.ci/setup --python
