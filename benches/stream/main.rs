@@ -1,6 +1,6 @@
-//! How fast particles come, against what the machine can read: `cargo bench --bench stream`.
+//! Measures how fast particles are read, compared with what the machine can read: `cargo bench --bench stream`.
 //!
-//! All rates of a line are measured in turns in one run; the table, benches/results/stream.md, has their medians.
+//! All rates of a row are measured alternately in one run; the table, benches/results/stream.md, has their medians.
 
 mod measure;
 
@@ -19,7 +19,7 @@ use measure::{Bench, Line, Rates};
 
 /// Box of the particles, in pixels.
 const BOX: usize = 128;
-/// Images in a step.
+/// Images per step.
 const BATCH: usize = 8;
 
 /// Measures how fast particles are read.
@@ -31,13 +31,13 @@ struct Options {
     /// Repeats of each measurement
     #[arg(long, default_value = "7")]
     repeats: usize,
-    /// Folder of the file, and of its copy
+    /// Folder for the file and its copy
     #[arg(long, value_name = "DIR", default_value = "target/bench-stream")]
     folder: PathBuf,
-    /// Where to write the table
+    /// File to write the table to
     #[arg(long, value_name = "FILE", default_value = "benches/results/stream.md")]
     table: PathBuf,
-    /// What cargo bench adds
+    /// Passed by cargo bench
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -57,7 +57,7 @@ fn main() -> Result<()> {
     std::fs::write(&options.table, table).with_context(|| options.table.display().to_string())
 }
 
-/// The file of `count` particles, made where it is not there.
+/// The file of `count` particles, written if it does not exist.
 fn particles(file: &Path, count: usize) -> Result<Store> {
     if let Ok(store) = Store::open(file)
         && store.len() == count
@@ -88,7 +88,7 @@ fn particles(file: &Path, count: usize) -> Result<Store> {
         writer.append(Subset::Half1, &some, &images)?;
     }
     writer.finish()?;
-    // What is not on the disk yet cannot be dropped from memory.
+    // Data that is not on the disk yet cannot be dropped from the page cache.
     File::open(file)?.sync_all()?;
     Ok(Store::open(file)?)
 }
@@ -125,7 +125,7 @@ fn table(options: &Options, bench: &Bench) -> String {
     text
 }
 
-/// The name of the processor.
+/// Name of the CPU.
 fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split(':').nth(1));

@@ -1,4 +1,4 @@
-//! The measurements: raw rates, and those of a rank's particles.
+//! The measurements: raw rates, and those of the particles of a rank.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -24,7 +24,7 @@ use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::{Geometry, Sampling, Target, Weights};
 use rustix::fs::{Advice, fadvise};
 
-/// What is measured, and its rates in GB/s of each repeat.
+/// A case, and its rates in GB/s for each repeat.
 struct Case {
     name: &'static str,
     rates: Vec<Rates>,
@@ -33,40 +33,40 @@ struct Case {
 /// Rates in GB/s.
 #[derive(Clone, Copy)]
 pub struct Rates {
-    /// Read again and again into memory that stays in the processor's cache, where a file is read.
+    /// Raw rate into memory that stays in the CPU cache; `None` if no file is read.
     pub cached: Option<f64>,
-    /// Read into as much memory as the stream fills.
+    /// Raw rate into as much memory as the stream uses.
     pub raw: f64,
-    /// That of an epoch.
+    /// Rate of an epoch.
     pub epoch: f64,
 }
 
-/// A line of the table.
+/// A row of the table.
 pub struct Line {
-    /// What was read from.
+    /// Name of the case.
     pub name: &'static str,
-    /// The medians over the turns.
+    /// Medians over the repeats.
     pub rates: Rates,
-    /// What part of the raw rate an epoch's is: the median over the turns, in which both stand side by side.
+    /// Rate of an epoch relative to the raw rate: median over the repeats, each of which measures both.
     pub share: f64,
 }
 
-/// All that is measured with.
+/// State of the measurements.
 pub struct Bench {
     store: Store,
     order: Order,
     device: CpuDevice,
-    /// A shard in host memory, and as many numbers in one piece.
+    /// A shard in host memory, and a contiguous array of the same size.
     host: Shard,
     memory: Pixels,
-    /// As many blocks as the stream has.
+    /// The number of blocks of the stream.
     blocks: Mutex<VecDeque<Pixels>>,
     folder: PathBuf,
     cases: [Case; 6],
 }
 
 impl Bench {
-    /// For the particles of `store` in batches of `batch`; copies go to `folder`.
+    /// Measures the particles of `store` in batches of `batch`; writes copies to `folder`.
     pub fn new(store: Store, batch: usize, folder: &Path) -> Result<Self> {
         let header = store.header();
         let order =
@@ -108,17 +108,17 @@ impl Bench {
         })
     }
 
-    /// Images of the file, in GB.
+    /// Size of the images in GB.
     pub fn gigabytes(&self) -> f64 {
         self.memory.len() as f64 * 4e-9
     }
 
-    /// Images in a block.
+    /// Images per block.
     pub fn block(&self) -> usize {
         self.order.block()
     }
 
-    /// Memory of the stream's blocks, and of as many as there are threads, in MiB.
+    /// Memory of the blocks of the stream, and of one block per thread, in MiB.
     pub fn memories(&self) -> [usize; 2] {
         let blocks = self.blocks.lock().expect("nobody panics");
         [blocks.len(), READERS].map(|count| (count * blocks[0].len() * size_of::<f32>()) >> 20)
@@ -135,14 +135,14 @@ impl Bench {
         let copy = Copy::make(self.store.path(), &self.folder, false)?;
         let staged = File::open(copy.path())?;
         drop(copy);
-        // What is still to be written to the disk would disturb.
+        // Pending writes to the disk would disturb the measurement.
         staged.sync_all()?;
         let copied = (self.raw(&staged, READERS)?, self.raw(&staged, all)?);
         let reader = self.store.reader();
         let [_, later_copied] = self.epochs(reader.on(staged), None)?;
         drop_pages(&file)?;
         let [first_dropped, later_dropped] = self.epochs(reader.clone(), Some(&file))?;
-        // What was read ahead before the file was dropped comes from the disk once more.
+        // Blocks that were prefetched before the file was dropped are read from the disk again.
         self.raw(&file, all)?;
         let held = (self.raw(&file, READERS)?, self.raw(&file, all)?);
         let [first, later] = self.epochs(reader, None)?;
@@ -161,7 +161,7 @@ impl Bench {
         Ok(())
     }
 
-    /// The medians.
+    /// Medians over the repeats.
     pub fn lines(&self) -> Vec<Line> {
         let line = |Case { name, rates }: &Case| {
             let of = |value: fn(&Rates) -> Option<f64>| median(rates.iter().filter_map(value).collect());
@@ -175,7 +175,7 @@ impl Bench {
         self.cases.iter().map(line).collect()
     }
 
-    /// The blocks of an epoch in the stream's order, read by as many threads into `count` blocks in turns.
+    /// Reads the blocks of an epoch in the order of the stream, with the same number of threads, into `count` blocks cyclically.
     fn raw(&self, file: &File, count: usize) -> Result<f64> {
         let free =
             Mutex::new(self.blocks.lock().expect("nobody panics").drain(..count).collect::<VecDeque<_>>());
@@ -210,8 +210,8 @@ impl Bench {
         rate
     }
 
-    /// The first two epochs of the stream, of three, whose images nobody looks at. At the end of each as much is read ahead as at
-    /// the end of the one before, but for the first. The file is dropped before the second one, if it is given.
+    /// Times the first two of three epochs of the stream, without using the images. Each epoch except the first begins and ends with
+    /// the same amount of prefetched data. `dropped`, if given, is removed from the page cache before the second one.
     fn epochs(&mut self, reader: Reader, dropped: Option<&File>) -> Result<[f64; 2]> {
         let all = 0..self.order.slots();
         let progress = Progress::silent();
@@ -241,7 +241,7 @@ impl Bench {
 
     fn host(&mut self) -> Result<f64> {
         let gigabytes = self.gigabytes();
-        let begun = Instant::now();
+        let start = Instant::now();
         self.host.each_batch(0, 0, |_, batch| {
             for seen in &batch.observations {
                 if let Target::Prepared(image) = seen.target {
@@ -250,18 +250,18 @@ impl Bench {
             }
             Ok(ControlFlow::Continue(()))
         })?;
-        Ok(gigabytes / begun.elapsed().as_secs_f64())
+        Ok(gigabytes / start.elapsed().as_secs_f64())
     }
 
-    /// GB/s of `work`, which reads all images.
+    /// Rate in GB/s of `work`, which reads all images.
     fn timed(&self, work: impl FnOnce() -> Result<()>) -> Result<f64> {
-        let begun = Instant::now();
+        let start = Instant::now();
         work()?;
-        Ok(self.gigabytes() / begun.elapsed().as_secs_f64())
+        Ok(self.gigabytes() / start.elapsed().as_secs_f64())
     }
 }
 
-/// Sums of their own for neighbours, which the processor adds side by side.
+/// Sums over several accumulators, so that the CPU adds in parallel.
 fn sum(values: &[f32]) -> f32 {
     let mut sums = [0.0f32; 32];
     for values in values.chunks(sums.len()) {
@@ -270,7 +270,7 @@ fn sum(values: &[f32]) -> f32 {
     sums.iter().sum()
 }
 
-/// `None` of nothing.
+/// `None` for an empty slice.
 fn median(mut rates: Vec<f64>) -> Option<f64> {
     rates.sort_by(f64::total_cmp);
     rates.get(rates.len() / 2).copied()
@@ -282,7 +282,7 @@ fn drop_pages(file: &File) -> Result<()> {
     advise(file, 0..0, Advice::DontNeed)
 }
 
-/// Tells the system about a part of a file; all of it where the end is 0.
+/// Advises the system about a part of a file, or all of it if the end is 0.
 fn advise(file: &File, bytes: Range<u64>, advice: Advice) -> Result<()> {
     let length = NonZeroU64::new(bytes.end - bytes.start);
     fadvise(file, bytes.start, length, advice).context("posix_fadvise")
