@@ -11,7 +11,7 @@ use cryosplat_mpi::imaging::mrc;
 use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::import::cryosparc;
 use cryosplat_mpi::particles::import::pickle::Pickle;
-use cryosplat_mpi::particles::import::set::{Particles, Row, Wanted};
+use cryosplat_mpi::particles::import::set::{ParticleRow, ParticleSet, ReadOptions};
 use cryosplat_mpi::particles::store::Store;
 
 /// What the import of a file must come to.
@@ -140,8 +140,8 @@ fn every_real_file_comes_in_or_is_refused_for_its_reason() {
 }
 
 /// All rows of a `.cs` file, whose images need not be there.
-fn rows(path: &Path) -> Vec<Row> {
-    let wanted = Wanted { first: None, seed: 0, datadir: None };
+fn rows(path: &Path) -> Vec<ParticleRow> {
+    let wanted = ReadOptions { first: None, seed: 0, datadir: None };
     cryosparc::read(path, &[], &wanted).unwrap().rows().map(Result::unwrap).collect()
 }
 
@@ -153,15 +153,18 @@ fn poses_and_ctfs_of_cryosparc_are_those_that_cryodrgn_finds() {
     else {
         return;
     };
-    let wanted = Wanted { first: None, seed: 0, datadir: None };
+    let wanted = ReadOptions { first: None, seed: 0, datadir: None };
     let mut set = cryosparc::read(&particles, &[], &wanted).unwrap();
     let (poses, ctf) = (Pickle::read(&poses).unwrap(), Pickle::read(&ctf).unwrap());
     let parts = poses.items(poses.root()).unwrap();
     let [rotations, translations] = [0, 1].map(|k| poses.array(parts[k]).unwrap());
     let ctf = ctf.array(ctf.root()).unwrap();
-    let (box_size, pixel_size, optics) =
-        (set.common().image_size.clone().unwrap().0, set.common().pixel_size, set.common().optics.clone());
-    assert_eq!((set.common().len(), optics.len(), set.common().halves_given), (2019, 1, true));
+    let (box_size, pixel_size, optics) = (
+        set.properties().image_size.clone().unwrap().0,
+        set.properties().pixel_size,
+        set.properties().optics.clone(),
+    );
+    assert_eq!((set.properties().len(), optics.len(), set.properties().halves_given), (2019, 1, true));
     for (i, row) in set.rows().map(Result::unwrap).enumerate() {
         for (j, value) in row.particle.rotation.iter().flatten().enumerate() {
             // Both are made from the same 32-bit vectors; the pickle was computed in 32 bits.

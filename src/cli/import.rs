@@ -96,7 +96,7 @@ impl Args {
                 ));
             }
         };
-        Ok(Companions::CryoDrgn(Files { poses, ctf, chosen: self.ind.clone() }))
+        Ok(Companions::CryoDrgn(Files { poses, ctf, selected: self.ind.clone() }))
     }
 }
 

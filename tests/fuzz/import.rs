@@ -8,7 +8,7 @@ use cryosplat_mpi::particles::import::cryodrgn::{CtfFrom, Files};
 use cryosplat_mpi::particles::import::cryosparc;
 use cryosplat_mpi::particles::import::format::{self, Companions};
 use cryosplat_mpi::particles::import::pickle::Pickle;
-use cryosplat_mpi::particles::import::set::{Particles, Wanted};
+use cryosplat_mpi::particles::import::set::{ParticleSet, ReadOptions};
 use cryosplat_mpi::particles::import::star::Document;
 
 use crate::arrays::{Column, array, pickled, table};
@@ -123,7 +123,7 @@ const PICKLE: Words = &[
     b"Q",
 ];
 
-const WANTED: Wanted = Wanted { first: None, seed: 1, datadir: None };
+const WANTED: ReadOptions = ReadOptions { first: None, seed: 1, datadir: None };
 
 /// Reads the metadata of a set through, as an import does.
 fn metadata(file: &Path, companions: &Companions) -> Result<()> {
@@ -263,7 +263,7 @@ fn pickles_of_poses_and_ctfs() {
         fuzz(&Sound { beside: &files, ..Sound::new(damaged, bytes, PICKLE) }, |file| {
             let beside = |name: &str| file.with_file_name(name);
             let of_set =
-                Files { poses: beside("poses.pkl"), ctf: CtfFrom::File(beside("ctf.pkl")), chosen: None };
+                Files { poses: beside("poses.pkl"), ctf: CtfFrom::File(beside("ctf.pkl")), selected: None };
             metadata(&beside("a.mrcs"), &Companions::CryoDrgn(of_set))
         });
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::particles::import::relion;
-use crate::particles::import::stack_names::{Place, StackNames};
+use crate::particles::import::stack_names::{Location, StackNames};
 use crate::particles::import::star::cells;
 use crate::particles::store::Store;
 
@@ -31,7 +31,7 @@ pub fn select(
     let table = relion::image_table(original, &mut stacks)?;
     let mut halves = HashMap::new();
     for (source, place) in &table.images {
-        let Place::Line(line) = *place else { continue };
+        let Location::Line(line) = *place else { continue };
         let key = (stacks.all()[source.file as usize].name.as_str(), source.index);
         if let Some((half, found)) = wanted.get_mut(&key) {
             *found = true;
@@ -47,15 +47,15 @@ pub fn select(
         );
         return Err(Error::input(original, "", problem, "give the STAR file that the set was imported from"));
     }
-    let Some((_, Place::Line(first))) = table.images.first().copied() else {
+    let Some((_, Location::Line(first))) = table.images.first().copied() else {
         return Err(Error::input(original, "", "holds no particles", "give the file of the import"));
     };
     let rows: BTreeSet<usize> = table
         .images
         .iter()
         .filter_map(|(_, place)| match place {
-            Place::Line(line) => Some(*line),
-            Place::Particle(_) => None,
+            Location::Line(line) => Some(*line),
+            Location::Particle(_) => None,
         })
         .collect();
     let input = File::open(original).map_err(Error::io(original, "read the STAR file", "check the path"))?;

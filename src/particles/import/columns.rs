@@ -3,20 +3,20 @@
 use super::star::{Document, Rows, Table, excerpt};
 use crate::error::{Error, Result};
 
-/// A column that a table has.
+/// A column of a table.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
     index: usize,
-    /// Its label, with the underscore.
+    /// Label, with the leading underscore.
     pub label: &'static str,
 }
 
-/// The column `label` of `table`, where it has one.
+/// The column `label` of `table`; `None` if it does not exist.
 pub fn find(table: &Table, label: &'static str) -> Option<Column> {
     table.column(label).map(|index| Column { index, label })
 }
 
-/// The column `label` of `table`, or an error that names it.
+/// The column `label` of `table`; an error if it does not exist.
 pub fn require(document: &Document, table: &Table, label: &'static str) -> Result<Column> {
     find(table, label).ok_or_else(|| {
         Error::input(
@@ -28,24 +28,24 @@ pub fn require(document: &Document, table: &Table, label: &'static str) -> Resul
     })
 }
 
-/// Walks over the rows of a table.
+/// Iterates over the rows of a table.
 pub struct Cursor<'a> {
     document: &'a Document,
     rows: Rows<'a>,
 }
 
 impl<'a> Cursor<'a> {
-    /// Before the first row of `table`.
+    /// A cursor before the first row of `table`.
     pub fn new(document: &'a Document, table: &'a Table) -> Self {
         Self { document, rows: document.rows(table) }
     }
 
-    /// Goes to the next row; false behind the last one.
+    /// Moves to the next row; false after the last one.
     pub fn advance(&mut self) -> Result<bool> {
         self.rows.advance()
     }
 
-    /// The line it is on, from 1.
+    /// The current line, from 1.
     pub fn line(&self) -> usize {
         self.rows.line()
     }
@@ -55,7 +55,7 @@ impl<'a> Cursor<'a> {
         self.rows.cell(column.index)
     }
 
-    /// The number in `column`; one that is not finite is an error.
+    /// The number in `column`, which must be finite.
     pub fn number(&self, column: Column) -> Result<f64> {
         match self.text(column).parse::<f64>() {
             Ok(value) if value.is_finite() => Ok(value),
@@ -64,28 +64,28 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The number in `column`, or `default` where there is no such column.
+    /// The number in `column`, or `default` if the table has no such column.
     pub fn number_or(&self, column: Option<Column>, default: f64) -> Result<f64> {
         column.map_or(Ok(default), |column| self.number(column))
     }
 
-    /// The number in `column`, which must be above zero.
+    /// The number in `column`, which must be above 0.
     pub fn positive(&self, column: Column) -> Result<f64> {
         let value = self.number(column)?;
         if value > 0.0 { Ok(value) } else { Err(self.refuse(column, "a number above 0")) }
     }
 
-    /// The whole number in `column` ("2.000000" counts as one).
-    pub fn whole(&self, column: Column) -> Result<i64> {
+    /// The integer in `column`, which may be written as "2.000000".
+    pub fn integer(&self, column: Column) -> Result<i64> {
         let value = self.number(column)?;
         if value.fract() == 0.0 && value.abs() < 1e15 {
             Ok(value as i64)
         } else {
-            Err(self.refuse(column, "a whole number"))
+            Err(self.refuse(column, "an integer"))
         }
     }
 
-    /// The error that `column` holds something else than `expected`.
+    /// The error that the value in `column` is not `expected`.
     pub fn refuse(&self, column: Column, expected: &str) -> Error {
         self.error(
             format!("{} is {}, expected {expected}", column.label, excerpt(self.text(column))),
@@ -98,7 +98,7 @@ impl<'a> Cursor<'a> {
         Error::input(self.document.path(), format!("line {}", self.line()), problem, remedy)
     }
 
-    /// The error that the row is not what it was when the file was read first.
+    /// The error that the file has changed since it was opened.
     pub fn changed(&self) -> Error {
         self.rows.changed()
     }

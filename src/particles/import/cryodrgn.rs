@@ -1,5 +1,5 @@
-//! cryoDRGN's particle sets: images in a stack, a list of stacks or a STAR file, with poses and CTFs as arrays in pickles
-//! ([`super::pickle`]) in the same order.
+//! Interprets cryoDRGN's particle sets: images in a stack, a list of stacks or a STAR file, and pickles ([`super::pickle`])
+//! with arrays of poses and CTFs in the same order.
 
 mod arrays;
 
@@ -10,72 +10,72 @@ use arrays::{Ctf, Poses};
 use super::optics::Groups;
 use super::pickle::Pickle;
 use super::relion;
-use super::set::{self, Common, Directions, Row, Wanted};
-use super::stack_names::{Folders, Place, StackName, StackNames};
+use super::set::{self, ParticleRow, ReadOptions, SetProperties, ViewingDirections};
+use super::stack_names::{Location, StackFolders, StackName, StackNames};
 use crate::error::{Error, Result};
 use crate::imaging::ctf::{CtfParameters, Optics};
 use crate::imaging::mrc::Stack;
 use crate::particles::Subset;
 use crate::particles::store::{Particle, Source};
 
-/// The files that say everything but the images.
+/// The files with poses and CTFs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Files {
     /// Rotations, or rotations and translations.
     pub poses: PathBuf,
     /// CTF parameters.
     pub ctf: CtfFrom,
-    /// Which of the images are taken, from 0; all without it.
-    pub chosen: Option<PathBuf>,
+    /// Indices of the selected images, from 0 (`--ind`); `None` for all images.
+    pub selected: Option<PathBuf>,
 }
 
-/// Where CTFs come from.
+/// Source of the CTFs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CtfFrom {
     /// A pickle with an array of nine columns.
     File(PathBuf),
-    /// The images have none; their pixel size in angstrom, or else it is that of the first stack's header.
+    /// No CTF, with the pixel size in angstrom; `None` for that in the header of the first stack.
     Nowhere(Option<f64>),
 }
 
-/// What the images are named by.
+/// The file that names the images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Images {
     /// An MRC stack.
     Stack,
-    /// A text with the path of a stack on every line.
+    /// A text file with the path of one stack per line.
     List,
-    /// A STAR file, of which only the images' names count.
+    /// A STAR file, of which only the image names are used.
     Star,
 }
 
-/// The particles of such files, which are held as they are, with 32 bytes for each image.
+/// The particles of cryoDRGN's files. In memory are the files and 32 bytes per image.
 #[derive(Debug)]
 pub struct Particles {
     table: Table,
     groups: Groups,
-    common: Common,
+    properties: SetProperties,
 }
 
-/// Reads the particles whose images the file `path` names, in the form `images`. The paths in it begin from its folder.
+/// Reads the particles of the images in the file `path`, which is of type `images`. Paths in it are relative to its folder.
 ///
 /// # Errors
-/// When a file cannot be read; when there are not as many poses or CTFs as images; when a value is not finite, a
-/// rotation is none or a translation is larger than the box; when the particles differ in pixel size or box. The
-/// message names file and particle.
-pub fn read(path: &Path, images: Images, files: &Files, wanted: &Wanted) -> Result<Particles> {
-    let datadir = wanted.datadir.filter(|_| images != Images::Stack);
-    let folders = Folders::beside(path, datadir);
+/// If a file cannot be read, the numbers of images, poses and CTFs differ, a value is not finite, a matrix is not a
+/// rotation, a translation is larger than the box, or the particles differ in pixel size or box size. The error names file
+/// and particle.
+pub fn read(path: &Path, images: Images, files: &Files, options: &ReadOptions) -> Result<Particles> {
+    let datadir = options.datadir.filter(|_| images != Images::Stack);
+    let folders = StackFolders::beside(path, datadir);
     let mut stacks = StackNames::default();
     let images = match images {
-        Images::Stack => of_stacks(path, &[(path_name(path), Place::Particle(1))], &folders, &mut stacks)?,
+        Images::Stack => of_stacks(path, &[(path_name(path), Location::Particle(1))], &folders, &mut stacks)?,
         Images::List => of_stacks(path, &listed(path)?, &folders, &mut stacks)?,
         Images::Star => relion::image_table(path, &mut stacks)?.images,
     };
-    let chosen = files.chosen.as_deref().map(|file| arrays::chosen(file, images.len())).transpose()?;
-    let count = chosen.as_ref().map_or(images.len(), Vec::len).min(wanted.first.unwrap_or(usize::MAX));
-    let half = set::draw_halves(path, count, wanted.seed)?;
-    let order = |pickle: &Pickle, len| Order::of(pickle, len, images.len(), chosen.as_deref());
+    let selected = files.selected.as_deref().map(|file| arrays::selected(file, images.len())).transpose()?;
+    let count = selected.as_ref().map_or(images.len(), Vec::len).min(options.first.unwrap_or(usize::MAX));
+    let half = set::draw_halves(path, count, options.seed)?;
+    let order = |pickle: &Pickle, len| RowOrder::of(pickle, len, images.len(), selected.as_deref());
     let poses = Poses::read(&files.poses)?;
     let poses_order = order(&poses.pickle, poses.len())?;
     let (ctf, grid) = match &files.ctf {
@@ -90,20 +90,20 @@ pub fn read(path: &Path, images: Images, files: &Files, wanted: &Wanted) -> Resu
             (None, Grid::of_stack(&folders.find(path, &stacks.all()[0])?, *pixel_size)?)
         }
     };
-    let table = Table { images, chosen, poses, poses_order, ctf, box_size: grid.box_size };
+    let table = Table { images, selected, poses, poses_order, ctf, box_size: grid.box_size };
 
     let mut groups = Groups::default();
-    let mut directions = Directions::default();
+    let mut directions = ViewingDirections::default();
     for particle in 0..count {
-        directions.look(&table.row(particle, Subset::Half1, &mut groups)?.particle);
+        directions.observe(&table.row(particle, Subset::Half1, &mut groups)?.particle);
     }
     directions.warn(path, count);
     let ctf_file = match &files.ctf {
         CtfFrom::File(file) => Some(file),
         CtfFrom::Nowhere(_) => None,
     };
-    let others = [Some(&files.poses), ctf_file, files.chosen.as_ref()];
-    let common = Common {
+    let others = [Some(&files.poses), ctf_file, files.selected.as_ref()];
+    let properties = SetProperties {
         path: path.to_path_buf(),
         others: others.into_iter().flatten().cloned().collect(),
         pixel_size: grid.pixel_size,
@@ -115,38 +115,40 @@ pub fn read(path: &Path, images: Images, files: &Files, wanted: &Wanted) -> Resu
         stacks,
         folders,
     };
-    Ok(Particles { table, groups, common })
+    Ok(Particles { table, groups, properties })
 }
 
-impl set::Particles for Particles {
-    fn common(&self) -> &Common {
-        &self.common
+impl set::ParticleSet for Particles {
+    fn properties(&self) -> &SetProperties {
+        &self.properties
     }
 
-    fn rows(&mut self) -> Box<dyn Iterator<Item = Result<Row>> + '_> {
-        let Self { table, groups, common } = self;
-        Box::new(common.half.iter().enumerate().map(|(particle, &half)| table.row(particle, half, groups)))
+    fn rows(&mut self) -> Box<dyn Iterator<Item = Result<ParticleRow>> + '_> {
+        let Self { table, groups, properties } = self;
+        Box::new(
+            properties.half.iter().enumerate().map(|(particle, &half)| table.row(particle, half, groups)),
+        )
     }
 }
 
-/// Without defocus and aberration, a CTF of amplitude contrast 1 is 1 at every frequency.
+/// Gives a CTF of 1 at every frequency: amplitude contrast 1, no defocus and no aberration.
 const NO_OPTICS: Optics = Optics { voltage: 300.0, spherical_aberration: 0.0, amplitude_contrast: 1.0 };
 
-/// All files together.
+/// The rows of all files.
 #[derive(Debug)]
 struct Table {
-    /// Every image that is named, and where.
-    images: Vec<(Source, Place)>,
-    chosen: Option<Vec<usize>>,
+    /// Every image, and the location of its name.
+    images: Vec<(Source, Location)>,
+    selected: Option<Vec<usize>>,
     poses: Poses,
-    poses_order: Order,
-    ctf: Option<(Ctf, Order)>,
+    poses_order: RowOrder,
+    ctf: Option<(Ctf, RowOrder)>,
     box_size: usize,
 }
 
 impl Table {
-    fn row(&self, particle: usize, half: Subset, groups: &mut Groups) -> Result<Row> {
-        let image = self.chosen.as_ref().map_or(particle, |chosen| chosen[particle]);
+    fn row(&self, particle: usize, half: Subset, groups: &mut Groups) -> Result<ParticleRow> {
+        let image = self.selected.as_ref().map_or(particle, |selected| selected[particle]);
         let (source, place) = self.images[image];
         let pose = self.poses_order.row(particle, image);
         let (optics, ctf) = match &self.ctf {
@@ -161,50 +163,50 @@ impl Table {
             optics_group: groups.index(optics),
             source: Some(source),
         };
-        Ok(Row { particle, source, shift, half, dark: false, place })
+        Ok(ParticleRow { particle, source, shift, half, dark: false, place })
     }
 }
 
-/// Which row of an array a particle has.
+/// ParticleRow order of an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
-    /// That of its image: there is one for each image, chosen or not.
-    OfImages,
-    /// Its own: there is one for each image that is chosen.
-    OfChosen,
+enum RowOrder {
+    /// One row per image, selected or not.
+    Images,
+    /// One row per selected image.
+    Selected,
 }
 
-impl Order {
-    /// Of an array with `len` rows, for so many images.
-    fn of(pickle: &Pickle, len: usize, images: usize, chosen: Option<&[usize]>) -> Result<Self> {
-        match chosen {
-            _ if len == images => Ok(Self::OfImages),
-            Some(chosen) if len == chosen.len() => Ok(Self::OfChosen),
+impl RowOrder {
+    /// The order of an array with `len` rows, for this number of images.
+    fn of(pickle: &Pickle, len: usize, images: usize, selected: Option<&[usize]>) -> Result<Self> {
+        match selected {
+            _ if len == images => Ok(Self::Images),
+            Some(selected) if len == selected.len() => Ok(Self::Selected),
             _ => Err(Error::input(
                 pickle.path(),
                 "",
-                format!("holds {len} rows, expected {images}, one for each image"),
-                "name the file that belongs to these images, or the images that are taken with --ind",
+                format!("has {len} rows, expected {images}, one per image"),
+                "give the file that belongs to these images, or select the images with --ind",
             )),
         }
     }
 
     fn row(self, particle: usize, image: usize) -> usize {
-        if self == Self::OfImages { image } else { particle }
+        if self == Self::Images { image } else { particle }
     }
 }
 
-/// What the images are sampled on.
+/// The pixel grid of the images.
 #[derive(Debug)]
 struct Grid {
     pixel_size: f64,
     box_size: usize,
-    /// What says so, if not a stack.
+    /// Source of the box size, if it is not a stack.
     from: Option<String>,
 }
 
 impl Grid {
-    /// Of the stack `first`, with the pixel size as `given`, or as its header says.
+    /// The grid of the stack `first`, with the pixel size `given`, or else that of its header.
     fn of_stack(first: &Path, given: Option<f64>) -> Result<Self> {
         let stack = Stack::open(first)?;
         let pixel_size = given.unwrap_or(stack.header().voxel_size[0]);
@@ -213,7 +215,7 @@ impl Grid {
                 first,
                 "",
                 format!("the pixel size is {pixel_size} A, expected a number above 0"),
-                "give it with --pixel-size",
+                "set --pixel-size",
             ));
         }
         Ok(Self { pixel_size, box_size: stack.header().size[0], from: None })
@@ -224,32 +226,32 @@ fn path_name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// The stacks that a text names, one on a line.
-fn listed(path: &Path) -> Result<Vec<(String, Place)>> {
-    let failed = Error::io(path, "read the list of stacks", "check the path, and that it is a text");
+/// The stacks in a list, one per line.
+fn listed(path: &Path) -> Result<Vec<(String, Location)>> {
+    let failed = Error::io(path, "read the list of stacks", "check the path, and that it is a text file");
     let text = std::fs::read_to_string(path).map_err(failed)?;
-    let lines = text.lines().enumerate().map(|(i, line)| (line.trim().to_owned(), Place::Line(i + 1)));
+    let lines = text.lines().enumerate().map(|(i, line)| (line.trim().to_owned(), Location::Line(i + 1)));
     let named: Vec<_> = lines.filter(|(name, _)| !name.is_empty()).collect();
     if named.is_empty() {
-        return Err(Error::input(path, "", "names no stack", "write the path of a stack on every line"));
+        return Err(Error::input(path, "", "names no stack", "write the path of one stack per line"));
     }
     Ok(named)
 }
 
-/// All images of these stacks, one after the other.
+/// All images of these stacks, in order.
 fn of_stacks(
     path: &Path,
-    named: &[(String, Place)],
-    folders: &Folders,
+    named: &[(String, Location)],
+    folders: &StackFolders,
     stacks: &mut StackNames,
-) -> Result<Vec<(Source, Place)>> {
+) -> Result<Vec<(Source, Location)>> {
     let mut images = Vec::new();
     for (name, place) in named {
         let stack = StackName { name: name.clone(), place: *place };
         let len = Stack::open(&folders.find(path, &stack)?)?.len();
         let file = stacks.index(name, *place);
         for index in 0..len as u64 {
-            images.push((Source { file, index }, Place::Particle(images.len() + 1)));
+            images.push((Source { file, index }, Location::Particle(images.len() + 1)));
         }
     }
     Ok(images)

@@ -1,13 +1,13 @@
-//! cryoSPARC's particle sets: `.cs` files, which are tables of numpy ([`super::npy`]), and the passthrough files that have
-//! the rest of their columns.
+//! Interprets cryoSPARC's particle sets: `.cs` files, which are NumPy tables ([`super::npy`]), and the passthrough files
+//! with further columns.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::npy::{Field, Kind, Table};
-use super::optics::{Groups, SAME_PIXEL_SIZE};
-use super::set::{self, Common, Directions, Row, Wanted};
-use super::stack_names::{Folders, Place, StackNames};
+use super::npy::{Field, FieldType, Table};
+use super::optics::{Groups, PIXEL_SIZE_TOLERANCE};
+use super::set::{self, ParticleRow, ReadOptions, SetProperties, ViewingDirections};
+use super::stack_names::{Location, StackFolders, StackNames};
 use super::star::excerpt;
 use crate::error::{Error, Result};
 use crate::imaging::ctf::{CtfParameters, Optics};
@@ -15,94 +15,94 @@ use crate::imaging::pose::{Rotation, rotation_from_vector, transposed};
 use crate::particles::Subset;
 use crate::particles::store::{Particle, Source};
 
-const REMEDY: &str = "correct the value or remove the particle (cryosparc-tools edits such files)";
-const UNIQUE: &str = "uid";
+const REMEDY: &str = "correct the value or remove the particle (with cryosparc-tools)";
+const UID: &str = "uid";
 
-/// The particles of a `.cs` file. The arrays are held, and nothing more for each particle than its half and its places in
-/// the passthrough files.
+/// The particles of a `.cs` file. In memory are the arrays and, for each particle, its half and its record numbers in the
+/// passthrough files.
 #[derive(Debug)]
 pub struct Particles {
     files: Files,
     columns: Columns,
     groups: Groups,
-    common: Common,
+    properties: SetProperties,
 }
 
-/// Reads the particles of the file `path`, and what it lacks from the files `passthrough`, whose records are found by
-/// their `uid`. The stacks' paths begin from its folder or from the one above, the project's.
+/// Reads the particles of the file `path`. Columns that it lacks come from the files `passthrough`, matched by `uid`. Paths
+/// of stacks are relative to its folder, or to the parent folder (the project).
 ///
 /// # Errors
-/// When a file cannot be read; when poses, CTFs or images are missing; when values are not finite; when the particles
-/// differ in pixel size or box. The message names particle and column.
-pub fn read(path: &Path, passthrough: &[PathBuf], wanted: &Wanted) -> Result<Particles> {
+/// If a file cannot be read, poses, CTFs or images are missing, a value is not finite, or the particles differ in pixel size
+/// or box size. The error names particle and column.
+pub fn read(path: &Path, passthrough: &[PathBuf], options: &ReadOptions) -> Result<Particles> {
     let files = Files::read(path, passthrough)?;
-    let count = files.main.len().min(wanted.first.unwrap_or(usize::MAX));
+    let count = files.main.len().min(options.first.unwrap_or(usize::MAX));
     if count == 0 {
-        return Err(Error::input(path, "", "holds zero particles", "select particles before the import"));
+        return Err(Error::input(path, "", "has no particles", "select particles before importing"));
     }
     let columns = Columns::find(&files)?;
     let mut groups = Groups::default();
     let mut stacks = StackNames::default();
-    let mut directions = Directions::default();
+    let mut directions = ViewingDirections::default();
     let mut half = Vec::with_capacity(count);
     let mut dark = 0;
-    let mut ignored = vec![false; columns.not_modelled.len()];
+    let mut ignored = vec![false; columns.unmodelled.len()];
     for particle in 0..count {
         let row = columns.row(&files, particle, &mut groups, &mut stacks)?;
         columns.check_grid(&files, particle)?;
         half.push(columns.split(&files, particle)?);
-        directions.look(&row.particle);
+        directions.observe(&row.particle);
         dark += usize::from(row.dark);
-        for (column, seen) in columns.not_modelled.iter().zip(&mut ignored) {
+        for (column, seen) in columns.unmodelled.iter().zip(&mut ignored) {
             *seen |= (0..column.field.count).any(|k| files.number(column, particle, k) != 0.0);
         }
     }
     directions.warn(path, count);
-    let ignored = columns.not_modelled.iter().zip(ignored).filter(|(_, seen)| *seen);
-    set::warn_of_ignored(path, ignored.map(|(column, _)| column.name));
+    let ignored = columns.unmodelled.iter().zip(ignored).filter(|(_, seen)| *seen);
+    set::warn_about_ignored(path, ignored.map(|(column, _)| column.name));
     if dark > 0 {
-        tracing::info!("{}: inverts {dark} of {count} images: their {SIGN} is below 0", path.display());
+        tracing::info!("{}: inverting {dark} of {count} images, whose {SIGN} is negative", path.display());
     }
     let both = Subset::HALVES.iter().all(|&one| half.contains(&Some(one)));
     let half: Option<Vec<Subset>> = half.into_iter().collect::<Option<_>>().filter(|_| both);
     if half.is_none() && columns.split.is_some() {
-        tracing::warn!("{}: {SPLIT} is the same for all particles: the halves are drawn", path.display());
+        tracing::warn!("{}: {SPLIT} is the same for all particles: random halves are drawn", path.display());
     }
-    let common = Common {
+    let properties = SetProperties {
         path: path.to_path_buf(),
         others: passthrough.to_vec(),
         pixel_size: files.number(&columns.pixel_size, 0, 0),
         image_size: Some((columns.box_size(&files, 0)?, format!("{SHAPE} of {}", path.display()))),
         optics: groups.optics.clone(),
         halves_given: half.is_some(),
-        half: half.map_or_else(|| set::draw_halves(path, count, wanted.seed), Ok)?,
+        half: half.map_or_else(|| set::draw_halves(path, count, options.seed), Ok)?,
         dark: dark > 0,
         stacks,
-        folders: Folders::beside(path, wanted.datadir).or_above(),
+        folders: StackFolders::beside(path, options.datadir).or_parent(),
     };
-    Ok(Particles { files, columns, groups, common })
+    Ok(Particles { files, columns, groups, properties })
 }
 
-impl set::Particles for Particles {
-    fn common(&self) -> &Common {
-        &self.common
+impl set::ParticleSet for Particles {
+    fn properties(&self) -> &SetProperties {
+        &self.properties
     }
 
-    fn rows(&mut self) -> Box<dyn Iterator<Item = Result<Row>> + '_> {
-        let Self { files, columns, groups, common } = self;
-        let stacks = &mut common.stacks;
-        Box::new(common.half.iter().enumerate().map(|(particle, &half)| {
+    fn rows(&mut self) -> Box<dyn Iterator<Item = Result<ParticleRow>> + '_> {
+        let Self { files, columns, groups, properties } = self;
+        let stacks = &mut properties.stacks;
+        Box::new(properties.half.iter().enumerate().map(|(particle, &half)| {
             let row = columns.row(files, particle, groups, stacks)?;
-            Ok(Row { half, ..row })
+            Ok(ParticleRow { half, ..row })
         }))
     }
 }
 
-/// The main file, and those that pass more columns through.
+/// The main file and the passthrough files.
 #[derive(Debug)]
 struct Files {
     main: Table,
-    /// Each with the record that every particle of the main file has in it.
+    /// Passthrough files, each with the record numbers of the particles of the main file.
     others: Vec<(Table, Vec<u32>)>,
 }
 
@@ -110,7 +110,7 @@ struct Files {
 #[derive(Clone, Copy, Debug)]
 struct Column {
     name: &'static str,
-    /// Which file has it: 0 for the main one, then the others.
+    /// Index of its file: 0 for the main file, then the passthrough files.
     file: usize,
     field: Field,
 }
@@ -126,16 +126,16 @@ impl Files {
         Ok(files)
     }
 
-    /// The column `name` with `count` numbers, of the first file that has it.
+    /// The column `name` with `count` numbers per particle, in the first file that has it.
     fn find(&self, name: &'static str, count: usize) -> Result<Option<Column>> {
         let Some(column) = self.any(name) else { return Ok(None) };
-        if matches!(column.field.kind, Kind::Number(_)) && column.field.count == count {
+        if matches!(column.field.field_type, FieldType::NumberFormat(_)) && column.field.count == count {
             return Ok(Some(column));
         }
         Err(Error::input(
             self.table(column.file).path(),
             "header",
-            format!("the column {name} does not hold {count} numbers a particle"),
+            format!("the column {name} does not have {count} numbers per particle"),
             "export the particles again",
         ))
     }
@@ -149,7 +149,7 @@ impl Files {
         if file == 0 { &self.main } else { &self.others[file - 1].0 }
     }
 
-    /// Where the particle is in the column's file.
+    /// Record number of the particle in the file of the column.
     fn record(&self, column: &Column, particle: usize) -> usize {
         if column.file == 0 { particle } else { self.others[column.file - 1].1[particle] as usize }
     }
@@ -158,7 +158,7 @@ impl Files {
         self.table(column.file).number(column.field, self.record(column, particle), k)
     }
 
-    /// The number in `column`; one that is not finite is an error.
+    /// The number in `column`, which must be finite.
     fn finite(&self, column: &Column, particle: usize, k: usize) -> Result<f64> {
         let value = self.number(column, particle, k);
         if value.is_finite() { Ok(value) } else { Err(self.refuse(column, particle, k, "a finite number")) }
@@ -175,18 +175,18 @@ impl Files {
     }
 
     fn error(&self, column: &Column, particle: usize, problem: String, remedy: &str) -> Error {
-        let place = Place::Particle(self.record(column, particle) + 1);
+        let place = Location::Particle(self.record(column, particle) + 1);
         Error::input(self.table(column.file).path(), place.to_string(), problem, remedy)
     }
 }
 
-/// The record of `other` with the same `uid`, for each record of `main`.
+/// For each record of `main`, the record number in `other` with the same `uid`.
 fn matched(main: &Table, other: &Table) -> Result<Vec<u32>> {
     let uid = |table: &Table| {
-        table.field(UNIQUE).filter(|field| table.is_empty() || table.index(*field, 0).is_some()).ok_or_else(
+        table.field(UID).filter(|field| table.is_empty() || table.index(*field, 0).is_some()).ok_or_else(
             || {
-                let problem = format!("has no column {UNIQUE}, by which files are put together");
-                Error::input(table.path(), "header", problem, "name a passthrough file of the same particles")
+                let problem = format!("has no column {UID}, which matches the records of the files");
+                Error::input(table.path(), "header", problem, "give a passthrough file of the same particles")
             },
         )
     };
@@ -196,8 +196,8 @@ fn matched(main: &Table, other: &Table) -> Result<Vec<u32>> {
         if records.insert(other.index(of_other, record), record as u32).is_some() {
             return Err(Error::input(
                 other.path(),
-                Place::Particle(record + 1).to_string(),
-                format!("its {UNIQUE} is there twice"),
+                Location::Particle(record + 1).to_string(),
+                format!("the {UID} occurs twice"),
                 "export the particles again",
             ));
         }
@@ -207,9 +207,9 @@ fn matched(main: &Table, other: &Table) -> Result<Vec<u32>> {
         records.get(&uid).copied().ok_or_else(|| {
             Error::input(
                 main.path(),
-                Place::Particle(record + 1).to_string(),
-                format!("its {UNIQUE} {} is not in {}", uid.unwrap_or_default(), other.path().display()),
-                "name the passthrough file of the same job",
+                Location::Particle(record + 1).to_string(),
+                format!("the {UID} {} is not in {}", uid.unwrap_or_default(), other.path().display()),
+                "give the passthrough file of the same job",
             )
         })
     };
@@ -221,11 +221,11 @@ const SIGN: &str = "blob/sign";
 const SPLIT: &str = "alignments3D/split";
 const POSE: &str = "alignments3D/pose";
 
-/// Columns for aberrations that the CTF here does not have; zero means "none".
-const NOT_MODELLED: [(&str, usize); 5] =
+/// Columns of aberrations that the CTF here does not model; 0 means "none".
+const UNMODELLED: [(&str, usize); 5] =
     [("ctf/shift_A", 2), ("ctf/tilt_A", 2), ("ctf/trefoil_A", 2), ("ctf/tetra_A", 4), ("ctf/anisomag", 4)];
 
-/// The columns that are read.
+/// The columns in use.
 #[derive(Debug)]
 struct Columns {
     path: Column,
@@ -235,7 +235,7 @@ struct Columns {
     sign: Option<Column>,
     pose: Column,
     shift: Option<Column>,
-    /// The pixel size that shifts are in, where it is not the images'.
+    /// Pixel size of the shifts, if it differs from that of the images.
     shift_pixel: Option<Column>,
     split: Option<Column>,
     microscope: [Column; 3],
@@ -243,7 +243,7 @@ struct Columns {
     phase_shift: Option<Column>,
     b_factor: Option<Column>,
     scale: Option<Column>,
-    not_modelled: Vec<Column>,
+    unmodelled: Vec<Column>,
 }
 
 impl Columns {
@@ -251,29 +251,29 @@ impl Columns {
         let missing = |problem: String, remedy: &str| Error::input(files.main.path(), "", problem, remedy);
         let pose = files.find(POSE, 3)?.ok_or_else(|| {
             missing(
-                format!("the particles have no poses: there is no column {POSE}"),
-                "refine them first (ab-initio or 3-D refinement) and import what that writes, or name the file that has \
-                 the column with --passthrough",
+                format!("the particles have no poses: the column {POSE} does not exist"),
+                "refine the particles first (ab-initio or 3-D refinement) and import that job's file, or give the file \
+                 with this column as --passthrough",
             )
         })?;
         let of_ctf = |name: &'static str| {
             files.find(name, 1)?.ok_or_else(|| {
                 missing(
-                    format!("the particles have no CTF: there is no column {name}"),
-                    "estimate CTFs first, or name the file that has the column with --passthrough",
+                    format!("the particles have no CTF: the column {name} does not exist"),
+                    "estimate CTFs first, or give the file with this column as --passthrough",
                 )
             })
         };
         let no_images = |name: &str| {
             missing(
-                format!("the particles have no images: there is no column {name}"),
-                "name the file that has the column with --passthrough",
+                format!("the particles have no images: the column {name} does not exist"),
+                "give the file with this column as --passthrough",
             )
         };
         let of_images = |name: &'static str, count| files.find(name, count)?.ok_or_else(|| no_images(name));
-        let mut not_modelled = Vec::new();
-        for (name, count) in NOT_MODELLED {
-            not_modelled.extend(files.find(name, count)?);
+        let mut unmodelled = Vec::new();
+        for (name, count) in UNMODELLED {
+            unmodelled.extend(files.find(name, count)?);
         }
         Ok(Self {
             path: files.any("blob/path").ok_or_else(|| no_images("blob/path"))?,
@@ -290,19 +290,19 @@ impl Columns {
             phase_shift: files.find("ctf/phase_shift_rad", 1)?,
             b_factor: files.find("ctf/bfactor", 1)?,
             scale: files.find("ctf/scale", 1)?,
-            not_modelled,
+            unmodelled,
         })
     }
 
-    /// The particle, of half 1 as long as nobody says otherwise.
+    /// Reads a particle. The caller sets its half.
     fn row(
         &self,
         files: &Files,
         particle: usize,
         groups: &mut Groups,
         stacks: &mut StackNames,
-    ) -> Result<Row> {
-        let place = Place::Particle(particle + 1);
+    ) -> Result<ParticleRow> {
+        let place = Location::Particle(particle + 1);
         let source = self.image(files, particle, stacks)?;
         let optics_group = groups.index(self.optics(files, particle)?);
         let particle_of = Particle {
@@ -316,7 +316,7 @@ impl Columns {
             Some(sign) => files.finite(sign, particle, 0)? < 0.0,
             None => false,
         };
-        Ok(Row {
+        Ok(ParticleRow {
             particle: particle_of,
             source,
             shift: self.shift(files, particle)?,
@@ -331,13 +331,13 @@ impl Columns {
             files.error(
                 column,
                 particle,
-                format!("{} is {found}, expected one of an image", column.name),
+                format!("{} is {found}, which does not name an image", column.name),
                 REMEDY,
             )
         };
         let table = files.table(self.path.file);
         let name = table.text(self.path.field, files.record(&self.path, particle));
-        // A mark of cryoSPARC's before the paths of links.
+        // cryoSPARC marks the paths of links with '>'.
         let name = name.as_deref().unwrap_or_default().trim_start_matches('>');
         if name.is_empty() {
             return Err(refuse(&self.path, excerpt(name)));
@@ -345,10 +345,10 @@ impl Columns {
         let index = files.table(self.index.file).index(self.index.field, files.record(&self.index, particle));
         let index =
             index.ok_or_else(|| refuse(&self.index, files.number(&self.index, particle, 0).to_string()))?;
-        Ok(Source { file: stacks.index(name, Place::Particle(particle + 1)), index })
+        Ok(Source { file: stacks.index(name, Location::Particle(particle + 1)), index })
     }
 
-    /// `W`: the matrix of the rotation vector, transposed.
+    /// `W`: the transposed matrix of the rotation vector.
     fn rotation(&self, files: &Files, particle: usize) -> Result<Rotation> {
         let mut vector = [0.0; 3];
         for (k, value) in vector.iter_mut().enumerate() {
@@ -357,7 +357,7 @@ impl Columns {
         Ok(transposed(&rotation_from_vector(vector)))
     }
 
-    /// The shift in the images' pixels; in the file it is in those of the alignment.
+    /// The shift in pixels of the images. The file gives it in pixels of the alignment.
     fn shift(&self, files: &Files, particle: usize) -> Result<[f64; 2]> {
         let Some(shift) = &self.shift else { return Ok([0.0; 2]) };
         let unit = match &self.shift_pixel {
@@ -396,7 +396,7 @@ impl Columns {
         })
     }
 
-    /// The half that the file gives.
+    /// The half, if the file has it.
     fn split(&self, files: &Files, particle: usize) -> Result<Option<Subset>> {
         let Some(column) = &self.split else { return Ok(None) };
         match files.number(column, particle, 0) {
@@ -406,7 +406,7 @@ impl Columns {
         }
     }
 
-    /// The box, which must be square.
+    /// The box size. The box must be square.
     fn box_size(&self, files: &Files, particle: usize) -> Result<usize> {
         let [rows, columns] = [0, 1].map(|k| files.number(&self.shape, particle, k));
         if rows != columns || rows < 1.0 || rows.fract() != 0.0 {
@@ -416,19 +416,19 @@ impl Columns {
         Ok(rows as usize)
     }
 
-    /// Checks that the particle has the pixel size and the box of the first.
+    /// Checks that the particle has the same pixel size and box size as the first one.
     fn check_grid(&self, files: &Files, particle: usize) -> Result<()> {
         const ONE_GRID: &str =
-            "bring all particles to one pixel size and box, or import each group from a file of its own";
+            "resample all particles to one pixel size and box size, or import each group from its own file";
         let [first, own] =
             [files.positive(&self.pixel_size, 0)?, files.positive(&self.pixel_size, particle)?];
-        if (own / first - 1.0).abs() > SAME_PIXEL_SIZE {
-            let problem = format!("{} is {own} A, and {first} A for particle 1", self.pixel_size.name);
+        if (own / first - 1.0).abs() > PIXEL_SIZE_TOLERANCE {
+            let problem = format!("{} is {own} A, but {first} A for particle 1", self.pixel_size.name);
             return Err(files.error(&self.pixel_size, particle, problem, ONE_GRID));
         }
         let [first, own] = [self.box_size(files, 0)?, self.box_size(files, particle)?];
         if first != own {
-            let problem = format!("{SHAPE} is {own} pixels, and {first} pixels for particle 1");
+            let problem = format!("{SHAPE} is {own} pixels, but {first} pixels for particle 1");
             return Err(files.error(&self.shape, particle, problem, ONE_GRID));
         }
         Ok(())

@@ -1,8 +1,8 @@
-//! Readers of other programs' particle sets.
+//! Import of particle sets from other programs.
 //!
-//! [`mod@format`] tells which program's a file is. [`relion`] says what the rows of a STAR file ([`star`]) mean, [`cryosparc`] those
-//! of a `.cs` file ([`npy`]), and [`cryodrgn`] the arrays in its pickles ([`pickle`]); each gives a [`set`]. [`stacks`] finds
-//! and reads their images, and [`pipeline`] takes everything through [`super::preprocess`] into a particle file.
+//! [`mod@format`] recognises the file format. [`relion`] interprets STAR files ([`star`]), [`cryosparc`] interprets `.cs` files
+//! ([`npy`]), and [`cryodrgn`] interprets pickled arrays ([`pickle`]); each implements [`set::ParticleSet`]. [`stacks`] finds and
+//! reads the raw images, and [`pipeline`] runs the import: read, preprocess ([`super::preprocess`]), write.
 
 mod columns;
 pub mod cryodrgn;

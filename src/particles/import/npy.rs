@@ -1,6 +1,7 @@
-//! Tables in numpy's `.npy` files, versions 1 to 3: structured arrays of one dimension, as cryoSPARC writes them.
+//! NumPy `.npy` files, versions 1 to 3, with one-dimensional structured arrays, as cryoSPARC writes them.
 //!
-//! The header is a Python literal; nothing of it is executed. The file is held as it is, and its values are taken from it.
+//! The header is parsed as a Python literal and never executed. The file is kept in memory, and values are decoded on access.
+//! The reader is our own code because npy crates read arrays of one element type or need the record type at compile time.
 
 mod literal;
 
@@ -10,53 +11,53 @@ use std::path::{Path, PathBuf};
 
 use literal::Literal;
 
-use super::number::Number;
+use super::number::NumberFormat;
 use super::star::excerpt;
 use crate::error::{Error, Result};
 
-/// What such a file begins with.
+/// The first bytes of a `.npy` file.
 pub const MAGIC: &[u8] = b"\x93NUMPY";
 
-/// A table: records, and the fields that each has.
+/// A table of records with named fields.
 #[derive(Debug)]
 pub struct Table {
     path: PathBuf,
     fields: Vec<(String, Field)>,
-    /// Bytes of a record.
+    /// Size of a record in bytes.
     stride: usize,
     len: usize,
     bytes: Vec<u8>,
-    /// Where the first record begins.
+    /// Offset of the first record in `bytes`.
     start: usize,
 }
 
-/// A field of a table: where in a record it is, and what it holds.
+/// A field of a table.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
     offset: usize,
-    /// Values in it.
+    /// Number of values per record.
     pub count: usize,
-    /// What a value is.
-    pub kind: Kind,
+    /// Type of a value.
+    pub field_type: FieldType,
 }
 
-/// What a value of a field is.
+/// Type of the values of a field.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
+pub enum FieldType {
     /// A number.
-    Number(Number),
-    /// So many bytes of text, filled up with NUL.
+    NumberFormat(NumberFormat),
+    /// Text of this many bytes, padded with NUL.
     Bytes(usize),
-    /// So many letters of UTF-32 in this byte order, filled up with NUL.
-    Letters(usize, Number),
-    /// So many bytes of something else, or of nothing.
+    /// Text of this many UTF-32 characters in this byte order, padded with NUL.
+    Utf32(usize, NumberFormat),
+    /// This many bytes of another type, or of padding.
     Other(usize),
 }
 
-impl Kind {
+impl FieldType {
     fn parse(text: &str) -> Option<Self> {
-        if let Some(number) = Number::parse(text) {
-            return Some(Self::Number(number));
+        if let Some(number) = NumberFormat::parse(text) {
+            return Some(Self::NumberFormat(number));
         }
         let (order, rest) = match text.as_bytes().first()? {
             b'<' | b'>' | b'=' | b'|' => text.split_at(1),
@@ -66,7 +67,7 @@ impl Kind {
         let length = rest[letter.len_utf8()..].parse().ok()?;
         match letter {
             'S' | 'a' => Some(Self::Bytes(length)),
-            'U' => Some(Self::Letters(length, Number::parse("u4")?.ordered(order))),
+            'U' => Some(Self::Utf32(length, NumberFormat::parse("u4")?.ordered(order))),
             'V' | 'c' | 'm' | 'M' => Some(Self::Other(length)),
             _ => None,
         }
@@ -74,9 +75,9 @@ impl Kind {
 
     fn width(self) -> Option<usize> {
         match self {
-            Self::Number(number) => Some(number.width()),
+            Self::NumberFormat(number) => Some(number.width()),
             Self::Bytes(length) | Self::Other(length) => Some(length),
-            Self::Letters(length, _) => length.checked_mul(4),
+            Self::Utf32(length, _) => length.checked_mul(4),
         }
     }
 }
@@ -85,10 +86,11 @@ impl Table {
     /// Reads the file `path`.
     ///
     /// # Errors
-    /// When it cannot be read, is no `.npy` file, holds no table, or has not as many bytes as its header says.
+    /// If the file cannot be read, is not a `.npy` file, does not contain a table, or has another length than its header
+    /// states.
     pub fn read(path: &Path) -> Result<Self> {
         let mut bytes = Vec::new();
-        let failed = Error::io(path, "read the table", "check the path and the right to read it");
+        let failed = Error::io(path, "read the table", "check the path and the read permission");
         File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(failed)?;
         Self::parse(path, bytes)
     }
@@ -97,8 +99,8 @@ impl Table {
         let refuse = |problem: String| {
             Error::input(path, "header", problem, "export the particles again, or copy the file again")
         };
-        let cut = || refuse(format!("holds {} bytes, which is less than its header takes", bytes.len()));
-        let after = bytes.strip_prefix(MAGIC).ok_or_else(|| refuse("is no .npy file".into()))?;
+        let cut = || refuse(format!("has {} bytes, fewer than its header needs", bytes.len()));
+        let after = bytes.strip_prefix(MAGIC).ok_or_else(|| refuse("is not a .npy file".into()))?;
         let (version, after) = after.split_first_chunk::<2>().ok_or_else(cut)?;
         let (length, after) = match version[0] {
             1 => {
@@ -124,34 +126,34 @@ impl Table {
         let len = match entry("shape")? {
             Literal::Sequence(shape) => match shape[..] {
                 [Literal::Number(len)] => len as usize,
-                _ => return Err(refuse("is no table: its array does not have one dimension".into())),
+                _ => return Err(refuse("is not a table: its array is not one-dimensional".into())),
             },
             _ => return Err(refuse("has no shape".into())),
         };
         let Literal::Sequence(described) = entry("descr")? else {
-            return Err(refuse("is no table: its records have no fields".into()));
+            return Err(refuse("is not a table: its records have no fields".into()));
         };
         let mut fields = Vec::with_capacity(described.len());
         let mut stride = 0usize;
         for description in described {
             let (name, field) = field(description, stride).map_err(refuse)?;
-            let width = field.kind.width().and_then(|width| width.checked_mul(field.count));
+            let width = field.field_type.width().and_then(|width| width.checked_mul(field.count));
             stride = width
                 .and_then(|width| stride.checked_add(width))
-                .ok_or_else(|| refuse(format!("the field {} is impossibly large", excerpt(&name))))?;
+                .ok_or_else(|| refuse(format!("the field {} is too large", excerpt(&name))))?;
             fields.push((name, field));
         }
-        // Records of no bytes could be any number.
+        // With records of size 0, the length would be arbitrary.
         if stride == 0 || len.checked_mul(stride) != Some(data) {
             return Err(refuse(format!(
-                "promises {len} records of {stride} bytes, and {data} bytes follow it"
+                "states {len} records of {stride} bytes, but {data} bytes follow it"
             )));
         }
         let start = bytes.len() - data;
         Ok(Self { path: path.to_path_buf(), fields, stride, len, bytes, start })
     }
 
-    /// Where it came from.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -166,44 +168,44 @@ impl Table {
         self.len == 0
     }
 
-    /// The field `name`, where it has one.
+    /// The field `name`, if it exists.
     pub fn field(&self, name: &str) -> Option<Field> {
         self.fields.iter().find(|(have, _)| have == name).map(|&(_, field)| field)
     }
 
     /// The bytes of value `k` of `field` in record `record`.
     fn value(&self, field: Field, record: usize, k: usize) -> &[u8] {
-        // The sum of all widths was taken when the header was read.
-        let width = field.kind.width().unwrap_or_default();
+        // The parser has checked that the sum of all widths does not overflow.
+        let width = field.field_type.width().unwrap_or_default();
         let at = self.start + record * self.stride + field.offset + k * width;
         &self.bytes[at..at + width]
     }
 
-    /// Value `k` of a number's `field` in record `record`; NaN for what is no number.
+    /// Value `k` of the numeric `field` in record `record`; NaN if the field is not numeric.
     pub fn number(&self, field: Field, record: usize, k: usize) -> f64 {
-        match field.kind {
-            Kind::Number(number) => number.value(self.value(field, record, k)),
+        match field.field_type {
+            FieldType::NumberFormat(number) => number.value(self.value(field, record, k)),
             _ => f64::NAN,
         }
     }
 
-    /// The index in `field` of record `record`; `None` for what is none.
+    /// The non-negative integer in `field` of record `record`; `None` if it is not one.
     pub fn index(&self, field: Field, record: usize) -> Option<u64> {
-        match field.kind {
-            Kind::Number(number) => number.index(self.value(field, record, 0)),
+        match field.field_type {
+            FieldType::NumberFormat(number) => number.index(self.value(field, record, 0)),
             _ => None,
         }
     }
 
-    /// The text in `field` of record `record`; `None` for what is none. Bytes that are not UTF-8 become marks.
+    /// The text in `field` of record `record`; `None` if the field is not text. Invalid UTF-8 is replaced.
     pub fn text(&self, field: Field, record: usize) -> Option<String> {
         let bytes = self.value(field, record, 0);
-        match field.kind {
-            Kind::Bytes(_) => {
+        match field.field_type {
+            FieldType::Bytes(_) => {
                 let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
                 Some(String::from_utf8_lossy(&bytes[..end]).into_owned())
             }
-            Kind::Letters(_, number) => {
+            FieldType::Utf32(_, number) => {
                 let letter = |bytes| char::from_u32(number.bits(bytes) as u32);
                 let letters = bytes.chunks_exact(4).map(|bytes| letter(bytes).unwrap_or('\u{fffd}'));
                 Some(letters.collect::<String>().trim_end_matches('\0').to_owned())
@@ -213,34 +215,33 @@ impl Table {
     }
 }
 
-/// The name and the meaning of one entry of `descr`: `('name', '<f4')` or `('name', '<f4', (3,))`.
+/// Parses one entry of `descr`: `('name', '<f4')` or `('name', '<f4', (3,))`.
 fn field(description: &Literal, offset: usize) -> std::result::Result<(String, Field), String> {
-    let strange = || "describes a field in a way that is not known".to_owned();
-    let Literal::Sequence(parts) = description else { return Err(strange()) };
-    let (name, kind, shape): (&String, _, &[Literal]) = match &parts[..] {
-        [Literal::Text(name), kind] => (name, kind, &[]),
-        [Literal::Text(name), kind, Literal::Sequence(shape)] => (name, kind, shape),
-        _ => return Err(strange()),
+    let malformed = || "describes a field in an unknown way".to_owned();
+    let Literal::Sequence(parts) = description else { return Err(malformed()) };
+    let (name, field_type, shape): (&String, _, &[Literal]) = match &parts[..] {
+        [Literal::Text(name), field_type] => (name, field_type, &[]),
+        [Literal::Text(name), field_type, Literal::Sequence(shape)] => (name, field_type, shape),
+        _ => return Err(malformed()),
     };
-    let Literal::Text(text) = kind else {
-        return Err(format!("the field {} has fields of its own", excerpt(name)));
+    let Literal::Text(text) = field_type else {
+        return Err(format!("the field {} has nested fields", excerpt(name)));
     };
-    let kind = Kind::parse(text).ok_or_else(|| {
-        format!("the field {} is of type {}, which cannot be read", excerpt(name), excerpt(text))
-    })?;
+    let field_type = FieldType::parse(text)
+        .ok_or_else(|| format!("the field {} has the unsupported type {}", excerpt(name), excerpt(text)))?;
     let count = shape.iter().try_fold(1usize, |count, size| match size {
         Literal::Number(size) => count.checked_mul(*size as usize),
         _ => None,
     });
-    let count = count.ok_or_else(|| format!("the field {} has no shape", excerpt(name)))?;
-    Ok((name.clone(), Field { offset, count, kind }))
+    let count = count.ok_or_else(|| format!("the field {} has an invalid shape", excerpt(name)))?;
+    Ok((name.clone(), Field { offset, count, field_type }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A file of `version` with this header and these records.
+    /// A `.npy` file of `version` with this header and these records.
     fn file(version: u8, header: &str, records: &[u8]) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend([version, 0]);
@@ -293,24 +294,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_problem() {
         let refused = |bytes: Vec<u8>, fragment: &str| {
             let message = Table::parse(Path::new("p.cs"), bytes).unwrap_err().to_string();
             assert!(message.starts_with("p.cs: header: ") && message.contains(fragment), "{message}");
         };
         let with = |from: &str, to: &str| file(1, &HEADER.replace(from, to), &records());
-        refused(b"\x89HDF".to_vec(), "no .npy file");
+        refused(b"\x89HDF".to_vec(), "not a .npy file");
         refused(file(4, HEADER, &records()), "version 4");
-        refused(file(1, HEADER, &records())[..60].to_vec(), "holds 60 bytes");
-        refused(file(1, HEADER, &records()[1..]), "promises 2 records of 30 bytes, and 59 bytes follow");
-        refused(with("(2,), }", "(3,), }"), "promises 3 records");
-        refused(with("(2,), }", "(2, 1), }"), "one dimension");
+        refused(file(1, HEADER, &records())[..60].to_vec(), "has 60 bytes");
+        refused(file(1, HEADER, &records()[1..]), "states 2 records of 30 bytes, but 59 bytes follow");
+        refused(with("(2,), }", "(3,), }"), "states 3 records");
+        refused(with("(2,), }", "(2, 1), }"), "one-dimensional");
         refused(with("(2,), }", "(99999999999999999999,)}"), "expected a dictionary");
-        refused(with("'<u8'", "'|O'"), "`uid` is of type `|O`");
-        refused(with("'<u8'", "[('a', '<u8')]"), "`uid` has fields of its own");
+        refused(with("'<u8'", "'|O'"), "`uid` has the unsupported type `|O`");
+        refused(with("'<u8'", "[('a', '<u8')]"), "`uid` has nested fields");
         refused(with("'|S5'", "'|S99999999999999999999'"), "`|S99999999999999999999`");
-        refused(with("'|S5'", "'|S5', (9999999999999, 9999999999999)"), "`blob/path` has no shape");
-        refused(with("'|S5'", "'<U5', (9999999999999, 999999)"), "impossibly large");
+        refused(with("'|S5'", "'|S5', (9999999999999, 9999999999999)"), "`blob/path` has an invalid shape");
+        refused(with("'|S5'", "'<U5', (9999999999999, 999999)"), "too large");
         refused(with("{'descr'", &"(".repeat(1000)), "expected a dictionary");
         refused(with("'shape'", "'form'"), "no entry 'shape'");
         refused(file(1, "{'descr': '<f4', 'shape': (2,)}", &[0; 8]), "no fields");

@@ -1,4 +1,4 @@
-//! Optics groups, from RELION 3.1's table of their own or from the columns of a 3.0 file; and what is not modelled.
+//! Optics groups, from the optics table of RELION 3.1 or the columns of a 3.0 file, and aberrations that are not modelled.
 
 use std::collections::HashMap;
 
@@ -7,25 +7,25 @@ use super::star::{Document, Table};
 use crate::error::{Error, Result};
 use crate::imaging::ctf::Optics;
 
-/// Pixel sizes that differ by less than this part are the same, written with fewer digits.
-pub const SAME_PIXEL_SIZE: f64 = 1e-5;
+/// Relative difference up to which two pixel sizes are equal: files differ in the number of digits.
+pub const PIXEL_SIZE_TOLERANCE: f64 = 1e-5;
 
 const NO_CTF: &str = "import particles with CTF parameters (after CTF estimation and extraction)";
 
-/// What the particles of a group share.
+/// An optics group.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// How a message names it.
+    /// Its name in error messages.
     pub label: String,
     /// The microscope.
     pub optics: Optics,
     /// Pixel size in angstrom.
     pub pixel_size: f64,
-    /// Box size in pixels, where the file says.
+    /// Box size in pixels, if the file has it.
     pub image_size: Option<usize>,
 }
 
-/// The columns of a table that describe the microscope; the same in both forms.
+/// The columns that describe the microscope, in either version.
 #[derive(Clone, Copy, Debug)]
 struct Microscope {
     voltage: Column,
@@ -56,7 +56,7 @@ impl Microscope {
     }
 }
 
-/// The column `label`, without which there is no CTF.
+/// The column `label`, which the CTF requires.
 pub fn required_for_ctf(document: &Document, table: &Table, label: &'static str) -> Result<Column> {
     find(table, label).ok_or_else(|| {
         Error::input(
@@ -68,7 +68,7 @@ pub fn required_for_ctf(document: &Document, table: &Table, label: &'static str)
     })
 }
 
-/// The optics table of RELION 3.1 and later: its groups, and where each `_rlnOpticsGroup` number stands among them.
+/// Reads the optics table of RELION 3.1 and later. Returns its groups, and the index of each by `_rlnOpticsGroup`.
 pub fn read_table(document: &Document, table: &Table) -> Result<(Vec<Group>, HashMap<i64, u32>)> {
     let number = require(document, table, "_rlnOpticsGroup")?;
     let microscope = Microscope::find(document, table)?;
@@ -83,24 +83,23 @@ pub fn read_table(document: &Document, table: &Table) -> Result<(Vec<Group>, Has
     let mut row = Cursor::new(document, table);
     while row.advance()? {
         let index = groups.len();
-        let id = row.whole(number)?;
+        let id = row.integer(number)?;
         if places.insert(id, index as u32).is_some() {
-            return Err(row.error(
-                format!("optics group {id} is there twice"),
-                "give every optics group a number of its own",
-            ));
+            return Err(
+                row.error(format!("optics group {id} occurs twice"), "give each optics group its own number")
+            );
         }
         if let Some(column) = dimensions
-            && row.whole(column)? != 2
+            && row.integer(column)? != 2
         {
             return Err(row.refuse(column, "2: images, not subtomograms"));
         }
         if let Some(column) = premultiplied
-            && row.whole(column)? != 0
+            && row.integer(column)? != 0
         {
             return Err(row.error(
                 format!(
-                    "the images of optics group {id} are multiplied by their CTF ({} is 1)",
+                    "the images of optics group {id} are premultiplied by their CTF ({} is 1)",
                     column.label
                 ),
                 "extract the particles without CTF premultiplication",
@@ -109,7 +108,7 @@ pub fn read_table(document: &Document, table: &Table) -> Result<(Vec<Group>, Has
         let image_size = match image_size {
             None => None,
             Some(column) => Some(
-                usize::try_from(row.whole(column)?)
+                usize::try_from(row.integer(column)?)
                     .ok()
                     .filter(|&size| size > 0)
                     .ok_or_else(|| row.refuse(column, "a size in pixels"))?,
@@ -129,26 +128,26 @@ pub fn read_table(document: &Document, table: &Table) -> Result<(Vec<Group>, Has
     Ok((groups, places))
 }
 
-/// Optics groups of a file that has no table of them: rows with the same microscope and pixel size make a group.
+/// Optics groups of a file without an optics table: rows with equal microscope values and pixel size form a group.
 #[derive(Debug)]
-pub struct Gathered {
+pub struct ImplicitGroups {
     microscope: Microscope,
     pixel_size: PixelSize,
     places: HashMap<[u64; 4], u32>,
-    /// The groups so far, in the order of their first rows.
+    /// The groups found, in the order of their first rows.
     pub groups: Vec<Group>,
 }
 
-/// How a single table says its pixel size.
+/// The columns that give the pixel size in a file without an optics table.
 #[derive(Clone, Copy, Debug)]
 enum PixelSize {
-    /// Detector pixel in micrometres, and magnification.
+    /// Detector pixel size in micrometres, and magnification.
     Detector(Column, Column),
-    /// In angstrom.
+    /// Pixel size in angstrom.
     Angstrom(Column),
 }
 
-impl Gathered {
+impl ImplicitGroups {
     /// Finds the columns.
     pub fn new(document: &Document, table: &Table) -> Result<Self> {
         let detector = find(table, "_rlnDetectorPixelSize").zip(find(table, "_rlnMagnification"));
@@ -173,7 +172,7 @@ impl Gathered {
         Ok(Self { microscope, pixel_size, places: HashMap::new(), groups: Vec::new() })
     }
 
-    /// The group of the row that the cursor is on.
+    /// The group of the current row.
     pub fn group_of(&mut self, row: &Cursor) -> Result<u32> {
         let optics = self.microscope.read(row)?;
         let pixel_size = match self.pixel_size {
@@ -187,7 +186,7 @@ impl Gathered {
         let groups = &mut self.groups;
         Ok(*self.places.entry(key).or_insert_with(|| {
             groups.push(Group {
-                label: format!("of line {}", row.line()),
+                label: format!("from line {}", row.line()),
                 optics,
                 pixel_size,
                 image_size: None,
@@ -197,16 +196,16 @@ impl Gathered {
     }
 }
 
-/// Optics groups of arrays with the microscope of every particle: those with the same one make a group.
+/// Optics groups of arrays: particles with equal microscope values form a group.
 #[derive(Debug, Default)]
 pub struct Groups {
     places: HashMap<[u64; 3], u32>,
-    /// The groups so far, in the order of their first particles.
+    /// The groups found, in the order of their first particles.
     pub optics: Vec<Optics>,
 }
 
 impl Groups {
-    /// The group of a particle with these `optics`.
+    /// The index of the group with these `optics`.
     pub fn index(&mut self, optics: Optics) -> u32 {
         let key = [optics.voltage, optics.spherical_aberration, optics.amplitude_contrast].map(f64::to_bits);
         *self.places.entry(key).or_insert_with(|| {
@@ -216,7 +215,7 @@ impl Groups {
     }
 }
 
-/// Checks that all groups that are `used` have one pixel size and one box; returns both.
+/// Checks that all `used` groups have the same pixel size and box size, and returns both.
 pub fn common_grid(document: &Document, groups: &[Group], used: &[bool]) -> Result<(f64, Option<usize>)> {
     let mut members = groups.iter().zip(used).filter(|(_, used)| **used).map(|(group, _)| group);
     let Some(first) = members.next() else { return Ok((0.0, None)) };
@@ -226,12 +225,12 @@ pub fn common_grid(document: &Document, groups: &[Group], used: &[bool]) -> Resu
             document.path(),
             "",
             format!("optics groups {} and {} differ in {what}", a.label, b.label),
-            "bring them to one pixel size and box, or import each group from a STAR file of its own",
+            "resample them to one pixel size and box size, or import each group from its own STAR file",
         )
     };
     for group in members {
         let (a, b) = (first.pixel_size, group.pixel_size);
-        if (b / a - 1.0).abs() > SAME_PIXEL_SIZE {
+        if (b / a - 1.0).abs() > PIXEL_SIZE_TOLERANCE {
             return Err(differ(first, group, format!("pixel size: {a} and {b} A")));
         }
         match (sized.image_size, group.image_size) {
@@ -245,8 +244,8 @@ pub fn common_grid(document: &Document, groups: &[Group], used: &[bool]) -> Resu
     Ok((first.pixel_size, sized.image_size))
 }
 
-/// Columns for aberrations that the CTF here does not have, with the value that means "none".
-const NOT_MODELLED: [(&str, f64); 8] = [
+/// Columns of aberrations and distortions that the CTF here does not model, with the value that means "none".
+const UNMODELLED: [(&str, f64); 8] = [
     ("_rlnBeamTiltX", 0.0),
     ("_rlnBeamTiltY", 0.0),
     ("_rlnOddZernike", 0.0),
@@ -257,37 +256,36 @@ const NOT_MODELLED: [(&str, f64); 8] = [
     ("_rlnMagMat11", 1.0),
 ];
 
-/// The columns of a table for aberrations and distortions, and which of them have had a value that means one.
-pub struct NotModelled(Vec<(Column, f64, bool)>);
+/// The unmodelled columns of a table, each with its "none" value and whether another value was found.
+pub struct UnmodelledColumns(Vec<(Column, f64, bool)>);
 
-impl NotModelled {
-    /// Before the first row of `table`.
+impl UnmodelledColumns {
+    /// Finds the columns of `table`.
     pub fn new(table: &Table) -> Self {
-        let columns =
-            NOT_MODELLED.iter().filter_map(|&(label, none)| Some((find(table, label)?, none, false)));
+        let columns = UNMODELLED.iter().filter_map(|&(label, none)| Some((find(table, label)?, none, false)));
         Self(columns.collect())
     }
 
-    /// Looks at the row that the cursor is on.
-    pub fn look(&mut self, row: &Cursor) {
+    /// Checks the current row.
+    pub fn observe(&mut self, row: &Cursor) {
         for (column, none, seen) in self.0.iter_mut().filter(|(_, _, seen)| !seen) {
-            // Zernike coefficients come as "[0.1,0,-0.2]".
+            // Zernike coefficients are written as "[0.1,0,-0.2]".
             let values = row.text(*column).trim_start_matches('[').trim_end_matches(']');
             *seen = values.split(',').any(|v| v.parse::<f64>().is_ok_and(|v| (v - *none).abs() > 1e-9));
         }
     }
 
-    /// The labels of those that were there.
+    /// The labels of the columns with a value other than "none".
     pub fn labels(&self) -> impl Iterator<Item = &'static str> {
         self.0.iter().filter(|(_, _, seen)| *seen).map(|(column, _, _)| column.label)
     }
 
-    /// [`NotModelled::labels`] of all rows of `table`.
+    /// [`UnmodelledColumns::labels`] after all rows of `table`.
     pub fn in_table(document: &Document, table: &Table) -> Result<Vec<&'static str>> {
         let mut all = Self::new(table);
         let mut row = Cursor::new(document, table);
         while row.advance()? {
-            all.look(&row);
+            all.observe(&row);
         }
         Ok(all.labels().collect())
     }

@@ -1,9 +1,9 @@
-//! Python pickles as data: arrays of numpy, tuples, lists, numbers and texts, of every protocol (0 to 5).
+//! Python pickles of protocols 0 to 5 with NumPy arrays, tuples, lists, numbers and strings.
 //!
-//! A pickle is a program that builds objects. Here it builds only those, and nothing of it is executed: any other
-//! class or function it names is an error that names it. An object takes no more than a few bytes beside those of the
-//! file, in which arrays stay, so memory is bounded by the file's size; nothing is nested, dropped or walked in depth.
-//! Source: the opcodes as CPython's `pickletools` describes them.
+//! A pickle is a program that builds objects. This reader builds only the listed types and executes nothing: any other
+//! class or function is an error. Arrays stay in the file's bytes and every other object takes a few bytes, so memory is
+//! bounded by the size of the file, and no recursion depends on it. The reader is our own code because serde-pickle
+//! does not rebuild NumPy arrays and does not bound the memory. Source: CPython's `pickletools` documents the opcodes.
 
 mod machine;
 mod objects;
@@ -18,7 +18,7 @@ use objects::{Layout, Memory, Object};
 
 use crate::error::{Error, Result};
 
-/// A pickle's objects.
+/// A parsed pickle.
 #[derive(Debug)]
 pub struct Pickle {
     path: PathBuf,
@@ -26,11 +26,11 @@ pub struct Pickle {
     root: Id,
 }
 
-/// An object of a pickle.
+/// Identifies an object of a pickle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Id(u32);
 
-/// An array of numbers, of any dimensions.
+/// An array of numbers with any number of dimensions.
 #[derive(Clone, Copy, Debug)]
 pub struct Array<'a> {
     layout: &'a Layout,
@@ -38,25 +38,25 @@ pub struct Array<'a> {
 }
 
 impl Array<'_> {
-    /// Its shape.
+    /// The shape.
     pub fn shape(&self) -> &[usize] {
         &self.layout.shape
     }
 
     /// True for an array of integers.
-    pub fn is_whole(&self) -> bool {
-        self.layout.number.is_whole()
+    pub fn is_integer(&self) -> bool {
+        self.layout.number.is_integer()
     }
 
-    /// The value at `index` (one number for each dimension).
+    /// The value at `index` (one number per dimension).
     ///
     /// # Panics
-    /// When it is outside of the array.
+    /// If the index is out of bounds.
     pub fn value(&self, index: &[usize]) -> f64 {
         self.layout.number.value(self.at(index))
     }
 
-    /// The index that is stored at `index`; `None` for a negative number and for what is no integer.
+    /// The non-negative integer at `index`; `None` for negative numbers and for floats.
     pub fn index(&self, index: &[usize]) -> Option<u64> {
         self.layout.number.index(self.at(index))
     }
@@ -65,7 +65,7 @@ impl Array<'_> {
         let Layout { shape, strides, .. } = self.layout;
         assert!(
             index.len() == shape.len() && index.iter().zip(shape).all(|(i, n)| i < n),
-            "outside of the array"
+            "index out of bounds"
         );
         let place: usize = index.iter().zip(strides).map(|(i, stride)| i * stride).sum();
         let width = self.layout.number.width();
@@ -77,10 +77,10 @@ impl Pickle {
     /// Reads the file `path`.
     ///
     /// # Errors
-    /// When it cannot be read, is no pickle, or builds anything but arrays, tuples, lists, numbers and texts.
+    /// If the file cannot be read, is not a pickle, or contains other objects than arrays, tuples, lists, numbers and strings.
     pub fn read(path: &Path) -> Result<Self> {
         let mut bytes = Vec::new();
-        let failed = Error::io(path, "read the pickle", "check the path and the right to read it");
+        let failed = Error::io(path, "read the pickle", "check the path and the read permission");
         File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(failed)?;
         Self::parse(path, bytes)
     }
@@ -91,17 +91,17 @@ impl Pickle {
         Ok(Self { path: path.to_path_buf(), memory: machine.memory, root })
     }
 
-    /// Where it came from.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The object that was pickled.
+    /// The pickled object.
     pub fn root(&self) -> Id {
         self.root
     }
 
-    /// The items of a tuple or a list.
+    /// The items of a tuple or list.
     pub fn items(&self, id: Id) -> Option<&[Id]> {
         match self.memory.object(id) {
             Object::Tuple(items) | Object::List(items) => Some(items),
@@ -117,10 +117,10 @@ impl Pickle {
         }
     }
 
-    /// A number.
+    /// A number, or the value of a 0-dimensional array.
     pub fn number(&self, id: Id) -> Option<f64> {
         match *self.memory.object(id) {
-            Object::Whole(number) => Some(number as f64),
+            Object::Integer(number) => Some(number as f64),
             Object::Float(number) => Some(number),
             _ => self.array(id).filter(|array| array.shape().is_empty()).map(|array| array.value(&[])),
         }
@@ -131,12 +131,12 @@ impl Pickle {
         matches!(self.memory.object(id), Object::None)
     }
 
-    /// What an object is, for messages: "an array of shape (5, 3)".
+    /// Describes an object for error messages, such as "an array of shape (5, 3)".
     pub fn describe(&self, id: Id) -> String {
         match self.memory.object(id) {
             Object::None => "None".into(),
-            Object::Whole(_) | Object::Float(_) => "a number".into(),
-            Object::Bytes(_) | Object::Text(_) => "a text".into(),
+            Object::Integer(_) | Object::Float(_) => "a number".into(),
+            Object::Bytes(_) | Object::Text(_) => "a string".into(),
             Object::Tuple(items) => format!("a tuple of {}", items.len()),
             Object::List(items) => format!("a list of {}", items.len()),
             Object::Known(_) | Object::Type(_) => "a type".into(),

@@ -1,11 +1,10 @@
-//! The way of the images: one thread reads, all preprocess, one writes, in chunks and in bounded memory.
+//! The import pipeline: one thread reads, a pool preprocesses, one thread writes, in chunks and with bounded memory.
 //!
-//! Chunks go through in the order of the metadata file, whose rows are read on the way, and every image is worked on alone,
-//! so the file that comes out does not depend on the number of threads. Within a chunk the particles of half 1 stand in
-//! front of those of half 2, as the writer takes them.
+//! Chunks pass the stages in the order of the metadata file, and every image is preprocessed on its own: the particle file
+//! does not depend on the number of threads. Within a chunk, the particles of half 1 precede those of half 2.
 //!
-//! What is held for the whole import is one byte a particle, its half; the stacks' names; and, where the metadata are
-//! arrays (cryoSPARC's and cryoDRGN's), these arrays.
+//! The memory for the whole import is one byte per particle (its half), the names of the stacks and, for cryoSPARC and
+//! cryoDRGN, the arrays of the metadata files.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use rayon::prelude::*;
 
 use super::format::{self, Companions};
-use super::set::{Particles, Row, Wanted};
+use super::set::{ParticleRow, ParticleSet, ReadOptions};
 use super::stacks::Stacks;
 use crate::error::{Error, Result};
 use crate::particles::Subset;
@@ -22,68 +21,68 @@ use crate::particles::preprocess::{BACKGROUND_RADIUS, Preprocessor, Settings};
 use crate::particles::store::{Dtype, Header, Particle, Writer};
 use crate::progress::Progress;
 
-/// The most images a chunk holds.
+/// Maximal number of images per chunk.
 const CHUNK_IMAGES: usize = 256;
-/// A chunk holds fewer images when they are large (but never fewer than [`CHUNK_SMALLEST`]).
+/// Maximal size of a chunk in bytes, but for [`CHUNK_SMALLEST`].
 const CHUNK_BYTES: usize = 64 << 20;
-/// Enough for many threads to share.
+/// Minimal number of images per chunk: enough work for many threads.
 const CHUNK_SMALLEST: usize = 16;
-/// Chunks that wait between two stages.
+/// Capacity of the queues between stages, in chunks.
 const WAITING: usize = 2;
 
-/// How to import.
+/// Options of an import.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// The files that belong to the one that is imported.
+    /// Further metadata files of the same set.
     pub companions: Companions,
-    /// Where the stacks are, if not where the metadata file says.
+    /// Folder to search for stacks; `None` for the paths in the metadata.
     pub datadir: Option<PathBuf>,
-    /// Box of the stored images in pixels; `None` keeps the raw one.
+    /// Box size of the stored images in pixels; `None` for that of the raw images.
     pub box_size: Option<usize>,
-    /// Invert the contrast of all images, and not only of those of which the metadata say that the specimen is dark.
+    /// Invert the contrast of all images. Otherwise, only images with dark specimen according to the metadata are inverted.
     pub invert: bool,
-    /// Normalise by the background.
+    /// Normalise the background to mean 0 and standard deviation 1.
     pub normalize: bool,
-    /// Radius of the circle that the background lies outside of, in output pixels; `None` for RELION's 37.5 % of the box.
+    /// The background lies outside a circle of this radius in output pixels; `None` for 37.5 % of the box, as in RELION.
     pub background_radius: Option<f64>,
     /// How pixels are stored.
     pub dtype: Dtype,
-    /// Draws the halves where the file has none.
+    /// Seed of the random halves, for metadata without halves.
     pub seed: u64,
-    /// Worker threads; `None` for one a core.
+    /// Number of worker threads; `None` for one per core.
     pub threads: Option<usize>,
-    /// Import only this many particles from the start of the file.
+    /// Number of particles to import, from the first one; `None` for all.
     pub first: Option<usize>,
 }
 
-/// What came in.
+/// The result of an import.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
-    /// Particles.
+    /// Number of particles.
     pub particles: usize,
-    /// Box of the stored images, in pixels.
+    /// Box size of the stored images in pixels.
     pub box_size: usize,
     /// Pixel size of the stored images, in angstrom.
     pub pixel_size: f64,
-    /// Particles in each half.
+    /// Number of particles in each half.
     pub halves: [usize; 2],
 }
 
 /// Imports the particles of the file `input` into the particle file `destination`.
 ///
 /// # Errors
-/// When the metadata, a stack or an image cannot be used, or the file cannot be written; `destination` is then as it
-/// was before.
+/// If the metadata, a stack or an image is unusable, or the file cannot be written. `destination` is then unchanged.
 pub fn import(input: &Path, destination: &Path, options: &Options) -> Result<Summary> {
     let workers =
         rayon::ThreadPoolBuilder::new().num_threads(options.threads.unwrap_or(0)).build().map_err(|e| {
             Error::request(format!("the worker threads cannot start: {e}"), "ask for fewer --threads")
         })?;
-    let wanted = Wanted { first: options.first, seed: options.seed, datadir: options.datadir.as_deref() };
-    let particles = format::read(input, &options.companions, &wanted)?;
-    let common = particles.common();
-    let stacks = Stacks::find(common)?;
-    let inputs = std::iter::once(&common.path).chain(&common.others).chain(stacks.paths());
+    let read_options =
+        ReadOptions { first: options.first, seed: options.seed, datadir: options.datadir.as_deref() };
+    let particles = format::read(input, &options.companions, &read_options)?;
+    let properties = particles.properties();
+    let stacks = Stacks::find(properties)?;
+    let inputs = std::iter::once(&properties.path).chain(&properties.others).chain(stacks.paths());
     refuse_overwriting_input(destination, inputs)?;
 
     let input_box = stacks.box_size();
@@ -97,16 +96,16 @@ pub fn import(input: &Path, destination: &Path, options: &Options) -> Result<Sum
     })?;
     let header = Header {
         box_size: output_box,
-        pixel_size: common.pixel_size * input_box as f64 / output_box as f64,
+        pixel_size: properties.pixel_size * input_box as f64 / output_box as f64,
         normalized: options.normalize,
-        inverted: options.invert || common.dark,
-        optics: common.optics.clone(),
-        halves: common.halves(),
-        source_files: common.stacks.names(),
+        inverted: options.invert || properties.dark,
+        optics: properties.optics.clone(),
+        halves: properties.halves(),
+        source_files: properties.stacks.names(),
     };
     let writer = Writer::create(destination, &header, options.dtype)?;
     let summary = Summary {
-        particles: common.len(),
+        particles: properties.len(),
         box_size: output_box,
         pixel_size: header.pixel_size,
         halves: header.halves,
@@ -123,7 +122,7 @@ pub fn import(input: &Path, destination: &Path, options: &Options) -> Result<Sum
     Ok(summary)
 }
 
-/// An output that is one of the inputs would replace it.
+/// Refuses a destination that is one of the input files.
 fn refuse_overwriting_input<'a>(
     destination: &Path,
     mut inputs: impl Iterator<Item = &'a PathBuf>,
@@ -134,7 +133,7 @@ fn refuse_overwriting_input<'a>(
         Some(_) => Err(Error::input(
             destination,
             "",
-            "is an input of this import, and would be replaced",
+            "is an input of this import, and would be overwritten",
             "name another output file",
         )),
         None => Ok(()),
@@ -143,33 +142,33 @@ fn refuse_overwriting_input<'a>(
 
 /// Consecutive rows, those of half 1 first, and their images.
 struct Chunk {
-    rows: Vec<Row>,
+    rows: Vec<ParticleRow>,
     images: Vec<f32>,
 }
 
 impl Chunk {
     /// Number of rows in half 1.
-    fn in_half1(rows: &[Row]) -> usize {
+    fn in_half1(rows: &[ParticleRow]) -> usize {
         rows.iter().filter(|row| row.half == Subset::Half1).count()
     }
 }
 
-/// What the three stages share.
+/// State shared by the three stages.
 struct Job<'a> {
     input: &'a Path,
     count: usize,
     preprocessor: &'a Preprocessor,
-    /// True where the preprocessor inverts every image.
+    /// True if the preprocessor inverts every image.
     inverts: bool,
     input_box: usize,
     output_box: usize,
 }
 
 impl Job<'_> {
-    /// Runs the stages; gives the writer back when every image is in it. The first error in file order wins.
+    /// Runs the stages and returns the writer with all images. Of several errors, the first in file order is returned.
     fn run(
         &self,
-        particles: Box<dyn Particles>,
+        particles: Box<dyn ParticleSet>,
         stacks: Stacks,
         writer: Writer,
         workers: &rayon::ThreadPool,
@@ -178,7 +177,7 @@ impl Job<'_> {
         std::thread::scope(|scope| {
             let (raw_sender, raw) = sync_channel(WAITING);
             let (ready, ready_receiver) = sync_channel(WAITING);
-            // Buffers go back to the stage that fills them: fresh pages would cost as much as reading.
+            // Buffers are returned to the stage that fills them: faulting in new pages would cost as much as reading.
             let (used_sender, used) = channel();
             let (written_sender, written) = channel();
             scope.spawn(move || self.read(particles, stacks, &raw_sender, &used));
@@ -186,16 +185,16 @@ impl Job<'_> {
             let worked = self.preprocess(workers, &paths, raw, &used_sender, &ready, &written);
             drop(ready);
             let finished = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            // What the writer refused came before what later images were refused for.
+            // Errors of the writer concern earlier images than those of the preprocessing.
             let writer = finished?;
             worked.map(|()| writer)
         })
     }
 
-    /// Reads in file order until the end, an error, or a following stage that is gone.
+    /// Reads in file order until the end, an error, or until the next stage has stopped.
     fn read(
         &self,
-        mut particles: Box<dyn Particles>,
+        mut particles: Box<dyn ParticleSet>,
         mut stacks: Stacks,
         raw: &SyncSender<Result<Chunk>>,
         used: &Receiver<Vec<f32>>,
@@ -213,7 +212,12 @@ impl Job<'_> {
         }
     }
 
-    fn read_chunk(&self, rows: Result<Vec<Row>>, stacks: &mut Stacks, mut images: Vec<f32>) -> Result<Chunk> {
+    fn read_chunk(
+        &self,
+        rows: Result<Vec<ParticleRow>>,
+        stacks: &mut Stacks,
+        mut images: Vec<f32>,
+    ) -> Result<Chunk> {
         let (mut rows, pixels) = (rows?, self.input_box.pow(2));
         images.resize(rows.len() * pixels, 0.0);
         let mut places = [0, Chunk::in_half1(&rows)];
@@ -222,7 +226,7 @@ impl Job<'_> {
             stacks.read(row, &mut images[*place * pixels..(*place + 1) * pixels])?;
             *place += 1;
         }
-        // Rows of one half keep their order.
+        // A stable sort: rows of the same half keep their order.
         rows.sort_by_key(|row| row.half);
         Ok(Chunk { rows, images })
     }
@@ -261,7 +265,7 @@ impl Job<'_> {
             if let Some((row, defect)) = defects.min_by_key(|(row, _)| row.place) {
                 return Err(Stacks::image_error(paths, self.input, row, defect.to_string()));
             }
-            // A stage that is gone has its reason with it.
+            // If the other stage has stopped, its own result has the reason.
             let _ = used.send(images);
             if ready.send(Chunk { rows, images: outputs }).is_err() {
                 return Ok(());
@@ -288,7 +292,7 @@ impl Job<'_> {
             progress.advance(rows.len() as u64);
             let _ = written.send(images);
         }
-        // An import that breaks off has another last word.
+        // A failed import reports its error instead.
         if missing == 0 {
             progress.finish();
         }

@@ -1,13 +1,13 @@
-//! What RELION's particle STAR files mean: version 3.1 and later (a table of optics groups and one of particles) and
-//! version 3.0 (one table).
+//! Interprets RELION's particle STAR files: version 3.1 and later (an optics table and a particle table) and version 3.0
+//! (one table).
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use super::columns::{Column, Cursor, find, require};
-use super::optics::{self, Gathered, NotModelled};
-use super::set::{self, Common, Directions, Row, Wanted};
-use super::stack_names::{Folders, Place, StackNames};
+use super::optics::{self, ImplicitGroups, UnmodelledColumns};
+use super::set::{self, ParticleRow, ReadOptions, SetProperties, ViewingDirections};
+use super::stack_names::{Location, StackFolders, StackNames};
 use super::star::{Document, Table};
 use crate::error::{Error, Result};
 use crate::imaging::ctf::CtfParameters;
@@ -15,38 +15,37 @@ use crate::imaging::pose::{Rotation, rotation_from_relion};
 use crate::particles::Subset;
 use crate::particles::store::{Particle, Source};
 
-/// A STAR file's particles. Their rows stay in the file, which is read again for them: all that is held for each
-/// particle is its half.
+/// The particles of a STAR file. The rows stay in the file and are read again when needed; only the halves are in memory.
 #[derive(Debug)]
 pub struct Particles {
     document: Document,
-    /// Which of the document's tables is theirs.
+    /// Index of the particle table in the document.
     table: usize,
-    meaning: Meaning,
-    common: Common,
+    interpreter: Interpreter,
+    properties: SetProperties,
 }
 
-/// Reads the particles of the STAR file `path`, whose stacks' paths begin from its folder.
+/// Reads the particles of the STAR file `path`. Paths of stacks are relative to its folder.
 ///
-/// The file is read through twice here, first for its tables and then for what they say, and everything is checked.
+/// Reads the file twice, first to find the tables and then to check all rows.
 ///
 /// # Errors
-/// When the file is no STAR file; has no particles, poses or CTFs; has values that are not finite numbers; has optics
-/// groups that differ in pixel size or box; or leaves a half without particles. The message names line and column.
-pub fn read(path: &Path, wanted: &Wanted) -> Result<Particles> {
-    interpret(Document::read(path)?, wanted)
+/// If the file is not a STAR file, has no particles, poses or CTFs, has values that are not finite, has optics groups that
+/// differ in pixel size or box size, or has a half without particles. The error names line and column.
+pub fn read(path: &Path, options: &ReadOptions) -> Result<Particles> {
+    interpret(Document::read(path)?, options)
 }
 
-fn interpret(document: Document, wanted: &Wanted) -> Result<Particles> {
+fn interpret(document: Document, options: &ReadOptions) -> Result<Particles> {
     let place = particle_table(&document)?;
     let table = &document.tables()[place];
-    let count = table.len().min(wanted.first.unwrap_or(usize::MAX));
+    let count = table.len().min(options.first.unwrap_or(usize::MAX));
     if count == 0 {
         return Err(Error::input(
             document.path(),
             format!("line {}", table.line()),
-            format!("data_{} holds zero particles", table.name()),
-            "select particles before the import",
+            format!("data_{} has no particles", table.name()),
+            "select particles before importing",
         ));
     }
     let columns = Columns::find(&document, table)?;
@@ -55,51 +54,51 @@ fn interpret(document: Document, wanted: &Wanted) -> Result<Particles> {
         Some(optics) => {
             let (groups, places) = optics::read_table(&document, optics)?;
             let number = require(&document, table, "_rlnOpticsGroup")?;
-            (Lookup::Table { number, places }, groups)
+            (OpticsLookup::Table { number, places }, groups)
         }
-        None => (Lookup::Gathered(Gathered::new(&document, table)?), Vec::new()),
+        None => (OpticsLookup::Implicit(ImplicitGroups::new(&document, table)?), Vec::new()),
     };
-    let mut meaning = Meaning { columns, lookup };
+    let mut interpreter = Interpreter { columns, lookup };
     let mut stacks = StackNames::default();
 
-    let halves_given = meaning.columns.subset.is_some();
+    let halves_given = interpreter.columns.subset.is_some();
     let mut half = Vec::with_capacity(if halves_given { count } else { 0 });
     let mut used = vec![false; fixed.len()];
-    let mut directions = Directions::default();
-    let mut not_modelled = NotModelled::new(table);
+    let mut directions = ViewingDirections::default();
+    let mut unmodelled = UnmodelledColumns::new(table);
     let mut cursor = Cursor::new(&document, table);
     for _ in 0..count {
         cursor.advance()?;
-        let (row, given) = meaning.read(&cursor, &mut stacks)?;
+        let (row, given) = interpreter.read(&cursor, &mut stacks)?;
         half.extend(given);
         let group = row.particle.optics_group as usize;
         if group >= used.len() {
             used.resize(group + 1, false);
         }
         used[group] = true;
-        directions.look(&row.particle);
-        not_modelled.look(&cursor);
+        directions.observe(&row.particle);
+        unmodelled.observe(&cursor);
     }
-    let groups = match &meaning.lookup {
-        Lookup::Table { .. } => fixed,
-        Lookup::Gathered(gathered) => gathered.groups.clone(),
+    let groups = match &interpreter.lookup {
+        OpticsLookup::Table { .. } => fixed,
+        OpticsLookup::Implicit(implicit) => implicit.groups.clone(),
     };
     let (pixel_size, image_size) = optics::common_grid(&document, &groups, &used)?;
     if halves_given {
         check_halves(document.path(), &half)?;
     } else {
-        half = set::draw_halves(document.path(), count, wanted.seed)?;
+        half = set::draw_halves(document.path(), count, options.seed)?;
     }
 
     let mut ignored = match optics_table {
-        Some(table) => NotModelled::in_table(&document, table)?,
+        Some(table) => UnmodelledColumns::in_table(&document, table)?,
         None => Vec::new(),
     };
-    ignored.extend(not_modelled.labels());
-    set::warn_of_ignored(document.path(), ignored);
+    ignored.extend(unmodelled.labels());
+    set::warn_about_ignored(document.path(), ignored);
     directions.warn(document.path(), count);
     let path = document.path().to_path_buf();
-    let common = Common {
+    let properties = SetProperties {
         others: Vec::new(),
         pixel_size,
         image_size: image_size.map(|size| (size, format!("_rlnImageSize of {}", path.display()))),
@@ -108,16 +107,16 @@ fn interpret(document: Document, wanted: &Wanted) -> Result<Particles> {
         halves_given,
         dark: false,
         stacks,
-        folders: Folders::beside(&path, wanted.datadir),
+        folders: StackFolders::beside(&path, options.datadir),
         path,
     };
-    Ok(Particles { document, table: place, meaning, common })
+    Ok(Particles { document, table: place, interpreter, properties })
 }
 
 /// The column that names a particle's image.
 const IMAGE: &str = "_rlnImageName";
 
-/// Which table is the particles': the one whose rows name images.
+/// The index of the particle table: the one with an image column.
 fn particle_table(document: &Document) -> Result<usize> {
     let mut named = document.tables().iter().enumerate().filter(|(_, t)| t.column(IMAGE).is_some());
     match (named.next(), named.next()) {
@@ -126,27 +125,27 @@ fn particle_table(document: &Document) -> Result<usize> {
             document.path(),
             format!("line {}", b.line()),
             format!("both data_{} and data_{} have a column {IMAGE}", a.name(), b.name()),
-            "leave one table of particles in the file",
+            "keep one particle table in the file",
         )),
         (None, _) => Err(Error::input(
             document.path(),
             "",
             format!("no table has the column {IMAGE}"),
-            "name the STAR file of the particles (such as run_data.star of a refinement)",
+            "give the STAR file of the particles (such as run_data.star of a refinement)",
         )),
     }
 }
 
-/// What the rows mean, and the optics groups that they have named.
+/// Interprets rows, and collects the optics groups that they refer to.
 #[derive(Debug)]
-struct Meaning {
+struct Interpreter {
     columns: Columns,
-    lookup: Lookup,
+    lookup: OpticsLookup,
 }
 
-impl Meaning {
-    /// The row that the cursor is on, with its shift as the file gives it, and the half where the file gives one.
-    fn read(&mut self, cursor: &Cursor, stacks: &mut StackNames) -> Result<(Row, Option<Subset>)> {
+impl Interpreter {
+    /// Reads the current row. The shift is in the unit of the file, and the half is returned if the file has one.
+    fn read(&mut self, cursor: &Cursor, stacks: &mut StackNames) -> Result<(ParticleRow, Option<Subset>)> {
         let columns = &self.columns;
         let rotation = columns.rotation(cursor)?;
         let ctf = columns.ctf(cursor)?;
@@ -155,27 +154,27 @@ impl Meaning {
         let given = columns.subset.map(|column| half(cursor, column)).transpose()?;
         let source = image(cursor, columns.image, stacks)?;
         let particle = Particle { rotation, shift: [0.0; 2], ctf, optics_group, source: Some(source) };
-        let (half, place) = (given.unwrap_or(Subset::Half1), Place::Line(cursor.line()));
-        Ok((Row { particle, source, shift, half, dark: false, place }, given))
+        let (half, place) = (given.unwrap_or(Subset::Half1), Location::Line(cursor.line()));
+        Ok((ParticleRow { particle, source, shift, half, dark: false, place }, given))
     }
 }
 
-/// Where a particle's optics come from.
+/// The source of a particle's optics group.
 #[derive(Debug)]
-enum Lookup {
+enum OpticsLookup {
     Table { number: Column, places: HashMap<i64, u32> },
-    Gathered(Gathered),
+    Implicit(ImplicitGroups),
 }
 
-impl Lookup {
+impl OpticsLookup {
     fn group_of(&mut self, row: &Cursor) -> Result<u32> {
         match self {
-            Self::Gathered(gathered) => gathered.group_of(row),
+            Self::Implicit(groups) => groups.group_of(row),
             Self::Table { number, places } => {
-                let id = row.whole(*number)?;
+                let id = row.integer(*number)?;
                 places.get(&id).copied().ok_or_else(|| {
                     row.error(
-                        format!("the particle is of optics group {id}, which data_optics does not have"),
+                        format!("the particle is in optics group {id}, which data_optics does not have"),
                         "add the group to data_optics or correct the number",
                     )
                 })
@@ -184,7 +183,7 @@ impl Lookup {
     }
 }
 
-/// The columns of the particles' table.
+/// The columns of the particle table.
 #[derive(Debug)]
 struct Columns {
     image: Column,
@@ -211,7 +210,7 @@ impl Columns {
                     table.name(),
                     missing.join(", ")
                 ),
-                "refine them first (3-D refinement or ab-initio), and import the STAR file that it writes",
+                "refine the particles first (3-D refinement or ab-initio), and import the STAR file of that job",
             ));
         };
         let column = |label| optics::required_for_ctf(document, table, label);
@@ -227,7 +226,7 @@ impl Columns {
                 document.path(),
                 format!("line {}", table.line()),
                 format!("data_{} has the column {} but not the other origin", table.name(), one.label),
-                "give both origins, or neither for particles that are centred",
+                "give both origins, or neither if the particles are centred",
             ));
         }
         Ok(Self {
@@ -262,40 +261,41 @@ impl Columns {
 }
 
 fn half(row: &Cursor, subset: Column) -> Result<Subset> {
-    match row.whole(subset)? {
+    match row.integer(subset)? {
         1 => Ok(Subset::Half1),
         2 => Ok(Subset::Half2),
         _ => Err(row.refuse(subset, "1 or 2")),
     }
 }
 
-/// The image that `column` names: "000012@stack.mrcs".
+/// The image named in `column`, such as "000012@stack.mrcs".
 fn image(row: &Cursor, column: Column, stacks: &mut StackNames) -> Result<Source> {
     let name = row.text(column);
-    let refused = || row.refuse(column, "NUMBER@STACK with images counted from 1 (as 000012@stack.mrcs)");
+    let refused =
+        || row.refuse(column, "NUMBER@STACK with images counted from 1 (such as 000012@stack.mrcs)");
     let (number, stack) = name.split_once('@').ok_or_else(refused)?;
     let index = number.parse::<u64>().ok().and_then(|n| n.checked_sub(1)).ok_or_else(refused)?;
     if stack.is_empty() {
         return Err(refused());
     }
-    Ok(Source { file: stacks.index(stack, Place::Line(row.line())), index })
+    Ok(Source { file: stacks.index(stack, Location::Line(row.line())), index })
 }
 
-/// The images that a STAR file names, row by row.
+/// The images of a STAR file, row by row.
 #[derive(Debug)]
 pub struct ImageTable {
-    /// The image of each row, and the line it is on.
-    pub images: Vec<(Source, Place)>,
-    /// Columns of the table.
+    /// The image of each row, and its line.
+    pub images: Vec<(Source, Location)>,
+    /// Number of columns of the table.
     pub width: usize,
-    /// The column of the random subset, from 0.
+    /// Index of the column `_rlnRandomSubset`, if there is one.
     pub subset: Option<usize>,
 }
 
-/// The images that the rows of the STAR file `path` name, whatever else they say, and where each is named.
+/// Reads the image names of the STAR file `path`, without interpreting other columns.
 ///
 /// # Errors
-/// When the file is no STAR file of particles, or a name is none.
+/// If the file is not a STAR file of particles, or an image name is malformed.
 pub fn image_table(path: &Path, stacks: &mut StackNames) -> Result<ImageTable> {
     let document = Document::read(path)?;
     let table = &document.tables()[particle_table(&document)?];
@@ -303,56 +303,56 @@ pub fn image_table(path: &Path, stacks: &mut StackNames) -> Result<ImageTable> {
     let mut images = Vec::with_capacity(table.len());
     let mut cursor = Cursor::new(&document, table);
     while cursor.advance()? {
-        images.push((image(&cursor, column, stacks)?, Place::Line(cursor.line())));
+        images.push((image(&cursor, column, stacks)?, Location::Line(cursor.line())));
     }
     Ok(ImageTable { images, width: table.width(), subset: table.column("_rlnRandomSubset") })
 }
 
-impl set::Particles for Particles {
-    fn common(&self) -> &Common {
-        &self.common
+impl set::ParticleSet for Particles {
+    fn properties(&self) -> &SetProperties {
+        &self.properties
     }
 
-    fn rows(&mut self) -> Box<dyn Iterator<Item = Result<Row>> + '_> {
-        let common = &mut self.common;
+    fn rows(&mut self) -> Box<dyn Iterator<Item = Result<ParticleRow>> + '_> {
+        let properties = &mut self.properties;
         Box::new(ParticleRows {
-            known: common.stacks.all().len(),
-            groups: common.optics.len(),
-            unit: if self.meaning.columns.origin_in_angstrom { common.pixel_size } else { 1.0 },
+            known: properties.stacks.all().len(),
+            groups: properties.optics.len(),
+            unit: if self.interpreter.columns.origin_in_angstrom { properties.pixel_size } else { 1.0 },
             cursor: Cursor::new(&self.document, &self.document.tables()[self.table]),
-            meaning: &mut self.meaning,
-            stacks: &mut common.stacks,
-            half: common.half.iter(),
+            interpreter: &mut self.interpreter,
+            stacks: &mut properties.stacks,
+            half: properties.half.iter(),
         })
     }
 }
 
-/// The particles of a STAR file, one after the other. Fails where the file cannot be read, or has changed.
+/// Iterator over the particles of a STAR file. Returns an error if the file cannot be read, or has changed.
 struct ParticleRows<'a> {
     cursor: Cursor<'a>,
-    meaning: &'a mut Meaning,
+    interpreter: &'a mut Interpreter,
     stacks: &'a mut StackNames,
     half: std::slice::Iter<'a, Subset>,
-    /// What an origin is divided by.
+    /// Unit of the origins in pixels: the shift in pixels is the origin divided by it.
     unit: f64,
-    /// Stacks and groups that were there when the file was read first.
+    /// Number of stacks and optics groups in the first pass over the file.
     known: usize,
     groups: usize,
 }
 
 impl Iterator for ParticleRows<'_> {
-    type Item = Result<Row>;
+    type Item = Result<ParticleRow>;
 
-    fn next(&mut self) -> Option<Result<Row>> {
+    fn next(&mut self) -> Option<Result<ParticleRow>> {
         let &half = self.half.next()?;
         Some(self.read(half))
     }
 }
 
 impl ParticleRows<'_> {
-    fn read(&mut self, half: Subset) -> Result<Row> {
+    fn read(&mut self, half: Subset) -> Result<ParticleRow> {
         self.cursor.advance()?;
-        let (mut row, _) = self.meaning.read(&self.cursor, self.stacks)?;
+        let (mut row, _) = self.interpreter.read(&self.cursor, self.stacks)?;
         if row.source.file as usize >= self.known || row.particle.optics_group as usize >= self.groups {
             return Err(self.cursor.changed());
         }
@@ -368,8 +368,8 @@ fn check_halves(path: &Path, halves: &[Subset]) -> Result<()> {
         Some(empty) => Err(Error::input(
             path,
             "_rlnRandomSubset",
-            format!("half {} holds zero of the {} particles", empty.seed_index(), halves.len()),
-            "check the column, or drop it so that the halves are drawn (see --seed)",
+            format!("half {} has none of the {} particles", empty.seed_index(), halves.len()),
+            "check the column, or remove it so that random halves are drawn (see --seed)",
         )),
     }
 }

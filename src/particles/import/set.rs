@@ -1,138 +1,139 @@
-//! A particle set to import, whatever its format: what its particles share, and a source of their rows.
+//! The interface between the formats and the import: a particle set with its metadata and its rows.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::stack_names::{Folders, Place, StackNames};
+use super::stack_names::{Location, StackFolders, StackNames};
 use crate::error::{Error, Result};
 use crate::imaging::ctf::Optics;
 use crate::particles::Subset;
 use crate::particles::halves;
 use crate::particles::store::{Particle, Source};
 
-/// What is asked of a set, whatever its format.
+/// Options of a reader that do not depend on the format.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Wanted<'a> {
-    /// Only this many particles from the start; `None` for all.
+pub struct ReadOptions<'a> {
+    /// Number of particles to read, from the first one; `None` for all.
     pub first: Option<usize>,
-    /// Draws the halves that the file does not give.
+    /// Seed of the random halves, for metadata without halves.
     pub seed: u64,
-    /// Where the stacks are, if not where the metadata says.
+    /// Folder to search for stacks; `None` for the paths in the metadata.
     pub datadir: Option<&'a Path>,
 }
 
-/// A particle set, as its metadata file says.
-pub trait Particles: fmt::Debug + Send {
-    /// What the particles share.
-    fn common(&self) -> &Common;
+/// A particle set, read from its metadata files.
+pub trait ParticleSet: fmt::Debug + Send {
+    /// Properties of the whole set.
+    fn properties(&self) -> &SetProperties;
 
-    /// The particles in file order, from the first one on each call. Fails where the file cannot be read, or has changed.
-    fn rows(&mut self) -> Box<dyn Iterator<Item = Result<Row>> + '_>;
+    /// The particles in file order. Every call starts at the first one. A row is an error if the file cannot be read, or
+    /// has changed since it was opened.
+    fn rows(&mut self) -> Box<dyn Iterator<Item = Result<ParticleRow>> + '_>;
 }
 
-/// What the particles of a set share.
+/// Properties of a particle set.
 #[derive(Debug)]
-pub struct Common {
-    /// The metadata file, which messages name.
+pub struct SetProperties {
+    /// The metadata file, as named in error messages.
     pub path: PathBuf,
-    /// Other metadata files that were read with it.
+    /// The other metadata files of the set.
     pub others: Vec<PathBuf>,
     /// Pixel size of the raw images in angstrom.
     pub pixel_size: f64,
-    /// Box of the raw images in pixels, where the metadata says, and what says so ("_rlnImageSize of p.star").
+    /// Box size of the raw images in pixels and its source ("_rlnImageSize of p.star"), if the metadata has it.
     pub image_size: Option<(usize, String)>,
     /// The optics groups.
     pub optics: Vec<Optics>,
     /// The half of each particle.
     pub half: Vec<Subset>,
-    /// True where the metadata gives the halves, false where they were drawn.
+    /// True if the metadata gives the halves, false if they are random.
     pub halves_given: bool,
-    /// True where the metadata says of any image that the specimen in it is dark.
+    /// True if any image has dark specimen according to the metadata.
     pub dark: bool,
-    /// The stacks that the particles are in.
+    /// The stacks of the raw images.
     pub stacks: StackNames,
-    /// Where the stacks are looked for.
-    pub folders: Folders,
+    /// The folders to search for stacks.
+    pub folders: StackFolders,
 }
 
-/// A particle as its row says.
+/// A particle as given by its row of the metadata.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Row {
-    /// The particle, centred; its source is an index into [`Common::stacks`].
+pub struct ParticleRow {
+    /// The particle, centred. Its source is an index into [`SetProperties::stacks`].
     pub particle: Particle,
     /// Stack and image (from 0).
     pub source: Source,
-    /// How far the image must be moved (x, y) to be centred, in raw pixels.
+    /// Shift (x, y) in raw pixels that centres the image.
     pub shift: [f64; 2],
-    /// The half that it belongs to.
+    /// Its half.
     pub half: Subset,
-    /// True where the metadata says that the specimen is dark in this image.
+    /// True if the specimen is dark in this image according to the metadata.
     pub dark: bool,
-    /// Where in the metadata it is.
-    pub place: Place,
+    /// Its location in the metadata.
+    pub place: Location,
 }
 
-impl Common {
+impl SetProperties {
     /// Number of particles.
     pub fn len(&self) -> usize {
         self.half.len()
     }
 
-    /// True without particles, which every reader refuses.
+    /// True for a set without particles. Readers refuse such sets.
     pub fn is_empty(&self) -> bool {
         self.half.is_empty()
     }
 
-    /// Particles in each half.
+    /// Number of particles in each half.
     pub fn halves(&self) -> [usize; 2] {
         let second = self.half.iter().filter(|&&half| half == Subset::Half2).count();
         [self.len() - second, second]
     }
 }
 
-/// Draws the halves of `count` particles of the file `path`, for which two are needed.
+/// Random halves for the `count` particles of the file `path`.
 ///
 /// # Errors
-/// When there are fewer.
+/// If there are fewer than two particles.
 pub fn draw_halves(path: &Path, count: usize, seed: u64) -> Result<Vec<Subset>> {
     if count < 2 {
-        let problem = format!("half 2 holds zero of the {count} particles");
-        return Err(Error::input(path, "", problem, "import two particles or more"));
+        let problem = format!("half 2 has none of the {count} particles");
+        return Err(Error::input(path, "", problem, "import at least two particles"));
     }
     Ok(halves::draw(count, seed))
 }
 
-/// Warns of `ignored`, columns of the file `path` with terms of the CTF that are not modelled.
-pub fn warn_of_ignored<'a>(path: &Path, ignored: impl IntoIterator<Item = &'a str>) {
+/// Warns about `ignored`: columns of the file `path` with aberrations that the CTF here does not model.
+pub fn warn_about_ignored<'a>(path: &Path, ignored: impl IntoIterator<Item = &'a str>) {
     let ignored: Vec<&str> = ignored.into_iter().collect();
     if !ignored.is_empty() {
         tracing::warn!(
-            "{}: ignored, since the CTF here has no such terms: {}",
+            "{}: ignored columns with aberrations that this program does not model: {}",
             path.display(),
             ignored.join(", ")
         );
     }
 }
 
-/// Directions of view, so far: a 2-D classification leaves all of them the same.
+/// Detects sets in which all particles have the same viewing direction, as after a 2-D classification.
 #[derive(Debug, Default)]
-pub struct Directions {
+pub struct ViewingDirections {
     first: Option<[f64; 3]>,
     differ: bool,
 }
 
-impl Directions {
-    /// Looks at a particle.
-    pub fn look(&mut self, particle: &Particle) {
-        // The last row of W is the direction of view in the volume.
+impl ViewingDirections {
+    /// Records the viewing direction of a particle.
+    pub fn observe(&mut self, particle: &Particle) {
+        // The last row of W is the viewing direction in the volume.
         self.differ |= *self.first.get_or_insert(particle.rotation[2]) != particle.rotation[2];
     }
 
-    /// Warns where all `count` particles of the file `path` had the same.
+    /// Warns if all `count` particles of the file `path` have the same viewing direction.
     pub fn warn(&self, path: &Path, count: usize) {
         if count > 2 && !self.differ {
             tracing::warn!(
-                "{}: all particles are seen from the same direction: are these the results of a 2-D classification?",
+                "{}: all particles have the same viewing direction; the file may be the result of a 2-D classification",
                 path.display()
             );
         }

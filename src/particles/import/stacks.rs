@@ -1,13 +1,13 @@
-//! Finding and reading the image stacks that a particle set names.
+//! Finds and reads the image stacks of a particle set.
 
 use std::path::{Path, PathBuf};
 
-use super::set::{Common, Row};
+use super::set::{ParticleRow, SetProperties};
 use crate::error::{Error, Result};
 use crate::imaging::mrc::Stack;
 
-/// Stacks kept open at a time; a process may have about a thousand files open.
-const KEPT_OPEN: usize = 64;
+/// Maximal number of open stacks. The usual limit of a process is 1024 open files.
+const MAX_OPEN: usize = 64;
 
 /// The stacks of a particle set.
 #[derive(Debug)]
@@ -15,49 +15,48 @@ pub struct Stacks {
     metadata: PathBuf,
     paths: Vec<PathBuf>,
     names: Vec<String>,
-    /// The stacks that are open, the last used one last.
+    /// The open stacks, the most recently used last.
     open: Vec<(u32, Stack)>,
     box_size: usize,
-    /// What says that the images have this box, for messages.
+    /// Source of the box size, for error messages.
     box_from: String,
     bytes: Vec<u8>,
 }
 
 impl Stacks {
-    /// Finds every stack of a set, and learns the images' box from its metadata or the first stack.
+    /// Finds every stack of a set. Takes the box size from the metadata or, failing that, from the first stack.
     ///
     /// # Errors
-    /// When a stack is at none of the places where it may be; or the first one cannot be read or has images that are not
-    /// square.
-    pub fn find(common: &Common) -> Result<Self> {
-        let find = |stack| common.folders.find(&common.path, stack);
+    /// If a stack is not found, or the first stack cannot be read or has images that are not square.
+    pub fn find(properties: &SetProperties) -> Result<Self> {
+        let find = |stack| properties.folders.find(&properties.path, stack);
         let mut stacks = Self {
-            metadata: common.path.clone(),
-            paths: common.stacks.all().iter().map(find).collect::<Result<_>>()?,
-            names: common.stacks.names(),
+            metadata: properties.path.clone(),
+            paths: properties.stacks.all().iter().map(find).collect::<Result<_>>()?,
+            names: properties.stacks.names(),
             open: Vec::new(),
             box_size: 0,
             box_from: String::new(),
             bytes: Vec::new(),
         };
-        (stacks.box_size, stacks.box_from) = match &common.image_size {
+        (stacks.box_size, stacks.box_from) = match &properties.image_size {
             Some((size, from)) => (*size, from.clone()),
             None => {
                 let first = Stack::open(&stacks.paths[0])?;
                 (first.header().size[0], stacks.paths[0].display().to_string())
             }
         };
-        // Reads the first header now: a wrong box is then known before anything is written.
+        // Reads the first header now, to detect a wrong box size before anything is written.
         stacks.opened(0)?;
         Ok(stacks)
     }
 
-    /// Box of the images in pixels.
+    /// Box size of the raw images in pixels.
     pub fn box_size(&self) -> usize {
         self.box_size
     }
 
-    /// Where the stacks are, in the order of [`Common::stacks`].
+    /// The paths of the stacks, in the order of [`SetProperties::stacks`].
     pub fn paths(&self) -> &[PathBuf] {
         &self.paths
     }
@@ -65,8 +64,8 @@ impl Stacks {
     /// Reads the raw image of `row` (box squared values, `[y][x]`).
     ///
     /// # Errors
-    /// When the stack cannot be read, is cut short, has another box, or does not have the image.
-    pub fn read(&mut self, row: &Row, image: &mut [f32]) -> Result<()> {
+    /// If the stack cannot be read, is truncated, has another box size, or does not have the image.
+    pub fn read(&mut self, row: &ParticleRow, image: &mut [f32]) -> Result<()> {
         let source = row.source;
         let mut bytes = std::mem::take(&mut self.bytes);
         let stack = self.opened(source.file)?;
@@ -76,11 +75,11 @@ impl Stacks {
                 &self.metadata,
                 row.place.to_string(),
                 format!(
-                    "image {} is past the end of {}, which holds {held} images",
+                    "image {} is past the end of {}, which has {held} images",
                     source.index + 1,
                     self.paths[source.file as usize].display()
                 ),
-                "check that this file belongs to this stack",
+                "check that the metadata belongs to this stack",
             ));
         }
         stack.read_image(source.index as usize, image, &mut bytes)?;
@@ -88,24 +87,24 @@ impl Stacks {
         Ok(())
     }
 
-    /// An error at the image of `row`: stack, image from 1, and place in the file `metadata`.
-    pub fn image_error(paths: &[PathBuf], metadata: &Path, row: &Row, problem: String) -> Error {
+    /// An error for the raw image of `row`. Names the stack, the image (from 1) and the location in the file `metadata`.
+    pub fn image_error(paths: &[PathBuf], metadata: &Path, row: &ParticleRow, problem: String) -> Error {
         let source = row.source;
         Error::input(
             &paths[source.file as usize],
             format!("image {} ({}, {})", source.index + 1, metadata.display(), row.place),
             problem,
-            "leave the particle out, or repair the image",
+            "remove the particle, or repair the image",
         )
     }
 
-    /// The stack `file`, opened if it is not.
+    /// The stack with index `file`; opens it if necessary.
     fn opened(&mut self, file: u32) -> Result<&Stack> {
         match self.open.iter().rposition(|(open, _)| *open == file) {
             Some(at) => self.open[at..].rotate_left(1),
             None => {
                 let stack = self.open_checked(file)?;
-                if self.open.len() == KEPT_OPEN {
+                if self.open.len() == MAX_OPEN {
                     self.open.remove(0);
                 }
                 self.open.push((file, stack));
@@ -122,7 +121,7 @@ impl Stacks {
             return Err(Error::input(
                 path,
                 "",
-                format!("holds images of {columns} x {rows} pixels, expected square ones"),
+                format!("has images of {columns} x {rows} pixels, expected square images"),
                 format!("extract the particles of {} in square boxes", self.metadata.display()),
             ));
         }
@@ -131,7 +130,7 @@ impl Stacks {
                 path,
                 "",
                 format!(
-                    "holds images of {columns} x {rows} pixels, expected {0} x {0} (from {1})",
+                    "has images of {columns} x {rows} pixels, expected {0} x {0} (from {1})",
                     self.box_size, self.box_from
                 ),
                 format!(

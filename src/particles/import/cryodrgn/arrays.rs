@@ -1,28 +1,28 @@
-//! The arrays of cryoDRGN: poses, CTF parameters and indices.
+//! cryoDRGN's arrays: poses, CTF parameters and indices.
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::imaging::ctf::{CtfParameters, Optics};
 use crate::imaging::pose::{Rotation, distance_from_rotation};
-use crate::particles::import::optics::SAME_PIXEL_SIZE;
+use crate::particles::import::optics::PIXEL_SIZE_TOLERANCE;
 use crate::particles::import::pickle::{Array, Id, Pickle};
-use crate::particles::import::stack_names::Place;
+use crate::particles::import::stack_names::Location;
 
-const REMEDY: &str = "correct the value, or leave the particle out with --ind";
-/// How far a matrix of 32-bit numbers may be from a rotation.
-const ROUNDING: f64 = 1e-3;
+const REMEDY: &str = "correct the value, or exclude the particle with --ind";
+/// Maximal distance of a 32-bit matrix from a rotation, by [`distance_from_rotation`].
+const ROTATION_TOLERANCE: f64 = 1e-3;
 
-/// The images that the pickle `path` chooses of so many: an array or a list of integers.
-pub fn chosen(path: &Path, images: usize) -> Result<Vec<usize>> {
+/// Reads the indices of the selected images from the pickle `path`: an array or a list of integers below `images`.
+pub fn selected(path: &Path, images: usize) -> Result<Vec<usize>> {
     let pickle = Pickle::read(path)?;
     let root = pickle.root();
     let refuse = || {
-        let problem = format!("holds {}, expected one array or list of integers", pickle.describe(root));
-        Error::input(path, "", problem, "choose images with the indices that cryoDRGN takes with --ind")
+        let problem = format!("contains {}, expected one array or list of integers", pickle.describe(root));
+        Error::input(path, "", problem, "give the file of indices that cryoDRGN accepts as --ind")
     };
     let numbers: Vec<Option<u64>> = match (pickle.array(root), pickle.items(root)) {
-        (Some(array), _) if array.shape().len() == 1 && array.is_whole() => {
+        (Some(array), _) if array.shape().len() == 1 && array.is_integer() => {
             (0..array.shape()[0]).map(|i| array.index(&[i])).collect()
         }
         (_, Some(items)) => {
@@ -34,27 +34,27 @@ pub fn chosen(path: &Path, images: usize) -> Result<Vec<usize>> {
     };
     let index = |(i, number): (usize, Option<u64>)| {
         number.filter(|&number| number < images as u64).map(|number| number as usize).ok_or_else(|| {
-            let found = number.map_or("no index".into(), |number| number.to_string());
+            let found = number.map_or("not an index".into(), |number| number.to_string());
             Error::input(
                 path,
                 format!("index {}", i + 1),
-                format!("is {found}, expected 0 to {}: there are {images} images", images.saturating_sub(1)),
-                "choose from these images",
+                format!("is {found}, expected 0 to {} for {images} images", images.saturating_sub(1)),
+                "correct the index",
             )
         })
     };
     numbers.into_iter().enumerate().map(index).collect()
 }
 
-/// An error at row `row` of a pickle.
+/// An error in row `row` of a pickle.
 fn bad_row(pickle: &Pickle, row: usize, problem: String, remedy: &str) -> Error {
-    Error::input(pickle.path(), Place::Particle(row + 1).to_string(), problem, remedy)
+    Error::input(pickle.path(), Location::Particle(row + 1).to_string(), problem, remedy)
 }
 
-/// Rotations, and translations as fractions of the box.
+/// Rotations, and translations as fractions of the box size.
 #[derive(Debug)]
 pub struct Poses {
-    /// Where they are.
+    /// The file.
     pub pickle: Pickle,
     rotations: Id,
     translations: Option<Id>,
@@ -85,41 +85,41 @@ impl Poses {
                 path,
                 "",
                 format!(
-                    "holds {}{of}, expected rotations of shape (n, 3, 3), or these and translations of shape (n, 2)",
+                    "contains {}{of}, expected rotations of shape (n, 3, 3), optionally with translations of shape (n, 2)",
                     pickle.describe(root)
                 ),
-                "name the poses that cryoDRGN takes with --poses",
+                "give the file of poses that cryoDRGN accepts as --poses",
             ));
         }
         Ok(Self { pickle, rotations, translations })
     }
 
     fn array(&self, id: Id) -> Array<'_> {
-        // Looked at when the file was read.
+        // Checked in read().
         self.pickle.array(id).expect("an array")
     }
 
-    /// How many there are.
+    /// Number of rows.
     pub fn len(&self) -> usize {
         self.array(self.rotations).shape()[0]
     }
 
-    /// The rotation, which is `W` as it stands.
+    /// The rotation, which is `W` without conversion.
     pub fn rotation(&self, row: usize) -> Result<Rotation> {
         let array = self.array(self.rotations);
         let rotation: Rotation = std::array::from_fn(|i| std::array::from_fn(|j| array.value(&[row, i, j])));
-        if distance_from_rotation(&rotation) > ROUNDING {
+        if distance_from_rotation(&rotation) > ROTATION_TOLERANCE {
             return Err(bad_row(
                 &self.pickle,
                 row,
-                format!("its pose is not a rotation: {rotation:?}"),
+                format!("the pose is not a rotation matrix: {rotation:?}"),
                 REMEDY,
             ));
         }
         Ok(rotation)
     }
 
-    /// The translation, as a fraction of the box.
+    /// The translation as a fraction of the box size.
     pub fn shift(&self, row: usize) -> Result<[f64; 2]> {
         let Some(translations) = self.translations else { return Ok([0.0; 2]) };
         let array = self.array(translations);
@@ -130,17 +130,17 @@ impl Poses {
         Err(bad_row(
             &self.pickle,
             row,
-            format!("its translation is {shift:?}, expected fractions of the box from -1 to 1"),
-            "parse the poses again with cryoDRGN 0.3 or later: older files hold pixels",
+            format!("the translation is {shift:?}, expected fractions of the box size from -1 to 1"),
+            "parse the poses again with cryoDRGN 0.3 or later: older files are in pixels",
         ))
     }
 }
 
-/// CTF parameters: an array of (n, 9) with D, pixel size (A), defocus U and V (A) and angle (degrees), voltage (kV),
+/// CTF parameters, an array of shape (n, 9): box size, pixel size (A), defocus U and V (A) and angle (degrees), voltage (kV),
 /// spherical aberration (mm), amplitude contrast and phase shift (degrees).
 #[derive(Debug)]
 pub struct Ctf {
-    /// Where they are.
+    /// The file.
     pub pickle: Pickle,
 }
 
@@ -165,15 +165,15 @@ impl Ctf {
             return Err(Error::input(
                 path,
                 "",
-                format!("holds {}, expected CTF parameters of shape (n, 9)", pickle.describe(root)),
-                "name the parameters that cryoDRGN takes with --ctf",
+                format!("contains {}, expected CTF parameters of shape (n, 9)", pickle.describe(root)),
+                "give the file of CTF parameters that cryoDRGN accepts as --ctf",
             ));
         }
         Ok(Self { pickle })
     }
 
     fn array(&self) -> Array<'_> {
-        // Looked at when the file was read.
+        // Checked in read().
         self.pickle.array(self.pickle.root()).expect("an array")
     }
 
@@ -197,7 +197,7 @@ impl Ctf {
         }
     }
 
-    /// What row `row` says; an error where it differs from the first in pixel size or box.
+    /// The CTF in row `row`. An error if its pixel size or box size differs from that of the first row.
     pub fn row(&self, row: usize) -> Result<(Optics, CtfParameters)> {
         let values = self.values(row)?;
         self.check_grid(row, &values)?;
@@ -223,28 +223,28 @@ impl Ctf {
         Ok((optics, ctf))
     }
 
-    /// Pixel size in angstrom and box in pixels.
+    /// Pixel size in angstrom and box size in pixels.
     pub fn grid(&self) -> Result<(f64, usize)> {
         let [box_size, pixel_size, ..] = self.values(0)?;
         Ok((pixel_size, box_size as usize))
     }
 
-    /// How many there are.
+    /// Number of rows.
     pub fn len(&self) -> usize {
         self.array().shape()[0]
     }
 
-    /// Checks that row `row` has the pixel size and the box of the first.
+    /// Checks that row `row` has the same pixel size and box size as the first one.
     fn check_grid(&self, row: usize, values: &[f64; 9]) -> Result<()> {
         let first = self.values(0)?;
-        let same = |column: usize| (values[column] / first[column] - 1.0).abs() <= SAME_PIXEL_SIZE;
+        let same = |column: usize| (values[column] / first[column] - 1.0).abs() <= PIXEL_SIZE_TOLERANCE;
         match [0, 1].into_iter().find(|&column| !same(column)) {
             None => Ok(()),
             Some(column) => Err(bad_row(
                 &self.pickle,
                 row,
-                format!("{} is {}, and {} for particle 1", COLUMNS[column], values[column], first[column]),
-                "bring all particles to one pixel size and box, or import each group from files of its own",
+                format!("{} is {}, but {} for particle 1", COLUMNS[column], values[column], first[column]),
+                "resample all particles to one pixel size and box size, or import each group from its own files",
             )),
         }
     }

@@ -1,9 +1,9 @@
-//! The Python literals of which the headers of `.npy` files consist.
+//! Parser for the Python literals in headers of `.npy` files.
 
-/// The deepest nesting that a header needs is a shape in a field in the list of fields in the dictionary.
-const DEEPEST: usize = 8;
+/// Maximal nesting. A header needs 4 levels: dictionary, list of fields, field, shape.
+const MAX_DEPTH: usize = 8;
 
-/// A Python literal of those that a header has.
+/// A Python literal of the types in a header.
 #[derive(Debug)]
 pub enum Literal {
     Text(String),
@@ -16,19 +16,19 @@ pub enum Literal {
 }
 
 impl Literal {
-    /// The literal that `text` begins with; `None` where there is none.
+    /// Parses the literal at the start of `text`; `None` if it is malformed.
     pub fn read(text: &str) -> Option<Self> {
-        Literals { rest: text }.value(DEEPEST)
+        Literals { rest: text }.value(MAX_DEPTH)
     }
 }
 
-/// Reads literals from the start of a text.
+/// Parses literals from the start of a text.
 struct Literals<'a> {
     rest: &'a str,
 }
 
 impl Literals<'_> {
-    /// The next value, nested no deeper than `depth`; `None` where there is none.
+    /// The next value, with at most `depth` levels; `None` if it is malformed.
     fn value(&mut self, depth: usize) -> Option<Literal> {
         let depth = depth.checked_sub(1)?;
         self.rest = self.rest.trim_start();
@@ -52,7 +52,7 @@ impl Literals<'_> {
             '0'..='9' => {
                 let end = self.rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(self.rest.len());
                 let (digits, rest) = self.rest.split_at(end);
-                // Python 2 marks long numbers.
+                // Python 2 writes long integers with the suffix L.
                 self.rest = rest.strip_prefix('L').unwrap_or(rest);
                 digits.parse().ok().map(Literal::Number)
             }
@@ -64,7 +64,7 @@ impl Literals<'_> {
         }
     }
 
-    /// Values and commas up to `close`.
+    /// Comma-separated values up to `close`.
     fn until<T>(&mut self, close: char, mut one: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         let mut all = Vec::new();
         loop {
@@ -78,14 +78,14 @@ impl Literals<'_> {
         }
     }
 
-    /// Goes past `letter` where that is next.
+    /// Skips `letter` if it is next; returns whether it was.
     fn take(&mut self, letter: char) -> bool {
         let rest = self.rest.trim_start().strip_prefix(letter);
         self.rest = rest.unwrap_or(self.rest);
         rest.is_some()
     }
 
-    /// A text in quotes, in which a backslash only stands before a quote or another.
+    /// A quoted string. A backslash escapes a quote or a backslash.
     fn text(&mut self, quote: char) -> Option<String> {
         let mut text = String::new();
         let mut letters = self.rest[1..].char_indices();

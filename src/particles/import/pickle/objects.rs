@@ -1,27 +1,27 @@
-//! The objects of a pickle, and the bytes that they refer to.
+//! The objects of a pickle and the bytes that they refer to.
 
 use super::Id;
-use crate::particles::import::number::Number;
+use crate::particles::import::number::NumberFormat;
 
-/// What an object is.
+/// An object.
 #[derive(Debug)]
 pub enum Object {
     None,
-    Whole(i64),
+    Integer(i64),
     Float(f64),
     Bytes(Span),
     Text(Span),
     Tuple(Vec<Id>),
     List(Vec<Id>),
     Known(Known),
-    Type(Number),
+    Type(NumberFormat),
     Array(Box<Layout>),
 }
 
-/// The one `None` there is.
+/// The only `None`.
 pub const NONE: Id = Id(0);
 
-/// The classes and functions that arrays are built with.
+/// The classes and functions that build arrays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
     Array,
@@ -35,7 +35,7 @@ pub enum Known {
 
 impl Known {
     pub fn named(module: &str, name: &str) -> Option<Self> {
-        // numpy 2 has moved what was in numpy.core.
+        // NumPy 2 has renamed numpy.core to numpy._core.
         let module =
             module.strip_prefix("numpy._core").map_or(module.to_owned(), |rest| format!("numpy.core{rest}"));
         match (module.as_str(), name) {
@@ -51,7 +51,7 @@ impl Known {
     }
 }
 
-/// A part of the file, or of what was decoded from it.
+/// A range of bytes of the file, or of the decoded strings.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
     pub decoded: bool,
@@ -59,31 +59,31 @@ pub struct Span {
     pub len: usize,
 }
 
-/// An array's shape, and where its values are.
+/// Shape and storage of an array.
 #[derive(Debug)]
 pub struct Layout {
     pub shape: Vec<usize>,
-    /// How many values lie between neighbours along each dimension.
+    /// Distance between neighbours along each dimension, in values.
     pub strides: Vec<usize>,
-    pub number: Number,
+    pub number: NumberFormat,
     pub values: Span,
 }
 
-/// numpy's arrays have no more.
-const MOST_DIMENSIONS: usize = 64;
+/// NumPy's limit.
+const MAX_DIMENSIONS: usize = 64;
 
-/// In which order an array's values lie.
+/// Storage order of an array.
 #[derive(Clone, Copy, Debug)]
 pub enum Order<'a> {
-    /// The last index runs fastest (C).
+    /// The last index varies fastest (C).
     Rows,
-    /// The first index runs fastest (Fortran).
+    /// The first index varies fastest (Fortran).
     Columns,
-    /// As rows, and then the dimensions change places: each of these becomes the next one.
+    /// C order with permuted dimensions: item k is the stored dimension that becomes dimension k.
     Axes(&'a [Id]),
 }
 
-/// The objects, and the bytes that they refer to.
+/// All objects and the bytes that they refer to.
 #[derive(Debug)]
 pub struct Memory {
     pub file: Vec<u8>,
@@ -101,7 +101,7 @@ impl Memory {
         &all[span.start..span.start + span.len]
     }
 
-    /// The text, or the bytes of one: Python 2 writes names as bytes.
+    /// The string, or bytes as a string: Python 2 writes names as bytes.
     pub fn text(&self, id: Id) -> Option<&str> {
         match *self.object(id) {
             Object::Text(span) | Object::Bytes(span) => std::str::from_utf8(self.bytes(span)).ok(),
@@ -116,24 +116,24 @@ impl Memory {
         }
     }
 
-    /// An array of these parts; `None` where they do not fit together.
-    pub fn laid_out(&self, shape: &[Id], kind: Id, order: Order, values: Id) -> Option<Object> {
+    /// An array of these parts; `None` if they are inconsistent.
+    pub fn array_of(&self, shape: &[Id], kind: Id, order: Order, values: Id) -> Option<Object> {
         let Object::Type(number) = *self.object(kind) else { return None };
         let Object::Bytes(values) = *self.object(values) else { return None };
-        let whole = |id: &Id| match *self.object(*id) {
-            Object::Whole(size) => usize::try_from(size).ok(),
+        let integer = |id: &Id| match *self.object(*id) {
+            Object::Integer(size) => usize::try_from(size).ok(),
             _ => None,
         };
-        if shape.len() > MOST_DIMENSIONS {
+        if shape.len() > MAX_DIMENSIONS {
             return None;
         }
-        let stored = shape.iter().map(whole).collect::<Option<Vec<usize>>>()?;
+        let stored = shape.iter().map(integer).collect::<Option<Vec<usize>>>()?;
         let bytes = stored.iter().try_fold(number.width(), |bytes, &size| bytes.checked_mul(size))?;
         if bytes != values.len {
             return None;
         }
         let mut strides = vec![1usize; stored.len()];
-        // An array without values may have sizes whose product is too large, and is never read.
+        // The sizes of an array without values may overflow; its strides are never used.
         match order {
             Order::Columns => {
                 (1..stored.len()).for_each(|k| strides[k] = strides[k - 1].saturating_mul(stored[k - 1]))
@@ -143,7 +143,7 @@ impl Memory {
         let Order::Axes(axes) = order else {
             return Some(Object::Array(Box::new(Layout { shape: stored, strides, number, values })));
         };
-        let axes = axes.iter().map(whole).collect::<Option<Vec<usize>>>()?;
+        let axes = axes.iter().map(integer).collect::<Option<Vec<usize>>>()?;
         let mut sorted = axes.clone();
         sorted.sort_unstable();
         if !sorted.into_iter().eq(0..stored.len()) {

@@ -11,9 +11,9 @@ fn refused(bytes: &[u8], fragments: &[&str]) {
     assert!(fragments.iter().all(|fragment| message.contains(fragment)), "{message}");
 }
 
-/// The same objects in protocols 0 to 5, as numpy 2.4 writes them: two 32-bit rows [1.5, -2], [3, 4]; 0 to 5 in big-endian
-/// 64 bits, in rows of three but stored by columns; [0, 300, -7, 2^40, 0.25]; the integers 2, 0, 200; 2.5 in 32 bits;
-/// None.
+/// The same objects in protocols 0 to 5, as NumPy 2.4 writes them: an f32 array [[1.5, -2], [3, 4]]; a big-endian 64-bit
+/// array of 0 to 5 with 3 columns, in Fortran order; the list [0, 300, -7, 2^40, 0.25]; the integers 2, 0, 200; an f32
+/// scalar 2.5; None.
 const OBJECTS: [&[u8]; 6] = [
     b"(cnumpy._core.multiarray\n_reconstruct\np0\n(cnumpy\nndarray\np1\n(I0\ntp2\nc_codecs\nencode\np3\n(Vb\np4\nVlatin1\np5\ntp6\nRp7\ntp8\nRp9\n(I1\n(I2\nI2\ntp10\ncnumpy\ndtype\np11\n(Vf4\np12\nI00\nI01\ntp13\nRp14\n(I3\nV<\np15\nNNNI-1\nI-1\nI0\ntp16\nbI00\ng3\n(V\\u0000\\u0000\xc0?\\u0000\\u0000\\u0000\xc0\\u0000\\u0000@@\\u0000\\u0000\x80@\np17\ng5\ntp18\nRp19\ntp20\nbg0\n(g1\n(I0\ntp21\ng7\ntp22\nRp23\n(I1\n(I2\nI3\ntp24\ng11\n(Vf8\np25\nI00\nI01\ntp26\nRp27\n(I3\nV>\np28\nNNNI-1\nI-1\nI0\ntp29\nbI01\ng3\n(V\\u0000\\u0000\\u0000\\u0000\\u0000\\u0000\\u0000\\u0000@\x08\\u0000\\u0000\\u0000\\u0000\\u0000\\u0000?\xf0\\u0000\\u0000\\u0000\\u0000\\u0000\\u0000@\x10\\u0000\\u0000\\u0000\\u0000\\u0000\\u0000@\\u0000\\u0000\\u0000\\u0000\\u0000\\u0000\\u0000@\x14\\u0000\\u0000\\u0000\\u0000\\u0000\\u0000\np30\ng5\ntp31\nRp32\ntp33\nb(lp34\nI0\naI300\naI-7\naL1099511627776L\naF0.25\nag0\n(g1\n(I0\ntp35\ng7\ntp36\nRp37\n(I1\n(I3\ntp38\ng11\n(Vi8\np39\nI00\nI01\ntp40\nRp41\n(I3\ng15\nNNNI-1\nI-1\nI0\ntp42\nbI00\ng3\n(V\x02\\u0000\\u0000\\u0000\\u0000\\u0000\\u0000\\u0000\\u0000\\u0000\\u0000\\u0000\\u0000\\u0000\\u0000\\u0000\xc8\\u0000\\u0000\\u0000\\u0000\\u0000\\u0000\\u0000\np43\ng5\ntp44\nRp45\ntp46\nbcnumpy._core.multiarray\nscalar\np47\n(g14\ng3\n(V\\u0000\\u0000 @\np48\ng5\ntp49\nRp50\ntp51\nRp52\nNtp53\n.",
     b"(cnumpy._core.multiarray\n_reconstruct\nq\x00(cnumpy\nndarray\nq\x01(K\x00tq\x02c_codecs\nencode\nq\x03(X\x01\x00\x00\x00bq\x04X\x06\x00\x00\x00latin1q\x05tq\x06Rq\x07tq\x08Rq\x09(K\x01(K\x02K\x02tq\ncnumpy\ndtype\nq\x0b(X\x02\x00\x00\x00f4q\x0cI00\nI01\ntq\x0dRq\x0e(K\x03X\x01\x00\x00\x00<q\x0fNNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tq\x10bI00\nh\x03(X\x13\x00\x00\x00\x00\x00\xc3\x80?\x00\x00\x00\xc3\x80\x00\x00@@\x00\x00\xc2\x80@q\x11h\x05tq\x12Rq\x13tq\x14bh\x00(h\x01(K\x00tq\x15h\x07tq\x16Rq\x17(K\x01(K\x02K\x03tq\x18h\x0b(X\x02\x00\x00\x00f8q\x19I00\nI01\ntq\x1aRq\x1b(K\x03X\x01\x00\x00\x00>q\x1cNNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tq\x1dbI01\nh\x03(X1\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00@\x08\x00\x00\x00\x00\x00\x00?\xc3\xb0\x00\x00\x00\x00\x00\x00@\x10\x00\x00\x00\x00\x00\x00@\x00\x00\x00\x00\x00\x00\x00@\x14\x00\x00\x00\x00\x00\x00q\x1eh\x05tq\x1fRq tq!b]q\"(K\x00M,\x01J\xf9\xff\xff\xffL1099511627776L\nG?\xd0\x00\x00\x00\x00\x00\x00eh\x00(h\x01(K\x00tq#h\x07tq$Rq%(K\x01(K\x03tq&h\x0b(X\x02\x00\x00\x00i8q'I00\nI01\ntq(Rq)(K\x03h\x0fNNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tq*bI00\nh\x03(X\x19\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xc3\x88\x00\x00\x00\x00\x00\x00\x00q+h\x05tq,Rq-tq.bcnumpy._core.multiarray\nscalar\nq/(h\x0eh\x03(X\x04\x00\x00\x00\x00\x00 @q0h\x05tq1Rq2tq3Rq4Ntq5.",
@@ -33,7 +33,7 @@ fn every_protocol_builds_the_same() {
     for (protocol, bytes) in OBJECTS.iter().enumerate() {
         let old = String::from_utf8_lossy(bytes).into_owned().replace("numpy._core", "numpy.core");
         let mut both = vec![bytes.to_vec()];
-        // The lengths in newer protocols would have to change with the name.
+        // Newer protocols have length prefixes, which would change with the name.
         if protocol < 3 && old.is_ascii() {
             both.push(old.into_bytes());
         }
@@ -55,7 +55,7 @@ fn every_protocol_builds_the_same() {
                 pickle.items(items[2]).unwrap().iter().map(|&item| pickle.number(item).unwrap()).collect();
             assert_eq!(list, [0.0, 300.0, -7.0, 1_099_511_627_776.0, 0.25]);
             assert_eq!([0, 1, 2].map(|k| array(3).index(&[k])), [Some(2), Some(0), Some(200)]);
-            assert!(array(3).is_whole() && !array(0).is_whole());
+            assert!(array(3).is_integer() && !array(0).is_integer());
             assert_eq!(pickle.number(items[4]), Some(2.5));
             assert!(pickle.is_none(items[5]));
             assert_eq!(pickle.describe(pickle.root()), "a tuple of 6");
@@ -64,16 +64,16 @@ fn every_protocol_builds_the_same() {
     }
 }
 
-/// Protocol 2 of Python 2, whose bytes are texts: one row of 16-bit integers [258, -2].
+/// Protocol 2 of Python 2, which stores bytes as strings: one row of 16-bit integers [258, -2].
 const PYTHON_2: &[u8] = b"\x80\x02cnumpy.core.multiarray\n_reconstruct\nq\x00cnumpy\nndarray\nq\x01K\x00\x85U\x01b\x87R(K\x01K\x01\
       K\x02\x86cnumpy\ndtype\nU\x02i2K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\
       \x89U\x04\x02\x01\xfe\xfftb.";
 
 #[test]
-fn what_python_2_wrote_is_read() {
+fn python_2_pickles_are_read() {
     let pickle = parse(PYTHON_2).unwrap();
     assert_eq!(row(pickle.array(pickle.root()).unwrap(), 0), [258.0, -2.0]);
-    // And in protocol 0, where bytes are written as a literal.
+    // The same in protocol 0, which stores bytes as a literal.
     let text = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I1\nI2\ntcnumpy\ndtype\n\
           (S'i2'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntbI00\nS\"\\x02\\x01\\xfe\\xff\"\ntb.";
     let pickle = parse(text).unwrap();
@@ -83,8 +83,8 @@ fn what_python_2_wrote_is_read() {
 }
 
 #[test]
-fn dimensions_that_have_changed_places_are_followed() {
-    // What numpy 2.4 writes in protocol 5 for a turned array of three dimensions: shape (1, 3, 2) stored, axes (0, 2, 1).
+fn permuted_dimensions_are_read() {
+    // Written by NumPy 2.4 in protocol 5 for a transposed 3-dimensional array: stored shape (1, 3, 2), axes (0, 2, 1).
     let bytes = b"\x80\x05cnumpy._core.numeric\n_frombuffer\n(\x96\x06\0\0\0\0\0\0\0\x00\x01\x02\x03\x04\x05cnumpy\ndtype\n\
           \x8c\x02u1\x85RK\x01K\x03K\x02\x87\x8c\x01KK\x00K\x02K\x01\x87tR.";
     let pickle = parse(bytes).unwrap();
@@ -93,12 +93,12 @@ fn dimensions_that_have_changed_places_are_followed() {
     let values: Vec<f64> = (0..6).map(|i| array.value(&[0, i / 3, i % 3])).collect();
     assert_eq!(values, [0.0, 2.0, 4.0, 1.0, 3.0, 5.0]);
     let twice = bytes.strip_suffix(b"K\x02K\x01\x87tR.").unwrap();
-    refused(&[twice, b"K\x01K\x01\x87tR."].concat(), &["not known"]);
+    refused(&[twice, b"K\x01K\x01\x87tR."].concat(), &["an unknown way"]);
 }
 
 #[test]
-fn nothing_else_is_built() {
-    refused(b"cos\nsystem\n(S'true'\ntR.", &["`os.system`", "numpy arrays"]);
+fn other_objects_are_refused() {
+    refused(b"cos\nsystem\n(S'true'\ntR.", &["`os.system`", "NumPy arrays"]);
     refused(b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93\x8c\x011\x85R.", &["`builtins.eval`"]);
     refused(b"(ios\nsystem\n.", &["an object of some class"]);
     refused(b"\x80\x02ccopy_reg\n_reconstructor\n.", &["`copy_reg._reconstructor`"]);
@@ -113,7 +113,7 @@ fn nothing_else_is_built() {
 }
 
 #[test]
-fn what_is_not_sound_is_refused() {
+fn malformed_pickles_are_refused() {
     for bytes in [
         &b""[..],
         b".",
@@ -128,30 +128,30 @@ fn what_is_not_sound_is_refused() {
         b"K\x01\x85R.",
         b"K\x01K\x02b.",
     ] {
-        refused(bytes, &["no sound pickle"]);
+        refused(bytes, &["not a valid pickle"]);
     }
-    // No more than the file holds.
-    refused(b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\xff", &["cut short"]);
-    refused(b"\x8b\xff\xff\xff\x7f", &["cut short"]);
+    // Lengths beyond the end of the file.
+    refused(b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\xff", &["truncated"]);
+    refused(b"\x8b\xff\xff\xff\x7f", &["truncated"]);
     refused(b"\x8a\x09123456789.", &["more than 8 bytes"]);
-    refused(b"(K\x01K\x02\x87.", &["takes more than there is"]);
-    // Two values are not three.
+    refused(b"(K\x01K\x02\x87.", &["pops from an empty stack"]);
+    // Two values for three elements.
     let at = PYTHON_2.windows(4).position(|w| w == b"K\x02\x86c").unwrap();
-    refused(&[&PYTHON_2[..at], b"K\x03", &PYTHON_2[at + 2..]].concat(), &["not known"]);
+    refused(&[&PYTHON_2[..at], b"K\x03", &PYTHON_2[at + 2..]].concat(), &["an unknown way"]);
     for end in 0..PYTHON_2.len() {
         assert!(parse(&PYTHON_2[..end]).is_err(), "{end}");
     }
 }
 
 #[test]
-fn depth_costs_nothing() {
-    // A million tuples, each in the next.
+fn nesting_does_not_recurse() {
+    // A million nested tuples.
     let bytes = [b"N".to_vec(), vec![0x85; 1 << 20], b".".to_vec()].concat();
     assert_eq!(parse(&bytes).unwrap().items(parse(&bytes).unwrap().root()).unwrap().len(), 1);
-    // A list in itself.
+    // A list that contains itself.
     let pickle = parse(b"\x80\x02]q\x00h\x00a.").unwrap();
     assert_eq!(pickle.items(pickle.root()), Some(&[pickle.root()][..]));
-    // The same text decoded over and over.
+    // The same string decoded repeatedly.
     let many = [
         &b"c_codecs\nencode\nq\x00V"[..],
         &[b'a'; 1000],
@@ -159,5 +159,5 @@ fn depth_costs_nothing() {
         &b"h\x00h\x01R0".repeat(100),
         b"N.",
     ];
-    refused(&many.concat(), &["again and again"]);
+    refused(&many.concat(), &["repeatedly"]);
 }

@@ -1,6 +1,6 @@
-//! The escapes with which texts stand in pickles of protocol 0.
+//! Escape sequences of strings in pickles of protocol 0.
 
-/// What stands in quotes.
+/// The text between quotes.
 pub fn unquoted(text: &[u8]) -> Option<&[u8]> {
     match text.trim_ascii() {
         [first @ (b'\'' | b'"'), inner @ .., last] if first == last => Some(inner),
@@ -8,7 +8,7 @@ pub fn unquoted(text: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The bytes that Python's string literal stands for.
+/// Decodes a Python string literal to bytes.
 pub fn unescaped_bytes(text: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -36,7 +36,7 @@ pub fn unescaped_bytes(text: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The text that Python's `raw-unicode-escape` stands for: Latin-1, with `\u0123` and `\U00012345`.
+/// Decodes Python's `raw-unicode-escape`: Latin-1 with `\u0123` and `\U00012345`.
 pub fn unescaped_text(text: &[u8]) -> Option<String> {
     let mut letters = String::with_capacity(text.len());
     let mut rest = text;
@@ -56,7 +56,7 @@ pub fn unescaped_text(text: &[u8]) -> Option<String> {
     Some(letters)
 }
 
-/// The number that hexadecimal digits stand for.
+/// Parses hexadecimal digits.
 fn code(digits: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0u32, |code, &digit| Some(code << 4 | char::from(digit).to_digit(16)?))
 }

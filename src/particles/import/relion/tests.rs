@@ -1,7 +1,7 @@
 use super::*;
 use crate::particles::Subset;
 use crate::particles::halves;
-use crate::particles::import::set::Particles as _;
+use crate::particles::import::set::ParticleSet as _;
 
 const ROWS: [&str; 3] = [
     "1@a.mrcs 10 20 30 15000 14000 12 1 300 2.7 0.1",
@@ -20,21 +20,21 @@ fn document(text: &str) -> Result<Document> {
     Document::read(&path)
 }
 
-const WANTED: Wanted = Wanted { first: None, seed: 1, datadir: None };
+const WANTED: ReadOptions = ReadOptions { first: None, seed: 1, datadir: None };
 
 fn interpreted(text: &str) -> Result<Particles> {
     interpret(document(text)?, &WANTED)
 }
 
 /// All rows, which must be the same each time they are read.
-fn rows(particles: &mut Particles) -> Vec<Row> {
-    let rows: Vec<Row> = particles.rows().map(Result::unwrap).collect();
+fn rows(particles: &mut Particles) -> Vec<ParticleRow> {
+    let rows: Vec<ParticleRow> = particles.rows().map(Result::unwrap).collect();
     assert_eq!(rows, particles.rows().map(Result::unwrap).collect::<Vec<_>>());
     rows
 }
 
-fn names(particles: &Particles) -> Vec<(&str, Place)> {
-    particles.common.stacks.all().iter().map(|stack| (stack.name.as_str(), stack.place)).collect()
+fn names(particles: &Particles) -> Vec<(&str, Location)> {
+    particles.properties.stacks.all().iter().map(|stack| (stack.name.as_str(), stack.place)).collect()
 }
 
 fn refused(text: &str, fragments: &[&str]) {
@@ -71,9 +71,9 @@ fn particles_31() -> String {
 #[test]
 fn both_versions_say_the_same() {
     let mut old = interpreted(&version_30()).unwrap();
-    assert_eq!((old.common.pixel_size, &old.common.image_size), (2.0, &None));
-    assert_eq!(names(&old), [("a.mrcs", Place::Line(19)), ("b.mrcs", Place::Line(20))]);
-    assert_eq!((old.common.halves(), old.common.halves_given), ([2, 1], true));
+    assert_eq!((old.properties.pixel_size, &old.properties.image_size), (2.0, &None));
+    assert_eq!(names(&old), [("a.mrcs", Location::Line(19)), ("b.mrcs", Location::Line(20))]);
+    assert_eq!((old.properties.halves(), old.properties.halves_given), ([2, 1], true));
     let of_old = rows(&mut old);
     let ctf = CtfParameters {
         defocus_u: 16000.0,
@@ -93,13 +93,13 @@ fn both_versions_say_the_same() {
     };
     assert_eq!(
         of_old[1],
-        Row {
+        ParticleRow {
             particle,
             source,
             shift: [1.5, -0.25],
             half: Subset::Half2,
             dark: false,
-            place: Place::Line(20)
+            place: Location::Line(20)
         }
     );
     let sources: Vec<(u32, u64)> = of_old.iter().map(|row| (row.source.file, row.source.index)).collect();
@@ -109,15 +109,15 @@ fn both_versions_say_the_same() {
         [Subset::Half1, Subset::Half2, Subset::Half1]
     );
     assert_eq!(of_old.iter().map(|row| row.particle.optics_group).collect::<Vec<_>>(), [0, 0, 1]);
-    assert_eq!(old.common.optics[1].voltage, 200.0);
+    assert_eq!(old.properties.optics[1].voltage, 200.0);
     for text in [optics_31().to_owned() + &particles_31(), particles_31() + "\n" + optics_31()] {
         let mut new = interpreted(&text).unwrap();
-        assert_eq!((new.common.pixel_size, new.common.image_size.as_ref().unwrap().0), (2.0, 64));
+        assert_eq!((new.properties.pixel_size, new.properties.image_size.as_ref().unwrap().0), (2.0, 64));
         for (new, old) in rows(&mut new).iter().zip(&of_old) {
-            assert_eq!(Row { place: old.place, ..*new }, *old);
+            assert_eq!(ParticleRow { place: old.place, ..*new }, *old);
         }
-        assert_eq!(new.common.stacks.names(), old.common.stacks.names());
-        assert_eq!(new.common.optics, old.common.optics);
+        assert_eq!(new.properties.stacks.names(), old.properties.stacks.names());
+        assert_eq!(new.properties.optics, old.properties.optics);
     }
 }
 
@@ -133,14 +133,14 @@ fn optional_columns_count_and_halves_are_drawn() {
     assert_eq!((ctf.phase_shift, ctf.b_factor, ctf.scale), (2.0, 1.5, -0.25));
     assert!(all.iter().all(|row| row.shift == [0.0; 2]));
     assert!(all.iter().map(|row| row.half).eq(halves::draw(3, 1)));
-    assert!(!particles.common.halves_given);
+    assert!(!particles.properties.halves_given);
 }
 
 #[test]
 fn the_first_particles_alone_are_read() {
     let mut particles =
-        interpret(document(&version_30()).unwrap(), &Wanted { first: Some(2), ..WANTED }).unwrap();
-    assert_eq!((particles.common.len(), particles.common.optics.len()), (2, 1));
+        interpret(document(&version_30()).unwrap(), &ReadOptions { first: Some(2), ..WANTED }).unwrap();
+    assert_eq!((particles.properties.len(), particles.properties.optics.len()), (2, 1));
     assert_eq!(rows(&mut particles).len(), 2);
 }
 
@@ -149,7 +149,7 @@ fn one_pair_table_of_optics_is_enough() {
     let pairs = "data_optics\n_rlnOpticsGroup 7\n_rlnVoltage 300\n_rlnSphericalAberration 2.7\n\
                  _rlnAmplitudeContrast 0.1\n_rlnImagePixelSize 2.0\n";
     let rows: Vec<String> = particles_31().lines().map(|l| l.replace(" 9 3 ", " 7 3 ")).collect();
-    assert_eq!(interpreted(&(pairs.to_owned() + &rows.join("\n"))).unwrap().common.pixel_size, 2.0);
+    assert_eq!(interpreted(&(pairs.to_owned() + &rows.join("\n"))).unwrap().properties.pixel_size, 2.0);
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn optics_groups_must_fit_together() {
     refused(&with("second 9", "second x"), &["_rlnOpticsGroup is `x`"]);
     // A group that no particle is of may differ.
     let unused = with("0.07 2 64\n", "0.07 2 64\nthird 11 300 2.7 0.1 5 128\n");
-    assert_eq!(interpreted(&unused).unwrap().common.pixel_size, 2.0);
+    assert_eq!(interpreted(&unused).unwrap().properties.pixel_size, 2.0);
     let premultiplied = with("_rlnImageSize", "_rlnCtfDataAreCtfPremultiplied").replace(" 2 64\n", " 2 1\n");
     refused(&premultiplied, &["multiplied by their CTF"]);
 }
@@ -216,7 +216,7 @@ fn aberrations_that_are_not_modelled_are_found() {
         .replace("1.5 -0.25", "0.0 1.001");
     let found = |text: &str| {
         let document = document(text).unwrap();
-        NotModelled::in_table(&document, &document.tables()[0]).unwrap()
+        UnmodelledColumns::in_table(&document, &document.tables()[0]).unwrap()
     };
     assert_eq!(found(&text), ["_rlnMagMat00"]);
     let text = version_30().replace("_rlnOriginX", "_rlnOddZernike").replace("1.5 -0.25", "[0,0.5,0] 1");
