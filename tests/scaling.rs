@@ -131,7 +131,7 @@ fn a_made_up_study_gives_its_model_back() {
     let svg = std::fs::read_to_string(folder.path().join("study/scaling.svg")).unwrap();
     for label in [
         "strong, batch 64",
-        "weak, 16 a rank",
+        "weak, 16 per rank",
         "predicted by a model fitted to 8 runs, not measured",
         "MPI ranks",
         "Images/s",
@@ -215,7 +215,7 @@ fn runs_that_do_not_belong_together_are_named() {
         &["nothing", "cannot read the run's record", "train"],
     );
     std::fs::create_dir(&nothing).unwrap();
-    fail(&scaling(folder.path(), &[nothing]), &["nothing: holds no run.json", "train"]);
+    fail(&scaling(folder.path(), &[nothing]), &["nothing: contains no run.json", "train"]);
     let torn = path(folder.path(), "torn.json");
     std::fs::write(&torn, "{\"state\": \"done\",\n").unwrap();
     fail(&scaling(folder.path(), &[torn]), &["torn.json: line", "is not the record of a run"]);
@@ -235,7 +235,7 @@ fn a_study_of_real_runs() {
         runs.push(run);
     }
     let said = succeed(&scaling(folder.path(), &runs));
-    for row in ["| strong, batch 8 | 1", "| strong, batch 8 | 2", "| weak, 8 a rank | 2"] {
+    for row in ["| strong, batch 8 | 1", "| strong, batch 8 | 2", "| weak, 8 per rank | 2"] {
         assert!(said.contains(row), "{row}: {said}");
     }
     let lines = lines(folder.path());
@@ -302,7 +302,7 @@ fn a_bench_on_one_rank_and_two() {
     assert_eq!(sums["gradient"]["bytes"], 4 * (11 * 50 + 1));
     assert!(sums["sweep"].as_array().unwrap().iter().all(|p| p["seconds"].as_f64().unwrap() > 0.0), "{sums}");
     assert!(json["bench"]["imbalance"].as_f64().unwrap() >= 1.0);
-    assert!(said.contains("all-reduce alone, by MPI, of the gradient (2.2 KiB)"), "{said}");
+    assert!(said.contains("all-reduce alone, with MPI, of the gradient (2.2 KiB)"), "{said}");
     let said = succeed(&scaling(folder.path(), &[one.clone(), two]));
     assert!(said.contains("| strong, batch 4 | 1 |") && said.contains("| strong, batch 4 | 2"), "{said}");
 
@@ -311,7 +311,7 @@ fn a_bench_on_one_rank_and_two() {
         let (_, json, said) = bench(2, "of a file.json", &[&set, "--cache", cache]);
         assert!(json["bench"]["reading"]["bytes_per_second"].as_f64().unwrap() > 0.0, "{json}");
         assert!(
-            said.contains("20 of a file, 32 px of 4 Å") && said.contains("images/s without a device"),
+            said.contains("20 from a file, 32 px of 4 Å") && said.contains("images/s of reading alone"),
             "{said}"
         );
         // Another batch of a training; and other particles than the made ones.
@@ -334,6 +334,6 @@ fn a_bench_that_cannot_be_says_why() {
     fail(&of(&["--device", "cpu", "--json", &nowhere]), &["bench.json", "cannot write"]);
     fail(&of(&["--device", "cpu", "--collective", "nccl"]), &["NCCL adds up between GPUs", "--device cuda"]);
     let output = over_mpi(3, &program_file(), &of(&["--device", "cpu", "--batch", "2"]));
-    expect_failure(&output, &["a batch of 2 images cannot be shared by 3 ranks", "--batch 3"]);
+    expect_failure(&output, &["a batch of 2 images is too small for 3 ranks", "--batch 3"]);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), before, "nothing is left");
 }

@@ -1,15 +1,15 @@
-//! How speed and quality follow from the number of ranks: [`mod@bench`] measures, and a study compares runs.
+//! Speed and quality as a function of the number of ranks: [`mod@bench`] measures one configuration, a study compares runs.
 //!
-//! A study goes one way: [`record`] (what a run says of itself) ▶ [`study`] (which runs belong together, with [`model`]'s
-//! predictions) ▶ [`table`] and [`plot`].
+//! Stages of a study: [`record`] reads each run, [`study`] groups the runs into series with predictions of [`model`], [`table`] and
+//! [`plot`] write them.
 
-pub mod bench;
-pub mod fit;
-pub mod model;
-pub mod plot;
+pub(crate) mod bench;
+mod fit;
+mod model;
+mod plot;
 pub mod record;
-pub mod study;
-pub mod table;
+mod study;
+mod table;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,16 +18,16 @@ use crate::error::Result;
 use crate::files;
 use study::Study;
 
-/// Compares the runs at `sources` (run folders, or files of `bench --json`), and writes scaling.csv, scaling.svg and
-/// scaling.md into `folder`. Returns the text of the last.
+/// Compares the runs `sources` (run folders, or files of `bench --json`) and writes scaling.csv, scaling.svg and scaling.md to
+/// `folder`. Returns the text of scaling.md.
 ///
 /// # Errors
-/// When a source cannot be read or is not of the study, or a file cannot be written.
-pub fn write(sources: &[PathBuf], folder: &Path) -> Result<String> {
+/// When a source cannot be read or does not belong to the study, or a file cannot be written.
+pub(crate) fn write(sources: &[PathBuf], folder: &Path) -> Result<String> {
     let runs = sources.iter().map(|source| record::read(source)).collect::<Result<Vec<_>>>()?;
-    let study = Study::of(runs)?;
+    let study = Study::new(runs)?;
     let text = table::markdown(&study);
-    // All are made before the first is written.
+    // All contents are computed before the first file is written.
     let outputs = [("csv", table::csv(&study)), ("svg", plot::svg(&study)), ("md", text.clone())];
     files::make_folder(folder)?;
     for (extension, content) in outputs {

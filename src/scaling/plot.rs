@@ -1,33 +1,33 @@
-//! A study as a picture: images/s and efficiency over ranks, measured and predicted, and quality over the batch.
+//! Charts of a study: images/s and efficiency against ranks, measured and predicted, and quality against batch.
 
 use super::record::Run;
-use super::study::{Kind, Prediction, Row, Series, Study};
+use super::study::{Comparison, Prediction, Series, SeriesRun, Study};
 use crate::figures::axis::Axis;
 use crate::figures::chart::{Chart, Curve};
 use crate::figures::colours::Colours;
 use crate::figures::picture::FONT;
 
 const WIDTH: f64 = 760.0;
-const RATES: f64 = 440.0;
-const EFFICIENCIES: f64 = 330.0;
-const QUALITIES: f64 = 300.0;
-/// The height without a chart.
-const NOTHING: f64 = 60.0;
+const RATE_HEIGHT: f64 = 440.0;
+const EFFICIENCY_HEIGHT: f64 = 330.0;
+const QUALITY_HEIGHT: f64 = 300.0;
+/// Height without charts.
+const EMPTY_HEIGHT: f64 = 60.0;
 
-/// The picture, as an SVG document.
+/// The charts as one SVG document.
 pub fn svg(study: &Study) -> String {
     let mut charts = Vec::new();
-    if study.series.iter().any(|series| series.kind != Kind::Other) {
-        charts.push((rates(study), RATES));
-        charts.push((efficiencies(study), EFFICIENCIES));
+    if study.series.iter().any(|series| series.comparison != Comparison::Other) {
+        charts.push((rate_chart(study), RATE_HEIGHT));
+        charts.push((efficiency_chart(study), EFFICIENCY_HEIGHT));
     }
-    charts.extend(qualities(study).map(|chart| (chart, QUALITIES)));
-    let height: f64 = charts.iter().map(|(_, height)| height).sum::<f64>().max(NOTHING);
+    charts.extend(quality_chart(study).map(|chart| (chart, QUALITY_HEIGHT)));
+    let height: f64 = charts.iter().map(|(_, height)| height).sum::<f64>().max(EMPTY_HEIGHT);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\">\n"
     );
     if charts.is_empty() {
-        let words = "No two runs differ in their ranks or their quality: nothing to compare.";
+        let words = "No two runs differ in ranks or quality: there is nothing to compare.";
         svg += &format!("<text x=\"16\" y=\"34\" font-family=\"{FONT}\" font-size=\"12\">{words}</text>\n");
     }
     let mut y = 0.0;
@@ -39,21 +39,25 @@ pub fn svg(study: &Study) -> String {
     svg + "</svg>\n"
 }
 
-/// The series that compare ranks, with their place among them.
+/// The series that compare ranks, with their colour index.
 fn compared(study: &Study) -> impl Iterator<Item = (usize, &Series)> {
-    study.series.iter().filter(|series| series.kind != Kind::Other).enumerate()
+    study.series.iter().filter(|series| series.comparison != Comparison::Other).enumerate()
 }
 
 fn name(study: &Study, series: &Series) -> String {
     let device = &study.machines[series.machine].device;
-    if study.machines.len() == 1 { series.kind.label() } else { format!("{}, {device}", series.kind.label()) }
+    if study.machines.len() == 1 {
+        series.comparison.label()
+    } else {
+        format!("{}, {device}", series.comparison.label())
+    }
 }
 
-/// Measured curves, with a dot a run, then their predictions, dashed, in the same colours. `measured` and `predicted` give a
-/// height.
+/// Measured curves, with one dot per run, then predictions as dashed curves of the same colours. `measured` and `predicted` give
+/// the y value.
 fn curves(
     study: &Study,
-    measured: impl Fn(&Row) -> f64,
+    measured: impl Fn(&SeriesRun) -> f64,
     predicted: impl Fn(&Prediction) -> f64,
 ) -> Vec<Curve> {
     let mut curves = Vec::new();
@@ -62,7 +66,7 @@ fn curves(
             series.rows.iter().map(|row| [study.runs[row.run].ranks as f64, measured(row)]).collect();
         curves.push(Curve {
             legend: name(study, series),
-            // Through the mean of runs on as many ranks.
+            // Through the mean of the runs with equal ranks.
             points: dots.chunk_by(|a, b| a[0] == b[0]).map(mean).collect(),
             dots,
             colour: Some(colour),
@@ -84,7 +88,7 @@ fn mean(points: &[[f64; 2]]) -> [f64; 2] {
     [points[0][0], points.iter().map(|p| p[1]).sum::<f64>() / points.len() as f64]
 }
 
-/// Ranks on a logarithmic axis, marked where runs or predictions are.
+/// Logarithmic axis of ranks, with a tick for each number of ranks.
 fn ranks_axis(curves: &[Curve]) -> Axis {
     let mut marks: Vec<f64> = curves.iter().flat_map(|curve| &curve.points).map(|p| p[0]).collect();
     marks.sort_by(f64::total_cmp);
@@ -98,17 +102,17 @@ fn range(curves: &[Curve]) -> (f64, f64) {
     heights.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
 }
 
-fn rates(study: &Study) -> Chart {
+fn rate_chart(study: &Study) -> Chart {
     let mut curves = curves(study, |row| study.runs[row.run].rate, |prediction| prediction.rate);
     let x = ranks_axis(&curves);
     let (low, high) = range(&curves);
-    // From the lowest start of all series on, in proportion to the ranks.
+    // Ideal scaling from the slowest start of all series.
     let start = compared(study).filter_map(|(_, s)| s.rows.first()).map(|row| &study.runs[row.run]);
     if let Some(start) = start.min_by(|a, b| a.rate.total_cmp(&b.rate)) {
-        let each = start.rate / start.ranks as f64;
+        let per_rank = start.rate / start.ranks as f64;
         curves.push(Curve {
-            legend: "in proportion to the ranks".into(),
-            points: [x.low, x.high].map(|ranks| [ranks, each * ranks]).to_vec(),
+            legend: "ideal: proportional to ranks".into(),
+            points: [x.low, x.high].map(|ranks| [ranks, per_rank * ranks]).to_vec(),
             faint: true,
             ..Curve::default()
         });
@@ -123,7 +127,7 @@ fn rates(study: &Study) -> Chart {
         });
     }
     Chart {
-        title: "Images a second".into(),
+        title: "Images per second".into(),
         x,
         y: Axis {
             label: "Images/s".into(),
@@ -138,15 +142,15 @@ fn rates(study: &Study) -> Chart {
     }
 }
 
-fn efficiencies(study: &Study) -> Chart {
-    let percent = |row: &Row| row.efficiency.map_or(f64::NAN, |efficiency| 100.0 * efficiency);
+fn efficiency_chart(study: &Study) -> Chart {
+    let percent = |row: &SeriesRun| row.efficiency.map_or(f64::NAN, |efficiency| 100.0 * efficiency);
     let curves = curves(study, percent, |prediction| 100.0 * prediction.efficiency);
     let (_, high) = range(&curves);
     let x = ranks_axis(&curves);
-    // The colours and dashes are those of the chart above.
+    // The legend is that of the chart above.
     let curves = curves.into_iter().map(|curve| Curve { legend: String::new(), ..curve }).collect();
     Chart {
-        title: "Efficiency: images/s of a rank, over those of the fewest ranks".into(),
+        title: "Efficiency: images/s per rank, relative to the fewest ranks".into(),
         x,
         y: Axis {
             label: "Efficiency (%)".into(),
@@ -161,9 +165,9 @@ fn efficiencies(study: &Study) -> Chart {
     }
 }
 
-/// Mean FSC over the batch, a curve for each number of ranks; against the truth where any run knows that. `None` where there is
-/// only one batch.
-fn qualities(study: &Study) -> Option<Chart> {
+/// Mean FSC against batch, one curve per number of ranks; against the true map if any run has one. `None` if there is only one
+/// batch.
+fn quality_chart(study: &Study) -> Option<Chart> {
     let against_truth = study.runs.iter().any(|run| run.truth.mean.is_some());
     let mean = |run: &Run| if against_truth { run.truth.mean } else { run.halves.mean };
     let mut points: Vec<(usize, f64, f64)> =
@@ -180,11 +184,12 @@ fn qualities(study: &Study) -> Option<Chart> {
     let curves: Vec<Curve> = ranks
         .iter()
         .map(|&ranks| {
-            let mine: Vec<[f64; 2]> = points.iter().filter(|p| p.0 == ranks).map(|p| [p.1, p.2]).collect();
+            let of_ranks: Vec<[f64; 2]> =
+                points.iter().filter(|p| p.0 == ranks).map(|p| [p.1, p.2]).collect();
             Curve {
                 legend: format!("{ranks} rank{}", if ranks == 1 { "" } else { "s" }),
-                dots: mine.clone(),
-                points: mine,
+                dots: of_ranks.clone(),
+                points: of_ranks,
                 ..Curve::default()
             }
         })
@@ -194,10 +199,10 @@ fn qualities(study: &Study) -> Option<Chart> {
     Some(Chart {
         title: format!(
             "Quality by batch: mean FSC {}",
-            if against_truth { "against the truth" } else { "of the half maps" }
+            if against_truth { "against the true map" } else { "between half maps" }
         ),
         x: Axis {
-            label: "Batch: images of a step over all ranks of a group".into(),
+            label: "Batch: images per step over all ranks of a group".into(),
             low: batches[0],
             high: batches[batches.len() - 1],
             logarithmic: true,

@@ -1,6 +1,6 @@
-//! What a run says of itself: run.json of a run folder, or the file of `bench --json`, as far as a study needs it.
+//! The record of a run, as a study needs it: run.json of a run folder, or the file of `bench --json`.
 //!
-//! Files of older versions lack members: what is absent is unknown, and stays so.
+//! Files of earlier versions lack some members. Absent values are unknown (`None`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,27 +11,27 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::run_folder::metrics::Spread;
 
-/// An epoch of one model. Stages in seconds, over the ranks of the group.
+/// An epoch of one model. Stages are in seconds, over the ranks of the group.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default)]
-pub struct Epoch {
-    /// Images that the group has seen.
+pub struct EpochRecord {
+    /// Images of the group.
     pub images: Option<u64>,
-    /// Steps.
+    /// Number of steps.
     pub steps: Option<u64>,
-    /// Seconds in all.
+    /// Total seconds.
     pub seconds: Option<f64>,
     /// Ranks of the group.
     pub ranks: Option<usize>,
-    /// Rendering and differentiating.
+    /// Rendering and differentiation.
     pub compute: Option<Spread>,
-    /// Sums over the ranks, waiting for the slowest included.
+    /// All-reduce, including waiting for the slowest rank.
     pub reduce: Option<Spread>,
     /// The optimiser.
     pub update: Option<Spread>,
     /// Waiting for particles.
     pub wait: Option<Spread>,
-    /// Bytes that the group has read from the file.
+    /// Bytes read from the particle file by the group.
     pub bytes_read: Option<u64>,
 }
 
@@ -39,46 +39,46 @@ pub struct Epoch {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct ModelEpochs {
-    /// Its name.
+    /// Name of the model.
     pub model: String,
-    /// In order.
-    pub epochs: Vec<Epoch>,
+    /// Epochs in order.
+    pub epochs: Vec<EpochRecord>,
 }
 
 /// A model and its number of particles.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default)]
 pub struct ModelParticles {
-    /// Its name.
+    /// Name of the model.
     pub name: String,
-    /// How many.
+    /// Number of particles.
     pub particles: Option<u64>,
 }
 
-/// What was trained on.
+/// The particle set of a run.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
-pub struct Particles {
-    /// Names the particle set.
+pub struct ParticleSetRecord {
+    /// Identity of the particle set.
     pub identity: Option<String>,
-    /// Box in pixels.
+    /// Box size in pixels.
     pub box_size: Option<usize>,
-    /// The models of the run.
+    /// Models of the run.
     pub models: Vec<ModelParticles>,
 }
 
-/// One FSC curve in two numbers.
+/// Summary of an FSC curve.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
 #[serde(default)]
-pub struct Quality {
-    /// Resolution at 0.143 in angstrom.
+pub struct FscSummary {
+    /// Resolution at FSC = 0.143 in angstrom.
     #[serde(rename = "resolution_0.143")]
     pub resolution: Option<f64>,
-    /// Mean over the shells.
+    /// Mean FSC over the shells.
     pub mean: Option<f64>,
 }
 
-/// The file's content.
+/// Content of the file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Document {
@@ -90,56 +90,56 @@ struct Document {
     device: Option<String>,
     half: Option<Value>,
     settings: Map<String, Value>,
-    particles: Particles,
+    particles: ParticleSetRecord,
     images_per_second: Option<f64>,
     epochs: Vec<ModelEpochs>,
-    fsc: BTreeMap<String, Quality>,
+    fsc: BTreeMap<String, FscSummary>,
 }
 
-/// One run of a study.
+/// A measured run.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// The file that says so.
+    /// File of the record.
     pub file: PathBuf,
     /// MPI ranks.
     pub ranks: usize,
     /// Ranks of the largest group.
     pub group: usize,
-    /// Nodes.
+    /// Number of nodes.
     pub nodes: usize,
-    /// Processor cores of a node, hyperthreads included.
+    /// CPU cores per node, including hyperthreads.
     pub cores: Option<usize>,
-    /// Threads of a rank.
+    /// Threads per rank.
     pub threads: Option<usize>,
-    /// What a rank computes on.
+    /// Device of a rank.
     pub device: String,
-    /// Images of a step, over all ranks of a group.
+    /// Images per step, over all ranks of a group.
     pub batch: usize,
-    /// All settings but the batch, and which halves were trained.
+    /// All settings except the batch, and the trained halves.
     pub settings: Map<String, Value>,
-    /// The particles.
-    pub particles: Particles,
-    /// Images a second of all ranks.
+    /// Particle set.
+    pub particles: ParticleSetRecord,
+    /// Images per second of all ranks.
     pub rate: f64,
-    /// All epochs of all models.
-    pub epochs: Vec<Epoch>,
-    /// Half maps against each other.
-    pub halves: Quality,
-    /// The map against the truth.
-    pub truth: Quality,
+    /// Epochs of all models.
+    pub epochs: Vec<EpochRecord>,
+    /// FSC between the half maps.
+    pub halves: FscSummary,
+    /// FSC of the map against the true map.
+    pub truth: FscSummary,
 }
 
 const REMEDY: &str =
-    "give folders that `cryosplat-mpi train` has finished, or files of `cryosplat-mpi bench --json`";
+    "give folders of finished `cryosplat-mpi train` runs, or files of `cryosplat-mpi bench --json`";
 
-/// Reads `source`: a run folder, or a file.
+/// Reads the record of `source`: a run folder, or a file.
 ///
 /// # Errors
-/// When there is no run.json, it is not one, the run is not done, or it lacks what a study cannot do without.
+/// When the file is missing or is not a record, the run is not finished, or a required member is missing.
 pub fn read(source: &Path) -> Result<Run> {
     let file = if source.is_dir() { source.join("run.json") } else { source.to_path_buf() };
     if source.is_dir() && !file.exists() {
-        return Err(Error::input(source, "", "holds no run.json: no run has ended there", REMEDY));
+        return Err(Error::input(source, "", "contains no run.json: no run has finished there", REMEDY));
     }
     let text = std::fs::read_to_string(&file).map_err(Error::io(&file, "read the run's record", REMEDY))?;
     parse(&file, &text)
@@ -158,8 +158,8 @@ fn parse(file: &Path, text: &str) -> Result<Run> {
         return Err(Error::input(
             file,
             "state",
-            format!("is {state:?}, expected \"done\": the run has not ended"),
-            "finish it with --resume, or leave it out",
+            format!("is {state:?}, expected \"done\": the run has not finished"),
+            "finish the run with --resume, or leave it out",
         ));
     }
     let missing = |name: &str| Error::input(file, name, "is missing or zero", REMEDY);
@@ -173,7 +173,7 @@ fn parse(file: &Path, text: &str) -> Result<Run> {
     if let Some(half) = document.half {
         settings.insert("half".into(), half);
     }
-    let epochs: Vec<Epoch> = document.epochs.into_iter().flat_map(|model| model.epochs).collect();
+    let epochs: Vec<EpochRecord> = document.epochs.into_iter().flat_map(|model| model.epochs).collect();
     let models = document.particles.models.len().max(1);
     let group = epochs.iter().filter_map(|epoch| epoch.ranks).max();
     let fsc = |name: &str| document.fsc.get(name).copied().unwrap_or_default();
@@ -195,12 +195,12 @@ fn parse(file: &Path, text: &str) -> Result<Run> {
     })
 }
 
-/// A stage of an epoch.
-type Stage = fn(&Epoch) -> Option<Spread>;
+/// Selects a stage of an epoch.
+type Stage = fn(&EpochRecord) -> Option<Spread>;
 
-/// Rendering and differentiating.
+/// Rendering and differentiation.
 pub const COMPUTE: Stage = |epoch| epoch.compute;
-/// Sums over the ranks.
+/// All-reduce.
 pub const REDUCE: Stage = |epoch| epoch.reduce;
 /// The optimiser.
 pub const UPDATE: Stage = |epoch| epoch.update;
@@ -208,51 +208,51 @@ pub const UPDATE: Stage = |epoch| epoch.update;
 pub const WAIT: Stage = |epoch| epoch.wait;
 
 impl Run {
-    /// Models that are trained at the same time.
-    pub fn side_by_side(&self) -> usize {
+    /// Number of models that are trained at the same time.
+    pub fn concurrent_models(&self) -> usize {
         self.particles.models.len().clamp(1, self.ranks)
     }
 
-    /// Seconds of a step of one model, from the rate of all.
-    pub fn step(&self) -> f64 {
-        (self.batch * self.side_by_side()) as f64 / self.rate
+    /// Seconds per step of one model, from the total rate.
+    pub fn step_seconds(&self) -> f64 {
+        (self.batch * self.concurrent_models()) as f64 / self.rate
     }
 
-    /// The share of the time that ranks spent in a stage, on average; `None` if an epoch does not tell.
+    /// Fraction of the time spent in a stage, mean over the ranks; `None` if an epoch lacks it.
     pub fn share(&self, stage: Stage) -> Option<f64> {
         let seconds = self.sum(|epoch| epoch.seconds)?;
         let part = self.sum(|epoch| stage(epoch).map(|spread| spread.mean))?;
         (seconds > 0.0).then(|| part / seconds)
     }
 
-    /// The slowest rank's time in rendering over the mean of all; `None` if an epoch does not tell.
+    /// Compute time of the slowest rank divided by the mean; `None` if an epoch lacks it.
     pub fn imbalance(&self) -> Option<f64> {
         let slowest = self.sum(|epoch| epoch.compute.map(|spread| spread.max))?;
         let mean = self.sum(|epoch| epoch.compute.map(|spread| spread.mean))?;
         (mean > 0.0).then(|| slowest / mean)
     }
 
-    fn sum(&self, value: impl Fn(&Epoch) -> Option<f64>) -> Option<f64> {
+    fn sum(&self, value: impl Fn(&EpochRecord) -> Option<f64>) -> Option<f64> {
         if self.epochs.is_empty() {
             return None;
         }
         self.epochs.iter().map(value).sum()
     }
 
-    /// Did the ranks have more threads than there are cores? `None` where that is not known, or ranks compute on GPUs.
-    pub fn shares_cores(&self) -> Option<bool> {
-        if !self.on_processors() {
+    /// True if the ranks had more threads than cores. `None` if unknown, or on GPUs.
+    pub fn is_oversubscribed(&self) -> Option<bool> {
+        if !self.on_cpu() {
             return None;
         }
         Some(self.ranks * self.threads? > self.nodes * self.cores?)
     }
 
-    /// Did the ranks compute on processors?
-    pub fn on_processors(&self) -> bool {
+    /// True for the CPU device.
+    pub fn on_cpu(&self) -> bool {
         self.device.starts_with("CPU")
     }
 
-    /// Bytes of the gradient that a step adds up; `None` where the record does not tell.
+    /// Bytes of the gradient, with the loss; `None` if the record lacks the number of Gaussians.
     pub fn gradient_bytes(&self) -> Option<f64> {
         use crate::gmm::Shape;
         let gaussians = self.settings.get("gaussians")?.as_u64()?;
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_record_is_read_and_what_it_lacks_is_unknown() {
+    fn values_that_an_old_record_lacks_are_unknown() {
         let run = parsed(
             r#"{"state": "done", "ranks": 2, "settings": {"batch": 8}, "images_per_second": 100.0,
                 "particles": {"models": [{"name": "half1", "particles": 5}, {"name": "half2", "particles": 5}]},
@@ -280,13 +280,13 @@ mod tests {
         )
         .unwrap();
         assert_eq!((run.ranks, run.group, run.nodes, run.batch, run.threads), (2, 1, 1, 8, None));
-        assert_eq!((run.share(COMPUTE), run.imbalance(), run.shares_cores()), (None, None, None));
+        assert_eq!((run.share(COMPUTE), run.imbalance(), run.is_oversubscribed()), (None, None, None));
         assert_eq!((run.halves.mean, run.truth.resolution, run.gradient_bytes()), (None, None, None));
-        assert!((run.step() - 0.16).abs() < 1e-12, "two models at 50 images/s each");
+        assert!((run.step_seconds() - 0.16).abs() < 1e-12, "two models at 50 images/s each");
     }
 
     #[test]
-    fn shares_are_of_all_epochs_and_null_stages_are_unknown() {
+    fn fractions_cover_all_epochs_and_null_stages_are_unknown() {
         let run = parsed(
             r#"{"state": "done", "ranks": 2, "threads_per_rank": 3, "cores": 4, "device": "CPU, 3 threads",
                 "settings": {"batch": 8, "gaussians": 10}, "images_per_second": 100.0, "epochs": [{"model": "map", "epochs": [
@@ -296,11 +296,11 @@ mod tests {
         .unwrap();
         assert_eq!((run.group, run.share(COMPUTE), run.share(REDUCE)), (2, Some(0.5), None));
         assert!((run.imbalance().unwrap() - 1.2).abs() < 1e-12);
-        assert_eq!((run.shares_cores(), run.gradient_bytes()), (Some(true), Some(444.0)));
+        assert_eq!((run.is_oversubscribed(), run.gradient_bytes()), (Some(true), Some(444.0)));
     }
 
     #[test]
-    fn what_a_study_cannot_do_without_is_named() {
+    fn errors_name_the_missing_member() {
         for (text, words) in [
             ("[", "line 1"),
             (r#"{"state": "failed"}"#, "state"),

@@ -1,13 +1,13 @@
-//! A study as tables: Markdown for a reader, CSV for a program. What is not known is "-".
+//! Tables of a study: Markdown and CSV. Unknown values are "-".
 
 use super::record::{COMPUTE, REDUCE, Run, UPDATE, WAIT};
-use super::study::{Kind, Prediction, Row, Series, Study};
+use super::study::{Comparison, Prediction, Series, SeriesRun, Study};
 use crate::figures::axis::number;
 
 const COLUMNS: [&str; 19] = [
     "Series",
     "Ranks",
-    "A group",
+    "Ranks per group",
     "Nodes",
     "Threads",
     "Batch",
@@ -25,7 +25,7 @@ const COLUMNS: [&str; 19] = [
     "Truth mean FSC",
     DEVICE,
 ];
-/// Left out where all are the same.
+/// Omitted if there is only one machine.
 const DEVICE: &str = "Device";
 
 const CSV_COLUMNS: [&str; 20] = [
@@ -51,13 +51,13 @@ const CSV_COLUMNS: [&str; 20] = [
     "device",
 ];
 
-/// One line of either table; numbers that are not known are `None`.
-struct Line {
+/// One row of either table.
+struct TableRow {
     series: String,
-    kind: Kind,
+    comparison: Comparison,
     predicted: bool,
-    /// Its ranks had to share cores.
-    crowded: bool,
+    oversubscribed: bool,
+    /// Ranks, ranks per group, nodes, threads per rank, batch.
     counts: [Option<usize>; 5],
     rate: f64,
     /// Speed-up and efficiency.
@@ -65,28 +65,28 @@ struct Line {
     /// Compute, all-reduce, update, waiting.
     shares: [Option<f64>; 4],
     imbalance: Option<f64>,
-    /// Resolution and mean, of half maps and against the truth.
+    /// Resolution and mean FSC: between half maps, then against the true map.
     quality: [Option<f64>; 4],
     device: String,
 }
 
-fn lines(study: &Study) -> Vec<Line> {
-    let mut lines = Vec::new();
+fn rows(study: &Study) -> Vec<TableRow> {
+    let mut rows = Vec::new();
     for series in &study.series {
-        lines.extend(series.rows.iter().map(|row| measured(study, series, row)));
-        let beyond = series.predictions.iter().filter(|prediction| prediction.beyond);
-        lines.extend(beyond.map(|prediction| predicted(study, series, prediction)));
+        rows.extend(series.rows.iter().map(|row| measured(study, series, row)));
+        let extrapolated = series.predictions.iter().filter(|prediction| prediction.extrapolated);
+        rows.extend(extrapolated.map(|prediction| predicted(study, series, prediction)));
     }
-    lines
+    rows
 }
 
-fn measured(study: &Study, series: &Series, row: &Row) -> Line {
+fn measured(study: &Study, series: &Series, row: &SeriesRun) -> TableRow {
     let run: &Run = &study.runs[row.run];
-    Line {
-        series: series.kind.label(),
-        kind: series.kind,
+    TableRow {
+        series: series.comparison.label(),
+        comparison: series.comparison,
         predicted: false,
-        crowded: run.shares_cores() == Some(true),
+        oversubscribed: run.is_oversubscribed() == Some(true),
         counts: [Some(run.ranks), Some(run.group), Some(run.nodes), run.threads, Some(run.batch)],
         rate: run.rate,
         relative: [row.speed_up, row.efficiency],
@@ -97,13 +97,13 @@ fn measured(study: &Study, series: &Series, row: &Row) -> Line {
     }
 }
 
-fn predicted(study: &Study, series: &Series, prediction: &Prediction) -> Line {
+fn predicted(study: &Study, series: &Series, prediction: &Prediction) -> TableRow {
     let machine = &study.machines[series.machine];
-    Line {
-        series: format!("{}, predicted", series.kind.label()),
-        kind: series.kind,
+    TableRow {
+        series: format!("{}, predicted", series.comparison.label()),
+        comparison: series.comparison,
         predicted: true,
-        crowded: false,
+        oversubscribed: false,
         counts: [
             Some(prediction.ranks),
             Some(prediction.group),
@@ -124,12 +124,12 @@ fn or_dash<T>(value: Option<T>, text: impl Fn(T) -> String) -> String {
     value.map_or_else(|| "-".into(), text)
 }
 
-impl Line {
+impl TableRow {
     fn markdown(&self) -> Vec<String> {
         let percent = |share: f64| format!("{:.0}%", 100.0 * share);
         let mut cells = vec![self.series.clone()];
         cells.extend(self.counts.iter().map(|&count| or_dash(count, |n| n.to_string())));
-        if self.crowded {
+        if self.oversubscribed {
             cells[1] += "*";
         }
         cells.push(rate(self.rate));
@@ -149,7 +149,7 @@ impl Line {
     fn csv(&self) -> String {
         let exact = |value: f64| format!("{value}");
         let origin = if self.predicted { "predicted" } else { "measured" };
-        let mut cells = vec![self.kind.word().to_owned(), origin.to_owned()];
+        let mut cells = vec![self.comparison.key().to_owned(), origin.to_owned()];
         cells.extend(self.counts.iter().map(|&count| or_dash(count, |n| n.to_string())));
         cells.push(exact(self.rate));
         cells.extend(self.relative.iter().chain(&self.shares).map(|&value| or_dash(value, exact)));
@@ -160,24 +160,24 @@ impl Line {
     }
 }
 
-/// Images a second in few digits.
+/// Formats images per second.
 pub fn rate(value: f64) -> String {
     if value < 100.0 { number(value) } else { format!("{value:.0}") }
 }
 
-/// The table of a study as CSV, one line a run and prediction; a run is in every series that it belongs to.
+/// The table of a study as CSV, one row per run and prediction. A run is in every series that it belongs to.
 pub fn csv(study: &Study) -> String {
     let mut table = CSV_COLUMNS.join(",") + "\n";
-    for line in lines(study) {
-        table += &(line.csv() + "\n");
+    for row in rows(study) {
+        table += &(row.csv() + "\n");
     }
     table
 }
 
-/// The table of a study in Markdown, with what a reader must know beside it. Columns of which nothing is known are left out, and
-/// that of the device where there is one.
+/// The table of a study in Markdown, followed by notes. Columns without known values are omitted, and the device column if there is
+/// only one machine.
 pub fn markdown(study: &Study) -> String {
-    let rows: Vec<Vec<String>> = lines(study).iter().map(Line::markdown).collect();
+    let rows: Vec<Vec<String>> = rows(study).iter().map(TableRow::markdown).collect();
     let shown: Vec<usize> = (0..COLUMNS.len())
         .filter(|&c| rows.iter().any(|row| row[c] != "-"))
         .filter(|&c| COLUMNS[c] != DEVICE || study.machines.len() > 1)
@@ -188,26 +188,27 @@ pub fn markdown(study: &Study) -> String {
     for row in &rows {
         text += &join(shown.iter().map(|&c| row[c].as_str()).collect());
     }
-    text += "\nA run is in every series that it belongs to: strong (the same batch on more ranks), weak (the same images of a \
-             step on each rank). Speed-up and efficiency are by images/s, against the fewest ranks of the series. Compute, \
-             all-reduce (waiting for the slowest rank included), update and waiting (for particles) are shares of the time, means over the ranks; imbalance is the slowest rank's compute over the mean.\n";
-    let mut lines: Vec<String> = Vec::new();
+    text += "\nA run is in every series that it belongs to: strong (the same batch on more ranks) and weak (the same number of \
+             images per rank). Speed-up and efficiency are ratios of images/s, relative to the fewest ranks of the series. \
+             Compute, all-reduce (including waiting for the slowest rank), update and waiting (for particles) are fractions of \
+             the time, averaged over the ranks. Imbalance is the compute time of the slowest rank divided by the mean.\n";
+    let mut notes: Vec<String> = Vec::new();
     for machine in &study.machines {
         if let Some(model) = &machine.model {
-            lines.push(format!(
+            notes.push(format!(
                 "Predicted by a model fitted to {} runs, not measured: on {}, a step of R ranks with b images each takes {}. \
-                 The model is off by {:.1}% (root mean square) and {:.1}% at most from the runs that it was fitted to.",
+                 The relative error of the fit is {:.1}% (root mean square) and at most {:.1}%.",
                 model.samples,
                 machine.device,
                 model.formula(),
                 100.0 * model.residual,
-                100.0 * model.worst
+                100.0 * model.max_error
             ));
         }
     }
-    lines.extend(study.warnings.iter().map(|warning| format!("Note: {warning}")));
-    for line in lines {
-        text += &format!("\n{line}\n");
+    notes.extend(study.warnings.iter().map(|warning| format!("Note: {warning}")));
+    for note in notes {
+        text += &format!("\n{note}\n");
     }
     text
 }

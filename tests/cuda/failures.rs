@@ -85,8 +85,8 @@ fn a_failure_on_one_rank_ends_all() {
     for (injected, rank, fragments) in [
         ("launch:draw:3", "2", &["rank 2", "(device 2)", "cannot"][..]),
         ("alloc:4", "1", &["rank 1", "(device 1)", "cannot hold"]),
-        ("nccl-error:1:5", "1", &["rank 1", "NCCL", "add up the gradient"]),
-        ("nccl-init:3", "3", &["rank 3", "NCCL", "cannot join the ranks"]),
+        ("nccl-error:1:5", "1", &["rank 1", "NCCL", "sum the gradient"]),
+        ("nccl-init:3", "3", &["rank 3", "NCCL", "cannot connect the ranks"]),
     ] {
         let environment = [FOUR[0], (FAIL, injected), ("CRYOSPLAT_EMULATOR_FAIL_RANK", rank)];
         let output = over_mpi_with(4, &program_file(), &arguments, &environment);

@@ -1,4 +1,4 @@
-//! The sum over the ranks alone, without steps around it: at the gradient's size, and how its time grows with the bytes.
+//! Time of the all-reduce alone: at the size of the gradient, and as a function of size.
 
 use std::time::{Duration, Instant};
 
@@ -10,40 +10,40 @@ use crate::resources::devices::Choice;
 use crate::resources::reduction::Reduction;
 use crate::scaling::fit;
 
-/// Numbers of f32 values that are added up: 4 bytes to 16 MiB.
+/// Buffer lengths in f32 values: 4 bytes to 16 MiB.
 const LENGTHS: [usize; 7] = [1, 256, 1 << 12, 1 << 14, 1 << 16, 1 << 19, 1 << 22];
 
-/// One size.
+/// Time of an all-reduce of one size.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Point {
+pub struct AllReduceTime {
     /// Bytes of the buffer.
     pub bytes: usize,
-    /// Seconds of a sum, on the slowest rank.
+    /// Seconds per all-reduce on the slowest rank.
     pub seconds: f64,
 }
 
-/// The sum at all sizes.
+/// Times of the all-reduce at all sizes.
 #[derive(Clone, Debug, Serialize)]
-pub struct AllReduce {
-    /// At the gradient's size, with the loss.
-    pub gradient: Point,
-    /// At sizes from 4 bytes on.
-    pub sweep: Vec<Point>,
-    /// Seconds of a sum of no bytes, by the fit.
+pub struct AllReduceTimes {
+    /// At the size of gradient and loss.
+    pub gradient: AllReduceTime,
+    /// At increasing sizes.
+    pub sweep: Vec<AllReduceTime>,
+    /// Fitted seconds of an empty all-reduce.
     pub latency: f64,
-    /// Bytes of the buffer a second, by the fit; `None` where they made no difference.
+    /// Fitted bytes of the buffer per second; `None` if the size has no effect.
     pub bandwidth: Option<f64>,
-    /// The largest relative error of the fit.
+    /// Largest relative error of the fit.
     pub worst: f64,
 }
 
-/// Where the buffer is.
-enum Adder {
+/// The buffer, in host or GPU memory.
+enum Buffer {
     Host(Vec<f32>),
     Gpu(cuda::Sums),
 }
 
-impl Adder {
+impl Buffer {
     fn run(&mut self, reduction: &mut Reduction, length: usize, times: usize) -> Result<()> {
         match self {
             Self::Host(buffer) => (0..times).try_for_each(|_| reduction.sum(&mut buffer[..length])),
@@ -52,62 +52,67 @@ impl Adder {
     }
 }
 
-/// Adds up over the ranks for about `time` in all; `None` for a rank alone. `gradient` is the gradient's length.
+/// Measures for about `time` in total. `gradient` is the length of gradient and loss. `None` with one rank.
 ///
 /// # Errors
-/// When the device or the group fails.
+/// When the device or the all-reduce fails.
 pub fn measure(
     choice: Choice,
     reduction: &mut Reduction,
     gradient: usize,
     time: Duration,
-) -> Result<Option<AllReduce>> {
+) -> Result<Option<AllReduceTimes>> {
     if reduction.ranks() == 1 {
         return Ok(None);
     }
-    let longest = LENGTHS[LENGTHS.len() - 1].max(gradient);
-    let mut adder = match choice {
+    let max_length = LENGTHS[LENGTHS.len() - 1].max(gradient);
+    let mut buffer = match choice {
         Choice::Gpu(ordinal) if reduction.on_device().is_some() => {
-            Adder::Gpu(cuda::Sums::new(ordinal, longest)?)
+            Buffer::Gpu(cuda::Sums::new(ordinal, max_length)?)
         }
-        _ => Adder::Host(vec![0.0; longest]),
+        _ => Buffer::Host(vec![0.0; max_length]),
     };
-    let each = time.as_secs_f64() / (LENGTHS.len() + 1) as f64;
-    let mut point = |length| one(&mut adder, reduction, length, each);
+    let time_per_size = time.as_secs_f64() / (LENGTHS.len() + 1) as f64;
+    let mut point = |length| measure_one(&mut buffer, reduction, length, time_per_size);
     let gradient = point(gradient)?;
     let sweep = LENGTHS.into_iter().map(point).collect::<Result<Vec<_>>>()?;
     Ok(Some(summary(gradient, sweep)))
 }
 
-/// Repeats a sum for about `time` seconds.
-fn one(adder: &mut Adder, reduction: &mut Reduction, length: usize, time: f64) -> Result<Point> {
+/// Repeats an all-reduce for about `time` seconds.
+fn measure_one(
+    buffer: &mut Buffer,
+    reduction: &mut Reduction,
+    length: usize,
+    time: f64,
+) -> Result<AllReduceTime> {
     let mut times = 2;
     loop {
         reduction.collective.barrier();
         let started = Instant::now();
-        adder.run(reduction, length, times)?;
+        buffer.run(reduction, length, times)?;
         let seconds = started.elapsed().as_secs_f64();
-        // All ranks see the same seconds, and go on alike.
+        // All ranks use the same seconds, so they make the same decision.
         let seconds = reduction.collective.all_gather_f64(seconds).into_iter().fold(0.0, f64::max);
-        // The first round of all is a trial at any rate.
+        // The first round is a warm-up.
         if seconds >= time / 2.0 && times > 2 {
-            return Ok(Point { bytes: length * size_of::<f32>(), seconds: seconds / times as f64 });
+            return Ok(AllReduceTime { bytes: length * size_of::<f32>(), seconds: seconds / times as f64 });
         }
         let wanted = times as f64 * time / seconds.max(1e-9);
         times = (wanted.ceil() as usize).clamp(3, 16 * times);
     }
 }
 
-/// Seconds = latency + bytes / bandwidth, with the least sum of squared relative errors.
-fn summary(gradient: Point, sweep: Vec<Point>) -> AllReduce {
+/// Fits seconds = latency + bytes / bandwidth, by the sum of squared relative errors.
+fn summary(gradient: AllReduceTime, sweep: Vec<AllReduceTime>) -> AllReduceTimes {
     let rows: Vec<Vec<f64>> =
         sweep.iter().map(|p| vec![1.0 / p.seconds, p.bytes as f64 / p.seconds]).collect();
     let found = fit::nonnegative(&rows, &vec![1.0; rows.len()]);
     let (latency, per_byte) = (found[0], found[1]);
-    let error = |p: &Point| ((latency + p.bytes as f64 * per_byte) / p.seconds - 1.0).abs();
+    let error = |p: &AllReduceTime| ((latency + p.bytes as f64 * per_byte) / p.seconds - 1.0).abs();
     let worst = sweep.iter().map(error).fold(0.0, f64::max);
     let bandwidth = (per_byte > 0.0).then(|| 1.0 / per_byte);
-    AllReduce { gradient, sweep, latency, bandwidth, worst }
+    AllReduceTimes { gradient, sweep, latency, bandwidth, worst }
 }
 
 #[cfg(test)]
@@ -115,8 +120,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn latency_and_bandwidth_come_back() {
-        let point = |bytes: usize| Point { bytes, seconds: 8e-6 + bytes as f64 / 5e9 };
+    fn the_fit_recovers_latency_and_bandwidth() {
+        let point = |bytes: usize| AllReduceTime { bytes, seconds: 8e-6 + bytes as f64 / 5e9 };
         let all = summary(point(1000), LENGTHS.map(|length| point(4 * length)).to_vec());
         assert!((all.latency / 8e-6 - 1.0).abs() < 1e-9 && all.worst < 1e-9, "{all:?}");
         assert!((all.bandwidth.unwrap() / 5e9 - 1.0).abs() < 1e-9, "{all:?}");

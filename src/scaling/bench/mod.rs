@@ -1,11 +1,11 @@
-//! `bench`: how fast a device is, or a set of ranks, without a run around it.
+//! `bench`: the speed of a device, or of several ranks, outside a training run.
 //!
-//! All ranks are one group and take steps of one model, with a rate of zero: the mixture stays as it is. A measurement goes
-//! one way: [`particles`] (made here, or of a file) ▶ [`steps`], then [`all_reduce`] alone and, of a file, [`reading`]
-//! alone; [`outcome`] is all of it, on the first rank.
+//! All ranks form one group and run steps of one model with a learning rate of zero, so the mixture does not change. Stages:
+//! [`particles`] (synthetic or from a file), [`steps`], then [`all_reduce`] alone and, for a file, [`reading`] alone. [`outcome`] is
+//! the report on rank 0.
 
-pub mod all_reduce;
-pub mod outcome;
+mod all_reduce;
+mod outcome;
 mod particles;
 mod reading;
 mod steps;
@@ -26,74 +26,74 @@ use crate::resources::devices::{self, Choice, DeviceKind};
 use crate::resources::memory;
 use crate::resources::reduction::{CollectiveKind, Reduction};
 use crate::run_folder::metrics::Spread;
-use outcome::{Outcome, Setup};
-use particles::{Particles, Source};
-use steps::Sums;
+use outcome::{BenchReport, Measurements, RankSetup};
+use particles::{BenchParticles, ParticleSource};
+use steps::SumOver;
 
-/// Standard deviation of a trained Gaussian in pixels, in a box of 64.
+/// Typical standard deviation of a trained Gaussian in pixels, for a box of 64.
 const TRAINED_DEVIATION: f64 = 0.75;
-/// How much farther apart trained Gaussians are than those of the random start.
+/// Ratio of the spread of trained means to that of the random initialisation.
 const TRAINED_SPREAD: f32 = 1.6;
 
-/// What the command line decided.
+/// Settings of a bench.
 #[derive(Clone, Debug)]
 pub struct BenchOptions {
-    /// The particle file; `None`: images of noise, made in memory.
+    /// Particle file; `None` for synthetic images of noise.
     pub particles: Option<PathBuf>,
-    /// Box in pixels, without a file.
+    /// Box size in pixels, without a file.
     pub box_size: usize,
     /// Pixel size in angstrom, without a file.
     pub pixel_size: f64,
-    /// Gaussians.
+    /// Number of Gaussians.
     pub gaussians: usize,
-    /// Images of a step, over all ranks.
+    /// Images per step, over all ranks.
     pub batch: usize,
     /// One scale per Gaussian.
     pub isotropic: bool,
     /// Half width of a splat's support in standard deviations.
     pub cutoff: f64,
-    /// How splats are sampled.
+    /// Sampling of splats.
     pub sampling: Sampling,
-    /// The seed.
+    /// Seed of mixture, images and order.
     pub seed: u64,
-    /// Where ranks compute.
+    /// Device of the ranks.
     pub device: DeviceKind,
-    /// How gradients are added up over ranks.
+    /// Library for the all-reduce.
     pub collective: CollectiveKind,
-    /// How long a rank waits for the others' GPUs.
+    /// Maximum time that a rank waits for the GPUs of others.
     pub patience: Duration,
     /// Where particles of a file are kept.
     pub cache: CacheOptions,
-    /// Keep them in 16 bits a pixel, where the device keeps them.
+    /// If the device keeps particles: 16 bits per pixel.
     pub cache_half: bool,
-    /// How long each measurement takes, about.
+    /// Approximate duration of each measurement.
     pub time: Duration,
-    /// Where the numbers go, besides the table.
+    /// File for the report as JSON.
     pub json: Option<PathBuf>,
     /// The command line as typed.
     pub command: Vec<String>,
 }
 
-/// Measures, and writes the file that was asked for. Every rank calls it; the first gets what came out.
+/// Measures, and writes the JSON file. Collective; returns the report on rank 0.
 ///
 /// # Errors
-/// What is wrong for all, or on this rank.
-pub fn run(world: &World, options: &BenchOptions) -> std::result::Result<Option<Outcome>, Failure> {
+/// A failure of all ranks, or of this rank alone.
+pub fn run(world: &World, options: &BenchOptions) -> std::result::Result<Option<BenchReport>, Failure> {
     let (store, set, json) = match world.on_root(|| open(world, options))? {
         Some(opened) => opened,
         None => (options.particles.as_deref().map(Store::open).transpose()?, None, None),
     };
-    let mut held = Held::default();
-    let outcome = measure(world, options, (store.as_ref(), set), &mut held);
+    let mut session = Session::default();
+    let outcome = measure(world, options, (store.as_ref(), set), &mut session);
     if matches!(outcome, Err(Failure::Local(_))) && world.size() > 1 {
-        // As at the end of a training: others may wait for this rank's device until the job ends, and giving it back for them.
-        std::mem::forget(held);
+        // Other ranks may wait for this device until the abort, and releasing it may wait for them: leak it.
+        std::mem::forget(session);
         return outcome;
     }
-    drop(held.device);
-    let parted = held.reduction.map_or(Ok(()), Reduction::finish);
+    drop(session.device);
+    let finished = session.reduction.map_or(Ok(()), Reduction::finish);
     let outcome = outcome?;
-    parted?;
+    finished?;
     let written = world.on_root(|| match (json, &outcome) {
         (Some(file), Some(outcome)) => write(file, outcome),
         _ => Ok(()),
@@ -101,15 +101,14 @@ pub fn run(world: &World, options: &BenchOptions) -> std::result::Result<Option<
     written.map(|_| outcome)
 }
 
-/// What a rank holds that other ranks' devices may wait for.
+/// Resources of a rank that other ranks' devices may wait for.
 #[derive(Default)]
-struct Held {
+struct Session {
     device: Option<Box<dyn Device>>,
     reduction: Option<Reduction>,
 }
 
-/// Everything that can be wrong before the start, seen from the first rank. The particles and their identity, and the file to
-/// write.
+/// Validates the input on rank 0. Returns the particle set, its identity, and the output file.
 fn open(
     world: &World,
     options: &BenchOptions,
@@ -118,7 +117,7 @@ fn open(
     if options.batch < ranks {
         return Err(Error::request(
             format!(
-                "a batch of {} images cannot be shared by {ranks} ranks: some would have none",
+                "a batch of {} images is too small for {ranks} ranks: some would have no image",
                 options.batch
             ),
             format!("use --batch {ranks} or more, or fewer ranks"),
@@ -131,7 +130,7 @@ fn open(
             return Err(Error::input(
                 store.path(),
                 "",
-                format!("holds {} particles, and there are {ranks} ranks: some would have none", store.len()),
+                format!("contains {} particles for {ranks} ranks: some would have none", store.len()),
                 "start fewer ranks, or give more particles",
             ));
         }
@@ -140,17 +139,17 @@ fn open(
     Ok((store, set, options.json.as_deref().map(Pending::new).transpose()?))
 }
 
-fn write(file: Pending, outcome: &Outcome) -> Result<()> {
+fn write(file: Pending, outcome: &BenchReport) -> Result<()> {
     let write = || -> std::io::Result<()> {
         let mut writer = std::fs::File::create(file.path())?;
         serde_json::to_writer_pretty(&mut writer, outcome)?;
         writeln!(writer)
     };
-    write().map_err(Error::io(file.path(), "write the numbers", "check that the disk is not full"))?;
+    write().map_err(Error::io(file.path(), "write the report", "check that the disk is not full"))?;
     file.commit()
 }
 
-/// A mixture as it is for most of a training: the random start, as wide as trained Gaussians are, and as far apart.
+/// A mixture with the widths and spread of a trained one: a scaled random initialisation.
 fn mixture(options: &BenchOptions, box_size: usize) -> Gmm {
     let shape = if options.isotropic { Shape::Isotropic } else { Shape::Anisotropic };
     let count = options.gaussians;
@@ -164,10 +163,10 @@ fn measure(
     world: &World,
     options: &BenchOptions,
     (store, set): (Option<&Store>, Option<DataSetId>),
-    held: &mut Held,
-) -> std::result::Result<Option<Outcome>, Failure> {
+    session: &mut Session,
+) -> std::result::Result<Option<BenchReport>, Failure> {
     let HalfGroup { assignment, collective } = HalfGroup::split(world, 1);
-    let share = particles::Share { rank: assignment.rank, ranks: assignment.size, batch: options.batch };
+    let share = particles::RankShare { rank: assignment.rank, ranks: assignment.size, batch: options.batch };
     let choice = devices::choose(options.device, world)?;
     let (box_size, pixel_size) = match store {
         Some(store) => (store.header().box_size, store.header().pixel_size),
@@ -177,16 +176,16 @@ fn measure(
     let geometry = Geometry { box_size, pixel_size, cutoff, sampling, weights: Weights::UNIFORM };
     let make =
         || devices::open(choice, mixture(options, box_size), geometry, share.images(), options.cache_half);
-    let device = held.device.insert(make()?);
+    let device = session.device.insert(make()?);
     let connected = devices::connect(world, choice, options.collective, collective, options.patience)?;
-    let reduction = held.reduction.insert(connected);
+    let reduction = session.reduction.insert(connected);
     device.join(reduction)?;
-    let source = Source::new(store, share, world, options, device)?;
-    let mut particles = Particles::new(&source, share, &geometry, device.as_mut())?;
+    let source = ParticleSource::new(store, share, world, options, device)?;
+    let mut particles = BenchParticles::new(&source, share, &geometry, device.as_mut())?;
     world.barrier();
 
-    let together = steps::measure(device.as_mut(), &mut particles, reduction, Sums::Group, options.time)?;
-    let setup = Setup {
+    let together = steps::measure(device.as_mut(), &mut particles, reduction, SumOver::Group, options.time)?;
+    let setup = RankSetup {
         device: device.name(),
         collective: reduction.name(),
         ranks: world.size(),
@@ -197,16 +196,16 @@ fn measure(
             Choice::Gpu(_) => Some(Spread::of(&reduction.collective.all_gather_f64(device.memory() as f64))),
         },
     };
-    // A device that cannot tell its stages apart takes its steps once more, on every rank alone.
+    // If the device does not time its stages, steps of each rank alone give the time of the all-reduce by difference.
     let alone = if together.stages.is_none() && share.ranks > 1 {
-        // What captured the group's sum goes first, when nobody waits for anybody.
+        // The device that captured the group's all-reduce is dropped while no rank waits for another.
         world.barrier();
-        held.device = None;
-        let device = held.device.insert(make()?);
-        source.make_room(share, device.as_mut())?;
-        let mut particles = Particles::new(&source, share, &geometry, device.as_mut())?;
+        session.device = None;
+        let device = session.device.insert(make()?);
+        source.reserve(share, device.as_mut())?;
+        let mut particles = BenchParticles::new(&source, share, &geometry, device.as_mut())?;
         world.barrier();
-        Some(steps::measure(device.as_mut(), &mut particles, reduction, Sums::Alone, options.time)?)
+        Some(steps::measure(device.as_mut(), &mut particles, reduction, SumOver::Alone, options.time)?)
     } else {
         None
     };
@@ -216,12 +215,12 @@ fn measure(
     let peaks = reduction.collective.all_gather_f64(memory::peak() as f64);
     let host_memory = (!peaks.contains(&0.0)).then(|| Spread::of(&peaks));
     Ok((world.rank() == 0).then(|| {
-        Outcome::new(
+        BenchReport::new(
             options,
             store,
             &geometry,
             setup,
-            outcome::Measured { together, alone, all_reduce, reading, host_memory },
+            Measurements { together, alone, all_reduce, reading, host_memory },
         )
     }))
 }

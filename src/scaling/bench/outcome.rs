@@ -1,52 +1,52 @@
-//! What a bench came to: as JSON, whose members are those of run.json where they mean the same, and as a table.
+//! The report of a bench: JSON with the members of run.json where the meaning is the same, and a table.
 
 use serde::Serialize;
 
 use super::BenchOptions;
-use super::all_reduce::AllReduce;
-use super::reading::Reading;
+use super::all_reduce::AllReduceTimes;
+use super::reading::ReadRate;
 use super::steps::Timing;
 use crate::parallel::World;
 use crate::particles::store::{DataSetId, Store};
 use crate::render::{Geometry, Sampling};
 use crate::run_folder::metrics::Spread;
 use crate::scaling::model::time;
-use crate::scaling::record::{Epoch, ModelEpochs, ModelParticles, Particles};
+use crate::scaling::record::{EpochRecord, ModelEpochs, ModelParticles, ParticleSetRecord};
 use crate::scaling::table::rate;
 
-/// The ranks as they are.
-pub struct Setup {
-    /// What the first rank computes on.
+/// Ranks, devices and particles of a bench.
+pub struct RankSetup {
+    /// Device of rank 0.
     pub device: String,
-    /// What adds up.
+    /// Library of the all-reduce.
     pub collective: &'static str,
-    /// MPI ranks.
+    /// Number of MPI ranks.
     pub ranks: usize,
-    /// Machines.
+    /// Number of nodes.
     pub nodes: usize,
     /// The identity of the particle set; `None` for synthetic particles.
     pub set: Option<DataSetId>,
-    /// Bytes that a rank took of its device's own memory.
+    /// Bytes of device memory per rank.
     pub device_memory: Option<Spread>,
 }
 
 /// All measurements.
-pub struct Measured {
+pub struct Measurements {
     /// Steps of the group.
     pub together: Timing,
-    /// Steps of every rank alone, where they were needed to tell the all-reduce.
+    /// Steps of each rank alone, if needed to derive the time of the all-reduce.
     pub alone: Option<Timing>,
-    /// Sums alone.
-    pub all_reduce: Option<AllReduce>,
+    /// All-reduce alone.
+    pub all_reduce: Option<AllReduceTimes>,
     /// Reading alone.
-    pub reading: Option<Reading>,
-    /// The most bytes that a rank had of the host.
+    pub reading: Option<ReadRate>,
+    /// Peak host memory per rank in bytes.
     pub host_memory: Option<Spread>,
 }
 
-/// A bench with all its numbers.
+/// All numbers of a bench.
 #[derive(Debug, Serialize)]
-pub struct Outcome {
+pub struct BenchReport {
     state: &'static str,
     program: &'static str,
     version: &'static str,
@@ -59,7 +59,7 @@ pub struct Outcome {
     device: String,
     half: &'static str,
     settings: Settings,
-    particles: Particles,
+    particles: ParticleSetRecord,
     images_per_second: f64,
     epochs: [ModelEpochs; 1],
     bench: Details,
@@ -67,7 +67,7 @@ pub struct Outcome {
 
 #[derive(Debug, Serialize)]
 struct Settings {
-    /// A training has another, so that the two are not compared.
+    /// Not a recipe of training, so that a study does not compare bench and training.
     recipe: &'static str,
     batch: usize,
     gaussians: usize,
@@ -77,41 +77,41 @@ struct Settings {
     seed: u64,
 }
 
-/// What run.json has not.
+/// Members that run.json does not have.
 #[derive(Debug, Serialize)]
 struct Details {
     pixel_size: f64,
     collective: &'static str,
     images_per_second_per_rank: f64,
     step_seconds: f64,
-    /// Of every rank alone, with nobody to add up with.
+    /// Of each rank alone, without all-reduce.
     step_seconds_alone: Option<f64>,
-    /// The sum in a step: as the device tells, or what a step takes more than alone.
+    /// As timed by the device, or the difference to a step alone.
     all_reduce_in_step_seconds: Option<f64>,
     imbalance: Option<f64>,
-    all_reduce: Option<AllReduce>,
-    reading: Option<Reading>,
+    all_reduce: Option<AllReduceTimes>,
+    reading: Option<ReadRate>,
     host_memory_bytes: Option<Spread>,
     device_memory_bytes: Option<Spread>,
 }
 
-impl Outcome {
-    /// From what was measured.
+impl BenchReport {
+    /// Assembles the report.
     pub fn new(
         options: &BenchOptions,
         store: Option<&Store>,
         geometry: &Geometry,
-        setup: Setup,
-        measured: Measured,
+        setup: RankSetup,
+        measured: Measurements,
     ) -> Self {
-        let Measured { together, alone, all_reduce, reading, host_memory } = measured;
+        let Measurements { together, alone, all_reduce, reading, host_memory } = measured;
         let ranks = setup.ranks;
         let step = |timing: &Timing| timing.seconds / timing.steps as f64;
         let [compute, reduce, update] = together.stages.map_or([None; 3], |stages| stages.map(Some));
         let in_step = reduce
             .map(|reduce| reduce.mean / together.steps as f64)
             .or_else(|| alone.as_ref().map(|alone| (step(&together) - step(alone)).max(0.0)));
-        let epoch = Epoch {
+        let epoch = EpochRecord {
             images: Some(together.images),
             steps: Some(together.steps as u64),
             seconds: Some(together.seconds),
@@ -145,7 +145,7 @@ impl Outcome {
                 sampling: options.sampling,
                 seed: options.seed,
             },
-            particles: Particles {
+            particles: ParticleSetRecord {
                 identity: Some(setup.set.map_or_else(|| "synthetic".into(), |set| set.to_string())),
                 box_size: Some(geometry.box_size),
                 models: vec![ModelParticles { name: "map".into(), particles: count }],
@@ -168,7 +168,7 @@ impl Outcome {
         }
     }
 
-    /// As a table in Markdown.
+    /// The report as a Markdown table.
     pub fn table(&self) -> String {
         let mut text = String::from("| What | Measured |\n|---|--:|\n");
         for (name, value) in self.rows() {
@@ -184,7 +184,12 @@ impl Outcome {
         let steps = epoch.steps.unwrap_or(1) as f64;
         let stage = |spread: Option<Spread>| {
             or_dash(spread.map(|s| {
-                format!("{} ({} to {})", each(s.mean, steps), each(s.min, steps), each(s.max, steps))
+                format!(
+                    "{} ({} to {})",
+                    per_step(s.mean, steps),
+                    per_step(s.min, steps),
+                    per_step(s.max, steps)
+                )
             }))
         };
         let ranks = match (self.ranks, self.nodes) {
@@ -193,8 +198,8 @@ impl Outcome {
             (ranks, nodes) => format!("{ranks} ranks on {nodes} nodes"),
         };
         let particles = match self.particles.models[0].particles {
-            Some(count) => format!("{count} of a file"),
-            None => "made in memory".into(),
+            Some(count) => format!("{count} from a file"),
+            None => "synthetic".into(),
         };
         let Settings { batch, gaussians, cutoff, .. } = self.settings;
         let box_size = self.particles.box_size.unwrap_or_default();
@@ -204,66 +209,66 @@ impl Outcome {
             ("Gaussians".into(), format!("{gaussians}, cutoff {cutoff}")),
             ("batch".into(), format!("{batch}, {steps} steps")),
             ("**images/s**".into(), format!("**{}**", rate(self.images_per_second))),
-            ("images/s a rank".into(), rate(self.bench.images_per_second_per_rank)),
-            ("a step".into(), time(*step_seconds)),
-            ("compute, mean (least to most) over the ranks".into(), stage(epoch.compute)),
+            ("images/s per rank".into(), rate(self.bench.images_per_second_per_rank)),
+            ("time per step".into(), time(*step_seconds)),
+            ("compute, mean (minimum to maximum) over the ranks".into(), stage(epoch.compute)),
         ];
         match self.bench.step_seconds_alone {
             Some(alone) => {
                 let difference = self.bench.all_reduce_in_step_seconds.map(time);
-                rows.push(("a step of every rank alone".into(), time(alone)));
-                rows.push(("all-reduce: the difference".into(), or_dash(difference)));
+                rows.push(("time per step of each rank alone".into(), time(alone)));
+                rows.push(("all-reduce: difference to a step alone".into(), or_dash(difference)));
             }
             None => {
-                rows.push(("all-reduce, waiting for the slowest rank included".into(), stage(epoch.reduce)))
+                rows.push(("all-reduce, including waiting for the slowest rank".into(), stage(epoch.reduce)))
             }
         }
         rows.push(("update".into(), stage(epoch.update)));
         rows.push(("waiting for particles".into(), stage(epoch.wait)));
         let imbalance = self.bench.imbalance.map(|i| format!("{i:.3}"));
-        rows.push(("imbalance: slowest rank over mean compute".into(), or_dash(imbalance)));
+        rows.push(("imbalance: compute of the slowest rank over the mean".into(), or_dash(imbalance)));
         if let Some(sums) = all_reduce {
-            let by = format!("all-reduce alone, by {}", self.bench.collective);
+            let label = format!("all-reduce alone, with {}", self.bench.collective);
             let gradient = &sums.gradient;
             rows.push((
-                format!("{by}, of the gradient ({})", bytes(gradient.bytes as f64)),
+                format!("{label}, of the gradient ({})", bytes(gradient.bytes as f64)),
                 time(gradient.seconds),
             ));
             for point in &sums.sweep {
                 let flow = bytes(point.bytes as f64 / point.seconds);
                 rows.push((
-                    format!("{by}, of {}", bytes(point.bytes as f64)),
+                    format!("{label}, of {}", bytes(point.bytes as f64)),
                     format!("{}, {flow}/s", time(point.seconds)),
                 ));
             }
             let bandwidth = or_dash(sums.bandwidth.map(|b| format!("{}/s", bytes(b))));
             rows.push((
-                "latency and bandwidth of these, fitted".into(),
-                format!("{} and {bandwidth}, off by {:.0}% at most", time(sums.latency), 100.0 * sums.worst),
+                "latency and bandwidth of the all-reduce, fitted".into(),
+                format!("{} and {bandwidth}, error at most {:.0}%", time(sums.latency), 100.0 * sums.worst),
             ));
         }
         if let Some(reading) = reading {
             rows.push((
-                "reading alone, page cache or disk as it comes".into(),
+                "reading alone, from page cache or disk".into(),
                 format!("{}/s", bytes(reading.bytes_per_second)),
             ));
-            rows.push(("images/s without a device".into(), rate(reading.images_per_second)));
+            rows.push(("images/s of reading alone".into(), rate(reading.images_per_second)));
         }
         let memory = |spread: Option<Spread>| {
-            or_dash(spread.map(|s| format!("{}, {} at most", bytes(s.mean), bytes(s.max))))
+            or_dash(spread.map(|s| format!("{}, at most {}", bytes(s.mean), bytes(s.max))))
         };
-        rows.push(("host memory of a rank, mean of the peaks".into(), memory(self.bench.host_memory_bytes)));
-        rows.push(("device memory of a rank, mean".into(), memory(self.bench.device_memory_bytes)));
+        rows.push(("peak host memory per rank, mean".into(), memory(self.bench.host_memory_bytes)));
+        rows.push(("device memory per rank, mean".into(), memory(self.bench.device_memory_bytes)));
         rows
     }
 }
 
-/// A step's share of what all steps took.
-fn each(seconds: f64, steps: f64) -> String {
+/// Formats the time per step.
+fn per_step(seconds: f64, steps: f64) -> String {
     time(seconds / steps)
 }
 
-/// Bytes in a unit that suits them.
+/// Formats bytes with a suitable unit.
 fn bytes(count: f64) -> String {
     match count {
         c if c < 1024.0 => format!("{c:.0} B"),

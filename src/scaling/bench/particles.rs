@@ -1,4 +1,4 @@
-//! What the steps of a bench see: images of noise made in memory, or the particles of a file by the way of a training.
+//! Input of the steps of a bench: synthetic images of noise, or a particle file, read as in training.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -20,15 +20,15 @@ use crate::random::{Purpose, stream};
 use crate::render::{Device, Geometry, Observation, Target, View, energy};
 use crate::simulate::geometry::{self, Distributions};
 
-/// Memory that made images take on a rank, in bytes, at most: more than a processor's caches hold.
-const MADE: usize = 64 << 20;
-/// Made images of a rank, at most: enough for every step to see others.
-const MOST_MADE: usize = 1024;
+/// Maximum memory of synthetic images per rank, in bytes: more than CPU caches hold.
+const SYNTHETIC_BYTES: usize = 64 << 20;
+/// Maximum number of synthetic images per rank: enough for each step to use different ones.
+const MAX_SYNTHETIC: usize = 1024;
 
-/// Epochs that a bench may go through: more than it ever does.
+/// Number of epochs: more than a bench can reach.
 const EPOCHS: usize = 1 << 30;
 
-/// What `simulate` draws particles from where nothing else is asked for.
+/// Defaults of `simulate`.
 const DISTRIBUTIONS: Distributions = Distributions {
     preference: 0.0,
     max_shift: 0.0,
@@ -38,68 +38,68 @@ const DISTRIBUTIONS: Distributions = Distributions {
 };
 const OPTICS: Optics = Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 };
 
-/// Which images of a batch are a rank's.
+/// The images of a batch that belong to a rank.
 #[derive(Clone, Copy, Debug)]
-pub struct Share {
-    /// This rank.
+pub struct RankShare {
+    /// Rank in the group.
     pub rank: usize,
-    /// All ranks.
+    /// Number of ranks.
     pub ranks: usize,
-    /// Images of a step, over all ranks.
+    /// Images per step, over all ranks.
     pub batch: usize,
 }
 
-impl Share {
-    /// Images of a full step on this rank.
+impl RankShare {
+    /// Images per full step on this rank.
     pub fn images(self) -> usize {
         (self.rank + 1) * self.batch / self.ranks - self.rank * self.batch / self.ranks
     }
 }
 
-/// Where the particles of a bench come from.
-pub enum Source<'a> {
-    /// Nowhere: they are made.
-    Made {
-        /// Names the random numbers.
+/// ParticleSource of the particles of a bench.
+pub enum ParticleSource<'a> {
+    /// Images of noise.
+    Synthetic {
+        /// Seed of the random streams.
         seed: u64,
     },
-    /// A file, by way of the place that was decided for it.
+    /// A particle file.
     File {
         /// The file.
         store: &'a Store,
-        /// Reads it, or a copy.
+        /// Reader of the file, or of its scratch copy.
         reader: Reader,
-        /// Who sees which row when.
+        /// Order of the particles.
         order: Order,
-        /// Where they are kept.
+        /// Where particles are kept.
         place: Place,
     },
 }
 
-impl<'a> Source<'a> {
-    /// Decides where those of `store` are kept, which may be on `device`. Every rank calls it, once.
+impl<'a> ParticleSource<'a> {
+    /// Decides where particles of `store` are kept, which may be on `device`. Collective: every rank calls it once.
     pub fn new(
         store: Option<&'a Store>,
-        share: Share,
+        share: RankShare,
         world: &World,
         options: &BenchOptions,
         device: &mut Box<dyn Device>,
     ) -> Result<Self> {
-        let Some(store) = store else { return Ok(Self::Made { seed: options.seed }) };
+        let Some(store) = store else { return Ok(Self::Synthetic { seed: options.seed }) };
         let order = order(store, share.batch, options.seed);
         let count = order.shard(order.slots_of(share.rank, share.ranks)).len();
         let (places, reader) = cache::decide(world, &options.cache, store, [(count, device)])?;
         Ok(Self::File { store, reader, order, place: places[0] })
     }
 
-    /// Makes room on another device, as [`Source::new`] has done on the first.
-    pub fn make_room(&self, share: Share, device: &mut dyn Device) -> Result<()> {
+    /// Reserves memory on another device, as [`ParticleSource::new`] did on the first.
+    pub fn reserve(&self, share: RankShare, device: &mut dyn Device) -> Result<()> {
         if let Self::File { order, place: Place::Device, .. } = self {
             let count = order.shard(order.slots_of(share.rank, share.ranks)).len();
             if !device.keep(count)? {
                 return Err(Error::request(
-                    format!("{} has no room any more for {count} particles", device.name()),
-                    "use --cache host, or a GPU that nobody else uses",
+                    format!("{} has no memory left for {count} particles", device.name()),
+                    "use --cache host, or a GPU that no other program uses",
                 ));
             }
         }
@@ -108,66 +108,68 @@ impl<'a> Source<'a> {
 }
 
 /// The particles of this rank.
-pub enum Particles<'a> {
-    /// Made here.
-    Made(Made),
-    /// Of a file.
-    Read(Box<Read<'a>>),
+pub enum BenchParticles<'a> {
+    /// Images of noise.
+    Synthetic(SyntheticParticles),
+    /// Particles of a file.
+    File(Box<FileParticles<'a>>),
 }
 
-impl<'a> Particles<'a> {
-    /// Those of `source`, for `device`.
+impl<'a> BenchParticles<'a> {
+    /// Loads the particles of `source` for `device`.
     pub fn new(
-        source: &Source<'a>,
-        share: Share,
+        source: &ParticleSource<'a>,
+        share: RankShare,
         geometry: &Geometry,
         device: &mut dyn Device,
     ) -> Result<Self> {
         Ok(match source {
-            Source::Made { seed } => Self::Made(Made::new(share, *seed, geometry, device)?),
-            Source::File { store, reader, order, place } => {
+            ParticleSource::Synthetic { seed } => {
+                Self::Synthetic(SyntheticParticles::new(share, *seed, geometry, device)?)
+            }
+            ParticleSource::File { store, reader, order, place } => {
                 let slots = order.slots_of(share.rank, share.ranks);
                 let silent = Progress::silent();
                 let shard = Shard::load(reader.clone(), order, slots, EPOCHS, *place, device, silent)?;
-                Self::Read(Box::new(Read { store, shard, order: order.clone(), taken: 0 }))
+                Self::File(Box::new(FileParticles { store, shard, order: order.clone(), completed: 0 }))
             }
         })
     }
 
-    /// Calls `step` `count` times with the images of the step on all ranks and this rank's observations. Returns how long it
-    /// waited for particles.
+    /// Calls `step` `count` times with the number of images over all ranks and this rank's observations. Returns the time spent
+    /// waiting for particles.
     pub fn each_step(
         &mut self,
         count: usize,
         mut step: impl FnMut(u64, &[Observation]) -> Result<()>,
     ) -> Result<Duration> {
         match self {
-            Self::Made(made) => {
+            Self::Synthetic(synthetic) => {
                 for _ in 0..count {
-                    step(made.share.batch as u64, &made.next())?;
+                    step(synthetic.share.batch as u64, &synthetic.next())?;
                 }
                 Ok(Duration::ZERO)
             }
-            Self::Read(read) => read.each_step(count, &mut step),
+            Self::File(particles) => particles.each_step(count, &mut step),
         }
     }
 }
 
 /// Images of noise with random poses and CTFs.
-pub struct Made {
-    share: Share,
+pub struct SyntheticParticles {
+    share: RankShare,
     views: Vec<View>,
     energies: Vec<f64>,
-    /// Prepared images; empty where the device keeps them.
+    /// Prepared images; empty if the device keeps them.
     images: Vec<f32>,
     pixels: usize,
     next: usize,
 }
 
-impl Made {
-    fn new(share: Share, seed: u64, geometry: &Geometry, device: &mut dyn Device) -> Result<Self> {
+impl SyntheticParticles {
+    fn new(share: RankShare, seed: u64, geometry: &Geometry, device: &mut dyn Device) -> Result<Self> {
         let pixels = geometry.box_size.pow(2);
-        let count = (MADE / (4 * pixels)).clamp(1, MOST_MADE).max(share.images());
+        let count = (SYNTHETIC_BYTES / (4 * pixels)).clamp(1, MAX_SYNTHETIC).max(share.images());
         let first = share.rank * count;
         let views: Vec<View> = (first..first + count)
             .into_par_iter()
@@ -193,59 +195,59 @@ impl Made {
         Ok(Self { share, views, energies, images, pixels, next: 0 })
     }
 
-    /// The images of this rank's next step, in turn.
+    /// The images of this rank's next step; cycles through all images.
     fn next(&mut self) -> Vec<Observation<'_>> {
         let first = self.next;
         self.next = (first + self.share.images()) % self.views.len();
         (first..first + self.share.images())
             .map(|k| k % self.views.len())
-            .map(|place| Observation {
-                view: self.views[place],
+            .map(|index| Observation {
+                view: self.views[index],
                 target: if self.images.is_empty() {
-                    Target::Kept(place)
+                    Target::Kept(index)
                 } else {
-                    Target::Prepared(&self.images[place * self.pixels..(place + 1) * self.pixels])
+                    Target::Prepared(&self.images[index * self.pixels..(index + 1) * self.pixels])
                 },
-                energy: self.energies[place],
+                energy: self.energies[index],
             })
             .collect()
     }
 }
 
-/// Particles of a file, epoch after epoch.
-pub struct Read<'a> {
+/// Particles of a file.
+pub struct FileParticles<'a> {
     store: &'a Store,
     shard: Shard,
     order: Order,
-    /// The steps that were taken, over all epochs.
-    taken: usize,
+    /// Completed steps, over all epochs.
+    completed: usize,
 }
 
-/// The order of all particles of a file as one group sees them.
+/// Order of all particles of a file for one group.
 pub fn order(store: &Store, batch: usize, seed: u64) -> Order {
     let image_bytes = store.header().pixels() * size_of::<f32>();
     Order::new(store.rows(Subset::All), batch, image_bytes, seed, Subset::All)
 }
 
-impl Read<'_> {
+impl FileParticles<'_> {
     fn each_step(
         &mut self,
         count: usize,
         step: &mut dyn FnMut(u64, &[Observation]) -> Result<()>,
     ) -> Result<Duration> {
         let mut waited = Duration::ZERO;
-        let end = self.taken + count;
-        let Self { store, shard, order, taken } = self;
-        while *taken < end {
-            let (epoch, first) = (*taken / order.steps(), *taken % order.steps());
+        let end = self.completed + count;
+        let Self { store, shard, order, completed } = self;
+        while *completed < end {
+            let (epoch, first) = (*completed / order.steps(), *completed % order.steps());
             shard.each_batch(epoch, first, |number, batch| {
                 if let Some(&(row, defect)) = batch.skipped.first() {
                     return Err(store.image_error(row, defect));
                 }
                 waited += batch.waited;
                 step(order.images(number) as u64, &batch.observations)?;
-                *taken += 1;
-                Ok(if *taken < end { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+                *completed += 1;
+                Ok(if *completed < end { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
             })?;
         }
         Ok(waited)

@@ -1,59 +1,59 @@
-//! Steps of all ranks, timed.
+//! Times steps of all ranks.
 
 use std::time::{Duration, Instant};
 
-use super::particles::Particles;
+use super::particles::BenchParticles;
 use crate::error::Result;
 use crate::render::{AdamStep, Alone, Device, Step};
 use crate::resources::reduction::Reduction;
 use crate::run_folder::metrics::Spread;
 
-/// Steps before anything is timed: libraries load and compile what they need when it is first used.
+/// Steps before the measurement: libraries load and compile kernels on first use.
 const WARM_UP: usize = 3;
 
-/// With whom a step adds up.
+/// Ranks over which a step sums its gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sums {
-    /// The group.
+pub enum SumOver {
+    /// All ranks of the group.
     Group,
-    /// Nobody.
+    /// Only this rank.
     Alone,
 }
 
-/// What steps came to, over all ranks, in seconds of all steps together.
+/// Times of a number of steps, over all ranks, in seconds of all steps.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// Steps.
+    /// Number of steps.
     pub steps: usize,
-    /// Their images.
+    /// Number of images.
     pub images: u64,
-    /// From the first step to the end of the last, on the slowest rank.
+    /// Wall time on the slowest rank.
     pub seconds: f64,
     /// Waiting for particles.
     pub wait: Spread,
-    /// Compute, all-reduce and update, where the device tells them apart.
+    /// Compute, all-reduce and update; `None` if the device does not time them separately.
     pub stages: Option<[Spread; 3]>,
 }
 
-/// Takes as many steps as last about `time`, after some that are not timed.
+/// Runs steps for about `time`, after a warm-up.
 ///
 /// # Errors
-/// When particles cannot be read, or the device or the group fails.
+/// When particles cannot be read, or the device or the all-reduce fails.
 pub fn measure(
     device: &mut dyn Device,
-    particles: &mut Particles,
+    particles: &mut BenchParticles,
     reduction: &mut Reduction,
-    sums: Sums,
+    sum_over: SumOver,
     time: Duration,
 ) -> Result<Timing> {
     let mut steps = WARM_UP;
-    run(device, particles, reduction, sums, steps)?;
-    // A fraction of the time tells how many steps it takes; all ranks see the same seconds.
+    run(device, particles, reduction, sum_over, steps)?;
+    // A short measurement gives the number of steps. All ranks use the same seconds.
     loop {
-        let seconds = run(device, particles, reduction, sums, steps)?.seconds;
+        let seconds = run(device, particles, reduction, sum_over, steps)?.seconds;
         if seconds >= time.as_secs_f64() / 10.0 {
             let wanted = steps as f64 * time.as_secs_f64() / seconds;
-            return run(device, particles, reduction, sums, wanted.ceil().max(1.0) as usize);
+            return run(device, particles, reduction, sum_over, wanted.ceil().max(1.0) as usize);
         }
         steps *= 4;
     }
@@ -61,9 +61,9 @@ pub fn measure(
 
 fn run(
     device: &mut dyn Device,
-    particles: &mut Particles,
+    particles: &mut BenchParticles,
     reduction: &mut Reduction,
-    sums: Sums,
+    sum_over: SumOver,
     steps: usize,
 ) -> Result<Timing> {
     let mut images = 0;
@@ -73,27 +73,27 @@ fn run(
     let waited = particles.each_step(steps, |count, batch| {
         images += count;
         let step = Step { images: count, adam: AdamStep::IDLE };
-        match sums {
-            Sums::Group => {
+        match sum_over {
+            SumOver::Group => {
                 device.step(batch, &step, reduction)?;
                 device.outcomes(false, reduction)?;
             }
-            Sums::Alone => {
+            SumOver::Alone => {
                 device.step(batch, &step, &mut Alone)?;
                 device.outcomes(false, &mut Alone)?;
             }
         }
         Ok(())
     })?;
-    match sums {
-        Sums::Group => device.outcomes(true, reduction)?,
-        Sums::Alone => device.outcomes(true, &mut Alone)?,
+    match sum_over {
+        SumOver::Group => device.outcomes(true, reduction)?,
+        SumOver::Alone => device.outcomes(true, &mut Alone)?,
     };
     let seconds = started.elapsed().as_secs_f64();
     let collective = &reduction.collective;
     let over_ranks = |value: f64| Spread::of(&collective.all_gather_f64(value));
     let times = device.times();
-    // Known on all ranks or on none.
+    // Stages must be known on all ranks.
     let known = collective.all_gather(u64::from(times.is_some())).iter().all(|&known| known == 1);
     let stages = times.filter(|_| known).map(|times| {
         [times.compute, times.reduce, times.update].map(|stage| over_ranks(stage.as_secs_f64()))
