@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use common::{over_mpi, text};
 use cryosplat_mpi::gmm::{Gmm, Shape};
 use cryosplat_mpi::parallel::{Failure, HalfGroup, World};
+use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::train::model::check_replicas;
 
@@ -112,14 +113,14 @@ fn rank(case: &str) {
         }
         "replicas" => {
             let group = HalfGroup::split(&world, 1);
-            check_replicas(&group.collective, u64::from(mixture().checksum()), "half1", 7).unwrap();
+            check_replicas(&group.collective, u64::from(mixture().checksum()), Subset::Half1, 7).unwrap();
             // The last bit of one value on one rank is enough, and every rank learns of it.
             let mut gmm = mixture();
             if me == all - 1 {
                 let value = &mut gmm.values_mut()[1033];
                 *value = f32::from_bits(value.to_bits() ^ 1);
             }
-            let outcome = check_replicas(&group.collective, u64::from(gmm.checksum()), "half1", 7);
+            let outcome = check_replicas(&group.collective, u64::from(gmm.checksum()), Subset::Half1, 7);
             assert_eq!(outcome.is_err(), all > 1);
             assert_eq!(group.collective.all_equal(me as u64), all == 1);
         }
@@ -139,7 +140,8 @@ fn rank(case: &str) {
             if me == 2 {
                 gmm.values_mut()[3] = 0.5;
             }
-            if let Err(error) = check_replicas(&group.collective, u64::from(gmm.checksum()), "half1", 7) {
+            if let Err(error) = check_replicas(&group.collective, u64::from(gmm.checksum()), Subset::Half1, 7)
+            {
                 eprintln!("{error}");
                 world.abort(1);
             }

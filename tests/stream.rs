@@ -18,7 +18,7 @@ use cryosplat_mpi::error::Result;
 use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, Optics};
 use cryosplat_mpi::imaging::energy;
 use cryosplat_mpi::imaging::pose::rotation_from_relion;
-use cryosplat_mpi::loader::sampler::{Order, WINDOW, WINDOWS};
+use cryosplat_mpi::loader::sampler::{Sampler, WINDOW, WINDOWS};
 use cryosplat_mpi::loader::scratch::Copy;
 use cryosplat_mpi::loader::shard::{Batch, Place, Shard};
 use cryosplat_mpi::particles::Subset;
@@ -157,8 +157,8 @@ impl Small {
         Self { _folder: folder, file, images }
     }
 
-    fn order(&self) -> Order {
-        Order::new(10..100, 6, QUARTER, 5, Subset::Half2)
+    fn order(&self) -> Sampler {
+        Sampler::new(10..100, 6, QUARTER, 5, Subset::Half2)
     }
 
     fn shard(&self, place: Place) -> (Shard, Shelf) {
@@ -427,7 +427,7 @@ fn an_epoch_of_a_large_file_takes_the_memory_of_its_windows() {
 fn streaming() {
     let Some(file) = std::env::var_os(STREAM) else { return };
     let store = Store::open(Path::new(&file)).unwrap();
-    let order = Order::new(store.rows(Subset::All), SLOTS, LARGE * LARGE * 4, 1, Subset::Half1);
+    let order = Sampler::new(store.rows(Subset::All), SLOTS, LARGE * LARGE * 4, 1, Subset::Half1);
     let mut shelf = Shelf { pixels: LARGE * LARGE, ..Shelf::default() };
     let (reader, progress) = (store.reader(), Progress::silent());
     let mut shard = Shard::load(reader, &order, 0..SLOTS, 2, Place::File, &mut shelf, progress).unwrap();

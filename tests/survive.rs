@@ -257,7 +257,7 @@ fn another_number_of_ranks_goes_on_and_says_so() {
     ranks_succeed(2, &train_arguments(&set, &run, &options));
     undo(&run, "half1");
     let said = ranks_succeed(4, &train_arguments(&set, &run, &[&options[..], &["--resume"]].concat()));
-    assert!(said.contains("2 ranks trained half1 until then, now 4 do"), "{said}");
+    assert!(said.contains("2 ranks trained half1 before, now 4 do"), "{said}");
     let values =
         |run: &str| GmmFile::read(&Path::new(run).join("gmm_half1.h5")).unwrap().gmm.values().to_vec();
     let (one, two) = (values(&whole), values(&run));

@@ -13,13 +13,13 @@ use cryosplat_mpi::gmm::Gmm;
 use cryosplat_mpi::gmm::files::GmmFile;
 use cryosplat_mpi::gmm::voxelize::{Grid, voxelize};
 use cryosplat_mpi::imaging::mrc::{Volume, read_volume};
-use cryosplat_mpi::loader::sampler::Order;
+use cryosplat_mpi::loader::sampler::Sampler;
 use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::Store;
 use cryosplat_mpi::recipe::{Choices, Clock, Recipe, Settings, Start};
 use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::{Device, Geometry, Observation, Target, View, Weighting, Weights};
-use cryosplat_mpi::train::init::starts::random_start;
+use cryosplat_mpi::train::init::random::random_start;
 use ndarray::{Array3, s};
 use serde_json::Value;
 
@@ -261,7 +261,7 @@ fn assert_made_by_hand(weighting: Weighting, most: usize) {
         },
     };
     let mut device = CpuDevice::new(random_start(&settings, Subset::Half1, 0), geometry);
-    let order = Order::new(store.rows(Subset::Half1), 8, BOX * BOX * size_of::<f32>(), 0, Subset::Half1);
+    let order = Sampler::new(store.rows(Subset::Half1), 8, BOX * BOX * size_of::<f32>(), 0, Subset::Half1);
     let (mut first, mut second) = (vec![0.0f64; 660], vec![0.0f64; 660]);
     let mut values: Vec<f64> = device.gmm().values().iter().map(|&v| f64::from(v)).collect();
     let mut clock = Clock::default();

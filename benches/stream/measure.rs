@@ -13,7 +13,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use cryosplat_mpi::gmm::{Gmm, Shape};
 use cryosplat_mpi::loader::prefetch::READERS;
-use cryosplat_mpi::loader::sampler::{Order, WINDOW, WINDOWS};
+use cryosplat_mpi::loader::sampler::{Sampler, WINDOW, WINDOWS};
 use cryosplat_mpi::loader::scratch::Copy;
 use cryosplat_mpi::loader::shard::{Place, Shard};
 use cryosplat_mpi::particles::Subset;
@@ -54,7 +54,7 @@ pub struct Line {
 /// State of the measurements.
 pub struct Bench {
     store: Store,
-    order: Order,
+    order: Sampler,
     device: CpuDevice,
     /// A shard in host memory, and a contiguous array of the same size.
     host: Shard,
@@ -69,8 +69,13 @@ impl Bench {
     /// Measures the particles of `store` in batches of `batch`; writes copies to `folder`.
     pub fn new(store: Store, batch: usize, folder: &Path) -> Result<Self> {
         let header = store.header();
-        let order =
-            Order::new(store.rows(Subset::All), batch, header.pixels() * size_of::<f32>(), 1, Subset::Half1);
+        let order = Sampler::new(
+            store.rows(Subset::All),
+            batch,
+            header.pixels() * size_of::<f32>(),
+            1,
+            Subset::Half1,
+        );
         let geometry = Geometry {
             box_size: header.box_size,
             pixel_size: header.pixel_size,

@@ -6,9 +6,9 @@ use std::time::Instant;
 use super::outputs::{self, Finished};
 use crate::error::Result;
 use crate::parallel::{Failure, HalfGroup, World};
-use crate::particles::parts::{self, Models, Part};
+use crate::particles::selection::{self, Models, SubsetRows};
 use crate::particles::store::{DataSetId, Store};
-use crate::run_folder::document::Done;
+use crate::run_folder::document::RunSummary;
 use crate::run_folder::{assessment, lifecycle};
 use crate::voxels::accumulator::Accumulator;
 use crate::voxels::half_sums::{Chosen, inversion_bytes, of_halves};
@@ -41,13 +41,13 @@ pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(
         Some(opened) => opened,
         None => (Store::open(&options.particles)?, None),
     };
-    let set = parts::share_identity(world, set);
-    let parts = parts::parts(&store, Models::Both);
-    let HalfGroup { assignment, mut collective } = HalfGroup::split(world, parts.len());
-    introduce(world, &store, &parts);
+    let set: DataSetId = world.broadcast_json(&set)?.expect("rank 0 has read the particle set");
+    let subsets = SubsetRows::of(&store, Models::Both);
+    let HalfGroup { assignment, mut collective } = HalfGroup::split(world, subsets.len());
+    introduce(world, &store, &subsets);
 
     let own = &assignment;
-    let sums = of_halves(world, &store, &parts, (own, &mut collective), &Chosen::default())?;
+    let sums = of_halves(world, &store, &subsets, (own, &mut collective), &Chosen::default())?;
     let backprojecting = started.elapsed().as_secs_f64();
     // All particles were read and are sound: from here on an older run's files go.
     world.barrier();
@@ -56,7 +56,14 @@ pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(
         let maps = reconstruct(halves, store.header().pixel_size, options.wiener)?;
         outputs::write(&Finished {
             options,
-            done: Done::new(world, &store, set, &parts, &options.command, options.truth.as_deref()),
+            summary: RunSummary::new(
+                world,
+                &store,
+                set,
+                &subsets,
+                &options.command,
+                options.truth.as_deref(),
+            ),
             maps: &maps,
             backprojecting_seconds: backprojecting,
             started,
@@ -70,11 +77,9 @@ pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(
 /// Everything that can be wrong before the start, seen from rank 0.
 fn open(world: &World, options: &BackprojectOptions) -> Result<(Store, Option<DataSetId>)> {
     let store = Store::open(&options.particles)?;
-    let set = parts::inspect(&store)?;
-    let parts = parts::parts(&store, Models::Both);
-    for index in 0..parts.len() {
-        parts::check_part(&store, &parts, index, world.size(), "backproject")?;
-    }
+    let set = selection::check_centred(&store)?;
+    let subsets = SubsetRows::of(&store, Models::Both);
+    selection::check_ranks(&store, &subsets, world.size(), "backproject")?;
     if let Some(truth) = &options.truth {
         assessment::check_truth(truth, &store)?;
     }
@@ -82,8 +87,8 @@ fn open(world: &World, options: &BackprojectOptions) -> Result<(Store, Option<Da
     Ok((store, Some(set)))
 }
 
-fn introduce(world: &World, store: &Store, parts: &[Part]) {
-    parts::introduce(store, parts);
+fn introduce(world: &World, store: &Store, subsets: &[SubsetRows]) {
+    selection::log(store, subsets);
     let box_size = store.header().box_size;
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     tracing::info!(

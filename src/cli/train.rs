@@ -8,14 +8,13 @@ use super::LogOptions;
 use super::ranks::MachineOptions;
 use super::values::{cutoff, number};
 use crate::parallel::{Failure, World};
-use crate::particles::parts::Models;
-use crate::recipe::{Choices, GAUSSIANS_ALLOWED};
-use crate::recipe::{Recipe, Schedule, Start};
+use crate::particles::selection::Models;
+use crate::recipe::rules::GAUSSIANS_ALLOWED;
+use crate::recipe::{Choices, Recipe, Schedule, Start};
 use crate::render::{RateFactors, Sampling, Weighting};
-use crate::run_folder::lifecycle::Older;
+use crate::run_folder::lifecycle::ExistingRun;
 use crate::train::init::from_file::InitOptions;
-use crate::train::run::Maps;
-use crate::train::{Ending, RunOptions};
+use crate::train::{Ending, Maps, RunOptions};
 
 const AFTER_HELP: &str = "\
 Start one rank per GPU, or per share of a node's cores. The first half of the ranks trains half 1, the rest half 2; a single \
@@ -193,7 +192,7 @@ fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
         models: args.half,
         device: args.machine.device,
         collective: args.machine.collective,
-        patience: args.machine.patience(),
+        timeout: args.machine.patience(),
         cache: args.machine.cache(world)?,
         cache_half: args.machine.cache_half,
         maps: args.maps,
@@ -204,11 +203,11 @@ fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
         voxel_particles: args.voxel_particles as usize,
         skip_bad_particles: args.skip_bad_particles as usize,
         prometheus: args.prometheus.clone(),
-        older: match (args.resume, args.overwrite) {
-            (Some(Resume::Must), _) => Older::Resume,
-            (Some(Resume::Auto), _) => Older::ResumeOrStart,
-            (None, true) => Older::Replace,
-            (None, false) => Older::Refuse,
+        existing_run: match (args.resume, args.overwrite) {
+            (Some(Resume::Must), _) => ExistingRun::Resume,
+            (Some(Resume::Auto), _) => ExistingRun::ResumeOrStart,
+            (None, true) => ExistingRun::Replace,
+            (None, false) => ExistingRun::Refuse,
         },
         command: std::env::args().collect(),
     };

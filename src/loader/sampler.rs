@@ -39,7 +39,7 @@ const ROWS: usize = 1 << 15;
 
 /// The order of one half.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct Sampler {
     seed: u64,
     subset: Subset,
     rows: Range<usize>,
@@ -69,7 +69,7 @@ struct Plan {
     random: Random,
 }
 
-impl Order {
+impl Sampler {
     /// Of the rows `rows`, whose images take `image_bytes` in memory each, in batches of `batch`. `subset` separates
     /// the random streams of the two halves.
     ///
@@ -227,7 +227,7 @@ mod tests {
     /// Bytes of an image of which 8 are a block.
     const EIGHTH: usize = BLOCK_BYTES / 8;
 
-    fn epoch(order: &Order, epoch: usize, slots: Range<usize>) -> Vec<Vec<usize>> {
+    fn epoch(order: &Sampler, epoch: usize, slots: Range<usize>) -> Vec<Vec<usize>> {
         (0..order.steps()).map(|step| order.batch(epoch, step, slots.clone())).collect()
     }
 
@@ -245,7 +245,7 @@ mod tests {
             number in 0usize..1000,
             subset in 0usize..3,
         ) {
-            let order = Order::new(first..first + n, batch, BLOCK_BYTES / block, seed, Subset::ALL[subset]);
+            let order = Sampler::new(first..first + n, batch, BLOCK_BYTES / block, seed, Subset::ALL[subset]);
             let whole = epoch(&order, number, 0..order.slots());
             let mut seen = whole.concat();
             seen.sort_unstable();
@@ -284,7 +284,7 @@ mod tests {
             seed in 0u64..1000,
             from in 0usize..600,
         ) {
-            let order = Order::new(7..7 + n, batch, BLOCK_BYTES / block, seed, Subset::Half1);
+            let order = Sampler::new(7..7 + n, batch, BLOCK_BYTES / block, seed, Subset::Half1);
             let start = (3, from % order.steps());
             let mut walked = vec![vec![Vec::new(); order.steps()]; 2];
             for window in order.clone().windows(0..order.slots(), start, 5) {
@@ -316,7 +316,7 @@ mod tests {
             box_size in 4usize..1025,
         ) {
             let image = box_size * box_size * 4;
-            let order = Order::new(0..10_000_000, batch, image, 0, Subset::Half1);
+            let order = Sampler::new(0..10_000_000, batch, image, 0, Subset::Half1);
             let held = WINDOWS * WINDOW * batch * order.block() * image;
             prop_assert!(held <= MEMORY || order.block() == 1);
             prop_assert!(order.block() * image <= BLOCK_BYTES || order.block() == 1);
@@ -326,15 +326,15 @@ mod tests {
     #[test]
     fn an_order_is_as_large_for_any_number_of_particles() {
         // Nothing in it is on the heap, and the middle of ten thousand million rows is found at once.
-        let order = Order::new(0..10_000_000_000, 64, 65_536, 3, Subset::Half1);
-        assert!(size_of::<Order>() <= 64 && !std::mem::needs_drop::<Order>());
+        let order = Sampler::new(0..10_000_000_000, 64, 65_536, 3, Subset::Half1);
+        assert!(size_of::<Sampler>() <= 64 && !std::mem::needs_drop::<Sampler>());
         assert_eq!(order.batch(5, order.steps() / 2, 0..64).len(), 64);
     }
 
     #[test]
     fn epochs_halves_seeds_and_slots_differ() {
-        let order = |seed, subset| Order::new(0..2000, 4, EIGHTH, seed, subset);
-        let all = |order: &Order, number| epoch(order, number, 0..4);
+        let order = |seed, subset| Sampler::new(0..2000, 4, EIGHTH, seed, subset);
+        let all = |order: &Sampler, number| epoch(order, number, 0..4);
         let first = all(&order(1, Subset::Half1), 0);
         assert_eq!(first, all(&order(1, Subset::Half1), 0));
         assert_ne!(first, all(&order(1, Subset::Half1), 1));
@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn rows_of_consecutive_steps_come_from_different_blocks() {
-        let order = Order::new(0..64_000, 4, EIGHTH, 9, Subset::Half1);
+        let order = Sampler::new(0..64_000, 4, EIGHTH, 9, Subset::Half1);
         assert_eq!(order.block(), 8);
         let steps = epoch(&order, 0, 0..4);
         let block = |row: usize| row / 8;

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::imaging::View;
 pub use crate::loader::prefetch::Traffic;
 use crate::loader::resident::Kept;
-use crate::loader::sampler::Order;
+use crate::loader::sampler::Sampler;
 use crate::loader::windows::{Walk, Windows};
 use crate::particles::store::{Defect, Reader};
 use crate::progress::Progress;
@@ -27,7 +27,7 @@ pub enum Place {
 /// A rank's particles of one model.
 pub struct Shard {
     reader: Reader,
-    order: Order,
+    order: Sampler,
     slots: Range<usize>,
     epochs: usize,
     walk: Walk,
@@ -63,7 +63,7 @@ impl Shard {
     /// When the file cannot be read, or the device fails.
     pub fn load(
         reader: Reader,
-        order: &Order,
+        order: &Sampler,
         slots: Range<usize>,
         epochs: usize,
         place: Place,

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::loader::prefetch::{ReadAhead, Traffic, Wanted};
-use crate::loader::sampler::{Order, WINDOW, WINDOWS, WindowId};
+use crate::loader::sampler::{Sampler, WINDOW, WINDOWS, WindowId};
 use crate::particles::store::{Block, Reader};
 
 /// Of so many blocks one is compared with its checksums in an epoch after the first, another one each time.
@@ -14,7 +14,7 @@ const CHECKED_ONE_IN: usize = 8;
 /// Finds the rows of steps, window by window.
 #[derive(Debug)]
 pub struct Walk {
-    order: Order,
+    order: Sampler,
     slots: Range<usize>,
     /// The window that each slot is in.
     windows: Vec<Option<Current>>,
@@ -29,7 +29,7 @@ struct Current {
 
 impl Walk {
     /// Of `slots` of `order`.
-    pub fn new(order: Order, slots: Range<usize>) -> Self {
+    pub fn new(order: Sampler, slots: Range<usize>) -> Self {
         Self { windows: vec![None; slots.len()], order, slots }
     }
 
@@ -56,7 +56,7 @@ impl Walk {
 
 /// Blocks in memory: of each slot the window in use, and the next one as it comes.
 pub struct Windows {
-    order: Order,
+    order: Sampler,
     first_slot: usize,
     ahead: ReadAhead,
     /// Windows in the order in which their blocks come.
@@ -78,7 +78,7 @@ impl Windows {
     /// one block in eight is, so that what is damaged while a run goes on is found in time too.
     pub fn start(
         reader: Reader,
-        order: &Order,
+        order: &Sampler,
         slots: Range<usize>,
         start: (usize, usize),
         epochs: usize,

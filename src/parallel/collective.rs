@@ -38,6 +38,14 @@ impl Collective {
         all
     }
 
+    /// [`Collective::all_gather`] of plain structs.
+    pub fn all_gather_pod<T: bytemuck::Pod>(&self, value: &T) -> Vec<T> {
+        let mut all = vec![T::zeroed(); self.size()];
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut all);
+        self.communicator.all_gather_into(bytemuck::bytes_of(value), bytes);
+        all
+    }
+
     /// The values of all ranks on every rank: the first value of each rank, in their order, then the second of each, and so on.
     pub fn all_gather_lists(&self, values: &[u64]) -> Vec<u64> {
         let lengths = self.all_gather(values.len() as u64);

@@ -193,6 +193,27 @@ impl World {
         value
     }
 
+    /// Rank 0's `value`, on every rank, by way of JSON: floats arrive bit for bit.
+    ///
+    /// # Errors
+    /// [`Failure::Collective`], on every rank, when the value cannot be expressed in JSON (a float that is not finite).
+    pub fn broadcast_json<T: serde::Serialize + serde::de::DeserializeOwned>(
+        &self,
+        value: &T,
+    ) -> std::result::Result<T, Failure> {
+        let encode = || {
+            let text = serde_json::to_vec(value)?;
+            serde_json::from_slice::<T>(&text).map(|_| text)
+        };
+        let failed = |error: serde_json::Error| {
+            let problem = format!("the settings cannot be sent to all ranks: {error}");
+            Error::request(problem, "check that all numbers on the command line are finite")
+        };
+        let text = self.on_root(|| encode().map_err(failed))?.unwrap_or_default();
+        let text = self.broadcast_bytes(&text);
+        serde_json::from_slice(&text).map_err(|error| Failure::Local(failed(error)))
+    }
+
     /// The `bytes` of rank 0, on every rank.
     pub fn broadcast_bytes(&self, bytes: &[u8]) -> Vec<u8> {
         broadcast_bytes(&self.world, bytes)

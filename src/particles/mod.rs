@@ -4,8 +4,8 @@
 pub mod export;
 pub mod halves;
 pub mod import;
-pub mod parts;
 pub mod preprocess;
+pub mod selection;
 pub mod store;
 mod subset;
 

@@ -11,7 +11,7 @@ mod weights;
 use std::f64::consts::TAU;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use outcome::Outcome;
 pub use weights::{Weighting, Weights};
@@ -44,7 +44,7 @@ pub struct Observation<'a> {
 }
 
 /// How splats are sampled on the pixels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sampling {
     /// At the pixels' centres, as published: what is narrower than a pixel aliases.
@@ -130,7 +130,7 @@ impl Geometry {
 }
 
 /// By how much the learning rate of each kind of parameter differs from that of the step.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RateFactors {
     /// Of means.
     pub mean: f64,

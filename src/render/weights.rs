@@ -7,12 +7,12 @@
 
 use std::f64::consts::PI;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::imaging::ctf::Ctf;
 
 /// A rule for the weights.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Weighting {
     /// All alike, as published.
@@ -30,8 +30,25 @@ const DIRECTIONS: usize = 8;
 const LARGEST_RATIO: f64 = 25.0;
 
 /// By how much each frequency counts, by its radius: 1 at most.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(into = "Vec<f64>", try_from = "Vec<f64>")]
 pub struct Weights([f32; KNOTS]);
+
+impl From<Weights> for Vec<f64> {
+    fn from(weights: Weights) -> Self {
+        weights.0.map(f64::from).to_vec()
+    }
+}
+
+impl TryFrom<Vec<f64>> for Weights {
+    type Error = String;
+
+    fn try_from(values: Vec<f64>) -> Result<Self, String> {
+        let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
+        let count = values.len();
+        values.try_into().map(Self).map_err(|_| format!("{count} weights, expected {KNOTS}"))
+    }
+}
 
 impl Weights {
     /// All frequencies count alike.
@@ -67,11 +84,6 @@ impl Weights {
         let below = (place as usize).min(KNOTS - 2);
         let [low, high] = [self.0[below], self.0[below + 1]].map(f64::from);
         low + (high - low) * (place - below as f64)
-    }
-
-    /// The numbers of which they are made, to be sent to other ranks.
-    pub fn values_mut(&mut self) -> &mut [f32] {
-        &mut self.0
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a run's maps come to: FSC of the half maps, as they stand and corrected for a mask, and against a truth; slices.
+//! Assessment of a run's maps: FSC of the half maps (unmasked, and corrected for a mask), cross-validated, and against a ground truth; slices.
 
 use std::io::Write;
 use std::path::Path;
@@ -17,26 +17,26 @@ use crate::files;
 use crate::imaging::mrc::{self, Volume};
 use crate::particles::store::Store;
 
-/// What a run came to.
-pub struct Judged {
-    /// FSC curves by label; the first is the one to quote.
+/// FSC curves of a run's maps.
+pub struct Assessment {
+    /// FSC curves with their labels.
     pub curves: Vec<(String, Fsc)>,
-    /// What the particles confirm of the half maps: under the automatic mask where there is one, and without a mask.
+    /// Cross-validations of the half maps: with the automatic mask if there is one, and without a mask.
     pub cross_validations: Vec<CrossValidation>,
 }
 
-/// Judges a run by its `halves` (one is no half map) and its `map`, against the `voxels` of the same halves where these are
-/// there and the map in the file `truth` where there is one. Writes FSC curves, slices and the automatic mask into `folder`.
+/// Assesses the maps of a run: its `halves` (a single map is not a half map) and their mean `map`, against the `voxels` of the same
+/// halves and the ground-truth map in the file `truth`, if given. Writes FSC curves, slices and the automatic mask into `folder`.
 ///
 /// # Errors
 /// When maps do not fit each other, the truth cannot be read, or a file cannot be written.
-pub fn judge(
+pub fn assess(
     folder: &Path,
     halves: &[&Volume],
     map: &Volume,
     voxels: Option<&[Volume; 2]>,
     truth: Option<&Path>,
-) -> Result<Judged> {
+) -> Result<Assessment> {
     let mut curves: Vec<(String, Fsc)> = Vec::new();
     let mut cross_validations = Vec::new();
     if let [half1, half2] = halves {
@@ -76,10 +76,10 @@ pub fn judge(
     }
     let picture = slices::draw(halves[0], halves.get(1).copied(), map, truth_map.as_ref())?;
     files::write_atomically(&folder.join("slices.png"), |w| w.write_all(&picture))?;
-    Ok(Judged { curves, cross_validations })
+    Ok(Assessment { curves, cross_validations })
 }
 
-/// The automatic mask of a `map`, which is written. `None` where the map is nothing that a mask can be made of.
+/// Writes the automatic mask of `map`. `None` where no mask can be made of the map.
 fn automatic_mask(folder: &Path, map: &Volume) -> Result<Option<Mask>> {
     let mask = match AutoMask::default().mask_from(map) {
         Ok((mask, _)) => mask,
@@ -113,9 +113,9 @@ pub fn check_truth(truth: &Path, store: &Store) -> Result<()> {
     ))
 }
 
-/// The curves for the log, and whether the particles confirm them.
-pub fn say(judged: &Judged) {
-    for (label, fsc) in &judged.curves {
+/// Logs the curves, and the verdict of the cross-validation.
+pub fn log(assessment: &Assessment) {
+    for (label, fsc) in &assessment.curves {
         tracing::info!(
             "FSC of {label}: {} at 0.143, {} at 0.5, mean {:.4}",
             fsc.crossing(GOLD_STANDARD),
@@ -123,7 +123,7 @@ pub fn say(judged: &Judged) {
             fsc.mean()
         );
     }
-    if let Some(found) = judged.verdict() {
+    if let Some(found) = assessment.verdict() {
         match found.excess() {
             Some(_) => tracing::warn!("{}", found.verdict()),
             None => tracing::info!("{}", found.verdict()),
@@ -131,20 +131,20 @@ pub fn say(judged: &Judged) {
     }
 }
 
-impl Judged {
-    /// The cross-validation to quote: the first that finds something, or else the first.
+impl Assessment {
+    /// The cross-validation to report: the first that finds an excess, or else the first.
     pub fn verdict(&self) -> Option<&CrossValidation> {
         let all = &self.cross_validations;
         all.iter().find(|found| found.excess().is_some()).or_else(|| all.first())
     }
 
-    /// It for run.json; null where there is none.
+    /// [`Assessment::verdict`] for run.json; null where there is none.
     pub fn verdict_as_json(&self) -> Value {
         self.verdict().map_or(Value::Null, CrossValidation::to_json)
     }
 }
 
-/// The curves for run.json.
+/// The resolutions of the curves, for run.json.
 pub fn as_json(curves: &[(String, Fsc)]) -> Map<String, Value> {
     let numbers = |fsc: &Fsc| {
         json!({

@@ -1,4 +1,4 @@
-//! Checkpoints: one HDF5 file a model and moment, whole or not there, the last two kept.
+//! Checkpoints: one HDF5 file per model and step, written atomically; the last two are kept.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -8,15 +8,16 @@ use crate::files;
 use crate::gmm::Gmm;
 use crate::gmm::files::{read_planes, write_planes};
 use crate::hdf5::{check_format, numeric_dataset, open, scalar_attribute, text_attribute, write_format};
-use crate::particles::store::DataSetId;
+use crate::particles::Subset;
 use crate::recipe::{Clock, Settings};
 use crate::render::DeviceState;
+use crate::run_folder::identity::RunIdentity;
 
-/// What the root attribute `format` says.
+/// Value of the root attribute `format`.
 pub const FORMAT: &str = "cryosplat-checkpoint";
-/// What the root attribute `version` says.
+/// Value of the root attribute `version`.
 pub const VERSION: u32 = 3;
-/// Checkpoints of a model that are kept.
+/// Number of checkpoints per model that are kept.
 const KEPT: usize = 2;
 
 const REMEDY_READ: &str = "remove the file to resume from the one before it, or start without --resume";
@@ -24,60 +25,54 @@ const REMEDY_READ: &str = "remove the file to resume from the one before it, or 
 /// The state of one model between two steps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
-    /// How far the model has come.
+    /// How far the model is trained.
     pub position: Position,
     /// Steps, images and bias corrections.
     pub clock: Clock,
     /// Parameters and Adam's moments.
     pub state: DeviceState,
-    /// Mixtures of the model that were trained to their end before.
+    /// Fully trained mixtures of the model.
     pub trained: Vec<Gmm>,
-    /// Particles that are left out, by row.
-    pub left_out: Vec<u64>,
-    /// Ranks that trained the model: on as many it goes on to the same bits.
+    /// Rows of the excluded particles.
+    pub excluded: Vec<u64>,
+    /// Ranks that trained the model: on as many ranks, a resumed run gives the same bits.
     pub ranks: usize,
-    /// [`Settings`] as JSON, and the identity of the particle set: a run resumes only where both are the same.
-    pub identity: String,
+    /// A run resumes only from a checkpoint of its own identity.
+    pub identity: RunIdentity,
 }
 
-/// How far a model has come.
+/// How far a model is trained.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Position {
-    /// Epochs done.
+    /// Finished epochs.
     pub epoch: usize,
-    /// Steps done of the epoch after them.
+    /// Steps done in the epoch after them.
     pub step: usize,
-    /// Sum of the losses of those steps' images.
+    /// Sum of the losses over the images of those steps.
     pub loss: f64,
     /// Number of those images.
     pub images: u64,
 }
 
-/// What must be the same for a run to go on from a checkpoint.
-pub fn identity(settings: &Settings, particles: DataSetId) -> String {
-    let settings = serde_json::to_string(settings).unwrap_or_default();
-    format!("{{\"particles\":\"{particles}\",\"settings\":{settings}}}")
+/// The file of the model of `subset` after `step` steps.
+pub fn path(folder: &Path, subset: Subset, step: u64) -> PathBuf {
+    folder.join(format!("{subset}_step{step:09}.h5"))
 }
 
-/// The file of `model` ("half1") after `step` steps of the run.
-pub fn path(folder: &Path, model: &str, step: u64) -> PathBuf {
-    folder.join(format!("{model}_step{step:09}.h5"))
-}
-
-/// Steps of the complete checkpoints of `model` in `folder`, in order.
-pub fn steps(folder: &Path, model: &str) -> Vec<u64> {
+/// Steps of the checkpoints of the model of `subset` in `folder`, in ascending order.
+pub fn steps(folder: &Path, subset: Subset) -> Vec<u64> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let mut found: Vec<u64> = entries
         .filter_map(|entry| {
             let name = entry.ok()?.file_name().into_string().ok()?;
-            name.strip_prefix(model)?.strip_prefix("_step")?.strip_suffix(".h5")?.parse().ok()
+            name.strip_prefix(subset.name())?.strip_prefix("_step")?.strip_suffix(".h5")?.parse().ok()
         })
         .collect();
     found.sort_unstable();
     found
 }
 
-/// The group of a mixture that was trained to its end.
+/// Name of the group of a fully trained mixture.
 fn trained_name(number: u64) -> String {
     format!("trained_{number}")
 }
@@ -92,24 +87,26 @@ fn open_checkpoint(path: &Path) -> Result<hdf5::File> {
 ///
 /// # Errors
 /// As [`Checkpoint::read`].
-pub fn read_identity(path: &Path) -> Result<String> {
+pub(crate) fn read_identity(path: &Path) -> Result<RunIdentity> {
     identity_in(&open_checkpoint(path)?, path)
 }
 
-fn identity_in(file: &hdf5::File, path: &Path) -> Result<String> {
-    text_attribute(file, "identity").map_err(Error::hdf5(path, "read the checkpoint", REMEDY_READ))
+fn identity_in(file: &hdf5::File, path: &Path) -> Result<RunIdentity> {
+    let text = text_attribute(file, "identity");
+    RunIdentity::from_json(path, &text.map_err(Error::hdf5(path, "read the checkpoint", REMEDY_READ))?)
 }
 
 impl Checkpoint {
-    /// Writes the checkpoint of `model` and removes those older than the last two.
+    /// Writes the checkpoint of the model of `subset`, and removes those older than the last two.
     ///
     /// # Errors
     /// When it cannot be written; older ones are then untouched.
-    pub fn write(&self, folder: &Path, model: &str) -> Result<()> {
-        let path = path(folder, model, self.clock.step);
+    pub fn write(&self, folder: &Path, subset: Subset) -> Result<()> {
+        let path = path(folder, subset, self.clock.step);
         files::write_hdf5(&path, "write the checkpoint", |file| {
             write_format(file, FORMAT, VERSION)?;
-            let text: hdf5::types::VarLenUnicode = self.identity.parse().unwrap_or_default();
+            let text: hdf5::types::VarLenUnicode =
+                self.identity.to_json().parse().expect("JSON holds no NUL");
             file.new_attr::<hdf5::types::VarLenUnicode>().create("identity")?.write_scalar(&text)?;
             let whole = |name: &str, value: u64| file.new_attr::<u64>().create(name)?.write_scalar(&value);
             let real = |name: &str, value: f64| file.new_attr::<f64>().create(name)?.write_scalar(&value);
@@ -122,7 +119,7 @@ impl Checkpoint {
             whole("epoch_steps", self.position.step as u64)?;
             real("epoch_loss", self.position.loss)?;
             whole("epoch_images", self.position.images)?;
-            file.new_dataset_builder().with_data(&self.left_out).create("left_out")?;
+            file.new_dataset_builder().with_data(&self.excluded).create("left_out")?;
             write_planes(&file.create_group("gmm")?, &self.state.gmm)?;
             whole("trained", self.trained.len() as u64)?;
             for (number, gmm) in self.trained.iter().enumerate() {
@@ -133,10 +130,10 @@ impl Checkpoint {
             adam.new_dataset_builder().with_data(&self.state.second).create("second")?;
             Ok(())
         })?;
-        let all = steps(folder, model);
+        let all = steps(folder, subset);
         for &old in all.iter().rev().skip(KEPT) {
-            // One that stays takes space and does no harm.
-            let _ = std::fs::remove_file(self::path(folder, model, old));
+            // A file that cannot be removed only takes space.
+            let _ = std::fs::remove_file(self::path(folder, subset, old));
         }
         Ok(())
     }
@@ -144,7 +141,7 @@ impl Checkpoint {
     /// Reads a checkpoint.
     ///
     /// # Errors
-    /// When it is not there, cut short, of another version, or holds what does not belong together.
+    /// When it does not exist, is truncated, of another version or inconsistent.
     pub fn read(path: &Path) -> Result<Self> {
         let file = open_checkpoint(path)?;
         let fail = || Error::hdf5(path, "read the checkpoint", REMEDY_READ);
@@ -168,7 +165,7 @@ impl Checkpoint {
                 None => Ok(values),
             }
         };
-        let left_out = numeric_dataset(&file, "left_out").map_err(fail())?;
+        let excluded = numeric_dataset(&file, "left_out").map_err(fail())?;
         let alike = |trained: &Gmm| (trained.len(), trained.shape()) == (gmm.len(), gmm.shape());
         let trained = (0..whole("trained")?).map(|number| {
             let name = trained_name(number);
@@ -189,7 +186,7 @@ impl Checkpoint {
                 images: whole("epoch_images")?,
             },
             trained,
-            left_out,
+            excluded,
             ranks: whole("ranks")? as usize,
             clock: Clock {
                 step: whole("step")?,
@@ -202,10 +199,11 @@ impl Checkpoint {
         })
     }
 
-    /// Checks that it lies in a run with `settings`, with epochs of `steps` steps, over the particles `rows`. `path` is its file.
+    /// Checks that the checkpoint, in the file `path`, is possible in a run with `settings` and `steps` steps per epoch over the particles
+    /// in `rows`.
     ///
     /// # Errors
-    /// Names what lies outside.
+    /// Names the attribute or data set that is out of range.
     pub fn check_within(
         &self,
         path: &Path,
@@ -246,7 +244,7 @@ impl Checkpoint {
             return bad("/gmm", problem);
         }
         let inside = |&row: &u64| usize::try_from(row).is_ok_and(|row| rows.contains(&row));
-        match self.left_out.iter().find(|row| !inside(row)) {
+        match self.excluded.iter().find(|row| !inside(row)) {
             Some(row) => bad("/left_out", format!("names row {row}, and its particles are rows {rows:?}")),
             None => Ok(()),
         }
@@ -256,6 +254,7 @@ impl Checkpoint {
 #[cfg(test)]
 mod tests {
     use crate::gmm::Shape;
+    use crate::particles::store::DataSetId;
     use crate::random::{Purpose, stream};
     use crate::recipe::{Choices, Recipe};
     use crate::run_folder::checkpoint::*;
@@ -267,22 +266,25 @@ mod tests {
             clock: Clock::default(),
             state: DeviceState { first: vec![0.5; 55], second: vec![0.25; 55], gmm },
             trained: vec![Gmm::random(5, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 1))],
-            left_out: vec![],
+            excluded: vec![],
             ranks: 3,
-            identity: "{}".into(),
+            identity: RunIdentity { particles: DataSetId::from_bytes([7; 32]), settings: settings() },
         }
     }
 
-    /// Of a run of three mixtures in five epochs of 20 steps over 150 particles: the first epoch is one of them alone.
-    fn within(checkpoint: &Checkpoint) -> Result<()> {
+    /// Three mixtures in five epochs of 20 steps over 150 particles: the first mixture has one epoch.
+    fn settings() -> Settings {
         let choices =
             Choices { gaussians: Some(5), mixtures: Some(3), epochs: Some(5), ..Choices::default() };
-        let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 1, 150, 32);
-        checkpoint.check_within(Path::new("c.h5"), &settings, 20, &(50..200))
+        Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 1, 150, 32)
+    }
+
+    fn within(checkpoint: &Checkpoint) -> Result<()> {
+        checkpoint.check_within(Path::new("c.h5"), &settings(), 20, &(50..200))
     }
 
     #[test]
-    fn one_that_lies_outside_of_its_run_is_refused() {
+    fn checkpoints_out_of_range_are_refused() {
         let refused = |change: fn(&mut Checkpoint), fragment: &str| {
             let mut checkpoint = checkpoint();
             change(&mut checkpoint);
@@ -299,12 +301,12 @@ mod tests {
         }
         refused(|c| c.state.gmm = with(4, Shape::Anisotropic), "/gmm: holds 4 anisotropic Gaussians");
         refused(|c| c.state.gmm = with(5, Shape::Isotropic), "/gmm: holds 5 isotropic Gaussians");
-        refused(|c| c.left_out = vec![50, 199, 200], "row 200");
-        refused(|c| c.left_out = vec![u64::MAX], "/left_out");
+        refused(|c| c.excluded = vec![50, 199, 200], "row 200");
+        refused(|c| c.excluded = vec![u64::MAX], "/left_out");
     }
 
     #[test]
-    fn as_many_mixtures_as_have_ended_are_trained() {
+    fn the_number_of_trained_mixtures_follows_from_the_epoch() {
         let trained = |count: usize, epoch: usize, step: usize| {
             let mut checkpoint = checkpoint();
             checkpoint.trained = vec![checkpoint.state.gmm.clone(); count];
@@ -332,8 +334,8 @@ mod tests {
         let refused = |change: fn(&mut Checkpoint), fragment: &str| {
             let mut checkpoint = checkpoint();
             change(&mut checkpoint);
-            checkpoint.write(folder.path(), "half1").unwrap();
-            let message = Checkpoint::read(&path(folder.path(), "half1", 0)).unwrap_err().to_string();
+            checkpoint.write(folder.path(), Subset::Half1).unwrap();
+            let message = Checkpoint::read(&path(folder.path(), Subset::Half1, 0)).unwrap_err().to_string();
             assert!(message.contains(fragment), "{message}");
         };
         refused(|c| c.clock.beta2_power = f64::NAN, "attribute beta2_power: is NaN");
@@ -348,8 +350,8 @@ mod tests {
         for (shape, count) in [(Shape::Anisotropic, 6), (Shape::Isotropic, 5)] {
             let mut checkpoint = checkpoint();
             checkpoint.trained.push(Gmm::random(count, shape, &mut stream(1, Purpose::Start, 1, 0)));
-            checkpoint.write(folder.path(), "half1").unwrap();
-            let message = Checkpoint::read(&path(folder.path(), "half1", 0)).unwrap_err().to_string();
+            checkpoint.write(folder.path(), Subset::Half1).unwrap();
+            let message = Checkpoint::read(&path(folder.path(), Subset::Half1, 0)).unwrap_err().to_string();
             assert!(message.contains("/trained_1: is not like /gmm"), "{message}");
         }
     }
@@ -361,10 +363,10 @@ mod tests {
         for step in 1..=4 {
             checkpoint.clock.step = step;
             checkpoint.clock.images = 10 * step;
-            checkpoint.left_out.push(7 * step);
-            checkpoint.write(folder.path(), "half1").unwrap();
+            checkpoint.excluded.push(7 * step);
+            checkpoint.write(folder.path(), Subset::Half1).unwrap();
         }
-        assert_eq!(steps(folder.path(), "half1"), [3, 4]);
-        assert_eq!(Checkpoint::read(&path(folder.path(), "half1", 4)).unwrap(), checkpoint);
+        assert_eq!(steps(folder.path(), Subset::Half1), [3, 4]);
+        assert_eq!(Checkpoint::read(&path(folder.path(), Subset::Half1, 4)).unwrap(), checkpoint);
     }
 }

@@ -1,36 +1,37 @@
-//! Checkpoints on their way to the disk, in a thread of their own, while the training goes on.
+//! Writes checkpoints in a thread of its own, while the training goes on.
 
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 use crate::error::Result;
+use crate::particles::Subset;
 use crate::run_folder::checkpoint::Checkpoint;
 
 /// Writes the checkpoints of one model, one at a time.
 #[derive(Debug)]
-pub struct Saver {
+pub struct CheckpointWriter {
     folder: PathBuf,
-    model: String,
+    subset: Subset,
     writing: Option<JoinHandle<Result<()>>>,
 }
 
-impl Saver {
-    /// For the checkpoints of `model` in `folder`.
-    pub fn new(folder: PathBuf, model: String) -> Self {
-        Self { folder, model, writing: None }
+impl CheckpointWriter {
+    /// For the checkpoints of the model of `subset` in `folder`.
+    pub fn new(folder: PathBuf, subset: Subset) -> Self {
+        Self { folder, subset, writing: None }
     }
 
-    /// Starts to write `checkpoint`, when the one before is written. One that cannot be written does not end the run: those before
-    /// it are untouched, and the log says so loudly.
+    /// Starts to write `checkpoint`, after the previous one is written. A failure does not end the run: it is logged, and earlier
+    /// checkpoints are untouched.
     pub fn save(&mut self, checkpoint: Checkpoint) {
         self.wait();
-        let (folder, model) = (self.folder.clone(), self.model.clone());
+        let (folder, subset) = (self.folder.clone(), self.subset);
         let write = move || {
-            let outcome = checkpoint.write(&folder, &model);
+            let outcome = checkpoint.write(&folder, subset);
             if let Err(error) = &outcome {
                 tracing::warn!(
-                    "NO CHECKPOINT of {model} after step {}: {error}. Training goes on; if the run is ended now, what it has \
-                     done since its last checkpoint is lost",
+                    "NO CHECKPOINT of {subset} after step {}: {error}. Training goes on; if the run ends now, everything \
+                     since its last checkpoint is lost",
                     checkpoint.clock.step
                 );
             }
@@ -38,7 +39,7 @@ impl Saver {
         };
         match std::thread::Builder::new().name("checkpoint".into()).spawn(write.clone()) {
             Ok(thread) => self.writing = Some(thread),
-            // A machine without room for a thread: it is written here.
+            // No thread could be started: write here.
             Err(_) => drop(write()),
         }
     }
@@ -49,7 +50,7 @@ impl Saver {
     }
 }
 
-impl Drop for Saver {
+impl Drop for CheckpointWriter {
     fn drop(&mut self) {
         self.wait();
     }
@@ -58,16 +59,18 @@ impl Drop for Saver {
 #[cfg(test)]
 mod tests {
     use crate::gmm::{Gmm, Shape};
+    use crate::particles::store::DataSetId;
     use crate::random::{Purpose, stream};
-    use crate::recipe::Clock;
+    use crate::recipe::{Choices, Clock, Recipe, Settings};
     use crate::render::DeviceState;
     use crate::run_folder::checkpoint::{Position, path};
     use crate::run_folder::checkpoint_writer::*;
+    use crate::run_folder::identity::RunIdentity;
 
     #[test]
-    fn whoever_has_waited_finds_the_checkpoint_or_knows_that_there_is_none() {
+    fn waiting_reports_whether_the_checkpoint_was_written() {
         let folder = tempfile::tempdir().unwrap();
-        // Some megabytes: nobody finds them at once.
+        // Some megabytes, so that writing takes a while.
         let gmm = Gmm::random(30_000, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0));
         let moments = vec![0.5; gmm.values().len()];
         let mut checkpoint = Checkpoint {
@@ -75,22 +78,25 @@ mod tests {
             clock: Clock { step: 7, ..Clock::default() },
             state: DeviceState { first: moments.clone(), second: moments, gmm },
             trained: vec![],
-            left_out: vec![],
+            excluded: vec![],
             ranks: 1,
-            identity: "{}".into(),
+            identity: RunIdentity {
+                particles: DataSetId::from_bytes([7; 32]),
+                settings: Settings::resolve(Recipe::Paper, &Choices::default(), false, 3.0, 1, 10, 16),
+            },
         };
-        let read = |step| Checkpoint::read(&path(folder.path(), "half1", step)).unwrap();
-        let mut saver = Saver::new(folder.path().to_owned(), "half1".into());
-        saver.save(checkpoint.clone());
-        assert!(saver.wait());
+        let read = |step| Checkpoint::read(&path(folder.path(), Subset::Half1, step)).unwrap();
+        let mut writer = CheckpointWriter::new(folder.path().to_owned(), Subset::Half1);
+        writer.save(checkpoint.clone());
+        assert!(writer.wait());
         assert_eq!(read(7), checkpoint);
-        assert!(saver.wait(), "nothing is being written");
+        assert!(writer.wait(), "nothing is being written");
         checkpoint.clock.step = 8;
-        saver.save(checkpoint.clone());
-        drop(saver);
+        writer.save(checkpoint.clone());
+        drop(writer);
         assert_eq!(read(8), checkpoint);
-        let mut saver = Saver::new(folder.path().join("none"), "half1".into());
-        saver.save(checkpoint);
-        assert!(!saver.wait());
+        let mut writer = CheckpointWriter::new(folder.path().join("none"), Subset::Half1);
+        writer.save(checkpoint);
+        assert!(!writer.wait());
     }
 }

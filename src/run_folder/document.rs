@@ -1,4 +1,4 @@
-//! What a run that is done says of itself in run.json, whether it trained or backprojected.
+//! `run.json` of a finished run: what trainings and backprojections have in common.
 
 use std::path::Path;
 
@@ -6,44 +6,45 @@ use serde_json::{Value, json};
 
 use crate::evaluate::Fsc;
 use crate::parallel::World;
-use crate::particles::parts::Part;
+use crate::particles::Subset;
+use crate::particles::selection::SubsetRows;
 use crate::particles::store::{DataSetId, Store};
 use crate::run_folder::assessment;
 
-/// What a run worked on, and where.
-pub struct Done<'a> {
-    /// The particles.
+/// The input of a run, and the job that ran it.
+pub struct RunSummary<'a> {
+    /// The particle file.
     pub store: &'a Store,
-    /// Their identity.
-    pub set: DataSetId,
-    /// Models by name, and their numbers of particles.
-    pub particles: Vec<(&'static str, usize)>,
+    /// Identity of the particle set.
+    pub data_set: DataSetId,
+    /// The subset of each model, and its number of particles.
+    pub particles: Vec<(Subset, usize)>,
     /// MPI ranks.
     pub ranks: usize,
-    /// Machines.
+    /// Nodes.
     pub nodes: usize,
-    /// Threads of a rank.
+    /// Threads per rank.
     pub threads: usize,
-    /// The command line as typed.
+    /// Command line as typed.
     pub command: &'a [String],
-    /// The map to compare with.
+    /// Ground-truth map.
     pub truth: Option<&'a Path>,
 }
 
-impl<'a> Done<'a> {
-    /// A run of this job on `parts` of `store`, whose identity is `set`.
+impl<'a> RunSummary<'a> {
+    /// A run of this job on `subsets` of `store`.
     pub fn new(
         world: &World,
         store: &'a Store,
-        set: DataSetId,
-        parts: &[Part],
+        data_set: DataSetId,
+        subsets: &[SubsetRows],
         command: &'a [String],
         truth: Option<&'a Path>,
     ) -> Self {
         Self {
             store,
-            set,
-            particles: parts.iter().map(|part| (part.name(), part.rows.len())).collect(),
+            data_set,
+            particles: subsets.iter().map(|subset| (subset.subset, subset.rows.len())).collect(),
             ranks: world.size(),
             nodes: world.nodes(),
             threads: rayon::current_num_threads(),
@@ -52,7 +53,7 @@ impl<'a> Done<'a> {
         }
     }
 
-    /// The document of a run on `device` that came to these FSC `curves`; what the run did is to be added.
+    /// The common part of `run.json`, for a run on `device` with these FSC `curves`. The caller adds what is specific to it.
     pub fn document(&self, device: &str, curves: &[(String, Fsc)]) -> Value {
         let header = self.store.header();
         json!({
@@ -63,10 +64,10 @@ impl<'a> Done<'a> {
             "working_directory": std::env::current_dir().ok().map(|d| d.display().to_string()),
             "particles": {
                 "file": self.store.path().display().to_string(),
-                "identity": self.set,
+                "identity": self.data_set,
                 "box_size": header.box_size,
                 "pixel_size": header.pixel_size,
-                "models": self.particles.iter().map(|(name, n)| json!({"name": name, "particles": n})).collect::<Vec<_>>(),
+                "models": self.particles.iter().map(|(subset, n)| json!({"name": subset.name(), "particles": n})).collect::<Vec<_>>(),
             },
             "truth": self.truth.map(|file| file.display().to_string()),
             "ranks": self.ranks,

@@ -1,5 +1,7 @@
-//! Particles that a model is trained without (`--skip-bad-particles`), because they have a [`Defect`]. Every rank of the group knows them; the first writes skipped_half1.csv and its like. The place that such a particle
-//! has in its batch stays empty: the mean is still over as many images as the batch was to have.
+//! Particles that a model is trained without (`--skip-bad-particles`), because they have a [`Defect`].
+//!
+//! Every rank of the group knows them; the first writes skipped_half1.csv and the like. Such a particle leaves a gap in its batch:
+//! the mean is still over the full number of images.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -8,10 +10,11 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::parallel::Collective;
+use crate::particles::Subset;
 use crate::particles::store::{Defect, Store};
 
-/// Particles that a message names one by one.
-const NAMED: usize = 16;
+/// Number of particles that a message lists.
+const LISTED: usize = 16;
 const HEADER: &str = "particle,stack,image,reason,step";
 
 /// The defects, in the order of their codes in a message between ranks.
@@ -26,26 +29,26 @@ fn reason(defect: Defect) -> &'static str {
     }
 }
 
-/// The particles that one model is trained without.
+/// The particles that one model is trained without (`--skip-bad-particles`).
 #[derive(Debug)]
-pub struct LeftOut {
+pub struct Excluded {
     allowed: usize,
     store: Store,
     /// On the first rank of the group.
     file: Option<PathBuf>,
-    /// By row, with the line of the file.
+    /// Line of the file, by row.
     rows: BTreeMap<usize, String>,
-    /// Those that only this rank knows.
+    /// Found on this rank, not shared yet.
     found: Vec<(usize, Defect)>,
 }
 
-impl LeftOut {
-    /// None yet, and at most `allowed`; the first rank of the group writes `file`.
+impl Excluded {
+    /// None yet, and at most `allowed`. The first rank of the group writes `file`.
     pub fn new(allowed: usize, store: Store, file: Option<PathBuf>) -> Self {
         Self { allowed, store, file, rows: BTreeMap::new(), found: Vec::new() }
     }
 
-    /// Goes on with those of a checkpoint.
+    /// Restores the rows of a checkpoint.
     pub fn resume(&mut self, rows: &[u64]) {
         let text = self.file.as_ref().and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
         let line_of = |row: usize| {
@@ -55,48 +58,48 @@ impl LeftOut {
         self.rows = rows.iter().map(|&row| (row as usize, line_of(row as usize))).collect();
     }
 
-    /// Their rows, sorted.
+    /// Rows of the excluded particles, sorted.
     pub fn rows(&self) -> Vec<u64> {
         self.rows.keys().map(|&row| row as u64).collect()
     }
 
-    /// Is `row` among them?
+    /// Whether the particle in `row` is excluded.
     pub fn contains(&self, row: usize) -> bool {
         self.rows.contains_key(&row)
     }
 
-    /// Takes the damaged images of a batch.
+    /// Adds the unusable particles of a batch on this rank, until [`Excluded::share`].
     ///
     /// # Errors
-    /// Names the first one where none may be left out.
+    /// Names the first one if none may be excluded.
     pub fn find(&mut self, damaged: &[(usize, Defect)]) -> Result<()> {
         for &(row, defect) in damaged {
             if self.allowed == 0 {
                 return Err(self.store.image_error(row, defect));
             }
-            if !self.contains(row) && !self.found.iter().any(|&(known, _)| known == row) {
+            if !self.contains(row) && !self.found.iter().any(|&(found, _)| found == row) {
                 self.found.push((row, defect));
             }
         }
         Ok(())
     }
 
-    /// Are those that are known and those that the ranks have found more than may be left out? Every rank calls it.
+    /// Checks that the excluded particles and those that the ranks have found are not more than allowed. Every rank calls it.
     ///
     /// # Errors
-    /// On every rank, when they are.
-    pub fn foresee(&self, group: &Collective) -> Result<()> {
+    /// On every rank, when they are more.
+    pub fn check_budget(&self, group: &Collective) -> Result<()> {
         let found = group.all_gather(self.found.len() as u64).iter().sum::<u64>() as usize;
         let own: Vec<usize> = self.found.iter().map(|&(row, _)| row).collect();
         self.check(self.rows.len() + found, &own)
     }
 
-    /// How many only this rank knows.
-    pub fn untold(&self) -> usize {
+    /// Number of particles found on this rank that the group does not know yet.
+    pub fn unshared(&self) -> usize {
         self.found.len()
     }
 
-    /// Tells the group what this rank has found, and learns what the others have. Every rank calls it, after `step` steps.
+    /// Shares what the ranks have found. Every rank calls it, after `step` steps.
     ///
     /// # Errors
     /// On every rank, when they are more than may be left out.
@@ -129,7 +132,7 @@ impl LeftOut {
         self.check(self.rows.len(), &new)
     }
 
-    /// May `count` be left out? `last` are among them.
+    /// Checks that `count` particles may be excluded; `last` are those found last.
     fn check(&self, count: usize, last: &[usize]) -> Result<()> {
         if count <= self.allowed {
             return Ok(());
@@ -151,8 +154,8 @@ impl LeftOut {
             self.rows.values().try_for_each(|line| writeln!(w, "{line}"))
         });
         match written {
-            Ok(()) => tracing::warn!("{} particles are left out: {}", self.rows.len(), file.display()),
-            Err(error) => tracing::warn!("{error}; {} particles are left out", self.rows.len()),
+            Ok(()) => tracing::warn!("{} particles are excluded: {}", self.rows.len(), file.display()),
+            Err(error) => tracing::warn!("{error}; {} particles are excluded", self.rows.len()),
         }
     }
 
@@ -162,25 +165,25 @@ impl LeftOut {
             Some((stack, image)) => format!("{} (image {image} of {stack})", row + 1),
             None => format!("{}", row + 1),
         };
-        let named: Vec<String> = rows.iter().take(NAMED).map(name).collect();
-        let more = rows.len().saturating_sub(NAMED);
+        let named: Vec<String> = rows.iter().take(LISTED).map(name).collect();
+        let more = rows.len().saturating_sub(LISTED);
         named.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
     }
 }
 
-/// Where the particles are listed that `model` was trained without.
-pub fn path(folder: &Path, model: &str) -> PathBuf {
-    folder.join(format!("skipped_{model}.csv"))
+/// The list of the particles that the model of `subset` was trained without.
+pub fn path(folder: &Path, subset: Subset) -> PathBuf {
+    folder.join(format!("skipped_{subset}.csv"))
 }
 
-/// The rows of the particles that any model of the run in `folder` was trained without, of a set of `count`.
+/// The rows of the particles that some model of the run in `folder` was trained without, in a set of `count` particles.
 ///
 /// # Errors
 /// When a list cannot be read, or names a particle that the set does not have.
 pub fn rows_of_run(folder: &Path, count: usize) -> Result<BTreeSet<usize>> {
     let mut rows = BTreeSet::new();
-    for model in ["half1", "half2", "map"] {
-        let file = path(folder, model);
+    for subset in Subset::ALL {
+        let file = path(folder, subset);
         if !file.exists() {
             continue;
         }
@@ -203,7 +206,7 @@ pub fn rows_of_run(folder: &Path, count: usize) -> Result<BTreeSet<usize>> {
     Ok(rows)
 }
 
-/// How many `model` was trained without.
-pub fn count(folder: &Path, model: &str) -> usize {
-    std::fs::read_to_string(path(folder, model)).map_or(0, |text| text.lines().count().saturating_sub(1))
+/// Number of particles that the model of `subset` was trained without.
+pub fn count(folder: &Path, subset: Subset) -> usize {
+    std::fs::read_to_string(path(folder, subset)).map_or(0, |text| text.lines().count().saturating_sub(1))
 }

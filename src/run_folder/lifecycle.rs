@@ -1,4 +1,4 @@
-//! The run folder at the start of a run: what an older run left in it, and from where a resumed one goes on.
+//! The run folder from start to end: an older run in it, the point of resumption, and the state in `run.json`.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -7,68 +7,71 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::files::{self, Pending};
+use crate::particles::Subset;
+use crate::recipe::Settings;
 use crate::run_folder::checkpoint::{self, Checkpoint};
-use crate::run_folder::excluded;
-use crate::run_folder::metrics;
+use crate::run_folder::identity::{self, RunIdentity};
+use crate::run_folder::{excluded, metrics};
 
-/// Models that a run may have.
-const MODELS: [&str; 3] = ["half1", "half2", "map"];
-/// Outputs that are not of one model.
+/// Outputs that do not belong to one model.
 const OUTPUTS: [&str; 7] =
     ["map.mrc", "mask.mrc", "fsc.csv", "fsc.svg", "fsc.png", "slices.png", "report.html"];
 
-/// What a run does about an older one in its folder.
+/// What a run does about an older run in its folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Older {
+pub enum ExistingRun {
     /// Refuse to start.
     Refuse,
-    /// Remove its files, when everything else is ready.
+    /// Remove its files, as soon as the new run is ready to train.
     Replace,
-    /// Go on from its checkpoints, which must be there and of the same run; do nothing where it is done.
+    /// Resume from its checkpoints, which must exist and be of the same run; do nothing if it is done.
     Resume,
-    /// The same, but start where there are none.
+    /// The same, but start from the beginning if there are no checkpoints.
     ResumeOrStart,
 }
 
-/// Where a run begins.
+/// Where a run starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// All is there already.
+    /// Nowhere: it is done.
     Done,
-    /// Each model after so many steps, which are 0 or those of a checkpoint that can be read; and the first epoch that some
-    /// model has not done.
+    /// At its beginning, or at the newest readable checkpoint of each model.
     At {
-        /// Steps of the models, in their order.
+        /// Steps done by each model, in the order of the models.
         steps: Vec<u64>,
-        /// From 0.
+        /// First epoch, from 0, that some model has not finished.
         epoch: usize,
-        /// The largest number of ranks that trained a model.
+        /// Largest number of ranks that trained a model; 0 at the beginning.
         ranks: usize,
     },
 }
 
-/// The checkpoints of a run folder.
+/// The folder of the checkpoints.
 pub fn checkpoints(folder: &Path) -> PathBuf {
     folder.join("checkpoints")
 }
 
-/// Looks at the folder before anything is done, makes it, and tries to write there. `identities` are the models of this
-/// run with what their checkpoints must share.
+/// Creates the folder, checks that it can be written, and finds where the run starts. `identities` are the models of this run with
+/// the identity that their checkpoints must have.
 ///
 /// # Errors
-/// When an older run is in the way or, to resume, is another one, is not there, or cannot be read; when the folder cannot be
-/// written.
-pub fn prepare(folder: &Path, older: Older, identities: &[(&str, String)]) -> Result<Start> {
+/// When there is an older run and it may not be replaced; when the run to resume is another one, does not exist or cannot be read;
+/// when the folder cannot be written.
+pub(crate) fn prepare(
+    folder: &Path,
+    existing: ExistingRun,
+    identities: &[(Subset, RunIdentity)],
+) -> Result<Start> {
     let checkpoints = checkpoints(folder);
     files::make_folder(&checkpoints)?;
-    // Try to write now, not after hours of training.
+    // Fail now, not after hours of training.
     drop(Pending::new(&checkpoints.join("half1"))?);
     drop(Pending::new(&folder.join("run.json"))?);
-    let last = MODELS.iter().filter_map(|model| checkpoint::steps(&checkpoints, model).pop()).max();
+    let last = Subset::ALL.iter().filter_map(|&model| checkpoint::steps(&checkpoints, model).pop()).max();
     let fresh = Start::At { steps: vec![0; identities.len()], epoch: 0, ranks: 0 };
-    match older {
-        Older::Replace => Ok(fresh),
-        Older::Refuse if last.is_some() || done(folder).is_some() => Err(Error::input(
+    match existing {
+        ExistingRun::Replace => Ok(fresh),
+        ExistingRun::Refuse if last.is_some() || done(folder).is_some() => Err(Error::input(
             folder,
             "",
             match last {
@@ -77,18 +80,21 @@ pub fn prepare(folder: &Path, older: Older, identities: &[(&str, String)]) -> Re
             },
             "go on with it (--resume), replace it (--overwrite), or choose another folder",
         )),
-        Older::Refuse => Ok(fresh),
-        Older::Resume | Older::ResumeOrStart => {
-            if let Some((models, identity)) = done(folder) {
-                let same = models.iter().eq(identities.iter().map(|(name, _)| name));
-                same_run(&folder.join("run.json"), &identity, same.then_some(identities[0].1.as_str()))?;
+        ExistingRun::Refuse => Ok(fresh),
+        ExistingRun::Resume | ExistingRun::ResumeOrStart => {
+            if let Some(done) = done(folder) {
+                let path = folder.join("run.json");
+                if !done.models.iter().eq(identities.iter().map(|(subset, _)| subset.name())) {
+                    return Err(identity::other_model(&path));
+                }
+                RunIdentity::from_json(&path, &done.identity)?.check_same(&path, &identities[0].1)?;
                 return Ok(Start::Done);
             }
-            if last.is_none() && older == Older::Resume {
+            if last.is_none() && existing == ExistingRun::Resume {
                 return Err(Error::input(
                     folder,
                     "",
-                    "holds no checkpoint to go on from",
+                    "holds no checkpoint to resume from",
                     "leave out --resume, or use --resume auto, which then starts from the beginning",
                 ));
             }
@@ -97,29 +103,28 @@ pub fn prepare(folder: &Path, older: Older, identities: &[(&str, String)]) -> Re
     }
 }
 
-/// The newest checkpoint of each model that can be read.
-fn resume(checkpoints: &Path, identities: &[(&str, String)]) -> Result<Start> {
-    for model in MODELS {
-        let known = identities.iter().any(|(name, _)| *name == model);
-        if let (false, Some(step)) = (known, checkpoint::steps(checkpoints, model).pop()) {
-            let path = checkpoint::path(checkpoints, model, step);
-            same_run(&path, "", None)?;
+/// Resumes at the newest checkpoint of each model that can be read.
+fn resume(checkpoints: &Path, identities: &[(Subset, RunIdentity)]) -> Result<Start> {
+    for model in Subset::ALL {
+        let is_trained = identities.iter().any(|(subset, _)| *subset == model);
+        if let (false, Some(step)) = (is_trained, checkpoint::steps(checkpoints, model).pop()) {
+            return Err(identity::other_model(&checkpoint::path(checkpoints, model, step)));
         }
     }
     let (mut steps, mut epochs, mut ranks) = (Vec::new(), Vec::new(), 0);
     for (model, identity) in identities {
         let mut found = None;
         let mut unreadable = None;
-        for step in checkpoint::steps(checkpoints, model).into_iter().rev() {
-            let path = checkpoint::path(checkpoints, model, step);
+        for step in checkpoint::steps(checkpoints, *model).into_iter().rev() {
+            let path = checkpoint::path(checkpoints, *model, step);
             match Checkpoint::read(&path) {
                 Ok(checkpoint) => {
-                    same_run(&path, &checkpoint.identity, Some(identity))?;
+                    checkpoint.identity.check_same(&path, identity)?;
                     found = Some(checkpoint);
                     break;
                 }
                 Err(error) => {
-                    tracing::warn!("{error} (going on from the one before it, if there is one)");
+                    tracing::warn!("{error} (resuming from the one before it, if there is one)");
                     unreadable.get_or_insert(error);
                 }
             }
@@ -130,7 +135,7 @@ fn resume(checkpoints: &Path, identities: &[(&str, String)]) -> Result<Start> {
                 epochs.push(checkpoint.position.epoch);
                 ranks = ranks.max(checkpoint.ranks);
             }
-            // To begin again could throw days of work away: that is for the user to say.
+            // Starting again could discard days of work: the user decides.
             (None, Some(error)) => return Err(error),
             (None, None) => {
                 steps.push(0);
@@ -141,66 +146,37 @@ fn resume(checkpoints: &Path, identities: &[(&str, String)]) -> Result<Start> {
     Ok(Start::At { steps, epoch: epochs.into_iter().min().unwrap_or(0), ranks })
 }
 
-/// Checks that a checkpoint, which holds the identity `found`, is of the run with `identity`.
-///
-/// # Errors
-/// Names the file and the settings that differ.
-pub fn same_run(path: &Path, found: &str, identity: Option<&str>) -> Result<()> {
-    const REMEDY: &str =
-        "use the same particles and options, replace the old run (--overwrite), or choose another folder";
-    match identity {
-        Some(identity) if identity == found => Ok(()),
-        Some(identity) => {
-            let problem = format!("is of another run: {}", differences(found, identity));
-            Err(Error::input(path, "", problem, REMEDY))
-        }
-        None => Err(Error::input(path, "", "is of a run with another --half", REMEDY)),
-    }
+/// A finished run, from its `run.json`.
+struct DoneRun {
+    /// Names of its models.
+    models: Vec<String>,
+    /// Its identity as JSON.
+    identity: String,
 }
 
-/// "batch was 8 and is 4", of two identities.
-fn differences(old: &str, new: &str) -> String {
-    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
-    let (old, new) = (parse(old), parse(new));
-    let mut all = Vec::new();
-    if old["particles"] != new["particles"] {
-        all.push(format!("particle set was {} and is {}", old["particles"], new["particles"]));
-    }
-    let settings = |of: &Value| of["settings"].as_object().cloned().unwrap_or_default();
-    let (before, now) = (settings(&old), settings(&new));
-    // What one of them does not have is null there.
-    let gone = before.keys().filter(|key| !now.contains_key(*key));
-    for key in now.keys().chain(gone) {
-        let (before, now) = (&old["settings"][key], &new["settings"][key]);
-        if before != now {
-            all.push(format!("{} was {before} and is {now}", key.replace('_', " ")));
-        }
-    }
-    if all.is_empty() { "it was written by another version".into() } else { all.join(", ") }
-}
-
-/// The models and the identity of the run that the folder holds, if that is done.
-fn done(folder: &Path) -> Option<(Vec<String>, String)> {
+/// The finished run in the folder, if there is one.
+fn done(folder: &Path) -> Option<DoneRun> {
     let text = std::fs::read_to_string(folder.join("run.json")).ok()?;
     let run: Value = serde_json::from_str(&text).ok()?;
     let models = run["particles"]["models"].as_array().into_iter().flatten();
     let models = models.map(|model| model["name"].as_str().unwrap_or_default().to_owned()).collect();
-    (run["state"] == "done").then(|| (models, run["identity"].as_str().unwrap_or_default().to_owned()))
+    let identity = || run["identity"].as_str().unwrap_or_default().to_owned();
+    (run["state"] == "done").then(|| DoneRun { models, identity: identity() })
 }
 
-/// Makes the folder that of this run, once nothing but training is left to do: without what an older run left, or, where
-/// `models` (by name) have done some steps, without what came after these. Writes run.json.
+/// Takes over the folder when the training starts: removes the files of an older run or, where `models` resume after some steps,
+/// those of later steps. Writes run.json.
 ///
 /// # Errors
 /// When a file cannot be removed or written.
-pub fn begin(folder: &Path, models: &[(&str, u64)], command: &[String]) -> Result<()> {
+pub(crate) fn begin(folder: &Path, models: &[(Subset, u64)], command: &[String]) -> Result<()> {
     clear(folder, models)?;
     write_state(folder, "training", command)
 }
 
-/// Removes what an older run left, as [`begin`] says.
-fn clear(folder: &Path, models: &[(&str, u64)]) -> Result<()> {
-    // A run that was killed while it wrote.
+/// Removes the files of an older run; see [`begin`].
+fn clear(folder: &Path, models: &[(Subset, u64)]) -> Result<()> {
+    // Temporary files of a run that was killed.
     for place in [folder, &checkpoints(folder)] {
         for torn in files::torn(place) {
             remove(torn)?;
@@ -212,8 +188,8 @@ fn clear(folder: &Path, models: &[(&str, u64)]) -> Result<()> {
             remove(folder.join(name))?;
         }
     }
-    for model in MODELS {
-        let kept = models.iter().find(|(name, _)| *name == model).map_or(0, |(_, step)| *step);
+    for model in Subset::ALL {
+        let kept = models.iter().find(|(subset, _)| *subset == model).map_or(0, |(_, step)| *step);
         for step in checkpoint::steps(&checkpoints(folder), model) {
             if step > kept || kept == 0 {
                 remove(checkpoint::path(&checkpoints(folder), model, step))?;
@@ -234,18 +210,20 @@ fn clear(folder: &Path, models: &[(&str, u64)]) -> Result<()> {
     Ok(())
 }
 
-/// The settings of the run that the folder holds: of run.json where it is done, else of its newest checkpoint that can be read;
-/// null where there is none.
-pub fn settings(folder: &Path) -> Value {
+/// The settings of the run in the folder: from run.json if it is done, else from the newest readable checkpoint.
+pub(crate) fn settings(folder: &Path) -> Option<Settings> {
     let checkpoints = checkpoints(folder);
-    let files = MODELS.iter().flat_map(|model| {
+    let files = Subset::ALL.iter().flat_map(|&model| {
         let steps = checkpoint::steps(&checkpoints, model).into_iter().rev();
-        steps.map(|step| checkpoint::path(&checkpoints, model, step))
+        let checkpoints = &checkpoints;
+        steps.map(move |step| checkpoint::path(checkpoints, model, step))
     });
     let of_file = |file: PathBuf| checkpoint::read_identity(&file).ok();
-    let identity = done(folder).map(|(_, identity)| identity).or_else(|| files.into_iter().find_map(of_file));
-    let identity: Value = serde_json::from_str(&identity.unwrap_or_default()).unwrap_or_default();
-    identity["settings"].clone()
+    let identity = match done(folder) {
+        Some(done) => RunIdentity::from_json(&folder.join("run.json"), &done.identity).ok(),
+        None => files.into_iter().find_map(of_file),
+    };
+    identity.map(|identity| identity.settings)
 }
 
 /// [`prepare`] for a run without checkpoints.
@@ -255,7 +233,8 @@ pub fn settings(folder: &Path) -> Value {
 pub fn prepare_whole(folder: &Path, overwrite: bool) -> Result<()> {
     files::make_folder(folder)?;
     drop(Pending::new(&folder.join("run.json"))?);
-    let trained = MODELS.iter().any(|model| !checkpoint::steps(&checkpoints(folder), model).is_empty());
+    let trained =
+        Subset::ALL.into_iter().any(|model| !checkpoint::steps(&checkpoints(folder), model).is_empty());
     if (trained || done(folder).is_some()) && !overwrite {
         return Err(Error::input(
             folder,
@@ -273,7 +252,7 @@ pub fn prepare_whole(folder: &Path, overwrite: bool) -> Result<()> {
 /// As [`begin`].
 pub fn begin_whole(folder: &Path, command: &[String]) -> Result<()> {
     clear(folder, &[])?;
-    // Stays where it is not empty: then it holds more than checkpoints.
+    // Fails where the folder holds other files, which stay.
     let _ = std::fs::remove_dir(checkpoints(folder));
     write_state(folder, "running", command)
 }
@@ -289,7 +268,7 @@ fn remove(path: PathBuf) -> Result<()> {
     }
 }
 
-/// Writes the run.json of a run that is not done: `state` is "training", "running" or "stopped".
+/// Writes the run.json of an unfinished run: `state` is "training", "running" or "stopped".
 ///
 /// # Errors
 /// When it cannot be written.
@@ -299,7 +278,7 @@ pub fn write_state(folder: &Path, state: &str, command: &[String]) -> Result<()>
     })
 }
 
-/// Writes the run.json of a run that is done, last of all its files.
+/// Writes the run.json of a finished run, last of all its files.
 ///
 /// # Errors
 /// When it cannot be written.
@@ -309,36 +288,24 @@ pub fn write_document(folder: &Path, document: &Value) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use crate::run_folder::lifecycle::*;
+    use super::*;
 
     #[test]
-    fn only_checkpoints_behind_those_gone_on_from_are_removed() {
+    fn checkpoints_after_the_resumed_step_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let at = checkpoints(folder.path());
         files::make_folder(&at).unwrap();
-        let left = |models: &[(&str, u64)]| {
-            for model in MODELS {
+        let left = |models: &[(Subset, u64)]| {
+            for model in Subset::ALL {
                 for step in [5, 10, 15] {
                     std::fs::write(checkpoint::path(&at, model, step), b"").unwrap();
                 }
             }
             begin(folder.path(), models, &[]).unwrap();
-            MODELS.map(|model| checkpoint::steps(&at, model))
+            Subset::ALL.map(|model| checkpoint::steps(&at, model))
         };
-        assert_eq!(left(&[("half1", 10), ("half2", 15)]), [vec![5, 10], vec![5, 10, 15], vec![]]);
-        assert_eq!(left(&[("half1", 0), ("half2", 5)]), [vec![], vec![5], vec![]]);
-        assert_eq!(left(&[("map", 0)]), [const { Vec::<u64>::new() }; 3]);
-    }
-
-    #[test]
-    fn differences_are_named() {
-        let old = r#"{"particles":"0a","settings":{"batch":8,"learning_rate":1e-3,"seed":0}}"#;
-        let new = r#"{"particles":"0b","settings":{"batch":4,"learning_rate":1e-3,"seed":0}}"#;
-        let said = differences(old, new);
-        assert_eq!(said, "particle set was \"0a\" and is \"0b\", batch was 8 and is 4");
-        let none = r#"{"particles":"0a","settings":{"batch":8}}"#;
-        let some = r#"{"particles":"0a","settings":{"batch":8,"init":{"low_pass":30.0}}}"#;
-        assert_eq!(differences(none, some), r#"init was null and is {"low_pass":30.0}"#);
-        assert_eq!(differences(some, none), r#"init was {"low_pass":30.0} and is null"#);
+        assert_eq!(left(&[(Subset::Half1, 10), (Subset::Half2, 15)]), [vec![5, 10], vec![5, 10, 15], vec![]]);
+        assert_eq!(left(&[(Subset::Half1, 0), (Subset::Half2, 5)]), [vec![], vec![5], vec![]]);
+        assert_eq!(left(&[(Subset::All, 0)]), [const { Vec::<u64>::new() }; 3]);
     }
 }

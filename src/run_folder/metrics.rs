@@ -1,5 +1,5 @@
-//! metrics_half1.jsonl and its like: what a group's training is doing, a line every so many steps and one for every epoch. The
-//! first rank of the group writes; and, where that is wanted, a file that Prometheus' node exporter collects.
+//! metrics_half1.jsonl and the like: the progress of a model's training, one line every few steps and one per epoch, and optionally a
+//! file for the textfile collector of Prometheus' node exporter. The first rank of the group writes them.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -11,20 +11,21 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::particles::Subset;
 
-/// How long lines may wait in memory.
+/// Longest time that lines are buffered.
 const FLUSH: Duration = Duration::from_secs(1);
-/// How often the file for Prometheus is written.
-const SCRAPE: Duration = Duration::from_secs(5);
+/// Time between two updates of the file for Prometheus.
+const EXPORT_PERIOD: Duration = Duration::from_secs(5);
 
-/// One line of the metrics, about one step or the steps since the line before it.
+/// One line of the metrics: one step, and rates since the previous line.
 #[derive(Clone, Debug, Serialize)]
 pub struct Metric {
-    /// The model: "half1", "half2" or "map".
+    /// Name of the model: "half1", "half2" or "map".
     pub model: String,
-    /// Steps taken, this one included.
+    /// Number of steps done, including this one.
     pub step: u64,
-    /// Epochs done, as a fraction.
+    /// Number of epochs done, with a fraction.
     pub epoch: f64,
     /// Mean loss of the step's images.
     pub loss: f64,
@@ -34,31 +35,31 @@ pub struct Metric {
     pub rate: f64,
     /// Images in the step, over all ranks.
     pub images: u64,
-    /// Images a second since the line before, over all ranks of the group.
+    /// Images per second since the previous line, over all ranks of the group.
     pub images_per_second: f64,
-    /// Share of that time in which this rank waited for particles.
+    /// Share of that time spent waiting for particles, on this rank.
     pub input_share: f64,
-    /// Share in sums over the ranks, waiting for the slowest included; nothing where the device cannot tell.
+    /// Share spent in all-reduces, including waiting for other ranks; `None` where the device does not measure it.
     pub reduce_share: Option<f64>,
     /// Resident memory of the process, in bytes.
     pub host_bytes: u64,
-    /// Memory that the device holds for the model, in bytes.
+    /// Device memory of the model, in bytes.
     pub device_bytes: u64,
 }
 
-/// Seconds over the ranks of a group.
+/// A time in seconds, over the ranks of a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
-    /// Mean.
+    /// Mean over the ranks.
     pub mean: f64,
-    /// Of the rank that took least.
+    /// Smallest value.
     pub min: f64,
-    /// Of the rank that took longest.
+    /// Largest value.
     pub max: f64,
 }
 
 impl Spread {
-    /// Of one value a rank.
+    /// From one value per rank.
     pub fn of(values: &[f64]) -> Self {
         Self {
             mean: values.iter().sum::<f64>() / values.len().max(1) as f64,
@@ -68,56 +69,56 @@ impl Spread {
     }
 }
 
-/// What an epoch came to. Times are of the part since the last resume.
+/// Result of an epoch. Times, images and steps count since the last resume.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochSummary {
     /// Number of the epoch, from 1.
     pub epoch: usize,
     /// Mean loss over the epoch's images.
     pub loss: f64,
-    /// Images that the times below are of, over all ranks of the group.
+    /// Images since the last resume, over all ranks of the group.
     pub images: u64,
-    /// Steps that the times below are of.
+    /// Steps since the last resume.
     pub steps: u64,
-    /// Seconds in all.
+    /// Duration in seconds.
     pub seconds: f64,
     /// Ranks of the group.
     pub ranks: usize,
-    /// Seconds in rendering and differentiating; nothing here and in the next two where the device cannot tell.
+    /// Seconds in rendering and its gradient. `None`, as the next two, where the device does not measure it.
     pub compute: Option<Spread>,
-    /// Seconds in sums over the ranks, waiting for the slowest included.
+    /// Seconds in all-reduces, including waiting for other ranks.
     pub reduce: Option<Spread>,
     /// Seconds in the optimiser.
     pub update: Option<Spread>,
-    /// Seconds of waiting for particles.
+    /// Seconds spent waiting for particles.
     pub wait: Spread,
-    /// Bytes read from the file, by all ranks of the group.
+    /// Bytes read from the particle file by all ranks of the group.
     pub bytes_read: u64,
 }
 
-/// Where the metrics of a model are.
-pub fn path(folder: &Path, model: &str) -> PathBuf {
-    folder.join(format!("metrics_{model}.jsonl"))
+/// The file of the metrics of the model of `subset`.
+pub fn path(folder: &Path, subset: Subset) -> PathBuf {
+    folder.join(format!("metrics_{subset}.jsonl"))
 }
 
-/// Every line of the metrics of `model` that can be read.
-pub fn lines(folder: &Path, model: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(path(folder, model)).unwrap_or_default();
+/// All lines of the metrics of a model that can be parsed.
+pub fn lines(folder: &Path, subset: Subset) -> Vec<Value> {
+    let text = std::fs::read_to_string(path(folder, subset)).unwrap_or_default();
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// The epochs among the lines of the metrics of `model`.
-pub fn epochs(folder: &Path, model: &str) -> Vec<EpochSummary> {
+/// The epoch summaries in the metrics of a model.
+pub fn epochs(folder: &Path, subset: Subset) -> Vec<EpochSummary> {
     let of_epoch = |line: Value| serde_json::from_value(line.get("summary")?.clone()).ok();
-    lines(folder, model).into_iter().filter_map(of_epoch).collect()
+    lines(folder, subset).into_iter().filter_map(of_epoch).collect()
 }
 
-/// Keeps the lines up to step `step`: those after the checkpoint come again, and the last may be torn.
+/// Removes the lines after step `step`, which a resumed run writes again, and incomplete lines.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn trim(folder: &Path, model: &str, step: u64) -> Result<()> {
-    let path = path(folder, model);
+pub fn trim(folder: &Path, subset: Subset, step: u64) -> Result<()> {
+    let path = path(folder, subset);
     let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
     let kept: String = text
         .split_inclusive('\n')
@@ -133,75 +134,75 @@ pub fn trim(folder: &Path, model: &str, step: u64) -> Result<()> {
 #[derive(Debug)]
 pub struct Writer {
     path: PathBuf,
-    model: String,
+    subset: Subset,
     prometheus: Option<PathBuf>,
-    waiting: String,
+    buffer: String,
     last: Option<Metric>,
-    scraped: Option<Instant>,
+    exported: Option<Instant>,
     flushed: Instant,
     failed: bool,
 }
 
 impl Writer {
-    /// For `model`, into its file in `folder`; `prometheus` is the folder that the node exporter's textfile collector reads.
-    pub fn new(folder: &Path, model: &str, prometheus: Option<&Path>) -> Self {
+    /// For the model of `subset` of the run in `folder`. `prometheus` is the folder that the node exporter's textfile collector reads.
+    pub fn new(folder: &Path, subset: Subset, prometheus: Option<&Path>) -> Self {
         Self {
-            path: path(folder, model),
-            model: model.to_owned(),
-            prometheus: prometheus.map(|folder| folder.join(format!("cryosplat_{model}.prom"))),
-            waiting: String::new(),
+            path: path(folder, subset),
+            subset,
+            prometheus: prometheus.map(|folder| folder.join(format!("cryosplat_{subset}.prom"))),
+            buffer: String::new(),
             last: None,
-            scraped: None,
+            exported: None,
             flushed: Instant::now(),
             failed: false,
         }
     }
 
-    /// Takes a line.
+    /// Adds the line of a step.
     pub fn step(&mut self, metric: Metric) {
         self.line(&metric);
         self.last = Some(metric);
     }
 
-    /// Takes the line of an epoch, which ended after `step` steps.
+    /// Adds the line of an epoch that ended after `step` steps.
     pub fn epoch(&mut self, step: u64, summary: &EpochSummary) {
-        self.line(&serde_json::json!({"model": self.model, "step": step, "summary": summary}));
+        self.line(&serde_json::json!({"model": self.subset.name(), "step": step, "summary": summary}));
     }
 
     fn line(&mut self, value: &impl Serialize) {
         if let Ok(line) = serde_json::to_string(value) {
-            self.waiting += &line;
-            self.waiting.push('\n');
+            self.buffer += &line;
+            self.buffer.push('\n');
         }
     }
 
-    /// [`Writer::flush`], unless it was done a moment ago.
+    /// [`Writer::flush`], at most once a second.
     pub fn flush_if_due(&mut self) {
         if self.flushed.elapsed() > FLUSH {
             self.flush();
         }
     }
 
-    /// Brings what waits to the disk. Metrics that cannot be written do not end the run: it is said once.
+    /// Writes the buffered lines. A failure does not end the run, and is logged once.
     pub fn flush(&mut self) {
         let outcome = self.append().and_then(|()| self.export());
         if let Err(error) = outcome {
             if !self.failed {
-                tracing::warn!("the metrics of {} have a gap: {error}; training goes on", self.model);
+                tracing::warn!("the metrics of {} have a gap: {error}; training goes on", self.subset);
             }
             self.failed = true;
         }
-        self.waiting.clear();
+        self.buffer.clear();
         self.flushed = Instant::now();
     }
 
     fn append(&self) -> Result<()> {
-        if self.waiting.is_empty() {
+        if self.buffer.is_empty() {
             return Ok(());
         }
         let mut open = std::fs::OpenOptions::new();
         open.create(true).append(true);
-        open.open(&self.path).and_then(|mut file| file.write_all(self.waiting.as_bytes())).map_err(Error::io(
+        open.open(&self.path).and_then(|mut file| file.write_all(self.buffer.as_bytes())).map_err(Error::io(
             &self.path,
             "write the metrics",
             "check that the folder may be written and the disk is not full",
@@ -210,17 +211,17 @@ impl Writer {
 
     fn export(&mut self) -> Result<()> {
         let (Some(path), Some(metric)) = (&self.prometheus, &self.last) else { return Ok(()) };
-        if self.scraped.is_some_and(|at| at.elapsed() < SCRAPE) {
+        if self.exported.is_some_and(|at| at.elapsed() < EXPORT_PERIOD) {
             return Ok(());
         }
-        self.scraped = Some(Instant::now());
+        self.exported = Some(Instant::now());
         let text = exposition(metric);
         files::write_atomically(path, |w| w.write_all(text.as_bytes()))
     }
 
-    /// Brings everything to the disk, the file for Prometheus too.
+    /// Writes everything, including the file for Prometheus.
     pub fn finish(&mut self) {
-        self.scraped = None;
+        self.exported = None;
         self.flush();
     }
 }
@@ -255,22 +256,22 @@ fn exposition(metric: &Metric) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::run_folder::metrics::*;
+    use super::*;
     use serde_json::json;
 
     #[test]
-    fn lines_after_the_checkpoint_and_torn_ones_go() {
+    fn lines_after_the_checkpoint_and_incomplete_lines_are_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let path = path(folder.path(), "half1");
+        let path = path(folder.path(), Subset::Half1);
         let line = |step: u64| format!("{}\n", json!({"model": "half1", "step": step}));
         let done = line(5) + &line(10);
         std::fs::write(&path, done.clone() + &line(11) + "{\"model\":\"ha").unwrap();
-        trim(folder.path(), "half1", 10).unwrap();
+        trim(folder.path(), Subset::Half1, 10).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), done);
     }
 
     #[test]
-    fn a_spread_is_of_all_ranks() {
+    fn spread_over_ranks() {
         assert_eq!(Spread::of(&[1.0, 3.0, 2.0]), Spread { mean: 2.0, min: 1.0, max: 3.0 });
     }
 }

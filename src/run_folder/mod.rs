@@ -9,6 +9,7 @@ pub mod checkpoint_writer;
 pub mod document;
 pub mod excluded;
 pub mod finished;
+pub mod identity;
 pub mod lifecycle;
 pub mod metrics;
 pub mod report;

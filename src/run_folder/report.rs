@@ -66,8 +66,9 @@ pub fn write(folder: &Path, document: &Value, store: &Store, baselines: &[PathBu
             png: images(&models, store)?,
         });
     }
-    let lines: Vec<(String, Vec<Value>)> =
-        names.iter().map(|name| (name.clone(), metrics::lines(folder, name))).collect();
+    let lines_of =
+        |name: &str| Subset::from_name(name).map_or_else(Vec::new, |subset| metrics::lines(folder, subset));
+    let lines: Vec<(String, Vec<Value>)> = names.iter().map(|name| (name.clone(), lines_of(name))).collect();
     if lines.iter().any(|(_, lines)| !lines.is_empty()) {
         parts.push(Part::Chart(loss_chart(&over_epochs(&lines, "loss"))));
         let speed = over_epochs(&lines, "images_per_second");

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::error::Result;
 use crate::imaging::mrc::Volume;
 use crate::parallel::{Assignment, Collective, World};
-use crate::particles::parts::Part;
+use crate::particles::selection::SubsetRows;
 use crate::particles::store::Store;
 use crate::resources::memory;
 use crate::voxels::half_sums::{Chosen, of_halves, working_bytes};
@@ -23,18 +23,18 @@ const SHARE: f64 = 0.8;
 pub fn half_maps(
     world: &World,
     store: &Store,
-    parts: &[Part],
+    subsets: &[SubsetRows],
     group: (&Assignment, &mut Collective),
     most: usize,
     passed_over: &BTreeSet<usize>,
 ) -> Result<Option<[Volume; 2]>> {
-    let both = parts.len() == 2;
+    let both = subsets.len() == 2;
     if !both || most == 0 || !fits(world, store.header().box_size) {
         return Ok(None);
     }
     let chosen = Chosen { most: Some(most), passed_over: Some(passed_over) };
     let pixel_size = store.header().pixel_size;
-    let Some([first, second]) = of_halves(world, store, parts, group, &chosen)? else { return Ok(None) };
+    let Some([first, second]) = of_halves(world, store, subsets, group, &chosen)? else { return Ok(None) };
     let first = plain(&{ first }, pixel_size)?;
     Ok(Some([first, plain(&second, pixel_size)?]))
 }

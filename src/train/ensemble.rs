@@ -1,38 +1,38 @@
-//! The mixtures of one model, trained one after the other: their mean is the model.
+//! Ensemble of mixtures: one model is the mean of several mixtures, trained one after the other.
 //!
-//! Each starts from random Gaussians of its own. What a start has put into a mixture, and what that has followed of the noise from
-//! there, is another thing in each; the mean keeps what they have in common.
+//! Each starts from random Gaussians of its own. The errors that come from the start and from fitting noise differ between mixtures,
+//! and average out; the signal is common to all.
 
 use crate::error::Result;
 use crate::gmm::Gmm;
 use crate::render::{Device, DeviceState};
 
-/// All mixtures of a model but the one on its device.
+/// The mixtures of a model, except the one on its device.
 #[derive(Debug, Default)]
-pub struct Mixtures {
-    /// Where those that have not begun start, each in its place.
+pub(super) struct Ensemble {
+    /// Initial Gaussians of each mixture; `None` for those that have started.
     starts: Vec<Option<Gmm>>,
-    /// Those that are trained to their end.
+    /// Fully trained mixtures.
     trained: Vec<Gmm>,
 }
 
-impl Mixtures {
-    /// Those that begin from `starts`: of each mixture, or `None` where it has begun already.
+impl Ensemble {
+    /// `starts` are the initial Gaussians of each mixture, or `None` where it has started already.
     pub fn new(starts: Vec<Option<Gmm>>) -> Self {
         Self { starts, trained: Vec::new() }
     }
 
-    /// Goes on behind the mixtures that were `trained` before.
+    /// Continues after the `trained` mixtures of a checkpoint.
     pub fn resume(&mut self, trained: Vec<Gmm>) {
         self.trained = trained;
     }
 
-    /// Those that are trained to their end and have left the device.
+    /// The fully trained mixtures that are no longer on the device.
     pub fn trained(&self) -> &[Gmm] {
         &self.trained
     }
 
-    /// Lets `device` train mixture `wanted`, if it holds one before it, which is trained to its end.
+    /// Puts mixture `wanted` on `device` in place of the one before it, which is fully trained. Does nothing where it is there already.
     ///
     /// # Errors
     /// When the device fails.
@@ -40,20 +40,20 @@ impl Mixtures {
         if self.trained.len() == wanted {
             return Ok(());
         }
-        let gmm = self.starts[wanted].take().expect("a mixture that has not begun has a start");
+        let gmm = self.starts[wanted].take().expect("a mixture that has not started has initial Gaussians");
         self.trained.push(device.state()?.gmm);
-        let rest = vec![0.0; gmm.values().len()];
-        device.restore(DeviceState { gmm, first: rest.clone(), second: rest })
+        let zero = vec![0.0; gmm.values().len()];
+        device.restore(DeviceState { gmm, first: zero.clone(), second: zero })
     }
 
-    /// What the model is the mean of: the mixtures that are trained to their end, with that on the device where it is `ended`; or
-    /// the one on the device, as it stands, where there is no other.
+    /// The mixtures whose mean is the model: the fully trained ones, including that on the device if `device_is_trained`; before any
+    /// is, the current state of the device.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn all(&self, device: &dyn Device, ended: bool) -> Result<Vec<Gmm>> {
+    pub fn mixtures(&self, device: &dyn Device, device_is_trained: bool) -> Result<Vec<Gmm>> {
         let mut all = self.trained.clone();
-        if ended || all.is_empty() {
+        if device_is_trained || all.is_empty() {
             all.push(device.state()?.gmm);
         }
         Ok(all)
@@ -69,7 +69,7 @@ mod tests {
     use crate::train::ensemble::*;
 
     #[test]
-    fn each_begins_at_its_start_and_at_rest() {
+    fn each_mixture_begins_with_its_start_and_zero_moments() {
         let start = |number| Gmm::random(5, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, number));
         let moments = |value| vec![value; 55];
         let geometry = Geometry {
@@ -80,24 +80,24 @@ mod tests {
             weights: Weights::UNIFORM,
         };
         let mut device = CpuDevice::new(start(0), geometry);
-        let mut mixtures = Mixtures::new(vec![None, Some(start(1)), Some(start(2))]);
-        mixtures.begin(0, &mut device).unwrap();
-        assert_eq!(device.state().unwrap().gmm, start(0), "it holds the first already");
+        let mut ensemble = Ensemble::new(vec![None, Some(start(1)), Some(start(2))]);
+        ensemble.begin(0, &mut device).unwrap();
+        assert_eq!(device.state().unwrap().gmm, start(0), "the first mixture is on the device already");
         for number in [1, 2] {
-            // What training might have made of it.
+            // The state after some training.
             let end = start(10 + number);
             let state = DeviceState { gmm: end.clone(), first: moments(0.5), second: moments(0.25) };
             device.restore(state).unwrap();
-            let before = [mixtures.trained(), std::slice::from_ref(&end)].concat();
-            let shown = mixtures.all(&device, false).unwrap();
+            let before = [ensemble.trained(), std::slice::from_ref(&end)].concat();
+            let shown = ensemble.mixtures(&device, false).unwrap();
             assert_eq!(shown, if number == 1 { before.clone() } else { before[..1].to_vec() });
-            assert_eq!(mixtures.all(&device, true).unwrap(), before);
+            assert_eq!(ensemble.mixtures(&device, true).unwrap(), before);
             for _ in 0..2 {
-                // Once more, as after a stop between them, changes nothing.
-                mixtures.begin(number as usize, &mut device).unwrap();
+                // A second call, as after a resume between mixtures, changes nothing.
+                ensemble.begin(number as usize, &mut device).unwrap();
                 let DeviceState { gmm, first, second } = device.state().unwrap();
                 assert_eq!((gmm, first, second), (start(number), moments(0.0), moments(0.0)));
-                assert_eq!(mixtures.trained(), before);
+                assert_eq!(ensemble.trained(), before);
             }
         }
     }

@@ -1,14 +1,22 @@
-//! The trainer: what a run does is decided in [`plan`], and done in [`run`](run()).
+//! The trainer: fits one or more mixtures of Gaussians to the particles of each half.
 //!
-//! Data goes one way: [`shard`](crate::loader::shard) ▶ device (render, residual, moments, chain rule) ▶ all-reduce ▶ Adam, then the next batch.
+//! Rank 0 makes the [`plan`] ([`planner`]), and every rank follows it: [`run`](run()) opens the devices, loads the shards, trains
+//! the epochs and writes the outputs of a [`session`]. One step of a [`model`]: [`shard`](crate::loader::shard) ▶ device (render,
+//! residual, moments, chain rule) ▶ all-reduce ▶ Adam.
 
+mod agreement;
 mod cross_validation;
 mod ensemble;
 pub mod init;
+mod logs;
 pub mod model;
+mod options;
 mod outputs;
-pub mod plan;
-pub mod run;
-mod watch;
+mod plan;
+mod planner;
+mod run;
+mod session;
+mod timing;
 
-pub use run::{Ending, RunOptions, run};
+pub use options::{Maps, RunOptions};
+pub use run::{Ending, run};

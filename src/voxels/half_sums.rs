@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::imaging::View;
 use crate::loader::prefetch::{READERS, ReadAhead, Traffic, Wanted};
 use crate::parallel::{Assignment, Collective, World, first_rank};
-use crate::particles::parts::Part;
+use crate::particles::selection::SubsetRows;
 use crate::particles::store::{Block, Store};
 use crate::progress::Progress;
 
@@ -41,7 +41,7 @@ pub struct Chosen<'a> {
 pub fn of_halves(
     world: &World,
     store: &Store,
-    parts: &[Part],
+    subsets: &[SubsetRows],
     (assignment, group): (&Assignment, &mut Collective),
     chosen: &Chosen,
 ) -> Result<Option<[Sums; 2]>> {
@@ -49,7 +49,7 @@ pub fn of_halves(
     let (rank, ranks) = (assignment.rank, assignment.size);
     let mut sums = Vec::new();
     for &index in &assignment.models {
-        let Part { subset, rows } = &parts[index];
+        let SubsetRows { subset, rows } = &subsets[index];
         let (n, start) = (rows.len(), rows.start);
         let own = start + rank * n / ranks..start + (rank + 1) * n / ranks;
         let part = chosen.most.map_or(1.0, |most| (most as f64 / n as f64).min(1.0));
@@ -67,7 +67,7 @@ pub fn of_halves(
             sums.push(of_half.finish());
         }
     }
-    let sender = first_rank(world.size(), parts.len(), 1);
+    let sender = first_rank(world.size(), subsets.len(), 1);
     if sender > 0 && world.rank() == sender {
         sums[0].send(world, 0);
     }

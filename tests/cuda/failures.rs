@@ -159,7 +159,7 @@ fn libraries_are_found_under_versioned_names() {
     let environment = [FOUR[0], ("LD_LIBRARY_PATH", &libraries)];
     let output = over_mpi_with(2, &program_file(), &arguments, &environment);
     let said = text(&output);
-    assert!(output.status.success() && said.contains("sums over NCCL"), "{said}");
+    assert!(output.status.success() && said.contains("all-reduce over NCCL"), "{said}");
 }
 
 /// A rank that sees no GPU beside one that does: on processors all, since models on both would drift apart.

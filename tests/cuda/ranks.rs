@@ -60,11 +60,11 @@ fn four_ranks_on_nccl_take_the_steps_of_one() {
         (run, said)
     };
     let (one, said) = run("one", 1, &[]);
-    assert!(!said.contains("sums over"), "{said}");
+    assert!(!said.contains("all-reduce over"), "{said}");
     let (nccl, said) = run("nccl", 4, &["--collective", "nccl"]);
-    assert!(said.contains("sums over NCCL"), "{said}");
+    assert!(said.contains("all-reduce over NCCL"), "{said}");
     let (mpi, said) = run("mpi", 4, &["--collective", "mpi"]);
-    assert!(said.contains("sums over MPI"), "{said}");
+    assert!(said.contains("all-reduce over MPI"), "{said}");
     let start = {
         let start = path(folder.path(), "start");
         let options = [&usual[..], &["--learning-rate", "1e-30"]].concat();
@@ -90,7 +90,7 @@ fn halves_on_four_ranks_repeat_to_the_bit() {
     let [a, b] = ["a", "b"].map(|name| {
         let run = path(folder.path(), name);
         let said = train(4, &set, &run, &options, &FOUR);
-        assert!(said.contains("sums over NCCL"), "auto takes NCCL where it can: {said}");
+        assert!(said.contains("all-reduce over NCCL"), "auto takes NCCL where it can: {said}");
         run
     });
     for name in RESULTS {
@@ -105,7 +105,7 @@ fn ranks_that_share_a_gpu_add_up_by_mpi() {
     let options = ["--half", "1", "--gaussians", "40", "--epochs", "1"];
     let one_device = [("CRYOSPLAT_EMULATOR_DEVICES", "1"), ("CUDA_VISIBLE_DEVICES", "0")];
     let said = train(2, &set, &run, &options, &one_device);
-    assert!(said.contains("sums over MPI") && said.contains("two ranks have the same GPU"), "{said}");
+    assert!(said.contains("all-reduce over MPI") && said.contains("two ranks have the same GPU"), "{said}");
     assert!(Path::new(&run).join("half1.mrc").exists());
 
     let arguments = train_arguments(
@@ -128,7 +128,7 @@ fn ranks_that_share_a_gpu_add_up_by_mpi() {
         ];
         let output = over_mpi_with(2, &program_file(), &arguments, &newer);
         let said = text(&output);
-        assert!(output.status.success() && said.contains("sums over NCCL"), "{said}");
+        assert!(output.status.success() && said.contains("all-reduce over NCCL"), "{said}");
     }
 }
 
@@ -140,7 +140,7 @@ fn a_rank_alone_goes_through_nccl_where_asked() {
     let run = |name: &str, collective: &str| {
         let run = path(folder.path(), name);
         let said = train(1, &set, &run, &[&options[..], &["--collective", collective]].concat(), &[]);
-        assert_eq!(said.contains("sums over NCCL"), collective == "nccl", "{said}");
+        assert_eq!(said.contains("all-reduce over NCCL"), collective == "nccl", "{said}");
         run
     };
     let (nccl, none) = (run("nccl", "nccl"), run("none", "auto"));

@@ -7,11 +7,12 @@ use cryosplat_mpi::gmm::{Gmm, Shape};
 use cryosplat_mpi::imaging::ctf::{CtfParameters, Optics};
 use cryosplat_mpi::imaging::pose::rotation_from_relion;
 use cryosplat_mpi::particles::Subset;
-use cryosplat_mpi::particles::store::{Dtype, Header, Particle, Source, Writer};
+use cryosplat_mpi::particles::store::{DataSetId, Dtype, Header, Particle, Source, Writer};
 use cryosplat_mpi::random::{Purpose, stream};
-use cryosplat_mpi::recipe::Clock;
+use cryosplat_mpi::recipe::{Choices, Clock, Recipe, Settings};
 use cryosplat_mpi::render::DeviceState;
 use cryosplat_mpi::run_folder::checkpoint::{self, Checkpoint, Position};
+use cryosplat_mpi::run_folder::identity::RunIdentity;
 
 /// Box of the particles in pixels, and their pixel size in angstrom.
 pub const BOX: usize = 8;
@@ -67,12 +68,15 @@ pub fn checkpoint(folder: &Path) -> PathBuf {
         clock: Clock { step: 5, images: 10, ..Clock::default() },
         state: DeviceState { first: vec![0.5; moments], second: vec![0.25; moments], gmm },
         trained: vec![mixture(Shape::Anisotropic)],
-        left_out: vec![2, 3],
+        excluded: vec![2, 3],
         ranks: 2,
-        identity: r#"{"particles":"0a0b0c0d","settings":{"epochs":3,"batch":2}}"#.into(),
+        identity: RunIdentity {
+            particles: DataSetId::from_bytes([7; 32]),
+            settings: Settings::resolve(Recipe::Paper, &Choices::default(), false, 3.0, 1, 10, BOX),
+        },
     };
-    checkpoint.write(folder, "half1").unwrap();
-    checkpoint::path(folder, "half1", 5)
+    checkpoint.write(folder, Subset::Half1).unwrap();
+    checkpoint::path(folder, Subset::Half1, 5)
 }
 
 /// A mixture of either shape.

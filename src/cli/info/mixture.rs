@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::gmm::files::GmmFile;
 use crate::gmm::{Gmm, Shape};
 use crate::run_folder::checkpoint::Checkpoint;
+use crate::run_folder::identity::RunIdentity;
 
 pub fn describe(path: &Path) -> Result<Description> {
     let file = GmmFile::read(path)?;
@@ -31,29 +32,20 @@ pub fn describe_checkpoint(path: &Path) -> Result<Description> {
     let checkpoint = Checkpoint::read(path)?;
     let size = length(path)?;
     let mixture = Mixture::of(&checkpoint.state.gmm);
-    // What a run resumes by; its two parts are shown apart.
-    let identity: Value = serde_json::from_str(&checkpoint.identity).unwrap_or_default();
-    let settings = &identity["settings"];
-    let epochs = settings["epochs"].as_u64();
+    let identity = serde_json::to_value(&checkpoint.identity).unwrap_or_default();
+    let RunIdentity { particles, settings } = &checkpoint.identity;
     let mut rows = vec![
-        (
-            "epochs done",
-            epochs.map_or(checkpoint.position.epoch.to_string(), |all| {
-                format!("{} of {all}", checkpoint.position.epoch)
-            }),
-        ),
+        ("epochs done", format!("{} of {}", checkpoint.position.epoch, settings.epochs)),
         ("steps done", checkpoint.clock.step.to_string()),
         ("images seen", checkpoint.clock.images.to_string()),
     ];
-    if let Some(all) = settings["mixtures"].as_u64().filter(|&all| all > 1) {
-        rows.push((
-            "mixtures trained",
-            format!("{} of {all}, beside the one below", checkpoint.trained.len()),
-        ));
+    if settings.mixtures > 1 {
+        let trained = format!("{} of {}, beside the one below", checkpoint.trained.len(), settings.mixtures);
+        rows.push(("mixtures trained", trained));
     }
     rows.extend(mixture.rows());
-    rows.push(("particle set", identity["particles"].as_str().unwrap_or("unknown").to_owned()));
-    if let Some(settings) = settings.as_object() {
+    rows.push(("particle set", particles.to_string()));
+    if let Some(settings) = identity["settings"].as_object() {
         let all: Vec<String> =
             settings.iter().map(|(k, v)| format!("{k} {}", v.to_string().replace('"', ""))).collect();
         rows.push(("settings", all.join(", ")));

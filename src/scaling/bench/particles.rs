@@ -10,7 +10,7 @@ use super::BenchOptions;
 use crate::error::{Error, Result};
 use crate::imaging::ctf::{Ctf, Optics};
 use crate::loader::cache;
-use crate::loader::sampler::Order;
+use crate::loader::sampler::Sampler;
 use crate::loader::shard::{Place, Shard};
 use crate::parallel::World;
 use crate::particles::Subset;
@@ -69,8 +69,8 @@ pub enum ParticleSource<'a> {
         store: &'a Store,
         /// Reader of the file, or of its scratch copy.
         reader: Reader,
-        /// Order of the particles.
-        order: Order,
+        /// Sampler of the particles.
+        order: Sampler,
         /// Where particles are kept.
         place: Place,
     },
@@ -218,15 +218,15 @@ impl SyntheticParticles {
 pub struct FileParticles<'a> {
     store: &'a Store,
     shard: Shard,
-    order: Order,
+    order: Sampler,
     /// Completed steps, over all epochs.
     completed: usize,
 }
 
-/// Order of all particles of a file for one group.
-pub fn order(store: &Store, batch: usize, seed: u64) -> Order {
+/// Sampler of all particles of a file for one group.
+pub fn order(store: &Store, batch: usize, seed: u64) -> Sampler {
     let image_bytes = store.header().pixels() * size_of::<f32>();
-    Order::new(store.rows(Subset::All), batch, image_bytes, seed, Subset::All)
+    Sampler::new(store.rows(Subset::All), batch, image_bytes, seed, Subset::All)
 }
 
 impl FileParticles<'_> {

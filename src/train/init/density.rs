@@ -1,4 +1,4 @@
-//! Where in the box a specimen lies, and Gaussians placed by it.
+//! The density of a specimen in the box, and Gaussians placed in it.
 
 use std::f64::consts::PI;
 
@@ -13,12 +13,13 @@ use crate::random::Random;
 pub struct Density {
     box_size: usize,
     voxels: Vec<u32>,
-    /// The sum of the density up to each of these voxels.
-    sums: Vec<f64>,
+    /// Cumulative density up to and including each of these voxels.
+    cumulative: Vec<f64>,
 }
 
 impl Density {
-    /// What of `map` (`[z][y][x]`) lies above `threshold`, which is at least 0; `None` where nothing does.
+    /// The voxels of `map` (`[z][y][x]`) above `threshold`, which must not be negative. `None` where there are none, or their sum
+    /// is not finite.
     pub fn above(threshold: f32, map: &Array3<f32>) -> Option<Self> {
         let (mut voxels, mut sums, mut sum) = (Vec::new(), Vec::new(), 0.0);
         for (voxel, &value) in map.iter().enumerate().filter(|(_, value)| **value > threshold) {
@@ -27,38 +28,38 @@ impl Density {
             sums.push(sum);
         }
         let found = sum.is_finite() && sum > 0.0;
-        found.then_some(Self { box_size: map.dim().0, voxels, sums })
+        found.then_some(Self { box_size: map.dim().0, voxels, cumulative: sums })
     }
 
-    /// Where a voxel lies, in voxels from the origin.
-    fn place_of(&self, voxel: u32) -> [f64; 3] {
+    /// Position (x, y, z) of a voxel relative to the origin, in voxels.
+    fn position_of(&self, voxel: u32) -> [f64; 3] {
         let (n, voxel) = (self.box_size, voxel as usize);
         [voxel % n, voxel / n % n, voxel / (n * n)].map(|index| index as f64 - (n / 2) as f64)
     }
 
-    /// Draws the means of a mixture: a voxel as often as it is dense, and a point in it.
-    pub fn place(&self, gmm: &mut Gmm, random: &mut Random) {
+    /// Draws the means of a mixture: a voxel with a probability proportional to its density, then a uniform point within it.
+    pub fn draw_means(&self, gmm: &mut Gmm, random: &mut Random) {
         let count = gmm.len();
-        let total = self.sums.last().copied().unwrap_or(0.0);
+        let total = self.cumulative.last().copied().unwrap_or(0.0);
         let mut uniform = || -> f64 { StandardUniform.sample(random) };
         for i in 0..count {
             let drawn = total * uniform();
-            let place = self.sums.partition_point(|&sum| sum <= drawn).min(self.voxels.len() - 1);
-            for (axis, at) in self.place_of(self.voxels[place]).into_iter().enumerate() {
+            let place = self.cumulative.partition_point(|&sum| sum <= drawn).min(self.voxels.len() - 1);
+            for (axis, at) in self.position_of(self.voxels[place]).into_iter().enumerate() {
                 let at = at + uniform() - 0.5;
                 gmm.values_mut()[axis * count + i] = (at / self.box_size as f64) as f32;
             }
         }
     }
 
-    /// Its centre (x, y, z) and covariance, in box units.
+    /// Centre (x, y, z) and covariance of the density, in box units.
     pub fn moments(&self) -> ([f64; 3], [[f64; 3]; 3]) {
-        let total = self.sums.last().copied().unwrap_or(1.0);
+        let total = self.cumulative.last().copied().unwrap_or(1.0);
         let (mut first, mut second, mut before) = ([0.0; 3], [[0.0; 3]; 3], 0.0);
-        for (&voxel, &sum) in self.voxels.iter().zip(&self.sums) {
+        for (&voxel, &sum) in self.voxels.iter().zip(&self.cumulative) {
             let weight = (sum - before) / total;
             before = sum;
-            let place = self.place_of(voxel).map(|at| at / self.box_size as f64);
+            let place = self.position_of(voxel).map(|at| at / self.box_size as f64);
             for i in 0..3 {
                 first[i] += weight * place[i];
                 for j in 0..3 {
@@ -70,33 +71,32 @@ impl Density {
             for j in 0..3 {
                 second[i][j] -= first[i] * first[j];
             }
-            // A voxel is no point.
+            // Variance of a uniform distribution over a voxel.
             second[i][i] += 1.0 / (12.0 * (self.box_size * self.box_size) as f64);
         }
         (first, second)
     }
 
-    /// The share of the box that it fills: that of a density with one value, where it is not zero, whose mean square is as large
-    /// beside the square of its mean.
-    pub fn filled(&self) -> f64 {
+    /// Effective volume as a fraction of the box: (sum of density)² / (sum of density²) voxels.
+    pub fn filled_fraction(&self) -> f64 {
         let (mut squares, mut before) = (0.0, 0.0);
-        for &sum in &self.sums {
+        for &sum in &self.cumulative {
             squares += (sum - before).powi(2);
             before = sum;
         }
         before * before / squares / (self.box_size as f64).powi(3)
     }
 
-    /// The share of the box that a solid ellipsoid takes with the covariance of this density.
-    pub fn share(&self) -> f64 {
+    /// Volume of the solid ellipsoid with the covariance of this density, as a fraction of the box.
+    pub fn ellipsoid_fraction(&self) -> f64 {
         let (_, covariance) = self.moments();
-        // Its half axes are the deviations along them times the root of 5.
+        // Its semi-axes are sqrt(5) times the standard deviations along them.
         let root = cholesky(covariance);
         4.0 / 3.0 * PI * 5f64.powf(1.5) * (0..3).map(|k| root[k][k]).product::<f64>()
     }
 
-    /// Gives the means of a random mixture the centre and the covariance of this density.
-    pub fn fit(&self, gmm: &mut Gmm) {
+    /// Transforms the means of a random mixture so that they have the centre and the covariance of this density.
+    pub fn match_moments(&self, gmm: &mut Gmm) {
         let (centre, covariance) = self.moments();
         let root = cholesky(covariance);
         let count = gmm.len();
@@ -111,7 +111,7 @@ impl Density {
     }
 }
 
-/// The lower triangle L with L L^T = `a`, which is positive.
+/// Cholesky factor: the lower triangular L with L L^T = `a`, which is positive definite.
 fn cholesky(a: [[f64; 3]; 3]) -> [[f64; 3]; 3] {
     let mut l = [[0.0f64; 3]; 3];
     for i in 0..3 {
@@ -131,7 +131,7 @@ mod tests {
 
     const BOX: usize = 40;
 
-    /// A long ellipsoid off the centre, tilted in the plane of x and y, on a background that is not zero.
+    /// A prolate ellipsoid off the centre, rotated by 45 degrees in the xy plane, on a non-zero background.
     fn ellipsoid() -> Array3<f32> {
         Array3::from_shape_fn((BOX, BOX, BOX), |(z, y, x)| {
             let [x, y, z] = [x, y, z].map(|i| i as f64 - (BOX / 2) as f64);
@@ -143,13 +143,21 @@ mod tests {
     }
 
     #[test]
-    fn what_a_density_fills_is_less_than_it_spans() {
+    fn a_density_with_holes_fills_less_than_its_ellipsoid() {
         let volume = |share: f64| share * (BOX as f64).powi(3);
         let (solid, ellipsoid) = (ellipsoid(), 4.0 / 3.0 * PI * 12.0 * 5.0 * 5.0);
         let whole = Density::above(0.5, &solid).unwrap();
-        assert!((volume(whole.filled()) / ellipsoid - 1.0).abs() < 0.03, "{}", whole.filled());
-        assert!((volume(whole.share()) / ellipsoid - 1.0).abs() < 0.05, "{}", whole.share());
-        // One voxel in eight of it, which spans as much.
+        assert!(
+            (volume(whole.filled_fraction()) / ellipsoid - 1.0).abs() < 0.03,
+            "{}",
+            whole.filled_fraction()
+        );
+        assert!(
+            (volume(whole.ellipsoid_fraction()) / ellipsoid - 1.0).abs() < 0.05,
+            "{}",
+            whole.ellipsoid_fraction()
+        );
+        // One voxel in eight: an eighth of the volume, the same extent.
         let holes =
             Array3::from_shape_fn(
                 (BOX, BOX, BOX),
@@ -158,20 +166,28 @@ mod tests {
                 },
             );
         let holes = Density::above(0.5, &holes).unwrap();
-        assert!((volume(holes.filled()) / ellipsoid - 0.125).abs() < 0.01, "{}", holes.filled());
-        assert!((volume(holes.share()) / ellipsoid - 1.0).abs() < 0.1, "{}", holes.share());
-        // A voxel of ten times the density has the weight of ten, and fills one.
+        assert!(
+            (volume(holes.filled_fraction()) / ellipsoid - 0.125).abs() < 0.01,
+            "{}",
+            holes.filled_fraction()
+        );
+        assert!(
+            (volume(holes.ellipsoid_fraction()) / ellipsoid - 1.0).abs() < 0.1,
+            "{}",
+            holes.ellipsoid_fraction()
+        );
+        // Densities of 10 and 1: (10 + 1)² / (10² + 1²) voxels.
         let mut two = Array3::zeros((BOX, BOX, BOX));
         (two[[20, 20, 20]], two[[20, 20, 21]]) = (10.0, 1.0);
-        assert!((volume(Density::above(0.5, &two).unwrap().filled()) - 121.0 / 101.0).abs() < 1e-9);
+        assert!((volume(Density::above(0.5, &two).unwrap().filled_fraction()) - 121.0 / 101.0).abs() < 1e-9);
     }
 
     #[test]
-    fn a_fitted_start_has_the_place_and_the_shape_of_the_density() {
+    fn matched_means_have_the_centre_and_covariance_of_the_density() {
         let density = Density::above(0.5, &ellipsoid()).unwrap();
         let mut gmm = Gmm::random(20_000, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0));
         let before = gmm.clone();
-        density.fit(&mut gmm);
+        density.match_moments(&mut gmm);
         let mean = |k: usize| gmm.plane(k).iter().map(|&v| f64::from(v)).sum::<f64>() / 20_000.0;
         let centre = [0, 1, 2].map(mean);
         for (got, want) in centre.iter().zip([3.0, -2.0, 1.0]) {
@@ -188,18 +204,22 @@ mod tests {
                 .sum();
             (sum / 20_000.0).sqrt() * BOX as f64
         };
-        // A solid ellipsoid's deviation along an axis is its half length over the root of 5.
+        // A solid ellipsoid's standard deviation along an axis is its semi-axis over sqrt(5).
         let r = 0.5f64.sqrt();
         for (direction, half) in [([r, r, 0.0], 12.0), ([r, -r, 0.0], 5.0), ([0.0, 0.0, 1.0], 5.0)] {
             assert!((along(direction) / (half / 5f64.sqrt()) - 1.0).abs() < 0.04, "{}", along(direction));
         }
         let solid = 4.0 / 3.0 * PI * 12.0 * 5.0 * 5.0 / (BOX * BOX * BOX) as f64;
-        assert!((density.share() / solid - 1.0).abs() < 0.04, "{} instead of {solid}", density.share());
+        assert!(
+            (density.ellipsoid_fraction() / solid - 1.0).abs() < 0.04,
+            "{} instead of {solid}",
+            density.ellipsoid_fraction()
+        );
         assert_eq!(gmm.values()[3 * 20_000..], before.values()[3 * 20_000..], "only the means move");
     }
 
     #[test]
-    fn nothing_above_the_threshold_is_no_density() {
+    fn an_empty_or_non_finite_map_has_no_density() {
         assert!(Density::above(3.0, &ellipsoid()).is_none());
         assert!(Density::above(0.0, &Array3::from_elem((4, 4, 4), f32::NAN)).is_none());
         assert!(Density::above(0.0, &Array3::from_elem((4, 4, 4), f32::INFINITY)).is_none());

@@ -1,6 +1,6 @@
-//! What a training starts from in place of random Gaussians (`--init`): a mixture, or Gaussians placed by the density of a map.
+//! Initial Gaussians from a file (`--init`): a mixture as it is, or Gaussians drawn from the density of a map.
 //!
-//! Rank 0 reads the file and makes the start of each model; the others are given it.
+//! Rank 0 reads the file, makes the initial Gaussians of each model, and broadcasts them.
 
 use std::fs::File;
 use std::io::Read;
@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::density::Density;
+use super::random::{placement, random_start};
 use crate::error::{Error, Result};
 use crate::evaluate::filter::low_pass;
 use crate::files;
@@ -15,29 +17,27 @@ use crate::gmm::{Gmm, Shape, mixture};
 use crate::imaging::mrc::Volume;
 use crate::imaging::resample;
 use crate::particles::Subset;
-use crate::particles::parts::Models;
+use crate::particles::selection::Models;
 use crate::particles::store::Header;
 use crate::recipe::{Choices, InitIdentity, Settings};
-use crate::train::init::density::Density;
-use crate::train::init::starts::{placement, random_start};
 
-/// Resolution in angstrom that a map is filtered at where the user gives none.
+/// Default resolution of the low-pass filter of a map, in angstrom.
 pub const LOW_PASS: f64 = 30.0;
-/// Cycles in the box that a filtered map must keep at least.
-const FEWEST_CYCLES: f64 = 2.0;
-/// How far the box of a mixture may differ from the particles' in angstrom, as a factor.
-const LARGEST_RATIO: f64 = 10.0;
+/// Smallest allowed cutoff of that filter, in cycles per box.
+const MIN_CYCLES: f64 = 2.0;
+/// Largest allowed ratio between the box edges, in angstrom, of a mixture and of the particles.
+const MAX_EDGE_RATIO: f64 = 10.0;
 
-/// What the user asked for.
+/// The options `--init` and `--init-lowpass`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InitOptions {
-    /// The file to start from.
+    /// File of a mixture or a map.
     pub file: PathBuf,
-    /// The resolution in angstrom at which a map is filtered; `None`: [`LOW_PASS`].
+    /// Resolution of the low-pass filter of a map, in angstrom; `None`: [`LOW_PASS`].
     pub low_pass: Option<f64>,
 }
 
-/// A start, read and checked.
+/// The content of an `--init` file, read and checked.
 #[derive(Debug)]
 pub struct Init {
     identity: InitIdentity,
@@ -70,49 +70,49 @@ impl Init {
             let problem = "is no map, and only maps are filtered";
             return Err(Error::input(file, "", problem, "leave out --init-lowpass"));
         }
-        let gmm = fitted(file, choices, isotropic, header)?;
+        let gmm = mixture_in_box(file, choices, isotropic, header)?;
         Ok(Self { identity: InitIdentity { sha256, low_pass: None }, content: Content::Mixture(gmm) })
     }
 
-    /// What the start decides of a training.
-    pub fn decide(&self, choices: &mut Choices) {
+    /// Sets the choices that the file determines.
+    pub fn apply_to(&self, choices: &mut Choices) {
         choices.init = Some(self.identity.clone());
         if let Content::Mixture(gmm) = &self.content {
             choices.gaussians = Some(gmm.len());
         }
     }
 
-    /// Says what the halves of `models` share.
-    pub fn warn(&self, file: &Path, models: Models) {
+    /// Warns that the two halves share their start.
+    pub fn warn_about_shared_start(&self, file: &Path, models: Models) {
         if models != Models::Both {
             return;
         }
         let shared = match self.identity.low_pass {
-            Some(resolution) => format!("this map, filtered at {resolution} A: up to there"),
-            None => "this mixture: as far as it resolves the structure".into(),
+            Some(resolution) => format!("this map, filtered at {resolution} A"),
+            None => "this mixture".into(),
         };
         tracing::warn!(
-            "{}: both halves start from {shared} their agreement is not independent, and the FSC proves only what is beyond it",
+            "{}: both halves start from {shared}: their FSC is independent only beyond its resolution",
             file.display()
         );
     }
 
-    /// The start of a mixture (from 0) of a model.
+    /// The initial Gaussians of mixture `mixture` (from 0) of the model of `subset`.
     pub fn start(&self, settings: &Settings, subset: Subset, mixture: usize) -> Gmm {
         match &self.content {
             Content::Mixture(gmm) => gmm.clone(),
             Content::Map(density) => {
                 let mut gmm = random_start(settings, subset, mixture);
-                density.place(&mut gmm, &mut placement(settings, subset, mixture));
+                density.draw_means(&mut gmm, &mut placement(settings, subset, mixture));
                 gmm
             }
         }
     }
 }
 
-/// The first 16 digits of a file's SHA-256.
+/// First 16 hexadecimal digits of a file's SHA-256.
 fn digest(file: &Path) -> Result<String> {
-    let failed = || Error::io(file, "read the start", "check --init");
+    let failed = || Error::io(file, "read the initial model", "check --init");
     let mut reader = File::open(file).map_err(failed())?;
     let (mut hasher, mut bytes) = (Sha256::new(), vec![0; 1 << 20]);
     loop {
@@ -124,20 +124,20 @@ fn digest(file: &Path) -> Result<String> {
     Ok(hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// True where a file is to be read as a map: it is of no kind that holds a mixture, and no text.
+/// Whether a file is read as a map: it is neither text nor of a format that holds a mixture.
 fn is_map(file: &Path) -> Result<bool> {
     let start = files::first_bytes(file, 1024)?;
     let text = !start.contains(&0);
     Ok(!(text || start.starts_with(b"\x89HDF") || start.starts_with(b"ply\n")))
 }
 
-/// The mixture in `file`, brought to the box of the particles.
-fn fitted(file: &Path, choices: &Choices, isotropic: bool, header: &Header) -> Result<Gmm> {
+/// The mixture in `file`, rescaled to the box of the particles.
+fn mixture_in_box(file: &Path, choices: &Choices, isotropic: bool, header: &Header) -> Result<Gmm> {
     let read = mixture::read(file)?;
     let refuse = |problem: String, remedy: &str| Err(Error::input(file, "", problem, remedy));
     let gmm = match (read.gmm.shape(), isotropic) {
         (Shape::Anisotropic, true) => {
-            let problem = "holds Gaussians with three axes, and --isotropic asks for round ones".into();
+            let problem = "holds anisotropic Gaussians, and --isotropic asks for isotropic ones".into();
             return refuse(problem, "leave out --isotropic, or start from the HDF5 file of an isotropic run");
         }
         (Shape::Isotropic, false) => read.gmm.anisotropic(),
@@ -149,11 +149,11 @@ fn fitted(file: &Path, choices: &Choices, isotropic: bool, header: &Header) -> R
     }
     let edge = header.box_size as f64 * header.pixel_size;
     let ratio = read.grid.map_or(1.0, |(size, pixel_size)| size as f64 * pixel_size / edge);
-    if !(1.0 / LARGEST_RATIO..=LARGEST_RATIO).contains(&ratio) {
+    if !(1.0 / MAX_EDGE_RATIO..=MAX_EDGE_RATIO).contains(&ratio) {
         let problem = format!("is of a box of {:.1} A, and the particles' is {edge:.1} A", ratio * edge);
         return refuse(problem, "start from a mixture of particles like these, or check the pixel sizes");
     }
-    // At the same box no rounding enters.
+    // Without a change of scale nothing is rounded.
     let gmm = if ratio == 1.0 { gmm } else { gmm.rescaled(ratio) };
     let inside = |i: &usize| (0..3).all(|axis| gmm.plane(axis)[*i].abs() <= 0.5);
     let count = (0..gmm.len()).filter(inside).count();
@@ -168,14 +168,15 @@ fn fitted(file: &Path, choices: &Choices, isotropic: bool, header: &Header) -> R
     Ok(gmm)
 }
 
-/// Reads a map onto the particles' grid, filters it at `resolution` angstrom, and gives its density.
+/// The density of a map, resampled onto the particles' grid and low-pass filtered at `resolution` angstrom.
 fn density_of_map(file: &Path, resolution: f64, header: &Header) -> Result<Density> {
     let (box_size, pixel_size) = (header.box_size, header.pixel_size);
     let edge = box_size as f64 * pixel_size;
-    if edge / resolution < FEWEST_CYCLES {
-        let problem =
-            format!("a map in a box of {edge:.1} A has nothing left when it is filtered at {resolution} A");
-        let remedy = format!("give --init-lowpass {:.0} or less", (edge / FEWEST_CYCLES).floor());
+    if edge / resolution < MIN_CYCLES {
+        let problem = format!(
+            "a map in a box of {edge:.1} A has fewer than {MIN_CYCLES} cycles left after a filter at {resolution} A"
+        );
+        let remedy = format!("give --init-lowpass {:.0} or less", (edge / MIN_CYCLES).floor());
         return Err(Error::request(problem, remedy));
     }
     let data = resample::read(file, box_size, pixel_size)?;
@@ -188,9 +189,9 @@ fn density_of_map(file: &Path, resolution: f64, header: &Header) -> Result<Densi
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::imaging::mrc::write_volume;
     use crate::recipe::Recipe;
-    use crate::train::init::from_file::*;
     use ndarray::Array3;
 
     const BOX: usize = 24;
@@ -225,14 +226,14 @@ mod tests {
     }
 
     #[test]
-    fn gaussians_lie_where_the_map_is_dense() {
+    fn gaussians_follow_the_density_of_the_map() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("map.mrc");
         write_volume(&file, &Volume { data: balls(), pixel_size: 5.0 }).unwrap();
         let options = InitOptions { file, low_pass: Some(10.0) };
         let init = Init::read(&options, &Choices::default(), false, &header()).unwrap();
         let mut choices = Choices { gaussians: Some(4000), ..Choices::default() };
-        init.decide(&mut choices);
+        init.apply_to(&mut choices);
         let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 1, 100, BOX);
         let [first, second] = Subset::HALVES.map(|half| init.start(&settings, half, 0));
         let near = |gmm: &Gmm, c: [f64; 3]| {
@@ -244,7 +245,7 @@ mod tests {
         };
         for gmm in [&first, &second] {
             let (dense, thin) = (near(gmm, [5.0, 0.0, 0.0]), near(gmm, [-5.0, 2.0, -3.0]));
-            // The filter rings a little beyond them.
+            // The filter spreads a little density beyond the balls.
             assert!(dense + thin > 3600.0, "{dense} {thin}");
             // Above the background of -0.5, the filtered balls keep about 3 to 1; counts scatter by 1.5 %.
             assert!((2.5..3.8).contains(&(dense / thin)), "{dense} {thin}");
@@ -254,7 +255,7 @@ mod tests {
         assert_eq!(
             first.values()[3 * 4000..],
             random.values()[3 * 4000..],
-            "all but the means are the recipe's"
+            "only the means differ from a random start"
         );
         assert_eq!(first, init.start(&settings, Subset::Half1, 0));
         let other = init.start(&settings, Subset::Half1, 1);
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_start_is_refused() {
+    fn unusable_maps_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("map.mrc");
         let refuse = |data: Array3<f32>, low_pass: Option<f64>, fragment: &str| {

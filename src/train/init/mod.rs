@@ -2,5 +2,6 @@
 
 mod density;
 pub mod from_file;
-pub mod pilot;
-pub mod starts;
+pub(crate) mod pilot;
+pub mod random;
+pub(crate) mod starts;

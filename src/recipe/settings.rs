@@ -1,0 +1,225 @@
+//! The settings of a training, and the choices that a user may leave open (METHOD.md section 7).
+
+use serde::{Deserialize, Serialize};
+
+use super::rules;
+use crate::gmm::{START_SCALE, Shape};
+use crate::render::{RateFactors, Sampling, Weighting};
+
+/// A named set of rules for the settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recipe {
+    /// Settings follow from the data: the rate grows with the square root of the batch, Adam's decay counts images, cosine schedule.
+    Scaled,
+    /// As published: rate 1e-3 for all parameters, times 0.1 after each epoch, 5 epochs, batch 1, 30,000 Gaussians.
+    Paper,
+}
+
+/// Schedule of the learning rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// Half a cosine from the base rate to zero.
+    Cosine,
+    /// Times 0.1 after each epoch.
+    Step,
+    /// Constant.
+    Constant,
+}
+
+/// Distribution of random Gaussians at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// Normal about the centre of the box, with a standard deviation of 0.075 box edges.
+    Published,
+    /// Normal, with the centre and covariance of the pilot reconstruction of the half.
+    Fitted,
+    /// Drawn from the density of the pilot reconstruction.
+    Density,
+}
+
+impl std::fmt::Display for Schedule {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Cosine => "cosine to zero",
+            Self::Step => "times 0.1 an epoch",
+            Self::Constant => "constant",
+        })
+    }
+}
+
+/// Identity of an `--init` file: a resumed run must have the same.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InitIdentity {
+    /// First 16 hexadecimal digits of the file's SHA-256.
+    pub sha256: String,
+    /// Resolution of the low-pass filter of a map, in angstrom; `None` for a mixture.
+    pub low_pass: Option<f64>,
+}
+
+/// Everything that determines how one model is trained, with no default left open.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Recipe that the defaults follow.
+    pub recipe: Recipe,
+    /// Number of Gaussians of a mixture.
+    pub gaussians: usize,
+    /// One scale per Gaussian, and no quaternion.
+    pub isotropic: bool,
+    /// Number of mixtures, trained one after the other, whose mean is the model.
+    pub mixtures: usize,
+    /// Passes over the half, for all mixtures together.
+    pub epochs: usize,
+    /// Images per step, over all ranks of the half.
+    pub batch: usize,
+    /// Base learning rate, at batch 1.
+    pub learning_rate: f64,
+    /// Factors of the learning rate for each kind of parameter.
+    pub rate_factors: RateFactors,
+    /// Schedule of the learning rate.
+    pub schedule: Schedule,
+    /// Whether rate, betas and epsilon scale with the number of images in a step.
+    pub scale_with_batch: bool,
+    /// Adam's decay of the first moments, per image where `scale_with_batch`.
+    pub beta1: f64,
+    /// Adam's decay of the second moments, per image where `scale_with_batch`.
+    pub beta2: f64,
+    /// Adam's epsilon, at batch 1.
+    pub epsilon: f64,
+    /// Half width of a splat's support, in standard deviations.
+    pub cutoff: f64,
+    /// How splats are sampled.
+    pub sampling: Sampling,
+    /// Weights of the spatial frequencies in the loss.
+    pub weighting: Weighting,
+    /// Distribution of random Gaussians at the start.
+    pub start: Start,
+    /// Standard deviation of a random Gaussian at the start, in box units; a pilot reconstruction replaces it
+    /// ([`rules::start_scale`]).
+    pub start_scale: f64,
+    /// Seed of all random numbers.
+    pub seed: u64,
+    /// Identity of the `--init` file; absent where the start is random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<InitIdentity>,
+}
+
+/// Settings that the user may choose or leave open.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Choices {
+    /// Number of Gaussians of a mixture.
+    pub gaussians: Option<usize>,
+    /// Number of mixtures whose mean is the model.
+    pub mixtures: Option<usize>,
+    /// Passes over the half, for all mixtures together.
+    pub epochs: Option<usize>,
+    /// Images per step.
+    pub batch: Option<usize>,
+    /// Base learning rate.
+    pub learning_rate: Option<f64>,
+    /// Factors of the learning rate for each kind of parameter.
+    pub rate_factors: Option<RateFactors>,
+    /// Schedule of the learning rate.
+    pub schedule: Option<Schedule>,
+    /// How splats are sampled.
+    pub sampling: Option<Sampling>,
+    /// Weights of the spatial frequencies in the loss.
+    pub weighting: Option<Weighting>,
+    /// Distribution of random Gaussians at the start.
+    pub start: Option<Start>,
+    /// Identity of the `--init` file; `None` where the start is random.
+    pub init: Option<InitIdentity>,
+}
+
+impl Settings {
+    /// Fills what `choices` leave open, for a half of `particles` particles in a box of `box_size` pixels.
+    pub fn resolve(
+        recipe: Recipe,
+        choices: &Choices,
+        isotropic: bool,
+        cutoff: f64,
+        seed: u64,
+        particles: usize,
+        box_size: usize,
+    ) -> Self {
+        let scaled = recipe == Recipe::Scaled;
+        let epochs = choices.epochs.unwrap_or(if scaled { rules::epochs_for(particles) } else { 5 });
+        let mixtures = choices.mixtures.unwrap_or(1);
+        // Images per mixture.
+        let passes = (epochs * particles / mixtures).max(1);
+        let rate = if scaled { rules::base_rate(passes) } else { 1e-3 };
+        let gaussians = choices.gaussians.unwrap_or(if scaled {
+            rules::gaussians_for(box_size, particles, None)
+        } else {
+            rules::GAUSSIANS
+        });
+        Self {
+            recipe,
+            gaussians,
+            isotropic,
+            mixtures,
+            epochs,
+            batch: choices.batch.unwrap_or(if scaled { 8 } else { 1 }),
+            learning_rate: choices.learning_rate.unwrap_or(rate),
+            rate_factors: choices.rate_factors.unwrap_or(if scaled {
+                rules::FACTORS
+            } else {
+                RateFactors::ONE
+            }),
+            schedule: choices.schedule.unwrap_or(if scaled { Schedule::Cosine } else { Schedule::Step }),
+            scale_with_batch: scaled,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-15,
+            cutoff,
+            sampling: choices.sampling.unwrap_or(if scaled {
+                Sampling::BandLimited
+            } else {
+                Sampling::Points
+            }),
+            weighting: choices.weighting.unwrap_or(if scaled { Weighting::Ctf } else { Weighting::Uniform }),
+            start: choices.start.unwrap_or(if scaled { Start::Fitted } else { Start::Published }),
+            start_scale: if scaled {
+                rules::start_scale(gaussians, box_size, rules::ELLIPSOID_FRACTION)
+            } else {
+                START_SCALE
+            },
+            seed,
+            init: choices.init.clone(),
+        }
+    }
+
+    /// Number of mixtures for `particles` particles with a sum of `total_snr` over the Fourier voxels.
+    pub fn mixtures_for(&self, total_snr: f64, particles: usize) -> usize {
+        rules::mixtures_for(total_snr, self.epochs, particles)
+    }
+
+    /// Base rate for `particles` particles in a box of `box_size` pixels with a sum of `total_snr` over the Fourier voxels.
+    pub fn rate_for(&self, total_snr: f64, particles: usize, box_size: usize) -> f64 {
+        let passes = self.epochs * particles;
+        let halved = rules::halves_rate(total_snr, box_size, passes, self.mixtures);
+        if halved { 0.5 * self.learning_rate } else { self.learning_rate }
+    }
+
+    /// Whether random Gaussians are placed by the density of a pilot reconstruction.
+    pub fn uses_pilot_density(&self) -> bool {
+        self.init.is_none() && self.start != Start::Published
+    }
+
+    /// The mixture, from 0, that epoch `epoch` trains; after the last epoch, the number of mixtures.
+    pub fn mixture_in(&self, epoch: usize) -> usize {
+        ((epoch + 1) * self.mixtures - 1) / self.epochs
+    }
+
+    /// The first epoch of a mixture; after the last mixture, the number of epochs. Epochs are shared as evenly as possible.
+    pub fn first_epoch(&self, mixture: usize) -> usize {
+        mixture * self.epochs / self.mixtures
+    }
+
+    /// The shape of all Gaussians.
+    pub fn shape(&self) -> Shape {
+        if self.isotropic { Shape::Isotropic } else { Shape::Anisotropic }
+    }
+}

@@ -1,0 +1,139 @@
+//! Defaults, rules and schedules of the recipes.
+
+use super::*;
+use crate::render::{RateFactors, Sampling, Weighting};
+
+fn settings(recipe: Recipe) -> Settings {
+    Settings::resolve(recipe, &Choices::default(), false, 3.0, 1, 5_000, 64)
+}
+
+#[test]
+fn defaults_of_the_recipes() {
+    let scaled = settings(Recipe::Scaled);
+    assert_eq!((scaled.epochs, scaled.batch), (20, 8));
+    assert!((scaled.learning_rate - 4e-4).abs() < 1e-12, "for 100,000 passes");
+    let few = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100, 64);
+    assert_eq!((few.epochs, few.gaussians), (100, 1_284));
+    let larger = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100, 128);
+    assert_eq!(larger.gaussians, 5_138, "0.069 128^2 / 22 for each particle");
+    let one = Choices { epochs: Some(1), ..Choices::default() };
+    assert_eq!(
+        Settings::resolve(Recipe::Scaled, &one, false, 3.0, 1, 100, 64).learning_rate,
+        rules::MAX_RATE
+    );
+    let many = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100_000, 64);
+    assert_eq!(many.epochs, 5);
+    assert!((many.learning_rate - 8e-5).abs() < 1e-12, "a fifth over five times as many");
+    let quarter = Choices { epochs: Some(5), ..Choices::default() };
+    let quarter = Settings::resolve(Recipe::Scaled, &quarter, false, 3.0, 1, 5_000, 64);
+    assert!((quarter.learning_rate - 8e-4).abs() < 1e-12, "twice over a quarter");
+    assert_eq!(scaled.gaussians, 16_384, "64^3 / 16");
+    let gaussians = |particles, box_size| {
+        Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, particles, box_size).gaussians
+    };
+    assert_eq!([1_000, 3_000, 5_000, 50_000].map(|n| gaussians(n, 128)), [30_000, 37_809, 60_000, 60_000]);
+    assert_eq!([2_000, 3_000, 50_000].map(|n| gaussians(n, 256)), [120_000, 151_236, 240_000]);
+    assert_eq!(scaled.start, Start::Fitted);
+    let paper = settings(Recipe::Paper);
+    assert_eq!(
+        (paper.start, paper.start_scale, paper.sampling),
+        (Start::Published, 0.0075, Sampling::Points)
+    );
+    assert_eq!(paper.rate_factors, RateFactors::ONE);
+    assert_eq!((scaled.weighting, paper.weighting), (Weighting::Ctf, Weighting::Uniform));
+    assert_eq!((paper.epochs, paper.batch, paper.gaussians, paper.learning_rate), (5, 1, 30_000, 1e-3));
+}
+
+#[test]
+fn gaussians_start_as_wide_as_they_are_apart_but_for_pixels() {
+    let pixels =
+        |gaussians, box_size, share| rules::start_scale(gaussians, box_size, share) * box_size as f64;
+    assert!(
+        (settings(Recipe::Scaled).start_scale * 64.0 - 0.31 * 1.150).abs() < 1e-3,
+        "(0.095 64^3 / 16,384)^(1/3)"
+    );
+    assert!((pixels(16_384, 64, 0.2) - 0.31 * 1.474).abs() < 1e-3);
+    assert!((pixels(6_400, 64, 0.15) - 0.48).abs() < 1e-12, "no wider than that");
+    assert!((pixels(16_384, 64, 0.01) - 0.25).abs() < 1e-12, "no narrower");
+    assert!((pixels(30_000, 128, 0.095) - 0.48).abs() < 1e-12);
+    assert!((pixels(151_236, 256, 0.095) - 0.31 * 2.192).abs() < 1e-3, "but in a large box");
+    assert!((pixels(40_000, 256, 0.095) - 0.96).abs() < 1e-12, "up to twice as wide there");
+    assert!((pixels(5_120, 128, 0.095) - 0.25 * 3.388).abs() < 1e-3, "but few must cover the specimen");
+}
+
+#[test]
+fn rate_and_betas_scale_with_the_batch() {
+    let scaled = settings(Recipe::Scaled);
+    let mut clock = Clock::default();
+    let step = clock.advance(&scaled, 4, 5_000);
+    assert!((step.beta2 - 0.999f64.powi(4)).abs() < 1e-15);
+    assert!((step.rate / 4e-4 - 2.0).abs() < 1e-6);
+    assert!((step.correction1 - (1.0 - 0.9f64.powi(4))).abs() < 1e-15);
+    // The last batch of an epoch is shorter, and its step smaller.
+    let short = clock.advance(&scaled, 1, 5_000);
+    assert!((short.rate / step.rate - 0.5).abs() < 1e-4);
+    assert_eq!(clock.images, 5);
+}
+
+#[test]
+fn low_snr_gives_more_mixtures() {
+    let mixtures = |choices: &Choices, particles: usize, snr: f64| {
+        let settings = Settings::resolve(Recipe::Scaled, choices, false, 3.0, 1, particles, 64);
+        settings.mixtures_for(snr * (particles * 64 * 64) as f64, particles)
+    };
+    let usual = Choices::default();
+    // A hundred thousand passes for 12,288,000 pixels: 0.33 divided by the ratio.
+    assert_eq!([0.0, 0.08, 0.1, 0.15, 0.2].map(|snr| mixtures(&usual, 3_000, snr)), [4, 4, 3, 2, 1]);
+    assert_eq!([0.03, 0.08, 0.11].map(|snr| mixtures(&usual, 5_000, snr)), [2, 2, 1], "in 20 epochs");
+    assert_eq!(mixtures(&usual, 50_000, 0.001), 1, "in 5 epochs");
+    assert_eq!(mixtures(&usual, 500, 0.1), 4, "in 50,000 passes");
+    assert_eq!(mixtures(&usual, 100, 0.1), 1, "in 10,000 passes");
+    let few = Choices { epochs: Some(16), ..usual };
+    assert_eq!([1_000, 2_000].map(|particles| mixtures(&few, particles, 0.05)), [2, 2]);
+}
+
+#[test]
+fn high_snr_halves_the_rate() {
+    let settings = settings(Recipe::Scaled);
+    let voxels = 64f64.powi(3);
+    let ratio = |settings: &Settings, snr: f64, particles: usize, box_size: usize| {
+        settings.rate_for(snr * voxels, particles, box_size) / settings.learning_rate
+    };
+    assert_eq!([10.0, 19.9, 20.1, 1e9].map(|snr| ratio(&settings, snr, 5_000, 64)), [1.0, 1.0, 0.5, 0.5]);
+    assert_eq!(ratio(&settings, 100.0, 5_000, 128), 1.0, "eight times as many voxels");
+    assert_eq!(ratio(&settings, 100.0, 4_999, 64), 1.0, "in fewer passes");
+    assert_eq!(ratio(&Settings { mixtures: 2, ..settings }, 100.0, 5_000, 64), 1.0, "of each");
+}
+
+#[test]
+fn mixtures_share_the_epochs() {
+    let mut settings = settings(Recipe::Scaled);
+    (settings.mixtures, settings.epochs) = (3, 8);
+    assert_eq!([0, 1, 2, 3].map(|mixture| settings.first_epoch(mixture)), [0, 2, 5, 8]);
+    let in_epoch: Vec<usize> = (0..=8).map(|epoch| settings.mixture_in(epoch)).collect();
+    assert_eq!(in_epoch, [0, 0, 1, 1, 1, 2, 2, 2, 3]);
+    // Each mixture runs through the whole schedule, with fresh moments.
+    let mut clocks =
+        [0, 10, 25].map(|images| Clock { images, beta1_power: 0.5, beta2_power: 0.25, step: images });
+    let starts = clocks.each_mut().map(|clock| clock.advance(&settings, 1, 5));
+    for (start, total) in starts.into_iter().zip([10.0, 15.0, 15.0]) {
+        let rate = 0.5 * (1.0 + (0.5 * std::f64::consts::PI / total).cos()) * settings.learning_rate;
+        assert!((start.rate / rate - 1.0).abs() < 1e-12, "{start:?}");
+        assert_eq!((start.correction1, start.correction2), (1.0 - 0.9, 1.0 - 0.999));
+    }
+    let second = clocks[1].advance(&settings, 1, 5);
+    assert_eq!((second.correction1, second.correction2), (1.0 - 0.9 * 0.9, 1.0 - 0.999 * 0.999));
+    for images in [9, 24, 39] {
+        let clock = Clock { images, ..Clock::default() };
+        assert!(clock.base_rate(&settings, 1, 5) < 7e-3 * settings.learning_rate);
+    }
+}
+
+#[test]
+fn schedules_end_where_they_should() {
+    let mut paper = settings(Recipe::Paper);
+    let late = Clock { images: 24_999, ..Clock::default() };
+    assert!((late.base_rate(&paper, 1, 5_000) / 1e-7 - 1.0).abs() < 1e-9);
+    paper.schedule = Schedule::Cosine;
+    assert!(late.base_rate(&paper, 1, 5_000) < 1e-11);
+}

@@ -1,0 +1,92 @@
+//! What a training logs.
+
+use std::time::Duration;
+
+use super::plan::Plan;
+use crate::loader::shard::Traffic;
+use crate::parallel::{Assignment, World};
+use crate::particles::Subset;
+use crate::particles::selection;
+use crate::particles::store::Store;
+use crate::recipe::Settings;
+use crate::render::Device;
+use crate::resources::reduction::Reduction;
+use crate::run_folder::metrics::EpochSummary;
+
+/// Logs what is trained, on what, and from where a resumed run goes on.
+pub(super) fn introduce(
+    world: &World,
+    store: &Store,
+    plan: &Plan,
+    assignment: &Assignment,
+    device: &dyn Device,
+    reduction: &Reduction,
+) {
+    let (subsets, ranks) = (plan.subsets(), assignment.size);
+    let settings = &plan.models[assignment.models[0]].settings;
+    selection::log(store, &subsets);
+    let mixtures = match settings.mixtures {
+        1 => String::new(),
+        several => format!("{several} mixtures of "),
+    };
+    tracing::info!(
+        "{mixtures}{} Gaussians, {} epochs, batch {} per half, learning rate {:.2e} ({}), seed {}",
+        settings.gaussians,
+        settings.epochs,
+        settings.batch,
+        settings.learning_rate,
+        settings.schedule,
+        settings.seed
+    );
+    let collective = reduction.name();
+    tracing::info!(
+        "{} ranks, {ranks} in the group of {}; each: {}{}",
+        world.size(),
+        subsets[0].name(),
+        device.name(),
+        if ranks > 1 || collective == "NCCL" {
+            format!("; all-reduce over {collective}")
+        } else {
+            String::new()
+        }
+    );
+    if world.size() % 2 == 1 && world.size() > 1 && subsets.len() == 2 {
+        tracing::warn!(
+            "{} ranks cannot be shared evenly: {ranks} train half1, {} half2",
+            world.size(),
+            world.size() - ranks
+        );
+    }
+    if plan.resumed_ranks > 0 && world.rank() == 0 {
+        let steps = plan.models.iter().map(|model| format!("step {} of {}", model.steps_done, model.name()));
+        tracing::info!("resuming after {}", steps.collect::<Vec<_>>().join(" and "));
+        if plan.resumed_ranks != ranks {
+            tracing::warn!(
+                "{} ranks trained {} before, now {ranks} do: sums have another order, and the result differs from that of an \
+                 uninterrupted run by rounding",
+                plan.resumed_ranks,
+                subsets[0].name()
+            );
+        }
+    }
+}
+
+/// Logs the end of an epoch.
+pub(super) fn epoch(subset: Subset, settings: &Settings, summary: &EpochSummary, traffic: &Traffic) {
+    let mixture = match settings.mixtures {
+        1 => String::new(),
+        all => format!(" (mixture {} of {all})", settings.mixture_in(summary.epoch - 1) + 1),
+    };
+    let read = if traffic.bytes == 0 {
+        String::new()
+    } else {
+        format!(", {}", traffic.describe(Duration::from_secs_f64(summary.seconds)))
+    };
+    tracing::info!(
+        "{subset} epoch {} of {}{mixture}: loss {:.6}, {:.0} images/s{read}",
+        summary.epoch,
+        settings.epochs,
+        summary.loss,
+        summary.images as f64 / summary.seconds.max(1e-9),
+    );
+}

@@ -1,0 +1,204 @@
+//! Rank 0's decisions before the start: checks everything that can be wrong, fills the open settings, and makes the [`Plan`].
+
+use super::init::from_file::Init;
+use super::init::pilot::{self, PilotReconstruction};
+use super::init::starts::InitialGuess;
+use super::options::RunOptions;
+use super::plan::{ModelPlan, Plan};
+use crate::error::{Error, Result};
+use crate::imaging::ctf::Ctf;
+use crate::parallel::{Failure, World, group_size};
+use crate::particles::selection::{self, SubsetRows};
+use crate::particles::store::{Header, Store};
+use crate::recipe::rules::{GAUSSIANS_ALLOWED, gaussians_for};
+use crate::recipe::{Choices, Recipe, Settings};
+use crate::render::{Weighting, Weights};
+use crate::run_folder::assessment;
+use crate::run_folder::identity::RunIdentity;
+use crate::run_folder::lifecycle::{self, ExistingRun, Start};
+
+/// Largest number of particles whose CTFs determine the weights of the spatial frequencies.
+const CTF_SAMPLE: usize = 512;
+
+/// A run that is decided.
+pub(crate) struct Decided {
+    /// The particles.
+    pub store: Store,
+    /// What all ranks do.
+    pub plan: Plan,
+    /// What the initial Gaussians are made from; empty on all ranks but rank 0.
+    pub guess: InitialGuess,
+}
+
+/// Decides on rank 0, and broadcasts the plan. `None` where the run is done already. Every rank calls it.
+///
+/// # Errors
+/// What rank 0 finds wrong, on every rank; or on this rank, a particle file that it cannot open.
+pub(crate) fn agree(world: &World, options: &RunOptions) -> std::result::Result<Option<Decided>, Failure> {
+    let (store, plan, guess) = match world.on_root(|| decide(world, options))? {
+        Some((store, Some((plan, guess)))) => (store, Some(plan), guess),
+        Some((store, None)) => (store, None, InitialGuess::default()),
+        None => (Store::open(&options.particles)?, None, InitialGuess::default()),
+    };
+    let plan: Option<Plan> = world.broadcast_json(&plan)?;
+    Ok(plan.map(|plan| Decided { store, plan, guess }))
+}
+
+/// The plan of a run, and `None` in its place where the run is done.
+fn decide(world: &World, options: &RunOptions) -> Result<(Store, Option<(Plan, InitialGuess)>)> {
+    let store = Store::open(&options.particles)?;
+    let data_set = selection::check_centred(&store)?;
+    let mut choices = options.choices.clone();
+    let init = read_init(options, &mut choices, store.header())?;
+    let subsets = SubsetRows::of(&store, options.models);
+    let open = Open { world, options, header: store.header(), subsets: &subsets };
+    check_ranks(&open, &choices, &store)?;
+    if let Some(truth) = &options.truth {
+        assessment::check_truth(truth, &store)?;
+    }
+    let mut pilots = open.fill(&mut choices, &store);
+    let settings: Vec<Settings> = (0..subsets.len()).map(|index| open.settings(&choices, index)).collect();
+    let identity = |settings: &Settings| RunIdentity { particles: data_set, settings: settings.clone() };
+    let identities: Vec<_> =
+        subsets.iter().map(|subset| subset.subset).zip(settings.iter().map(identity)).collect();
+    let Start::At { steps, epoch, ranks } =
+        lifecycle::prepare(&options.output, options.existing_run, &identities)?
+    else {
+        return Ok((store, None));
+    };
+    let models = subsets.iter().zip(settings).zip(steps);
+    let models = models.map(|((subset, settings), steps_done)| ModelPlan {
+        subset: subset.clone(),
+        settings,
+        steps_done,
+    });
+    let models: Vec<ModelPlan> = models.collect();
+    let weights = weights(&store, models[0].settings.weighting)?;
+    let plan = Plan { data_set, models, weights, first_epoch: epoch, resumed_ranks: ranks };
+    if pilots.is_empty() && plan.models[0].settings.uses_pilot_density() && plan.has_mixtures_to_start() {
+        pilots = pilot::reconstruct_subsets(&store, &subsets);
+    }
+    Ok((store, Some((plan, InitialGuess { init, pilots }))))
+}
+
+/// Reads the file of `--init`, and sets the choices that it determines.
+fn read_init(options: &RunOptions, choices: &mut Choices, header: &Header) -> Result<Option<Init>> {
+    let Some(asked) = &options.init else { return Ok(None) };
+    let init = Init::read(asked, choices, options.isotropic, header)?;
+    init.apply_to(choices);
+    init.warn_about_shared_start(&asked.file, options.models);
+    Ok(Some(init))
+}
+
+/// Checks that every rank has particles and images of a batch, and every mixture an epoch.
+fn check_ranks(open: &Open, choices: &Choices, store: &Store) -> Result<()> {
+    selection::check_ranks(store, open.subsets, open.world.size(), "train")?;
+    for index in 0..open.subsets.len() {
+        let ranks = open.ranks(index);
+        let batch = open.settings(choices, index).batch;
+        if batch < ranks {
+            return Err(Error::request(
+                format!("a batch of {batch} images cannot be shared by {ranks} ranks: some would have none"),
+                format!("use --batch {ranks} or more, or fewer ranks"),
+            ));
+        }
+    }
+    let Settings { mixtures, epochs, .. } = open.settings(choices, 0);
+    if mixtures > epochs {
+        return Err(Error::request(
+            format!("{epochs} epochs cannot be shared by {mixtures} mixtures: some would see no particle"),
+            format!("use --mixtures {epochs} or fewer, or more --epochs"),
+        ));
+    }
+    Ok(())
+}
+
+/// A run whose settings are still open.
+struct Open<'a> {
+    world: &'a World,
+    options: &'a RunOptions,
+    header: &'a Header,
+    subsets: &'a [SubsetRows],
+}
+
+impl Open<'_> {
+    /// Ranks that train model `index`.
+    fn ranks(&self, index: usize) -> usize {
+        group_size(self.world.size(), self.subsets.len(), index)
+    }
+
+    /// Particles of the largest model, which the settings of all follow from.
+    fn particles(&self) -> usize {
+        selection::most_particles(self.subsets)
+    }
+
+    /// The settings of model `index` with these `choices`.
+    fn settings(&self, choices: &Choices, index: usize) -> Settings {
+        let mut choices = choices.clone();
+        if let Some(per_rank) = self.options.batch_per_rank {
+            choices.batch = Some(per_rank * self.ranks(index));
+        }
+        let RunOptions { recipe, isotropic, cutoff, seed, .. } = *self.options;
+        Settings::resolve(recipe, &choices, isotropic, cutoff, seed, self.particles(), self.header.box_size)
+    }
+
+    /// Fills the choices of the scaled recipe that the user has left open: Gaussians per mixture, mixtures and rate. They come from
+    /// the run that is resumed, else from a pilot reconstruction, which is returned where one was made.
+    fn fill(&self, choices: &mut Choices, store: &Store) -> Vec<PilotReconstruction> {
+        if self.options.recipe != Recipe::Scaled || choices.init.is_some() {
+            return Vec::new();
+        }
+        if matches!(self.options.existing_run, ExistingRun::Resume | ExistingRun::ResumeOrStart) {
+            // A pilot reconstruction on another CPU would differ by rounding.
+            let epochs = self.settings(choices, 0).epochs;
+            fill_from_run(choices, lifecycle::settings(&self.options.output), epochs);
+        }
+        let Choices { gaussians, mixtures, learning_rate, .. } = choices;
+        if gaussians.is_some() && mixtures.is_some() && learning_rate.is_some() {
+            return Vec::new();
+        }
+        let pilots = pilot::reconstruct_subsets(store, self.subsets);
+        let filled = mean(pilots.iter().filter_map(|pilot| Some(pilot.density.as_ref()?.filled_fraction())));
+        let snr = mean(pilots.iter().map(|pilot| pilot.total_snr)).unwrap_or(0.0);
+        let (particles, box_size) = (self.particles(), self.header.box_size);
+        gaussians.get_or_insert_with(|| gaussians_for(box_size, particles, filled));
+        let settings = self.settings(choices, 0);
+        choices.mixtures.get_or_insert(settings.mixtures_for(snr, particles));
+        let settings = self.settings(choices, 0);
+        choices.learning_rate.get_or_insert(settings.rate_for(snr, particles, box_size));
+        pilots
+    }
+}
+
+/// Takes open choices from the settings of an older run, where they are in range.
+fn fill_from_run(choices: &mut Choices, older: Option<Settings>, epochs: usize) {
+    let Some(older) = older else { return };
+    let Choices { gaussians, mixtures, learning_rate, .. } = choices;
+    let in_range = GAUSSIANS_ALLOWED.contains(&(older.gaussians as u64));
+    *gaussians = gaussians.or(in_range.then_some(older.gaussians));
+    *mixtures = mixtures.or((1..=epochs).contains(&older.mixtures).then_some(older.mixtures));
+    let rate = older.learning_rate;
+    *learning_rate = learning_rate.or((rate > 0.0 && rate.is_finite()).then_some(rate));
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let values: Vec<f64> = values.collect();
+    let sum: f64 = values.iter().sum();
+    (!values.is_empty()).then(|| sum / values.len() as f64)
+}
+
+/// Weights of the spatial frequencies, the same for all models of a set. They follow from the CTFs alone, so the halves stay
+/// independent.
+fn weights(store: &Store, weighting: Weighting) -> Result<Weights> {
+    if weighting == Weighting::Uniform {
+        return Ok(Weights::UNIFORM);
+    }
+    let reader = store.reader();
+    let count = store.len().min(CTF_SAMPLE);
+    let ctf = |k: usize| {
+        let row = (2 * k + 1) * store.len() / (2 * count);
+        Ok(reader.ctf(&reader.particles(row..row + 1)?[0]))
+    };
+    let ctfs: Vec<Ctf> = (0..count).map(ctf).collect::<Result<_>>()?;
+    Ok(Weights::of(&ctfs, store.header().pixel_size))
+}
