@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::run::BackprojectOptions;
+use super::BackprojectOptions;
 use crate::error::Result;
 use crate::evaluate::fsc::Fsc;
 use crate::imaging::mrc;

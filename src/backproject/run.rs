@@ -1,8 +1,8 @@
 //! A whole backprojection, on every rank: the sums, and at the end the outputs on the first.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
+use super::BackprojectOptions;
 use super::outputs::{self, Finished};
 use crate::error::Result;
 use crate::parallel::{Failure, HalfGroup, World};
@@ -13,23 +13,6 @@ use crate::run_folder::{assessment, lifecycle};
 use crate::voxels::accumulator::Accumulator;
 use crate::voxels::half_sums::{Chosen, inversion_bytes, of_halves};
 use crate::voxels::reconstruction::reconstruct;
-
-/// What the command line decided.
-#[derive(Clone, Debug)]
-pub struct BackprojectOptions {
-    /// The particle file.
-    pub particles: PathBuf,
-    /// The run folder.
-    pub output: PathBuf,
-    /// Filter by signal and noise of each shell.
-    pub wiener: bool,
-    /// A map to compare with.
-    pub truth: Option<PathBuf>,
-    /// Replace an older run in the run folder.
-    pub overwrite: bool,
-    /// The command line as typed.
-    pub command: Vec<String>,
-}
 
 /// Backprojects and writes the run folder. Every rank calls it.
 ///

@@ -19,4 +19,5 @@ mod session;
 mod timing;
 
 pub use options::{Maps, RunOptions};
-pub use run::{Ending, run};
+pub use run::run;
+pub use session::Ending;

@@ -2,17 +2,8 @@
 
 use super::options::RunOptions;
 use super::planner;
-use super::session::{Session, Trained};
+use super::session::{Ending, Session, Trained};
 use crate::parallel::{EndSignal, Failure, World};
-
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// With its outputs.
-    Done,
-    /// With checkpoints, because a signal has asked the job to stop.
-    Stopped,
-}
 
 /// Trains the models of a run and writes its folder. Every rank calls it.
 ///

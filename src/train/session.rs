@@ -13,7 +13,6 @@ use super::model::{EpochEnd, Model, ModelSetup, StepContext};
 use super::options::{Maps, RunOptions};
 use super::outputs::{self, Finished};
 use super::plan::{ModelPlan, Plan};
-use super::run::Ending;
 use crate::error::Result;
 use crate::gmm::Gmm;
 use crate::gmm::files::GmmFile;
@@ -32,6 +31,15 @@ use crate::run_folder::checkpoint::{self, Checkpoint};
 use crate::run_folder::document::RunSummary;
 use crate::run_folder::excluded::{self, Excluded};
 use crate::run_folder::{lifecycle, metrics};
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// With its outputs.
+    Done,
+    /// With checkpoints, because a signal has asked the job to stop.
+    Stopped,
+}
 
 /// Lines of metrics_*.jsonl per epoch, about.
 const LINES_PER_EPOCH: u64 = 200;
