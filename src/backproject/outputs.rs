@@ -10,7 +10,7 @@ use crate::evaluate::fsc::Fsc;
 use crate::imaging::mrc;
 use crate::progress::duration;
 use crate::run_folder::document::RunSummary;
-use crate::run_folder::{assessment, lifecycle, report};
+use crate::run_folder::{assessment, lifecycle, names, report};
 use crate::voxels::PADDING;
 use crate::voxels::reconstruction::Maps;
 
@@ -33,7 +33,7 @@ pub fn write(run: &Finished) -> Result<()> {
     let folder = &run.options.output;
     let Maps { halves: [half1, half2], whole } = run.maps;
     for (name, map) in [("half1", half1), ("half2", half2), ("map", whole)] {
-        mrc::write_volume(&folder.join(format!("{name}.mrc")), map)?;
+        mrc::write_volume(&folder.join(names::map(name)), map)?;
     }
     let assessed = assessment::assess(folder, &[half1, half2], whole, None, run.options.truth.as_deref())?;
     let document = document(run, &assessed.curves);
@@ -44,7 +44,7 @@ pub fn write(run: &Finished) -> Result<()> {
         "done in {} ({:.0} images/s before the inversion): {}",
         duration(run.started.elapsed().as_secs_f64()),
         images_per_second(run),
-        folder.join("report.html").display()
+        folder.join(names::REPORT).display()
     );
     Ok(())
 }

@@ -16,6 +16,7 @@ use crate::figures::slices;
 use crate::files;
 use crate::imaging::mrc::{self, Volume};
 use crate::particles::store::Store;
+use crate::run_folder::names;
 
 /// FSC curves of a run's maps.
 pub struct Assessment {
@@ -75,7 +76,7 @@ pub fn assess(
         write_fsc_files(folder, "fsc", &curves)?;
     }
     let picture = slices::draw(halves[0], halves.get(1).copied(), map, truth_map.as_ref())?;
-    files::write_atomically(&folder.join("slices.png"), |w| w.write_all(&picture))?;
+    files::write_atomically(&folder.join(names::SLICES), |w| w.write_all(&picture))?;
     Ok(Assessment { curves, cross_validations })
 }
 
@@ -88,7 +89,7 @@ fn automatic_mask(folder: &Path, map: &Volume) -> Result<Option<Mask>> {
             return Ok(None);
         }
     };
-    mrc::write_volume(&folder.join("mask.mrc"), &mask.volume(map.pixel_size))?;
+    mrc::write_volume(&folder.join(names::MASK), &mask.volume(map.pixel_size))?;
     Ok(Some(mask))
 }
 

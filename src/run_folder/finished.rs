@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::particles::store::{DataSetId, Store};
-use crate::run_folder::{excluded, report};
+use crate::run_folder::{excluded, names, report};
 
 /// Writes report.html again into the folder of the finished run `run`. The particles are read from `particles`, or from the file that
 /// run.json names; the FSC of the runs in `baselines` is added. Returns the path of the page.
@@ -15,7 +15,7 @@ use crate::run_folder::{excluded, report};
 /// # Errors
 /// When the run is not finished, the particle file is missing or of another set, or as [`report::write`].
 pub(crate) fn rewrite_report(run: &Path, particles: Option<&Path>, baselines: &[PathBuf]) -> Result<PathBuf> {
-    let path = run.join("run.json");
+    let path = run.join(names::RUN);
     let text = std::fs::read_to_string(&path).map_err(Error::io(
         &path,
         "read the run's record",
@@ -48,7 +48,7 @@ pub(crate) fn rewrite_report(run: &Path, particles: Option<&Path>, baselines: &[
         ));
     }
     report::write(run, &document, &store, baselines)?;
-    Ok(run.join("report.html"))
+    Ok(run.join(names::REPORT))
 }
 
 /// The rows that the run in the folder `run` excluded. The run must be of the particle set `store`, whose identity is `set`.
@@ -56,7 +56,7 @@ pub(crate) fn rewrite_report(run: &Path, particles: Option<&Path>, baselines: &[
 /// # Errors
 /// When run.json cannot be read or is of another set, or as [`excluded::rows_of_run`].
 pub(crate) fn excluded_rows(run: &Path, store: &Store, set: DataSetId) -> Result<BTreeSet<usize>> {
-    let file = run.join("run.json");
+    let file = run.join(names::RUN);
     let remedy = "give the folder of a run of this particle set";
     let text = std::fs::read_to_string(&file).map_err(Error::io(&file, "read the run", remedy))?;
     let document: Value = serde_json::from_str(&text)

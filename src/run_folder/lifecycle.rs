@@ -11,11 +11,11 @@ use crate::particles::Subset;
 use crate::recipe::Settings;
 use crate::run_folder::checkpoint::{self, Checkpoint};
 use crate::run_folder::identity::{self, RunIdentity};
-use crate::run_folder::{excluded, metrics};
+use crate::run_folder::{excluded, metrics, names};
 
 /// Outputs that do not belong to one model.
 const OUTPUTS: [&str; 7] =
-    ["map.mrc", "mask.mrc", "fsc.csv", "fsc.svg", "fsc.png", "slices.png", "report.html"];
+    [names::MAP, names::MASK, names::FSC_TABLE, "fsc.svg", "fsc.png", names::SLICES, names::REPORT];
 
 /// What a run does about an older run in its folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub(crate) fn prepare(
     files::make_folder(&checkpoints)?;
     // Fail now, not after hours of training.
     drop(Pending::new(&checkpoints.join("half1"))?);
-    drop(Pending::new(&folder.join("run.json"))?);
+    drop(Pending::new(&folder.join(names::RUN))?);
     let last = Subset::ALL.iter().filter_map(|&model| checkpoint::steps(&checkpoints, model).pop()).max();
     let fresh = Start::At { steps: vec![0; identities.len()], epoch: 0, ranks: 0 };
     match existing {
@@ -83,7 +83,7 @@ pub(crate) fn prepare(
         ExistingRun::Refuse => Ok(fresh),
         ExistingRun::Resume | ExistingRun::ResumeOrStart => {
             if let Some(done) = done(folder) {
-                let path = folder.join("run.json");
+                let path = folder.join(names::RUN);
                 if !done.models.iter().eq(identities.iter().map(|(subset, _)| subset.name())) {
                     return Err(identity::other_model(&path));
                 }
@@ -156,7 +156,7 @@ struct DoneRun {
 
 /// The finished run in the folder, if there is one.
 fn done(folder: &Path) -> Option<DoneRun> {
-    let text = std::fs::read_to_string(folder.join("run.json")).ok()?;
+    let text = std::fs::read_to_string(folder.join(names::RUN)).ok()?;
     let run: Value = serde_json::from_str(&text).ok()?;
     let models = run["particles"]["models"].as_array().into_iter().flatten();
     let models = models.map(|model| model["name"].as_str().unwrap_or_default().to_owned()).collect();
@@ -202,7 +202,7 @@ fn clear(folder: &Path, models: &[(Subset, u64)]) -> Result<()> {
             remove(excluded::path(folder, model))?;
         }
         if fresh {
-            for name in [format!("{model}.mrc"), format!("gmm_{model}.h5"), format!("gmm_{model}.ply")] {
+            for name in [names::map(model), names::mixture(model), names::mixture_ply(model)] {
                 remove(folder.join(name))?;
             }
         }
@@ -220,7 +220,7 @@ pub(crate) fn settings(folder: &Path) -> Option<Settings> {
     });
     let of_file = |file: PathBuf| checkpoint::read_identity(&file).ok();
     let identity = match done(folder) {
-        Some(done) => RunIdentity::from_json(&folder.join("run.json"), &done.identity).ok(),
+        Some(done) => RunIdentity::from_json(&folder.join(names::RUN), &done.identity).ok(),
         None => files.into_iter().find_map(of_file),
     };
     identity.map(|identity| identity.settings)
@@ -232,7 +232,7 @@ pub(crate) fn settings(folder: &Path) -> Option<Settings> {
 /// When an older run is in the way, or the folder cannot be written.
 pub fn prepare_whole(folder: &Path, overwrite: bool) -> Result<()> {
     files::make_folder(folder)?;
-    drop(Pending::new(&folder.join("run.json"))?);
+    drop(Pending::new(&folder.join(names::RUN))?);
     let trained =
         Subset::ALL.into_iter().any(|model| !checkpoint::steps(&checkpoints(folder), model).is_empty());
     if (trained || done(folder).is_some()) && !overwrite {
@@ -273,7 +273,7 @@ fn remove(path: PathBuf) -> Result<()> {
 /// # Errors
 /// When it cannot be written.
 pub fn write_state(folder: &Path, state: &str, command: &[String]) -> Result<()> {
-    files::write_atomically(&folder.join("run.json"), |w| {
+    files::write_atomically(&folder.join(names::RUN), |w| {
         writeln!(w, "{}", json!({"state": state, "command": command}))
     })
 }
@@ -283,7 +283,7 @@ pub fn write_state(folder: &Path, state: &str, command: &[String]) -> Result<()>
 /// # Errors
 /// When it cannot be written.
 pub fn write_document(folder: &Path, document: &Value) -> Result<()> {
-    files::write_json(&folder.join("run.json"), document)
+    files::write_json(&folder.join(names::RUN), document)
 }
 
 #[cfg(test)]

@@ -12,4 +12,5 @@ pub mod finished;
 pub mod identity;
 pub mod lifecycle;
 pub mod metrics;
+pub(crate) mod names;
 pub mod report;

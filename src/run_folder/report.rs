@@ -28,7 +28,7 @@ use crate::progress::duration;
 use crate::render::cpu::CpuDevice;
 use crate::render::cpu::residual::Filter;
 use crate::render::{Geometry, Sampling, Weights};
-use crate::run_folder::metrics;
+use crate::run_folder::{metrics, names};
 
 /// Number of particle images shown, over all models.
 const SHOWN: usize = 4;
@@ -45,14 +45,14 @@ pub fn write(folder: &Path, document: &Value, store: &Store, baselines: &[PathBu
     let names: Vec<String> = list(&document["particles"]["models"])
         .filter_map(|model| Some(model["name"].as_str()?.to_owned()))
         .collect();
-    let curves = match fsc_table::read(&folder.join("fsc.csv"), header.box_size, header.pixel_size) {
+    let curves = match fsc_table::read(&folder.join(names::FSC_TABLE), header.box_size, header.pixel_size) {
         Ok(curves) => curves,
-        Err(_) if !folder.join("fsc.csv").exists() => Vec::new(),
+        Err(_) if !folder.join(names::FSC_TABLE).exists() => Vec::new(),
         Err(error) => return Err(error),
     };
     let mut models = Vec::new();
     for name in &names {
-        let file = folder.join(format!("gmm_{name}.h5"));
+        let file = folder.join(names::mixture(name));
         if file.exists() {
             models.push((name.as_str(), GmmFile::read(&file)?));
         }
@@ -89,7 +89,7 @@ pub fn write(folder: &Path, document: &Value, store: &Store, baselines: &[PathBu
         settings: settings(document),
         command: list(&document["command"]).filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
     };
-    write_report(&folder.join("report.html"), &data)
+    write_report(&folder.join(names::REPORT), &data)
 }
 
 /// FSC charts, surface and slices of the maps.
@@ -115,10 +115,10 @@ fn map_parts(
         }));
     }
     let maps = std::iter::once("map").chain(names.iter().map(String::as_str));
-    if let Some(map) = maps.map(|name| folder.join(format!("{name}.mrc"))).find(|file| file.exists()) {
+    if let Some(map) = maps.map(|name| folder.join(names::map(name))).find(|file| file.exists()) {
         parts.extend(Surface::from_map(&read_cube(&map)?).map(Part::Surface));
     }
-    if let Some(png) = bytes(&folder.join("slices.png"))? {
+    if let Some(png) = bytes(&folder.join(names::SLICES))? {
         parts.push(Part::Picture {
             heading: "Slices".into(),
             description: "Central slices and projections of the maps".into(),

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::run_folder::metrics::Spread;
+use crate::run_folder::names;
 
 /// An epoch of one model. Stages are in seconds, over the ranks of the group.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -137,7 +138,7 @@ const REMEDY: &str =
 /// # Errors
 /// When the file is missing or is not a record, the run is not finished, or a required member is missing.
 pub fn read(source: &Path) -> Result<Run> {
-    let file = if source.is_dir() { source.join("run.json") } else { source.to_path_buf() };
+    let file = if source.is_dir() { source.join(names::RUN) } else { source.to_path_buf() };
     if source.is_dir() && !file.exists() {
         return Err(Error::input(source, "", "contains no run.json: no run has finished there", REMEDY));
     }

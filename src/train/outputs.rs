@@ -19,7 +19,7 @@ use crate::run_folder::assessment::Assessment;
 use crate::run_folder::document::RunSummary;
 use crate::run_folder::identity::RunIdentity;
 use crate::run_folder::metrics::{self, EpochSummary, Spread};
-use crate::run_folder::{assessment, excluded, lifecycle, report};
+use crate::run_folder::{assessment, excluded, lifecycle, names, report};
 
 /// A finished training.
 pub(super) struct Finished<'a> {
@@ -46,14 +46,17 @@ fn map_of(file: &GmmFile) -> Volume {
 
 /// Writes the mixture and the map of a model: gmm_half1.h5, gmm_half1.ply, half1.mrc and the like.
 pub(super) fn write_model(folder: &Path, subset: Subset, file: &GmmFile) -> Result<()> {
-    file.write(&folder.join(format!("gmm_{subset}.h5")))?;
-    ply::write(&file.gmm, &folder.join(format!("gmm_{subset}.ply")))?;
-    mrc::write_labelled_volume(&folder.join(format!("{subset}.mrc")), &map_of(file), &label(file))
+    file.write(&folder.join(names::mixture(subset)))?;
+    ply::write(&file.gmm, &folder.join(names::mixture_ply(subset)))?;
+    mrc::write_labelled_volume(&folder.join(names::map(subset)), &map_of(file), &label(file))
 }
 
 /// Logs the FSC of the current half maps.
 pub(super) fn log_fsc(folder: &Path, epoch: usize) -> Result<()> {
-    let (half1, half2) = (read_cube(&folder.join("half1.mrc"))?, read_cube(&folder.join("half2.mrc"))?);
+    let (half1, half2) = (
+        read_cube(&folder.join(names::map(Subset::Half1)))?,
+        read_cube(&folder.join(names::map(Subset::Half2)))?,
+    );
     let fsc = Fsc::between(&half1, &half2)?;
     tracing::info!("epoch {epoch}: half maps agree to {} (FSC 0.143)", fsc.crossing(GOLD_STANDARD));
     Ok(())
@@ -64,12 +67,12 @@ pub(super) fn finish(run: &Finished) -> Result<()> {
     let folder = &run.options.output;
     let mut maps = Vec::new();
     for (subset, _) in &run.summary.particles {
-        maps.push(read_cube(&folder.join(format!("{subset}.mrc")))?);
+        maps.push(read_cube(&folder.join(names::map(subset)))?);
     }
     let both = run.options.models == Models::Both;
     let map = if both {
         let map = mean(&maps[0], &maps[1]);
-        mrc::write_volume(&folder.join("map.mrc"), &map)?;
+        mrc::write_volume(&folder.join(names::MAP), &map)?;
         map
     } else {
         maps[0].clone()
@@ -133,7 +136,7 @@ fn log(run: &Finished, assessed: &Assessment, epochs: &[Vec<EpochSummary>]) {
         "done in {} ({:.0} images/s): {}",
         duration(run.total_seconds),
         images_per_second(run, epochs),
-        run.options.output.join("report.html").display()
+        run.options.output.join(names::REPORT).display()
     );
 }
 

@@ -1,0 +1,31 @@
+//! The names of the files in a run's folder.
+
+use std::fmt::Display;
+
+/// Settings, times and results.
+pub(crate) const RUN: &str = "run.json";
+/// The mean of the half maps, or the map of all particles.
+pub(crate) const MAP: &str = "map.mrc";
+/// The automatic mask of that map.
+pub(crate) const MASK: &str = "mask.mrc";
+/// The run on one page.
+pub(crate) const REPORT: &str = "report.html";
+/// The FSC curves as a table.
+pub(crate) const FSC_TABLE: &str = "fsc.csv";
+/// Slices and projections of the maps.
+pub(crate) const SLICES: &str = "slices.png";
+
+/// The map of a model: of half 1, half 2, or all particles.
+pub(crate) fn map(model: impl Display) -> String {
+    format!("{model}.mrc")
+}
+
+/// The Gaussians of a model, in HDF5.
+pub(crate) fn mixture(model: impl Display) -> String {
+    format!("gmm_{model}.h5")
+}
+
+/// The Gaussians of a model, in PLY.
+pub(crate) fn mixture_ply(model: impl Display) -> String {
+    format!("gmm_{model}.ply")
+}
