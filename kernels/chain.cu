@@ -1,16 +1,15 @@
-//! Moments to gradients (METHOD.md section 5). CHAIN_PARTS threads a Gaussian, each of which adds up every so many images of
-//! a pass; then one of them adds up the parts, in order. With one thread a Gaussian, a pass over many images would be a
-//! long walk of few threads, which wait for memory at every image.
+//! Moments to gradients (METHOD.md section 5).
 //!
-//! What the images say adds up in the volume's own coordinates, in f64: the derivatives of the loss with respect to the
-//! mean (3), the covariance (6: xx xy xz yy yz zz) and the amplitude (1). Only the sum of the step goes through rotation,
-//! scales and softplus.
+//! CHAIN_PARTS threads share a Gaussian: each sums every CHAIN_PARTS-th image of a pass, then the parts are added in order. One
+//! thread per Gaussian would leave few threads, each of which waits for memory at every image.
+//!
+//! Sums over images are in volume coordinates and f64: derivatives of the loss with respect to the mean (3), the covariance (6:
+//! xx xy xz yy yz zz) and the amplitude (1). Rotation, scales and softplus are applied once per step, to the sum.
 #include "gaussian.cuh"
 
 #define CHAIN_GAUSSIANS (THREADS / CHAIN_PARTS)
 
-/// The gradient of the raw parameters, `gradient[plane][count]`, from Gaussian `g`'s sums over a step, which lie
-/// in the block's place `place`.
+/// Gradient of the raw parameters of Gaussian `g`, `gradient[plane][count]`, from its sums over a step, `sums[sum][place]`.
 __device__ void finish(const float *parameters, const double *activated,
                        const double sums[ACTIVATED][CHAIN_GAUSSIANS], int place, float *gradient, int count, int padded,
                        int g) {
@@ -35,9 +34,9 @@ __device__ void finish(const float *parameters, const double *activated,
         const double s = scale_of(parameters[(size_t)(3 + j) * count + g], slope);
         gradient[(size_t)(3 + j) * count + g] = (float)(2.0 * s * along * slope);
     }
-    // A small turn by the vector t adds [t]x R to R, and with it dL = tr([t]x^T dL/dR R^T), where dL/dR R^T = 2 G Sigma: so
-    // the torque is what is antisymmetric of that. The quaternion follows the turn by (0, t) q / 2, which has no part along
-    // q: nothing is left to be taken off for the normalisation.
+    // A small rotation by the vector t adds [t]x R to R: dL = tr([t]x^T dL/dR R^T) with dL/dR R^T = 2 G Sigma, so the torque is
+    // the antisymmetric part of that. The quaternion changes by (0, t) q / 2, which is orthogonal to q: the normalisation needs
+    // no further term.
     double c[6];
     for (int k = 0; k < 6; k++) {
         c[k] = activated[(3 + k) * padded + g];
@@ -57,13 +56,13 @@ __device__ void finish(const float *parameters, const double *activated,
 #endif
 }
 
-/// Adds the pass to `sums[sum][padded]` and `loss`; the last pass of a step leaves the step's gradient in
-/// `gradient[plane][count]` and, behind it, the sum of its images' losses.
+/// Adds the pass to `sums` and `loss`. The last pass of a step writes the step's gradient, summed over images, and the loss.
 extern "C" __global__ void __launch_bounds__(THREADS, 3)
-    chain(const Ring *ring, const double *activated, const double *whitening, const float *moments,
-          const float *parameters, double *sums, const double *partial, double *loss, float *gradient, int count,
-          int padded) {
-    const Pass *const pass = pass_of(ring, ring->current);
+    chain(const ChainArguments args) {
+    const int count = args.count, padded = args.padded;
+    const double *const activated = args.activated;
+    double *const sums = args.sums;
+    const PassRecord *const pass = pass_of(args.ring, args.ring->current);
     const int images = pass->images;
     const bool first = pass->first, last = pass->last;
     const int part = threadIdx.x / CHAIN_GAUSSIANS, place = threadIdx.x % CHAIN_GAUSSIANS;
@@ -72,13 +71,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3)
     if (g < count) {
         const double d = GRID, amplitude = activated[9 * padded + g];
         for (int image = part; image < images; image += CHAIN_PARTS) {
-            const double *const p = pass->image[image].view, *const q = p + 3;
-            const double *const w = whitening + (size_t)image * 3 * padded;
-            const float *const m = moments + (size_t)image * 6 * padded;
+            const double *const p = images_of(pass)[image].view, *const q = p + 3;
+            const double *const w = args.whitening + (size_t)image * 3 * padded;
+            const float *const m = args.moments + (size_t)image * 6 * padded;
             const double w0 = w[g], w1 = w[padded + g], w2 = w[2 * padded + g];
-            // The normalisation 1 / (2 pi |Sigma2|^(1/2)), in box units; |Sigma2|^(-1/2) = w0 w2.
+            // Normalisation 1 / (2 pi |Sigma2|^(1/2)) in box units, with |Sigma2|^(-1/2) = w0 w2.
             const double norm = d * d / TAU * w0 * w2;
-            // Products: a division in f64 is many instructions.
+            // Products, because a division in f64 takes many instructions.
             const double once = norm * (1.0 / BINARY), twice = norm * (1.0 / (BINARY * BINARY));
             const double s0 = norm * m[g], sp = once * m[padded + g], sq = once * m[2 * padded + g];
             const double spp = twice * m[3 * padded + g], spq = twice * m[4 * padded + g],
@@ -87,8 +86,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3)
             // dL/dmu2 = A C S1 = A B^T (B S1); in box units, times D.
             const double gx = amplitude * d * (w0 * sp);
             const double gy = amplitude * d * (w1 * sp + w2 * sq);
-            // dL/dSigma2 = A/2 (C S2 C - S0 C) = A/2 B^T (B S2 B^T - S0) B; in box units, times D^2. The S0 is the
-            // normalisation's.
+            // dL/dSigma2 = A/2 (C S2 C - S0 C) = A/2 B^T (B S2 B^T - S0) B; in box units, times D^2. The term S0 comes from the
+            // normalisation.
             const double half = 0.5 * amplitude * d * d;
             const double npp = spp - s0, nqq = sqq - s0;
             const double up = w1 * npp + w2 * spq, uq = w1 * spq + w2 * nqq;
@@ -133,24 +132,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3)
     if (last) {
         __syncthreads();
         if (part == 0 && g < count) {
-            finish(parameters, activated, parts[0], place, gradient, count, padded, g);
+            finish(args.parameters, activated, parts[0], place, args.gradient, count, padded, g);
         }
     }
-    // One warp adds up the loss.
+    // One warp sums the loss.
     if (blockIdx.x == 0 && threadIdx.x < 32) {
         double total = 0.0;
         for (int k = threadIdx.x; k < images * RESIDUAL_BLOCKS; k += 32) {
-            total += partial[k];
+            total += args.partial_losses[k];
         }
         for (int image = threadIdx.x; image < images; image += 32) {
-            total += pass->image[image].energy;
+            total += images_of(pass)[image].energy;
         }
         total = warp_sum(total) / PIXELS;
         if (threadIdx.x == 0) {
-            total += first ? 0.0 : *loss;
-            *loss = total;
+            total += first ? 0.0 : *args.loss;
+            *args.loss = total;
             if (last) {
-                gradient[(size_t)PLANES * count] = (float)total;
+                args.gradient[(size_t)PLANES * count] = (float)total;
             }
         }
     }

@@ -1,17 +1,18 @@
-//! The CTF and targets in Fourier space (METHOD.md section 4), over an image's half spectrum, `[ky][kx]`.
+//! The CTF on an image's half spectrum, `[ky][kx]` (METHOD.md section 4).
 #pragma once
 
 #include "common.cuh"
 
-/// The sine of an angle, reduced in f64.
+/// Sine of an angle whose multiple of 2 pi is removed in f64.
 __device__ __forceinline__ float sine(double angle) {
     const double turns = angle / TAU;
     return sinpif((float)(2.0 * (turns - rint(turns))));
 }
 
-/// `H` of sample (kx, row) of the half spectrum, in f64 up to the sine's argument. `step`: 1 / (box x pixel size), in 1/A. On the
-/// Nyquist lines of an even box, where +k and -k share one sample, it is the mean of both, which keeps the filtered image real.
-__device__ __forceinline__ float ctf_sample(const Image &image, int kx, int row, double step) {
+/// H of sample (kx, row) of the half spectrum, in f64 up to the argument of the sine. `step`: 1 / (box x pixel size), in 1/A.
+///
+/// On the Nyquist lines of an even box +k and -k share one sample: the mean of both keeps the filtered image real.
+__device__ __forceinline__ float ctf_sample(const ImageRecord &image, int kx, int row, double step) {
     const double x = kx * step, y = (2 * row <= BOX ? row : row - BOX) * step;
     const double x2 = x * x, y2 = y * y, k2 = x2 + y2;
     const double even = image.xx * x2 + image.yy * y2 - image.quartic * k2 * k2 + image.phase;
@@ -25,7 +26,7 @@ __device__ __forceinline__ float ctf_sample(const Image &image, int kx, int row,
     return (float)(envelope * h);
 }
 
-/// Where the opposite of a row or a column of a spectrum lies.
+/// Index of -k, for the index of k along an axis of a spectrum.
 __device__ __forceinline__ int opposite(int index) {
     return index == 0 ? 0 : BOX - index;
 }

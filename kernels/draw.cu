@@ -1,40 +1,39 @@
 //! Splats to pixels: the forward pass (METHOD.md section 3).
 //!
-//! A block draws a slice of a tile's splats: DRAW_SLICES blocks a tile of 16 x 16 pixels, DRAW_WARPS warps a block. It turns
-//! the tile's bits into a list by counting and a prefix sum. Four warps, one for each quarter of the tile, share a part of
-//! the list: each picks the splats that touch its quarter, 32 in a row, and adds them to the quarter's pixels without a
-//! branch; 16 lanes take one splat, four pixels each, and the other 16 the next one. The sums of these and of the parts, and
-//! then of the slices, are added in order.
+//! DRAW_SLICES blocks of DRAW_WARPS warps share a tile of 16 x 16 pixels; each draws a slice of the tile's splats. blockIdx.y is
+//! the image. A block turns the tile's bit set into a list by a prefix sum over set bits. Groups of four warps, one warp per
+//! quarter of the tile, share a part of the list: each warp picks the splats that touch its quarter, and adds 32 at a time to
+//! the quarter's pixels without branches. 16 lanes take one splat, four pixels per lane, and the other 16 lanes take the next
+//! one. The sums of both, of the parts, and then of the slices, are added in a fixed order.
 #include "common.cuh"
 
 #define DRAW_THREADS (DRAW_WARPS * 32)
-/// Parts of a list, and sums of each pixel that come from them.
+/// Parts of a list, and partial sums per pixel.
 #define DRAW_PARTS (DRAW_WARPS / 4)
 #define DRAW_SUMS (2 * DRAW_PARTS)
-/// Splats of the list that are at hand at a time: so many that three blocks fit into the 100 KiB of consumer cards.
+/// Splats of the list in shared memory at a time: three blocks fit into the 100 KiB of consumer GPUs.
 #define DRAW_CAPACITY 768
-/// Splats that a warp has picked at most: those that it has yet to draw, fewer than 32, and 32 more.
+/// Capacity for the picked splats of a warp: fewer than 32 that wait to be drawn, and 32 more.
 #define DRAW_PICKED 64
 #define TILE_PIXELS (TILE * TILE)
 /// Edge of a quarter of a tile.
 #define QUARTER (TILE / 2)
 
-/// A splat in shared memory, as a quarter of a tile sees it: with p0 and q0 for the quarter's first pixel. Where it is `fine`,
-/// q0 stays that of the support's first row, `top` rows from that of the quarter: a small number would be lost beside a
+/// A splat in shared memory, relative to a quarter of a tile: p0 and q0 are those of the quarter's first pixel. Where it is
+/// `fine`, q0 is that of the support's first row, `top` rows from the quarter's: a small number would be lost when added to a
 /// large one.
 struct __align__(16) Staged {
     float p0, q0, w0, w1;
     float w2, weight;
-    /// What lies outside the support: a bit for each column of the quarter and, behind them, each row; and whether the splat
-    /// is `fine`.
+    /// Columns (low bits) and rows (next bits) of the quarter outside the support; and MARK_FINE.
     unsigned marks;
-    /// As of `Splat`.
+    /// As in `Splat`.
     float p0_low, w0_low, w1_low;
     float top;
 };
 #define MARK_FINE (1u << 2 * QUARTER)
 
-/// Number of `value`s before this thread's, and in `total` the number of all. `sums` holds a word for each warp.
+/// Exclusive prefix sum of `value` over the block; `total` receives the sum of all. `sums` holds a word per warp.
 __device__ __forceinline__ int prefix_sum(int value, int *sums, int &total) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int sum = value;
@@ -56,28 +55,28 @@ __device__ __forceinline__ int prefix_sum(int value, int *sums, int &total) {
     return before + sum - value;
 }
 
-/// Columns or rows of a quarter that lie outside of `from` to `to`, which some lie in, as bits.
+/// Bits of the columns or rows of a quarter outside `from..to`, which at least one lies in.
 __device__ __forceinline__ unsigned outside(int from, int to) {
     const unsigned all = (1u << QUARTER) - 1u;
     return all & ~(all << max(from, 0) & all >> max(QUARTER - to, 0));
 }
 
-/// Adds `count` staged splats, every other one from `first` on, to a lane's pixels [row][column] of a quarter: in column
-/// `column` and four further, and in row `row` and four further; `need` are the bits of the first.
+/// Adds every other one of `count` staged splats, from `first` on, to a lane's pixels [row][column] of a quarter: columns
+/// `column` and `column` + 4, rows `row` and `row` + 4. `need` has the bits of the first column and row.
 template <bool fine>
 __device__ __forceinline__ void draw_staged(const Staged *staged, unsigned first, unsigned count, unsigned need,
                                             float column, float row, float pixels[2][2]) {
 #pragma unroll 2
     for (unsigned k = first; k < count; k += 2) {
         const Staged splat = staged[k];
-        // Term by term, so that the sums of a fine splat are exact.
+        // In this order, so that the sums of a fine splat are exact.
         const float left = fmaf(splat.w1, row, fmaf(splat.w0, column, splat.p0));
         const float left_low = fmaf(splat.w1_low, row, fmaf(splat.w0_low, column, splat.p0_low));
         const float from_top = fine ? row - splat.top : row;
         const float first_q = fmaf(splat.w2, from_top, splat.q0);
 #pragma unroll
         for (int y = 0; y < 2; y++) {
-            // Outside of the support a thin splat's q may be too large to go on from.
+            // Outside the support the q of a thin splat may be too large to continue from.
             const float q = y == 0 ? first_q
                             : fine ? fmaf(splat.w2, from_top + 4.0f, splat.q0)
                                    : fmaf(splat.w2, 4.0f, first_q);
@@ -90,7 +89,7 @@ __device__ __forceinline__ void draw_staged(const Staged *staged, unsigned first
                     p += y == 0 ? low : fmaf(splat.w1_low, 4.0f, low);
                 }
                 const float value = exp2_fast(fmaf(-p, p, -q * q));
-                // The bits of column and row move by four each.
+                // The bits of columns and rows shift by four each.
                 const unsigned bits = (need & 0xffu) << 4 * x | (need & 0xff00u) << 4 * y;
                 if ((splat.marks & bits) == 0) {
                     pixels[y][x] = fmaf(splat.weight, value, pixels[y][x]);
@@ -100,12 +99,12 @@ __device__ __forceinline__ void draw_staged(const Staged *staged, unsigned first
     }
 }
 
+/// Draws the projections of a pass.
 extern "C" __global__ void __launch_bounds__(DRAW_THREADS, 1024 / DRAW_THREADS)
-    draw(Ring *ring, const Splat *splats, const unsigned *bits, float *projection, float *slices,
-         unsigned *tickets, int padded) {
-    const Pass *const pass = pass_of(ring, ring->current);
+    draw(const DrawArguments args) {
+    const PassRecord *const pass = pass_of(args.ring, args.ring->current);
     if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) {
-        ring->next = ring->current + 1;
+        args.ring->next = args.ring->current + 1;
     }
     const unsigned image = blockIdx.y;
     if (image >= pass->images) {
@@ -114,31 +113,31 @@ extern "C" __global__ void __launch_bounds__(DRAW_THREADS, 1024 / DRAW_THREADS)
     const int tile = blockIdx.x / DRAW_SLICES, slice = blockIdx.x % DRAW_SLICES;
     const int tile_x = tile % TILES_X * TILE, tile_y = tile / TILES_X * TILE;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int words = padded / 32;
-    bits += ((size_t)image * TILES + tile) * words;
-    splats += (size_t)image * padded;
+    const int words = args.padded / 32;
+    const unsigned *const bits = args.bits + ((size_t)image * TILES + tile) * words;
+    const Splat *const splats = args.splats + (size_t)image * args.padded;
 
     __shared__ int indices[DRAW_CAPACITY];
     __shared__ Staged staged[DRAW_WARPS][DRAW_PICKED];
     __shared__ int counts[DRAW_WARPS];
     __shared__ unsigned last;
 
-    // This warp's part of the list and its quarter of the tile; which splats this lane takes, and its first pixel of four.
+    // The warp's part of the list and quarter of the tile; the lane's parity of splats, and its first pixel of four.
     const int part = warp / 4, quarter_x = warp % 2 * QUARTER, quarter_y = warp / 2 % 2 * QUARTER;
-    const unsigned turn = lane / 16;
+    const unsigned parity = lane / 16;
     const float column = lane % 4, row = lane / 4 % 4;
     const unsigned need = 1u << (lane % 4) | 1u << (QUARTER + lane / 4 % 4);
     const unsigned before = (1u << lane) - 1u;
     float pixels[2][2] = {};
-    // Splats that the warp has picked, and drawn; they take the places of `staged` in turns.
+    // Splats that the warp has picked and drawn; `staged` is used as a ring.
     unsigned picked = 0, drawn = 0;
     Staged *const places = staged[warp];
     const auto draw_some = [&](unsigned count) {
         const Staged *const from = places + drawn % DRAW_PICKED;
         if (__any_sync(ALL_LANES, lane < count && (from[lane].marks & MARK_FINE) != 0)) {
-            draw_staged<true>(from, turn, count, need, column, row, pixels);
+            draw_staged<true>(from, parity, count, need, column, row, pixels);
         } else {
-            draw_staged<false>(from, turn, count, need, column, row, pixels);
+            draw_staged<false>(from, parity, count, need, column, row, pixels);
         }
         drawn += count;
         __syncwarp();
@@ -195,17 +194,17 @@ extern "C" __global__ void __launch_bounds__(DRAW_THREADS, 1024 / DRAW_THREADS)
     }
     draw_some(picked - drawn);
 
-    // These sums, in order; then the slices'.
+    // Sums of the parts, then of the slices.
     __shared__ float sums[DRAW_SUMS][TILE_PIXELS];
 #pragma unroll
     for (int y = 0; y < 2; y++) {
 #pragma unroll
         for (int x = 0; x < 2; x++) {
-            sums[2 * part + turn][(quarter_y + lane / 4 % 4 + 4 * y) * TILE + quarter_x + lane % 4 + 4 * x] = pixels[y][x];
+            sums[2 * part + parity][(quarter_y + lane / 4 % 4 + 4 * y) * TILE + quarter_x + lane % 4 + 4 * x] = pixels[y][x];
         }
     }
     __syncthreads();
-    float *const parts = slices + ((size_t)image * TILES + tile) * DRAW_SLICES * TILE_PIXELS;
+    float *const parts = args.slices + ((size_t)image * TILES + tile) * DRAW_SLICES * TILE_PIXELS;
     for (int k = threadIdx.x; k < TILE_PIXELS; k += DRAW_THREADS) {
         float sum = 0.0f;
         for (int s = 0; s < DRAW_SUMS; s++) {
@@ -217,14 +216,14 @@ extern "C" __global__ void __launch_bounds__(DRAW_THREADS, 1024 / DRAW_THREADS)
         }
     }
     if (DRAW_SLICES > 1) {
-        // Whichever block of the tile comes last adds up; what it adds, and in which order, is always the same.
+        // The block of the tile that ends last sums the slices, always in the same order.
         __threadfence();
         __syncthreads();
         if (threadIdx.x == 0) {
-            const unsigned before = atomicAdd(&tickets[image * TILES + tile], 1u);
+            const unsigned before = atomicAdd(&args.tickets[image * TILES + tile], 1u);
             last = before == DRAW_SLICES - 1;
             if (last) {
-                tickets[image * TILES + tile] = 0;
+                args.tickets[image * TILES + tile] = 0;
             }
         }
         __syncthreads();
@@ -238,13 +237,13 @@ extern "C" __global__ void __launch_bounds__(DRAW_THREADS, 1024 / DRAW_THREADS)
         if (DRAW_SLICES > 1) {
             sum = 0.0f;
             for (int s = 0; s < DRAW_SLICES; s++) {
-                // Not from this multiprocessor's own cache: other blocks have written it.
+                // Volatile, to bypass this multiprocessor's L1 cache: other blocks have written it.
                 sum += *(volatile float *)&parts[s * TILE_PIXELS + k];
             }
         }
         const int x = tile_x + k % TILE, y = tile_y + k / TILE;
         if (x < GRID && y < GRID) {
-            projection[(size_t)image * POINTS + y * GRID + x] = sum;
+            args.projections[(size_t)image * POINTS + y * GRID + x] = sum;
         }
     }
 }

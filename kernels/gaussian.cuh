@@ -1,11 +1,11 @@
-//! Raw parameters of a Gaussian to its rotation, scales and covariance (METHOD.md section 2), in f64.
+//! Activation of a Gaussian in f64: raw parameters to rotation, scales and covariance (METHOD.md section 2).
 #pragma once
 #include "common.cuh"
 
-/// Planes of the activated mixture, `[plane][padded]`: mean x y z; covariance xx xy xz yy yz zz; amplitude.
+/// Planes of the activated mixture, `[plane][gaussian]`: mean x y z; covariance xx xy xz yy yz zz; amplitude.
 #define ACTIVATED 10
 
-/// Rotation matrix of a quaternion (w, x, y, z), which is normalised; returns the inverse of its length.
+/// Normalises the quaternion `q` (w, x, y, z) and fills its rotation matrix; returns 1 over its length.
 __device__ __forceinline__ double rotation(double q[4], double r[3][3]) {
     const double inverse = 1.0 / sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3]);
     for (int k = 0; k < 4; k++) {
@@ -24,7 +24,7 @@ __device__ __forceinline__ double rotation(double q[4], double r[3][3]) {
     return inverse;
 }
 
-/// The scale of a raw value, and its slope, which is zero below S_MIN.
+/// Scale of a raw value, at least S_MIN, and its derivative, 0 below S_MIN.
 __device__ __forceinline__ double scale_of(double raw, double &slope) {
     double value;
     softplus(raw, value, slope);
@@ -35,7 +35,7 @@ __device__ __forceinline__ double scale_of(double raw, double &slope) {
     return value;
 }
 
-/// Fills Gaussian `g`'s place in the activated planes from its raw parameters `raw[plane]`.
+/// Writes Gaussian `g` of the activated planes from its raw parameters `raw[plane]`.
 __device__ __forceinline__ void activate_one(const float raw[PLANES], double *activated, int padded, int g) {
     double variance[3], slope;
     double r[3][3] = {{1.0, 0.0, 0.0}, {0.0, 1.0, 0.0}, {0.0, 0.0, 1.0}};

@@ -1,17 +1,19 @@
 //! Pixels to the six moments of each splat: the backward pass (METHOD.md section 5).
 //!
-//! MOMENT_LANES lanes a splat walk over its support and gather; nothing is added from elsewhere, so that sums repeat to the
-//! bit. Four lanes lie side by side, with MOMENT_COLUMNS columns each, and the others on further rows. What is needed are the
-//! moments of the whitened distances p and q. Of these q is the same along a row, and p changes along a column as q does:
-//! so a column is summed over its rows times 1, q and q^2 alone, and p comes in once a column and once a splat. In a `fine`
-//! splat, a thin one, that would lose digits by cancellation: there all six are summed pixel by pixel.
+//! MOMENT_LANES consecutive lanes share a splat, and blockIdx.y is the image. They gather over its support without atomics, so
+//! sums are reproducible to the bit. Groups of four lanes take neighbouring columns, MOMENT_COLUMNS per lane, and further groups
+//! take further rows.
+//!
+//! The moments are those of the whitened distances p and q. q is constant along a row, and along a column p is a linear function
+//! of q: so a column is summed over its rows times 1, q and q^2 only, and p enters once per column. For a thin (`fine`) splat
+//! that would lose digits by cancellation: there all six moments are summed pixel by pixel.
 #include "common.cuh"
 
 #define MOMENT_ROWS (MOMENT_LANES / 4)
-/// Columns of a lane, which one load takes: the support of a small splat is not wider than four lanes with two.
+/// Columns per lane, read by one load: four lanes with two columns cover the support of a small splat.
 #define MOMENT_COLUMNS (GRID % 2 == 0 ? 2 : 1)
 
-/// A lane's pixels of a row, the first of them in a column that is a multiple of their number.
+/// Loads a lane's columns of a row; the first column is a multiple of their number.
 __device__ __forceinline__ void load_columns(const float *row, float pixels[MOMENT_COLUMNS]) {
 #if MOMENT_COLUMNS == 2
     const float2 values = *(const float2 *)row;
@@ -21,7 +23,7 @@ __device__ __forceinline__ void load_columns(const float *row, float pixels[MOME
 #endif
 }
 
-/// Sum over the lanes of a splat, on each of them.
+/// Sum over the lanes of a splat, on each of these lanes.
 __device__ __forceinline__ float lanes_sum(float value) {
     for (int step = MOMENT_LANES / 2; step > 0; step >>= 1) {
         value += __shfl_xor_sync(ALL_LANES, value, step);
@@ -29,11 +31,11 @@ __device__ __forceinline__ float lanes_sum(float value) {
     return value;
 }
 
-/// A lane's part of the sums over a splat's support in the gradient of an image.
+/// Adds a lane's part of a splat's moments to `sums`; `gradient` is that of the image's points.
 __device__ __forceinline__ void gather(const Splat &splat, const float *gradient, int lane, float sums[6]) {
     const int left = splat.corner & 0xffff, right = left + (splat.size & 0xffff);
     const int top = splat.corner >> 16, rows = splat.size >> 16;
-    // p = along + slant q, with the same `along` in all of a column. Nothing is divided where nothing is seen.
+    // p = along + slant q, with `along` constant in a column. No division for an invisible splat.
     const float slant = rows > 0 ? __fdividef(splat.w1, splat.w2) : 0.0f;
     for (int x = left - left % MOMENT_COLUMNS + lane % 4 * MOMENT_COLUMNS; x < right; x += 4 * MOMENT_COLUMNS) {
         float start[MOMENT_COLUMNS], one[MOMENT_COLUMNS] = {}, of_q[MOMENT_COLUMNS] = {}, of_qq[MOMENT_COLUMNS] = {};
@@ -62,7 +64,7 @@ __device__ __forceinline__ void gather(const Splat &splat, const float *gradient
         }
 #pragma unroll
         for (int c = 0; c < MOMENT_COLUMNS; c++) {
-            // Where a load begins before the support, or ends behind it.
+            // A load may begin before the support, or end after it.
             if (x + c < left || x + c >= right) {
                 continue;
             }
@@ -79,7 +81,7 @@ __device__ __forceinline__ void gather(const Splat &splat, const float *gradient
     }
 }
 
-/// The same for a thin splat, a column a lane.
+/// [`gather`] for a thin splat, one column per lane.
 __device__ __forceinline__ void gather_fine(const Splat &splat, const float *gradient, int lane, float sums[6]) {
     const int columns = splat.size & 0xffff, rows = splat.size >> 16;
     const float *const corner = gradient + (splat.corner >> 16) * GRID + (splat.corner & 0xffff);
@@ -102,19 +104,20 @@ __device__ __forceinline__ void gather_fine(const Splat &splat, const float *gra
     }
 }
 
-/// `moments[image][moment][padded]`: sums over the support of g 2^-(p^2 + q^2) times 1, p, q, p^2, p q, q^2 (p and q in
-/// units of BINARY standard deviations, without the normalisation of the splat).
+/// Moments of each splat: sums over its support of g 2^-(p^2 + q^2) times 1, p, q, p^2, p q, q^2, with g the gradient of the
+/// points (p and q in units of BINARY standard deviations, without the normalisation of the splat).
 extern "C" __global__ void __launch_bounds__(THREADS)
-    moments(const Ring *ring, const Splat *splats, const float *gradient, float *moments, int padded) {
-    const Pass *const pass = pass_of(ring, ring->current);
+    moments(const MomentsArguments args) {
+    const int padded = args.padded;
+    const PassRecord *const pass = pass_of(args.ring, args.ring->current);
     const unsigned image = blockIdx.y;
     if (image >= pass->images) {
         return;
     }
     const int g = (blockIdx.x * THREADS + threadIdx.x) / MOMENT_LANES;
     const int lane = threadIdx.x % MOMENT_LANES;
-    const Splat splat = splats[(size_t)image * padded + g];
-    gradient += (size_t)image * POINTS;
+    const Splat splat = args.splats[(size_t)image * padded + g];
+    const float *const gradient = args.gradient + (size_t)image * POINTS;
     float sums[6] = {};
     if (splat.fine) {
         gather_fine(splat, gradient, lane, sums);
@@ -126,7 +129,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
     if (lane == 0) {
         for (int k = 0; k < 6; k++) {
-            moments[((size_t)image * 6 + k) * padded + g] = sums[k];
+            args.moments[((size_t)image * 6 + k) * padded + g] = sums[k];
         }
     }
 }

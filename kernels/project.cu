@@ -1,9 +1,8 @@
-//! Covariances to splats, and which tiles each of them touches (METHOD.md section 3).
+//! Gaussians to splats, and the tiles that each splat touches (METHOD.md section 3).
 //!
-//! A thread an image and Gaussian, a warp 32 Gaussians in a row. The tiles are told by bits: word k of a tile has a bit
-//! for each of Gaussians 32 k to 32 k + 31 that touches it. A list of bits has a fixed size, whatever the mixture does, and
-//! a fixed order, so that sums repeat to the bit. A thread finds which of 32 tiles its Gaussian touches, and the warp
-//! exchanges rows and columns of its 32 x 32 bits.
+//! A thread takes one Gaussian in one image (blockIdx.y), a warp 32 consecutive Gaussians. Tiles hold bit sets: bit j of word k
+//! of a tile is set if Gaussian 32 k + j touches it. A bit set has a fixed size for any mixture and a fixed order, so sums are
+//! reproducible to the bit. A thread finds which of 32 tiles its Gaussian touches, and the warp transposes its 32 x 32 bits.
 #include "gaussian.cuh"
 
 /// Transposes 32 x 32 bits: bit j of lane i becomes bit i of lane j.
@@ -17,25 +16,25 @@ __device__ __forceinline__ unsigned transpose_bits(unsigned value, unsigned lane
     return value;
 }
 
-/// Bits `from` to `to` (included) of a word; none where `from` is beyond `to`.
+/// A word with bits `from` to `to` (inclusive) set; 0 if `from` > `to`.
 __device__ __forceinline__ unsigned bit_range(int from, int to) {
     from = max(from, 0);
     to = min(to, 31);
     return from > to ? 0u : (ALL_LANES >> (31 - (to - from))) << from;
 }
 
-/// Terms of p and q up to this size leave an error below 2e-6 of a splat's peak in what they add up to.
+/// With terms of p and q up to this size, rounding of their sums changes a splat by less than 2e-6 of its peak.
 #define LARGEST_COARSE 24.0
 
-/// The multiple of 2^-12 next to a number, and in `low` what is missing.
+/// Rounds a number to a multiple of 2^-12; `low` receives the low-order part.
 __device__ __forceinline__ float split(double number, float &low) {
     const double high = rint(number * 4096.0) / 4096.0;
     low = (float)(number - high);
     return (float)high;
 }
 
-/// Gaussian `g` as image `image` sees it; its whitening goes to the planes `[w0 w1 w2][padded]`.
-__device__ Splat splat_of(const double *activated, const Image &image, double *whitening, int padded, int g) {
+/// Splat of Gaussian `g` in an image; its whitening goes to the planes `[w0 w1 w2][padded]`.
+__device__ Splat splat_of(const double *activated, const ImageRecord &image, double *whitening, int padded, int g) {
     const double d = GRID;
     const double *p = image.view, *q = image.view + 3;
     const double x = activated[g], y = activated[padded + g], z = activated[2 * padded + g];
@@ -56,7 +55,7 @@ __device__ Splat splat_of(const double *activated, const Image &image, double *w
     const double sxy = d * d * (px * q[0] + py * q[1] + pz * q[2]);
     const double syy = d * d * (qx * q[0] + qy * q[1] + qz * q[2]) + BLUR * BLUR;
     const double root = rsqrt(sxx * syy - sxy * sxy);
-    // The distribution of y, and of x given y.
+    // Whitening [w0, w1; 0, w2] by the distribution of y, and of x given y.
     const double w2 = rsqrt(syy);
     const double deviation_x = sxx * rsqrt(sxx), deviation_y = syy * w2;
     const double w0 = deviation_y * root;
@@ -70,10 +69,10 @@ __device__ Splat splat_of(const double *activated, const Image &image, double *w
     const double y0 = fmax(ceil(v - CUTOFF * deviation_y), 0.0);
     const double y1 = fmin(floor(v + CUTOFF * deviation_y), d - 1.0);
     Splat splat = {};
-    // Not a number fails both.
+    // False for NaN.
     if (x1 >= x0 && y1 >= y0) {
         const double p0 = BINARY * (w0 * (x0 - u) + w1 * (y0 - v));
-        // `draw` starts from a quarter of a tile, which begins up to half a tile before the support.
+        // `draw` evaluates whole quarters of a tile, which begin up to half a tile before the support.
         const double width = x1 - x0 + TILE / 2, height = y1 - y0 + TILE / 2;
         const double largest_p = fabs(p0) + BINARY * (w0 * width + fabs(w1) * height);
         const double largest_q = BINARY * w2 * (fabs(y0 - v) + height);
@@ -98,23 +97,24 @@ __device__ Splat splat_of(const double *activated, const Image &image, double *w
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 4)
-    project(Ring *ring, const double *activated, Splat *splats, double *whitening, unsigned *bits, int count,
-            int padded) {
-    const unsigned number = ring->next;
+    project(const ProjectArguments args) {
+    const int padded = args.padded;
+    const unsigned number = args.ring->next;
     if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) {
-        ring->current = number;
+        args.ring->current = number;
     }
-    const Pass *const pass = pass_of(ring, number);
+    const PassRecord *const pass = pass_of(args.ring, number);
     const unsigned image = blockIdx.y;
     if (image >= pass->images) {
         return;
     }
     const int g = blockIdx.x * THREADS + threadIdx.x;
     Splat splat = {};
-    if (g < count) {
-        splat = splat_of(activated, pass->image[image], whitening + (size_t)image * 3 * padded, padded, g);
+    if (g < args.count) {
+        double *const whitening = args.whitening + (size_t)image * 3 * padded;
+        splat = splat_of(args.activated, images_of(pass)[image], whitening, padded, g);
     }
-    splats[(size_t)image * padded + g] = splat;
+    args.splats[(size_t)image * padded + g] = splat;
 
     const int columns = splat.size & 0xffff, rows = splat.size >> 16;
     const int x0 = splat.corner & 0xffff, y0 = splat.corner >> 16;
@@ -122,8 +122,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
     const int top = y0 / TILE, bottom = rows > 0 ? (y0 + rows - 1) / TILE : -1;
     const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int words = padded / 32;
-    unsigned *const first = bits + (size_t)image * TILES * words + blockIdx.x * (THREADS / 32);
-    // Two of them, so that a barrier between writing and reading one is enough.
+    unsigned *const first = args.bits + (size_t)image * TILES * words + blockIdx.x * (THREADS / 32);
+    // Two buffers, so that one barrier per group of tiles is enough.
     __shared__ unsigned touched[2][THREADS / 32][33];
     for (int group = 0; group < TILES; group += 32) {
         unsigned mine = 0;
@@ -133,7 +133,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
         unsigned (*const words_of)[33] = touched[group / 32 % 2];
         words_of[warp][lane] = __any_sync(ALL_LANES, mine != 0) ? transpose_bits(mine, lane) : 0u;
         __syncthreads();
-        // Eight words of a tile lie together: eight threads write them.
+        // The block's eight words of a tile are contiguous: eight threads write them.
         const int tile = group + threadIdx.x / 8, word = threadIdx.x % 8;
         if (tile < TILES) {
             first[(size_t)tile * words + word] = words_of[word][tile - group];

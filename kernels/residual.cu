@@ -1,27 +1,30 @@
-//! From the spectra of projections to that of the gradient of their pixels, and the loss (METHOD.md section 4).
+//! Spectra of projections to the spectra of their gradients, and the loss (METHOD.md section 4).
+//!
+//! A block takes RESIDUAL_FREQUENCIES consecutive frequencies of the grid's half spectrum, a thread every THREADS-th of them;
+//! blockIdx.y is the image.
 #include "ctf.cuh"
 
-/// `spectra`, of projections Q on their grid (without normalisation), become those of dL/dQ = 2/D^2 F^-1(w (H^2 F Q - H F Y)), with
-/// H times `transfer`, what the sampling wants, and w of `weights`; both of the image, `[ky][kx]`. Frequencies that the image does
-/// not have become zero. `partial[image][block]` receives the block's part of <Q, F^-1 H^2 F Q> - 2 <Q, F^-1 H F Y>, in which all
-/// frequencies count alike. A block takes a run of the grid's frequencies.
+/// Replaces the spectra of projections Q by those of dL/dQ = 2/D^2 F^-1(w (H^2 F Q - H F Y)), where H includes `transfer` and w
+/// is `weights`. Frequencies beyond the image's become zero. `partial_losses` receives the block's part of the unweighted
+/// <Q, F^-1 H^2 F Q> - 2 <Q, F^-1 H F Y>.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    residual(const Ring *ring, float2 *spectra, const float *transfer, const float *weights, const void *kept,
-             const float *staged, double *partial, double step) {
-    const Pass *const pass = pass_of(ring, ring->current);
+    residual(const ResidualArguments args) {
+    const PassRecord *const pass = pass_of(args.ring, args.ring->current);
     const unsigned image = blockIdx.y;
     if (image >= pass->images) {
         return;
     }
-    const long long place = pass->image[image].place;
-    float2 *const spectrum = spectra + (size_t)image * GRID_FREQUENCIES;
+    const ImageRecord &record = images_of(pass)[image];
+    const long long place = record.place;
+    float2 *const spectrum = args.spectra + (size_t)image * GRID_FREQUENCIES;
     const auto target = [&](int row, int kx) {
         const int at = row * BOX + kx;
         if (place < 0) {
-            return staged[(size_t)(-1 - place) + at];
+            return args.staged[(size_t)(-1 - place) + at];
         }
         const size_t first = (size_t)place * PIXELS;
-        return KEPT_HALF ? half_to_float(((const unsigned short *)kept)[first + at]) : ((const float *)kept)[first + at];
+        return KEPT_HALF ? half_to_float(((const unsigned short *)args.resident)[first + at])
+                         : ((const float *)args.resident)[first + at];
     };
     double sum = 0.0;
     for (int k = 0; k < RESIDUAL_FREQUENCIES / THREADS; k++) {
@@ -29,30 +32,30 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         if (at < GRID_FREQUENCIES) {
             const int kx = at % GRID_COLUMNS, grid_row = at / GRID_COLUMNS;
             const int ky = 2 * grid_row < GRID ? grid_row : grid_row - GRID;
-            // On a finer grid the image's Nyquist frequency does not count: it is two there.
+            // On a finer grid the image's Nyquist frequency, two separate samples there, is excluded.
             if (GRID > BOX && (2 * kx >= BOX || 2 * max(ky, -ky) >= BOX)) {
                 spectrum[at] = make_float2(0.0f, 0.0f);
                 continue;
             }
             const int row = ky < 0 ? ky + BOX : ky, of_image = row * COLUMNS + kx;
-            const float h = ctf_sample(pass->image[image], kx, row, step) * transfer[of_image];
+            const float h = ctf_sample(record, kx, row, args.frequency_step) * args.transfer[of_image];
             const float here = target(row, kx), there = target(opposite(row), opposite(kx));
             const float re = 0.5f * (there + here), im = 0.5f * (there - here);
             const float2 value = spectrum[at];
-            // What the grid has more points makes its spectrum larger.
+            // Unitary normalisation, for a spectrum that grows with the grid's points.
             const float unitary = (float)((double)BOX / POINTS);
             const float qx = value.x * unitary, qy = value.y * unitary;
             const float x = h * h * qx, y = h * h * qy;
-            // Half of the plane stands for all of it.
+            // The half spectrum stands for both k and -k.
             const double count = opposite(kx) == kx ? 1.0 : 2.0;
             sum += count * ((double)qx * ((double)x - 2.0 * (double)re) + (double)qy * ((double)y - 2.0 * (double)im));
-            const float scale = weights[of_image] * (float)(2.0 / ((double)POINTS * BOX));
+            const float scale = args.weights[of_image] * (float)(2.0 / ((double)POINTS * BOX));
             spectrum[at] = make_float2(scale * (x - re), scale * (y - im));
         }
     }
     __shared__ double sums[THREADS / 32];
     sum = block_sum(sum, sums);
     if (threadIdx.x == 0) {
-        partial[image * RESIDUAL_BLOCKS + blockIdx.x] = sum;
+        args.partial_losses[image * RESIDUAL_BLOCKS + blockIdx.x] = sum;
     }
 }

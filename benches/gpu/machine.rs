@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use cryosplat_mpi::parallel::nccl;
-use cryosplat_mpi::render::cuda::card::Card;
+use cryosplat_mpi::render::cuda::gpu::Gpu;
 use cudarc::driver::sys::CUdevice_attribute;
 use serde::Serialize;
 
@@ -46,24 +46,24 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Asks `card` and the libraries.
+    /// Asks `gpu` and the libraries.
     ///
     /// # Errors
     /// When one does not answer.
-    pub fn of(card: &Card) -> Result<Self> {
-        let kilohertz = card
+    pub fn of(gpu: &Gpu) -> Result<Self> {
+        let kilohertz = gpu
             .context
             .attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)
-            .map_err(card.failed("tell its clock"))?;
+            .map_err(gpu.failed("report its clock"))?;
         let clock = f64::from(kilohertz) * 1e3;
-        let (major, minor) = card.capability;
+        let (major, minor) = gpu.capability;
         Ok(Self {
-            device: card.name().to_owned(),
+            device: gpu.name().to_owned(),
             compute_capability: format!("{major}.{minor}"),
-            multiprocessors: card.processors,
+            multiprocessors: gpu.multiprocessors,
             clock_megahertz: clock * 1e-6,
-            exponentials_per_second: card.processors as f64 * EXPONENTIALS_A_CYCLE * clock,
-            memory_bytes: card.memory()?.1,
+            exponentials_per_second: gpu.multiprocessors as f64 * EXPONENTIALS_A_CYCLE * clock,
+            memory_bytes: gpu.memory()?.1,
             driver_cuda_version: driver_cuda_version()?,
             driver_version: std::fs::read_to_string("/sys/module/nvidia/version")
                 .ok()
@@ -102,7 +102,7 @@ impl Machine {
 
 fn driver_cuda_version() -> Result<String> {
     let mut version = 0;
-    // SAFETY: the driver is there, since a card was opened, and writes one number.
+    // SAFETY: the driver is there, since a GPU was opened, and writes one number.
     unsafe { cudarc::driver::sys::cuDriverGetVersion(&raw mut version) }
         .result()
         .context("the driver does not tell its version")?;
@@ -112,7 +112,7 @@ fn driver_cuda_version() -> Result<String> {
 
 fn nvrtc_version() -> Result<String> {
     let (mut major, mut minor) = (0, 0);
-    // SAFETY: NVRTC is there, since a card was opened, and writes two numbers.
+    // SAFETY: NVRTC is there, since a GPU was opened, and writes two numbers.
     unsafe { cudarc::nvrtc::sys::nvrtcVersion(&raw mut major, &raw mut minor) }
         .result()
         .context("NVRTC does not tell its version")?;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use cryosplat_mpi::render::cuda::card::Card;
+use cryosplat_mpi::render::cuda::gpu::Gpu;
 use serde::Serialize;
 
 use cases::{Case, Particles};
@@ -59,8 +59,8 @@ struct Failure {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    let card = Card::open(0)?;
-    let machine = Machine::of(&card)?;
+    let gpu = Gpu::open(0)?;
+    let machine = Machine::of(&gpu)?;
     print!("{}", machine.lines());
     if options.versions {
         return Ok(());
@@ -73,7 +73,7 @@ fn main() -> Result<()> {
     let particles = Particles::new(options.quick);
     let (mut measured, mut failures) = (Vec::new(), Vec::new());
     for case in wanted {
-        match measure(case, &card, machine.exponentials_per_second, &particles, &effort) {
+        match measure(case, &gpu, machine.exponentials_per_second, &particles, &effort) {
             Ok(result) => {
                 println!("{}: {}", case.name(), summary(&result));
                 measured.push(result);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use cryosplat_mpi::imaging::ctf::Ctf;
-use cryosplat_mpi::render::cuda::card::Card;
+use cryosplat_mpi::render::cuda::gpu::Gpu;
 use cryosplat_mpi::render::cuda::{CudaDevice, CudaOptions};
 use cryosplat_mpi::render::{AdamStep, Alone, Device, Observation, Step};
 use serde::Serialize;
@@ -109,13 +109,13 @@ pub struct Measured {
     pub stages: Vec<StageTime>,
 }
 
-/// Measures `case` on `card`, which makes `exponentials` a second.
+/// Measures `case` on `gpu`, which makes `exponentials` a second.
 ///
 /// # Errors
 /// When the device fails, or has no room.
 pub fn measure(
     case: Case,
-    card: &Card,
+    gpu: &Gpu,
     exponentials: f64,
     particles: &Particles,
     effort: &Effort,
@@ -125,8 +125,8 @@ pub fn measure(
     let support = mean_support(&gmm, particles.views(), &geometry);
 
     // The memory of the case before comes back only now.
-    card.context.synchronize().map_err(card.failed("end what it does"))?;
-    let (free_before, _) = card.memory()?;
+    gpu.context.synchronize().map_err(gpu.failed("finish its work"))?;
+    let (free_before, _) = gpu.memory()?;
     let options = CudaOptions { ordinal: 0, batch: case.batch, kept_half: false };
     let mut device = CudaDevice::new(gmm, geometry, &options)?;
     store(&mut device, &case, particles)?;
@@ -143,7 +143,7 @@ pub fn measure(
     let images_per_second = Spread::of(rates);
     let stages = stages(&mut device, &mut turns, effort.stage_repeats)?;
 
-    let (free_after, _) = card.memory()?;
+    let (free_after, _) = gpu.memory()?;
     let (plan, work_area) = device.plan();
     // METHOD.md section 6: as many exponentials backward as forward.
     let floor_seconds = 2.0 * case.count as f64 * support / exponentials;
@@ -162,7 +162,7 @@ pub fn measure(
             planned: plan.bytes(),
             work_area,
             staged: plan.staged_bytes(),
-            kept: plan.kept_bytes(particles.count(case.box_size), false),
+            kept: plan.resident_bytes(particles.count(case.box_size), false),
             used: free_before.saturating_sub(free_after),
             free_before,
         },

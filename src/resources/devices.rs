@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::gmm::Gmm;
 use crate::parallel::{Collective, Failure, World};
 use crate::render::cpu::CpuDevice;
-use crate::render::cuda::{CudaDevice, CudaOptions, card, libraries};
+use crate::render::cuda::{CudaDevice, CudaOptions, gpu, libraries};
 use crate::render::{Device, Geometry};
 use crate::resources::reduction::{CollectiveKind, Reduction};
 
@@ -39,7 +39,7 @@ pub fn choose(kind: DeviceKind, world: &World) -> Result<Choice> {
     if kind == DeviceKind::Cpu {
         return Ok(Choice::Cpu);
     }
-    let visible = card::count();
+    let visible = gpu::count();
     let usable = if visible == 0 {
         Err(Error::request(
             "this rank sees no GPU",
@@ -110,7 +110,7 @@ pub fn connect(
         }
         Choice::Cpu => Ok(Reduction::over_mpi(collective)),
         Choice::Gpu(ordinal) => {
-            let gpu = card::identity(ordinal)?;
+            let gpu = gpu::identity(ordinal)?;
             Ok(Reduction::between_gpus(collective, kind, gpu, patience)?)
         }
     }

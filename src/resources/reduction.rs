@@ -119,7 +119,7 @@ impl DeviceSum for Nccl {
         Nccl::check(self)
     }
 
-    fn patience(&self) -> Duration {
+    fn timeout(&self) -> Duration {
         Nccl::timeout(self)
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use cryosplat_mpi::parallel::nccl;
-use cryosplat_mpi::render::cuda::card;
+use cryosplat_mpi::render::cuda::gpu;
 
 use crate::common::{
     assert_same, bytes, over_mpi_with, overflow, path, phantom, program_file, steps, text, train_arguments,
@@ -32,7 +32,7 @@ const WITH_NCCL: [&str; 2] =
 
 /// Can this machine, whose GPUs are real, not try this test?
 pub fn beyond_this_machine(name: &str) -> bool {
-    (FOUR_GPUS.contains(&name) && card::count() < 4)
+    (FOUR_GPUS.contains(&name) && gpu::count() < 4)
         || ((FOUR_GPUS.contains(&name) || WITH_NCCL.contains(&name)) && !nccl::usable())
 }
 

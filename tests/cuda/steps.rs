@@ -152,7 +152,7 @@ fn steps_are_timed_by_stage() {
 fn memory_is_what_the_device_lacks_then() {
     let case = case(35, 48, 3000, 3, false);
     let gmm = planes(&case.gaussians, Shape::Anisotropic);
-    let free = |device: &cryosplat_mpi::render::cuda::CudaDevice| device.card().memory().unwrap().0 as u64;
+    let free = |device: &cryosplat_mpi::render::cuda::CudaDevice| device.gpu().memory().unwrap().0 as u64;
     let mut device = device_of(gmm.clone(), &case, 3.0, 2);
     let (plan, work) = device.plan();
     assert_eq!(device.memory(), (plan.bytes() + work) as u64);

@@ -15,7 +15,7 @@ WITH_LOOPS = ("draw", "moments")
 CUTOFF, BLUR = 3.0, 0.6
 # Standard deviations of the start: of the means and of each Gaussian, in box units.
 SPREAD, DEVIATION = 0.075, 0.0075
-# As of the kernels, records.rs and plan.rs: `agrees` compares.
+# As in the kernels, interface.rs and buffer_plan.rs: `agrees` compares.
 TILE, QUARTER, PADDING, MOMENT_LANES, SPLAT_BYTES = 16, 8, 256, 4, 48
 PLANES = 11
 # Of every multiprocessor since 2014 in a cycle, for METHOD.md's floor.
@@ -24,13 +24,13 @@ EXPONENTIALS_A_CYCLE, INSTRUCTIONS_A_CYCLE = 16, 4
 
 def agrees(sources):
     """Compares what is said twice."""
-    records, plan, render = ((ROOT / "src/render" / name).read_text() for name in ("cuda/records.rs", "cuda/plan.rs", "mod.rs"))
+    interface, plan, render = ((ROOT / "src/render" / name).read_text() for name in ("cuda/interface.rs", "cuda/buffer_plan.rs", "mod.rs"))
     for what, there in (
         (f"#define TILE {TILE}\n", sources["common.cuh"]),
         (f"#define PADDING {PADDING}\n", sources["common.cuh"]),
         (f"#define QUARTER (TILE / {TILE // QUARTER})\n", sources["draw.cu"]),
         ("#define MOMENT_COLUMNS (GRID % 2 == 0 ? 2 : 1)\n", sources["moments.cu"]),
-        (f"SPLAT_BYTES: usize = {SPLAT_BYTES};", records),
+        (f"SPLAT_BYTES: usize = {SPLAT_BYTES};", interface),
         (f"            moment_lanes: {MOMENT_LANES},\n", plan),
         (f"            Self::BandLimited => {BLUR},\n", render),
         ("(box_size + box_size.div_ceil(4)..)", render),
@@ -47,7 +47,7 @@ def grid_of(box):
 def constants(box):
     """What the kernels are compiled with for a case, with enough images to fill a device."""
     return dict(
-        BOX=box, GRID=grid_of(box), CUTOFF=CUTOFF, BLUR=BLUR, HEIGHT=0.0, PLANES=PLANES, DRAW_SLICES=1, MOMENT_LANES=MOMENT_LANES, KEPT_HALF=0
+        BOX=box, GRID=grid_of(box), CUTOFF=CUTOFF, BLUR=BLUR, PLANES=PLANES, DRAW_SLICES=1, MOMENT_LANES=MOMENT_LANES, KEPT_HALF=0
     )
 
 

@@ -13,7 +13,7 @@ use crate::files;
 use crate::gmm::Shape;
 use crate::particles::store::{Dtype, Header, Particle, Store};
 use crate::render::Sampling;
-use crate::render::cuda::plan::{Plan, mib};
+use crate::render::cuda::buffer_plan::{BufferPlan, mib};
 
 /// What such a file is called.
 pub const KIND: &str = "particle set";
@@ -141,10 +141,10 @@ impl GpuMemory {
         let (processors, free) = (132, 80 << 30);
         let (count, batch) = (args.gaussians as usize, args.batch as usize);
         let sizes = [header.box_size, Sampling::BandLimited.grid(header.box_size)];
-        let plan = Plan::new(count, Shape::Anisotropic, sizes, batch, processors, free);
+        let plan = BufferPlan::new(count, Shape::Anisotropic, sizes, batch, processors, free);
         Self {
             step: plan.bytes() + plan.staged_bytes() + plan.work_estimate(),
-            kept: plan.kept_bytes(header.halves[0], false),
+            kept: plan.resident_bytes(header.halves[0], false),
         }
     }
 }

@@ -1,76 +1,65 @@
 //! The device memory of one mixture, by name.
 
-use super::card::{Buffer, Card};
-use super::plan::{OUTCOMES, Plan};
-use super::records::OutcomeRecord;
+use super::buffer_plan::{BufferPlan, OUTCOMES};
+use super::gpu::{Buffer, Gpu};
+use super::interface::OutcomeRecord;
 use crate::error::Result;
 
-/// All device memory that steps use.
-pub struct Buffers {
-    /// `[plane][Gaussian]`.
+/// All device memory that steps use; kernels/interface.cuh gives the shapes.
+pub(super) struct Buffers {
     pub parameters: Buffer,
     /// Adam's first moments.
     pub first: Buffer,
     /// Adam's second moments.
     pub second: Buffer,
-    /// `[plane][Gaussian]`, then the loss.
+    /// Gradient of the parameters, then the loss.
     pub gradient: Buffer,
-    /// Targets, kept between epochs.
-    pub kept: Option<Buffer>,
-    /// Images on their way: `[stage][image][y][x]`.
+    /// Targets of the resident particles.
+    pub resident: Option<Buffer>,
+    /// Images or targets on their way, `[staging buffer][image][y][x]`.
     pub staged: Option<Buffer>,
-    /// The passes that the kernels read, one after the other.
+    /// Header and passes.
     pub ring: Buffer,
-    /// What the last steps came to.
+    /// Outcomes of the last steps.
     pub outcomes: Buffer,
-    /// Projections of the pass on their grid, then the gradient of its points, `[image][y][x]`.
+    /// Projections of a pass, then the gradient of their points.
     pub projections: Buffer,
-    /// What projections start from.
     pub activated: Buffer,
-    /// A step's sums over its passes.
+    /// Sums of `chain` over the passes of a step.
     pub sums: Buffer,
-    /// Splats of the pass, `[image][Gaussian]`.
     pub splats: Buffer,
-    /// Their whitening, `[image][plane][Gaussian]`.
     pub whitening: Buffer,
-    /// Their moments, `[image][moment][Gaussian]`.
     pub moments: Buffer,
-    /// Which splats touch a tile, `[image][tile][word]`.
     pub bits: Buffer,
-    /// Tiles, slice by slice, where several blocks share one.
     pub slices: Buffer,
-    /// Half spectra, `[image][ky][kx]`.
     pub spectra: Buffer,
-    /// Of each frequency, what it is multiplied by beside the CTF, and its weight: `[2][ky][kx]`.
+    /// `[transfer, weight][ky][kx]`.
     pub tables: Buffer,
-    /// Parts of the losses.
-    pub partial: Buffer,
-    /// How many slices of a tile are drawn.
+    pub partial_losses: Buffer,
+    /// Slices drawn per tile.
     pub tickets: Buffer,
-    /// The loss of a step's passes so far.
+    /// Loss over the passes of a step.
     pub loss: Buffer,
-    /// Parts of the gradient's norm.
-    pub norms: Buffer,
-    /// How many of them are there.
+    pub partial_norms: Buffer,
+    /// Blocks of `outcome` that have ended.
     pub norm_ticket: Buffer,
-    /// 1 from a step that was not finite on.
-    pub broken: Buffer,
-    /// A sum over the parameters' bits.
+    /// 1 from the first step on that is not finite.
+    pub stopped: Buffer,
     pub checksum: Buffer,
 }
 
 impl Buffers {
-    /// Allocates everything but particles.
+    /// Allocates all buffers but those of particles.
     ///
     /// # Errors
-    /// When it does not fit.
-    pub fn new(card: &Card, plan: &Plan) -> Result<Self> {
+    /// When memory does not suffice.
+    pub fn new(gpu: &Gpu, plan: &BufferPlan) -> Result<Self> {
         let mut sizes = plan.buffers().into_iter();
         let mut next = || {
-            let (what, bytes) = sizes.next().expect("the plan has all buffers");
-            card.allocate(what, bytes)
+            let (what, bytes) = sizes.next().expect("the plan lists all buffers");
+            gpu.allocate(what, bytes)
         };
-        // In the order of the plan; records are several.
+        // In the order of the plan, whose last entry is the sum of the small buffers.
         Ok(Self {
             parameters: next()?,
             first: next()?,
@@ -86,17 +75,17 @@ impl Buffers {
             projections: next()?,
             spectra: next()?,
             tables: next()?,
-            partial: next()?,
-            kept: None,
+            partial_losses: next()?,
+            resident: None,
             staged: None,
-            ring: card.allocate("records", plan.ring_bytes())?,
-            outcomes: card.allocate("records", OUTCOMES * size_of::<OutcomeRecord>())?,
-            tickets: card.allocate("records", plan.tiles() * plan.images * 4)?,
-            loss: card.allocate("records", 8)?,
-            norms: card.allocate("records", plan.norm_blocks() * 8)?,
-            norm_ticket: card.allocate("records", 4)?,
-            broken: card.allocate("records", 4)?,
-            checksum: card.allocate("records", 8)?,
+            ring: gpu.allocate("records", plan.ring_bytes())?,
+            outcomes: gpu.allocate("records", OUTCOMES * size_of::<OutcomeRecord>())?,
+            tickets: gpu.allocate("records", plan.tiles() * plan.images * 4)?,
+            loss: gpu.allocate("records", 8)?,
+            partial_norms: gpu.allocate("records", plan.norm_blocks() * 8)?,
+            norm_ticket: gpu.allocate("records", 4)?,
+            stopped: gpu.allocate("records", 4)?,
+            checksum: gpu.allocate("records", 8)?,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! kernels/*.cu to machine code: NVRTC when the program starts, and what it made last time from the same text.
+//! Compiles kernels/*.cu with NVRTC when the program starts, and caches the machine code.
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::io::Write;
@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::render::Sampling;
 
-/// The kernels' text, by file. The stages, then what they include.
-const SOURCES: [(&str, &str); 10] = [
+/// Name and text of each file of kernels/: first the kernels, then the headers.
+const SOURCES: [(&str, &str); 11] = [
     ("project.cu", include_str!("../../../kernels/project.cu")),
     ("draw.cu", include_str!("../../../kernels/draw.cu")),
     ("prepare.cu", include_str!("../../../kernels/prepare.cu")),
@@ -20,17 +20,18 @@ const SOURCES: [(&str, &str); 10] = [
     ("moments.cu", include_str!("../../../kernels/moments.cu")),
     ("chain.cu", include_str!("../../../kernels/chain.cu")),
     ("adam.cu", include_str!("../../../kernels/adam.cu")),
+    ("interface.cuh", include_str!("../../../kernels/interface.cuh")),
     ("common.cuh", include_str!("../../../kernels/common.cuh")),
     ("ctf.cuh", include_str!("../../../kernels/ctf.cuh")),
     ("gaussian.cuh", include_str!("../../../kernels/gaussian.cuh")),
 ];
 
-/// What the kernels are compiled with: kernels/common.cuh says what each is for.
+/// Constants that the kernels are compiled with; see kernels/common.cuh.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Constants {
+pub(super) struct Constants {
     /// Box size in pixels.
     pub box_size: usize,
-    /// Points along an edge of the grid that splats are sampled on.
+    /// Points along an edge of the grid on which splats are sampled.
     pub grid: usize,
     /// Half width of a splat's support in standard deviations.
     pub cutoff: f64,
@@ -38,19 +39,19 @@ pub struct Constants {
     pub sampling: Sampling,
     /// Parameters of a Gaussian.
     pub planes: usize,
-    /// Blocks that share a tile when splats are drawn.
+    /// Blocks of `draw` that share a tile.
     pub draw_slices: usize,
-    /// Lanes that gather one splat's moments: 4, 8, 16 or 32.
+    /// Lanes of `moments` per splat: 4, 8, 16 or 32.
     pub moment_lanes: usize,
-    /// Particles are kept in 16 bits a pixel.
+    /// Resident particles are stored in half precision.
     pub kept_half: bool,
 }
 
-/// Warps of a block that draws.
-pub const DRAW_WARPS: usize = 8;
+/// Warps of a block of `draw`.
+pub(super) const DRAW_WARPS: usize = 8;
 
 /// Threads of `chain` that share a Gaussian.
-pub const CHAIN_PARTS: usize = 4;
+pub(super) const CHAIN_PARTS: usize = 4;
 
 impl Constants {
     fn options(&self, architecture: &str) -> Vec<String> {
@@ -60,7 +61,7 @@ impl Constants {
             "-default-device".into(),
             format!("-DBOX={}", self.box_size),
             format!("-DGRID={}", self.grid),
-            // Rust writes 3.0 as 3.0: a double in C++ too.
+            // `{:?}` writes 3.0 as "3.0", a double in C++ too.
             format!("-DCUTOFF={:?}", self.cutoff),
             format!("-DBLUR={:?}", self.sampling.blur()),
             format!("-DPLANES={}", self.planes),
@@ -73,12 +74,12 @@ impl Constants {
     }
 }
 
-/// The kernels for a device of compute capability `capability` (major, minor), as `cuModuleLoadData` takes them; where
-/// `fresh`, compiled anew.
+/// The kernels for a device of compute capability `capability` (major, minor), as an image for `cuModuleLoadData`: from the cache,
+/// unless `fresh`, or compiled.
 ///
 /// # Errors
-/// When NVRTC refuses, with its log.
-pub fn kernels(constants: &Constants, capability: (i32, i32), fresh: bool) -> Result<Vec<u8>> {
+/// When NVRTC fails, with its log.
+pub(super) fn kernels(constants: &Constants, capability: (i32, i32), fresh: bool) -> Result<Vec<u8>> {
     let (architecture, exact) = architecture(capability)?;
     let options = constants.options(&architecture);
     let (major, minor) = version()?;
@@ -96,13 +97,13 @@ pub fn kernels(constants: &Constants, capability: (i32, i32), fresh: bool) -> Re
     }
     let image = compile(&options, exact)?;
     if let Some(Err(error)) = file.map(|file| write(&file, &image)) {
-        tracing::debug!("the compiled kernels are not kept: {error}");
+        tracing::debug!("the compiled kernels are not cached: {error}");
     }
     Ok(image)
 }
 
-/// The name of the architecture to compile for, and whether it is the device's own: for a device that this NVRTC does not
-/// know, the newest that it knows, from which the driver goes on.
+/// Name of the architecture to compile for, and whether it is the device's own. For a device that is newer than this NVRTC, it is
+/// the newest virtual architecture that NVRTC knows, whose PTX the driver compiles.
 fn architecture((major, minor): (i32, i32)) -> Result<(String, bool)> {
     let own = 10 * major + minor;
     let known = supported()?;
@@ -112,20 +113,20 @@ fn architecture((major, minor): (i32, i32)) -> Result<(String, bool)> {
     match known.iter().filter(|&&k| k < own).max() {
         Some(newest) => Ok((format!("compute_{newest}"), false)),
         None => Err(Error::request(
-            format!("NVRTC has no code for a device of compute capability {major}.{minor}"),
-            "use a newer GPU or an older CUDA toolkit, or compute with --device cpu",
+            format!("NVRTC does not support compute capability {major}.{minor}"),
+            "use a newer GPU or an older CUDA toolkit, or use --device cpu",
         )),
     }
 }
 
 fn supported() -> Result<Vec<i32>> {
     let mut count = 0;
-    // SAFETY: the library is there (`libraries::find`), and writes one number.
+    // SAFETY: the library is present (`libraries::require`), and writes one number.
     unsafe { sys::nvrtcGetNumSupportedArchs(&raw mut count) }
         .result()
         .map_err(nvrtc("list architectures"))?;
     let mut known = vec![0; count.max(0) as usize];
-    // SAFETY: as many numbers as it said.
+    // SAFETY: the vector has room for the number of architectures.
     unsafe { sys::nvrtcGetSupportedArchs(known.as_mut_ptr()) }
         .result()
         .map_err(nvrtc("list architectures"))?;
@@ -137,7 +138,7 @@ fn version() -> Result<(i32, i32)> {
     // SAFETY: it writes two numbers.
     unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) }
         .result()
-        .map_err(nvrtc("tell its version"))?;
+        .map_err(nvrtc("report its version"))?;
     Ok((major, minor))
 }
 
@@ -145,17 +146,17 @@ fn nvrtc(action: &'static str) -> impl FnOnce(result::NvrtcError) -> Error {
     move |error| {
         Error::request(
             format!("NVRTC cannot {action}: {:?}", error.0),
-            "check the installation of the CUDA toolkit, or compute with --device cpu",
+            "check the installation of the CUDA toolkit, or use --device cpu",
         )
     }
 }
 
-/// A program of NVRTC, destroyed when dropped.
+/// An NVRTC program, destroyed when dropped.
 struct Program(sys::nvrtcProgram);
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // SAFETY: created by `compile`, destroyed only here. Nothing can be done about a failure.
+        // SAFETY: created by `compile`, destroyed only here. A failure has no consequence.
         let _ = unsafe { result::destroy_program(self.0) };
     }
 }
@@ -186,7 +187,7 @@ fn compile(options: &[String], exact: bool) -> Result<Vec<u8>> {
     }
     .result()
     .map_err(nvrtc("take the kernels"))?;
-    // SAFETY: the program was just made.
+    // SAFETY: the program was just created.
     let compiled = unsafe { result::compile_program(program.0, options) };
     if let Err(error) = compiled {
         // SAFETY: as above; the log ends with a zero byte.
@@ -198,7 +199,7 @@ fn compile(options: &[String], exact: bool) -> Result<Vec<u8>> {
                 error.0,
                 String::from_utf8_lossy(&log).trim()
             ),
-            "this is a defect of the program or of the CUDA toolkit: report it, and compute with --device cpu",
+            "this is a defect of the program or of the CUDA toolkit: report it, and use --device cpu",
         ));
     }
     if exact { machine_code(&program) } else { intermediate(&program) }
@@ -206,32 +207,34 @@ fn compile(options: &[String], exact: bool) -> Result<Vec<u8>> {
 
 fn machine_code(program: &Program) -> Result<Vec<u8>> {
     let mut size = 0;
-    // SAFETY: the program was compiled for a real architecture, and the buffer is as large as it asks for.
+    // SAFETY: the program was compiled for a real architecture, and the buffer has the reported size.
     unsafe {
-        sys::nvrtcGetCUBINSize(program.0, &raw mut size).result().map_err(nvrtc("tell the code's size"))?;
+        sys::nvrtcGetCUBINSize(program.0, &raw mut size).result().map_err(nvrtc("report the code's size"))?;
         let mut image = vec![0u8; size];
-        sys::nvrtcGetCUBIN(program.0, image.as_mut_ptr().cast()).result().map_err(nvrtc("give the code"))?;
+        sys::nvrtcGetCUBIN(program.0, image.as_mut_ptr().cast())
+            .result()
+            .map_err(nvrtc("return the code"))?;
         Ok(image)
     }
 }
 
 fn intermediate(program: &Program) -> Result<Vec<u8>> {
-    // SAFETY: the program was compiled for a virtual architecture; the text that returns ends with a zero byte.
-    let text = unsafe { result::get_ptx(program.0) }.map_err(nvrtc("give the code"))?;
-    // `c_char` has a sign on some processors.
+    // SAFETY: the program was compiled for a virtual architecture; the returned text ends with a zero byte.
+    let text = unsafe { result::get_ptx(program.0) }.map_err(nvrtc("return the code"))?;
+    // `c_char` is signed on some platforms.
     let bytes: Vec<u8> = text.iter().map(|&c| c as u8).collect();
     debug_assert!(CStr::from_bytes_until_nul(&bytes).is_ok());
     Ok(bytes)
 }
 
-/// Where compiled kernels are kept: the user's cache folder.
-pub fn cache() -> Option<PathBuf> {
+/// Folder of the cached kernels, in the user's cache folder; `None` if there is none.
+pub(super) fn cache() -> Option<PathBuf> {
     let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
     Some(base.join("cryosplat-mpi/kernels"))
 }
 
-/// Kept code: its checksum, then the code. Anything else is as good as nothing.
+/// Reads a cached image, which follows its checksum; `None` if the file is absent or damaged.
 fn read(file: &Path) -> Option<Vec<u8>> {
     let bytes = std::fs::read(file).ok()?;
     let (checksum, image) = bytes.split_at_checked(32)?;

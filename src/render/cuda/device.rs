@@ -1,110 +1,101 @@
-//! The GPU's [`Device`]: steps as graphs, the host ahead of them.
+//! The CUDA [`Device`]: a step is one graph, and the host runs ahead of it.
 
+mod graphs;
 mod probe;
 
-use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
-use cudarc::driver::{CudaGraph, result};
+use cudarc::driver::result;
 
-use super::card::Card;
-use super::feed::{Feed, event};
-use super::host::{Pinned, wait};
-use super::outcomes::Outcomes;
+use self::graphs::Graphs;
+use super::DeviceSum;
+use super::buffer_plan::{BufferPlan, mib};
+use super::gpu::Gpu;
+use super::interface::{Address, PassRecord};
+use super::outcome_ring::OutcomeRing;
+use super::pass_queue::PassQueue;
+use super::pinned::{Pinned, wait};
 use super::pipeline::{Pipeline, Stage};
-use super::plan::{Plan, mib};
-use super::records::PassRecord;
-use super::timing::{Mark, Timing};
+use super::stage_timer::{Mark, StageTimer};
 use crate::error::{Error, Result};
 use crate::gmm::Gmm;
 use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
 use crate::render::{
-    Alone, Device, DeviceState, Geometry, Observation, Outcome, RateFactors, Reduce, StageTimes, Step,
-    Target, View,
+    Alone, Device, DeviceState, Geometry, Observation, Outcome, Reduce, StageTimes, Step, Target, View,
 };
 
-/// Memory of the device that is left to the driver, cuFFT and NCCL when particles are kept.
-const RESERVE: usize = 512 << 20;
+/// Device memory that resident particles leave to the driver, cuFFT and NCCL.
+const RESERVED_BYTES: usize = 512 << 20;
 
-/// A view that does not matter.
-const UNTURNED: Rotation = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+/// The view of an image that is prepared and not projected.
+const IDENTITY: Rotation = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
 
-/// What is done with a group of prepared images while it is on the device: its address, its place, and where it came from.
-type Group<'a> = dyn FnMut(&CudaDevice, u64, usize, &mut [f32]) -> Result<()> + 'a;
+/// Uses a group of prepared images while it is on the device: its address, the index of its first image, and the host's images.
+type UseGroup<'a> = dyn FnMut(&CudaDevice, Address, usize, &mut [f32]) -> Result<()> + 'a;
 
-/// What decides how a GPU is used.
+/// Options of a [`CudaDevice`].
 #[derive(Clone, Copy, Debug)]
 pub struct CudaOptions {
-    /// Which device, of those that this process sees.
+    /// Which GPU, of those visible to this process.
     pub ordinal: usize,
-    /// Images of a step on this rank, at most.
+    /// Largest number of images of a step on this rank.
     pub batch: usize,
-    /// Keep particles in 16 bits a pixel.
+    /// Store resident particles in half precision.
     pub kept_half: bool,
 }
 
-/// The GPU.
+/// A mixture and its optimiser on one GPU.
 pub struct CudaDevice {
-    // Graphs go before what they use.
+    // Dropped before what they use.
     graphs: Option<Graphs>,
-    card: Card,
+    gpu: Gpu,
     pipeline: Pipeline,
-    feed: Feed,
+    queue: PassQueue,
     gmm: Gmm,
-    outcomes: Outcomes,
-    timing: Timing,
-    /// The gradient on its way through the host.
+    outcomes: OutcomeRing,
+    timer: StageTimer,
+    /// Pinned memory for the gradient and loss, for sums through the host.
     exchange: Option<Pinned<f32>>,
-    /// Set when a step failed: the stream may never end.
+    /// A step failed: the stream may never become idle.
     failed: bool,
 }
 
-/// What is launched again and again.
-struct Graphs {
-    /// A pass over images.
-    pass: CudaGraph,
-    /// The sum over the ranks, where it is made on the device.
-    sum: Option<CudaGraph>,
-    /// A pass with all that ends a step, where that is all on the device.
-    step: Option<CudaGraph>,
-}
-
-/// The planned size of a device for these numbers, as [`CudaDevice::new`] makes it.
-fn plan(card: &Card, gmm: &Gmm, geometry: &Geometry, batch: usize) -> Result<Plan> {
-    let (free, total) = card.memory()?;
-    let plan =
-        Plan::new(gmm.len(), gmm.shape(), [geometry.box_size, geometry.grid()], batch, card.processors, free);
-    let wanted = plan.bytes();
-    if wanted > free {
+/// Plans the buffers, and checks that they fit.
+fn plan_buffers(gpu: &Gpu, gmm: &Gmm, geometry: &Geometry, batch: usize) -> Result<BufferPlan> {
+    let (free, total) = gpu.memory()?;
+    let sizes = [geometry.box_size, geometry.grid()];
+    let plan = BufferPlan::new(gmm.len(), gmm.shape(), sizes, batch, gpu.multiprocessors, free);
+    let needed = plan.bytes();
+    if needed > free {
         return Err(Error::Device {
-            device: card.name().to_owned(),
+            device: gpu.name().to_owned(),
             action: format!(
                 "hold {} Gaussians and {} images of {} pixels",
                 gmm.len(),
                 plan.images,
                 geometry.box_size
             ),
-            reason: format!("that takes {}, and {} of {} are free", mib(wanted), mib(free), mib(total)),
-            remedy: "use fewer --gaussians, a smaller box, or a GPU that nobody else uses".into(),
+            reason: format!("that takes {}, and {} of {} are free", mib(needed), mib(free), mib(total)),
+            remedy: "use fewer --gaussians, a smaller box, or a GPU without other jobs".into(),
         });
     }
     Ok(plan)
 }
 
 impl CudaDevice {
-    /// A device that holds `gmm`, with an optimiser at rest.
+    /// Opens a GPU for `gmm`, with the optimiser's moments zero.
     ///
     /// # Errors
-    /// When a library is missing, the device refuses, or its memory does not do.
+    /// When a library is missing, the driver refuses, or memory does not suffice.
     pub fn new(gmm: Gmm, geometry: Geometry, options: &CudaOptions) -> Result<Self> {
-        let card = Card::open(options.ordinal)?;
-        let plan = plan(&card, &gmm, &geometry, options.batch)?;
-        let pipeline = Pipeline::new(&card, plan, &geometry, options.kept_half)?;
+        let gpu = Gpu::open(options.ordinal)?;
+        let plan = plan_buffers(&gpu, &gmm, &geometry, options.batch)?;
+        let pipeline = Pipeline::new(&gpu, plan, &geometry, options.kept_half)?;
         let mut device = Self {
             graphs: None,
-            feed: Feed::new(&card, &pipeline)?,
-            outcomes: Outcomes::new(&card, &pipeline)?,
-            timing: Timing::new(&card)?,
-            card,
+            queue: PassQueue::new(&gpu, &pipeline)?,
+            outcomes: OutcomeRing::new(&gpu, &pipeline)?,
+            timer: StageTimer::new(&gpu)?,
+            gpu,
             pipeline,
             gmm,
             exchange: None,
@@ -114,17 +105,17 @@ impl CudaDevice {
         Ok(device)
     }
 
-    /// What it allocates, and cuFFT's work area in bytes.
-    pub fn plan(&self) -> (Plan, usize) {
+    /// The plan of its buffers, and the bytes of cuFFT's work area.
+    pub fn plan(&self) -> (BufferPlan, usize) {
         (self.pipeline.plan, self.pipeline.work_bytes())
     }
 
     /// The GPU.
-    pub fn card(&self) -> &Card {
-        &self.card
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
     }
 
-    /// Parameters to the device, and Adam's moments, zeros if `None`.
+    /// Copies the parameters to the device, and Adam's moments, zeros if `None`.
     fn upload(&mut self, moments: Option<(&[f32], &[f32])>) -> Result<()> {
         let buffers = &self.pipeline.buffers;
         let zeros = vec![0.0f32; self.gmm.values().len()];
@@ -133,86 +124,25 @@ impl CudaDevice {
             [(&buffers.parameters, self.gmm.values()), (&buffers.first, first), (&buffers.second, second)];
         for (buffer, values) in planes {
             assert_eq!(buffer.bytes(), size_of_val(values));
-            // SAFETY: as long as the buffer, and waited for before `values` goes.
-            unsafe { result::memcpy_htod_async(buffer.address(), values, self.card.stream.cu_stream()) }
-                .map_err(self.card.failed("copy to the device"))?;
+            // SAFETY: as long as the buffer, and alive until the copy has ended.
+            unsafe { result::memcpy_htod_async(buffer.address(), values, self.gpu.stream.cu_stream()) }
+                .map_err(self.gpu.failed("copy to the device"))?;
         }
-        self.pipeline.enqueue_activate(&self.card)?;
-        self.card.stream.synchronize().map_err(self.card.failed("take the parameters"))
+        self.pipeline.enqueue_activate(&self.gpu)?;
+        self.gpu.stream.synchronize().map_err(self.gpu.failed("take the parameters"))
     }
 
-    /// Captures the stages once; every step replays them.
-    fn capture(&mut self, group: &mut dyn Reduce) -> Result<()> {
-        if self.graphs.is_some() {
-            return Ok(());
-        }
-        if self.pipeline.buffers.kept.is_none() {
-            self.pipeline.make_stages(&self.card)?;
-        }
-        // Outside a capture first, over no images: libraries load what they need when first used.
-        let idle = PassRecord { first: 1, ..PassRecord::default() };
-        self.feed.send(&self.card, &mut self.pipeline, idle, &[], group)?;
-        self.enqueue(&Stage::PASS, None)?;
-        if let Some(sum) = group.on_device() {
-            self.add_up(sum)?;
-        }
-        self.feed.passed(&self.card)?;
-        self.wait_here(group)?;
-
-        let alone = group.ranks() == 1;
-        let pass = self.graph(&Stage::PASS, None, &[])?;
-        let (sum, step) = match group.on_device() {
-            Some(sum) => (
-                Some(self.graph(&[], Some(&mut *sum), &[])?),
-                Some(self.graph(&Stage::PASS, Some(sum), &Stage::UPDATE)?),
-            ),
-            None if alone => (None, Some(self.graph(&Stage::PASS, None, &Stage::UPDATE)?)),
-            None => (None, None),
-        };
-        self.graphs = Some(Graphs { pass, sum, step });
-        Ok(())
+    fn enqueue(&self, stages: &[Stage]) -> Result<()> {
+        stages.iter().try_for_each(|&stage| self.pipeline.enqueue(&self.gpu, stage))
     }
 
-    fn graph(
-        &self,
-        stages: &[Stage],
-        sum: Option<&mut dyn super::DeviceSum>,
-        update: &[Stage],
-    ) -> Result<CudaGraph> {
-        let fail = || self.card.failed("capture a step");
-        self.card.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).map_err(fail())?;
-        let enqueued = self.enqueue(stages, sum).and_then(|()| self.enqueue(update, None));
-        let graph = self.card.stream.end_capture(CUgraphInstantiate_flags(0));
-        enqueued?;
-        let graph = graph.map_err(fail())?.ok_or_else(|| Error::Device {
-            device: self.card.name().to_owned(),
-            action: "capture a step".into(),
-            reason: "the capture is empty".into(),
-            remedy: "this is a defect of the program or of the driver: report it".into(),
-        })?;
-        graph.upload().map_err(fail())?;
-        Ok(graph)
+    /// Enqueues the sum of gradient and loss over the ranks, in device memory.
+    fn enqueue_sum(&self, sum: &mut dyn DeviceSum) -> Result<()> {
+        // SAFETY: gradient and loss have this length.
+        unsafe { sum.enqueue(self.gradient_address(), self.values() + 1, self.gpu.stream.cu_stream().cast()) }
     }
 
-    fn enqueue(&self, stages: &[Stage], sum: Option<&mut dyn super::DeviceSum>) -> Result<()> {
-        for &stage in stages {
-            self.pipeline.enqueue(&self.card, stage)?;
-        }
-        match sum {
-            Some(sum) => self.add_up(sum),
-            None => Ok(()),
-        }
-    }
-
-    /// Puts the sum of gradient and loss over the ranks into the stream.
-    fn add_up(&self, sum: &mut dyn super::DeviceSum) -> Result<()> {
-        // SAFETY: the gradient with its loss has this length.
-        unsafe {
-            sum.enqueue(self.gradient_address(), self.values() + 1, self.card.stream.cu_stream().cast())
-        }
-    }
-
-    fn gradient_address(&self) -> u64 {
+    fn gradient_address(&self) -> Address {
         self.pipeline.buffers.gradient.address()
     }
 
@@ -220,8 +150,8 @@ impl CudaDevice {
         self.pipeline.plan.values()
     }
 
-    /// Sends the passes of a batch (at least one, of no images where it is empty), each with the step's numbers in `step`, and
-    /// lets `enqueue` put the stages of each into the stream; it is told which is the last. Where `timed`, marks their start.
+    /// Sends the passes of a batch (at least one, without images if the batch is empty), each with the numbers of `step`, and
+    /// calls `enqueue` to enqueue its stages; it receives whether the pass is the last. If `timed`, marks the start.
     fn each_pass(
         &mut self,
         batch: &[Observation],
@@ -240,118 +170,102 @@ impl CudaDevice {
                 last: u32::from(k == last),
                 ..step
             };
-            self.feed.send(&self.card, &mut self.pipeline, pass, images, group)?;
+            self.queue.send(&self.gpu, &mut self.pipeline, pass, images, group)?;
             if timed && k == 0 {
-                self.timing.mark(&self.card, Mark::Start)?;
+                self.timer.mark(&self.gpu, Mark::Start)?;
             }
-            self.feed.prepare(&self.card, &self.pipeline, images)?;
+            self.queue.prepare(&self.gpu, &self.pipeline, images)?;
             enqueue(self, k == last)?;
-            self.feed.passed(&self.card)?;
+            self.queue.passed(&self.gpu)?;
         }
         Ok(())
     }
 
     fn run_step(&mut self, batch: &[Observation], step: &Step, group: &mut dyn Reduce) -> Result<()> {
         self.capture(group)?;
-        let adam = &step.adam;
-        // rate m/c1 / (sqrt(v/c2) + eps) = rate sqrt(c2)/c1 m / (sqrt(v) + eps sqrt(c2))
-        let root = adam.correction2.sqrt();
-        let numbers = PassRecord {
-            outcome: self.outcomes.place(),
-            rate: (adam.rate * root / adam.correction1) as f32,
-            beta1: adam.beta1 as f32,
-            beta2: adam.beta2 as f32,
-            // From f64: with beta2 = 0.999 the difference in f32 loses four digits.
-            fresh1: (1.0 - adam.beta1) as f32,
-            fresh2: (1.0 - adam.beta2) as f32,
-            epsilon: (adam.epsilon * root) as f32,
-            scale: (1.0 / step.images as f64) as f32,
-            factors: {
-                let RateFactors { mean, scale, quaternion, amplitude } = adam.factors;
-                [mean, scale, quaternion, amplitude].map(|factor| factor as f32)
-            },
-            ..PassRecord::default()
-        };
-        let timed = self.timing.begin(&self.card)?;
-        // A step that is timed is taken in pieces, with marks between them.
+        let numbers = PassRecord::of_step(step, self.outcomes.place());
+        let timed = self.timer.begin(&self.gpu)?;
+        // A timed step is launched in parts, with marks between them.
         let whole = !timed && self.graphs().step.is_some();
         self.each_pass(batch, numbers, group, timed, |device, last| {
             let graphs = device.graphs();
             let graph = graphs.step.as_ref().filter(|_| last && whole).unwrap_or(&graphs.pass);
-            graph.launch().map_err(device.card.failed("start a step"))
+            graph.launch().map_err(device.gpu.failed("start a step"))
         })?;
         if !whole {
             self.end_step(timed, group)?;
         }
-        self.outcomes.stepped(&self.card, step.images)
+        self.outcomes.stepped(&self.gpu, step.images)
     }
 
     fn graphs(&self) -> &Graphs {
         self.graphs.as_ref().expect("captured before the first step")
     }
 
-    /// What comes after the passes of a step.
+    /// Sums over the ranks and updates the parameters, after the passes of a step that is launched in parts.
     fn end_step(&mut self, timed: bool, group: &mut dyn Reduce) -> Result<()> {
-        let mark = |device: &Self, mark| if timed { device.timing.mark(&device.card, mark) } else { Ok(()) };
+        let mark = |device: &Self, mark| if timed { device.timer.mark(&device.gpu, mark) } else { Ok(()) };
         mark(self, Mark::Computed)?;
         let Graphs { sum, step, .. } = self.graphs();
         match (sum, step) {
-            (Some(sum), _) => sum.launch().map_err(self.card.failed("add up a gradient"))?,
+            (Some(sum), _) => sum.launch().map_err(self.gpu.failed("sum a gradient over the ranks"))?,
             (None, Some(_)) => {}
-            (None, None) => self.exchange(group)?,
+            (None, None) => self.sum_through_host(group)?,
         }
         mark(self, Mark::Reduced)?;
-        self.enqueue(&Stage::UPDATE, None)?;
+        self.enqueue(&Stage::UPDATE)?;
         mark(self, Mark::End)?;
-        self.feed.read_on(&self.card)
+        self.queue.extend_last(&self.gpu)
     }
 
-    /// Adds the gradient up over the ranks through host memory.
-    fn exchange(&mut self, group: &mut dyn Reduce) -> Result<()> {
+    /// Sums gradient and loss over the ranks in host memory.
+    fn sum_through_host(&mut self, group: &mut dyn Reduce) -> Result<()> {
         self.download_gradient(group)?;
         let (length, gradient) = (self.values() + 1, self.gradient_address());
-        let host = self.exchange.as_mut().expect("made by the download");
-        // SAFETY: the download has been waited for, and the upload comes after.
+        let host = self.exchange.as_mut().expect("allocated by the download");
+        // SAFETY: the download has ended, and the upload is not yet enqueued.
         group.sum(unsafe { host.write(0..length) })?;
-        // SAFETY: as long as the gradient with its loss; written again only after the next download, which waits.
-        unsafe { host.copy_to(&self.card, &self.card.stream, 0..length, gradient) }
+        // SAFETY: as long as gradient and loss; written again only after the next download, which waits.
+        unsafe { host.copy_to(&self.gpu, &self.gpu.stream, 0..length, gradient) }
     }
 
+    /// Copies gradient and loss to `exchange`, and waits.
     fn download_gradient(&mut self, group: &mut dyn Reduce) -> Result<()> {
         let (length, gradient) = (self.values() + 1, self.gradient_address());
         if self.exchange.is_none() {
-            self.exchange = Some(Pinned::zeros(&self.card, length)?);
+            self.exchange = Some(Pinned::zeros(&self.gpu, length)?);
         }
-        let host = self.exchange.as_mut().expect("just made");
-        // SAFETY: as long as the gradient with its loss; read only after the wait.
-        unsafe { host.copy_from(&self.card, &self.card.stream, 0..length, gradient)? };
+        let host = self.exchange.as_mut().expect("just allocated");
+        // SAFETY: as long as gradient and loss; read only after the wait.
+        unsafe { host.copy_from(&self.gpu, &self.gpu.stream, 0..length, gradient)? };
         self.wait_here(group)
     }
 
     fn collect_all(&mut self, group: &mut dyn Reduce) -> Result<()> {
-        self.outcomes.report(&self.card)?;
+        self.outcomes.enqueue_copies(&self.gpu)?;
         self.wait_here(group)?;
-        self.outcomes.collect(&self.card)
+        self.outcomes.collect(&self.gpu)
     }
 
-    fn download(&self, address: u64) -> Result<Vec<f32>> {
+    /// Copies planes of parameters or moments to the host.
+    fn download(&self, address: Address) -> Result<Vec<f32>> {
         let mut values = vec![0.0f32; self.values()];
         // SAFETY: the planes have that length; the copy is waited for.
-        unsafe { result::memcpy_dtoh_async(&mut values, address, self.card.stream.cu_stream()) }
-            .map_err(self.card.failed("copy from the device"))?;
-        self.card.stream.synchronize().map_err(self.card.failed("compute"))?;
+        unsafe { result::memcpy_dtoh_async(&mut values, address, self.gpu.stream.cu_stream()) }
+            .map_err(self.gpu.failed("copy from the device"))?;
+        self.gpu.stream.synchronize().map_err(self.gpu.failed("compute"))?;
         Ok(values)
     }
 
-    fn sum_up(&self, group: &mut dyn Reduce) -> Result<u64> {
+    fn checksum_of_parameters(&self, group: &mut dyn Reduce) -> Result<u64> {
         let address = self.pipeline.buffers.checksum.address();
         let mut sum = [0u64];
-        let fail = || self.card.failed("add up its parameters");
-        let stream = &self.card.stream;
-        // SAFETY: eight bytes of the device's own.
+        let fail = || self.gpu.failed("compute a checksum of its parameters");
+        let stream = &self.gpu.stream;
+        // SAFETY: the buffer has eight bytes.
         unsafe { result::memset_d8_async(address, 0, 8, stream.cu_stream()) }.map_err(fail())?;
-        self.pipeline.enqueue_checksum(&self.card)?;
-        // Steps may be under way that wait for other ranks.
+        self.pipeline.enqueue_checksum(&self.gpu)?;
+        // Steps that wait for other ranks may be under way.
         self.wait_here(group)?;
         // SAFETY: eight bytes; the copy is waited for.
         unsafe { result::memcpy_dtoh_async(&mut sum, address, stream.cu_stream()) }.map_err(fail())?;
@@ -359,15 +273,16 @@ impl CudaDevice {
         Ok(sum[0])
     }
 
-    /// Waits for all that is enqueued.
+    /// Waits for everything that is enqueued.
     fn wait_here(&self, group: &mut dyn Reduce) -> Result<()> {
-        let here = event(&self.card)?;
-        here.record(&self.card.stream).map_err(self.card.failed("order its streams"))?;
-        wait(&self.card, &here, group)
+        let here = self.gpu.event()?;
+        self.gpu.record(&here, &self.gpu.stream)?;
+        wait(&self.gpu, &here, group)
     }
 
-    /// After a failure nothing is waited for. If it comes from another rank, the network's words say more than the device's.
-    fn judge(&mut self, outcome: Result<()>, group: &mut dyn Reduce) -> Result<()> {
+    /// Notes a failure, after which nothing is waited for. An error of the network replaces `outcome`: if another rank is the
+    /// cause, it says more.
+    fn check_failure(&mut self, outcome: Result<()>, group: &mut dyn Reduce) -> Result<()> {
         if outcome.is_ok() {
             return Ok(());
         }
@@ -376,28 +291,24 @@ impl CudaDevice {
         outcome
     }
 
-    /// Prepares observed images, as many as the plan has at a time, and hands each group to `then` while it is on the device
-    /// (its address, its place among all, its images).
-    fn prepare_groups(&mut self, ctfs: &[Ctf], images: &mut [f32], then: &mut Group) -> Result<()> {
+    /// Prepares observed images in groups as large as a pass, and calls `then` for each group while it is on the device.
+    fn prepare_groups(&mut self, ctfs: &[Ctf], images: &mut [f32], then: &mut UseGroup) -> Result<()> {
         let pixels = self.pipeline.plan.pixels();
         let group = self.pipeline.plan.images;
         for (k, (ctfs, images)) in ctfs.chunks(group).zip(images.chunks_mut(group * pixels)).enumerate() {
-            let place = |n: usize| &images[n * pixels..(n + 1) * pixels];
-            let seen: Vec<Observation> = ctfs
-                .iter()
-                .enumerate()
-                .map(|(n, &ctf)| Observation {
-                    view: View { rotation: UNTURNED, ctf },
-                    target: Target::Observed(place(n)),
-                    energy: 0.0,
-                })
-                .collect();
-            let pass = PassRecord { images: seen.len() as u32, ..PassRecord::default() };
-            self.feed.send(&self.card, &mut self.pipeline, pass, &seen, &mut Alone)?;
-            self.feed.prepare(&self.card, &self.pipeline, &seen)?;
-            let address = self.feed.last_stage(&self.pipeline);
+            let observe = |(&ctf, image)| Observation {
+                view: View { rotation: IDENTITY, ctf },
+                target: Target::Observed(image),
+                energy: 0.0,
+            };
+            let observations: Vec<Observation> =
+                ctfs.iter().zip(images.chunks_exact(pixels)).map(observe).collect();
+            let pass = PassRecord { images: ctfs.len() as u32, ..PassRecord::default() };
+            self.queue.send(&self.gpu, &mut self.pipeline, pass, &observations, &mut Alone)?;
+            self.queue.prepare(&self.gpu, &self.pipeline, &observations)?;
+            let address = self.queue.last_staged(&self.pipeline);
             then(self, address, k * group, images)?;
-            self.feed.dropped(&self.card)?;
+            self.queue.dropped(&self.gpu)?;
         }
         Ok(())
     }
@@ -405,81 +316,75 @@ impl CudaDevice {
 
 impl Device for CudaDevice {
     fn name(&self) -> String {
-        self.card.name().to_owned()
+        self.gpu.name().to_owned()
     }
 
     fn join(&mut self, group: &mut dyn Reduce) -> Result<()> {
-        // A network takes its memory when it is first used: before particles take what is left.
+        // A network allocates memory at its first use: before particles fill the rest.
         let outcome = match group.on_device() {
-            Some(sum) => self.add_up(sum).and_then(|()| self.wait_here(group)),
+            Some(sum) => self.enqueue_sum(sum).and_then(|()| self.wait_here(group)),
             None => Ok(()),
         };
-        self.judge(outcome, group)
+        self.check_failure(outcome, group)
     }
 
     fn prepare(&mut self, ctfs: &[Ctf], images: &mut [f32]) -> Result<()> {
         self.prepare_groups(ctfs, images, &mut |device, address, _, images| {
-            // SAFETY: a stage holds these images; the copy into them is waited for before they are given back.
-            unsafe { result::memcpy_dtoh_async(images, address, device.card.stream.cu_stream()) }
-                .map_err(device.card.failed("copy from the device"))
+            // SAFETY: a staging buffer holds these images; the copy has ended before `images` is returned.
+            unsafe { result::memcpy_dtoh_async(images, address, device.gpu.stream.cu_stream()) }
+                .map_err(device.gpu.failed("copy from the device"))
         })
     }
 
     fn keep(&mut self, particles: usize) -> Result<bool> {
-        assert!(self.graphs.is_none(), "room is made before the first step");
-        let bytes = self.pipeline.plan.kept_bytes(particles, self.pipeline.kept_half);
-        let (free, _) = self.card.memory()?;
-        if bytes.saturating_add(RESERVE).saturating_add(self.pipeline.plan.staged_bytes()) > free {
+        assert!(self.graphs.is_none(), "memory is reserved before the first step");
+        let bytes = self.pipeline.plan.resident_bytes(particles, self.pipeline.kept_half);
+        let (free, _) = self.gpu.memory()?;
+        if bytes.saturating_add(RESERVED_BYTES).saturating_add(self.pipeline.plan.staged_bytes()) > free {
             return Ok(false);
         }
-        // Somebody else may have been quicker: then they are kept elsewhere.
-        self.pipeline.buffers.kept = self.card.allocate("particles", bytes).ok();
-        Ok(self.pipeline.buffers.kept.is_some())
+        // Another process may have taken the memory meanwhile: then particles are kept elsewhere.
+        self.pipeline.buffers.resident = self.gpu.allocate("particles", bytes).ok();
+        Ok(self.pipeline.buffers.resident.is_some())
     }
 
     fn store(&mut self, first: usize, ctfs: &[Ctf], images: &mut [f32]) -> Result<()> {
         let pixels = self.pipeline.plan.pixels();
         self.prepare_groups(ctfs, images, &mut |device, address, place, images| {
             let half_precision = device.pipeline.kept_half;
-            let kept = device.pipeline.buffers.kept.as_ref().expect("room was made");
+            let resident = device.pipeline.buffers.resident.as_ref().expect("memory was reserved");
             let offset = (first + place) * pixels * if half_precision { 2 } else { 4 };
-            let to = kept.address() + offset as u64;
+            let to = resident.address() + offset as u64;
             if half_precision {
-                // SAFETY: a stage holds these images, and the room these places.
-                unsafe { device.pipeline.enqueue_store_half(&device.card, address, to, images.len()) }
+                // SAFETY: a staging buffer holds these images, and the reserved memory has these places.
+                unsafe { device.pipeline.enqueue_store_half(&device.gpu, address, to, images.len()) }
             } else {
+                let bytes = size_of_val(images);
                 // SAFETY: as above.
-                unsafe {
-                    result::memcpy_dtod_async(
-                        to,
-                        address,
-                        size_of_val(images),
-                        device.card.stream.cu_stream(),
-                    )
-                }
-                .map_err(device.card.failed("keep particles"))
+                unsafe { result::memcpy_dtod_async(to, address, bytes, device.gpu.stream.cu_stream()) }
+                    .map_err(device.gpu.failed("store particles"))
             }
         })
     }
 
     fn step(&mut self, batch: &[Observation], step: &Step, group: &mut dyn Reduce) -> Result<()> {
         let outcome = self.run_step(batch, step, group);
-        self.judge(outcome, group)
+        self.check_failure(outcome, group)
     }
 
     fn outcomes(&mut self, all: bool, group: &mut dyn Reduce) -> Result<Vec<Outcome>> {
-        let outcome = if all { self.collect_all(group) } else { self.outcomes.collect(&self.card) };
-        self.judge(outcome, group)?;
+        let outcome = if all { self.collect_all(group) } else { self.outcomes.collect(&self.gpu) };
+        self.check_failure(outcome, group)?;
         Ok(self.outcomes.take())
     }
 
     fn gradient(&mut self, batch: &[Observation]) -> Result<(Vec<f32>, f64)> {
         self.each_pass(batch, PassRecord::default(), &mut Alone, false, |device, _| {
-            device.enqueue(&Stage::PASS, None)
+            device.enqueue(&Stage::PASS)
         })?;
         self.download_gradient(&mut Alone)?;
-        let host = self.exchange.as_ref().expect("made by the download");
-        // SAFETY: the download has been waited for.
+        let host = self.exchange.as_ref().expect("allocated by the download");
+        // SAFETY: the download has ended.
         let sums = unsafe { host.read(0..self.values() + 1) };
         let count = batch.len() as f32;
         let (gradient, loss) = sums.split_at(self.values());
@@ -487,7 +392,7 @@ impl Device for CudaDevice {
     }
 
     fn times(&mut self) -> Option<StageTimes> {
-        self.timing.take(&self.card)
+        self.timer.take(&self.gpu)
     }
 
     fn memory(&self) -> u64 {
@@ -495,9 +400,9 @@ impl Device for CudaDevice {
     }
 
     fn checksum(&mut self, group: &mut dyn Reduce) -> Result<u64> {
-        let outcome = self.sum_up(group);
+        let outcome = self.checksum_of_parameters(group);
         let sum = *outcome.as_ref().unwrap_or(&0);
-        self.judge(outcome.map(|_| ()), group).map(|()| sum)
+        self.check_failure(outcome.map(|_| ()), group).map(|()| sum)
     }
 
     fn state(&self) -> Result<DeviceState> {
@@ -518,10 +423,10 @@ impl Device for CudaDevice {
 
 impl Drop for CudaDevice {
     fn drop(&mut self) {
-        // What is enqueued uses the memory that now goes. After a failure it may never end; then the process does.
+        // Enqueued work uses the memory that is about to be freed. After a failure it may never end; the process then exits.
         if !self.failed {
-            let _ = self.card.stream.synchronize();
-            let _ = self.card.copies.synchronize();
+            let _ = self.gpu.stream.synchronize();
+            let _ = self.gpu.copies.synchronize();
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Which of CUDA's libraries are there. They are opened when first used, so that one program runs with and without them;
-//! what is missing must be known before, since the first use would end the program.
+//! Presence of CUDA's libraries. cudarc opens them at their first use, so that one program runs with and without them; a missing
+//! one must be found before, because its first use would panic.
 
 use std::ffi::{CString, OsString};
 use std::os::unix::process::CommandExt;
@@ -11,19 +11,19 @@ use super::compile;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Set in a program that was started again with links to libraries.
+/// Environment variable that is set when the program restarts itself with links to libraries.
 const LINKED: &str = "CRYOSPLAT_LIBRARIES_LINKED";
 
-/// Libraries that many installations have only under names with a version, which are not tried when they are opened: the name
-/// that is, and those that may be there.
+/// Libraries that many installations have only under versioned names, which cudarc does not try: the name that it tries, and the
+/// versioned ones.
 const VERSIONED: [(&str, &[&str]); 3] = [
     ("libnccl.so", &["libnccl.so.2"]),
     ("libnvrtc.so", &["libnvrtc.so.13", "libnvrtc.so.14"]),
     ("libcufft.so", &["libcufft.so.13", "libcufft.so.14"]),
 ];
 
-/// Where libraries are there only under such names: starts this program again, with links under the names that are tried first
-/// in its search path. Does nothing otherwise. To be called before MPI starts.
+/// If libraries are present only under versioned names, restarts this program with a folder of links, under the names that cudarc
+/// tries, first in its library path. Does nothing otherwise. Must be called before MPI starts.
 pub fn link_versioned() {
     if std::env::var_os(LINKED).is_some() || !driver_present() {
         return;
@@ -38,16 +38,16 @@ pub fn link_versioned() {
     if found.is_empty() {
         return;
     }
-    // Without links the libraries are missing, which is told when they are needed.
-    if let Err(error) = start_again(&found) {
+    // Without links the libraries are missing; `require` reports it.
+    if let Err(error) = restart_with_links(&found) {
         tracing::debug!("no links to libraries: {error}");
     }
 }
 
-/// The file of a library that the system's loader finds by `name`.
+/// Path of the library that the dynamic loader finds by `name`.
 fn locate(name: &str) -> Option<PathBuf> {
     let text = CString::new(name).ok()?;
-    // SAFETY: the name ends with a zero byte; opening a library runs its initialisers, which is what it is there for.
+    // SAFETY: the name ends with a zero byte; the initialisers of these libraries are safe to run.
     let library = unsafe { libc::dlopen(text.as_ptr(), libc::RTLD_LAZY | libc::RTLD_LOCAL) };
     if library.is_null() {
         return None;
@@ -63,9 +63,9 @@ fn locate(name: &str) -> Option<PathBuf> {
         .map(Path::to_path_buf)
 }
 
-fn start_again(found: &[(&str, PathBuf)]) -> Result<()> {
-    let nowhere = || Error::request("there is no cache folder", "set HOME or XDG_CACHE_HOME");
-    let cache = compile::cache().ok_or_else(nowhere)?;
+fn restart_with_links(found: &[(&str, PathBuf)]) -> Result<()> {
+    let no_cache = || Error::request("there is no cache folder", "set HOME or XDG_CACHE_HOME");
+    let cache = compile::cache().ok_or_else(no_cache)?;
     let hash = Sha256::digest(format!("{found:?}"));
     let name: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let folder = cache.with_file_name("libraries").join(name);
@@ -73,7 +73,7 @@ fn start_again(found: &[(&str, PathBuf)]) -> Result<()> {
     for (name, library) in found {
         let link = folder.join(name);
         match std::os::unix::fs::symlink(library, &link) {
-            // Another rank was first; the folder's name says that it is the same.
+            // Another rank made the same link: the folder's name is a hash of all links.
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             outcome => {
                 outcome.map_err(Error::io(&link, "link a library", "check the folder's permissions"))?
@@ -91,16 +91,16 @@ fn start_again(found: &[(&str, PathBuf)]) -> Result<()> {
         .env("LD_LIBRARY_PATH", paths)
         .env(LINKED, "1")
         .exec();
-    Err(Error::io(&program, "start again", "put the libraries' folders into LD_LIBRARY_PATH")(reason))
+    Err(Error::io(&program, "restart", "put the libraries' folders into LD_LIBRARY_PATH")(reason))
 }
 
-/// Is the driver's library there?
+/// Whether the driver's library is present.
 pub fn driver_present() -> bool {
-    // SAFETY: opening a library runs its initialisers, which is what it is there for.
+    // SAFETY: the initialisers of this library are safe to run.
     unsafe { cudarc::driver::sys::is_culib_present() }
 }
 
-/// Is NCCL there, under a name by which it can be opened?
+/// Whether NCCL is present under a name that cudarc tries.
 pub fn nccl_present() -> bool {
     // SAFETY: as above.
     unsafe { cudarc::nccl::sys::is_culib_present() }
@@ -116,10 +116,10 @@ fn cufft_present() -> bool {
     unsafe { cudarc::cufft::sys::is_culib_present() }
 }
 
-/// All that a GPU is computed with: the driver, NVRTC and cuFFT.
+/// Checks that the libraries of the CUDA device are present: the driver, NVRTC and cuFFT.
 ///
 /// # Errors
-/// When one is missing, with its name.
+/// When one is missing; names it.
 pub fn require() -> Result<()> {
     let missing: Vec<&str> = [
         (driver_present(), "libcuda.so.1 (the NVIDIA driver)"),
@@ -134,6 +134,6 @@ pub fn require() -> Result<()> {
     }
     Err(Error::request(
         format!("a GPU cannot be used without {}", missing.join(", ")),
-        "load the module of CUDA, or put the libraries' folders into LD_LIBRARY_PATH; or compute with --device cpu",
+        "load the module of CUDA, or put the libraries' folders into LD_LIBRARY_PATH; or use --device cpu",
     ))
 }

@@ -1,50 +1,51 @@
-//! The CUDA device: kernels/*.cu, compiled when the program starts, and what drives them.
+//! The CUDA device: the kernels of kernels/*.cu, compiled when the program starts, and their orchestration.
 //!
-//! A step is one graph ([`device`]): the stages of [`pipeline`] on the buffers of [`plan`], the sum over the ranks, the
-//! optimiser. The host is up to 32 passes ahead and waits for nothing; [`feed`] sends what a step needs, and what it came to
-//! comes back later ([`outcomes`]). [`compile`] makes machine code of the kernels, [`card`] is the opened GPU.
+//! A step is one graph (`device`): the stages of `pipeline` on the buffers of `buffer_plan`, the sum over the ranks, and the
+//! optimiser. The host is up to 32 passes ahead and does not wait: `pass_queue` sends each pass, and outcomes come back later
+//! through `outcome_ring`. `compile` and `kernels` compile, load and launch the kernels, whose arguments `interface` declares.
 
+mod all_reduce;
+pub mod buffer_plan;
 mod buffers;
-pub mod card;
-pub mod compile;
+mod compile;
 mod device;
-mod feed;
-mod host;
+pub mod gpu;
+mod interface;
+mod kernels;
 pub mod libraries;
-mod outcomes;
-pub mod pipeline;
-pub mod plan;
-mod records;
-mod sums;
-mod timing;
+mod outcome_ring;
+mod pass_queue;
+mod pinned;
+mod pipeline;
+mod stage_timer;
 mod transform;
 
 use std::ffi::c_void;
 use std::time::Duration;
 
+pub use all_reduce::AllReduceBench;
 pub use device::{CudaDevice, CudaOptions};
-pub use sums::Sums;
 
 use crate::error::Result;
 
-/// Adds up a buffer in device memory over the ranks of a group, in a stream's order.
+/// A sum over the ranks of a group in device memory.
 pub trait DeviceSum {
-    /// Puts the sum of `length` f32 values at device address `buffer` into `stream` (a `CUstream`), in place; every rank
-    /// receives the same bits. Can be captured.
+    /// Enqueues into `stream` (a `CUstream`) the sum of `length` f32 values at device address `buffer` over the ranks, in place.
+    /// Every rank receives the same bits. Can be captured in a graph.
     ///
     /// # Errors
     /// When the network refuses.
     ///
     /// # Safety
-    /// The buffer is that much memory of this rank's GPU, and the stream is one of its streams.
+    /// `buffer` is memory of this rank's GPU for that many values, and `stream` is one of its streams.
     unsafe fn enqueue(&mut self, buffer: u64, length: usize, stream: *mut c_void) -> Result<()>;
 
-    /// Looks whether a rank or the network has failed.
+    /// Checks whether a rank or the network has failed.
     ///
     /// # Errors
     /// When one has.
     fn check(&mut self) -> Result<()>;
 
-    /// How long a step may take before something must be wrong.
-    fn patience(&self) -> Duration;
+    /// How long a step may take before it counts as failed.
+    fn timeout(&self) -> Duration;
 }

@@ -1,54 +1,57 @@
-//! The stages of a step, in order: which kernel runs over what, on which buffers.
+//! The stages of a step in order: which kernel or transform runs over which grid, on which buffers.
 
-use std::sync::Arc;
+use cudarc::driver::result;
 
-use cudarc::driver::{CudaFunction, CudaModule, LaunchConfig, PushKernelArg, result};
-use cudarc::nvrtc::Ptx;
-
+use super::buffer_plan::{BufferPlan, PADDING};
 use super::buffers::Buffers;
-use super::card::{Buffer, Card};
-use super::compile::{self, CHAIN_PARTS, Constants, DRAW_WARPS};
-use super::plan::{PADDING, Plan};
+use super::compile::{CHAIN_PARTS, Constants, DRAW_WARPS};
+use super::gpu::{Buffer, Gpu};
+use super::interface::{
+    ActivateArguments, AdamArguments, Address, ChainArguments, ChecksumArguments, DrawArguments,
+    MomentsArguments, OutcomeArguments, PrepareArguments, ProjectArguments, ResidualArguments,
+    StoreHalfArguments,
+};
+use super::kernels::Kernels;
 use super::transform::Transform;
 use crate::error::Result;
 use crate::imaging::fourier::squared_frequency;
 use crate::render::Geometry;
 
-/// Threads of a block, unless a kernel says otherwise.
+/// Threads of a block of every kernel but `draw`.
 const THREADS: usize = 256;
 
-/// A stage, named as in the log and in benches.
+/// A stage of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Gaussians to splats, and to tiles' lists.
+pub(super) enum Stage {
+    /// Gaussians to splats and bit sets of tiles.
     Project,
     /// Splats to pixels.
     Draw,
     /// Projections to spectra.
     Forward,
-    /// The CTF, what was observed, and the loss.
+    /// CTF, residual and loss.
     Residual,
     /// Spectra to the gradient of the projections.
     Inverse,
-    /// Pixels to moments.
+    /// Gradient of the projections to moments of the splats.
     Moments,
-    /// Moments to the gradient.
+    /// Moments to the gradient of the parameters.
     Chain,
-    /// What the step came to.
+    /// Loss and gradient norm of the step.
     Outcome,
     /// The optimiser.
     Adam,
 }
 
 impl Stage {
-    /// Those of a pass over images.
+    /// The stages of a pass over images.
     pub const PASS: [Self; 7] =
         [Self::Project, Self::Draw, Self::Forward, Self::Residual, Self::Inverse, Self::Moments, Self::Chain];
 
-    /// Those that end a step, after the sum over the ranks.
+    /// The stages that end a step, after the sum over the ranks.
     pub const UPDATE: [Self; 2] = [Self::Outcome, Self::Adam];
 
-    /// Its name.
+    /// Name for the log and benches.
     pub fn name(self) -> &'static str {
         match self {
             Self::Project => "project",
@@ -64,86 +67,20 @@ impl Stage {
     }
 }
 
-/// The kernels, loaded.
-struct Kernels {
-    project: CudaFunction,
-    draw: CudaFunction,
-    prepare: CudaFunction,
-    residual: CudaFunction,
-    moments: CudaFunction,
-    chain: CudaFunction,
-    outcome: CudaFunction,
-    adam: CudaFunction,
-    activate: CudaFunction,
-    checksum: CudaFunction,
-    store_half: CudaFunction,
-}
-
-impl Kernels {
-    fn load(card: &Card, constants: &Constants) -> Result<Self> {
-        let load = |image: Vec<u8>| card.context.load_module(Ptx::from_binary(image));
-        let image = compile::kernels(constants, card.capability, false)?;
-        let module: Arc<CudaModule> = match load(image) {
-            Ok(module) => module,
-            // Kept code that this driver does not take: a driver that was exchanged for an older one, say.
-            Err(_) => load(compile::kernels(constants, card.capability, true)?)
-                .map_err(card.failed("load the kernels"))?,
-        };
-        let function = |name: &str| module.load_function(name).map_err(card.failed("find a kernel"));
-        Ok(Self {
-            project: function("project")?,
-            draw: function("draw")?,
-            prepare: function("prepare")?,
-            residual: function("residual")?,
-            moments: function("moments")?,
-            chain: function("chain")?,
-            outcome: function("outcome")?,
-            adam: function("adam")?,
-            activate: function("activate")?,
-            checksum: function("checksum")?,
-            store_half: function("store_half")?,
-        })
-    }
-}
-
 /// Kernels, transforms and buffers of one mixture.
-pub struct Pipeline {
-    /// What is allocated.
-    pub plan: Plan,
-    /// The memory.
+pub(super) struct Pipeline {
+    /// Sizes of the buffers.
+    pub plan: BufferPlan,
     pub buffers: Buffers,
     transform: Transform,
     kernels: Kernels,
-    /// What it renders with.
     pub geometry: Geometry,
-    /// 1 / (box x pixel size), in 1/A.
-    step: f64,
-    /// Particles are kept in 16 bits a pixel.
+    /// Resident particles are stored in half precision.
     pub kept_half: bool,
 }
 
-/// Launches `$function` with `$grid` (x, y) blocks of `$threads` threads.
-macro_rules! launch {
-    ($card:expr, $function:expr, $grid:expr, $threads:expr, $($argument:expr),+ $(,)?) => {{
-        let (x, y): (usize, usize) = $grid;
-        let mut launch = $card.stream.launch_builder($function);
-        $(
-            let argument = $argument;
-            launch.arg(&argument);
-        )+
-        let configuration = LaunchConfig {
-            grid_dim: (x as u32, y as u32, 1),
-            block_dim: ($threads as u32, 1, 1),
-            shared_mem_bytes: 0,
-        };
-        // SAFETY: the arguments are those of the kernel of that name, in its order and of its types; the buffers are as
-        // large as the plan, which grid and constants follow, says.
-        unsafe { launch.launch(configuration) }.map(|_| ()).map_err($card.failed("start a kernel"))
-    }};
-}
-
 /// `[transfer, weight][ky][kx]` of the half spectrum.
-fn tables(geometry: &Geometry) -> Vec<f32> {
+fn frequency_tables(geometry: &Geometry) -> Vec<f32> {
     let &Geometry { box_size, weights, .. } = geometry;
     let columns = box_size / 2 + 1;
     let square =
@@ -153,11 +90,11 @@ fn tables(geometry: &Geometry) -> Vec<f32> {
 }
 
 impl Pipeline {
-    /// Compiles the kernels and allocates everything but particles.
+    /// Compiles the kernels and allocates all buffers but those of particles.
     ///
     /// # Errors
-    /// When the device refuses, or the plan does not fit.
-    pub fn new(card: &Card, plan: Plan, geometry: &Geometry, kept_half: bool) -> Result<Self> {
+    /// When NVRTC or the driver refuses, or memory does not suffice.
+    pub fn new(gpu: &Gpu, plan: BufferPlan, geometry: &Geometry, kept_half: bool) -> Result<Self> {
         let constants = Constants {
             box_size: geometry.box_size,
             grid: plan.grid,
@@ -168,18 +105,17 @@ impl Pipeline {
             moment_lanes: plan.moment_lanes,
             kept_half,
         };
-        let buffers = Buffers::new(card, &plan)?;
-        let tables = tables(geometry);
-        // SAFETY: two tables of the plan's frequencies, and waited for before they go.
-        unsafe { result::memcpy_htod_async(buffers.tables.address(), &tables, card.stream.cu_stream()) }
-            .and_then(|()| card.stream.synchronize())
-            .map_err(card.failed("copy to the device"))?;
+        let buffers = Buffers::new(gpu, &plan)?;
+        let tables = frequency_tables(geometry);
+        // SAFETY: the buffer holds two tables of the plan's frequencies; `tables` lives until the copy has ended.
+        unsafe { result::memcpy_htod_async(buffers.tables.address(), &tables, gpu.stream.cu_stream()) }
+            .and_then(|()| gpu.stream.synchronize())
+            .map_err(gpu.failed("copy to the device"))?;
         Ok(Self {
-            kernels: Kernels::load(card, &constants)?,
-            transform: Transform::new(card, geometry.box_size, plan.grid, plan.images)?,
+            kernels: Kernels::load(gpu, &constants)?,
+            transform: Transform::new(gpu, geometry.box_size, plan.grid, plan.images)?,
             buffers,
             geometry: *geometry,
-            step: 1.0 / (geometry.box_size as f64 * geometry.pixel_size),
             kept_half,
             plan,
         })
@@ -187,7 +123,7 @@ impl Pipeline {
 
     /// Bytes of all device memory in use.
     pub fn bytes(&self) -> usize {
-        let particles = [&self.buffers.kept, &self.buffers.staged];
+        let particles = [&self.buffers.resident, &self.buffers.staged];
         let particles: usize = particles.into_iter().flatten().map(Buffer::bytes).sum();
         self.plan.bytes() + self.work_bytes() + particles
     }
@@ -206,219 +142,236 @@ impl Pipeline {
         self.plan.padded() as i32
     }
 
-    /// Puts a stage into the stream.
+    /// 1 / (box x pixel size), in 1/A.
+    fn frequency_step(&self) -> f64 {
+        1.0 / (self.geometry.box_size as f64 * self.geometry.pixel_size)
+    }
+
+    /// Factors of the sampling on the CTF, `[ky][kx]`.
+    fn transfer_table(&self) -> Address {
+        self.buffers.tables.address()
+    }
+
+    /// Weights of the frequencies, `[ky][kx]`.
+    fn weight_table(&self) -> Address {
+        self.buffers.tables.address() + (self.plan.frequencies() * size_of::<f32>()) as u64
+    }
+
+    /// Enqueues a stage.
     ///
     /// # Errors
-    /// When the device refuses.
-    pub fn enqueue(&self, card: &Card, stage: Stage) -> Result<()> {
-        let (b, plan, k) = (&self.buffers, &self.plan, &self.kernels);
-        let ring = b.ring.address();
-        let images = plan.images;
-        let gaussians = plan.padded() / PADDING;
-        let (count, padded) = (self.count(), self.padded());
-        let or_null = |buffer: &Option<Buffer>| buffer.as_ref().map_or(0, Buffer::address);
+    /// When the driver or cuFFT refuses.
+    pub fn enqueue(&self, gpu: &Gpu, stage: Stage) -> Result<()> {
+        let (projections, spectra) = (self.buffers.projections.address(), self.buffers.spectra.address());
         match stage {
-            Stage::Project => launch!(
-                card,
-                &k.project,
-                (gaussians, images),
-                THREADS,
-                ring,
-                b.activated.address(),
-                b.splats.address(),
-                b.whitening.address(),
-                b.bits.address(),
-                count,
-                padded
-            ),
-            Stage::Draw => launch!(
-                card,
-                &k.draw,
-                (plan.tiles() * plan.slices, images),
-                DRAW_WARPS * 32,
-                ring,
-                b.splats.address(),
-                b.bits.address(),
-                b.projections.address(),
-                b.slices.address(),
-                b.tickets.address(),
-                padded
-            ),
+            Stage::Project => self.enqueue_project(gpu),
+            Stage::Draw => self.enqueue_draw(gpu),
             // SAFETY: both buffers are for as many images as the transform.
-            Stage::Forward => unsafe {
-                self.transform.forward(card, b.projections.address(), b.spectra.address())
-            },
-            Stage::Residual => launch!(
-                card,
-                &k.residual,
-                (plan.partials(), images),
-                THREADS,
-                ring,
-                b.spectra.address(),
-                self.table(0),
-                self.table(1),
-                or_null(&b.kept),
-                or_null(&b.staged),
-                b.partial.address(),
-                self.step
-            ),
-            // SAFETY: as above. The projections have been used.
-            Stage::Inverse => unsafe {
-                self.transform.inverse(card, b.spectra.address(), b.projections.address())
-            },
-            Stage::Moments => launch!(
-                card,
-                &k.moments,
-                (plan.padded() * plan.moment_lanes / THREADS, images),
-                THREADS,
-                ring,
-                b.splats.address(),
-                b.projections.address(),
-                b.moments.address(),
-                padded
-            ),
-            Stage::Chain => launch!(
-                card,
-                &k.chain,
-                (plan.padded() * CHAIN_PARTS / THREADS, 1),
-                THREADS,
-                ring,
-                b.activated.address(),
-                b.whitening.address(),
-                b.moments.address(),
-                b.parameters.address(),
-                b.sums.address(),
-                b.partial.address(),
-                b.loss.address(),
-                b.gradient.address(),
-                count,
-                padded
-            ),
-            Stage::Outcome => launch!(
-                card,
-                &k.outcome,
-                (plan.norm_blocks(), 1),
-                THREADS,
-                ring,
-                b.gradient.address(),
-                b.norms.address(),
-                b.norm_ticket.address(),
-                b.outcomes.address(),
-                b.broken.address(),
-                plan.values() as u64
-            ),
-            Stage::Adam => launch!(
-                card,
-                &k.adam,
-                (gaussians, 1),
-                THREADS,
-                ring,
-                b.gradient.address(),
-                b.parameters.address(),
-                b.first.address(),
-                b.second.address(),
-                b.activated.address(),
-                b.broken.address(),
-                count,
-                padded
-            ),
+            Stage::Forward => unsafe { self.transform.forward(gpu, projections, spectra) },
+            Stage::Residual => self.enqueue_residual(gpu),
+            // SAFETY: as above. The projections are not used any more.
+            Stage::Inverse => unsafe { self.transform.inverse(gpu, spectra, projections) },
+            Stage::Moments => self.enqueue_moments(gpu),
+            Stage::Chain => self.enqueue_chain(gpu),
+            Stage::Outcome => self.enqueue_outcome(gpu),
+            Stage::Adam => self.enqueue_adam(gpu),
         }
     }
 
-    /// The address of a table of frequencies.
-    fn table(&self, number: usize) -> u64 {
-        self.buffers.tables.address() + (number * self.plan.frequencies() * 4) as u64
+    fn enqueue_project(&self, gpu: &Gpu) -> Result<()> {
+        let (b, plan) = (&self.buffers, &self.plan);
+        let arguments = ProjectArguments {
+            ring: b.ring.address(),
+            activated: b.activated.address(),
+            splats: b.splats.address(),
+            whitening: b.whitening.address(),
+            bits: b.bits.address(),
+            count: self.count(),
+            padded: self.padded(),
+        };
+        // SAFETY: the buffers have the plan's sizes, which grid and constants follow.
+        unsafe { self.kernels.project(gpu, (plan.padded() / PADDING, plan.images), THREADS, &arguments) }
     }
 
-    /// Turns the images of the pass into their targets, in place: observed ones at address `images`, as many as the plan has.
+    fn enqueue_draw(&self, gpu: &Gpu) -> Result<()> {
+        let (b, plan) = (&self.buffers, &self.plan);
+        let arguments = DrawArguments {
+            ring: b.ring.address(),
+            splats: b.splats.address(),
+            bits: b.bits.address(),
+            projections: b.projections.address(),
+            slices: b.slices.address(),
+            tickets: b.tickets.address(),
+            padded: self.padded(),
+        };
+        let grid = (plan.tiles() * plan.slices, plan.images);
+        // SAFETY: the buffers have the plan's sizes, which grid and constants follow.
+        unsafe { self.kernels.draw(gpu, grid, DRAW_WARPS * 32, &arguments) }
+    }
+
+    fn enqueue_residual(&self, gpu: &Gpu) -> Result<()> {
+        let (b, plan) = (&self.buffers, &self.plan);
+        let or_null = |buffer: &Option<Buffer>| buffer.as_ref().map_or(0, Buffer::address);
+        let arguments = ResidualArguments {
+            ring: b.ring.address(),
+            spectra: b.spectra.address(),
+            transfer: self.transfer_table(),
+            weights: self.weight_table(),
+            resident: or_null(&b.resident),
+            staged: or_null(&b.staged),
+            partial_losses: b.partial_losses.address(),
+            frequency_step: self.frequency_step(),
+        };
+        // SAFETY: the buffers have the plan's sizes; a pass has resident or staged targets only where they were allocated.
+        unsafe { self.kernels.residual(gpu, (plan.partials(), plan.images), THREADS, &arguments) }
+    }
+
+    fn enqueue_moments(&self, gpu: &Gpu) -> Result<()> {
+        let (b, plan) = (&self.buffers, &self.plan);
+        let arguments = MomentsArguments {
+            ring: b.ring.address(),
+            splats: b.splats.address(),
+            gradient: b.projections.address(),
+            moments: b.moments.address(),
+            padded: self.padded(),
+        };
+        let grid = (plan.padded() * plan.moment_lanes / THREADS, plan.images);
+        // SAFETY: the buffers have the plan's sizes, which grid and constants follow.
+        unsafe { self.kernels.moments(gpu, grid, THREADS, &arguments) }
+    }
+
+    fn enqueue_chain(&self, gpu: &Gpu) -> Result<()> {
+        let b = &self.buffers;
+        let arguments = ChainArguments {
+            ring: b.ring.address(),
+            activated: b.activated.address(),
+            whitening: b.whitening.address(),
+            moments: b.moments.address(),
+            parameters: b.parameters.address(),
+            sums: b.sums.address(),
+            partial_losses: b.partial_losses.address(),
+            loss: b.loss.address(),
+            gradient: b.gradient.address(),
+            count: self.count(),
+            padded: self.padded(),
+        };
+        let grid = (self.plan.padded() * CHAIN_PARTS / THREADS, 1);
+        // SAFETY: the buffers have the plan's sizes, which grid and constants follow.
+        unsafe { self.kernels.chain(gpu, grid, THREADS, &arguments) }
+    }
+
+    fn enqueue_outcome(&self, gpu: &Gpu) -> Result<()> {
+        let b = &self.buffers;
+        let arguments = OutcomeArguments {
+            ring: b.ring.address(),
+            gradient: b.gradient.address(),
+            partial_norms: b.partial_norms.address(),
+            ticket: b.norm_ticket.address(),
+            outcomes: b.outcomes.address(),
+            stopped: b.stopped.address(),
+            length: self.plan.values() as u64,
+        };
+        // SAFETY: the buffers have the plan's sizes, which the grid follows.
+        unsafe { self.kernels.outcome(gpu, (self.plan.norm_blocks(), 1), THREADS, &arguments) }
+    }
+
+    fn enqueue_adam(&self, gpu: &Gpu) -> Result<()> {
+        let b = &self.buffers;
+        let arguments = AdamArguments {
+            ring: b.ring.address(),
+            gradient: b.gradient.address(),
+            parameters: b.parameters.address(),
+            first: b.first.address(),
+            second: b.second.address(),
+            activated: b.activated.address(),
+            stopped: b.stopped.address(),
+            count: self.count(),
+            padded: self.padded(),
+        };
+        // SAFETY: the buffers have the plan's sizes, which the grid follows.
+        unsafe { self.kernels.adam(gpu, (self.plan.padded() / PADDING, 1), THREADS, &arguments) }
+    }
+
+    /// Turns observed images of the next pass, at device address `images`, into their targets, in place.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// When the driver or cuFFT refuses.
     ///
     /// # Safety
-    /// `images` is device memory for them.
-    pub unsafe fn enqueue_prepare(&self, card: &Card, images: u64) -> Result<()> {
-        // SAFETY: the caller's word; the spectra are for as many.
-        unsafe { self.transform.images(card, images, self.buffers.spectra.address())? };
-        launch!(
-            card,
-            &self.kernels.prepare,
-            (self.plan.frequencies().div_ceil(THREADS), self.plan.images),
-            THREADS,
-            self.buffers.ring.address(),
-            self.buffers.spectra.address(),
-            self.table(0),
-            images,
-            self.step
-        )
+    /// `images` is device memory for as many images as the plan has.
+    pub unsafe fn enqueue_prepare(&self, gpu: &Gpu, images: Address) -> Result<()> {
+        let spectra = self.buffers.spectra.address();
+        let arguments = PrepareArguments {
+            ring: self.buffers.ring.address(),
+            spectra,
+            transfer: self.transfer_table(),
+            targets: images,
+            frequency_step: self.frequency_step(),
+        };
+        let grid = (self.plan.frequencies().div_ceil(THREADS), self.plan.images);
+        // SAFETY: the images are as the caller says; the spectra are for as many.
+        unsafe {
+            self.transform.images(gpu, images, spectra)?;
+            self.kernels.prepare(gpu, grid, THREADS, &arguments)
+        }
     }
 
-    /// The planes that projections start from, of the parameters as they are.
+    /// Activates the parameters.
     ///
     /// # Errors
-    /// When the device refuses.
-    pub fn enqueue_activate(&self, card: &Card) -> Result<()> {
-        launch!(
-            card,
-            &self.kernels.activate,
-            (self.plan.padded() / PADDING, 1),
-            THREADS,
-            self.buffers.parameters.address(),
-            self.buffers.activated.address(),
-            self.count(),
-            self.padded()
-        )
+    /// When the driver refuses.
+    pub fn enqueue_activate(&self, gpu: &Gpu) -> Result<()> {
+        let arguments = ActivateArguments {
+            parameters: self.buffers.parameters.address(),
+            activated: self.buffers.activated.address(),
+            count: self.count(),
+            padded: self.padded(),
+        };
+        // SAFETY: the buffers have the plan's sizes, which the grid follows.
+        unsafe { self.kernels.activate(gpu, (self.plan.padded() / PADDING, 1), THREADS, &arguments) }
     }
 
-    /// Adds a number that depends on every bit of the parameters to `checksum`.
+    /// Adds a checksum of the parameters to the buffer `checksum`.
     ///
     /// # Errors
-    /// When the device refuses.
-    pub fn enqueue_checksum(&self, card: &Card) -> Result<()> {
+    /// When the driver refuses.
+    pub fn enqueue_checksum(&self, gpu: &Gpu) -> Result<()> {
+        let arguments = ChecksumArguments {
+            values: self.buffers.parameters.address(),
+            sum: self.buffers.checksum.address(),
+            length: self.plan.values() as u64,
+        };
         let blocks = self.plan.values().div_ceil(THREADS).min(1024);
-        launch!(
-            card,
-            &self.kernels.checksum,
-            (blocks, 1),
-            THREADS,
-            self.buffers.parameters.address(),
-            self.buffers.checksum.address(),
-            self.plan.values() as u64
-        )
+        // SAFETY: the buffers have these lengths.
+        unsafe { self.kernels.checksum(gpu, (blocks, 1), THREADS, &arguments) }
     }
 
-    /// Stores `count` numbers of targets at `targets` as halves at `kept`.
+    /// Stores `length` values of targets at `targets` in half precision at `resident`.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// When the driver refuses.
     ///
     /// # Safety
     /// Both are device memory for that many.
     pub unsafe fn enqueue_store_half(
         &self,
-        card: &Card,
-        targets: u64,
-        kept: u64,
-        count: usize,
+        gpu: &Gpu,
+        targets: Address,
+        resident: Address,
+        length: usize,
     ) -> Result<()> {
-        launch!(
-            card,
-            &self.kernels.store_half,
-            (count.div_ceil(THREADS), 1),
-            THREADS,
-            targets,
-            kept,
-            count as u64
-        )
+        let arguments = StoreHalfArguments { targets, resident, length: length as u64 };
+        // SAFETY: as the caller says.
+        unsafe { self.kernels.store_half(gpu, (length.div_ceil(THREADS), 1), THREADS, &arguments) }
     }
 
-    /// Room for images on their way, if there is none yet.
+    /// Allocates the staging buffers, if they are not there.
     ///
     /// # Errors
-    /// When it does not fit.
-    pub fn make_stages(&mut self, card: &Card) -> Result<()> {
+    /// When memory does not suffice.
+    pub fn allocate_staging(&mut self, gpu: &Gpu) -> Result<()> {
         if self.buffers.staged.is_none() {
-            self.buffers.staged = Some(card.allocate("particles on their way", self.plan.staged_bytes())?);
+            self.buffers.staged = Some(gpu.allocate("staging buffers", self.plan.staged_bytes())?);
         }
         Ok(())
     }

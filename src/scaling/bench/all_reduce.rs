@@ -40,7 +40,7 @@ pub struct AllReduceTimes {
 /// The buffer, in host or GPU memory.
 enum Buffer {
     Host(Vec<f32>),
-    Gpu(cuda::Sums),
+    Gpu(cuda::AllReduceBench),
 }
 
 impl Buffer {
@@ -68,7 +68,7 @@ pub fn measure(
     let max_length = LENGTHS[LENGTHS.len() - 1].max(gradient);
     let mut buffer = match choice {
         Choice::Gpu(ordinal) if reduction.on_device().is_some() => {
-            Buffer::Gpu(cuda::Sums::new(ordinal, max_length)?)
+            Buffer::Gpu(cuda::AllReduceBench::new(ordinal, max_length)?)
         }
         _ => Buffer::Host(vec![0.0; max_length]),
     };

@@ -1,28 +1,28 @@
-//! One GPU, opened: its context, its streams, what it is, and errors that name it.
+//! An opened GPU: its context and streams, its memory, and errors that name it.
 
 use std::sync::Arc;
 
 use cudarc::driver::sys::{CUdevice_attribute, CUdeviceptr, CUresult};
-use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DriverError, result};
+use cudarc::driver::{CudaContext, CudaEvent, CudaSlice, CudaStream, DriverError, result};
 
 use crate::error::{Error, Result};
 
-/// A GPU that this process computes on.
-pub struct Card {
-    /// Its context.
+/// A GPU that this process has opened.
+pub struct Gpu {
+    /// The device's primary context.
     pub context: Arc<CudaContext>,
-    /// Where steps run, in order.
+    /// Stream of the steps.
     pub stream: Arc<CudaStream>,
-    /// Where particles are copied to it, beside the steps.
+    /// Stream of copies from the host, concurrent with the steps.
     pub copies: Arc<CudaStream>,
     /// Compute capability, major and minor.
     pub capability: (i32, i32),
-    /// Multiprocessors.
-    pub processors: usize,
+    /// Number of multiprocessors.
+    pub multiprocessors: usize,
     name: String,
 }
 
-/// How many GPUs this process sees; 0 where there is no driver.
+/// Number of GPUs visible to this process; 0 without a driver.
 pub fn count() -> usize {
     if !super::libraries::driver_present() {
         return 0;
@@ -33,24 +33,24 @@ pub fn count() -> usize {
     CudaContext::device_count().map_or(0, |count| count.max(0) as usize)
 }
 
-/// A number that tells GPU `ordinal` from all others, on any machine.
+/// A number that identifies GPU `ordinal` among the GPUs of all machines.
 ///
 /// # Errors
 /// When the driver refuses.
 pub fn identity(ordinal: usize) -> Result<u64> {
     let uuid = CudaContext::new(ordinal)
         .and_then(|context| context.uuid())
-        .map_err(|error| failure(&format!("device {ordinal}"), "tell its identity", error))?;
-    // `c_char` has a sign on some processors.
+        .map_err(|error| failure(&format!("device {ordinal}"), "report its identity", error))?;
+    // `c_char` is signed on some platforms.
     let bytes = uuid.bytes.map(|byte| byte as u8);
     let (high, low) = bytes.split_at(8);
     let word = |half: &[u8]| half.iter().fold(0u64, |word, &byte| word << 8 | u64::from(byte));
-    // A product keeps the halves apart from their exchange.
+    // The product makes the result depend on the order of the halves.
     Ok(word(high).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ word(low))
 }
 
-impl Card {
-    /// Opens device `ordinal`, counted among those that this process sees.
+impl Gpu {
+    /// Opens device `ordinal` of those visible to this process.
     ///
     /// # Errors
     /// When a library is missing, or the driver refuses.
@@ -60,14 +60,14 @@ impl Card {
             move |error: DriverError| failure(&format!("device {ordinal}"), action, error)
         };
         let context = CudaContext::new(ordinal).map_err(fail("open the device"))?;
-        // SAFETY: every buffer is used on the streams of this card in an order that its events decide; what cudarc would
-        // record of each use cannot be captured in a graph.
+        // SAFETY: events order every use of a buffer on this GPU's two streams. cudarc's own event tracking cannot be captured
+        // in a graph.
         unsafe { context.disable_event_tracking() };
-        let name = context.name().map_err(fail("tell its name"))?;
-        let capability = context.compute_capability().map_err(fail("tell its compute capability"))?;
-        let processors = context
+        let name = context.name().map_err(fail("report its name"))?;
+        let capability = context.compute_capability().map_err(fail("report its compute capability"))?;
+        let multiprocessors = context
             .attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
-            .map_err(fail("tell its multiprocessors"))?;
+            .map_err(fail("report its number of multiprocessors"))?;
         let stream = context.new_stream().map_err(fail("make a stream"))?;
         let copies = context.new_stream().map_err(fail("make a stream"))?;
         Ok(Self {
@@ -76,7 +76,7 @@ impl Card {
             stream,
             copies,
             capability,
-            processors: processors.max(1) as usize,
+            multiprocessors: multiprocessors.max(1) as usize,
         })
     }
 
@@ -85,9 +85,24 @@ impl Card {
         &self.name
     }
 
-    /// An error that names this card; use as `.map_err(card.failed("render"))`.
+    /// Converts a driver error into one that names this GPU; used as `.map_err(gpu.failed("render"))`.
     pub fn failed(&self, action: &'static str) -> impl FnOnce(DriverError) -> Error + use<'_> {
         move |error| failure(&self.name, action, error)
+    }
+
+    /// A new event, without timing.
+    pub(super) fn event(&self) -> Result<CudaEvent> {
+        self.context.new_event(None).map_err(self.failed("make an event"))
+    }
+
+    /// Records `event` in `stream`.
+    pub(super) fn record(&self, event: &CudaEvent, stream: &CudaStream) -> Result<()> {
+        event.record(stream).map_err(self.failed("order its streams"))
+    }
+
+    /// Lets `stream` wait for `event`.
+    pub(super) fn order(&self, stream: &CudaStream, event: &CudaEvent) -> Result<()> {
+        stream.wait(event).map_err(self.failed("order its streams"))
     }
 
     /// Free and total memory in bytes.
@@ -95,15 +110,15 @@ impl Card {
     /// # Errors
     /// When the driver refuses.
     pub fn memory(&self) -> Result<(usize, usize)> {
-        self.context.mem_get_info().map_err(self.failed("tell its free memory"))
+        self.context.mem_get_info().map_err(self.failed("report its free memory"))
     }
 
-    /// Zeros in device memory; `what` for.
+    /// Allocates zeroed device memory; `what` names it in an error.
     ///
     /// # Errors
-    /// When there is not enough, with the numbers.
-    pub fn allocate(&self, what: &str, bytes: usize) -> Result<Buffer> {
-        // An allocation of nothing is refused.
+    /// When memory does not suffice, with the numbers.
+    pub(super) fn allocate(&self, what: &str, bytes: usize) -> Result<Buffer> {
+        // The driver refuses an allocation of 0 bytes.
         let slice = self.stream.alloc_zeros::<u8>(bytes.max(1)).map_err(|error| {
             if error.0 != CUresult::CUDA_ERROR_OUT_OF_MEMORY {
                 return failure(&self.name, "allocate memory", error);
@@ -112,21 +127,20 @@ impl Card {
             Error::Device {
                 device: self.name.clone(),
                 action: format!("hold the {what}"),
-                reason: format!("{bytes} bytes are wanted, and {free} are free"),
-                remedy:
-                    "use fewer --gaussians, a smaller --batch, --cache host, or a GPU that nobody else uses"
-                        .into(),
+                reason: format!("{bytes} bytes are needed, and {free} are free"),
+                remedy: "use fewer --gaussians, a smaller --batch, --cache host, or a GPU without other jobs"
+                    .into(),
             }
         })?;
-        // The zeros must be there before the other stream writes anything else.
+        // The other stream may write to the buffer at once.
         self.stream.synchronize().map_err(self.failed("allocate memory"))?;
         Ok(Buffer::new(slice, &self.stream))
     }
 }
 
-/// Device memory at a fixed address.
-pub struct Buffer {
-    // Held for its memory: the address is what is used.
+/// Device memory at a fixed address, freed when dropped.
+pub(super) struct Buffer {
+    // Owns the memory; only the address is used.
     _slice: CudaSlice<u8>,
     bytes: usize,
     address: CUdeviceptr,
@@ -139,28 +153,28 @@ impl Buffer {
         Self { bytes: slice.num_bytes(), _slice: slice, address }
     }
 
-    /// Where it starts, as kernels take it.
+    /// Address of the first byte.
     pub fn address(&self) -> CUdeviceptr {
         self.address
     }
 
-    /// Its length in bytes.
+    /// Length in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 }
 
-/// The driver's words about a failure, and what to do.
-pub fn failure(device: &str, action: &str, error: DriverError) -> Error {
+/// A driver error as an [`Error`], with a remedy.
+fn failure(device: &str, action: &str, error: DriverError) -> Error {
     let text = |text: std::result::Result<&std::ffi::CStr, DriverError>| {
         text.map_or_else(|_| "unknown".into(), |text| text.to_string_lossy().into_owned())
     };
     let remedy = match error.0 {
         CUresult::CUDA_ERROR_OUT_OF_MEMORY => "use fewer --gaussians, a smaller --batch, or --cache host",
         CUresult::CUDA_ERROR_NO_DEVICE | CUresult::CUDA_ERROR_INVALID_DEVICE => {
-            "check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or compute with --device cpu"
+            "check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or use --device cpu"
         }
-        _ => "look at `nvidia-smi` and the kernel's log; if it comes again, report it with the log",
+        _ => "check `nvidia-smi` and the system's kernel log; if it happens again, report it with the log",
     };
     Error::Device {
         device: device.to_owned(),

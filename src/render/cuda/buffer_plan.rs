@@ -1,57 +1,57 @@
-//! What the device allocates, by name and bytes, known before anything is allocated.
+//! Sizes of all device buffers of a mixture, known before any is allocated.
 
-use super::records::{OutcomeRecord, RingRecord, SPLAT_BYTES, pass_bytes};
+use super::interface::{OutcomeRecord, RingRecord, SPLAT_BYTES, pass_bytes};
 use crate::gmm::Shape;
 
-/// Edge of a tile in pixels.
-pub const TILE: usize = 16;
-/// Gaussians' planes are padded to a multiple of this.
-pub const PADDING: usize = 256;
-/// Frequencies that one block sums the loss of.
+/// Edge of a tile in points of the grid.
+pub(super) const TILE: usize = 16;
+/// Gaussians per plane are padded to a multiple of this.
+pub(super) const PADDING: usize = 256;
+/// Frequencies per block of `residual`.
 const RESIDUAL_FREQUENCIES: usize = 1024;
-/// Values of the gradient that one block takes the norm of, where that does not make too many blocks.
+/// Values of the gradient per block of `outcome`, unless that makes more than [`NORM_BLOCKS`] blocks.
 const NORM_VALUES: usize = 2048;
-/// Blocks that share the norm of the gradient at most.
+/// Largest number of blocks of `outcome`.
 const NORM_BLOCKS: usize = 1024;
-/// Planes of the activated mixture, and of a step's sums.
-pub const ACTIVATED: usize = 10;
-/// Outcomes of steps that the device holds until they are fetched.
-pub const OUTCOMES: usize = 256;
+/// Planes of the activated mixture, and of the sums of `chain`.
+pub(super) const ACTIVATED: usize = 10;
+/// Outcomes that the device keeps until the host copies them.
+pub(super) const OUTCOMES: usize = 256;
 /// Passes that the host may be ahead of the device.
-pub const PASSES: usize = 32;
-/// Batches of images that are on their way to the device, or being used there.
-pub const STAGES: usize = 3;
-/// Images that are rendered side by side at most.
+pub(super) const PASSES: usize = 32;
+/// Staging buffers: passes whose images are on their way to the device, or in use there.
+pub(super) const STAGING_BUFFERS: usize = 3;
+/// Largest number of images per pass.
 const IMAGES_AT_ONCE: usize = 64;
 
-/// The numbers that decide how much is allocated.
+/// The numbers that determine the sizes of all buffers, and the grids of the kernels.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Plan {
-    /// Gaussians.
+pub struct BufferPlan {
+    /// Number of Gaussians.
     pub count: usize,
-    /// Their parameters.
+    /// Kind of Gaussians.
     pub shape: Shape,
     /// Box size in pixels.
     pub box_size: usize,
-    /// Points along an edge of the grid that splats are sampled on, no fewer.
+    /// Points along an edge of the grid on which splats are sampled, at least the box size.
     pub grid: usize,
-    /// Images rendered side by side.
+    /// Images per pass.
     pub images: usize,
-    /// Blocks that share a tile when splats are drawn.
+    /// Blocks of `draw` that share a tile.
     pub slices: usize,
-    /// Lanes that gather the moments of one splat: more where splats are few, and would not fill the device.
+    /// Lanes of `moments` per splat: more where splats are too few to fill the device.
     pub moment_lanes: usize,
 }
 
-impl Plan {
-    /// For `batch` images a step on this device, which has `processors` multiprocessors and `free` bytes: as many images
-    /// side by side as a quarter of that memory holds, at least one.
+impl BufferPlan {
+    /// For up to `batch` images per step, on a device with `multiprocessors` multiprocessors and `free` bytes of memory. A pass
+    /// takes as many images as a quarter of that memory holds, at least one.
     pub fn new(
         count: usize,
         shape: Shape,
         [box_size, grid]: [usize; 2],
         batch: usize,
-        processors: usize,
+        multiprocessors: usize,
         free: usize,
     ) -> Self {
         let mut plan = Self {
@@ -63,18 +63,18 @@ impl Plan {
             slices: 1,
             moment_lanes: 4,
         };
-        // Enough blocks to fill the device where all Gaussians are in an eighth of the tiles, as they are at the start. From
-        // the images that are wanted, not those that fit: how sums are cut must not depend on what memory is free.
-        plan.slices = (8 * processors).div_ceil((plan.tiles() / 8).max(1) * plan.images).clamp(1, 8);
-        // The kernel's registers leave room for 1024 threads a multiprocessor.
-        plan.moment_lanes = if plan.padded() * plan.images * 4 < processors * 512 { 16 } else { 4 };
+        // Enough blocks to fill the device if all Gaussians are in an eighth of the tiles, as they are at the start. From the
+        // batch, not from the images that fit: the order of sums must not depend on the free memory.
+        plan.slices = (8 * multiprocessors).div_ceil((plan.tiles() / 8).max(1) * plan.images).clamp(1, 8);
+        // The kernel's registers allow 1024 threads per multiprocessor.
+        plan.moment_lanes = if plan.padded() * plan.images * 4 < multiprocessors * 512 { 16 } else { 4 };
         let fixed = Self { images: 0, ..plan }.bytes();
         let each = Self { images: 1, ..plan }.bytes() - fixed;
         plan.images = plan.images.min((free / 4).saturating_sub(fixed) / each).max(1);
         plan
     }
 
-    /// Gaussians with the padding.
+    /// Gaussians per plane, with the padding.
     pub fn padded(&self) -> usize {
         self.count.next_multiple_of(PADDING)
     }
@@ -89,37 +89,37 @@ impl Plan {
         self.box_size.pow(2)
     }
 
-    /// Frequencies of its half spectrum.
+    /// Frequencies of the half spectrum of an image.
     pub fn frequencies(&self) -> usize {
         self.box_size * (self.box_size / 2 + 1)
     }
 
-    /// Points of a projection.
+    /// Points of a projection on its grid.
     pub fn points(&self) -> usize {
         self.grid.pow(2)
     }
 
-    /// Frequencies of its half spectrum.
+    /// Frequencies of the half spectrum of a projection.
     pub fn grid_frequencies(&self) -> usize {
         self.grid * (self.grid / 2 + 1)
     }
 
-    /// Partial sums of the loss of an image.
+    /// Partial losses per image: blocks of `residual`.
     pub fn partials(&self) -> usize {
         self.grid_frequencies().div_ceil(RESIDUAL_FREQUENCIES)
     }
 
-    /// Blocks that share the norm of the gradient, and their partial sums.
+    /// Blocks of `outcome`.
     pub fn norm_blocks(&self) -> usize {
         self.values().div_ceil(NORM_VALUES).min(NORM_BLOCKS)
     }
 
-    /// All raw parameters.
+    /// Number of raw parameters.
     pub fn values(&self) -> usize {
         self.shape.planes() * self.count
     }
 
-    /// Every buffer: what for, and its bytes. cuFFT's work area is not among them: cuFFT says how large it is.
+    /// Name and bytes of every buffer but those of particles. cuFFT's work area is excluded: cuFFT decides its size.
     pub fn buffers(&self) -> [(&'static str, usize); 16] {
         let (padded, images) = (self.padded(), self.images);
         let slices = if self.slices > 1 { self.tiles() * self.slices * TILE * TILE * 4 * images } else { 4 };
@@ -150,34 +150,34 @@ impl Plan {
         ]
     }
 
-    /// Bytes of the passes that are on their way.
+    /// Bytes of the ring of passes.
     pub fn ring_bytes(&self) -> usize {
         size_of::<RingRecord>() + PASSES * pass_bytes(self.images)
     }
 
-    /// Bytes of all [`Plan::buffers`].
+    /// Bytes of all [`BufferPlan::buffers`].
     pub fn bytes(&self) -> usize {
         self.buffers().iter().map(|(_, bytes)| bytes).sum()
     }
 
-    /// About what cuFFT's work area takes: it says how much on the device only, and takes up to the spectra's size, or twice
-    /// that for boxes with large prime factors.
+    /// Estimated bytes of cuFFT's work area, which cuFFT reports only on a device: at most the size of the spectra, or twice
+    /// that for sizes with large prime factors.
     pub fn work_estimate(&self) -> usize {
         2 * self.grid_frequencies() * 8 * self.images
     }
 
-    /// Values from one batch of images on its way to the next: rounded up, so that each starts where transforms like it.
-    pub fn stage_pitch(&self) -> usize {
+    /// Values from one staging buffer to the next, rounded up to the alignment that cuFFT prefers.
+    pub fn staging_pitch(&self) -> usize {
         (self.images * self.pixels()).next_multiple_of(64)
     }
 
-    /// Bytes of the images that are on their way, where particles are not kept on the device.
+    /// Bytes of the staging buffers, for particles that are not resident on the device.
     pub fn staged_bytes(&self) -> usize {
-        STAGES * self.stage_pitch() * 4
+        STAGING_BUFFERS * self.staging_pitch() * 4
     }
 
-    /// Bytes of `particles` kept images.
-    pub fn kept_bytes(&self, particles: usize, half_precision: bool) -> usize {
+    /// Bytes of `particles` resident targets.
+    pub fn resident_bytes(&self, particles: usize, half_precision: bool) -> usize {
         particles * self.pixels() * if half_precision { 2 } else { 4 }
     }
 }
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_paper_fits_into_100_mib() {
-        let plan = Plan::new(30_000, Shape::Anisotropic, [256, 320], 1, 132, 80 << 30);
+        let plan = BufferPlan::new(30_000, Shape::Anisotropic, [256, 320], 1, 132, 80 << 30);
         assert_eq!((plan.images, plan.slices, plan.moment_lanes), (1, 8, 4));
         let all = plan.bytes() + plan.staged_bytes() + plan.work_estimate();
         assert!(all < 100 << 20, "{all}");
@@ -201,7 +201,8 @@ mod tests {
 
     #[test]
     fn a_small_device_takes_fewer_images_at_once() {
-        let plan = |free: usize| Plan::new(30_000, Shape::Anisotropic, [256, 320], 500, 132, free).images;
+        let plan =
+            |free: usize| BufferPlan::new(30_000, Shape::Anisotropic, [256, 320], 500, 132, free).images;
         assert_eq!(plan(80 << 30), IMAGES_AT_ONCE);
         assert!((1..64).contains(&plan(200 << 20)));
         assert_eq!(plan(0), 1);

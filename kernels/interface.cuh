@@ -1,0 +1,209 @@
+//! Structures that the host shares with the kernels: records in device memory, and the arguments of each kernel.
+//!
+//! src/render/cuda/interface.rs declares the same structures; a test there compares names, offsets and sizes. A kernel takes its
+//! arguments as one structure by value. Shapes: `gaussian` counts the Gaussians padded to a multiple of PADDING (`padded`),
+//! `count` those of the mixture; `image` counts the images of a pass.
+#pragma once
+
+/// One image of a pass.
+struct ImageRecord {
+    /// First two rows of W, the rotation from volume to view.
+    double view[6];
+    /// CTF: gamma = xx kx^2 + xy kx ky + yy ky^2 - quartic k^4 + phase, H = scale exp(-B k^2/4) sin(gamma).
+    double xx, xy, yy, quartic, phase, b_factor, scale;
+    /// Sum of the squared pixels of the observed image.
+    double energy;
+    /// Index of its target among the resident particles, or -1 - (index of the target's first value among the staged images).
+    long long place;
+};
+static_assert(sizeof(ImageRecord) == 120, "as on the host");
+
+/// A pass over some images, and the numbers of its step. The images follow it in memory.
+struct PassRecord {
+    /// Images of the pass.
+    unsigned images;
+    /// 1 in the first pass of a step.
+    unsigned first;
+    /// 1 in the last pass of a step.
+    unsigned last;
+    /// Index of the step's OutcomeRecord.
+    unsigned outcome;
+    /// Learning rate, with Adam's bias corrections.
+    float rate;
+    /// Decay of the first and second moments.
+    float beta1, beta2;
+    /// 1 - beta1 and 1 - beta2.
+    float fresh1, fresh2;
+    /// Adam's epsilon, with the bias correction.
+    float epsilon;
+    /// 1 / images of the step, over all ranks.
+    float scale;
+    /// Factors on the rate of means, scales, quaternions and amplitudes.
+    float factors[4];
+    unsigned reserved;
+};
+static_assert(sizeof(PassRecord) == 64, "as on the host, and a multiple of ImageRecord's alignment");
+
+/// Header of the ring of passes, which follow it in memory. The host fills a place long before it is used. The kernels advance by
+/// themselves: `project` copies `next` to `current`, `draw` increments `next`, and neither is read by the kernel that writes it.
+struct RingRecord {
+    /// Number of the pass that runs next.
+    unsigned next;
+    /// Number of the pass that runs.
+    unsigned current;
+    /// Bytes from one pass to the next.
+    unsigned pitch;
+    unsigned reserved;
+};
+static_assert(sizeof(RingRecord) == 16, "as on the host");
+
+/// Outcome of a step.
+struct OutcomeRecord {
+    /// Euclidean norm of the gradient, summed over the images of all ranks.
+    double norm;
+    /// Loss, summed over the images of all ranks.
+    float loss;
+    /// 1 if the optimiser applies the step.
+    unsigned applied;
+};
+static_assert(sizeof(OutcomeRecord) == 16, "as on the host");
+
+/// One Gaussian seen in one image; lengths in grid spacings. At column i and row j of its support, with p = p0 + w0 i + w1 j and
+/// q = q0 + w2 j, its value is weight 2^-(p^2 + q^2).
+struct __align__(16) Splat {
+    float p0, q0, w0, w1;
+    float w2, weight;
+    /// First column | first row << 16 of the support.
+    unsigned corner;
+    /// Columns | rows << 16 of the support; 0 columns: the Gaussian is not visible.
+    unsigned size;
+    /// Where `fine`, p0, w0 and w1 are multiples of 2^-12 and these are their low-order parts: the terms of a thin splat that lies
+    /// across the axes are large and cancel, and sums of such multiples are exact.
+    float p0_low, w0_low, w1_low;
+    unsigned fine;
+};
+static_assert(sizeof(Splat) == 48, "as on the host");
+
+/// Arguments of `activate`.
+struct ActivateArguments {
+    const float *parameters;  // [plane][count]
+    double *activated;        // [plane][gaussian]
+    int count;
+    int padded;
+};
+static_assert(sizeof(ActivateArguments) == 24, "as on the host");
+
+/// Arguments of `project`.
+struct ProjectArguments {
+    RingRecord *ring;
+    const double *activated;  // [plane][gaussian]
+    Splat *splats;            // [image][gaussian]
+    double *whitening;        // [image][w0 w1 w2][gaussian]
+    unsigned *bits;           // [image][tile][gaussian / 32]
+    int count;
+    int padded;
+};
+static_assert(sizeof(ProjectArguments) == 48, "as on the host");
+
+/// Arguments of `draw`.
+struct DrawArguments {
+    RingRecord *ring;
+    const Splat *splats;   // [image][gaussian]
+    const unsigned *bits;  // [image][tile][gaussian / 32]
+    float *projections;    // [image][GRID][GRID]
+    float *slices;         // [image][tile][slice][TILE][TILE], where DRAW_SLICES > 1
+    unsigned *tickets;     // [image][tile]: slices that are drawn, 0 between launches
+    int padded;
+};
+static_assert(sizeof(DrawArguments) == 56, "as on the host");
+
+/// Arguments of `prepare`.
+struct PrepareArguments {
+    const RingRecord *ring;
+    const float2 *spectra;   // [image][BOX][COLUMNS], not normalised
+    const float *transfer;   // [BOX][COLUMNS]: factor of the sampling on H
+    float *targets;          // [image][BOX][BOX]
+    double frequency_step;   // 1 / (box x pixel size), in 1/A
+};
+static_assert(sizeof(PrepareArguments) == 40, "as on the host");
+
+/// Arguments of `store_half`.
+struct StoreHalfArguments {
+    const float *targets;      // [length]
+    unsigned short *resident;  // [length], IEEE half precision
+    unsigned long long length;
+};
+static_assert(sizeof(StoreHalfArguments) == 24, "as on the host");
+
+/// Arguments of `residual`.
+struct ResidualArguments {
+    const RingRecord *ring;
+    float2 *spectra;         // [image][GRID][GRID_COLUMNS], not normalised
+    const float *transfer;   // [BOX][COLUMNS]: factor of the sampling on H
+    const float *weights;    // [BOX][COLUMNS]
+    const void *resident;    // [particle][BOX][BOX] targets, f16 where KEPT_HALF, else f32; may be null
+    const float *staged;     // [staging buffer][image][BOX][BOX] targets; may be null
+    double *partial_losses;  // [image][block]
+    double frequency_step;   // 1 / (box x pixel size), in 1/A
+};
+static_assert(sizeof(ResidualArguments) == 64, "as on the host");
+
+/// Arguments of `moments`.
+struct MomentsArguments {
+    const RingRecord *ring;
+    const Splat *splats;    // [image][gaussian]
+    const float *gradient;  // [image][GRID][GRID], of the projections' points
+    float *moments;         // [image][moment][gaussian]
+    int padded;
+};
+static_assert(sizeof(MomentsArguments) == 40, "as on the host");
+
+/// Arguments of `chain`.
+struct ChainArguments {
+    const RingRecord *ring;
+    const double *activated;       // [plane][gaussian]
+    const double *whitening;       // [image][w0 w1 w2][gaussian]
+    const float *moments;          // [image][moment][gaussian]
+    const float *parameters;       // [plane][count]
+    double *sums;                  // [plane of activated][gaussian], over the passes of a step
+    const double *partial_losses;  // [image][block of residual]
+    double *loss;                  // [1], over the passes of a step
+    float *gradient;               // [plane][count], then the loss
+    int count;
+    int padded;
+};
+static_assert(sizeof(ChainArguments) == 80, "as on the host");
+
+/// Arguments of `outcome`.
+struct OutcomeArguments {
+    const RingRecord *ring;
+    const float *gradient;    // [length], then the loss
+    double *partial_norms;    // [block]
+    unsigned *ticket;         // [1]: blocks that have ended, 0 between launches
+    OutcomeRecord *outcomes;  // [outcome of a pass]
+    unsigned *stopped;        // [1]: 1 from the first step on that is not finite
+    unsigned long long length;
+};
+static_assert(sizeof(OutcomeArguments) == 56, "as on the host");
+
+/// Arguments of `adam`.
+struct AdamArguments {
+    const RingRecord *ring;
+    const float *gradient;    // [plane][count], summed over all ranks
+    float *parameters;        // [plane][count]
+    float *first;             // [plane][count], Adam's first moments
+    float *second;            // [plane][count], Adam's second moments
+    double *activated;        // [plane][gaussian]
+    const unsigned *stopped;  // [1]
+    int count;
+    int padded;
+};
+static_assert(sizeof(AdamArguments) == 64, "as on the host");
+
+/// Arguments of `checksum`.
+struct ChecksumArguments {
+    const float *values;      // [length]
+    unsigned long long *sum;  // [1]
+    unsigned long long length;
+};
+static_assert(sizeof(ChecksumArguments) == 24, "as on the host");
