@@ -34,18 +34,28 @@ char *dynamic_shared(size_t bytes) {
     return end - (bytes + 15) / 16 * 16;
 }
 
+/// Whether a word of a structure looks like a pointer to host memory: an address whose page is mapped. AddressSanitizer maps so
+/// much that this says nothing.
+bool is_host_address(const void *value) {
+    uintptr_t address = uintptr_t(value), page = 4096;
+    unsigned char resident;
+    return !sanitizing() && address >= (1 << 16) && address < (uintptr_t(1) << 47) &&
+           mincore(reinterpret_cast<void *>(address / page * page), 1, &resident) == 0;
+}
+
+/// Checks all pointers among a launch's parameters; reports each that is not a live allocation of the device.
 bool points_well(const Launch &launch, Context *context, const char *name) {
     const Kernel &kernel = *launch.function->kernel;
     Memory &memory = context->device->memory;
     bool good = true;
     for (uint32_t i = 0; i < kernel.parameter_count; ++i) {
-        // A structure passed by value may hold pointers too; nothing says which words, but one in the device's address
-        // range must be a live allocation's.
+        // A structure passed by value may hold pointers too. The types of its fields are unknown: a word that is an address of
+        // the device or of the host's memory is taken for one.
         for (uint32_t at = 0; at + 8 <= kernel.parameters[i].size; at += 8) {
             const void *value;
             memcpy(&value, static_cast<char *>(launch.pointers[i]) + at, 8);
             bool pointer = kernel.parameters[i].is_pointer;
-            if (!value || (!pointer && !memory.in_range(value))) continue;
+            if (!value || (!pointer && !memory.in_range(value) && !is_host_address(value))) continue;
             if (memory.holds(value, 0) || driver().host.holds(value, 0)) continue;
             std::string where = memory.in_range(value) ? memory.describe(value) : "no device memory";
             for (auto &other : driver().devices)

@@ -35,6 +35,25 @@ void stale_pointer(bool host) {
     CHECK(cuStreamSynchronize(device.stream) == 700);
 }
 
+void stale_pointer_in_structure(bool host) {
+    Device device;
+    CUdeviceptr pointer;
+    float here[4];
+    CHECK(cuMemAlloc_v2(&pointer, 4096) == 0 && cuMemFree_v2(pointer) == 0);
+    struct { CUdeviceptr to; int at, unused; } target = {host ? CUdeviceptr(uintptr_t(&here)) : pointer, 0, 0};
+    CHECK(device.launch("write_at_target", 1, 1, {&target}) == 0);
+    CHECK(cuStreamSynchronize(device.stream) == 700);
+}
+
+void structure() {
+    Device device;
+    Buffer to(64);
+    struct { CUdeviceptr to; int at, unused; } target = {to.pointer, 3, 0};
+    CHECK(device.launch("write_at_target", 1, 1, {&target}) == 0);
+    CHECK(cuStreamSynchronize(device.stream) == 0);
+    CHECK(to.floats()[3] == 1.0f);
+}
+
 void pinned_pointer() {
     Device device;
     void *pinned;
@@ -141,6 +160,9 @@ void fault_tests() {
     }
     test("a freed pointer as a kernel argument", {0, "a freed allocation of 4096 bytes"}, [] { stale_pointer(false); });
     test("a host pointer as a kernel argument", {0, "no device memory"}, [] { stale_pointer(true); });
+    test("a structure as a kernel argument", {}, structure);
+    test("a freed pointer in a structure", {0, "a freed allocation of 4096 bytes"}, [] { stale_pointer_in_structure(false); });
+    if (!sanitized) test("a host pointer in a structure", {0, "no device memory"}, [] { stale_pointer_in_structure(true); });
     test("pinned memory as a kernel argument", {}, pinned_pointer);
     test("copies and fills out of bounds", {0, "host address"}, bad_copies);
     test("double free", {0, "it has been freed before"}, double_free);

@@ -88,6 +88,8 @@ KERNEL uninitialised(float *to) {
 }
 KERNEL order(unsigned *to, unsigned *next) { to[atomicAdd(next, 1u)] = blockIdx.x; }
 KERNEL write_at(float *to, int at) { to[at] = 1.0f; }
+struct Target { float *to; int at; };
+KERNEL write_at_target(Target target) { target.to[target.at] = 1.0f; }
 KERNEL overrun_shared(unsigned *to) {
     extern __shared__ unsigned some[];
     some[blockDim.x + 16 + threadIdx.x] = 1;
