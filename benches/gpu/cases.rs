@@ -1,4 +1,4 @@
-//! What is measured: boxes, mixtures and batches, and the particles that they see.
+//! The measured cases: boxes, mixtures and batches; and the particles of the bench.
 
 use cryosplat_mpi::gmm::{Gmm, Shape, softplus_inverse};
 use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, Optics};
@@ -12,16 +12,16 @@ use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
 use serde::Serialize;
 
-/// Boxes in pixels.
+/// Box sizes in pixels.
 pub const BOXES: [usize; 4] = [64, 128, 192, 256];
-/// Gaussians, up to the paper's.
+/// Numbers of Gaussians, up to that of the paper.
 pub const COUNTS: [usize; 4] = [2_048, 5_120, 10_000, 30_000];
-/// Images of a step.
+/// Images per step.
 pub const BATCHES: [usize; 3] = [1, 8, 64];
 
 /// Half width of a splat's support in standard deviations: the program's default.
 const CUTOFF: f64 = 3.0;
-/// Edge of the box in angstrom, whatever its pixels.
+/// Edge of every box in angstrom.
 const EDGE: f64 = 384.0;
 /// Radius of the ball that a settled mixture fills, in box units.
 const BALL: f64 = 0.3;
@@ -30,29 +30,29 @@ const SETTLED_DEVIATION: f64 = 0.75;
 /// Standard deviation of a Gaussian at the random start, in box units (METHOD.md section 2).
 const START_DEVIATION: f64 = 0.0075;
 
-/// Pixels of noise that all particles are cut from: 128 MiB, more than any cache of a GPU, so that particles come from its
-/// memory as in a run. At least 512 particles, with 256 pixels.
+/// Pixels of noise from which all particles are taken: 128 MiB, more than a GPU's cache, so that particles are read from device
+/// memory as in a run. That makes 512 particles of 256 px, and more of smaller boxes.
 const NOISE: usize = 32 << 20;
 /// The same for `--quick`: 64 particles of 64 pixels.
 const QUICK_NOISE: usize = 64 * 64 * 64;
 /// Views over which the mean support is taken.
 pub const VIEWS: usize = 16;
 
-/// Which Gaussians.
+/// How the Gaussians are distributed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mixture {
     /// The random start: a dense ball of small splats in the middle of the box.
     Start,
-    /// Like a trained one: all over the specimen.
+    /// As after training: spread over the specimen.
     Settled,
 }
 
 impl Mixture {
-    /// Both.
+    /// All values.
     pub const ALL: [Self; 2] = [Self::Start, Self::Settled];
 
-    /// As tables call it.
+    /// Name in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Start => "start",
@@ -60,7 +60,7 @@ impl Mixture {
         }
     }
 
-    /// `count` of its Gaussians for a box of `box_size` pixels.
+    /// A mixture of `count` Gaussians for a box of `box_size` pixels.
     pub fn gaussians(self, count: usize, box_size: usize) -> Gmm {
         let mut random = stream(1, Purpose::Start, 1, 0);
         let mut gmm = Gmm::random(count, Shape::Anisotropic, &mut random);
@@ -89,24 +89,24 @@ fn in_ball(random: &mut Random) -> [f64; 3] {
 /// One measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Case {
-    /// Box in pixels.
+    /// Box size in pixels.
     pub box_size: usize,
-    /// Gaussians.
+    /// Number of Gaussians.
     pub count: usize,
-    /// Images of a step.
+    /// Images per step.
     pub batch: usize,
-    /// Which Gaussians.
+    /// How they are distributed.
     pub mixture: Mixture,
 }
 
 impl Case {
-    /// What a filter is compared with.
+    /// Name, which the filter on the command line is compared with.
     pub fn name(&self) -> String {
         let Self { box_size, count, batch, mixture } = self;
         format!("{box_size} px, {count} Gaussians, batch {batch}, {}", mixture.name())
     }
 
-    /// What its images render with.
+    /// Geometry of its images.
     pub fn geometry(&self) -> Geometry {
         Geometry {
             box_size: self.box_size,
@@ -118,8 +118,7 @@ impl Case {
     }
 }
 
-/// All of them, the largest boxes first, should the time be up before the end; with `quick` a few that an emulator gets
-/// through.
+/// All cases, the largest boxes first, in case the time ends early; with `quick`, a few that are feasible on the emulator.
 pub fn all(quick: bool) -> Vec<Case> {
     let (boxes, counts, batches) = if quick {
         (&BOXES[..1], &COUNTS[..1], &BATCHES[..2])
@@ -144,7 +143,7 @@ pub struct Particles {
 }
 
 impl Particles {
-    /// As many as one can cut from the noise.
+    /// Draws noise and views.
     pub fn new(quick: bool) -> Self {
         let pixels = if quick { QUICK_NOISE } else { NOISE };
         let mut random = stream(1, Purpose::Noise, 0, 0);
@@ -167,7 +166,7 @@ impl Particles {
         Self { noise, views }
     }
 
-    /// How many there are in boxes of `box_size` pixels.
+    /// Number of particles of `box_size` pixels.
     pub fn count(&self, box_size: usize) -> usize {
         self.noise.len() / box_size.pow(2)
     }
@@ -177,13 +176,13 @@ impl Particles {
         &self.noise[range.start * box_size.pow(2)..range.end * box_size.pow(2)]
     }
 
-    /// How they were seen.
+    /// Their poses and CTFs.
     pub fn views(&self) -> &[View] {
         &self.views
     }
 
-    /// All as a device keeps them, each in the place of its number.
-    pub fn kept(&self, box_size: usize) -> Vec<Observation<'static>> {
+    /// All particles as residents of a device, each at the place of its number.
+    pub fn resident(&self, box_size: usize) -> Vec<Observation<'static>> {
         (0..self.count(box_size))
             .map(|place| Observation {
                 view: self.views[place],

@@ -1,4 +1,4 @@
-//! What was measured on, and with: the GPU, CUDA's libraries, the program.
+//! The environment of a measurement: the GPU, CUDA's libraries, the program.
 
 use std::process::Command;
 
@@ -8,48 +8,48 @@ use cryosplat_mpi::render::cuda::gpu::Gpu;
 use cudarc::driver::sys::CUdevice_attribute;
 use serde::Serialize;
 
-/// Exponentials that a multiprocessor starts in a cycle: 16 special-function units, on every architecture since 2014.
-const EXPONENTIALS_A_CYCLE: f64 = 16.0;
+/// Exponentials per cycle of a multiprocessor: 16 special-function units, on every architecture since 2014.
+const EXPONENTIALS_PER_CYCLE: f64 = 16.0;
 
-/// The version of the source, which only who builds the program knows.
+/// Environment variable with the commit of the source, set by the scripts that build the program.
 const COMMIT: &str = "CRYOSPLAT_COMMIT";
 
-/// All that a result must be read with.
+/// What a result depends on besides the case.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
-    /// The GPU's name.
+    /// Name of the GPU.
     pub device: String,
     /// Compute capability.
     pub compute_capability: String,
-    /// Multiprocessors.
+    /// Number of multiprocessors.
     pub multiprocessors: usize,
-    /// Their highest clock.
+    /// Highest clock.
     pub clock_megahertz: f64,
-    /// Exponentials a second on the special-function units, at that clock.
+    /// Exponentials per second of the special-function units, at that clock.
     pub exponentials_per_second: f64,
-    /// Device memory.
+    /// Total device memory.
     pub memory_bytes: usize,
-    /// The CUDA version that the driver knows.
+    /// CUDA version of the driver.
     pub driver_cuda_version: String,
-    /// The driver's own version, where the system tells it.
+    /// Version of the driver, where the system reports it.
     pub driver_version: Option<String>,
-    /// NVRTC's version.
+    /// Version of NVRTC.
     pub nvrtc_version: String,
-    /// NCCL's version, where it is there.
+    /// Version of NCCL, if present.
     pub nccl_version: Option<String>,
-    /// Of this program.
+    /// Version of this program.
     pub program_version: &'static str,
-    /// Of its source.
+    /// Commit of its source.
     pub commit: Option<String>,
-    /// When the measurement began, in UTC.
+    /// Start of the measurement, in UTC.
     pub date: String,
 }
 
 impl Machine {
-    /// Asks `gpu` and the libraries.
+    /// Queries `gpu` and the libraries.
     ///
     /// # Errors
-    /// When one does not answer.
+    /// When a query fails.
     pub fn of(gpu: &Gpu) -> Result<Self> {
         let kilohertz = gpu
             .context
@@ -62,7 +62,7 @@ impl Machine {
             compute_capability: format!("{major}.{minor}"),
             multiprocessors: gpu.multiprocessors,
             clock_megahertz: clock * 1e-6,
-            exponentials_per_second: gpu.multiprocessors as f64 * EXPONENTIALS_A_CYCLE * clock,
+            exponentials_per_second: gpu.multiprocessors as f64 * EXPONENTIALS_PER_CYCLE * clock,
             memory_bytes: gpu.memory()?.1,
             driver_cuda_version: driver_cuda_version()?,
             driver_version: std::fs::read_to_string("/sys/module/nvidia/version")
@@ -77,7 +77,7 @@ impl Machine {
         })
     }
 
-    /// The same as lines of text.
+    /// As lines of text.
     pub fn lines(&self) -> String {
         let unknown = || "unknown".to_owned();
         format!(
@@ -92,7 +92,7 @@ impl Machine {
             self.driver_cuda_version,
             self.driver_version.clone().unwrap_or_else(unknown),
             self.nvrtc_version,
-            self.nccl_version.as_deref().unwrap_or("not there"),
+            self.nccl_version.as_deref().unwrap_or("not found"),
             self.program_version,
             self.commit.clone().unwrap_or_else(unknown),
             self.date
@@ -102,20 +102,20 @@ impl Machine {
 
 fn driver_cuda_version() -> Result<String> {
     let mut version = 0;
-    // SAFETY: the driver is there, since a GPU was opened, and writes one number.
+    // SAFETY: the driver is present, since a GPU is open; it writes one number.
     unsafe { cudarc::driver::sys::cuDriverGetVersion(&raw mut version) }
         .result()
-        .context("the driver does not tell its version")?;
+        .context("the driver does not report its version")?;
     // 13.0 is 13,000, 12.8 is 12,080.
     Ok(format!("{}.{}", version / 1000, version % 1000 / 10))
 }
 
 fn nvrtc_version() -> Result<String> {
     let (mut major, mut minor) = (0, 0);
-    // SAFETY: NVRTC is there, since a GPU was opened, and writes two numbers.
+    // SAFETY: NVRTC is present, since a GPU is open; it writes two numbers.
     unsafe { cudarc::nvrtc::sys::nvrtcVersion(&raw mut major, &raw mut minor) }
         .result()
-        .context("NVRTC does not tell its version")?;
+        .context("NVRTC does not report its version")?;
     Ok(format!("{major}.{minor}"))
 }
 

@@ -1,5 +1,5 @@
-//! What a GPU makes of it: images per second, stages, memory, and how far that is from the floor of METHOD.md section 6.
-//! `cargo bench --bench gpu`, or the program itself where there is no cargo.
+//! Bench of the CUDA device: images per second, time per stage, memory, and the ratio to the floor of METHOD.md section 6.
+//! Run by `cargo bench --bench gpu`, or as a program where there is no cargo.
 
 mod cases;
 mod machine;
@@ -22,31 +22,31 @@ use measure::{Effort, Measured, measure};
 struct Options {
     /// Only cases whose name contains this ("256 px", "batch 64", "settled")
     filter: Option<String>,
-    /// A few small cases, each for a moment: to see that it runs
+    /// Measure a few small cases briefly, as a test of the bench
     #[arg(long)]
     quick: bool,
-    /// Write all numbers into FILE, anew after each case
+    /// Write all numbers to FILE after each case
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write tables in Markdown into FILE, anew after each case
+    /// Write Markdown tables to FILE after each case
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
-    /// Only say what GPU and libraries there are
+    /// Print the GPU and the versions of libraries, and exit
     #[arg(long)]
     versions: bool,
-    /// What cargo bench adds
+    /// Passed by cargo bench
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// What is written as JSON.
+/// The JSON document.
 #[derive(Serialize)]
 struct Results<'a> {
     machine: &'a Machine,
-    /// These numbers are of a moment's measurement.
+    /// Measured with --quick.
     quick: bool,
     cases: &'a [Measured],
-    /// Cases that did not come to an end, with their errors.
+    /// Cases that failed, with their errors.
     failures: &'a [Failure],
 }
 
@@ -78,13 +78,13 @@ fn main() -> Result<()> {
                 println!("{}: {}", case.name(), summary(&result));
                 measured.push(result);
             }
-            // The others may do.
+            // Other cases may succeed.
             Err(error) => {
                 println!("{}: FAILED: {error:#}", case.name());
                 failures.push(Failure { case, error: format!("{error:#}") });
             }
         }
-        // What is measured stays, should the next case hang or the time be up.
+        // Written after each case, in case the next one hangs or the time ends.
         if let Some(file) = &options.json {
             let results =
                 Results { machine: &machine, quick: options.quick, cases: &measured, failures: &failures };
@@ -95,7 +95,7 @@ fn main() -> Result<()> {
         }
     }
     anyhow::ensure!(failures.is_empty(), "{} cases failed", failures.len());
-    anyhow::ensure!(!measured.is_empty(), "no case has a name like that");
+    anyhow::ensure!(!measured.is_empty(), "no case matches the filter");
     println!("{} cases measured", measured.len());
     Ok(())
 }

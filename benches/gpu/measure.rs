@@ -1,4 +1,4 @@
-//! One case: a device, its particles, and the time that steps take.
+//! Measures one case: images per second of steps, time per stage, and device memory.
 
 use std::time::{Duration, Instant};
 
@@ -11,21 +11,21 @@ use serde::Serialize;
 
 use super::cases::{Case, Particles, mean_support};
 
-/// Particles that are handed to the device at a time.
-const STORED_AT_ONCE: usize = 64;
-/// Steps before anything is timed: the first one compiles nothing, but loads what libraries load when first used.
+/// Particles stored on the device per call.
+const STORED_PER_CALL: usize = 64;
+/// Steps before the first measurement: libraries load at their first use.
 const WARM_UP: usize = 3;
 
-/// How long is measured.
+/// Duration of the measurements.
 pub struct Effort {
     repeats: usize,
-    /// Of each repeat, about.
+    /// Approximate time of each repeat.
     time: Duration,
     stage_repeats: usize,
 }
 
 impl Effort {
-    /// A second a case, in five parts; `quick`: as little as gives numbers.
+    /// Five repeats in one second per case; with `quick`, as few as give numbers.
     pub fn new(quick: bool) -> Self {
         if quick {
             Self { repeats: 2, time: Duration::from_millis(1), stage_repeats: 2 }
@@ -35,14 +35,14 @@ impl Effort {
     }
 }
 
-/// Of several repeats.
+/// Statistics of several repeats.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Spread {
-    /// The middle one.
+    /// Median.
     pub median: f64,
-    /// The smallest.
+    /// Minimum.
     pub min: f64,
-    /// The largest.
+    /// Maximum.
     pub max: f64,
 }
 
@@ -58,61 +58,61 @@ impl Spread {
 pub struct Memory {
     /// All buffers of the plan.
     pub planned: usize,
-    /// cuFFT's work area, as cuFFT says.
+    /// cuFFT's work area.
     pub work_area: usize,
-    /// Particles on their way.
+    /// Staging buffers.
     pub staged: usize,
-    /// Particles kept on the device.
+    /// Resident particles.
     pub kept: usize,
-    /// By how much the free memory went down, all of the above and code included.
+    /// Decrease of the free memory, which includes all of the above and code.
     pub used: usize,
-    /// What was free before.
+    /// Free memory before.
     pub free_before: usize,
 }
 
-/// A stage of a pass by the device's own clock.
+/// Time of a stage of a pass, by the device's clock.
 #[derive(Clone, Debug, Serialize)]
 pub struct StageTime {
-    /// Its name.
+    /// Name of the stage.
     pub name: &'static str,
-    /// The median over the repeats.
+    /// Median over the repeats.
     pub milliseconds: f64,
 }
 
-/// A case with all its numbers.
+/// The results of a case.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measured {
-    /// Which.
+    /// The case.
     #[serde(flatten)]
     pub case: Case,
-    /// Images a second of whole steps, by the host's clock.
+    /// Images per second of whole steps, by the host's clock.
     pub images_per_second: Spread,
-    /// Steps of each repeat.
+    /// Steps per repeat.
     pub steps: usize,
-    /// Repeats.
+    /// Number of repeats.
     pub repeats: usize,
-    /// Particles that took turns.
+    /// Number of particles, used in rotation.
     pub particles: usize,
-    /// Images rendered side by side.
+    /// Images per pass.
     pub images_at_once: usize,
-    /// Blocks that share a tile.
+    /// Blocks of `draw` per tile.
     pub slices: usize,
-    /// Pixels of a splat's support, on average.
+    /// Mean number of pixels per support.
     pub mean_support: f64,
-    /// What the exponentials of an image take at least.
+    /// Lower bound on the time per image, by its exponentials.
     pub floor_seconds: f64,
-    /// The floor's share of the time that an image took (median).
+    /// That bound over the median time per image.
     pub fraction_of_floor: f64,
-    /// What it took of the device.
+    /// Device memory.
     pub memory: Memory,
-    /// Stages of one pass, one after the other outside a graph.
+    /// Stages of one pass, launched one by one outside a graph.
     pub stages: Vec<StageTime>,
 }
 
-/// Measures `case` on `gpu`, which makes `exponentials` a second.
+/// Measures `case` on `gpu`, which evaluates `exponentials` exponentials per second.
 ///
 /// # Errors
-/// When the device fails, or has no room.
+/// When the device fails, or its memory does not suffice.
 pub fn measure(
     case: Case,
     gpu: &Gpu,
@@ -124,24 +124,24 @@ pub fn measure(
     let gmm = case.mixture.gaussians(case.count, case.box_size);
     let support = mean_support(&gmm, particles.views(), &geometry);
 
-    // The memory of the case before comes back only now.
+    // Memory of the previous case is freed asynchronously.
     gpu.context.synchronize().map_err(gpu.failed("finish its work"))?;
     let (free_before, _) = gpu.memory()?;
     let options = CudaOptions { ordinal: 0, batch: case.batch, kept_half: false };
     let mut device = CudaDevice::new(gmm, geometry, &options)?;
     store(&mut device, &case, particles)?;
-    let mut turns = Turns::new(particles.kept(case.box_size), case.batch);
+    let mut batches = Batches::new(particles.resident(case.box_size), case.batch);
 
-    run(&mut device, &mut turns, WARM_UP)?;
-    let steps = steps(&mut device, &mut turns, effort.time)?;
+    run(&mut device, &mut batches, WARM_UP)?;
+    let steps = steps(&mut device, &mut batches, effort.time)?;
     let rates = (0..effort.repeats)
         .map(|_| {
-            let elapsed = run(&mut device, &mut turns, steps)?;
+            let elapsed = run(&mut device, &mut batches, steps)?;
             Ok((steps * case.batch) as f64 / elapsed.as_secs_f64())
         })
         .collect::<Result<_>>()?;
     let images_per_second = Spread::of(rates);
-    let stages = stages(&mut device, &mut turns, effort.stage_repeats)?;
+    let stages = stages(&mut device, &mut batches, effort.stage_repeats)?;
 
     let (free_after, _) = gpu.memory()?;
     let (plan, work_area) = device.plan();
@@ -170,13 +170,13 @@ pub fn measure(
     })
 }
 
-/// Keeps all particles on the device.
+/// Stores all particles on the device.
 fn store(device: &mut CudaDevice, case: &Case, particles: &Particles) -> Result<()> {
     let count = particles.count(case.box_size);
     ensure!(device.keep(count)?, "the device has no room for {count} particles of {} px", case.box_size);
     let mut images = Vec::new();
-    for first in (0..count).step_by(STORED_AT_ONCE) {
-        let range = first..(first + STORED_AT_ONCE).min(count);
+    for first in (0..count).step_by(STORED_PER_CALL) {
+        let range = first..(first + STORED_PER_CALL).min(count);
         let ctfs: Vec<Ctf> = particles.views()[range.clone()].iter().map(|view| view.ctf).collect();
         // A device may prepare them in place.
         images.clear();
@@ -186,37 +186,37 @@ fn store(device: &mut CudaDevice, case: &Case, particles: &Particles) -> Result<
     Ok(())
 }
 
-/// Particles in their order, again and again.
-struct Turns {
-    /// With the first ones once more at the end, so that every batch is in one piece.
+/// Batches of consecutive particles, in rotation.
+struct Batches {
+    /// With the first ones repeated at the end, so that every batch is contiguous.
     observations: Vec<Observation<'static>>,
     particles: usize,
     batch: usize,
-    next: usize,
+    position: usize,
 }
 
-impl Turns {
+impl Batches {
     fn new(mut observations: Vec<Observation<'static>>, batch: usize) -> Self {
         let particles = observations.len();
         for k in 0..batch {
             observations.push(observations[k % particles]);
         }
-        Self { observations, particles, batch, next: 0 }
+        Self { observations, particles, batch, position: 0 }
     }
 
-    fn batch(&mut self) -> &[Observation<'static>] {
-        let first = self.next;
-        self.next = (first + self.batch) % self.particles;
+    fn next(&mut self) -> &[Observation<'static>] {
+        let first = self.position;
+        self.position = (first + self.batch) % self.particles;
         &self.observations[first..first + self.batch]
     }
 }
 
-/// How long `steps` take until the last one has ended.
-fn run(device: &mut CudaDevice, turns: &mut Turns, steps: usize) -> Result<Duration> {
-    let step = Step { images: turns.batch as u64, adam: AdamStep::IDLE };
+/// Time of `steps` steps, until the last one has ended.
+fn run(device: &mut CudaDevice, batches: &mut Batches, steps: usize) -> Result<Duration> {
+    let step = Step { images: batches.batch as u64, adam: AdamStep::IDLE };
     let started = Instant::now();
     for _ in 0..steps {
-        device.step(turns.batch(), &step, &mut Alone)?;
+        device.step(batches.next(), &step, &mut Alone)?;
     }
     let losses = device.outcomes(true, &mut Alone)?;
     let elapsed = started.elapsed();
@@ -224,11 +224,11 @@ fn run(device: &mut CudaDevice, turns: &mut Turns, steps: usize) -> Result<Durat
     Ok(elapsed)
 }
 
-/// How many steps take about `time`. Fewer are tried at first; the end of a run takes time too, which must not count much.
-fn steps(device: &mut CudaDevice, turns: &mut Turns, time: Duration) -> Result<usize> {
+/// Number of steps that take about `time`. Starts from few; waiting for the last step must not dominate.
+fn steps(device: &mut CudaDevice, batches: &mut Batches, time: Duration) -> Result<usize> {
     let mut steps = WARM_UP;
     loop {
-        let elapsed = run(device, turns, steps)?;
+        let elapsed = run(device, batches, steps)?;
         if elapsed >= time / 4 {
             let ratio = time.as_secs_f64() / elapsed.as_secs_f64();
             return Ok((steps as f64 * ratio).ceil().max(1.0) as usize);
@@ -237,9 +237,9 @@ fn steps(device: &mut CudaDevice, turns: &mut Turns, time: Duration) -> Result<u
     }
 }
 
-/// Medians over `repeats` passes.
-fn stages(device: &mut CudaDevice, turns: &mut Turns, repeats: usize) -> Result<Vec<StageTime>> {
-    let passes = (0..repeats).map(|_| Ok(device.stage_times(turns.batch())?)).collect::<Result<Vec<_>>>()?;
+/// Median times of the stages over `repeats` passes.
+fn stages(device: &mut CudaDevice, batches: &mut Batches, repeats: usize) -> Result<Vec<StageTime>> {
+    let passes = (0..repeats).map(|_| Ok(device.stage_times(batches.next())?)).collect::<Result<Vec<_>>>()?;
     let names = passes[0].iter().map(|&(name, _)| name);
     Ok(names
         .enumerate()

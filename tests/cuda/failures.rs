@@ -1,4 +1,4 @@
-//! Everything that can fail on the way, made to fail: a clear message, an exit code, no hang, nothing lost.
+//! Injected failures: each ends with a clear message and an exit code, without a hang or lost files.
 
 use std::path::Path;
 
@@ -9,15 +9,15 @@ use crate::ranks::FOUR;
 
 pub const TESTS: &[(&str, fn())] = &[
     (
-        "a_device_that_is_too_small_is_refused_with_the_numbers",
-        a_device_that_is_too_small_is_refused_with_the_numbers,
+        "too_little_memory_is_refused_with_the_numbers",
+        too_little_memory_is_refused_with_the_numbers,
     ),
-    ("calls_that_fail_are_told", calls_that_fail_are_told),
+    ("failed_calls_are_reported", failed_calls_are_reported),
     ("a_failure_on_one_rank_ends_all", a_failure_on_one_rank_ends_all),
-    ("ranks_do_not_wait_for_ever", ranks_do_not_wait_for_ever),
-    ("without_gpus_auto_computes_on_processors", without_gpus_auto_computes_on_processors),
+    ("ranks_do_not_wait_forever", ranks_do_not_wait_forever),
+    ("without_gpus_auto_uses_the_cpu", without_gpus_auto_uses_the_cpu),
     ("libraries_are_found_under_versioned_names", libraries_are_found_under_versioned_names),
-    ("mixed_ranks_compute_alike", mixed_ranks_compute_alike),
+    ("ranks_with_and_without_gpus_all_use_the_cpu", ranks_with_and_without_gpus_all_use_the_cpu),
 ];
 
 const FAIL: &str = "CRYOSPLAT_EMULATOR_FAIL";
@@ -29,21 +29,21 @@ fn prepared(folder: &Path) -> Vec<String> {
     train_arguments(&set, &path(folder, "run"), &options)
 }
 
-fn a_device_that_is_too_small_is_refused_with_the_numbers() {
+fn too_little_memory_is_refused_with_the_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let arguments = prepared(folder.path());
     let output = program_with(&arguments, &[("CRYOSPLAT_EMULATOR_MEMORY", "60000")]);
     expect_failure(&output, &["(device 0)", "50 Gaussians", "MiB", "--gaussians"]);
-    assert!(contents(&folder.path().join("run")).is_empty(), "nothing was begun");
-    // Room for the mixture, and none for the particles: they stay elsewhere.
-    let room = [("CRYOSPLAT_EMULATOR_MEMORY", "30000000")];
-    let output = program_with(&arguments, &room);
+    assert!(contents(&folder.path().join("run")).is_empty(), "the run has not started");
+    // Memory for the mixture and not for the particles, which are kept elsewhere.
+    let limited = [("CRYOSPLAT_EMULATOR_MEMORY", "30000000")];
+    let output = program_with(&arguments, &limited);
     assert!(output.status.success(), "{}", text(&output));
     let insisting = [&arguments[..], &["--cache".into(), "device".into(), "--overwrite".into()]].concat();
-    expect_failure(&program_with(&insisting, &room), &["no room for the 20 particles", "--cache"]);
+    expect_failure(&program_with(&insisting, &limited), &["no room for the 20 particles", "--cache"]);
 }
 
-fn calls_that_fail_are_told() {
+fn failed_calls_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let arguments = prepared(folder.path());
     let output = program_with(&arguments, &[]);
@@ -56,20 +56,20 @@ fn calls_that_fail_are_told() {
         ("memcpy:2", &["(device 0)", "cannot"]),
     ] {
         expect_failure(&program_with(&again, &[(FAIL, injected)]), fragments);
-        assert!(contents(&folder.path().join("run")) == before, "{injected}: the older run is as it was");
+        assert!(contents(&folder.path().join("run")) == before, "{injected}: the older run is unchanged");
     }
     let fresh = tempfile::tempdir().unwrap();
     let fresh_cache = fresh.path().display().to_string();
     let output = program_with(&again, &[(FAIL, "compile"), ("XDG_CACHE_HOME", &fresh_cache)]);
     expect_failure(&output, &["NVRTC cannot compile the kernels", "--device cpu"]);
-    // In the middle of the training: what is written is the checkpoints until then, and no map.
+    // During training: earlier checkpoints are written, and no map.
     for kernel in ["moments", "adam", "draw"] {
         let injected = format!("launch:{kernel}:4");
         let output = program_with(&again, &[(FAIL, &injected)]);
         expect_failure(&output, &["(device 0)", "cannot", "CUDA_ERROR_LAUNCH_FAILED"]);
         assert!(!folder.path().join("run/half1.mrc").exists(), "{kernel}");
     }
-    // A kept kernel that was damaged on the disk is made anew.
+    // Damaged files of the kernel cache are replaced.
     let output = program_with(&again, &[("XDG_CACHE_HOME", &fresh_cache)]);
     assert!(output.status.success(), "{}", text(&output));
     for entry in std::fs::read_dir(fresh.path().join("cryosplat-mpi/kernels")).unwrap() {
@@ -101,23 +101,23 @@ fn a_failure_on_one_rank_ends_all() {
     }
 }
 
-fn ranks_do_not_wait_for_ever() {
+fn ranks_do_not_wait_forever() {
     let folder = tempfile::tempdir().unwrap();
     let arguments =
         [&prepared(folder.path())[..], &["--timeout", "3", "--overwrite"].map(String::from)].concat();
-    // One that lives on and never comes: the others' patience ends.
+    // A rank that hangs: the others reach their timeout.
     let vanished = [FOUR[0], (FAIL, "nccl-vanish:1:4"), ("CRYOSPLAT_EMULATOR_FAIL_RANK", "1")];
     let output = over_mpi_with(4, &program_file(), &arguments, &vanished);
     let said = text(&output);
     assert!(!output.status.success() && said.contains("another rank has stopped"), "{said}");
-    // One that dies: the launcher or NCCL notices at once.
+    // A rank that dies: the launcher or NCCL notices at once.
     let died = [FOUR[0], (FAIL, "nccl-die:1:4"), ("CRYOSPLAT_EMULATOR_FAIL_RANK", "1")];
     let output = over_mpi_with(4, &program_file(), &arguments, &died);
     assert!(!output.status.success(), "{}", text(&output));
     assert!(!folder.path().join("run/half1.mrc").exists());
 }
 
-fn without_gpus_auto_computes_on_processors() {
+fn without_gpus_auto_uses_the_cpu() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 40);
     let run = path(folder.path(), "run");
@@ -140,7 +140,7 @@ fn without_gpus_auto_computes_on_processors() {
     expect_failure(&program_with(&kept, &[]), &["no room for the 20 particles"]);
 }
 
-/// As Python's packages and many modules have them.
+/// Python packages and many modules install versioned names only.
 fn libraries_are_found_under_versioned_names() {
     let folder = tempfile::tempdir().unwrap();
     let arguments = prepared(folder.path());
@@ -162,8 +162,8 @@ fn libraries_are_found_under_versioned_names() {
     assert!(output.status.success() && said.contains("all-reduce over NCCL"), "{said}");
 }
 
-/// A rank that sees no GPU beside one that does: on processors all, since models on both would drift apart.
-fn mixed_ranks_compute_alike() {
+/// If one rank sees no GPU, all use the CPU: replicas on both kinds of device would diverge.
+fn ranks_with_and_without_gpus_all_use_the_cpu() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 40);
     let run = path(folder.path(), "run");
@@ -172,7 +172,7 @@ fn mixed_ranks_compute_alike() {
             ["--half", "1", "--gaussians", "50", "--epochs", "1", "--overwrite", "--device", device];
         train_arguments(&set, &run, &options)
     };
-    // What a launcher that binds GPUs to ranks may do wrong.
+    // As by a launcher that binds GPUs to ranks incorrectly.
     let script = folder.path().join("bound.sh");
     let text_of = format!(
         "#!/bin/sh\nif [ \"$OMPI_COMM_WORLD_RANK\" = 1 ]; then export CUDA_VISIBLE_DEVICES=; fi\nexec {} \"$@\"\n",

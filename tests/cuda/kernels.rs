@@ -1,4 +1,4 @@
-//! Every kernel against the method in f64, and the device's other promises.
+//! Every kernel against the reference in f64, and the other properties of the device.
 
 use cryosplat_mpi::gmm::{Gmm, Shape, softplus_inverse};
 use cryosplat_mpi::imaging::ctf::Ctf;
@@ -18,10 +18,10 @@ pub const TESTS: &[(&str, fn())] = &[
     ("the_isotropic_gradient_agrees", the_isotropic_gradient_agrees),
     ("golden_values", golden_values),
     ("many_gaussians_agree_with_the_dense_reference", many_gaussians_agree_with_the_dense_reference),
-    ("a_batch_in_passes_is_the_same_batch", a_batch_in_passes_is_the_same_batch),
-    ("prepared_kept_and_observed_images_agree", prepared_kept_and_observed_images_agree),
+    ("a_batch_in_several_passes_agrees", a_batch_in_several_passes_agrees),
+    ("prepared_resident_and_observed_images_agree", prepared_resident_and_observed_images_agree),
     ("results_repeat_to_the_bit", results_repeat_to_the_bit),
-    ("checksums_tell_every_bit", checksums_tell_every_bit),
+    ("checksums_depend_on_every_bit", checksums_depend_on_every_bit),
 ];
 
 pub fn device_of(gmm: Gmm, case: &Case, cutoff: f64, batch: usize) -> CudaDevice {
@@ -54,7 +54,7 @@ fn projections_agree_with_the_dense_sum() {
     }
 }
 
-/// Terms that are large, and cancel: in single precision alone a thin splat is off by up to 1e-5.
+/// Large terms that cancel: in plain single precision the error of a thin splat would reach 1e-5.
 fn needles_across_the_axes_agree_with_the_dense_sum() {
     let seed = seed();
     let mut case = case(seed, 64, 40, 8, false);
@@ -70,7 +70,7 @@ fn needles_across_the_axes_agree_with_the_dense_sum() {
     }
 }
 
-/// Images, loss and gradients.
+/// Compares images, loss and gradients with the reference.
 fn assert_agrees(label: &str, case: &Case, cutoff: f64) {
     let mut rendering = device(case, Shape::Anisotropic, cutoff);
     cases::assert_agrees(
@@ -143,8 +143,8 @@ fn golden_values() {
     }
 }
 
-/// Lists of tiles that are longer than a block takes at a time, and more Gaussians than a block has threads; and so many
-/// splats of all images that few lanes gather the moments of each.
+/// Lists of tiles longer than a block processes at once, and more Gaussians than threads of a block; and enough splats in all
+/// images that few lanes share one in `moments`.
 fn many_gaussians_agree_with_the_dense_reference() {
     let seed = seed();
     for (d, n, images) in [(40, 5_003, 1), (24, 300, 40)] {
@@ -157,20 +157,20 @@ fn many_gaussians_agree_with_the_dense_reference() {
     }
 }
 
-fn a_batch_in_passes_is_the_same_batch() {
+fn a_batch_in_several_passes_agrees() {
     let case = case(3, 32, 100, 5, false);
     let gmm = planes(&case.gaussians, Shape::Anisotropic);
     let observed = case.observed();
     let batch = case.observations(&observed);
     let whole = device_of(gmm.clone(), &case, 3.0, 5).gradient(&batch).unwrap();
-    // Two at a time: the last pass has one image only.
+    // Two images per pass: the last pass has one.
     let parts = device_of(gmm, &case, 3.0, 2).gradient(&batch).unwrap();
     assert!((whole.1 / parts.1 - 1.0).abs() < 1e-6);
     let error = worst(parts.0.iter().map(|&v| f64::from(v)), whole.0.iter().map(|&v| f64::from(v)));
     assert!(error < 1e-6, "{error:.1e}");
 }
 
-fn prepared_kept_and_observed_images_agree() {
+fn prepared_resident_and_observed_images_agree() {
     for d in [32, 33] {
         let case = case(4, d, 50, 3, false).weighted();
         let gmm = planes(&case.gaussians, Shape::Anisotropic);
@@ -187,17 +187,17 @@ fn prepared_kept_and_observed_images_agree() {
         };
         let want = device_of(gmm.clone(), &case, 3.0, 3).gradient(&case.observations(&observed)).unwrap();
 
-        // By the processor's transform and the device's own.
-        let mut by_processor = observed.concat();
-        CpuDevice::new(gmm.clone(), case.geometry(3.0)).prepare(&ctfs, &mut by_processor).unwrap();
-        // As many at a time as below: a transform of another batch may round otherwise.
+        // With the CPU device's transform and with the GPU's.
+        let mut by_cpu = observed.concat();
+        CpuDevice::new(gmm.clone(), case.geometry(3.0)).prepare(&ctfs, &mut by_cpu).unwrap();
+        // The same batch size as below, because another one may round differently.
         let mut device = device_of(gmm.clone(), &case, 3.0, 3);
         let mut prepared = observed.concat();
         device.prepare(&ctfs, &mut prepared).unwrap();
-        // The device has rows first, the processor columns.
-        let turned =
-            (0..prepared.len()).map(|at| by_processor[at / (d * d) * d * d + at % d * d + at / d % d]);
-        let error = worst(prepared.iter().map(|&v| f64::from(v)), turned.map(f64::from));
+        // The GPU stores rows first, the CPU device columns.
+        let transposed =
+            (0..prepared.len()).map(|at| by_cpu[at / (d * d) * d * d + at % d * d + at / d % d]);
+        let error = worst(prepared.iter().map(|&v| f64::from(v)), transposed.map(f64::from));
         assert!(error < 1e-6, "box {d}: {error:.1e}");
         let prepared: &'static [f32] = prepared.leak();
         let targets = prepared.chunks(d * d).map(Target::Prepared).collect();
@@ -208,13 +208,13 @@ fn prepared_kept_and_observed_images_agree() {
             let options = CudaOptions { ordinal: 0, batch: 3, kept_half };
             let mut device = CudaDevice::new(gmm.clone(), case.geometry(3.0), &options).unwrap();
             assert!(device.keep(4).unwrap());
-            // In two parts, the first particle in the last place.
+            // In two calls, with the first particle in the last place.
             device.store(1, &ctfs[1..], &mut observed[1..].concat()).unwrap();
             device.store(3, &ctfs[..1], &mut observed[0].clone()).unwrap();
             let got = device.gradient(&with([3, 1, 2].map(Target::Kept).to_vec())).unwrap();
             let error = worst(got.0.iter().map(|&v| f64::from(v)), want.0.iter().map(|&v| f64::from(v)));
             assert!(error <= tolerance, "box {d}, in half precision {kept_half}: {error:.1e}");
-            assert_eq!(error > 0.0, kept_half, "halves were kept");
+            assert_eq!(error > 0.0, kept_half, "targets in half precision differ");
         }
     }
 }
@@ -224,7 +224,7 @@ fn results_repeat_to_the_bit() {
     assert_eq!(gradient(&case, Shape::Anisotropic, 3.0), gradient(&case, Shape::Anisotropic, 3.0));
 }
 
-fn checksums_tell_every_bit() {
+fn checksums_depend_on_every_bit() {
     let case = case(5, 32, 30, 1, false);
     let gmm = planes(&case.gaussians, Shape::Anisotropic);
     let sum = |gmm: &Gmm| device_of(gmm.clone(), &case, 3.0, 1).checksum(&mut Alone).unwrap();
@@ -235,5 +235,5 @@ fn checksums_tell_every_bit() {
     assert_ne!(one, sum(&other));
     other = gmm.clone();
     other.values_mut().swap(3, 200);
-    assert_ne!(one, sum(&other), "the same values in other places");
+    assert_ne!(one, sum(&other), "the same values in other positions");
 }

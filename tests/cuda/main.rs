@@ -1,5 +1,5 @@
-//! The CUDA path, executed: kernels, trainer, ranks and failures. On the emulator (tests/emulator), which this program builds
-//! and then starts itself under; with CRYOSPLAT_TEST_GPU=1 on the machine's own GPUs, without what injects errors.
+//! Tests that run the CUDA device: kernels, trainer, ranks and failures. They run on the emulator (tests/emulator), which this
+//! program builds before it restarts itself under it; with CRYOSPLAT_TEST_GPU=1, on the machine's GPUs, without injected errors.
 
 mod bench;
 #[path = "../common/cases.rs"]
@@ -20,15 +20,15 @@ mod trainer;
 
 use libtest_mimic::{Arguments, Trial};
 
-/// What the sanitizers look at: every kernel and every way of the particles, once. They are slow.
+/// Tests that also run under the sanitizers, which are slow: every kernel, and every path of the particles, once.
 const SANITIZED: [&str; 7] = [
     "projections_agree_with_the_dense_sum",
     "the_isotropic_gradient_agrees",
-    "a_batch_in_passes_is_the_same_batch",
-    "prepared_kept_and_observed_images_agree",
+    "a_batch_in_several_passes_agrees",
+    "prepared_resident_and_observed_images_agree",
     "a_step_that_is_not_finite_changes_nothing",
-    "fifty_steps_follow_the_processor",
-    "wherever_particles_are_kept_the_run_is_the_same",
+    "fifty_steps_agree_with_the_cpu_device",
+    "the_result_does_not_depend_on_where_particles_are_kept",
 ];
 
 fn main() {
@@ -52,7 +52,7 @@ fn main() {
     let trials = all
         .into_iter()
         .map(|(name, test)| {
-            let beyond = on_gpu && ranks::beyond_this_machine(name);
+            let beyond = on_gpu && ranks::is_not_possible_here(name);
             Trial::test(name, move || {
                 test();
                 Ok(())

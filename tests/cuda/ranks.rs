@@ -1,4 +1,4 @@
-//! Several ranks, each with a GPU: NCCL, MPI, and what happens where there are too few GPUs.
+//! Several ranks with GPUs: sums by NCCL and MPI, and ranks that share a GPU.
 
 use std::path::Path;
 
@@ -12,34 +12,34 @@ use crate::emulator;
 use crate::trainer::{RESULTS, apart, values};
 
 pub const TESTS: &[(&str, fn())] = &[
-    ("four_ranks_on_nccl_take_the_steps_of_one", four_ranks_on_nccl_take_the_steps_of_one),
+    ("four_ranks_on_nccl_agree_with_one", four_ranks_on_nccl_agree_with_one),
     ("halves_on_four_ranks_repeat_to_the_bit", halves_on_four_ranks_repeat_to_the_bit),
-    ("ranks_that_share_a_gpu_add_up_by_mpi", ranks_that_share_a_gpu_add_up_by_mpi),
-    ("a_rank_alone_goes_through_nccl_where_asked", a_rank_alone_goes_through_nccl_where_asked),
+    ("ranks_that_share_a_gpu_sum_over_mpi", ranks_that_share_a_gpu_sum_over_mpi),
+    ("a_rank_alone_uses_nccl_on_request", a_rank_alone_uses_nccl_on_request),
     ("ranks_on_nccl_train_without_bad_particles", ranks_on_nccl_train_without_bad_particles),
 ];
 
-/// Those that want four GPUs.
+/// Tests that need four GPUs.
 const FOUR_GPUS: [&str; 4] = [
-    "four_ranks_on_nccl_take_the_steps_of_one",
+    "four_ranks_on_nccl_agree_with_one",
     "halves_on_four_ranks_repeat_to_the_bit",
-    "a_bench_on_gpus_tells_the_sum",
+    "a_bench_on_gpus_reports_the_all_reduce",
     "ranks_on_nccl_train_without_bad_particles",
 ];
-/// Those that want NCCL, besides.
+/// Further tests that need NCCL.
 const WITH_NCCL: [&str; 2] =
-    ["ranks_that_share_a_gpu_add_up_by_mpi", "a_rank_alone_goes_through_nccl_where_asked"];
+    ["ranks_that_share_a_gpu_sum_over_mpi", "a_rank_alone_uses_nccl_on_request"];
 
-/// Can this machine, whose GPUs are real, not try this test?
-pub fn beyond_this_machine(name: &str) -> bool {
+/// Whether this machine, whose GPUs are real, lacks what a test needs.
+pub fn is_not_possible_here(name: &str) -> bool {
     (FOUR_GPUS.contains(&name) && gpu::count() < 4)
         || ((FOUR_GPUS.contains(&name) || WITH_NCCL.contains(&name)) && !nccl::usable())
 }
 
-/// Four GPUs, as far as they are emulated.
+/// Environment with four GPUs, if they are emulated.
 pub const FOUR: [(&str, &str); 1] = [("CRYOSPLAT_EMULATOR_DEVICES", "4")];
 
-/// Trains on `ranks` ranks and `devices` GPUs; what was printed.
+/// Trains on `ranks` ranks; returns the output.
 fn train(ranks: usize, set: &str, run: &str, options: &[&str], environment: &[(&str, &str)]) -> String {
     let arguments = train_arguments(set, run, &[&["--device", "cuda"], options].concat());
     let output = over_mpi_with(ranks, &program_file(), &arguments, environment);
@@ -47,9 +47,9 @@ fn train(ranks: usize, set: &str, run: &str, options: &[&str], environment: &[(&
     text(&output)
 }
 
-fn four_ranks_on_nccl_take_the_steps_of_one() {
+fn four_ranks_on_nccl_agree_with_one() {
     let folder = tempfile::tempdir().unwrap();
-    // 45 particles in half 1: six steps an epoch, the last of 5 images, which four ranks share unevenly.
+    // 45 particles in half 1: six steps per epoch; the last one has 5 images, divided unevenly over four ranks.
     let set = phantom(folder.path(), 90);
     let usual = ["--half", "1", "--gaussians", "80", "--epochs", "4", "--mixtures", "2", "--batch", "8"];
     let usual = [&usual[..], &["--metrics-every", "1"]].concat();
@@ -90,7 +90,7 @@ fn halves_on_four_ranks_repeat_to_the_bit() {
     let [a, b] = ["a", "b"].map(|name| {
         let run = path(folder.path(), name);
         let said = train(4, &set, &run, &options, &FOUR);
-        assert!(said.contains("all-reduce over NCCL"), "auto takes NCCL where it can: {said}");
+        assert!(said.contains("all-reduce over NCCL"), "auto uses NCCL where it is possible: {said}");
         run
     });
     for name in RESULTS {
@@ -98,7 +98,7 @@ fn halves_on_four_ranks_repeat_to_the_bit() {
     }
 }
 
-fn ranks_that_share_a_gpu_add_up_by_mpi() {
+fn ranks_that_share_a_gpu_sum_over_mpi() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 40);
     let run = path(folder.path(), "run");
@@ -118,7 +118,7 @@ fn ranks_that_share_a_gpu_add_up_by_mpi() {
     let said = text(&output);
     assert!(said.contains("two ranks have the same GPU") && said.contains("--collective mpi"), "{said}");
 
-    // Real libraries have the version that they have.
+    // The version of a real library cannot be set.
     if emulator::entered() || nccl::version().is_some_and(|version| version >= 23_000) {
         let newer = [
             one_device[0],
@@ -132,8 +132,8 @@ fn ranks_that_share_a_gpu_add_up_by_mpi() {
     }
 }
 
-/// On one GPU, too, the library is found, started, captured in a step's graph and given back.
-fn a_rank_alone_goes_through_nccl_where_asked() {
+/// With one rank, too, NCCL is loaded, captured in the graph of a step, and finalised.
+fn a_rank_alone_uses_nccl_on_request() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 40);
     let options = ["--half", "1", "--gaussians", "40", "--epochs", "2", "--metrics-every", "1"];

@@ -1,4 +1,4 @@
-//! What the GPU tells of its steps, of their time and of its memory.
+//! Outcomes of steps on the GPU, times of stages, and memory.
 
 use cryosplat_mpi::gmm::{Gmm, Shape};
 use cryosplat_mpi::imaging::ctf::Ctf;
@@ -21,12 +21,12 @@ pub const TESTS: &[(&str, fn())] = &[
     ("ranks_as_threads_stop_at_the_same_step", ranks_as_threads_stop_at_the_same_step),
     ("four_ranks_name_the_step_that_is_not_finite", four_ranks_name_the_step_that_is_not_finite),
     ("a_large_gradient_counts_whole", a_large_gradient_counts_whole),
-    ("many_steps_are_each_told_their_own_outcome", many_steps_are_each_told_their_own_outcome),
+    ("outcomes_of_many_steps_are_in_order", outcomes_of_many_steps_are_in_order),
     ("steps_are_timed_by_stage", steps_are_timed_by_stage),
-    ("memory_is_what_the_device_lacks_then", memory_is_what_the_device_lacks_then),
+    ("reported_memory_is_the_decrease_of_free_memory", reported_memory_is_the_decrease_of_free_memory),
 ];
 
-/// Two images at a time: some steps are of several passes.
+/// Two images per pass: some steps have several passes.
 fn make(gmm: Gmm, case: &Case) -> Box<dyn Device> {
     Box::new(device_of(gmm, case, 3.0, 2))
 }
@@ -68,17 +68,17 @@ fn four_ranks_name_the_step_that_is_not_finite() {
     }
 }
 
-/// More blocks share the norm than the one that adds their parts up has threads.
+/// More blocks of `outcome` than threads of the block that sums their parts.
 fn a_large_gradient_counts_whole() {
     const COUNT: usize = 50_000;
     let case = case(36, 32, 1, 1, false);
     let observed = case.observed();
-    // Small, and far outside of what is seen: they cost little.
+    // Small and far outside the images, so that they take little time.
     let raw = [[50.0; 3].as_slice(), &[-4.0; 3], &[1.0; 4], &[0.0]].concat();
     let values: Vec<f32> = raw.into_iter().flat_map(|value| std::iter::repeat_n(value, COUNT)).collect();
     let length = values.len();
     let start = Gmm::from_values(Shape::Anisotropic, COUNT, values);
-    // Whole numbers: their squares add up without rounding.
+    // Whole numbers, whose squares are summed without rounding.
     let part = |k: usize| (k % 7 + 1) as f32;
     let norm = (0..length).map(|k| f64::from(part(k)).powi(2)).sum::<f64>().sqrt() / 2.0;
     let adam = ADAM;
@@ -99,8 +99,8 @@ fn a_large_gradient_counts_whole() {
     assert!(!broken.is_finite(), "{broken:?}");
 }
 
-/// More than the rings of passes and of outcomes have places, of images that the host need not wait for.
-fn many_steps_are_each_told_their_own_outcome() {
+/// More steps than the rings of passes and outcomes have places, over resident particles, so that the host runs ahead.
+fn outcomes_of_many_steps_are_in_order() {
     const STEPS: usize = 270;
     let case = case(37, 16, 20, 7, false);
     let observed = case.observed();
@@ -110,18 +110,18 @@ fn many_steps_are_each_told_their_own_outcome() {
     assert!(device.keep(7).unwrap());
     device.store(0, &ctfs, &mut observed.concat()).unwrap();
     all.iter_mut().enumerate().for_each(|(place, seen)| seen.target = Target::Kept(place));
-    // Nothing moves: an image's loss is the same in every step.
+    // At rate 0 the loss of an image is the same in every step.
     let adam = AdamStep { rate: 0.0, ..ADAM };
-    let mut told = Vec::new();
+    let mut outcomes = Vec::new();
     for number in 0..STEPS {
         device.step(&all[number % 7..][..1], &Step { images: 1, adam }, &mut Alone).unwrap();
-        told.extend(device.outcomes(false, &mut Alone).unwrap());
+        outcomes.extend(device.outcomes(false, &mut Alone).unwrap());
     }
-    told.extend(device.outcomes(true, &mut Alone).unwrap());
-    assert_eq!(told.len(), STEPS);
-    for (number, outcome) in told.iter().enumerate() {
-        assert_eq!(*outcome, told[number % 7], "step {number}");
-        assert!(number % 7 == 0 || outcome.loss != told[0].loss);
+    outcomes.extend(device.outcomes(true, &mut Alone).unwrap());
+    assert_eq!(outcomes.len(), STEPS);
+    for (number, outcome) in outcomes.iter().enumerate() {
+        assert_eq!(*outcome, outcomes[number % 7], "step {number}");
+        assert!(number % 7 == 0 || outcome.loss != outcomes[0].loss);
     }
 }
 
@@ -138,10 +138,10 @@ fn steps_are_timed_by_stage() {
         assert_eq!(device.outcomes(true, &mut Alone).unwrap().len(), steps);
         device.times()
     };
-    assert_eq!(take(device.as_mut(), 3), None, "nothing was measured yet");
+    assert_eq!(take(device.as_mut(), 3), None, "no step was timed yet");
     let first = take(device.as_mut(), 20).unwrap();
     assert!(first.compute.as_secs_f64() > 0.0 && first.update.as_secs_f64() > 0.0, "{first:?}");
-    // None of the next ten is measured: they are as long as that one was.
+    // None of the next ten is timed: the estimate is that of the last timed step.
     let second = take(device.as_mut(), 10).unwrap();
     for (first, second) in [(first.compute, second.compute), (first.update, second.update)] {
         assert!((first.as_secs_f64() / second.as_secs_f64() - 2.0).abs() < 1e-3, "{first:?} {second:?}");
@@ -149,7 +149,7 @@ fn steps_are_timed_by_stage() {
     assert_eq!(take(device.as_mut(), 0).unwrap().compute.as_nanos(), 0);
 }
 
-fn memory_is_what_the_device_lacks_then() {
+fn reported_memory_is_the_decrease_of_free_memory() {
     let case = case(35, 48, 3000, 3, false);
     let gmm = planes(&case.gaussians, Shape::Anisotropic);
     let free = |device: &cryosplat_mpi::render::cuda::CudaDevice| device.gpu().memory().unwrap().0 as u64;
@@ -160,7 +160,7 @@ fn memory_is_what_the_device_lacks_then() {
     assert!(device.keep(100).unwrap());
     assert_eq!(device.memory() - before, 100 * 48 * 48 * 4);
     drop(device);
-    // On a real GPU others may take memory meanwhile, and so may tests beside this one, sometimes.
+    // On a real GPU other processes allocate memory meanwhile, and so do concurrent tests.
     let lacks = |_: usize| {
         let mut device = device_of(gmm.clone(), &case, 3.0, 2);
         let room = free(&device);
@@ -169,7 +169,7 @@ fn memory_is_what_the_device_lacks_then() {
         let other = device_of(gmm.clone(), &case, 3.0, 2);
         (kept, rest - free(&other).min(rest), other.memory())
     };
-    // Allocations are rounded up.
+    // The driver rounds allocations up.
     let right = |(kept, lacks, memory): &(u64, u64, u64)| {
         *kept == 100 * 48 * 48 * 4 && (*memory..memory + 32 * 512).contains(lacks)
     };

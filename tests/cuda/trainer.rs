@@ -1,4 +1,4 @@
-//! The trainer on GPUs against the trainer on processors, step by step, and against itself.
+//! The trainer on the CUDA device against the CPU device, step by step, and against itself.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -19,26 +19,26 @@ use crate::common::{
 use crate::kernels::device_of;
 
 pub const TESTS: &[(&str, fn())] = &[
-    ("fifty_steps_follow_the_processor", fifty_steps_follow_the_processor),
-    ("wherever_particles_are_kept_the_run_is_the_same", wherever_particles_are_kept_the_run_is_the_same),
-    ("both_halves_at_once_and_a_device_that_is_named", both_halves_at_once_and_a_device_that_is_named),
+    ("fifty_steps_agree_with_the_cpu_device", fifty_steps_agree_with_the_cpu_device),
+    ("the_result_does_not_depend_on_where_particles_are_kept", the_result_does_not_depend_on_where_particles_are_kept),
+    ("both_halves_on_one_gpu_and_the_device_in_run_json", both_halves_on_one_gpu_and_the_device_in_run_json),
     ("a_run_resumes_to_the_same_bits", a_run_resumes_to_the_same_bits),
     (
-        "stopped_in_the_middle_of_an_epoch_it_goes_on_to_the_same_bits",
-        stopped_in_the_middle_of_an_epoch_it_goes_on_to_the_same_bits,
+        "a_run_stopped_within_an_epoch_resumes_to_the_same_bits",
+        a_run_stopped_within_an_epoch_resumes_to_the_same_bits,
     ),
-    ("a_rate_that_is_too_high_is_told", a_rate_that_is_too_high_is_told),
+    ("a_rate_that_is_too_high_does_not_hang", a_rate_that_is_too_high_does_not_hang),
 ];
 
-/// The files of a run that its input, seed and device decide.
+/// Files of a run that depend on its input, seed and device only.
 pub const RESULTS: [&str; 4] = ["half1.mrc", "half2.mrc", "gmm_half1.ply", "gmm_half2.ply"];
 
-/// All parameters of a run's mixture.
+/// All parameters of a mixture of a run.
 pub fn values(run: &str, name: &str) -> Vec<f32> {
     GmmFile::read(Path::new(&path(Path::new(run), name))).unwrap().gmm.values().to_vec()
 }
 
-/// How far apart two mixtures are, relative to how far the first moved from `start`.
+/// Distance of two mixtures, relative to the movement of the first from `start`.
 pub fn apart(a: &[f32], b: &[f32], start: &[f32]) -> f64 {
     let norm = |a: &[f32], b: &[f32]| {
         a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>().sqrt()
@@ -48,7 +48,7 @@ pub fn apart(a: &[f32], b: &[f32], start: &[f32]) -> f64 {
     norm(a, b) / moved
 }
 
-fn fifty_steps_follow_the_processor() {
+fn fifty_steps_agree_with_the_cpu_device() {
     let case = case(21, 32, 120, 10, false).band_limited();
     let gmm = planes(&case.gaussians, Shape::Anisotropic);
     let observed = case.observed();
@@ -56,38 +56,38 @@ fn fifty_steps_follow_the_processor() {
     let (epochs, learning_rate, mixtures) = (Some(20), Some(1.6e-4), Some(1));
     let choices = Choices { epochs, learning_rate, mixtures, ..Choices::default() };
     let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 1, 10, 32);
-    let mut processor = CpuDevice::new(gmm.clone(), case.geometry(3.0));
+    let mut cpu = CpuDevice::new(gmm.clone(), case.geometry(3.0));
     let mut gpu = device_of(gmm.clone(), &case, 3.0, 4);
     let mut clock = Clock::default();
     for step in 0..50 {
-        // Four images, and at times fewer: a short batch.
+        // Four images, or one: a short batch.
         let first = step % 7;
         let batch = &all[first..first + if step % 5 == 4 { 1 } else { 4 }];
         let images = batch.len() as u64;
         let step = Step { images, adam: clock.advance(&settings, images, 10) };
-        processor.step(batch, &step, &mut Alone).unwrap();
+        cpu.step(batch, &step, &mut Alone).unwrap();
         gpu.step(batch, &step, &mut Alone).unwrap();
     }
-    let want = processor.outcomes(true, &mut Alone).unwrap();
+    let want = cpu.outcomes(true, &mut Alone).unwrap();
     let got = gpu.outcomes(true, &mut Alone).unwrap();
     assert_eq!((got.len(), want.len()), (50, 50));
     for (step, (got, want)) in got.iter().zip(&want).enumerate() {
         assert!((got.loss / want.loss - 1.0).abs() < 1e-5, "step {step}: {got:?} {want:?}");
-        // Other parameters by a little, after a while: see below.
+        // The parameters differ slightly after some steps: see below.
         let norms = (got.gradient_norm / want.gradient_norm - 1.0).abs();
         assert!(norms < 1e-3, "step {step}: {got:?} {want:?}");
     }
-    let (gpu, processor) = (gpu.state().unwrap(), processor.state().unwrap());
-    let off = apart(processor.gmm.values(), gpu.gmm.values(), gmm.values());
-    // As for ranks that sum in another order: rounding, which Adam lets grow.
+    let (gpu, cpu) = (gpu.state().unwrap(), cpu.state().unwrap());
+    let off = apart(cpu.gmm.values(), gpu.gmm.values(), gmm.values());
+    // Rounding, which Adam amplifies, as for sums in another order.
     assert!(off < 1e-3, "{off:e} of the movement");
     println!("{off:e} of the movement");
     let zeros = vec![0.0; gpu.first.len()];
-    assert!(apart(&processor.first, &gpu.first, &zeros) < 1e-3);
-    assert!(apart(&processor.second, &gpu.second, &zeros) < 1e-3);
+    assert!(apart(&cpu.first, &gpu.first, &zeros) < 1e-3);
+    assert!(apart(&cpu.second, &gpu.second, &zeros) < 1e-3);
 }
 
-fn wherever_particles_are_kept_the_run_is_the_same() {
+fn the_result_does_not_depend_on_where_particles_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 42);
     let run = |name: &str, options: &[&str]| {
@@ -105,7 +105,7 @@ fn wherever_particles_are_kept_the_run_is_the_same() {
             assert!(bytes(&kept, file) == bytes(&other, file), "{name}: {file}");
         }
     }
-    // In 16 bits a pixel it is another run, by a little.
+    // With targets in half precision the result differs slightly.
     let halves = run("halves", &["--cache", "device", "--cache-half"]);
     let start = run("start", &["--learning-rate", "1e-30"]);
     let of = |run: &str| values(run, "gmm_half1.h5");
@@ -113,7 +113,7 @@ fn wherever_particles_are_kept_the_run_is_the_same() {
     assert!(off > 0.0 && off < 0.05, "{off}");
 }
 
-fn both_halves_at_once_and_a_device_that_is_named() {
+fn both_halves_on_one_gpu_and_the_device_in_run_json() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 40);
     let usual = ["--gaussians", "50", "--epochs", "2", "--mixtures", "2", "--metrics-every", "1"];
@@ -127,7 +127,7 @@ fn both_halves_at_once_and_a_device_that_is_named() {
     assert!(said.contains("(device 0)"), "{said}");
     let json: Value = serde_json::from_slice(&bytes(&gpu, "run.json")).unwrap();
     assert!(json["device"].as_str().unwrap().contains("(device 0)"), "{json}");
-    let (processor, said) = run("processor", "cpu");
+    let (cpu, said) = run("cpu", "cpu");
     assert!(!said.contains("(device 0)"), "{said}");
     let (start, _) = {
         let run = path(folder.path(), "start");
@@ -135,7 +135,7 @@ fn both_halves_at_once_and_a_device_that_is_named() {
         (run.clone(), succeed(&train_arguments(&set, &run, &[&usual[..], &options].concat())))
     };
     for name in ["gmm_half1.h5", "gmm_half2.h5"] {
-        let off = apart(&values(&processor, name), &values(&gpu, name), &values(&start, name));
+        let off = apart(&values(&cpu, name), &values(&gpu, name), &values(&start, name));
         assert!(off < 1e-3, "{name}: {off:e} of the movement");
     }
 }
@@ -159,8 +159,8 @@ fn a_run_resumes_to_the_same_bits() {
     assert!(steps(&run) == curve);
 }
 
-/// The host is ahead of the GPU when it is told to stop: what it has sent must come to its end first.
-fn stopped_in_the_middle_of_an_epoch_it_goes_on_to_the_same_bits() {
+/// The host is ahead of the GPU when the signal comes: enqueued steps must end first.
+fn a_run_stopped_within_an_epoch_resumes_to_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 80);
     let (whole, run) = (path(folder.path(), "whole"), path(folder.path(), "run"));
@@ -173,9 +173,9 @@ fn stopped_in_the_middle_of_an_epoch_it_goes_on_to_the_same_bits() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // Half 2 begins when half 1 has ended an epoch, and written its checkpoint.
+    // Half 2 starts when half 1 has ended an epoch and written its checkpoint.
     while checkpoints(&run) == 0 {
-        assert!(child.try_wait().unwrap().is_none(), "ended before it was told to");
+        assert!(child.try_wait().unwrap().is_none(), "ended before the signal");
         std::thread::sleep(Duration::from_millis(1));
     }
     Command::new("kill").args(["-USR1", &child.id().to_string()]).status().unwrap();
@@ -191,11 +191,11 @@ fn checkpoints(run: &str) -> usize {
     entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("half")).count()
 }
 
-fn a_rate_that_is_too_high_is_told() {
+fn a_rate_that_is_too_high_does_not_hang() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 40);
     let run = path(folder.path(), "run");
-    // Means a million boxes away, scales beyond what f32 can square.
+    // Means a million box sizes away, and scales whose squares overflow f32.
     let options = [
         "--device",
         "cuda",
@@ -211,7 +211,7 @@ fn a_rate_that_is_too_high_is_told() {
         "1",
     ];
     let arguments = train_arguments(&set, &run, &options);
-    // Whether it diverges to numbers or to none is the device's affair; it must not hang or write maps of nothing.
+    // It may end with an error or with finite values; it must not hang or write maps that are not finite.
     let output = crate::common::program(&arguments);
     if !output.status.success() {
         crate::common::expect_failure(&output, &["not finite", "--learning-rate"]);

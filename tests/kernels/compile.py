@@ -1,12 +1,12 @@
-"""Compiles kernels/*.cu with NVRTC as the program does, has ptxas say what each kernel uses, and counts the instructions of
-inner loops. Needs no GPU.
+"""Compiles kernels/*.cu with NVRTC as the program does, reads the resources of each kernel from ptxas, and counts the
+instructions of inner loops. Needs no GPU.
 
 compile.py            checks every kernel on every architecture, and the tables of kernels/README.md
 compile.py --table    writes those tables
 
-A kernel passes where no set of constants brings a warning, a spill, a stack frame or other local memory: each of these
-is either a mistake or a slow kernel that nobody would see otherwise. Prints one line for each kernel and architecture,
-"ok: ..." or "FAILED: ...", and exits with 1 where any failed.
+A kernel passes if no set of constants causes a warning, a spill, a stack frame or other local memory: each is either a
+mistake or a slow kernel. Prints one line per kernel and architecture, "ok: ..." or "FAILED: ...", and exits with 1 if any
+failed.
 """
 
 import argparse
@@ -27,15 +27,15 @@ import work
 from program import COMPILE_RS, NAMES, Drift, read_program
 from tables import PROCESSORS, README, kernel_table, loop_table, shown, with_table
 
-# A compilation keeps one core busy; continuous integration may have no more than two.
+# A compilation uses one core; continuous integration may have two.
 PROCESSES = 2
 
-# Each set is compiled for each architecture. Any two values of different constants but BOX and GRID meet in some set. A grid of
-# 520 points has 33 tiles along an axis, more than a word has bits.
+# Each set is compiled for each architecture. Any two values of different constants but BOX and GRID occur together in some set. A
+# grid of 520 points has 33 tiles along an axis, more than the bits of a word.
 SETS = [
     dict(zip(NAMES, values))
     for values in [
-        # The first is that of the table.
+        # The first set is that of the table.
         (256, 320, 3.0, 0.6, 11, 1, 4, 0),
         (64, 64, 3.0, 0.0, 5, 4, 16, 1),
         (128, 128, 8.0, 0.0, 11, 8, 16, 0),
@@ -49,7 +49,7 @@ SETS = [
 
 
 class Nvrtc:
-    """The library of the virtual environment, as far as it is used."""
+    """NVRTC of the virtual environment."""
 
     def __init__(self):
         found = list(packages().glob("cuda_nvrtc/lib/libnvrtc.so.*"))
@@ -68,7 +68,7 @@ class Nvrtc:
         return buffer.raw
 
     def compile(self, main, sources, options):
-        """The log, and PTX and machine code where there are any."""
+        """Returns the log, and PTX and machine code, or None where it fails."""
 
         def strings(texts):
             return (ctypes.c_char_p * len(texts))(*[text.encode() for text in texts])
@@ -92,7 +92,7 @@ class Nvrtc:
         return log, *made
 
 
-# A process loads the library once, and not before it was started.
+# Each process loads the library once, after it has started.
 nvrtc = functools.cache(Nvrtc)
 
 
@@ -102,28 +102,28 @@ def packages():
 
 @dataclass
 class Measured:
-    """One kernel, compiled; `wrong` says what must not be."""
+    """Resources of one compiled kernel; `wrong` lists its defects."""
 
     registers: int = 0
     shared_bytes: int = 0
     threads: int = 0
-    # The inner loop with exponentials, where there is one.
+    # The inner loop with exponentials, if there is one.
     loop: sass.Loop | None = None
     wrong: list = field(default_factory=list)
 
 
 def build(program, architecture, constants, counted=False):
-    """Every kernel of the program with one set of constants; where `counted`, with its inner loop."""
+    """Compiles all kernels with one set of constants; if `counted`, with their inner loops."""
     measured = {kernel: Measured() for kernel in program.kernels}
     log, ptx, code = nvrtc().compile(program.main, program.sources, program.arguments(architecture, constants))
-    blame(measured, program, log)
+    assign_messages(measured, program, log)
     if ptx is None:
         for one in measured.values():
             one.wrong = one.wrong or ["not compiled, for an error in another file"]
         return measured
     entries = dict(re.findall(r"\.entry (\w+)\([^()]*\)\s*\.maxntid (\d+)", ptx.decode()))
     for kernel in set(measured) ^ set(entries):
-        measured.setdefault(kernel, Measured()).wrong.append("not both in the source and, with its threads, in the PTX")
+        measured.setdefault(kernel, Measured()).wrong.append("is missing in the source or, with its threads, in the PTX")
     for kernel, threads in entries.items():
         measured[kernel].threads = int(threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -137,7 +137,7 @@ def build(program, architecture, constants, counted=False):
                 one.wrong.append(f"ptxas returned {report.returncode}")
             return measured
         assembled = sections(output.read_bytes())
-    # What ptxas reports on must be what the program runs.
+    # The report of ptxas must be about the code that the program runs.
     loaded = sections(code)
     for kernel, one in measured.items():
         text = f".text.{kernel}"
@@ -151,8 +151,8 @@ def build(program, architecture, constants, counted=False):
     return measured
 
 
-def blame(measured, program, log):
-    """Every line of NVRTC's log that names a place goes to the kernels of that file, a header's to all."""
+def assign_messages(measured, program, log):
+    """Assigns each line of NVRTC's log to the kernels of the file that it names, or to all for a header."""
     places = re.findall(r"^(\S+?)\((\d+)\): (.*)$", log, re.MULTILINE)
     if log.strip() and not places:
         places = [("", "", log.strip().splitlines()[0])]
@@ -163,7 +163,7 @@ def blame(measured, program, log):
 
 
 def read_report(measured, report):
-    """ptxas --verbose: what belongs to a kernel follows its name, with the functions that it calls."""
+    """Reads `ptxas --verbose`, where the lines of a kernel and of the functions that it calls follow its name."""
     kernel = None
     for line in report.splitlines():
         start = re.search(r"Compiling entry function '(\w+)'", line)
@@ -184,7 +184,7 @@ def read_report(measured, report):
 
 
 def sections(elf):
-    """The sections of a 64-bit ELF file, by name, that have bytes in it."""
+    """Contents of the sections of a 64-bit ELF file, by name."""
     (table,) = struct.unpack_from("<Q", elf, 0x28)
     size, count, names = struct.unpack_from("<HHH", elf, 0x3A)
     # Name, type, flags, address, offset, size.
@@ -199,7 +199,7 @@ def sections(elf):
 
 
 class Lines:
-    """What is printed, and whether all was well."""
+    """Prints results and counts failures."""
 
     failed = 0
 
@@ -220,8 +220,8 @@ def spread(values, unit):
     return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
 
 
-def judge_kernel(lines, architecture, kernel, runs):
-    """One line for all sets: `runs` are pairs of constants and what was measured."""
+def report_kernel(lines, architecture, kernel, runs):
+    """Prints one line for all sets; `runs` are pairs of constants and resources."""
     what = f"{architecture} {kernel}"
     wrong = [(constants, one.wrong) for constants, one in runs if one.wrong]
     if wrong:
@@ -234,8 +234,8 @@ def judge_kernel(lines, architecture, kernel, runs):
     lines.ok(what, f"{registers}, {shared}, no local memory and no warning in {len(runs)} sets of constants")
 
 
-def judge_names(lines, program):
-    """The program finds every kernel by its name only when it starts on a GPU."""
+def check_names(lines, program):
+    """Checks that the program loads all kernels and no others: it finds them by name only when it starts on a GPU."""
     loaded = set(re.findall(r"^    (\w+)\(\w+Arguments\),$", (COMPILE_RS.parent / "kernels.rs").read_text(), re.MULTILINE))
     differing = loaded ^ set(program.kernels)
     if differing:
@@ -244,8 +244,8 @@ def judge_names(lines, program):
         lines.ok("kernels that the program loads", f"all {len(loaded)} are defined, and no other")
 
 
-def judge_tables(lines, tables, write):
-    """`tables[name]`: the lines of each table of kernels/README.md."""
+def check_tables(lines, tables, write):
+    """Compares or writes the tables of kernels/README.md; `tables[name]` has the lines of each."""
     text = README.read_text()
     for name, its in tables.items():
         what = f"table {name} of {shown(README)}"
@@ -296,11 +296,11 @@ def main():
             f"options and sources of {shown(COMPILE_RS)}",
             f"{len(compiled.options)} options, {len(compiled.sources)} files",
         )
-        judge_names(lines, compiled)
+        check_names(lines, compiled)
     if not arguments.table or not complete:
         for architecture, of_sets in runs.items():
             for kernel in of_sets[0]:
-                judge_kernel(lines, architecture, kernel, [(c, run[kernel]) for c, run in zip(sets, of_sets)])
+                report_kernel(lines, architecture, kernel, [(c, run[kernel]) for c, run in zip(sets, of_sets)])
     if complete and all(loops[box][kernel] for box in loops for kernel in work.WITH_LOOPS):
         tables = {
             "kernels": kernel_table(of_table),
@@ -308,7 +308,7 @@ def main():
             "work": work.work_table(loops),
             "bytes": work.bytes_table(),
         }
-        judge_tables(lines, tables, write=arguments.table)
+        check_tables(lines, tables, write=arguments.table)
     else:
         lines.wrong(f"tables of {shown(README)}", "not all kernels could be measured")
     sys.exit(1 if lines.failed else 0)

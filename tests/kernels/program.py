@@ -1,4 +1,4 @@
-"""What the program gives NVRTC, read from its own source, so that the two cannot drift apart unseen."""
+"""What the program passes to NVRTC, read from its source, so that tests compile the same."""
 
 import functools
 import re
@@ -12,16 +12,16 @@ NAMES = ("BOX", "GRID", "CUTOFF", "BLUR", "PLANES", "DRAW_SLICES", "MOMENT_LANES
 
 
 class Drift(Exception):
-    """The program is not what this script takes it for."""
+    """The program is not as this script expects."""
 
 
 @dataclass
 class Program:
-    """What compile.rs gives NVRTC."""
+    """What compile.rs passes to NVRTC."""
 
-    # Text by name, in order.
+    # Text by file name, in order.
     sources: dict
-    # Templates of options, with {architecture} and the constants of NAMES as {BOX}.
+    # Templates of options, with {architecture} and the constants of NAMES, as {BOX}.
     options: list
 
     @property
@@ -39,7 +39,7 @@ class Program:
 
 
 def read_program():
-    """Read from compile.rs, so that what is compiled here is what the program compiles."""
+    """Reads sources and options from compile.rs."""
     text = COMPILE_RS.read_text()
     listed = re.search(r"const SOURCES: .*?; (\d+)\] = \[\n(.*?)\n\];", text, re.DOTALL)
     found = listed and re.findall(r'\("([\w.]+)", include_str!\("([\w./]+)"\)\)', listed[2])
@@ -69,7 +69,7 @@ def read_program():
 
 
 def template(option, text):
-    """An option as in Rust, as a template with this script's names; Rust's own constants are put in."""
+    """Converts an option in Rust to a template with this script's names; constants of Rust are inserted."""
     name, _, value = option.partition("=")
     if "{" not in option or option == "--gpu-architecture={architecture}":
         return option

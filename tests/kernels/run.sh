@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The kernels against the real compiler: NVRTC compiles kernels/*.cu as the program does, ptxas says what they use, and
-# nvdisasm what their inner loops are. All come from Python packages and need no GPU. Each kernel and architecture prints one line, "ok: ..." or
-# "FAILED: ...".
+# Checks the kernels with the real compiler: NVRTC compiles kernels/*.cu as the program does, ptxas reports their resources, and
+# nvdisasm their inner loops. All come from Python packages and need no GPU. Prints one line per kernel and architecture,
+# "ok: ..." or "FAILED: ...".
 #
 #   tests/kernels/run.sh            all checks
-#   tests/kernels/run.sh --table    instead, write what was measured into the tables of kernels/README.md
+#   tests/kernels/run.sh --table    write the tables of kernels/README.md instead
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tests/scripts/lib.sh
@@ -19,6 +19,6 @@ else
     # -B: no compiled Python beside the sources.
     exec target/kernels-venv/bin/python -B tests/kernels/compile.py "$@"
 fi
-# A table that was asked for and not written is no success.
+# A table that was requested and not written is a failure.
 [ "$#" -eq 0 ] || stop "$missing"
 say "skipped: the kernels against the real compiler: $missing"

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-# What a multiprocessor has other units for; everything else is "other": integers, bits, predicates, branches, moves.
+# Instructions by unit; everything else is "other": integers, bits, predicates, branches, moves.
 KINDS = {
     "FP32": r"F(FMA|ADD|MUL|SETP|SEL|MNMX|CHK)",
     "exponentials": r"MUFU\.EX2",
@@ -20,24 +20,24 @@ INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?\s*([A-Z][\w.
 
 @dataclass
 class Loop:
-    """A loop without another one in it, that evaluates exponentials."""
+    """An innermost loop that evaluates exponentials."""
 
     counts: Counter
     instructions: int
 
     @property
     def exponentials(self):
-        """Of a round, by each lane."""
+        """Exponentials per iteration and lane."""
         return self.counts["exponentials"]
 
     @property
     def each(self):
-        """Instructions for one exponential."""
+        """Instructions per exponential."""
         return self.instructions / self.exponentials
 
 
 def disassemble(tool, code):
-    """The text of each kernel in a loadable image."""
+    """Disassembly of each kernel of a loadable image."""
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder, "kernels.cubin")
         image.write_bytes(code)
@@ -48,7 +48,7 @@ def disassemble(tool, code):
 
 
 def loops(text):
-    """Every [`Loop`] of a kernel: from a label to the last branch back to it."""
+    """All Loops of a kernel: from a label to the last branch back to it."""
     names, labels, ends = [], {}, {}
     for line in text.splitlines():
         # The next section.
@@ -60,7 +60,7 @@ def loops(text):
         elif instruction:
             names.append(instruction[1])
             target = re.search(r"`\((\.L_x_\d+)\)", instruction[2])
-            # A label that is known by now lies before.
+            # A known label lies before: the branch goes back.
             if instruction[1].startswith("BRA") and target and target[1] in labels:
                 ends[labels[target[1]]] = len(names)
     found = []
@@ -77,5 +77,5 @@ def kind_of(name):
 
 
 def leanest(text):
-    """The loop that takes the fewest instructions for an exponential: that of splats which are not `fine`."""
+    """The loop with the fewest instructions per exponential: that of splats that are not `fine`."""
     return min(loops(text), key=lambda loop: loop.each, default=None)

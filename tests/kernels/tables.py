@@ -10,7 +10,7 @@ README = ROOT / "kernels/README.md"
 
 @dataclass
 class Processor:
-    """A multiprocessor's limits (CUDA C++ Programming Guide, technical specifications per compute capability)."""
+    """Limits of a multiprocessor (CUDA C++ Programming Guide, technical specifications per compute capability)."""
 
     shared_bytes: int
     warps: int = 64
@@ -23,8 +23,8 @@ PROCESSORS = {
     "sm_90": Processor(shared_bytes=228 * 1024),
     "sm_100": Processor(shared_bytes=228 * 1024),
 }
-# How these are handed out: registers by warp, warps to the four parts of a multiprocessor; shared memory by block, of
-# which the system keeps some.
+# Allocation units: registers per warp, warps in the four partitions of a multiprocessor, and shared memory per block, of which
+# the system reserves a part.
 WARP_REGISTERS = 256
 PARTS = 4
 SHARED_UNIT = 128
@@ -36,7 +36,7 @@ def shown(path):
 
 
 def occupancy(kernel, processor):
-    """Active warps of the most that there may be, in percent, and what limits them."""
+    """Active warps as a percentage of the limit, and what limits them."""
 
     def units(value, unit):
         return -(-value // unit) * unit
@@ -46,17 +46,17 @@ def occupancy(kernel, processor):
     limits = {
         "warps": processor.warps // warps,
         "blocks": processor.blocks,
-        # A block's warps are dealt to the parts one by one.
+        # The warps of a block are distributed over the partitions.
         "registers": warps_by_registers // units(warps, PARTS),
         "shared memory": processor.shared_bytes // units(kernel.shared_bytes + SHARED_RESERVED, SHARED_UNIT),
     }
-    # The first of the smallest: where the warps are all there, nothing else limits.
+    # The first of the smallest: at full occupancy the limit is "warps".
     limit = min(limits, key=limits.get)
     return f"{100 * limits[limit] * warps / processor.warps:g}%", limit
 
 
 def kernel_table(measured):
-    """`measured[architecture][kernel]`: what each kernel uses."""
+    """Table of resources, from `measured[architecture][kernel]`."""
     kernels = list(next(iter(measured.values())))
     head, rule = "| Kernel | Threads |", "|---|--:|"
     for architecture in measured:
@@ -75,12 +75,12 @@ def kernel_table(measured):
 
 
 def loop_table(measured):
-    """`measured[architecture][kernel]`: the inner loops that evaluate exponentials."""
+    """Table of inner loops that evaluate exponentials, from `measured[architecture][kernel]`."""
     kinds = [*KINDS, "other"]
     lines = [
-        "| Kernel | Architecture | exponentials a round | instructions a round |"
+        "| Kernel | Architecture | exponentials per iteration | instructions per iteration |"
         + "".join(f" {kind} |" for kind in kinds if kind != "exponentials")
-        + " instructions an exponential |",
+        + " instructions per exponential |",
         "|---|---|--:|--:|" + "--:|" * len(kinds),
     ]
     for kernel in next(iter(measured.values())):
@@ -95,7 +95,7 @@ def loop_table(measured):
 
 
 def with_table(text, name, lines):
-    """The text of kernels/README.md with these lines between the marks of that table."""
+    """Returns the text of kernels/README.md with these lines between the marks of that table."""
     start, end = f"<!-- table: {name} -->\n", "<!-- /table -->\n"
     before, mark, rest = text.partition(start)
     old, end_mark, after = rest.partition(end)

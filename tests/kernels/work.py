@@ -1,6 +1,6 @@
-"""What a step has to do, by count: bytes of every kernel by its arrays, and exponentials of the two kernels that draw and
-gather, with the instructions of their inner loops. Counted for the random start (METHOD.md section 2), whose splats are
-round and the same in every view."""
+"""Work of a step by count: bytes of every kernel from its arrays, and exponentials of `draw` and `moments` with the
+instructions of their inner loops. Counted for the random start (METHOD.md section 2), whose splats are round and the same in
+every view."""
 
 import math
 import random
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from program import ROOT, Drift
 
-# Box in pixels and Gaussians, of the paper and of the small cases of benches/gpu.
+# Box size and number of Gaussians: those of the paper, and of small cases of benches/gpu.
 CASES = [(64, 2048), (128, 5120), (256, 30000)]
 ARCHITECTURE = "sm_90"
 WITH_LOOPS = ("draw", "moments")
@@ -18,12 +18,12 @@ SPREAD, DEVIATION = 0.075, 0.0075
 # As in the kernels, interface.rs and buffer_plan.rs: `agrees` compares.
 TILE, QUARTER, PADDING, MOMENT_LANES, SPLAT_BYTES = 16, 8, 256, 4, 48
 PLANES = 11
-# Of every multiprocessor since 2014 in a cycle, for METHOD.md's floor.
-EXPONENTIALS_A_CYCLE, INSTRUCTIONS_A_CYCLE = 16, 4
+# Per cycle of every multiprocessor since 2014, for METHOD.md's floor.
+EXPONENTIALS_PER_CYCLE, INSTRUCTIONS_PER_CYCLE = 16, 4
 
 
 def agrees(sources):
-    """Compares what is said twice."""
+    """Checks that the constants here are those of the program."""
     interface, plan, render = ((ROOT / "src/render" / name).read_text() for name in ("cuda/interface.rs", "cuda/buffer_plan.rs", "mod.rs"))
     for what, there in (
         (f"#define TILE {TILE}\n", sources["common.cuh"]),
@@ -36,29 +36,29 @@ def agrees(sources):
         ("(box_size + box_size.div_ceil(4)..)", render),
     ):
         if what not in there:
-            raise Drift(f"{what.strip()} is what tests/kernels/work.py counts with, and no longer so")
+            raise Drift(f"{what.strip()} is what tests/kernels/work.py assumes, and is no longer in the source")
 
 
 def grid_of(box):
-    """Points along an edge of the grid, a quarter more than pixels: as Sampling::grid, for the boxes above."""
+    """Points along an edge of the grid, a quarter more than pixels, as Sampling::grid gives for the boxes above."""
     return box * 5 // 4
 
 
 def constants(box):
-    """What the kernels are compiled with for a case, with enough images to fill a device."""
+    """Constants of the kernels for a case with enough images to fill a device."""
     return dict(
         BOX=box, GRID=grid_of(box), CUTOFF=CUTOFF, BLUR=BLUR, PLANES=PLANES, DRAW_SLICES=1, MOMENT_LANES=MOMENT_LANES, KEPT_HALF=0
     )
 
 
 def moment_columns(grid):
-    """Columns of a lane, as moments.cu defines MOMENT_COLUMNS."""
+    """MOMENT_COLUMNS of moments.cu."""
     return 2 if grid % 2 == 0 else 1
 
 
 @dataclass
 class Support:
-    """Points x0 to x1 and y0 to y1, both included."""
+    """A rectangle of points x0 to x1 and y0 to y1, inclusive."""
 
     x0: int
     x1: int
@@ -71,7 +71,7 @@ class Support:
 
 
 def supports(box, count):
-    """Of the start's Gaussians in one view."""
+    """Supports of the Gaussians of the random start in one view."""
     draw = random.Random(1)
     grid = grid_of(box)
     reach = CUTOFF * math.hypot(DEVIATION * grid, BLUR)
@@ -85,7 +85,7 @@ def supports(box, count):
 
 
 def drawn(splats):
-    """Exponentials that `draw` evaluates: all pixels of every quarter of a tile that a splat touches."""
+    """Exponentials of `draw`: all pixels of every quarter of a tile that a splat touches."""
 
     def quarters(first, last):
         return last // QUARTER - first // QUARTER + 1
@@ -94,7 +94,7 @@ def drawn(splats):
 
 
 def gathered(splats, box):
-    """Exponentials that `moments` evaluates: a warp goes on until its tallest and widest splat is done."""
+    """Exponentials of `moments`: a warp continues until its tallest and widest splat is done."""
     columns = moment_columns(grid_of(box))
     total = 0
     for first in range(0, len(splats), 32 // MOMENT_LANES):
@@ -107,8 +107,8 @@ def gathered(splats, box):
 
 
 def bytes_of(box, count):
-    """(kernel, per what, bytes read, bytes written): each array once, as if caches held what is used again. Pass records are
-    left out, and tables that all images share; particles are in single precision."""
+    """Tuples (kernel, per what, bytes read, bytes written), with each array counted once, as for a perfect cache. Pass records and
+    tables that all images share are excluded; particles are in single precision."""
     padded = -(-count // PADDING) * PADDING
     grid = grid_of(box)
     tiles = (-(-grid // TILE)) ** 2
@@ -134,7 +134,7 @@ def kib(value):
 
 
 def bytes_table():
-    head, rule = "| Kernel | for each |", "|---|---|"
+    head, rule = "| Kernel | per |", "|---|---|"
     for box, count in CASES:
         head += f" {box} px, {count:,}: read | written |"
         rule += "--:|--:|"
@@ -152,9 +152,9 @@ def bytes_table():
 
 
 def work_table(loops):
-    """`loops[box][kernel]`: the inner loop of that case."""
+    """Table of exponentials and cycles, with the inner loops `loops[box][kernel]`."""
     lines = [
-        "| Case | m | Kernel | needed | evaluated | instructions each | floor | special-function units | instructions |",
+        "| Case | m | Kernel | needed | evaluated | instructions per exponential | floor | special-function units | instructions |",
         "|---|--:|---|--:|--:|--:|--:|--:|--:|",
     ]
     for box, count in CASES:
@@ -162,8 +162,8 @@ def work_table(loops):
         needed = sum(splat.points for splat in splats)
         for kernel, evaluated in (("draw", drawn(splats)), ("moments", gathered(splats, box))):
             each = loops[box][kernel].each
-            cycles = [needed / EXPONENTIALS_A_CYCLE, evaluated / EXPONENTIALS_A_CYCLE]
-            cycles.append(evaluated / 32 * each / INSTRUCTIONS_A_CYCLE)
+            cycles = [needed / EXPONENTIALS_PER_CYCLE, evaluated / EXPONENTIALS_PER_CYCLE]
+            cycles.append(evaluated / 32 * each / INSTRUCTIONS_PER_CYCLE)
             lines.append(
                 f"| {box} px, {count:,} | {needed / count:.0f} | `{kernel}` | {needed:,} | {evaluated:,} | {each:.1f} | "
                 + " | ".join(f"{value:,.0f}" for value in cycles)
