@@ -5,7 +5,8 @@ use serde_json::Value;
 use crate::common::{over_mpi_with, path, program_file, text};
 use crate::ranks::FOUR;
 
-pub const TESTS: &[(&str, fn())] = &[("a_bench_on_gpus_reports_the_all_reduce", a_bench_on_gpus_reports_the_all_reduce)];
+pub const TESTS: &[(&str, fn())] =
+    &[("a_bench_on_gpus_reports_the_all_reduce", a_bench_on_gpus_reports_the_all_reduce)];
 
 fn a_bench_on_gpus_reports_the_all_reduce() {
     let folder = tempfile::tempdir().unwrap();

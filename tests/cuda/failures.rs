@@ -8,10 +8,7 @@ use crate::common::{
 use crate::ranks::FOUR;
 
 pub const TESTS: &[(&str, fn())] = &[
-    (
-        "too_little_memory_is_refused_with_the_numbers",
-        too_little_memory_is_refused_with_the_numbers,
-    ),
+    ("too_little_memory_is_refused_with_the_numbers", too_little_memory_is_refused_with_the_numbers),
     ("failed_calls_are_reported", failed_calls_are_reported),
     ("a_failure_on_one_rank_ends_all", a_failure_on_one_rank_ends_all),
     ("ranks_do_not_wait_forever", ranks_do_not_wait_forever),

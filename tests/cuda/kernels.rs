@@ -195,8 +195,7 @@ fn prepared_resident_and_observed_images_agree() {
         let mut prepared = observed.concat();
         device.prepare(&ctfs, &mut prepared).unwrap();
         // The GPU stores rows first, the CPU device columns.
-        let transposed =
-            (0..prepared.len()).map(|at| by_cpu[at / (d * d) * d * d + at % d * d + at / d % d]);
+        let transposed = (0..prepared.len()).map(|at| by_cpu[at / (d * d) * d * d + at % d * d + at / d % d]);
         let error = worst(prepared.iter().map(|&v| f64::from(v)), transposed.map(f64::from));
         assert!(error < 1e-6, "box {d}: {error:.1e}");
         let prepared: &'static [f32] = prepared.leak();

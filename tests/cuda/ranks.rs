@@ -27,8 +27,7 @@ const FOUR_GPUS: [&str; 4] = [
     "ranks_on_nccl_train_without_bad_particles",
 ];
 /// Further tests that need NCCL.
-const WITH_NCCL: [&str; 2] =
-    ["ranks_that_share_a_gpu_sum_over_mpi", "a_rank_alone_uses_nccl_on_request"];
+const WITH_NCCL: [&str; 2] = ["ranks_that_share_a_gpu_sum_over_mpi", "a_rank_alone_uses_nccl_on_request"];
 
 /// Whether this machine, whose GPUs are real, lacks what a test needs.
 pub fn is_not_possible_here(name: &str) -> bool {

@@ -20,7 +20,10 @@ use crate::kernels::device_of;
 
 pub const TESTS: &[(&str, fn())] = &[
     ("fifty_steps_agree_with_the_cpu_device", fifty_steps_agree_with_the_cpu_device),
-    ("the_result_does_not_depend_on_where_particles_are_kept", the_result_does_not_depend_on_where_particles_are_kept),
+    (
+        "the_result_does_not_depend_on_where_particles_are_kept",
+        the_result_does_not_depend_on_where_particles_are_kept,
+    ),
     ("both_halves_on_one_gpu_and_the_device_in_run_json", both_halves_on_one_gpu_and_the_device_in_run_json),
     ("a_run_resumes_to_the_same_bits", a_run_resumes_to_the_same_bits),
     (
