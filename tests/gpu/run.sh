@@ -216,7 +216,7 @@ all_parts() {
     else
         part "NCCL" 40 env NCCL_MULTI_RANK_GPU_ENABLE=1 mpirun --oversubscribe --bind-to none -n 2 \
             "$program" "${train[@]}" --half 1 --collective nccl
-        if [ "$ended_well" = yes ] && ! grep -q 'sums over NCCL' "$last"; then
+        if [ "$ended_well" = yes ] && ! grep -q 'all-reduce over NCCL' "$last"; then
             failed=1
             outcome "NCCL" "FAILED, something else added up"
         fi
