@@ -1,11 +1,11 @@
 //! Single-particle cryo-EM reconstruction by Gaussian splatting, data-parallel over MPI.
 //!
-//! Rooms, from the top down; a room uses only those below it:
-//! [`cli`], [`scaling`], [`train`], [`backproject`], [`run_folder`], [`recipe`], [`voxels`], [`loader`], [`resources`], [`figures`], [`evaluate`], [`simulate`],
-//! [`render`], [`particles`], [`gmm`], [`imaging`], [`parallel`], `simd`.
+//! The source is divided into rooms, listed from the top down; a room uses only those below it (`docs/architecture.md`):
+//! [`cli`], [`scaling`], [`train`], [`backproject`], [`run_folder`], [`recipe`], [`voxels`], [`loader`], [`resources`],
+//! [`figures`], [`evaluate`], [`simulate`], [`render`], [`particles`], [`gmm`], [`imaging`], [`parallel`], `simd`.
 //!
-//! "METHOD.md" in the documentation of items names the project's reference of the mathematics; its sections
-//! follow the cryoSplat paper (Chen and Ling, ICLR 2026, arXiv 2508.04929).
+//! The mathematics and the conventions are in `docs/method.md`, which items name with its sections. The method is cryoSplat (Chen
+//! and Ling, ICLR 2026, arXiv 2508.04929).
 
 pub mod backproject;
 pub mod cli;

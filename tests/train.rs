@@ -60,7 +60,7 @@ fn a_run_reconstructs_the_truth_and_fills_its_folder() {
     let flipped = Volume { data: map.data.slice(s![.., .., ..;-1]).to_owned(), ..map.clone() };
     let turned = Volume { data: map.data.slice(s![.., ..;-1, ..;-1]).to_owned(), ..map.clone() };
     let fsc = Fsc::between(&map, &truth).unwrap();
-    // After 10,000 image passes of a half all shells have settled (METHOD.md section 7). Measured: 0.994 or more in these
+    // After 10,000 image passes of a half all shells have settled (docs/method.md, section 7). Measured: 0.994 or more in these
     // shells, in the mean 0.999; 0.13 for the mirror image and 0.09 for a half turn.
     assert!(fsc.shells[1..=8].iter().all(|&shell| shell > 0.98), "{:?}", fsc.shells);
     assert!(mean(&map) > 0.99 && mean(&flipped) < 0.3 && mean(&turned) < 0.3);

@@ -1,4 +1,4 @@
-//! Fourier shell correlation of two maps (METHOD.md section 8; Harauz and van Heel, Optik 73 (1986) 146).
+//! Fourier shell correlation of two maps (docs/method.md, section 8; Harauz and van Heel, Optik 73 (1986) 146).
 
 use std::fmt;
 

@@ -130,7 +130,7 @@ impl ParticleCounts {
     }
 }
 
-/// The cell of the viewing direction, the last row of W (METHOD.md section 1).
+/// The cell of the viewing direction, the last row of W (docs/method.md, section 1).
 fn cell(rotation: &Rotation) -> usize {
     let [x, y, z] = rotation[2];
     let longitude = (y.atan2(x) + PI) / (2.0 * PI);

@@ -9,7 +9,7 @@ pub type Symmetric = [f64; 6];
 /// Row and column of each entry of a [`Symmetric`].
 const ENTRIES: [(usize, usize); 6] = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)];
 
-/// Covariance R S S^T R^T of Gaussian `i` in square box units (METHOD.md section 2).
+/// Covariance R S S^T R^T of Gaussian `i` in square box units (docs/method.md, section 2).
 pub fn covariance(gmm: &Gmm, i: usize) -> Symmetric {
     let scale = |plane: usize| softplus(f64::from(gmm.plane(plane)[i])).max(S_MIN);
     match gmm.shape() {

@@ -1,4 +1,4 @@
-//! The model: a mixture of anisotropic Gaussians (METHOD.md section 2), its files and its map.
+//! The model: a mixture of anisotropic Gaussians (docs/method.md, section 2), its files and its map.
 
 pub mod atoms;
 pub(crate) mod convert;

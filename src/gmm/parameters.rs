@@ -4,7 +4,7 @@ use rand_distr::{Distribution, StandardNormal};
 
 use crate::random::Random;
 
-/// Smallest standard deviation of a Gaussian, in box units (METHOD.md section 2).
+/// Smallest standard deviation of a Gaussian, in box units (docs/method.md, section 2).
 pub const S_MIN: f64 = 1e-3;
 /// Initial standard deviation of a Gaussian, in box units.
 pub const START_SCALE: f64 = 0.0075;
@@ -49,7 +49,7 @@ impl Shape {
     }
 }
 
-/// The raw parameters of a Gaussian mixture: box units, before softplus and normalisation (METHOD.md section 2).
+/// The raw parameters of a Gaussian mixture: box units, before softplus and normalisation (docs/method.md, section 2).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gmm {
     shape: Shape,
@@ -67,7 +67,7 @@ impl Gmm {
         Self { shape, count, values }
     }
 
-    /// Random initialisation (METHOD.md section 2): mu ~ N(0, 0.075^2 I), s = 0.0075, q = 1, A = 1/(2N).
+    /// Random initialisation (docs/method.md, section 2): mu ~ N(0, 0.075^2 I), s = 0.0075, q = 1, A = 1/(2N).
     pub fn random(count: usize, shape: Shape, random: &mut Random) -> Self {
         let mut values = vec![0.0f32; shape.planes() * count];
         for i in 0..count {

@@ -1,4 +1,4 @@
-//! The contrast transfer function (METHOD.md section 4).
+//! The contrast transfer function (docs/method.md, section 4).
 
 use std::f64::consts::PI;
 
@@ -238,7 +238,7 @@ mod tests {
         }
     }
 
-    /// The formula as METHOD.md section 4 writes it, azimuth and all.
+    /// The formula of docs/method.md, section 4, with the azimuth.
     fn textbook(optics: &Optics, p: &CtfParameters, kx: f64, ky: f64) -> f64 {
         let lambda = wavelength(optics.voltage);
         let (k2, alpha) = (kx * kx + ky * ky, ky.atan2(kx));

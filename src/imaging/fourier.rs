@@ -3,7 +3,7 @@
 //! Spectra of images are stored transposed, `spectrum[kx * box + ky]`: kx in 0..=box/2, ky in FFT order (0, 1, ..., -1),
 //! because the second pass of the transform runs along ky, and stays contiguous that way.
 //! Forward transforms are unnormalised; inverse transforms divide, so that a round trip is the identity.
-//! The image's origin lies on pixel floor(box/2) (METHOD.md section 1); a filter that is real and even needs no
+//! The image's origin lies on pixel floor(box/2) (docs/method.md, section 1); a filter that is real and even needs no
 //! re-centring, and [`shift_phase`] gives the factor that moves an image.
 
 use std::f64::consts::TAU;

@@ -1,4 +1,4 @@
-//! Orientations (METHOD.md section 1): `W` in SO(3) takes volume coordinates to view coordinates.
+//! Orientations (docs/method.md, section 1): `W` in SO(3) takes volume coordinates to view coordinates.
 
 /// A rotation matrix, row by row: `r_view = W r_volume`.
 pub type Rotation = [[f64; 3]; 3];

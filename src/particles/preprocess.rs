@@ -3,7 +3,7 @@
 //! The order of operations, for each image alone:
 //! 1. every pixel is checked to be finite;
 //! 2. the contrast is inverted, if asked;
-//! 3. the origin shift is applied as a Fourier phase, which moves the image by PLUS the shift (METHOD.md section 1);
+//! 3. the origin shift is applied as a Fourier phase, which moves the image by PLUS the shift (docs/method.md, section 1);
 //! 4. the transform is cropped to the output box: the field of view stays, the pixel grows by D/box. Pixel VALUES are
 //!    preserved, and the origin goes from pixel floor(D/2) to pixel floor(box/2);
 //! 5. the background, outside a circle about pixel floor(box/2), is brought to mean 0 and standard deviation 1, if asked.

@@ -1,4 +1,4 @@
-//! Learning rate and Adam constants of each step (METHOD.md section 7).
+//! Learning rate and Adam constants of each step (docs/method.md, section 7).
 
 use std::ops::Range;
 

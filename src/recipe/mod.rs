@@ -1,4 +1,4 @@
-//! Recipes: how a model is trained, from the number of particles, the box, the batch and the SNR (METHOD.md section 7).
+//! Recipes: how a model is trained, from the number of particles, the box, the batch and the SNR (docs/method.md, section 7).
 //!
 //! [`settings`] has the settings, [`rules`] the constants and formulas of the default recipe, [`clock`] the learning rate and
 //! Adam's constants of each step.

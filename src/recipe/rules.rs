@@ -1,5 +1,5 @@
 //! The rules of the default recipe, `scaled`: its constants, and the formulas for numbers of Gaussians, mixtures and epochs and for
-//! the learning rate (METHOD.md section 7). What led to them: benches/results/notebook.md.
+//! the learning rate (docs/method.md, section 7). What led to them: benches/results/notebook.md.
 
 use std::ops::RangeInclusive;
 

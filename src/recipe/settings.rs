@@ -1,4 +1,4 @@
-//! The settings of a training, and the choices that a user may leave open (METHOD.md section 7).
+//! The settings of a training, and the choices that a user may leave open (docs/method.md, section 7).
 
 use serde::{Deserialize, Serialize};
 

@@ -41,7 +41,7 @@ impl Microscope {
     }
 
     /// The noise-free image `[y][x]` of a particle, multiplied by `ctf` in Fourier space. The centre of the particle is at MINUS
-    /// `shift` pixels (x, y) from the origin, so that shifting the image by plus `shift` centres it (METHOD.md section 1).
+    /// `shift` pixels (x, y) from the origin, so that shifting the image by plus `shift` centres it (docs/method.md, section 1).
     ///
     /// # Panics
     /// If `image` does not have box^2 values.
