@@ -197,11 +197,11 @@ fn fill_lanes<I: Isa>(ctf: &Ctf, kx: f64, step: f64, reach: usize, line: &mut [f
         let index = I::F64::splat(at as f64) + I::F64::load(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
         // From n / 2 on the frequencies are negative.
         let negative = index - I::F64::splat(n as f64);
-        let ky = (index - I::F64::splat(fold - 0.5)).positive(negative, index) * I::F64::splat(step);
+        let ky = (index - I::F64::splat(fold - 0.5)).select_positive(negative, index) * I::F64::splat(step);
         let k2 = ky * ky;
-        let even = quartic.times_plus(k2, square).times_plus(k2, constant);
-        let t = linear.times_plus(ky, even);
-        sin_turns(I::narrow(t - ((t + magic) - magic))).store_cut(line, at);
+        let even = quartic.mul_add(k2, square).mul_add(k2, constant);
+        let t = linear.mul_add(ky, even);
+        sin_turns(I::narrow(t - ((t + magic) - magic))).store_partial(line, at);
     }
 }
 
@@ -215,10 +215,10 @@ fn sin_turns<V: Vector<Scalar = f32>>(t: V) -> V {
     // Taylor series of sin on [0, pi/2]; the first term left out is below 6e-8.
     let mut p = V::splat(-1.0 / 39_916_800.0);
     for c in [1.0 / 362_880.0, -1.0 / 5040.0, 1.0 / 120.0, -1.0 / 6.0, 1.0] {
-        p = p.times_plus(x2, V::splat(c));
+        p = p.mul_add(x2, V::splat(c));
     }
     let sine = x * p;
-    t.positive(sine, -sine)
+    t.select_positive(sine, -sine)
 }
 
 #[cfg(test)]

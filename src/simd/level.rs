@@ -1,12 +1,12 @@
-//! Which set of instructions runs.
+//! SIMD levels and their detection.
 
 use std::fmt;
 use std::sync::OnceLock;
 
-/// Sets of instructions, from the plainest to the widest.
+/// SIMD levels, from the narrowest to the widest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// What every processor of the architecture has.
+    /// The baseline of the target architecture.
     Portable,
     /// AVX2 and FMA.
     Avx2,
@@ -14,7 +14,7 @@ pub enum Level {
     Avx512,
 }
 
-/// The environment variable that names a plainer [`Level`] than the processor's widest.
+/// Environment variable that selects a [`Level`] instead of the widest that the CPU supports.
 const VARIABLE: &str = "CRYOSPLAT_SIMD";
 
 impl fmt::Display for Level {
@@ -27,7 +27,7 @@ impl fmt::Display for Level {
     }
 }
 
-/// True where this processor has what a level is compiled for.
+/// Whether the CPU has the instructions that `level` is compiled for.
 pub fn supported(level: Level) -> bool {
     match level {
         Level::Portable => true,
@@ -45,32 +45,32 @@ pub fn supported(level: Level) -> bool {
     }
 }
 
-/// The level that runs: the widest that the processor has, or the one that the variable `CRYOSPLAT_SIMD` names, where it has
-/// that ([`check_level`] tells).
+/// The level of this process: the one named by `CRYOSPLAT_SIMD` if the CPU supports it ([`check_level`] returns an error if it does
+/// not), else the widest that the CPU supports.
 pub fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
-    *LEVEL.get_or_init(|| wish().ok().flatten().unwrap_or_else(widest))
+    *LEVEL.get_or_init(|| requested().ok().flatten().unwrap_or_else(widest))
 }
 
-/// Whether `CRYOSPLAT_SIMD`, where it is set, names a level that this processor has.
+/// Checks that `CRYOSPLAT_SIMD` is unset, or names a level that the CPU supports.
 ///
 /// # Errors
-/// With what to do, where it does not.
+/// The value found, the values allowed and the remedy.
 pub fn check_level() -> Result<(), String> {
-    wish().map(drop)
+    requested().map(drop)
 }
 
-/// The level that the variable names.
-fn wish() -> Result<Option<Level>, String> {
+/// The level named by the variable.
+fn requested() -> Result<Option<Level>, String> {
     std::env::var_os(VARIABLE).map(|name| parse(&name.to_string_lossy())).transpose()
 }
 
-/// The widest level of this processor.
+/// The widest level that the CPU supports.
 fn widest() -> Level {
     [Level::Avx512, Level::Avx2].into_iter().find(|&level| supported(level)).unwrap_or(Level::Portable)
 }
 
-/// The level of a name, where this processor has it.
+/// The level called `name`, if the CPU supports it.
 fn parse(name: &str) -> Result<Level, String> {
     let level = match name {
         "portable" => Level::Portable,
@@ -83,7 +83,7 @@ fn parse(name: &str) -> Result<Level, String> {
     if supported(level) {
         Ok(level)
     } else {
-        Err(format!("{VARIABLE}={name}: this processor does not have it; unset the variable"))
+        Err(format!("{VARIABLE}={name}: this CPU does not support it; unset the variable"))
     }
 }
 
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_of_levels_that_the_processor_has() {
+    fn only_supported_levels_are_parsed() {
         assert_eq!(parse("portable"), Ok(Level::Portable));
         assert_eq!(parse("avx2").is_ok(), supported(Level::Avx2));
         assert!(parse("sse9").unwrap_err().contains("avx512, avx2 or portable"));

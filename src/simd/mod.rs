@@ -1,8 +1,14 @@
-//! Vectors of numbers.
+//! SIMD vectors of fixed length.
 //!
-//! An inner loop is written once, generic over an [`Isa`], and [`vectorize`] compiles it for each set of instructions: AVX-512,
-//! AVX2 with FMA, and portably. Which one runs is decided when it is called ([`level()`]). They round differently in the last
-//! bit; one machine always takes the same.
+//! A kernel is written once, generic over [`Isa`], and compiled for AVX-512, for AVX2 with FMA, and portably ([`vectorize`]). The
+//! level is chosen once per process ([`level()`]). Levels with and without fused multiply-add differ in the last bit.
+//!
+//! Invariant: code that runs with `I` = `Avx2` or `Avx512` runs on a CPU that has these instructions. The two types are private
+//! to this module. Nothing outside can name them, and inside only [`dispatch`] does, after detection. Kernels are therefore safe
+//! code, and the unsafe blocks of `registers`, `avx2` and `avx512` rely on this invariant alone.
+//!
+//! The vector types are our own: `fearless_simd` is equally fast and safe, but has no level for CPUs with AVX-512 F, VL and DQ only
+//! (Skylake-SP, Cascade Lake); `pulp` has no vectors of fixed length. See benches/results/simd.md.
 
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
@@ -17,24 +23,18 @@ mod portable;
 mod registers;
 mod squares;
 
-#[cfg(target_arch = "x86_64")]
-pub use avx2::Avx2;
-#[cfg(target_arch = "x86_64")]
-pub use avx512::Avx512;
-#[cfg(test)]
-pub use level::supported;
 pub use level::{Level, check_level, level};
-pub use pair::Pair;
-pub use portable::Portable;
 pub use squares::sum_of_squares;
 
-/// Numbers in the vectors [`Isa::F32`] and [`Isa::F64`].
+use portable::Portable;
+
+/// Lanes of [`Isa::F32`] and [`Isa::F64`]: Gaussians in a SIMD block (AoSoA).
 pub const LANES: usize = 8;
 
-/// Numbers in the vector [`Isa::Wide`].
+/// Lanes of [`Isa::Wide`].
 pub const WIDE: usize = 2 * LANES;
 
-/// Numbers that move together.
+/// A vector of [`Vector::LEN`] numbers. Operations act lane by lane.
 pub trait Vector:
     Copy
     + Add<Output = Self>
@@ -44,81 +44,80 @@ pub trait Vector:
     + Neg<Output = Self>
     + AddAssign
 {
-    /// One of the numbers.
+    /// `f32` or `f64`.
     type Scalar: Copy + Default;
-    /// How many there are, at most [`WIDE`].
-    const COUNT: usize;
-    /// The same value everywhere.
+    /// Number of lanes, at most [`WIDE`].
+    const LEN: usize;
+    /// `value` in every lane.
     fn splat(value: Self::Scalar) -> Self;
-    /// The first values of a slice.
+    /// Loads the first values of a slice.
     ///
     /// # Panics
-    /// If it is shorter.
+    /// If it has fewer than [`Vector::LEN`].
     fn load(slice: &[Self::Scalar]) -> Self;
-    /// Into the first places of a slice.
+    /// Stores to the first places of a slice.
     ///
     /// # Panics
-    /// If it is shorter.
+    /// If it has fewer than [`Vector::LEN`].
     fn store(self, slice: &mut [Self::Scalar]);
-    /// `self * a + b`, in one rounding where the processor can.
-    fn times_plus(self, a: Self, b: Self) -> Self;
-    /// The smaller of each pair.
+    /// `self * a + b`, fused where the level has the instruction.
+    fn mul_add(self, a: Self, b: Self) -> Self;
+    /// Minimum.
     fn min(self, other: Self) -> Self;
-    /// The larger of each pair.
+    /// Maximum.
     fn max(self, other: Self) -> Self;
-    /// Square roots.
+    /// Square root.
     fn sqrt(self) -> Self;
-    /// Rounded up.
+    /// Rounds up.
     fn ceil(self) -> Self;
-    /// Rounded down.
+    /// Rounds down.
     fn floor(self) -> Self;
-    /// `then` where `self` is above zero, else `otherwise`.
-    fn positive(self, then: Self, otherwise: Self) -> Self;
-    /// The nearest integers, and the same in the form in which [`Vector::times_power_of_two`] takes them.
-    fn nearest(self) -> (Self, Self);
-    /// `self * 2^n`, with `n` as [`Vector::nearest`] gives it.
-    fn times_power_of_two(self, n: Self) -> Self;
+    /// `then` where `self > 0`, else `otherwise`.
+    fn select_positive(self, then: Self, otherwise: Self) -> Self;
+    /// Rounds to the nearest integer, ties to even. Returns the integers n, and n in the form that [`Vector::scale_by_pow2`] takes.
+    fn round_ties_even(self) -> (Self, Self);
+    /// `self * 2^n`, with n from [`Vector::round_ties_even`].
+    fn scale_by_pow2(self, n: Self) -> Self;
 
-    /// Absolute values.
+    /// Absolute value.
     #[inline(always)]
     fn abs(self) -> Self {
         self.max(-self)
     }
 
-    /// `2^x`, relative error below 2e-7. Arguments below -125 count as -125, and those above 127 as 127.
+    /// `2^x`, relative error below 2e-7. Arguments are clamped to -125..127.
     #[inline(always)]
     fn exp2(self) -> Self
     where
         Self: Vector<Scalar = f32>,
     {
         let x = self.max(Self::splat(-125.0)).min(Self::splat(127.0));
-        let (n, power) = x.nearest();
-        // The polynomial of smallest relative error on [-1/2, 1/2], 1.9e-9.
-        // Summed in pairs, which waits less than one power after the other (Estrin).
+        let (n, power) = x.round_ties_even();
+        // Minimax polynomial on [-1/2, 1/2], relative error 1.9e-9. Estrin's scheme shortens the chain of dependent operations.
         let r = x - n;
         let r2 = r * r;
-        let low = r.times_plus(Self::splat(6.931_472e-1), Self::splat(1.0));
-        let middle = r.times_plus(Self::splat(5.550_328_8e-2), Self::splat(2.402_264_7e-1));
-        let high = r.times_plus(Self::splat(1.339_993_1e-3), Self::splat(9.618_489e-3));
-        let high = r2.times_plus(Self::splat(1.534_581_2e-4), high);
-        (r2 * r2).times_plus(high, r2.times_plus(middle, low)).times_power_of_two(power)
+        let low = r.mul_add(Self::splat(6.931_472e-1), Self::splat(1.0));
+        let middle = r.mul_add(Self::splat(5.550_328_8e-2), Self::splat(2.402_264_7e-1));
+        let high = r.mul_add(Self::splat(1.339_993_1e-3), Self::splat(9.618_489e-3));
+        let high = r2.mul_add(Self::splat(1.534_581_2e-4), high);
+        (r2 * r2).mul_add(high, r2.mul_add(middle, low)).scale_by_pow2(power)
     }
 
-    /// The values of a vector of [`LANES`].
+    /// The lanes of a vector of [`LANES`].
     #[cfg(test)]
     #[inline(always)]
     fn to_array(self) -> [Self::Scalar; LANES] {
-        const { assert!(Self::COUNT == LANES) };
+        const { assert!(Self::LEN == LANES) };
         let mut values = [Self::Scalar::default(); LANES];
         self.store(&mut values);
         values
     }
 
-    /// The values of a slice from `at`; past its end `fill`.
+    /// Loads from place `at` of a slice; lanes past its end are `fill`.
     #[inline(always)]
     fn load_padded(slice: &[Self::Scalar], at: usize, fill: Self::Scalar) -> Self {
         let rest = &slice[at..];
-        if rest.len() >= Self::COUNT {
+        if rest.len() >= Self::LEN {
             return Self::load(rest);
         }
         let mut values = [fill; WIDE];
@@ -126,11 +125,11 @@ pub trait Vector:
         Self::load(&values)
     }
 
-    /// Into a slice from `at`, as far as it goes.
+    /// Stores from place `at` of a slice on; lanes past its end are dropped.
     #[inline(always)]
-    fn store_cut(self, slice: &mut [Self::Scalar], at: usize) {
+    fn store_partial(self, slice: &mut [Self::Scalar], at: usize) {
         let rest = &mut slice[at..];
-        if rest.len() >= Self::COUNT {
+        if rest.len() >= Self::LEN {
             self.store(rest);
         } else {
             let mut values = [Self::Scalar::default(); WIDE];
@@ -140,49 +139,49 @@ pub trait Vector:
     }
 }
 
-/// A set of vector instructions.
+/// The vector types of a SIMD level.
 pub trait Isa: Copy {
-    /// Eight numbers in single precision.
+    /// [`LANES`] numbers in single precision.
     type F32: Vector<Scalar = f32>;
-    /// Eight numbers in double precision.
+    /// [`LANES`] numbers in double precision.
     type F64: Vector<Scalar = f64>;
-    /// Sixteen numbers in single precision.
+    /// [`WIDE`] numbers in single precision.
     type Wide: Vector<Scalar = f32>;
-    /// Registers that hold vectors.
+    /// Number of vector registers.
     const REGISTERS: usize;
-    /// Single precision to double.
+    /// Single to double precision.
     fn widen(x: Self::F32) -> Self::F64;
-    /// Double precision to single.
+    /// Double to single precision.
     fn narrow(x: Self::F64) -> Self::F32;
-    /// The integers between zero and each number.
-    fn integers(x: Self::F32) -> [i32; LANES];
-    /// The first and the last eight of sixteen numbers.
-    fn halves(x: Self::Wide) -> [Self::F32; 2];
-    /// The sum of each of eight vectors, in a fixed order.
-    fn sums(rows: &[Self::F32; LANES]) -> Self::F32;
-    /// Eight vectors, the first of the first numbers of each.
+    /// Rounds towards zero.
+    fn truncate_to_i32(x: Self::F32) -> [i32; LANES];
+    /// The first and the last [`LANES`] lanes.
+    fn split(x: Self::Wide) -> [Self::F32; 2];
+    /// Lane i is the sum of the lanes of row i, added in a fixed order.
+    fn row_sums(rows: &[Self::F32; LANES]) -> Self::F32;
+    /// Transposes an 8 x 8 matrix.
     fn transpose(rows: &[Self::F32; LANES]) -> [Self::F32; LANES];
 }
 
-/// What leaves the nearest integer in the low bits of a sum: 1.5 times 2 to the mantissa's bits.
+/// Adding and subtracting 1.5 * 2^(mantissa bits) rounds to the nearest integer, and leaves it in the low bits of the sum.
 const MAGIC_F32: f32 = 12_582_912.0;
 const MAGIC_F64: f64 = 6_755_399_441_055_744.0;
 
-/// [`Vector::nearest`] where 2^n is multiplied by in the exponent's bits: n as it is, and behind `magic`.
+/// [`Vector::round_ties_even`] for levels that scale by adding to the exponent bits: n, and n + `magic`.
 #[inline(always)]
-fn nearest_behind<V: Vector>(magic: V::Scalar, x: V) -> (V, V) {
+fn round_by_magic<V: Vector>(magic: V::Scalar, x: V) -> (V, V) {
     let shifted = x + V::splat(magic);
     (shifted - V::splat(magic), shifted)
 }
 
-/// `e^x`, relative error below 2e-15. Arguments below -700 count as -700, and those above 700 as 700.
+/// `e^x`, relative error below 2e-15. Arguments are clamped to -700..700.
 #[inline(always)]
 pub fn exp_f64<V: Vector<Scalar = f64>>(x: V) -> V {
     let x = x.max(V::splat(-700.0)).min(V::splat(700.0));
-    let (n, power) = (x * V::splat(std::f64::consts::LOG2_E)).nearest();
-    // ln 2 in two parts, so that r keeps its bits (Cody and Waite).
-    let r = n.times_plus(V::splat(-6.931_471_803_691_238e-1), x);
-    let r = n.times_plus(V::splat(-1.908_214_929_270_587_7e-10), r);
+    let (n, power) = (x * V::splat(std::f64::consts::LOG2_E)).round_ties_even();
+    // ln 2 in two parts keeps the low bits of r (Cody and Waite).
+    let r = n.mul_add(V::splat(-6.931_471_803_691_238e-1), x);
+    let r = n.mul_add(V::splat(-1.908_214_929_270_587_7e-10), r);
     // Taylor to r^13 on |r| <= ln(2)/2: the next term is below 5e-18.
     let mut p = V::splat(1.0 / 6_227_020_800.0);
     for c in [
@@ -200,9 +199,9 @@ pub fn exp_f64<V: Vector<Scalar = f64>>(x: V) -> V {
         1.0,
         1.0,
     ] {
-        p = p.times_plus(r, V::splat(c));
+        p = p.mul_add(r, V::splat(c));
     }
-    p.times_power_of_two(power)
+    p.scale_by_pow2(power)
 }
 
 /// `(softplus(x), sigmoid(x))` in f64, relative error below 1e-14, also where softplus is tiny.
@@ -211,49 +210,89 @@ pub fn softplus_sigmoid<V: Vector<Scalar = f64>>(x: V) -> (V, V) {
     let one = V::splat(1.0);
     // u = exp(-|x|) in (0, 1]; softplus = max(x, 0) + ln(1 + u).
     let u = exp_f64(-x.abs());
-    // One division for the two that follow.
-    let (one_more, two_more) = (u + one, u + V::splat(2.0));
-    let quotient = u / (one_more * two_more);
+    // Both quotients below share one division.
+    let (one_plus_u, two_plus_u) = (u + one, u + V::splat(2.0));
+    let quotient = u / (one_plus_u * two_plus_u);
     // ln(1 + u) = 2 atanh(z), z = u / (2 + u) in (0, 1/3]: no cancellation however small u is.
-    let z = quotient * one_more;
+    let z = quotient * one_plus_u;
     let z2 = z * z;
     let mut p = V::splat(1.0 / 29.0);
     for k in (0..14).rev() {
-        p = p.times_plus(z2, V::splat(1.0 / f64::from(2 * k + 1)));
+        p = p.mul_add(z2, V::splat(1.0 / f64::from(2 * k + 1)));
     }
     let softplus = x.max(V::splat(0.0)) + V::splat(2.0) * z * p;
     // sigmoid(-|x|) = u / (1 + u); for positive x its complement.
-    let small = quotient * two_more;
-    (softplus, x.positive(one - small, small))
+    let small = quotient * two_plus_u;
+    (softplus, x.select_positive(one - small, small))
 }
 
-/// Defines `$name` as `$body`, compiled for each [`Level`], of which a call takes that of [`level()`].
+/// A computation written once for all SIMD levels. [`vectorize`] implements it.
+pub trait Kernel {
+    type Output;
+    /// Must be `#[inline(always)]`, as must all generic functions that it calls: others are compiled without the instructions of `I`.
+    fn run<I: Isa>(self) -> Self::Output;
+}
+
+/// Runs a kernel at the level of this process.
+#[inline]
+pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+    match level() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `level` returns only levels that the CPU supports.
+        Level::Avx512 => unsafe { run_avx512(kernel) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Level::Avx2 => unsafe { run_avx2(kernel) },
+        _ => kernel.run::<Portable>(),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx2,fma")]
+fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<avx512::Avx512>()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<avx2::Avx2>()
+}
+
+/// Runs a kernel at every level that the CPU supports, the portable one first.
+#[cfg(test)]
+pub fn at_every_level<K: Kernel + Copy>(kernel: K) -> Vec<K::Output> {
+    let mut outputs = vec![kernel.run::<Portable>()];
+    #[cfg(target_arch = "x86_64")]
+    if level::supported(Level::Avx2) {
+        // SAFETY: the CPU supports the level.
+        outputs.push(unsafe { run_avx2(kernel) });
+    }
+    #[cfg(target_arch = "x86_64")]
+    if level::supported(Level::Avx512) {
+        // SAFETY: as above.
+        outputs.push(unsafe { run_avx512(kernel) });
+    }
+    outputs
+}
+
+/// Defines the function `$name`, which runs `$body::<I>` by [`dispatch`].
 macro_rules! vectorize {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
         $(#[$doc])*
         #[allow(clippy::too_many_arguments)]
         $vis fn $name($($arg: $type),*) $(-> $ret)? {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx2,fma")]
-                #[allow(clippy::too_many_arguments)]
-                fn widest($($arg: $type),*) $(-> $ret)? {
-                    $body::<$crate::simd::Avx512>($($arg),*)
-                }
-                #[target_feature(enable = "avx2,fma")]
-                #[allow(clippy::too_many_arguments)]
-                fn wide($($arg: $type),*) $(-> $ret)? {
-                    $body::<$crate::simd::Avx2>($($arg),*)
-                }
-                match $crate::simd::level() {
-                    // SAFETY: a level is chosen only where the processor has the features that `widest` is compiled for.
-                    $crate::simd::Level::Avx512 => return unsafe { widest($($arg),*) },
-                    // SAFETY: as above, of `wide`.
-                    $crate::simd::Level::Avx2 => return unsafe { wide($($arg),*) },
-                    $crate::simd::Level::Portable => {}
+            struct Arguments<T>(T);
+            #[allow(unused_parens)]
+            impl $crate::simd::Kernel for Arguments<($($type,)*)> {
+                type Output = ($($ret)?);
+                #[inline(always)]
+                fn run<I: $crate::simd::Isa>(self) -> Self::Output {
+                    let Arguments(($($arg,)*)) = self;
+                    $body::<I>($($arg),*)
                 }
             }
-            $body::<$crate::simd::Portable>($($arg),*)
+            $crate::simd::dispatch(Arguments(($($arg,)*)))
         }
     };
 }
@@ -263,7 +302,7 @@ pub(crate) use vectorize;
 mod tests {
     use super::*;
 
-    /// Every function at `x`, and every operation, against the standard library.
+    /// Every function at `x` against the standard library.
     #[inline(always)]
     fn check<I: Isa>(x: f64) {
         let relative = |got: f64, want: f64| ((got - want) / want).abs();
@@ -289,7 +328,7 @@ mod tests {
             for lane in 0..LANES {
                 let want = want(a[lane], b[lane]);
                 assert_eq!(got.to_array()[lane], want);
-                // All values are small multiples of a power of two, exact in f32 but for quotient and root.
+                // All values are small multiples of a power of two: exact in f32, except for quotients and roots.
                 assert!((f64::from(single.to_array()[lane]) - want).abs() <= 1e-7 * want.abs());
             }
         };
@@ -304,32 +343,33 @@ mod tests {
         same(x.abs().sqrt(), p.abs().sqrt(), |a, _| a.abs().sqrt());
         same(x.ceil(), p.ceil(), |a, _| a.ceil());
         same(x.floor(), p.floor(), |a, _| a.floor());
-        same(x.times_plus(y, x), p.times_plus(q, p), |a, b| a * b + a);
-        same(x.positive(y, -y), p.positive(q, -q), |a, b| if a > 0.0 { b } else { -b });
+        same(x.mul_add(y, x), p.mul_add(q, p), |a, b| a * b + a);
+        same(x.select_positive(y, -y), p.select_positive(q, -q), |a, b| if a > 0.0 { b } else { -b });
         same(I::widen(p), I::narrow(I::widen(p)), |a, _| a);
         let rows = std::array::from_fn(|row| p * I::F32::splat(row as f32));
         for (column, row) in I::transpose(&rows).into_iter().map(Vector::to_array).zip(a) {
             assert!((0..LANES).all(|k| f64::from(column[k]) == row * k as f64));
         }
-        for (row, got) in I::sums(&rows).to_array().into_iter().enumerate() {
+        for (row, got) in I::row_sums(&rows).to_array().into_iter().enumerate() {
             assert_eq!(f64::from(got), a.iter().sum::<f64>() * row as f64);
         }
-        assert_eq!(I::integers(p), a.map(|a| a as i32));
+        assert_eq!(I::truncate_to_i32(p), a.map(|a| a as i32));
         let mut twice = [0.0f32; WIDE];
         p.store(&mut twice);
         q.store(&mut twice[LANES..]);
         let both = I::Wide::load(&twice);
-        let halves = I::halves(both * both + both).map(Vector::to_array);
+        let halves = I::split(both * both + both).map(Vector::to_array);
         assert_eq!(halves, [p * p + p, q * q + q].map(Vector::to_array));
-        let halves = I::halves(both.exp2()).map(Vector::to_array);
+        let halves = I::split(both.exp2()).map(Vector::to_array);
         assert_eq!(halves, [p.exp2(), q.exp2()].map(Vector::to_array));
         let mut stored = [9.0f32; 11];
-        p.store_cut(&mut stored, 7);
+        p.store_partial(&mut stored, 7);
         assert!(stored[..7] == [9.0; 7] && (0..4).all(|k| f64::from(stored[7 + k]) == a[k]));
         let padded = I::F32::load_padded(&stored, 7, 5.0).to_array();
         assert!((0..4).all(|k| f64::from(padded[k]) == a[k]) && padded[4..] == [5.0; 4]);
     }
 
+    #[inline(always)]
     fn check_all<I: Isa>() {
         for i in -2000..=2000 {
             check::<I>(f64::from(i) * 0.0432 + 1e-3);
@@ -341,26 +381,16 @@ mod tests {
     }
 
     #[test]
-    fn functions_agree_with_the_standard_library() {
-        check_all::<Portable>();
-        #[cfg(target_arch = "x86_64")]
-        {
-            #[target_feature(enable = "avx2,fma")]
-            fn avx2() {
-                check_all::<Avx2>();
-            }
-            #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx2,fma")]
-            fn avx512() {
-                check_all::<Avx512>();
-            }
-            if supported(Level::Avx2) {
-                // SAFETY: the processor has what it is compiled for.
-                unsafe { avx2() };
-            }
-            if supported(Level::Avx512) {
-                // SAFETY: as above.
-                unsafe { avx512() };
+    fn functions_agree_with_the_standard_library_at_every_level() {
+        #[derive(Clone, Copy)]
+        struct CheckAll;
+        impl Kernel for CheckAll {
+            type Output = ();
+            #[inline(always)]
+            fn run<I: Isa>(self) {
+                check_all::<I>();
             }
         }
+        at_every_level(CheckAll);
     }
 }

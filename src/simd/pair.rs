@@ -1,10 +1,10 @@
-//! Two vectors that make one of twice the length.
+//! A vector made of two of half its length.
 
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
 use super::Vector;
 
-/// The first and the second half.
+/// The low and the high lanes.
 #[derive(Clone, Copy, Debug)]
 pub struct Pair<V>(pub V, pub V);
 
@@ -39,7 +39,7 @@ impl<V: Vector> AddAssign for Pair<V> {
 
 impl<V: Vector> Vector for Pair<V> {
     type Scalar = V::Scalar;
-    const COUNT: usize = 2 * V::COUNT;
+    const LEN: usize = 2 * V::LEN;
 
     #[inline(always)]
     fn splat(value: V::Scalar) -> Self {
@@ -48,20 +48,20 @@ impl<V: Vector> Vector for Pair<V> {
 
     #[inline(always)]
     fn load(slice: &[V::Scalar]) -> Self {
-        let slice = &slice[..Self::COUNT];
-        Self(V::load(slice), V::load(&slice[V::COUNT..]))
+        let slice = &slice[..Self::LEN];
+        Self(V::load(slice), V::load(&slice[V::LEN..]))
     }
 
     #[inline(always)]
     fn store(self, slice: &mut [V::Scalar]) {
-        let slice = &mut slice[..Self::COUNT];
+        let slice = &mut slice[..Self::LEN];
         self.0.store(slice);
-        self.1.store(&mut slice[V::COUNT..]);
+        self.1.store(&mut slice[V::LEN..]);
     }
 
     #[inline(always)]
-    fn times_plus(self, a: Self, b: Self) -> Self {
-        Self(self.0.times_plus(a.0, b.0), self.1.times_plus(a.1, b.1))
+    fn mul_add(self, a: Self, b: Self) -> Self {
+        Self(self.0.mul_add(a.0, b.0), self.1.mul_add(a.1, b.1))
     }
 
     #[inline(always)]
@@ -90,18 +90,18 @@ impl<V: Vector> Vector for Pair<V> {
     }
 
     #[inline(always)]
-    fn positive(self, then: Self, otherwise: Self) -> Self {
-        Self(self.0.positive(then.0, otherwise.0), self.1.positive(then.1, otherwise.1))
+    fn select_positive(self, then: Self, otherwise: Self) -> Self {
+        Self(self.0.select_positive(then.0, otherwise.0), self.1.select_positive(then.1, otherwise.1))
     }
 
     #[inline(always)]
-    fn nearest(self) -> (Self, Self) {
-        let ((n, power), (other_n, other_power)) = (self.0.nearest(), self.1.nearest());
+    fn round_ties_even(self) -> (Self, Self) {
+        let ((n, power), (other_n, other_power)) = (self.0.round_ties_even(), self.1.round_ties_even());
         (Self(n, other_n), Self(power, other_power))
     }
 
     #[inline(always)]
-    fn times_power_of_two(self, n: Self) -> Self {
-        Self(self.0.times_power_of_two(n.0), self.1.times_power_of_two(n.1))
+    fn scale_by_pow2(self, n: Self) -> Self {
+        Self(self.0.scale_by_pow2(n.0), self.1.scale_by_pow2(n.1))
     }
 }

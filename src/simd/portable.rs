@@ -1,14 +1,15 @@
-//! Vectors as plain arrays, for every processor.
+//! The portable level: vectors are arrays.
 
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
-use super::{Isa, LANES, MAGIC_F32, MAGIC_F64, Pair, Vector, nearest_behind};
+use super::pair::Pair;
+use super::{Isa, LANES, MAGIC_F32, MAGIC_F64, Vector, round_by_magic};
 
-/// Plain arrays, which the compiler may or may not turn into vector instructions.
+/// Arrays, which the compiler may vectorise for the baseline of the target.
 #[derive(Clone, Copy, Debug)]
 pub struct Portable;
 
-/// Eight numbers in an array.
+/// [`LANES`] numbers.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(32))]
 pub struct Lanes<T>([T; LANES]);
@@ -70,22 +71,22 @@ macro_rules! lanes {
         }
         impl Vector for Lanes<$type> {
             type Scalar = $type;
-            const COUNT: usize = LANES;
+            const LEN: usize = LANES;
             #[inline(always)]
             fn splat(value: $type) -> Self {
                 Self([value; LANES])
             }
             #[inline(always)]
             fn load(slice: &[$type]) -> Self {
-                Self(*slice.first_chunk().expect("as many values as lanes"))
+                Self(*slice.first_chunk().expect("a slice of at least one vector"))
             }
             #[inline(always)]
             fn store(self, slice: &mut [$type]) {
-                *slice.first_chunk_mut().expect("as many places as lanes") = self.0;
+                *slice.first_chunk_mut().expect("a slice of at least one vector") = self.0;
             }
             #[inline(always)]
-            fn times_plus(self, a: Self, b: Self) -> Self {
-                // The baseline of aarch64 has a fused instruction; elsewhere it would be a slow call into a library.
+            fn mul_add(self, a: Self, b: Self) -> Self {
+                // The baseline of aarch64 has a fused instruction; elsewhere `mul_add` would be a slow library call.
                 if cfg!(target_arch = "aarch64") {
                     Self(std::array::from_fn(|lane| self.0[lane].mul_add(a.0[lane], b.0[lane])))
                 } else {
@@ -113,7 +114,7 @@ macro_rules! lanes {
                 self.map(<$type>::floor)
             }
             #[inline(always)]
-            fn positive(self, then: Self, otherwise: Self) -> Self {
+            fn select_positive(self, then: Self, otherwise: Self) -> Self {
                 Self(std::array::from_fn(
                     |lane| {
                         if self.0[lane] > 0.0 { then.0[lane] } else { otherwise.0[lane] }
@@ -121,12 +122,12 @@ macro_rules! lanes {
                 ))
             }
             #[inline(always)]
-            fn nearest(self) -> (Self, Self) {
-                nearest_behind($magic, self)
+            fn round_ties_even(self) -> (Self, Self) {
+                round_by_magic($magic, self)
             }
             #[inline(always)]
-            fn times_power_of_two(self, n: Self) -> Self {
-                // Adding to the exponent's bits multiplies; what lies above them in `n` falls off.
+            fn scale_by_pow2(self, n: Self) -> Self {
+                // Adds n to the exponent bits. The shift drops the higher bits of n.
                 self.zip(n, |value, n| {
                     <$type>::from_bits(value.to_bits().wrapping_add(n.to_bits() << $mantissa))
                 })
@@ -155,12 +156,12 @@ impl Isa for Portable {
     }
 
     #[inline(always)]
-    fn integers(x: Lanes<f32>) -> [i32; LANES] {
+    fn truncate_to_i32(x: Lanes<f32>) -> [i32; LANES] {
         x.0.map(|v| v as i32)
     }
 
     #[inline(always)]
-    fn halves(x: Pair<Lanes<f32>>) -> [Lanes<f32>; 2] {
+    fn split(x: Pair<Lanes<f32>>) -> [Lanes<f32>; 2] {
         [x.0, x.1]
     }
 
@@ -170,7 +171,7 @@ impl Isa for Portable {
     }
 
     #[inline(always)]
-    fn sums(rows: &[Lanes<f32>; LANES]) -> Lanes<f32> {
+    fn row_sums(rows: &[Lanes<f32>; LANES]) -> Lanes<f32> {
         Lanes(rows.map(|Lanes(v)| ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]))))
     }
 }

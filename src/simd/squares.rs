@@ -1,17 +1,16 @@
-//! The sum of squares, in double precision.
+//! Sum of squares in double precision.
 
 use super::{Isa, vectorize};
 
 vectorize! {
-    /// The sum of the squares of `values`, in f64: finite exactly where all of them are. The same bits on every processor and
-    /// for any number of threads.
+    /// The sum of the squares of `values`, in f64: finite if and only if all values are. The same bits at every SIMD level.
     pub fn sum_of_squares(values: &[f32]) -> f64 = lanes
 }
 
-// In any instruction set the same operations, of which the compiler makes what the set offers.
+// The same scalar operations at every level; the compiler vectorises them.
 #[inline(always)]
 fn lanes<I: Isa>(values: &[f32]) -> f64 {
-    // Sums of their own for neighbours, which the processor can add side by side.
+    // 16 independent sums, which fill vector registers.
     let mut sums = [0.0f64; 16];
     let (groups, rest) = values.as_chunks::<16>();
     for group in groups {
@@ -31,7 +30,7 @@ mod tests {
     use crate::simd::Portable;
 
     #[test]
-    fn it_has_the_bits_of_the_portable_sum_and_counts_every_value() {
+    fn the_sum_has_the_bits_of_the_portable_level() {
         for length in [0, 1, 15, 16, 17, 1000] {
             let values: Vec<f32> = (0..length).map(|i| (i as f32 * 0.7).sin()).collect();
             let portable = lanes::<Portable>(&values);
@@ -42,12 +41,12 @@ mod tests {
     }
 
     #[test]
-    fn squares_add_up_and_tell_what_is_not_finite() {
+    fn the_sum_is_finite_where_all_values_are() {
         for length in [0usize, 1, 7, 8, 31, 32, 33, 1000] {
             let mut values: Vec<f32> = (0..length).map(|k| (k as f32 * 0.7).sin()).collect();
             let want: f64 = values.iter().map(|&v| f64::from(v).powi(2)).sum();
             assert!((sum_of_squares(&values) - want).abs() <= 1e-14 * want, "{length}");
-            // The largest is finite, though its square is far beyond single precision.
+            // The square of the largest finite value overflows f32, but not f64.
             for (value, finite) in [(f32::MAX, true), (f32::NAN, false), (f32::NEG_INFINITY, false)] {
                 for at in [0, length / 2, length.saturating_sub(1)].into_iter().filter(|&at| at < length) {
                     let before = std::mem::replace(&mut values[at], value);

@@ -111,7 +111,7 @@ fn add_lanes<I: Isa>(slab: &mut [f32], samples: &[Sample], origin: f32, [width, 
         for (plane, wz) in [(0, 1.0 - fz), (width * height * VALUES, fz)] {
             for (line, wy) in [(0, 1.0 - fy), (width * VALUES, fy)] {
                 let place = &mut slab[first + plane + line..];
-                let sum = pair.times_plus(I::F32::splat(wz * wy), I::F32::load(place));
+                let sum = pair.mul_add(I::F32::splat(wz * wy), I::F32::load(place));
                 sum.store(place);
             }
         }

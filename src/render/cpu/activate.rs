@@ -142,7 +142,7 @@ fn variance<V: Vector<Scalar = f64>>(raw: V, scale: &mut [f64; LANES], slope: &m
     let smallest = V::splat(S_MIN);
     let s = softplus.max(smallest);
     s.store(scale);
-    (smallest - softplus).positive(V::splat(0.0), sigmoid).store(slope);
+    (smallest - softplus).select_positive(V::splat(0.0), sigmoid).store(slope);
     s * s
 }
 

@@ -43,7 +43,7 @@ vectorize! {
     ///
     /// # Panics
     /// If these are not as many.
-    pub fn accumulate(image: &Showing, gaussians: &[Active], seen: &[Seen], first: bool, sums: &mut [Sums]) = accumulate_lanes
+    pub fn accumulate(image: &Showing<'_>, gaussians: &[Active], seen: &[Seen], first: bool, sums: &mut [Sums]) = accumulate_lanes
 }
 
 #[inline(always)]
@@ -81,7 +81,7 @@ fn accumulate_lanes<I: Isa>(
         let gxy = half * (w0 * up);
         let gyy = half * (w1 * up + w2 * uq);
         for axis in 0..3 {
-            add_to(&mut sums[axis], first, gx.times_plus(constant(p[axis]), gy * constant(q[axis])));
+            add_to(&mut sums[axis], first, gx.mul_add(constant(p[axis]), gy * constant(q[axis])));
         }
         for k in 0..6 {
             let [xx, xy, yy] = pairs[k];
@@ -124,7 +124,7 @@ vectorize! {
 /// Into a plane of the gradient, as far as it goes.
 #[inline(always)]
 fn put<I: Isa>(gradient: &mut [&mut [f32]], plane: usize, at: usize, value: I::F64) {
-    I::narrow(value).store_cut(gradient[plane], at);
+    I::narrow(value).store_partial(gradient[plane], at);
 }
 
 #[inline(always)]

@@ -139,7 +139,7 @@ fn coefficients(view: &Rotation, a: usize, b: usize, scale: f64) -> [f64; 6] {
 fn dot<V: Vector<Scalar = f64>, const N: usize>(vectors: &[V; N], factors: &[f64; N], start: V) -> V {
     let mut sum = start;
     for k in 0..N {
-        sum = vectors[k].times_plus(V::splat(factors[k]), sum);
+        sum = vectors[k].mul_add(V::splat(factors[k]), sum);
     }
     sum
 }
@@ -210,19 +210,19 @@ fn project_lanes<I: Isa>(
         let largest = (unit_x * half_width + shear.abs() * half_height) * I::F64::splat(2.0);
         let too_large = largest - I::F64::splat(LARGEST_COARSE);
         let fits = width.max(height) - I::F64::splat(SMALL as f64 + 0.5);
-        let stepped = fits.positive(constant::<I>(kind::STEPPED), constant::<I>(kind::SMALL));
-        let stepped = (height - I::F64::splat(1.5)).positive(stepped, constant::<I>(kind::STEPPED));
-        let kind = too_steep.max(too_large).positive(constant::<I>(kind::FINE), stepped);
+        let stepped = fits.select_positive(constant::<I>(kind::STEPPED), constant::<I>(kind::SMALL));
+        let stepped = (height - I::F64::splat(1.5)).select_positive(stepped, constant::<I>(kind::STEPPED));
+        let kind = too_steep.max(too_large).select_positive(constant::<I>(kind::FINE), stepped);
         // None of these is NaN, and none but those of hidden splats lies outside the box.
-        let kind = width.min(height).positive(kind, constant::<I>(kind::HIDDEN));
-        splats.kind = I::integers(I::narrow(kind));
-        splats.x0 = I::integers(I::narrow(x0));
-        splats.y0 = I::integers(I::narrow(y0));
-        splats.width = I::integers(I::narrow(width));
-        splats.height = I::integers(I::narrow(height));
+        let kind = width.min(height).select_positive(kind, constant::<I>(kind::HIDDEN));
+        splats.kind = I::truncate_to_i32(I::narrow(kind));
+        splats.x0 = I::truncate_to_i32(I::narrow(x0));
+        splats.y0 = I::truncate_to_i32(I::narrow(y0));
+        splats.width = I::truncate_to_i32(I::narrow(width));
+        splats.height = I::truncate_to_i32(I::narrow(height));
 
         let is_stepped = kind - constant::<I>(kind::SMALL);
-        let base = is_stepped.positive((height * I::F64::splat(0.5)).floor(), zero);
+        let base = is_stepped.select_positive((height * I::F64::splat(0.5)).floor(), zero);
         let (dx, dy) = (x0 - u, y0 + base - v);
         let (rounded_x, rounded_y) = (I::narrow(dx), I::narrow(dy));
         rounded_x.store(&mut splats.dx);
@@ -245,7 +245,7 @@ fn project_lanes<I: Isa>(
         decay.store(&mut splats.decay);
         let (rows, zero) = (I::narrow(height), I::F32::splat(0.0));
         for (row, decays) in splats.decays.iter_mut().enumerate() {
-            (rows - I::F32::splat(row as f32 + 2.0)).positive(decay, zero).store(decays);
+            (rows - I::F32::splat(row as f32 + 2.0)).select_positive(decay, zero).store(decays);
         }
         I::narrow(norm).store(&mut splats.norm);
         I::narrow(amplitude * norm).store(&mut splats.weight);

@@ -90,6 +90,7 @@ fn draw_small<I: Isa, const K: usize>(
 }
 
 /// The same, of the rows of their supports that lie in the band.
+#[inline(always)]
 fn draw_small_in_part<I: Isa, const K: usize>(
     splats: &[Splat; K],
     band: &mut [f32],
@@ -140,7 +141,7 @@ fn draw_strip<V: Vector<Scalar = f32>, const WHOLE: bool>(
 ) {
     let strip = Strip::<V>::new(splat, column, splat.weight());
     // All rows that are drawn are there: the last is.
-    let end = (rows.len() - 1) * stride + V::COUNT;
+    let end = (rows.len() - 1) * stride + V::LEN;
     let mut target = Target::<WHOLE> { pixels: &mut pixels[..end], stride, rows };
     let stretches = splat.stretches();
     for k in 0..stretches {
@@ -174,7 +175,7 @@ impl<const WHOLE: bool> Target<'_, WHOLE> {
     fn add<V: Vector<Scalar = f32>>(&mut self, row: usize, value: V) {
         if WHOLE || self.rows.contains(&row) {
             let first = if WHOLE { 0 } else { self.rows.start };
-            let pixels = &mut self.pixels[(row - first) * self.stride..][..V::COUNT];
+            let pixels = &mut self.pixels[(row - first) * self.stride..][..V::LEN];
             (V::load(pixels) + value).store(pixels);
         }
     }

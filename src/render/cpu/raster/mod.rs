@@ -70,7 +70,7 @@ mod tests {
     use crate::render::cpu::project::{kind, project};
     use crate::render::cpu::room;
     use crate::render::{Geometry, Sampling, Weights};
-    use crate::simd::{Isa, Portable};
+    use crate::simd::{Isa, Kernel, at_every_level};
 
     const BOX: usize = 40;
     const COUNT: usize = 203;
@@ -108,35 +108,31 @@ mod tests {
             assert!(splats.iter().flat_map(|eight| eight.height).any(|height| height > 16));
             Self { splats, seen }
         }
+    }
+
+    /// Draws the scene, and takes its moments in a fixed gradient image.
+    #[derive(Clone, Copy)]
+    struct DrawAndMeasure<'a>(&'a Scene);
+
+    impl Kernel for DrawAndMeasure<'_> {
+        /// The drawn pixels, and the six moments of all splats.
+        type Output = (Vec<f32>, [Vec<f32>; 6]);
 
         #[inline(always)]
-        fn drawn<I: Isa>(&self) -> Canvas {
-            let mut canvas = Canvas::new(BOX);
-            let stride = canvas.stride;
-            draw_lanes::<I>(&self.splats, &self.seen, &mut canvas.pixels, 0, stride);
-            canvas
-        }
-
-        /// The moments, one kind after another.
-        #[inline(always)]
-        fn measured<I: Isa>(&self, g: &Canvas) -> [Vec<f32>; 6] {
-            let mut seen = self.seen.clone();
-            moments_lanes::<I>(&self.splats, g, &mut seen);
-            std::array::from_fn(|k| seen.iter().flat_map(|seen| seen.moments[k]).collect())
-        }
-
-        #[inline(always)]
-        fn compare_with_portable<I: Isa>(&self) {
-            let mut canvas = self.drawn::<I>();
-            assert_close(&canvas.pixels, &self.drawn::<Portable>().pixels);
-            // As a gradient is: without a trend, whose moments would cancel.
-            for (k, pixel) in canvas.pixels.iter_mut().enumerate() {
+        fn run<I: Isa>(self) -> Self::Output {
+            let Scene { splats, seen } = self.0;
+            let mut drawn = Canvas::new(BOX);
+            let stride = drawn.stride;
+            draw_lanes::<I>(splats, seen, &mut drawn.pixels, 0, stride);
+            let mut gradient = Canvas::new(BOX);
+            // Without a trend, whose moments would cancel.
+            for (k, pixel) in gradient.pixels.iter_mut().enumerate() {
                 *pixel = (k as f32 * 0.7).sin() + (k as f32 * 1.9).cos();
             }
-            let (fast, plain) = (self.measured::<I>(&canvas), self.measured::<Portable>(&canvas));
-            for (fast, plain) in fast.iter().zip(&plain) {
-                assert_close(fast, plain);
-            }
+            let mut seen = seen.clone();
+            moments_lanes::<I>(splats, &gradient, &mut seen);
+            let moment = |k: usize| seen.iter().flat_map(|seen| seen.moments[k]).collect();
+            (drawn.pixels, std::array::from_fn(moment))
         }
     }
 
@@ -149,26 +145,16 @@ mod tests {
         }
     }
 
-    #[cfg(target_arch = "x86_64")]
     #[test]
-    fn every_set_of_instructions_draws_and_measures_the_same() {
-        use crate::simd::{Avx2, Avx512, Level, supported};
-        #[target_feature(enable = "avx2,fma")]
-        fn avx2(scene: &Scene) {
-            scene.compare_with_portable::<Avx2>();
-        }
-        #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx2,fma")]
-        fn avx512(scene: &Scene) {
-            scene.compare_with_portable::<Avx512>();
-        }
+    fn every_simd_level_draws_and_measures_the_same() {
         let scene = Scene::new();
-        if supported(Level::Avx2) {
-            // SAFETY: the processor has what it is compiled for.
-            unsafe { avx2(&scene) };
-        }
-        if supported(Level::Avx512) {
-            // SAFETY: as above.
-            unsafe { avx512(&scene) };
+        let outputs = at_every_level(DrawAndMeasure(&scene));
+        let (portable, others) = outputs.split_first().unwrap();
+        for (pixels, moments) in others {
+            assert_close(pixels, &portable.0);
+            for (moment, want) in moments.iter().zip(&portable.1) {
+                assert_close(moment, want);
+            }
         }
     }
 

@@ -32,9 +32,9 @@ pub(super) fn moments<I: Isa>(splats: &[Splats], g: &Canvas, seen: &mut [Seen]) 
         let (origin, [s0, sx, sk, sxx, sxk, skk]) =
             if small { eight_small::<I>(eight, g) } else { eight_any::<I>(eight, g) };
         // From k to y.
-        let sy = origin.times_plus(s0, sk);
-        let sxy = origin.times_plus(sx, sxk);
-        let syy = origin.times_plus(sk + sy, skk);
+        let sy = origin.mul_add(s0, sk);
+        let sxy = origin.mul_add(sx, sxk);
+        let syy = origin.mul_add(sk + sy, skk);
         // Then of the whitened distances.
         let Seen { whitening, moments } = seen;
         let [w0, w1, w2] = whitening;
@@ -82,16 +82,16 @@ fn eight_small<I: Isa>(eight: &Splats, g: &Canvas) -> (I::F32, Raw<I::F32>) {
     for i in 0..LANES {
         let (first, second) = (I::F32::splat(FROM_MIDDLE[i]), I::F32::splat(FROM_MIDDLE_SQUARED[i]));
         s0 += r0[i];
-        s1 = r0[i].times_plus(first, s1);
-        s2 = r0[i].times_plus(second, s2);
+        s1 = r0[i].mul_add(first, s1);
+        s2 = r0[i].mul_add(second, s2);
         sk += r1[i];
-        s1k = r1[i].times_plus(first, s1k);
+        s1k = r1[i].mul_add(first, s1k);
         skk += r2[i];
     }
     // To x, from the middle column.
     let x = I::F32::load(&eight.dx) + I::F32::splat(MIDDLE);
-    let sx = x.times_plus(s0, s1);
-    let moments = [s0, sx, sk, x.times_plus(sx + s1, s2), x.times_plus(sk, s1k), skk];
+    let sx = x.mul_add(s0, s1);
+    let moments = [s0, sx, sk, x.mul_add(sx + s1, s2), x.mul_add(sk, s1k), skk];
     (I::F32::load(&eight.dy) + I::F32::splat(MIDDLE), moments)
 }
 
@@ -147,8 +147,8 @@ fn eight_any<I: Isa>(eight: &Splats, g: &Canvas) -> (I::F32, Raw<I::F32>) {
             total[lane] = sum;
         }
     }
-    let [s0, sx, sk] = [I::sums(&totals[0]), I::sums(&totals[1]), I::sums(&totals[2])];
-    let [sxx, sxk, skk] = [I::sums(&totals[3]), I::sums(&totals[4]), I::sums(&totals[5])];
+    let [s0, sx, sk] = [I::row_sums(&totals[0]), I::row_sums(&totals[1]), I::row_sums(&totals[2])];
+    let [sxx, sxk, skk] = [I::row_sums(&totals[3]), I::row_sums(&totals[4]), I::row_sums(&totals[5])];
     (I::F32::load(&origins), [s0, sx, sk, sxx, sxk, skk])
 }
 
@@ -170,8 +170,8 @@ fn small_moments<I: Isa>(splat: Splat, g: &Canvas, sums: &mut Raw<I::F32>) {
 #[inline(always)]
 fn add_row<V: Vector<Scalar = f32>>(w: V, row: usize, [r0, r1, r2]: [&mut V; 3]) {
     *r0 += w;
-    *r1 = w.times_plus(V::splat(FROM_MIDDLE[row % SMALL]), *r1);
-    *r2 = w.times_plus(V::splat(FROM_MIDDLE_SQUARED[row % SMALL]), *r2);
+    *r1 = w.mul_add(V::splat(FROM_MIDDLE[row % SMALL]), *r1);
+    *r2 = w.mul_add(V::splat(FROM_MIDDLE_SQUARED[row % SMALL]), *r2);
 }
 
 /// Adds those of a splat of any size.
@@ -181,8 +181,7 @@ fn stepped_moments<I: Isa>(splat: Splat, g: &Canvas, sums: &mut Raw<I::F32>) {
     let pixels = &g.pixels[splat.y0() * g.stride + splat.x0()..];
     let mut column = 0;
     while column + LANES < width {
-        let [r0, r1, r2] =
-            strip_moments::<I::Wide>(splat, column, &pixels[column..], g.stride).map(I::halves);
+        let [r0, r1, r2] = strip_moments::<I::Wide>(splat, column, &pixels[column..], g.stride).map(I::split);
         add_columns::<I>(splat, column, [r0[0], r1[0], r2[0]], sums);
         add_columns::<I>(splat, column + LANES, [r0[1], r1[1], r2[1]], sums);
         column += 2 * LANES;
@@ -225,10 +224,10 @@ fn strip_moments<V: Vector<Scalar = f32>>(
         }
         let off = V::splat(stretch.off);
         let [r0, r1, r2] = own;
-        let first = off.times_plus(r0, r1);
+        let first = off.mul_add(r0, r1);
         sums[0] += r0;
         sums[1] += first;
-        sums[2] += off.times_plus(r1 + first, r2);
+        sums[2] += off.mul_add(r1 + first, r2);
     }
     sums
 }
@@ -236,7 +235,7 @@ fn strip_moments<V: Vector<Scalar = f32>>(
 /// A row of pixels.
 #[inline(always)]
 fn row<V: Vector<Scalar = f32>>(pixels: &[f32], stride: usize, row: usize) -> V {
-    V::load(&pixels[row * stride..][..V::COUNT])
+    V::load(&pixels[row * stride..][..V::LEN])
 }
 
 /// Adds the rows `k` above the middle and below it.
@@ -244,8 +243,8 @@ fn row<V: Vector<Scalar = f32>>(pixels: &[f32], stride: usize, row: usize) -> V 
 fn add_rows<V: Vector<Scalar = f32>>(above: V, below: V, k: usize, [r0, r1, r2]: &mut [V; 3]) {
     let both = above + below;
     *r0 += both;
-    *r1 = (below - above).times_plus(V::splat(NUMBERS[k % WIDE]), *r1);
-    *r2 = both.times_plus(V::splat(SQUARES[k % WIDE]), *r2);
+    *r1 = (below - above).mul_add(V::splat(NUMBERS[k % WIDE]), *r1);
+    *r2 = both.mul_add(V::splat(SQUARES[k % WIDE]), *r2);
 }
 
 /// Adds the moments of columns from `column` on.
@@ -257,7 +256,7 @@ fn add_columns<I: Isa>(splat: Splat, column: usize, [r0, r1, r2]: [I::F32; 3], s
     *s0 += r0;
     *sx += r0x;
     *sk += r1;
-    *sxx = r0x.times_plus(dx, *sxx);
-    *sxk = r1.times_plus(dx, *sxk);
+    *sxx = r0x.mul_add(dx, *sxx);
+    *sxk = r1.mul_add(dx, *sxk);
     *skk += r2;
 }

@@ -48,9 +48,9 @@ impl<V: Vector<Scalar = f32>, const K: usize> Small<V, K> {
         let (mut values, mut ratios) = (zero, zero);
         for k in 0..K {
             let splat = splats[k];
-            let u = V::load(&NUMBERS).times_plus(V::splat(splat.slope()), V::splat(splat.u()));
-            values[k] = (-u).times_plus(u, V::splat(splat.peak()));
-            ratios[k] = (-u).times_plus(V::splat(splat.twice_shear()), V::splat(splat.growth()));
+            let u = V::load(&NUMBERS).mul_add(V::splat(splat.slope()), V::splat(splat.u()));
+            values[k] = (-u).mul_add(u, V::splat(splat.peak()));
+            ratios[k] = (-u).mul_add(V::splat(splat.twice_shear()), V::splat(splat.growth()));
         }
         for k in 0..K {
             values[k] = values[k].exp2();

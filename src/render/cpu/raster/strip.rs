@@ -158,11 +158,11 @@ impl<V: Vector<Scalar = f32>> Strip<V> {
     /// The strip whose first column is column `first` of the support; its values are multiplied by `scale`.
     #[inline(always)]
     pub fn new(splat: Splat, first: usize, scale: f32) -> Self {
-        let inside = (splat.width() - first).min(V::COUNT);
+        let inside = (splat.width() - first).min(V::LEN);
         let columns = V::splat(first as f32) + V::load(&NUMBERS);
         Self {
             scale: V::load(&INSIDE[WIDE - inside..]) * V::splat(scale),
-            u: columns.times_plus(V::splat(splat.slope()), V::splat(splat.u())),
+            u: columns.mul_add(V::splat(splat.slope()), V::splat(splat.u())),
         }
     }
 
@@ -176,9 +176,9 @@ impl<V: Vector<Scalar = f32>> Strip<V> {
             peak = -splat.fall() * y * y;
             growth -= twice_fall * stretch.off;
         }
-        let value = (-u).times_plus(u, V::splat(peak)).exp2() * self.scale;
+        let value = (-u).mul_add(u, V::splat(peak)).exp2() * self.scale;
         // One row on, u grows by the shear; what the two ratios have in common is the decay.
-        let growth = (-u).times_plus(V::splat(splat.twice_shear()), V::splat(growth));
+        let growth = (-u).mul_add(V::splat(splat.twice_shear()), V::splat(growth));
         let twice_curvature = splat.curvature() + splat.curvature();
         let (down, up) = (growth.exp2(), (-growth - V::splat(twice_curvature)).exp2());
         (value, Walk { above: value * up, below: value * down, up, down, decay: V::splat(splat.decay()) })
