@@ -1,4 +1,4 @@
-//! Moments to gradients (METHOD.md section 5).
+//! Moments to gradients (docs/method.md, section 5).
 //!
 //! CHAIN_PARTS threads share a Gaussian: each sums every CHAIN_PARTS-th image of a pass, then the parts are added in order. One
 //! thread per Gaussian would leave few threads, each of which waits for memory at every image.

@@ -1,4 +1,4 @@
-//! Constants and small helpers of all kernels. References to METHOD.md stand where a formula is used.
+//! Constants and small helpers of all kernels. Formulas name their section of docs/method.md.
 //!
 //! The host defines when it compiles (src/render/cuda/compile.rs):
 //! - BOX: box size in pixels.
@@ -16,7 +16,7 @@
 #include "interface.cuh"
 
 #define TAU 6.283185307179586
-/// Smallest standard deviation of a Gaussian, in box units (METHOD.md section 2).
+/// Smallest standard deviation of a Gaussian, in box units (docs/method.md, section 2).
 #define S_MIN 1e-3
 /// Edge of a tile in points of the grid.
 #define TILE 16

@@ -1,4 +1,4 @@
-//! The CTF on an image's half spectrum, `[ky][kx]` (METHOD.md section 4).
+//! The CTF on an image's half spectrum, `[ky][kx]` (docs/method.md, section 4).
 #pragma once
 
 #include "common.cuh"

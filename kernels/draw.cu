@@ -1,4 +1,4 @@
-//! Splats to pixels: the forward pass (METHOD.md section 3).
+//! Splats to pixels: the forward pass (docs/method.md, section 3).
 //!
 //! DRAW_SLICES blocks of DRAW_WARPS warps share a tile of 16 x 16 pixels; each draws a slice of the tile's splats. blockIdx.y is
 //! the image. A block turns the tile's bit set into a list by a prefix sum over set bits. Groups of four warps, one warp per

@@ -1,4 +1,4 @@
-//! Activation of a Gaussian in f64: raw parameters to rotation, scales and covariance (METHOD.md section 2).
+//! Activation of a Gaussian in f64: raw parameters to rotation, scales and covariance (docs/method.md, section 2).
 #pragma once
 #include "common.cuh"
 

@@ -1,4 +1,4 @@
-//! Pixels to the six moments of each splat: the backward pass (METHOD.md section 5).
+//! Pixels to the six moments of each splat: the backward pass (docs/method.md, section 5).
 //!
 //! MOMENT_LANES consecutive lanes share a splat, and blockIdx.y is the image. They gather over its support without atomics, so
 //! sums are reproducible to the bit. Groups of four lanes take neighbouring columns, MOMENT_COLUMNS per lane, and further groups

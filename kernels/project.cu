@@ -1,4 +1,4 @@
-//! Gaussians to splats, and the tiles that each splat touches (METHOD.md section 3).
+//! Gaussians to splats, and the tiles that each splat touches (docs/method.md, section 3).
 //!
 //! A thread takes one Gaussian in one image (blockIdx.y), a warp 32 consecutive Gaussians. Tiles hold bit sets: bit j of word k
 //! of a tile is set if Gaussian 32 k + j touches it. A bit set has a fixed size for any mixture and a fixed order, so sums are

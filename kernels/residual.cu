@@ -1,4 +1,4 @@
-//! Spectra of projections to the spectra of their gradients, and the loss (METHOD.md section 4).
+//! Spectra of projections to the spectra of their gradients, and the loss (docs/method.md, section 4).
 //!
 //! A block takes RESIDUAL_FREQUENCIES consecutive frequencies of the grid's half spectrum, a thread every THREADS-th of them;
 //! blockIdx.y is the image.

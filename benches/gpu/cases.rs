@@ -27,7 +27,7 @@ const EDGE: f64 = 384.0;
 const BALL: f64 = 0.3;
 /// Standard deviation of a settled Gaussian in pixels: that of a mixture trained in a box of 64 pixels.
 const SETTLED_DEVIATION: f64 = 0.75;
-/// Standard deviation of a Gaussian at the random start, in box units (METHOD.md section 2).
+/// Standard deviation of a Gaussian at the random start, in box units (docs/method.md, section 2).
 const START_DEVIATION: f64 = 0.0075;
 
 /// Pixels of noise from which all particles are taken: 128 MiB, more than a GPU's cache, so that particles are read from device

@@ -1,4 +1,4 @@
-//! Bench of the CUDA device: images per second, time per stage, memory, and the ratio to the floor of METHOD.md section 6.
+//! Bench of the CUDA device: images per second, time per stage, memory, and the ratio to the floor of docs/method.md, section 6.
 //! Run by `cargo bench --bench gpu`, or as a program where there is no cargo.
 
 mod cases;

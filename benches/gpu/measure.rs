@@ -145,7 +145,7 @@ pub fn measure(
 
     let (free_after, _) = gpu.memory()?;
     let (plan, work_area) = device.plan();
-    // METHOD.md section 6: as many exponentials backward as forward.
+    // docs/method.md, section 6: as many exponentials backward as forward.
     let floor_seconds = 2.0 * case.count as f64 * support / exponentials;
     Ok(Measured {
         case,

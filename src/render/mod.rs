@@ -111,7 +111,7 @@ impl Geometry {
         self.sampling.grid(self.box_size)
     }
 
-    /// Where on the grid the origin lies, along each axis: on pixel floor(D/2), wherever that is (METHOD.md section 1).
+    /// Where on the grid the origin lies, along each axis: on pixel floor(D/2), wherever that is (docs/method.md, section 1).
     pub fn origin(&self) -> f64 {
         (self.box_size / 2) as f64 * self.grid() as f64 / self.box_size as f64
     }

@@ -16,7 +16,7 @@ use rand_distr::StandardNormal;
 
 use super::reference::{self, Image, Raw, Support};
 
-/// What DESIGN.md promises: f32 devices agree with the f64 reference to this, relative to the largest value.
+/// The agreement that docs/architecture.md promises: f32 devices agree with the f64 reference to this, relative to the largest value.
 pub const TOLERANCE: f64 = 1e-5;
 
 /// A new one every time; printed, and taken from CRYOSPLAT_TEST_SEED to repeat.

@@ -1,4 +1,4 @@
-//! The method in plain loops and f64 (METHOD.md sections 2 to 5): dense sums, direct Fourier transforms, scalar chain rule.
+//! The method in plain loops and f64 (docs/method.md, sections 2 to 5): dense sums, direct Fourier transforms, scalar chain rule.
 //! Shares no code with the devices it judges.
 
 use std::f64::consts::{PI, TAU};
@@ -230,7 +230,7 @@ pub fn gradient(
     out
 }
 
-/// Adds one Gaussian's gradient from one image, in the form of METHOD.md section 5 (through T).
+/// Adds one Gaussian's gradient from one image, in the form of docs/method.md, section 5 (through T).
 fn one(g: &Raw, w: &[[f64; 3]; 3], pixels: &[f64], d: usize, support: Support, out: &mut [f64; 11]) {
     let s = splat(g, w, d, support);
     let (mut s0, mut s1, mut s2) = (0.0, [0.0; 2], [[0.0; 2]; 2]);
@@ -300,7 +300,7 @@ fn one(g: &Raw, w: &[[f64; 3]; 3], pixels: &[f64], d: usize, support: Support, o
     }
 }
 
-/// The CTF of METHOD.md section 4 on the full grid `[ky][kx]` in FFT order, the mean of H(k) and H(-k) on Nyquist lines.
+/// The CTF of docs/method.md, section 4 on the full grid `[ky][kx]` in FFT order, the mean of H(k) and H(-k) on Nyquist lines.
 pub fn ctf(d: usize, pixel_size: f64, lambda: f64, p: &[f64; 7]) -> Vec<f64> {
     let [defocus_u, defocus_v, angle, _, cs, w, phase] = *p;
     let one = |kx: f64, ky: f64| {

@@ -1,5 +1,5 @@
 """Work of a step by count: bytes of every kernel from its arrays, and exponentials of `draw` and `moments` with the
-instructions of their inner loops. Counted for the random start (METHOD.md section 2), whose splats are round and the same in
+instructions of their inner loops. Counted for the random start (docs/method.md, section 2), whose splats are round and the same in
 every view."""
 
 import math
@@ -18,7 +18,7 @@ SPREAD, DEVIATION = 0.075, 0.0075
 # As in the kernels, interface.rs and buffer_plan.rs: `agrees` compares.
 TILE, QUARTER, PADDING, MOMENT_LANES, SPLAT_BYTES = 16, 8, 256, 4, 48
 PLANES = 11
-# Per cycle of every multiprocessor since 2014, for METHOD.md's floor.
+# Per cycle of every multiprocessor since 2014, for the floor of docs/method.md, section 6.
 EXPONENTIALS_PER_CYCLE, INSTRUCTIONS_PER_CYCLE = 16, 4
 
 
