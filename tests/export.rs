@@ -192,7 +192,7 @@ fn rows_of_the_original_have_the_halves_of_the_set() {
     let output = path(&raw, "no.star");
     let set = path(folder.path(), "set.h5");
     let refused = ["export", "star", &set, "-o", &output, "--original", &short];
-    fail(&refused, &["short.star", "does not name", "@particles.mrcs", "imported from"]);
+    fail(&refused, &["short.star", "lacks", "@particles.mrcs", "imported from"]);
     assert!(!Path::new(&output).exists());
 }
 
@@ -212,7 +212,7 @@ fn what_cannot_be_exported_is_said_and_nothing_is_written() {
     refuse(&["gmm", &set(), "-o", &out("m.cif")], &["p.h5", "cryosplat-gmm"]);
     refuse(&["gmm", &gmm, "-o", &out("no/m.cif")], &["no/m.cif", "write the file"]);
     refuse(&["star", &set(), "-o", &out("p.txt")], &["p.txt", ".star"]);
-    refuse(&["star", &set(), "-o", &out("a b.star")], &["a b.star", "blanks"]);
+    refuse(&["star", &set(), "-o", &out("a b.star")], &["a b.star", "without spaces"]);
     refuse(&["star", &gmm, "-o", &out("p.star")], &["gmm_half1.h5"]);
     refuse(
         &["star", &set(), "-o", &out("p.star"), "--original", &set()],

@@ -384,7 +384,7 @@ fn halves_are_drawn_with_the_seed_where_the_file_has_none() {
     let halves = cryosplat_mpi::particles::halves::draw(5, 3);
     expected.sort_by_key(|&row| halves[row]);
     assert_eq!(rows, expected);
-    set.refuse(&["--first", "1"], &["p.star", "half 2 holds zero of the 1 particles"]);
+    set.refuse(&["--first", "1"], &["p.star", "half 2 has none of the 1 particles"]);
 }
 
 #[test]
@@ -402,12 +402,12 @@ fn aberrations_that_are_ignored_are_named() {
 fn rows_that_are_wrong_are_named() {
     let refuse = |from: &str, to: &str, fragments: &[&str]| Set::with(from, to).refuse(&[], fragments);
     let second = line(1);
-    refuse("000002@a", "000004@a", &["p.star", &second, "image 4", "a.mrcs", "holds 3 images"]);
+    refuse("000002@a", "000004@a", &["p.star", &second, "image 4", "a.mrcs", "has 3 images"]);
     refuse("000002@a", "000000@a", &["p.star", &second, "`000000@a.mrcs`", "from 1"]);
     refuse("20 30 40 3.1", "nan 30 40 3.1", &["p.star", &second, "_rlnAngleRot is `nan`", "finite"]);
     refuse("20 30 40 3.1", "20 inf 40 3.1", &["p.star", &second, "_rlnAngleTilt is `inf`", "finite"]);
     refuse("20 30 40 3.1", "20 30 4O 3.1", &["p.star", &second, "_rlnAnglePsi is `4O`", "a number"]);
-    refuse(" 20 1 2\n", " 20 1\n", &["p.star", &second, "holds 10 values, expected 11"]);
+    refuse(" 20 1 2\n", " 20 1\n", &["p.star", &second, "has 10 values, expected 11"]);
     refuse(" 20 1 2\n", " 20 5 2\n", &["p.star", &second, "optics group 5", "does not have"]);
     refuse("0.07 2.0 32", "0.07 2.5 32", &["p.star", "1 (one)", "2 (two)", "pixel size: 2 and 2.5 A"]);
     refuse("0.07 2.0 32", "0.07 2.0 30", &["p.star", "1 (one)", "2 (two)", "32 and 30 pixels"]);
@@ -420,7 +420,7 @@ fn rows_that_are_wrong_are_named() {
     refuse("_rlnDefocusU", "_other", &["p.star", "no CTF", "_rlnDefocusU"]);
     refuse("_rlnImageName", "_other", &["p.star", "_rlnImageName"]);
     refuse("_rlnOpticsGroup #10", "_other", &["p.star", "_rlnOpticsGroup"]);
-    refuse("2\n", "1\n", &["p.star", "half 2 holds zero"]);
+    refuse("2\n", "1\n", &["p.star", "half 2 has none of"]);
 }
 
 #[test]
@@ -429,17 +429,17 @@ fn stacks_that_are_damaged_are_named() {
     let b = set.path("deep/b.mrcs");
     let sound = std::fs::read(&b).unwrap();
     std::fs::write(&b, &sound[..sound.len() - 5]).unwrap();
-    set.refuse(&[], &["b.mrcs", "holds 9211 bytes", "promises 9216"]);
+    set.refuse(&[], &["b.mrcs", "has 9211 bytes", "states 9216"]);
     let mut promising = sound.clone();
     promising[8..12].copy_from_slice(&2_000_000_000i32.to_le_bytes());
     std::fs::write(&b, &promising).unwrap();
-    set.refuse(&[], &["b.mrcs", "holds 9216 bytes", "promises"]);
+    set.refuse(&[], &["b.mrcs", "has 9216 bytes", "states"]);
     std::fs::write(&b, &sound[..100]).unwrap();
-    set.refuse(&[], &["b.mrcs", "holds 100 bytes"]);
+    set.refuse(&[], &["b.mrcs", "has 100 bytes"]);
     write_images(&b, 30, &[noise(30, 1), noise(30, 2)]);
     set.refuse(&[], &["b.mrcs", "30 x 30 pixels, expected 32 x 32"]);
     std::fs::remove_file(&b).unwrap();
-    set.refuse(&[], &["p.star", &line(3), "`deep/b.mrcs` is not there", "--datadir"]);
+    set.refuse(&[], &["p.star", &line(3), "`deep/b.mrcs` was not found", "--datadir"]);
 }
 
 #[test]
@@ -462,8 +462,8 @@ fn requests_that_make_no_sense_are_refused() {
     let set = Set::new();
     set.refuse(&["--box", "48"], &["box of 48", "32"]);
     set.refuse(&["--box", "8"], &["box of 8", "16 to 32"]);
-    set.refuse(&["--background-radius", "100"], &["radius of 100", "nothing outside"]);
-    set.refuse(&["--background-radius", "nan"], &["radius of NaN"]);
+    set.refuse(&["--background-radius", "100"], &["radius of 100", "no background"]);
+    set.refuse(&["--background-radius", "nan"], &["radius is NaN"]);
 }
 
 #[test]
@@ -471,7 +471,7 @@ fn files_that_are_no_particle_star_files_are_refused() {
     let mut set = Set::new();
     let (head, _) = STAR.split_once("000001@a.mrcs").unwrap();
     set.text = head.into();
-    set.refuse(&[], &["p.star", "zero particles"]);
+    set.refuse(&[], &["p.star", "no particles"]);
     set.text = "\u{0}\u{1}\u{2}garbage\u{0}".repeat(100);
     set.refuse(&[], &["p.star", "binary"]);
     set.text = "just a letter\n".into();
@@ -548,7 +548,7 @@ fn real_particles_with_tables_in_either_order() {
     let output = tempfile::tempdir().unwrap().path().join("out.h5");
     common::fail(
         &["import", &one.display().to_string(), "-o", &output.display().to_string()],
-        &["relion31.star", "_rlnRandomSubset", "half 2 holds zero of the 5 particles"],
+        &["relion31.star", "_rlnRandomSubset", "half 2 has none of the 5 particles"],
     );
     let drawn = |text: String| text.replace("_rlnRandomSubset", "_other");
     let (one, two) = (import_real(&one, drawn), import_real(&two, drawn));

@@ -317,7 +317,7 @@ fn passthrough_files_are_found_by_uid() {
     set.refuse("J2/p.cs", &options[2..], &["p.cs", "no images", "blob/path", "--passthrough"]);
     other.iter_mut().for_each(|Column(_, _, values)| values.truncate(4));
     set.write("J2/ctf.cs", table(1, &other));
-    set.refuse("J2/p.cs", &options, &["p.cs: particle 1: its uid 18446744073709551615 is not in", "ctf.cs"]);
+    set.refuse("J2/p.cs", &options, &["p.cs: particle 1: the uid 18446744073709551615 is not in", "ctf.cs"]);
     other.retain(|Column(name, _, _)| *name != "uid");
     set.write("J2/ctf.cs", table(1, &other));
     set.refuse("J2/p.cs", &options, &["ctf.cs", "no column uid"]);
@@ -395,25 +395,25 @@ fn what_is_wrong_in_a_cs_file_is_named() {
     refuse(float("ctf/amp_contrast", with(&[0.1; COUNT], 7.0)), &["particle 2", "is 7", "0 to 1"]);
     refuse(float("blob/psize_A", with(&[2.0; COUNT], 2.5)), &["particle 2", "blob/psize_A is 2.5 A", "2 A"]);
     refuse(whole("alignments3D/split", [0, 2, 0, 1, 1]), &["particle 2", "split is 2", "0 or 1"]);
-    refuse(whole("blob/idx", [0, 3, 2, 0, 1]), &["particle 2", "image 4", "a.mrcs", "holds 3 images"]);
+    refuse(whole("blob/idx", [0, 3, 2, 0, 1]), &["particle 2", "image 4", "a.mrcs", "has 3 images"]);
     refuse(float("blob/idx", [0.0; COUNT]), &["particle 1", "blob/idx is 0"]);
     refuse(paths(["a", "", "a", "a", "a"]), &["particle 2", "blob/path"]);
     refuse(
         paths(["J1/a.mrcs", "J1/c.mrcs", "a", "a", "a"]),
-        &["particle 2", "`J1/c.mrcs` is not there", "--datadir"],
+        &["particle 2", "`J1/c.mrcs` was not found", "--datadir"],
     );
     let mut shapes = blob()[3].clone();
     shapes.2[1] = [16u32, 18].map(u32::to_le_bytes).concat();
     refuse(shapes.clone(), &["particle 2", "16 x 18"]);
     shapes.2[1] = [18u32, 18].map(u32::to_le_bytes).concat();
-    refuse(shapes, &["particle 2", "18 pixels, and 16 pixels"]);
+    refuse(shapes, &["particle 2", "18 pixels, but 16 pixels"]);
     refuse(Column("ctf/df1_A", "'|S4'".into(), vec![b"abcd".to_vec(); COUNT]), &["ctf/df1_A", "1 numbers"]);
     // The program's own names for what is missing.
     set.write("J2/p.cs", table(1, &joined(&[blob(), ctf()])));
     set.refuse("J2/p.cs", &[] as &[&str], &["p.cs", "no poses", "alignments3D/pose", "refine"]);
     let whole = table(1, &columns);
     set.write("J2/p.cs", &whole[..whole.len() - 1]);
-    set.refuse("J2/p.cs", &[] as &[&str], &["p.cs", "promises 5 records"]);
+    set.refuse("J2/p.cs", &[] as &[&str], &["p.cs", "states 5 records"]);
     set.write("J2/p.cs", b"\x94CSDAT stream");
     set.refuse("J2/p.cs", &[] as &[&str], &["p.cs", "CSDAT", "NUMPY_FORMAT"]);
 }
@@ -467,7 +467,7 @@ fn chosen_images_have_poses_by_image_or_by_choice() {
     set.write("ind.pkl", b"\x80\x03](K\x04K\x05e.");
     set.refuse("J2/all.mrcs", &options, &["ind.pkl: index 2: is 5", "0 to 4"]);
     set.write("ind.pkl", b"\x80\x03](K\x04J\xff\xff\xff\xffe.");
-    set.refuse("J2/all.mrcs", &options, &["ind.pkl: index 2: is no index"]);
+    set.refuse("J2/all.mrcs", &options, &["ind.pkl: index 2: is not an index"]);
     set.write("ind.pkl", pickled(&[rotations(&ALL)]));
     set.refuse("J2/all.mrcs", &options, &["ind.pkl", "shape (5, 3, 3)", "integers"]);
 }
@@ -505,7 +505,7 @@ fn what_is_wrong_in_pickles_is_named() {
         set.write("J2/poses.pkl", bytes);
         set.refuse("J2/all.mrcs", &options, &[&["poses.pkl"], fragments].concat());
     };
-    poses(pickled(&[rotations(&ALL[1..]), translations(&ALL[1..])]), &["holds 4 rows, expected 5", "--ind"]);
+    poses(pickled(&[rotations(&ALL[1..]), translations(&ALL[1..])]), &["has 4 rows, expected 5", "--ind"]);
     poses(
         pickled(&[rotations(&ALL), translations(&ALL[1..])]),
         &["a tuple of 2", "shape (5, 3, 3)", "shape (4, 2)"],
@@ -516,9 +516,9 @@ fn what_is_wrong_in_pickles_is_named() {
     pixels[3] = -7.5;
     let pixels = array(&[COUNT as u32, 2], &pixels);
     poses(pickled(&[rotations(&ALL), pixels]), &["particle 2", "-7.5", "fractions of the box"]);
-    poses(b"\x80\x03cos\nsystem\nX\x04\x00\x00\x00true\x85R.".to_vec(), &["byte 13", "`os.system`", "numpy"]);
-    poses(sound[..sound.len() / 2].to_vec(), &["cut short"]);
-    poses(Vec::new(), &["cut short"]);
+    poses(b"\x80\x03cos\nsystem\nX\x04\x00\x00\x00true\x85R.".to_vec(), &["byte 13", "`os.system`", "NumPy"]);
+    poses(sound[..sound.len() / 2].to_vec(), &["truncated"]);
+    poses(Vec::new(), &["truncated"]);
     set.write("J2/poses.pkl", sound);
     let ctf = |column: usize, value: f32, fragments: &[&str]| {
         let mut values = parameters(&ALL);
@@ -526,8 +526,8 @@ fn what_is_wrong_in_pickles_is_named() {
         set.write("J2/ctf.pkl", pickled(&[array(&[COUNT as u32, 9], &values)]));
         set.refuse("J2/all.mrcs", &options, &[&["ctf.pkl: particle 2"], fragments].concat());
     };
-    ctf(0, 18.0, &["the box is 18, and 16 for particle 1"]);
-    ctf(1, 2.5, &["the pixel size is 2.5, and 2 for particle 1"]);
+    ctf(0, 18.0, &["the box is 18, but 16 for particle 1"]);
+    ctf(1, 2.5, &["the pixel size is 2.5, but 2 for particle 1"]);
     ctf(2, f32::NAN, &["defocus U (column 3) is NaN", "finite"]);
     ctf(5, -300.0, &["the voltage (column 6) is -300", "above 0"]);
     ctf(7, 1.5, &["amplitude contrast (column 8) is 1.5", "0 to 1"]);
@@ -538,7 +538,7 @@ fn what_is_wrong_in_pickles_is_named() {
     set.write("J2/ctf.pkl", pickled(&[rotations(&ALL)]));
     set.refuse("J2/all.mrcs", &options, &["ctf.pkl", "shape (5, 3, 3)", "(n, 9)"]);
     set.write("list.txt", "J1/a.mrcs\nJ1/c.mrcs\n");
-    set.refuse("list.txt", &options, &["list.txt: line 2", "`J1/c.mrcs` is not there"]);
+    set.refuse("list.txt", &options, &["list.txt: line 2", "`J1/c.mrcs` was not found"]);
 }
 
 #[test]

@@ -37,8 +37,8 @@ const EXPECTED: [(&str, Outcome); 29] = [
     ("sample_particles_relion31.star", Are(17, 200, 1.4, NO_OPTIONS)),
     ("sample.mrcs", Refused(NO_OPTIONS, &["no poses"])),
     // All five are of one half: the files as they are cannot give an FSC.
-    ("relion31.star", Refused(NO_OPTIONS, &["_rlnRandomSubset", "half 2 holds zero of the 5 particles"])),
-    ("relion31.v2.star", Refused(NO_OPTIONS, &["_rlnRandomSubset", "half 2 holds zero of the 5 particles"])),
+    ("relion31.star", Refused(NO_OPTIONS, &["_rlnRandomSubset", "half 2 has none of the 5 particles"])),
+    ("relion31.v2.star", Refused(NO_OPTIONS, &["_rlnRandomSubset", "half 2 has none of the 5 particles"])),
     ("relion31.mrcs", Refused(NO_OPTIONS, &["no poses"])),
     ("empiar_10076_7.mrc", Refused(NO_OPTIONS, &["no poses"])),
     ("empiar_10076_7.star", Refused(NO_OPTIONS, &["no poses", "_rlnAngleRot", "refine"])),
@@ -46,11 +46,11 @@ const EXPECTED: [(&str, Outcome); 29] = [
     // Their images are not there.
     (
         "cryosparc_P12_J24_001_particles.cs",
-        Refused(NO_OPTIONS, &["particle 1: the stack `J19/extract/", "is not there", "--datadir"]),
+        Refused(NO_OPTIONS, &["particle 1: the stack `J19/extract/", "was not found", "--datadir"]),
     ),
     (
         "t20s_10025_J209_000_particles.cs",
-        Refused(NO_OPTIONS, &["particle 1: the stack `J204/extract/", "is not there", "--datadir"]),
+        Refused(NO_OPTIONS, &["particle 1: the stack `J204/extract/", "was not found", "--datadir"]),
     ),
     ("toy_projections.star", Are(1000, 30, 1.0, TOY)),
     ("toy_projections.star", Refused(NO_OPTIONS, &["no poses"])),
@@ -59,12 +59,12 @@ const EXPECTED: [(&str, Outcome); 29] = [
         "toy_projections.mrcs",
         Refused(
             &["--poses", "@toy_rot_trans.pkl", "--ctf", "@empiar10028_ctf.pkl"],
-            &["empiar10028_ctf.pkl", "holds 105247 rows, expected 1000"],
+            &["empiar10028_ctf.pkl", "has 105247 rows, expected 1000"],
         ),
     ),
     (
         "toy_projections.mrcs",
-        Refused(&["--poses", "@pose.cs.pkl", "--no-ctf"], &["pose.cs.pkl", "holds 2019 rows"]),
+        Refused(&["--poses", "@pose.cs.pkl", "--no-ctf"], &["pose.cs.pkl", "has 2019 rows"]),
     ),
     ("hand.mrcs", Are(100, 64, 1.0, &["--poses", "@hand_rot.pkl", "--no-ctf", "--pixel-size", "1"])),
     ("hand.mrcs", Refused(&["--poses", "@hand_rot.pkl"], &["no CTF", "--no-ctf"])),

@@ -4,12 +4,12 @@ use std::f64::consts::PI;
 
 use crate::simd::{Isa, LANES, Vector, vectorize};
 
-/// Volts to angstrom: `lambda = WAVELENGTH / sqrt(V + RELATIVISTIC V^2)`, with RELION's constants.
+/// `lambda = WAVELENGTH / sqrt(V + RELATIVISTIC V^2)`, with V in volts and lambda in angstrom (RELION's constant).
 pub const WAVELENGTH: f64 = 12.264_324_7;
 /// The relativistic term of the wavelength, per volt (RELION's constant).
 pub const RELATIVISTIC: f64 = 0.978_466e-6;
 
-/// What all particles of an optics group share.
+/// CTF parameters of an optics group.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Optics {
     /// Acceleration voltage in kV.
@@ -20,7 +20,7 @@ pub struct Optics {
     pub amplitude_contrast: f64,
 }
 
-/// What each particle has of its own.
+/// CTF parameters of a particle.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CtfParameters {
     /// Defocus along the major axis in angstrom, underfocus positive.
@@ -33,7 +33,7 @@ pub struct CtfParameters {
     pub phase_shift: f64,
     /// B factor of the envelope, in square angstrom.
     pub b_factor: f64,
-    /// Scale of the image's contrast.
+    /// Scale factor of the image contrast.
     pub scale: f64,
 }
 
@@ -58,7 +58,7 @@ pub fn wavelength(voltage: f64) -> f64 {
 
 /// The CTF of one particle, ready to be evaluated: `H = scale exp(-B k^2/4) sin(gamma + asin(w))`.
 ///
-/// The argument is a polynomial in (kx, ky), so that no azimuth is needed:
+/// The argument is a polynomial in (kx, ky), without the azimuth:
 /// `gamma = xx kx^2 + xy kx ky + yy ky^2 - quartic k^4 + phase`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ctf {
@@ -72,12 +72,12 @@ pub struct Ctf {
 }
 
 impl Ctf {
-    /// The CTF from the microscope's and the particle's parameters.
+    /// The CTF of a particle.
     pub fn new(optics: &Optics, particle: &CtfParameters) -> Self {
         Self::with_wavelength(wavelength(optics.voltage), optics, particle)
     }
 
-    /// The CTF at a given wavelength in angstrom (programs differ in the last digits of its constants).
+    /// The CTF at a given wavelength in angstrom. Programs differ in the last digits of the constants of [`wavelength`].
     pub fn with_wavelength(lambda: f64, optics: &Optics, particle: &CtfParameters) -> Self {
         let mean = 0.5 * (particle.defocus_u + particle.defocus_v);
         let half_difference = 0.5 * (particle.defocus_u - particle.defocus_v);
@@ -94,17 +94,17 @@ impl Ctf {
         }
     }
 
-    /// No CTF at all: `H = 1` everywhere.
+    /// `H = 1` at every frequency.
     pub fn identity() -> Self {
         Self { xx: 0.0, xy: 0.0, yy: 0.0, quartic: 0.0, phase: PI / 2.0, b_factor: 0.0, scale: 1.0 }
     }
 
-    /// The numbers of which it is made: xx, xy, yy, quartic, phase (of gamma, in radians and angstrom), B factor, scale.
+    /// The coefficients xx, xy, yy, quartic and phase of gamma (radians and angstrom), the B factor and the scale.
     pub fn coefficients(&self) -> [f64; 7] {
         [self.xx, self.xy, self.yy, self.quartic, self.phase, self.b_factor, self.scale]
     }
 
-    /// `H` at spatial frequency (`kx`, `ky`) in 1/angstrom, in f64.
+    /// `H` in f64 at the spatial frequency (`kx`, `ky`) in 1/angstrom.
     #[inline]
     pub fn at(&self, kx: f64, ky: f64) -> f64 {
         let k2 = kx * kx + ky * ky;
@@ -124,11 +124,11 @@ impl Ctf {
     /// Fills `h` with `H` on the half-plane grid of [`super::fourier::Fft2`]: `h[kx * box + ky]`, kx in 0..=box/2,
     /// ky in FFT order; `pixel_size` in angstrom.
     ///
-    /// On the Nyquist lines of an even box, where +k and -k share one sample, `H` is the mean of the two, which is what
-    /// keeps the filtered image real. The argument is reduced in f64; the sine is then taken in f32 (error below 2e-7).
+    /// On the Nyquist lines of an even box, +k and -k share a sample. `H` is their mean there, which keeps the filtered image
+    /// real. The argument is reduced in f64, and the sine computed in f32 (error below 2e-7).
     ///
     /// # Panics
-    /// If `h` does not hold `(box/2 + 1) * box` values.
+    /// If `h` does not have `(box/2 + 1) * box` values.
     pub fn half_plane(&self, box_size: usize, pixel_size: f64, h: &mut [f32]) {
         assert_eq!(h.len(), (box_size / 2 + 1) * box_size);
         for (kx, line) in h.chunks_exact_mut(box_size).enumerate() {
@@ -136,8 +136,8 @@ impl Ctf {
         }
     }
 
-    /// Fills the line of one kx of [`Ctf::half_plane`], as long as the box, from -`reach` to `reach` along ky; what it leaves
-    /// beyond that means nothing.
+    /// Fills the line of constant kx of [`Ctf::half_plane`] (one box long) for ky from -`reach` to `reach`. Other values are
+    /// unspecified.
     pub fn half_plane_line(&self, kx: usize, pixel_size: f64, reach: usize, line: &mut [f32]) {
         let n = line.len();
         let step = 1.0 / (n as f64 * pixel_size);
@@ -153,13 +153,13 @@ impl Ctf {
         }
         if let Some(nyquist) = nyquist.filter(|&nyquist| nyquist <= reach) {
             let ky = nyquist as f64 * step;
-            // The corner (N, N) is its own partner (-N, -N); elsewhere on the line (kx, N) is also (kx, -N).
+            // The corner (N, N) is also (-N, -N). Elsewhere on the line, (kx, N) is also (kx, -N).
             let partner = if kx == nyquist { ky } else { -ky };
             line[nyquist] = (0.5 * (self.at(frequency, ky) + self.at(frequency, partner))) as f32;
         }
     }
 
-    /// One line of constant kx, ky in FFT order, up to `reach` both ways.
+    /// A line of constant kx, ky in FFT order, for ky from -`reach` to `reach`.
     fn line(&self, kx: f64, step: f64, reach: usize, line: &mut [f32]) {
         fill(self, kx, step, reach, line);
         if self.scale != 1.0 || self.b_factor != 0.0 {
@@ -174,13 +174,13 @@ impl Ctf {
 }
 
 vectorize! {
-    /// The CTF without its envelope along a line of constant kx, ky in FFT order, up to `reach` both ways.
+/// The CTF without its envelope along a line of constant kx, ky in FFT order, for ky from -`reach` to `reach`.
     fn fill(ctf: &Ctf, kx: f64, step: f64, reach: usize, line: &mut [f32]) = fill_lanes
 }
 
 #[inline(always)]
 fn fill_lanes<I: Isa>(ctf: &Ctf, kx: f64, step: f64, reach: usize, line: &mut [f32]) {
-    // In turns, as a polynomial in ky.
+    // The argument in turns, as a polynomial in ky.
     let turn = 1.0 / (2.0 * PI);
     let constant = I::F64::splat((ctf.xx * kx * kx - ctf.quartic * kx.powi(4) + ctf.phase) * turn);
     let linear = I::F64::splat(ctf.xy * kx * turn);
@@ -195,7 +195,7 @@ fn fill_lanes<I: Isa>(ctf: &Ctf, kx: f64, step: f64, reach: usize, line: &mut [f
             continue;
         }
         let index = I::F64::splat(at as f64) + I::F64::load(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
-        // From n / 2 on the frequencies are negative.
+        // Indices from n / 2 on have negative frequencies.
         let negative = index - I::F64::splat(n as f64);
         let ky = (index - I::F64::splat(fold - 0.5)).select_positive(negative, index) * I::F64::splat(step);
         let k2 = ky * ky;
@@ -212,7 +212,7 @@ fn sin_turns<V: Vector<Scalar = f32>>(t: V) -> V {
     let a = t.abs();
     let x = a.min(V::splat(0.5) - a) * V::splat(std::f32::consts::TAU);
     let x2 = x * x;
-    // Taylor series of sin on [0, pi/2]; the first term left out is below 6e-8.
+    // Taylor series of sin on [0, pi/2]; the first omitted term is below 6e-8.
     let mut p = V::splat(-1.0 / 39_916_800.0);
     for c in [1.0 / 362_880.0, -1.0 / 5040.0, 1.0 / 120.0, -1.0 / 6.0, 1.0] {
         p = p.mul_add(x2, V::splat(c));
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_up_to_a_reach_is_that_of_the_whole_grid() {
+    fn a_partial_line_equals_the_whole_grid() {
         for box_size in [40, 41, 64] {
             let ctf = Ctf::new(&OPTICS, &particle());
             let mut whole = vec![0.0f32; (box_size / 2 + 1) * box_size];

@@ -1,10 +1,10 @@
-//! Fourier transforms of real images and volumes, over `rustfft`.
+//! Fourier transforms of real images and volumes, based on `rustfft`.
 //!
 //! Spectra of images are stored transposed, `spectrum[kx * box + ky]`: kx in 0..=box/2, ky in FFT order (0, 1, ..., -1),
-//! because the second pass of the transform runs along ky, and stays contiguous that way.
-//! Forward transforms are unnormalised; inverse transforms divide, so that a round trip is the identity.
-//! The image's origin lies on pixel floor(box/2) (docs/method.md, section 1); a filter that is real and even needs no
-//! re-centring, and [`shift_phase`] gives the factor that moves an image.
+//! so that the second pass of the transform, along ky, is contiguous.
+//! Forward transforms are unnormalised; inverse transforms divide by the number of pixels.
+//! The origin of an image is pixel floor(box/2) (docs/method.md, section 1). A real and even filter needs no re-centring, and
+//! [`shift_phase`] is the factor that moves an image.
 
 use std::f64::consts::TAU;
 use std::ops::Range;
@@ -15,10 +15,10 @@ use rayon::prelude::*;
 use rustfft::num_complex::Complex;
 use rustfft::{Fft, FftNum, FftPlanner};
 
-/// 2-D transforms of real square images of one box size, of which all or only low frequencies along x are wanted. Cheap to clone;
-/// shared between threads.
+/// 2-D transforms of real square images of one box size, with all or only low frequencies along x. Cheap to clone; shared
+/// between threads.
 ///
-/// Along x, two rows are the real and the imaginary part of one.
+/// Along x, two real rows are transformed as the real and imaginary part of one complex row.
 #[derive(Clone)]
 pub struct Fft2<T: FftNum> {
     box_size: usize,
@@ -27,23 +27,23 @@ pub struct Fft2<T: FftNum> {
     inverse: Arc<dyn Fft<T>>,
 }
 
-/// What one thread needs to run an [`Fft2`].
+/// Working memory of one thread for an [`Fft2`].
 #[derive(Clone, Debug)]
 pub struct Fft2Scratch<T> {
-    /// Two rows in each.
+    /// Pairs of rows.
     pairs: Vec<Complex<T>>,
     work: Vec<Complex<T>>,
 }
 
 impl<T> Fft2Scratch<T> {
-    /// Bytes of its buffers.
+    /// Size of the buffers in bytes.
     pub fn bytes(&self) -> usize {
         size_of_val(&self.pairs[..]) + size_of_val(&self.work[..])
     }
 }
 
 impl<T: FftNum> Fft2<T> {
-    /// Plans for images of `box_size` x `box_size` pixels.
+    /// Plans transforms of images of `box_size` x `box_size` pixels.
     ///
     /// # Panics
     /// If `box_size` is 0.
@@ -51,10 +51,10 @@ impl<T: FftNum> Fft2<T> {
         Self::band(box_size, box_size / 2 + 1)
     }
 
-    /// Plans for the frequencies 0 to `columns` - 1 along x of such images: transforms make no others, and take others for 0.
+    /// Plans transforms with the frequencies 0 to `columns` - 1 along x only. Inverse transforms take all others as 0.
     ///
     /// # Panics
-    /// If `box_size` is 0, or there are not so many frequencies.
+    /// If `box_size` is 0, or `columns` is more than the number of frequencies.
     pub fn band(box_size: usize, columns: usize) -> Self {
         assert!(box_size > 0, "an image has at least one pixel");
         assert!((1..=box_size / 2 + 1).contains(&columns), "an image has frequencies up to half its box");
@@ -67,7 +67,7 @@ impl<T: FftNum> Fft2<T> {
         }
     }
 
-    /// Number of values in a spectrum: `columns * box`, with all frequencies `(box/2 + 1) * box`.
+    /// Number of values in a spectrum: `columns * box`, or `(box/2 + 1) * box` with all frequencies.
     pub fn spectrum_len(&self) -> usize {
         self.columns * self.box_size
     }
@@ -79,10 +79,10 @@ impl<T: FftNum> Fft2<T> {
         Fft2Scratch { pairs: vec![zero; self.box_size.div_ceil(2) * self.box_size], work: vec![zero; work] }
     }
 
-    /// Transforms `image` (box rows, `stride` values apart) into `spectrum`.
+    /// Transforms `image` (box rows at a distance of `stride` values) to `spectrum`.
     ///
     /// # Panics
-    /// If the slices are shorter than the box asks for.
+    /// If a slice is too short for the box size.
     pub fn forward(
         &self,
         image: &[T],
@@ -94,7 +94,7 @@ impl<T: FftNum> Fft2<T> {
         assert_eq!(spectrum.len(), self.spectrum_len());
         let image = &image[..(n - 1) * stride + n];
         let Fft2Scratch { pairs, work } = scratch;
-        // Halved here, which is exact, because the sums and differences that part two rows have twice their spectra.
+        // Halving is exact. The sums and differences that separate two rows give twice their spectra.
         let half = T::from_f64(0.5).expect("a half is a number");
         for (pair, rows) in pairs.chunks_exact_mut(n).zip(image.chunks(2 * stride)) {
             match rows.get(stride..stride + n) {
@@ -111,16 +111,16 @@ impl<T: FftNum> Fft2<T> {
             }
         }
         self.forward.process_with_scratch(pairs, work);
-        self.part(pairs, spectrum);
+        self.separate(pairs, spectrum);
         self.forward.process_with_scratch(spectrum, work);
     }
 
-    /// Transforms `spectrum`, which is destroyed, into `image` (box rows, `stride` values apart), divided by box^2.
+    /// Transforms `spectrum`, which is overwritten, to `image` (box rows at a distance of `stride` values), divided by box^2.
     ///
-    /// What a Hermitian spectrum cannot hold (imaginary parts at kx = 0 and at Nyquist) is ignored.
+    /// Parts that are zero in a Hermitian spectrum (imaginary parts at kx = 0 and at Nyquist) are ignored.
     ///
     /// # Panics
-    /// If the slices are shorter than the box asks for.
+    /// If a slice is too short for the box size.
     pub fn inverse(
         &self,
         spectrum: &mut [Complex<T>],
@@ -133,7 +133,7 @@ impl<T: FftNum> Fft2<T> {
         let image = &mut image[..(n - 1) * stride + n];
         let Fft2Scratch { pairs, work } = scratch;
         self.inverse.process_with_scratch(spectrum, work);
-        self.pair(spectrum, pairs);
+        self.combine(spectrum, pairs);
         self.inverse.process_with_scratch(pairs, work);
         let scale = T::one() / T::from_usize(n * n).expect("a box size is a small number");
         for (pair, rows) in pairs.chunks_exact(n).zip(image.chunks_mut(2 * stride)) {
@@ -147,8 +147,8 @@ impl<T: FftNum> Fft2<T> {
         }
     }
 
-    /// From the spectra of pairs of rows to those of rows, `[kx][y]`.
-    fn part(&self, pairs: &[Complex<T>], spectrum: &mut [Complex<T>]) {
+    /// Separates the spectra of pairs of rows into those of the rows, `[kx][y]`.
+    fn separate(&self, pairs: &[Complex<T>], spectrum: &mut [Complex<T>]) {
         let n = self.box_size;
         for (columns, rows) in blocks(self.columns, n.div_ceil(2)) {
             for kx in columns {
@@ -165,8 +165,8 @@ impl<T: FftNum> Fft2<T> {
         }
     }
 
-    /// The way back.
-    fn pair(&self, spectrum: &[Complex<T>], pairs: &mut [Complex<T>]) {
+    /// The inverse of [`Fft2::separate`].
+    fn combine(&self, spectrum: &[Complex<T>], pairs: &mut [Complex<T>]) {
         let (n, columns) = (self.box_size, self.columns);
         let zero = Complex::new(T::zero(), T::zero());
         for pair in pairs.chunks_exact_mut(n) {
@@ -190,14 +190,14 @@ impl<T: FftNum> Fft2<T> {
     }
 }
 
-/// Blocks of columns and rows that stay in the cache while one is read and the other written.
+/// Blocks of columns and rows that fit in the cache.
 fn blocks(columns: usize, rows: usize) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
     const BLOCK: usize = 16;
     let parts = |count: usize| (0..count).step_by(BLOCK).map(move |at| at..(at + BLOCK).min(count));
     parts(rows).flat_map(move |rows| parts(columns).map(move |columns| (columns, rows.clone())))
 }
 
-/// `output[column * rows + row] = input[row * columns + column]`, in blocks that stay in the cache.
+/// `output[column * rows + row] = input[row * columns + column]`, block by block.
 fn transpose<T: Copy>(input: &[T], output: &mut [T], rows: usize, columns: usize) {
     for (columns_here, rows_here) in blocks(columns, rows) {
         for c in columns_here {
@@ -213,7 +213,7 @@ pub fn frequency(i: usize, n: usize) -> isize {
     if 2 * i < n { i as isize } else { i as isize - n as isize }
 }
 
-/// The square of that frequency in cycles a pixel: those along the axes add up to that of a frequency of an image.
+/// The squared frequency of FFT index `i` of `n`, in (cycles per pixel)^2. The sum over the axes is that of an image frequency.
 pub fn squared_frequency(i: usize, n: usize) -> f64 {
     (frequency(i, n) as f64 / n as f64).powi(2)
 }
@@ -247,7 +247,7 @@ pub fn fft3<T: FftNum>(volume: &mut Array3<Complex<T>>, inverse: bool) {
             transpose(plane, slab, n, n);
         },
     );
-    // z: gather the columns of one y, transform, scatter.
+    // z: for each y, gather the columns, transform, scatter.
     let mut turned = vec![zero; data.len()];
     turned.par_chunks_exact_mut(n * n).enumerate().for_each_init(
         || vec![zero; scratch_len],
@@ -285,7 +285,7 @@ pub fn spectrum_of_volume(volume: &Array3<f32>) -> Array3<Complex<f64>> {
     spectrum
 }
 
-/// The inverse of [`spectrum_of_volume`]; the spectrum is consumed, and imaginary parts are dropped.
+/// The inverse of [`spectrum_of_volume`]. Discards imaginary parts.
 pub fn volume_of_spectrum(mut spectrum: Array3<Complex<f64>>) -> Array3<f32> {
     fft3(&mut spectrum, true);
     let n = spectrum.dim().0;
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_band_is_the_same_transform_without_what_lies_beyond() {
+    fn a_band_equals_the_low_frequencies_of_the_full_transform() {
         let (n, columns) = (10, 4);
         let original = image(n, n);
         let whole = Fft2::<f64>::new(n);
@@ -350,7 +350,7 @@ mod tests {
         all[columns * n..].fill(Complex::new(0.0, 0.0));
         let (mut want, mut got) = (vec![0.0; n * n], vec![0.0; n * n]);
         let mut scratch = band.scratch();
-        // What an earlier transform left behind is not taken for a part of this one.
+        // Values left by an earlier transform have no effect.
         band.forward(&original, n, &mut vec![Complex::new(0.0, 0.0); columns * n], &mut scratch);
         whole.inverse(&mut all, &mut want, n, &mut whole.scratch());
         band.inverse(&mut low, &mut got, n, &mut scratch);
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_survives_its_spectrum_and_its_centre_has_no_phase() {
+    fn a_volume_survives_the_round_trip_and_its_centre_has_no_phase() {
         for n in [4, 5] {
             let mut volume = Array3::<f32>::zeros((n, n, n));
             volume[[n / 2, n / 2, n / 2]] = 1.0;
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn fft3_tells_its_axes_apart() {
+    fn fft3_distinguishes_the_axes() {
         let n = 6;
         let (kz, ky, kx) = (1usize, 2usize, 4usize);
         let mut wave = Array3::from_shape_fn((n, n, n), |(z, y, x)| {

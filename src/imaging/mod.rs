@@ -1,4 +1,4 @@
-//! The physics and the files of images: CTF, poses, Fourier transforms, MRC. Knows nothing of Gaussians or MPI.
+//! Image formation and image files: CTF, poses, Fourier transforms, MRC. Independent of Gaussians and MPI.
 
 pub(crate) mod cif;
 pub mod ctf;

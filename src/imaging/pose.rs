@@ -27,14 +27,14 @@ pub fn relion_from_rotation(w: &Rotation) -> [f64; 3] {
             w[1][2].atan2(-w[0][2]).to_degrees(),
         ]
     } else {
-        // W is then a rotation about z alone (times a flip of x for tilt 180).
+        // W is then a rotation about z (combined with a flip of x for tilt 180).
         let tilt = if w[2][2] > 0.0 { 0.0 } else { 180.0 };
         let psi = w[0][1].atan2(w[1][1]).to_degrees();
         [0.0, tilt, psi]
     }
 }
 
-/// Rotation matrix of the quaternion (w, x, y, z), normalised here. A zero quaternion gives NaN.
+/// Rotation matrix of the quaternion (w, x, y, z), which need not be normalised. A zero quaternion gives NaN.
 pub fn rotation_from_quaternion(q: [f64; 4]) -> Rotation {
     let norm = (q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3]).sqrt();
     let [w, x, y, z] = q.map(|c| c / norm);
@@ -45,7 +45,7 @@ pub fn rotation_from_quaternion(q: [f64; 4]) -> Rotation {
     ]
 }
 
-/// Rotation matrix of the rotation vector `v`: by its length in radians about its direction, counter-clockwise.
+/// Rotation matrix of the rotation vector `v`: counter-clockwise about its direction, by its length in radians.
 pub fn rotation_from_vector(v: [f64; 3]) -> Rotation {
     let angle = v[0].hypot(v[1]).hypot(v[2]);
     if angle == 0.0 {
@@ -56,13 +56,13 @@ pub fn rotation_from_vector(v: [f64; 3]) -> Rotation {
     rotation_from_quaternion([cos, x, y, z])
 }
 
-/// The transpose: the inverse of a rotation.
+/// The transpose, which is the inverse of a rotation.
 pub fn transposed(w: &Rotation) -> Rotation {
     std::array::from_fn(|i| std::array::from_fn(|j| w[j][i]))
 }
 
-/// How far `w` is from a proper rotation: the largest entry of `|W W^T - I|`, or infinity where det W < 0 or an
-/// entry is not finite.
+/// Distance of `w` from a proper rotation: the largest entry of `|W W^T - I|`, or infinity if det W < 0 or an entry is not
+/// finite.
 pub fn distance_from_rotation(w: &Rotation) -> f64 {
     if w.iter().flatten().any(|v| !v.is_finite()) {
         return f64::INFINITY;
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_poles_give_the_same_matrix_back() {
+    fn angles_at_the_poles_give_the_same_matrix() {
         for (rot, tilt, psi) in [(25.0, 0.0, 30.0), (25.0, 180.0, 30.0)] {
             let w = rotation_from_relion(rot, tilt, psi);
             let [r, t, p] = relion_from_rotation(&w);
@@ -110,9 +110,9 @@ mod tests {
     }
 
     #[test]
-    fn a_rotation_vector_turns_about_itself() {
+    fn a_rotation_vector_rotates_about_its_direction() {
         let w = rotation_from_vector([0.0, 0.0, std::f64::consts::FRAC_PI_2]);
-        // Of x, y.
+        // The images of x and y.
         for (row, expected) in w.iter().zip([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]) {
             assert!(row.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-15), "{w:?}");
         }

@@ -1,8 +1,8 @@
-//! A map from an MRC file, brought to the box and pixel size asked for.
+//! Resampling of maps to another box size and pixel size.
 //!
-//! The rule: the map is padded with zeros in real space to the nearest box that a whole number of the new pixels
-//! spans, its spectrum is cropped or padded to that number, and the result is cropped or padded with zeros in real
-//! space to the box. The map's middle voxel floor(box/2) stays the origin.
+//! The map is padded with zeros in real space to the nearest box that spans an integral number of new pixels. Its spectrum is
+//! cropped or padded to that number, and the result is cropped or padded with zeros in real space to the new box size. The
+//! origin stays at voxel floor(box/2).
 
 use std::path::Path;
 
@@ -12,26 +12,26 @@ use rustfft::num_complex::Complex;
 use crate::error::{Error, Result};
 use crate::imaging::{fourier, mrc};
 
-/// How far the box edge in old and new pixels may differ, relatively: 0.01 voxels in a box of 100.
+/// Maximal relative difference of the box edge in old and new pixels: 0.01 voxels in a box of 100.
 const TOLERANCE: f64 = 1e-4;
-/// Voxels of padding tried in search of such a box; the best is taken where none is within the tolerance.
+/// Maximal padding in voxels. If no box size is within the tolerance, the best one is used.
 const LONGEST_PADDING: usize = 64;
-/// Larger boxes are refused: they are not needed at any resolution of today, and take tens of gigabytes.
-const LARGEST: usize = 1024;
+/// Maximal box size. Larger boxes would take tens of gigabytes, and no current resolution needs them.
+const MAX_BOX: usize = 1024;
 
 /// Reads a cubic map and resamples it. Values are not scaled.
 ///
 /// # Errors
-/// When the file cannot be read, is not cubic, has no pixel size, or holds a value that is not finite.
+/// If the file cannot be read, is not cubic, has no pixel size, or has a value that is not finite.
 pub fn read(path: &Path, box_size: usize, pixel_size: f64) -> Result<Array3<f32>> {
     let header = mrc::Stack::open(path)?.header().clone();
     let [nx, ny, nz] = header.size;
-    if nx != ny || ny != nz || nx > LARGEST {
+    if nx != ny || ny != nz || nx > MAX_BOX {
         return Err(Error::input(
             path,
             "",
-            format!("is {nx} x {ny} x {nz} voxels, expected a cube of at most {LARGEST}"),
-            "crop or pad it to a cube, or resample it, first",
+            format!("is {nx} x {ny} x {nz} voxels, expected a cube of at most {MAX_BOX}"),
+            "crop or pad it to a cube, or resample it",
         ));
     }
     let [vx, vy, vz] = header.voxel_size;
@@ -39,8 +39,8 @@ pub fn read(path: &Path, box_size: usize, pixel_size: f64) -> Result<Array3<f32>
         return Err(Error::input(
             path,
             "header words 11 to 13",
-            format!("its voxels are {vx} x {vy} x {vz} A, expected one size above 0"),
-            "write the pixel size into its header (`relion_image_handler --rescale_angpix` or `mrcfile` do)",
+            format!("the voxels are {vx} x {vy} x {vz} A, expected cubic voxels of a size above 0"),
+            "set the pixel size in the header (with `relion_image_handler --rescale_angpix` or `mrcfile`)",
         ));
     }
     let map = mrc::read_volume(path)?.data;
@@ -48,8 +48,8 @@ pub fn read(path: &Path, box_size: usize, pixel_size: f64) -> Result<Array3<f32>
         return Err(Error::input(
             path,
             format!("voxel x {x}, y {y}, z {z}"),
-            format!("is {value}, expected a number"),
-            "repair the map first",
+            format!("is {value}, expected a finite number"),
+            "repair the map",
         ));
     }
     let resampled = resample(&map, vx / pixel_size, path, pixel_size)?;
@@ -57,7 +57,7 @@ pub fn read(path: &Path, box_size: usize, pixel_size: f64) -> Result<Array3<f32>
     let lost = 1.0 - power(&boxed) / power(&resampled).max(f64::MIN_POSITIVE);
     if lost > 0.01 {
         tracing::warn!(
-            "{}: {:.0} % of the map's power lies outside the box of {:.1} A and is cut off",
+            "{}: {:.0} % of the power of the map is outside the box of {:.1} A and is cropped",
             path.display(),
             100.0 * lost,
             box_size as f64 * pixel_size
@@ -70,7 +70,7 @@ fn power(map: &Array3<f32>) -> f64 {
     map.iter().map(|&v| f64::from(v) * f64::from(v)).sum()
 }
 
-/// The map on voxels that are `1 / factor` times its own.
+/// Resamples to voxels of `1 / factor` times the size.
 fn resample(map: &Array3<f32>, factor: f64, path: &Path, pixel_size: f64) -> Result<Array3<f32>> {
     let n = map.dim().0;
     let misfit = |padded: usize| {
@@ -84,26 +84,26 @@ fn resample(map: &Array3<f32>, factor: f64, path: &Path, pixel_size: f64) -> Res
         .or_else(|| candidates.min_by(|&a, &b| misfit(a).total_cmp(&misfit(b))))
         .unwrap_or(n);
     let target = (padded as f64 * factor).round();
-    if !(4.0..=LARGEST as f64).contains(&target) {
+    if !(4.0..=MAX_BOX as f64).contains(&target) {
         return Err(Error::input(
             path,
             "",
-            format!("takes {target:.0} pixels of {pixel_size} A along each edge, expected 4 to {LARGEST}"),
-            "choose a pixel size (--pixel-size) nearer to the map's own",
+            format!("needs {target:.0} pixels of {pixel_size} A along each edge, expected 4 to {MAX_BOX}"),
+            "choose a --pixel-size closer to that of the map",
         ));
     }
     let target = target as usize;
     Ok(to_size(embed(map, padded), target))
 }
 
-/// The same field of view on `target` voxels along an edge, by cropping or padding the spectrum of a cubic map.
+/// Resamples a cubic map to `target` voxels along each edge, by cropping or padding its spectrum. The field of view stays.
 pub fn to_size(map: Array3<f32>, target: usize) -> Array3<f32> {
     let n = map.dim().0;
     if target == n {
         return map;
     }
     let spectrum = fourier::spectrum_of_volume(&map);
-    // Below the Nyquist frequency of both grids: on it, +k and -k share one sample, and there is no sound choice.
+    // Below the Nyquist frequencies of both grids: there, +k and -k share a sample, and its value is ambiguous.
     let band = n.min(target).div_ceil(2) as isize;
     let scale = (target as f64 / n as f64).powi(3);
     let resampled = Array3::from_shape_fn((target, target, target), |(z, y, x)| {
@@ -116,7 +116,7 @@ pub fn to_size(map: Array3<f32>, target: usize) -> Array3<f32> {
     fourier::volume_of_spectrum(resampled)
 }
 
-/// Crops or pads with zeros to `size`, origin on origin.
+/// Crops or pads with zeros to `size`. The origins coincide.
 fn embed(map: &Array3<f32>, size: usize) -> Array3<f32> {
     let n = map.dim().0;
     Array3::from_shape_fn((size, size, size), |(z, y, x)| {
@@ -145,10 +145,10 @@ mod tests {
     }
 
     #[test]
-    fn a_resampled_map_is_the_body_on_the_new_grid() {
+    fn a_resampled_map_is_the_same_body_on_the_new_grid() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("map.mrc");
-        // Coarser, finer, the same; even and odd; a ratio that asks for padding.
+        // Coarser, finer, equal; even and odd; a ratio that needs padding.
         for (n, step, to, pixel) in [
             (40, 2.0, 20, 3.0),
             (24, 3.0, 40, 2.0),
@@ -159,7 +159,7 @@ mod tests {
             mrc::write_volume(&path, &mrc::Volume { data: body(n, step), pixel_size: step }).unwrap();
             let got = read(&path, to, pixel).unwrap();
             let worst = got.iter().zip(&body(to, pixel)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            // The padding is zero where the Gaussians are not quite, and they are not quite band-limited.
+            // The Gaussians are neither exactly zero in the padding nor exactly band-limited.
             assert!(worst < 1e-2, "{n} at {step} to {to} at {pixel}: {worst}");
         }
     }

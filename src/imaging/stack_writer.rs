@@ -1,4 +1,4 @@
-//! Stacks of images that are written one after the other.
+//! Writes an MRC stack image by image.
 
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -8,9 +8,9 @@ use super::mrc::{Statistics, header_bytes};
 use crate::error::{Error, Result};
 use crate::files::Pending;
 
-const REMEDY: &str = "check that the folder may be written and the disk is not full";
+const REMEDY: &str = "check that the folder is writable and the disk is not full";
 
-/// A stack of images being written one after the other, in memory for one image; the header comes last.
+/// Writes an MRC stack image by image, with memory for one image. The header is written last.
 pub struct StackWriter {
     pending: Pending,
     destination: PathBuf,
@@ -25,10 +25,10 @@ pub struct StackWriter {
 }
 
 impl StackWriter {
-    /// Starts `destination`, which stays untouched until [`StackWriter::finish`].
+    /// Creates the file. `destination` is untouched until [`StackWriter::finish`].
     ///
     /// # Errors
-    /// When the file cannot be made.
+    /// If the file cannot be created.
     pub fn create(destination: &Path, box_size: usize, pixel_size: f64) -> Result<Self> {
         let pending = Pending::new(destination)?;
         let open = || -> std::io::Result<BufWriter<File>> {
@@ -52,10 +52,10 @@ impl StackWriter {
         })
     }
 
-    /// Appends whole images.
+    /// Appends one or more images.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub fn append(&mut self, images: &[f32]) -> Result<()> {
         let mut bytes = Vec::with_capacity(size_of_val(images));
         for &value in images {
@@ -69,10 +69,10 @@ impl StackWriter {
         self.writer.write_all(&bytes).map_err(Error::io(&self.destination, "write the stack", REMEDY))
     }
 
-    /// Writes the header, syncs the file and gives it its name.
+    /// Writes the header, syncs the file and renames it to its destination.
     ///
     /// # Errors
-    /// When the file cannot be finished; the destination is then untouched.
+    /// If the file cannot be written; the destination is then untouched.
     pub fn finish(mut self) -> Result<()> {
         let n = self.values.max(1) as f64;
         let mean = self.sum / n;

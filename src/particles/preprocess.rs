@@ -1,17 +1,17 @@
-//! From a raw particle image to a stored one.
+//! Preprocessing of raw particle images.
 //!
-//! The order of operations, for each image alone:
-//! 1. every pixel is checked to be finite;
-//! 2. the contrast is inverted, if asked;
-//! 3. the origin shift is applied as a Fourier phase, which moves the image by PLUS the shift (docs/method.md, section 1);
-//! 4. the transform is cropped to the output box: the field of view stays, the pixel grows by D/box. Pixel VALUES are
-//!    preserved, and the origin goes from pixel floor(D/2) to pixel floor(box/2);
-//! 5. the background, outside a circle about pixel floor(box/2), is brought to mean 0 and standard deviation 1, if asked.
+//! Each image passes these steps:
+//! 1. check that every pixel is finite;
+//! 2. invert the contrast, if requested;
+//! 3. apply the origin shift as a Fourier phase, which moves the image by PLUS the shift (docs/method.md, section 1);
+//! 4. crop the transform to the output box size: the field of view stays, and the pixel size grows by D/box. Pixel VALUES are
+//!    preserved, and the origin moves from pixel floor(D/2) to pixel floor(box/2);
+//! 5. normalise the background, outside a circle about pixel floor(box/2), to mean 0 and standard deviation 1, if requested.
 //!
-//! Steps 3 and 4 are one forward and one inverse transform, and none where there is nothing to do.
+//! Steps 3 and 4 take one forward and one inverse transform, and are skipped if they have no effect.
 //!
-//! An even box has one Nyquist sample for +k and -k. Moving an image multiplies it by the mean of both phases, a
-//! cosine, which keeps the image real. A crop sets the new Nyquist lines to zero: what they would hold is half aliased.
+//! In an even box, +k and -k share one Nyquist sample. A shift multiplies it by the mean of both phases, a cosine, which
+//! keeps the image real. A crop sets the new Nyquist lines to zero, because half of their content would be aliased.
 
 use std::f64::consts::PI;
 
@@ -20,27 +20,27 @@ use rustfft::num_complex::Complex;
 use crate::error::{Error, Result};
 use crate::imaging::fourier::{Fft2, Fft2Scratch, frequency, shift_phase};
 
-/// RELION's background begins outside a circle of this fraction of the box, as a radius (75 % as a diameter).
+/// Default radius of the background circle as a fraction of the box size, as in RELION (75 % as a diameter).
 pub const BACKGROUND_RADIUS: f64 = 0.375;
-/// The smallest box that a crop may ask for, in pixels.
-pub const SMALLEST_BOX: usize = 16;
-/// A background whose deviation is this small a part of its values is rounding, not noise.
+/// Minimal box size of a crop in pixels.
+pub const MIN_BOX: usize = 16;
+/// Relative standard deviation below which the background is constant up to rounding.
 const FLAT: f64 = 1e-6;
 
-/// What to do to every image.
+/// Settings of the preprocessing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
-    /// Box of the raw images, in pixels.
+    /// Box size of the raw images in pixels.
     pub input_box: usize,
-    /// Box of the stored images, in pixels; at most `input_box`.
+    /// Box size of the stored images in pixels, at most `input_box`.
     pub output_box: usize,
-    /// Turn a dark specimen bright.
+    /// Invert the contrast.
     pub invert: bool,
-    /// Normalise by the background outside this radius in output pixels; `None` leaves the values as they are.
+    /// Normalise by the background outside a circle of this radius in output pixels; `None` for no normalisation.
     pub background_radius: Option<f64>,
 }
 
-/// Why an image cannot be used.
+/// Why an image is unusable.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Defect {
     /// The raw pixel at this row and column, from 1, is NaN or infinite.
@@ -49,12 +49,12 @@ pub enum Defect {
         row: usize,
         /// Column, from 1.
         column: usize,
-        /// What it holds.
+        /// The value found.
         value: f32,
     },
-    /// Values so large that the transform left the range of f32.
+    /// The transform overflows f32.
     Overflow,
-    /// The background has no variance to normalise by; its mean is given.
+    /// The background has zero variance; holds its mean.
     FlatBackground(f64),
 }
 
@@ -68,14 +68,14 @@ impl std::fmt::Display for Defect {
             Self::FlatBackground(mean) => {
                 write!(
                     f,
-                    "has a background of zero variance (every value is about {mean}): nothing to normalise by"
+                    "has a background of zero variance (all values are about {mean}), which cannot be normalised"
                 )
             }
         }
     }
 }
 
-/// Does [`Settings`] to images; shared by threads, each with its own [`Scratch`].
+/// Preprocesses images by [`Settings`]. Shared by threads, each with its own [`Scratch`].
 #[derive(Clone)]
 pub struct Preprocessor {
     settings: Settings,
@@ -84,7 +84,7 @@ pub struct Preprocessor {
     background: Vec<u32>,
 }
 
-/// What one thread needs to run a [`Preprocessor`].
+/// Working memory of one thread for a [`Preprocessor`].
 #[derive(Clone, Debug)]
 pub struct Scratch {
     forward: Fft2Scratch<f32>,
@@ -96,23 +96,23 @@ pub struct Scratch {
 }
 
 impl Preprocessor {
-    /// Plans the work.
+    /// Plans the transforms.
     ///
     /// # Errors
-    /// When the output box is larger than the input, or smaller than [`SMALLEST_BOX`] while a crop is asked; when the
-    /// background circle leaves fewer than two pixels outside, or its radius is no number above 0.
+    /// If the output box is larger than the input box, or cropped to less than [`MIN_BOX`]; if the background radius is not a
+    /// number above 0, or the background has fewer than two pixels.
     pub fn new(settings: Settings) -> Result<Self> {
         let Settings { input_box, output_box, background_radius, .. } = settings;
         if output_box > input_box {
             return Err(Error::request(
-                format!("a box of {output_box} pixels is asked, and the images have {input_box}"),
-                "ask for a smaller --box: images are made smaller, never larger",
+                format!("a box of {output_box} pixels is requested, but the images have {input_box}"),
+                "set a smaller --box: images can only be made smaller",
             ));
         }
-        if output_box < SMALLEST_BOX && output_box < input_box {
+        if output_box < MIN_BOX && output_box < input_box {
             return Err(Error::request(
-                format!("a box of {output_box} pixels is too small, expected {SMALLEST_BOX} to {input_box}"),
-                "ask for a larger --box",
+                format!("a box of {output_box} pixels is too small, expected {MIN_BOX} to {input_box}"),
+                "set a larger --box",
             ));
         }
         let background = match background_radius {
@@ -135,14 +135,14 @@ impl Preprocessor {
         }
     }
 
-    /// Takes one raw `image` (input box squared, `[y][x]`; destroyed) to `output` (output box squared), moved by
-    /// PLUS `shift` (x, y) raw pixels.
+    /// Preprocesses one raw `image` (`[y][x]`, input box squared; overwritten) to `output` (output box squared), moved by PLUS
+    /// `shift` (x, y) in raw pixels.
     ///
     /// # Errors
-    /// When the image cannot be used; `output` is then undefined.
+    /// If the image is unusable; `output` is then unspecified.
     ///
     /// # Panics
-    /// If the slices do not have the boxes' sizes.
+    /// If a slice does not match its box size.
     pub fn run(
         &self,
         image: &mut [f32],
@@ -170,7 +170,7 @@ impl Preprocessor {
         if !self.background.is_empty() {
             self.normalize(output)?;
         }
-        // One pass over what is stored catches the transform's overflow and the normalisation's.
+        // Catches an overflow in the transform or the normalisation.
         if output.iter().all(|v| v.is_finite()) { Ok(()) } else { Err(Defect::Overflow) }
     }
 
@@ -178,7 +178,7 @@ impl Preprocessor {
         let Settings { input_box, output_box, .. } = self.settings;
         self.forward.forward(image, input_box, &mut scratch.spectrum, &mut scratch.forward);
 
-        // Output pixel j lies at raw pixel j D/box: the origins of both grids agree after this move.
+        // Output pixel j is at raw pixel j D/box; this move makes the origins of both grids coincide.
         let ratio = input_box as f64 / output_box as f64;
         let recentre = (output_box / 2) as f64 * ratio - (input_box / 2) as f64;
         let [dx, dy] = shift.map(|s| s + recentre);
@@ -197,7 +197,7 @@ impl Preprocessor {
             scratch.phase_y[nyquist] = Complex::new(((PI * dy).cos() * kept) as f32, 0.0);
         }
 
-        // Rows of the raw spectrum, in FFT order: the first half as they lie, the negative ones from the end.
+        // The raw spectrum is in FFT order: non-negative frequencies from the start, negative ones from the end.
         let skipped = input_box - output_box;
         let first_negative = output_box.div_ceil(2);
         for ((raw, line), &phase_x) in scratch
@@ -237,8 +237,8 @@ impl Preprocessor {
 fn background_pixels(box_size: usize, radius: f64) -> Result<Vec<u32>> {
     if !(radius.is_finite() && radius > 0.0) {
         return Err(Error::request(
-            format!("a background radius of {radius} pixels is impossible"),
-            "give --background-radius a number above 0",
+            format!("the background radius is {radius} pixels, expected a number above 0"),
+            "set --background-radius to a number above 0",
         ));
     }
     let centre = (box_size / 2) as f64;
@@ -249,8 +249,10 @@ fn background_pixels(box_size: usize, radius: f64) -> Result<Vec<u32>> {
     let pixels: Vec<u32> = (0..box_size * box_size).filter(outside).map(|i| i as u32).collect();
     if pixels.len() < 2 {
         return Err(Error::request(
-            format!("a background radius of {radius} pixels leaves nothing outside in a box of {box_size}"),
-            format!("give --background-radius less than {centre}, or leave it out"),
+            format!(
+                "a background radius of {radius} pixels leaves no background in a box of {box_size} pixels"
+            ),
+            format!("set --background-radius to less than {centre}, or omit it"),
         ));
     }
     Ok(pixels)
@@ -303,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_that_is_off_centre_lands_on_the_centre() {
+    fn an_off_centre_blob_is_moved_to_the_centre() {
         let t = [2.3, -1.7];
         for (input, output) in [(48, 48), (49, 49), (48, 32), (48, 33), (49, 32), (49, 33), (48, 24)] {
             let raw = blob(input, -t[0], -t[1], 3.0);
@@ -321,21 +323,21 @@ mod tests {
             let ratio = input as f64 / output as f64;
             let small = run(settings(input, output), blob(input, 1.5, -2.0, width), [0.0; 2]).unwrap();
             let expected = blob(output, 1.5 / ratio, -2.0 / ratio, width / ratio);
-            // What the crop cuts off of this Gaussian is below 1e-3 of its height at 64 to 16, far less elsewhere.
+            // The crop removes less than 1e-3 of the height of this Gaussian at 64 to 16, and far less elsewhere.
             let worst = small.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(worst < 2e-3, "{input} to {output}: {worst}");
         }
     }
 
     #[test]
-    fn a_shift_there_and_back_changes_nothing_but_nyquist() {
+    fn a_shift_and_its_inverse_change_only_nyquist() {
         for n in [32, 33] {
             let image = blob(n, 3.0, 1.0, 2.0);
             let there = run(settings(n, n), image.clone(), [1.25, -0.5]).unwrap();
             let back = run(settings(n, n), there, [-1.25, 0.5]).unwrap();
             assert!(image.iter().zip(&back).all(|(a, b)| (a - b).abs() < 1e-5));
         }
-        // Whole pixels keep even the Nyquist lines.
+        // Shifts by whole pixels also keep the Nyquist lines.
         let image = noise(16);
         let moved = run(settings(16, 16), image.clone(), [3.0, -2.0]).unwrap();
         for (i, &v) in moved.iter().enumerate() {
@@ -345,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn the_background_comes_to_mean_0_and_deviation_1() {
+    fn the_background_is_normalised_to_mean_0_and_deviation_1() {
         for n in [32, 33] {
             let radius = BACKGROUND_RADIUS * n as f64;
             let normal =
@@ -366,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn inversion_turns_the_sign_before_anything_else() {
+    fn inversion_negates_the_image_first() {
         let plain =
             run(Settings { background_radius: Some(8.0), ..settings(32, 32) }, noise(32), [0.0; 2]).unwrap();
         let inverted = run(
@@ -379,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn images_that_cannot_be_used_say_why() {
+    fn unusable_images_report_the_defect() {
         let normal = Settings { background_radius: Some(12.0), ..settings(32, 32) };
         for value in [f32::NAN, f32::INFINITY] {
             let mut image = noise(32);
@@ -398,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_settings_are_refused() {
+    fn invalid_settings_are_refused() {
         let refused = |settings, fragment: &str| {
             let message = Preprocessor::new(settings).err().unwrap().to_string();
             assert!(message.contains(fragment), "{message}");

@@ -1,5 +1,5 @@
-//! Particle sets for other programs: a STAR file with a stack of the images as they are in the set ([`star`]), or the rows of the
-//! STAR file that the set came from ([`original`]).
+//! Export of particle sets: a STAR file with a stack of the stored images ([`star`]), or the selected rows of the STAR file that
+//! the set was imported from ([`original`]).
 
 pub mod original;
 pub mod star;

@@ -1,4 +1,5 @@
-//! The rows of the STAR file that a set was imported from, with the set's halves: for programs that go on with the raw images.
+//! Copies the rows of the STAR file that a set was imported from, with the halves of the set, for programs that continue with
+//! the raw images.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -7,6 +8,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::particles::Subset;
 use crate::particles::import::relion;
 use crate::particles::import::stack_names::{Location, StackNames};
 use crate::particles::import::star::cells;
@@ -14,41 +16,42 @@ use crate::particles::store::Store;
 
 const SUBSET: &str = "_rlnRandomSubset";
 
-/// Copies the STAR file `original` to `destination`, without the particles that are not in `store` or are in its rows
-/// `left_out`. All else stays as it is, but for the column `_rlnRandomSubset`, which is the set's. Returns how many rows are
-/// left.
+/// Copies the STAR file `original` to `destination`, without particles that are not in `store` or in its rows `excluded`. Sets
+/// the column `_rlnRandomSubset` to the halves of the set and copies everything else unchanged. Returns the number of particles.
 ///
 /// # Errors
-/// When the original is no STAR file of particles, a particle of the set is not in it, or a file cannot be read or written.
+/// If the original is not a STAR file of particles, lacks a particle of the set, or a file cannot be read or written.
 pub fn select(
     store: &Store,
-    left_out: &BTreeSet<usize>,
+    excluded: &BTreeSet<usize>,
     original: &Path,
     destination: &Path,
 ) -> Result<usize> {
-    let mut wanted = wanted(store, left_out)?;
+    let mut selected = selected(store, excluded)?;
     let mut stacks = StackNames::default();
     let table = relion::image_table(original, &mut stacks)?;
     let mut halves = HashMap::new();
     for (source, place) in &table.images {
         let Location::Line(line) = *place else { continue };
         let key = (stacks.all()[source.file as usize].name.as_str(), source.index);
-        if let Some((half, found)) = wanted.get_mut(&key) {
+        if let Some((half, found)) = selected.get_mut(&key) {
             *found = true;
             halves.insert(line, *half);
         }
     }
-    if let Some(((stack, index), _)) = wanted.iter().find(|(_, (_, found))| !found) {
-        let missing = wanted.values().filter(|(_, found)| !found).count();
-        let problem = format!(
-            "does not name {missing} images of {}, such as {}@{stack}",
-            store.path().display(),
-            index + 1
-        );
+    if let Some(((stack, index), _)) = selected.iter().find(|(_, (_, found))| !found) {
+        let missing = selected.values().filter(|(_, found)| !found).count();
+        let problem =
+            format!("lacks {missing} images of {}, such as {}@{stack}", store.path().display(), index + 1);
         return Err(Error::input(original, "", problem, "give the STAR file that the set was imported from"));
     }
     let Some((_, Location::Line(first))) = table.images.first().copied() else {
-        return Err(Error::input(original, "", "holds no particles", "give the file of the import"));
+        return Err(Error::input(
+            original,
+            "",
+            "has no particles",
+            "give the STAR file that the set was imported from",
+        ));
     };
     let rows: BTreeSet<usize> = table
         .images
@@ -74,7 +77,7 @@ pub fn select(
                 Some(half) => writeln!(
                     writer,
                     "{}",
-                    with_half(&String::from_utf8_lossy(&text), table.subset, half + 1)
+                    with_half(&String::from_utf8_lossy(&text), table.subset, half.seed_index())
                 )?,
                 None if rows.contains(&number) => {}
                 None => writer.write_all(&text)?,
@@ -85,34 +88,35 @@ pub fn select(
     Ok(halves.len())
 }
 
-/// Stack and image of a particle.
+/// Stack name and image index of a particle.
 type Image<'a> = (&'a str, u64);
 
-/// The half of each image that is wanted, and whether it was found.
-fn wanted<'a>(store: &'a Store, left_out: &BTreeSet<usize>) -> Result<HashMap<Image<'a>, (u8, bool)>> {
+/// The half of each particle to export, by its image, and false: it is not found yet.
+fn selected<'a>(store: &'a Store, excluded: &BTreeSet<usize>) -> Result<HashMap<Image<'a>, (Subset, bool)>> {
     let header = store.header();
-    let mut wanted = HashMap::with_capacity(store.len());
+    let mut selected = HashMap::with_capacity(store.len());
     store.inspect(|row, particle| {
-        if left_out.contains(&row) {
+        if excluded.contains(&row) {
             return Ok(());
         }
+        let half = if row < header.halves[0] { Subset::Half1 } else { Subset::Half2 };
         let source = particle.source;
         let stack = source.and_then(|source| header.source_files.get(source.file as usize));
         let (Some(source), Some(stack)) = (source, stack) else {
             return Err(Error::input(
                 store.path(),
                 format!("particle {}", row + 1),
-                "does not say where its image came from",
-                "leave out --original: its image is in the set",
+                "has no record of its raw image",
+                "omit --original, to export the stored images",
             ));
         };
-        wanted.insert((stack.as_str(), source.index), (u8::from(row >= header.halves[0]), false));
+        selected.insert((stack.as_str(), source.index), (half, false));
         Ok(())
     })?;
-    Ok(wanted)
+    Ok(selected)
 }
 
-/// A row with its random subset, in place of the one it had or behind the others.
+/// A row with the random subset set: in `column`, or appended as the last column.
 fn with_half(row: &str, column: Option<usize>, subset: u8) -> String {
     let row = row.trim_end();
     let cells = cells(row);
@@ -120,7 +124,7 @@ fn with_half(row: &str, column: Option<usize>, subset: u8) -> String {
         Some(cell) => format!("{}{subset}{}", &row[..cell.start], &row[cell.end..]),
         None => {
             let end = cells.last().map_or(row.len(), |cell| cell.end);
-            // The mark of a quoted value stands behind it.
+            // The closing quote of a quoted value follows it.
             let end = end + usize::from(row[end..].starts_with(['"', '\'']));
             format!("{} {subset}{}", &row[..end], &row[end..])
         }
@@ -132,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_half_goes_into_its_column_or_behind_the_last() {
+    fn the_half_replaces_its_column_or_is_appended() {
         assert_eq!(with_half("a 1 b \n", Some(1), 2), "a 2 b");
         assert_eq!(with_half("'a b' \"1\" c", Some(1), 2), "'a b' \"2\" c");
         assert_eq!(with_half("a 1 b \r\n", None, 2), "a 1 b 2");

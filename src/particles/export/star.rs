@@ -1,4 +1,4 @@
-//! A particle set as RELION reads it (3.1 and later): a STAR file with optics groups, and a stack beside it.
+//! Writes a particle set for RELION 3.1 and later: a STAR file with optics groups, and a stack next to it.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -13,11 +13,11 @@ use crate::imaging::stack_writer::StackWriter;
 use crate::particles::store::{Block, Header, Particle, Store};
 use crate::progress::Progress;
 
-/// Values in a block of images: 16 MiB.
+/// Number of values per block of images: 16 MiB.
 const BLOCK_VALUES: usize = 1 << 22;
-const REMEDY: &str = "check that the folder may be written and the disk is not full";
+const REMEDY: &str = "check that the folder is writable and the disk is not full";
 
-/// The columns of a table of optics groups.
+/// The columns of the optics table, without `_rln`.
 pub const OPTICS: [&str; 8] = [
     "OpticsGroup",
     "OpticsGroupName",
@@ -47,10 +47,10 @@ const PARTICLES: [&str; 15] = [
     "RandomSubset",
 ];
 
-/// Begins a table of a STAR file: its name without `data_`, and its columns without `_rln`.
+/// Writes the head of a STAR table with this name (without `data_`) and these columns (without `_rln`).
 ///
 /// # Errors
-/// As the writer.
+/// The errors of the writer.
 pub fn begin_table(writer: &mut impl Write, name: &str, columns: &[&str]) -> std::io::Result<()> {
     write!(writer, "\n# version 30001\n\ndata_{name}\n\nloop_ \n")?;
     for (index, column) in columns.iter().enumerate() {
@@ -59,30 +59,35 @@ pub fn begin_table(writer: &mut impl Write, name: &str, columns: &[&str]) -> std
     Ok(())
 }
 
-/// The stack of the STAR file `star`, beside it.
+/// The path of the stack that belongs to the STAR file `star`.
 pub fn stack_of(star: &Path) -> PathBuf {
     star.with_extension("mrcs")
 }
 
-/// Writes the particles of `store` but those in the rows `left_out`, in the order of the set: the STAR file `star`, and beside it
-/// the stack that it names by its bare name ([`stack_of`]). Returns how many particles there are.
+/// Writes the particles of `store`, except those in the rows `excluded`, in the order of the set: the STAR file `star`, and the
+/// stack next to it ([`stack_of`]), which the STAR file refers to by its bare name. Returns the number of particles written.
 ///
-/// Angles, defoci and all else have all digits of the set, so that it comes back as it was.
+/// All values are written with full precision, so importing the file gives the same values.
 ///
 /// # Errors
-/// When the set cannot be read, an image is damaged, nothing is left, or a file cannot be written.
-pub fn write(store: &Store, left_out: &BTreeSet<usize>, star: &Path) -> Result<usize> {
+/// If the set cannot be read, an image is damaged, all particles are excluded, or a file cannot be written.
+pub fn write(store: &Store, excluded: &BTreeSet<usize>, star: &Path) -> Result<usize> {
     let header = store.header();
     let stack_path = stack_of(star);
     let name = match stack_path.file_name().and_then(|name| name.to_str()) {
         Some(name) if !name.contains(char::is_whitespace) && !name.contains('@') => name.to_owned(),
         _ => {
-            let problem = "its stack would have a name that STAR files cannot hold";
-            return Err(Error::input(star, "", problem, "choose a name without blanks and without @"));
+            let problem = "the name of its stack cannot be written in a STAR file";
+            return Err(Error::input(star, "", problem, "choose a name without spaces and without @"));
         }
     };
-    if left_out.len() >= store.len() {
-        return Err(Error::input(store.path(), "", "none of its particles is left", "leave fewer out"));
+    if excluded.len() >= store.len() {
+        return Err(Error::input(
+            store.path(),
+            "",
+            "all of its particles are excluded",
+            "exclude fewer particles",
+        ));
     }
     let pending = Pending::new(star)?;
     let file = File::create(pending.path()).map_err(Error::io(star, "write the STAR file", REMEDY))?;
@@ -97,7 +102,7 @@ pub fn write(store: &Store, left_out: &BTreeSet<usize>, star: &Path) -> Result<u
     let mut progress = Progress::new("export", store.len() as u64, "images");
     for rows in blocks(store) {
         reader.read(rows.clone(), &mut block)?;
-        let kept = |row: &usize| !left_out.contains(row);
+        let kept = |row: &usize| !excluded.contains(row);
         if let Some(&(row, defect)) = block.defects.iter().find(|(row, _)| kept(row)) {
             return Err(store.image_error(row, defect));
         }
@@ -126,7 +131,7 @@ fn blocks(store: &Store) -> impl Iterator<Item = Range<usize>> {
     (0..all).step_by(size).map(move |first| first..all.min(first + size))
 }
 
-/// The table of optics groups, and the beginning of the one of particles.
+/// Writes the optics table and the head of the particle table.
 fn head(writer: &mut impl Write, header: &Header) -> std::io::Result<()> {
     begin_table(writer, "optics", &OPTICS)?;
     for (i, optics) in header.optics.iter().enumerate() {
@@ -145,10 +150,10 @@ fn head(writer: &mut impl Write, header: &Header) -> std::io::Result<()> {
     begin_table(writer, "particles", &PARTICLES)
 }
 
-/// A particle's line behind the name of its image.
+/// Writes the rest of a particle's row, after the name of its image.
 fn line(writer: &mut impl Write, header: &Header, particle: &Particle, half: usize) -> std::io::Result<()> {
     let stack = particle.source.and_then(|source| header.source_files.get(source.file as usize));
-    // RELION groups particles by micrograph; their own stacks are the nearest to that.
+    // RELION groups particles by micrograph. The original stack is the closest substitute.
     let micrograph = stack.map_or("unknown".into(), |name| name.replace(char::is_whitespace, "_"));
     write!(writer, "{micrograph}")?;
     let ctf = &particle.ctf;

@@ -13,7 +13,7 @@ use super::density::Density;
 use crate::error::Result;
 use crate::evaluate::Fsc;
 use crate::imaging::View;
-use crate::particles::preprocess::{Preprocessor, SMALLEST_BOX, Settings};
+use crate::particles::preprocess::{MIN_BOX, Preprocessor, Settings};
 use crate::particles::selection::SubsetRows;
 use crate::particles::store::{Block, Store};
 use crate::voxels::accumulator::Accumulator;
@@ -24,7 +24,7 @@ use crate::voxels::slice::{Cutter, Samples};
 const PARTICLES: usize = 2_000;
 /// Box sizes, in pixels, that images are downsampled to: half their own box within this range. Enough to separate specimen
 /// and solvent, without the noise of higher frequencies.
-const BOXES: std::ops::RangeInclusive<usize> = SMALLEST_BOX..=32;
+const BOXES: std::ops::RangeInclusive<usize> = MIN_BOX..=32;
 /// Images per parallel block.
 const BLOCK: usize = 250;
 /// Fraction of the largest density above which a voxel belongs to the specimen.

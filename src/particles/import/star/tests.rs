@@ -60,8 +60,8 @@ fn a_row_may_begin_like_a_keyword() {
 
 #[test]
 fn damage_is_named_with_its_line() {
-    refused("data_a\nloop_\n_x #1\n_y #2\n1 2\n3\n", &["p.star: line 6", "holds 1 values, expected 2"]);
-    refused("data_a\nloop_\n_x\n1 2\n", &["line 4", "holds 2 values, expected 1"]);
+    refused("data_a\nloop_\n_x #1\n_y #2\n1 2\n3\n", &["p.star: line 6", "has 1 values, expected 2"]);
+    refused("data_a\nloop_\n_x\n1 2\n", &["line 4", "has 2 values, expected 1"]);
     refused("data_a\n_x\n", &["line 2", "`_x` has no value"]);
     refused("data_a\nloop_\n_x\n_x\n", &["line 4", "twice"]);
     refused("data_a\n_x \"open\n", &["line 2", "not closed"]);
@@ -120,7 +120,7 @@ fn a_file_that_changes_while_it_is_read_is_refused() {
 #[test]
 fn what_cannot_be_read_twice_is_refused() {
     let message = Document::read(Path::new("/dev/null")).unwrap_err().to_string();
-    assert!(message.contains("/dev/null: is no regular file"), "{message}");
+    assert!(message.contains("/dev/null: is not a regular file"), "{message}");
     refused(&format!("data_\n{}", "x".repeat(1 << 20)), &["line 2", "longer than"]);
 }
 
