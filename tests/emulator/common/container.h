@@ -1,5 +1,5 @@
-// The emulated "cubin" and "PTX": a compiled shared object in a wrapping that tells its own length, since the driver is
-// handed a bare pointer. The PTX form is the same as text, which survives being treated as a C string.
+// The emulated "cubin" and "PTX": a compiled shared object in a container with its length, since the driver receives a bare
+// pointer. The PTX form is the same as text, which survives being treated as a C string.
 #pragma once
 #include <cstdint>
 #include <cstring>

@@ -51,7 +51,7 @@ struct Uuid {
 struct DriverInterface {
     /// Appends work to a stream (or to its capture). `body` may run many times (graph replay); `release` runs once, after.
     Result (*enqueue)(void *stream, const char *label, Result (*body)(void *payload), void *payload, void (*release)(void *payload));
-    /// Whether [pointer, pointer + bytes) lies in one live allocation of the current device; if not, says so on stderr.
+    /// Whether [pointer, pointer + bytes) lies in one live allocation of the current device; if not, reports it on stderr.
     Result (*check_range)(const void *pointer, size_t bytes, const char *what);
     /// Counts handles of other libraries for the report of leaks at the end of the process.
     void (*count)(const char *kind, int change);

@@ -55,8 +55,8 @@ std::vector<Entry> read_entries() {
                 entry.name = parts[1];
                 if (parts.size() == 3) entry.call = atoll(parts[2].c_str());
             }
-        if (!known) {  // a mistyped failure would let a test pass that tests nothing
-            say("CRYOSPLAT_EMULATOR_FAIL: '%s' is not understood", text.c_str());
+        if (!known) {  // else a test with a mistyped failure would pass without testing anything
+            report("CRYOSPLAT_EMULATOR_FAIL: '%s' is not understood", text.c_str());
             _exit(2);
         }
         entries.push_back(entry);
@@ -72,7 +72,7 @@ bool count(const char *kind, const std::string *name) {
     bool fails = false;
     for (Entry &entry : *entries)
         if (entry.kind == kind && (!name || entry.name == *name)) fails |= ++entry.seen == entry.call || entry.call == 0;
-    if (fails) say("made to fail: %s%s%s", kind, name ? " " : "", name ? name->c_str() : "");
+    if (fails) report("made to fail: %s%s%s", kind, name ? " " : "", name ? name->c_str() : "");
     return fails;
 }
 
@@ -88,7 +88,7 @@ long long environment_number(const char *name, long long otherwise) {
     return text && *text && !*end ? value : otherwise;
 }
 
-void say(const char *format, ...) {
+void report(const char *format, ...) {
     char line[1024];
     const char *rank = getenv("OMPI_COMM_WORLD_RANK");
     int length = rank ? snprintf(line, sizeof line, "emulator (rank %s): ", rank) : snprintf(line, sizeof line, "emulator: ");

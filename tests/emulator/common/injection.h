@@ -9,9 +9,9 @@ namespace emulator {
 long long environment_number(const char *name, long long otherwise);
 
 /// One line on stderr, marked as the emulator's, with the MPI rank where there is one.
-void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void report(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/// Counts one call of this kind and tells whether the environment asks for this very call to fail. An entry `kind` without
+/// Counts a call of this kind; true if the environment requests a failure of this call. An entry `kind` without
 /// a number means each call, `kind:N` the N-th (from 1); where a kind takes a name (or a rank) the entry is `kind:NAME:N`.
 bool fails_now(const char *kind);
 bool fails_now(const char *kind, const std::string &name);

@@ -88,7 +88,7 @@ FftResult fill(Plan &plan, int rank, const long long *n, const long long *in_emb
     return FFT_SUCCESS;
 }
 
-/// The bytes from the first to behind the last element of one side.
+/// Bytes from the first to the end of the last element of one side.
 size_t extent(const Plan &plan, bool output) {
     const Layout &layout = output ? plan.out : plan.in;
     long long last[3] = {plan.n[0] - 1, plan.n[1] - 1, width(plan, output) - 1};

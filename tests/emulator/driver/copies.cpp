@@ -1,4 +1,4 @@
-// Allocation, copies and fills as the program calls them. A copy looks at its ranges when it is asked for and once more
+// Allocation, copies and fills as the program calls them. A copy checks its ranges when it is enqueued and once more
 // when it runs, and it moves the bytes only then.
 #include <cstring>
 
@@ -13,7 +13,7 @@ void *address(DevicePointer pointer) { return reinterpret_cast<void *>(uintptr_t
 Result check(Context *context, DevicePointer pointer, size_t bytes, const char *what) {
     Memory &memory = context->device->memory;
     if (bytes == 0 || memory.holds(address(pointer), bytes) || driver().host.holds(address(pointer), bytes)) return SUCCESS;
-    say("%s of %zu bytes at 0x%llx on device %d: %s", what, bytes, pointer, context->device->physical,
+    report("%s of %zu bytes at 0x%llx on device %d: %s", what, bytes, pointer, context->device->physical,
         memory.in_range(address(pointer)) ? memory.describe(address(pointer)).c_str() : "no device memory");
     return INVALID_VALUE;
 }
@@ -22,7 +22,7 @@ Result check(Context *context, DevicePointer pointer, size_t bytes, const char *
 Result check_host(Context *, const void *pointer, size_t bytes, const char *what) {
     for (auto &device : driver().devices)
         if (bytes > 0 && device->memory.in_range(pointer)) {
-            say("%s: host address %p is device memory", what, pointer);
+            report("%s: host address %p is device memory", what, pointer);
             return INVALID_VALUE;
         }
     return pointer || bytes == 0 ? SUCCESS : INVALID_VALUE;

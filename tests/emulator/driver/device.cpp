@@ -106,7 +106,7 @@ Uuid Device::uuid() const {
 Result usable() {
     if (!initialised()) return NOT_INITIALIZED;
     if (in_host_function) {
-        say("a host function enqueued on a stream called CUDA, which CUDA forbids");
+        report("a host function enqueued on a stream called CUDA, which CUDA forbids");
         return NOT_PERMITTED;
     }
     if (!current_context) return INVALID_CONTEXT;
@@ -115,7 +115,7 @@ Result usable() {
 
 void Context::break_with(Result result, const std::string &why) {
     int none = SUCCESS;
-    if (error.compare_exchange_strong(none, result)) say("device %d: %s", device->physical, why.c_str());
+    if (error.compare_exchange_strong(none, result)) report("device %d: %s", device->physical, why.c_str());
 }
 
 void Context::wait_for_all() {

@@ -51,7 +51,7 @@ struct Device {
 /// A device's primary context; there are no others.
 struct Context {
     Device *device = nullptr;
-    std::atomic<int> error{SUCCESS};  // once a kernel has failed, every later call says so
+    std::atomic<int> error{SUCCESS};  // after a kernel has failed, every later call returns its error
     unsigned flags = 0;
     int retained = 0;
     std::shared_ptr<Stream> null_stream;
@@ -78,7 +78,7 @@ struct Stream : std::enable_shared_from_this<Stream> {
     static std::shared_ptr<Stream> create(Context *context, bool blocking, bool is_null);
     /// Runs `work` after what is queued already, or adds it to the capture under way.
     Result submit(const char *label, Work work);
-    /// As `submit`, without a look at captures and the null stream's order.
+    /// As `submit`, without checking captures and the order of the null stream.
     uint64_t append(const char *label, Work work);
     void wait_until(uint64_t ticket);
     void wait_idle();

@@ -82,7 +82,7 @@ EMULATOR_EXPORT Result cuStreamWaitEvent(void *stream_handle, void *handle, unsi
         }
         completion = event->recorded;
         if (stream->capture && completion) {
-            say("a captured stream waits for an event recorded outside the capture");
+            report("a captured stream waits for an event recorded outside the capture");
             stream->capture->invalid = true;
             return STREAM_CAPTURE_ISOLATION;
         }

@@ -43,13 +43,13 @@ void on_fault(int signal, siginfo_t *information, void *machine) {
                     what = description.c_str();
                 }
         }
-        say("%s: invalid access at %p: %s", who, (const void *)address, what);
+        report("%s: invalid access at %p: %s", who, (const void *)address, what);
         _exit(EXIT_FAULT);
     }
     for (auto &device : driver().devices)
         if (device->memory.in_range(address))
-            say("host code: invalid access at %p: device memory, %s", (const void *)address, device->memory.describe(address).c_str());
-    // Not a kernel's: whoever handled it before handles it now.
+            report("host code: invalid access at %p: device memory, %s", (const void *)address, device->memory.describe(address).c_str());
+    // Not a kernel's fault: the previous handler takes it.
     struct sigaction &before = signal == SIGSEGV ? before_segv : before_bus;
     if (before.sa_flags & SA_SIGINFO && before.sa_sigaction) return before.sa_sigaction(signal, information, machine);
     if (!(before.sa_flags & SA_SIGINFO) && before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN) return before.sa_handler(signal);
@@ -59,7 +59,7 @@ void on_fault(int signal, siginfo_t *information, void *machine) {
 #if defined(__SANITIZE_ADDRESS__)
 void on_sanitizer_report(const char *) {
     char who[300];
-    if (name_current_thread(who, sizeof who)) say("%s: the error above is its", who);
+    if (name_current_thread(who, sizeof who)) report("%s: the error above is its", who);
 }
 #endif
 
@@ -86,7 +86,7 @@ void report_leaks() {
     add(all.modules.count(), "modules");
     for (auto &counter : all.counters) add(size_t(counter.second > 0 ? counter.second : 0), counter.first.c_str());
     if (text.empty()) return;
-    say("leaked %s", text.c_str());
+    report("leaked %s", text.c_str());
     if (environment_number("CRYOSPLAT_EMULATOR_STRICT", 0) == 1) {
         fflush(nullptr);
         _exit(EXIT_LEAK);

@@ -32,7 +32,7 @@ Order execution_order() {
         if (!text || !*text || strcmp(text, "forward") == 0) return Order::Forward;
         if (strcmp(text, "reverse") == 0) return Order::Reverse;
         if (strcmp(text, "shuffle") == 0) return Order::Shuffle;
-        say("CRYOSPLAT_EMULATOR_ORDER is '%s', expected forward, reverse or shuffle", text);
+        report("CRYOSPLAT_EMULATOR_ORDER is '%s', expected forward, reverse or shuffle", text);
         exit(2);
     }();
     return order;
@@ -89,7 +89,7 @@ Fiber *BlockRunner::idle_fiber() {
     char *region = static_cast<char *>(mmap(nullptr, STACK_GUARD_BYTES + STACK_BYTES, PROT_READ | PROT_WRITE,
                                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0));
     if (region == MAP_FAILED || mprotect(region, STACK_GUARD_BYTES, PROT_NONE) != 0) {
-        say("no memory for the stack of a kernel's thread");
+        report("no memory for the stack of a kernel's thread");
         abort();
     }
     Fiber *fiber = new Fiber;
@@ -114,7 +114,7 @@ Result BlockRunner::run(Index3 index) {
     sanitizer_arrives(main_fake_, nullptr, nullptr);
     current_ = nullptr;
     if (result_ != SUCCESS) {
-        // The threads that were under way are given up where they stand; their stacks begin anew.
+        // Unfinished threads are abandoned; their stacks are used again from the start.
         idle_.clear();
         for (Fiber *fiber : fibers_) {
             sanitizer_unpoison(fiber->stack, fiber->stack_bytes);

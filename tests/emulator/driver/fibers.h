@@ -1,5 +1,5 @@
 // Runs the threads of one CUDA block as fibers on one system thread: each runs until it waits at a barrier or for the
-// other lanes of a warp operation, then the next one goes on.
+// other lanes of a warp operation, then the next one continues.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -14,7 +14,7 @@ namespace emulator {
 enum class Order { Forward, Reverse, Shuffle };
 /// From CRYOSPLAT_EMULATOR_ORDER: in which order the blocks of a launch and the threads of a block start.
 Order execution_order();
-/// Fills `order` with 0..count-1, arranged as `execution_order()` says; `seed` makes shuffles differ from launch to launch.
+/// Fills `order` with 0..count-1, arranged by `execution_order()`; `seed` makes shuffles differ between launches.
 void arrange(std::vector<unsigned> &order, unsigned count, uint64_t seed);
 
 enum class Phase : uint8_t { Unstarted, Ready, Running, AtBarrier, AtWarp, Done };
@@ -104,7 +104,7 @@ class BlockRunner {
     uint64_t launches_ = 0;
 };
 
-/// The table handed to every module.
+/// The function table passed to every module.
 const Runtime *kernel_runtime();
 
 }  // namespace emulator

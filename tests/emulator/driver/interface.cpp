@@ -17,7 +17,7 @@ Result check_range(const void *pointer, size_t bytes, const char *what) {
     if (!context) return INVALID_CONTEXT;
     Memory &memory = context->device->memory;
     if (bytes == 0 || memory.holds(pointer, bytes)) return SUCCESS;
-    say("%s of %zu bytes at %p on device %d: %s", what, bytes, pointer, context->device->physical,
+    report("%s of %zu bytes at %p on device %d: %s", what, bytes, pointer, context->device->physical,
         memory.in_range(pointer) ? memory.describe(pointer).c_str() : "no device memory");
     return ILLEGAL_ADDRESS;
 }

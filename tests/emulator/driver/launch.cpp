@@ -35,7 +35,7 @@ char *dynamic_shared(size_t bytes) {
 }
 
 /// Whether a word of a structure looks like a pointer to host memory: an address whose page is mapped. AddressSanitizer maps so
-/// much that this says nothing.
+/// many pages that this check is disabled under it.
 bool is_host_address(const void *value) {
     uintptr_t address = uintptr_t(value), page = 4096;
     unsigned char resident;
@@ -61,7 +61,7 @@ bool points_well(const Launch &launch, Context *context, const char *name) {
             for (auto &other : driver().devices)
                 if (other->memory.in_range(value) && other.get() != context->device)
                     where = "memory of device " + std::to_string(other->physical);
-            say("kernel %s: parameter %u is the pointer %p: %s", name, i, value, where.c_str());
+            report("kernel %s: parameter %u is the pointer %p: %s", name, i, value, where.c_str());
             good = false;
         }
     }
@@ -71,7 +71,7 @@ bool points_well(const Launch &launch, Context *context, const char *name) {
 Result run_launch(const Launch &launch, Context *context) {
     const Kernel &kernel = *launch.function->kernel;
     if (driver().modules.find(launch.module.get()) == nullptr) {
-        say("kernel %s: its module has been unloaded", kernel.name);
+        report("kernel %s: its module has been unloaded", kernel.name);
         return LAUNCH_FAILED;
     }
     if (fails_now("launch", kernel.name)) return LAUNCH_FAILED;
@@ -94,7 +94,7 @@ Result run_launch(const Launch &launch, Context *context) {
         Index3 index = {number % launch.grid.x, number / launch.grid.x % launch.grid.y, number / launch.grid.x / launch.grid.y};
         result = runner.run(index);
         if (result != SUCCESS)
-            say("kernel %s, block (%u, %u, %u): %s", kernel.name, index.x, index.y, index.z, runner.failure().c_str());
+            report("kernel %s, block (%u, %u, %u): %s", kernel.name, index.x, index.y, index.z, runner.failure().c_str());
     }
     for (uint32_t i = 0; i < kernel.parameter_count; ++i)
         for (uint32_t at = 0; at + 8 <= kernel.parameters[i].size; at += 8) {
@@ -110,18 +110,18 @@ bool within_limits(const Function &function, Index3 grid, Index3 block, size_t d
     const char *name = function.kernel->name;
     uint64_t threads = uint64_t(block.x) * block.y * block.z;
     if (!grid.x || !grid.y || !grid.z || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) {
-        say("launch of %s: a grid of (%u, %u, %u) blocks is out of range", name, grid.x, grid.y, grid.z);
+        report("launch of %s: a grid of (%u, %u, %u) blocks is out of range", name, grid.x, grid.y, grid.z);
         return false;
     }
     uint64_t most = function.kernel->max_threads ? function.kernel->max_threads : 1024;
     if (!threads || threads > most || block.z > 64 || block.x > 1024 || block.y > 1024) {
-        say("launch of %s: a block of (%u, %u, %u) threads is out of range (at most %llu threads)", name, block.x, block.y, block.z,
+        report("launch of %s: a block of (%u, %u, %u) threads is out of range (at most %llu threads)", name, block.x, block.y, block.z,
             (unsigned long long)most);
         return false;
     }
     if (dynamic > size_t(function.max_dynamic_shared) || dynamic + function.static_shared > MOST_SHARED || function.static_shared > 48 * 1024 ||
         (function.max_dynamic_shared == 48 * 1024 && dynamic + function.static_shared > 48 * 1024)) {
-        say("launch of %s: %zu bytes of static and %zu of dynamic shared memory are more than allowed (dynamic at most %d; ask for more "
+        report("launch of %s: %zu bytes of static and %zu of dynamic shared memory are more than allowed (dynamic at most %d; ask for more "
             "with cuFuncSetAttribute)", name, function.static_shared, dynamic, function.max_dynamic_shared);
         return false;
     }

@@ -71,7 +71,7 @@ int BlockRunner::barrier(Thread *thread, BarrierKind kind, int predicate, Place 
     thread->phase = Phase::AtBarrier;
     if (++arrived_ == live_) {
         release_barrier();
-        // This thread goes on at once; its place among the ready ones is taken by whoever is first.
+        // This thread continues at once; the first ready one takes its place.
     }
     leave(thread->fiber);
     return barrier_result_;

@@ -36,7 +36,7 @@ Memory::Memory(int device, size_t total) : device_(device), total_(total) {
         range_ = next_ = static_cast<char *>(found);
         return;
     }
-    say("cannot reserve address space for device %d", device);
+    report("cannot reserve address space for device %d", device);
     abort();
 }
 
@@ -45,7 +45,7 @@ Result Memory::allocate(size_t bytes, DevicePointer *result) {
     size_t rounded = round_up(bytes, ALIGNMENT), page_bytes = round_up(bytes, PAGE);
     if (bytes > total_ || used_ + rounded > total_) return OUT_OF_MEMORY;
     if (page_bytes + 2 * PAGE > size_t(range_ + range_bytes_ - next_)) {
-        say("device %d: the emulator's address space is used up", device_);
+        report("device %d: the emulator's address space is used up", device_);
         return OUT_OF_MEMORY;
     }
     Allocation allocation;
@@ -75,7 +75,7 @@ Result Memory::release(DevicePointer pointer) {
     auto found = live_.find(reinterpret_cast<char *>(uintptr_t(pointer)));
     if (found == live_.end() || found->second.of_module) {
         bool twice = freed_.count(reinterpret_cast<char *>(uintptr_t(pointer))) != 0;
-        say("free of 0x%llx on device %d: %s", pointer, device_,
+        report("free of 0x%llx on device %d: %s", pointer, device_,
             twice ? "it has been freed before" : "no allocation of this device starts there");
         return INVALID_VALUE;
     }
@@ -165,7 +165,7 @@ bool Memory::intact(const Allocation &allocation, const char *blame) {
     const char *before = allocation.base - allocation.slack_before > 256 ? allocation.base - 256 : allocation.slack_before;
     bool low = changed(before, allocation.base), high = changed(allocation.slack_after, end);
     if (!low && !high) return true;
-    say("memory %s an allocation of %zu bytes at %p was written to %s", low ? "before" : "past the end of", allocation.bytes,
+    report("memory %s an allocation of %zu bytes at %p was written to %s", low ? "before" : "past the end of", allocation.bytes,
         (void *)allocation.base, blame);
     return false;
 }
@@ -213,7 +213,7 @@ Result HostMemory::release(void *pointer) {
     std::lock_guard<std::mutex> lock(mutex_);
     auto found = ranges_.find(static_cast<char *>(pointer));
     if (found == ranges_.end() || !found->second.allocated) {
-        say("free of pinned host memory %p: not allocated by cuMemHostAlloc, or freed before", pointer);
+        report("free of pinned host memory %p: not allocated by cuMemHostAlloc, or freed before", pointer);
         return INVALID_VALUE;
     }
     munmap(pointer, round_up(found->second.bytes, PAGE) + PAGE);

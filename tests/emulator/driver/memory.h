@@ -39,7 +39,7 @@ class Memory {
     bool in_range(const void *pointer) const { return pointer >= range_ && pointer < range_ + range_bytes_; }
     /// What is at or nearest to an address, in words.
     std::string describe(const void *pointer);
-    /// Looks at the pattern around the allocation which holds `pointer`; false, and a line on stderr, if it was written to.
+    /// Checks the pattern around the allocation that holds `pointer`; false, with a line on stderr, if it was overwritten.
     bool intact(const void *pointer, const char *blame);
 
     size_t total() const { return total_; }

@@ -54,7 +54,7 @@ Result load(const void *image, void **handle) {
     if (fails_now("load")) return SHARED_OBJECT_INIT_FAILED;
     std::string library;
     if (!image || !unwrap(image, &library)) {
-        say("module load: this is no module that the emulated NVRTC compiled");
+        report("module load: this is no module that the emulated NVRTC compiled");
         return INVALID_IMAGE;
     }
     const char *folder = getenv("TMPDIR");
@@ -63,12 +63,12 @@ Result load(const void *image, void **handle) {
     bool written = file >= 0 && write(file, library.data(), library.size()) == ssize_t(library.size());
     if (file >= 0) close(file);
     void *opened = written ? dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL) : nullptr;
-    if (!opened) say("module load: %s: %s", path.c_str(), written ? dlerror() : "cannot be written");
+    if (!opened) report("module load: %s: %s", path.c_str(), written ? dlerror() : "cannot be written");
     if (!opened || !sanitizing()) unlink(path.c_str());  // the sanitizer reads source lines from it later
     if (!opened) return written ? INVALID_IMAGE : OPERATING_SYSTEM;
     const Module *description = static_cast<const Module *>(dlsym(opened, "emulator_module"));
     if (!description || description->version != MODULE_VERSION) {
-        say("module load: compiled for another version of the emulator; empty the kernel cache");
+        report("module load: compiled for another version of the emulator; empty the kernel cache");
         dlclose(opened);
         return INVALID_IMAGE;
     }
@@ -179,7 +179,7 @@ EMULATOR_EXPORT Result cuFuncGetAttribute(int *value, int which, void *handle) {
     switch (which) {
     case 0: *value = function->kernel->max_threads ? int(function->kernel->max_threads) : 1024; return SUCCESS;
     case 1: *value = int(function->static_shared); return SUCCESS;
-    case 4: *value = 32; return SUCCESS;  // registers: a plausible number, nothing is known of them here
+    case 4: *value = 32; return SUCCESS;  // registers: a plausible number; the emulator has none
     case 5: case 6: *value = 90; return SUCCESS;
     case 8: *value = function->max_dynamic_shared; return SUCCESS;
     case 9: *value = function->carveout; return SUCCESS;

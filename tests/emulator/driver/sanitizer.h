@@ -1,4 +1,4 @@
-// What AddressSanitizer must be told: which bytes are out of bounds, and when a fiber's stack takes over. Empty without it.
+// Annotations for AddressSanitizer: bytes out of bounds, and switches to a fiber's stack. Empty without it.
 #pragma once
 #include <cstddef>
 

@@ -20,7 +20,7 @@ struct SwitchPoint {
 };
 #endif
 
-/// Leaves `from` and goes on at `to`.
+/// Switches from fiber `from` to fiber `to`.
 void switch_fiber(SwitchPoint &from, SwitchPoint &to);
 /// Makes `point` one which enters `entry(argument)` on the given stack; `entry` never returns.
 void prepare_fiber(SwitchPoint &point, char *stack, size_t bytes, void (*entry)(void *), void *argument);

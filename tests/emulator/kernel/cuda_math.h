@@ -1,5 +1,5 @@
 // The mathematical functions and intrinsics of CUDA that the C library does not have under that name.
-// They round as IEEE says; the fast intrinsics of a GPU (__expf and the like) are less exact than these.
+// They round as in IEEE 754; the fast intrinsics of a GPU (__expf and the like) are less exact than these.
 #pragma once
 
 template <class To, class From>

@@ -1,4 +1,4 @@
-// What a compiled kernel module and the emulated driver know of each other. A module is a shared object; the driver opens
+// Interface of a compiled kernel module and the emulated driver. A module is a shared object; the driver opens
 // it, asks for `emulator_module` and hands it a table of functions. Both sides include this file, nothing else is shared.
 #pragma once
 #include <stddef.h>
@@ -13,7 +13,7 @@ struct Index3 {
     unsigned x, y, z;
 };
 
-/// What all threads of a running block share.
+/// State shared by all threads of a running block.
 struct BlockState {
     Index3 block;
     Index3 block_size;
@@ -21,7 +21,7 @@ struct BlockState {
     void *dynamic_shared;
 };
 
-/// What one CUDA thread sees of itself. The driver's own bookkeeping follows it in memory.
+/// State of one CUDA thread. The driver's own bookkeeping follows it in memory.
 struct ThreadState {
     Index3 thread;
     unsigned linear;
@@ -38,7 +38,7 @@ struct Place {
     int line;
 };
 
-/// A warp operation as one lane brings it.
+/// A warp operation of one lane.
 struct WarpRequest {
     WarpKind kind;
     uint32_t mask;
@@ -46,7 +46,7 @@ struct WarpRequest {
     int source;  // for a shuffle: the lane it reads; -1: its own value, as CUDA does past a segment's end
 };
 
-/// What the driver offers to kernels.
+/// Functions of the driver for kernels.
 struct Runtime {
     int (*barrier)(ThreadState *, BarrierKind, int predicate, Place);
     uint64_t (*warp)(ThreadState *, const WarpRequest &, Place);

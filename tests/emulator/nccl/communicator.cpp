@@ -16,7 +16,7 @@ int Communicator::fail(int error, const std::string &why) {
     while ((expected == NCCL_SUCCESS || expected == NCCL_IN_PROGRESS) && !state.compare_exchange_weak(expected, error)) {
     }
     set_last_error(why);
-    say("NCCL rank %d of %d: %s", rank, ranks, why.c_str());
+    report("NCCL rank %d of %d: %s", rank, ranks, why.c_str());
     return error;
 }
 
@@ -62,7 +62,7 @@ Result Communicator::run(const Collective &collective) {
     bool sends = collective.kind != Kind::Broadcast || rank == collective.root;
     bool receives = collective.kind != Kind::Reduce || rank == collective.root;
     if (destroyed) {
-        say("NCCL rank %d: a collective of a destroyed communicator runs", rank);
+        report("NCCL rank %d: a collective of a destroyed communicator runs", rank);
         return LAUNCH_FAILED;
     }
     if (sends && cuda.check_range(collective.send, bytes, "NCCL send buffer")) return ILLEGAL_ADDRESS;
@@ -86,7 +86,7 @@ Result Communicator::run(const Collective &collective) {
     if (state != NCCL_SUCCESS) return LAUNCH_FAILED;
 
     std::string who;
-    // All ranks first tell what they are about to do: differing calls would else exchange garbage.
+    // All ranks first compare their calls: differing ones would exchange garbage.
     ++operations;
     Descriptor mine = {collective.count, int32_t(collective.kind), collective.type, collective.operation, collective.root};
     segment.slot(rank).descriptor[operations % 2] = mine;

@@ -36,7 +36,7 @@ struct Communicator {
     Uuid uuid;
     bool blocking = true;
     std::string name;  // of the shared memory
-    std::atomic<int> state{NCCL_IN_PROGRESS};  // what ncclCommGetAsyncError tells
+    std::atomic<int> state{NCCL_IN_PROGRESS};  // result of ncclCommGetAsyncError
     std::atomic<bool> aborted{false}, destroyed{false};
     std::atomic<int> in_flight{0};
     std::atomic<int> captured{0};  // held by graphs: as with the real one, nothing of it ends before they do
@@ -58,7 +58,7 @@ struct Communicator {
 
 /// The bytes of one element; 0 for a type the emulator does not reduce.
 size_t type_bytes(int type);
-/// Whether the type and the operation are known.
+/// Whether the type and the operation are supported.
 bool reducible(int type, int operation);
 /// to[i] = from[0][i] + from[1][i] + ... in this order (or another operation), so that results repeat to the bit.
 void reduce(void *to, const void *const *from, int ranks, size_t count, int type, int operation);

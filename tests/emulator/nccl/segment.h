@@ -26,7 +26,7 @@ struct RankSlot {
     int32_t process;
     uint64_t started;  // when the process began, so that a reused number is not taken for it
     Uuid device;
-    std::atomic<uint64_t> arrived;  // how many meetings this rank has come to
+    std::atomic<uint64_t> arrived;  // number of meetings that this rank has reached
     Descriptor descriptor[2];       // of even and odd operations
 };
 

@@ -1,4 +1,4 @@
-// A scan of the preprocessed text for the attributes that cuda_language.h leaves behind. Strings, characters and line
+// Scans the preprocessed text for the attributes that cuda_language.h produces. Strings, characters and line
 // markers are stepped over; comments are gone by then.
 #include "prepare.h"
 

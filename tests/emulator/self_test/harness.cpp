@@ -44,11 +44,11 @@ void test(const std::string &name, const Expectation &expected, const std::funct
     close(file);
     unlink(path);
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    bool good = code == expected.status && (expected.says.empty() ? said.empty() : said.find(expected.says) != std::string::npos);
+    bool good = code == expected.status && (expected.output.empty() ? said.empty() : said.find(expected.output) != std::string::npos);
     printf("%s: %s\n", good ? "ok" : "FAILED", name.c_str());
     if (good) return;
     ++failed;
-    printf("    status %d, expected %d; said:\n    %s\n    expected: %s\n", code, expected.status, said.c_str(), expected.says.c_str());
+    printf("    status %d, expected %d; said:\n    %s\n    expected: %s\n", code, expected.status, said.c_str(), expected.output.c_str());
 }
 
 std::string compile_kernels(bool as_text) {

@@ -1,4 +1,4 @@
-// Each test runs in a process of its own, since many of them end it; its exit status and stderr are what is looked at.
+// Each test runs in its own process, since many of them end it; its exit status and stderr are checked.
 #pragma once
 #include <functional>
 #include <string>
@@ -9,7 +9,7 @@
 
 struct Expectation {
     int status = 0;
-    std::string says;                                        // must be in stderr; empty: stderr must be empty
+    std::string output;                                      // must be in stderr; empty: stderr must be empty
     std::vector<std::pair<std::string, std::string>> environment = {};
 };
 
