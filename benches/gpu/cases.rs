@@ -193,8 +193,8 @@ impl Particles {
     }
 }
 
-/// Pixels that a splat of `gmm` covers, on average over Gaussians and some of `views`: counted in the supports that the
-/// processor's renderer projects, rectangles of 2 c sigma_x by 2 c sigma_y within the image.
+/// Mean number of pixels per support, over the Gaussians of `gmm` and some of `views`. Supports are those of the CPU renderer:
+/// rectangles of 2 c sigma_x by 2 c sigma_y within the image.
 pub fn mean_support(gmm: &Gmm, views: &[View], geometry: &Geometry) -> f64 {
     let count = gmm.len();
     let mut activated = Activated::new(count);

@@ -25,7 +25,7 @@ from pathlib import Path
 import sass
 import work
 from program import COMPILE_RS, NAMES, Drift, read_program
-from tables import PROCESSORS, README, kernel_table, loop_table, shown, with_table
+from tables import MULTIPROCESSORS, README, kernel_table, loop_table, shown, with_table
 
 # A compilation uses one core; continuous integration may have two.
 PROCESSES = 2
@@ -281,7 +281,7 @@ def main():
     with ProcessPoolExecutor(PROCESSES) as pool:
         jobs = {
             architecture: [pool.submit(build, compiled, architecture, constants, constants is sets[0]) for constants in sets]
-            for architecture in PROCESSORS
+            for architecture in MULTIPROCESSORS
         }
         of_cases = {
             box: pool.submit(build, compiled, work.ARCHITECTURE, work.constants(box), True) for box, _ in work.CASES

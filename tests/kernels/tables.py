@@ -9,7 +9,7 @@ README = ROOT / "kernels/README.md"
 
 
 @dataclass
-class Processor:
+class Multiprocessor:
     """Limits of a multiprocessor (CUDA C++ Programming Guide, technical specifications per compute capability)."""
 
     shared_bytes: int
@@ -18,10 +18,10 @@ class Processor:
     registers: int = 65536
 
 
-PROCESSORS = {
-    "sm_80": Processor(shared_bytes=164 * 1024),
-    "sm_90": Processor(shared_bytes=228 * 1024),
-    "sm_100": Processor(shared_bytes=228 * 1024),
+MULTIPROCESSORS = {
+    "sm_80": Multiprocessor(shared_bytes=164 * 1024),
+    "sm_90": Multiprocessor(shared_bytes=228 * 1024),
+    "sm_100": Multiprocessor(shared_bytes=228 * 1024),
 }
 # Allocation units: registers per warp, warps in the four partitions of a multiprocessor, and shared memory per block, of which
 # the system reserves a part.
@@ -35,24 +35,24 @@ def shown(path):
     return path.relative_to(ROOT)
 
 
-def occupancy(kernel, processor):
+def occupancy(kernel, multiprocessor):
     """Active warps as a percentage of the limit, and what limits them."""
 
     def units(value, unit):
         return -(-value // unit) * unit
 
     warps = kernel.threads // 32
-    warps_by_registers = processor.registers // PARTS // units(kernel.registers * 32, WARP_REGISTERS) * PARTS
+    warps_by_registers = multiprocessor.registers // PARTS // units(kernel.registers * 32, WARP_REGISTERS) * PARTS
     limits = {
-        "warps": processor.warps // warps,
-        "blocks": processor.blocks,
+        "warps": multiprocessor.warps // warps,
+        "blocks": multiprocessor.blocks,
         # The warps of a block are distributed over the partitions.
         "registers": warps_by_registers // units(warps, PARTS),
-        "shared memory": processor.shared_bytes // units(kernel.shared_bytes + SHARED_RESERVED, SHARED_UNIT),
+        "shared memory": multiprocessor.shared_bytes // units(kernel.shared_bytes + SHARED_RESERVED, SHARED_UNIT),
     }
     # The first of the smallest: at full occupancy the limit is "warps".
     limit = min(limits, key=limits.get)
-    return f"{100 * limits[limit] * warps / processor.warps:g}%", limit
+    return f"{100 * limits[limit] * warps / multiprocessor.warps:g}%", limit
 
 
 def kernel_table(measured):
@@ -68,7 +68,7 @@ def kernel_table(measured):
         line = f"| `{kernel}` | {', '.join(map(str, sorted(threads)))} |"
         for architecture, of_architecture in measured.items():
             one = of_architecture[kernel]
-            share, limit = occupancy(one, PROCESSORS[architecture])
+            share, limit = occupancy(one, MULTIPROCESSORS[architecture])
             line += f" {one.registers} | {one.shared_bytes} B | {share}, {limit} |"
         lines.append(line)
     return lines
