@@ -1,4 +1,4 @@
-//! What `export` writes, read back; and trainings that start from it.
+//! Round trips of `export`, and training runs that start from its files.
 
 mod common;
 
@@ -19,10 +19,10 @@ use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::{Geometry, Sampling, Weights};
 use tempfile::TempDir;
 
-/// Options of the run that the tests of mixtures look at.
+/// Options of the run that the tests of mixtures use.
 const USUAL: [&str; 4] = ["--gaussians", "120", "--epochs", "12"];
 
-/// A set with its truth, and a run of it.
+/// A simulated set and a run on it.
 static RUN: LazyLock<TempDir> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 80);
@@ -53,7 +53,7 @@ fn an_exported_mixture_has_the_map_of_the_run() {
         succeed(&[&["voxelize", &file, "-o", &map], options].concat());
         let fsc = Fsc::between(&read(&map), &want).unwrap();
         assert!(fsc.shells.iter().all(|&shell| shell > 0.9999), "{name}: {:?}", fsc.shells);
-        // And the way from any of them to another.
+        // Conversions between all formats.
         let again = path(folder.path(), "again.cif");
         succeed(&[&["export", "gmm", &file, "-o", &again], options].concat());
         assert_eq!(mixture::read(Path::new(&again)).unwrap().grid, Some((BOX, PIXEL_SIZE)));
@@ -64,7 +64,7 @@ fn an_exported_mixture_has_the_map_of_the_run() {
     assert_eq!(mixture::read(Path::new(&ply)).unwrap().gmm, original.gmm);
 }
 
-/// Correlations in the shells 1 to 4 of a map and a model, by `fsc`, which has a reader of atoms of its own.
+/// FSC in shells 1 to 4 between a map and a model, by `fsc`, which has its own reader for atoms.
 fn low_shells(map: &str, model: &str, folder: &Path) -> Vec<f64> {
     succeed(&["fsc", map, model, "-o", &path(folder, "fsc")]);
     let text = std::fs::read_to_string(folder.join("fsc.csv")).unwrap();
@@ -73,7 +73,7 @@ fn low_shells(map: &str, model: &str, folder: &Path) -> Vec<f64> {
 }
 
 #[test]
-fn pseudo_atoms_lie_in_the_map_whatever_its_box() {
+fn pseudo_atoms_match_the_map_for_any_box_size() {
     let folder = tempfile::tempdir().unwrap();
     let wide = path(folder.path(), "wide.mrc");
     succeed(&["voxelize", &of_run("gmm_half1.h5"), "-o", &wide, "--box", "49", "--pixel-size", "3.3"]);
@@ -83,20 +83,20 @@ fn pseudo_atoms_lie_in_the_map_whatever_its_box() {
             let input = of_run("gmm_half1.h5");
             succeed(&[&["export", "gmm", &input, "-o", &model], &options[..]].concat());
             let found = low_shells(&map, &model, folder.path());
-            // Points in place of Gaussians of nearly one width. Two voxels beside it, shell 4 of 32 would turn its sign.
+            // Points instead of Gaussians of similar width. An offset of two voxels would change the sign of shell 4 of 32.
             assert!(found.len() == 4 && found.iter().all(|&shell| shell > 0.999), "{map} {name}: {found:?}");
         }
     }
 }
 
 #[test]
-fn an_exported_set_comes_back_as_it_was() {
+fn an_exported_set_survives_the_round_trip() {
     let folder = tempfile::tempdir().unwrap();
     let (star, again) = (path(folder.path(), "subset.star"), path(folder.path(), "again.h5"));
     succeed(&["export", "star", &set(), "-o", &star]);
     succeed(&["import", &star, "-o", &again, "--no-normalize"]);
     assert_same_particles(&set(), &again);
-    // Twice, and without the particles that a run has left out.
+    // Twice: all particles, and without those that a run has excluded.
     let run = folder.path().join("run");
     std::fs::create_dir(&run).unwrap();
     std::fs::write(run.join("run.json"), r#"{"state":"training"}"#).unwrap();
@@ -124,7 +124,7 @@ fn image(images: &[f32], row: usize) -> &[f32] {
     &images[row * BOX * BOX..(row + 1) * BOX * BOX]
 }
 
-/// The same images, poses, CTFs and halves, in the same order.
+/// Checks for the same images, poses, CTFs and halves, in the same order.
 fn assert_same_particles(one: &str, other: &str) {
     let [a, b] = [one, other].map(|file| Store::open(Path::new(file)).unwrap());
     assert_eq!(a.header().halves, b.header().halves);
@@ -135,7 +135,7 @@ fn assert_same_particles(one: &str, other: &str) {
     for (a, b) in a.particles.iter().zip(&b.particles) {
         assert_eq!((a.ctf, a.shift, a.optics_group), (b.ctf, b.shift, b.optics_group));
         let entries = a.rotation.as_flattened().iter().zip(b.rotation.as_flattened());
-        // Angles have 15 digits and pass through sines and cosines.
+        // The angles have 15 digits and pass through sines and cosines.
         assert!(entries.clone().all(|(a, b)| (a - b).abs() < 1e-13), "{a:?} {b:?}");
     }
 }
@@ -178,7 +178,7 @@ fn rows_of_the_original_have_the_halves_of_the_set() {
             rows.len() == 25 && rows.iter().all(|row| row.split_whitespace().count() == columns),
             "{kept}"
         );
-        // All but the half is as it was.
+        // Everything but the half is unchanged.
         assert!(
             rows.iter().zip(text.lines().filter(|line| line.contains('@'))).all(|(a, b)| a[..60] == b[..60])
         );
@@ -197,7 +197,7 @@ fn rows_of_the_original_have_the_halves_of_the_set() {
 }
 
 #[test]
-fn what_cannot_be_exported_is_said_and_nothing_is_written() {
+fn impossible_exports_are_refused_and_write_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let out = |name: &str| path(folder.path(), name);
     let gmm = of_run("gmm_half1.h5");
@@ -234,7 +234,7 @@ fn first_loss(run: &str) -> f64 {
     first["loss"].as_f64().unwrap()
 }
 
-/// Trains a little; the run's folder.
+/// Runs a short training and returns its folder.
 fn start(folder: &Path, name: &str, set: &str, options: &[&str]) -> String {
     let run = path(folder, name);
     let epochs: &[&str] = if options.contains(&"--epochs") { &[] } else { &["--epochs", "1"] };
@@ -243,12 +243,12 @@ fn start(folder: &Path, name: &str, set: &str, options: &[&str]) -> String {
 }
 
 #[test]
-fn a_training_goes_on_from_any_file_of_a_mixture() {
+fn training_starts_from_any_file_of_a_mixture() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path();
     let random = first_loss(&start(place, "random", &set(), &["--gaussians", "120"]));
     let h5 = first_loss(&start(place, "h5", &set(), &["--init", &of_run("gmm_half1.h5")]));
-    // The noise has a variance of 1, the signal too.
+    // Noise and signal both have a variance of 1.
     assert!(h5 < random - 0.1, "{h5} {random}");
     let kinds = [("m.ply", 0.0), ("m.cif", 1e-5), ("m.pdb", 1e-2)];
     for (name, tolerance) in kinds {
@@ -283,7 +283,7 @@ fn a_training_goes_on_from_any_file_of_a_mixture() {
 }
 
 #[test]
-fn a_map_is_a_start_on_any_number_of_ranks_and_part_of_the_run() {
+fn a_start_from_a_map_does_not_depend_on_ranks_and_identifies_the_run() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path();
     let truth = path(RUN.path(), "p_truth.mrc");
@@ -301,7 +301,7 @@ fn a_map_is_a_start_on_any_number_of_ranks_and_part_of_the_run() {
     let document: serde_json::Value = serde_json::from_slice(&bytes(&one, "run.json")).unwrap();
     assert_eq!(document["settings"]["init"]["low_pass"], 20.0);
     assert_eq!(document["init"], truth.as_str());
-    // Another start is another run; the same one is done already.
+    // Another start is another run; the same start is a finished run.
     let again =
         |options: &[&str]| train_arguments(&set(), &one, &[&["--epochs", "2", "--resume"], options].concat());
     fail(&again(&["--gaussians", "150"]), &["of another run", "init was {", "and is null", "--overwrite"]);
@@ -311,7 +311,7 @@ fn a_map_is_a_start_on_any_number_of_ranks_and_part_of_the_run() {
         &["of another run", "init was {"],
     );
     succeed(&again(&with_map));
-    // Ended before its last checkpoint, it goes on to the same end.
+    // Resumed after a stop before its last checkpoint, it gives the same result.
     let whole = bytes(&one, "gmm_half1.h5");
     std::fs::remove_file(Path::new(&one).join("gmm_half1.h5")).unwrap();
     undo(&one, "half1");
@@ -321,7 +321,7 @@ fn a_map_is_a_start_on_any_number_of_ranks_and_part_of_the_run() {
 }
 
 #[test]
-fn a_start_that_does_not_fit_is_refused() {
+fn an_incompatible_start_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let run = path(folder.path(), "run");
     let refuse = |options: &[&str], fragments: &[&str]| {
@@ -339,14 +339,14 @@ fn a_start_that_does_not_fit_is_refused() {
         &["--init", &of_run("map.mrc"), "--init-lowpass", "100"],
         &["128.0 A", "--init-lowpass 64 or less"],
     );
-    // A mixture in a box of 1.3 nm of pixels that are a hundred times too small.
+    // A mixture in a box of 1.3 A, a hundred times too small.
     let tiny = path(folder.path(), "tiny.h5");
     succeed(&["export", "gmm", &of_run("gmm_half1.ply"), "-o", &tiny, "--box", "32", "--pixel-size", "0.04"]);
     refuse(&["--init", &tiny], &["tiny.h5", "1.3 A", "128.0 A"]);
 }
 
 #[test]
-fn a_mixture_in_a_wider_box_makes_the_same_image() {
+fn a_mixture_in_a_larger_box_gives_the_same_image() {
     let gmm = mixture::read(Path::new(&of_run("gmm_half1.h5"))).unwrap().gmm;
     let image = |gmm: Gmm, box_size: usize| {
         let geometry = Geometry {

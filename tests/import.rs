@@ -1,4 +1,4 @@
-//! `cryosplat-mpi import`, run on sets made here, and on real RELION files where they lie beside the project.
+//! `cryosplat-mpi import` on generated sets, and on real RELION files if the project has them.
 
 mod common;
 
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 const BOX: usize = 32;
 const PIXEL_SIZE: f64 = 2.0;
 
-/// Five particles of two stacks, written as RELION 3.1 does.
+/// Five particles in two stacks, in the format of RELION 3.1.
 const STAR: &str = "\
 # version 30001
 
@@ -54,10 +54,10 @@ _rlnRandomSubset #11
 000001@deep/b.mrcs 40 50 60 1 1 15300 14300 40 2 2
 000002@deep/b.mrcs 50 60 70 -1 4 15400 14400 50 2 1
 ";
-/// The line of the first particle.
+/// The line number of the first particle.
 const FIRST: usize = 32;
 
-/// The same as one table of RELION 3.0: pixels of 5 um at 25000 times, origins in pixels.
+/// The same particles as one table of RELION 3.0: a detector pixel of 5 um, a magnification of 25000, origins in pixels.
 fn version_30() -> String {
     let (_, particles) = STAR.split_once("data_particles").unwrap();
     let mut text = String::from("data_\n");
@@ -83,7 +83,7 @@ fn version_30() -> String {
     text
 }
 
-/// Noise about a level, always the same for one `seed`.
+/// Deterministic noise about a mean, by `seed`.
 fn noise(box_size: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1;
     let mut next = || {
@@ -107,7 +107,7 @@ fn write_images(path: &Path, box_size: usize, images: &[Vec<f32>]) {
     write_stack(path, box_size, PIXEL_SIZE, images.iter().map(Vec::as_slice)).unwrap();
 }
 
-/// A particle set in a folder of its own.
+/// A particle set in its own folder.
 struct Set {
     folder: TempDir,
     text: String,
@@ -122,7 +122,7 @@ impl Set {
         set
     }
 
-    /// With a change of the STAR file.
+    /// The set with a change in the STAR file.
     fn with(from: &str, to: &str) -> Self {
         let mut set = Self::new();
         assert!(set.text.contains(from), "{from}");
@@ -150,7 +150,7 @@ impl Set {
         store
     }
 
-    /// The import must fail soon, with all of `fragments` and the remedy's `;` in one line, and leave the output as it was.
+    /// Checks that the import fails with all of `fragments` and the `;` of the remedy in one line, and leaves the output unchanged.
     fn refuse(&self, options: &[&str], fragments: &[&str]) {
         let arguments = self.arguments(options);
         std::fs::write(self.path("out.h5"), "as it was").unwrap();
@@ -170,7 +170,7 @@ fn images(store: &Store) -> Vec<f32> {
     common::whole(store).images.to_vec()
 }
 
-/// Particles, images and what they have in common.
+/// Compares headers, particles and images.
 fn assert_same(one: &Store, two: &Store) {
     assert_eq!(one.header(), two.header());
     let (one, two) = (common::whole(one), common::whole(two));
@@ -183,7 +183,7 @@ fn line(particle: usize) -> String {
 }
 
 #[test]
-fn a_set_comes_in_whole() {
+fn a_whole_set_is_imported() {
     let store = Set::new().import(&[]);
     let header = store.header();
     assert_eq!((store.len(), header.box_size, header.pixel_size), (5, BOX, PIXEL_SIZE));
@@ -192,7 +192,7 @@ fn a_set_comes_in_whole() {
         (header.optics[1].voltage, &header.source_files[..]),
         (200.0, &["a.mrcs".into(), "deep/b.mrcs".into()][..])
     );
-    // Rows 1, 3 and 5 of the STAR file are of half 1, rows 2 and 4 of half 2.
+    // Rows 1, 3 and 5 of the STAR file are in half 1, rows 2 and 4 in half 2.
     assert_eq!(header.halves, [3, 2]);
     let particles = common::whole(&store).particles;
     assert_eq!(particles[4].rotation, rotation_from_relion(40.0, 50.0, 60.0));
@@ -222,7 +222,7 @@ fn particles_are_centred_by_their_origins() {
     for box_size in [32usize, 33] {
         for output in [box_size, 24, 25] {
             let set = Set::with(" 2.0 32\n", &format!(" 2.0 {box_size}\n"));
-            // The origins of STAR, in pixels.
+            // The origins of the STAR file in pixels.
             let t = [[0.0, 0.0], [1.55, -0.85], [-1.25, 0.25], [0.5, 0.5], [-0.5, 2.0]];
             let raw: Vec<_> = t.iter().map(|t| blob(box_size, -t[0], -t[1])).collect();
             write_images(&set.path("a.mrcs"), box_size, &raw[..3]);
@@ -237,7 +237,7 @@ fn particles_are_centred_by_their_origins() {
                     x += f64::from(v) * ((i % output) as f64 - (output / 2) as f64);
                     y += f64::from(v) * ((i / output) as f64 - (output / 2) as f64);
                 }
-                // What a Fourier shift of this Gaussian leaves is rounding, and its tail at the box's edge.
+                // The error of a Fourier shift of this Gaussian is rounding, and its tail at the edge of the box.
                 assert!((x / mass).abs() < 1e-3 && (y / mass).abs() < 1e-3, "{} {}", x / mass, y / mass);
                 assert!((image.iter().copied().fold(0.0, f32::max) - 1.0).abs() < 1e-3, "values are kept");
             }
@@ -246,7 +246,7 @@ fn particles_are_centred_by_their_origins() {
 }
 
 #[test]
-fn images_without_work_are_stored_as_they_are() {
+fn images_without_preprocessing_are_stored_unchanged() {
     let mut set = Set::new();
     set.text = set.text.replace("XAngst", "XOther").replace("YAngst", "YOther");
     let stored = images(&set.import(&["--no-normalize"]));
@@ -257,7 +257,7 @@ fn images_without_work_are_stored_as_they_are() {
     assert!(stored.iter().zip(&inverted).all(|(a, b)| *a == -b));
     let halved = set.import(&["--no-normalize", "--dtype", "f16"]);
     assert_eq!(halved.dtype(), Dtype::F16);
-    // Half a unit in the last of 11 bits.
+    // Half a unit in the last place of 11 bits.
     assert!(stored.iter().zip(images(&halved)).all(|(a, b)| (a - b).abs() <= a.abs() / 2048.0));
 }
 
@@ -281,7 +281,7 @@ fn the_background_is_normalised() {
 
 #[test]
 fn any_number_of_threads_writes_the_same_images() {
-    // Several chunks, from stacks that take turns.
+    // Several chunks, with rows that alternate between stacks.
     let mut set = Set::new();
     let (head, _) = STAR.split_once("000001@a.mrcs").unwrap();
     set.text = head.replace(" 2.0 32\n", " 2.0 16\n");
@@ -300,7 +300,7 @@ fn any_number_of_threads_writes_the_same_images() {
 }
 
 #[test]
-fn more_stacks_than_stay_open_may_take_turns() {
+fn rows_may_alternate_between_more_stacks_than_stay_open() {
     const STACKS: u64 = 100;
     let mut set = Set::new();
     let (head, _) = STAR.split_once("000001@a.mrcs").unwrap();
@@ -320,7 +320,7 @@ fn more_stacks_than_stay_open_may_take_turns() {
     }
 }
 
-/// Imports `n` rows that name the same five images, on one thread; the peak of resident memory in KiB.
+/// Imports `n` rows that refer to the same five images, on one thread. Returns the peak of resident memory in KiB.
 fn peak_of_import(n: usize) -> u64 {
     let mut set = Set::new();
     let (head, _) = STAR.split_once("000001@a.mrcs").unwrap();
@@ -335,7 +335,7 @@ fn peak_of_import(n: usize) -> u64 {
         Command::new(common::program_file()).args(&arguments).stderr(Stdio::null()).spawn().unwrap();
     let status = format!("/proc/{}/status", import.id());
     let mut peak = 0;
-    // The kernel keeps the peak: only what comes in the last moment can be missed.
+    // The kernel reports the peak so far; only growth after the last read is missed.
     while import.try_wait().unwrap().is_none() {
         let text = std::fs::read_to_string(&status).unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -353,13 +353,13 @@ fn peak_of_import(n: usize) -> u64 {
 fn memory_does_not_grow_with_the_set() {
     let [few, many] = [2_000, 100_000].map(peak_of_import);
     println!("{few} and {many} KiB");
-    // Both fill all chunks that are under way. 98,000 more particles are 98 KB of halves; their rows alone would be
-    // 4.9 MB of text, and their metadata 19 MB. What is left is the allocator's, about 1 MB on one run or another.
+    // Both fill all chunks of the pipeline. 98,000 more particles are 98 KB of halves; their rows would be 4.9 MB of text,
+    // and their metadata 19 MB. The allocator varies by about 1 MB between runs.
     assert!(few > 0 && many < few + 2_000, "{few} and {many} KiB");
 }
 
 #[test]
-fn stacks_are_found_below_the_data_folder_and_the_first_rows_are_enough() {
+fn stacks_are_found_below_the_data_folder_also_with_first() {
     let set = Set::with("@deep/", "@Extract/job7/");
     set.refuse(&[], &["p.star", &line(3), "Extract/job7/b.mrcs", "--datadir"]);
     let other = set.path("elsewhere");
@@ -375,10 +375,10 @@ fn stacks_are_found_below_the_data_folder_and_the_first_rows_are_enough() {
 }
 
 #[test]
-fn halves_are_drawn_with_the_seed_where_the_file_has_none() {
+fn random_halves_depend_on_the_seed() {
     let set = Set::with("_rlnRandomSubset", "_other");
     let particles = common::whole(&set.import(&["--seed", "3"])).particles;
-    // The defoci tell the rows of the STAR file.
+    // The defoci identify the rows of the STAR file.
     let rows: Vec<usize> = particles.iter().map(|p| ((p.ctf.defocus_u - 15000.0) / 100.0) as usize).collect();
     let mut expected = vec![0, 1, 2, 3, 4];
     let halves = cryosplat_mpi::particles::halves::draw(5, 3);
@@ -388,7 +388,7 @@ fn halves_are_drawn_with_the_seed_where_the_file_has_none() {
 }
 
 #[test]
-fn aberrations_that_are_ignored_are_named() {
+fn ignored_aberrations_are_reported() {
     let set = Set::with("_rlnDefocusAngle", "_rlnBeamTiltX");
     set.refuse(&[], &["no CTF", "_rlnDefocusAngle"]);
     let mut set = Set::with("_rlnImageSize", "_rlnBeamTiltY");
@@ -399,7 +399,7 @@ fn aberrations_that_are_ignored_are_named() {
 }
 
 #[test]
-fn rows_that_are_wrong_are_named() {
+fn invalid_rows_are_refused_by_line() {
     let refuse = |from: &str, to: &str, fragments: &[&str]| Set::with(from, to).refuse(&[], fragments);
     let second = line(1);
     refuse("000002@a", "000004@a", &["p.star", &second, "image 4", "a.mrcs", "has 3 images"]);
@@ -424,7 +424,7 @@ fn rows_that_are_wrong_are_named() {
 }
 
 #[test]
-fn stacks_that_are_damaged_are_named() {
+fn damaged_stacks_are_refused_by_name() {
     let set = Set::new();
     let b = set.path("deep/b.mrcs");
     let sound = std::fs::read(&b).unwrap();
@@ -443,7 +443,7 @@ fn stacks_that_are_damaged_are_named() {
 }
 
 #[test]
-fn images_that_cannot_be_used_are_named() {
+fn unusable_images_are_refused_by_name() {
     let set = Set::new();
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut bad = noise(BOX, 5);
@@ -458,7 +458,7 @@ fn images_that_cannot_be_used_are_named() {
 }
 
 #[test]
-fn requests_that_make_no_sense_are_refused() {
+fn invalid_options_are_refused() {
     let set = Set::new();
     set.refuse(&["--box", "48"], &["box of 48", "32"]);
     set.refuse(&["--box", "8"], &["box of 8", "16 to 32"]);
@@ -467,7 +467,7 @@ fn requests_that_make_no_sense_are_refused() {
 }
 
 #[test]
-fn files_that_are_no_particle_star_files_are_refused() {
+fn files_other_than_particle_star_files_are_refused() {
     let mut set = Set::new();
     let (head, _) = STAR.split_once("000001@a.mrcs").unwrap();
     set.text = head.into();
@@ -486,7 +486,7 @@ fn files_that_are_no_particle_star_files_are_refused() {
 }
 
 #[test]
-fn outputs_that_cannot_be_written_are_refused() {
+fn unwritable_outputs_are_refused() {
     let set = Set::new();
     set.arguments(&[]);
     let star = set.path("p.star").display().to_string();
@@ -502,7 +502,7 @@ fn outputs_that_cannot_be_written_are_refused() {
     }
 }
 
-/// Imports a real STAR file, changed by `edit`, beside its stacks.
+/// Imports a real STAR file, changed by `edit`, with its stacks.
 fn import_real(star: &Path, edit: impl Fn(String) -> String) -> Store {
     let mut set = Set::new();
     set.text = edit(std::fs::read_to_string(star).unwrap());
@@ -519,7 +519,7 @@ fn real_particles_of_relion_30_and_31() {
     };
     let (old, new) = (import_real(&old, |text| text), import_real(&new, |text| text));
     assert_eq!((old.len(), old.header().box_size, new.len(), new.header().box_size), (17, 200, 17, 200));
-    // The version 3.1 file was edited to another pixel size.
+    // The version 3.1 file has another pixel size.
     assert!((old.header().pixel_size - 1.338).abs() < 1e-6 && new.header().pixel_size == 1.4);
     assert_eq!((old.header().optics.len(), old.header().optics[1].voltage), (2, 200.0));
     assert_eq!((&old.header().optics, old.header().halves), (&new.header().optics, new.header().halves));
@@ -544,7 +544,7 @@ fn real_particles_with_tables_in_either_order() {
     else {
         return;
     };
-    // All five are of one half: the file as it is cannot give an FSC.
+    // All five particles are in the same half, so the unchanged file is refused.
     let output = tempfile::tempdir().unwrap().path().join("out.h5");
     common::fail(
         &["import", &one.display().to_string(), "-o", &output.display().to_string()],

@@ -1,4 +1,4 @@
-//! `cryosplat-mpi import` of cryoSPARC's and cryoDRGN's sets, made here and compared with the same particles in a STAR file.
+//! `cryosplat-mpi import` of generated cryoSPARC and cryoDRGN sets, compared with the same particles in a STAR file.
 
 #[path = "common/arrays.rs"]
 mod arrays;
@@ -15,10 +15,10 @@ use tempfile::TempDir;
 
 const BOX: usize = 16;
 const PIXEL_SIZE: f64 = 2.0;
-/// Particles: three of a.mrcs, then two of b.mrcs.
+/// Number of particles: three in a.mrcs, then two in b.mrcs.
 const COUNT: usize = 5;
 
-/// Rotation vectors, one of them longer than half a turn.
+/// Rotation vectors; one is longer than half a turn.
 const VECTORS: [[f32; 3]; COUNT] =
     [[0.4, -1.2, 0.3], [2.0, 2.5, -1.0], [-0.1, 0.2, 0.0], [0.0, 0.0, 0.0], [1.0, -0.7, 2.0]];
 /// In raw pixels.
@@ -29,7 +29,7 @@ const ANGLES: [f32; COUNT] = [10.0, -20.0, 30.0, 40.0, 85.0];
 const SPLIT: [u32; COUNT] = [0, 1, 0, 1, 0];
 const VOLTAGE: [f32; COUNT] = [300.0, 300.0, 300.0, 200.0, 200.0];
 
-/// `W` by Rodrigues' formula, transposed.
+/// `W`: the transposed matrix of Rodrigues' formula.
 fn rotation(vector: [f32; 3]) -> Rotation {
     let v = vector.map(f64::from);
     let angle = v.iter().map(|c| c * c).sum::<f64>().sqrt();
@@ -62,7 +62,7 @@ fn float(name: &'static str, values: [f32; COUNT]) -> Column {
 }
 
 fn whole(name: &'static str, values: [u32; COUNT]) -> Column {
-    // Big-endian, since a file may be.
+    // Big-endian, which files may be.
     Column(name, "'>u4'".into(), values.map(|value| value.to_be_bytes().to_vec()).to_vec())
 }
 
@@ -116,14 +116,14 @@ fn alignments() -> Vec<Column> {
     vec![
         uid(),
         floats("alignments3D/pose", VECTORS),
-        // In pixels twice as large as the images'.
+        // In pixels of twice the size of those of the images.
         floats("alignments3D/shift", SHIFTS.map(|shift| shift.map(|s| 0.5 * s))),
         float("alignments3D/psize_A", [2.0 * PIXEL_SIZE as f32; COUNT]),
         whole("alignments3D/split", SPLIT),
     ]
 }
 
-/// Columns of several tables in one, with one `uid`.
+/// Joins the columns of several tables, with one `uid`.
 fn joined(tables: &[Vec<Column>]) -> Vec<Column> {
     let mut all = tables.concat();
     let mut seen = std::collections::HashSet::new();
@@ -162,7 +162,7 @@ fn ctf_pickle(of: &[usize]) -> Vec<u8> {
 
 const ALL: [usize; COUNT] = [0, 1, 2, 3, 4];
 
-/// The particles in a project's folder: stacks in J1, metadata in J2.
+/// The particles in a project folder: stacks in J1, metadata in J2.
 struct Set {
     folder: TempDir,
 }
@@ -191,7 +191,7 @@ impl Set {
         self.path(name).display().to_string()
     }
 
-    /// The pickles of all particles, as options.
+    /// The options with the pickles of all particles.
     fn pickles(&self) -> [String; 4] {
         let poses = self.write("J2/poses.pkl", pickled(&[rotations(&ALL), translations(&ALL)]));
         let ctf = self.write("J2/ctf.pkl", ctf_pickle(&ALL));
@@ -247,7 +247,7 @@ fn images(store: &Store) -> Vec<f32> {
     common::whole(store).images.to_vec()
 }
 
-/// Compares everything; what differs is the rounding of 32-bit numbers, and `sources` where asked.
+/// Compares headers, particles (up to the rounding of 32-bit numbers), images and, if `sources`, the source images.
 fn assert_same(one: &Store, two: &Store, sources: bool) {
     let (a, b) = (one.header(), two.header());
     assert_eq!((a.box_size, a.pixel_size, a.halves), (b.box_size, b.pixel_size, b.halves));
@@ -275,12 +275,12 @@ fn assert_same(one: &Store, two: &Store, sources: bool) {
             assert_eq!(a.source, b.source);
         }
     }
-    // A shift that differs by 1e-7 of a pixel, in images of a few standard deviations.
+    // Shifts differ by up to 1e-7 pixels, in images of a few standard deviations.
     assert!(a.images.iter().zip(b.images.iter()).all(|(a, b)| (a - b).abs() < 1e-4));
 }
 
 #[test]
-fn a_cs_file_says_what_a_star_file_says() {
+fn a_cs_file_imports_as_the_star_file() {
     let set = Set::new();
     let expected = set.star(true);
     let columns = joined(&[blob(), ctf(), alignments()]);
@@ -288,7 +288,7 @@ fn a_cs_file_says_what_a_star_file_says() {
         set.write("J2/p.cs", table(version, &columns));
         assert_same(&set.import("J2/p.cs", &[] as &[&str]), &expected, true);
     }
-    // Anywhere, with the project's folder named.
+    // From another folder, with --datadir set to the project folder.
     set.write("p.CS", table(1, &columns));
     let project = set.folder.path().display().to_string();
     assert_same(&set.import("p.CS", &["--datadir", &project]), &expected, true);
@@ -301,7 +301,7 @@ fn passthrough_files_are_found_by_uid() {
     let set = Set::new();
     let expected = set.star(true);
     set.write("J2/p.cs", table(1, &alignments()));
-    // In another order, and with another particle.
+    // In another order, and with an additional particle.
     let mut other = ctf();
     for (name, _, values) in other.iter_mut().map(|Column(name, kind, values)| (*name, kind, values)) {
         values.reverse();
@@ -338,13 +338,13 @@ fn dark_images_of_a_cs_file_are_inverted() {
     let [kept, inverted, dark] = [&kept, &inverted, &dark].map(images);
     assert_eq!(inverted, dark);
     assert!(kept.iter().zip(&dark).all(|(a, b)| *a == -b));
-    // Asked for as well, it is done once.
+    // With --invert in addition, they are inverted once.
     let both = set.import("J2/p.cs", &["--no-normalize", "--invert"]);
     assert_eq!(images(&both), dark);
 }
 
 #[test]
-fn halves_that_a_cs_file_does_not_give_are_drawn() {
+fn a_cs_file_without_halves_gets_random_ones() {
     let set = Set::new();
     let expected = set.star(false);
     let mut columns = joined(&[blob(), ctf(), alignments()]);
@@ -359,7 +359,7 @@ fn halves_that_a_cs_file_does_not_give_are_drawn() {
 }
 
 #[test]
-fn aberrations_of_a_cs_file_are_named() {
+fn ignored_aberrations_of_a_cs_file_are_reported() {
     let set = Set::new();
     let mut columns = joined(&[blob(), ctf(), alignments()]);
     set.write("J2/p.cs", table(1, &columns));
@@ -373,7 +373,7 @@ fn aberrations_of_a_cs_file_are_named() {
 }
 
 #[test]
-fn what_is_wrong_in_a_cs_file_is_named() {
+fn errors_in_a_cs_file_are_named() {
     let set = Set::new();
     let columns = joined(&[blob(), ctf(), alignments()]);
     let refuse = |column: Column, fragments: &[&str]| {
@@ -408,7 +408,7 @@ fn what_is_wrong_in_a_cs_file_is_named() {
     shapes.2[1] = [18u32, 18].map(u32::to_le_bytes).concat();
     refuse(shapes, &["particle 2", "18 pixels, but 16 pixels"]);
     refuse(Column("ctf/df1_A", "'|S4'".into(), vec![b"abcd".to_vec(); COUNT]), &["ctf/df1_A", "1 numbers"]);
-    // The program's own names for what is missing.
+    // Missing columns.
     set.write("J2/p.cs", table(1, &joined(&[blob(), ctf()])));
     set.refuse("J2/p.cs", &[] as &[&str], &["p.cs", "no poses", "alignments3D/pose", "refine"]);
     let whole = table(1, &columns);
@@ -418,7 +418,7 @@ fn what_is_wrong_in_a_cs_file_is_named() {
     set.refuse("J2/p.cs", &[] as &[&str], &["p.cs", "CSDAT", "NUMPY_FORMAT"]);
 }
 
-/// Compares particles by their defoci, for sets in another order.
+/// The particles sorted by defocus, to compare sets in different order.
 fn by_defocus(store: &Store) -> Vec<Particle> {
     let mut particles = common::whole(store).particles;
     particles.sort_by(|a, b| a.ctf.defocus_u.total_cmp(&b.ctf.defocus_u));
@@ -426,7 +426,7 @@ fn by_defocus(store: &Store) -> Vec<Particle> {
 }
 
 #[test]
-fn pickles_say_what_a_star_file_says() {
+fn pickles_import_as_the_star_file() {
     let set = Set::new();
     let expected = set.star(false);
     let mut options = set.pickles().to_vec();
@@ -434,19 +434,19 @@ fn pickles_say_what_a_star_file_says() {
     assert_same(&set.import("J2/all.mrcs", &options), &expected, false);
     set.write("list.txt", "J1/a.mrcs\n\nJ1/b.mrcs\n");
     assert_same(&set.import("list.txt", &options), &expected, true);
-    // A STAR file that only names images.
+    // A STAR file with image names only.
     let names: String =
         (0..COUNT).map(|i| format!("{}@{}\n", [1, 2, 3, 1, 2][i], &STACKS[i].replace('>', ""))).collect();
     set.write("names.star", format!("data_\nloop_\n_rlnImageName\n{names}"));
     assert_same(&set.import("names.star", &options), &expected, true);
-    // Rotations alone are of particles that are centred.
+    // Without translations, the particles are centred.
     set.write("J2/poses.pkl", pickled(&[rotations(&ALL)]));
     let centred = set.import("J2/all.mrcs", &[&options[..], &["--no-normalize".into()]].concat());
     assert!(images(&centred).chunks(BOX * BOX).any(|image| image == noise(1)));
 }
 
 #[test]
-fn chosen_images_have_poses_by_image_or_by_choice() {
+fn selected_images_have_poses_per_image_or_per_selected_image() {
     let set = Set::new();
     let options = set.pickles();
     let chosen = [4, 0, 3];
@@ -473,7 +473,7 @@ fn chosen_images_have_poses_by_image_or_by_choice() {
 }
 
 #[test]
-fn images_without_a_ctf_are_taken_as_they_are() {
+fn images_without_a_ctf_are_imported_unchanged() {
     let set = Set::new();
     let [poses, file, ..] = set.pickles();
     let store = set.import("J2/all.mrcs", &[poses.as_str(), &file, "--no-ctf", "--pixel-size", "3.5"]);
@@ -497,7 +497,7 @@ fn images_without_a_ctf_are_taken_as_they_are() {
 }
 
 #[test]
-fn what_is_wrong_in_pickles_is_named() {
+fn errors_in_pickles_are_named() {
     let set = Set::new();
     let options = set.pickles();
     let sound = std::fs::read(set.path("J2/poses.pkl")).unwrap();
@@ -542,7 +542,7 @@ fn what_is_wrong_in_pickles_is_named() {
 }
 
 #[test]
-fn what_names_no_particles_is_refused() {
+fn files_without_particles_are_refused() {
     let set = Set::new();
     let options = set.pickles();
     let none: &[&str] = &[];
@@ -558,7 +558,7 @@ fn what_names_no_particles_is_refused() {
     set.refuse("list.txt", &options, &["all.mrcs.gz", "gzip", "gunzip"]);
     set.write("p.h5", b"\x89HDF\r\n\x1a\n");
     set.refuse("p.h5", none, &["p.h5", "HDF5"]);
-    // An input is not written over.
+    // An input is not overwritten.
     let output = set.path("J2/poses.pkl").display().to_string();
     let mut arguments = set.arguments("J2/all.mrcs", &options);
     arguments[3] = output.clone();
@@ -568,13 +568,13 @@ fn what_names_no_particles_is_refused() {
 #[test]
 fn a_stack_whose_box_looks_like_a_pickle_is_a_stack() {
     let set = Set::new();
-    // 0x80 0x00: the first bytes of a box of 128 pixels.
+    // 0x80 0x00, the first bytes for a box of 128 pixels, resemble a pickle.
     let image = vec![0.5f32; 128 * 128];
     write_stack(&set.path("big.mrcs"), 128, 1.0, std::iter::once(&image[..])).unwrap();
     set.refuse("big.mrcs", &[] as &[&str], &["big.mrcs", "no poses", "an MRC file"]);
 }
 
-/// RELION 5 as its refinement writes it: more tables and columns than are read.
+/// A RELION 5 refinement, with more tables and columns than the import reads.
 const RELION_5: &str = "\
 # version 50001
 
@@ -623,7 +623,7 @@ _rlnAngleTiltPrior #21
 ";
 
 #[test]
-fn relion_5_and_many_stacks_come_in() {
+fn relion_5_with_many_stacks_is_imported() {
     const STACKS: usize = 200;
     let set = Set::new();
     let mut text = RELION_5.to_owned();

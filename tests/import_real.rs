@@ -1,4 +1,4 @@
-//! `cryosplat-mpi import` of the real files that lie beside the project, every one of them; without them nothing is tested.
+//! `cryosplat-mpi import` of every real file that the project has.
 
 mod common;
 
@@ -14,21 +14,21 @@ use cryosplat_mpi::particles::import::pickle::Pickle;
 use cryosplat_mpi::particles::import::set::{ParticleRow, ParticleSet, ReadOptions};
 use cryosplat_mpi::particles::store::Store;
 
-/// What the import of a file must come to.
+/// The expected result of an import.
 enum Outcome {
-    /// So many particles, in boxes of so many pixels of so many angstrom, with these options.
+    /// Number of particles, box size in pixels and pixel size in angstrom, with these options.
     Particles(usize, usize, f64, &'static [&'static str]),
-    /// One line with all of these.
+    /// With these options, an error whose line has all of these fragments.
     Refused(&'static [&'static str], &'static [&'static str]),
-    /// The same, of what no particles are in; it is a pickle with arrays of these shapes.
+    /// An error: the file has no particles, but is a pickle with arrays of these shapes.
     Pickle(&'static [&'static [usize]]),
-    /// The same; it is a map of this many voxels in x, y and z.
+    /// An error: the file has no particles, but is a map with these numbers of voxels in x, y and z.
     Map([usize; 3]),
 }
 
 use Outcome::{Map, Particles as Are, Pickle as Arrays, Refused};
 
-/// Options name files of the same folder with `@` in front.
+/// In options, `@` stands for the folder of the file.
 const TOY: &[&str] = &["--poses", "@toy_rot_trans.pkl", "--ctf", "@test_ctf.pkl"];
 const NO_OPTIONS: &[&str] = &[];
 
@@ -36,14 +36,14 @@ const EXPECTED: [(&str, Outcome); 29] = [
     ("sample_particles_relion30.star", Are(17, 200, 1.338, NO_OPTIONS)),
     ("sample_particles_relion31.star", Are(17, 200, 1.4, NO_OPTIONS)),
     ("sample.mrcs", Refused(NO_OPTIONS, &["no poses"])),
-    // All five are of one half: the files as they are cannot give an FSC.
+    // All five particles are in the same half.
     ("relion31.star", Refused(NO_OPTIONS, &["_rlnRandomSubset", "half 2 has none of the 5 particles"])),
     ("relion31.v2.star", Refused(NO_OPTIONS, &["_rlnRandomSubset", "half 2 has none of the 5 particles"])),
     ("relion31.mrcs", Refused(NO_OPTIONS, &["no poses"])),
     ("empiar_10076_7.mrc", Refused(NO_OPTIONS, &["no poses"])),
     ("empiar_10076_7.star", Refused(NO_OPTIONS, &["no poses", "_rlnAngleRot", "refine"])),
     ("empiar_10076_7.cs", Refused(NO_OPTIONS, &["no poses", "alignments3D/pose", "refine"])),
-    // Their images are not there.
+    // The images of these sets are missing.
     (
         "cryosparc_P12_J24_001_particles.cs",
         Refused(NO_OPTIONS, &["particle 1: the stack `J19/extract/", "was not found", "--datadir"]),
@@ -103,7 +103,7 @@ fn check(file: &Path, outcome: &Outcome) {
             let store = Store::open(&output).unwrap();
             store.verify().unwrap();
             assert_eq!((store.len(), store.header().box_size), (*count, *box_size));
-            // Some say it in seven digits.
+            // Some files have seven digits.
             assert!((store.header().pixel_size - pixel_size).abs() < 1e-6);
         }
         Refused(options, fragments) => common::fail(&import(options), &[*fragments, &[";"]].concat()),
@@ -124,7 +124,7 @@ fn check(file: &Path, outcome: &Outcome) {
 }
 
 #[test]
-fn every_real_file_comes_in_or_is_refused_for_its_reason() {
+fn every_real_file_is_imported_or_refused_for_its_reason() {
     let Some(folder) = common::shared("data/real") else { return };
     let mut checked: BTreeMap<String, usize> = BTreeMap::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -139,14 +139,14 @@ fn every_real_file_comes_in_or_is_refused_for_its_reason() {
     assert_eq!(checked.values().sum::<usize>(), EXPECTED.len(), "{checked:?}");
 }
 
-/// All rows of a `.cs` file, whose images need not be there.
+/// All rows of a `.cs` file, whose images may be missing.
 fn rows(path: &Path) -> Vec<ParticleRow> {
     let wanted = ReadOptions { first: None, seed: 0, datadir: None };
     cryosparc::read(path, &[], &wanted).unwrap().rows().map(Result::unwrap).collect()
 }
 
 #[test]
-fn poses_and_ctfs_of_cryosparc_are_those_that_cryodrgn_finds() {
+fn poses_and_ctfs_of_cryosparc_agree_with_cryodrgn() {
     let files = ["cryosparc_P12_J24_001_particles.cs", "pose.cs.pkl", "ctf2.pkl"];
     let [Some(particles), Some(poses), Some(ctf)] =
         files.map(|name| common::shared(&format!("data/real/{name}")))
@@ -167,7 +167,7 @@ fn poses_and_ctfs_of_cryosparc_are_those_that_cryodrgn_finds() {
     assert_eq!((set.properties().len(), optics.len(), set.properties().halves_given), (2019, 1, true));
     for (i, row) in set.rows().map(Result::unwrap).enumerate() {
         for (j, value) in row.particle.rotation.iter().flatten().enumerate() {
-            // Both are made from the same 32-bit vectors; the pickle was computed in 32 bits.
+            // Both come from the same 32-bit vectors; the pickle was computed in single precision.
             assert!((value - rotations.value(&[i, j / 3, j % 3])).abs() < 1e-6, "{i}");
         }
         for k in 0..2 {
@@ -187,7 +187,7 @@ fn poses_and_ctfs_of_cryosparc_are_those_that_cryodrgn_finds() {
             own.phase_shift,
         ];
         for (k, value) in found.into_iter().enumerate() {
-            // 32 bits, of degrees made from radians.
+            // Single precision, and a conversion from radians to degrees.
             let expected = ctf.value(&[i, k]);
             assert!((value - expected).abs() <= 1e-6 * expected.abs(), "{i} {k}: {value} {expected}");
         }
@@ -196,7 +196,7 @@ fn poses_and_ctfs_of_cryosparc_are_those_that_cryodrgn_finds() {
 }
 
 #[test]
-fn metadata_of_cryosparc_are_read_to_the_end() {
+fn metadata_of_cryosparc_is_read_completely() {
     let Some(file) = common::shared("data/real/t20s_10025_J209_000_particles.cs") else { return };
     let rows = rows(&file);
     assert_eq!(rows.len(), 11_764);
@@ -206,13 +206,13 @@ fn metadata_of_cryosparc_are_read_to_the_end() {
 }
 
 #[test]
-fn directions_of_view_show_what_a_proteasome_prefers() {
+fn viewing_directions_show_the_preference_of_a_proteasome() {
     let Some(file) = common::shared("data/real/t20s_10025_J209_000_particles.cs") else { return };
     let rows = rows(&file);
     let mut counts = ParticleCounts::default();
     rows.iter().for_each(|row| counts.add(&row.particle));
     assert!(counts.preference() > 20.0, "{}", counts.preference());
-    // Most are seen along the x axis of the map, from either side; 9% of the sphere is that near to it.
+    // Most viewing directions are close to the x axis of the map; 9% of the sphere is that close.
     let along_x = rows.iter().filter(|row| row.particle.rotation[2][0].abs() > 0.91).count();
     assert!(along_x as f64 > 0.8 * rows.len() as f64, "{along_x} of {}", rows.len());
     let svg = counts.directions_svg(&Colours::light());

@@ -1,4 +1,4 @@
-//! `cryosplat-mpi info` on what a run leaves: mixtures and checkpoints. Particle sets and maps: tests/fsc.rs.
+//! `cryosplat-mpi info` on mixtures and checkpoints. tests/fsc.rs covers particle files and maps.
 
 mod common;
 
@@ -33,7 +33,7 @@ fn mixtures_and_checkpoints_are_described() {
         let scale = |name: &str| json["scales"][name].as_f64().unwrap();
         assert!(1e-3 <= scale("min") && scale("min") < scale("median") && scale("median") < scale("max"));
 
-        // 20 particles a half, batch 8: 3 steps an epoch.
+        // 20 particles per half in batches of 8: 3 steps per epoch.
         let checkpoint = path(&run, "checkpoints/half1_step000000006.h5");
         let said = succeed(&["info", &checkpoint]);
         for part in ["checkpoint", "2 of 3", "steps done", "6", "40", "70", shape, "batch 8", "seed 5"] {

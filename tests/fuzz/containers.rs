@@ -1,4 +1,4 @@
-//! Particle sets, checkpoints and mixtures in HDF5: damaged by the library itself, and byte by byte.
+//! HDF5 files (particle files, checkpoints, mixtures), damaged with the HDF5 library and byte by byte.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::reader::{Answer, Kind, Reader};
 use crate::samples;
 use crate::target::{Outcome, explore};
 
-/// Words of HDF5: what its structures begin with, and messages of its object headers.
+/// Byte sequences of HDF5: signatures of its structures, and messages of object headers.
 const WORDS: &[&[u8]] = &[
     b"\x89HDF\r\n\x1a\n",
     b"TREE",
@@ -34,19 +34,19 @@ const WORDS: &[&[u8]] = &[
     b"\xff\xff",
 ];
 
-/// Names the folder to keep the files in that ended a process.
+/// Environment variable with a folder to save files that crashed the reader.
 const KEEP: &str = "CRYOSPLAT_FUZZ_KEEP";
 
-/// The functions of the C library that find its books of the heap overwritten.
+/// Functions of the C library that detect a corrupt heap.
 const HEAP: [&str; 4] = ["alloc", "free", "memalign", "calloc"];
 
-/// Bytes that the bindings take for the names of an enumeration's members; a type may claim 2^16 of them, whatever the file's length.
+/// Memory in bytes that the bindings may take for the names of enumeration members: a type may claim 2^16 of them.
 const MEMBERS: usize = 8 << 20;
 
-/// Held while a file is edited here: a process that starts meanwhile would have it open too.
+/// Locked while a file is edited: a process that starts in the meantime would inherit the open file.
 static EDITING: Mutex<()> = Mutex::new(());
 
-/// Judges the answer for `file`. Deaths inside of the library are counted.
+/// Checks the answer for `file`. Counts crashes inside the HDF5 library.
 fn judge(
     answer: Answer,
     file: &Path,
@@ -64,12 +64,12 @@ fn judge(
             *crashes.entry(format!("{how} in {} {}", place.file, place.function)).or_default() += 1;
             (0, Outcome::Lost)
         }
-        // Nothing that reads here writes past its memory but that library: others only meet what it has left.
+        // Only the HDF5 library writes out of bounds; other code crashes on the heap that it has corrupted.
         Answer::Crashed(libc::SIGABRT, place) if HEAP.iter().any(|name| place.called.contains(name)) => {
             *crashes.entry(format!("heap broken, as {} finds", place.called)).or_default() += 1;
             (0, Outcome::Lost)
         }
-        // The library takes up to 4 GiB for a text whose length is damaged, and the bindings give them back.
+        // For a string with a damaged length, the library allocates up to 4 GiB, and the bindings free them.
         Answer::Crashed(libc::SIGPROF, place) if place.called.contains("free") => {
             *crashes.entry("long: a text of gigabytes".into()).or_default() += 1;
             (0, Outcome::Lost)
@@ -85,7 +85,7 @@ fn judge(
     Ok(outcome)
 }
 
-/// Explores one kind of file, made by `make` in a folder.
+/// Fuzzes one kind of file, created by `make` in a folder.
 fn fuzz(name: &str, kind: Kind, make: impl Fn(&Path) -> PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let sound = std::fs::read(make(folder.path())).unwrap();
@@ -97,7 +97,7 @@ fn fuzz(name: &str, kind: Kind, make: impl Fn(&Path) -> PathBuf) {
     assert!(matches!(answer, Answer::Read(_)), "the sound file: {answer:?}");
 
     explore(&format!("{name}, edited"), 1, edits(), |edits| {
-        // Another file of the same name: one that the library still knows is not opened again.
+        // A new name for each file: the library does not reopen a file that it still has open.
         std::fs::remove_file(&file).unwrap();
         std::fs::write(&file, &sound).unwrap();
         {

@@ -1,9 +1,10 @@
-//! Tells whose code a process died in: what the HDF5 library does on damaged bytes is not ours to mend.
+//! Reports whose code a process crashed in: crashes of the HDF5 library on damaged files cannot be fixed here.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::MaybeUninit;
 
-/// On standard output before the signal's number, the program or library, its function, and what that called of the C library.
+/// Marks a crash report on standard output. The signal number, the program or library, its function, and the function that it
+/// called in the C library follow.
 pub const MARK: &str = "\n@crashed ";
 
 const SIGNALS: [c_int; 6] =
@@ -11,14 +12,14 @@ const SIGNALS: [c_int; 6] =
 const FRAMES: usize = 200;
 
 unsafe extern "C" {
-    // Of the C library; it may take memory the first time only.
+    // From the C library. It allocates only on the first call.
     fn backtrace(frames: *mut *mut c_void, size: c_int) -> c_int;
 }
 
-/// From now on a signal that ends the process says where, and so does [`expect_an_end`].
+/// Installs handlers that report where a fatal signal, or the timeout of [`expect_an_end`], occurred.
 pub fn report_crashes() {
     let mut frames = [std::ptr::null_mut(); FRAMES];
-    // SAFETY: the frames have a place; the actions are whole, and the stack for signals is never freed.
+    // SAFETY: the frames are writable, the actions are initialised, and the signal stack is never freed.
     unsafe {
         backtrace(frames.as_mut_ptr(), FRAMES as c_int);
         let stack = vec![0u8; 1 << 20].leak();
@@ -33,19 +34,19 @@ pub fn report_crashes() {
     }
 }
 
-/// What comes must end within so many seconds of processor time; 0 ends that.
+/// Sets a limit of this many seconds of CPU time; 0 removes it.
 pub fn expect_an_end(seconds: i64) {
     let none = libc::timeval { tv_sec: 0, tv_usec: 0 };
     let timer = libc::itimerval { it_interval: none, it_value: libc::timeval { tv_sec: seconds, ..none } };
-    // SAFETY: the timer is whole.
+    // SAFETY: the timer is initialised.
     unsafe { libc::setitimer(libc::ITIMER_PROF, &timer, std::ptr::null_mut()) };
 }
 
 extern "C" fn on_signal(signal: c_int) {
     let mut frames = [std::ptr::null_mut(); FRAMES];
-    // SAFETY: the frames have a place, of which the first `count` are filled.
+    // SAFETY: the frames are writable, and the first `count` are initialised.
     let count = unsafe { backtrace(frames.as_mut_ptr(), FRAMES as c_int) }.max(0) as usize;
-    // The C library is where others go wrong: what they called there, and who they are. The first frame is this function.
+    // Faults often occur in the C library: report its function and the caller. The first frame is this function.
     let (mut called, mut place) = (c"", None);
     for &frame in &frames[1..count.max(1)] {
         let Some((file, function)) = place_of(frame) else { continue };
@@ -59,24 +60,24 @@ extern "C" fn on_signal(signal: c_int) {
     }
     let (file, function) = place.unwrap_or((b"unknown", c""));
     let number = [b'0' + (signal / 10) as u8, b'0' + (signal % 10) as u8];
-    // Nothing here takes memory: what keeps its books may be what is broken.
+    // Does not allocate, because the heap may be corrupt.
     let words =
         [MARK.as_bytes(), &number, b" ", file, b" ", function.to_bytes(), b" ", called.to_bytes(), b"\n"];
     for word in words {
-        // SAFETY: the word has its length.
+        // SAFETY: the pointer and the length are of the same slice.
         unsafe { libc::write(1, word.as_ptr().cast(), word.len()) };
     }
-    // SAFETY: the process ends here.
+    // SAFETY: terminates the process.
     unsafe { libc::_exit(70) };
 }
 
-/// How the files of the C library begin.
+/// File-name prefixes of the C library.
 const C_LIBRARY: [&[u8]; 4] = [b"libc.", b"libc-", b"libpthread", b"ld-linux"];
 
-/// The program or library that holds an address, and the function, where that has a name.
+/// The program or library at an address, and the function, if it has a name.
 fn place_of(frame: *mut c_void) -> Option<(&'static CStr, &'static CStr)> {
     let mut found = MaybeUninit::<libc::Dl_info>::zeroed();
-    // SAFETY: the place is filled where the answer is not 0, and its names live as long as the library, which stays.
+    // SAFETY: the result is initialised if the return value is not 0, and its names live as long as the loaded library.
     unsafe {
         if libc::dladdr(frame, found.as_mut_ptr()) == 0 {
             return None;

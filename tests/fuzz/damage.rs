@@ -1,13 +1,13 @@
-//! Damage of a file's bytes: by chance alone, and with words of its format.
+//! Random damage to the bytes of a file, and damage with words of its format.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// Words of a format that mean something to its reader, and what they should not be.
+/// Words of a format with a meaning to its reader, valid or not.
 pub type Words = &'static [&'static [u8]];
 
-/// How a format's files are damaged.
+/// A kind of damage.
 #[derive(Clone, Debug)]
 pub enum Damage {
     Set(Place, u8),
@@ -18,15 +18,15 @@ pub enum Damage {
     Insert(Place, Vec<u8>),
     Over(Place, Vec<u8>),
     Repeat(Place, u8),
-    /// The lines about a place once more, somewhere else.
+    /// Copies the lines at a position to another one.
     Lines(Place, Place, u8),
-    /// A byte over and over: very long lines, deep nesting.
+    /// Repeats a byte: very long lines, deep nesting.
     Run(Place, u8),
-    /// Line ends as Windows has them.
+    /// Windows line ends.
     Returns,
 }
 
-/// A place in a file: half of them near its start, where headers are.
+/// A position in a file. Half of them are near the start, where headers are.
 #[derive(Clone, Copy, Debug)]
 pub struct Place(u16);
 
@@ -45,7 +45,7 @@ fn place() -> impl Strategy<Value = Place> {
 const TEXT: Words =
     &[b"\n", b"nan", b"@", b"(", b"'", b"999999999999", b" ", b"\0", b"\xff\xfe", b"-1", b"1e999"];
 
-/// Up to five damages of a file whose format has these `words`.
+/// Up to five kinds of damage, for a format with these `words`.
 pub fn damages(words: Words) -> impl Strategy<Value = Vec<Damage>> {
     let word = prop_oneof![
         select(&[0u32, u32::MAX, 0x7fff_ffff, 0x8000_0000, 0x7fc0_0000][..]),
@@ -76,7 +76,7 @@ pub fn damages(words: Words) -> impl Strategy<Value = Vec<Damage>> {
     vec(damage, 1..6)
 }
 
-/// `sound` with `damages`, in their order.
+/// `sound` with `damages` applied in order.
 pub fn damaged(sound: &[u8], damages: &[Damage]) -> Vec<u8> {
     let mut bytes = sound.to_vec();
     for damage in damages {

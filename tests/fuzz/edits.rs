@@ -1,5 +1,4 @@
-//! Damage of HDF5 files that the library itself does: what is there is of another type, another shape or none, and links lead
-//! elsewhere.
+//! Damage to HDF5 files with the HDF5 library: items of another type or shape, missing items, and wrong links.
 
 use std::path::Path;
 
@@ -22,24 +21,24 @@ struct Item {
 /// A change of one item.
 #[derive(Clone, Debug)]
 pub enum Edit {
-    /// It is gone.
+    /// Removes it.
     Remove,
-    /// It is made anew, without values.
+    /// Replaces it by one of another type or shape, without values.
     Remake(Type, Extents, Storage),
-    /// It is made anew with its old type.
+    /// Replaces it by one of the same type.
     Reshape(Extents, Storage),
-    /// All its numbers are this one.
+    /// Sets all its numbers to this one.
     Fill(f64),
-    /// A link is in its place: to itself, to the root, to nowhere, to another file.
+    /// Replaces it by a link to itself, to the root, to nothing, or to another file.
     Link(u8),
-    /// A group is in its place.
+    /// Replaces it by a group.
     Group,
 }
 
 /// How a data set is stored.
 #[derive(Clone, Copy, Debug)]
 pub enum Storage {
-    /// Without a place in the file until it is written.
+    /// Allocated in the file on the first write.
     Late,
     Early,
     Compact,
@@ -96,7 +95,7 @@ fn shapes() -> Vec<Extents> {
     [Extents::Null, Extents::Scalar].into_iter().chain(simple).collect()
 }
 
-/// Up to three edits, and where.
+/// Up to three edits, each with the index of its item.
 pub fn edits() -> impl Strategy<Value = Vec<(Index, Edit)>> {
     use Storage::*;
     let storage = || select(&[Late, Early, Compact, Chunked, Deflated, External][..]);
@@ -124,7 +123,7 @@ pub fn edits() -> impl Strategy<Value = Vec<(Index, Edit)>> {
     vec((any::<Index>(), edit), 1..4)
 }
 
-/// Makes the edits in the file at `path`; what cannot be done is left as it is.
+/// Applies the edits to the file at `path`. Skips impossible edits.
 pub fn edit(path: &Path, edits: &[(Index, Edit)]) {
     let file = File::open_rw(path).unwrap();
     let mut items = Vec::new();
@@ -135,7 +134,7 @@ pub fn edit(path: &Path, edits: &[(Index, Edit)]) {
     let _ = file.close();
 }
 
-/// Everything below `group`, whose path is `prefix`.
+/// Collects all items below `group`, whose path is `prefix`.
 fn collect(group: &Group, prefix: &str, items: &mut Vec<Item>) {
     let mut attributes = |object: &Location, path: &str| {
         let names = object.attr_names().unwrap_or_default();

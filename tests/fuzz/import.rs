@@ -1,4 +1,4 @@
-//! What `import` reads of other programs: STAR files, tables of numpy, pickles, maps and stacks.
+//! Files of other programs that `import` reads: STAR files, NumPy tables, pickles, maps and stacks.
 
 use std::path::{Path, PathBuf};
 
@@ -76,7 +76,7 @@ const NUMPY: Words = &[
     b"\0\0\0\0",
 ];
 
-/// Opcodes that promise much, nest, take what is not there, or name what must not be called.
+/// Opcodes with large lengths, nesting, empty pops, and forbidden names.
 const PICKLE: Words = &[
     b"\x8b\xff\xff\xff\x7f",
     b"\x8a\xff",
@@ -123,15 +123,15 @@ const PICKLE: Words = &[
     b"Q",
 ];
 
-const WANTED: ReadOptions = ReadOptions { first: None, seed: 1, datadir: None };
+const OPTIONS: ReadOptions = ReadOptions { first: None, seed: 1, datadir: None };
 
-/// Reads the metadata of a set through, as an import does.
+/// Reads all metadata of a set, as an import does.
 fn metadata(file: &Path, companions: &Companions) -> Result<()> {
-    let mut set = format::read(file, companions, &WANTED)?;
+    let mut set = format::read(file, companions, &OPTIONS)?;
     set.rows().try_for_each(|row| row.map(drop))
 }
 
-/// Files of the folder of real ones beside the project that end in `ending`, where they are there and not large.
+/// Real files with the suffix `ending` that the project has, except large ones.
 fn real(ending: &str) -> Vec<PathBuf> {
     const LARGEST: u64 = 600_000;
     let folder = std::env::var_os("CRYOSPLAT_TEST_SHARED")
@@ -145,7 +145,7 @@ fn real(ending: &str) -> Vec<PathBuf> {
     files
 }
 
-/// Damages each real file that ends in `ending`; whether the reader takes the sound ones, other tests ask.
+/// Damages each real file with the suffix `ending`. Other tests read the undamaged ones.
 fn fuzz_real(ending: &str, words: Words, read: impl Fn(&Path) -> Result<()>) {
     let folder = tempfile::tempdir().unwrap();
     for file in real(ending) {
@@ -155,7 +155,7 @@ fn fuzz_real(ending: &str, words: Words, read: impl Fn(&Path) -> Result<()>) {
     }
 }
 
-/// Every cell of every table of a STAR file.
+/// Reads every cell of every table of a STAR file.
 fn cells(file: &Path) -> Result<()> {
     let document = Document::read(file)?;
     for table in document.tables() {
@@ -216,7 +216,7 @@ fn cs_files() {
     for (version, name, more) in [(1, "p.cs", "more.cs"), (3, "p3.cs", "more3.cs")] {
         let bytes = table(version, &columns);
         fuzz(&Sound::new(name, &bytes, NUMPY), |file| metadata(file, &Companions::Alone));
-        // What the main file lacks comes from the damaged one.
+        // Columns that the main file lacks come from the damaged file.
         let beside = [("main.cs", table(1, &columns[..5]))];
         let sound = Sound { beside: &beside, ..Sound::new(more, &bytes, NUMPY) };
         fuzz(&sound, |file| {
@@ -229,7 +229,7 @@ fn cs_files() {
 #[test]
 fn real_cs_files() {
     fuzz_real(".cs", NUMPY, |file| {
-        let mut set = cryosparc::read(file, &[], &WANTED)?;
+        let mut set = cryosparc::read(file, &[], &OPTIONS)?;
         set.rows().try_for_each(|row| row.map(drop))
     });
 }
@@ -269,7 +269,7 @@ fn pickles_of_poses_and_ctfs() {
     }
 }
 
-/// Every value of every array of a pickle.
+/// Reads every value of every array of a pickle.
 fn values(file: &Path) -> Result<()> {
     let pickle = Pickle::read(file)?;
     let root = [pickle.root()];
@@ -290,16 +290,16 @@ fn real_pickles() {
     fuzz_real(".pkl", PICKLE, values);
 }
 
-/// Opcodes in any order, with enough of them known to get somewhere.
+/// Opcodes in random order, most of them valid.
 #[test]
-fn opcodes_at_random() {
+fn random_opcodes() {
     let texts = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01K\x02\x85cnumpy\ndtype\n\
                   \x8c\x02f4K\x00K\x01\x87R(K\x03\x8c\x01<NNNK\x01K\x01K\x00tb\x89C\x08abcdefghtb]q\x00h\x00a(K\x01I2\nL3L\n\
                   G12345678F1.5\ne\x94\x8a\x01\x05c_codecs\nencode\nV\\u0041b\nVlatin1\n\x86R0S'a\\x00'\n\x880(1N2\x86((N)lt.";
     fuzz(&Sound::new("p.pkl", texts, PICKLE), values);
 }
 
-/// Far deeper than any stack: nothing may walk what is nested.
+/// Nesting far deeper than the call stack: no recursion may depend on it.
 #[test]
 fn a_million_nested_tuples_are_no_stack_overflow() {
     let folder = tempfile::tempdir().unwrap();
@@ -311,7 +311,7 @@ fn a_million_nested_tuples_are_no_stack_overflow() {
     }
 }
 
-/// A stack, as an import reads it, and a map, as an evaluation does.
+/// Reads a file as a stack, as an import does, and as a map, as an evaluation does.
 fn images(file: &Path) -> Result<()> {
     let stack = Stack::open(file)?;
     let (mut image, mut bytes) = (vec![0.0; stack.image_len()], Vec::new());

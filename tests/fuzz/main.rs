@@ -1,6 +1,6 @@
-//! The readers of all files, on files that were damaged at random: an error in one line or a result, and never a panic, a hang,
-//! or more memory than the file accounts for. `CRYOSPLAT_FUZZ_CASES` says how many of each are tried, `CRYOSPLAT_FUZZ_SEED`
-//! draws others (`make fuzz`; benches/results/fuzz.md has what it found).
+//! Fuzzes the readers of all file formats with randomly damaged files. A reader must return a result or a one-line error,
+//! without a panic, a hang, or memory out of proportion to the file. `CRYOSPLAT_FUZZ_CASES` sets the number of cases per
+//! reader, `CRYOSPLAT_FUZZ_SEED` the seed (`make fuzz`; results: benches/results/fuzz.md).
 
 #[path = "../common/arrays.rs"]
 mod arrays;

@@ -1,19 +1,19 @@
-//! What each thread holds of memory, and has held at most.
+//! Counts the memory of each thread, and its peak.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-/// Memory that a reader may have at once: so much anyway (buffers, most of all), and so many bytes for each of the file. An
-/// opcode of a pickle that makes an object and remembers it takes two bytes, and 40 of memory for each when vectors grow.
-const ANYWAY: usize = 1 << 20;
-const A_BYTE: usize = 100;
+/// Memory that a reader may use at a time: a constant (mostly buffers) and a number of bytes per byte of the file. In a pickle,
+/// an object and its memo entry take two bytes of the file, and 40 bytes of memory per byte when vectors grow.
+const BASE_BYTES: usize = 1 << 20;
+const BYTES_PER_BYTE: usize = 100;
 
-/// What a reader of a file of `length` bytes may hold at once.
+/// Memory that a reader may use for a file of `length` bytes.
 pub fn allowed(length: usize) -> usize {
-    ANYWAY + A_BYTE * length
+    BASE_BYTES + BYTES_PER_BYTE * length
 }
 
-/// The most bytes that this thread holds during `work`, beyond those it held before; and what `work` gives.
+/// Runs `work` and returns its result and the peak memory of this thread during it, above that before.
 pub fn measured<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = HELD.get();
     PEAK.set(before);
@@ -21,7 +21,7 @@ pub fn measured<T>(work: impl FnOnce() -> T) -> (T, usize) {
     (outcome, (PEAK.get() - before) as usize)
 }
 
-/// Counts what each thread holds.
+/// An allocator that counts the memory of each thread.
 struct Counting;
 
 thread_local! {
@@ -30,24 +30,24 @@ thread_local! {
 }
 
 fn count(change: isize) {
-    // A thread that ends may still give memory back.
+    // A thread may still free memory while it terminates.
     let _ = HELD.try_with(|held| {
         held.set(held.get() + change);
         let _ = PEAK.try_with(|peak| peak.set(peak.get().max(held.get())));
     });
 }
 
-// SAFETY: every call goes to the system's allocator as it came, and counting allocates nothing.
+// SAFETY: every call is forwarded to the system allocator, and counting does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
-        // SAFETY: the caller's promise is the one that is asked for.
+        // SAFETY: the caller guarantees what the system allocator requires.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         count(-(layout.size() as isize));
-        // SAFETY: the pointer came from alloc(), which is the system's.
+        // SAFETY: the pointer came from alloc(), and so from the system allocator.
         unsafe { System.dealloc(pointer, layout) }
     }
 }

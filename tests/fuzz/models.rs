@@ -90,7 +90,7 @@ const PLY: Words = &[
     b"\0\0\x80\x7f",
 ];
 
-/// Reads a model and makes its map, as `simulate` does.
+/// Reads a model and computes its map, as `simulate` does.
 fn map(file: &Path) -> Result<()> {
     const BOX: usize = 8;
     let mut model = atoms::read(file)?;
@@ -102,7 +102,7 @@ fn map(file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What the grids of such a map take.
+/// Memory of the grids of such a map in bytes.
 const GRIDS: usize = 1 << 22;
 
 #[test]

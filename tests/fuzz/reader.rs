@@ -1,4 +1,4 @@
-//! Reads HDF5 files in a process of its own, which a damaged file may end: the library that reads them is not ours.
+//! Reads HDF5 files in a separate process, which a damaged file may crash inside the HDF5 library.
 
 use std::io::{BufRead, BufReader, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,11 +13,11 @@ use cryosplat_mpi::run_folder::checkpoint::Checkpoint;
 use crate::crash::{MARK, expect_an_end, report_crashes};
 use crate::memory::measured;
 
-/// Tells the process that it is the reader.
+/// Environment variable that makes a process the reader.
 const READER: &str = "CRYOSPLAT_FUZZ_READER";
-/// Processor time for a file, which takes a few milliseconds.
+/// Limit of CPU time per file in seconds; a file takes a few milliseconds.
 const SECONDS: i64 = 1;
-/// Memory that the process may have beyond what it starts with: without a limit, the library takes what a file asks for.
+/// Limit of memory above that at the start: without it, the library allocates whatever a file requests.
 const MEMORY: u64 = 1 << 30;
 
 /// A kind of file.
@@ -32,7 +32,7 @@ impl Kind {
     const ALL: [(Self, &str); 3] =
         [(Self::Particles, "particles"), (Self::Checkpoint, "checkpoint"), (Self::Gaussians, "gaussians")];
 
-    /// How it is named.
+    /// Its name.
     pub fn name(self) -> &'static str {
         Self::ALL[self as usize].1
     }
@@ -51,39 +51,39 @@ impl Kind {
     }
 }
 
-/// What the process made of a file.
+/// The answer of the reader for a file.
 #[derive(Debug)]
 pub enum Answer {
-    /// It took the file, and so much memory.
+    /// The file was read, with this peak memory in bytes.
     Read(usize),
-    /// It refused the file, with that much memory and this message.
+    /// The file was refused, with this peak memory and message.
     Refused(usize, String),
-    /// It panicked, with this message.
+    /// The reader panicked, with this message.
     Panicked(String),
-    /// A signal ended it in this place.
+    /// The reader was killed by a signal at this place.
     Crashed(i32, Place),
-    /// It ended without a word.
+    /// The reader terminated without an answer.
     Ended(String),
 }
 
-/// Where a process ended. Names may be empty.
+/// Where a process crashed. Names may be empty.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// The program or library.
     pub file: String,
     pub function: String,
-    /// What was called there of the C library.
+    /// The function of the C library that was called there.
     pub called: String,
 }
 
-/// The process, started again where a file has ended it.
+/// The reader process, restarted after a crash.
 #[derive(Default)]
 pub struct Reader {
     running: Option<(Child, ChildStdin, BufReader<ChildStdout>)>,
 }
 
 impl Reader {
-    /// Has `path` read as a file of this kind.
+    /// Lets the process read `path` as a file of this kind.
     pub fn ask(&mut self, kind: Kind, path: &Path) -> Answer {
         let (_, input, output) = self.running.get_or_insert_with(start);
         writeln!(input, "{} {}", kind.name(), path.display()).unwrap();
@@ -142,7 +142,7 @@ fn start() -> (Child, ChildStdin, BufReader<ChildStdout>) {
     (child, input, output)
 }
 
-/// A message may have any number of lines; an answer has one.
+/// Escapes line ends: an answer is a single line.
 fn escape(text: &str) -> String {
     text.replace('\\', "\\\\").replace('\n', "\\n")
 }
@@ -151,7 +151,7 @@ fn unescape(text: &str) -> String {
     text.replace("\\n", "\n").replace("\\\\", "\\")
 }
 
-/// The process itself: answers each line of its input.
+/// The reader process: answers each line of its input.
 #[test]
 #[ignore = "a part of the tests of HDF5 files, which start it"]
 fn answers() {
@@ -189,6 +189,6 @@ fn limit_memory() {
     let pages: u64 = pages.split_whitespace().next().unwrap().parse().unwrap();
     let limit = 4096 * pages + MEMORY;
     let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
-    // SAFETY: the limit is whole.
+    // SAFETY: the limit is initialised.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
 }

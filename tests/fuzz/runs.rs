@@ -1,4 +1,4 @@
-//! Run folders, as `report`, `compare` and `scaling` read them: run.json, fsc.csv, metrics and maps.
+//! Files of run folders that `report`, `compare` and `scaling` read: run.json, fsc.csv, metrics and maps.
 
 use std::path::Path;
 
@@ -68,7 +68,7 @@ const CSV: Words = &[
     b"shell,",
 ];
 
-/// What pages, charts, pictures and transforms take.
+/// Memory of report pages, charts, images and transforms in bytes.
 const PAGES: usize = 64 << 20;
 
 const RUN: &str = r#"{
@@ -86,7 +86,7 @@ const RUN: &str = r#"{
   "fsc": {"half maps": {"resolution_0.143": 12.5, "mean": 0.5}}
 }"#;
 
-/// A run folder with everything but mixtures and pictures.
+/// Creates a run folder with everything but mixtures and images.
 fn run_folder(folder: &Path) {
     let mut random = stream(5, Purpose::Halves, 0, 0);
     let maps = ["half1.mrc", "half2.mrc", "map.mrc"].map(|name| {
@@ -110,7 +110,7 @@ fn run_folder(folder: &Path) {
     std::fs::write(folder.join("metrics_half1.jsonl"), metrics).unwrap();
 }
 
-/// Damages `name` in a run folder that is `read`.
+/// Damages the file `name` in a run folder and calls `read`.
 fn fuzz_run(name: &str, what: &str, words: Words, share: u32, read: impl Fn(&Path) -> Result<()>) {
     let folder = tempfile::tempdir().unwrap();
     run_folder(folder.path());

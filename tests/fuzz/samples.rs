@@ -1,4 +1,4 @@
-//! Sound files of our own, small ones.
+//! Small undamaged files of this program's formats.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use cryosplat_mpi::render::DeviceState;
 use cryosplat_mpi::run_folder::checkpoint::{self, Checkpoint, Position};
 use cryosplat_mpi::run_folder::identity::RunIdentity;
 
-/// Box of the particles in pixels, and their pixel size in angstrom.
+/// Box size of the particles in pixels, and pixel size in angstrom.
 pub const BOX: usize = 8;
 pub const PIXEL_SIZE: f64 = 4.0;
 
@@ -22,7 +22,7 @@ fn mixture(shape: Shape) -> Gmm {
     Gmm::random(9, shape, &mut stream(1, Purpose::Start, 1, 0))
 }
 
-/// A set of seven particles.
+/// Writes a particle file with seven particles.
 pub fn particles(folder: &Path) -> PathBuf {
     let path = folder.join("particles.h5");
     let halves = [4, 3];
@@ -59,7 +59,7 @@ pub fn particles(folder: &Path) -> PathBuf {
     path
 }
 
-/// A checkpoint.
+/// Writes a checkpoint.
 pub fn checkpoint(folder: &Path) -> PathBuf {
     let gmm = mixture(Shape::Anisotropic);
     let moments = gmm.values().len();
@@ -79,7 +79,7 @@ pub fn checkpoint(folder: &Path) -> PathBuf {
     checkpoint::path(folder, Subset::Half1, 5)
 }
 
-/// A mixture of either shape.
+/// Writes a mixture of this shape.
 pub fn gaussians(folder: &Path, shape: Shape) -> PathBuf {
     let path = folder.join("gmm_half1.h5");
     GmmFile { gmm: mixture(shape), box_size: BOX, pixel_size: PIXEL_SIZE }.write(&path).unwrap();

@@ -1,4 +1,4 @@
-//! Runs a reader on damaged files, and judges what it makes of them.
+//! Runs a reader on damaged files and checks the outcomes.
 
 use std::cell::Cell;
 use std::fmt::Debug;
@@ -13,26 +13,26 @@ use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 use crate::damage::{Words, damaged, damages};
 use crate::memory::{allowed, measured};
 
-/// Cases for each reader, if `CRYOSPLAT_FUZZ_CASES` does not say.
+/// Default number of cases per reader.
 const CASES: u32 = 300;
 
-/// What a reader made of a case.
+/// The outcome of a case.
 pub enum Outcome {
-    /// It took the file.
+    /// The file was read.
     Read,
-    /// It refused the file, with this message.
+    /// The file was refused, with this message.
     Refused(String),
-    /// It could not: a library that is not ours ended the process.
+    /// The process crashed in a library.
     Lost,
 }
 
-/// A number of the environment.
+/// A number from the environment.
 fn number<T: std::str::FromStr>(name: &str) -> Option<T> {
     let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is `{text}`, expected a number")))
 }
 
-/// Tries one in `share` of the cases that are wanted, and says how they ended. `CRYOSPLAT_FUZZ_SEED` draws others.
+/// Runs one in `share` of the requested cases and prints their outcomes. `CRYOSPLAT_FUZZ_SEED` sets the seed.
 pub fn explore<S: Strategy>(
     name: &str,
     share: u32,
@@ -71,24 +71,24 @@ pub fn explore<S: Strategy>(
 pub struct Sound<'a> {
     pub name: &'a str,
     pub bytes: &'a [u8],
-    /// Others that lie beside it.
+    /// Other files in the same folder.
     pub beside: &'a [(&'a str, Vec<u8>)],
     /// Words of its format.
     pub words: Words,
-    /// It is damaged in one of so many cases.
+    /// Run one in this many of the cases.
     pub share: u32,
-    /// Memory in bytes that is taken for what is made of the file.
+    /// Additional memory in bytes for the results of the reader.
     pub beyond: usize,
 }
 
 impl<'a> Sound<'a> {
-    /// A file that lies alone, of a format with these `words`.
+    /// A single file of a format with these `words`.
     pub fn new(name: &'a str, bytes: &'a [u8], words: Words) -> Self {
         Self { name, bytes, beside: &[], words, share: 1, beyond: 0 }
     }
 }
 
-/// Damages a file and has it `read`, which must take the file as it is.
+/// Damages a file and calls `read`, which must accept the undamaged file.
 pub fn fuzz(sound: &Sound, read: impl Fn(&Path) -> Result<()>) {
     let folder = tempfile::tempdir().unwrap();
     for (name, bytes) in sound.beside {
@@ -102,7 +102,7 @@ pub fn fuzz(sound: &Sound, read: impl Fn(&Path) -> Result<()>) {
     fuzz_in(&file, sound, read);
 }
 
-/// Damages the file at `file` in its place.
+/// Damages the file at `file` in place.
 pub fn fuzz_in(file: &Path, sound: &Sound, read: impl Fn(&Path) -> Result<()>) {
     explore(sound.name, sound.share, damages(sound.words), |damages| {
         let bytes = damaged(sound.bytes, &damages);
@@ -118,14 +118,14 @@ pub fn fuzz_in(file: &Path, sound: &Sound, read: impl Fn(&Path) -> Result<()>) {
     });
 }
 
-/// Ends the process where `work` takes a minute of this thread's processor time: a file may not keep its reader for ever.
+/// Kills the process if `work` takes a minute of CPU time of this thread, so that a hang is detected.
 fn within_a_minute<T>(work: impl FnOnce() -> T) -> T {
     let mut clock = 0;
-    // SAFETY: the thread is this one, and the clock has a place.
+    // SAFETY: the thread is the current one, and the clock is writable.
     unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &mut clock) };
     let spent = move || {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: the thread lives until the scope below ends, and the time has a place.
+        // SAFETY: the thread lives until the end of the scope below, and the time is writable.
         unsafe { libc::clock_gettime(clock, &mut time) };
         time.tv_sec
     };
