@@ -5,8 +5,8 @@ use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, Optics};
 use cryosplat_mpi::imaging::pose::{Rotation, rotation_from_quaternion};
 use cryosplat_mpi::random::{Purpose, Random, stream};
 use cryosplat_mpi::render::cpu::activate::Activated;
-use cryosplat_mpi::render::cpu::project::{Seen, Splats, project};
-use cryosplat_mpi::render::cpu::room;
+use cryosplat_mpi::render::cpu::allocate_blocks;
+use cryosplat_mpi::render::cpu::project::{SplatBlock, ViewMoments, project};
 use cryosplat_mpi::render::{Geometry, Observation, Sampling, Target, View, Weights, energy};
 use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
@@ -199,12 +199,13 @@ pub fn mean_support(gmm: &Gmm, views: &[View], geometry: &Geometry) -> f64 {
     let count = gmm.len();
     let mut activated = Activated::new(count);
     activated.update(gmm);
-    let (mut splats, mut seen) = (room::<Splats>(count), room::<Seen>(count));
+    let (mut splats, mut seen) =
+        (allocate_blocks::<SplatBlock>(count), allocate_blocks::<ViewMoments>(count));
     let views: Vec<&Rotation> = views.iter().take(VIEWS).map(|view| &view.rotation).collect();
     let mut pixels = 0u64;
     for view in &views {
-        project(activated.eights(), view, geometry, &mut splats, &mut seen);
-        pixels += splats.iter().map(Splats::pixels).sum::<u64>();
+        project(activated.blocks(), view, geometry, &mut splats, &mut seen);
+        pixels += splats.iter().map(SplatBlock::pixels).sum::<u64>();
     }
     pixels as f64 / (count * views.len()) as f64
 }

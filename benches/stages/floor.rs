@@ -8,7 +8,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use cryosplat_mpi::render::cpu::project::{Splats, kind};
+use cryosplat_mpi::render::cpu::project::{SplatBlock, kind};
 use cryosplat_mpi::render::cpu::raster::STRETCH;
 
 /// Multiplications of a power of two: eight of its polynomial, one by 2 to the integer.
@@ -18,7 +18,7 @@ const EXPONENTIAL: u64 = 9;
 const COLUMNS: u64 = 8;
 
 /// Multiplications of eight numbers to draw some splats, and to take their moments.
-pub fn multiplications(splats: &[Splats]) -> [u64; 2] {
+pub fn multiplications(splats: &[SplatBlock]) -> [u64; 2] {
     let mut sums = [0, 0];
     for eight in splats {
         for (lane, kind) in eight.kind.into_iter().enumerate() {

@@ -19,11 +19,11 @@ use cryosplat_mpi::particles::store::{Block, Store};
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::render::cpu::activate::Activated;
 use cryosplat_mpi::render::cpu::adam::Adam;
-use cryosplat_mpi::render::cpu::chain::{self, Showing, Sums};
-use cryosplat_mpi::render::cpu::project::{Seen, Splats, project};
+use cryosplat_mpi::render::cpu::chain::{self, GradientAccumulators, ViewContext};
+use cryosplat_mpi::render::cpu::project::{SplatBlock, ViewMoments, project};
 use cryosplat_mpi::render::cpu::raster::{self, Canvas};
 use cryosplat_mpi::render::cpu::residual::Filter;
-use cryosplat_mpi::render::cpu::{CpuDevice, room};
+use cryosplat_mpi::render::cpu::{CpuDevice, allocate_blocks};
 use cryosplat_mpi::render::{
     AdamStep, Alone, Device, Geometry, Observation, Sampling, Step, Target, View, Weights,
 };
@@ -90,9 +90,10 @@ fn stages(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter("activate"), |b| {
             b.iter(|| activated.update(&gmm));
         });
-        let (mut splats, mut seen) = (room::<Splats>(count), room::<Seen>(count));
+        let (mut splats, mut view_moments) =
+            (allocate_blocks::<SplatBlock>(count), allocate_blocks::<ViewMoments>(count));
         group.bench_function(BenchmarkId::from_parameter("project"), |b| {
-            b.iter(|| project(activated.eights(), &view.rotation, &geometry, &mut splats, &mut seen));
+            b.iter(|| project(activated.blocks(), &view.rotation, &geometry, &mut splats, &mut view_moments));
         });
         let [draw_floor, moments_floor] = floor::multiplications(&splats).map(floor::time);
         table::keep(case, table::DRAW_FLOOR, draw_floor);
@@ -102,7 +103,7 @@ fn stages(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter("rasterise"), |b| {
             b.iter(|| {
                 canvas.pixels.fill(0.0);
-                raster::draw(&splats, &seen, &mut canvas.pixels, 0, stride);
+                raster::draw(&splats, &view_moments, &mut canvas.pixels, 0, stride);
             });
         });
         let mut gradient = Canvas::new(geometry.grid());
@@ -111,12 +112,12 @@ fn stages(criterion: &mut Criterion) {
             b.iter(|| filter.residual(&view.ctf, &canvas, &target, 1.0, &mut gradient));
         });
         group.bench_function(BenchmarkId::from_parameter("moments"), |b| {
-            b.iter(|| raster::moments(&splats, &gradient, &mut seen));
+            b.iter(|| raster::moments(&splats, &gradient, &mut view_moments));
         });
-        let mut sums = room::<Sums>(count);
+        let mut sums = allocate_blocks::<GradientAccumulators>(count);
         group.bench_function(BenchmarkId::from_parameter("chain, image"), |b| {
-            let image = Showing { view: &view.rotation, box_size: geometry.grid() };
-            b.iter(|| chain::accumulate(&image, activated.eights(), &seen, false, &mut sums));
+            let image = ViewContext { view: &view.rotation, box_size: geometry.grid() };
+            b.iter(|| chain::accumulate(&image, activated.blocks(), &view_moments, false, &mut sums));
         });
         let mut full = vec![0.0f32; gmm.values().len()];
         group.bench_function(BenchmarkId::from_parameter("chain, step"), |b| {

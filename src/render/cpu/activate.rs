@@ -1,14 +1,14 @@
-//! Raw parameters to means, covariances and amplitudes, once a step (METHOD.md section 2), in f64.
+//! Raw parameters to means, covariances and amplitudes, once per step (METHOD.md section 2), in f64.
 
-use super::room;
-use super::tasks::{for_each, parts};
+use super::allocate_blocks;
+use super::tasks::{for_each, task_chunks};
 use crate::gmm::{Gmm, S_MIN, Shape};
 use crate::simd::{Isa, LANES, Vector, softplus_sigmoid, vectorize};
 
-/// Eight Gaussians as the projection wants them, a lane each, in box units.
+/// SIMD block of 8 Gaussians, activated: input of the projection, in box units.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-pub struct Active {
+pub struct GaussianBlock {
     /// Means x, y, z.
     pub mean: [[f64; LANES]; 3],
     /// Covariances xx, xy, xz, yy, yz, zz.
@@ -17,8 +17,8 @@ pub struct Active {
     pub amplitude: [f64; LANES],
 }
 
-impl Default for Active {
-    /// Eight of amplitude zero, far outside.
+impl Default for GaussianBlock {
+    /// Gaussians of amplitude zero, far outside the box.
     fn default() -> Self {
         let (zero, variance) = ([0.0; LANES], [1e-4; LANES]);
         Self {
@@ -29,94 +29,93 @@ impl Default for Active {
     }
 }
 
-impl Active {
+impl GaussianBlock {
     fn planes(&mut self) -> impl Iterator<Item = &mut [f64; LANES]> {
         self.mean.iter_mut().chain(&mut self.covariance).chain([&mut self.amplitude])
     }
 
-    /// Leaves no Gaussian in a lane.
-    fn hide(&mut self, lane: usize) {
+    /// Replaces the Gaussian of a lane by the default.
+    fn clear_lane(&mut self, lane: usize) {
         let mut nowhere = Self::default();
         self.planes().zip(nowhere.planes()).for_each(|(plane, nowhere)| plane[lane] = nowhere[lane]);
     }
 }
 
-/// What the way back to the raw parameters of eight Gaussians takes, a lane each.
+/// SIMD block of what the chain rule from covariances and amplitudes to raw parameters needs.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(align(64))]
 pub struct Slopes {
-    /// Scales in box units; where there is one, it is the first.
+    /// Scales in box units; of an isotropic Gaussian the first.
     pub scale: [[f64; LANES]; 3],
-    /// Their derivatives with respect to the raw ones.
+    /// Derivatives of the scales with respect to the raw scales.
     pub scale_slope: [[f64; LANES]; 3],
-    /// That of the amplitude.
+    /// Derivative of the amplitude with respect to the raw amplitude.
     pub amplitude_slope: [f64; LANES],
-    /// Quaternions w, x, y, z of length 1.
+    /// Unit quaternions w, x, y, z.
     pub quaternion: [[f64; LANES]; 4],
-    /// One over the length of the raw ones.
+    /// One over the norm of the raw quaternions.
     pub inverse_norm: [f64; LANES],
 }
 
-/// A mixture as the projection wants it, and as the chain does: Gaussians in eights, the last of them filled up with such as are seen
-/// nowhere.
+/// An activated mixture. Unused lanes of the last block hold Gaussians that no view shows.
 #[derive(Clone, Debug)]
 pub struct Activated {
     count: usize,
-    eights: Vec<Active>,
+    blocks: Vec<GaussianBlock>,
     slopes: Vec<Slopes>,
 }
 
 impl Activated {
-    /// Room for `count` Gaussians.
+    /// Allocates blocks for `count` Gaussians.
     pub fn new(count: usize) -> Self {
-        Self { count, eights: room(count), slopes: room(count) }
+        Self { count, blocks: allocate_blocks(count), slopes: allocate_blocks(count) }
     }
 
-    /// The Gaussians.
-    pub fn eights(&self) -> &[Active] {
-        &self.eights
+    /// The activated Gaussians.
+    pub fn blocks(&self) -> &[GaussianBlock] {
+        &self.blocks
     }
 
-    /// Their slopes.
+    /// Their derivatives.
     pub fn slopes(&self) -> &[Slopes] {
         &self.slopes
     }
 
-    /// Bytes that they take.
+    /// Size in bytes.
     pub fn bytes(&self) -> usize {
-        size_of_val(&self.eights[..]) + size_of_val(&self.slopes[..])
+        size_of_val(&self.blocks[..]) + size_of_val(&self.slopes[..])
     }
 
-    /// Computes them from the raw parameters.
+    /// Activates the raw parameters of `gmm`.
     ///
     /// # Panics
     /// If `gmm` has another number of Gaussians.
     pub fn update(&mut self, gmm: &Gmm) {
         assert_eq!(gmm.len(), self.count);
         let parallel = rayon::current_num_threads() > 1;
-        let tasks = parts(&mut self.eights).zip(parts(&mut self.slopes));
-        for_each(parallel, tasks, |((start, eights), (_, slopes))| {
-            update(eights, slopes, gmm, start * LANES)
+        let tasks = task_chunks(&mut self.blocks).zip(task_chunks(&mut self.slopes));
+        for_each(parallel, tasks, |((start, blocks), (_, slopes))| {
+            update(blocks, slopes, gmm, start * LANES)
         });
-        let padding = self.eights.len() * LANES - self.count;
-        if let Some(last) = self.eights.last_mut() {
-            (LANES - padding..LANES).for_each(|lane| last.hide(lane));
+        let padding = self.blocks.len() * LANES - self.count;
+        if let Some(last) = self.blocks.last_mut() {
+            (LANES - padding..LANES).for_each(|lane| last.clear_lane(lane));
         }
     }
 }
 
 vectorize! {
-    /// Those from Gaussian `start` on.
-    fn update(eights: &mut [Active], slopes: &mut [Slopes], gmm: &Gmm, start: usize) = update_lanes
+    /// Activates the Gaussians from `start` on.
+    fn update(blocks: &mut [GaussianBlock], slopes: &mut [Slopes], gmm: &Gmm, start: usize) = update_lanes
 }
 
-/// Eight values of a plane from `at`, as far as it goes; what lies past its end means nothing.
+/// Loads a plane from `at`; lanes past its end are 1.
 #[inline(always)]
 fn gather<I: Isa>(plane: &[f32], at: usize) -> I::F64 {
     I::widen(I::F32::load_padded(plane, at, 1.0))
 }
 
-/// Eight quaternions (w, x, y, z) of length 1, and the inverses of the lengths that they had.
+/// Normalises quaternions (w, x, y, z). Returns also the inverse of their norms.
 #[inline(always)]
 fn normalized<V: Vector<Scalar = f64>>(q: [V; 4]) -> ([V; 4], V) {
     let norm2 = q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3];
@@ -124,7 +123,7 @@ fn normalized<V: Vector<Scalar = f64>>(q: [V; 4]) -> ([V; 4], V) {
     ([q[0] * inverse, q[1] * inverse, q[2] * inverse, q[3] * inverse], inverse)
 }
 
-/// Rotation matrices of eight quaternions (w, x, y, z) of length 1.
+/// Rotation matrices of unit quaternions (w, x, y, z).
 #[inline(always)]
 pub(super) fn rotation<V: Vector<Scalar = f64>>([w, x, y, z]: [V; 4]) -> [[V; 3]; 3] {
     let (one, two) = (V::splat(1.0), V::splat(2.0));
@@ -135,7 +134,7 @@ pub(super) fn rotation<V: Vector<Scalar = f64>>([w, x, y, z]: [V; 4]) -> [[V; 3]
     ]
 }
 
-/// The scale of a raw value and its slope, kept; returned, its square. Below S_MIN the slope is zero.
+/// Stores the scale of a raw value and its derivative (zero below S_MIN). Returns the square of the scale.
 #[inline(always)]
 fn variance<V: Vector<Scalar = f64>>(raw: V, scale: &mut [f64; LANES], slope: &mut [f64; LANES]) -> V {
     let (softplus, sigmoid) = softplus_sigmoid(raw);
@@ -153,22 +152,22 @@ fn entry<V: Vector>(r: &[[V; 3]; 3], v: &[V; 3], i: usize, j: usize) -> V {
 }
 
 #[inline(always)]
-fn update_lanes<I: Isa>(eights: &mut [Active], slopes: &mut [Slopes], gmm: &Gmm, start: usize) {
-    // Helpers are functions that are always inlined: a closure might not be, and would lose the vector instructions.
+fn update_lanes<I: Isa>(blocks: &mut [GaussianBlock], slopes: &mut [Slopes], gmm: &Gmm, start: usize) {
+    // No closures here: one that is not inlined would be compiled without vector instructions.
     let amplitude_plane = gmm.shape().planes() - 1;
-    for ((eight, slopes), at) in eights.iter_mut().zip(slopes).zip((start..).step_by(LANES)) {
-        for (axis, mean) in eight.mean.iter_mut().enumerate() {
+    for ((block, slopes), at) in blocks.iter_mut().zip(slopes).zip((start..).step_by(LANES)) {
+        for (axis, mean) in block.mean.iter_mut().enumerate() {
             gather::<I>(gmm.plane(axis), at).store(mean);
         }
         let (amplitude, slope) = softplus_sigmoid(gather::<I>(gmm.plane(amplitude_plane), at));
-        amplitude.store(&mut eight.amplitude);
+        amplitude.store(&mut block.amplitude);
         slope.store(&mut slopes.amplitude_slope);
         let ([s0, s1, s2], [d0, d1, d2]) = (&mut slopes.scale, &mut slopes.scale_slope);
         let first = variance(gather::<I>(gmm.plane(3), at), s0, d0);
         match gmm.shape() {
             Shape::Isotropic => {
                 for diagonal in [0, 3, 5] {
-                    first.store(&mut eight.covariance[diagonal]);
+                    first.store(&mut block.covariance[diagonal]);
                 }
             }
             Shape::Anisotropic => {
@@ -186,7 +185,7 @@ fn update_lanes<I: Isa>(eights: &mut [Active], slopes: &mut [Slopes], gmm: &Gmm,
                 }
                 let (r, v) = (rotation(q), [first, second, third]);
                 for (k, (i, j)) in [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)].into_iter().enumerate() {
-                    entry(&r, &v, i, j).store(&mut eight.covariance[k]);
+                    entry(&r, &v, i, j).store(&mut block.covariance[k]);
                 }
             }
         }

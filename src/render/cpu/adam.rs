@@ -1,14 +1,14 @@
-//! Adam (Kingma and Ba, 2015) on the host, one fused pass.
+//! Adam (Kingma and Ba, 2015), in one pass over parameters and moments.
 
 use super::tasks::for_each;
 use crate::gmm::Gmm;
 use crate::render::AdamStep;
 use crate::simd::{Isa, LANES, Vector, vectorize};
 
-/// Parameters that one task takes at a time; a multiple of the lanes.
+/// Parameters per task; a multiple of [`LANES`].
 const VALUES: usize = 8192;
 
-/// First and second moments of the gradient, one of each per parameter.
+/// The optimiser: first and second moments of the gradient of every parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adam {
     /// First moments.
@@ -131,7 +131,7 @@ mod tests {
     use crate::gmm::Shape;
     use crate::render::RateFactors;
 
-    /// One round Gaussian, of five parameters, all of one value.
+    /// One isotropic Gaussian whose five parameters have the same value.
     fn one(value: f32) -> Gmm {
         Gmm::from_values(Shape::Isotropic, 1, vec![value; 5])
     }

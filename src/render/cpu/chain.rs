@@ -4,8 +4,8 @@
 //! respect to its mean (3), its covariance (6) and its amplitude (1). Since Sigma2 = P Sigma P^T with P two rows of W,
 //! dL/dSigma = P^T dL/dSigma2 P. Only the sum then goes through R, S, the quaternion and the softplus, once a step.
 
-use super::activate::{Active, Slopes, rotation};
-use super::project::Seen;
+use super::activate::{GaussianBlock, Slopes, rotation};
+use super::project::ViewMoments;
 use super::tasks::each_chunk;
 use crate::gmm::Shape;
 use crate::imaging::pose::Rotation;
@@ -15,13 +15,13 @@ use crate::simd::{Isa, LANES, Vector, vectorize};
 /// yy, yz, zz; amplitude.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(align(64))]
-pub struct Sums([[f64; LANES]; 10]);
+pub struct GradientAccumulators([[f64; LANES]; 10]);
 
 /// Adds up.
 ///
 /// # Panics
 /// If these are not as many.
-pub fn add(sums: &mut [Sums], more: &[Sums]) {
+pub fn add(sums: &mut [GradientAccumulators], more: &[GradientAccumulators]) {
     assert_eq!(sums.len(), more.len());
     for (sums, more) in sums.iter_mut().zip(more) {
         let numbers = sums.0.as_flattened_mut().iter_mut().zip(more.0.as_flattened());
@@ -31,7 +31,7 @@ pub fn add(sums: &mut [Sums], more: &[Sums]) {
 
 /// How an image shows Gaussians.
 #[derive(Clone, Copy, Debug)]
-pub struct Showing<'a> {
+pub struct ViewContext<'a> {
     /// The view's rotation.
     pub view: &'a Rotation,
     /// Pixels along an edge of the image.
@@ -43,28 +43,30 @@ vectorize! {
     ///
     /// # Panics
     /// If these are not as many.
-    pub fn accumulate(image: &Showing<'_>, gaussians: &[Active], seen: &[Seen], first: bool, sums: &mut [Sums]) = accumulate_lanes
+    pub fn accumulate(image: &ViewContext<'_>, gaussians: &[GaussianBlock], view_moments: &[ViewMoments], first: bool, sums: &mut [GradientAccumulators]) = accumulate_lanes
 }
 
 #[inline(always)]
 fn accumulate_lanes<I: Isa>(
-    image: &Showing,
-    gaussians: &[Active],
-    seen: &[Seen],
+    image: &ViewContext,
+    gaussians: &[GaussianBlock],
+    view_moments: &[ViewMoments],
     first: bool,
-    sums: &mut [Sums],
+    sums: &mut [GradientAccumulators],
 ) {
-    assert_eq!([gaussians.len(), seen.len()], [sums.len(); 2]);
+    assert_eq!([gaussians.len(), view_moments.len()], [sums.len(); 2]);
     let d = image.box_size as f64;
     let constant = I::F64::splat;
     let [p, q, _] = *image.view;
     // dL/dSigma_ij = P_0i P_0j gxx + (P_0i P_1j + P_1i P_0j) gxy + P_1i P_1j gyy.
     let pairs = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
         .map(|(i, j)| [p[i] * p[j], p[i] * q[j] + q[i] * p[j], q[i] * q[j]]);
-    for ((gaussians, seen), Sums(sums)) in gaussians.iter().zip(seen).zip(sums) {
-        let [w0, w1, w2] = &seen.whitening;
+    for ((gaussians, view_moments), GradientAccumulators(sums)) in
+        gaussians.iter().zip(view_moments).zip(sums)
+    {
+        let [w0, w1, w2] = &view_moments.whitening;
         let (w0, w1, w2) = (I::F64::load(w0), I::F64::load(w1), I::F64::load(w2));
-        let [s0, sp, sq, spp, spq, sqq] = &seen.moments;
+        let [s0, sp, sq, spp, spq, sqq] = &view_moments.moments;
         let (s0, sp, sq) = (widen::<I>(s0), widen::<I>(sp), widen::<I>(sq));
         let (spp, spq, sqq) = (widen::<I>(spp), widen::<I>(spq), widen::<I>(sqq));
         let weight = I::F64::load(&gaussians.amplitude);
@@ -107,7 +109,7 @@ fn add_to<V: Vector<Scalar = f64>>(sum: &mut [f64; LANES], first: bool, value: V
 ///
 /// # Panics
 /// If slopes, sums and gradient are not of as many Gaussians.
-pub fn finish(shape: Shape, slopes: &[Slopes], sums: &[Sums], gradient: &mut [f32]) {
+pub fn finish(shape: Shape, slopes: &[Slopes], sums: &[GradientAccumulators], gradient: &mut [f32]) {
     let count = gradient.len() / shape.planes();
     assert_eq!(gradient.len(), count * shape.planes());
     assert_eq!([slopes.len(), sums.len()], [count.div_ceil(LANES); 2]);
@@ -118,7 +120,7 @@ pub fn finish(shape: Shape, slopes: &[Slopes], sums: &[Sums], gradient: &mut [f3
 
 vectorize! {
     /// Of as many Gaussians as the planes have.
-    fn finish_vector(shape: Shape, slopes: &[Slopes], sums: &[Sums], gradient: &mut [&mut [f32]]) = finish_lanes
+    fn finish_vector(shape: Shape, slopes: &[Slopes], sums: &[GradientAccumulators], gradient: &mut [&mut [f32]]) = finish_lanes
 }
 
 /// Into a plane of the gradient, as far as it goes.
@@ -128,11 +130,16 @@ fn put<I: Isa>(gradient: &mut [&mut [f32]], plane: usize, at: usize, value: I::F
 }
 
 #[inline(always)]
-fn finish_lanes<I: Isa>(shape: Shape, slopes: &[Slopes], sums: &[Sums], gradient: &mut [&mut [f32]]) {
+fn finish_lanes<I: Isa>(
+    shape: Shape,
+    slopes: &[Slopes],
+    sums: &[GradientAccumulators],
+    gradient: &mut [&mut [f32]],
+) {
     let last = shape.planes() - 1;
     let two = I::F64::splat(2.0);
     let starts = (0..gradient[last].len()).step_by(LANES);
-    for ((at, slopes), Sums(sums)) in starts.zip(slopes).zip(sums) {
+    for ((at, slopes), GradientAccumulators(sums)) in starts.zip(slopes).zip(sums) {
         let [mx, my, mz, xx, xy, xz, yy, yz, zz, amplitude] = sums;
         for (axis, sum) in [mx, my, mz].into_iter().enumerate() {
             put::<I>(gradient, axis, at, I::F64::load(sum));

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::activate::Activated;
 use super::adam::Adam;
-use super::batch::BatchSums;
+use super::batch::BatchAccumulator;
 use super::chain;
 use crate::error::Result;
 use crate::gmm::Gmm;
@@ -24,7 +24,7 @@ pub struct CpuDevice {
     activated: Activated,
     /// True where `activated` no longer follows `gmm`.
     stale: bool,
-    sums: BatchSums,
+    sums: BatchAccumulator,
     /// Gradient planes, then the loss.
     buffer: Vec<f32>,
     loss: f64,
@@ -41,7 +41,7 @@ impl CpuDevice {
             adam: Adam::new(values),
             activated: Activated::new(count),
             stale: true,
-            sums: BatchSums::new(count, geometry),
+            sums: BatchAccumulator::new(count, geometry),
             buffer: vec![0.0; values + 1],
             loss: 0.0,
             outcomes: OutcomeQueue::default(),
@@ -58,7 +58,7 @@ impl CpuDevice {
     /// Renders one view without a CTF, `[y][x]`: for tests, benches and pictures.
     pub fn render(&mut self, view: &Rotation) -> Vec<f32> {
         self.activate();
-        self.sums.render(self.activated.eights(), view)
+        self.sums.render(self.activated.blocks(), view)
     }
 
     fn activate(&mut self) {
@@ -79,7 +79,7 @@ impl CpuDevice {
     /// Renders `batch`, and makes the step's sums its gradient and loss.
     fn accumulate(&mut self, batch: &[Observation]) {
         self.activate();
-        self.loss = self.sums.accumulate(self.activated.eights(), batch);
+        self.loss = self.sums.accumulate(self.activated.blocks(), batch);
     }
 }
 

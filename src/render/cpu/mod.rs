@@ -1,9 +1,12 @@
-//! The CPU device: SIMD inner loops, rayon over the images of a batch ([`batch`]) and within an image.
+//! The CPU device: SIMD kernels, and rayon over the images of a batch and within an image ([`batch`]).
 //!
-//! One step runs through the files of this folder in this order: [`activate`] (raw parameters to covariances),
-//! [`project`] (covariances to splats), [`raster`] (splats to pixels, and pixels to moments), [`residual`] (CTF and loss),
-//! [`chain`] (moments to gradients), [`adam`]. Results are the same to the bit for any number of threads: every sum
-//! runs in an order that the data decide, never the schedule.
+//! A step runs the files of this folder in this order: [`activate`] (raw parameters to covariances), [`project`] (covariances to
+//! splats), [`raster`] (splats to pixels), [`residual`] (CTF and loss), [`raster`] again (pixels to moments), [`chain`] (moments
+//! to gradients), [`adam`].
+//!
+//! Data are in SIMD blocks of 8 Gaussians, an array per quantity with a lane per Gaussian (AoSoA).
+//!
+//! Invariant: results have the same bits for any number of threads. The data determine the order of every sum.
 
 pub mod activate;
 pub mod adam;
@@ -18,7 +21,7 @@ mod tasks;
 pub use crate::simd::level as instructions;
 pub use device::CpuDevice;
 
-/// Room for something of each of `count` Gaussians, kept for eight of them side by side.
-pub fn room<T: Clone + Default>(count: usize) -> Vec<T> {
+/// Default values of as many SIMD blocks as `count` Gaussians need.
+pub fn allocate_blocks<T: Clone + Default>(count: usize) -> Vec<T> {
     vec![T::default(); count.div_ceil(crate::simd::LANES)]
 }

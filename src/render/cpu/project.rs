@@ -2,7 +2,7 @@
 
 use std::f64::consts::{LOG2_E, TAU};
 
-use super::activate::Active;
+use super::activate::GaussianBlock;
 use crate::imaging::pose::Rotation;
 use crate::render::Geometry;
 use crate::simd::{Isa, LANES, Vector, vectorize};
@@ -27,7 +27,7 @@ pub mod kind {
 /// `-u^2 - fall y^2`, where u grows by `slope` from column to column and by half of `twice_shear` from row to row.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(align(64))]
-pub struct Splats {
+pub struct SplatBlock {
     /// One of [`kind`].
     pub kind: [i32; LANES],
     /// First column of the support.
@@ -70,22 +70,22 @@ pub struct Splats {
     pub weight: [f32; LANES],
 }
 
-impl Splats {
-    /// Pixels in the supports of all eight.
+impl SplatBlock {
+    /// Pixels in the supports of all block.
     pub fn pixels(&self) -> u64 {
-        let seen = (0..LANES).filter(|&lane| self.kind[lane] != kind::HIDDEN);
-        seen.map(|lane| self.width[lane] as u64 * self.height[lane] as u64).sum()
+        let view_moments = (0..LANES).filter(|&lane| self.kind[lane] != kind::HIDDEN);
+        view_moments.map(|lane| self.width[lane] as u64 * self.height[lane] as u64).sum()
     }
 }
 
 /// What an image tells of eight Gaussians, a lane each.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(align(64))]
-pub struct Seen {
+pub struct ViewMoments {
     /// The whitening (w0, w1, w2): p = w0 x + w1 y and q = w2 y, with (x, y) the distance from a splat's centre in pixels, have unit
     /// variance. (The conic is the sum of their squares; it is not kept itself, since a thin splat's has large terms that cancel.)
     pub whitening: [[f64; LANES]; 3],
-    /// Sums over a splat's support of g G times 1, p, q, p^2, p q, q^2, with g the gradient image.
+    /// GradientAccumulators over a splat's support of g G times 1, p, q, p^2, p q, q^2, with g the gradient image.
     pub moments: [[f32; LANES]; 6],
 }
 
@@ -100,24 +100,24 @@ const LARGEST_STEPPED_EXPONENT: f64 = 60.0;
 /// # Panics
 /// If these are not as many as the Gaussians, or the box has more than 65,535 pixels.
 pub fn project(
-    gaussians: &[Active],
+    gaussians: &[GaussianBlock],
     view: &Rotation,
     geometry: &Geometry,
-    splats: &mut [Splats],
-    seen: &mut [Seen],
+    splats: &mut [SplatBlock],
+    view_moments: &mut [ViewMoments],
 ) {
     assert!(geometry.grid() <= usize::from(u16::MAX));
-    assert!(gaussians.len() == splats.len() && gaussians.len() == seen.len());
-    project_vector(gaussians, view, geometry, splats, seen);
+    assert!(gaussians.len() == splats.len() && gaussians.len() == view_moments.len());
+    project_vector(gaussians, view, geometry, splats, view_moments);
 }
 
 vectorize! {
     fn project_vector(
-        gaussians: &[Active],
+        gaussians: &[GaussianBlock],
         view: &Rotation,
         geometry: &Geometry,
-        splats: &mut [Splats],
-        seen: &mut [Seen],
+        splats: &mut [SplatBlock],
+        view_moments: &mut [ViewMoments],
     ) = project_lanes
 }
 
@@ -146,11 +146,11 @@ fn dot<V: Vector<Scalar = f64>, const N: usize>(vectors: &[V; N], factors: &[f64
 
 #[inline(always)]
 fn project_lanes<I: Isa>(
-    gaussians: &[Active],
+    gaussians: &[GaussianBlock],
     view: &Rotation,
     geometry: &Geometry,
-    splats: &mut [Splats],
-    seen: &mut [Seen],
+    splats: &mut [SplatBlock],
+    view_moments: &mut [ViewMoments],
 ) {
     let &Geometry { cutoff, sampling, .. } = geometry;
     let (d, blur) = (geometry.grid() as f64, sampling.blur());
@@ -166,7 +166,7 @@ fn project_lanes<I: Isa>(
     let cxy = coefficients(view, 0, 1, d * d);
     let cyy = coefficients(view, 1, 1, d * d);
 
-    for ((gaussians, splats), seen) in gaussians.iter().zip(splats).zip(seen) {
+    for ((gaussians, splats), view_moments) in gaussians.iter().zip(splats).zip(view_moments) {
         let [mx, my, mz] = &gaussians.mean;
         let mean = [I::F64::load(mx), I::F64::load(my), I::F64::load(mz)];
         let [xx, xy, xz, yy, yz, zz] = &gaussians.covariance;
@@ -202,7 +202,7 @@ fn project_lanes<I: Isa>(
         let unit_y = one / deviation_y;
         let unit_x = deviation_y * inverse_root;
         let shear = -(unit_x * sxy * unit_y * unit_y);
-        let [w0, w1, w2] = &mut seen.whitening;
+        let [w0, w1, w2] = &mut view_moments.whitening;
         unit_x.store(w0);
         shear.store(w1);
         unit_y.store(w2);

@@ -58,7 +58,7 @@ vectorize! {
 }
 
 /// Values that are compared side by side.
-const SIDE_BY_SIDE: usize = 16;
+const UNROLL: usize = 16;
 
 #[inline(always)]
 fn compare_lanes<I: Isa>(
@@ -74,12 +74,12 @@ fn compare_lanes<I: Isa>(
     let one = |value: &mut Complex<f32>, h: f32, w: f32, here: f32, there: f32| {
         let z = Complex::new(0.5 * (there + here), 0.5 * (there - here));
         let q = *value * unitary;
-        let seen = q * (h * h);
-        let twice = seen - z - z;
-        *value = (seen - z) * (w * scale);
+        let filtered = q * (h * h);
+        let twice = filtered - z - z;
+        *value = (filtered - z) * (w * scale);
         q.re * twice.re + q.im * twice.im
     };
-    let mut sums = [0.0; SIDE_BY_SIDE];
+    let mut sums = [0.0; UNROLL];
     sums[0] += one(&mut line[0], ctf[0], weights[0], here[0], there[0]);
     // Frequencies above zero, then those below it; the Nyquist frequency of an even number of points is one of them only.
     let below = reach.min((grid - 1) / 2);
@@ -91,15 +91,15 @@ fn compare_lanes<I: Isa>(
         // Backwards, because the opposite of the first is the last.
         let there = &there[n + 1 - from - count..n + 1 - from];
         let mut k = 0;
-        while k + SIDE_BY_SIDE <= count {
-            let next = k..k + SIDE_BY_SIDE;
+        while k + UNROLL <= count {
+            let next = k..k + UNROLL;
             let (values, ctf, weights) =
                 (&mut line[next.clone()], &ctf[next.clone()], &weights[next.clone()]);
-            let (here, there) = (&here[next], &there[count - k - SIDE_BY_SIDE..count - k]);
-            for i in 0..SIDE_BY_SIDE {
-                sums[i] += one(&mut values[i], ctf[i], weights[i], here[i], there[SIDE_BY_SIDE - 1 - i]);
+            let (here, there) = (&here[next], &there[count - k - UNROLL..count - k]);
+            for i in 0..UNROLL {
+                sums[i] += one(&mut values[i], ctf[i], weights[i], here[i], there[UNROLL - 1 - i]);
             }
-            k += SIDE_BY_SIDE;
+            k += UNROLL;
         }
         for k in k..count {
             sums[0] += one(&mut line[k], ctf[k], weights[k], here[k], there[count - 1 - k]);
@@ -120,7 +120,7 @@ impl Filter {
         let transfer = half_plane(box_size, |k2| geometry.transfer(k2));
         let reach = transfer.chunks_exact(box_size).map(|line| {
             let counts = line[..=box_size / 2].iter().rposition(|&t| t != 0.0).unwrap_or(0);
-            counts.next_multiple_of(SIDE_BY_SIDE).min(box_size / 2)
+            counts.next_multiple_of(UNROLL).min(box_size / 2)
         });
         Self {
             scratch: fft.scratch(),

@@ -1,12 +1,11 @@
-//! How work is shared out to the threads of a rank. Results never depend on it: tasks write to places of their own.
+//! Division of work among the threads of a rank. Results do not depend on it: tasks write to disjoint places.
 
 use rayon::prelude::*;
 
 use crate::simd::LANES;
 
-/// Gaussians of `count` that one task takes at a time, a multiple of the lanes: as many as caches like, but four tasks for each
-/// of several threads.
-pub(super) fn task_size(count: usize) -> usize {
+/// Gaussians per task, a multiple of [`LANES`]: at most what fits a cache, and at least four tasks per thread.
+pub(super) fn gaussians_per_task(count: usize) -> usize {
     let tasks = match rayon::current_num_threads() {
         1 => 1,
         threads => 4 * threads,
@@ -14,38 +13,38 @@ pub(super) fn task_size(count: usize) -> usize {
     count.div_ceil(tasks).next_multiple_of(LANES).clamp(16 * LANES, 1024)
 }
 
-/// The same in eights of Gaussians, of which there are `count`.
-pub(super) fn eights_of_task(count: usize) -> usize {
-    task_size(count * LANES) / LANES
+/// SIMD blocks per task, of `count` blocks.
+pub(super) fn blocks_per_task(count: usize) -> usize {
+    gaussians_per_task(count * LANES) / LANES
 }
 
-/// What one task takes at a time of what lies in eights, each part with the number of its first.
-pub(super) fn parts<T>(eights: &mut [T]) -> impl Iterator<Item = (usize, &mut [T])> {
-    let size = eights_of_task(eights.len());
-    (0..).step_by(size).zip(eights.chunks_mut(size))
+/// The blocks of each task, with the index of the first.
+pub(super) fn task_chunks<T>(blocks: &mut [T]) -> impl Iterator<Item = (usize, &mut [T])> {
+    let size = blocks_per_task(blocks.len());
+    (0..).step_by(size).zip(blocks.chunks_mut(size))
 }
 
-/// Runs `task` on every item, in parallel where `parallel`.
+/// Runs `task` on every item, in parallel if `parallel`.
 pub(super) fn for_each<I>(parallel: bool, items: I, task: impl Fn(I::Item) + Sync + Send)
 where
     I: Iterator,
     I::Item: Send,
 {
     if parallel {
-        // The items are few and large: collecting them costs nothing, and each can go to whoever is free.
+        // Items are few and large: collecting them is cheap, and any idle thread can take each.
         items.collect::<Vec<_>>().into_par_iter().with_max_len(1).for_each(task);
     } else {
         items.for_each(task);
     }
 }
 
-/// Runs `task` on every [`task_size`] of `count` Gaussians, with the number of the first and their part of each of `planes`.
+/// Runs `task` on chunks of [`gaussians_per_task`] of `count` Gaussians, with the index of the first and the chunk of each plane.
 pub(super) fn each_chunk<'a, T: Send + 'a>(
     count: usize,
     planes: impl Iterator<Item = &'a mut [T]>,
     task: impl Fn(usize, &mut [&mut [T]]) + Sync + Send,
 ) {
-    let size = task_size(count);
+    let size = gaussians_per_task(count);
     let mut planes: Vec<_> = planes.map(|plane| plane.chunks_mut(size)).collect();
     let chunks = std::iter::from_fn(|| planes.iter_mut().map(Iterator::next).collect::<Option<Vec<_>>>());
     let parallel = rayon::current_num_threads() > 1;

@@ -1,11 +1,11 @@
-//! Splats to pixels.
+//! SplatBlock to pixels.
 
 use std::ops::Range;
 
 use super::fine::draw_fine;
-use super::small::{Small, all_small, all_within, most_rows, places};
+use super::small::{Small, all_small, all_within, first_pixels, max_height};
 use super::strip::{Splat, Strip, group};
-use crate::render::cpu::project::{Seen, Splats, kind};
+use crate::render::cpu::project::{SplatBlock, ViewMoments, kind};
 use crate::simd::{Isa, LANES, Vector};
 
 /// Small splats that are drawn side by side.
@@ -14,23 +14,23 @@ const TOGETHER: usize = 4;
 /// [`super::draw()`].
 #[inline(always)]
 pub(super) fn draw<I: Isa>(
-    splats: &[Splats],
-    seen: &[Seen],
+    splats: &[SplatBlock],
+    view_moments: &[ViewMoments],
     band: &mut [f32],
     first_row: usize,
     stride: usize,
 ) {
-    assert_eq!(splats.len(), seen.len());
+    assert_eq!(splats.len(), view_moments.len());
     let last_row = first_row + band.len() / stride;
-    for (eight, seen) in splats.iter().zip(seen) {
+    for (block, view_moments) in splats.iter().zip(view_moments) {
         for lane in (0..LANES).step_by(TOGETHER) {
-            let group = group::<TOGETHER>(eight, lane);
+            let group = group::<TOGETHER>(block, lane);
             // Which splats are drawn side by side must not depend on the band: it is the order in which a pixel's sum grows.
-            if all_small::<TOGETHER>(eight, lane) {
-                if all_within::<TOGETHER>(eight, lane, first_row, last_row) {
+            if all_small::<TOGETHER>(block, lane) {
+                if all_within::<TOGETHER>(block, lane, first_row, last_row) {
                     draw_small::<I, TOGETHER>(&group, band, first_row, stride);
                 } else {
-                    draw_small_in_part::<I, TOGETHER>(&group, band, first_row, stride);
+                    draw_small_clipped::<I, TOGETHER>(&group, band, first_row, stride);
                 }
                 continue;
             }
@@ -43,13 +43,13 @@ pub(super) fn draw<I: Isa>(
                 }
                 let top = (y0 + rows.start - first_row) * stride + splat.x0();
                 match splat.kind() {
-                    kind::SMALL => draw_small_in_part::<I, 1>(&[splat], band, first_row, stride),
+                    kind::SMALL => draw_small_clipped::<I, 1>(&[splat], band, first_row, stride),
                     kind::STEPPED if rows.len() == height => {
                         draw_stepped::<I, true>(splat, &mut band[top..], stride, rows);
                     }
                     kind::STEPPED => draw_stepped::<I, false>(splat, &mut band[top..], stride, rows),
                     _ => {
-                        let whitening = seen.whitening.map(|of| of[lane]);
+                        let whitening = view_moments.whitening.map(|of| of[lane]);
                         draw_fine(splat, whitening, &mut band[top..], stride, rows);
                     }
                 }
@@ -75,10 +75,10 @@ fn draw_small<I: Isa, const K: usize>(
     first_row: usize,
     stride: usize,
 ) {
-    let at = places(splats, first_row, stride, band.len());
+    let at = first_pixels(splats, first_row, stride, band.len());
     let mut now = Small::<I::F32, K>::new(splats, weights(splats));
     let mut down = 0;
-    for row in 0..most_rows(splats) {
+    for row in 0..max_height(splats) {
         for k in 0..K {
             // SAFETY: there are SMALL rows at most, and `places` has checked that as many lie within the band.
             let pixels = unsafe { band.get_unchecked_mut(at[k] + down..at[k] + down + LANES) };
@@ -91,7 +91,7 @@ fn draw_small<I: Isa, const K: usize>(
 
 /// The same, of the rows of their supports that lie in the band.
 #[inline(always)]
-fn draw_small_in_part<I: Isa, const K: usize>(
+fn draw_small_clipped<I: Isa, const K: usize>(
     splats: &[Splat; K],
     band: &mut [f32],
     first_row: usize,
@@ -99,7 +99,7 @@ fn draw_small_in_part<I: Isa, const K: usize>(
 ) {
     let last_row = first_row + band.len() / stride;
     let mut now = Small::<I::F32, K>::new(splats, weights(splats));
-    for row in 0..most_rows(splats) {
+    for row in 0..max_height(splats) {
         for (splat, value) in splats.iter().zip(now.values) {
             let image_row = splat.y0() + row;
             if row < splat.height() && (first_row..last_row).contains(&image_row) {

@@ -1,4 +1,4 @@
-//! Splats that cannot be stepped through, pixel by pixel in double precision.
+//! SplatBlock that cannot be stepped through, pixel by pixel in double precision.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! Splats to pixels, and pixels to moments (METHOD.md sections 3 and 5).
+//! SplatBlock to pixels, and pixels to moments (METHOD.md sections 3 and 5).
 //!
 //! From one row to the next a Gaussian changes by a factor that itself changes by a constant factor, so a few columns of a
 //! splat cost two exponentials and then two multiplications a row:
@@ -20,7 +20,7 @@ mod strip;
 
 pub use strip::STRETCH;
 
-use super::project::{Seen, Splats};
+use super::project::{SplatBlock, ViewMoments};
 use crate::simd::{LANES, vectorize};
 
 /// An image whose rows can be read and written past their end by a whole strip.
@@ -50,13 +50,13 @@ impl Canvas {
 vectorize! {
     /// Adds all splats, with the whitening that is `seen` of them, to a band of an image: `band` are its rows from `first_row`, `stride`
     /// apart.
-    pub fn draw(splats: &[Splats], seen: &[Seen], band: &mut [f32], first_row: usize, stride: usize) = draw_lanes
+    pub fn draw(splats: &[SplatBlock], view_moments: &[ViewMoments], band: &mut [f32], first_row: usize, stride: usize) = draw_lanes
 }
 use draw::draw as draw_lanes;
 
 vectorize! {
-    /// The moments of what is [`Seen`] of each splat, whose whitening is there, in the gradient image `g`.
-    pub fn moments(splats: &[Splats], g: &Canvas, seen: &mut [Seen]) = moments_lanes
+    /// The moments of what is [`ViewMoments`] of each splat, whose whitening is there, in the gradient image `g`.
+    pub fn moments(splats: &[SplatBlock], g: &Canvas, view_moments: &mut [ViewMoments]) = moments_lanes
 }
 use moments::moments as moments_lanes;
 
@@ -67,8 +67,8 @@ mod tests {
     use crate::imaging::pose::rotation_from_quaternion;
     use crate::random::{Purpose, stream};
     use crate::render::cpu::activate::Activated;
+    use crate::render::cpu::allocate_blocks;
     use crate::render::cpu::project::{kind, project};
-    use crate::render::cpu::room;
     use crate::render::{Geometry, Sampling, Weights};
     use crate::simd::{Isa, Kernel, at_every_level};
 
@@ -76,24 +76,25 @@ mod tests {
     const COUNT: usize = 203;
 
     struct Scene {
-        splats: Vec<Splats>,
-        seen: Vec<Seen>,
+        splats: Vec<SplatBlock>,
+        view_moments: Vec<ViewMoments>,
     }
 
     impl Scene {
-        /// Eight small splats, eight of more columns and rows, eight that are walked in stretches, and so on.
+        /// Eight small splats, eight of more columns and rows, block that are walked in stretches, and so on.
         fn new() -> Self {
             let gmm = Gmm::random(COUNT, Shape::Anisotropic, &mut stream(3, Purpose::Start, 1, 0));
             let mut gaussians = Activated::new(COUNT);
             gaussians.update(&gmm);
-            let mut eights = gaussians.eights().to_vec();
-            for (eight, (xx, yy)) in
-                eights.iter_mut().zip([(3e-4, 2e-4), (0.003, 0.002), (0.02, 0.03)].into_iter().cycle())
+            let mut blocks = gaussians.blocks().to_vec();
+            for (block, (xx, yy)) in
+                blocks.iter_mut().zip([(3e-4, 2e-4), (0.003, 0.002), (0.02, 0.03)].into_iter().cycle())
             {
-                eight.covariance[0].iter_mut().for_each(|v| *v += xx);
-                eight.covariance[3].iter_mut().for_each(|v| *v += yy);
+                block.covariance[0].iter_mut().for_each(|v| *v += xx);
+                block.covariance[3].iter_mut().for_each(|v| *v += yy);
             }
-            let (mut splats, mut seen) = (room::<Splats>(COUNT), room::<Seen>(COUNT));
+            let (mut splats, mut view_moments) =
+                (allocate_blocks::<SplatBlock>(COUNT), allocate_blocks::<ViewMoments>(COUNT));
             let view = rotation_from_quaternion([0.3, -0.5, 0.7, 0.2]);
             let geometry = Geometry {
                 box_size: BOX,
@@ -102,11 +103,11 @@ mod tests {
                 sampling: Sampling::Points,
                 weights: Weights::UNIFORM,
             };
-            project(&eights, &view, &geometry, &mut splats, &mut seen);
-            let of = |wanted: i32| splats.iter().filter(|eight| eight.kind.contains(&wanted)).count();
+            project(&blocks, &view, &geometry, &mut splats, &mut view_moments);
+            let of = |wanted: i32| splats.iter().filter(|block| block.kind.contains(&wanted)).count();
             assert!(of(kind::SMALL) >= 8 && of(kind::STEPPED) >= 16);
-            assert!(splats.iter().flat_map(|eight| eight.height).any(|height| height > 16));
-            Self { splats, seen }
+            assert!(splats.iter().flat_map(|block| block.height).any(|height| height > 16));
+            Self { splats, view_moments }
         }
     }
 
@@ -120,18 +121,19 @@ mod tests {
 
         #[inline(always)]
         fn run<I: Isa>(self) -> Self::Output {
-            let Scene { splats, seen } = self.0;
+            let Scene { splats, view_moments } = self.0;
             let mut drawn = Canvas::new(BOX);
             let stride = drawn.stride;
-            draw_lanes::<I>(splats, seen, &mut drawn.pixels, 0, stride);
+            draw_lanes::<I>(splats, view_moments, &mut drawn.pixels, 0, stride);
             let mut gradient = Canvas::new(BOX);
             // Without a trend, whose moments would cancel.
             for (k, pixel) in gradient.pixels.iter_mut().enumerate() {
                 *pixel = (k as f32 * 0.7).sin() + (k as f32 * 1.9).cos();
             }
-            let mut seen = seen.clone();
-            moments_lanes::<I>(splats, &gradient, &mut seen);
-            let moment = |k: usize| seen.iter().flat_map(|seen| seen.moments[k]).collect();
+            let mut view_moments = view_moments.clone();
+            moments_lanes::<I>(splats, &gradient, &mut view_moments);
+            let moment =
+                |k: usize| view_moments.iter().flat_map(|view_moments| view_moments.moments[k]).collect();
             (drawn.pixels, std::array::from_fn(moment))
         }
     }
@@ -165,7 +167,7 @@ mod tests {
             let mut canvas = Canvas::new(BOX);
             let stride = canvas.stride;
             for (k, band) in canvas.pixels.chunks_mut(rows * stride).enumerate() {
-                draw(&scene.splats, &scene.seen, band, k * rows, stride);
+                draw(&scene.splats, &scene.view_moments, band, k * rows, stride);
             }
             canvas.pixels
         };

@@ -2,9 +2,9 @@
 
 use super::Canvas;
 use super::fine::whitened_moments;
-use super::small::{Small, all_small, all_within, most_rows, places};
-use super::strip::{NUMBERS, SQUARES, Splat, Strip, group};
-use crate::render::cpu::project::{SMALL, Seen, Splats, kind};
+use super::small::{Small, all_small, all_within, first_pixels, max_height};
+use super::strip::{INDICES, SQUARES, Splat, Strip, group};
+use crate::render::cpu::project::{SMALL, SplatBlock, ViewMoments, kind};
 use crate::simd::{Isa, LANES, Vector, WIDE};
 
 /// Moments of 1, x, k, x^2, x k, k^2 of a splat, a lane a column: x from the splat's centre, k from its [`origin`].
@@ -25,18 +25,18 @@ fn origin(splat: Splat) -> f32 {
 
 /// [`super::moments()`].
 #[inline(always)]
-pub(super) fn moments<I: Isa>(splats: &[Splats], g: &Canvas, seen: &mut [Seen]) {
-    assert_eq!(splats.len(), seen.len());
-    for (eight, seen) in splats.iter().zip(seen) {
-        let small = all_small::<LANES>(eight, 0) && all_within::<LANES>(eight, 0, 0, g.box_size);
+pub(super) fn moments<I: Isa>(splats: &[SplatBlock], g: &Canvas, view_moments: &mut [ViewMoments]) {
+    assert_eq!(splats.len(), view_moments.len());
+    for (block, view_moments) in splats.iter().zip(view_moments) {
+        let small = all_small::<LANES>(block, 0) && all_within::<LANES>(block, 0, 0, g.box_size);
         let (origin, [s0, sx, sk, sxx, sxk, skk]) =
-            if small { eight_small::<I>(eight, g) } else { eight_any::<I>(eight, g) };
+            if small { block_small::<I>(block, g) } else { block_any::<I>(block, g) };
         // From k to y.
         let sy = origin.mul_add(s0, sk);
         let sxy = origin.mul_add(sx, sxk);
         let syy = origin.mul_add(sk + sy, skk);
         // Then of the whitened distances.
-        let Seen { whitening, moments } = seen;
+        let ViewMoments { whitening, moments } = view_moments;
         let [w0, w1, w2] = whitening;
         let w0 = I::narrow(I::F64::load(w0));
         let w1 = I::narrow(I::F64::load(w1));
@@ -49,7 +49,7 @@ pub(super) fn moments<I: Isa>(splats: &[Splats], g: &Canvas, seen: &mut [Seen]) 
         (w2 * yp).store(&mut moments[4]);
         (w2 * w2 * syy).store(&mut moments[5]);
         for lane in 0..LANES {
-            let splat = Splat::new(eight, lane);
+            let splat = Splat::new(block, lane);
             if splat.kind() == kind::FINE {
                 let sums = whitened_moments(splat, g, whitening.map(|of| of[lane]));
                 for k in 0..6 {
@@ -62,19 +62,19 @@ pub(super) fn moments<I: Isa>(splats: &[Splats], g: &Canvas, seen: &mut [Seen]) 
 
 /// Origins and moments of eight small splats, a lane a splat.
 #[inline(always)]
-fn eight_small<I: Isa>(eight: &Splats, g: &Canvas) -> (I::F32, Raw<I::F32>) {
+fn block_small<I: Isa>(block: &SplatBlock, g: &Canvas) -> (I::F32, Raw<I::F32>) {
     let mut rows = [[I::F32::splat(0.0); LANES]; 3];
     // Side by side as many as there are registers for.
     if I::REGISTERS < 32 {
         for lane in (0..LANES).step_by(2) {
-            small_rows::<I, 2>(eight, lane, g, &mut rows);
+            small_rows::<I, 2>(block, lane, g, &mut rows);
         }
     } else {
         for lane in (0..LANES).step_by(4) {
-            small_rows::<I, 4>(eight, lane, g, &mut rows);
+            small_rows::<I, 4>(block, lane, g, &mut rows);
         }
     }
-    // Column after column, of all eight at once.
+    // Column after column, of all block at once.
     let [r0, r1, r2] = [I::transpose(&rows[0]), I::transpose(&rows[1]), I::transpose(&rows[2])];
     let zero = I::F32::splat(0.0);
     let (mut s0, mut s1, mut s2) = (zero, zero, zero);
@@ -89,22 +89,22 @@ fn eight_small<I: Isa>(eight: &Splats, g: &Canvas) -> (I::F32, Raw<I::F32>) {
         skk += r2[i];
     }
     // To x, from the middle column.
-    let x = I::F32::load(&eight.dx) + I::F32::splat(MIDDLE);
+    let x = I::F32::load(&block.dx) + I::F32::splat(MIDDLE);
     let sx = x.mul_add(s0, s1);
     let moments = [s0, sx, sk, x.mul_add(sx + s1, s2), x.mul_add(sk, s1k), skk];
-    (I::F32::load(&eight.dy) + I::F32::splat(MIDDLE), moments)
+    (I::F32::load(&block.dy) + I::F32::splat(MIDDLE), moments)
 }
 
-/// Sums over the rows of splats `lane..lane + K`, all of them small, of 1, k and k^2, a lane a column.
+/// GradientAccumulators over the rows of splats `lane..lane + K`, all of them small, of 1, k and k^2, a lane a column.
 #[inline(always)]
 fn small_rows<I: Isa, const K: usize>(
-    eight: &Splats,
+    block: &SplatBlock,
     lane: usize,
     g: &Canvas,
     rows: &mut [[I::F32; LANES]; 3],
 ) {
-    let splats = group::<K>(eight, lane);
-    let at = places(&splats, 0, g.stride, g.pixels.len());
+    let splats = group::<K>(block, lane);
+    let at = first_pixels(&splats, 0, g.stride, g.pixels.len());
     let mut norms = [0.0; K];
     for k in 0..K {
         norms[k] = splats[k].norm();
@@ -113,7 +113,7 @@ fn small_rows<I: Isa, const K: usize>(
     let zero = [I::F32::splat(0.0); K];
     let (mut r0, mut r1, mut r2) = (zero, zero, zero);
     let mut down = 0;
-    for row in 0..most_rows(&splats) {
+    for row in 0..max_height(&splats) {
         for k in 0..K {
             // SAFETY: there are SMALL rows at most, and `places` has checked that as many lie within the image.
             let pixels = unsafe { g.pixels.get_unchecked(at[k] + down..at[k] + down + LANES) };
@@ -130,12 +130,12 @@ fn small_rows<I: Isa, const K: usize>(
 
 /// Origins and moments of eight splats, a lane a splat; zero for those that are not stepped through.
 #[inline(always)]
-fn eight_any<I: Isa>(eight: &Splats, g: &Canvas) -> (I::F32, Raw<I::F32>) {
+fn block_any<I: Isa>(block: &SplatBlock, g: &Canvas) -> (I::F32, Raw<I::F32>) {
     let zero = I::F32::splat(0.0);
     let mut origins = [0.0; LANES];
     let mut totals = [[zero; LANES]; 6];
     for lane in 0..LANES {
-        let splat = Splat::new(eight, lane);
+        let splat = Splat::new(block, lane);
         let mut sums = [zero; 6];
         origins[lane] = origin(splat);
         match splat.kind() {
@@ -243,7 +243,7 @@ fn row<V: Vector<Scalar = f32>>(pixels: &[f32], stride: usize, row: usize) -> V 
 fn add_rows<V: Vector<Scalar = f32>>(above: V, below: V, k: usize, [r0, r1, r2]: &mut [V; 3]) {
     let both = above + below;
     *r0 += both;
-    *r1 = (below - above).mul_add(V::splat(NUMBERS[k % WIDE]), *r1);
+    *r1 = (below - above).mul_add(V::splat(INDICES[k % WIDE]), *r1);
     *r2 = both.mul_add(V::splat(SQUARES[k % WIDE]), *r2);
 }
 
@@ -251,7 +251,7 @@ fn add_rows<V: Vector<Scalar = f32>>(above: V, below: V, k: usize, [r0, r1, r2]:
 #[inline(always)]
 fn add_columns<I: Isa>(splat: Splat, column: usize, [r0, r1, r2]: [I::F32; 3], sums: &mut Raw<I::F32>) {
     let [s0, sx, sk, sxx, sxk, skk] = sums;
-    let dx = I::F32::load(&NUMBERS) + I::F32::splat(splat.dx() + column as f32);
+    let dx = I::F32::load(&INDICES) + I::F32::splat(splat.dx() + column as f32);
     let r0x = r0 * dx;
     *s0 += r0;
     *sx += r0x;

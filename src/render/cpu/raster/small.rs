@@ -1,15 +1,15 @@
 //! Small splats, several side by side: what one waits for, the others compute.
 
-use super::strip::{INSIDE, NUMBERS, Splat};
-use crate::render::cpu::project::{SMALL, Splats, kind};
+use super::strip::{INDICES, LANE_MASKS, Splat};
+use crate::render::cpu::project::{SMALL, SplatBlock, kind};
 use crate::simd::{LANES, Vector, WIDE};
 
-/// Splats `first..first + K` of eight, where all of them are small.
+/// SplatBlock `first..first + K` of block, where all of them are small.
 #[inline(always)]
-pub(super) fn all_small<const K: usize>(eight: &Splats, first: usize) -> bool {
+pub(super) fn all_small<const K: usize>(block: &SplatBlock, first: usize) -> bool {
     let mut all = true;
     for k in 0..K {
-        all &= eight.kind[(first + k) % LANES] == kind::SMALL;
+        all &= block.kind[(first + k) % LANES] == kind::SMALL;
     }
     all
 }
@@ -18,14 +18,14 @@ pub(super) fn all_small<const K: usize>(eight: &Splats, first: usize) -> bool {
 /// image.
 #[inline(always)]
 pub(super) fn all_within<const K: usize>(
-    eight: &Splats,
+    block: &SplatBlock,
     first: usize,
     first_row: usize,
     last_row: usize,
 ) -> bool {
     let mut all = true;
     for k in 0..K {
-        let y0 = eight.y0[(first + k) % LANES] as usize;
+        let y0 = block.y0[(first + k) % LANES] as usize;
         all &= (y0 >= first_row) & (y0 + SMALL <= last_row);
     }
     all
@@ -48,7 +48,7 @@ impl<V: Vector<Scalar = f32>, const K: usize> Small<V, K> {
         let (mut values, mut ratios) = (zero, zero);
         for k in 0..K {
             let splat = splats[k];
-            let u = V::load(&NUMBERS).mul_add(V::splat(splat.slope()), V::splat(splat.u()));
+            let u = V::load(&INDICES).mul_add(V::splat(splat.slope()), V::splat(splat.u()));
             values[k] = (-u).mul_add(u, V::splat(splat.peak()));
             ratios[k] = (-u).mul_add(V::splat(splat.twice_shear()), V::splat(splat.growth()));
         }
@@ -57,7 +57,7 @@ impl<V: Vector<Scalar = f32>, const K: usize> Small<V, K> {
         }
         for k in 0..K {
             ratios[k] = ratios[k].exp2();
-            let inside = V::load(&INSIDE[WIDE - splats[k].width() % WIDE..]);
+            let inside = V::load(&LANE_MASKS[WIDE - splats[k].width() % WIDE..]);
             values[k] = values[k] * (inside * V::splat(scales[k]));
         }
         Self { values, ratios }
@@ -75,7 +75,7 @@ impl<V: Vector<Scalar = f32>, const K: usize> Small<V, K> {
 
 /// Rows of the highest of some small splats.
 #[inline(always)]
-pub(super) fn most_rows<const K: usize>(splats: &[Splat; K]) -> usize {
+pub(super) fn max_height<const K: usize>(splats: &[Splat; K]) -> usize {
     let mut most = 0;
     for splat in splats {
         most = splat.height().max(most);
@@ -88,7 +88,7 @@ pub(super) fn most_rows<const K: usize>(splats: &[Splat; K]) -> usize {
 /// # Panics
 /// If a small support does not lie within `length` pixels.
 #[inline(always)]
-pub(super) fn places<const K: usize>(
+pub(super) fn first_pixels<const K: usize>(
     splats: &[Splat; K],
     first_row: usize,
     stride: usize,

@@ -1,28 +1,28 @@
 //! Columns of a splat, side by side in the lanes of a vector.
 
-use crate::render::cpu::project::{SMALL, Splats};
+use crate::render::cpu::project::{SMALL, SplatBlock};
 use crate::simd::{LANES, Vector, WIDE};
 
 /// Most rows that are stepped through from one exact evaluation, in their middle.
 pub const STRETCH: usize = 16;
 
 /// Numbers from 0 on: columns of a strip from its first, rows of a stretch from its middle.
-pub(super) const NUMBERS: [f32; WIDE] =
+pub(super) const INDICES: [f32; WIDE] =
     [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0];
 
 /// Their squares.
 pub(super) const SQUARES: [f32; WIDE] = {
-    let mut squares = NUMBERS;
+    let mut squares = INDICES;
     let mut k = 0;
     while k < WIDE {
-        squares[k] *= NUMBERS[k];
+        squares[k] *= INDICES[k];
         k += 1;
     }
     squares
 };
 
 /// From place `WIDE - n` on: n ones, then zeros.
-pub(super) const INSIDE: [f32; 2 * WIDE] = {
+pub(super) const LANE_MASKS: [f32; 2 * WIDE] = {
     let mut places = [0.0; 2 * WIDE];
     let mut k = 0;
     while k < WIDE {
@@ -32,14 +32,14 @@ pub(super) const INSIDE: [f32; 2 * WIDE] = {
     places
 };
 
-/// One splat of eight.
+/// One splat of block.
 #[derive(Clone, Copy)]
 pub(super) struct Splat<'a> {
-    all: &'a Splats,
+    all: &'a SplatBlock,
     lane: usize,
 }
 
-/// Its numbers, by their names in [`Splats`].
+/// Its numbers, by their names in [`SplatBlock`].
 macro_rules! numbers {
     ($($name:ident: $type:ty),* $(,)?) => {$(
         #[inline(always)]
@@ -61,7 +61,7 @@ macro_rules! counts {
 
 impl<'a> Splat<'a> {
     #[inline(always)]
-    pub fn new(all: &'a Splats, lane: usize) -> Self {
+    pub fn new(all: &'a SplatBlock, lane: usize) -> Self {
         Self { all, lane: lane % LANES }
     }
 
@@ -96,12 +96,12 @@ impl<'a> Splat<'a> {
     }
 }
 
-/// Splats `first..first + K` of eight.
+/// SplatBlock `first..first + K` of block.
 #[inline(always)]
-pub(super) fn group<const K: usize>(eight: &Splats, first: usize) -> [Splat<'_>; K] {
-    let mut group = [Splat::new(eight, first); K];
+pub(super) fn group<const K: usize>(block: &SplatBlock, first: usize) -> [Splat<'_>; K] {
+    let mut group = [Splat::new(block, first); K];
     for k in 1..K {
-        group[k] = Splat::new(eight, first + k);
+        group[k] = Splat::new(block, first + k);
     }
     group
 }
@@ -159,9 +159,9 @@ impl<V: Vector<Scalar = f32>> Strip<V> {
     #[inline(always)]
     pub fn new(splat: Splat, first: usize, scale: f32) -> Self {
         let inside = (splat.width() - first).min(V::LEN);
-        let columns = V::splat(first as f32) + V::load(&NUMBERS);
+        let columns = V::splat(first as f32) + V::load(&INDICES);
         Self {
-            scale: V::load(&INSIDE[WIDE - inside..]) * V::splat(scale),
+            scale: V::load(&LANE_MASKS[WIDE - inside..]) * V::splat(scale),
             u: columns.mul_add(V::splat(splat.slope()), V::splat(splat.u())),
         }
     }
