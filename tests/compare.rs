@@ -1,4 +1,4 @@
-//! `cryosplat-mpi compare` on run folders made here.
+//! `cryosplat-mpi compare` on generated run folders.
 
 mod common;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 const BOX: usize = 16;
 
-/// A blob, and noise of the size `noise`.
+/// A blob with noise of amplitude `noise`.
 fn map(seed: usize, noise: f32) -> Volume {
     let data = Array3::from_shape_fn((BOX, BOX, BOX), |(z, y, x)| {
         let d = |a: usize, c: f32| (a as f32 - c).powi(2);
@@ -36,11 +36,11 @@ fn run(folder: &Path, name: &str, noise: f32, state: &str) -> PathBuf {
 }
 
 #[test]
-fn runs_stand_side_by_side() {
+fn runs_are_compared() {
     let folder = tempfile::tempdir().unwrap();
     let (clean, noisy) =
         (run(folder.path(), "clean", 0.02, "done"), run(folder.path(), "noisy", 0.2, "done"));
-    // Without run.json, as of another program; and with one map alone.
+    // One folder without run.json, as of another program, and one with a single map.
     std::fs::remove_file(noisy.join("run.json")).unwrap();
     let single = folder.path().join("single");
     std::fs::create_dir(&single).unwrap();
@@ -63,7 +63,7 @@ fn runs_stand_side_by_side() {
     let csv = std::fs::read_to_string(folder.path().join("both.csv")).unwrap();
     assert!(csv.contains(",\"clean, half maps\",clean against truth,"), "{csv}");
     let svg = std::fs::read_to_string(folder.path().join("both.svg")).unwrap();
-    // A colour a run; what is not against the truth is dashed, in legend and plot, and so are the two thresholds.
+    // Curves of half maps are dashed, in the legend and in the plot.
     assert_eq!(svg.matches("stroke-dasharray=\"7 4\"").count(), 4, "{svg}");
     assert!(folder.path().join("both.png").exists());
 
@@ -81,7 +81,7 @@ fn runs_stand_side_by_side() {
 }
 
 #[test]
-fn what_cannot_be_compared_is_named() {
+fn unusable_runs_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let sound = run(folder.path(), "sound", 0.1, "done");
     let sound = sound.to_str().unwrap();

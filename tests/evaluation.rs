@@ -1,4 +1,4 @@
-//! `fsc` with all that belongs to an evaluation, and `postprocess`, on half maps, models and mixtures made here.
+//! `fsc` with masks, models, mixtures and directions, and `postprocess`, on generated half maps.
 
 mod common;
 
@@ -19,14 +19,14 @@ use serde_json::Value;
 const BOX: usize = 48;
 const PIXEL: f64 = 2.0;
 
-/// Carbons in a ball of 24 A, (x, y, z) about its centre.
+/// Carbon atoms in a ball of 24 A about the origin.
 fn atoms() -> Vec<Atom> {
     let mut random = stream(1, Purpose::Start, 0, 0);
     let mut atoms = Vec::new();
     while atoms.len() < 150 {
         let position: [f64; 3] = std::array::from_fn(|_| {
             let value: f64 = StandardNormal.sample(&mut random);
-            // As a PDB file writes it.
+            // Rounded as in a PDB file.
             (value * 10.0 * 1e3).round() / 1e3
         });
         if position.iter().map(|v| v * v).sum::<f64>() < 24.0 * 24.0 {
@@ -36,7 +36,7 @@ fn atoms() -> Vec<Atom> {
     atoms
 }
 
-/// The atoms under a B factor of `b`, with noise of a tenth of the map's largest value times `noise`.
+/// Map of the atoms with a B factor of `b`, and noise with a standard deviation of `noise` tenths of the map's maximum.
 fn map(b: f64, noise: f32, seed: u64) -> Volume {
     let signal = map_of_atoms(&atoms(), BOX, PIXEL, b);
     let peak = signal.iter().fold(0.0f32, |m, v| m.max(*v));
@@ -51,7 +51,7 @@ fn write(folder: &Path, name: &str, map: &Volume) -> String {
     path(folder, name)
 }
 
-/// The atoms, moved by `shift` angstrom, as a PDB file.
+/// Writes the atoms, shifted by `shift` angstrom, as a PDB file.
 fn pdb(folder: &Path, name: &str, shift: [f64; 3]) -> String {
     let mut text = String::new();
     for (i, atom) in atoms().iter().enumerate() {
@@ -86,7 +86,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn half_maps_under_an_automatic_mask_are_corrected_the_same_each_time() {
+fn correction_under_automatic_mask_is_reproducible() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (
         write(folder.path(), "a.mrc", &map(80.0, 1.0, 1)),
@@ -111,7 +111,7 @@ fn half_maps_under_an_automatic_mask_are_corrected_the_same_each_time() {
         };
         assert!((corrected[shell] - want).abs() < 1e-12);
     }
-    // The mask keeps the particle and leaves noise out: the FSC rises.
+    // The mask removes noise: the FSC rises.
     assert!(masked[from] > plain[from]);
     let weights = read_volume(Path::new(&mask)).unwrap().data;
     assert_eq!((weights[[24, 24, 24]], weights[[1, 1, 1]]), (1.0, 0.0));
@@ -121,23 +121,23 @@ fn half_maps_under_an_automatic_mask_are_corrected_the_same_each_time() {
     let other = json(&[&usual[..], &["--seed", "9"]].concat());
     assert_ne!(shells(&other, "phases randomised"), random);
     assert_eq!(shells(&other, "automatic mask"), masked);
-    // The mask's options reach it.
+    // The options of the mask have an effect.
     let options =
         ["--threshold", "0.5", "--components", "all", "--extend", "0", "--edge", "0", "--mask-lowpass", "0"];
     let hard = json(&[&usual[..], &options].concat());
     assert_eq!((hard["mask"]["threshold"].as_f64(), hard["mask"]["extend"].as_f64()), (Some(0.5), Some(0.0)));
     assert!(read_volume(Path::new(&mask)).unwrap().data.iter().all(|&w| w == 0.0 || w == 1.0));
     assert!(hard["mask"]["share_of_box"].as_f64().unwrap() < share);
-    // A reference is no half map.
+    // A reference is not a half map.
     let reference = json(&["fsc", &a, &b, "--mask", "sphere", "--json", "--reference"]);
     assert_eq!(reference["curves"].as_array().unwrap().len(), 2);
-    // Maps that agree to Nyquist leave nothing to randomise.
+    // Maps that correlate up to Nyquist cannot be corrected.
     let said = succeed(&["fsc", &a, &a, "--mask", "auto"]);
     assert!(said.contains("not corrected") && said.contains("nowhere below 0.8"), "{said}");
 }
 
 #[test]
-fn directions_are_told_and_drawn() {
+fn directional_fsc_is_printed_and_drawn() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (
         write(folder.path(), "a.mrc", &map(80.0, 1.0, 1)),
@@ -163,13 +163,13 @@ fn directions_are_told_and_drawn() {
     assert!((of("lowest") - resolutions.iter().copied().fold(0.0, f64::max)).abs() < 1e-3);
     assert!((of("highest") - resolutions.iter().copied().fold(1e9, f64::min)).abs() < 1e-3);
     assert!(of("highest") < of("mean") && of("mean") < of("lowest") && of("spread") > 0.0);
-    // Against a reference, 0.5 counts.
+    // Against a reference, the threshold is 0.5.
     let said = succeed(&["fsc", &a, &b, "--reference", "--directional"]);
     assert!(said.contains("FSC = 0.5: lowest"), "{said}");
 }
 
 #[test]
-fn a_map_is_compared_with_its_model_where_the_header_puts_it() {
+fn model_is_compared_in_the_frame_of_the_map_header() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     let a = write(at, "a.mrc", &map(80.0, 0.0, 1));
@@ -178,17 +178,17 @@ fn a_map_is_compared_with_its_model_where_the_header_puts_it() {
     let right = pdb(at, "right.pdb", [centre; 3]);
     let found = json(&["fsc", &a, &right, "--json"]);
     assert_eq!(found["curves"].as_array().unwrap().len(), 1, "no correction, no mask");
-    // A blur does not show; the last shells hold the end of the band.
+    // A blur has no effect; the last shells are affected by the band limit.
     assert!(shells(&found, "no mask")[1..21].iter().all(|&v| v > 0.999), "{found}");
     let moved = pdb(at, "moved.pdb", [centre + 4.0, centre, centre]);
     assert!(shells(&json(&["fsc", &a, &moved, "--json"]), "no mask")[6..].iter().any(|&v| v < 0.5));
-    // An origin in the header moves the map.
+    // The origin in the header moves the map.
     let mut bytes = std::fs::read(at.join("a.mrc")).unwrap();
     bytes[196..200].copy_from_slice(&4f32.to_le_bytes());
     std::fs::write(at.join("origin.mrc"), &bytes).unwrap();
     let origin = path(at, "origin.mrc");
     assert!(shells(&json(&["fsc", &origin, &moved, "--json"]), "no mask")[1..21].iter().all(|&v| v > 0.999));
-    // And so does a start in the cell, where there is none: two columns of 2 A.
+    // Without an origin, so does the start in the cell: two columns of 2 A.
     bytes[196..200].copy_from_slice(&0f32.to_le_bytes());
     bytes[16..20].copy_from_slice(&2i32.to_le_bytes());
     std::fs::write(at.join("start.mrc"), &bytes).unwrap();
@@ -200,7 +200,7 @@ fn a_map_is_compared_with_its_model_where_the_header_puts_it() {
     let low = pdb(at, "low.pdb", [centre, centre, 12.0]);
     let said = succeed(&["fsc", &a, &low]);
     assert!(said.contains("atoms lie outside the box of"), "{said}");
-    // The mean of these atoms is not their origin: the map of the centred model is moved by it.
+    // --center-model moves the mean of the atoms, which is not zero, to the centre of the box.
     let mean: [f64; 3] = std::array::from_fn(|k| atoms().iter().map(|a| a.position[k]).sum::<f64>() / 150.0);
     let mut centred = atoms();
     for atom in &mut centred {
@@ -210,18 +210,18 @@ fn a_map_is_compared_with_its_model_where_the_header_puts_it() {
     let centred = write(at, "centred.mrc", &centred);
     let found = json(&["fsc", &centred, &far, "--center-model", "--mask", "auto", "--json"]);
     let labels: Vec<&Value> = found["curves"].as_array().unwrap().iter().map(|c| &c["label"]).collect();
-    assert_eq!(labels, ["automatic mask", "no mask"], "a model is no half map");
+    assert_eq!(labels, ["automatic mask", "no mask"], "a model is not a half map");
     assert!(shells(&found, "no mask")[1..21].iter().all(|&v| v > 0.999), "{found}");
     std::fs::write(at.join("text.txt"), "no atoms here\n").unwrap();
     fail(&["fsc", &a, &path(at, "text.txt")], &["text.txt", "contains no atoms"]);
 }
 
 #[test]
-fn a_mixture_is_put_on_the_grid_of_the_map() {
+fn mixture_is_sampled_on_the_grid_of_the_map() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     let gmm = Gmm::random(60, Shape::Anisotropic, &mut stream(3, Purpose::Start, 1, 0));
-    // A pixel size that a header, in single precision, does not hold.
+    // A pixel size that is not exact in single precision.
     let mixture = GmmFile { gmm, box_size: 32, pixel_size: 2.3 };
     {
         let _alone = common::alone();
@@ -240,7 +240,7 @@ fn a_mixture_is_put_on_the_grid_of_the_map() {
 }
 
 #[test]
-fn postprocess_sharpens_and_tells_all() {
+fn postprocess_sharpens_and_writes_all_files() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     let (a, b) = (write(at, "a.mrc", &map(120.0, 0.3, 1)), write(at, "b.mrc", &map(120.0, 0.3, 2)));
@@ -254,7 +254,7 @@ fn postprocess_sharpens_and_tells_all() {
     );
     let document: Value =
         serde_json::from_str(&std::fs::read_to_string(at.join("post.json")).unwrap()).unwrap();
-    // Atoms at random places are white: what falls off is the B factor.
+    // Atoms at random positions have a white spectrum: only the B factor makes it fall off.
     let b_factor = document["b_factor"].as_f64().unwrap();
     assert!((-160.0..-80.0).contains(&b_factor), "{b_factor}");
     let [map, masked, mask] =
@@ -262,7 +262,7 @@ fn postprocess_sharpens_and_tells_all() {
     for ((index, &value), &weight) in map.data.indexed_iter().zip(&mask.data) {
         assert!((masked.data[index] - value * weight).abs() <= 1e-6 * value.abs());
     }
-    // The sharpened map is that of sharp atoms, and a compound of RELION's steps: the same for any further run.
+    // The sharpened map correlates with the map of unblurred atoms, and is reproducible.
     let sharp = write(at, "sharp.mrc", &self::map(0.0, 0.0, 1));
     let found = json(&["fsc", &path(at, "post.mrc"), &sharp, "--reference", "--json"]);
     let resolved = document["resolution_shell"].as_u64().unwrap() as usize;
@@ -281,13 +281,13 @@ fn postprocess_sharpens_and_tells_all() {
     let want = 50.0 / 4.0 * document["guinier"][9]["inverse_square"].as_f64().unwrap();
     assert!((rise - want).abs() < 0.02 * want, "{rise} {want}");
 
-    // No shell between 10 A and the resolution: nothing to fit, and it says so.
+    // Too few shells for a fit: a warning, no sharpening.
     let said = succeed(&["postprocess", &a, &b, "-o", &out, "--fit-from", "4.3", "--fit-to", "4.2"]);
     assert!(said.contains("not sharpened") && said.contains("--b-factor"), "{said}");
 }
 
 #[test]
-fn postprocess_refuses_in_one_line_and_writes_nothing() {
+fn postprocess_reports_bad_input_in_one_line_and_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     let a = write(at, "a.mrc", &map(80.0, 1.0, 1));

@@ -1,4 +1,4 @@
-//! `fsc` and `info` as a user meets them: on maps and particle sets made here.
+//! `fsc` and `info` on generated maps and particle sets.
 
 mod common;
 
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 const BOX: usize = 16;
 
-/// Blobs, and a pattern that no frequency is without.
+/// A blob and a pattern with power at all frequencies.
 fn map(seed: usize) -> Array3<f32> {
     Array3::from_shape_fn((BOX, BOX, BOX), |(z, y, x)| {
         let d = |a: usize, c: f32| (a as f32 - c).powi(2);
@@ -43,7 +43,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_map_agrees_with_itself_and_less_with_a_noisy_copy() {
+fn map_correlates_with_itself_and_less_with_a_noisy_copy() {
     let folder = tempfile::tempdir().unwrap();
     let a = write(folder.path(), "a.mrc", map(1), 2.0);
     let b = write(folder.path(), "b.mrc", map(2), 2.0);
@@ -75,20 +75,20 @@ fn a_map_agrees_with_itself_and_less_with_a_noisy_copy() {
 }
 
 #[test]
-fn a_mask_file_and_a_pixel_size_are_taken() {
+fn mask_file_and_pixel_size_are_used() {
     let folder = tempfile::tempdir().unwrap();
     let a = write(folder.path(), "a.mrc", map(1), 2.0);
     let b = write(folder.path(), "b.mrc", map(2), 3.0);
     let ones = write(folder.path(), "mask.mrc", Array3::ones((BOX, BOX, BOX)), 2.0);
     let usual = ["fsc", text(&a), text(&b), "--pixel-size", "4", "--mask", text(&ones), "--json"];
     let json: Value = serde_json::from_str(&succeed(&[&usual[..], &["--reference"]].concat())).unwrap();
-    assert_eq!(json["curves"].as_array().unwrap().len(), 2, "a reference is no half map: no correction");
+    assert_eq!(json["curves"].as_array().unwrap().len(), 2, "a reference is not a half map: no correction");
     assert_eq!(json["curves"][0]["shells"], json["curves"][1]["shells"], "a mask of ones changes nothing");
     assert_eq!(json["curves"][0]["pixel_size"], 4.0);
 }
 
 #[test]
-fn fsc_refuses_in_one_line_and_writes_nothing() {
+fn bad_input_is_a_one_line_error_and_nothing_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     let a = write(at, "a.mrc", map(1), 2.0);
@@ -174,7 +174,7 @@ fn info_describes_a_particle_set_and_verifies_it() {
     assert_eq!(json["optics"][0]["voltage"], 300.0);
 
     let mut bytes = std::fs::read(&path).unwrap();
-    // f16 of 95 and 96, side by side in the images only.
+    // 95 and 96 as f16: this pair of values is found in the images only.
     let pair = [half::f16::from_f32(95.0).to_le_bytes(), half::f16::from_f32(96.0).to_le_bytes()].concat();
     let at = bytes.windows(4).position(|w| w == pair).unwrap();
     bytes[at] ^= 1;
@@ -203,7 +203,7 @@ fn info_describes_maps_and_stacks() {
 }
 
 #[test]
-fn info_says_what_it_cannot_describe() {
+fn info_refuses_other_files() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str, content: &[u8]| {
         let path = folder.path().join(name);
@@ -221,7 +221,7 @@ fn info_says_what_it_cannot_describe() {
         hdf5::File::create(&foreign).unwrap();
     }
     fail(&["info", text(&foreign)], &["other.h5", "another program"]);
-    // The good file is described, the bad one named, and the exit code tells.
+    // The good file is described, the bad one is named, and the exit code is 1.
     let good = write(folder.path(), "good.mrc", map(1), 2.0);
     fail(&["info", text(&star), text(&good), "missing"], &["p.star"]);
     fail(&["info", text(&star), text(&good)], &["good.mrc: MRC map"]);

@@ -1,4 +1,4 @@
-//! `cryosplat-mpi report`: the page of a run, made again.
+//! `cryosplat-mpi report`: the report of a run, written again.
 
 mod common;
 
@@ -11,7 +11,7 @@ fn page(run: &str) -> String {
     std::fs::read_to_string(Path::new(run).join("report.html")).unwrap()
 }
 
-/// The headings of the page's charts and sections, in their order, each once.
+/// The distinct headings of the page's charts and sections, in order.
 fn headings(page: &str) -> Vec<&str> {
     let mut found: Vec<&str> = Vec::new();
     for (at, _) in page.match_indices("</h2>").chain(page.match_indices("</text>")) {
@@ -41,7 +41,7 @@ const KNOWN: [&str; 13] = [
 ];
 
 #[test]
-fn a_page_is_made_again_and_beside_a_baseline() {
+fn report_is_reproducible_and_shows_a_baseline() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 100);
     let (run, voxels) = (path(folder.path(), "run"), path(folder.path(), "voxels"));
@@ -58,7 +58,7 @@ fn a_page_is_made_again_and_beside_a_baseline() {
     succeed(&["report", &run]);
     assert!(page(&run) == first, "the same page from the same run");
 
-    // A voxel map has no Gaussians, no loss and no model's images; all else is there.
+    // The report of voxel maps has no Gaussians, no loss and no projections of a model.
     succeed(&["backproject", &set, "-o", &voxels, "--truth", &truth]);
     let of_voxels = page(&voxels);
     assert_eq!(
@@ -80,7 +80,7 @@ fn a_page_is_made_again_and_beside_a_baseline() {
 }
 
 #[test]
-fn what_does_not_belong_to_the_run_is_refused() {
+fn wrong_particles_and_damaged_files_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 60);
     let run = path(folder.path(), "run");
@@ -114,7 +114,7 @@ fn what_does_not_belong_to_the_run_is_refused() {
         std::fs::write(&json, text).unwrap();
         fail(&["report", &run, "--particles", &moved], &fragments);
     }
-    // What refers to the run and is not what it should be is refused, or left out; it is never a panic.
+    // Values of the wrong type in run.json are refused or ignored, and never cause a panic.
     for (place, value) in [("models", Value::from(7)), ("file", Value::from(7)), ("identity", Value::Null)] {
         let mut odd = document.clone();
         odd["particles"][place] = value;

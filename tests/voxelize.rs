@@ -12,7 +12,7 @@ use cryosplat_mpi::imaging::mrc::{Volume, read_volume};
 use ndarray::{Array3, s};
 use tempfile::TempDir;
 
-/// A run that all tests of this file look at.
+/// A run shared by all tests of this file.
 static RUN: LazyLock<TempDir> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 60);
@@ -24,7 +24,7 @@ fn of_run(name: &str) -> String {
     path(&RUN.path().join("run"), name)
 }
 
-/// The map that `voxelize` makes with `options`.
+/// The output of `voxelize` with `options`.
 fn map(folder: &Path, mixture: &str, options: &[&str]) -> Volume {
     let output = path(folder, "map.mrc");
     let mixture = of_run(mixture);
@@ -33,7 +33,7 @@ fn map(folder: &Path, mixture: &str, options: &[&str]) -> Volume {
     read_volume(Path::new(&output)).unwrap()
 }
 
-/// The largest difference, as a fraction of the largest value.
+/// The largest difference relative to the largest value.
 fn difference(a: &Array3<f32>, b: &Array3<f32>) -> f32 {
     assert_eq!(a.dim(), b.dim());
     let peak = a.iter().fold(0.0f32, |m, v| m.max(v.abs()));
@@ -41,7 +41,7 @@ fn difference(a: &Array3<f32>, b: &Array3<f32>) -> f32 {
 }
 
 #[test]
-fn the_runs_own_map_comes_back_to_the_bit() {
+fn default_output_equals_the_map_of_the_run() {
     let folder = tempfile::tempdir().unwrap();
     let output = path(folder.path(), "map.mrc");
     for half in ["half1", "half2"] {
@@ -58,13 +58,13 @@ fn the_runs_own_map_comes_back_to_the_bit() {
 }
 
 #[test]
-fn finer_pixels_hold_the_same_map_up_to_the_old_nyquist() {
+fn finer_pixels_keep_the_map_up_to_its_nyquist_frequency() {
     let folder = tempfile::tempdir().unwrap();
     let coarse = map(folder.path(), "gmm_half1.h5", &[]);
     let fine = map(folder.path(), "gmm_half1.h5", &["--box", "64", "--pixel-size", "2"]);
     assert_eq!(fine.data.dim(), (2 * BOX, 2 * BOX, 2 * BOX));
     assert_eq!(fine.pixel_size, PIXEL_SIZE / 2.0);
-    // Without --box the field of view stays.
+    // By default, the field of view is kept.
     assert!(map(folder.path(), "gmm_half1.h5", &["--pixel-size", "2"]).data == fine.data);
 
     let spectrum = spectrum_of_volume(&fine.data);
@@ -74,19 +74,19 @@ fn finer_pixels_hold_the_same_map_up_to_the_old_nyquist() {
             k.rem_euclid(2 * BOX as isize) as usize
         });
         let radius2: isize = [index.0, index.1, index.2].map(|i| frequency(i, BOX).pow(2)).iter().sum();
-        // A map ends at its Nyquist sphere; a cube's corners reach beyond.
+        // A map is band-limited to its Nyquist sphere, without the corners of the cube.
         spectrum[[z, y, x]] * if radius2 > (BOX * BOX / 4) as isize { 0.0 } else { 0.125 }
     });
     let cropped = Volume { data: volume_of_spectrum(cropped), pixel_size: coarse.pixel_size };
     let fsc = Fsc::between(&coarse, &cropped).unwrap();
     assert!(fsc.shells.iter().all(|&shell| shell > 0.9999), "{:?}", fsc.shells);
-    // The density at a point keeps its value. f32 is what the map files hold.
+    // The density at a point does not change. Map files store f32.
     let off = difference(&coarse.data, &cropped.data);
     assert!(off < 1e-4, "{off}");
 }
 
 #[test]
-fn another_box_shows_more_or_less_about_the_same_centre() {
+fn another_box_crops_or_pads_about_the_centre() {
     let folder = tempfile::tempdir().unwrap();
     let whole = map(folder.path(), "gmm_half1.h5", &[]).data;
     for size in [8usize, 20, 21, 31] {
@@ -100,14 +100,14 @@ fn another_box_shows_more_or_less_about_the_same_centre() {
         let start = size / 2 - BOX / 2;
         let middle = start..start + BOX;
         let part = wide.slice(s![middle.clone(), middle.clone(), middle]).to_owned();
-        // Gaussians of a quarter of a voxel ring where the Nyquist sphere ends, in each box in its own way; one voxel off
-        // would be more than half of the peak.
+        // Gaussians of a quarter of a voxel ring at the Nyquist sphere, differently in each box; a shift by one voxel would change
+        // more than half of the peak.
         assert!(difference(&whole, &part) < 0.05, "{size}: {}", difference(&whole, &part));
     }
 }
 
 #[test]
-fn what_cannot_be_done_is_said_and_nothing_is_written() {
+fn bad_input_is_refused_and_nothing_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let output = path(folder.path(), "map.mrc");
     std::fs::write(&output, "as it was").unwrap();

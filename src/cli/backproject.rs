@@ -21,7 +21,7 @@ Examples:
 /// Arguments of `backproject`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
-pub struct Args {
+pub(super) struct Args {
     /// Particle file, from `import` or `simulate`.
     particles: PathBuf,
     /// Run folder: maps, FSC, report.

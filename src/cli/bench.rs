@@ -25,7 +25,7 @@ Examples:
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
-pub struct Args {
+pub(super) struct Args {
     /// Particle file [default: images of noise with random poses and CTFs, made in memory].
     particles: Option<PathBuf>,
     /// Box size of the generated images in pixels.

@@ -11,7 +11,7 @@ use tracing_subscriber::fmt::time::FormatTime;
 
 /// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
+pub(super) enum LogFormat {
     /// Text.
     Text,
     /// One JSON object per line.
@@ -20,7 +20,7 @@ pub enum LogFormat {
 
 /// Log options of every subcommand.
 #[derive(Clone, Debug, clap::Args)]
-pub struct LogOptions {
+pub(super) struct LogOptions {
     /// Format of log lines.
     #[arg(long, value_enum, default_value = "text", global = true, help_heading = "Logging")]
     pub log_format: LogFormat,
@@ -42,7 +42,7 @@ impl FormatTime for Elapsed {
 }
 
 /// Starts the log of this process. Ranks other than 0 log warnings and errors only, unless `--log-all-ranks` is given.
-pub fn start(options: &LogOptions, rank: usize) {
+pub(super) fn start(options: &LogOptions, rank: usize) {
     let level = if rank == 0 || options.log_all_ranks { options.log_level.as_str() } else { "warn" };
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt()

@@ -28,7 +28,7 @@ use clap::{Parser, Subcommand};
 
 use crate::error::{Error, Result};
 
-pub use logging::{LogFormat, LogOptions};
+use logging::LogOptions;
 
 /// Cryo-EM reconstruction by Gaussian splatting, data-parallel over MPI.
 ///
@@ -40,7 +40,7 @@ pub use logging::{LogFormat, LogOptions};
                         mpirun -n 4 cryosplat-mpi train particles.h5 -o run/\n\n\
                         Exit codes: 0 done, 1 failed (see the last line of the log), 2 wrong usage, \
                         75 stopped by a signal after writing checkpoints.")]
-pub struct Cli {
+struct Cli {
     #[command(flatten)]
     log: LogOptions,
     #[command(subcommand)]

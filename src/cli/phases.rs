@@ -4,7 +4,7 @@ use crate::evaluate::PhaseRandomization;
 
 /// Options of commands that correct a masked FSC.
 #[derive(Debug, clap::Args)]
-pub struct PhaseOptions {
+pub(super) struct PhaseOptions {
     /// Randomise phases from the first shell whose unmasked FSC is below this.
     #[arg(long, value_name = "FSC", default_value_t = PhaseRandomization::default().below, allow_negative_numbers = true,
           help_heading = "Correction for the mask")]
@@ -19,7 +19,7 @@ pub struct PhaseOptions {
 }
 
 impl PhaseOptions {
-    pub fn randomization(&self) -> PhaseRandomization {
+    pub(super) fn randomization(&self) -> PhaseRandomization {
         PhaseRandomization { below: self.randomize_below, draws: self.draws, seed: self.seed }
     }
 }

@@ -18,7 +18,7 @@ const STOPPED: u8 = 75;
 
 /// Threads of a rank.
 #[derive(Debug, clap::Args)]
-pub struct ThreadOptions {
+pub(super) struct ThreadOptions {
     /// Threads per rank [default: the cores available to the rank].
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=4096), help_heading = "Machine")]
     threads: Option<u16>,
@@ -26,7 +26,7 @@ pub struct ThreadOptions {
 
 /// Device, threads and memory of a rank.
 #[derive(Debug, clap::Args)]
-pub struct MachineOptions {
+pub(super) struct MachineOptions {
     /// Device to compute on.
     #[arg(long, value_enum, default_value = "auto", help_heading = "Machine")]
     pub device: DeviceKind,
@@ -51,12 +51,12 @@ pub struct MachineOptions {
 
 impl MachineOptions {
     /// Time a rank waits for the other ranks' GPUs.
-    pub fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         Duration::from_secs(self.timeout)
     }
 
     /// Where particles are kept. Fails if the options contradict each other.
-    pub fn cache(&self, world: &World) -> Result<CacheOptions, Failure> {
+    pub(super) fn cache(&self, world: &World) -> Result<CacheOptions, Failure> {
         if self.scratch.is_some() && !matches!(self.cache, CacheMode::Auto | CacheMode::Scratch) {
             let error = Error::request(
                 "--scratch is a folder for particle copies, and this --cache mode makes none",
@@ -68,7 +68,7 @@ impl MachineOptions {
     }
 
     /// [`ThreadOptions::over_ranks`], after making versioned CUDA libraries loadable.
-    pub fn over_ranks(
+    pub(super) fn over_ranks(
         &self,
         log: &LogOptions,
         work: impl FnOnce(&World) -> Result<Ending, Failure>,
@@ -82,7 +82,7 @@ impl MachineOptions {
 
 impl ThreadOptions {
     /// Starts MPI, the log and the threads of this rank, runs `work` on every rank and turns its outcome into an exit code.
-    pub fn over_ranks(
+    pub(super) fn over_ranks(
         &self,
         log: &LogOptions,
         work: impl FnOnce(&World) -> Result<Ending, Failure>,

@@ -18,7 +18,7 @@ Examples:
 /// Arguments of `scaling`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
-pub struct Args {
+pub(super) struct Args {
     /// Folders of finished runs, or files of `bench --json`.
     #[arg(required = true, value_name = "RUN_FOLDER")]
     runs: Vec<PathBuf>,

@@ -6,19 +6,19 @@ use super::{Cli, print};
 
 /// Arguments of `completions`.
 #[derive(Debug, clap::Args)]
-pub struct CompletionsArgs {
+pub(super) struct CompletionsArgs {
     /// Shell.
     #[arg(value_enum)]
     shell: clap_complete::Shell,
 }
 
-pub fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
+pub(super) fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "cryosplat-mpi", &mut script);
     print(&script)
 }
 
-pub fn manual() -> anyhow::Result<()> {
+pub(super) fn manual() -> anyhow::Result<()> {
     let mut page = Vec::new();
     let command = Cli::command();
     clap_mangen::Man::new(command.clone()).render(&mut page)?;

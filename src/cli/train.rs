@@ -29,7 +29,7 @@ Examples:
 /// Arguments of `train`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
-pub struct Args {
+pub(super) struct Args {
     /// Particle file, from `import` or `simulate`.
     particles: PathBuf,
     /// Run folder: maps, FSC, report, mixtures, checkpoints.

@@ -6,14 +6,14 @@ use crate::error::{Error, Result};
 use crate::evaluate::fsc::Fsc;
 use crate::evaluate::maps::PIXEL_SIZE_TOLERANCE;
 
-/// Curves of a table of FSC that is read, at most: each takes a place in the legend.
-const MOST_CURVES: usize = 100;
+/// Largest number of curves read: each needs a legend entry.
+const MAX_CURVES: usize = 100;
 
-/// The table of `curves` as CSV: shell, spatial_frequency_1_per_A, resolution_A, and one column per curve by its label, from
-/// shell 1 on. A field is empty where a curve has ended.
+/// The table of `curves` as CSV. Columns are shell, spatial_frequency_1_per_A, resolution_A, and one per curve, named by its label.
+/// Rows start at shell 1. A field beyond the end of a curve is empty.
 ///
 /// # Errors
-/// When there is no curve, a curve is longer than the first one, or the curves differ in box or pixel size.
+/// When there is no curve, a curve is longer than the first, or the curves differ in box or pixel size.
 pub(crate) fn to_csv(curves: &[(String, Fsc)]) -> Result<String> {
     let Some((_, first)) = curves.first() else {
         return Err(Error::request("there is no FSC curve to write", "give at least one"));
@@ -24,10 +24,10 @@ pub(crate) fn to_csv(curves: &[(String, Fsc)]) -> Result<String> {
         if fsc.shells.len() > first.shells.len() || fsc.box_size != first.box_size || !same_pixels {
             return Err(Error::request(
                 format!(
-                    "FSC curve {label:?} is of box {} at {:.4} A, and the first of box {} at {:.4} A",
+                    "FSC curve {label:?} has a box of {} at {:.4} A, and the first has {} at {:.4} A",
                     fsc.box_size, fsc.pixel_size, first.box_size, first.pixel_size
                 ),
-                "write them to files of their own",
+                "write them to separate files",
             ));
         }
     }
@@ -42,10 +42,10 @@ pub(crate) fn to_csv(curves: &[(String, Fsc)]) -> Result<String> {
     Ok(table)
 }
 
-/// The curves of a table that [`write_fsc_files`] has written, of maps of `box_size` pixels of `pixel_size` angstrom.
+/// Reads a table of FSC curves of maps with `box_size` pixels of `pixel_size` angstrom.
 ///
 /// # Errors
-/// When the file cannot be read, or is no such table: names the line.
+/// When the file cannot be read or is not such a table, with the line.
 pub fn read(path: &Path, box_size: usize, pixel_size: f64) -> Result<Vec<(String, Fsc)>> {
     const REMEDY: &str = "write the table again with `fsc -o` or `train`";
     let text = std::fs::read_to_string(path).map_err(Error::io(path, "read the FSC", "check the path"))?;
@@ -55,22 +55,22 @@ pub fn read(path: &Path, box_size: usize, pixel_size: f64) -> Result<Vec<(String
         Err(Error::input(path, format!("line {}", line + 1), problem.to_owned(), REMEDY))
     };
     if names.len() < 4 || names[0] != "shell" {
-        return bad(0, "is not the heading of a table of FSC");
+        return bad(0, "is not the header of a table of FSC curves");
     }
-    if names.len() - 3 > MOST_CURVES {
-        return bad(0, &format!("names {} curves, and a chart shows {MOST_CURVES} at most", names.len() - 3));
+    if names.len() - 3 > MAX_CURVES {
+        return bad(0, &format!("names {} curves, and at most {MAX_CURVES} can be shown", names.len() - 3));
     }
     // Shell 0 is not in the table.
     let mut curves: Vec<Vec<f64>> = vec![vec![1.0]; names.len() - 3];
     for (number, line) in lines.enumerate() {
         let shell = number + 1;
         let fields = fields(line);
-        // The first curve has them all, and the others end no later.
+        // The first curve has a value in every row; others may end earlier.
         let numbers = fields.iter().take(4).all(|field| field.parse::<f64>().is_ok());
         let sound = fields.len() == names.len() && numbers && fields[0].parse() == Ok(shell as f64);
         let mut each = curves.iter_mut().zip(fields.iter().skip(3));
-        // Behind its end a curve has no more numbers.
-        let taken = |(curve, field): (&mut Vec<f64>, &String)| match field.parse() {
+        // Beyond its end a curve has no values.
+        let accept = |(curve, field): (&mut Vec<f64>, &String)| match field.parse() {
             Ok(value) if curve.len() == shell => {
                 curve.push(value);
                 true
@@ -78,8 +78,8 @@ pub fn read(path: &Path, box_size: usize, pixel_size: f64) -> Result<Vec<(String
             Ok(_) => false,
             Err(_) => field.is_empty() && shell > 1,
         };
-        if !(sound && each.all(taken)) {
-            return bad(shell, &format!("is not shell {shell}, with a number for each curve: {line:?}"));
+        if !(sound && each.all(accept)) {
+            return bad(shell, &format!("is not shell {shell} with a number for each curve: {line:?}"));
         }
     }
     let curve = |(name, shells): (&String, Vec<f64>)| (name.clone(), Fsc { pixel_size, box_size, shells });

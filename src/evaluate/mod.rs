@@ -1,27 +1,26 @@
 //! The quality of maps in numbers: FSC, masks, post-processing, cross-validation. [`crate::figures`] draws them.
 
-pub mod automask;
+pub(crate) mod automask;
 pub mod compare;
-pub mod correction;
-pub mod cross_validation;
+pub(crate) mod correction;
+pub(crate) mod cross_validation;
 mod curves;
-pub mod directional;
+pub(crate) mod directional;
 mod distance;
-pub mod filter;
-pub mod fsc;
+pub(crate) mod filter;
+pub(crate) mod fsc;
 pub mod fsc_table;
-pub mod guinier;
-pub mod map_pair;
-pub mod maps;
-pub mod mask;
-pub mod mask_choice;
-pub mod postprocess;
+pub(crate) mod guinier;
+pub(crate) mod map_pair;
+pub(crate) mod maps;
+pub(crate) mod mask;
+pub(crate) mod mask_choice;
+pub(crate) mod postprocess;
 mod postprocess_document;
-pub mod reference;
+pub(crate) mod reference;
 mod shells;
 
-pub use correction::{Correction, PhaseRandomization};
-pub use cross_validation::CrossValidation;
-pub use directional::Directional;
+pub(crate) use correction::{Correction, PhaseRandomization};
+pub(crate) use cross_validation::CrossValidation;
 pub use fsc::{Crossing, Fsc};
 pub use mask::Mask;

@@ -172,7 +172,8 @@ impl PostProcessed {
     }
 
     /// The FSC that determines the resolution: corrected if possible, else masked.
-    pub fn fsc(&self) -> &Fsc {
+    #[cfg(test)]
+    fn fsc(&self) -> &Fsc {
         self.correction.as_ref().map_or(&self.masked, |c| &c.corrected)
     }
 

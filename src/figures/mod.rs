@@ -5,16 +5,15 @@
 //!
 //! SVG is written directly: a plotting library would bring fonts and layout of its own for a few hundred lines saved.
 
-pub mod axis;
-pub mod chart;
+pub(crate) mod axis;
+pub(crate) mod chart;
 pub mod colours;
 pub mod comparison;
 pub mod distributions;
-pub mod panels;
+pub(crate) mod panels;
 pub mod picture;
-pub mod plots;
-pub mod report;
-pub mod slices;
+pub(crate) mod plots;
+pub(crate) mod report;
+pub(crate) mod slices;
 
 pub use plots::write_fsc_files;
-pub use slices::write_slices;

@@ -1,38 +1,19 @@
 //! slices.png: central slices and a projection of the half maps and the map.
 
-use std::io::Write as _;
-use std::path::Path;
-
 use ndarray::{Array2, Axis};
 
 use crate::error::{Error, Result};
 use crate::evaluate::maps::extent;
 use crate::figures::axis::number;
 use crate::figures::panels::{GreyScale, PanelRow, Sheet};
-use crate::files;
 use crate::imaging::mrc::Volume;
 
 const COLUMNS: [&str; 4] = ["xy slice", "xz slice", "yz slice", "projection along z"];
 
-/// Writes a picture with one row each for `half1`, `half2`, `map` and the ground truth `truth`. Columns are the slices through the
+/// Draws a PNG picture with one row each for `half1`, `half2`, `map` and the ground truth `truth`. Columns are the slices through the
 /// origin (voxel floor(D/2)) across z, y and x, and the projection along z. The first axis named runs to the right, the second down.
 /// All slices share one grey scale and all projections another, both from the maps; the ground truth is scaled to the map by linear
 /// regression.
-///
-/// # Errors
-/// When a map is not a cube or the boxes differ, or the file cannot be written.
-pub fn write_slices(
-    path: &Path,
-    half1: &Volume,
-    half2: Option<&Volume>,
-    map: &Volume,
-    truth: Option<&Volume>,
-) -> Result<()> {
-    let png = draw(half1, half2, map, truth)?;
-    files::write_atomically(path, |w| w.write_all(&png))
-}
-
-/// The picture of [`write_slices`] as PNG.
 ///
 /// # Errors
 /// When a map is not a cube or the boxes differ.
@@ -155,7 +136,7 @@ mod tests {
         let path = folder.path().join("slices.png");
         let mut truth = map.clone();
         truth.data.mapv_inplace(|v| 100.0 - 7.0 * v);
-        write_slices(&path, &map, Some(&map), &map, Some(&truth)).unwrap();
+        std::fs::write(&path, draw(&map, Some(&map), &map, Some(&truth)).unwrap()).unwrap();
         let png = Pixmap::load_png(&path).unwrap();
         // Voxel 5 of 10 covers pixels 150 to 179 of the panel.
         for (column, row) in [(0, 0), (2, 1), (3, 2), (1, 3)] {

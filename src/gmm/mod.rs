@@ -7,6 +7,7 @@ pub mod files;
 pub mod mixture;
 mod parameters;
 pub mod ply;
+pub(crate) mod statistics;
 pub mod voxelize;
 
 pub use parameters::{Gmm, S_MIN, START_SCALE, START_SPREAD, Shape, softplus, softplus_inverse};

@@ -7,6 +7,7 @@ pub mod mrc;
 pub mod pose;
 pub mod resample;
 pub mod stack_writer;
+pub(crate) mod statistics;
 mod view;
 
 pub use view::{View, energy};

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Whether a report looked right to a browser: check.py light|dark|phone DOM, of a page with probe.js in it.
+"""Checks a report in a browser: check.py light|dark|phone DOM, with the dumped DOM of a page with probe.js.
 
-Prints what was seen; exit code 1 and a line for each thing that is wrong.
+Prints a summary; exits with 1 and one line per problem.
 """
 
 import html
@@ -11,7 +11,7 @@ import sys
 
 
 def problems(kind, seen):
-    """What is wrong with what the probe saw, in words."""
+    """Descriptions of all problems in the results of the probe."""
     first, turned, near, higher = (seen[name] for name in ("first", "turned", "near", "higher"))
     dark = sum(seen["paper"]) < 3 * 60 and sum(seen["ink"]) > 3 * 180
     light = sum(seen["paper"]) > 3 * 220 and sum(seen["ink"]) < 3 * 80
@@ -22,9 +22,9 @@ def problems(kind, seen):
         (0.03 < first["share"] < 0.7, f"the surface covers {first['share']:.3f} of its canvas"),
         (first["shades"] > 30, f"the surface has {first['shades']} shades"),
         (all(0.3 < place < 0.7 for place in first["centre"]), f"the surface lies at {first['centre']}"),
-        (turned["hash"] != first["hash"], "an arrow key does not turn the surface"),
-        (near["share"] > 1.1 * turned["share"], "+ does not bring it nearer"),
-        (higher["hash"] != near["hash"], "the slider changes nothing"),
+        (turned["hash"] != first["hash"], "an arrow key does not rotate the surface"),
+        (near["share"] > 1.1 * turned["share"], "+ does not zoom in"),
+        (higher["hash"] != near["hash"], "the slider has no effect"),
         (seen["images"] == seen["images_shown"] >= 2, f"{seen['images_shown']} of {seen['images']} pictures are shown"),
         (seen["charts"] >= 7, f"{seen['charts']} charts are shown"),
         (seen["wide"] <= seen["window"], f"the page is {seen['wide']} px wide in a window of {seen['window']}"),
@@ -39,7 +39,7 @@ def main():
     with open(path, encoding="utf-8") as file:
         probe = re.search(r'data-probe="([^"]*)"', file.read())
     if not probe:
-        sys.exit("the page's probe did not come to its end")
+        sys.exit("the probe did not finish")
     seen = json.loads(html.unescape(probe.group(1)))
     wrong = problems(kind, seen)
     print(f"{seen['triangles']} triangles over {seen['first']['share']:.2f} of the canvas, {seen['charts']} charts, "

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A picture of the first screen of a report, as Chromium shows it.
+# Screenshot of the first screen of a report in Chromium.
 #
 #   tests/browser/picture.sh REPORT.html PICTURE.png
 set -euo pipefail

@@ -1,17 +1,17 @@
-// Put into a copy of report.html as its first script: uses the page as a reader would, and says what came of it in an
-// attribute of the page, which `chromium --dump-dom` prints.
+// First script of a copy of report.html: operates the page as a user would, and stores the results in an attribute of the page,
+// which `chromium --dump-dom` prints.
 "use strict";
 (() => {
   const errors = [];
   addEventListener("error", (event) => errors.push(String(event.message)));
   addEventListener("securitypolicyviolation", (event) => errors.push(`asks for ${event.blockedURI}`));
-  // Frames are drawn when the probe says so: a browser without a screen may wait for ever between two.
+  // The probe triggers every frame: a headless browser may never request one.
   const asked = [], frame = window.requestAnimationFrame;
   window.requestAnimationFrame = (draw) => asked.push(draw);
   const draw = () => asked.splice(0).forEach((draw) => draw());
   const bytes = (colour) => colour.match(/[\d.]+/g).slice(0, 3).map(Number);
 
-  // Share of the canvas that the surface covers, and the mean place and colour of these pixels.
+  // Fraction of the canvas covered by the surface, mean position and number of shades of these pixels.
   function seen(canvas) {
     const gl = canvas.getContext("webgl2");
     const [wide, high] = [gl.drawingBufferWidth, gl.drawingBufferHeight];
@@ -30,7 +30,7 @@
     return { share: covered / (wide * high), centre: [x / covered, y / covered], shades: shades.size, hash };
   }
 
-  // What the canvas shows after something was done to it, read before it is shown.
+  // Content of the canvas after an action, read before it is displayed.
   function after(canvas, action) {
     action();
     draw();
@@ -65,7 +65,7 @@
       paper: bytes(text.backgroundColor),
       ink: bytes(text.color),
     });
-    // From here on as without the probe.
+    // Restore normal operation.
     window.requestAnimationFrame = frame;
     window.dispatchEvent(new Event("resize"));
   });

@@ -26,7 +26,7 @@ quiet() { "$program" --log-level warn "$@"; }
 quiet simulate --phantom --box 48 --pixel-size 6 --particles 400 --seed 3 --snr 1 -o "$work/particles.h5"
 quiet train "$work/particles.h5" -o "$work/run" --gaussians 300 --epochs 2 --truth "$work/particles_truth.mrc"
 
-# with_probe PAGE: the report with the probe as its first script.
+# with_probe PAGE: writes the report with the probe as its first script.
 with_probe() {
     python3 - "$work/run/report.html" tests/browser/probe.js "$1" <<'PYTHON'
 import sys

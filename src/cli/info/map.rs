@@ -1,4 +1,4 @@
-//! What `info` says of a map or a stack of images.
+//! `info` of a map or a stack of images.
 
 use std::path::Path;
 
@@ -7,12 +7,13 @@ use serde_json::json;
 use super::{Description, bytes, length};
 use crate::error::{Error, Result};
 use crate::imaging::mrc::{Mode, Stack};
+use crate::imaging::statistics::ValueStatistics;
 
-pub fn describe(path: &Path, verify: bool) -> Result<Description> {
+pub(super) fn describe(path: &Path, verify: bool) -> Result<Description> {
     let stack = Stack::open(path)?;
     let header = stack.header();
     if verify {
-        return Err(Error::input(path, "", "is an MRC file, which holds no checksums", "leave out --verify"));
+        return Err(Error::input(path, "", "is an MRC file, which has no checksums", "leave out --verify"));
     }
     let mode = match header.mode {
         Mode::I8 => (0, "8-bit integers"),
@@ -21,9 +22,9 @@ pub fn describe(path: &Path, verify: bool) -> Result<Description> {
         Mode::U16 => (6, "unsigned 16-bit integers"),
         Mode::F16 => (12, "16-bit floats"),
     };
-    let statistics = Statistics::of(&stack)?;
+    let statistics = ValueStatistics::of(&stack)?;
     let size = length(path)?;
-    // Space group 0 marks a stack of images; one image alone may be either.
+    // Space group 0 means a stack of images; a single image may be either.
     let is_stack = header.space_group == 0;
     let mut extent = [0; 3];
     (0..3).for_each(|stored| extent[header.axes[stored]] = header.size[stored]);
@@ -58,7 +59,7 @@ pub fn describe(path: &Path, verify: bool) -> Result<Description> {
                 order[0],
                 order[1],
                 order[2],
-                if header.axes == [0, 1, 2] { "" } else { " (brought to x, y, z on reading)" }
+                if header.axes == [0, 1, 2] { "" } else { " (reordered to x, y, z on reading)" }
             ),
         ),
     ];
@@ -66,7 +67,7 @@ pub fn describe(path: &Path, verify: bool) -> Result<Description> {
         let [columns, rows_start, sections] = header.start;
         rows.push(("start", format!("column {columns}, row {rows_start}, section {sections}")));
     }
-    let Statistics { min, max, mean, deviation, not_finite } = statistics;
+    let ValueStatistics { min, max, mean, deviation, not_finite } = statistics;
     rows.push(("values", format!("min {min:.6}, max {max:.6}, mean {mean:.6}, sd {deviation:.6}")));
     if not_finite > 0 {
         rows.push(("not finite", format!("{not_finite} values are NaN or infinite")));
@@ -88,46 +89,4 @@ pub fn describe(path: &Path, verify: bool) -> Result<Description> {
         "bytes": size,
     });
     Ok(Description { kind: if is_stack { "MRC stack of images" } else { "MRC map" }, rows, json })
-}
-
-/// Of the finite values.
-struct Statistics {
-    min: f32,
-    max: f32,
-    mean: f64,
-    deviation: f64,
-    not_finite: u64,
-}
-
-impl Statistics {
-    /// Reads a stack or map one section at a time: a stack may be larger than the memory.
-    fn of(stack: &Stack) -> Result<Self> {
-        let (mut min, mut max, mut not_finite) = (f32::INFINITY, f32::NEG_INFINITY, 0);
-        let (mut count, mut sum, mut squares) = (0.0f64, 0.0f64, 0.0f64);
-        // Sums about the first value: squares of large numbers would drown a small deviation.
-        let mut about = None;
-        let mut image = vec![0.0; stack.image_len()];
-        let mut scratch = Vec::new();
-        for index in 0..stack.len() {
-            stack.read_image(index, &mut image, &mut scratch)?;
-            for &value in &image {
-                if !value.is_finite() {
-                    not_finite += 1;
-                    continue;
-                }
-                min = min.min(value);
-                max = max.max(value);
-                let difference = f64::from(value) - *about.get_or_insert(f64::from(value));
-                count += 1.0;
-                sum += difference;
-                squares += difference * difference;
-            }
-        }
-        let Some(about) = about else {
-            return Ok(Self { min: 0.0, max: 0.0, mean: 0.0, deviation: 0.0, not_finite });
-        };
-        let mean = sum / count;
-        let deviation = (squares / count - mean * mean).max(0.0).sqrt();
-        Ok(Self { min, max, mean: about + mean, deviation, not_finite })
-    }
 }

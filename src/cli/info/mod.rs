@@ -19,7 +19,7 @@ use crate::run_folder::checkpoint;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  cryosplat-mpi info particles.h5 --verify\n  \
                         cryosplat-mpi info run/checkpoints/*.h5 run/gmm_half1.h5 run/map.mrc")]
-pub struct Args {
+pub(super) struct Args {
     /// Particle files, mixtures and checkpoints (HDF5), maps and stacks (MRC).
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -50,7 +50,7 @@ struct Description {
     json: Value,
 }
 
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     if args.directions.is_some() && args.files.len() > 1 {
         return Err(Error::request(
             format!("--directions draws one particle file, and {} files are given", args.files.len()),
