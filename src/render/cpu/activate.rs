@@ -1,4 +1,4 @@
-//! Raw parameters to means, covariances and amplitudes, once per step (METHOD.md section 2), in f64.
+//! Raw parameters to means, covariances and amplitudes, once per step (docs/method.md, section 2), in f64.
 
 use super::allocate_blocks;
 use super::tasks::{for_each, task_chunks};

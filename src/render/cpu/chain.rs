@@ -1,4 +1,4 @@
-//! Moments to gradients (METHOD.md section 5).
+//! Moments to gradients (docs/method.md, section 5).
 //!
 //! What the images of a batch say of a Gaussian adds up in the volume's own coordinates: the derivatives of the loss with
 //! respect to its mean (3), its covariance (6) and its amplitude (1). Since Sigma2 = P Sigma P^T with P two rows of W,

@@ -1,4 +1,4 @@
-//! Covariances to splats, once an image (METHOD.md section 3), in f64: a thin Gaussian's determinant needs it.
+//! Covariances to splats, once an image (docs/method.md, section 3), in f64: a thin Gaussian's determinant needs it.
 
 use std::f64::consts::{LOG2_E, TAU};
 

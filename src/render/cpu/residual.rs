@@ -1,4 +1,4 @@
-//! From a rendered projection to the loss and its gradient, in Fourier space: the CTF in its H^2 form (METHOD.md section 4).
+//! From a rendered projection to the loss and its gradient, in Fourier space: the CTF in its H^2 form (docs/method.md, section 4).
 
 use rustfft::num_complex::Complex;
 

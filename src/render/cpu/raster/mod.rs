@@ -1,4 +1,4 @@
-//! SplatBlock to pixels, and pixels to moments (METHOD.md sections 3 and 5).
+//! SplatBlock to pixels, and pixels to moments (docs/method.md, sections 3 and 5).
 //!
 //! From one row to the next a Gaussian changes by a factor that itself changes by a constant factor, so a few columns of a
 //! splat cost two exponentials and then two multiplications a row:
