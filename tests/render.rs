@@ -277,10 +277,7 @@ fn images_prepared_ahead_are_those_prepared_on_the_way() {
 
 #[test]
 fn golden_values() {
-    let Some(path) = common::shared("golden/golden_small.h5") else {
-        eprintln!("no golden values here: the dense reference above tests the same");
-        return;
-    };
+    let Some(path) = common::shared("golden/golden_small.h5") else { return };
     for golden in golden(&path) {
         let (name, case) = (golden.name, &golden.case);
         let d = case.d;

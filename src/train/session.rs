@@ -44,15 +44,6 @@ pub enum Ending {
 /// Lines of metrics_*.jsonl per epoch, about.
 const LINES_PER_EPOCH: u64 = 200;
 
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// With its outputs.
-    Done,
-    /// With checkpoints, because a signal has asked the job to stop.
-    Stopped,
-}
-
 /// The result of [`Session::train_epochs`].
 pub(super) enum Trained {
     /// All epochs are done.

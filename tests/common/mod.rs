@@ -3,6 +3,7 @@
 // Every test file is a crate of its own and uses only some of these.
 #![allow(dead_code)]
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,8 @@ use ndarray::{Array2, s};
 const PROGRAM: &str = "CRYOSPLAT_TEST_PROGRAM";
 /// Names the folder of the reference data, likewise.
 const SHARED: &str = "CRYOSPLAT_TEST_SHARED";
+/// Names the file that lists skipped tests, one per line.
+const SKIPPED: &str = "CRYOSPLAT_TEST_SKIPPED";
 
 /// Where `cryosplat-mpi` is: as `CRYOSPLAT_TEST_PROGRAM` says, or where cargo has built it.
 pub fn program_file() -> String {
@@ -81,12 +84,31 @@ pub fn expect_failure(output: &Output, fragments: &[&str]) {
     );
 }
 
-/// Reference data in `CRYOSPLAT_TEST_SHARED` or beside the project, where it is there: `shared("golden/golden_small.h5")`.
+/// Reference data in `CRYOSPLAT_TEST_SHARED` or beside the project: `shared("golden/golden_small.h5")`. `None` where it does not
+/// exist: the test then returns, and counts as skipped.
 pub fn shared(path: &str) -> Option<PathBuf> {
     let folder = std::env::var_os(SHARED)
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
     let file = folder.join(path);
-    file.exists().then_some(file)
+    if file.exists() {
+        return Some(file);
+    }
+    report_skipped(&format!("{} does not exist", file.display()));
+    None
+}
+
+/// Reports that this test checks nothing, for the closing line of `make test`: cargo knows only passed and failed tests.
+pub fn report_skipped(reason: &str) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    let Some(file) = std::env::var_os(SKIPPED) else {
+        eprintln!("skipped: {test}: {reason}");
+        return;
+    };
+    let mut open = std::fs::OpenOptions::new();
+    let mut file = open.create(true).append(true).open(file).expect("the list of skipped tests");
+    // One test may miss several files: it is counted once per process.
+    file.write_all(format!("{}\t{test}\t{reason}\n", std::process::id()).as_bytes()).unwrap();
 }
 
 /// A path as the program takes it.

@@ -125,10 +125,7 @@ fn the_isotropic_gradient_agrees() {
 }
 
 fn golden_values() {
-    let Some(path) = common::shared("golden/golden_small.h5") else {
-        eprintln!("no golden values here: the dense reference tests the same");
-        return;
-    };
+    let Some(path) = common::shared("golden/golden_small.h5") else { return };
     for golden in golden(&path) {
         let (name, case) = (golden.name, &golden.case);
         let mut device = device(case, Shape::Anisotropic, 9.0);
