@@ -18,9 +18,9 @@ use cryosplat_mpi::error::Result;
 use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, Optics};
 use cryosplat_mpi::imaging::energy;
 use cryosplat_mpi::imaging::pose::rotation_from_relion;
-use cryosplat_mpi::loader::sampler::{Sampler, WINDOW, WINDOWS};
-use cryosplat_mpi::loader::scratch::Copy;
-use cryosplat_mpi::loader::shard::{Batch, Place, Shard};
+use cryosplat_mpi::loader::sampler::{BLOCKS_PER_WINDOW, Sampler, WINDOWS_PER_SLOT};
+use cryosplat_mpi::loader::scratch::ScratchCopy;
+use cryosplat_mpi::loader::shard::{Batch, Residency, Shard};
 use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::{Defect, Dtype, Header, Particle, Store, Writer};
 use cryosplat_mpi::progress::Progress;
@@ -161,12 +161,12 @@ impl Small {
         Sampler::new(10..100, 6, QUARTER, 5, Subset::Half2)
     }
 
-    fn shard(&self, place: Place) -> (Shard, Shelf) {
+    fn shard(&self, place: Residency) -> (Shard, Shelf) {
         let mut shelf = Shelf { pixels: PIXELS, ..Shelf::default() };
         let (store, order) = (Store::open(&self.file).unwrap(), self.order());
         // The second of three ranks.
         let slots = order.slots_of(1, 3);
-        if place == Place::Device {
+        if place == Residency::Device {
             shelf.keep(order.shard(slots.clone()).len()).unwrap();
         }
         let reader = store.reader();
@@ -200,7 +200,7 @@ fn epoch(shard: &mut Shard, shelf: &Shelf, epoch: usize, first: usize) -> Vec<Se
     all
 }
 
-const PLACES: [Place; 3] = [Place::Device, Place::Host, Place::File];
+const PLACES: [Residency; 3] = [Residency::Device, Residency::Host, Residency::Streamed];
 
 #[test]
 fn every_cache_gives_the_same_images_and_they_are_the_order_s() {
@@ -265,7 +265,7 @@ fn a_shard_that_is_dropped_at_once_ends_its_readers() {
     let _alone = alone();
     let small = Small::new(Dtype::F32);
     for stop in [0, 1, 5] {
-        let (mut shard, _) = small.shard(Place::File);
+        let (mut shard, _) = small.shard(Residency::Streamed);
         let step = |number: usize, _: &Batch| {
             Ok(if number == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         };
@@ -278,7 +278,7 @@ fn a_shard_that_is_dropped_at_once_ends_its_readers() {
 fn the_next_epoch_is_read_while_one_is_used() {
     let _alone = alone();
     let small = Small::new(Dtype::F32);
-    let (mut shard, shelf) = small.shard(Place::File);
+    let (mut shard, shelf) = small.shard(Residency::Streamed);
     epoch(&mut shard, &shelf, 0, 0);
     // Each slot is one window: at the end of the first epoch the readers go on to the second one's, and wait there.
     let row = PIXELS * 4;
@@ -328,7 +328,7 @@ fn an_image_that_is_damaged_during_a_run_is_found_once_in_eight_epochs() {
     let (slots, damaged) = (order.slots_of(1, 3), order.shard(order.slots_of(1, 3)).start + 9);
     let progress = Progress::silent();
     let mut shard =
-        Shard::load(store.reader(), &order, slots, 30, Place::File, &mut shelf, progress).unwrap();
+        Shard::load(store.reader(), &order, slots, 30, Residency::Streamed, &mut shelf, progress).unwrap();
     let mut found = |number| -> Vec<_> {
         epoch(&mut shard, &shelf, number, 0).into_iter().flat_map(|(.., skipped)| skipped).collect()
     };
@@ -360,7 +360,7 @@ fn a_run_that_goes_on_compares_all_images_in_its_first_whole_epoch() {
         file.write_all_at(&[0x55; 4], at + 40).unwrap();
     }
     for (first, step) in [(0, 0), (1, 0), (0, 7), (1, 14)] {
-        let (mut shard, shelf) = small.shard(Place::File);
+        let (mut shard, shelf) = small.shard(Residency::Streamed);
         let mut found = |number, step| -> Vec<_> {
             let steps = epoch(&mut shard, &shelf, number, step);
             let mut rows: Vec<_> =
@@ -380,7 +380,7 @@ fn a_run_that_goes_on_compares_all_images_in_its_first_whole_epoch() {
 fn a_file_that_is_cut_short_ends_the_epoch_with_that_error() {
     let _alone = alone();
     let small = Small::new(Dtype::F32);
-    let (mut shard, shelf) = small.shard(Place::File);
+    let (mut shard, shelf) = small.shard(Residency::Streamed);
     // All is in memory, but for what is read next.
     File::options().write(true).open(&small.file).unwrap().set_len(3000).unwrap();
     let message = shard.each_batch(0, 0, |_, _| Ok(ControlFlow::Continue(()))).unwrap_err().to_string();
@@ -415,7 +415,7 @@ fn an_epoch_of_a_large_file_takes_the_memory_of_its_windows() {
         .lines()
         .find_map(|line| line.split_once("peak in KiB: ")?.1.trim().parse().ok())
         .unwrap_or_else(|| panic!("{said}"));
-    let windows = WINDOWS * WINDOW * SLOTS * (4 << 20);
+    let windows = WINDOWS_PER_SLOT * BLOCKS_PER_WINDOW * SLOTS * (4 << 20);
     let (peak, file) = (peak * 1024, count * LARGE * LARGE * 4);
     println!("{} MiB of {} MiB in windows of {} MiB", peak >> 20, file >> 20, windows >> 20);
     // The program itself, its libraries and its threads take some.
@@ -430,7 +430,8 @@ fn streaming() {
     let order = Sampler::new(store.rows(Subset::All), SLOTS, LARGE * LARGE * 4, 1, Subset::Half1);
     let mut shelf = Shelf { pixels: LARGE * LARGE, ..Shelf::default() };
     let (reader, progress) = (store.reader(), Progress::silent());
-    let mut shard = Shard::load(reader, &order, 0..SLOTS, 2, Place::File, &mut shelf, progress).unwrap();
+    let mut shard =
+        Shard::load(reader, &order, 0..SLOTS, 2, Residency::Streamed, &mut shelf, progress).unwrap();
     let mut images = 0;
     for number in 0..2 {
         shard
@@ -463,7 +464,7 @@ fn a_copy_on_the_own_disk_is_made_once_a_machine_and_leaves_nothing() {
     let said = text(&output);
     assert!(output.status.success(), "{said}");
     assert_eq!(said.matches(&format!("copy to {disk_path}: ")).count(), 1, "{said}");
-    assert!(!said.contains("no copy of the particles"), "{said}");
+    assert!(!said.contains("no scratch copy of the particles"), "{said}");
     assert_eq!(std::fs::read_dir(disk.path()).unwrap().count(), 0);
     for half in ["gmm_half1.ply", "gmm_half2.ply"] {
         assert!(bytes(&plain, half) == bytes(&copied, half), "{half}");
@@ -500,7 +501,7 @@ fn copying() {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
         assert_eq!(libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit), 0);
     }
-    let error = Copy::make(&folder.join("p.h5"), &folder.join("disk"), false).unwrap_err();
+    let error = ScratchCopy::create(&folder.join("p.h5"), &folder.join("disk"), false).unwrap_err();
     println!("refused: {error}");
 }
 
@@ -515,8 +516,8 @@ fn a_run_without_a_copy_goes_on_and_says_so() {
     let output = over_mpi(2, &program_file(), &arguments);
     let said = text(&output);
     assert!(output.status.success(), "{said}");
-    assert_eq!(said.matches("no copy of the particles").count(), 1, "{said}");
-    assert!(said.contains("2 ranks read"), "{said}");
+    assert_eq!(said.matches("no scratch copy of the particles").count(), 1, "{said}");
+    assert!(said.contains("2 ranks stream"), "{said}");
     assert!(Path::new(&run).join("half1.mrc").exists());
     let other = path(folder.path(), "other");
     let arguments = train_arguments(&set, &other, &["--cache", "none", "--scratch", "/tmp"]);

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Parser;
 use cryosplat_mpi::imaging::ctf::{CtfParameters, Optics};
-use cryosplat_mpi::loader::prefetch::READERS;
+use cryosplat_mpi::loader::prefetch::READER_THREADS;
 use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::{Dtype, Header, Particle, Store, Writer};
 
@@ -97,7 +97,7 @@ fn table(options: &Options, bench: &Bench) -> String {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     let [window, small] = bench.memories();
     let mut text = format!(
-        "{} particles of {BOX} px in f32 ({:.1} GB), batch {BATCH}, one rank; {READERS} threads read blocks of {} images.\n\
+        "{} particles of {BOX} px in f32 ({:.1} GB), batch {BATCH}, one rank; {READER_THREADS} threads read blocks of {} images.\n\
          \n\
          Raw rates: `pread` of the same blocks in as many threads, into {small} MiB of memory, which stay in the CPU cache, and \
          into\n{window} MiB, which shuffling needs. The share is relative to the latter. The first epoch verifies the checksum of \

@@ -12,10 +12,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use cryosplat_mpi::gmm::{Gmm, Shape};
-use cryosplat_mpi::loader::prefetch::READERS;
-use cryosplat_mpi::loader::sampler::{Sampler, WINDOW, WINDOWS};
-use cryosplat_mpi::loader::scratch::Copy;
-use cryosplat_mpi::loader::shard::{Place, Shard};
+use cryosplat_mpi::loader::prefetch::READER_THREADS;
+use cryosplat_mpi::loader::sampler::{BLOCKS_PER_WINDOW, Sampler, WINDOWS_PER_SLOT};
+use cryosplat_mpi::loader::scratch::ScratchCopy;
+use cryosplat_mpi::loader::shard::{Residency, Shard};
 use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::{Pixels, Reader, Store};
 use cryosplat_mpi::progress::Progress;
@@ -87,12 +87,12 @@ impl Bench {
         let mut device = CpuDevice::new(start, geometry);
         let progress = Progress::new("read into memory", store.len() as u64, "images");
         let all = 0..order.slots();
-        let host = Shard::load(store.reader(), &order, all, 1, Place::Host, &mut device, progress)?;
+        let host = Shard::load(store.reader(), &order, all, 1, Residency::Host, &mut device, progress)?;
         let mut memory = Pixels::default();
         memory.resize(store.len() * header.pixels());
         let mut block = Pixels::default();
         block.resize(order.block() * header.pixels());
-        let blocks = vec![block; WINDOWS * WINDOW * order.slots()];
+        let blocks = vec![block; WINDOWS_PER_SLOT * BLOCKS_PER_WINDOW * order.slots()];
         let case = |name| Case { name, rates: Vec::new() };
         Ok(Self {
             memory,
@@ -126,30 +126,30 @@ impl Bench {
     /// Memory of the blocks of the stream, and of one block per thread, in MiB.
     pub fn memories(&self) -> [usize; 2] {
         let blocks = self.blocks.lock().expect("nobody panics");
-        [blocks.len(), READERS].map(|count| (count * blocks[0].len() * size_of::<f32>()) >> 20)
+        [blocks.len(), READER_THREADS].map(|count| (count * blocks[0].len() * size_of::<f32>()) >> 20)
     }
 
     /// Measures everything once.
     pub fn turn(&mut self) -> Result<()> {
         let file = File::open(self.store.path())?;
-        let all = WINDOWS * WINDOW * self.order.slots();
+        let all = WINDOWS_PER_SLOT * BLOCKS_PER_WINDOW * self.order.slots();
         drop_pages(&file)?;
-        let cached = self.raw(&file, READERS)?;
+        let cached = self.raw(&file, READER_THREADS)?;
         drop_pages(&file)?;
         let dropped = (cached, self.raw(&file, all)?);
-        let copy = Copy::make(self.store.path(), &self.folder, false)?;
+        let copy = ScratchCopy::create(self.store.path(), &self.folder, false)?;
         let staged = File::open(copy.path())?;
         drop(copy);
         // Pending writes to the disk would disturb the measurement.
         staged.sync_all()?;
-        let copied = (self.raw(&staged, READERS)?, self.raw(&staged, all)?);
+        let copied = (self.raw(&staged, READER_THREADS)?, self.raw(&staged, all)?);
         let reader = self.store.reader();
         let [_, later_copied] = self.epochs(reader.on(staged), None)?;
         drop_pages(&file)?;
         let [first_dropped, later_dropped] = self.epochs(reader.clone(), Some(&file))?;
         // Blocks that were prefetched before the file was dropped are read from the disk again.
         self.raw(&file, all)?;
-        let held = (self.raw(&file, READERS)?, self.raw(&file, all)?);
+        let held = (self.raw(&file, READER_THREADS)?, self.raw(&file, all)?);
         let [first, later] = self.epochs(reader, None)?;
         let of = |(cached, raw), epoch| Rates { cached: Some(cached), raw, epoch };
         let rates = [
@@ -207,7 +207,7 @@ impl Bench {
                         free.lock().expect("nobody panics").push_back(black_box(block));
                     }
                 };
-                let threads: Vec<_> = (0..READERS).map(|_| scope.spawn(read)).collect();
+                let threads: Vec<_> = (0..READER_THREADS).map(|_| scope.spawn(read)).collect();
                 threads.into_iter().try_for_each(|thread| thread.join().expect("nobody panics"))
             })
         });
@@ -220,7 +220,8 @@ impl Bench {
     fn epochs(&mut self, reader: Reader, dropped: Option<&File>) -> Result<[f64; 2]> {
         let all = 0..self.order.slots();
         let progress = Progress::silent();
-        let mut shard = Shard::load(reader, &self.order, all, 3, Place::File, &mut self.device, progress)?;
+        let mut shard =
+            Shard::load(reader, &self.order, all, 3, Residency::Streamed, &mut self.device, progress)?;
         let mut epoch = |number| -> Result<f64> {
             let mut images = 0;
             let rate = self.timed(|| {

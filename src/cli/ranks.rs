@@ -9,8 +9,8 @@ use crate::error::Error;
 use crate::loader::cache::{CacheMode, CacheOptions};
 use crate::parallel::{Failure, World};
 use crate::render::cuda::libraries;
+use crate::resources::all_reduce::CollectiveKind;
 use crate::resources::devices::DeviceKind;
-use crate::resources::reduction::CollectiveKind;
 use crate::train::Ending;
 
 /// Exit code after a stop by a signal, with checkpoints written: EX_TEMPFAIL of sysexits.h.

@@ -1,11 +1,11 @@
-//! Where the ranks of a machine keep their particles: on the device, in host memory, on the machine's own disk, or not at
-//! all. Decided by all ranks together, before the first is read.
+//! Where the ranks of a node keep their particles between epochs: on the device, in host memory, or in a copy of the file on a
+//! node-local disk. All ranks decide together, before they read the first particle.
 
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::loader::scratch;
-use crate::loader::shard::Place;
+use crate::loader::shard::Residency;
 use crate::parallel::World;
 use crate::particles::store::{Reader, Store};
 use crate::render::Device;
@@ -15,41 +15,41 @@ use crate::resources::memory;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CacheMode {
-    /// The first that has room: device, host (half of the free memory for all ranks of the machine), scratch if --scratch is
+    /// The first that has room: device, host (half of the free memory for all ranks of the node), scratch if --scratch is
     /// given, none.
     Auto,
     /// In the memory of the GPU.
     Device,
     /// In host memory.
     Host,
-    /// In a copy of the file on the machine's own disk, read ahead in every epoch.
+    /// In a copy of the file on the node's own disk, streamed in every epoch.
     Scratch,
-    /// Not at all: read ahead from the file in every epoch.
+    /// Nowhere: streamed from the file in every epoch.
     None,
 }
 
-/// What the user says about it.
+/// The options of the cache.
 #[derive(Clone, Debug)]
 pub struct CacheOptions {
     /// Where to keep particles.
     pub mode: CacheMode,
-    /// The folder for copies, if one is named.
+    /// Folder for scratch copies; `None`: [`scratch::default_folder`].
     pub scratch: Option<PathBuf>,
 }
 
-/// Decides for this rank's models, each with the particles of its shard and its device; and through which file to read. Every
-/// rank calls it, once.
+/// Chooses the residency of each of this rank's models, and the file to read from. `shards` holds the number of particles and
+/// the device of each model. Every rank calls it, once.
 ///
 /// # Errors
-/// When a device fails, or has no room although the user insists.
-pub fn decide<'a>(
+/// When a device fails, or has no room with `CacheMode::Device`.
+pub(crate) fn decide<'a>(
     world: &World,
     options: &CacheOptions,
     store: &Store,
     shards: impl IntoIterator<Item = (usize, &'a mut Box<dyn Device>)>,
-) -> Result<(Vec<Place>, Reader)> {
+) -> Result<(Vec<Residency>, Reader)> {
     let mode = options.mode;
-    let mut places = Vec::new();
+    let mut residencies = Vec::new();
     let mut bytes = 0;
     for (particles, device) in shards {
         let on_device = match mode {
@@ -66,24 +66,26 @@ pub fn decide<'a>(
                 "use --cache auto or host, more ranks, or --cache-half",
             ));
         }
-        places.push(match (on_device, mode) {
-            (true, _) => Place::Device,
-            (false, CacheMode::Host) => Place::Host,
-            (false, _) => Place::File,
+        residencies.push(match (on_device, mode) {
+            (true, _) => Residency::Device,
+            (false, CacheMode::Host) => Residency::Host,
+            (false, _) => Residency::Streamed,
         });
         if !on_device {
             bytes += particles as u64 * store.header().pixels() as u64 * size_of::<f32>() as u64;
         }
     }
     if mode == CacheMode::Auto {
-        // Asked before the sum, which no rank leaves before all have asked: nobody's reading is counted.
+        // Queried before the all-reduce, which no rank leaves before all have queried: no rank has read particles yet.
         let free = memory::available();
         let all = world.local_all_reduce_sum(bytes);
         if all < free / 2 {
-            places.iter_mut().filter(|place| **place == Place::File).for_each(|place| *place = Place::Host);
+            for residency in residencies.iter_mut().filter(|residency| **residency == Residency::Streamed) {
+                *residency = Residency::Host;
+            }
         } else if bytes > 0 {
             tracing::info!(
-                "the particles of this machine's ranks take {:.1} GiB, and {:.1} are free: read in every epoch",
+                "the particles of this node's ranks take {:.1} GiB, and {:.1} GiB are free: streamed in every epoch",
                 gib(all),
                 gib(free)
             );
@@ -96,11 +98,12 @@ pub fn decide<'a>(
     };
     let mut reader = store.reader();
     if let Some(folder) = folder
-        && let Some(copy) = scratch::stage(world, store.path(), &folder, places.contains(&Place::File))
+        && let Some(copy) =
+            scratch::stage(world, store.path(), &folder, residencies.contains(&Residency::Streamed))
     {
         reader = reader.on(copy);
     }
-    Ok((places, reader))
+    Ok((residencies, reader))
 }
 
 fn gib(bytes: u64) -> f64 {

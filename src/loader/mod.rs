@@ -1,7 +1,7 @@
-//! From the particle file to the device: which particle comes when, and where it is kept between epochs.
+//! From the particle file to the device: the order of particles, and where they are kept between epochs.
 //!
-//! [`sampler`] decides the order of particles, [`cache`] where they are kept, and [`shard`] delivers a rank's part of each
-//! batch: from memory ([`resident`]), or streamed from the file or a node-local copy ([`windows`], [`prefetch`], [`scratch`]).
+//! [`sampler`] computes the order of particles, [`cache`] decides where they are kept, and [`shard`] delivers a rank's part of
+//! each batch: from memory ([`resident`]), or streamed from the file or a scratch copy ([`windows`], [`prefetch`], [`scratch`]).
 
 pub mod cache;
 mod permutation;

@@ -1,39 +1,39 @@
-//! A random permutation that is computed place by place and not stored, however large it is.
+//! A random permutation in constant memory, for ranges of any size.
 //!
-//! A Feistel network permutes the numbers below the next power of four; what falls outside the range is permuted again until
-//! it is inside, which keeps it a permutation of the range. Its keys are all there is in memory.
+//! A Feistel network permutes the numbers below the next power of four. A result outside the range is permuted again until it
+//! is inside, which makes the whole a permutation of the range (cycle walking). Only the keys are stored.
 
 use rand::Rng;
 
 use crate::random::Random;
 
-/// Rounds of the network. Four make it random as a whole; more do so for the smallest ranges too.
+/// Rounds of the network. Four suffice for large ranges; the smallest need more.
 const ROUNDS: usize = 8;
 
 /// A permutation of `0..size`.
 #[derive(Clone, Debug)]
-pub struct Permutation {
+pub(crate) struct Permutation {
     keys: [u64; ROUNDS],
     size: u64,
-    /// Bits of each of the two parts of a number.
-    bits: u32,
+    /// Bits of each half of a number.
+    half_bits: u32,
 }
 
 impl Permutation {
-    /// Draws one.
+    /// Draws a permutation of `0..size`.
     pub fn new(size: usize, random: &mut Random) -> Self {
         let size = size as u64;
-        let wanted = u64::BITS - size.saturating_sub(1).leading_zeros();
+        let bits = u64::BITS - size.saturating_sub(1).leading_zeros();
         let keys = std::array::from_fn(|_| random.next_u64());
-        Self { keys, size, bits: wanted.div_ceil(2).max(1) }
+        Self { keys, size, half_bits: bits.div_ceil(2).max(1) }
     }
 
-    /// What stands at `place`.
+    /// The value at `position`.
     ///
     /// # Panics
-    /// If `place` is outside of the range.
-    pub fn at(&self, place: usize) -> usize {
-        self.walk(place, |mut left, mut right, mask| {
+    /// If `position` is outside the range.
+    pub fn at(&self, position: usize) -> usize {
+        self.cycle_walk(position, |mut left, mut right, mask| {
             for key in self.keys {
                 (left, right) = (right, left ^ (mix(right ^ key) & mask));
             }
@@ -41,12 +41,12 @@ impl Permutation {
         })
     }
 
-    /// The place where `value` stands.
+    /// The position of `value`: the inverse of [`Permutation::at`].
     ///
     /// # Panics
-    /// If `value` is outside of the range.
-    pub fn place(&self, value: usize) -> usize {
-        self.walk(value, |mut left, mut right, mask| {
+    /// If `value` is outside the range.
+    pub fn position_of(&self, value: usize) -> usize {
+        self.cycle_walk(value, |mut left, mut right, mask| {
             for &key in self.keys.iter().rev() {
                 (left, right) = (right ^ (mix(left ^ key) & mask), left);
             }
@@ -54,13 +54,14 @@ impl Permutation {
         })
     }
 
-    fn walk(&self, start: usize, rounds: impl Fn(u64, u64, u64) -> (u64, u64)) -> usize {
+    /// Applies `rounds` to the two halves of a number, starting at `start`, until the number is in the range.
+    fn cycle_walk(&self, start: usize, rounds: impl Fn(u64, u64, u64) -> (u64, u64)) -> usize {
         let mut number = start as u64;
         assert!(number < self.size, "{number} of {}", self.size);
-        let mask = (1 << self.bits) - 1;
+        let mask = (1 << self.half_bits) - 1;
         loop {
-            let (left, right) = rounds(number >> self.bits, number & mask, mask);
-            number = left << self.bits | right;
+            let (left, right) = rounds(number >> self.half_bits, number & mask, mask);
+            number = left << self.half_bits | right;
             if number < self.size {
                 return number as usize;
             }
@@ -68,7 +69,7 @@ impl Permutation {
     }
 }
 
-/// A number all of whose bits depend on all bits of `x`.
+/// Hash of `x`: each bit depends on all bits of `x`.
 fn mix(x: u64) -> u64 {
     let folded = (x ^ (x >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let folded = (folded ^ (folded >> 29)).wrapping_mul(0xd6e8_feb8_6659_fd93);
@@ -85,18 +86,19 @@ mod tests {
     }
 
     #[test]
-    fn every_number_stands_once_and_is_found_there() {
+    fn at_is_a_bijection_and_position_of_its_inverse() {
         for size in [1, 2, 3, 4, 5, 16, 17, 100, 1023, 1025] {
             let permutation = draw(size, 0);
-            let mut seen: Vec<usize> = (0..size).map(|place| permutation.at(place)).collect();
-            assert!(seen.iter().enumerate().all(|(place, &value)| permutation.place(value) == place));
-            seen.sort_unstable();
-            assert!(seen.into_iter().eq(0..size));
+            let mut values: Vec<usize> = (0..size).map(|position| permutation.at(position)).collect();
+            let inverted = values.iter().enumerate().all(|(at, &value)| permutation.position_of(value) == at);
+            assert!(inverted);
+            values.sort_unstable();
+            assert!(values.into_iter().eq(0..size));
         }
     }
 
     #[test]
-    fn every_number_stands_anywhere_equally_often_and_beside_any_other() {
+    fn positions_and_neighbours_are_uniformly_distributed() {
         const DRAWS: u64 = 6000;
         for size in [3usize, 5, 12] {
             let (mut first, mut follows) = (vec![0u32; size], vec![0u32; size * size]);

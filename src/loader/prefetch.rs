@@ -1,4 +1,4 @@
-//! Reading blocks of particles ahead of who needs them, in threads of its own and in memory that is used again.
+//! Prefetch: blocks of particles are read in threads of their own, into memory that is reused.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -9,24 +9,23 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::particles::store::{Block, Reader};
 
-/// Threads that read: while some wait for the disk, others check what they have read.
-pub const READERS: usize = 4;
-/// Blocks beyond those that are being read of which the system is told.
+/// Threads that read: while some wait for the disk, others compute checksums.
+pub const READER_THREADS: usize = 4;
+/// Blocks after those being read that are announced to the system as needed soon.
 const ANNOUNCED: usize = 4;
 
-/// A block that is to be read.
+/// A block to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// Its rows.
+pub(crate) struct ReadRequest {
     pub rows: Range<usize>,
-    /// Are its images compared with their checksums?
-    pub check: bool,
+    /// Whether to compare its images with their checksums.
+    pub verify: bool,
 }
 
-/// What reading came to.
+/// Statistics of reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Time that the trainer waited for particles.
+    /// Time that the caller waited for particles.
     pub waited: Duration,
     /// Bytes of images read from the file.
     pub bytes: u64,
@@ -35,9 +34,9 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// For the log, of the time `elapsed`: "1.4 GB/s read, 3% of the time waiting for the file". The rate is that of the time
-    /// in which there was something to read.
-    pub fn describe(&self, elapsed: Duration) -> String {
+    /// For the log: "1.4 GB/s read, 3% of the time waiting for the file". The rate is over the time in which there was something
+    /// to read, the percentage is of `elapsed`.
+    pub(crate) fn describe(&self, elapsed: Duration) -> String {
         let share = 100.0 * self.waited.as_secs_f64() / elapsed.as_secs_f64().max(1e-9);
         if self.bytes == 0 {
             return "nothing read".into();
@@ -47,7 +46,7 @@ impl Traffic {
     }
 }
 
-/// "1.4 GB/s".
+/// `rate` in bytes per second, as "1.4 GB/s".
 fn per_second(rate: f64) -> String {
     match rate {
         _ if rate >= 1e9 => format!("{:.1} GB/s", rate / 1e9),
@@ -56,9 +55,9 @@ fn per_second(rate: f64) -> String {
     }
 }
 
-/// Blocks of rows, read ahead in the order in which they are asked for. Dropping it ends the reading.
+/// Reads blocks of rows ahead of their use, and returns them in the order of the requests. Dropping it stops its threads.
 #[derive(Debug)]
-pub struct ReadAhead {
+pub(crate) struct Prefetcher {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     next: u64,
@@ -67,26 +66,29 @@ pub struct ReadAhead {
 struct Shared {
     reader: Reader,
     state: Mutex<State>,
-    /// There is room again, or all is over.
-    room: Condvar,
-    /// A block is there, or none will come.
-    arrival: Condvar,
+    /// Notified when a block is free or reading stops.
+    block_freed: Condvar,
+    /// Notified when a block is read or a thread ends.
+    block_read: Condvar,
 }
 
 struct State {
-    wanted: Box<dyn Iterator<Item = Wanted> + Send>,
-    /// The next of them, which the system knows of.
-    announced: VecDeque<Wanted>,
-    /// Blocks that were begun.
-    begun: u64,
+    requests: Box<dyn Iterator<Item = ReadRequest> + Send>,
+    /// The next requests, already announced to the system.
+    announced: VecDeque<ReadRequest>,
+    /// Number of requests taken by threads.
+    started: u64,
     free: Vec<Block>,
+    /// Results by number of the request.
     done: BTreeMap<u64, Result<Block>>,
-    /// Nothing more is to be begun.
-    over: bool,
+    /// No thread takes another request.
+    stopped: bool,
+    /// Threads that have not ended.
     threads: usize,
+    /// Threads that are reading.
     busy: usize,
-    /// When the first of those that are busy began.
-    since: Instant,
+    /// Since when at least one thread has been reading.
+    busy_since: Instant,
     traffic: Traffic,
 }
 
@@ -96,46 +98,46 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-impl ReadAhead {
-    /// Begins to read `wanted` into `blocks` blocks: so many are read and not given back at most.
+impl Prefetcher {
+    /// Starts to read `requests`, with at most `blocks` blocks in memory.
     pub fn start(
         reader: Reader,
-        wanted: impl Iterator<Item = Wanted> + Send + 'static,
+        requests: impl Iterator<Item = ReadRequest> + Send + 'static,
         blocks: usize,
     ) -> Self {
-        let count = READERS.min(blocks).max(1);
+        let count = READER_THREADS.min(blocks).max(1);
         let shared = Arc::new(Shared {
             reader,
             state: Mutex::new(State {
-                wanted: Box::new(wanted),
+                requests: Box::new(requests),
                 announced: VecDeque::new(),
-                begun: 0,
+                started: 0,
                 free: vec![Block::default(); blocks.max(1)],
                 done: BTreeMap::new(),
-                over: false,
+                stopped: false,
                 threads: count,
                 busy: 0,
-                since: Instant::now(),
+                busy_since: Instant::now(),
                 traffic: Traffic::default(),
             }),
-            room: Condvar::new(),
-            arrival: Condvar::new(),
+            block_freed: Condvar::new(),
+            block_read: Condvar::new(),
         });
-        let read = |_| {
+        let spawn = |_| {
             let shared = Arc::clone(&shared);
-            std::thread::spawn(move || shared.read())
+            std::thread::spawn(move || shared.run())
         };
-        Self { threads: (0..count).map(read).collect(), shared, next: 0 }
+        Self { threads: (0..count).map(spawn).collect(), shared, next: 0 }
     }
 
-    /// The next block, when it is there; `None` behind the last.
+    /// Waits for the next block and returns it; `None` after the last.
     ///
-    /// Whoever holds as many blocks as there are must give one back first: nothing else makes room.
+    /// A caller that holds all blocks must return one first, or this waits forever.
     ///
     /// # Errors
-    /// What reading it came to.
+    /// When the block could not be read.
     pub fn take(&mut self) -> Result<Option<Block>> {
-        let asked = Instant::now();
+        let start = Instant::now();
         let mut state = self.shared.lock();
         let outcome = loop {
             if let Some(outcome) = state.done.remove(&self.next) {
@@ -144,44 +146,44 @@ impl ReadAhead {
             if state.threads == 0 {
                 break None;
             }
-            state = wait(&self.shared.arrival, state);
+            state = wait(&self.shared.block_read, state);
         };
-        state.traffic.waited += asked.elapsed();
+        state.traffic.waited += start.elapsed();
         match outcome {
             Some(block) => {
                 self.next += 1;
                 block.map(Some)
             }
-            None if self.next < state.begun => Err(Error::request(
-                "a thread that reads particles has ended before its time",
-                "this is a defect of the program: report it",
+            None if self.next < state.started => Err(Error::request(
+                "a thread that reads particles ended without a result",
+                "this is a bug in the program: report it",
             )),
             None => Ok(None),
         }
     }
 
-    /// Gives a block's memory back, or room for one in its place.
+    /// Returns a block, whose memory is reused.
     pub fn give_back(&mut self, block: Block) {
         self.shared.lock().free.push(block);
-        self.shared.room.notify_one();
+        self.shared.block_freed.notify_one();
     }
 
-    /// What reading came to since the last call.
+    /// Statistics since the last call.
     pub fn traffic(&mut self) -> Traffic {
         let mut state = self.shared.lock();
         if state.busy > 0 {
-            let since = std::mem::replace(&mut state.since, Instant::now());
+            let since = std::mem::replace(&mut state.busy_since, Instant::now());
             state.traffic.reading += since.elapsed();
         }
         std::mem::take(&mut state.traffic)
     }
 }
 
-impl Drop for ReadAhead {
+impl Drop for Prefetcher {
     fn drop(&mut self) {
-        self.shared.lock().over = true;
-        self.shared.room.notify_all();
-        // Each ends behind the block at hand. One that panicked has said so.
+        self.shared.lock().stopped = true;
+        self.shared.block_freed.notify_all();
+        // Each thread ends after its current block. A panic has already been printed.
         self.threads.drain(..).for_each(|thread| drop(thread.join()));
     }
 }
@@ -191,12 +193,12 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a thread does.
-    fn read(&self) {
-        let _leaving = Leaving(self);
-        while let Some((number, Wanted { rows, check }, mut block)) = self.begin() {
+    /// The loop of a thread.
+    fn run(&self) {
+        let _exit = ThreadExit(self);
+        while let Some((number, ReadRequest { rows, verify }, mut block)) = self.next_request() {
             let bytes = self.reader.bytes_of(rows.clone());
-            let outcome = if check {
+            let outcome = if verify {
                 self.reader.read(rows, &mut block)
             } else {
                 self.reader.read_again(rows, &mut block)
@@ -204,47 +206,47 @@ impl Shared {
             let mut state = self.lock();
             state.busy -= 1;
             if state.busy == 0 {
-                let spent = state.since.elapsed();
+                let spent = state.busy_since.elapsed();
                 state.traffic.reading += spent;
             }
             match &outcome {
                 Ok(()) => state.traffic.bytes += bytes.end - bytes.start,
-                Err(_) => state.over = true,
+                Err(_) => state.stopped = true,
             }
             state.done.insert(number, outcome.map(|()| block));
             drop(state);
-            self.arrival.notify_one();
+            self.block_read.notify_one();
         }
     }
 
-    /// What to read next, and where to, once there is room.
-    fn begin(&self) -> Option<(u64, Wanted, Block)> {
+    /// Waits for a free block. Returns the next request with its number and the block to read into; `None` after the last.
+    fn next_request(&self) -> Option<(u64, ReadRequest, Block)> {
         let mut state = self.lock();
         loop {
-            if state.over {
+            if state.stopped {
                 return None;
             }
             if let Some(block) = state.free.pop() {
                 while state.announced.len() <= ANNOUNCED
-                    && let Some(wanted) = state.wanted.next()
+                    && let Some(request) = state.requests.next()
                 {
-                    self.reader.announce(wanted.rows.clone());
-                    state.announced.push_back(wanted);
+                    self.reader.announce(request.rows.clone());
+                    state.announced.push_back(request);
                 }
-                let Some(wanted) = state.announced.pop_front() else {
-                    state.over = true;
-                    self.room.notify_all();
+                let Some(request) = state.announced.pop_front() else {
+                    state.stopped = true;
+                    self.block_freed.notify_all();
                     return None;
                 };
-                let number = state.begun;
-                state.begun += 1;
+                let number = state.started;
+                state.started += 1;
                 if state.busy == 0 {
-                    state.since = Instant::now();
+                    state.busy_since = Instant::now();
                 }
                 state.busy += 1;
-                return Some((number, wanted, block));
+                return Some((number, request, block));
             }
-            state = wait(&self.room, state);
+            state = wait(&self.block_freed, state);
         }
     }
 }
@@ -253,18 +255,18 @@ fn wait<'a>(condition: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a,
     condition.wait(state).unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Tells who waits when a thread ends, however it does.
-struct Leaving<'a>(&'a Shared);
+/// Wakes the waiting threads when a thread ends, also by a panic.
+struct ThreadExit<'a>(&'a Shared);
 
-impl Drop for Leaving<'_> {
+impl Drop for ThreadExit<'_> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.threads -= 1;
-        // All end together: what one has begun and not ended is waited for.
-        state.over = true;
+        // All threads end together, each after its current block.
+        state.stopped = true;
         drop(state);
-        self.0.arrival.notify_one();
-        self.0.room.notify_all();
+        self.0.block_read.notify_one();
+        self.0.block_freed.notify_all();
     }
 }
 
@@ -273,14 +275,14 @@ mod tests {
     use crate::loader::prefetch::*;
 
     #[test]
-    fn traffic_is_told_in_rates_and_shares() {
+    fn traffic_is_described_by_rate_and_percentage() {
         let seconds = Duration::from_secs_f64;
         let traffic = Traffic { waited: seconds(0.3), bytes: 2_800_000_000, reading: seconds(2.0) };
-        let said = traffic.describe(seconds(10.0));
-        assert_eq!(said, "1.4 GB/s read, 3% of the time waiting for the file");
+        let text = traffic.describe(seconds(10.0));
+        assert_eq!(text, "1.4 GB/s read, 3% of the time waiting for the file");
         assert_eq!(Traffic::default().describe(seconds(10.0)), "nothing read");
-        for (rate, said) in [(2.36e8, "236 MB/s"), (9.87e6, "9.9 MB/s"), (1.0e10, "10.0 GB/s")] {
-            assert_eq!(per_second(rate), said);
+        for (rate, text) in [(2.36e8, "236 MB/s"), (9.87e6, "9.9 MB/s"), (1.0e10, "10.0 GB/s")] {
+            assert_eq!(per_second(rate), text);
         }
     }
 }

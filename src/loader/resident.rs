@@ -1,43 +1,42 @@
-//! A rank's particles in memory: read and prepared once.
+//! A rank's particles in memory, read and prepared once.
 
 use std::ops::Range;
 
 use crate::error::Result;
 use crate::imaging::ctf::Ctf;
-use crate::loader::prefetch::{READERS, ReadAhead, Wanted};
+use crate::loader::prefetch::{Prefetcher, READER_THREADS, ReadRequest};
 use crate::particles::store::{Block, Defect, Particle, Pixels, Reader};
 use crate::progress::Progress;
 use crate::render::Device;
 
-/// Blocks in memory while it is filled.
-const AHEAD: usize = 2 * READERS;
+/// Blocks in memory while particles are loaded.
+const PREFETCHED: usize = 2 * READER_THREADS;
 
-/// Consecutive rows that were read once.
-pub struct Kept {
+/// Consecutive rows in memory.
+pub(crate) struct ResidentParticles {
     first: usize,
-    /// Rows in a piece; the last one may have fewer.
-    rows: usize,
-    pieces: Vec<Piece>,
+    /// Rows per block; the last block may have fewer.
+    rows_per_block: usize,
+    blocks: Vec<ResidentBlock>,
 }
 
-/// A block without what reading needs; also without images where the device has them.
-pub struct Piece {
-    /// The particles.
+/// A block of particles, without the memory that only reading needs.
+pub(crate) struct ResidentBlock {
     pub particles: Vec<Particle>,
-    /// Prepared images, or none.
+    /// Prepared images; empty if they are in the device's memory.
     pub images: Pixels,
-    /// The sum of the squares of each observed image's pixels.
+    /// Sum of the squared pixels of each observed image.
     pub energies: Vec<f64>,
     /// Rows whose images cannot be used.
     pub defects: Vec<(usize, Defect)>,
 }
 
-impl Kept {
-    /// Reads `rows`, in blocks of `block`, and prepares them on `device`, which keeps them itself if `on_device`.
+impl ResidentParticles {
+    /// Reads `rows` in blocks of `block` rows, and prepares them on `device`. With `on_device`, the device stores the images.
     ///
     /// # Errors
     /// When the file cannot be read, or the device fails.
-    pub fn fill(
+    pub fn load(
         reader: &Reader,
         rows: Range<usize>,
         block: usize,
@@ -45,47 +44,48 @@ impl Kept {
         on_device: bool,
         mut progress: Progress,
     ) -> Result<Self> {
-        let mut kept = Self { first: rows.start, rows: block, pieces: Vec::new() };
-        let wanted = {
+        let mut resident = Self { first: rows.start, rows_per_block: block, blocks: Vec::new() };
+        let requests = {
             let rows = rows.clone();
             let starts = rows.clone().step_by(block);
-            starts.map(move |start| Wanted { rows: start..(start + block).min(rows.end), check: true })
+            starts.map(move |start| ReadRequest { rows: start..(start + block).min(rows.end), verify: true })
         };
-        let mut ahead = ReadAhead::start(reader.clone(), wanted, AHEAD);
-        while let Some(mut block) = ahead.take()? {
+        let mut prefetcher = Prefetcher::start(reader.clone(), requests, PREFETCHED);
+        while let Some(mut block) = prefetcher.take()? {
             let ctfs: Vec<Ctf> = block.particles.iter().map(|particle| reader.ctf(particle)).collect();
             if on_device {
-                device.store(block.first - kept.first, &ctfs, &mut block.images)?;
+                device.store(block.first - resident.first, &ctfs, &mut block.images)?;
             } else {
                 device.prepare(&ctfs, &mut block.images)?;
             }
             progress.advance(ctfs.len() as u64);
-            kept.pieces.push(Piece::of(&mut block, !on_device));
-            ahead.give_back(block);
+            resident.blocks.push(ResidentBlock::take_from(&mut block, !on_device));
+            prefetcher.give_back(block);
         }
         progress.finish();
-        Ok(kept)
+        Ok(resident)
     }
 
-    /// The piece with `row`, and the row's place in it.
-    pub fn find(&self, row: usize) -> (&Piece, usize) {
-        let place = row - self.first;
-        (&self.pieces[place / self.rows], place % self.rows)
+    /// The block that holds `row`, and the index of the row in it.
+    pub fn find(&self, row: usize) -> (&ResidentBlock, usize) {
+        let index = self.index_of(row);
+        (&self.blocks[index / self.rows_per_block], index % self.rows_per_block)
     }
 
     /// The rows whose images cannot be used, in order.
     pub fn defects(&self) -> Vec<(usize, Defect)> {
-        self.pieces.iter().flat_map(|piece| piece.defects.iter().copied()).collect()
+        self.blocks.iter().flat_map(|block| block.defects.iter().copied()).collect()
     }
 
-    /// The place of `row` among all.
-    pub fn place(&self, row: usize) -> usize {
+    /// The index of `row` among all rows in memory.
+    pub fn index_of(&self, row: usize) -> usize {
         row - self.first
     }
 }
 
-impl Piece {
-    fn of(block: &mut Block, with_images: bool) -> Self {
+impl ResidentBlock {
+    /// Takes the content of `block`, with its images or without.
+    fn take_from(block: &mut Block, with_images: bool) -> Self {
         Self {
             particles: std::mem::take(&mut block.particles),
             images: if with_images { std::mem::take(&mut block.images) } else { Pixels::default() },

@@ -1,21 +1,20 @@
-//! Which particle is seen when, and by which rank: a pure function of (seed, half, epoch, batch), and of how many rows of
-//! which size the half has.
+//! The order of particles: a pure function of (seed, half, epoch, step), and of the number and size of the half's images.
 //!
-//! The order is random, and yet files are read in large pieces, each once an epoch, and nothing in memory grows with the
-//! number of particles:
+//! The order is random, although files are read in large blocks, each once per epoch, and memory does not grow with the number
+//! of particles:
 //!
-//! - The half's rows are cut into as many **slots** of consecutive rows as a batch has images. Step t takes the t-th row of
-//!   every slot, in the slot's own order; so the images of a batch come from all over the half. The last step of an epoch
-//!   takes what is left.
-//! - A slot's rows are cut into **blocks** of consecutive rows, about 4 MiB each. In each epoch the blocks are put in a
-//!   random order; each four that follow one another form a **window**, whose rows are shuffled. Two windows of each slot
-//!   are in memory at a time, the one in use and the one that is read ahead: together at most 1 GiB and 32,768 rows over
-//!   all ranks (more only where eight images of each slot alone are more).
-//! - A rank owns a run of slots, so it sees the same rows in every epoch, its **shard**, which are consecutive too. The
-//!   batches are the same however many ranks share them.
+//! - The half's rows are divided into **slots** of consecutive rows, one per image of a batch. Step t takes the t-th row of
+//!   every slot, in the slot's own order, so the images of a batch come from all parts of the half. The last step of an epoch
+//!   may be short.
+//! - A slot's rows are divided into **blocks** of consecutive rows, about 4 MiB each. In each epoch the blocks are put in a
+//!   random order. Four consecutive blocks of that order form a **window**, whose rows are shuffled. Two windows per slot are in
+//!   memory, the current one and the next: together at most 1 GiB and 32,768 rows over all ranks (more only if eight images
+//!   per slot exceed that).
+//! - A rank owns consecutive slots. Their rows, its **shard**, are consecutive too, and the same in every epoch. The batches do
+//!   not depend on the number of ranks.
 //!
-//! Neighbours in a file are alike (one micrograph, one grid): within a slot they can come in steps that are close in time,
-//! never in the same batch. Batches are as mixed as a half cut into equal parts is; windows and blocks change in every epoch.
+//! Neighbouring rows of a file are similar (same micrograph, same grid). Within a slot they can come in steps close in time, but
+//! never in the same batch. Windows and the order of blocks change in every epoch.
 
 use std::ops::Range;
 
@@ -25,16 +24,16 @@ use crate::loader::permutation::Permutation;
 use crate::particles::Subset;
 use crate::random::{Purpose, Random, stream};
 
-/// Blocks in a window.
-pub const WINDOW: usize = 4;
-/// Windows of a slot in memory: one in use, one that is read.
-pub const WINDOWS: usize = 2;
+/// Blocks per window.
+pub const BLOCKS_PER_WINDOW: usize = 4;
+/// Windows per slot in memory: the current one, and the next while it is read.
+pub const WINDOWS_PER_SLOT: usize = 2;
 
-/// A block's size where memory allows it: large enough that any disk reads at its full rate.
+/// Size of a block if memory allows it: large enough for the full bandwidth of a disk.
 const BLOCK_BYTES: usize = 4 << 20;
-/// Memory for the windows of all slots.
+/// Bytes of images in the windows of all slots, at most.
 const MEMORY: usize = 1 << 30;
-/// Rows whose windows are in memory at a time, of all slots: small images take less than what else is held of a particle.
+/// Rows in the windows of all slots, at most: for small images, poses and CTFs take more memory than pixels.
 const ROWS: usize = 1 << 15;
 
 /// The order of one half.
@@ -44,7 +43,7 @@ pub struct Sampler {
     subset: Subset,
     rows: Range<usize>,
     slots: usize,
-    /// Rows in a block; the last one of a slot may have fewer.
+    /// Rows per block; the last block of a slot may have fewer.
     block: usize,
 }
 
@@ -53,52 +52,52 @@ pub struct Sampler {
 pub struct WindowId {
     /// The epoch, from 0.
     pub epoch: usize,
-    /// The window in it, from 0.
+    /// The number of the window in the slot's epoch, from 0.
     pub number: usize,
     /// The slot.
     pub slot: usize,
 }
 
-/// How a slot is gone through in an epoch.
-struct Plan {
+/// The order of a slot's blocks in an epoch.
+struct SlotOrder {
     rows: Range<usize>,
     block: usize,
     blocks: Permutation,
-    /// The place of the slot's last block, which may be short, and the rows that it lacks.
+    /// Position of the slot's last block, and the number of rows by which it is short.
     short: (usize, usize),
     random: Random,
 }
 
 impl Sampler {
-    /// Of the rows `rows`, whose images take `image_bytes` in memory each, in batches of `batch`. `subset` separates
-    /// the random streams of the two halves.
+    /// The order of `rows`, whose images take `image_bytes` bytes each, in batches of `batch` images. `subset` selects the random
+    /// stream, so that the halves are independent.
     ///
     /// # Panics
     /// If `batch` or `image_bytes` is 0.
     pub fn new(rows: Range<usize>, batch: usize, image_bytes: usize, seed: u64, subset: Subset) -> Self {
         assert!(batch > 0 && image_bytes > 0);
         let slots = batch.min(rows.len());
-        let room = (MEMORY / image_bytes).min(ROWS) / (WINDOWS * WINDOW * slots.max(1));
+        let room = (MEMORY / image_bytes).min(ROWS) / (WINDOWS_PER_SLOT * BLOCKS_PER_WINDOW * slots.max(1));
         let block = room.clamp(1, (BLOCK_BYTES / image_bytes).max(1));
         Self { seed, subset, rows, slots, block }
     }
 
-    /// Number of slots: the batch, or the number of particles where that is smaller.
+    /// Number of slots: the batch size, or the number of particles if that is smaller.
     pub fn slots(&self) -> usize {
         self.slots
     }
 
-    /// Rows in a block.
+    /// Rows per block.
     pub fn block(&self) -> usize {
         self.block
     }
 
-    /// Steps in an epoch.
+    /// Steps per epoch.
     pub fn steps(&self) -> usize {
         self.rows.len().div_ceil(self.slots.max(1))
     }
 
-    /// Images of step `step` of any epoch, over all slots.
+    /// Number of images in step `step` of each epoch, over all slots.
     pub fn images(&self, step: usize) -> usize {
         self.rows.len().saturating_sub(step.saturating_mul(self.slots)).min(self.slots)
     }
@@ -108,14 +107,14 @@ impl Sampler {
         rank * self.slots / ranks..(rank + 1) * self.slots / ranks
     }
 
-    /// The rows that `slots` ever see.
+    /// The rows of `slots`, the same in every epoch.
     pub fn shard(&self, slots: Range<usize>) -> Range<usize> {
         let start = |slot| self.rows.start + slot * self.rows.len() / self.slots.max(1);
         start(slots.start)..start(slots.end)
     }
 
-    /// The rows of step `step` of `epoch`, of those of `slots` that have one, in the order of the slots. Finds its place
-    /// anew: whoever goes through an epoch keeps the windows.
+    /// The rows of step `step` of `epoch`, one per slot of `slots` that has one, in the order of the slots. Recomputes the
+    /// windows at each call; to iterate over steps use [`RowCursor`](crate::loader::windows::RowCursor).
     pub fn batch(&self, epoch: usize, step: usize, slots: Range<usize>) -> Vec<usize> {
         let rows = slots.filter_map(|slot| {
             let window = self.window_at(epoch, slot, step)?;
@@ -124,8 +123,8 @@ impl Sampler {
         rows.collect()
     }
 
-    /// The windows of `slots` from step `first_step` of epoch `first_epoch` on, as long as there are epochs below `epochs`:
-    /// in the order in which they are needed, but for the few steps by which slots are apart.
+    /// The windows of `slots` from step `first_step` of epoch `first_epoch` to the end of epoch `epochs - 1`, in the order of
+    /// their use; the windows of different slots begin within a few steps of each other.
     pub fn windows(
         self,
         slots: Range<usize>,
@@ -145,69 +144,69 @@ impl Sampler {
             })
     }
 
-    /// The window of `slot` that step `step` of `epoch` falls into; `None` where the slot has run out.
+    /// The window of `slot` with step `step` of `epoch`; `None` if the slot has no row in this step.
     pub fn window_at(&self, epoch: usize, slot: usize, step: usize) -> Option<WindowId> {
         if step >= self.shard(slot..slot + 1).len() {
             return None;
         }
-        let first = WindowId { epoch, number: step / (WINDOW * self.block), slot };
-        // A short block before it lets a window begin earlier, by less than a block.
+        let first = WindowId { epoch, number: step / (BLOCKS_PER_WINDOW * self.block), slot };
+        // After a short block, windows begin earlier, by less than a block.
         let next = WindowId { number: first.number + 1, ..first };
         let early = next.number < self.windows_in(slot) && self.steps_of(next).start <= step;
         Some(if early { next } else { first })
     }
 
-    /// The steps of its epoch that a window serves: one for each of its rows.
+    /// The steps of a window in its epoch: one per row.
     pub fn steps_of(&self, window: WindowId) -> Range<usize> {
-        let plan = self.plan(window);
-        plan.first_step(window.number)..plan.first_step(window.number + 1)
+        let order = self.slot_order(window);
+        order.first_step(window.number)..order.first_step(window.number + 1)
     }
 
     /// The blocks of a window, in the order in which they are read.
     pub fn blocks_of(&self, window: WindowId) -> Vec<Range<usize>> {
-        let plan = self.plan(window);
-        plan.places(window.number).map(|place| plan.block(plan.blocks.at(place))).collect()
+        let order = self.slot_order(window);
+        order.positions(window.number).map(|position| order.block(order.blocks.at(position))).collect()
     }
 
     /// The rows of a window, in the order of its steps.
     pub fn rows_of(&self, window: WindowId) -> Vec<usize> {
         let mut rows: Vec<usize> = self.blocks_of(window).into_iter().flatten().collect();
-        let mut random = self.plan(window).random;
-        // Each window has words of its own in the stream of (half, epoch, slot), behind the keys of the permutation: more
-        // than the rows of any window need.
+        let mut random = self.slot_order(window).random;
+        // Each window has its own 2^24 words in the stream of (half, epoch, slot), after the keys of the permutation: more than
+        // a shuffle of its rows needs.
         random.set_word_pos((window.number as u128 + 1) << 24);
         rows.shuffle(&mut random);
         rows
     }
 
     fn windows_in(&self, slot: usize) -> usize {
-        self.shard(slot..slot + 1).len().div_ceil(self.block).div_ceil(WINDOW)
+        self.shard(slot..slot + 1).len().div_ceil(self.block).div_ceil(BLOCKS_PER_WINDOW)
     }
 
-    fn plan(&self, WindowId { epoch, slot, .. }: WindowId) -> Plan {
+    fn slot_order(&self, WindowId { epoch, slot, .. }: WindowId) -> SlotOrder {
         let rows = self.shard(slot..slot + 1);
         let count = rows.len().div_ceil(self.block);
         // 2^28 epochs of 2^20 slots.
         let index = ((epoch as u64) << 20) | slot as u64;
         let mut random = stream(self.seed, Purpose::Order, self.subset.seed_index(), index);
         let blocks = Permutation::new(count, &mut random);
-        let short = (blocks.place(count - 1), count * self.block - rows.len());
-        Plan { rows, block: self.block, blocks, short, random }
+        let short = (blocks.position_of(count - 1), count * self.block - rows.len());
+        SlotOrder { rows, block: self.block, blocks, short, random }
     }
 }
 
-impl Plan {
-    /// The places of window `number` in the order of blocks.
-    fn places(&self, number: usize) -> Range<usize> {
+impl SlotOrder {
+    /// The positions of window `number` in the order of blocks.
+    fn positions(&self, number: usize) -> Range<usize> {
         let count = self.rows.len().div_ceil(self.block);
-        (number * WINDOW).min(count)..((number + 1) * WINDOW).min(count)
+        (number * BLOCKS_PER_WINDOW).min(count)..((number + 1) * BLOCKS_PER_WINDOW).min(count)
     }
 
-    /// The rows before window `number`.
+    /// The first step of window `number`: the number of rows before it.
     fn first_step(&self, number: usize) -> usize {
-        let before = self.places(number).start;
-        let (place, missing) = self.short;
-        before * self.block - if place < before { missing } else { 0 }
+        let before = self.positions(number).start;
+        let (position, missing) = self.short;
+        before * self.block - if position < before { missing } else { 0 }
     }
 
     fn block(&self, number: usize) -> Range<usize> {
@@ -224,7 +223,7 @@ mod tests {
 
     use crate::loader::sampler::*;
 
-    /// Bytes of an image of which 8 are a block.
+    /// Bytes of an image, with 8 images per block.
     const EIGHTH: usize = BLOCK_BYTES / 8;
 
     fn epoch(order: &Sampler, epoch: usize, slots: Range<usize>) -> Vec<Vec<usize>> {
@@ -235,7 +234,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn any_sizes_use_each_row_once_in_one_global_order(
+        fn each_row_comes_once_per_epoch_in_an_order_independent_of_the_ranks(
             first in 0usize..50,
             n in 1usize..600,
             batch in 1usize..40,
@@ -257,14 +256,14 @@ mod tests {
             prop_assert!((1..=full).contains(&whole[whole.len() - 1].len()));
             prop_assert!(whole.iter().enumerate().all(|(step, rows)| order.images(step) == rows.len()));
             prop_assert_eq!(order.images(whole.len()), 0);
-            // More ranks than slots are refused before an order is asked for; even then nothing is lost.
+            // The program refuses more ranks than slots; the order is complete even then.
             let slots: Vec<_> = (0..ranks).map(|rank| order.slots_of(rank, ranks)).collect();
             let parts: Vec<_> = slots.iter().map(|slots| epoch(&order, number, slots.clone())).collect();
             for (step, rows) in whole.iter().enumerate() {
                 let joined: Vec<usize> = parts.iter().flat_map(|part| part[step].iter().copied()).collect();
                 prop_assert_eq!(&joined, rows);
             }
-            // Shards are consecutive, one behind the other, and a rank never leaves its own.
+            // Shards are consecutive, and each rank stays in its own.
             let mut end = first;
             for (slots, part) in slots.iter().zip(&parts) {
                 let shard = order.shard(slots.clone());
@@ -277,7 +276,7 @@ mod tests {
         }
 
         #[test]
-        fn windows_walked_from_any_step_are_what_single_steps_find(
+        fn windows_from_any_step_have_the_rows_of_the_batches(
             n in 1usize..600,
             batch in 1usize..20,
             block in 1usize..20,
@@ -290,9 +289,9 @@ mod tests {
             for window in order.clone().windows(0..order.slots(), start, 5) {
                 let (steps, rows) = (order.steps_of(window), order.rows_of(window));
                 prop_assert_eq!(steps.len(), rows.len());
-                prop_assert!(rows.len() <= WINDOW * order.block());
+                prop_assert!(rows.len() <= BLOCKS_PER_WINDOW * order.block());
                 let blocks = order.blocks_of(window);
-                prop_assert!(blocks.len() <= WINDOW);
+                prop_assert!(blocks.len() <= BLOCKS_PER_WINDOW);
                 prop_assert!(rows.iter().all(|row| blocks.iter().any(|block| block.contains(row))));
                 for (step, row) in steps.zip(rows) {
                     prop_assert_eq!(order.window_at(window.epoch, window.slot, step), Some(window));
@@ -311,21 +310,21 @@ mod tests {
         }
 
         #[test]
-        fn two_windows_of_all_slots_stay_within_the_memory(
+        fn the_windows_of_all_slots_fit_the_memory_limit(
             batch in 1usize..5000,
             box_size in 4usize..1025,
         ) {
             let image = box_size * box_size * 4;
             let order = Sampler::new(0..10_000_000, batch, image, 0, Subset::Half1);
-            let held = WINDOWS * WINDOW * batch * order.block() * image;
-            prop_assert!(held <= MEMORY || order.block() == 1);
+            let bytes = WINDOWS_PER_SLOT * BLOCKS_PER_WINDOW * batch * order.block() * image;
+            prop_assert!(bytes <= MEMORY || order.block() == 1);
             prop_assert!(order.block() * image <= BLOCK_BYTES || order.block() == 1);
         }
     }
 
     #[test]
-    fn an_order_is_as_large_for_any_number_of_particles() {
-        // Nothing in it is on the heap, and the middle of ten thousand million rows is found at once.
+    fn the_sampler_takes_constant_memory() {
+        // It owns no heap memory, and a batch in the middle of ten billion rows takes no time.
         let order = Sampler::new(0..10_000_000_000, 64, 65_536, 3, Subset::Half1);
         assert!(size_of::<Sampler>() <= 64 && !std::mem::needs_drop::<Sampler>());
         assert_eq!(order.batch(5, order.steps() / 2, 0..64).len(), 64);
@@ -340,7 +339,7 @@ mod tests {
         assert_ne!(first, all(&order(1, Subset::Half1), 1));
         assert_ne!(first, all(&order(1, Subset::Half2), 0));
         assert_ne!(first, all(&order(2, Subset::Half1), 0));
-        // Two epochs have neither steps nor pairs of neighbours in common, but for chance.
+        // Two epochs have rows and pairs of consecutive rows in common only by chance.
         let second = all(&order(1, Subset::Half1), 1);
         let same = first.concat().iter().zip(second.concat()).filter(|&(&a, b)| a == b).count();
         assert!(same < 30, "{same} of 2000 in the same place");
@@ -368,8 +367,8 @@ mod tests {
                 far += usize::from(a.abs_diff(b) > 1000);
             }
         }
-        // Of a window of four blocks three in four are another one; blocks that follow one another are random ones of a
-        // slot of 16,000 rows, where seven in eight are more than 1,000 rows away.
+        // In a window of four blocks, the next row is in another block with probability 3/4. Consecutive blocks are random ones of
+        // a slot of 16,000 rows, 7/8 of which are more than 1,000 rows away.
         assert!(4 * apart > 3 * pairs - pairs / 10, "{apart} of {pairs} in another block");
         assert!(10 * far > 6 * pairs, "{far} of {pairs} far away");
         // A window is four random blocks of its slot, and another four in the next epoch.
@@ -377,8 +376,8 @@ mod tests {
             let blocks = order.blocks_of(WindowId { epoch, number, slot: 0 });
             blocks.into_iter().map(|block| block.start).collect::<HashSet<_>>()
         };
-        let kept: usize =
+        let common: usize =
             (0..500).map(|number| window(0, number).intersection(&window(1, number)).count()).sum();
-        assert!(kept < 20, "{kept} of 2000 blocks in the same window");
+        assert!(common < 20, "{common} of 2000 blocks in the same window");
     }
 }

@@ -1,8 +1,8 @@
-//! A copy of the particle file on the node's own disk, which nobody can leave behind.
+//! A copy of the particle file on a node-local disk, which is freed however the job ends.
 //!
-//! The first rank of a node copies the file, the others wait; all open the copy, and then it loses its name: the system
-//! frees it when the last of them ends, however that is. Whoever copies holds a lock on the folder, so that two jobs do not
-//! count the same free space, and that a copy with a name, seen under the lock, is one that a killed program left: it goes.
+//! The first rank of a node copies the file. All ranks of the node open the copy, and then its name is removed: the system frees
+//! the space when the last of them ends. A lock on the folder is held while the copy has a name, so that two jobs do not count
+//! the same free space. A copy with a name that is found under the lock was left by a killed program, and is removed.
 
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
@@ -16,28 +16,29 @@ use crate::error::{Error, Result};
 use crate::parallel::World;
 use crate::progress::Progress;
 
-/// How the names of copies begin and end; a process's number is between.
+/// Prefix and suffix of the names of copies; the process id is between.
 const NAME: (&str, &str) = (".cryosplat-mpi.", ".copy");
 /// Bytes copied at a time.
-const PIECE: u64 = 64 << 20;
-/// Free space that is left to others, at most; or a twentieth of the disk.
+const CHUNK_BYTES: u64 = 64 << 20;
+/// Free space in bytes to leave on the disk; on small disks a twentieth of it.
 const MARGIN: u64 = 1 << 30;
-/// Between two looks at whether the lock is free.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// Time between two attempts to lock the folder.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-const REMEDY: &str = "choose another folder with --scratch, or leave it out";
+const REMEDY: &str = "choose another folder with --scratch, or omit it";
 
-/// Where copies go if nobody says: the folder that SLURM makes for the job, or that for temporary files.
-pub fn default_folder() -> PathBuf {
-    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    named("SLURM_TMPDIR").or_else(|| named("TMPDIR")).map_or_else(|| "/tmp".into(), PathBuf::from)
+/// Default folder for copies: `SLURM_TMPDIR`, `TMPDIR`, or /tmp.
+pub(crate) fn default_folder() -> PathBuf {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    variable("SLURM_TMPDIR").or_else(|| variable("TMPDIR")).map_or_else(|| "/tmp".into(), PathBuf::from)
 }
 
-/// Copies `file` into `folder` on each node where a rank wants it (`wanted`). Every rank calls it. The copy, or nothing, for
-/// all ranks of a node alike; what went wrong is in the log.
-pub fn stage(world: &World, file: &Path, folder: &Path, wanted: bool) -> Option<File> {
+/// Copies `file` into `folder` on each node where a rank wants it (`wanted`), and opens the copy. Every rank calls it. Returns
+/// the copy on all ranks of a node, or `None` on all; a failure is logged, not returned.
+pub(crate) fn stage(world: &World, file: &Path, folder: &Path, wanted: bool) -> Option<File> {
     let needed = world.local_all_reduce_sum(u64::from(wanted)) > 0;
-    let made = (needed && world.local_rank() == 0).then(|| Copy::make(file, folder, world.rank() == 0));
+    let made =
+        (needed && world.local_rank() == 0).then(|| ScratchCopy::create(file, folder, world.rank() == 0));
     let (copy, mut problem) = match made {
         Some(Ok(copy)) => (Some(copy), None),
         Some(Err(error)) => (None, Some(error)),
@@ -51,38 +52,41 @@ pub fn stage(world: &World, file: &Path, folder: &Path, wanted: bool) -> Option<
         let opened = File::open(&path).map_err(Error::io(&path, "open the copy of the particles", REMEDY));
         opened.map_err(|error| problem = Some(error)).ok()
     };
-    // Nobody goes on before all have it open.
-    let together = world.local_all_reduce_sum(u64::from(opened.is_none())) == 0;
+    // The name is removed after all ranks of the node have opened the copy.
+    let all_opened = world.local_all_reduce_sum(u64::from(opened.is_none())) == 0;
     drop(copy);
     let problem = problem.map_or_else(String::new, |error| error.to_string());
     let problems = world.gather_text(&problem).unwrap_or_default();
-    let without = world.all_reduce_sum(u64::from(needed && !together));
+    let without = world.all_reduce_sum(u64::from(needed && !all_opened));
     for problem in problems.iter().filter(|problem| !problem.is_empty()) {
-        tracing::warn!("no copy of the particles near the ranks: {problem}");
+        tracing::warn!("no scratch copy of the particles: {problem}");
     }
     if without > 0 {
-        tracing::warn!("{without} ranks read {} itself in every epoch, which may be slower", file.display());
+        tracing::warn!(
+            "{without} ranks stream {} without a scratch copy, which may be slower",
+            file.display()
+        );
     }
-    opened.filter(|_| together)
+    opened.filter(|_| all_opened)
 }
 
-/// A copy that has a name still. Dropping it takes the name away, and then the lock.
+/// A copy that still has a name. Dropping it removes the name, then releases the lock.
 #[derive(Debug)]
-pub struct Copy {
+pub struct ScratchCopy {
     path: PathBuf,
     _lock: Lock,
 }
 
-impl Copy {
-    /// Copies `file` into `folder`, which must be there.
+impl ScratchCopy {
+    /// Copies `file` into the existing folder `folder`, after other copies into it are finished. Prints its progress with `show`.
     ///
     /// # Errors
-    /// When the folder cannot be locked, has no room, or the file cannot be copied. Nothing is left there then.
-    pub fn make(file: &Path, folder: &Path, show: bool) -> Result<Self> {
+    /// When the folder cannot be locked, has no room, or the file cannot be copied. No part of the copy remains then.
+    pub fn create(file: &Path, folder: &Path, show: bool) -> Result<Self> {
         let source = File::open(file).map_err(Error::io(file, "open the particle set", "check the path"))?;
         let size = source.metadata().map_err(Error::io(file, "read its size", "check the disk"))?.len();
         let lock = Lock::take(folder)?;
-        remove_left(folder);
+        remove_leftovers(folder);
         check_room(folder, size)?;
         let copy =
             Self { path: folder.join(format!("{}{}{}", NAME.0, std::process::id(), NAME.1)), _lock: lock };
@@ -97,9 +101,14 @@ impl Copy {
         };
         let mut done = 0;
         while done < size {
-            let count = std::io::copy(&mut (&source).take(PIECE), &mut target).map_err(failed())?;
+            let count = std::io::copy(&mut (&source).take(CHUNK_BYTES), &mut target).map_err(failed())?;
             if count == 0 {
-                return Err(Error::input(file, "", "became shorter while it was copied", "copy it again"));
+                return Err(Error::input(
+                    file,
+                    "",
+                    format!("was truncated while it was copied: {done} of {size} bytes"),
+                    "import it again",
+                ));
             }
             progress.advance(megabytes(done + count) - megabytes(done));
             done += count;
@@ -108,15 +117,15 @@ impl Copy {
         Ok(copy)
     }
 
-    /// Where it is.
+    /// The file of the copy.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-impl Drop for Copy {
+impl Drop for ScratchCopy {
     fn drop(&mut self) {
-        // Before the lock goes; where it cannot be taken away now, the next copy takes it away.
+        // Under the lock. If this fails, the next copy into the folder removes the file.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -131,31 +140,28 @@ impl Lock {
     fn take(folder: &Path) -> Result<Self> {
         let failed = || Error::io(folder, "lock the folder for copies", REMEDY);
         let file = File::open(folder).map_err(failed())?;
-        let mut told = false;
+        let mut logged = false;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Self { _folder: file }),
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => return Err(failed()(error)),
             }
-            if !told {
-                tracing::info!(
-                    "{}: another job copies its particles there: waiting for it",
-                    folder.display()
-                );
-                told = true;
+            if !logged {
+                tracing::info!("{}: waiting for another job to finish its copy there", folder.display());
+                logged = true;
             }
-            std::thread::sleep(PATIENCE);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 }
 
-/// Takes away what killed programs left. Under the lock, no other copy has a name.
-fn remove_left(folder: &Path) {
+/// Removes the copies that killed programs left. Under the lock, no other copy has a name.
+fn remove_leftovers(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         if name.to_str().is_some_and(|name| name.starts_with(NAME.0) && name.ends_with(NAME.1)) {
-            // Those of other users stay.
+            // Fails for files of other users, which stay.
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -172,7 +178,7 @@ fn check_room(folder: &Path, size: u64) -> Result<()> {
             folder,
             "",
             format!(
-                "has {:.2} GiB free, and the copy takes {:.2} and leaves {:.2} to others",
+                "has {:.2} GiB free; the copy needs {:.2} GiB and leaves a margin of {:.2} GiB",
                 gib(free),
                 gib(size),
                 gib(margin)
@@ -194,17 +200,17 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_the_file_and_leaves_nothing() {
+    fn a_copy_has_the_content_of_the_file_and_leaves_no_name() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("p.h5");
         let bytes: Vec<u8> = (0..3_000_001u32).map(|i| (i * 7) as u8).collect();
         fs::write(&file, &bytes).unwrap();
         let disk = tempfile::tempdir().unwrap();
-        let left = disk.path().join(".cryosplat-mpi.1.copy");
-        fs::write(&left, "of a killed program").unwrap();
+        let leftover = disk.path().join(".cryosplat-mpi.1.copy");
+        fs::write(&leftover, "of a killed program").unwrap();
         fs::write(disk.path().join("mine"), "of a user").unwrap();
-        let copy = Copy::make(&file, disk.path(), false).unwrap();
-        assert!(!left.exists() && disk.path().join("mine").exists());
+        let copy = ScratchCopy::create(&file, disk.path(), false).unwrap();
+        assert!(!leftover.exists() && disk.path().join("mine").exists());
         let mut open = File::open(copy.path()).unwrap();
         drop(copy);
         assert_eq!(entries(disk.path()), 1);
@@ -214,33 +220,33 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_room_or_cannot_be_written_is_refused_and_leaves_nothing() {
+    fn a_copy_without_room_or_access_is_refused_and_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let message = check_room(folder.path(), 1 << 60).unwrap_err().to_string();
         assert!(message.contains("GiB free") && !message.contains('\n'), "{message}");
         let file = folder.path().join("p.h5");
         fs::write(&file, b"particles").unwrap();
         for wrong in [file.clone(), folder.path().join("none")] {
-            let message = Copy::make(&file, &wrong, false).unwrap_err().to_string();
+            let message = ScratchCopy::create(&file, &wrong, false).unwrap_err().to_string();
             assert!(message.contains("--scratch") && !message.contains('\n'), "{message}");
         }
         assert_eq!(entries(folder.path()), 1);
     }
 
     #[test]
-    fn one_copies_at_a_time() {
+    fn copies_into_a_folder_wait_for_each_other() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("p.h5");
         fs::write(&file, b"particles").unwrap();
         let disk = tempfile::tempdir().unwrap();
-        let first = Copy::make(&file, disk.path(), false).unwrap();
+        let first = ScratchCopy::create(&file, disk.path(), false).unwrap();
         let (sender, receiver) = mpsc::channel();
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                sender.send(Copy::make(&file, disk.path(), false).map(|copy| copy.path().exists()))
+                sender.send(ScratchCopy::create(&file, disk.path(), false).map(|copy| copy.path().exists()))
             });
-            // The second one must not have come through; it looks every tenth of a second.
-            assert!(receiver.recv_timeout(4 * PATIENCE).is_err());
+            // The second copy must still wait for the lock.
+            assert!(receiver.recv_timeout(4 * POLL_INTERVAL).is_err());
             assert!(first.path().exists());
             drop(first);
             assert!(receiver.recv().unwrap().unwrap());

@@ -8,7 +8,7 @@ use crate::parallel::{Collective, Failure, World};
 use crate::render::cpu::CpuDevice;
 use crate::render::cuda::{CudaDevice, CudaOptions, gpu, libraries};
 use crate::render::{Device, Geometry};
-use crate::resources::reduction::{CollectiveKind, Reduction};
+use crate::resources::all_reduce::{AllReduce, CollectiveKind};
 
 /// Where ranks compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
@@ -24,7 +24,7 @@ pub enum DeviceKind {
 
 /// What a rank computes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Choice {
+pub enum RankDevice {
     /// The processor's cores.
     Cpu,
     /// The GPU of this number, among those that the rank sees.
@@ -35,9 +35,9 @@ pub enum Choice {
 ///
 /// # Errors
 /// When GPUs are asked for, and this rank has none that it can use.
-pub fn choose(kind: DeviceKind, world: &World) -> Result<Choice> {
+pub fn choose(kind: DeviceKind, world: &World) -> Result<RankDevice> {
     if kind == DeviceKind::Cpu {
-        return Ok(Choice::Cpu);
+        return Ok(RankDevice::Cpu);
     }
     let visible = gpu::count();
     let usable = if visible == 0 {
@@ -50,7 +50,7 @@ pub fn choose(kind: DeviceKind, world: &World) -> Result<Choice> {
     };
     let with_gpu = world.all_reduce_sum(u64::from(usable.is_ok())) as usize;
     // One rank a GPU where the launcher shows each rank its own, else the ranks of a machine take turns.
-    let choice = usable.map(|()| Choice::Gpu(world.local_rank() % visible.max(1)));
+    let choice = usable.map(|()| RankDevice::Gpu(world.local_rank() % visible.max(1)));
     if with_gpu == world.size() || kind == DeviceKind::Cuda {
         return choice;
     }
@@ -58,7 +58,7 @@ pub fn choose(kind: DeviceKind, world: &World) -> Result<Choice> {
         let why = choice.err().map_or_else(String::new, |error| format!(" ({error})"));
         tracing::warn!("{with_gpu} of {} ranks can use a GPU: all compute on processors{why}", world.size());
     }
-    Ok(Choice::Cpu)
+    Ok(RankDevice::Cpu)
 }
 
 /// The device of one model, `batch` images a step on this rank at most.
@@ -66,15 +66,15 @@ pub fn choose(kind: DeviceKind, world: &World) -> Result<Choice> {
 /// # Errors
 /// When the GPU refuses, or its memory does not do.
 pub fn open(
-    choice: Choice,
+    choice: RankDevice,
     gmm: Gmm,
     geometry: Geometry,
     batch: usize,
     kept_half: bool,
 ) -> Result<Box<dyn Device>> {
     Ok(match choice {
-        Choice::Cpu => Box::new(CpuDevice::new(gmm, geometry)),
-        Choice::Gpu(ordinal) => {
+        RankDevice::Cpu => Box::new(CpuDevice::new(gmm, geometry)),
+        RankDevice::Gpu(ordinal) => {
             let device = CudaDevice::new(gmm, geometry, &CudaOptions { ordinal, batch, kept_half })?;
             let (plan, work) = device.plan();
             tracing::debug!(
@@ -94,13 +94,13 @@ pub fn open(
 /// When NCCL is asked for, and there is nothing for it to do or it does not work.
 pub fn connect(
     world: &World,
-    choice: Choice,
+    choice: RankDevice,
     kind: CollectiveKind,
     collective: Collective,
     patience: Duration,
-) -> std::result::Result<Reduction, Failure> {
+) -> std::result::Result<AllReduce, Failure> {
     match choice {
-        Choice::Cpu if kind == CollectiveKind::Nccl => {
+        RankDevice::Cpu if kind == CollectiveKind::Nccl => {
             // All ranks come to this.
             let error = Error::request(
                 "NCCL adds up between GPUs, and this run computes on processors",
@@ -108,10 +108,10 @@ pub fn connect(
             );
             Err(Failure::Collective((world.rank() == 0).then_some(error)))
         }
-        Choice::Cpu => Ok(Reduction::over_mpi(collective)),
-        Choice::Gpu(ordinal) => {
+        RankDevice::Cpu => Ok(AllReduce::over_mpi(collective)),
+        RankDevice::Gpu(ordinal) => {
             let gpu = gpu::identity(ordinal)?;
-            Ok(Reduction::between_gpus(collective, kind, gpu, patience)?)
+            Ok(AllReduce::between_gpus(collective, kind, gpu, patience)?)
         }
     }
 }

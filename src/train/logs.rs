@@ -10,7 +10,7 @@ use crate::particles::selection;
 use crate::particles::store::Store;
 use crate::recipe::Settings;
 use crate::render::Device;
-use crate::resources::reduction::Reduction;
+use crate::resources::all_reduce::AllReduce;
 use crate::run_folder::metrics::EpochSummary;
 
 /// Logs what is trained, on what, and from where a resumed run goes on.
@@ -20,7 +20,7 @@ pub(super) fn introduce(
     plan: &Plan,
     assignment: &Assignment,
     device: &dyn Device,
-    reduction: &Reduction,
+    reduction: &AllReduce,
 ) {
     let (subsets, ranks) = (plan.subsets(), assignment.size);
     let settings = &plan.models[assignment.models[0]].settings;

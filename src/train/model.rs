@@ -17,8 +17,8 @@ use crate::particles::Subset;
 use crate::progress::Progress;
 use crate::recipe::{Clock, Settings};
 use crate::render::{Device, Observation, Outcome, Reduce, Step};
+use crate::resources::all_reduce::AllReduce;
 use crate::resources::memory;
-use crate::resources::reduction::Reduction;
 use crate::run_folder::checkpoint::{Checkpoint, Position};
 use crate::run_folder::checkpoint_writer::CheckpointWriter;
 use crate::run_folder::excluded::Excluded;
@@ -59,7 +59,7 @@ pub(super) struct ModelSetup {
 /// What a step needs beside its model.
 pub(super) struct StepContext<'c, 'w> {
     /// The all-reduce of the group.
-    pub group: &'c mut Reduction,
+    pub group: &'c mut AllReduce,
     /// The group's agreement on stops and checkpoints.
     pub agreement: &'c mut Agreement<'w>,
     /// The progress bar.
@@ -426,7 +426,7 @@ impl Core {
     }
 
     /// [`check_replicas`] of the device's parameters. A group of one rank has nothing to compare, and does not wait for its device.
-    fn check_replicas(&mut self, group: &mut Reduction) -> Result<()> {
+    fn check_replicas(&mut self, group: &mut AllReduce) -> Result<()> {
         if group.ranks() == 1 {
             return Ok(());
         }

@@ -9,8 +9,8 @@ use super::init::from_file::InitOptions;
 use crate::loader::cache::CacheOptions;
 use crate::particles::selection::Models;
 use crate::recipe::{Choices, Recipe};
+use crate::resources::all_reduce::CollectiveKind;
 use crate::resources::devices::DeviceKind;
-use crate::resources::reduction::CollectiveKind;
 use crate::run_folder::lifecycle::ExistingRun;
 
 /// When maps are written.

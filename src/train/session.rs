@@ -18,15 +18,15 @@ use crate::gmm::Gmm;
 use crate::gmm::files::GmmFile;
 use crate::loader::cache;
 use crate::loader::sampler::Sampler;
-use crate::loader::shard::{Place, Shard};
+use crate::loader::shard::{Residency, Shard};
 use crate::parallel::{Assignment, Collective, EndSignal, Failure, HalfGroup, World, first_rank};
 use crate::particles::Subset;
 use crate::particles::selection::{Models, SubsetRows};
 use crate::particles::store::Store;
 use crate::progress::Progress;
 use crate::render::{Device, Geometry};
+use crate::resources::all_reduce::AllReduce;
 use crate::resources::devices;
-use crate::resources::reduction::Reduction;
 use crate::run_folder::checkpoint::{self, Checkpoint};
 use crate::run_folder::document::RunSummary;
 use crate::run_folder::excluded::{self, Excluded};
@@ -80,7 +80,7 @@ pub(super) struct Session<'a> {
     models: Vec<Model>,
     /// Until the devices are connected.
     collective: Option<Collective>,
-    reduction: Option<Reduction>,
+    reduction: Option<AllReduce>,
 }
 
 impl<'a> Session<'a> {
@@ -148,18 +148,18 @@ impl<'a> Session<'a> {
             .open
             .iter_mut()
             .map(|open| (open.sampler.shard(open.sampler.slots_of(rank, ranks)).len(), &mut open.device));
-        let (places, reader) = cache::decide(world, &options.cache, store, shards)?;
-        for (open, place) in std::mem::take(&mut self.open).into_iter().zip(places) {
+        let (residencies, reader) = cache::decide(world, &options.cache, store, shards)?;
+        for (open, residency) in std::mem::take(&mut self.open).into_iter().zip(residencies) {
             let OpenModel { index, sampler, mut device, ensemble } = open;
             let ModelPlan { settings, .. } = &plan.models[index];
             let slots = sampler.slots_of(rank, ranks);
             let images = sampler.shard(slots.clone()).len() as u64;
-            let progress = match place {
-                Place::File => Progress::silent(),
+            let progress = match residency {
+                Residency::Streamed => Progress::silent(),
                 _ => progress(world, &format!("read {}", plan.models[index].name()), images),
             };
             let (reader, epochs) = (reader.clone(), settings.epochs);
-            let shard = Shard::load(reader, &sampler, slots, epochs, place, device.as_mut(), progress)?;
+            let shard = Shard::load(reader, &sampler, slots, epochs, residency, device.as_mut(), progress)?;
             let (excluded, checkpoint) = self.read_checkpoint(index, &sampler, &shard)?;
             let setup = self.setup(index, device, ensemble, sampler, excluded);
             self.models.push(Model::new(setup, shard, checkpoint)?);
@@ -347,7 +347,7 @@ impl<'a> Session<'a> {
         }
         let Self { open, models, reduction, .. } = self;
         drop((models, open));
-        let finished = reduction.map_or(Ok(()), Reduction::finish);
+        let finished = reduction.map_or(Ok(()), AllReduce::finish);
         outcome.and_then(|ending| Ok(finished.map(|()| ending)?))
     }
 }

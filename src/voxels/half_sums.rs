@@ -9,7 +9,7 @@ use super::accumulator::{Accumulator, Sums};
 use super::slice::{Cutter, Samples};
 use crate::error::{Error, Result};
 use crate::imaging::View;
-use crate::loader::prefetch::{READERS, ReadAhead, Traffic, Wanted};
+use crate::loader::prefetch::{Prefetcher, READER_THREADS, ReadRequest, Traffic};
 use crate::parallel::{Assignment, Collective, World, first_rank};
 use crate::particles::selection::SubsetRows;
 use crate::particles::store::{Block, Store};
@@ -18,7 +18,7 @@ use crate::progress::Progress;
 /// Bytes of images that are read, and cut, at a time.
 const BLOCK_BYTES: usize = 4 << 20;
 /// Blocks in memory: those that are read, and the one that is cut.
-const BLOCKS: usize = READERS + 1;
+const BLOCKS: usize = READER_THREADS + 1;
 
 /// Where a part of the images is chosen: how many of them lie together, at most, ...
 const CHOSEN_AT_A_TIME: usize = 64;
@@ -115,8 +115,8 @@ fn accumulate(
         .step_by(at_a_time)
         .enumerate()
         .filter(move |(number, _)| (part * (number + 1) as f64).ceil() > (part * *number as f64).ceil())
-        .map(move |(_, first)| Wanted { rows: first..end.min(first + at_a_time), check: true });
-    let mut ahead = ReadAhead::start(reader.clone(), wanted, BLOCKS);
+        .map(move |(_, first)| ReadRequest { rows: first..end.min(first + at_a_time), verify: true });
+    let mut ahead = Prefetcher::start(reader.clone(), wanted, BLOCKS);
     let mut samples: Vec<Samples> = Vec::new();
     while let Some(block) = ahead.take()? {
         let Block { first, particles, images, defects, .. } = &block;

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::render::{Reduce, cuda};
-use crate::resources::devices::Choice;
-use crate::resources::reduction::Reduction;
+use crate::resources::all_reduce::AllReduce;
+use crate::resources::devices::RankDevice;
 use crate::scaling::fit;
 
 /// Buffer lengths in f32 values: 4 bytes to 16 MiB.
@@ -44,7 +44,7 @@ enum Buffer {
 }
 
 impl Buffer {
-    fn run(&mut self, reduction: &mut Reduction, length: usize, times: usize) -> Result<()> {
+    fn run(&mut self, reduction: &mut AllReduce, length: usize, times: usize) -> Result<()> {
         match self {
             Self::Host(buffer) => (0..times).try_for_each(|_| reduction.sum(&mut buffer[..length])),
             Self::Gpu(sums) => sums.run(reduction, length, times),
@@ -57,8 +57,8 @@ impl Buffer {
 /// # Errors
 /// When the device or the all-reduce fails.
 pub fn measure(
-    choice: Choice,
-    reduction: &mut Reduction,
+    choice: RankDevice,
+    reduction: &mut AllReduce,
     gradient: usize,
     time: Duration,
 ) -> Result<Option<AllReduceTimes>> {
@@ -67,7 +67,7 @@ pub fn measure(
     }
     let max_length = LENGTHS[LENGTHS.len() - 1].max(gradient);
     let mut buffer = match choice {
-        Choice::Gpu(ordinal) if reduction.on_device().is_some() => {
+        RankDevice::Gpu(ordinal) if reduction.on_device().is_some() => {
             Buffer::Gpu(cuda::AllReduceBench::new(ordinal, max_length)?)
         }
         _ => Buffer::Host(vec![0.0; max_length]),
@@ -82,7 +82,7 @@ pub fn measure(
 /// Repeats an all-reduce for about `time` seconds.
 fn measure_one(
     buffer: &mut Buffer,
-    reduction: &mut Reduction,
+    reduction: &mut AllReduce,
     length: usize,
     time: f64,
 ) -> Result<AllReduceTime> {

@@ -22,9 +22,9 @@ use crate::parallel::{Failure, HalfGroup, World};
 use crate::particles::store::{DataSetId, Store};
 use crate::random::{Purpose, stream};
 use crate::render::{Device, Geometry, Sampling, Weights};
-use crate::resources::devices::{self, Choice, DeviceKind};
+use crate::resources::all_reduce::{AllReduce, CollectiveKind};
+use crate::resources::devices::{self, DeviceKind, RankDevice};
 use crate::resources::memory;
-use crate::resources::reduction::{CollectiveKind, Reduction};
 use crate::run_folder::metrics::Spread;
 use outcome::{BenchReport, Measurements, RankSetup};
 use particles::{BenchParticles, ParticleSource};
@@ -91,7 +91,7 @@ pub fn run(world: &World, options: &BenchOptions) -> std::result::Result<Option<
         return outcome;
     }
     drop(session.device);
-    let finished = session.reduction.map_or(Ok(()), Reduction::finish);
+    let finished = session.reduction.map_or(Ok(()), AllReduce::finish);
     let outcome = outcome?;
     finished?;
     let written = world.on_root(|| match (json, &outcome) {
@@ -105,7 +105,7 @@ pub fn run(world: &World, options: &BenchOptions) -> std::result::Result<Option<
 #[derive(Default)]
 struct Session {
     device: Option<Box<dyn Device>>,
-    reduction: Option<Reduction>,
+    reduction: Option<AllReduce>,
 }
 
 /// Validates the input on rank 0. Returns the particle set, its identity, and the output file.
@@ -192,8 +192,10 @@ fn measure(
         nodes: world.nodes(),
         set,
         device_memory: match choice {
-            Choice::Cpu => None,
-            Choice::Gpu(_) => Some(Spread::of(&reduction.collective.all_gather_f64(device.memory() as f64))),
+            RankDevice::Cpu => None,
+            RankDevice::Gpu(_) => {
+                Some(Spread::of(&reduction.collective.all_gather_f64(device.memory() as f64)))
+            }
         },
     };
     // If the device does not time its stages, steps of each rank alone give the time of the all-reduce by difference.

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::imaging::ctf::{Ctf, Optics};
 use crate::loader::cache;
 use crate::loader::sampler::Sampler;
-use crate::loader::shard::{Place, Shard};
+use crate::loader::shard::{Residency, Shard};
 use crate::parallel::World;
 use crate::particles::Subset;
 use crate::particles::store::{Reader, Store};
@@ -72,7 +72,7 @@ pub enum ParticleSource<'a> {
         /// Sampler of the particles.
         order: Sampler,
         /// Where particles are kept.
-        place: Place,
+        residency: Residency,
     },
 }
 
@@ -88,13 +88,13 @@ impl<'a> ParticleSource<'a> {
         let Some(store) = store else { return Ok(Self::Synthetic { seed: options.seed }) };
         let order = order(store, share.batch, options.seed);
         let count = order.shard(order.slots_of(share.rank, share.ranks)).len();
-        let (places, reader) = cache::decide(world, &options.cache, store, [(count, device)])?;
-        Ok(Self::File { store, reader, order, place: places[0] })
+        let (residencies, reader) = cache::decide(world, &options.cache, store, [(count, device)])?;
+        Ok(Self::File { store, reader, order, residency: residencies[0] })
     }
 
     /// Reserves memory on another device, as [`ParticleSource::new`] did on the first.
     pub fn reserve(&self, share: RankShare, device: &mut dyn Device) -> Result<()> {
-        if let Self::File { order, place: Place::Device, .. } = self {
+        if let Self::File { order, residency: Residency::Device, .. } = self {
             let count = order.shard(order.slots_of(share.rank, share.ranks)).len();
             if !device.keep(count)? {
                 return Err(Error::request(
@@ -127,10 +127,10 @@ impl<'a> BenchParticles<'a> {
             ParticleSource::Synthetic { seed } => {
                 Self::Synthetic(SyntheticParticles::new(share, *seed, geometry, device)?)
             }
-            ParticleSource::File { store, reader, order, place } => {
+            ParticleSource::File { store, reader, order, residency } => {
                 let slots = order.slots_of(share.rank, share.ranks);
                 let silent = Progress::silent();
-                let shard = Shard::load(reader.clone(), order, slots, EPOCHS, *place, device, silent)?;
+                let shard = Shard::load(reader.clone(), order, slots, EPOCHS, *residency, device, silent)?;
                 Self::File(Box::new(FileParticles { store, shard, order: order.clone(), completed: 0 }))
             }
         })

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::particles::BenchParticles;
 use crate::error::Result;
 use crate::render::{AdamStep, Alone, Device, Step};
-use crate::resources::reduction::Reduction;
+use crate::resources::all_reduce::AllReduce;
 use crate::run_folder::metrics::Spread;
 
 /// Steps before the measurement: libraries load and compile kernels on first use.
@@ -42,7 +42,7 @@ pub struct Timing {
 pub fn measure(
     device: &mut dyn Device,
     particles: &mut BenchParticles,
-    reduction: &mut Reduction,
+    reduction: &mut AllReduce,
     sum_over: SumOver,
     time: Duration,
 ) -> Result<Timing> {
@@ -62,7 +62,7 @@ pub fn measure(
 fn run(
     device: &mut dyn Device,
     particles: &mut BenchParticles,
-    reduction: &mut Reduction,
+    reduction: &mut AllReduce,
     sum_over: SumOver,
     steps: usize,
 ) -> Result<Timing> {

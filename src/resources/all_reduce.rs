@@ -22,13 +22,13 @@ pub enum CollectiveKind {
 }
 
 /// How the ranks of a group add up.
-pub struct Reduction {
+pub struct AllReduce {
     nccl: Option<Nccl>,
     /// What the ranks agree by.
     pub collective: Collective,
 }
 
-impl Reduction {
+impl AllReduce {
     /// Over MPI, through host memory.
     pub fn over_mpi(collective: Collective) -> Self {
         Self { nccl: None, collective }
@@ -94,7 +94,7 @@ impl Reduction {
     }
 }
 
-impl Reduce for Reduction {
+impl Reduce for AllReduce {
     fn sum(&mut self, buffer: &mut [f32]) -> Result<()> {
         self.collective.all_reduce_sum(buffer);
         Ok(())
