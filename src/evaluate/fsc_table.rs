@@ -31,46 +31,58 @@ pub(crate) fn to_csv(curves: &[(String, Fsc)]) -> Result<String> {
             ));
         }
     }
-    let names: Vec<String> = curves.iter().map(|(label, _)| quoted(label)).collect();
-    let mut table = format!("shell,spatial_frequency_1_per_A,resolution_A,{}\n", names.join(","));
+    let failed = |error: csv::Error| {
+        Error::request(format!("the FSC cannot be written as CSV: {error}"), "report this bug")
+    };
+    let mut table = csv::Writer::from_writer(Vec::new());
+    let names = ["shell", "spatial_frequency_1_per_A", "resolution_A"];
+    table
+        .write_record(names.into_iter().chain(curves.iter().map(|(label, _)| label.as_str())))
+        .map_err(failed)?;
     for shell in 1..first.shells.len() {
         let frequency = first.frequency(shell as f64);
+        let mut row = vec![shell.to_string(), format!("{frequency:.8}"), format!("{:.4}", 1.0 / frequency)];
         let value = |fsc: &Fsc| fsc.shells.get(shell).map_or(String::new(), |value| format!("{value:.8}"));
-        let values: Vec<String> = curves.iter().map(|(_, fsc)| value(fsc)).collect();
-        table += &format!("{shell},{frequency:.8},{:.4},{}\n", 1.0 / frequency, values.join(","));
+        row.extend(curves.iter().map(|(_, fsc)| value(fsc)));
+        table.write_record(&row).map_err(failed)?;
     }
-    Ok(table)
+    let bytes = table.into_inner().expect("a vector takes all bytes");
+    Ok(String::from_utf8(bytes).expect("CSV of strings is UTF-8"))
 }
 
-/// Reads a table of FSC curves of maps with `box_size` pixels of `pixel_size` angstrom.
+/// Reads a table written by [`to_csv`], for maps of box size `box_size` and pixel size `pixel_size` in angstrom.
 ///
 /// # Errors
-/// When the file cannot be read or is not such a table, with the line.
+/// If the file cannot be read, or is not such a table. Names the line.
 pub fn read(path: &Path, box_size: usize, pixel_size: f64) -> Result<Vec<(String, Fsc)>> {
     const REMEDY: &str = "write the table again with `fsc -o` or `train`";
     let text = std::fs::read_to_string(path).map_err(Error::io(path, "read the FSC", "check the path"))?;
-    let mut lines = text.lines();
-    let names = fields(lines.next().unwrap_or_default());
+    let mut records = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .from_reader(text.as_bytes())
+        .into_records();
+    let broken = |error: csv::Error| Error::input(path, "", format!("is not CSV: {error}"), REMEDY);
+    let names = records.next().transpose().map_err(broken)?.unwrap_or_default();
     let bad = |line: usize, problem: &str| {
         Err(Error::input(path, format!("line {}", line + 1), problem.to_owned(), REMEDY))
     };
-    if names.len() < 4 || names[0] != "shell" {
-        return bad(0, "is not the header of a table of FSC curves");
+    if names.len() < 4 || &names[0] != "shell" {
+        return bad(0, "is not the header of an FSC table");
     }
     if names.len() - 3 > MAX_CURVES {
-        return bad(0, &format!("names {} curves, and at most {MAX_CURVES} can be shown", names.len() - 3));
+        return bad(0, &format!("names {} curves, expected {MAX_CURVES} at most", names.len() - 3));
     }
     // Shell 0 is not in the table.
     let mut curves: Vec<Vec<f64>> = vec![vec![1.0]; names.len() - 3];
-    for (number, line) in lines.enumerate() {
-        let shell = number + 1;
-        let fields = fields(line);
-        // The first curve has a value in every row; others may end earlier.
+    for (number, fields) in records.enumerate() {
+        let (shell, fields) = (number + 1, fields.map_err(broken)?);
+        // The first curve has a value in every shell, and no other curve is longer.
         let numbers = fields.iter().take(4).all(|field| field.parse::<f64>().is_ok());
-        let sound = fields.len() == names.len() && numbers && fields[0].parse() == Ok(shell as f64);
+        let valid = fields.len() == names.len() && numbers && fields[0].parse() == Ok(shell as f64);
         let mut each = curves.iter_mut().zip(fields.iter().skip(3));
-        // Beyond its end a curve has no values.
-        let accept = |(curve, field): (&mut Vec<f64>, &String)| match field.parse() {
+        // A curve has no values after its end.
+        let taken = |(curve, field): (&mut Vec<f64>, &str)| match field.parse() {
             Ok(value) if curve.len() == shell => {
                 curve.push(value);
                 true
@@ -78,39 +90,11 @@ pub fn read(path: &Path, box_size: usize, pixel_size: f64) -> Result<Vec<(String
             Ok(_) => false,
             Err(_) => field.is_empty() && shell > 1,
         };
-        if !(sound && each.all(accept)) {
-            return bad(shell, &format!("is not shell {shell} with a number for each curve: {line:?}"));
+        if !(valid && each.all(taken)) {
+            let found = fields.iter().collect::<Vec<_>>().join(",");
+            return bad(shell, &format!("is {found:?}, expected shell {shell} with a number per curve"));
         }
     }
-    let curve = |(name, shells): (&String, Vec<f64>)| (name.clone(), Fsc { pixel_size, box_size, shells });
-    Ok(names[3..].iter().zip(curves).map(curve).collect())
-}
-
-/// The fields of a line of CSV (RFC 4180).
-fn fields(line: &str) -> Vec<String> {
-    let mut fields = vec![String::new()];
-    let mut quoted = false;
-    let mut characters = line.chars().peekable();
-    while let Some(c) = characters.next() {
-        let field = fields.last_mut().expect("there is one from the start");
-        match c {
-            '"' if quoted && characters.peek() == Some(&'"') => {
-                field.push('"');
-                characters.next();
-            }
-            '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(String::new()),
-            c => field.push(c),
-        }
-    }
-    fields
-}
-
-/// A CSV field, quoted where it must be (RFC 4180).
-fn quoted(field: &str) -> String {
-    if field.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", field.replace('"', "\"\""))
-    } else {
-        field.to_owned()
-    }
+    let curve = |(name, shells): (&str, Vec<f64>)| (name.to_owned(), Fsc { pixel_size, box_size, shells });
+    Ok(names.iter().skip(3).zip(curves).map(curve).collect())
 }

@@ -2,6 +2,8 @@
 //!
 //! Every rank of the group knows them; the first writes skipped_half1.csv and the like. Such a particle leaves a gap in its batch:
 //! the mean is still over the full number of images.
+//!
+//! The list is written without the csv crate: its stack column is always quoted, and reading needs the first column only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;

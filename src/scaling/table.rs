@@ -1,4 +1,6 @@
 //! Tables of a study: Markdown and CSV. Unknown values are "-".
+//!
+//! The CSV is written without the csv crate, which cannot quote one column always and the others never.
 
 use super::record::{COMPUTE, REDUCE, Run, UPDATE, WAIT};
 use super::study::{Comparison, Prediction, Series, SeriesRun, Study};
