@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::LogOptions;
+use super::logging::LogOptions;
 use super::ranks::ThreadOptions;
 use crate::backproject::{BackprojectOptions, run as backproject};
 use crate::train::Ending;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::LogOptions;
+use super::logging::LogOptions;
 use super::ranks::MachineOptions;
 use super::values::{cutoff, number};
 use crate::error::Error;
@@ -95,7 +95,7 @@ fn bench(args: &Args, world: &World) -> Result<Ending, Failure> {
         command: std::env::args().collect(),
     };
     if let Some(outcome) = bench::run(world, &options)? {
-        super::print(outcome.table().as_bytes()).map_err(|error| {
+        super::output::print(outcome.table().as_bytes()).map_err(|error| {
             Error::request(format!("cannot print the table: {error}"), "check where standard output goes")
         })?;
     }

@@ -38,7 +38,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let mask = |map: &Volume| Ok(args.mask_options.make(&args.mask, map)?.map(|made| made.mask));
     let compared = compare(&args.runs, args.truth.as_deref(), mask)?;
     if let Some(output) = &args.output {
-        let (folder, stem) = super::folder_and_stem(output)?;
+        let (folder, stem) = super::output::folder_and_stem(output)?;
         write_chart_files(folder, &stem, &compare::curves(&compared), &comparison_chart(&compared))?;
     }
     let text = if args.json {
@@ -46,5 +46,5 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     } else {
         compare::to_text(&compared)
     };
-    super::print(text.as_bytes())
+    super::output::print(text.as_bytes())
 }

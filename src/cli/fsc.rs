@@ -77,7 +77,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     };
     let found = pair.evaluate(mask.as_ref(), &options)?;
     if let Some(output) = &args.output {
-        let (folder, stem) = super::folder_and_stem(output)?;
+        let (folder, stem) = super::output::folder_and_stem(output)?;
         let directional = found.directional.as_ref();
         let band = directional.map(|(directional, threshold)| plots::direction_band(directional, *threshold));
         let chart = plots::fsc_chart_with_band(&found.curves, band);
@@ -89,5 +89,5 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     let text = if args.json { format!("{}\n", found.to_json()) } else { found.to_text() };
-    super::print(text.as_bytes())
+    super::output::print(text.as_bytes())
 }

@@ -9,6 +9,7 @@ mod import;
 mod info;
 mod logging;
 mod mask;
+mod output;
 mod phases;
 mod postprocess;
 mod ranks;
@@ -20,13 +21,9 @@ mod train;
 mod values;
 mod voxelize;
 
-use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-
-use crate::error::{Error, Result};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use logging::LogOptions;
 
@@ -107,8 +104,8 @@ pub fn main() -> ExitCode {
                 Command::Report(args) => report::run(args),
                 Command::Info(args) => info::run(args),
                 Command::Scaling(args) => scaling::run(args),
-                Command::Completions(args) => shell::completions(args),
-                Command::Man => shell::manual(),
+                Command::Completions(args) => shell::completions(args, Cli::command()),
+                Command::Man => shell::manual(&Cli::command()),
                 Command::Train(_) | Command::Backproject(_) | Command::Bench(_) => {
                     unreachable!("handled above")
                 }
@@ -121,36 +118,5 @@ pub fn main() -> ExitCode {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Splits the value of `-o` into a folder and the start of the file names.
-fn folder_and_stem(output: &Path) -> Result<(&Path, String)> {
-    let stem = output
-        .file_name()
-        .ok_or_else(|| Error::input(output, "", "is not a file name", "give -o a name such as run/fsc"))?;
-    Ok((output.parent().unwrap_or(Path::new("")), stem.to_string_lossy().into_owned()))
-}
-
-/// Checks that a box and a pixel size given on the command line are possible.
-fn check_grid(box_size: Option<usize>, pixel_size: Option<f64>) -> Result<()> {
-    for (name, least, wrong) in [
-        ("--box", "4 or more", box_size.is_some_and(|n| n < 4)),
-        ("--pixel-size", "above 0", pixel_size.is_some_and(|p| !(p.is_finite() && p > 0.0))),
-    ] {
-        if wrong {
-            let problem = format!("the {name} given is impossible");
-            return Err(Error::request(problem, format!("give {name} {least}")));
-        }
-    }
-    Ok(())
-}
-
-/// Prints to standard output; a closed pipe (`| head`) is not an error.
-fn print(bytes: &[u8]) -> anyhow::Result<()> {
-    let mut output = std::io::stdout().lock();
-    match output.write_all(bytes).and_then(|()| output.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
     }
 }

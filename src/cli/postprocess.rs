@@ -76,7 +76,7 @@ fn low_pass(text: &str) -> Result<LowPass, String> {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    let (folder, stem) = super::folder_and_stem(&args.output)?;
+    let (folder, stem) = super::output::folder_and_stem(&args.output)?;
     let first = maps::read_with_pixel_size(&args.first, args.pixel_size)?;
     let second = maps::read_with_pixel_size(&args.second, args.pixel_size)?;
     maps::check_comparable((&args.first, &first), (&args.second, &second))?;
@@ -104,7 +104,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     // Written last: if it is there, all files are.
     files::write_json(&name(".json"), &document)?;
     let text = if args.json { format!("{document}\n") } else { processed.to_text(&mask) };
-    super::print(text.as_bytes())
+    super::output::print(text.as_bytes())
 }
 
 impl Args {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{LogOptions, logging};
+use super::logging::{self, LogOptions};
 use crate::error::Error;
 use crate::loader::cache::{CacheMode, CacheOptions};
 use crate::parallel::{Failure, World};

@@ -29,5 +29,5 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let text = crate::scaling::write(&args.runs, &args.output)?;
-    super::print(text.as_bytes())
+    super::output::print(text.as_bytes())
 }

@@ -1,8 +1,8 @@
 //! `cryosplat-mpi completions` and `cryosplat-mpi man`, for packagers.
 
-use clap::CommandFactory;
+use clap::Command;
 
-use super::{Cli, print};
+use super::output::print;
 
 /// Arguments of `completions`.
 #[derive(Debug, clap::Args)]
@@ -12,15 +12,14 @@ pub(super) struct CompletionsArgs {
     shell: clap_complete::Shell,
 }
 
-pub(super) fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
+pub(super) fn completions(args: &CompletionsArgs, mut command: Command) -> anyhow::Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "cryosplat-mpi", &mut script);
+    clap_complete::generate(args.shell, &mut command, "cryosplat-mpi", &mut script);
     print(&script)
 }
 
-pub(super) fn manual() -> anyhow::Result<()> {
+pub(super) fn manual(command: &Command) -> anyhow::Result<()> {
     let mut page = Vec::new();
-    let command = Cli::command();
     clap_mangen::Man::new(command.clone()).render(&mut page)?;
     for subcommand in command.get_subcommands() {
         let name = format!("cryosplat-mpi-{}", subcommand.get_name());

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::LogOptions;
+use super::logging::LogOptions;
 use super::ranks::MachineOptions;
 use super::values::{cutoff, number};
 use crate::parallel::{Failure, World};

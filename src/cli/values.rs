@@ -1,4 +1,6 @@
-//! Parsers of option values that several commands share.
+//! Parsers and checks of option values that several commands share.
+
+use crate::error::Error;
 
 /// A number above `low`, up to `high`.
 pub(super) fn number(text: &str, low: f64, high: f64) -> Result<f64, String> {
@@ -11,4 +13,18 @@ pub(super) fn number(text: &str, low: f64, high: f64) -> Result<f64, String> {
 /// Half width of a splat's support, in standard deviations.
 pub(super) fn cutoff(text: &str) -> Result<f64, String> {
     number(text, 0.5, 20.0)
+}
+
+/// Checks that a box and a pixel size given on the command line are possible.
+pub(super) fn check_grid(box_size: Option<usize>, pixel_size: Option<f64>) -> Result<(), Error> {
+    for (name, least, wrong) in [
+        ("--box", "4 or more", box_size.is_some_and(|n| n < 4)),
+        ("--pixel-size", "above 0", pixel_size.is_some_and(|p| !(p.is_finite() && p > 0.0))),
+    ] {
+        if wrong {
+            let problem = format!("the {name} given is impossible");
+            return Err(Error::request(problem, format!("give {name} {least}")));
+        }
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use super::check_grid;
+use super::values::check_grid;
 use crate::error::Error;
 use crate::files::check_output;
 use crate::gmm::mixture;

@@ -13,17 +13,17 @@ use crate::parallel::group_size;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Models {
-    /// One model of each half: gold standard.
+    /// One model per half (gold standard).
     Both,
-    /// A model of half 1 alone.
+    /// A model of half 1 only.
     #[value(name = "1")]
     #[serde(rename = "1")]
     First,
-    /// A model of half 2 alone.
+    /// A model of half 2 only.
     #[value(name = "2")]
     #[serde(rename = "2")]
     Second,
-    /// One model of all particles: no FSC.
+    /// One model of all particles, without an FSC.
     All,
 }
 

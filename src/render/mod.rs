@@ -47,11 +47,10 @@ pub struct Observation<'a> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sampling {
-    /// At the pixels' centres, as published: what is narrower than a pixel aliases.
+    /// At pixel centres, as published; Gaussians narrower than a pixel alias.
     #[default]
     Points,
-    /// On a grid a quarter finer, widened by 0.6 of its points' distance, which the filter takes back; nothing counts from the
-    /// pixels' Nyquist frequency on, in any direction.
+    /// On a finer grid with a blur that is divided out in Fourier space; band-limited to the Nyquist frequency.
     BandLimited,
 }
 

@@ -15,10 +15,10 @@ use crate::imaging::ctf::Ctf;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Weighting {
-    /// All alike, as published.
+    /// Equal weights, as published.
     #[default]
     Uniform,
-    /// By one over the mean of the particles' H^2, up to its first maximum.
+    /// By the inverse mean squared CTF of the particles, up to its first maximum.
     Ctf,
 }
 

@@ -13,9 +13,9 @@ use crate::render::cuda::DeviceSum;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CollectiveKind {
-    /// NCCL if every rank has a GPU of its own and the library is there, else MPI.
+    /// NCCL if every rank has its own GPU and the library is found, else MPI.
     Auto,
-    /// NCCL, in the memory of the GPUs.
+    /// NCCL, in GPU memory.
     Nccl,
     /// MPI, through host memory.
     Mpi,

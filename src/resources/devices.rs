@@ -14,11 +14,11 @@ use crate::resources::all_reduce::{AllReduce, CollectiveKind};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceKind {
-    /// On GPUs if every rank sees one, else on the processor's cores.
+    /// GPU if every rank has one, else CPU.
     Auto,
-    /// On the processor's cores.
+    /// CPU cores.
     Cpu,
-    /// On an NVIDIA GPU for each rank.
+    /// One NVIDIA GPU per rank.
     Cuda,
 }
 

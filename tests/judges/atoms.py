@@ -1,9 +1,9 @@
-"""Reads pseudo-atoms with gemmi, and makes of them the map that they stand for.
+"""Reads pseudo-atoms with gemmi and computes their density.
 
 atoms.py MODEL MAP.mrc --above CC        the density of the model, in the frame of the map's header, correlates with the map
 
-The model is taken by the formats' definitions alone: positions, occupancies and anisotropic displacements. Nowhere may it fit
-better. Prints what was found; exits with 1 and says what is wrong where it is not as it should be.
+Only the definitions of the formats are used: positions, occupancies and anisotropic displacements. A shifted model must fit worse.
+Prints a summary; exits with 1 and a message if a check fails.
 """
 
 import argparse
@@ -13,9 +13,9 @@ import gemmi
 import mrcfile
 import numpy as np
 
-# Half width of what is computed of an atom, in standard deviations.
+# Half width of the density of an atom, in standard deviations.
 REACH = 5
-# How far from its best place the model may be, in voxels.
+# Largest distance of the model from its best position, in voxels.
 NEAR = 0.1
 
 
@@ -38,7 +38,7 @@ def atoms_of(path):
 
 
 def density(positions, occupancies, displacements, size, voxel):
-    """The sum of normalised Gaussians, [z][y][x], on voxels whose first one lies at zero."""
+    """Sum of normalised Gaussians [z][y][x]; the first voxel is at zero."""
     volume = np.zeros((size, size, size))
     for position, occupancy, displacement in zip(positions, occupancies, displacements):
         half = REACH * np.sqrt(np.diag(displacement)) + voxel
@@ -65,14 +65,14 @@ def main():
         corner = np.array([float(file.header.origin[axis]) for axis in "xyz"])
     positions, occupancies, displacements = atoms_of(arguments.model)
     if len(positions) < 100:
-        wrong(f"{arguments.model} holds {len(positions)} atoms: nothing to judge")
+        wrong(f"{arguments.model} holds {len(positions)} atoms: too few to check")
 
     def correlation(moved):
         model = density(positions - corner + moved, occupancies, displacements, len(data), voxel)
         return np.corrcoef(model.ravel(), data.ravel())[0, 1]
 
     found = correlation(0.0)
-    # Where along each axis a parabola through the correlations a voxel before, here and behind has its top.
+    # Maximum along each axis of the parabola through the correlations at -1, 0 and 1 voxels.
     steps = [(correlation(-voxel * axis), correlation(voxel * axis)) for axis in np.eye(3)]
     off = max(abs(after - before) / (2 * (2 * found - before - after)) for before, after in steps)
     if not found > arguments.above or not off < NEAR or not max(map(max, steps)) < found:

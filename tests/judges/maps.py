@@ -1,11 +1,11 @@
-"""Compares maps with nothing of the program's own: mrcfile reads, numpy transforms.
+"""Compares maps independently of the program, with mrcfile and numpy.
 
-maps.py files  --pixel-size A FILE...                      every file is valid MRC2014 with this pixel size, and begins at zero
+maps.py files  --pixel-size A FILE...                      all files are valid MRC2014 with this pixel size and start at zero
 maps.py agree  A.mrc B.mrc --to ANGSTROM --above FSC       the maps agree, and altered copies of A do not
 maps.py curves POST.star... --within X --column CSV OURS THEIRS ...
-                                                           RELION's FSC curves (the mean of several files') are ours
-maps.py sharpening POST.star OURS.json                     RELION's B factor and resolution are ours
-maps.py same   A.mrc B.mrc                                 two masks are the same but for single voxels
+                                                           our FSC curves equal RELION's (mean of several files)
+maps.py sharpening POST.star OURS.json                     our B factor and resolution equal RELION's
+maps.py same   A.mrc B.mrc                                 two masks are equal but for single voxels
 maps.py beside TRUTH.mrc OURS.mrc THEIRS.mrc --within FSC  the maps have the same FSC against the truth; with --cells, for a
                                                            table: both means over shells 1 to D/2 - 1, the largest difference
 maps.py win    TRUTH.mrc MASK.mrc VOXELS.mrc MAP.mrc        FSC against the truth of a voxel map and another, without and with
@@ -14,7 +14,7 @@ maps.py win    TRUTH.mrc MASK.mrc VOXELS.mrc MAP.mrc        FSC against the trut
 maps.py sphere LIKE.mrc OUT.mrc                            a soft spherical mask
 maps.py mean   TRUTH.mrc MAP.mrc...                        mean FSC over shells 1 to D/2 - 1 and 1 to D/2, for a table
 
-Prints what was found; exits with 1 and says what is wrong where it is not as it should be.
+Prints a summary; exits with 1 and a message if a check fails.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import sys
 import mrcfile
 import numpy as np
 
-# An altered map counts as told apart where its FSC falls below this somewhere in the range that is judged.
+# An altered map is detected if its FSC falls below this somewhere in the range checked.
 APART = 0.5
 
 
@@ -44,7 +44,7 @@ def read(path):
 
 
 def fsc(first, second):
-    """The correlation in shells 0 to D/2; the last is cut by the box's faces."""
+    """The FSC in shells 0 to D/2; the last is cut by the faces of the box."""
     n = first.shape[0]
     a, b = np.fft.fftn(first), np.fft.fftn(second)
     k = np.fft.fftfreq(n, 1 / n)
@@ -58,13 +58,13 @@ def fsc(first, second):
 
 
 def mirrored(volume):
-    """The other hand: x to -x about the origin, which lies on voxel D/2."""
+    """The opposite hand: x to -x about the origin, which is voxel D/2."""
     n = volume.shape[2]
     return volume[:, :, (2 * (n // 2) - np.arange(n)) % n]
 
 
 def files(arguments):
-    """mrcfile's own validation, the kind of file, and the pixel size."""
+    """Validation by mrcfile, kind of file, and pixel size."""
     for path in arguments.files:
         if not mrcfile.validate(path):
             wrong(f"{path} is not valid MRC2014 (mrcfile's report is above)")
@@ -90,14 +90,14 @@ def files(arguments):
 
 
 def agree(arguments):
-    """High FSC as they are; low FSC, somewhere in the same range, for the other hand and for a shifted copy."""
+    """High FSC of the maps; low FSC somewhere in the same range for the opposite hand and for a shifted copy."""
     (first, size_a), (second, size_b) = read(arguments.first), read(arguments.second)
     if first.shape != second.shape or abs(size_a - size_b) > 1e-4:
         wrong(f"{first.shape} at {size_a} A and {second.shape} at {size_b} A cannot be compared")
-    # The shells whose resolution is arguments.to or coarser.
+    # The shells with a resolution of arguments.to or coarser.
     last = int(first.shape[0] * size_a / arguments.to)
     if not 4 <= last < first.shape[0] // 2:
-        wrong(f"{arguments.to} A is shell {last} of {first.shape[0] // 2}: nothing to judge")
+        wrong(f"{arguments.to} A is shell {last} of {first.shape[0] // 2}: nothing to check")
 
     def lowest(volume):
         curve = fsc(volume, second)[1 : last + 1]
@@ -117,13 +117,13 @@ def agree(arguments):
 
 
 def win(arguments):
-    """The means, and by how much the map is better than voxels in its worst shell."""
+    """Mean FSC of both maps, and the difference in the shell where the map compares worst with voxels."""
     truth, mask, voxels, ours = (read(path)[0] for path in (arguments.truth, arguments.mask, arguments.voxels, arguments.map))
     n = truth.shape[0]
     last = int(0.9 * n / 2)
     k = (np.arange(n) - n // 2) / (n / 2)
     radius = np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2)
-    # As programs do that window the images: what lies outside the sphere that the box holds is noise.
+    # As by programs that window the images: outside the inscribed sphere there is only noise.
     window = np.clip((0.99 - radius) / (0.99 - 0.85), 0, 1)
     plain = np.maximum(fsc(voxels, truth), fsc(voxels * window, truth))
     curves = [(plain, fsc(ours, truth)), (fsc(voxels * mask, truth * mask), fsc(ours * mask, truth * mask))]
@@ -135,7 +135,7 @@ def win(arguments):
 
 
 def beside(arguments):
-    """The FSC against the truth of both maps, in every shell below Nyquist; and the maps are two."""
+    """FSC of both maps against the ground truth in every shell below Nyquist; the maps must not be identical."""
     truth, _ = read(arguments.truth)
     (ours, theirs) = (read(path)[0] for path in (arguments.ours, arguments.theirs))
     a, b = (fsc(volume, truth)[1:-1] for volume in (ours, theirs))
@@ -144,7 +144,7 @@ def beside(arguments):
     if not abs(a[worst] - b[worst]) < arguments.within:
         wrong(f"{found}; expected within {arguments.within}")
     if np.array_equal(ours, theirs) or not b.mean() > 0.5:
-        wrong(f"nothing to judge: the mean FSC is {b.mean():.4f}")
+        wrong(f"nothing to check: the mean FSC is {b.mean():.4f}")
     if arguments.cells:
         print(f"{a.mean():.4f} | {b.mean():.4f} | {abs(a[worst] - b[worst]):.4f}")
         return
@@ -152,7 +152,7 @@ def beside(arguments):
 
 
 def star_table(path, name):
-    """The loop of a STAR file's table: a list of dictionaries."""
+    """The rows of a table in a STAR file, as dictionaries."""
     labels, rows, inside = [], [], False
     for line in open(path):
         words = line.split()
@@ -170,7 +170,7 @@ def star_table(path, name):
 
 
 def curves(arguments):
-    """Each pair of columns, shell by shell."""
+    """Compares each pair of columns by shell."""
     tables = [star_table(star, "fsc") for star in arguments.star]
     theirs = {}
     for rows in zip(*tables):
@@ -190,7 +190,7 @@ def curves(arguments):
 
 
 def star_value(path, label):
-    """The number beside a label outside of loops."""
+    """The value of a label outside of loops."""
     for line in open(path):
         words = line.split()
         if len(words) == 2 and words[0] == label:
@@ -199,7 +199,7 @@ def star_value(path, label):
 
 
 def sharpening(arguments):
-    """B factors within a few percent. The shell that the resolution lies in hangs on random phases: one to either side."""
+    """B factors agree within 3%. The shell of the resolution depends on random phases: it may differ by one."""
     with open(arguments.ours) as file:
         ours = json.load(file)
     b_factor = star_value(arguments.star, "_rlnBfactorUsedForSharpening")
@@ -213,7 +213,7 @@ def sharpening(arguments):
 
 
 def same(arguments):
-    """Rounding may put a voxel on the other side of a threshold; what hangs on it is a few hundred around it."""
+    """Rounding may move a voxel across the threshold, which affects a few hundred voxels around it."""
     (first, _), (second, _) = read(arguments.first), read(arguments.second)
     if first.shape != second.shape or not 0.01 < second.mean() < 0.9:
         wrong(f"{first.shape} and {second.shape}, covering {first.mean():.3f} and {second.mean():.3f} of the box")

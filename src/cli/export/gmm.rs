@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::cli::check_grid;
+use crate::cli::values::check_grid;
 use crate::error::Error;
 use crate::files::check_output;
 use crate::gmm::convert::{MixtureFormat, convert};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Description, bytes, length};
+use super::description::{Description, bytes, length};
 use crate::error::{Error, Result};
 use crate::imaging::mrc::{Mode, Stack};
 use crate::imaging::statistics::ValueStatistics;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Description, bytes, length};
+use super::description::{Description, bytes, length};
 use crate::error::Result;
 use crate::gmm::files::GmmFile;
 use crate::gmm::statistics::MixtureStatistics;

@@ -1,12 +1,14 @@
 //! `cryosplat-mpi info`: describes a file, whose kind is recognised by its content.
 
+mod args;
+mod description;
 mod map;
 mod mixture;
 mod particles;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -15,40 +17,8 @@ use crate::hdf5::text_attribute;
 use crate::particles::store;
 use crate::run_folder::checkpoint;
 
-/// Arguments of `info`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  cryosplat-mpi info particles.h5 --verify\n  \
-                        cryosplat-mpi info run/checkpoints/*.h5 run/gmm_half1.h5 run/map.mrc")]
-pub(super) struct Args {
-    /// Particle files, mixtures and checkpoints (HDF5), maps and stacks (MRC).
-    #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
-    /// Verify the checksums of all images.
-    #[arg(long)]
-    verify: bool,
-    /// Print one JSON object per file.
-    #[arg(long)]
-    json: bool,
-    /// Particle files: Gaussians per mixture for the GPU memory estimate.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000_000), default_value = "30000")]
-    gaussians: u32,
-    /// Particle files: images per step and rank for the GPU memory estimate.
-    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(1..=100_000), default_value = "8")]
-    batch: u32,
-    /// Particle file: write a chart of the viewing directions (SVG).
-    #[arg(long, value_name = "FILE.svg")]
-    directions: Option<PathBuf>,
-}
-
-/// Description of a file.
-struct Description {
-    /// Kind of the file, such as "particle set".
-    kind: &'static str,
-    /// Names and values in display order.
-    rows: Vec<(&'static str, String)>,
-    /// The same as a JSON object.
-    json: Value,
-}
+pub(super) use args::Args;
+use description::Description;
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     if args.directions.is_some() && args.files.len() > 1 {
@@ -61,10 +31,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let mut failures = Vec::new();
     for (i, file) in args.files.iter().enumerate() {
         match describe(file, args) {
-            Ok(description) if args.json => super::print(as_json(file, description).as_bytes())?,
+            Ok(description) if args.json => super::output::print(as_json(file, description).as_bytes())?,
             Ok(description) => {
                 let gap = if i > 0 { "\n" } else { "" };
-                super::print((gap.to_owned() + &as_text(file, &description)).as_bytes())?;
+                super::output::print((gap.to_owned() + &as_text(file, &description)).as_bytes())?;
             }
             Err(error) => failures.push(error),
         }
@@ -153,20 +123,5 @@ fn describe_hdf5(path: &Path, args: &Args) -> Result<Description> {
             "is an HDF5 file of another program (it has no attribute `format`)",
             "give a file that this program wrote",
         )),
-    }
-}
-
-/// A file's length in bytes.
-fn length(path: &Path) -> Result<u64> {
-    let metadata = std::fs::metadata(path).map_err(Error::io(path, "read its length", "check the path"))?;
-    Ok(metadata.len())
-}
-
-/// "1.07 GB (1073741824 bytes)".
-fn bytes(length: u64) -> String {
-    let units = [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
-    match units.into_iter().find(|(size, _)| length as f64 >= *size) {
-        Some((size, unit)) => format!("{:.2} {unit} ({length} bytes)", length as f64 / size),
-        None => format!("{length} bytes"),
     }
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Args, Description, bytes, length};
+use super::args::Args;
+use super::description::{Description, bytes, length};
 use crate::error::Result;
 use crate::figures::colours::Colours;
 use crate::figures::distributions::{CELLS, ParticleCounts};

@@ -1,0 +1,28 @@
+//! Arguments of `info`.
+
+use std::path::PathBuf;
+
+/// Arguments of `info`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  cryosplat-mpi info particles.h5 --verify\n  \
+                        cryosplat-mpi info run/checkpoints/*.h5 run/gmm_half1.h5 run/map.mrc")]
+pub(in crate::cli) struct Args {
+    /// Particle files, mixtures and checkpoints (HDF5), maps and stacks (MRC).
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Verify the checksums of all images.
+    #[arg(long)]
+    pub verify: bool,
+    /// Print one JSON object per file.
+    #[arg(long)]
+    pub json: bool,
+    /// Particle files: Gaussians per mixture for the GPU memory estimate.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000_000), default_value = "30000")]
+    pub gaussians: u32,
+    /// Particle files: images per step and rank for the GPU memory estimate.
+    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(1..=100_000), default_value = "8")]
+    pub batch: u32,
+    /// Particle file: write a chart of the viewing directions (SVG).
+    #[arg(long, value_name = "FILE.svg")]
+    pub directions: Option<PathBuf>,
+}
