@@ -1,76 +1,76 @@
-//! What can go wrong in the library, in sentences that name the file, the place in it, and the remedy.
+//! The error type of the library. Each message names the file, the place in it, the problem and a remedy.
 
 use std::path::{Path, PathBuf};
 
-/// The library's result.
+/// Result of the library.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// An error that a user can act on. Every variant prints on one line.
+/// An error with a remedy. Every message is a single line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The content of an input file is wrong.
+    /// Invalid content of an input file.
     #[error("{}{}: {problem}; {remedy}", file.display(), place(at))]
     Input {
-        /// The file at fault.
+        /// The file.
         file: PathBuf,
-        /// The place in it ("line 12", "particle 7", "/pose/rotation"); empty for the whole file.
+        /// Place in the file ("line 12", "particle 7", "/pose/rotation"); empty for the whole file.
         at: String,
-        /// What was found and what was expected.
+        /// Value found and value expected.
         problem: String,
-        /// What the user can do about it.
+        /// Remedy.
         remedy: String,
     },
-    /// The operating system refused something.
+    /// Failure of an operation of the operating system.
     #[error("{}: cannot {action}: {reason}; {remedy}", file.display())]
     Io {
         /// The file or folder.
         file: PathBuf,
-        /// What was tried, as a verb with its object ("read the header").
+        /// Operation that failed: a verb and its object ("read the header").
         action: &'static str,
-        /// What the user can do about it.
+        /// Remedy.
         remedy: &'static str,
-        /// The system's reason.
+        /// Error of the operating system.
         reason: std::io::Error,
     },
-    /// The HDF5 library refused something.
+    /// Failure of the HDF5 library.
     #[error("{}: cannot {action}: {}; {remedy}", file.display(), one_line(reason))]
     Hdf5 {
         /// The file.
         file: PathBuf,
-        /// What was tried, as a verb with its object ("open the particle set").
+        /// Operation that failed: a verb and its object ("open the particle set").
         action: &'static str,
-        /// What the user can do about it.
+        /// Remedy.
         remedy: &'static str,
-        /// The library's reason.
+        /// Error of the HDF5 library.
         reason: hdf5::Error,
     },
-    /// The request does not make sense, whatever the files hold.
+    /// A request that cannot be met, independent of file content.
     #[error("{problem}; {remedy}")]
     Request {
-        /// What was asked, and why it cannot be done.
+        /// The request, and why it cannot be met.
         problem: String,
-        /// What the user can do about it.
+        /// Remedy.
         remedy: String,
     },
-    /// A GPU or its libraries refused something.
+    /// Failure of a GPU or its libraries.
     #[error("{device}: cannot {action}: {reason}; {remedy}")]
     Device {
-        /// Which one ("NVIDIA H100 (device 0)").
+        /// Name of the device ("NVIDIA H100 (device 0)").
         device: String,
-        /// What was tried, as a verb with its object ("render").
+        /// Operation that failed: a verb and its object ("render").
         action: String,
-        /// The driver's reason.
+        /// Error of the driver or library.
         reason: String,
-        /// What the user can do about it.
+        /// Remedy.
         remedy: String,
     },
-    /// A computation left the range of numbers it must stay in.
+    /// A value outside its valid range, from a computation.
     #[error("{problem}; {remedy}")]
     Numeric {
-        /// What was found, and where.
+        /// Value found, and where.
         problem: String,
-        /// What the user can do about it.
+        /// Remedy.
         remedy: String,
     },
 }
@@ -79,8 +79,7 @@ fn place(at: &str) -> String {
     if at.is_empty() { String::new() } else { format!(": {at}") }
 }
 
-/// HDF5 explains itself in a stack of lines; an error of ours takes one. Names of a damaged file may be in it, and the bindings
-/// take them for UTF-8 unseen.
+/// HDF5's error stack as one line. It may quote names from a damaged file, which the bindings do not check for UTF-8.
 fn one_line(error: &hdf5::Error) -> String {
     let bytes = error.to_string().into_bytes();
     let text = String::from_utf8_lossy(&bytes).replace(char::is_control, " ");
@@ -88,19 +87,19 @@ fn one_line(error: &hdf5::Error) -> String {
 }
 
 impl Error {
-    /// An [`Error::Input`]: `file`, the place `at` in it, what is wrong and what to do.
+    /// An [`Error::Input`].
     pub fn input(
         file: impl AsRef<Path>,
         at: impl Into<String>,
         problem: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
-        // What a damaged file says of itself is part of some: it may hold anything, and a message stays one line.
-        let plain = |text: String| text.replace(char::is_control, " ");
+        // Messages may quote a damaged file; control characters would break the line.
+        let printable = |text: String| text.replace(char::is_control, " ");
         Self::Input {
             file: file.as_ref().to_path_buf(),
-            at: plain(at.into()),
-            problem: plain(problem.into()),
+            at: printable(at.into()),
+            problem: printable(problem.into()),
             remedy: remedy.into(),
         }
     }
@@ -110,7 +109,7 @@ impl Error {
         Self::Request { problem: problem.into(), remedy: remedy.into() }
     }
 
-    /// An [`Error::Io`]; use as `.map_err(Error::io(path, "read the header", "check ..."))`.
+    /// An [`Error::Io`]. Usage: `.map_err(Error::io(path, "read the header", "check ..."))`.
     pub fn io(
         file: impl AsRef<Path>,
         action: &'static str,
@@ -120,7 +119,7 @@ impl Error {
         move |reason| Self::Io { file, action, remedy, reason }
     }
 
-    /// An [`Error::Hdf5`]; use as `.map_err(Error::hdf5(path, "read /images", "check ..."))`.
+    /// An [`Error::Hdf5`]. Usage: `.map_err(Error::hdf5(path, "read /images", "check ..."))`.
     pub fn hdf5(
         file: impl AsRef<Path>,
         action: &'static str,
@@ -136,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_of_a_damaged_file_leave_a_message_in_one_line() {
+    fn control_characters_are_replaced() {
         let message = Error::input("f.h5", "image 1 of a\nb", "is \u{1b}[31m\r\n", "look at it").to_string();
         assert_eq!(message, "f.h5: image 1 of a b: is  [31m  ; look at it");
     }

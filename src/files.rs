@@ -1,4 +1,4 @@
-//! Output files that appear whole or not at all: written under a temporary name, synced, renamed. And how files begin.
+//! Atomic output files: written under a temporary name, synced, renamed. Also detection of file types by their first bytes.
 
 use std::fs::{self, File, Permissions};
 use std::io::{BufWriter, Read, Write};
@@ -11,10 +11,10 @@ use crate::error::{Error, Result};
 
 const REMEDY: &str = "check that the folder exists, that you may write to it and that the disk is not full";
 
-/// How names of temporary files end.
+/// Suffix of temporary files.
 const SUFFIX: &str = ".partial";
 
-/// A file being written. Until [`Pending::commit`] the final name is untouched; a dropped one is removed.
+/// A file being written. [`Pending::commit`] gives it its final name; dropping it without a commit removes it.
 #[derive(Debug)]
 pub struct Pending {
     temporary: TempPath,
@@ -22,10 +22,10 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// Reserves a temporary name beside `destination`, which is not touched. Creates no file yet.
+    /// Creates a temporary file in the folder of `destination`, which is not touched.
     ///
     /// # Errors
-    /// When `destination` has no file name or its folder does not exist or cannot be written.
+    /// When `destination` has no file name or is a folder, or its folder does not exist or cannot be written.
     pub fn new(destination: &Path) -> Result<Self> {
         let name = destination
             .file_name()
@@ -34,22 +34,22 @@ impl Pending {
             return Err(Error::input(
                 destination,
                 "",
-                "is a folder, and a file is to be written",
+                "is a folder, expected a file name",
                 "name a file in it",
             ));
         }
-        // The file is created now: a folder that cannot be written is then an error before the work, not after it.
+        // Created here, so that a folder that cannot be written is an error before the computation.
         let temporary = tempfile::Builder::new()
             .prefix(&format!(".{}.{}-", name.to_string_lossy(), std::process::id()))
             .suffix(SUFFIX)
-            // Less the umask, as for any new file; a temporary file would otherwise be readable by its owner only.
+            // The umask applies, as for any new file. The default of tempfile is 0600.
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(folder_of(destination))
             .map_err(Error::io(destination, "write the file", REMEDY))?;
         Ok(Self { temporary: temporary.into_temp_path(), destination: destination.to_path_buf() })
     }
 
-    /// The name to write to until the commit.
+    /// Path to write to until the commit.
     pub fn path(&self) -> &Path {
         &self.temporary
     }
@@ -64,7 +64,7 @@ impl Pending {
             .and_then(|file| file.sync_all())
             .and_then(|()| temporary.persist(&destination).map_err(|failed| failed.error))
             .map_err(Error::io(&destination, "finish the file", REMEDY))?;
-        // The rename itself must survive a power cut; a folder that cannot be synced is no reason to fail.
+        // Makes the rename durable. Some file systems cannot sync a folder: not an error.
         let _ = File::open(folder_of(&destination)).and_then(|folder| folder.sync_all());
         Ok(())
     }
@@ -75,21 +75,21 @@ fn folder_of(file: &Path) -> &Path {
     file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The temporary files in `folder` that a killed program left behind.
-pub fn torn(folder: &Path) -> Vec<PathBuf> {
+/// Temporary files that killed programs left in `folder`.
+pub fn leftovers(folder: &Path) -> Vec<PathBuf> {
     // ".NAME.PROCESS-RANDOM.partial"; earlier versions had no random part.
-    let is_torn = |name: &str| {
+    let is_leftover = |name: &str| {
         let process = name.strip_prefix('.').and_then(|rest| rest.strip_suffix(SUFFIX)?.rsplit_once('.'));
         process.is_some_and(|(_, id)| id.split('-').next().is_some_and(|id| id.parse::<u32>().is_ok()))
     };
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
-        .filter(|entry| entry.file_name().to_str().is_some_and(is_torn))
+        .filter(|entry| entry.file_name().to_str().is_some_and(is_leftover))
         .map(|entry| entry.path())
         .collect()
 }
 
-/// The first `count` bytes of a file, by which its kind is told; fewer where it is shorter.
+/// The first `count` bytes of a file, or all bytes of a shorter one.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -100,10 +100,10 @@ pub fn first_bytes(path: &Path, count: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes a whole file through `fill`, atomically.
+/// Writes a file atomically; `fill` writes the content.
 ///
 /// # Errors
-/// Whatever the system refuses, with the destination's name; nothing is left behind then.
+/// When the file cannot be written. The destination is unchanged then.
 pub fn write_atomically(
     destination: &Path,
     fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
@@ -118,10 +118,10 @@ pub fn write_atomically(
     pending.commit()
 }
 
-/// Writes a JSON document for people and programs, as [`write_atomically`].
+/// Writes an indented JSON document atomically.
 ///
 /// # Errors
-/// As there.
+/// As [`write_atomically`].
 pub fn write_json(path: &Path, document: &serde_json::Value) -> Result<()> {
     write_atomically(path, |writer| {
         serde_json::to_writer_pretty(&mut *writer, document).map_err(std::io::Error::other)?;
@@ -129,16 +129,16 @@ pub fn write_json(path: &Path, document: &serde_json::Value) -> Result<()> {
     })
 }
 
-/// True where `start`, the first bytes of a file, are those of gzip.
+/// True if `start`, the first bytes of a file, belong to gzip.
 pub fn is_gzip(start: &[u8]) -> bool {
-    // Its mark, and the only method there is.
+    // Magic number and method "deflate", the only one defined.
     start.starts_with(&[0x1f, 0x8b, 8])
 }
 
-/// Writes a whole HDF5 file through `fill`, atomically. `action` says what is written ("write the Gaussians").
+/// Writes an HDF5 file atomically; `fill` writes the content, and `action` names it in errors ("write the Gaussians").
 ///
 /// # Errors
-/// Whatever the library or the system refuses, with the destination's name; nothing is left behind then.
+/// When the file cannot be written. The destination is unchanged then.
 pub fn write_hdf5(
     destination: &Path,
     action: &'static str,
@@ -148,7 +148,7 @@ pub fn write_hdf5(
     let write = || -> hdf5::Result<()> {
         let file = hdf5::File::create(pending.path())?;
         fill(&file)?;
-        // What close() cannot write is an error only where nothing of the file is open any more; flush() always tells.
+        // close() reports write errors only if no other handle of the file is open; flush() always does.
         file.flush()?;
         file.close()
     };
@@ -160,15 +160,15 @@ pub fn write_hdf5(
     pending.commit()
 }
 
-/// Makes a folder, with its parents, if it is not there.
+/// Creates a folder and its parents if missing.
 ///
 /// # Errors
-/// When it cannot be made.
-pub fn make_folder(folder: &Path) -> Result<()> {
+/// When it cannot be created.
+pub fn create_folder(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).map_err(Error::io(
         folder,
-        "make the folder",
-        "choose another output folder, or ask for the right to write there",
+        "create the folder",
+        "choose another output folder, or get write permission there",
     ))
 }
 
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interrupted_write_leaves_the_old_file_and_nothing_else() {
+    fn a_failed_write_leaves_the_old_file_and_no_other() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("map.mrc");
         fs::write(&target, b"old").unwrap();
@@ -217,17 +217,17 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_program_left_is_found_and_nothing_else() {
+    fn only_temporary_files_are_leftovers() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["map.mrc", ".hidden", ".notes.partial", "map.mrc.7.partial"] {
             fs::write(folder.path().join(name), b"mine").unwrap();
         }
         let pending = Pending::new(&folder.path().join("map.mrc")).unwrap();
-        assert_eq!(torn(folder.path()), [pending.path().to_path_buf()]);
+        assert_eq!(leftovers(folder.path()), [pending.path().to_path_buf()]);
         let of_earlier_versions = folder.path().join(".map.mrc.123.partial");
         drop(pending);
         fs::write(&of_earlier_versions, b"half").unwrap();
-        assert_eq!(torn(folder.path()), [of_earlier_versions]);
-        assert!(torn(&folder.path().join("none")).is_empty());
+        assert_eq!(leftovers(folder.path()), [of_earlier_versions]);
+        assert!(leftovers(&folder.path().join("none")).is_empty());
     }
 }

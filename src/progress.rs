@@ -1,4 +1,4 @@
-//! Progress of long work: a bar on a terminal, log lines elsewhere, with the rate and the time left.
+//! Progress of long operations: a bar on a terminal, log lines otherwise, with rate and remaining time.
 
 use std::collections::VecDeque;
 use std::io::IsTerminal;
@@ -6,44 +6,44 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How often a log line is written where there is no terminal.
+/// Interval between log lines without a terminal.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The rate that foretells the end is that of so much time at least, or of the last quarter of all.
-const RECENT: Duration = Duration::from_secs(20);
+/// The rate is averaged over at least this time, or over the last quarter of the elapsed time.
+const MIN_WINDOW: Duration = Duration::from_secs(20);
 
-/// How much was done when, as far back as the present rate is taken from: a training's first steps are not like its others.
+/// A moving average of the rate: the first steps of a training run are slower than the others.
 #[derive(Debug)]
-struct Pace {
+struct RateWindow {
     samples: VecDeque<(Duration, u64)>,
 }
 
-impl Pace {
+impl RateWindow {
     fn new() -> Self {
         Self { samples: VecDeque::from([(Duration::ZERO, 0)]) }
     }
 
-    /// `done` after `elapsed`.
+    /// Records that `done` items are done after `elapsed`.
     fn sample(&mut self, elapsed: Duration, done: u64) {
         let last = self.samples.back().expect("never empty").0;
         if elapsed < last + Duration::from_secs(1).max(elapsed / 500) {
             return;
         }
         self.samples.push_back((elapsed, done));
-        let start = elapsed.saturating_sub(RECENT.max(elapsed / 4));
+        let start = elapsed.saturating_sub(MIN_WINDOW.max(elapsed / 4));
         while self.samples.len() > 2 && self.samples[1].0 <= start {
             self.samples.pop_front();
         }
     }
 
-    /// Things a second, when `done` are done after `elapsed`.
+    /// Items per second in the window that ends at `elapsed`.
     fn rate(&self, elapsed: Duration, done: u64) -> f64 {
         let (start, before) = self.samples[0];
         (done - before) as f64 / (elapsed - start).as_secs_f64().max(1e-9)
     }
 }
 
-/// Progress over a known number of things. Silent when made by [`Progress::silent`] (ranks other than 0).
+/// Progress over a known number of items.
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
@@ -51,14 +51,14 @@ pub struct Progress {
     unit: &'static str,
     total: u64,
     done: u64,
-    pace: Pace,
+    rate_window: RateWindow,
     started: Instant,
     logged: Instant,
     silent: bool,
 }
 
 impl Progress {
-    /// Starts a progress of `total` `unit`s ("images").
+    /// Starts progress over `total` items named `unit` ("images").
     pub fn new(label: impl Into<String>, total: u64, unit: &'static str) -> Self {
         let label = label.into();
         let bar = std::io::stderr().is_terminal().then(|| {
@@ -70,10 +70,20 @@ impl Progress {
             ProgressBar::new(total).with_style(style).with_message(label.clone())
         });
         let now = Instant::now();
-        Self { bar, label, unit, total, done: 0, pace: Pace::new(), started: now, logged: now, silent: false }
+        Self {
+            bar,
+            label,
+            unit,
+            total,
+            done: 0,
+            rate_window: RateWindow::new(),
+            started: now,
+            logged: now,
+            silent: false,
+        }
     }
 
-    /// A progress that shows nothing.
+    /// Progress without output, for ranks other than 0.
     pub fn silent() -> Self {
         let now = Instant::now();
         Self {
@@ -82,14 +92,14 @@ impl Progress {
             unit: "",
             total: 0,
             done: 0,
-            pace: Pace::new(),
+            rate_window: RateWindow::new(),
             started: now,
             logged: now,
             silent: true,
         }
     }
 
-    /// Says that `count` more are done.
+    /// Adds `count` completed items.
     pub fn advance(&mut self, count: u64) {
         self.done += count;
         if self.silent {
@@ -100,10 +110,10 @@ impl Progress {
             return;
         }
         let elapsed = self.started.elapsed();
-        self.pace.sample(elapsed, self.done);
+        self.rate_window.sample(elapsed, self.done);
         if self.logged.elapsed() >= LOG_INTERVAL {
             self.logged = Instant::now();
-            let rate = self.pace.rate(elapsed, self.done);
+            let rate = self.rate_window.rate(elapsed, self.done);
             let left = (self.total.saturating_sub(self.done)) as f64 / rate.max(1e-9);
             tracing::info!(
                 "{}: {} of {} {}, {:.0} {}/s, {} left",
@@ -118,12 +128,12 @@ impl Progress {
         }
     }
 
-    /// Things per second since the start.
+    /// Items per second since the start.
     pub fn rate(&self) -> f64 {
         self.done as f64 / self.started.elapsed().as_secs_f64().max(1e-9)
     }
 
-    /// Ends the progress and says how fast it went.
+    /// Ends the progress and logs the rate.
     pub fn finish(self) {
         if self.silent {
             return;
@@ -143,7 +153,7 @@ impl Progress {
     }
 }
 
-/// Seconds as a person writes them: "4.2 s", "3 min 20 s", "2 h 5 min".
+/// Formats seconds: "4.2 s", "3 min 20 s", "2 h 5 min".
 pub fn duration(seconds: f64) -> String {
     if seconds < 60.0 {
         format!("{seconds:.1} s")
@@ -159,18 +169,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_is_foretold_by_the_present_rate() {
-        let mut pace = Pace::new();
-        // A slow minute, then ten times as fast.
+    fn the_remaining_time_follows_the_recent_rate() {
+        let mut window = RateWindow::new();
+        // One slow minute, then ten times the rate.
         let done = |seconds: u64| if seconds <= 60 { 10 * seconds } else { 600 + 100 * (seconds - 60) };
         for tenth in 0..2000 {
             let elapsed = Duration::from_millis(100 * tenth);
-            pace.sample(elapsed, done(tenth / 10));
-            assert!(pace.samples.len() < 300);
+            window.sample(elapsed, done(tenth / 10));
+            assert!(window.samples.len() < 300);
         }
-        let rate = |pace: &Pace, seconds: u64| pace.rate(Duration::from_secs(seconds), done(seconds));
-        assert!((rate(&pace, 200) / 100.0 - 1.0).abs() < 0.05, "{}", rate(&pace, 200));
-        let mut early = Pace::new();
+        let rate =
+            |window: &RateWindow, seconds: u64| window.rate(Duration::from_secs(seconds), done(seconds));
+        assert!((rate(&window, 200) / 100.0 - 1.0).abs() < 0.05, "{}", rate(&window, 200));
+        let mut early = RateWindow::new();
         (0..30).for_each(|s| early.sample(Duration::from_secs(s), done(s)));
         assert!((rate(&early, 30) / 10.0 - 1.0).abs() < 0.05);
     }

@@ -1,28 +1,28 @@
-//! Random numbers from one seed: independent, named, repeatable streams on every platform.
+//! Random numbers from one seed: independent, reproducible streams, equal on all platforms.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-/// The generator that the whole program uses.
+/// The random number generator of the program.
 pub type Random = ChaCha8Rng;
 
-/// What a stream of random numbers is for. Streams of different purposes never overlap.
+/// Purpose of a random stream. Streams of different purposes do not overlap. Values are part of the results: do not change them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Purpose {
-    /// Which half a particle belongs to.
+    /// Assignment of particles to halves.
     Halves = 1,
-    /// The starting Gaussians of a half.
+    /// Initial Gaussians of a half.
     Start = 2,
-    /// The order of particles in an epoch.
+    /// Order of the particles in an epoch.
     Order = 3,
     /// Poses, defoci and shifts of simulated particles.
     Geometry = 4,
-    /// The noise of simulated particles.
+    /// Noise of simulated particles.
     Noise = 5,
-    /// The phases that take the place of a half map's own.
+    /// Phases for phase randomisation of half maps.
     Phases = 6,
-    /// Where in a map the starting Gaussians of a half lie.
+    /// Initial positions of Gaussians drawn from a map.
     Placement = 7,
 }
 

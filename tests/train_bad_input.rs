@@ -214,7 +214,7 @@ fn folders_that_cannot_be_written() {
     // Root may write anywhere but below a file and into the kernel's own tree.
     for output in [place.path("p.h5/run"), "/proc/run".to_owned()] {
         let arguments = train_arguments(&place.set, &output, &USUAL);
-        place.refuse_arguments(&arguments, &[&output, "cannot make the folder"]);
+        place.refuse_arguments(&arguments, &[&output, "cannot create the folder"]);
     }
     let blocked = place.path("blocked");
     std::fs::create_dir_all(Path::new(&blocked).join("run.json")).unwrap();

@@ -63,7 +63,7 @@ pub(crate) fn prepare(
     identities: &[(Subset, RunIdentity)],
 ) -> Result<Start> {
     let checkpoints = checkpoints(folder);
-    files::make_folder(&checkpoints)?;
+    files::create_folder(&checkpoints)?;
     // Fail now, not after hours of training.
     drop(Pending::new(&checkpoints.join("half1"))?);
     drop(Pending::new(&folder.join(names::RUN))?);
@@ -178,7 +178,7 @@ pub(crate) fn begin(folder: &Path, models: &[(Subset, u64)], command: &[String])
 fn clear(folder: &Path, models: &[(Subset, u64)]) -> Result<()> {
     // Temporary files of a run that was killed.
     for place in [folder, &checkpoints(folder)] {
-        for torn in files::torn(place) {
+        for torn in files::leftovers(place) {
             remove(torn)?;
         }
     }
@@ -231,7 +231,7 @@ pub(crate) fn settings(folder: &Path) -> Option<Settings> {
 /// # Errors
 /// When an older run is in the way, or the folder cannot be written.
 pub fn prepare_whole(folder: &Path, overwrite: bool) -> Result<()> {
-    files::make_folder(folder)?;
+    files::create_folder(folder)?;
     drop(Pending::new(&folder.join(names::RUN))?);
     let trained =
         Subset::ALL.into_iter().any(|model| !checkpoint::steps(&checkpoints(folder), model).is_empty());
@@ -294,7 +294,7 @@ mod tests {
     fn checkpoints_after_the_resumed_step_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let at = checkpoints(folder.path());
-        files::make_folder(&at).unwrap();
+        files::create_folder(&at).unwrap();
         let left = |models: &[(Subset, u64)]| {
             for model in Subset::ALL {
                 for step in [5, 10, 15] {

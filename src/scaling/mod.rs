@@ -29,7 +29,7 @@ pub(crate) fn write(sources: &[PathBuf], folder: &Path) -> Result<String> {
     let text = table::markdown(&study);
     // All contents are computed before the first file is written.
     let outputs = [("csv", table::csv(&study)), ("svg", plot::svg(&study)), ("md", text.clone())];
-    files::make_folder(folder)?;
+    files::create_folder(folder)?;
     for (extension, content) in outputs {
         let file = folder.join(format!("scaling.{extension}"));
         files::write_atomically(&file, |w| w.write_all(content.as_bytes()))?;

@@ -141,7 +141,7 @@ impl Simulation {
         density::scale_to_unit_deviation(&mut truth, &self.truth_name())?;
         // Output files are created first, so that a folder that cannot be written is found before the computation.
         if let Some(folder) = &self.star_folder {
-            files::make_folder(folder)?;
+            files::create_folder(folder)?;
         }
         let mut writer = Writer::create(&self.output, &self.header(), self.dtype)?;
         let mut stack = match &self.star_folder {

@@ -243,7 +243,7 @@ fn read(file: &Path) -> Option<Vec<u8>> {
 
 fn write(file: &Path, image: &[u8]) -> Result<()> {
     let folder = file.parent().expect("the file is in a folder");
-    files::make_folder(folder)?;
+    files::create_folder(folder)?;
     let mut bytes = Sha256::digest(image).to_vec();
     bytes.extend_from_slice(image);
     files::write_atomically(file, |writer| writer.write_all(&bytes))

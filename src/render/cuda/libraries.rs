@@ -69,7 +69,7 @@ fn restart_with_links(found: &[(&str, PathBuf)]) -> Result<()> {
     let hash = Sha256::digest(format!("{found:?}"));
     let name: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let folder = cache.with_file_name("libraries").join(name);
-    files::make_folder(&folder)?;
+    files::create_folder(&folder)?;
     for (name, library) in found {
         let link = folder.join(name);
         match std::os::unix::fs::symlink(library, &link) {

@@ -56,7 +56,7 @@ impl RankShare {
     }
 }
 
-/// ParticleSource of the particles of a bench.
+/// Source of the particles of a bench.
 pub enum ParticleSource<'a> {
     /// Images of noise.
     Synthetic {
