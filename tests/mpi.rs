@@ -1,5 +1,5 @@
-//! The parallel room on real MPI ranks. This program is test and rank in one: without its word it starts itself over
-//! `mpirun` for each case and judges how the job ends; with it, it is one rank of that job.
+//! The room `parallel` on real MPI ranks. This program is both test and rank: without `--as-rank` it starts itself with `mpirun`
+//! for each case and checks how the job ends; with it, it is one rank of the job.
 
 mod common;
 
@@ -12,23 +12,23 @@ use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::train::model::check_replicas;
 
-/// The first argument of a rank.
+/// First argument of a rank.
 const RANK: &str = "--as-rank";
-/// A job in which one rank fails must be over by then, however slow the machine.
-const SOON: Duration = Duration::from_secs(45);
+/// Time limit for a job with a failing rank; generous for slow machines.
+const TIME_LIMIT: Duration = Duration::from_secs(45);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
         Some(RANK) => rank(&arguments[1]),
-        // What test runners ask before they run: there is nothing to choose from.
+        // Test runners ask for a list of tests: there is none.
         Some("--list") => {}
-        _ => judge(),
+        _ => run_cases(),
     }
 }
 
-/// Starts the cases and looks at how they end.
-fn judge() {
+/// Starts the cases and checks how they end.
+fn run_cases() {
     let job = |ranks: usize, case: &str| {
         let program = std::env::current_exe().unwrap().display().to_string();
         let started = Instant::now();
@@ -45,7 +45,7 @@ fn judge() {
     }
     let (code, said, _) = job(3, "first fails");
     assert_eq!(code, Some(0), "{said}");
-    assert_eq!(said.matches("the reason; the remedy").count(), 1, "said once, by rank 0:\n{said}");
+    assert_eq!(said.matches("the reason; the remedy").count(), 1, "reported once, by rank 0:\n{said}");
     for (case, words) in [
         ("planted difference", "the ranks that train half1 hold different parameters after step 7"),
         ("panic", "ending the job after a panic"),
@@ -55,12 +55,12 @@ fn judge() {
         let (code, said, took) = job(3, case);
         assert!(code != Some(0), "{case} ends with {code:?}:\n{said}");
         assert!(said.contains(words), "{said}");
-        assert!(!said.contains("unreachable"), "a rank went on:\n{said}");
-        assert!(took < SOON, "{case} took {took:?}");
+        assert!(!said.contains("unreachable"), "a rank continued:\n{said}");
+        assert!(took < TIME_LIMIT, "{case} took {took:?}");
     }
 }
 
-/// A mixture that is the same on every rank.
+/// A mixture that is equal on every rank.
 fn mixture() -> Gmm {
     Gmm::random(100, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0))
 }
@@ -94,7 +94,7 @@ fn rank(case: &str) {
                 let mut group = HalfGroup::split(&world, models);
                 let size = group.assignment.size;
                 assert_eq!(group.collective.size(), size);
-                // The sum over a group is of its members only.
+                // The sum covers only members of the group.
                 let index = group.assignment.models[0];
                 let first = if index == 0 { 0 } else { all - size };
                 let wanted: usize = (first..first + size).map(|r| r + 1).sum();
@@ -103,7 +103,7 @@ fn rank(case: &str) {
                     group.collective.all_reduce_sum(&mut buffer);
                     assert!(buffer.iter().enumerate().all(|(i, &v)| v == (wanted * (i % 7)) as f32));
                 }
-                // Sums of rounded numbers come out the same, to the bit, on every rank.
+                // Sums with rounding have the same bits on every rank.
                 let mut buffer: Vec<f32> = (0..999).map(|i| ((me * 999 + i) as f32 * 0.37).sin()).collect();
                 group.collective.all_reduce_sum(&mut buffer);
                 let bits = buffer.iter().fold(0u64, |sum, v| sum.rotate_left(5) ^ u64::from(v.to_bits()));
@@ -114,7 +114,7 @@ fn rank(case: &str) {
         "replicas" => {
             let group = HalfGroup::split(&world, 1);
             check_replicas(&group.collective, u64::from(mixture().checksum()), Subset::Half1, 7).unwrap();
-            // The last bit of one value on one rank is enough, and every rank learns of it.
+            // One different bit on one rank is detected on every rank.
             let mut gmm = mixture();
             if me == all - 1 {
                 let value = &mut gmm.values_mut()[1033];
@@ -154,7 +154,7 @@ fn rank(case: &str) {
                 }
                 let _ = std::thread::spawn(|| panic!("as planned")).join();
             }
-            // The others wait for it.
+            // Other ranks wait here for the failing rank.
             world.barrier();
             eprintln!("unreachable");
         }

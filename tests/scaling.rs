@@ -1,4 +1,4 @@
-//! `scaling` and `bench` as a user meets them: on records made here, of which the truth is known, and on runs of the program.
+//! `scaling` and `bench` end to end: on generated records with a known model, and on runs of the program.
 
 mod common;
 
@@ -16,7 +16,7 @@ const LATENCY: f64 = 4e-4;
 const BANDWIDTH: f64 = 1e9;
 const GAUSSIANS: usize = 30_000;
 
-/// Seconds of a step of `ranks` ranks.
+/// Seconds per step of `ranks` ranks in the known model.
 fn step(ranks: usize, batch: usize) -> f64 {
     let r = ranks as f64;
     let bytes = 4.0 * (11.0 * GAUSSIANS as f64 + 1.0);
@@ -26,7 +26,7 @@ fn step(ranks: usize, batch: usize) -> f64 {
         + bytes * 2.0 * (r - 1.0) / r / BANDWIDTH
 }
 
-/// The record of a run with `--half all`, as that model has it.
+/// The record of a run with `--half all` according to that model.
 fn record(ranks: usize, batch: usize) -> Value {
     let steps = 50.0;
     let seconds = step(ranks, batch) * steps;
@@ -47,7 +47,7 @@ fn record(ranks: usize, batch: usize) -> Value {
     })
 }
 
-/// Writes records as run folders; their paths.
+/// Writes records as run folders. Returns their paths.
 fn folders(top: &Path, records: &[Value]) -> Vec<String> {
     let write = |(k, record): (usize, &Value)| {
         let folder = top.join(format!("run {k}"));
@@ -58,14 +58,14 @@ fn folders(top: &Path, records: &[Value]) -> Vec<String> {
     records.iter().enumerate().map(write).collect()
 }
 
-/// The arguments of `scaling` for these runs, into the folder `study` of `top`.
+/// Arguments of `scaling` for these runs, with output folder `study` in `top`.
 fn scaling(top: &Path, runs: &[String]) -> Vec<String> {
     let output = path(top, "study");
     let all = ["scaling"].into_iter().chain(runs.iter().map(String::as_str));
     all.chain(["-o", &output]).map(str::to_owned).collect()
 }
 
-/// Lines of scaling.csv by the names of its columns. Only the last column is quoted.
+/// Rows of scaling.csv by column name. Only the last column is quoted.
 fn lines(top: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(top.join("study/scaling.csv")).unwrap();
     let mut lines = text.lines();
@@ -81,12 +81,12 @@ fn lines(top: &Path) -> Vec<Value> {
 }
 
 #[test]
-fn a_made_up_study_gives_its_model_back() {
+fn a_generated_study_recovers_its_model() {
     let folder = tempfile::tempdir().unwrap();
     let mut records: Vec<Value> = [1, 2, 4, 8].map(|ranks| record(ranks, 64)).to_vec();
     records.extend([1, 2, 8].map(|ranks| record(ranks, 16 * ranks)));
     records.push(record(2, 8));
-    // In any order.
+    // The order of the runs does not matter.
     records.reverse();
     let runs = folders(folder.path(), &records);
     let said = succeed(&scaling(folder.path(), &runs));
@@ -113,7 +113,7 @@ fn a_made_up_study_gives_its_model_back() {
         let compute = IMAGE * (64.0 / ranks) / step(ranks as usize, 64);
         assert!((line["compute_share"].as_f64().unwrap() - compute).abs() < 1e-9, "{line}");
     }
-    // The batch of 64 on four ranks is in a strong series and in this one.
+    // The run with batch 64 on four ranks is in a strong series and in this one.
     let weak: Vec<f64> = of("weak", "measured").iter().map(|line| line["batch"].as_f64().unwrap()).collect();
     assert!([16.0, 32.0, 64.0, 128.0].iter().all(|batch| weak.contains(batch)), "{weak:?}");
     let predicted = of("strong", "predicted");
@@ -148,7 +148,7 @@ fn a_made_up_study_gives_its_model_back() {
 }
 
 #[test]
-fn what_is_not_known_is_a_dash_and_what_is_doubtful_is_said() {
+fn unknown_values_are_dashes_and_doubtful_models_get_warnings() {
     let folder = tempfile::tempdir().unwrap();
     let bare = |ranks: usize, cores: usize| {
         let mut record = record(ranks, 16);
@@ -178,14 +178,14 @@ fn what_is_not_known_is_a_dash_and_what_is_doubtful_is_said() {
             ["compute_share", "reduce_share", "update_share", "wait_share", "imbalance", "truth_fsc_mean"];
         assert!(stages.iter().all(|stage| line[stage] == "-"), "{line}");
     }
-    // A run alone has nothing to be compared with.
+    // A single run has no partner.
     let said = succeed(&scaling(folder.path(), &runs[..1]));
     assert!(said.contains("other batches") && !said.contains("redicted"), "{said}");
     to_png(&std::fs::read_to_string(folder.path().join("study/scaling.svg")).unwrap(), 1.0).unwrap();
 }
 
 #[test]
-fn runs_that_do_not_belong_together_are_named() {
+fn runs_of_different_studies_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut ended = record(2, 64);
     ended["state"] = json!("running");
@@ -250,8 +250,8 @@ fn a_study_of_real_runs() {
     }
 }
 
-/// Every number of a bench is one: what is not known is null, by these names only.
-fn sound(name: &str, value: &Value) {
+/// Asserts that only the members listed here are null.
+fn assert_known(name: &str, value: &Value) {
     let unknown = [
         "bytes_read",
         "reading",
@@ -268,8 +268,8 @@ fn sound(name: &str, value: &Value) {
     ];
     match value {
         Value::Null => assert!(unknown.contains(&name), "{name} is null"),
-        Value::Array(all) => all.iter().for_each(|value| sound(name, value)),
-        Value::Object(all) => all.iter().for_each(|(name, value)| sound(name, value)),
+        Value::Array(all) => all.iter().for_each(|value| assert_known(name, value)),
+        Value::Object(all) => all.iter().for_each(|(name, value)| assert_known(name, value)),
         _ => {}
     }
 }
@@ -285,7 +285,7 @@ fn a_bench_on_one_rank_and_two() {
         let said = ranks_succeed(ranks, &arguments.iter().map(|&a| a.to_owned()).collect::<Vec<_>>());
         assert!(said.starts_with("| What | Measured |") && said.contains("**images/s**"), "{said}");
         let json: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-        sound("", &json);
+        assert_known("", &json);
         assert_eq!((&json["ranks"], &json["nodes"]), (&json!(ranks), &json!(1)));
         assert!(json["images_per_second"].as_f64().unwrap() > 0.0, "{json}");
         let epoch = &json["epochs"][0]["epochs"][0];
@@ -314,14 +314,14 @@ fn a_bench_on_one_rank_and_two() {
             said.contains("20 from a file, 32 px of 4 Å") && said.contains("images/s of reading alone"),
             "{said}"
         );
-        // Another batch of a training; and other particles than the made ones.
+        // The particles differ from the synthetic ones.
         let other = path(folder.path(), "of a file.json");
         fail(&scaling(folder.path(), &[one.clone(), other]), &["of a file.json: particles.identity"]);
     }
 }
 
 #[test]
-fn a_bench_that_cannot_be_says_why() {
+fn invalid_benches_fail_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let before = std::fs::read_dir(folder.path()).unwrap().count();
     let of = |options: &[&str]| -> Vec<String> {

@@ -1,4 +1,4 @@
-//! `cryosplat-mpi simulate` from end to end, on inputs that the tests make.
+//! `cryosplat-mpi simulate` end to end, on generated input.
 
 mod common;
 
@@ -10,11 +10,11 @@ use cryosplat_mpi::imaging::{fourier, mrc};
 use cryosplat_mpi::particles::store::{Dtype, Source, Store};
 use rustfft::num_complex::Complex;
 
-/// Five atoms without symmetry, as mmCIF; they reach about 20 A from their centre.
+/// Five asymmetric atoms as mmCIF, up to about 20 A from their centre.
 const MODEL: &str = "data_five\nloop_\n_atom_site.type_symbol\n_atom_site.Cartn_x\n_atom_site.Cartn_y\n\
     _atom_site.Cartn_z\n_atom_site.occupancy\nP 118 0 -40 1\nZN 100 12 -44 1\nC 92 -8 -30 1\nO 101 3 -20 0.5\nS 96 -14 -52 1\n#\n";
 
-/// A folder for one test, and its paths as text.
+/// A temporary folder of one test.
 struct Place(tempfile::TempDir);
 
 impl Place {
@@ -59,9 +59,9 @@ fn variance(values: impl Iterator<Item = f64> + Clone) -> f64 {
 }
 
 #[test]
-fn the_snr_is_the_one_asked_for_and_the_noise_is_standard_normal() {
+fn the_snr_is_as_requested_and_the_noise_is_standard_normal() {
     let place = Place::new();
-    // Without shifts, so that the files hold exactly what the noise was added to. 0.5 noise values a clean one.
+    // Without shifts, the files hold exactly the images that noise was added to.
     let usual = ["--phantom", "--particles", "400", "--snr", "-3dB", "--max-shift", "0", "--seed", "4"];
     common::succeed(&arguments(&place.text("noisy.h5"), &usual));
     common::succeed(&arguments(&place.text("clean.h5"), &[&usual[..], &["--no-noise"]].concat()));
@@ -78,7 +78,7 @@ fn the_snr_is_the_one_asked_for_and_the_noise_is_standard_normal() {
 }
 
 #[test]
-fn a_seed_repeats_its_bytes_on_any_number_of_threads_and_others_differ() {
+fn a_seed_gives_the_same_bytes_for_any_number_of_threads() {
     let place = Place::new();
     std::fs::write(place.path("model.cif"), MODEL).unwrap();
     let model = place.text("model.cif");
@@ -96,7 +96,7 @@ fn a_seed_repeats_its_bytes_on_any_number_of_threads_and_others_differ() {
     assert!(one == run("two", "7", "2", "60"), "one and two threads differ");
     let other = run("other", "8", "2", "60");
     assert!(one.0 != other.0 && one.1 != other.1 && one.2 == other.2);
-    // The particle files carry the stack's path; two of the same name must agree in every byte.
+    // Particle files contain the path of the stack; with equal names they must be equal in every byte.
     let first = std::fs::read(place.path("one.h5")).unwrap();
     run("one", "7", "2", "60");
     assert!(first == std::fs::read(place.path("one.h5")).unwrap(), "the particle file differs");
@@ -153,11 +153,11 @@ fn star_and_particle_file_describe_the_same_particles() {
     for (i, row) in rows.iter().enumerate() {
         let number = |name: &str| row[name].parse::<f64>().unwrap();
         assert_eq!(row["ImageName"], format!("{:06}@particles.mrcs", i + 1));
-        // The particle file is sorted by half, and the halves take turns in the STAR file.
+        // The particle file is sorted by half; the halves alternate in the STAR file.
         let stored = if i % 2 == 0 { i / 2 } else { 16 + i / 2 };
         let particle = &particles[stored];
         assert_eq!(particle.source, Some(Source { file: 0, index: i as u64 }));
-        // The angles are rounded before the matrix is made, so that the two agree to the last bit.
+        // Angles are rounded before the matrix is computed, so both agree to the last bit.
         let w = rotation_from_relion(number("AngleRot"), number("AngleTilt"), number("AnglePsi"));
         assert_eq!(w, particle.rotation);
         let ctf = &particle.ctf;
@@ -165,7 +165,7 @@ fn star_and_particle_file_describe_the_same_particles() {
         assert_eq!(number("DefocusAngle"), ctf.astigmatism_angle);
         assert_eq!(number("RandomSubset"), if stored < 16 { 1.0 } else { 2.0 });
         assert_eq!(particle.shift, [0.0, 0.0]);
-        // Moving the stack's image by plus the origin must give the particle file's.
+        // Shifting an image of the stack by plus the origin gives the image of the particle file.
         stack.read_image(i, &mut shifted, &mut bytes).unwrap();
         let mut moved: Vec<f64> = shifted.iter().map(|&v| f64::from(v)).collect();
         fft.forward(&moved.clone(), 24, &mut spectrum, &mut scratch);
@@ -175,7 +175,7 @@ fn star_and_particle_file_describe_the_same_particles() {
             *value *= fourier::shift_phase(kx, ky, shift[0], shift[1], 24);
         }
         fft.inverse(&mut spectrum, &mut moved, 24, &mut scratch);
-        // Both hold f32 values of up to about 1, after a few f32 transforms.
+        // Both have f32 values up to about 1, after a few f32 transforms.
         let centre = &centred[stored * 576..(stored + 1) * 576];
         let worst = moved.iter().zip(centre).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max);
         assert!(worst < 1e-5, "particle {i}: {worst:.2e}");
@@ -186,15 +186,15 @@ fn star_and_particle_file_describe_the_same_particles() {
 }
 
 #[test]
-fn atoms_project_to_where_their_pose_puts_them() {
-    // A calcium and a sulphur far apart: the truth map says where the atom lies, the images where it projects.
+fn atoms_project_to_the_positions_of_their_poses() {
+    // A calcium and a sulphur atom far apart: the true map shows the atom, the images its projection.
     let place = Place::new();
     let model = "HEADER\n\
         ATOM      1 CA    CA A   1      20.000 -12.000   8.000  1.00  0.00          CA\n\
         ATOM      2  S   CYS A   1     -24.000  10.000  -6.000  1.00  0.00           S\n";
     std::fs::write(place.path("points.pdb"), model).unwrap();
     let (model, out) = (place.text("points.pdb"), place.text("p.h5"));
-    // At this defocus and with amplitude contrast alone the CTF is positive to 10 A: an atom stays a bright spot.
+    // At this defocus, with pure amplitude contrast, the CTF is positive to 10 A: an atom is a bright spot.
     let more = ["--model", &model, "--particles", "12", "--no-noise", "--b-factor", "600"];
     let optics = [
         "--defocus-median",
@@ -208,7 +208,7 @@ fn atoms_project_to_where_their_pose_puts_them() {
     ];
     common::succeed(&arguments(&out, &[&more[..], &optics].concat()));
 
-    // Centred on the weighted mean (strengths 9.91 and 5.16 A), in pixels of 4 A.
+    // Centred on the weighted mean (scattering factors 9.91 and 5.16 A), in pixels of 4 A.
     let share = 5.16 / (9.91 + 5.16);
     let calcium = [44.0, -22.0, 14.0].map(|v: f64| v * share / 4.0);
     let truth = mrc::read_volume(&place.path("p_truth.mrc")).unwrap();
@@ -222,7 +222,7 @@ fn atoms_project_to_where_their_pose_puts_them() {
         let view: [f64; 2] = std::array::from_fn(|row| (0..3).map(|a| w[row][a] * calcium[a]).sum());
         let brightest = (0..576).max_by(|&a, &b| image[a].total_cmp(&image[b])).unwrap();
         let found = [(brightest % 24) as f64 - 12.0, (brightest / 24) as f64 - 12.0];
-        // The sulphur, where it comes near, draws the peak towards it by less than a pixel.
+        // A nearby sulphur atom shifts the peak by less than a pixel.
         for (found, exact) in found.into_iter().zip(view) {
             assert!((found - exact).abs() < 1.5, "{found} {exact}");
         }
@@ -230,7 +230,7 @@ fn atoms_project_to_where_their_pose_puts_them() {
 }
 
 #[test]
-fn maps_and_half_precision_are_taken() {
+fn maps_and_half_precision_are_accepted() {
     let place = Place::new();
     common::succeed(&arguments(&place.text("a.h5"), &["--phantom", "--particles", "8"]));
     let (truth, half) = (place.text("a_truth.mrc"), place.text("b.h5"));
@@ -246,7 +246,7 @@ fn maps_and_half_precision_are_taken() {
 }
 
 #[test]
-fn requests_that_cannot_be_fail_with_one_line() {
+fn invalid_requests_fail_with_one_line() {
     let place = Place::new();
     let out = place.text("p.h5");
     std::fs::write(&out, b"an older file").unwrap();
@@ -293,7 +293,7 @@ fn requests_that_cannot_be_fail_with_one_line() {
     assert_eq!(std::fs::read(&out).unwrap(), b"an older file");
     assert!(place.names().iter().all(|name| !name.contains("partial")), "{:?}", place.names());
 
-    // Wrong usage: clap's own messages, exit code 2.
+    // Wrong usage: messages of clap, exit code 2.
     for (more, fragment) in [
         (vec!["simulate", "-o", &out], "--model"),
         (vec!["simulate", "-o", &out, "--phantom", "--map", "x.mrc"], "cannot be used with"),

@@ -1,4 +1,6 @@
-//! A rank's particles, as its trainer gets them: the same from every cache, in bounded memory, with an end and with errors.
+//! The particles of a rank as the trainer receives them: equal from every cache, in bounded memory, with errors reported.
+//!
+//! One file, although long: all tests share the recording device and the small set.
 
 mod common;
 
@@ -26,25 +28,24 @@ use cryosplat_mpi::particles::store::{Defect, Dtype, Header, Particle, Store, Wr
 use cryosplat_mpi::progress::Progress;
 use cryosplat_mpi::render::{Device, DeviceState, Observation, Outcome, Reduce, StageTimes, Step, Target};
 
-/// Held by each test: where one starts a program while another has an HDF5 file open, the new process holds that file's lock
-/// too for a moment.
+/// Locked by each test: a program started while another test has an HDF5 file open would inherit the lock of that file.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A device whose prepared images are the observed ones plus the defocus of their CTF, by which a test sees both.
+/// A device whose prepared images are the observed ones plus a value of their CTF, so that a test can check both.
 #[derive(Default)]
-struct Shelf {
+struct RecordingDevice {
     pixels: usize,
     kept: Vec<f32>,
 }
 
-impl Device for Shelf {
+impl Device for RecordingDevice {
     fn prepare(&mut self, ctfs: &[Ctf], images: &mut [f32]) -> Result<()> {
         for (ctf, image) in ctfs.iter().zip(images.chunks_exact_mut(self.pixels)) {
-            image.iter_mut().for_each(|pixel| *pixel += mark(ctf));
+            image.iter_mut().for_each(|pixel| *pixel += ctf_value(ctf));
         }
         Ok(())
     }
@@ -62,7 +63,7 @@ impl Device for Shelf {
     }
 
     fn name(&self) -> String {
-        "shelf".into()
+        "device".into()
     }
     fn join(&mut self, _: &mut dyn Reduce) -> Result<()> {
         Ok(())
@@ -93,12 +94,12 @@ impl Device for Shelf {
     }
 }
 
-/// A number that tells CTFs apart.
-fn mark(ctf: &Ctf) -> f32 {
+/// A value of the CTF that differs between particles.
+fn ctf_value(ctf: &Ctf) -> f32 {
     ctf.at(0.01, 0.02) as f32
 }
 
-/// A set of `halves` particles of `size` pixels, each with an image of its own; the images.
+/// Writes a set with `halves` particles of `size` pixels, all with different images. Returns the images.
 fn set(file: &Path, halves: [usize; 2], size: usize, dtype: Dtype) -> Vec<f32> {
     let header = Header {
         box_size: size,
@@ -125,7 +126,7 @@ fn set(file: &Path, halves: [usize; 2], size: usize, dtype: Dtype) -> Vec<f32> {
                 optics_group: 0,
                 source: None,
             };
-            // Eighths, which 16 bits hold too.
+            // Multiples of 1/8, which are exact in 16 bits.
             let image: Vec<f32> =
                 (0..size * size).map(|i| ((row * 31 + i * 7) % 1009) as f32 / 8.0 - 63.0).collect();
             writer.append(Subset::HALVES[half], &[particle], &image).unwrap();
@@ -137,10 +138,10 @@ fn set(file: &Path, halves: [usize; 2], size: usize, dtype: Dtype) -> Vec<f32> {
     all
 }
 
-/// Bytes of an image of which 4 are a block.
+/// Bytes per image for which a block is four images.
 const QUARTER: usize = 1 << 20;
 
-/// A small set in many small blocks: 90 particles in half 1, of 6 slots of 15 rows, of which 4 are a block.
+/// A small set in many small blocks: 90 particles in half 2, in 6 slots of 15 rows, with 4 rows per block.
 struct Small {
     _folder: tempfile::TempDir,
     file: PathBuf,
@@ -161,39 +162,39 @@ impl Small {
         Sampler::new(10..100, 6, QUARTER, 5, Subset::Half2)
     }
 
-    fn shard(&self, place: Residency) -> (Shard, Shelf) {
-        let mut shelf = Shelf { pixels: PIXELS, ..Shelf::default() };
+    fn shard(&self, place: Residency) -> (Shard, RecordingDevice) {
+        let mut device = RecordingDevice { pixels: PIXELS, ..RecordingDevice::default() };
         let (store, order) = (Store::open(&self.file).unwrap(), self.order());
-        // The second of three ranks.
+        // Rank 1 of three.
         let slots = order.slots_of(1, 3);
         if place == Residency::Device {
-            shelf.keep(order.shard(slots.clone()).len()).unwrap();
+            device.keep(order.shard(slots.clone()).len()).unwrap();
         }
         let reader = store.reader();
-        (Shard::load(reader, &order, slots, 3, place, &mut shelf, Progress::silent()).unwrap(), shelf)
+        (Shard::load(reader, &order, slots, 3, place, &mut device, Progress::silent()).unwrap(), device)
     }
 }
 
-/// What a step showed: rows, prepared images, energies, and what was skipped.
-type Seen = (Vec<usize>, Vec<Vec<f32>>, Vec<f64>, Vec<(usize, Defect)>);
+/// Content of a step: rows, prepared images, energies, and skipped rows.
+type StepContent = (Vec<usize>, Vec<Vec<f32>>, Vec<f64>, Vec<(usize, Defect)>);
 
-fn look(batch: &Batch, shelf: &Shelf) -> Seen {
+fn content(batch: &Batch, device: &RecordingDevice) -> StepContent {
     let image = |seen: &Observation| match seen.target {
-        Target::Observed(image) => image.iter().map(|pixel| pixel + mark(&seen.view.ctf)).collect(),
+        Target::Observed(image) => image.iter().map(|pixel| pixel + ctf_value(&seen.view.ctf)).collect(),
         Target::Prepared(image) => image.to_vec(),
-        Target::Kept(place) => shelf.kept[place * PIXELS..(place + 1) * PIXELS].to_vec(),
+        Target::Kept(place) => device.kept[place * PIXELS..(place + 1) * PIXELS].to_vec(),
     };
     let images = batch.observations.iter().map(image).collect();
     let energies = batch.observations.iter().map(|seen| seen.energy).collect();
     (batch.rows.clone(), images, energies, batch.skipped.clone())
 }
 
-fn epoch(shard: &mut Shard, shelf: &Shelf, epoch: usize, first: usize) -> Vec<Seen> {
+fn epoch(shard: &mut Shard, device: &RecordingDevice, epoch: usize, first: usize) -> Vec<StepContent> {
     let mut all = Vec::new();
     shard
         .each_batch(epoch, first, |number, batch| {
             assert_eq!(number, first + all.len());
-            all.push(look(batch, shelf));
+            all.push(content(batch, device));
             Ok(ControlFlow::Continue(()))
         })
         .unwrap();
@@ -203,14 +204,14 @@ fn epoch(shard: &mut Shard, shelf: &Shelf, epoch: usize, first: usize) -> Vec<Se
 const PLACES: [Residency; 3] = [Residency::Device, Residency::Host, Residency::Streamed];
 
 #[test]
-fn every_cache_gives_the_same_images_and_they_are_the_order_s() {
+fn every_cache_gives_the_images_of_the_order() {
     let _alone = alone();
     for dtype in [Dtype::F32, Dtype::F16] {
         let small = Small::new(dtype);
         let order = small.order();
         let mut of_places = PLACES.map(|place| {
-            let (mut shard, shelf) = small.shard(place);
-            (0..3).map(|number| epoch(&mut shard, &shelf, number, 0)).collect::<Vec<_>>()
+            let (mut shard, device) = small.shard(place);
+            (0..3).map(|number| epoch(&mut shard, &device, number, 0)).collect::<Vec<_>>()
         });
         let reference = std::mem::take(&mut of_places[2]);
         for (number, steps) in reference.iter().enumerate() {
@@ -221,7 +222,7 @@ fn every_cache_gives_the_same_images_and_they_are_the_order_s() {
                 for ((&row, image), &seen) in rows.iter().zip(images).zip(energies) {
                     let wanted = &small.images[row * PIXELS..(row + 1) * PIXELS];
                     assert!((seen - energy(wanted)).abs() == 0.0);
-                    // The same offset everywhere: that of its own CTF.
+                    // All pixels have the same offset: that of the image's CTF.
                     let offset = image[0] - wanted[0];
                     assert!(image.iter().zip(wanted).all(|(a, b)| (a - b - offset).abs() < 1e-4));
                 }
@@ -233,25 +234,25 @@ fn every_cache_gives_the_same_images_and_they_are_the_order_s() {
 }
 
 #[test]
-fn an_epoch_goes_on_from_any_step_and_breaks_off_at_any() {
+fn an_epoch_can_start_and_stop_at_any_step() {
     let _alone = alone();
     let small = Small::new(Dtype::F32);
     for place in PLACES {
-        let (mut shard, shelf) = small.shard(place);
-        let whole: Vec<_> = (0..3).map(|number| epoch(&mut shard, &shelf, number, 0)).collect();
-        assert_eq!(epoch(&mut shard, &shelf, 1, 7), whole[1][7..]);
+        let (mut shard, device) = small.shard(place);
+        let whole: Vec<_> = (0..3).map(|number| epoch(&mut shard, &device, number, 0)).collect();
+        assert_eq!(epoch(&mut shard, &device, 1, 7), whole[1][7..]);
         for stop in [0, 3, 14] {
             let mut seen = Vec::new();
             let step = |number: usize, batch: &Batch| {
-                seen.push(look(batch, &shelf));
+                seen.push(content(batch, &device));
                 Ok(if number == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
             };
             shard.each_batch(2, 0, step).unwrap();
             assert_eq!(seen, whole[2][..=stop]);
-            // As after a checkpoint: from the next step on.
-            assert_eq!(epoch(&mut shard, &shelf, 2, stop + 1), whole[2][stop + 1..]);
+            // As after a checkpoint: start at the next step.
+            assert_eq!(epoch(&mut shard, &device, 2, stop + 1), whole[2][stop + 1..]);
         }
-        // An error of the trainer's own comes back, and the shard can be dropped in the middle of it all.
+        // An error of the callback is returned, and the shard can be dropped during an epoch.
         let failing = |_: usize, _: &Batch| {
             Err(cryosplat_mpi::error::Error::request("no more of this", "as the test wants"))
         };
@@ -261,7 +262,7 @@ fn an_epoch_goes_on_from_any_step_and_breaks_off_at_any() {
 }
 
 #[test]
-fn a_shard_that_is_dropped_at_once_ends_its_readers() {
+fn dropping_a_shard_ends_its_readers() {
     let _alone = alone();
     let small = Small::new(Dtype::F32);
     for stop in [0, 1, 5] {
@@ -275,26 +276,26 @@ fn a_shard_that_is_dropped_at_once_ends_its_readers() {
 }
 
 #[test]
-fn the_next_epoch_is_read_while_one_is_used() {
+fn the_next_epoch_is_prefetched() {
     let _alone = alone();
     let small = Small::new(Dtype::F32);
-    let (mut shard, shelf) = small.shard(Residency::Streamed);
-    epoch(&mut shard, &shelf, 0, 0);
-    // Each slot is one window: at the end of the first epoch the readers go on to the second one's, and wait there.
+    let (mut shard, device) = small.shard(Residency::Streamed);
+    epoch(&mut shard, &device, 0, 0);
+    // Each slot is one window: after the first epoch the readers prefetch the second one, and wait.
     let row = PIXELS * 4;
     let mut read = 0;
     while read < 2 * 30 * row as u64 {
         read += shard.traffic().bytes;
         std::thread::sleep(Duration::from_millis(1));
     }
-    epoch(&mut shard, &shelf, 1, 0);
-    epoch(&mut shard, &shelf, 2, 0);
-    // No row is read more than once an epoch, and none of an epoch that nobody wants.
+    epoch(&mut shard, &device, 1, 0);
+    epoch(&mut shard, &device, 2, 0);
+    // Each row is read once per epoch, and no further epoch is read.
     assert_eq!(read + shard.traffic().bytes, 3 * 30 * row as u64);
 }
 
 #[test]
-fn a_damaged_image_is_skipped_in_its_own_batch_whatever_the_cache() {
+fn a_damaged_image_is_skipped_in_its_batch_with_any_cache() {
     let _alone = alone();
     let small = Small::new(Dtype::F32);
     let store = Store::open(&small.file).unwrap();
@@ -306,37 +307,38 @@ fn a_damaged_image_is_skipped_in_its_own_batch_whatever_the_cache() {
     file.read_exact_at(&mut byte, at + 77).unwrap();
     file.write_all_at(&[byte[0] ^ 1], at + 77).unwrap();
     for place in PLACES {
-        let (mut shard, shelf) = small.shard(place);
-        for (step, (rows, images, ..)) in epoch(&mut shard, &shelf, 0, 0).into_iter().enumerate() {
+        let (mut shard, device) = small.shard(place);
+        for (step, (rows, images, ..)) in epoch(&mut shard, &device, 0, 0).into_iter().enumerate() {
             let mut wanted = order.batch(0, step, order.slots_of(1, 3));
             wanted.retain(|&row| row != damaged);
             assert_eq!(rows, wanted);
             assert_eq!(images.len(), rows.len());
         }
-        let fourth = &epoch(&mut shard, &shelf, 1, 4)[0];
+        let fourth = &epoch(&mut shard, &device, 1, 4)[0];
         assert_eq!(fourth.3, [(damaged, Defect::Checksum)]);
         assert_eq!(fourth.0.len(), 1);
     }
 }
 
 #[test]
-fn an_image_that_is_damaged_during_a_run_is_found_once_in_eight_epochs() {
+fn an_image_damaged_during_a_run_is_found_once_in_eight_epochs() {
     let _alone = alone();
     let small = Small::new(Dtype::F32);
     let store = Store::open(&small.file).unwrap();
-    let (order, mut shelf) = (small.order(), Shelf { pixels: PIXELS, ..Shelf::default() });
+    let (order, mut device) =
+        (small.order(), RecordingDevice { pixels: PIXELS, ..RecordingDevice::default() });
     let (slots, damaged) = (order.slots_of(1, 3), order.shard(order.slots_of(1, 3)).start + 9);
     let progress = Progress::silent();
     let mut shard =
-        Shard::load(store.reader(), &order, slots, 30, Residency::Streamed, &mut shelf, progress).unwrap();
+        Shard::load(store.reader(), &order, slots, 30, Residency::Streamed, &mut device, progress).unwrap();
     let mut found = |number| -> Vec<_> {
-        epoch(&mut shard, &shelf, number, 0).into_iter().flat_map(|(.., skipped)| skipped).collect()
+        epoch(&mut shard, &device, number, 0).into_iter().flat_map(|(.., skipped)| skipped).collect()
     };
     assert!((0..3).all(|number| found(number).is_empty()));
     let at = store.reader().bytes_of(damaged..damaged + 1).start;
     let file = File::options().write(true).open(&small.file).unwrap();
     file.write_all_at(&[0x55; 4], at + 40).unwrap();
-    // Two epochs can have been read already.
+    // Two epochs may have been prefetched.
     for number in 3..5 {
         found(number);
     }
@@ -347,12 +349,12 @@ fn an_image_that_is_damaged_during_a_run_is_found_once_in_eight_epochs() {
 }
 
 #[test]
-fn a_run_that_goes_on_compares_all_images_in_its_first_whole_epoch() {
+fn a_resumed_run_verifies_all_images_in_its_first_whole_epoch() {
     let _alone = alone();
     let small = Small::new(Dtype::F32);
     let store = Store::open(&small.file).unwrap();
     let order = small.order();
-    // One or two in each block of four.
+    // One or two per block of four.
     let damaged: Vec<usize> = order.shard(order.slots_of(1, 3)).step_by(3).collect();
     let file = File::options().write(true).open(&small.file).unwrap();
     for &row in &damaged {
@@ -360,9 +362,9 @@ fn a_run_that_goes_on_compares_all_images_in_its_first_whole_epoch() {
         file.write_all_at(&[0x55; 4], at + 40).unwrap();
     }
     for (first, step) in [(0, 0), (1, 0), (0, 7), (1, 14)] {
-        let (mut shard, shelf) = small.shard(Residency::Streamed);
+        let (mut shard, device) = small.shard(Residency::Streamed);
         let mut found = |number, step| -> Vec<_> {
-            let steps = epoch(&mut shard, &shelf, number, step);
+            let steps = epoch(&mut shard, &device, number, step);
             let mut rows: Vec<_> =
                 steps.into_iter().flat_map(|(.., skipped)| skipped).map(|(row, _)| row).collect();
             rows.sort_unstable();
@@ -377,18 +379,18 @@ fn a_run_that_goes_on_compares_all_images_in_its_first_whole_epoch() {
 }
 
 #[test]
-fn a_file_that_is_cut_short_ends_the_epoch_with_that_error() {
+fn a_truncated_file_ends_the_epoch_with_an_error() {
     let _alone = alone();
     let small = Small::new(Dtype::F32);
-    let (mut shard, shelf) = small.shard(Residency::Streamed);
-    // All is in memory, but for what is read next.
+    let (mut shard, device) = small.shard(Residency::Streamed);
+    // Only rows that are not prefetched are affected.
     File::options().write(true).open(&small.file).unwrap().set_len(3000).unwrap();
     let message = shard.each_batch(0, 0, |_, _| Ok(ControlFlow::Continue(()))).unwrap_err().to_string();
     assert!(message.contains("p.h5") && message.contains("truncated"), "{message}");
-    drop((shard, shelf));
+    drop((shard, device));
 }
 
-/// Runs the part `name` of a test in a process of its own, which finds `path` in the variable `variable`.
+/// Runs test `name` of this file in a separate process, with `path` in the environment variable `variable`.
 fn part(name: &str, variable: &str, path: &Path) -> Output {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture"])
@@ -397,14 +399,14 @@ fn part(name: &str, variable: &str, path: &Path) -> Output {
         .unwrap()
 }
 
-/// Names the file for [`streaming`] in a process of its own.
+/// Environment variable with the file for [`streaming`].
 const STREAM: &str = "CRYOSPLAT_TEST_STREAM";
-/// Their box and slots: 64 images of 64 KiB are a block.
+/// Box size: 64 images of 64 KiB are a block.
 const LARGE: usize = 128;
 const SLOTS: usize = 2;
 
 #[test]
-fn an_epoch_of_a_large_file_takes_the_memory_of_its_windows() {
+fn an_epoch_of_a_large_file_uses_only_the_memory_of_its_windows() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("p.h5");
@@ -418,7 +420,7 @@ fn an_epoch_of_a_large_file_takes_the_memory_of_its_windows() {
     let windows = WINDOWS_PER_SLOT * BLOCKS_PER_WINDOW * SLOTS * (4 << 20);
     let (peak, file) = (peak * 1024, count * LARGE * LARGE * 4);
     println!("{} MiB of {} MiB in windows of {} MiB", peak >> 20, file >> 20, windows >> 20);
-    // The program itself, its libraries and its threads take some.
+    // Plus memory of the program, its libraries and threads.
     assert!(peak < windows + (40 << 20), "{peak} bytes");
     assert!(windows + (40 << 20) < file / 3 * 2);
 }
@@ -428,10 +430,10 @@ fn streaming() {
     let Some(file) = std::env::var_os(STREAM) else { return };
     let store = Store::open(Path::new(&file)).unwrap();
     let order = Sampler::new(store.rows(Subset::All), SLOTS, LARGE * LARGE * 4, 1, Subset::Half1);
-    let mut shelf = Shelf { pixels: LARGE * LARGE, ..Shelf::default() };
+    let mut device = RecordingDevice { pixels: LARGE * LARGE, ..RecordingDevice::default() };
     let (reader, progress) = (store.reader(), Progress::silent());
     let mut shard =
-        Shard::load(reader, &order, 0..SLOTS, 2, Residency::Streamed, &mut shelf, progress).unwrap();
+        Shard::load(reader, &order, 0..SLOTS, 2, Residency::Streamed, &mut device, progress).unwrap();
     let mut images = 0;
     for number in 0..2 {
         shard
@@ -448,7 +450,7 @@ fn streaming() {
 }
 
 #[test]
-fn a_copy_on_the_own_disk_is_made_once_a_machine_and_leaves_nothing() {
+fn a_scratch_copy_is_made_once_per_node_and_removed() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 60);
@@ -469,7 +471,7 @@ fn a_copy_on_the_own_disk_is_made_once_a_machine_and_leaves_nothing() {
     for half in ["gmm_half1.ply", "gmm_half2.ply"] {
         assert!(bytes(&plain, half) == bytes(&copied, half), "{half}");
     }
-    // Where the system says temporary files belong, if nobody else does.
+    // Without --scratch, the copy goes to the folder for temporary files.
     let arguments = train_arguments(&set, &path(folder.path(), "third"), &options(&["--cache", "scratch"]));
     let environment = [("TMPDIR", &disk_path[..]), ("SLURM_TMPDIR", "")];
     let said = text(&program_with(&arguments, &environment));
@@ -477,11 +479,11 @@ fn a_copy_on_the_own_disk_is_made_once_a_machine_and_leaves_nothing() {
     assert_eq!(std::fs::read_dir(disk.path()).unwrap().count(), 0);
 }
 
-/// Names the folder for [`copying`] in a process of its own, which holds the file to copy and the folder to copy to.
+/// Environment variable with the folder for [`copying`], which contains the file to copy and the destination folder.
 const COPY: &str = "CRYOSPLAT_TEST_COPY";
 
 #[test]
-fn a_disk_that_becomes_full_keeps_no_part_of_a_copy() {
+fn a_full_disk_leaves_no_partial_copy() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("p.h5"), vec![7; 3 << 20]).unwrap();
@@ -495,8 +497,8 @@ fn a_disk_that_becomes_full_keeps_no_part_of_a_copy() {
 fn copying() {
     let Some(folder) = std::env::var_os(COPY).map(PathBuf::from) else { return };
     let limit = libc::rlimit { rlim_cur: 2 << 20, rlim_max: 2 << 20 };
-    // SAFETY: no other thread of this process minds. A write past the limit fails, as one to a full disk does, instead of
-    // ending the program.
+    // SAFETY: no other thread of this process depends on the signal or the limit. A write beyond the limit then fails, like one to
+    // a full disk, and does not kill the process.
     unsafe {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
         assert_eq!(libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit), 0);
@@ -506,7 +508,7 @@ fn copying() {
 }
 
 #[test]
-fn a_run_without_a_copy_goes_on_and_says_so() {
+fn a_run_without_a_scratch_copy_continues_with_a_warning() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 60);

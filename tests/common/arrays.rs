@@ -1,10 +1,10 @@
-//! Tables and arrays of numpy, as cryoSPARC and cryoDRGN write them.
+//! NumPy tables and arrays, as cryoSPARC and cryoDRGN write them.
 
-/// A column of a table of numpy: its name, its type as a header describes it, and the bytes of each value.
+/// A column of a NumPy structured array: name, type as in the header, and the bytes of each value.
 #[derive(Clone)]
 pub struct Column(pub &'static str, pub String, pub Vec<Vec<u8>>);
 
-/// A table of these columns in version `version`.
+/// A .npy file of a structured array, in format version `version`.
 pub fn table(version: u8, columns: &[Column]) -> Vec<u8> {
     let fields: Vec<String> =
         columns.iter().map(|Column(name, kind, _)| format!("('{name}', {kind})")).collect();
@@ -24,7 +24,7 @@ pub fn table(version: u8, columns: &[Column]) -> Vec<u8> {
     bytes
 }
 
-/// An array as numpy pickles it, without what begins and ends the pickle.
+/// An array as NumPy pickles it, without the start and end of the pickle.
 pub fn array(shape: &[u32], values: &[f32]) -> Vec<u8> {
     let mut bytes =
         b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01(".to_vec();

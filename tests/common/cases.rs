@@ -1,6 +1,6 @@
-//! Random cases and golden values, with what devices must compute of them.
+//! Random cases and golden values, with the expected results of devices.
 
-// Every test file is a crate of its own and uses only some of these.
+// Each test file is a separate crate and uses only some of these.
 #![allow(dead_code)]
 
 use std::path::Path;
@@ -19,7 +19,7 @@ use super::reference::{self, Image, Raw, Support};
 /// The agreement that docs/architecture.md promises: f32 devices agree with the f64 reference to this, relative to the largest value.
 pub const TOLERANCE: f64 = 1e-5;
 
-/// A new one every time; printed, and taken from CRYOSPLAT_TEST_SEED to repeat.
+/// A new seed for each run, which is printed. CRYOSPLAT_TEST_SEED sets it, to repeat a run.
 pub fn seed() -> u64 {
     let seed =
         std::env::var("CRYOSPLAT_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
@@ -37,11 +37,11 @@ pub struct Case {
     pub views: Vec<View>,
     pub sampling: Sampling,
     pub weights: Weights,
-    /// The images without weights, where those have weights.
+    /// The images without weights; empty if `images` has none.
     unweighted: Vec<Image>,
 }
 
-/// A random case with what is awkward in it: thin and wide Gaussians, some outside the box, one of amplitude near zero.
+/// A random case with extreme values: thin and wide Gaussians, some outside the box, one with an amplitude near zero.
 pub fn case(seed: u64, d: usize, n: usize, images: usize, isotropic: bool) -> Case {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     // Uniform in [-1, 1].
@@ -59,7 +59,7 @@ pub fn case(seed: u64, d: usize, n: usize, images: usize, isotropic: bool) -> Ca
                     (_, 5) => [softplus_inverse(0.002), s[1], softplus_inverse(4.0 / d as f64)],
                     // As wide as the box.
                     _ if i % 17 == 12 => [0.3, 0.4, 0.5].map(softplus_inverse),
-                    // Below the smallest scale allowed: the slope is zero there.
+                    // Below the minimum scale, where the derivative is zero.
                     (_, 7) => [softplus_inverse(0.0005), s[1], s[2]],
                     _ => s,
                 },
@@ -83,7 +83,7 @@ pub fn case(seed: u64, d: usize, n: usize, images: usize, isotropic: bool) -> Ca
     Case::new(d, pixel_size, gaussians, made, views)
 }
 
-/// Of defocus U and V, angle, voltage, Cs, amplitude contrast and phase shift, as the reference and the golden values have them.
+/// CTF of (defocus U, defocus V, angle, voltage, Cs, amplitude contrast, phase shift), the order of the golden values.
 fn ctf(p: &[f64], lambda: f64) -> Ctf {
     let optics = Optics { voltage: p[3], spherical_aberration: p[4], amplitude_contrast: p[5] };
     let particle = CtfParameters {
@@ -111,7 +111,7 @@ impl Case {
         Self { d, pixel_size, gaussians, images, views, sampling, weights, unweighted: Vec::new() }
     }
 
-    /// The same with the weights of its CTFs, to be called last: the reference then takes CTFs and images times their roots.
+    /// Adds the weights of the CTFs; to be called last. The reference gets CTFs and images times the square root of the weights.
     pub fn weighted(mut self) -> Self {
         let (d, ctfs) = (self.d, self.views.iter().map(|view| view.ctf).collect::<Vec<_>>());
         self.weights = Weights::of(&ctfs, self.pixel_size);
@@ -128,18 +128,17 @@ impl Case {
         self
     }
 
-    /// The images as devices see them.
-    fn seen(&self) -> &[Image] {
+    /// The images that devices get.
+    fn unweighted(&self) -> &[Image] {
         if self.unweighted.is_empty() { &self.images } else { &self.unweighted }
     }
 
-    /// The loss, in which all frequencies count alike.
+    /// The unweighted loss.
     pub fn loss(&self, cutoff: f64) -> f64 {
-        reference::loss(&self.gaussians, self.seen(), self.d, self.support(cutoff))
+        reference::loss(&self.gaussians, self.unweighted(), self.d, self.support(cutoff))
     }
 
-    /// The same with band-limited sampling: the reference then takes [`Case::support`], and the images' CTFs with what takes
-    /// the blur back.
+    /// Uses band-limited sampling. The reference gets [`Case::support`], and CTFs times the sharpening that removes the blur.
     pub fn band_limited(mut self) -> Self {
         self.sampling = Sampling::BandLimited;
         let (d, grid) = (self.d, self.sampling.grid(self.d));
@@ -151,7 +150,7 @@ impl Case {
         self
     }
 
-    /// What the reference samples with.
+    /// Support and sampling of the reference.
     pub fn support(&self, cutoff: f64) -> Support {
         let (grid, blur) = match self.sampling {
             Sampling::Points => (None, 0.0),
@@ -160,7 +159,7 @@ impl Case {
         Support { cutoff, grid, blur }
     }
 
-    /// What a device renders of a view, which has no CTF: with the blur taken back.
+    /// Expected rendering of a view, without CTF and with the blur removed.
     pub fn projection(&self, view: &View, cutoff: f64) -> Vec<f64> {
         let d = self.d;
         let sampled = reference::project(&self.gaussians, &view.rotation, d, self.support(cutoff));
@@ -181,10 +180,10 @@ impl Case {
 
     /// The observed images.
     pub fn observed(&self) -> Vec<Vec<f32>> {
-        self.seen().iter().map(|image| image.observed.iter().map(|&v| v as f32).collect()).collect()
+        self.unweighted().iter().map(|image| image.observed.iter().map(|&v| v as f32).collect()).collect()
     }
 
-    /// As a device takes them: not prepared.
+    /// The images as input of a device, not prepared.
     pub fn observations<'a>(&self, observed: &'a [Vec<f32>]) -> Vec<Observation<'a>> {
         self.views
             .iter()
@@ -198,7 +197,7 @@ impl Case {
     }
 }
 
-/// Largest difference relative to the largest value, over one kind of parameter.
+/// Largest difference, relative to the largest value.
 pub fn worst(got: impl Iterator<Item = f64>, want: impl Iterator<Item = f64>) -> f64 {
     let (mut difference, mut size) = (0.0f64, 0.0f64);
     for (g, w) in got.zip(want) {
@@ -222,7 +221,7 @@ pub fn compare_gradients(label: &str, got: &[f32], want: &[[f64; 11]]) {
     }
 }
 
-/// A device's images of the views, its loss and its gradient (planes) against the reference.
+/// Compares images, loss and gradient (planes) of a device with the reference.
 pub fn assert_agrees(
     label: &str,
     case: &Case,
@@ -243,7 +242,7 @@ pub fn assert_agrees(
     compare_gradients(&label, &got, &reference::gradient(&case.gaussians, &case.images, d, support));
 }
 
-/// A case with known answers.
+/// A case with known results.
 pub struct Golden {
     pub name: &'static str,
     pub case: Case,
@@ -275,7 +274,7 @@ pub fn golden(path: &Path) -> Vec<Golden> {
                 .collect();
             let (w, parameters) = (read("W"), read("ctf_params"));
             let (projections, observed) = (read("noflip/proj"), read("noflip/obs"));
-            // cryoDRGN's constants of the wavelength, which the golden values were made with.
+            // The golden values were computed with cryoDRGN's constants of the wavelength.
             let lambda = 12.2639 / (300e3f64 + 0.97845e-6 * 300e3 * 300e3).sqrt();
             let (mut views, mut images) = (Vec::new(), Vec::new());
             for (k, p) in parameters.chunks_exact(7).enumerate() {

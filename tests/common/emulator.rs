@@ -1,40 +1,40 @@
-//! Starting programs under the emulator of tests/emulator: stand-ins for CUDA's libraries, found before any other.
+//! Starts programs under the emulator of tests/emulator, whose stand-ins for the CUDA libraries come first in the search path.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Set in what runs under it.
+/// Set in processes that run under the emulator.
 const ENTERED: &str = "CRYOSPLAT_EMULATED";
-/// Set to 1 by who wants the sanitizers in it.
+/// Set to 1 to build the emulator with sanitizers.
 const SANITIZE: &str = "CRYOSPLAT_EMULATOR_SANITIZE";
 
-/// What a real device may do and seldom does: blocks and threads in any order, streams that dawdle. What is leaked at the end
-/// fails the program.
+/// Behaviour that a real device permits but rarely shows: blocks and threads in any order, slow streams. Leaked resources fail the
+/// program.
 const HARSH: [(&str, &str); 3] = [
     ("CRYOSPLAT_EMULATOR_ORDER", "shuffle"),
     ("CRYOSPLAT_EMULATOR_JITTER", "30"),
     ("CRYOSPLAT_EMULATOR_STRICT", "1"),
 ];
 
-/// Does this process run under it?
+/// True if this process runs under the emulator.
 pub fn entered() -> bool {
     std::env::var_os(ENTERED).is_some()
 }
 
-/// Is it the one with the sanitizers?
+/// True if the emulator has sanitizers.
 pub fn sanitized() -> bool {
     std::env::var_os(SANITIZE).is_some_and(|value| value == "1")
 }
 
-/// Builds it, and starts this program again under it: libraries are looked up where a process's start said. Does not return.
+/// Builds the emulator and restarts this program under it, since the library path is read at process start. Does not return.
 pub fn enter() -> ! {
     let program = std::env::current_exe().expect("this program is a file");
     let error = Command::new(program).args(std::env::args_os().skip(1)).envs(environment()).exec();
     panic!("this program cannot start itself: {error}");
 }
 
-/// Builds it where that is not done, and returns the variables that programs run under it with.
+/// Builds the emulator if needed, and returns the environment of programs under it.
 fn environment() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
@@ -53,7 +53,7 @@ fn environment() -> Vec<(String, String)> {
         .filter_map(|line| line.split_once('='))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .chain([
-            // Its kernels are not those of real devices, which the user's cache may hold.
+            // The user's kernel cache may contain kernels of real devices.
             set("XDG_CACHE_HOME", &folder.join("cache")),
             (ENTERED.to_owned(), "1".to_owned()),
         ])

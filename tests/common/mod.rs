@@ -1,6 +1,6 @@
-//! What the integration tests share: running the program, alone and over MPI.
+//! Helpers of the integration tests: running the program, alone and over MPI.
 
-// Every test file is a crate of its own and uses only some of these.
+// Each test file is a separate crate and uses only some of these.
 #![allow(dead_code)]
 
 use std::io::Write;
@@ -13,28 +13,28 @@ use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::{Block, Store};
 use ndarray::{Array2, s};
 
-/// Names the program to test. A test program that was taken to another machine finds it by this alone.
+/// Environment variable with the path of the program; needed by a test program that was copied to another machine.
 const PROGRAM: &str = "CRYOSPLAT_TEST_PROGRAM";
-/// Names the folder of the reference data, likewise.
+/// Environment variable with the folder of the reference data.
 const SHARED: &str = "CRYOSPLAT_TEST_SHARED";
 /// Names the file that lists skipped tests, one per line.
 const SKIPPED: &str = "CRYOSPLAT_TEST_SKIPPED";
 
-/// Where `cryosplat-mpi` is: as `CRYOSPLAT_TEST_PROGRAM` says, or where cargo has built it.
+/// Path of `cryosplat-mpi`: `CRYOSPLAT_TEST_PROGRAM`, or cargo's build.
 pub fn program_file() -> String {
     std::env::var(PROGRAM).unwrap_or_else(|_| env!("CARGO_BIN_EXE_cryosplat-mpi").to_owned())
 }
 
-/// Held while an HDF5 file is open here, and while a program starts: one that starts meanwhile, for another test, would have
-/// the file open too, and hold its lock for as long as it runs.
+/// Locked while an HDF5 file is open in this process, and while a program starts: a program started by another test meanwhile
+/// would inherit the file and hold its lock.
 static HDF5: Mutex<()> = Mutex::new(());
 
-/// To be held while a test has an HDF5 file open that a program is to open later.
+/// Lock to hold while a test has an HDF5 file open that a program opens later.
 pub fn alone() -> MutexGuard<'static, ()> {
     HDF5.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs `command` to its end, with what it printed.
+/// Runs `command` and returns its output.
 fn output(command: &mut Command) -> std::io::Result<Output> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = {
@@ -60,7 +60,7 @@ pub fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// Runs the program and fails the test if it fails; returns what it printed.
+/// Runs the program, which must succeed. Returns its output.
 pub fn succeed<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> String {
     let output = program(arguments);
     assert!(output.status.success(), "{}", text(&output));
@@ -73,7 +73,7 @@ pub fn fail<S: AsRef<std::ffi::OsStr>>(arguments: &[S], fragments: &[&str]) {
     expect_failure(&output, fragments);
 }
 
-/// The judgement of [`fail`], for an output that is already there.
+/// Checks an output as [`fail`] does.
 pub fn expect_failure(output: &Output, fragments: &[&str]) {
     let said = text(output);
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -111,12 +111,12 @@ pub fn report_skipped(reason: &str) {
     file.write_all(format!("{}\t{test}\t{reason}\n", std::process::id()).as_bytes()).unwrap();
 }
 
-/// A path as the program takes it.
+/// A path as text, for arguments.
 pub fn path(folder: &Path, name: &str) -> String {
     folder.join(name).display().to_string()
 }
 
-/// All particles of a set with their images, none of which may have a defect.
+/// All particles of a set with their images, all of which must be valid.
 pub fn whole(store: &Store) -> Block {
     let mut block = Block::default();
     store.reader().read(store.rows(Subset::All), &mut block).unwrap();
@@ -124,7 +124,7 @@ pub fn whole(store: &Store) -> Block {
     block
 }
 
-/// Changes the image in `row` of the set (stored in 32 bits), its checksum and its energy with it.
+/// Changes the image in `row` of a set (stored in 32 bits), and updates its checksum and energy.
 pub fn change_image(set: &str, row: usize, change: impl FnOnce(&mut [f32])) {
     let _alone = alone();
     let file = hdf5::File::open_rw(set).unwrap();
@@ -141,12 +141,12 @@ pub fn change_image(set: &str, row: usize, change: impl FnOnce(&mut [f32])) {
     file.close().unwrap();
 }
 
-/// Gives row `row` of a set a CTF that overflows.
+/// Sets a CTF that overflows in row `row` of a set.
 pub fn overflow(set: &str, row: usize) {
     change_ctf(set, row, "b_factor", -1e9);
 }
 
-/// Gives row `row` of a set the CTF parameter `name`.
+/// Sets the CTF parameter `name` in row `row` of a set.
 pub fn change_ctf(set: &str, row: usize, name: &str, value: f64) {
     let _alone = alone();
     let file = hdf5::File::open_rw(set).unwrap();
@@ -165,7 +165,7 @@ pub fn start_that_overflows(folder: &Path, set: &str, row: usize) -> (String, [&
     (file.display().to_string(), ["--batch", "4", "--epochs", "2", "--learning-rate", "1e-6"])
 }
 
-/// Changes a byte of the image in row `row` of a set, as a disk that fails.
+/// Changes one byte of the image in row `row` of a set, as a failing disk does.
 pub fn corrupt(set: &str, row: usize) {
     let _alone = alone();
     let file = hdf5::File::open(set).unwrap();
@@ -176,12 +176,12 @@ pub fn corrupt(set: &str, row: usize) {
     std::fs::write(set, bytes).unwrap();
 }
 
-/// Box of the sets that [`phantom`] makes, in pixels.
+/// Box size of the sets of [`phantom`], in pixels.
 pub const BOX: usize = 32;
-/// Their pixel size in angstrom.
+/// Pixel size of the sets of [`phantom`], in angstrom.
 pub const PIXEL_SIZE: f64 = 4.0;
 
-/// Makes a set of `particles` images of the phantom, p.h5 in `folder`, with the truth in p_truth.mrc; the set's path.
+/// Simulates `particles` images of the phantom to p.h5 in `folder`, with the true map in p_truth.mrc. Returns the path of the set.
 pub fn phantom(folder: &Path, particles: usize) -> String {
     let set = path(folder, "p.h5");
     let (box_size, pixel_size) = (BOX.to_string(), PIXEL_SIZE.to_string());
@@ -205,7 +205,7 @@ pub fn phantom(folder: &Path, particles: usize) -> String {
     set
 }
 
-/// `train SET -o FOLDER/RUN` with `options`, on processors and one thread a rank unless they say otherwise.
+/// Arguments of `train SET -o RUN` with `options`; by default on the CPU device with one thread per rank.
 pub fn train_arguments(set: &str, run: &str, options: &[&str]) -> Vec<String> {
     let mut arguments = vec!["train", set, "-o", run];
     if !options.contains(&"--threads") {
@@ -218,7 +218,7 @@ pub fn train_arguments(set: &str, run: &str, options: &[&str]) -> Vec<String> {
     arguments.into_iter().map(str::to_owned).collect()
 }
 
-/// Runs the program over MPI on `ranks` ranks of this machine. It must end within a minute: a hang fails the test.
+/// Runs `program` on `ranks` MPI ranks of this machine. A time limit turns a hang into a failure.
 pub fn over_mpi(ranks: usize, program: &str, arguments: &[String]) -> Output {
     over_mpi_with(ranks, program, arguments, &[])
 }
@@ -241,12 +241,12 @@ pub fn over_mpi_with(
         "none",
     ]);
     command.args(["-n", &ranks.to_string(), program]).args(arguments);
-    // Where the messages of ranks that end are gathered first, a loaded machine has been seen to wait for ever.
+    // Without this, mpirun sometimes hangs on a loaded machine while it collects the messages of aborted ranks.
     command.env("OMPI_MCA_orte_base_help_aggregate", "0");
     command.envs(environment.iter().copied());
     let started = std::time::Instant::now();
     let output = output(&mut command).expect("mpirun and timeout are installed");
-    // 137 is also what mpirun returns when a rank was killed.
+    // mpirun also returns 137 when a rank was killed.
     let hangs = match output.status.code() {
         Some(124) => true,
         Some(137) => started.elapsed().as_secs() >= 60,
@@ -256,7 +256,7 @@ pub fn over_mpi_with(
     output
 }
 
-/// The command that runs `program` on `ranks` ranks of this machine; one runs without a launcher.
+/// The command that runs `program` on `ranks` ranks of this machine; without a launcher for one rank.
 pub fn ranks_command(ranks: usize, program: &str, arguments: &[String]) -> Command {
     if ranks == 1 {
         let mut command = Command::new(program);
@@ -277,20 +277,20 @@ pub fn ranks_command(ranks: usize, program: &str, arguments: &[String]) -> Comma
     command
 }
 
-/// [`over_mpi`] for `cryosplat-mpi` itself, which must succeed; what it printed.
+/// [`over_mpi`] for `cryosplat-mpi`, which must succeed. Returns its output.
 pub fn ranks_succeed(ranks: usize, arguments: &[String]) -> String {
     let output = over_mpi(ranks, &program_file(), arguments);
     assert!(output.status.success(), "{}", text(&output));
     text(&output)
 }
 
-/// The bytes of a file of a run.
+/// Content of a file of a run folder.
 pub fn bytes(run: &str, name: &str) -> Vec<u8> {
     let file = Path::new(run).join(name);
     std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-/// All files of a folder and the folders in it, by their paths within it, with their content.
+/// Content of all files in a folder and its subfolders, by relative path.
 pub fn contents(folder: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
     let mut all = std::collections::BTreeMap::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -305,7 +305,7 @@ pub fn contents(folder: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
     all
 }
 
-/// The lines about steps in a run's metrics, by model, with what its input, seed, ranks and device decide: without times.
+/// The step records of a run's metrics, by model, without times: input, seed, ranks and device determine them.
 pub fn steps(run: &str) -> Vec<serde_json::Value> {
     const DECIDED: [&str; 7] = ["model", "step", "epoch", "loss", "gradient_norm", "rate", "images"];
     let mut lines = Vec::new();
@@ -325,7 +325,7 @@ pub fn steps(run: &str) -> Vec<serde_json::Value> {
     lines
 }
 
-/// Fails where two runs differ in what their input, seed, ranks and device decide: the files `names`, and the metrics.
+/// Asserts that two runs have equal files `names` and equal metrics, apart from times.
 pub fn assert_same(names: &[&str], run: &str, other: &str, what: &str) {
     for name in names {
         assert!(bytes(run, name) == bytes(other, name), "{what}: {name} differs");
@@ -334,7 +334,7 @@ pub fn assert_same(names: &[&str], run: &str, other: &str, what: &str) {
     assert_eq!(epoch_losses(run), epoch_losses(other), "{what}");
 }
 
-/// Model, number and loss of each epoch in a run's metrics.
+/// Model, number and loss of each epoch in the metrics of a run.
 pub fn epoch_losses(run: &str) -> Vec<(String, u64, f64)> {
     let mut losses = Vec::new();
     for model in ["half1", "half2", "map"] {
@@ -350,7 +350,7 @@ pub fn epoch_losses(run: &str) -> Vec<(String, u64, f64)> {
     losses
 }
 
-/// Makes a run that is done one that was ended before its last checkpoint of `model`.
+/// Turns a finished run into one that was interrupted before the last checkpoint of `model`.
 pub fn undo(run: &str, model: &str) {
     let checkpoints = Path::new(run).join("checkpoints");
     let mut names: Vec<String> = contents(&checkpoints).into_keys().collect();

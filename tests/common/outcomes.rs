@@ -1,4 +1,4 @@
-//! Outcomes of steps, and steps that are not finite: the same checks for every device.
+//! Outcomes of steps, and non-finite steps: the same checks for every device.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -12,10 +12,10 @@ use cryosplat_mpi::render::{
 use super::cases::{Case, TOLERANCE, case, planes, seed};
 use super::reference;
 
-/// Makes the device under test, with a cutoff of 3.
+/// Constructor of the device under test, with a cutoff of 3.
 pub type Make<'a> = &'a (dyn Fn(Gmm, &Case) -> Box<dyn Device> + Sync);
 
-/// The same for every step.
+/// Used for every step.
 pub const ADAM: AdamStep = AdamStep {
     rate: 1e-3,
     beta1: 0.9,
@@ -58,7 +58,7 @@ pub fn losses_and_norms_agree_with_the_reference(make: Make) {
     }
 }
 
-/// Two ranks, of which the other changes what the sum is.
+/// Stands for two ranks: applies a function as the contribution of the other rank.
 pub struct Planted<'a>(pub &'a dyn Fn(&mut [f32]));
 
 impl Reduce for Planted<'_> {
@@ -72,7 +72,7 @@ impl Reduce for Planted<'_> {
     }
 }
 
-/// A rank that has no images of a step, after one of which it had some.
+/// A rank without images in a step, after a step with images.
 pub fn a_rank_without_images_adds_nothing(make: Make) {
     let case = case(17, 32, 61, 2, false);
     let mut device = make(planes(&case.gaussians, Shape::Anisotropic), &case);
@@ -83,9 +83,9 @@ pub fn a_rank_without_images_adds_nothing(make: Make) {
     assert_eq!((outcome.loss, outcome.gradient_norm), (0.0, 0.0));
 }
 
-/// Gradients of any size, and each place in which one may not be finite.
+/// Gradients of any size, with a non-finite value at each position.
 pub fn every_value_counts(make: Make) {
-    // More values than one block of a GPU takes.
+    // More values than one GPU block processes.
     let case = case(31, 32, 700, 1, false);
     let observed = case.observed();
     let batch = case.observations(&observed);
@@ -107,7 +107,7 @@ pub fn every_value_counts(make: Make) {
     assert!((usual.gradient_norm / norm - 1.0).abs() < 1e-12, "{usual:?}, expected {norm}");
     assert_eq!(bits(&outcome(&|_| {}).0), bits(&usual));
     for at in [0, length / 2, length - 1] {
-        // Its square is beyond single precision: large, and not broken.
+        // The square overflows single precision, but the value is finite.
         let (large, state) = outcome(&|buffer| buffer[at] = f32::MAX);
         assert!((large.gradient_norm / (f64::from(f32::MAX) / 2.0) - 1.0).abs() < 1e-12);
         assert!(state.gmm != start && state.gmm.values().iter().all(|v| v.is_finite()));
@@ -123,7 +123,7 @@ pub fn every_value_counts(make: Make) {
     }
 }
 
-/// Three images a step from a few, in turns.
+/// Three images per step, cyclically.
 fn batch<'a>(all: &[Observation<'a>], number: usize) -> [Observation<'a>; 3] {
     std::array::from_fn(|k| all[(number * 2 + k) % all.len()])
 }
@@ -164,16 +164,16 @@ pub fn a_step_that_is_not_finite_changes_nothing(make: Make) {
     assert!(got[..6].iter().zip(&want).all(|(got, want)| bits(got) == bits(want)));
     assert_eq!(device.state().unwrap(), before);
     assert_eq!(device.checksum(&mut Alone).unwrap(), checksum);
-    // Nothing takes effect afterwards.
+    // Later steps have no effect.
     take(device.as_mut(), 9..10);
     assert!(outcomes(device.as_mut()).is_empty());
     assert_eq!(device.state().unwrap(), before);
-    // The image that caused it is found by itself.
+    // The image that caused it is identified.
     let found = [all[0], spoilt, all[1]].map(|one| device.gradient(&[one]).unwrap().1.is_finite());
     assert_eq!(found, [true, false, true]);
 }
 
-/// A rank that is a thread. One that ends early ends the others.
+/// A rank that runs as a thread. If one ends early, the others end too.
 struct Rank {
     to: Vec<Sender<Arc<Vec<f32>>>>,
     from: Vec<Receiver<Arc<Vec<f32>>>>,
@@ -217,7 +217,7 @@ fn on_four_ranks(make: Make, spoilt: bool) -> Vec<(Vec<Outcome>, DeviceState)> {
     let rank = |number: usize, mut group: Rank| {
         let mut device = make(planes(&case.gaussians, Shape::Anisotropic), &case);
         for batch in 0..if spoilt { 5 } else { 2 } {
-            // Image 5 is in batch 2 only, and rank 2's.
+            // Image 5 is only in batch 2, on rank 2.
             let own = if batch == 2 && number == 2 { 5 } else { (number + batch) % 5 };
             step(device.as_mut(), &[all[own]], 4, &mut group);
         }

@@ -5,7 +5,7 @@ use std::f64::consts::{PI, TAU};
 
 use rustfft::num_complex::Complex;
 
-/// One Gaussian's raw parameters: mean, raw scales, quaternion (w, x, y, z), raw amplitude.
+/// Raw parameters of a Gaussian: mean, raw scales, quaternion (w, x, y, z), raw amplitude.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Raw {
     pub mu: [f64; 3],
@@ -15,7 +15,7 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// As eleven numbers, in the order of the parameters' planes.
+    /// The eleven parameters in the order of the planes.
     pub fn numbers(&self) -> [f64; 11] {
         let (m, s, q) = (self.mu, self.s, self.q);
         [m[0], m[1], m[2], s[0], s[1], s[2], q[0], q[1], q[2], q[3], self.a]
@@ -26,7 +26,7 @@ impl Raw {
     }
 }
 
-/// One image: its pose, its CTF (`h[ky][kx]`, both in FFT order, D x D), and what was observed (`[y][x]`).
+/// An image: pose, CTF (`h[ky][kx]`, D x D in FFT order), and observed pixels (`[y][x]`).
 pub struct Image {
     pub w: [[f64; 3]; 3],
     pub h: Vec<f64>,
@@ -55,14 +55,14 @@ fn rotation(q: [f64; 4]) -> [[f64; 3]; 3] {
     ]
 }
 
-/// Which points a splat counts on, and how it is sampled.
+/// Support and sampling of splats.
 #[derive(Clone, Copy, Debug)]
 pub struct Support {
-    /// Half width in standard deviations of the widened splat; infinite: all points.
+    /// Half width in standard deviations of the blurred splat; infinite for all points.
     pub cutoff: f64,
-    /// Points along an edge of the grid that it is sampled on; `None`: the pixels.
+    /// Points along an edge of the sampling grid; `None` for the pixels.
     pub grid: Option<usize>,
-    /// Standard deviation in distances of these points by which a splat is widened before it is sampled.
+    /// Standard deviation of the blur in grid points.
     pub blur: f64,
 }
 
@@ -79,22 +79,22 @@ impl From<f64> for Support {
     }
 }
 
-/// The blur of band-limited sampling in distances of the grid's points.
+/// Blur of band-limited sampling in grid points.
 pub const BLUR: f64 = 0.6;
 
-/// Where the origin lies on a grid of `n` points along an edge: on pixel floor(d/2) of `d`.
+/// Position of the origin, pixel floor(d/2) of `d`, on a grid of `n` points along an edge.
 fn origin(n: usize, d: usize) -> f64 {
     (d / 2) as f64 * n as f64 / d as f64
 }
 
-/// Frequency (i, j) of `d` x `d` in FFT order, in cycles a pixel.
+/// Magnitude of frequency (i, j) of `d` x `d` in FFT order, in cycles per pixel.
 pub fn radius(i: usize, j: usize, d: usize) -> f64 {
     let signed = |i: usize| if 2 * i < d { i as f64 } else { i as f64 - d as f64 };
     signed(i).hypot(signed(j)) / d as f64
 }
 
-/// What takes that blur on `grid` points back at frequency (i, j) of `d` x `d` in FFT order: the inverse of a Gaussian's transform
-/// inside the circle of Nyquist, nothing on it and outside.
+/// Factor that removes the blur on `grid` points at frequency (i, j) of `d` x `d` in FFT order: the inverse of the transform of the
+/// Gaussian inside the Nyquist circle, and zero elsewhere.
 pub fn sharpening(i: usize, j: usize, d: usize, grid: usize) -> f64 {
     let (radius, blur) = (radius(i, j, d), BLUR * d as f64 / grid as f64);
     if radius > 0.5 - 1e-6 { 0.0 } else { 1.0 / (-2.0 * (PI * blur * radius).powi(2)).exp() }
@@ -152,7 +152,7 @@ fn visit(s: &Splat, d: usize, support: Support, mut visit: impl FnMut(usize, [f6
     }
 }
 
-/// The projection Q as it is sampled, on its grid, `[y][x]`.
+/// The sampled projection Q on its grid, `[y][x]`.
 pub fn project(gaussians: &[Raw], w: &[[f64; 3]; 3], d: usize, support: impl Into<Support>) -> Vec<f64> {
     let support = support.into();
     let mut image = vec![0.0; support.points(d).pow(2)];
@@ -163,7 +163,7 @@ pub fn project(gaussians: &[Raw], w: &[[f64; 3]; 3], d: usize, support: impl Int
     image
 }
 
-/// For each frequency k of `d` pixels, in FFT order, a row of e^(sign 2 pi i k x), x the place of each of `n` points over the box.
+/// For each frequency k of `d` pixels, in FFT order, a row of e^(sign 2 pi i k x), with x the position of each of `n` points divided by the box.
 fn waves(sign: f64, n: usize, d: usize) -> Vec<Vec<Complex<f64>>> {
     let signed = |k: usize| if 2 * k < d { k as f64 } else { k as f64 - d as f64 };
     let place = |x: usize| (x as f64 - origin(n, d)) / n as f64;
@@ -172,15 +172,15 @@ fn waves(sign: f64, n: usize, d: usize) -> Vec<Vec<Complex<f64>>> {
         .collect()
 }
 
-/// From `[a][b]` to `[k][a]`, the sum over b with row k of `waves`: two of them restore the order.
+/// Transforms the last axis, from `[a][b]` to `[k][a]`: two passes restore the order of the axes.
 fn pass(input: &[Complex<f64>], waves: &[Vec<Complex<f64>>]) -> Vec<Complex<f64>> {
     let n = waves[0].len();
     let sum = |row: &[Complex<f64>], wave: &[Complex<f64>]| row.iter().zip(wave).map(|(v, w)| v * w).sum();
     waves.iter().flat_map(|wave| input.chunks(n).map(move |row| sum(row, wave))).collect()
 }
 
-/// F^-1(H F image), by direct sums over the frequencies of `d` pixels: from a grid of `from` points along an edge to one of `to`.
-/// From the grid of projections to the pixels, and, as the transpose of that, back.
+/// F^-1(H F image) by direct sums over the frequencies of `d` pixels, from a grid of `from` points along an edge to one of `to`: from
+/// the sampling grid to the pixels, or the transpose.
 pub fn filter(image: &[f64], from: usize, h: &[f64], d: usize, to: usize) -> Vec<f64> {
     let image: Vec<_> = image.iter().map(|&v| Complex::new(v, 0.0)).collect();
     let there = waves(-1.0, from, d);
