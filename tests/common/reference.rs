@@ -1,5 +1,5 @@
-//! The method in plain loops and f64 (docs/method.md, sections 2 to 5): dense sums, direct Fourier transforms, scalar chain rule.
-//! Shares no code with the devices it judges.
+//! Reference implementation in plain loops and f64 (docs/method.md, sections 2 to 5): dense sums, direct Fourier transforms, scalar
+//! chain rule. Shares no code with the devices.
 
 use std::f64::consts::{PI, TAU};
 
@@ -230,7 +230,7 @@ pub fn gradient(
     out
 }
 
-/// Adds one Gaussian's gradient from one image, in the form of docs/method.md, section 5 (through T).
+/// Adds the gradient of one Gaussian from one image (docs/method.md, section 5, through T).
 fn one(g: &Raw, w: &[[f64; 3]; 3], pixels: &[f64], d: usize, support: Support, out: &mut [f64; 11]) {
     let s = splat(g, w, d, support);
     let (mut s0, mut s1, mut s2) = (0.0, [0.0; 2], [[0.0; 2]; 2]);
