@@ -5,8 +5,8 @@ pub mod ctf;
 pub mod fourier;
 pub mod mrc;
 pub mod pose;
-pub mod resample;
-pub mod stack_writer;
+pub(crate) mod resample;
+pub(crate) mod stack_writer;
 pub(crate) mod statistics;
 mod view;
 

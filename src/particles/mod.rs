@@ -1,7 +1,7 @@
 //! Particle sets: the particle file ([`store`]), import from other programs ([`import`], [`preprocess`]), export ([`export`])
 //! and the halves ([`Subset`]).
 
-pub mod export;
+pub(crate) mod export;
 pub mod halves;
 pub mod import;
 pub mod preprocess;
