@@ -20,7 +20,7 @@ pub struct GradientAccumulators([[f64; LANES]; 10]);
 /// Adds up.
 ///
 /// # Panics
-/// If these are not as many.
+/// If the slices differ in length.
 pub fn add(sums: &mut [GradientAccumulators], more: &[GradientAccumulators]) {
     assert_eq!(sums.len(), more.len());
     for (sums, more) in sums.iter_mut().zip(more) {
@@ -29,20 +29,20 @@ pub fn add(sums: &mut [GradientAccumulators], more: &[GradientAccumulators]) {
     }
 }
 
-/// How an image shows Gaussians.
+/// The view that accumulated moments belong to.
 #[derive(Clone, Copy, Debug)]
 pub struct ViewContext<'a> {
-    /// The view's rotation.
+    /// Rotation of the view.
     pub view: &'a Rotation,
-    /// Pixels along an edge of the image.
+    /// Points along an edge of the grid on which splats are sampled.
     pub box_size: usize,
 }
 
 vectorize! {
-    /// Adds what an image tells of `gaussians` to their sums, or, as the `first`, makes them that.
+    /// Adds the gradient of one image to the accumulators of `gaussians`; the `first` image overwrites them.
     ///
     /// # Panics
-    /// If these are not as many.
+    /// If the slices differ in length.
     pub fn accumulate(image: &ViewContext<'_>, gaussians: &[GaussianBlock], view_moments: &[ViewMoments], first: bool, sums: &mut [GradientAccumulators]) = accumulate_lanes
 }
 
@@ -75,7 +75,7 @@ fn accumulate_lanes<I: Isa>(
         let scale = weight * constant(d);
         let gx = scale * (w0 * sp);
         let gy = scale * (w1 * sp + w2 * sq);
-        // dL/dSigma2 = A/2 (C S2 C - S0 C) = A/2 B^T (B S2 B^T - S0) B; in box units, times D^2. The S0 is the normalisation's.
+        // dL/dSigma2 = A/2 (C S2 C - S0 C) = A/2 B^T (B S2 B^T - S0) B; in box units, times D^2. The term S0 is from the normalisation.
         let half = weight * constant(0.5 * d * d);
         let (npp, npq, nqq) = (spp - s0, spq, sqq - s0);
         let (up, uq) = (w1 * npp + w2 * npq, w1 * npq + w2 * nqq);
@@ -98,17 +98,17 @@ fn widen<I: Isa>(values: &[f32; LANES]) -> I::F64 {
     I::widen(I::F32::load(values))
 }
 
-/// Adds to a sum, or puts the `first` there.
+/// Adds to an accumulator, or overwrites it if `first`.
 #[inline(always)]
 fn add_to<V: Vector<Scalar = f64>>(sum: &mut [f64; LANES], first: bool, value: V) {
     if first { value } else { V::load(sum) + value }.store(sum);
 }
 
-/// The gradient with respect to the raw parameters of Gaussians of `shape` with these `slopes` (`gradient`: a plane of each
-/// parameter).
+/// Gradient with respect to the raw parameters, `gradient[parameter][gaussian]`, from the accumulators and the derivatives of the
+/// activation.
 ///
 /// # Panics
-/// If slopes, sums and gradient are not of as many Gaussians.
+/// If the numbers of Gaussians differ.
 pub fn finish(shape: Shape, slopes: &[Slopes], sums: &[GradientAccumulators], gradient: &mut [f32]) {
     let count = gradient.len() / shape.planes();
     assert_eq!(gradient.len(), count * shape.planes());
@@ -119,11 +119,11 @@ pub fn finish(shape: Shape, slopes: &[Slopes], sums: &[GradientAccumulators], gr
 }
 
 vectorize! {
-    /// Of as many Gaussians as the planes have.
+    /// [`finish`] for the Gaussians of these planes.
     fn finish_vector(shape: Shape, slopes: &[Slopes], sums: &[GradientAccumulators], gradient: &mut [&mut [f32]]) = finish_lanes
 }
 
-/// Into a plane of the gradient, as far as it goes.
+/// Stores to a plane of the gradient.
 #[inline(always)]
 fn put<I: Isa>(gradient: &mut [&mut [f32]], plane: usize, at: usize, value: I::F64) {
     I::narrow(value).store_partial(gradient[plane], at);
@@ -180,7 +180,7 @@ fn finish_lanes<I: Isa>(
                 let dx = two * (w * rx + y * pxy + z * pxz - two * x * (dr[1][1] + dr[2][2]));
                 let dy = two * (w * ry + x * pxy + z * pyz - two * y * (dr[0][0] + dr[2][2]));
                 let dz = two * (w * rz + x * pxz + y * pyz - two * z * (dr[0][0] + dr[1][1]));
-                // Through the normalisation: what points along q does nothing.
+                // Through the normalisation: the component along q vanishes.
                 let along = w * dw + x * dx + y * dy + z * dz;
                 let inverse_norm = I::F64::load(&slopes.inverse_norm);
                 put::<I>(gradient, 6, at, (dw - w * along) * inverse_norm);

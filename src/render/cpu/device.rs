@@ -1,4 +1,4 @@
-//! The CPU's [`Device`]: what runs in parallel over what.
+//! [`CpuDevice`], the [`Device`] of the CPU.
 
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ pub struct CpuDevice {
     gmm: Gmm,
     adam: Adam,
     activated: Activated,
-    /// True where `activated` no longer follows `gmm`.
+    /// Whether `activated` is out of date.
     stale: bool,
     sums: BatchAccumulator,
     /// Gradient planes, then the loss.
@@ -33,7 +33,7 @@ pub struct CpuDevice {
 }
 
 impl CpuDevice {
-    /// A device that holds `gmm`, with an optimiser at rest.
+    /// A device for `gmm`, with zero moments of the optimiser.
     pub fn new(gmm: Gmm, geometry: Geometry) -> Self {
         let (count, values) = (gmm.len(), gmm.values().len());
         Self {
@@ -50,7 +50,7 @@ impl CpuDevice {
         }
     }
 
-    /// The mixture as it stands.
+    /// The current mixture.
     pub fn gmm(&self) -> &Gmm {
         &self.gmm
     }
@@ -68,7 +68,7 @@ impl CpuDevice {
         }
     }
 
-    /// Brings the sums into the buffer that the reduction adds up.
+    /// Writes gradient and loss to the buffer of the all-reduce.
     fn gather(&mut self) {
         let values = self.gmm.values().len();
         let slopes = self.activated.slopes();
@@ -76,7 +76,7 @@ impl CpuDevice {
         self.buffer[values] = self.loss as f32;
     }
 
-    /// Renders `batch`, and makes the step's sums its gradient and loss.
+    /// Renders `batch` and accumulates its gradient and loss.
     fn accumulate(&mut self, batch: &[Observation]) {
         self.activate();
         self.loss = self.sums.accumulate(self.activated.blocks(), batch);
@@ -110,7 +110,7 @@ impl Device for CpuDevice {
     }
 
     fn store(&mut self, _: usize, _: &[Ctf], _: &mut [f32]) -> Result<()> {
-        unreachable!("there is no room in this device")
+        unreachable!("the CPU device keeps no particles")
     }
 
     fn step(&mut self, batch: &[Observation], step: &Step, group: &mut dyn Reduce) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Covariances to splats, once an image (docs/method.md, section 3), in f64: a thin Gaussian's determinant needs it.
+//! Covariances to splats, once per image (docs/method.md, section 3). In f64, which the determinant of a thin Gaussian needs.
 
 use std::f64::consts::{LOG2_E, TAU};
 
@@ -7,23 +7,23 @@ use crate::imaging::pose::Rotation;
 use crate::render::Geometry;
 use crate::simd::{Isa, LANES, Vector, vectorize};
 
-/// Most columns and rows of a small support.
+/// Largest number of columns and rows of a small support.
 pub const SMALL: usize = 8;
 
-/// How the pixels of a splat are reached; a number, so that it can be a lane of a vector.
+/// How a splat is evaluated on its pixels: an integer, so that it can be a lane of a vector.
 pub mod kind {
-    /// No pixel lies in the support.
+    /// Not at all: the support contains no pixel.
     pub const HIDDEN: i32 = 0;
-    /// Row after row is stepped to, in a support of at most [`super::SMALL`] columns and rows, and at least two rows.
+    /// By the row recurrence, in a support of at most [`super::SMALL`] columns and rows, and at least two rows.
     pub const SMALL: i32 = 1;
-    /// Row after row is stepped to.
+    /// By the row recurrence, in strips.
     pub const STEPPED: i32 = 2;
-    /// Pixel by pixel in double precision: a thin splat across the axes, whose terms are large and cancel, or one with rows too
-    /// unlike their neighbours to be stepped to.
+    /// Pixel by pixel in f64: a thin splat at an angle to the axes, whose terms are large and cancel, or one whose rows differ too
+    /// much for the recurrence.
     pub const FINE: i32 = 3;
 }
 
-/// Eight Gaussians seen in one image, a lane each; lengths in pixels. The exponent of 2 at (x, y) from a splat's centre is
+/// SIMD block of 8 splats; lengths in pixels. The exponent of 2 at (x, y) from a splat's centre is
 /// `-u^2 - fall y^2`, where u grows by `slope` from column to column and by half of `twice_shear` from row to row.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(align(64))]
@@ -42,27 +42,27 @@ pub struct SplatBlock {
     pub dx: [f32; LANES],
     /// The base row minus the centre: the first of the support where it is small, else the middle one, `height / 2`.
     pub dy: [f32; LANES],
-    /// What is missing of `dx`.
+    /// Low-order part of `dx` (double-single).
     pub low_x: [f32; LANES],
-    /// What is missing of `dy`.
+    /// Low-order part of `dy`.
     pub low_y: [f32; LANES],
     /// u in the first column of the base row.
     pub u: [f32; LANES],
-    /// By how much u grows from column to column.
+    /// Increment of u per column.
     pub slope: [f32; LANES],
-    /// Twice that from row to row.
+    /// Twice the increment of u per row.
     pub twice_shear: [f32; LANES],
-    /// What the exponent falls by with y^2 where u is constant.
+    /// Coefficient of -y^2 in the exponent at constant u.
     pub fall: [f32; LANES],
-    /// And where x is constant.
+    /// Coefficient of -y^2 in the exponent at constant x.
     pub curvature: [f32; LANES],
-    /// The exponent in the base row where u is 0.
+    /// The exponent in the base row at u = 0.
     pub peak: [f32; LANES],
-    /// And that of the ratio of the row below to it.
+    /// Exponent of the ratio of the next row to the base row at u = 0.
     pub growth: [f32; LANES],
-    /// By how much the ratio of two rows falls from row to row: 2^(-2 `curvature`).
+    /// Factor of the ratio of consecutive rows, per row: 2^(-2 `curvature`).
     pub decay: [f32; LANES],
-    /// The same from each row of a small support on, and 0 where the next ratio would lead out of it.
+    /// The same for each row of a small support; 0 where the next row is outside.
     pub decays: [[f32; LANES]; SMALL],
     /// Normalisation 1 / (2 pi |Sigma2|^(1/2)), in box units.
     pub norm: [f32; LANES],
@@ -78,7 +78,7 @@ impl SplatBlock {
     }
 }
 
-/// What an image tells of eight Gaussians, a lane each.
+/// SIMD block: what the gradient of 8 Gaussians needs from one image.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(align(64))]
 pub struct ViewMoments {
@@ -89,16 +89,16 @@ pub struct ViewMoments {
     pub moments: [[f32; LANES]; 6],
 }
 
-/// Terms of p up to this size leave an error below 5e-6 in what they add up to, relative to a splat's peak.
+/// Largest terms of p for which f32 has an error below 5e-6 of the peak of a splat.
 const LARGEST_COARSE: f64 = 32.0;
 
-/// Largest exponent over the support that rows are stepped through; beyond, f32 would underflow on the way.
+/// Largest exponent in a support for the row recurrence; f32 would underflow beyond.
 const LARGEST_STEPPED_EXPONENT: f64 = 60.0;
 
-/// Projects Gaussians into a view: makes `splats`, and the whitening of what is `seen` of them.
+/// Projects Gaussians into a view: fills `splats` and the whitening of `view_moments`.
 ///
 /// # Panics
-/// If these are not as many as the Gaussians, or the box has more than 65,535 pixels.
+/// If the slices differ in length, or the grid has more than 65,535 points along an edge.
 pub fn project(
     gaussians: &[GaussianBlock],
     view: &Rotation,
@@ -121,7 +121,7 @@ vectorize! {
     ) = project_lanes
 }
 
-/// (xx, xy, xz, yy, yz, zz) coefficients of entry (a, b) of P Sigma P^T, P the first two rows of W, times `scale`.
+/// Coefficients of Sigma (xx, xy, xz, yy, yz, zz) in entry (a, b) of P Sigma P^T, times `scale`. P is the first two rows of W.
 fn coefficients(view: &Rotation, a: usize, b: usize, scale: f64) -> [f64; 6] {
     let (p, q) = (view[a], view[b]);
     [
@@ -195,10 +195,10 @@ fn project_lanes<I: Isa>(
         let y0 = (v - half_height).ceil().max(zero);
         let width = (u + half_width).floor().min(last) - x0 + one;
         let height = (v + half_height).floor().min(last) - y0 + one;
-        // Positive where |rho| = |sxy| / sqrt(sxx syy) is beyond the largest.
+        // Positive where |rho| = |sxy| / sqrt(sxx syy) is too large.
         let too_steep = sxy.abs() - largest_correlation * deviation_x * deviation_y;
 
-        // The distribution of y, and of x given y: variances syy and |Sigma2| / syy, the latter about sxy/syy y.
+        // Factorise into the density of y, variance syy, and of x given y, variance |Sigma2| / syy and mean sxy/syy y.
         let unit_y = one / deviation_y;
         let unit_x = deviation_y * inverse_root;
         let shear = -(unit_x * sxy * unit_y * unit_y);
@@ -206,14 +206,14 @@ fn project_lanes<I: Isa>(
         unit_x.store(w0);
         shear.store(w1);
         unit_y.store(w2);
-        // How large the terms of p get over the support.
+        // Bound of the terms of p over the support.
         let largest = (unit_x * half_width + shear.abs() * half_height) * I::F64::splat(2.0);
         let too_large = largest - I::F64::splat(LARGEST_COARSE);
         let fits = width.max(height) - I::F64::splat(SMALL as f64 + 0.5);
         let stepped = fits.select_positive(constant::<I>(kind::STEPPED), constant::<I>(kind::SMALL));
         let stepped = (height - I::F64::splat(1.5)).select_positive(stepped, constant::<I>(kind::STEPPED));
         let kind = too_steep.max(too_large).select_positive(constant::<I>(kind::FINE), stepped);
-        // None of these is NaN, and none but those of hidden splats lies outside the box.
+        // None of these is NaN. Only hidden splats can lie outside the box.
         let kind = width.min(height).select_positive(kind, constant::<I>(kind::HIDDEN));
         splats.kind = I::truncate_to_i32(I::narrow(kind));
         splats.x0 = I::truncate_to_i32(I::narrow(x0));

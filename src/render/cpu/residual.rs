@@ -1,4 +1,4 @@
-//! From a rendered projection to the loss and its gradient, in Fourier space: the CTF in its H^2 form (docs/method.md, section 4).
+//! Loss of a projection and its gradient, in Fourier space: the H^2 form of the CTF (docs/method.md, section 4).
 
 use rustfft::num_complex::Complex;
 
@@ -8,33 +8,33 @@ use crate::imaging::fourier::{Fft2, Fft2Scratch, squared_frequency};
 use crate::render::Geometry;
 use crate::simd::{Isa, vectorize};
 
-/// A function of the squared frequency (cycles a pixel) over the half plane, `[kx][ky]` as [`Ctf::half_plane`].
+/// A function of the squared frequency (cycles per pixel) on the half plane, `[kx][ky]` as [`Ctf::half_plane`].
 fn half_plane(box_size: usize, of: impl Fn(f64) -> f64) -> Vec<f32> {
     let square = |i: usize| squared_frequency(i % box_size, box_size);
     (0..(box_size / 2 + 1) * box_size).map(|i| of(square(i / box_size) + square(i)) as f32).collect()
 }
 
-/// What one thread needs to filter images.
+/// Filters images, with the buffers of one thread.
 ///
 /// Targets are spectra: of an observed image Y the Hartley transform (real part less imaginary part of the Fourier transform) of
-/// F^-1(H F Y), `[kx][ky]` in FFT order, divided by the box size, so that sums of squares are those of images. It has as many
-/// numbers as the image, and no transform back is needed, ahead or in a step.
+/// F^-1(H F Y), `[kx][ky]` in FFT order, divided by the box size, which preserves sums of squares. It has as many
+/// values as the image, and needs no inverse transform.
 #[derive(Clone)]
 pub struct Filter {
-    /// Of images.
+    /// Transform of images.
     fft: Fft2<f32>,
     scratch: Fft2Scratch<f32>,
-    /// Of projections on their grid, as far as images have frequencies.
+    /// Transform of projections on their grid, to the frequencies of images.
     grid_fft: Fft2<f32>,
     grid_scratch: Fft2Scratch<f32>,
     spectrum: Vec<Complex<f32>>,
-    /// A line of constant kx of what takes the spectrum of a sampled projection to that of its image.
+    /// The effective CTF (CTF times [`Geometry::transfer`]) on a line of constant kx.
     ctf: Vec<f32>,
-    /// How far along ky anything counts, for each kx: whole vectors.
+    /// Largest |ky| with a transfer above zero, for each kx, rounded up to [`UNROLL`].
     reach: Vec<usize>,
-    /// What takes the spectrum of a sampled projection to that of the projection ([`Geometry::transfer`]).
+    /// [`Geometry::transfer`] on the half plane.
     transfer: Vec<f32>,
-    /// How much each frequency counts ([`Weights`](crate::render::Weights)).
+    /// [`Weights`](crate::render::Weights) on the half plane.
     weights: Vec<f32>,
     pixel_size: f64,
     box_size: usize,
@@ -43,9 +43,9 @@ pub struct Filter {
 }
 
 vectorize! {
-    /// In a line of constant kx of the spectrum of projections Q, with `ctf` what takes it to that of their images: makes it that of
-    /// the gradient, and returns the line's part of <Q, H^2 Q - 2 Z>. The targets Z are given at kx and at -kx; nothing counts
-    /// beyond `reach` along ky.
+    /// Replaces a line of constant kx of the spectrum of a projection Q by that of the gradient. Returns the contribution of the line
+    /// to <Q, H^2 Q - 2 Z>. `ctf` is the effective CTF, `target` the lines of Z at kx and -kx; frequencies beyond `reach` along ky
+    /// are zero.
     fn compare(
         line: &mut [Complex<f32>],
         ctf: &[f32],
@@ -57,7 +57,7 @@ vectorize! {
     ) -> f32 = compare_lanes
 }
 
-/// Values that are compared side by side.
+/// Independent sums per loop iteration.
 const UNROLL: usize = 16;
 
 #[inline(always)]
@@ -81,14 +81,14 @@ fn compare_lanes<I: Isa>(
     };
     let mut sums = [0.0; UNROLL];
     sums[0] += one(&mut line[0], ctf[0], weights[0], here[0], there[0]);
-    // Frequencies above zero, then those below it; the Nyquist frequency of an even number of points is one of them only.
+    // Positive, then negative frequencies; the Nyquist frequency of an even grid is only among the positive ones.
     let below = reach.min((grid - 1) / 2);
     line[1 + reach..grid - below].fill(Complex::default());
     for (count, at, from) in [(reach, 1, 1), (below, grid - below, n - below)] {
         let line = &mut line[at..at + count];
         let (ctf, weights, here) =
             (&ctf[from..from + count], &weights[from..from + count], &here[from..from + count]);
-        // Backwards, because the opposite of the first is the last.
+        // In reverse order: the opposite of the first is the last.
         let there = &there[n + 1 - from - count..n + 1 - from];
         let mut k = 0;
         while k + UNROLL <= count {
@@ -109,12 +109,12 @@ fn compare_lanes<I: Isa>(
 }
 
 impl Filter {
-    /// For the images of a device.
+    /// The filter for the images of a device.
     pub fn new(geometry: &Geometry) -> Self {
         let &Geometry { box_size, pixel_size, weights, .. } = geometry;
         let grid = geometry.grid();
         let fft = Fft2::new(box_size);
-        // On a finer grid the images' Nyquist frequency does not count: what is one frequency among pixels is two there.
+        // On a finer grid the Nyquist frequency of the pixels is zero: it would be two distinct frequencies there.
         let columns = if grid > box_size { box_size.div_ceil(2) } else { box_size / 2 + 1 };
         let grid_fft = Fft2::band(grid, columns);
         let transfer = half_plane(box_size, |k2| geometry.transfer(k2));
@@ -138,7 +138,7 @@ impl Filter {
         }
     }
 
-    /// Bytes of its buffers, without the plans of its transforms.
+    /// Size of the buffers in bytes, without the plans of the transforms.
     pub fn bytes(&self) -> usize {
         let numbers = [&self.ctf, &self.transfer, &self.weights];
         self.scratch.bytes()
@@ -147,8 +147,7 @@ impl Filter {
             + numbers.map(|numbers| size_of_val(&numbers[..])).iter().sum::<usize>()
     }
 
-    /// Makes `self.ctf` the line of `kx` of what takes the spectrum of a sampled projection to that of its image: H, with what
-    /// the sampling wants.
+    /// Fills `self.ctf` with the effective CTF at `kx`.
     fn effective_ctf(&mut self, ctf: &Ctf, kx: usize) {
         let (n, reach) = (self.box_size, self.reach[kx]);
         ctf.half_plane_line(kx, self.pixel_size, reach, &mut self.ctf);
@@ -158,15 +157,15 @@ impl Filter {
         self.ctf[1 + reach..(n - reach).max(1 + reach)].fill(0.0);
     }
 
-    /// Transforms a sampled projection (rows `stride` values apart), and returns what takes its spectrum to that of the
-    /// same projection on the pixels.
+    /// Transforms a sampled projection (rows `stride` values apart). Returns the factor from its spectrum to that of the projection
+    /// on the pixels.
     fn transform(&mut self, projection: &[f32], stride: usize) -> f64 {
         let length = self.grid_fft.spectrum_len();
         self.grid_fft.forward(projection, stride, &mut self.spectrum[..length], &mut self.grid_scratch);
         (self.box_size as f64 / self.grid as f64).powi(2)
     }
 
-    /// What is seen with this CTF of a sampled projection (rows `stride` values apart): `image`, `[y][x]`.
+    /// Applies the CTF to a sampled projection (rows `stride` values apart): fills `image`, `[y][x]`.
     pub fn image(&mut self, ctf: &Ctf, projection: &[f32], stride: usize, image: &mut [f32]) {
         let (n, grid) = (self.box_size, self.grid);
         let scale = self.transform(projection, stride) as f32;
@@ -175,7 +174,7 @@ impl Filter {
         for (kx, out) in of_image.chunks_exact_mut(n).enumerate().take(columns) {
             self.effective_ctf(ctf, kx);
             let line = &self.spectrum[kx * grid..(kx + 1) * grid];
-            // The same frequencies, in the order of the image's.
+            // The frequencies of the image, in FFT order.
             let (above, below) = (&line[..n - n / 2], &line[grid - n / 2..]);
             for ((value, &q), &h) in out.iter_mut().zip(above.iter().chain(below)).zip(&self.ctf) {
                 *value = q * (h * scale);
@@ -196,7 +195,7 @@ impl Filter {
             for (value, &h) in line.iter_mut().zip(&self.ctf) {
                 *value *= h * scale;
             }
-            // Of a real image the value at -k is the conjugate of that at k.
+            // The spectrum of a real image is Hermitian.
             let opposite = (n - kx) % n * n;
             for (ky, value) in line.iter().enumerate() {
                 image[opposite + (n - ky) % n] = value.re + value.im;
@@ -207,9 +206,9 @@ impl Filter {
         }
     }
 
-    /// Given the rendered projection Q, the `target` of an observed image Y and the `energy` sum of Y^2: fills `gradient` with
-    /// dL/dQ, where L is the mean over the pixels of (X - Y)^2 with each frequency counted by its weight: 2/D^2 F^-1(w (H^2 F Q
-    /// - H F Y)). Returns the loss of the image, which is that mean without weights.
+    /// Fills `gradient` with dL/dQ = 2/D^2 F^-1(w (H^2 F Q - H F Y)), from the projection Q, the `target` of an observed image Y, and
+    /// `energy`, the sum of Y^2. L is the mean of (X - Y)^2 over the pixels with weighted frequencies. Returns that mean without
+    /// weights.
     pub fn residual(
         &mut self,
         ctf: &Ctf,
@@ -220,19 +219,19 @@ impl Filter {
     ) -> f64 {
         let (n, grid) = (self.box_size, self.grid);
         let to_pixels = self.transform(&projection.pixels, projection.stride);
-        // The spectrum is that of a transform without a factor, the target's has 1/D, and the inverse divides by the grid's points.
+        // The forward transform has no factor, the target has 1/D, and the inverse divides by the number of grid points.
         let (unitary, scale) = ((to_pixels / n as f64) as f32, 2.0 / n as f32);
         let length = self.grid_fft.spectrum_len();
         let mut loss = energy;
         for kx in 0..length / grid {
             self.effective_ctf(ctf, kx);
             let opposite = (n - kx) % n;
-            // Half of the plane stands for all of it.
+            // The half plane counts twice, except for kx = 0 and Nyquist.
             let count = if opposite == kx { 1.0 } else { 2.0 };
             let target = [kx, opposite].map(|kx| &target[kx * n..(kx + 1) * n]);
             let line = &mut self.spectrum[kx * grid..(kx + 1) * grid];
             let weights = &self.weights[kx * n..(kx + 1) * n];
-            // Single precision within a line, double from line to line: the error stays below 1e-7 of the sum.
+            // f32 within a line, f64 across lines: the error is below 1e-7 of the sum.
             loss +=
                 count * f64::from(compare(line, &self.ctf, weights, target, self.reach[kx], unitary, scale));
         }

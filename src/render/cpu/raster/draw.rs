@@ -8,7 +8,7 @@ use super::strip::{Splat, Strip, group};
 use crate::render::cpu::project::{SplatBlock, ViewMoments, kind};
 use crate::simd::{Isa, LANES, Vector};
 
-/// Small splats that are drawn side by side.
+/// Number of small splats that are drawn side by side.
 const TOGETHER: usize = 4;
 
 /// [`super::draw()`].
@@ -25,7 +25,7 @@ pub(super) fn draw<I: Isa>(
     for (block, view_moments) in splats.iter().zip(view_moments) {
         for lane in (0..LANES).step_by(TOGETHER) {
             let group = group::<TOGETHER>(block, lane);
-            // Which splats are drawn side by side must not depend on the band: it is the order in which a pixel's sum grows.
+            // The grouping must not depend on the band: it determines the order of additions to a pixel.
             if all_small::<TOGETHER>(block, lane) {
                 if all_within::<TOGETHER>(block, lane, first_row, last_row) {
                     draw_small::<I, TOGETHER>(&group, band, first_row, stride);
@@ -35,7 +35,7 @@ pub(super) fn draw<I: Isa>(
                 continue;
             }
             for (splat, lane) in group.into_iter().zip(lane..) {
-                // Rows of the support that lie in the band.
+                // Rows of the support in the band.
                 let (y0, height) = (splat.y0(), splat.height());
                 let rows = first_row.saturating_sub(y0)..height.min(last_row.saturating_sub(y0));
                 if splat.kind() == kind::HIDDEN || rows.is_empty() {
@@ -67,7 +67,7 @@ fn weights<const K: usize>(splats: &[Splat; K]) -> [f32; K] {
     weights
 }
 
-/// Adds small splats to a band. Rows below a support are read and written, too, and stay what they were.
+/// Adds small splats to a band. Rows below a support are read and written, but do not change.
 #[inline(always)]
 fn draw_small<I: Isa, const K: usize>(
     splats: &[Splat; K],
@@ -89,7 +89,7 @@ fn draw_small<I: Isa, const K: usize>(
     }
 }
 
-/// The same, of the rows of their supports that lie in the band.
+/// [`draw_small`] for supports that lie partly outside the band.
 #[inline(always)]
 fn draw_small_clipped<I: Isa, const K: usize>(
     splats: &[Splat; K],
@@ -111,8 +111,8 @@ fn draw_small_clipped<I: Isa, const K: usize>(
     }
 }
 
-/// Adds a splat to `pixels`, which begin at the first column of its support and the first of `rows`, those that are drawn
-/// (`WHOLE`: all).
+/// Adds `rows` of a splat to `pixels`, which start at the first column of its support and the first of these rows. `WHOLE`: all
+/// rows of the support.
 #[inline(always)]
 fn draw_stepped<I: Isa, const WHOLE: bool>(
     splat: Splat,
@@ -140,7 +140,7 @@ fn draw_strip<V: Vector<Scalar = f32>, const WHOLE: bool>(
     rows: &Range<usize>,
 ) {
     let strip = Strip::<V>::new(splat, column, splat.weight());
-    // All rows that are drawn are there: the last is.
+    // Checks the bounds once, for the last row.
     let end = (rows.len() - 1) * stride + V::LEN;
     let mut target = Target::<WHOLE> { pixels: &mut pixels[..end], stride, rows };
     let stretches = splat.stretches();
@@ -161,8 +161,7 @@ fn draw_strip<V: Vector<Scalar = f32>, const WHOLE: bool>(
     }
 }
 
-/// Where a strip is drawn: pixels from its first column on, from the first of the rows that are drawn to the last (`WHOLE`: all of
-/// the support's).
+/// The pixels of a strip: from its first column and the first of `rows` on. `WHOLE`: all rows of the support.
 struct Target<'a, const WHOLE: bool> {
     pixels: &'a mut [f32],
     stride: usize,
@@ -170,7 +169,7 @@ struct Target<'a, const WHOLE: bool> {
 }
 
 impl<const WHOLE: bool> Target<'_, WHOLE> {
-    /// Adds to a row of the support, where it is drawn.
+    /// Adds to a row of the support, if it is one of `rows`.
     #[inline(always)]
     fn add<V: Vector<Scalar = f32>>(&mut self, row: usize, value: V) {
         if WHOLE || self.rows.contains(&row) {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::Canvas;
 use super::strip::Splat;
 
-/// Adds a splat to `pixels`, which begin at the first column of its support and the first of `rows`, those that are drawn.
+/// Adds `rows` of a splat to `pixels`, which start at the first column of its support and the first of these rows.
 pub(super) fn draw_fine(
     splat: Splat,
     [w0, w1, w2]: [f64; 3],
@@ -33,7 +33,7 @@ fn offsets(splat: Splat) -> (f64, f64) {
     )
 }
 
-/// The whitened moments of such a splat: from its raw moments the small axis would be lost.
+/// Whitened moments of a splat. Raw moments would lose the short axis to rounding.
 pub(super) fn whitened_moments(splat: Splat, g: &Canvas, [w0, w1, w2]: [f64; 3]) -> [f32; 6] {
     let mut sums = [0.0f64; 6];
     let (dx, dy) = offsets(splat);

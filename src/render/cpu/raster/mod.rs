@@ -3,13 +3,13 @@
 //! From one row to the next a Gaussian changes by a factor that itself changes by a constant factor, so a few columns of a
 //! splat cost two exponentials and then two multiplications a row:
 //!   G(y+1) = G(y) U(y),   U(y+1) = U(y) exp(-c),   U(y) = exp(-(b dx + c dy + c/2)).
-//! Supports of up to eight columns and rows, which most are, are walked from their first row, several side by side ([`small`]);
-//! larger ones in strips of 8 or 16 columns, from a middle row up and down ([`strip`]). What a processor cannot guess costs it
-//! more than rows do: all of several small splats take the rows of the highest, and values are zero below a support.
-//! Both are evaluated anew where more than eight rows lie on either side, which bounds the rounding error (below 3e-6 of the
-//! peak). In a band of an image every pixel receives the same values in the same order as in the whole image.
+//! Supports of up to 8 columns and rows, the majority, start at their first row, several splats side by side ([`small`]). Larger
+//! ones are divided into strips of 8 or 16 columns, and start at a middle row in both directions ([`strip`]). Mispredicted branches
+//! cost more than rows: a group of small splats iterates over the rows of the highest, and values below a support are zero.
+//! The exponentials are evaluated again every 16 rows, which bounds the rounding error to 3e-6 of the peak. In a band of an image
+//! every pixel receives the same values in the same order as in the whole image.
 
-// Arrays that are walked side by side: closures and iterators are not always compiled for the processor that their caller is.
+// Index loops instead of iterators: closures are not always inlined, and then compiled without vector instructions.
 #![allow(clippy::needless_range_loop)]
 
 mod draw;
@@ -23,39 +23,38 @@ pub use strip::STRETCH;
 use super::project::{SplatBlock, ViewMoments};
 use crate::simd::{LANES, vectorize};
 
-/// An image whose rows can be read and written past their end by a whole strip.
+/// An image with padded rows: a vector can be loaded and stored at any pixel of the box.
 #[derive(Clone, Debug)]
 pub struct Canvas {
-    /// Rows of [`Canvas::stride`] values; those past the box are ignored (and kept zero in gradients).
+    /// `[y][x]`, rows of [`Canvas::stride`] values. The padding is ignored in projections and zero in gradients.
     pub pixels: Vec<f32>,
     /// Box size in pixels.
     pub box_size: usize,
-    /// Values from one row to the next.
+    /// Distance of consecutive rows in values.
     pub stride: usize,
 }
 
 impl Canvas {
-    /// A black image of `box_size` x `box_size` pixels.
+    /// A zero image of `box_size` x `box_size` pixels.
     pub fn new(box_size: usize) -> Self {
         let stride = box_size + LANES;
         Self { pixels: vec![0.0; box_size * stride], box_size, stride }
     }
 
-    /// Its rows, without what lies past the box.
+    /// The rows without their padding.
     pub fn rows(&self) -> impl Iterator<Item = &[f32]> {
         self.pixels.chunks_exact(self.stride).map(|row| &row[..self.box_size])
     }
 }
 
 vectorize! {
-    /// Adds all splats, with the whitening that is `seen` of them, to a band of an image: `band` are its rows from `first_row`, `stride`
-    /// apart.
+    /// Adds all splats to a band of an image: rows from `first_row` on, `stride` values apart. `view_moments` holds the whitening.
     pub fn draw(splats: &[SplatBlock], view_moments: &[ViewMoments], band: &mut [f32], first_row: usize, stride: usize) = draw_lanes
 }
 use draw::draw as draw_lanes;
 
 vectorize! {
-    /// The moments of what is [`ViewMoments`] of each splat, whose whitening is there, in the gradient image `g`.
+    /// Computes the moments of all splats in the gradient image `g`, from the whitening in `view_moments`.
     pub fn moments(splats: &[SplatBlock], g: &Canvas, view_moments: &mut [ViewMoments]) = moments_lanes
 }
 use moments::moments as moments_lanes;

@@ -7,17 +7,17 @@ use super::strip::{INDICES, SQUARES, Splat, Strip, group};
 use crate::render::cpu::project::{SMALL, SplatBlock, ViewMoments, kind};
 use crate::simd::{Isa, LANES, Vector, WIDE};
 
-/// Moments of 1, x, k, x^2, x k, k^2 of a splat, a lane a column: x from the splat's centre, k from its [`origin`].
+/// Moments of 1, x, k, x^2, x k, k^2 of a splat, a lane per column: x from the centre of the splat, k from its [`origin`].
 type Raw<V> = [V; 6];
 
-/// The middle of most small supports, in columns and rows from their first: moments about it have small terms.
+/// Middle of most small supports, in columns and rows from the first. Moments about it have small terms.
 const MIDDLE: f32 = 2.5;
 
-/// Columns and rows of small supports from there, and their squares.
+/// Columns and rows of small supports relative to [`MIDDLE`], and their squares.
 const FROM_MIDDLE: [f32; SMALL] = [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5, 4.5];
 const FROM_MIDDLE_SQUARED: [f32; SMALL] = [6.25, 2.25, 0.25, 0.25, 2.25, 6.25, 12.25, 20.25];
 
-/// Where k is zero, in rows from the splat's centre.
+/// The row of k = 0 relative to the centre of the splat.
 #[inline(always)]
 fn origin(splat: Splat) -> f32 {
     splat.dy() + if splat.kind() == kind::SMALL { MIDDLE } else { 0.0 }
@@ -35,7 +35,7 @@ pub(super) fn moments<I: Isa>(splats: &[SplatBlock], g: &Canvas, view_moments: &
         let sy = origin.mul_add(s0, sk);
         let sxy = origin.mul_add(sx, sxk);
         let syy = origin.mul_add(sk + sy, skk);
-        // Then of the whitened distances.
+        // From raw to whitened moments.
         let ViewMoments { whitening, moments } = view_moments;
         let [w0, w1, w2] = whitening;
         let w0 = I::narrow(I::F64::load(w0));
@@ -60,11 +60,11 @@ pub(super) fn moments<I: Isa>(splats: &[SplatBlock], g: &Canvas, view_moments: &
     }
 }
 
-/// Origins and moments of eight small splats, a lane a splat.
+/// Origins and moments of a block of small splats, a lane per splat.
 #[inline(always)]
 fn block_small<I: Isa>(block: &SplatBlock, g: &Canvas) -> (I::F32, Raw<I::F32>) {
     let mut rows = [[I::F32::splat(0.0); LANES]; 3];
-    // Side by side as many as there are registers for.
+    // As many splats side by side as the registers hold.
     if I::REGISTERS < 32 {
         for lane in (0..LANES).step_by(2) {
             small_rows::<I, 2>(block, lane, g, &mut rows);
@@ -128,7 +128,7 @@ fn small_rows<I: Isa, const K: usize>(
     }
 }
 
-/// Origins and moments of eight splats, a lane a splat; zero for those that are not stepped through.
+/// Origins and moments of a block of splats, a lane per splat; zero for splats without the row recurrence.
 #[inline(always)]
 fn block_any<I: Isa>(block: &SplatBlock, g: &Canvas) -> (I::F32, Raw<I::F32>) {
     let zero = I::F32::splat(0.0);
@@ -174,7 +174,7 @@ fn add_row<V: Vector<Scalar = f32>>(w: V, row: usize, [r0, r1, r2]: [&mut V; 3])
     *r2 = w.mul_add(V::splat(FROM_MIDDLE_SQUARED[row % SMALL]), *r2);
 }
 
-/// Adds those of a splat of any size.
+/// Adds the moments of a splat of any size.
 #[inline(always)]
 fn stepped_moments<I: Isa>(splat: Splat, g: &Canvas, sums: &mut Raw<I::F32>) {
     let width = splat.width();
@@ -192,7 +192,7 @@ fn stepped_moments<I: Isa>(splat: Splat, g: &Canvas, sums: &mut Raw<I::F32>) {
     }
 }
 
-/// Moments of 1, k and k^2 over the rows, of the strip from column `column` on, with which `pixels` begin.
+/// Moments of 1, k and k^2 over the rows of the strip at column `column`, where `pixels` start.
 #[inline(always)]
 fn strip_moments<V: Vector<Scalar = f32>>(
     splat: Splat,

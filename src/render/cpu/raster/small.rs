@@ -1,4 +1,4 @@
-//! Small splats, several side by side: what one waits for, the others compute.
+//! Small splats, several side by side, which hides the latency of each.
 
 use super::strip::{INDICES, LANE_MASKS, Splat};
 use crate::render::cpu::project::{SMALL, SplatBlock, kind};
@@ -14,8 +14,7 @@ pub(super) fn all_small<const K: usize>(block: &SplatBlock, first: usize) -> boo
     all
 }
 
-/// True where the rows that they are walked over, of which those below a support count for nothing, lie between two rows of an
-/// image.
+/// Whether the [`SMALL`] rows from the first of each of these splats lie in `first_row..last_row`.
 #[inline(always)]
 pub(super) fn all_within<const K: usize>(
     block: &SplatBlock,
@@ -31,17 +30,17 @@ pub(super) fn all_within<const K: usize>(
     all
 }
 
-/// Where a walk of several small splats stands, row by row from their first.
+/// Current row of the recurrence of `K` small splats.
 #[derive(Clone, Copy)]
 pub(super) struct Small<V, const K: usize> {
-    /// The Gaussians' values in the row.
+    /// Values of the splats in the row.
     pub values: [V; K],
-    /// From them to those of the next row.
+    /// Ratios of the next row to this one.
     ratios: [V; K],
 }
 
 impl<V: Vector<Scalar = f32>, const K: usize> Small<V, K> {
-    /// In their first rows; values are multiplied by `scales`.
+    /// The first rows of the splats, multiplied by `scales`.
     #[inline(always)]
     pub fn new(splats: &[Splat; K], scales: [f32; K]) -> Self {
         let zero = [V::splat(0.0); K];
@@ -63,7 +62,7 @@ impl<V: Vector<Scalar = f32>, const K: usize> Small<V, K> {
         Self { values, ratios }
     }
 
-    /// From `row` to the next; beyond a support's last row values are zero.
+    /// Proceeds from `row` to the next. Values below a support are zero.
     #[inline(always)]
     pub fn step(&mut self, splats: &[Splat; K], row: usize) {
         for k in 0..K {
@@ -73,7 +72,7 @@ impl<V: Vector<Scalar = f32>, const K: usize> Small<V, K> {
     }
 }
 
-/// Rows of the highest of some small splats.
+/// Height of the highest splat.
 #[inline(always)]
 pub(super) fn max_height<const K: usize>(splats: &[Splat; K]) -> usize {
     let mut most = 0;
@@ -83,7 +82,7 @@ pub(super) fn max_height<const K: usize>(splats: &[Splat; K]) -> usize {
     most.min(SMALL)
 }
 
-/// Where the supports of some splats begin in rows of pixels that are `stride` apart, the first of them row `first_row`.
+/// Index of the first pixel of each support in rows from `first_row` on, `stride` values apart.
 ///
 /// # Panics
 /// If a small support does not lie within `length` pixels.
@@ -103,7 +102,7 @@ pub(super) fn first_pixels<const K: usize>(
     let walked = (SMALL - 1) * stride + LANES;
     assert!(
         length.checked_sub(walked).is_some_and(|most| last <= most),
-        "small splats outside of their pixels"
+        "a small splat lies outside the image"
     );
     at
 }

@@ -1,16 +1,16 @@
-//! Columns of a splat, side by side in the lanes of a vector.
+//! Strips of a splat: a lane per column.
 
 use crate::render::cpu::project::{SMALL, SplatBlock};
 use crate::simd::{LANES, Vector, WIDE};
 
-/// Most rows that are stepped through from one exact evaluation, in their middle.
+/// Largest number of rows per evaluation of the exponentials, which is in their middle.
 pub const STRETCH: usize = 16;
 
-/// Numbers from 0 on: columns of a strip from its first, rows of a stretch from its middle.
+/// 0, 1, 2, ...: columns relative to the first of a strip, rows relative to the middle of a stretch.
 pub(super) const INDICES: [f32; WIDE] =
     [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0];
 
-/// Their squares.
+/// Squares of [`INDICES`].
 pub(super) const SQUARES: [f32; WIDE] = {
     let mut squares = INDICES;
     let mut k = 0;
@@ -21,7 +21,7 @@ pub(super) const SQUARES: [f32; WIDE] = {
     squares
 };
 
-/// From place `WIDE - n` on: n ones, then zeros.
+/// The vector at index `WIDE - n` has n ones, then zeros.
 pub(super) const LANE_MASKS: [f32; 2 * WIDE] = {
     let mut places = [0.0; 2 * WIDE];
     let mut k = 0;
@@ -39,7 +39,7 @@ pub(super) struct Splat<'a> {
     lane: usize,
 }
 
-/// Its numbers, by their names in [`SplatBlock`].
+/// Accessors of fields of [`SplatBlock`].
 macro_rules! numbers {
     ($($name:ident: $type:ty),* $(,)?) => {$(
         #[inline(always)]
@@ -49,7 +49,7 @@ macro_rules! numbers {
     )*};
 }
 
-/// And those that count something.
+/// Accessors of counts.
 macro_rules! counts {
     ($($name:ident),* $(,)?) => {$(
         #[inline(always)]
@@ -72,13 +72,13 @@ impl<'a> Splat<'a> {
 
     counts! { x0, y0, width, height }
 
-    /// By how much the ratio of a row of a small support falls.
+    /// Factor of the ratio at a row of a small support.
     #[inline(always)]
     pub fn decay_from(&self, row: usize) -> f32 {
         self.all.decays[row % SMALL][self.lane]
     }
 
-    /// In how many stretches it is walked, of at most [`STRETCH`] rows.
+    /// Number of stretches, of at most [`STRETCH`] rows.
     #[inline(always)]
     pub fn stretches(&self) -> usize {
         self.height().div_ceil(STRETCH)
@@ -106,14 +106,14 @@ pub(super) fn group<const K: usize>(block: &SplatBlock, first: usize) -> [Splat<
     group
 }
 
-/// Rows that are walked from their middle both ways: [`Stretch::half`] above it, and as many below, or one less.
+/// Rows that start at their middle: [`Stretch::half`] rows above it, and as many below, or one less.
 #[derive(Clone, Copy)]
 pub(super) struct Stretch {
     /// First row.
     pub first: usize,
     /// Rows above the middle.
     pub half: usize,
-    /// 1 where as many are below, else 0.
+    /// 1 if there are as many rows below, else 0.
     pub odd: usize,
     /// Rows from the middle of the support to that of the stretch.
     pub off: f32,
@@ -126,28 +126,28 @@ impl Stretch {
         self.first + self.half
     }
 
-    /// The last row where as many are below the middle as above, else the middle itself, where nothing is to be added.
+    /// The last row if there are as many below the middle as above, else the middle, to which zero is added.
     #[inline(always)]
     pub fn last(&self) -> usize {
         self.middle() + self.half * self.odd
     }
 }
 
-/// As many columns of a splat as a vector has lanes.
+/// Columns of a splat, one per lane.
 #[derive(Clone, Copy)]
 pub(super) struct Strip<V> {
-    /// What values are multiplied by; zero where a column lies outside the support.
+    /// Factor of the values; zero for columns outside the support.
     scale: V,
     /// u in the base row.
     u: V,
 }
 
-/// Where a walk from the middle of a stretch stands, above it and below.
+/// Current rows of the recurrence, above and below the middle of a stretch.
 #[derive(Clone, Copy)]
 pub(super) struct Walk<V> {
-    /// The Gaussian's values in the row above.
+    /// Values in the row above.
     pub above: V,
-    /// And in that below.
+    /// Values in the row below.
     pub below: V,
     up: V,
     down: V,
@@ -166,7 +166,7 @@ impl<V: Vector<Scalar = f32>> Strip<V> {
         }
     }
 
-    /// The values in the middle of a stretch, and the walk from there.
+    /// The values in the middle of a stretch, and the recurrence from there.
     #[inline(always)]
     pub fn start(&self, splat: Splat, stretch: &Stretch) -> (V, Walk<V>) {
         let (mut u, mut peak, mut growth) = (self.u, splat.peak(), splat.growth());
@@ -177,7 +177,7 @@ impl<V: Vector<Scalar = f32>> Strip<V> {
             growth -= twice_fall * stretch.off;
         }
         let value = (-u).mul_add(u, V::splat(peak)).exp2() * self.scale;
-        // One row on, u grows by the shear; what the two ratios have in common is the decay.
+        // u grows by the shear per row. The product of the two ratios is the decay.
         let growth = (-u).mul_add(V::splat(splat.twice_shear()), V::splat(growth));
         let twice_curvature = splat.curvature() + splat.curvature();
         let (down, up) = (growth.exp2(), (-growth - V::splat(twice_curvature)).exp2());
@@ -186,7 +186,7 @@ impl<V: Vector<Scalar = f32>> Strip<V> {
 }
 
 impl<V: Vector<Scalar = f32>> Walk<V> {
-    /// On to the next rows: the ratio of neighbours falls from row to row.
+    /// Proceeds one row up and one row down.
     #[inline(always)]
     pub fn step(&mut self) {
         self.up = self.up * self.decay;
