@@ -1,4 +1,4 @@
-//! Where the time of a step goes, stage by stage, on one thread: `cargo bench --bench stages`.
+//! Time of each stage of a step on one thread: `cargo bench --bench stages`.
 //!
 //! After a whole run it writes the table benches/results/stages.md.
 
@@ -28,8 +28,8 @@ use cryosplat_mpi::render::{
     AdamStep, Alone, Device, Geometry, Observation, Sampling, Step, Target, View, Weights,
 };
 
-/// Box, number of Gaussians, and their standard deviation in pixels: as after training, at the published start, and at that of the
-/// default recipe.
+/// Box size, number of Gaussians, and their standard deviation in pixels: after training, at the published start, and at the start
+/// of the default recipe.
 const CASES: [(usize, usize, f64); 5] =
     [(64, 2_048, 0.75), (64, 16_384, 0.6), (128, 5_120, 0.96), (256, 30_000, 1.92), (256, 30_000, 0.96)];
 
@@ -41,7 +41,7 @@ const GEOMETRY: Geometry = Geometry {
     weights: Weights::UNIFORM,
 };
 
-/// Particles in the file that is read.
+/// Number of particles in the file that is read.
 const PARTICLES: usize = 256;
 
 const STEP: AdamStep = AdamStep { rate: 1e-3, ..AdamStep::IDLE };
@@ -55,7 +55,7 @@ fn stages(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(1));
         let geometry = Geometry { box_size, pixel_size: 384.0 / box_size as f64, ..GEOMETRY };
         let mut gmm = Gmm::random(count, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0));
-        // Means over half the box.
+        // Spread the means over half the box.
         let scale = cryosplat_mpi::gmm::softplus_inverse(deviation / box_size as f64) as f32;
         gmm.values_mut()[3 * count..6 * count].fill(scale);
         gmm.values_mut()[..3 * count].iter_mut().for_each(|v| *v *= 1.6);
@@ -136,7 +136,6 @@ fn stages(criterion: &mut Criterion) {
             let images = vec![seen; batch];
             group.bench_function(BenchmarkId::from_parameter(table::step(batch)), |b| {
                 b.iter(|| {
-                    // A rate of zero: the same mixture every time.
                     let step = Step { images: batch as u64, adam: AdamStep::IDLE };
                     device.step(&images, &step, &mut Alone).expect("finite")
                 });
@@ -154,7 +153,7 @@ fn stages(criterion: &mut Criterion) {
     }
 }
 
-/// A particle set of the phantom.
+/// Simulates a particle set of the phantom.
 fn particles(folder: &Path, box_size: usize) -> Store {
     let file = folder.join("particles.h5");
     let (path, size, count) = (file.display().to_string(), box_size.to_string(), PARTICLES.to_string());
@@ -180,7 +179,7 @@ fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     stages(&mut criterion);
     criterion.final_summary();
-    // The table is of one run: part of one, or one of other settings, leaves it as it is.
+    // Write the table only after a complete run with default settings.
     if std::env::args().skip(1).all(|argument| argument == "--bench") {
         table::write();
     }

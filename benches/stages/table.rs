@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Batches of which the whole step is measured.
+/// Batch sizes for which the whole step is measured.
 pub const BATCHES: [usize; 2] = [1, 8];
 
-/// What the multiplications alone of two stages would take ([`super::floor`]).
+/// Time of the multiplications alone of two stages ([`super::floor`]).
 pub const DRAW_FLOOR: &str = "rasterise, floor";
 pub const MOMENTS_FLOOR: &str = "moments, floor";
 
-/// Stages in the order in which a step runs through them: their name, and what the table calls them.
+/// Stages in the order of a step: name and label in the table.
 const STAGES: [(&str, &str); 13] = [
     ("read", "read from the page cache (once, or per epoch)"),
     ("prepare", "prepare (once, or per epoch)"),
@@ -38,34 +38,33 @@ needs (benches/stages/floor.rs); it is not measured. The all-reduce is MPI's, wi
 
 ";
 
-/// Criterion's name of a case.
+/// Name of a case in criterion.
 pub fn group((box_size, count, deviation): (usize, usize, f64)) -> String {
     format!("{box_size} px, {count} Gaussians of {deviation} px")
 }
 
-/// Where criterion keeps what it measures of a case.
+/// Folder of the results of a case in criterion.
 fn folder(case: (usize, usize, f64)) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     target.join("criterion").join(group(case))
 }
 
-/// Keeps a time that criterion has not measured where it keeps its own.
+/// Stores a time that criterion has not measured beside its own results.
 pub fn keep(case: (usize, usize, f64), name: &str, time: Duration) {
     let folder = folder(case).join(name).join("new");
-    std::fs::create_dir_all(&folder).expect("the folder of results can be made");
+    std::fs::create_dir_all(&folder).expect("create the folder of results");
     let estimates = serde_json::json!({ "median": { "point_estimate": time.as_nanos() as f64 } });
-    std::fs::write(folder.join("estimates.json"), estimates.to_string()).expect("it can be written");
+    std::fs::write(folder.join("estimates.json"), estimates.to_string()).expect("write the estimates");
 }
 
-/// The name of the whole step.
+/// Name of the benchmark of the whole step.
 pub fn step(batch: usize) -> String {
     format!("whole step, batch {batch}")
 }
 
-/// Median time of a benchmark in seconds; `None` where this machine has not measured it.
+/// Median time of a benchmark in seconds; `None` if this machine has not measured it.
 fn seconds(folder: &Path, name: &str) -> Option<f64> {
-    // Criterion puts the estimates into a folder of the benchmark's name.
     let text = std::fs::read_to_string(folder.join(name).join("new/estimates.json")).ok()?;
     let estimates: serde_json::Value = serde_json::from_str(&text).ok()?;
     Some(estimates["median"]["point_estimate"].as_f64()? * 1e-9)
@@ -113,11 +112,12 @@ pub fn write() {
         "--:|".repeat(cases.len()),
         rows.join("\n")
     );
-    // Of fewer instructions than the processor has, a table of its own.
+    // A narrower SIMD level has its own table.
     let name =
         std::env::var("CRYOSPLAT_SIMD").map_or("stages.md".into(), |level| format!("stages-{level}.md"));
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results").join(name);
-    std::fs::create_dir_all(file.parent().expect("it has one")).expect("the folder of results can be made");
-    std::fs::write(&file, format!("{CAPTION}{table}")).expect("the folder of results can be written");
+    std::fs::create_dir_all(file.parent().expect("a file in a folder"))
+        .expect("create the folder of results");
+    std::fs::write(&file, format!("{CAPTION}{table}")).expect("write the table");
     println!("{table}\nwritten to {}", file.display());
 }

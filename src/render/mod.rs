@@ -1,7 +1,7 @@
 //! The interface a device offers to the trainer, and its implementations. Knows nothing of MPI.
 //!
-//! A device holds the parameters, the gradient and the optimiser's state of one half, and takes steps
-//! ([`Device::step`]). It may run behind: what the steps came to is asked for apart ([`Device::outcomes`]).
+//! A device holds the parameters, the gradient and the optimiser's state of one mixture, and takes steps ([`Device::step`]). Steps
+//! may be asynchronous: their outcomes are queried separately ([`Device::outcomes`]).
 
 pub mod cpu;
 pub mod cuda;
@@ -21,23 +21,23 @@ use crate::gmm::{Gmm, Shape};
 use crate::imaging::ctf::Ctf;
 pub use crate::imaging::{View, energy};
 
-/// Where a device finds what was observed of a particle.
+/// The observed image of a particle, in one of three forms.
 #[derive(Clone, Copy, Debug)]
 pub enum Target<'a> {
-    /// What [`Device::prepare`] has made of it, for devices of the same kind.
+    /// Output of [`Device::prepare`] of a device of the same kind.
     Prepared(&'a [f32]),
-    /// Y itself, `[y][x]`: the device prepares it on the way.
+    /// The image Y, `[y][x]`. The device prepares it.
     Observed(&'a [f32]),
-    /// A place in the device's own memory, filled by [`Device::store`].
+    /// Index of a prepared image in the device's memory, written by [`Device::store`].
     Kept(usize),
 }
 
 /// One particle of a step. All of a step have the same kind of [`Target`].
 #[derive(Clone, Copy, Debug)]
 pub struct Observation<'a> {
-    /// How it was seen.
+    /// Pose and CTF.
     pub view: View,
-    /// What was observed.
+    /// The observed image.
     pub target: Target<'a>,
     /// The sum of Y^2 ([`energy`]).
     pub energy: f64,
@@ -55,7 +55,7 @@ pub enum Sampling {
 }
 
 impl Sampling {
-    /// Standard deviation, in distances of the grid's points, that is added to each splat's, in squares, before it is sampled.
+    /// Standard deviation of the blur of splats before sampling, in units of the grid spacing.
     pub fn blur(self) -> f64 {
         match self {
             Self::Points => 0.0,
@@ -63,20 +63,20 @@ impl Sampling {
         }
     }
 
-    /// Points along an edge of the grid on which splats of images of `box_size` pixels are sampled: the pixels, or a quarter more
-    /// points, and a few, so that their number is even and transforms fast.
+    /// Points along an edge of the sampling grid for images of `box_size` pixels: the pixels, or at least a quarter more points, an
+    /// even product of 2, 3 and 5.
     pub fn grid(self, box_size: usize) -> usize {
         match self {
             Self::Points => box_size,
             Self::BandLimited => {
-                (box_size + box_size.div_ceil(4)..).find(|&n| transforms_fast(n)).unwrap_or(box_size)
+                (box_size + box_size.div_ceil(4)..).find(|&n| is_fast_size(n)).unwrap_or(box_size)
             }
         }
     }
 }
 
 /// Whether `points` is even and a product of 2, 3 and 5.
-fn transforms_fast(points: usize) -> bool {
+fn is_fast_size(points: usize) -> bool {
     let rest = [2, 3, 5].into_iter().fold(points, |mut rest, prime| {
         while rest > 0 && rest.is_multiple_of(prime) {
             rest /= prime;
@@ -86,10 +86,10 @@ fn transforms_fast(points: usize) -> bool {
     rest == 1 && points.is_multiple_of(2)
 }
 
-/// The square of the Nyquist frequency in cycles a pixel, less a little, so that rounding decides nothing.
+/// Square of the Nyquist frequency in cycles per pixel, minus a margin for rounding.
 const NYQUIST2: f64 = 0.25 - 1e-9;
 
-/// What the images of a device render with.
+/// Parameters of rendering that all images of a device share.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Geometry {
     /// Box size in pixels.
@@ -100,7 +100,7 @@ pub struct Geometry {
     pub cutoff: f64,
     /// How splats are sampled.
     pub sampling: Sampling,
-    /// How much each frequency counts.
+    /// Weights of frequencies in the loss that is minimised.
     pub weights: Weights,
 }
 
@@ -110,12 +110,12 @@ impl Geometry {
         self.sampling.grid(self.box_size)
     }
 
-    /// Where on the grid the origin lies, along each axis: on pixel floor(D/2), wherever that is (docs/method.md, section 1).
+    /// Grid coordinate of the origin along each axis: that of pixel floor(D/2) (docs/method.md, section 1).
     pub fn origin(&self) -> f64 {
         (self.box_size / 2) as f64 * self.grid() as f64 / self.box_size as f64
     }
 
-    /// What the spectrum of a sampled projection is multiplied by at a frequency of `k2` squared cycles a pixel.
+    /// Factor of the spectrum of a sampled projection at squared frequency `k2` (cycles per pixel): inverts the blur.
     pub fn transfer(&self, k2: f64) -> f64 {
         match self.sampling {
             Sampling::Points => 1.0,
@@ -128,7 +128,7 @@ impl Geometry {
     }
 }
 
-/// By how much the learning rate of each kind of parameter differs from that of the step.
+/// Factors of the learning rate for each kind of parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RateFactors {
     /// Of means.
@@ -142,10 +142,10 @@ pub struct RateFactors {
 }
 
 impl RateFactors {
-    /// One rate for all.
+    /// The same rate for all.
     pub const ONE: Self = Self { mean: 1.0, scale: 1.0, quaternion: 1.0, amplitude: 1.0 };
 
-    /// That of plane `plane` of a mixture.
+    /// The factor for plane `plane` of a mixture.
     pub fn of_plane(&self, shape: Shape, plane: usize) -> f64 {
         if plane < 3 {
             self.mean
@@ -159,7 +159,7 @@ impl RateFactors {
     }
 }
 
-/// The numbers of one Adam step.
+/// Hyperparameters of one Adam step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamStep {
     /// Learning rate.
@@ -174,12 +174,12 @@ pub struct AdamStep {
     pub correction1: f64,
     /// 1 minus the product of all beta2 so far.
     pub correction2: f64,
-    /// What the rate of each kind of parameter is multiplied by.
+    /// Factors of the rate for each kind of parameter.
     pub factors: RateFactors,
 }
 
 impl AdamStep {
-    /// A rate of zero: the same mixture in every step, through all of the optimiser's arithmetic.
+    /// A rate of zero: runs all arithmetic, but does not change the mixture.
     pub const IDLE: Self = Self {
         rate: 0.0,
         beta1: 0.9,
@@ -202,35 +202,35 @@ pub struct DeviceState {
     pub second: Vec<f32>,
 }
 
-/// What a step of all ranks of a group has in common.
+/// Parameters of a step that all ranks of a group share.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
-    /// Number of images that take part, on all ranks; at least 1.
+    /// Number of images of the step over all ranks, at least 1.
     pub images: u64,
-    /// The optimiser's numbers.
+    /// Hyperparameters of the optimiser.
     pub adam: AdamStep,
 }
 
-/// Time that steps have taken, stage by stage: measured, or where that would hold the device up, estimated from some of them.
+/// Time of steps by stage: measured, or estimated from a sample of steps where measuring would stall the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StageTimes {
-    /// Rendering and differentiating.
+    /// Rendering and gradients.
     pub compute: Duration,
-    /// Sums over the ranks, waiting for the slowest included.
+    /// All-reduce over the ranks, including the wait for the slowest.
     pub reduce: Duration,
     /// The optimiser.
     pub update: Duration,
 }
 
-/// How a step's sums (gradient and loss, in one buffer) are added up over the ranks of a group.
+/// All-reduce of gradient and loss, in one buffer, over the ranks of a group.
 pub trait Reduce {
-    /// Adds `buffer` up in host memory; every rank receives the same bits.
+    /// Sums `buffer` in host memory. Every rank receives the same bits.
     ///
     /// # Errors
-    /// When a rank cannot be reached.
+    /// If a rank cannot be reached.
     fn sum(&mut self, buffer: &mut [f32]) -> Result<()>;
 
-    /// The way to add up where the device keeps the buffer, if there is one.
+    /// The all-reduce in device memory, if there is one.
     fn on_device(&mut self) -> Option<&mut dyn cuda::DeviceSum> {
         None
     }
@@ -239,7 +239,7 @@ pub trait Reduce {
     fn ranks(&self) -> usize;
 }
 
-/// A group of one rank: nothing to add.
+/// A group of one rank.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Alone;
 
@@ -267,37 +267,35 @@ pub trait Device {
     /// A name for the log ("CPU, 8 threads").
     fn name(&self) -> String;
 
-    /// Meets the other ranks of the group, before anything else. Every rank calls it.
+    /// Joins the group. Every rank calls it before anything else.
     ///
     /// # Errors
-    /// When the device or the group fails.
+    /// If the device or the group fails.
     fn join(&mut self, group: &mut dyn Reduce) -> Result<()>;
 
-    /// Turns observed images Y (`[image][y][x]`, one of each of `ctfs`) into spectra of F^-1(H F Y), each of as many real numbers
-    /// as there are pixels, in place.
+    /// Replaces observed images Y (`[image][y][x]`, one per CTF) by spectra of F^-1(H F Y), each with as many real values as pixels.
     ///
     /// # Errors
-    /// When the device fails.
+    /// If the device fails.
     fn prepare(&mut self, ctfs: &[Ctf], images: &mut [f32]) -> Result<()>;
 
-    /// Makes room for `particles` prepared images in the device's own memory. False where there is no such memory, or not
-    /// enough.
+    /// Allocates device memory for `particles` prepared images. Returns false if the device has none, or not enough.
     ///
     /// # Errors
-    /// When the device fails.
+    /// If the device fails.
     fn keep(&mut self, particles: usize) -> Result<bool>;
 
-    /// Prepares observed images and stores them in that room, from place `first` on.
+    /// Prepares observed images and stores them in that memory, from index `first` on.
     ///
     /// # Errors
-    /// When the device fails.
+    /// If the device fails.
     fn store(&mut self, first: usize, ctfs: &[Ctf], images: &mut [f32]) -> Result<()>;
 
-    /// Renders `batch` (this rank's images of the step; it may have none), sums gradient and loss over the ranks, and
-    /// takes an Adam step on the mean, if this and the steps before it are finite.
+    /// Renders `batch` (the images of this rank; may be empty), sums gradient and loss over the ranks, and takes an Adam step with
+    /// their mean, if this and all earlier steps are finite.
     ///
     /// # Errors
-    /// When the device or the sum fails.
+    /// If the device or the all-reduce fails.
     fn step(&mut self, batch: &[Observation], step: &Step, group: &mut dyn Reduce) -> Result<()>;
 
     /// Outcomes of the steps that have ended since the last call, in order; with `all`, waits for all steps. A step that is not
@@ -310,32 +308,31 @@ pub trait Device {
     /// The mean gradient, in the order of [`Gmm::values`], and the mean loss of `batch` on this rank, without a step.
     ///
     /// # Errors
-    /// When the device fails.
+    /// If the device fails.
     fn gradient(&mut self, batch: &[Observation]) -> Result<(Vec<f32>, f64)>;
 
-    /// The times of the stages since the last call; `None` where they are not known.
+    /// Times of the stages since the last call; `None` if unknown.
     fn times(&mut self) -> Option<StageTimes>;
 
-    /// Bytes of the device's memory that this mixture takes, the particles kept there included. What libraries take for
-    /// themselves is not known.
+    /// Bytes of device memory of this mixture, including resident particles, but not the memory of libraries.
     fn memory(&self) -> u64;
 
-    /// A number that differs if a bit of the parameters does.
+    /// Checksum of the parameters.
     ///
     /// # Errors
-    /// When the device fails.
+    /// If the device fails.
     fn checksum(&mut self, group: &mut dyn Reduce) -> Result<u64>;
 
-    /// The state, copied from the device.
+    /// A copy of the state.
     ///
     /// # Errors
-    /// When the device fails.
+    /// If the device fails.
     fn state(&self) -> Result<DeviceState>;
 
     /// Replaces the state, of a device that took no step that is not finite.
     ///
     /// # Errors
-    /// When the device fails.
+    /// If the device fails.
     fn restore(&mut self, state: DeviceState) -> Result<()>;
 }
 
@@ -344,21 +341,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_grid_is_a_quarter_finer_and_transforms_fast() {
+    fn the_grid_is_a_quarter_finer_and_a_fast_size() {
         let grids = [32, 33, 64, 72, 96, 100, 128, 200, 256, 360, 512].map(|n| Sampling::BandLimited.grid(n));
         assert_eq!(grids, [40, 48, 80, 90, 120, 128, 160, 250, 320, 450, 640]);
         assert_eq!(Sampling::Points.grid(33), 33);
     }
 
     #[test]
-    fn the_origin_lies_where_it_lies_among_the_pixels() {
+    fn the_origin_is_the_same_on_pixels_and_grid() {
         let origin = |box_size, sampling| {
             let (pixel_size, cutoff, weights) = (1.0, 3.0, Weights::UNIFORM);
             Geometry { box_size, pixel_size, cutoff, sampling, weights }.origin()
         };
         assert_eq!([64, 33].map(|n| origin(n, Sampling::Points)), [32.0, 16.0]);
         assert_eq!(origin(64, Sampling::BandLimited), 40.0);
-        // Pixel 16 of 33, on 48 points: their distance is 33/48 of a pixel.
+        // Pixel 16 of 33, on 48 points spaced by 33/48 of a pixel.
         assert!((origin(33, Sampling::BandLimited) - 16.0 * 48.0 / 33.0).abs() < 1e-12);
     }
 }

@@ -1,9 +1,9 @@
-//! How much each frequency counts.
+//! Weights of frequencies in the loss that is minimised.
 //!
-//! The squared error's curvature at a frequency is the mean of H^2 there, which nearly vanishes below the CTF's first maximum:
-//! where the power of a specimen is largest, a step tells least, and Adam, whose steps are as large for noise as for signal,
-//! settles these frequencies last. Weights of one over that mean make them settle like all others. The noise of one frequency
-//! says nothing of that of another: for a model that can follow all of them the optimum stays where it was.
+//! The curvature of the squared error at a frequency is the mean of H^2 there. It nearly vanishes below the first maximum of the
+//! CTF, where specimens have most of their power. Adam takes steps of the same size for noise as for signal, so these frequencies
+//! converge last. Weights of 1 / mean(H^2) make all frequencies converge at the same rate. Noise is independent between
+//! frequencies: the optimum of a model that can represent all frequencies does not change.
 
 use std::f64::consts::PI;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::imaging::ctf::Ctf;
 
-/// A rule for the weights.
+/// Rule for the weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Weighting {
@@ -22,14 +22,14 @@ pub enum Weighting {
     Ctf,
 }
 
-/// Where the weights are given: at the Nyquist frequency times the squares of n / ([`KNOTS`] - 1).
+/// Number of knots of the weights, at the Nyquist frequency times (n / ([`KNOTS`] - 1))^2.
 const KNOTS: usize = 33;
-/// Directions in which CTFs are averaged, over half a turn.
+/// Directions over which CTFs are averaged, in half a turn.
 const DIRECTIONS: usize = 8;
-/// A frequency counts at most so many times as much as another.
+/// Largest ratio of two weights.
 const LARGEST_RATIO: f64 = 25.0;
 
-/// By how much each frequency counts, by its radius: 1 at most.
+/// Weight of each frequency by its radius, at most 1. Linear between knots.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(into = "Vec<f64>", try_from = "Vec<f64>")]
 pub struct Weights([f32; KNOTS]);
@@ -51,11 +51,11 @@ impl TryFrom<Vec<f64>> for Weights {
 }
 
 impl Weights {
-    /// All frequencies count alike.
+    /// Weight 1 for all frequencies.
     pub const UNIFORM: Self = Self([1.0; KNOTS]);
 
-    /// For particles of these CTFs, in images of `pixel_size` angstrom: m(0) / m(k), where m(k) is the largest mean of H^2 up to
-    /// frequency k, but no more than half of its maximum, which is what it comes to where CTFs oscillate.
+    /// Weights for particles with these CTFs, `pixel_size` in angstrom: m(0) / m(k), where m(k) is the maximum of mean(H^2) up to
+    /// frequency k, clamped to half of its overall maximum, the mean of an oscillating CTF.
     pub fn of(ctfs: &[Ctf], pixel_size: f64) -> Self {
         let mean = |k: f64| {
             let turned = |ctf: &Ctf| -> f64 {
@@ -78,7 +78,7 @@ impl Weights {
         Self(largest.map(|mean| (largest[0] / mean) as f32))
     }
 
-    /// Of a frequency of `k2` squared cycles a pixel.
+    /// The weight at squared frequency `k2`, in cycles per pixel.
     pub fn at(&self, k2: f64) -> f64 {
         let place = (4.0 * k2).sqrt().sqrt().min(1.0) * (KNOTS - 1) as f64;
         let below = (place as usize).min(KNOTS - 2);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn low_frequencies_count_more_and_none_after_the_first_maximum() {
+    fn weights_fall_to_the_first_maximum_and_are_constant_beyond() {
         let ctfs: Vec<Ctf> = (0..20).map(|i| ctf(10_000.0 + 1_000.0 * f64::from(i), 0.0, 0.0)).collect();
         let pixel_size = 3.0;
         let weights = Weights::of(&ctfs, pixel_size);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn envelopes_phase_plates_and_absent_ctfs_weigh_nothing_up() {
+    fn envelopes_phase_plates_and_absent_ctfs_gain_no_weight() {
         let faded = Weights::of(&[ctf(15_000.0, 0.0, 500.0)], 3.0);
         assert_eq!(faded.at(0.25), faded.at(0.1), "what the envelope takes stays taken");
         assert!(faded.at(0.1) < 0.1, "low frequencies count more all the same");
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ctf_that_vanishes_has_a_limit() {
+    fn weights_of_a_vanishing_ctf_are_limited() {
         let optics = Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.0 };
         let particle = CtfParameters { defocus_u: 15_000.0, defocus_v: 15_000.0, ..CtfParameters::default() };
         let weights = Weights::of(&[Ctf::new(&optics, &particle)], 3.0);

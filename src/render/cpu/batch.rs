@@ -101,7 +101,7 @@ impl Workspace {
         let size = blocks_per_task(gaussians.len());
         let tasks = gaussians.chunks(size).zip(splats.chunks_mut(size)).zip(view_moments.chunks_mut(size));
         if !split_image {
-            // SplatBlock are drawn while they are in the cache.
+            // Draw splats while they are in cache.
             pixels.fill(0.0);
             for ((gaussians, splats), view_moments) in tasks {
                 project(gaussians, view, geometry, splats, view_moments);

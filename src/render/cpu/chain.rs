@@ -1,8 +1,8 @@
 //! Moments to gradients (docs/method.md, section 5).
 //!
-//! What the images of a batch say of a Gaussian adds up in the volume's own coordinates: the derivatives of the loss with
-//! respect to its mean (3), its covariance (6) and its amplitude (1). Since Sigma2 = P Sigma P^T with P two rows of W,
-//! dL/dSigma = P^T dL/dSigma2 P. Only the sum then goes through R, S, the quaternion and the softplus, once a step.
+//! The images of a batch are accumulated in the coordinates of the volume: the derivatives of the loss with respect to the mean
+//! (3), the covariance (6) and the amplitude (1) of each Gaussian. Since Sigma2 = P Sigma P^T, where P is the first two rows of W,
+//! dL/dSigma = P^T dL/dSigma2 P. The chain rule through R, S, the quaternion and the softplus is applied once per step, to the sum.
 
 use super::activate::{GaussianBlock, Slopes, rotation};
 use super::project::ViewMoments;
@@ -11,13 +11,13 @@ use crate::gmm::Shape;
 use crate::imaging::pose::Rotation;
 use crate::simd::{Isa, LANES, Vector, vectorize};
 
-/// What the images of a batch say of eight Gaussians, a lane each: the derivatives with respect to mean x, y, z; covariance xx, xy, xz,
-/// yy, yz, zz; amplitude.
+/// SIMD block: sums over images of the derivatives of the loss with respect to mean x, y, z; covariance xx, xy, xz, yy, yz, zz;
+/// amplitude.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(align(64))]
 pub struct GradientAccumulators([[f64; LANES]; 10]);
 
-/// Adds up.
+/// Adds `more` to `sums`.
 ///
 /// # Panics
 /// If the slices differ in length.
@@ -43,7 +43,13 @@ vectorize! {
     ///
     /// # Panics
     /// If the slices differ in length.
-    pub fn accumulate(image: &ViewContext<'_>, gaussians: &[GaussianBlock], view_moments: &[ViewMoments], first: bool, sums: &mut [GradientAccumulators]) = accumulate_lanes
+    pub fn accumulate(
+        image: &ViewContext<'_>,
+        gaussians: &[GaussianBlock],
+        view_moments: &[ViewMoments],
+        first: bool,
+        sums: &mut [GradientAccumulators],
+    ) = accumulate_lanes
 }
 
 #[inline(always)]

@@ -82,10 +82,10 @@ impl SplatBlock {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(align(64))]
 pub struct ViewMoments {
-    /// The whitening (w0, w1, w2): p = w0 x + w1 y and q = w2 y, with (x, y) the distance from a splat's centre in pixels, have unit
-    /// variance. (The conic is the sum of their squares; it is not kept itself, since a thin splat's has large terms that cancel.)
+    /// The whitening (w0, w1, w2): p = w0 x + w1 y and q = w2 y, where (x, y) is the distance from the centre in pixels, have
+    /// unit variance. (The conic p^2 + q^2 is not stored: its terms are large and cancel for a thin splat.)
     pub whitening: [[f64; LANES]; 3],
-    /// GradientAccumulators over a splat's support of g G times 1, p, q, p^2, p q, q^2, with g the gradient image.
+    /// Sums over the support of a splat of g G times 1, p, q, p^2, p q, q^2, where g is the gradient image.
     pub moments: [[f32; LANES]; 6],
 }
 

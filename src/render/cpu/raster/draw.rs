@@ -1,4 +1,4 @@
-//! SplatBlock to pixels.
+//! Splats to pixels.
 
 use std::ops::Range;
 
@@ -80,7 +80,7 @@ fn draw_small<I: Isa, const K: usize>(
     let mut down = 0;
     for row in 0..max_height(splats) {
         for k in 0..K {
-            // SAFETY: there are SMALL rows at most, and `places` has checked that as many lie within the band.
+            // SAFETY: `first_pixels` checks that SMALL rows lie within the band, and there are no more.
             let pixels = unsafe { band.get_unchecked_mut(at[k] + down..at[k] + down + LANES) };
             (I::F32::load(pixels) + now.values[k]).store(pixels);
         }
@@ -146,17 +146,17 @@ fn draw_strip<V: Vector<Scalar = f32>, const WHOLE: bool>(
     let stretches = splat.stretches();
     for k in 0..stretches {
         let stretch = splat.stretch(k, stretches);
-        let (value, mut walk) = strip.start(splat, &stretch);
+        let (value, mut recurrence) = strip.start(splat, &stretch);
         let middle = stretch.middle();
         target.add(middle, value);
         for k in 1..stretch.half {
-            target.add(middle - k, walk.above);
-            target.add(middle + k, walk.below);
-            walk.step();
+            target.add(middle - k, recurrence.above);
+            target.add(middle + k, recurrence.below);
+            recurrence.step();
         }
         if stretch.half > 0 {
-            target.add(stretch.first, walk.above);
-            target.add(stretch.last(), walk.below * V::splat(stretch.odd as f32));
+            target.add(stretch.first, recurrence.above);
+            target.add(stretch.last(), recurrence.below * V::splat(stretch.odd as f32));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! SplatBlock that cannot be stepped through, pixel by pixel in double precision.
+//! Splats for which the row recurrence is not accurate: pixel by pixel in f64.
 
 use std::ops::Range;
 

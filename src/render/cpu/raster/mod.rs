@@ -1,7 +1,7 @@
-//! SplatBlock to pixels, and pixels to moments (docs/method.md, sections 3 and 5).
+//! Splats to pixels, and pixels to moments (docs/method.md, sections 3 and 5).
 //!
-//! From one row to the next a Gaussian changes by a factor that itself changes by a constant factor, so a few columns of a
-//! splat cost two exponentials and then two multiplications a row:
+//! The ratio of consecutive rows of a Gaussian changes by a constant factor per row. A group of columns therefore costs two
+//! exponentials, and two multiplications per row (the row recurrence):
 //!   G(y+1) = G(y) U(y),   U(y+1) = U(y) exp(-c),   U(y) = exp(-(b dx + c dy + c/2)).
 //! Supports of up to 8 columns and rows, the majority, start at their first row, several splats side by side ([`small`]). Larger
 //! ones are divided into strips of 8 or 16 columns, and start at a middle row in both directions ([`strip`]). Mispredicted branches
@@ -80,7 +80,7 @@ mod tests {
     }
 
     impl Scene {
-        /// Eight small splats, eight of more columns and rows, block that are walked in stretches, and so on.
+        /// Alternately blocks of small splats, of larger ones, and of splats of several stretches.
         fn new() -> Self {
             let gmm = Gmm::random(COUNT, Shape::Anisotropic, &mut stream(3, Purpose::Start, 1, 0));
             let mut gaussians = Activated::new(COUNT);

@@ -74,7 +74,7 @@ fn block_small<I: Isa>(block: &SplatBlock, g: &Canvas) -> (I::F32, Raw<I::F32>) 
             small_rows::<I, 4>(block, lane, g, &mut rows);
         }
     }
-    // Column after column, of all block at once.
+    // Sum over the columns, for all splats at once.
     let [r0, r1, r2] = [I::transpose(&rows[0]), I::transpose(&rows[1]), I::transpose(&rows[2])];
     let zero = I::F32::splat(0.0);
     let (mut s0, mut s1, mut s2) = (zero, zero, zero);
@@ -95,7 +95,7 @@ fn block_small<I: Isa>(block: &SplatBlock, g: &Canvas) -> (I::F32, Raw<I::F32>) 
     (I::F32::load(&block.dy) + I::F32::splat(MIDDLE), moments)
 }
 
-/// GradientAccumulators over the rows of splats `lane..lane + K`, all of them small, of 1, k and k^2, a lane a column.
+/// Moments of 1, k and k^2 over the rows of the small splats `lane..lane + K`, a lane per column.
 #[inline(always)]
 fn small_rows<I: Isa, const K: usize>(
     block: &SplatBlock,
@@ -115,7 +115,7 @@ fn small_rows<I: Isa, const K: usize>(
     let mut down = 0;
     for row in 0..max_height(&splats) {
         for k in 0..K {
-            // SAFETY: there are SMALL rows at most, and `places` has checked that as many lie within the image.
+            // SAFETY: `first_pixels` checks that SMALL rows lie within the image, and there are no more.
             let pixels = unsafe { g.pixels.get_unchecked(at[k] + down..at[k] + down + LANES) };
             add_row(now.values[k] * I::F32::load(pixels), row, [&mut r0[k], &mut r1[k], &mut r2[k]]);
         }
@@ -205,18 +205,18 @@ fn strip_moments<V: Vector<Scalar = f32>>(
     let stretches = splat.stretches();
     for k in 0..stretches {
         let stretch = splat.stretch(k, stretches);
-        let (value, mut walk) = strip.start(splat, &stretch);
+        let (value, mut recurrence) = strip.start(splat, &stretch);
         let middle = stretch.middle();
         let mut own = [value * row(pixels, stride, middle), V::splat(0.0), V::splat(0.0)];
         for k in 1..stretch.half {
-            let above = walk.above * row(pixels, stride, middle - k);
-            let below = walk.below * row(pixels, stride, middle + k);
+            let above = recurrence.above * row(pixels, stride, middle - k);
+            let below = recurrence.below * row(pixels, stride, middle + k);
             add_rows(above, below, k, &mut own);
-            walk.step();
+            recurrence.step();
         }
         if stretch.half > 0 {
-            let above = walk.above * row(pixels, stride, stretch.first);
-            let below = walk.below * row(pixels, stride, stretch.last()) * V::splat(stretch.odd as f32);
+            let above = recurrence.above * row(pixels, stride, stretch.first);
+            let below = recurrence.below * row(pixels, stride, stretch.last()) * V::splat(stretch.odd as f32);
             add_rows(above, below, stretch.half, &mut own);
         }
         if stretches == 1 {

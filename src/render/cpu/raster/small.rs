@@ -4,7 +4,7 @@ use super::strip::{INDICES, LANE_MASKS, Splat};
 use crate::render::cpu::project::{SMALL, SplatBlock, kind};
 use crate::simd::{LANES, Vector, WIDE};
 
-/// SplatBlock `first..first + K` of block, where all of them are small.
+/// Whether splats `first..first + K` of a block are all small.
 #[inline(always)]
 pub(super) fn all_small<const K: usize>(block: &SplatBlock, first: usize) -> bool {
     let mut all = true;
@@ -99,9 +99,9 @@ pub(super) fn first_pixels<const K: usize>(
         at[k] = (splats[k].y0() - first_row) * stride + splats[k].x0();
         last = at[k].max(last);
     }
-    let walked = (SMALL - 1) * stride + LANES;
+    let needed = (SMALL - 1) * stride + LANES;
     assert!(
-        length.checked_sub(walked).is_some_and(|most| last <= most),
+        length.checked_sub(needed).is_some_and(|most| last <= most),
         "a small splat lies outside the image"
     );
     at

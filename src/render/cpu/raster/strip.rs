@@ -32,7 +32,7 @@ pub(super) const LANE_MASKS: [f32; 2 * WIDE] = {
     places
 };
 
-/// One splat of block.
+/// One splat of a block.
 #[derive(Clone, Copy)]
 pub(super) struct Splat<'a> {
     all: &'a SplatBlock,
@@ -96,7 +96,7 @@ impl<'a> Splat<'a> {
     }
 }
 
-/// SplatBlock `first..first + K` of block.
+/// Splats `first..first + K` of a block.
 #[inline(always)]
 pub(super) fn group<const K: usize>(block: &SplatBlock, first: usize) -> [Splat<'_>; K] {
     let mut group = [Splat::new(block, first); K];
@@ -144,7 +144,7 @@ pub(super) struct Strip<V> {
 
 /// Current rows of the recurrence, above and below the middle of a stretch.
 #[derive(Clone, Copy)]
-pub(super) struct Walk<V> {
+pub(super) struct Recurrence<V> {
     /// Values in the row above.
     pub above: V,
     /// Values in the row below.
@@ -168,7 +168,7 @@ impl<V: Vector<Scalar = f32>> Strip<V> {
 
     /// The values in the middle of a stretch, and the recurrence from there.
     #[inline(always)]
-    pub fn start(&self, splat: Splat, stretch: &Stretch) -> (V, Walk<V>) {
+    pub fn start(&self, splat: Splat, stretch: &Stretch) -> (V, Recurrence<V>) {
         let (mut u, mut peak, mut growth) = (self.u, splat.peak(), splat.growth());
         if stretch.off != 0.0 {
             let (y, twice_fall) = (splat.dy() + stretch.off, splat.fall() + splat.fall());
@@ -181,11 +181,14 @@ impl<V: Vector<Scalar = f32>> Strip<V> {
         let growth = (-u).mul_add(V::splat(splat.twice_shear()), V::splat(growth));
         let twice_curvature = splat.curvature() + splat.curvature();
         let (down, up) = (growth.exp2(), (-growth - V::splat(twice_curvature)).exp2());
-        (value, Walk { above: value * up, below: value * down, up, down, decay: V::splat(splat.decay()) })
+        (
+            value,
+            Recurrence { above: value * up, below: value * down, up, down, decay: V::splat(splat.decay()) },
+        )
     }
 }
 
-impl<V: Vector<Scalar = f32>> Walk<V> {
+impl<V: Vector<Scalar = f32>> Recurrence<V> {
     /// Proceeds one row up and one row down.
     #[inline(always)]
     pub fn step(&mut self) {
