@@ -28,7 +28,7 @@ fn device_gradient(case: &Case, shape: Shape, cutoff: f64) -> (Vec<f32>, f64) {
 fn projections_agree_with_the_dense_sum() {
     for (seed, d) in [(1, 32), (2, 33), (3, 48)] {
         let case = case(seed, d, 61, 3, false);
-        // 3: the default support; 8: nothing that matters is left out.
+        // 3 is the default support; 8 contains all of a splat.
         for cutoff in [3.0, 8.0] {
             let mut device = device(&case, Shape::Anisotropic, cutoff);
             for view in &case.views {
@@ -43,7 +43,7 @@ fn projections_agree_with_the_dense_sum() {
 
 #[test]
 fn loss_and_gradients_agree_with_the_dense_reference() {
-    // The last three have splats so thin that their terms must be added up in double precision.
+    // The last three have splats so thin that their moments need f64.
     for (seed, d, cutoff) in
         [(4, 32, 3.0), (5, 33, 3.0), (6, 32, 8.0), (7, 33, 8.0), (20, 32, 8.0), (22, 33, 8.0), (18, 32, 8.0)]
     {
@@ -89,9 +89,9 @@ fn assert_both_samplings_agree(first: u64, change: fn(Case) -> Case) {
     }
 }
 
-/// What the sampling is for: a Gaussian much narrower than a pixel has the phases of a point at its place, up to Nyquist.
+/// A Gaussian much narrower than a pixel has the phases of a point at its position, up to Nyquist.
 #[test]
-fn band_limited_sampling_knows_where_between_pixels_a_gaussian_lies() {
+fn band_limited_sampling_keeps_the_subpixel_position() {
     let d = 32;
     let mut case = case(34, d, 1, 1, false).band_limited();
     let s = softplus_inverse(0.05 / d as f64);
@@ -175,14 +175,14 @@ fn slopes_agree(mut case: Case) {
 }
 
 #[test]
-fn results_are_the_same_to_the_bit_for_any_number_of_threads() {
+fn results_have_the_same_bits_for_any_number_of_threads() {
     // Bundles of two and one; the last is of as many images as several threads take at once, and more.
     for (count, images) in [(3000, 1), (3000, 9), (200, 70)] {
         let case = case(10, 64, count, images, false);
         let on = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
-                // Few threads take bundles, many images, and more threads than images bands and chunks of them.
+                // 2 and 4 threads take bundles, 5 and 12 images or, with fewer images than threads, bands of them.
                 (
                     device_gradient(&case, Shape::Anisotropic, 3.0),
                     device(&case, Shape::Anisotropic, 3.0).render(&case.views[0].rotation),
@@ -227,7 +227,7 @@ fn four_ranks_stop_at_the_same_step() {
 }
 
 #[test]
-fn memory_is_what_the_buffers_take() {
+fn memory_is_the_size_of_the_buffers() {
     let case = case(13, 32, 1000, 2, false);
     let mut device = device(&case, Shape::Anisotropic, 3.0);
     // Parameters, moments and gradient (11 planes of f32 each), activated mixture and sums (10 planes of f64 each), slopes (12).
@@ -239,7 +239,7 @@ fn memory_is_what_the_buffers_take() {
 }
 
 #[test]
-fn what_the_default_cutoff_costs() {
+fn error_of_the_default_cutoff() {
     let case = case(11, 64, 200, 4, false);
     let (near, far) = (
         device(&case, Shape::Anisotropic, 3.0).render(&case.views[0].rotation),
@@ -254,7 +254,7 @@ fn what_the_default_cutoff_costs() {
 }
 
 #[test]
-fn images_prepared_ahead_are_those_prepared_on_the_way() {
+fn images_prepared_before_a_step_give_the_same_gradient() {
     let case = case(12, 33, 20, 3, false);
     let observed = case.observed();
     let on_the_way = device(&case, Shape::Anisotropic, 3.0).gradient(&case.observations(&observed)).unwrap();

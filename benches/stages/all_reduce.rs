@@ -1,4 +1,4 @@
-//! The sum over ranks: this same program, started once more as two ranks of MPI.
+//! All-reduce: the bench starts itself again as two MPI ranks.
 
 use std::time::{Duration, Instant};
 
@@ -8,25 +8,25 @@ use mpi::traits::Communicator;
 
 use super::common;
 
-/// Set for the ranks: the length of the buffer and the number of sums.
+/// Environment variable of the ranks: length of the buffer and number of all-reduces.
 const VARIABLE: &str = "CRYOSPLAT_BENCH_ALL_REDUCE";
 
-/// Is this process one of the ranks?
+/// Whether this process is one of the ranks.
 pub fn is_rank() -> bool {
     std::env::var_os(VARIABLE).is_some()
 }
 
-/// How long `iterations` sums of `length` numbers over two ranks of this machine take.
+/// Time of `iterations` all-reduces of `length` numbers over two ranks on this machine.
 pub fn measure(length: usize, iterations: u64) -> Duration {
     let program = std::env::current_exe().expect("this program is a file").display().to_string();
     let order = format!("{length} {iterations}");
     let output = common::over_mpi_with(2, &program, &[], &[(VARIABLE, &order)]);
-    let said = common::text(&output);
-    let seconds = said.lines().find_map(|line| line.strip_prefix("seconds ")?.parse().ok());
-    Duration::from_secs_f64(seconds.unwrap_or_else(|| panic!("the ranks failed: {said}")))
+    let printed = common::text(&output);
+    let seconds = printed.lines().find_map(|line| line.strip_prefix("seconds ")?.parse().ok());
+    Duration::from_secs_f64(seconds.unwrap_or_else(|| panic!("the ranks failed: {printed}")))
 }
 
-/// What a rank does.
+/// Main function of a rank.
 pub fn run() {
     let order = std::env::var(VARIABLE).expect("it was there");
     let (length, iterations) = order.split_once(' ').expect("two numbers");

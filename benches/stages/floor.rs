@@ -1,9 +1,8 @@
-//! The floor under rasterise and moments: what their multiplications alone would take.
+//! Lower bound of the time of rasterise and moments: their multiplications alone.
 //!
-//! A processor of 256-bit vectors multiplies eight numbers twice a cycle (with or without an addition), and whatever else an inner
-//! loop does (additions, loads, stores, choosing what comes next) can at best go on beside that. So the floor is half a
-//! cycle for each multiplication of eight numbers, at the clock that the processor had when it was measured. Those of 512 bits
-//! may do better than this, where they have two units of that width.
+//! A CPU with two 256-bit units multiplies (and adds) 16 numbers per cycle. Everything else in an inner loop (additions, loads,
+//! stores, branches) overlaps with that at best. The bound is half a cycle per multiplication of 8 numbers, at the clock measured
+//! during the bench. A CPU with two 512-bit units can be faster.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -11,18 +10,18 @@ use std::time::{Duration, Instant};
 use cryosplat_mpi::render::cpu::project::{SplatBlock, kind};
 use cryosplat_mpi::render::cpu::raster::STRETCH;
 
-/// Multiplications of a power of two: eight of its polynomial, one by 2 to the integer.
+/// Multiplications of `exp2`: eight for the polynomial, one for the power of two.
 const EXPONENTIAL: u64 = 9;
 
-/// Columns that are multiplied at once.
+/// Columns per multiplication.
 const COLUMNS: u64 = 8;
 
-/// Multiplications of eight numbers to draw some splats, and to take their moments.
+/// Number of multiplications of 8 numbers to draw splats, and to compute their moments.
 pub fn multiplications(splats: &[SplatBlock]) -> [u64; 2] {
     let mut sums = [0, 0];
-    for eight in splats {
-        for (lane, kind) in eight.kind.into_iter().enumerate() {
-            let (width, rows) = (eight.width[lane] as u64, eight.height[lane] as u64);
+    for block in splats {
+        for (lane, kind) in block.kind.into_iter().enumerate() {
+            let (width, rows) = (block.width[lane] as u64, block.height[lane] as u64);
             // Before the first row: distances, two exponents, two exponentials, the weight and the support. Then a row: value and
             // ratio; with the gradient, times k and times k^2.
             let (strips, start, draw, moments) = match kind {
@@ -41,13 +40,13 @@ pub fn multiplications(splats: &[SplatBlock]) -> [u64; 2] {
     sums
 }
 
-/// The time of so many multiplications at two a cycle.
+/// Time of this number of multiplications at two per cycle.
 pub fn time(multiplications: u64) -> Duration {
-    Duration::from_secs_f64(multiplications as f64 / 2.0 / cycles_a_second())
+    Duration::from_secs_f64(multiplications as f64 / 2.0 / cycles_per_second())
 }
 
-/// The clock, from steps that each wait for the one before: a multiplication of integers takes three cycles, a rotation one.
-fn cycles_a_second() -> f64 {
+/// Clock frequency, from a chain of dependent operations: integer multiplication takes three cycles, rotation one.
+fn cycles_per_second() -> f64 {
     const STEPS: u32 = 100_000;
     let fastest = (0..200).map(|_| {
         let (mut value, factor) = (black_box(3u64), black_box(0x9e37_79b9_7f4a_7c15));
