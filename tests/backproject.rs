@@ -1,4 +1,4 @@
-//! `cryosplat-mpi backproject`: that it reconstructs, and nothing else would; that ranks and threads agree; what it refuses.
+//! `cryosplat-mpi backproject`: quality of the maps and its dependence on poses and CTFs, ranks and threads, errors.
 
 mod common;
 
@@ -43,7 +43,7 @@ fn edit<T: H5Type + Clone>(set: &str, name: &str, change: impl FnOnce(&mut Vec<T
 }
 
 #[test]
-fn a_run_reconstructs_the_truth_and_fills_its_folder() {
+fn a_run_reconstructs_the_truth_and_writes_all_outputs() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 300);
     let truth = folder.path().join("p_truth.mrc");
@@ -62,14 +62,14 @@ fn a_run_reconstructs_the_truth_and_fills_its_folder() {
     assert_eq!(json["particles"]["models"][1]["particles"], 150);
     let means = ["map", "half1", "half2"]
         .map(|map| json["fsc"][format!("{map} against truth")]["mean"].as_f64().unwrap());
-    // All particles make a better map than half of them.
+    // The map of all particles is better than the half maps.
     assert!(means[0] > 0.9 && means[0] > means[1] + 0.01 && means[0] > means[2] + 0.01, "{means:?}");
     let report = String::from_utf8(bytes(&run, "report.html")).unwrap();
     assert!(report.contains("Fourier shell correlation") && report.contains("data:image/png"));
 }
 
 #[test]
-fn the_wiener_filter_brings_noisy_maps_nearer_to_the_truth() {
+fn the_wiener_filter_improves_noisy_maps() {
     let folder = tempfile::tempdir().unwrap();
     let (set, truth) = (path(folder.path(), "noisy.h5"), path(folder.path(), "noisy_truth.mrc"));
     let options = "--box 32 --pixel-size 4 -n 300 --snr 0.1 --seed 3".split(' ');
@@ -82,13 +82,13 @@ fn the_wiener_filter_brings_noisy_maps_nearer_to_the_truth() {
             .map(|map| json["fsc"][format!("{map} against truth")]["mean"].as_f64().unwrap())
     };
     let (filtered, plain) = (means(&[]), means(&["--no-wiener"]));
-    // All shells count: to filter before the cut to the sphere is 0.006 worse than not at all.
+    // Mean over all shells: a filter applied before the spherical mask would be 0.006 worse than no filter.
     for (filtered, plain) in filtered.iter().zip(plain) {
         assert!(*filtered > plain + 0.004, "{filtered} and {plain}");
     }
-    // All particles make a better map than half of them.
+    // The map of all particles is better than the half maps.
     assert!([filtered, plain].iter().all(|[map, half1, half2]| *map > half1.max(*half2) + 0.01));
-    // No FSC tells what a shell as a whole is multiplied by, which is what keeps its noise down.
+    // The FSC does not depend on the gain of a shell, which suppresses its noise; the real-space correlation does.
     let truth = read_volume(Path::new(&truth)).unwrap().data;
     for (map, limit) in [("map.mrc", 0.85), ("half1.mrc", 0.8), ("half2.mrc", 0.8)] {
         let map = volume(&path(folder.path(), "run0"), map).data;
@@ -99,7 +99,7 @@ fn the_wiener_filter_brings_noisy_maps_nearer_to_the_truth() {
 }
 
 #[test]
-fn another_pose_centre_or_ctf_is_another_map() {
+fn wrong_poses_centres_or_ctfs_degrade_the_map() {
     let folder = tempfile::tempdir().unwrap();
     let truth = folder.path().join("p_truth.mrc");
     let sound = phantom(folder.path(), 300);
@@ -141,7 +141,7 @@ fn another_pose_centre_or_ctf_is_another_map() {
 }
 
 #[test]
-fn ranks_agree_and_threads_and_launches_have_the_same_bits() {
+fn maps_agree_between_ranks_and_have_the_same_bits_between_threads_and_launches() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 61);
     for options in [&[][..], &["--no-wiener"]] {
@@ -157,7 +157,7 @@ fn ranks_agree_and_threads_and_launches_have_the_same_bits() {
             run
         };
         let one = run("one", 1, "1");
-        // With one rank a half no sum crosses ranks.
+        // With one rank per half no sum is over ranks.
         for other in [run("threads", 1, "3"), run("two", 2, "1")] {
             for file in MAPS {
                 assert!(bytes(&one, file) == bytes(&other, file), "{other}: {file} differs");
@@ -171,7 +171,7 @@ fn ranks_agree_and_threads_and_launches_have_the_same_bits() {
             let (a, b) = (volume(&one, file).data, volume(&four, file).data);
             let largest = a.iter().fold(0.0f32, |m, v| m.max(v.abs()));
             let apart = a.iter().zip(&b).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
-            // Nothing is beyond the sphere but what the filter's gain brings there.
+            // The map is 0 outside the sphere, but for what the gain of the filter spreads there.
             let beyond = if options.is_empty() { 1e-3 } else { 0.0 };
             assert!(a[[0, 0, 0]].abs() <= beyond * largest && a[[0, 16, 16]] != 0.0, "{}", a[[0, 0, 0]]);
             // Sums in single precision, in another order.
@@ -181,7 +181,7 @@ fn ranks_agree_and_threads_and_launches_have_the_same_bits() {
 }
 
 #[test]
-fn what_it_refuses_leaves_an_older_run_as_it_was() {
+fn a_refused_run_does_not_change_an_older_run() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 12);
     let run = path(folder.path(), "run");
@@ -216,7 +216,7 @@ fn what_it_refuses_leaves_an_older_run_as_it_was() {
     assert!(common::text(&crowd).contains("7 ranks are to backproject half1 with 6 particles"));
     assert!(contents(Path::new(&run)) == before);
 
-    // And when it is told to, nothing of the older run stays.
+    // With --overwrite, no file of the older run stays.
     succeed(&arguments(&set, &run, &overwrite));
     let names: Vec<String> = contents(Path::new(&run)).into_keys().collect();
     assert!(

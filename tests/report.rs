@@ -87,7 +87,7 @@ fn wrong_particles_and_damaged_files_are_refused() {
     succeed(&train_arguments(&set, &run, &["--gaussians", "50", "--epochs", "1"]));
     let before = page(&run);
 
-    // The particles have moved.
+    // The particle file was moved.
     let moved = path(folder.path(), "moved.h5");
     std::fs::rename(&set, &moved).unwrap();
     fail(&["report", &run], &["p.h5", ";"]);

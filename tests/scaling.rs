@@ -332,7 +332,10 @@ fn invalid_benches_fail_with_a_reason() {
     fail(&["bench", &absent, "--device", "cpu"], &["absent.h5"]);
     let nowhere = path(folder.path(), "no folder/bench.json");
     fail(&of(&["--device", "cpu", "--json", &nowhere]), &["bench.json", "cannot write"]);
-    fail(&of(&["--device", "cpu", "--collective", "nccl"]), &["NCCL adds up between GPUs", "--device cuda"]);
+    fail(
+        &of(&["--device", "cpu", "--collective", "nccl"]),
+        &["--collective nccl needs GPUs", "--device cuda"],
+    );
     let output = over_mpi(3, &program_file(), &of(&["--device", "cpu", "--batch", "2"]));
     expect_failure(&output, &["a batch of 2 images is too small for 3 ranks", "--batch 3"]);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), before, "nothing is left");

@@ -1,4 +1,4 @@
-//! Particles that cannot be used are named, or excluded where that is allowed, the same on any number of ranks.
+//! Unusable particles: named in the error, or excluded with `--skip-bad-particles`, alike on any number of ranks.
 
 mod common;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 const RESULTS: [&str; 5] = ["half1.mrc", "half2.mrc", "gmm_half1.ply", "gmm_half2.ply", "skipped_half1.csv"];
 
-/// The lines of a run's list for `model`, without the heading.
+/// The lines of a run's list of excluded particles for `model`, without the header.
 fn skipped(run: &str, model: &str) -> Vec<String> {
     let text = String::from_utf8(bytes(run, &format!("skipped_{model}.csv"))).unwrap();
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -21,7 +21,7 @@ fn skipped(run: &str, model: &str) -> Vec<String> {
 }
 
 #[test]
-fn damaged_images_end_the_run_or_are_left_out() {
+fn damaged_images_end_the_run_or_are_excluded() {
     let folder = tempfile::tempdir().unwrap();
     // Rows 0 to 49 are half 1.
     let set = phantom(folder.path(), 100);
@@ -45,7 +45,7 @@ fn damaged_images_end_the_run_or_are_left_out() {
     assert!(skipped(&run("one"), "half2")[0].starts_with("81,"));
     let json: Value = serde_json::from_slice(&bytes(&run("one"), "run.json")).unwrap();
     assert_eq!(json["particles"]["models"][0]["left_out"], 1);
-    // Wherever images are kept, and on any number of ranks, the same.
+    // The same with any cache and number of ranks.
     succeed(&train_arguments(&set, &run("none"), &[&allowed[..], &["--cache", "none"]].concat()));
     assert_same(&RESULTS[..4], &run("one"), &run("none"), "read in every epoch");
     ranks_succeed(4, &train_arguments(&set, &run("four"), &allowed));
@@ -54,7 +54,7 @@ fn damaged_images_end_the_run_or_are_left_out() {
         assert!((loss(a) / loss(b) - 1.0).abs() < 1e-3, "{a} {b}");
     }
     assert_eq!(skipped(&run("four"), "half1").len(), 1);
-    // One more than is allowed. Where images are kept in memory, that is known before an older run goes.
+    // One more than allowed. With resident particles this is an error before the older run is removed.
     corrupt(&set, 9);
     let before = bytes(&run("one"), "half1.mrc");
     for (ranks, cache) in [(1, "host"), (4, "host"), (1, "none"), (4, "none")] {
@@ -83,11 +83,11 @@ fn a_particle_whose_ctf_overflows_is_named_or_excluded() {
     succeed(&train_arguments(&set, &run("one"), &allowed));
     let lines = skipped(&run("one"), "half1");
     assert!(lines.len() == 1 && lines[0].starts_with("8,,,ctf,"), "{lines:?}");
-    // 13 steps per epoch, none of which is missing.
+    // 13 steps in each of 3 epochs: none is missing.
     assert_eq!(steps(&run("one")).iter().filter(|line| line["model"] == "half1").count(), 39);
     succeed(&train_arguments(&set, &run("none"), &[&allowed[..], &["--cache", "none"]].concat()));
     assert_same(&RESULTS[..4], &run("one"), &run("none"), "read in every epoch");
-    // Resumed, it is still excluded, and nothing is different.
+    // After resuming it is still excluded, and the results are the same.
     ranks_succeed(1, &train_arguments(&set, &run("again"), &allowed));
     undo(&run("again"), "half1");
     succeed(&train_arguments(&set, &run("again"), &[&allowed[..], &["--resume"]].concat()));

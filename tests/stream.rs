@@ -162,16 +162,16 @@ impl Small {
         Sampler::new(10..100, 6, QUARTER, 5, Subset::Half2)
     }
 
-    fn shard(&self, place: Residency) -> (Shard, RecordingDevice) {
+    fn shard(&self, residency: Residency) -> (Shard, RecordingDevice) {
         let mut device = RecordingDevice { pixels: PIXELS, ..RecordingDevice::default() };
         let (store, order) = (Store::open(&self.file).unwrap(), self.order());
         // Rank 1 of three.
         let slots = order.slots_of(1, 3);
-        if place == Residency::Device {
+        if residency == Residency::Device {
             device.keep(order.shard(slots.clone()).len()).unwrap();
         }
         let reader = store.reader();
-        (Shard::load(reader, &order, slots, 3, place, &mut device, Progress::silent()).unwrap(), device)
+        (Shard::load(reader, &order, slots, 3, residency, &mut device, Progress::silent()).unwrap(), device)
     }
 }
 
@@ -182,7 +182,7 @@ fn content(batch: &Batch, device: &RecordingDevice) -> StepContent {
     let image = |seen: &Observation| match seen.target {
         Target::Observed(image) => image.iter().map(|pixel| pixel + ctf_value(&seen.view.ctf)).collect(),
         Target::Prepared(image) => image.to_vec(),
-        Target::Kept(place) => device.kept[place * PIXELS..(place + 1) * PIXELS].to_vec(),
+        Target::Kept(index) => device.kept[index * PIXELS..(index + 1) * PIXELS].to_vec(),
     };
     let images = batch.observations.iter().map(image).collect();
     let energies = batch.observations.iter().map(|seen| seen.energy).collect();
@@ -201,7 +201,7 @@ fn epoch(shard: &mut Shard, device: &RecordingDevice, epoch: usize, first: usize
     all
 }
 
-const PLACES: [Residency; 3] = [Residency::Device, Residency::Host, Residency::Streamed];
+const RESIDENCIES: [Residency; 3] = [Residency::Device, Residency::Host, Residency::Streamed];
 
 #[test]
 fn every_cache_gives_the_images_of_the_order() {
@@ -209,11 +209,11 @@ fn every_cache_gives_the_images_of_the_order() {
     for dtype in [Dtype::F32, Dtype::F16] {
         let small = Small::new(dtype);
         let order = small.order();
-        let mut of_places = PLACES.map(|place| {
-            let (mut shard, device) = small.shard(place);
+        let mut by_residency = RESIDENCIES.map(|residency| {
+            let (mut shard, device) = small.shard(residency);
             (0..3).map(|number| epoch(&mut shard, &device, number, 0)).collect::<Vec<_>>()
         });
-        let reference = std::mem::take(&mut of_places[2]);
+        let reference = std::mem::take(&mut by_residency[2]);
         for (number, steps) in reference.iter().enumerate() {
             assert_eq!(steps.len(), order.steps());
             for (step, (rows, images, energies, skipped)) in steps.iter().enumerate() {
@@ -228,8 +228,8 @@ fn every_cache_gives_the_images_of_the_order() {
                 }
             }
         }
-        assert_eq!(of_places[0], reference);
-        assert_eq!(of_places[1], reference);
+        assert_eq!(by_residency[0], reference);
+        assert_eq!(by_residency[1], reference);
     }
 }
 
@@ -237,8 +237,8 @@ fn every_cache_gives_the_images_of_the_order() {
 fn an_epoch_can_start_and_stop_at_any_step() {
     let _alone = alone();
     let small = Small::new(Dtype::F32);
-    for place in PLACES {
-        let (mut shard, device) = small.shard(place);
+    for residency in RESIDENCIES {
+        let (mut shard, device) = small.shard(residency);
         let whole: Vec<_> = (0..3).map(|number| epoch(&mut shard, &device, number, 0)).collect();
         assert_eq!(epoch(&mut shard, &device, 1, 7), whole[1][7..]);
         for stop in [0, 3, 14] {
@@ -306,8 +306,8 @@ fn a_damaged_image_is_skipped_in_its_batch_with_any_cache() {
     let mut byte = [0];
     file.read_exact_at(&mut byte, at + 77).unwrap();
     file.write_all_at(&[byte[0] ^ 1], at + 77).unwrap();
-    for place in PLACES {
-        let (mut shard, device) = small.shard(place);
+    for residency in RESIDENCIES {
+        let (mut shard, device) = small.shard(residency);
         for (step, (rows, images, ..)) in epoch(&mut shard, &device, 0, 0).into_iter().enumerate() {
             let mut wanted = order.batch(0, step, order.slots_of(1, 3));
             wanted.retain(|&row| row != damaged);

@@ -1,4 +1,4 @@
-//! What a run survives: SIGKILL at any moment, the end of its time, another number of ranks, a disk that is full.
+//! Robustness of a run: SIGKILL at any moment, signals of the scheduler, another number of ranks, a full disk.
 
 mod common;
 
@@ -17,15 +17,15 @@ use cryosplat_mpi::run_folder::checkpoint::Checkpoint;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 
-/// What the input, the seed and the number of ranks decide.
+/// The files whose bytes depend only on the input, the seed and the number of ranks.
 const RESULTS: [&str; 6] = ["half1.mrc", "half2.mrc", "map.mrc", "fsc.csv", "gmm_half1.ply", "gmm_half2.ply"];
-/// Checkpoints as often as can be: in the middle of epochs.
+/// Checkpoints as often as possible, also within epochs.
 const OFTEN: [&str; 2] = ["--checkpoint-minutes", "0.0005"];
 const SIGKILL: i32 = 9;
 const SIGUSR1: i32 = 10;
 const SIGTERM: i32 = 15;
 
-/// A program that runs, and what it says.
+/// A running program and its log.
 struct Job {
     child: Child,
     log: File,
@@ -46,8 +46,8 @@ impl Job {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits for the end, which must come within a minute.
-    fn end(mut self) -> Output {
+    /// Waits for the end of the program, for at most a minute.
+    fn wait(mut self) -> Output {
         let started = Instant::now();
         let mut hangs = false;
         while self.runs() {
@@ -73,7 +73,7 @@ fn alone(arguments: &[String]) -> Command {
 
 fn send(signal: i32, process: u32) {
     let number = format!("-{signal}");
-    // It may just have ended.
+    // The process may have ended.
     let _ = Command::new("kill").args([number, process.to_string()]).stderr(Stdio::null()).status();
 }
 
@@ -102,7 +102,8 @@ fn checkpoints(run: &str) -> Vec<String> {
     names
 }
 
-/// Kills a run `times` times at random moments, resuming each time, until it ends; as often in new folders as it takes.
+/// Kills a run at random moments and resumes it each time until it ends; repeats this in new folders until it is killed `times`
+/// times.
 fn kill_and_resume(times: usize, ranks: usize) {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 200);
@@ -122,10 +123,10 @@ fn kill_and_resume(times: usize, ranks: usize) {
         let before = checkpoints(&run);
         let mut child = Job::start(command(&run));
         if killed < times {
-            // One in four anywhere from its first instruction on; the others when they have come further than the one before.
-            let patience = if random.random_range(0..4) == 0 { 500 } else { 60_000 };
+            // One in four at any time after the start; the others after a new checkpoint, so that the run makes progress.
+            let limit = if random.random_range(0..4) == 0 { 500 } else { 60_000 };
             let deadline =
-                Instant::now() + Duration::from_millis(random.random_range(5..=patience).max(patience / 100));
+                Instant::now() + Duration::from_millis(random.random_range(5..=limit).max(limit / 100));
             while Instant::now() < deadline && checkpoints(&run) == before && child.runs() {
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -135,7 +136,7 @@ fn kill_and_resume(times: usize, ranks: usize) {
                 send(SIGKILL, victim);
             }
         }
-        let output = child.end();
+        let output = child.wait();
         resumed += usize::from(text(&output).contains("resuming after"));
         if output.status.success() {
             assert_same(&RESULTS, &whole, &run, &format!("after {killed} kills"));
@@ -144,7 +145,7 @@ fn kill_and_resume(times: usize, ranks: usize) {
             let (mut left, mut wanted) = (names(&run), names(&whole));
             left.retain(|name| !of_checkpoint(name));
             wanted.retain(|name| !of_checkpoint(name));
-            assert_eq!(left, wanted, "nothing torn is left");
+            assert_eq!(left, wanted, "no temporary files are left");
             ended += 1;
         } else {
             let said = text(&output);
@@ -155,22 +156,22 @@ fn kill_and_resume(times: usize, ranks: usize) {
     println!("{ranks} ranks: {killed} kills, {resumed} resumed, {ended} runs with the same bytes");
     assert!(
         resumed > times / 4,
-        "{resumed} of {killed} were resumed: the kills came too early to show anything"
+        "{resumed} of {killed} were resumed: the kills came too early to test resuming"
     );
 }
 
 #[test]
-fn killed_at_random_moments_a_run_always_resumes_to_the_same_bits() {
+fn a_run_killed_at_random_moments_resumes_to_the_same_bits() {
     let times = std::env::var("CRYOSPLAT_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(50);
     kill_and_resume(times * 7 / 10, 1);
     kill_and_resume(times - times * 7 / 10, 2);
 }
 
 #[test]
-fn a_signal_stops_all_ranks_and_the_run_goes_on() {
+fn a_signal_stops_all_ranks_and_the_run_can_be_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 120);
-    // Long epochs for the checkpoints to be in the middle of.
+    // Long epochs, so that the checkpoints are within them.
     let options = ["--gaussians", "500", "--epochs", "60", "--mixtures", "2", "--metrics-every", "1"];
     let options = [&options[..], &["--checkpoint-minutes", "0"]].concat();
     for (ranks, signal, rank) in [(1, SIGTERM, 0), (2, SIGUSR1, 1), (4, SIGTERM, 3), (3, SIGUSR1, 0)] {
@@ -181,7 +182,7 @@ fn a_signal_stops_all_ranks_and_the_run_goes_on() {
         let processes = if ranks == 1 { vec![child.id()] } else { children(child.id()) };
         assert_eq!(processes.len(), ranks);
         send(signal, processes[rank]);
-        let output = child.end();
+        let output = child.wait();
         let said = text(&output);
         assert_eq!(output.status.code(), Some(75), "{ranks} ranks: {said}");
         assert!(said.contains("checkpoints are written") && said.contains("--resume auto"), "{said}");
@@ -194,7 +195,7 @@ fn a_signal_stops_all_ranks_and_the_run_goes_on() {
         );
         assert!(said.contains("resuming after step"), "{said}");
         assert_same(&RESULTS, &whole, &run, &format!("{ranks} ranks, stopped and resumed"));
-        // Done is done.
+        // Resuming a finished run does nothing.
         let before = contents(Path::new(&run));
         let said = ranks_succeed(
             ranks,
@@ -206,13 +207,13 @@ fn a_signal_stops_all_ranks_and_the_run_goes_on() {
 }
 
 #[test]
-fn in_the_middle_of_an_epoch_or_from_an_older_checkpoint_the_bits_are_the_same() {
+fn resuming_within_an_epoch_or_from_an_older_checkpoint_gives_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 160);
     let options = ["--gaussians", "100", "--epochs", "3", "--metrics-every", "1", "--batch", "4"];
     let (whole, run) = (path(folder.path(), "whole"), path(folder.path(), "run"));
     succeed(&train_arguments(&set, &whole, &options));
-    // A checkpoint whenever the ranks agree on one.
+    // A checkpoint at every opportunity.
     let every = [&options[..], &["--checkpoint-minutes", "1e-9"]].concat();
     succeed(&train_arguments(&set, &run, &every));
     assert_same(&RESULTS, &whole, &run, "checkpoints change nothing");
@@ -223,21 +224,21 @@ fn in_the_middle_of_an_epoch_or_from_an_older_checkpoint_the_bits_are_the_same()
         assert!(said.contains("resuming after step 60 of half1 and step "), "{said}");
         assert_same(&RESULTS, &whole, &run, "resumed");
     }
-    // A checkpoint that was damaged on the disk is said, and the one before it taken.
+    // A damaged checkpoint is reported, and the one before it is used.
     undo(&run, "half1");
     let newest = Path::new(&run).join("checkpoints/half2_step000000060.h5");
     let sound = std::fs::read(&newest).unwrap();
     std::fs::write(&newest, &sound[..sound.len() / 2]).unwrap();
     let said = succeed(&train_arguments(&set, &run, &[&options[..], &["--resume"]].concat()));
     assert!(
-        said.contains("half2_step000000060.h5") && said.contains("going on from the one before it"),
+        said.contains("half2_step000000060.h5") && said.contains("resuming from the one before it"),
         "{said}"
     );
     assert_same(&RESULTS, &whole, &run, "resumed past a damaged checkpoint");
 }
 
 #[test]
-fn another_number_of_ranks_goes_on_and_says_so() {
+fn resuming_on_another_number_of_ranks_is_logged() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 120);
     let options = [
@@ -268,7 +269,7 @@ fn another_number_of_ranks_goes_on_and_says_so() {
     assert_eq!(steps_of(&whole), steps_of(&run), "no step is missing, and none comes twice");
 }
 
-/// From now on `process` may write no file of more than `bytes`: as on a disk that is full.
+/// Limits files that `process` writes to `bytes`, as on a full disk.
 fn limit(process: u32, bytes: usize) {
     let pid = process.to_string();
     let status = Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={bytes}:{bytes}")]).status();
@@ -276,20 +277,20 @@ fn limit(process: u32, bytes: usize) {
 }
 
 #[test]
-fn a_full_disk_loses_nothing_and_is_told() {
+fn a_full_disk_is_reported_and_loses_no_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 300);
     let options = ["--gaussians", "600", "--epochs", "20", "--metrics-every", "1"];
     let (whole, run) = (path(folder.path(), "whole"), path(folder.path(), "run"));
     succeed(&train_arguments(&set, &whole, &options));
-    // A checkpoint takes 80 kB, a map 130, the log less: from its first checkpoint on the run can write neither.
-    let fill = |options: &[&str], before: &[String]| {
+    // A checkpoint takes 80 kB, a map 130 kB, the log less: after its first checkpoint the run can write neither.
+    let run_on_full_disk = |options: &[&str], before: &[String]| {
         let child =
             Job::start(alone(&train_arguments(&set, &run, &[options, &["--resume", "auto"]].concat())));
         wait_until("a checkpoint", || checkpoints(&run) != before);
         limit(child.id(), 70_000);
         let kept = checkpoints(&run);
-        let output = child.end();
+        let output = child.wait();
         let said = text(&output);
         expect_failure(&output, &["half1.mrc", "cannot write", "disk is not full"]);
         assert!(
@@ -301,15 +302,15 @@ fn a_full_disk_loses_nothing_and_is_told() {
         }
         assert!(!Path::new(&run).join("half1.mrc").exists() && !Path::new(&run).join("map.mrc").exists());
     };
-    fill(&options, &[]);
-    fill(&options, &checkpoints(&run));
+    run_on_full_disk(&options, &[]);
+    run_on_full_disk(&options, &checkpoints(&run));
     let said = succeed(&train_arguments(&set, &run, &[&options[..], &["--resume"]].concat()));
     assert!(said.contains("resuming"), "{said}");
-    assert_same(&RESULTS, &whole, &run, "after the disk had room again");
+    assert_same(&RESULTS, &whole, &run, "resumed with room on the disk");
 }
 
 #[test]
-fn a_folder_that_goes_away_stops_the_checkpoints_only() {
+fn a_run_without_its_checkpoint_folder_finishes() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 100);
     let run = path(folder.path(), "run");
@@ -320,7 +321,7 @@ fn a_folder_that_goes_away_stops_the_checkpoints_only() {
     std::fs::rename(&checkpoints, &aside).unwrap();
     std::fs::write(&checkpoints, "not a folder").unwrap();
     let kept: Vec<String> = contents(&aside).into_keys().filter(|name| !name.starts_with('.')).collect();
-    let output = child.end();
+    let output = child.wait();
     let said = text(&output);
     assert!(output.status.success() && said.contains("NO CHECKPOINT of"), "{said}");
     assert!(Path::new(&run).join("map.mrc").exists());
@@ -330,7 +331,7 @@ fn a_folder_that_goes_away_stops_the_checkpoints_only() {
 }
 
 #[test]
-fn a_log_that_cannot_be_written_ends_nothing() {
+fn a_log_that_cannot_be_written_does_not_stop_the_run() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 40);
     let run = path(folder.path(), "run");

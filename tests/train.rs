@@ -1,4 +1,6 @@
-//! `cryosplat-mpi train` on one rank: what it writes, that it reconstructs, and that it repeats itself to the bit.
+//! `cryosplat-mpi train` on one rank: outputs, quality of the map, one epoch against a reference in f64, and reproducibility.
+//!
+//! One file of more than 450 lines: one reference trainer, and helpers that all tests share.
 
 mod common;
 
@@ -23,7 +25,7 @@ use cryosplat_mpi::train::init::random::random_start;
 use ndarray::{Array3, s};
 use serde_json::Value;
 
-/// What makes two runs the same, in their folders. run.json and report.html tell the time, and so does HDF5.
+/// The files that two equal runs have in common. run.json, report.html and HDF5 files hold times.
 const RESULTS: [&str; 6] = ["half1.mrc", "half2.mrc", "map.mrc", "fsc.csv", "gmm_half1.ply", "gmm_half2.ply"];
 
 fn assert_same(run: &str, other: &str, what: &str) {
@@ -35,7 +37,7 @@ fn volume(run: &str, name: &str) -> Volume {
 }
 
 #[test]
-fn a_run_reconstructs_the_truth_and_fills_its_folder() {
+fn a_run_reconstructs_the_truth_and_writes_all_outputs() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 300);
     let (run, truth) = (path(folder.path(), "run"), path(folder.path(), "p_truth.mrc"));
@@ -47,9 +49,9 @@ fn a_run_reconstructs_the_truth_and_fills_its_folder() {
                     checkpoints/half1_step000001254.h5 checkpoints/half1_step000001273.h5 \
                     checkpoints/half2_step000001254.h5 checkpoints/half2_step000001273.h5";
     for name in expected.split_whitespace() {
-        assert!(names.remove(name), "{name} is not there");
+        assert!(names.remove(name), "{name} is missing");
     }
-    assert!(names.is_empty(), "more than expected: {names:?}");
+    assert!(names.is_empty(), "unexpected files: {names:?}");
 
     let (half1, half2, map) = (volume(&run, "half1.mrc"), volume(&run, "half2.mrc"), volume(&run, "map.mrc"));
     for ((one, two), mean) in half1.data.iter().zip(&half2.data).zip(&map.data) {
@@ -78,7 +80,7 @@ fn a_run_reconstructs_the_truth_and_fills_its_folder() {
         of.iter().sum::<f64>() / of.len() as f64
     };
     for model in ["half1", "half2"] {
-        // The noise has a variance of 1, a little of which the mixture takes up.
+        // The variance of the noise is 1, a little of which the mixture fits.
         let (first, last) = (loss(model, 1.0), loss(model, 67.0));
         assert!((0.9..1.0).contains(&last) && first > 1.2 * last, "{first} {last}");
     }
@@ -90,7 +92,7 @@ fn a_run_reconstructs_the_truth_and_fills_its_folder() {
 }
 
 #[test]
-fn the_halves_share_no_particle_and_no_random_number() {
+fn the_halves_share_no_particles_and_no_random_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 100);
     let store = Store::open(Path::new(&set)).unwrap();
@@ -104,7 +106,7 @@ fn the_halves_share_no_particle_and_no_random_number() {
         let same = (0..150).filter(|&i| starts[a].values()[i] == starts[b].values()[i]).count();
         assert_eq!(same, 0, "starts {a} and {b}");
     }
-    // A particle of half 2 that changes leaves half 1 as it was, to the bit, and changes half 2.
+    // A change of a particle of half 2 changes half 2, and no bit of half 1.
     let usual = ["--gaussians", "50", "--epochs", "2"];
     let (run, other) = (path(folder.path(), "run"), path(folder.path(), "other"));
     succeed(&train_arguments(&set, &run, &usual));
@@ -114,14 +116,14 @@ fn the_halves_share_no_particle_and_no_random_number() {
     assert!(bytes(&run, "gmm_half2.ply") != bytes(&other, "gmm_half2.ply"));
 }
 
-/// The Gaussians from `first` on, `count` of them.
+/// `count` Gaussians from `first` on.
 fn part_of(gmm: &Gmm, first: usize, count: usize) -> Gmm {
     let plane = |plane| gmm.plane(plane)[first..first + count].to_vec();
     Gmm::from_values(gmm.shape(), count, (0..gmm.shape().planes()).flat_map(plane).collect())
 }
 
 #[test]
-fn a_model_is_the_mean_of_its_mixtures() {
+fn an_ensemble_is_the_mean_of_its_mixtures() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 60);
     let usual = ["--half", "1", "--gaussians", "80", "--metrics-every", "1", "--learning-rate", "1e-3"];
@@ -131,7 +133,7 @@ fn a_model_is_the_mean_of_its_mixtures() {
         let gmm = GmmFile::read(Path::new(&path(Path::new(&run), "gmm_half1.h5"))).unwrap().gmm;
         (run, gmm)
     };
-    // Of 13, 13 and 14 epochs; and the first of them alone.
+    // Mixtures of 13, 13 and 14 epochs; and the first of them alone.
     let (several, gmm) = run("several", &["--epochs", "40", "--mixtures", "3"]);
     let (single, first) = run("single", &["--epochs", "13", "--mixtures", "1"]);
     let (again, _) = run("again", &["--epochs", "40", "--mixtures", "3", "--maps", "epoch"]);
@@ -142,23 +144,24 @@ fn a_model_is_the_mean_of_its_mixtures() {
     for (third, whole) in mixtures[0].amplitudes().zip(first.amplitudes()) {
         assert!((3.0 * third / whole - 1.0).abs() < 1e-5, "{third} {whole}");
     }
-    assert!((0..240).all(|i| mixtures[1].values()[i] != mixtures[2].values()[i]), "each starts elsewhere");
-    // All have learnt: they are as bright as the first, and their maps resemble it.
+    assert!((0..240).all(|i| mixtures[1].values()[i] != mixtures[2].values()[i]), "starts differ");
+    // All are trained: their maps correlate with the map of the first mixture alone.
     let grid = Grid::of_box(BOX);
     let maps = mixtures.each_ref().map(|mixture| voxelize(mixture, &grid));
     let product =
         |a: &Array3<f32>, b: &Array3<f32>| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
     let alone = read_volume(&Path::new(&single).join("half1.mrc")).unwrap().data;
     for map in &maps {
-        let likeness = product(map, &alone) / (product(map, map) * product(&alone, &alone)).sqrt();
-        assert!(likeness > 0.8, "{likeness}");
+        let correlation = product(map, &alone) / (product(map, map) * product(&alone, &alone)).sqrt();
+        assert!(correlation > 0.8, "{correlation}");
     }
     let mean = &(&maps[0] + &maps[1]) + &maps[2];
     let written = read_volume(&Path::new(&several).join("half1.mrc")).unwrap().data;
     let largest = written.iter().copied().fold(0.0, f32::max);
-    assert!(mean.iter().zip(&written).all(|(a, b)| (a - b).abs() < 1e-5 * largest), "the map is theirs");
+    let is_mean = mean.iter().zip(&written).all(|(a, b)| (a - b).abs() < 1e-5 * largest);
+    assert!(is_mean, "the map is the mean of the mixtures");
 
-    // Each goes through the whole schedule.
+    // Each mixture has the whole schedule of the learning rate.
     let rates: Vec<f64> = steps(&several).iter().map(|line| line["rate"].as_f64().unwrap()).collect();
     let each = rates.len() / 40;
     for (first, end) in [(0, 13), (13, 26), (26, 40)] {
@@ -171,13 +174,13 @@ fn a_model_is_the_mean_of_its_mixtures() {
     );
 }
 
-/// With a rate of nearly nothing a run ends with the start that it was given.
+/// With a negligible learning rate a run ends with its initial Gaussians.
 #[test]
-fn a_start_lies_where_the_particles_show_the_specimen() {
+fn initial_gaussians_have_the_position_and_extent_of_the_specimen() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 300);
     let truth = read_volume(&folder.path().join("p_truth.mrc")).unwrap();
-    // Centre and deviation of the truth along x, y, z in box units, of what is dense.
+    // Centre and standard deviation along x, y, z of the dense voxels of the truth, in box units.
     let largest = truth.data.iter().copied().fold(0.0, f32::max);
     let moments = |points: &mut dyn Iterator<Item = ([f64; 3], f64)>| {
         let (mut sum, mut first, mut second) = (0.0, [0.0; 3], [0.0; 3]);
@@ -221,21 +224,23 @@ fn a_start_lies_where_the_particles_show_the_specimen() {
 }
 
 #[test]
-fn an_epoch_is_the_steps_made_by_hand_short_last_batch_included() {
-    // The median and 99 % of the parameters to so much.
-    assert_made_by_hand(Weighting::Uniform, 653);
-    // Where low frequencies weigh most, gradients of scales and quaternions are small differences of large moments, of
-    // which rounding leaves less: 98 %.
-    assert_made_by_hand(Weighting::Ctf, 646);
+fn epochs_match_a_reference_trainer_with_a_short_last_batch() {
+    // 99 % of the parameters agree.
+    assert_matches_reference(Weighting::Uniform, 653);
+    // With the CTF's weights low frequencies dominate: gradients of scales and quaternions are small differences of large
+    // moments, with larger rounding errors. 98 % agree.
+    assert_matches_reference(Weighting::Ctf, 646);
 }
 
-/// That `train` takes the steps that are taken here one by one: `most` of its 660 parameters within 1e-5.
-fn assert_made_by_hand(weighting: Weighting, most: usize) {
+/// Compares `train` with a reference trainer in f64: `most` of the 660 parameters must agree within 1e-5, the median within 1e-6.
+///
+/// One function of more than 80 lines: it is the whole trainer, from initial Gaussians to comparison, in the order of its steps.
+fn assert_matches_reference(weighting: Weighting, most: usize) {
     let folder = tempfile::tempdir().unwrap();
-    // 21 particles a half and a batch of 8: steps of 8, 8 and 5.
+    // 21 particles per half and a batch of 8: steps of 8, 8 and 5.
     let set = phantom(folder.path(), 42);
     let run = path(folder.path(), "run");
-    // A start that this test can draw itself.
+    // Random initial Gaussians, which this test can draw too.
     let named = ["--weighting", if weighting == Weighting::Ctf { "ctf" } else { "uniform" }];
     let options =
         ["--half", "1", "--gaussians", "60", "--epochs", "2", "--metrics-every", "1", "--start", "published"];
@@ -270,7 +275,7 @@ fn assert_made_by_hand(weighting: Weighting, most: usize) {
         let batches: Vec<_> = (0..order.steps()).map(|step| order.batch(epoch, step, 0..8)).collect();
         assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [8, 8, 5]);
         for batch in batches {
-            // The mean of the images' own gradients, one by one: a short batch is a mean over what it has.
+            // The mean of the gradients of single images, also in a short batch.
             let mut gradient = vec![0.0f64; values.len()];
             let mut loss = 0.0;
             for &particle in &batch {
@@ -307,12 +312,12 @@ fn assert_made_by_hand(weighting: Weighting, most: usize) {
     assert_eq!(lines.len(), 6);
     for (line, (loss, images)) in lines.iter().zip(losses) {
         assert_eq!(line["images"].as_u64(), Some(images));
-        // The step adds the images' losses up in single precision.
+        // The CPU device sums losses in single precision.
         assert!((line["loss"].as_f64().unwrap() / loss - 1.0).abs() < 1e-4, "{line} {loss}");
     }
     let trained = GmmFile::read(Path::new(&path(Path::new(&run), "gmm_half1.h5"))).unwrap().gmm;
-    // Of about 4e-2 that a parameter moves at most: what remains is rounding to f32, and where a gradient is nothing
-    // but rounding Adam makes a step of it all the same; that is rare here.
+    // Parameters move by up to 4e-2. The differences are rounding to f32; if a gradient is only rounding error, Adam still takes a
+    // full step, but this is rare here.
     let off = trained.values().iter().zip(&values).map(|(&a, b)| (f64::from(a) - b).abs());
     let mut off: Vec<f64> = off.collect();
     off.sort_by(f64::total_cmp);
@@ -321,7 +326,7 @@ fn assert_made_by_hand(weighting: Weighting, most: usize) {
 }
 
 #[test]
-fn a_run_repeats_its_bits_on_any_threads_and_with_any_cache() {
+fn a_run_has_the_same_bits_with_any_threads_and_cache() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 61);
     let run = |name: &str, options: &[&str]| {
@@ -349,7 +354,7 @@ fn a_run_repeats_its_bits_on_any_threads_and_with_any_cache() {
 }
 
 #[test]
-fn an_older_run_is_never_lost_or_taken_up_unasked() {
+fn an_older_run_is_replaced_or_resumed_only_on_request() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 40);
     let run = path(folder.path(), "run");
@@ -367,11 +372,11 @@ fn an_older_run_is_never_lost_or_taken_up_unasked() {
     resume(&["--gaussians", "50", "--epochs", "5"], &["gaussians was 40 and is 50"]);
     resume(&[&long[..], &["--batch", "4"]].concat(), &["batch was 8 and is 4"]);
     resume(&[&long[..], &["--seed", "4"]].concat(), &["seed was 0 and is 4"]);
-    // What is left open is as it was: another look at the particles could differ by rounding.
+    // Unset options are those of the run: deriving them again from the particles could differ by rounding.
     let said = succeed(&train_arguments(&set, &run, &["--epochs", "5", "--resume"]));
     assert!(said.contains("is done"), "{said}");
     resume(&["--epochs", "5", "--mixtures", "2"], &["mixtures was 1 and is 2"]);
-    // But for what no run can have been: that is another run.
+    // A recorded setting that is not valid is not taken over.
     let json = String::from_utf8(bytes(&run, "run.json")).unwrap();
     for (number, wrong) in
         [(r#"\"mixtures\":1"#, r#"\"mixtures\":0"#), (r#"\"gaussians\":40"#, r#"\"gaussians\":0"#)]
@@ -387,13 +392,13 @@ fn an_older_run_is_never_lost_or_taken_up_unasked() {
     let arguments = train_arguments(&phantom(other.path(), 42), &run, &[&long[..], &["--resume"]].concat());
     fail(&arguments, &["run.json", "particle set was"]);
     assert!(contents(at) == before, "a refused run changed the folder");
-    // A finished run whose checkpoints were removed is still one.
+    // A finished run without its checkpoints is still finished.
     std::fs::rename(at.join("checkpoints"), folder.path().join("aside")).unwrap();
     fail(&train_arguments(&set, &run, &short), &["run", "is done", "--overwrite"]);
     std::fs::remove_dir(at.join("checkpoints")).unwrap();
     std::fs::rename(folder.path().join("aside"), at.join("checkpoints")).unwrap();
 
-    // Replaced, nothing of the older and longer run is left, and what is not the program's stays.
+    // When it is replaced, no file of the older, longer run is left, and files of the user stay.
     std::fs::write(at.join("notes.txt"), "mine").unwrap();
     let (fresh, replace) =
         (path(folder.path(), "fresh"), [&short[..], &["--overwrite", "--half", "1"]].concat());
@@ -405,7 +410,7 @@ fn an_older_run_is_never_lost_or_taken_up_unasked() {
     assert!(bytes(&run, "gmm_half1.ply") == bytes(&fresh, "gmm_half1.ply"));
     assert!(steps(&run) == steps(&fresh));
     assert_eq!(bytes(&run, "notes.txt"), b"mine");
-    // Where there is nothing, --resume refuses, and --resume auto starts from the beginning.
+    // In an empty folder, --resume is an error, and --resume auto starts from the beginning.
     let new = path(folder.path(), "new");
     fail(
         &train_arguments(&set, &new, &[&short[..], &["--half", "1", "--resume"]].concat()),
@@ -416,7 +421,7 @@ fn an_older_run_is_never_lost_or_taken_up_unasked() {
 }
 
 #[test]
-fn the_metrics_tell_what_the_training_does() {
+fn metrics_and_the_table_of_times_are_complete() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 90);
     let (run, collected) = (path(folder.path(), "run"), path(folder.path(), "collected"));
@@ -427,7 +432,7 @@ fn the_metrics_tell_what_the_training_does() {
         let text = String::from_utf8(bytes(&run, &format!("metrics_{model}.jsonl"))).unwrap();
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let steps: Vec<&Value> = lines.iter().filter(|line| line.get("loss").is_some()).collect();
-        // 45 particles in steps of 8: six an epoch.
+        // 45 particles in steps of 8: six steps per epoch, every second recorded.
         assert_eq!(steps.len(), 9);
         for line in steps {
             for positive in
@@ -450,7 +455,7 @@ fn the_metrics_tell_what_the_training_does() {
             let parts = seconds("compute") + seconds("reduce") + seconds("update") + seconds("wait");
             assert!(parts > 0.0 && parts <= epoch["seconds"].as_f64().unwrap() * 1.001, "{epoch}");
         }
-        // Each image once an epoch, and more where blocks of the next are read ahead.
+        // Each image once per epoch; prefetch of the next epoch adds to it.
         let read: u64 = epochs.iter().map(|epoch| epoch["bytes_read"].as_u64().unwrap()).sum();
         assert!(read >= 3 * 45 * (BOX * BOX * 4) as u64, "{read}");
         let exposed =

@@ -1,5 +1,5 @@
-//! What `cryosplat-mpi train` refuses: in one line with the file, the place and the remedy, on every rank, soon, and
-//! without a touch on what an older run left.
+//! Input that `cryosplat-mpi train` refuses: with one line that names the file, the place and the remedy, on every rank, without
+//! delay, and without changes to an older run.
 
 mod common;
 
@@ -15,23 +15,23 @@ use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::{Dtype, Header, Particle, Store, Writer};
 use tempfile::TempDir;
 
-/// Far more than an error takes, and far less than a hang.
-const SOON: Duration = Duration::from_secs(20);
+/// Time limit of a refusal: more than an error takes, and less than a hang.
+const TIME_LIMIT: Duration = Duration::from_secs(20);
 const USUAL: [&str; 4] = ["--gaussians", "20", "--epochs", "2"];
 
-/// A folder with a sound set, a finished run of it, and places to break copies of the set.
-struct Place {
+/// A folder with a valid set, a finished run of it, and damaged copies of the set.
+struct Fixture {
     folder: TempDir,
     set: String,
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let set = phantom(folder.path(), 12);
-        let place = Self { folder, set };
-        succeed(&train_arguments(&place.set, &place.path("run"), &USUAL));
-        place
+        let fixture = Self { folder, set };
+        succeed(&train_arguments(&fixture.set, &fixture.path("run"), &USUAL));
+        fixture
     }
 
     fn path(&self, name: &str) -> String {
@@ -41,7 +41,7 @@ impl Place {
     /// A copy of the set, changed by `edit`.
     fn broken(&self, edit: impl FnOnce(&hdf5::File)) -> String {
         let copy = self.path("broken.h5");
-        // A new file under the name: a rank that was ended a moment ago may still hold HDF5's lock on the one before.
+        // Not over the old file: a rank that is being terminated may still hold HDF5's lock on it.
         let _ = std::fs::remove_file(&copy);
         std::fs::copy(&self.set, &copy).unwrap();
         let file = hdf5::File::open_rw(&copy).unwrap();
@@ -50,7 +50,7 @@ impl Place {
         copy
     }
 
-    /// `train` over the older run must fail, alone and on two ranks, with `fragments` and a remedy in one line.
+    /// `train` over the older run must fail, on one and on two ranks, with `fragments` and a remedy in one line.
     fn refuse(&self, set: &str, options: &[&str], fragments: &[&str]) {
         let arguments = train_arguments(set, &self.path("run"), &[&USUAL, options].concat());
         self.refuse_arguments(&[&arguments[..], &["--overwrite".into()]].concat(), fragments);
@@ -58,23 +58,24 @@ impl Place {
 
     fn refuse_arguments(&self, arguments: &[String], fragments: &[&str]) {
         let before = contents(Path::new(&self.path("run")));
-        let judge = |output: &Output, started: Instant| {
+        let check = |output: &Output, started: Instant| {
             let said = text(output);
             assert!(!output.status.success(), "{fragments:?}: no failure:\n{said}");
             assert!(!said.contains("panicked"), "{said}");
             let all = |line: &&str| fragments.iter().all(|f| line.contains(f)) && line.contains(';');
             assert!(said.lines().any(|l| all(&l)), "no line with {fragments:?} and a remedy in:\n{said}");
-            assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+            assert!(started.elapsed() < TIME_LIMIT, "{:?}", started.elapsed());
             assert!(contents(Path::new(&self.path("run"))) == before, "{fragments:?}: the older run changed");
         };
         let started = Instant::now();
-        judge(&program(arguments), started);
+        check(&program(arguments), started);
         let started = Instant::now();
-        judge(&over_mpi(2, &program_file(), arguments), started);
+        check(&over_mpi(2, &program_file(), arguments), started);
     }
 }
 
-fn poke<T: hdf5::H5Type + Clone>(file: &hdf5::File, name: &str, index: usize, value: T) {
+/// Sets one value of a data set.
+fn set_value<T: hdf5::H5Type + Clone>(file: &hdf5::File, name: &str, index: usize, value: T) {
     let data = file.dataset(name).unwrap();
     let mut values: Vec<T> = data.read_raw().unwrap();
     values[index] = value;
@@ -82,21 +83,21 @@ fn poke<T: hdf5::H5Type + Clone>(file: &hdf5::File, name: &str, index: usize, va
 }
 
 #[test]
-fn particle_files_that_are_damaged() {
-    let place = Place::new();
-    let refuse = |set: &str, fragments: &[&str]| place.refuse(set, &[], fragments);
-    refuse(&place.path("missing.h5"), &["missing.h5", "No such file"]);
-    let sound = std::fs::read(&place.set).unwrap();
-    let cut = place.path("cut.h5");
+fn damaged_particle_files_are_refused() {
+    let fixture = Fixture::new();
+    let refuse = |set: &str, fragments: &[&str]| fixture.refuse(set, &[], fragments);
+    refuse(&fixture.path("missing.h5"), &["missing.h5", "No such file"]);
+    let sound = std::fs::read(&fixture.set).unwrap();
+    let cut = fixture.path("cut.h5");
     for length in [0, 100, sound.len() / 2, sound.len() - 1] {
         std::fs::write(&cut, &sound[..length]).unwrap();
         refuse(&cut, &["cut.h5", "truncated"]);
     }
     std::fs::write(&cut, "data_particles\n").unwrap();
     refuse(&cut, &["cut.h5", "not a particle file"]);
-    refuse(&place.path("p_truth.mrc"), &["p_truth.mrc", "not a particle file"]);
-    refuse(&place.path("run/gmm_half1.h5"), &["gmm_half1.h5", "not a particle file"]);
-    let version = place.broken(|file| {
+    refuse(&fixture.path("p_truth.mrc"), &["p_truth.mrc", "not a particle file"]);
+    refuse(&fixture.path("run/gmm_half1.h5"), &["gmm_half1.h5", "not a particle file"]);
+    let version = fixture.broken(|file| {
         file.attr("version").unwrap().write_scalar(&7u32).unwrap();
     });
     refuse(&version, &["broken.h5", "version 7", "expected version 2"]);
@@ -109,55 +110,58 @@ fn particle_files_that_are_damaged() {
         "source/checksum",
         "source/energy",
     ] {
-        let broken = place.broken(|file| file.unlink(missing).unwrap());
+        let broken = fixture.broken(|file| file.unlink(missing).unwrap());
         refuse(&broken, &["broken.h5"]);
     }
 }
 
 #[test]
-fn values_that_are_impossible() {
-    let place = Place::new();
+fn invalid_values_are_refused() {
+    let fixture = Fixture::new();
     let refuse = |edit: &dyn Fn(&hdf5::File), fragments: &[&str]| {
-        place.refuse(&place.broken(edit), &[], &[&["broken.h5"], fragments].concat());
+        fixture.refuse(&fixture.broken(edit), &[], &[&["broken.h5"], fragments].concat());
     };
-    refuse(&|f| poke(f, "pose/rotation", 9 * 3 + 2, f64::NAN), &["particle 4", "not a rotation"]);
-    refuse(&|f| poke(f, "pose/rotation", 9 * 3 + 2, f64::INFINITY), &["particle 4", "not a rotation"]);
-    refuse(&|f| poke(f, "pose/rotation", 9 * 3 + 2, 3.0), &["particle 4", "not a rotation"]);
+    refuse(&|f| set_value(f, "pose/rotation", 9 * 3 + 2, f64::NAN), &["particle 4", "not a rotation"]);
+    refuse(&|f| set_value(f, "pose/rotation", 9 * 3 + 2, f64::INFINITY), &["particle 4", "not a rotation"]);
+    refuse(&|f| set_value(f, "pose/rotation", 9 * 3 + 2, 3.0), &["particle 4", "not a rotation"]);
     let mirrored = |f: &hdf5::File| {
         for (i, value) in [-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0].into_iter().enumerate() {
-            poke(f, "pose/rotation", 9 * 6 + i, value);
+            set_value(f, "pose/rotation", 9 * 6 + i, value);
         }
     };
     refuse(&mirrored, &["particle 7", "not a rotation"]);
-    refuse(&|f| poke(f, "pose/shift", 5, f64::NAN), &["particle 3", "not finite"]);
-    refuse(&|f| poke(f, "pose/shift", 5, 1.5), &["particle 3", "shift", "1.5", "still to apply"]);
+    refuse(&|f| set_value(f, "pose/shift", 5, f64::NAN), &["particle 3", "not finite"]);
+    refuse(&|f| set_value(f, "pose/shift", 5, 1.5), &["particle 3", "shift", "1.5", "still to apply"]);
     for name in ["defocus_u", "defocus_v", "astigmatism_angle", "phase_shift", "b_factor", "scale"] {
-        refuse(&|f| poke(f, &format!("ctf/{name}"), 11, f64::NAN), &["particle 12", "not finite"]);
+        refuse(&|f| set_value(f, &format!("ctf/{name}"), 11, f64::NAN), &["particle 12", "not finite"]);
     }
-    refuse(&|f| poke(f, "ctf/optics_group", 1, 9u32), &["particle 2", "optics group is 9"]);
-    refuse(&|f| poke(f, "optics/voltage", 0, 0.0f64), &["optics group 1", "impossible"]);
-    refuse(&|f| poke(f, "half", 8, 2u8), &["particle 9", "half is 2"]);
+    refuse(&|f| set_value(f, "ctf/optics_group", 1, 9u32), &["particle 2", "optics group is 9"]);
+    refuse(&|f| set_value(f, "optics/voltage", 0, 0.0f64), &["optics group 1", "impossible"]);
+    refuse(&|f| set_value(f, "half", 8, 2u8), &["particle 9", "half is 2"]);
     refuse(
         &|f| f.dataset("images").unwrap().attr("pixel_size").unwrap().write_scalar(&0.0f64).unwrap(),
         &["pixel size of 0"],
     );
-    refuse(&|f| poke(f, "half", 2, 1u8), &["particle 4", "not sorted by half"]);
-    // In half 2, which is the second rank's: it has to say so itself.
-    refuse(&|f| poke(f, "images", 7 * 32 * 32 + 17, 0.5f32), &["particle 8", "does not match its checksum"]);
+    refuse(&|f| set_value(f, "half", 2, 1u8), &["particle 4", "not sorted by half"]);
+    // In half 2, which the second rank reads: its own error.
+    refuse(
+        &|f| set_value(f, "images", 7 * 32 * 32 + 17, 0.5f32),
+        &["particle 8", "does not match its checksum"],
+    );
     for value in [f32::NAN, f32::INFINITY] {
-        let broken = place.broken(|_| ());
+        let broken = fixture.broken(|_| ());
         change_image(&broken, 7, |image| image[17] = value);
-        place.refuse(&broken, &[], &["broken.h5", "particle 8", "pixel that is not finite"]);
+        fixture.refuse(&broken, &[], &["broken.h5", "particle 8", "pixel that is not finite"]);
     }
 }
 
 #[test]
-fn a_bad_pixel_that_is_found_late_ends_every_rank() {
-    let place = Place::new();
-    let broken = place.broken(|_| ());
+fn a_bad_pixel_found_during_training_ends_every_rank() {
+    let fixture = Fixture::new();
+    let broken = fixture.broken(|_| ());
     change_image(&broken, 7, |image| image[17] = f32::NAN);
     for ranks in [1, 2, 3] {
-        let run = place.path(&format!("late{ranks}"));
+        let run = fixture.path(&format!("late{ranks}"));
         let arguments = train_arguments(&broken, &run, &[&USUAL[..], &["--cache", "none"]].concat());
         let started = Instant::now();
         let output = over_mpi(ranks, &program_file(), &arguments);
@@ -165,11 +169,11 @@ fn a_bad_pixel_that_is_found_late_ends_every_rank() {
         assert!(!output.status.success(), "{said}");
         assert!(said.lines().any(|l| l.contains("broken.h5: particle 8") && l.contains(';')), "{said}");
         assert!(!Path::new(&run).join("half1.mrc").exists());
-        assert!(started.elapsed() < SOON);
+        assert!(started.elapsed() < TIME_LIMIT);
     }
 }
 
-/// Writes the set's first particles again, with other halves.
+/// Writes the first particles of a set again, with other halves.
 fn with_halves(set: &str, to: &str, halves: [usize; 2]) {
     let store = Store::open(Path::new(set)).unwrap();
     let header = Header { halves, ..store.header().clone() };
@@ -184,58 +188,58 @@ fn with_halves(set: &str, to: &str, halves: [usize; 2]) {
 }
 
 #[test]
-fn halves_and_ranks_that_do_not_go_together() {
-    let place = Place::new();
-    let few = place.path("few.h5");
-    with_halves(&place.set, &few, [3, 0]);
-    place.refuse(&few, &[], &["few.h5", "no particle is in half2", "--half all"]);
-    place.refuse(&few, &["--half", "2"], &["few.h5", "no particle is in half2"]);
-    with_halves(&place.set, &few, [2, 1]);
+fn halves_too_small_for_the_ranks_are_refused() {
+    let fixture = Fixture::new();
+    let few = fixture.path("few.h5");
+    with_halves(&fixture.set, &few, [3, 0]);
+    fixture.refuse(&few, &[], &["few.h5", "no particle is in half2", "--half all"]);
+    fixture.refuse(&few, &["--half", "2"], &["few.h5", "no particle is in half2"]);
+    with_halves(&fixture.set, &few, [2, 1]);
     let refuse = |ranks: usize, set: &str, options: &[&str], fragments: &[&str]| {
-        let arguments = train_arguments(set, &place.path("new"), &[&USUAL, options].concat());
+        let arguments = train_arguments(set, &fixture.path("new"), &[&USUAL, options].concat());
         let output = over_mpi(ranks, &program_file(), &arguments);
         let said = text(&output);
         assert!(!output.status.success(), "{said}");
-        let right = |line: &&str| fragments.iter().all(|f| line.contains(f));
-        assert_eq!(said.lines().filter(right).count(), 1, "{fragments:?} once in:\n{said}");
-        assert!(!Path::new(&place.path("new")).exists(), "a folder was made");
+        let matches = |line: &&str| fragments.iter().all(|f| line.contains(f));
+        assert_eq!(said.lines().filter(matches).count(), 1, "{fragments:?} once in:\n{said}");
+        assert!(!Path::new(&fixture.path("new")).exists(), "a folder was created");
     };
     refuse(4, &few, &[], &["2 ranks are to train half2 with 1 particles", "start at most 2 ranks"]);
     refuse(4, &few, &["--half", "all"], &["4 ranks", "3 particles", "at most 3 ranks"]);
-    refuse(4, &place.set, &["--batch", "1"], &["batch of 1", "2 ranks", "--batch 2"]);
-    // Three ranks, of which two would train the half of two particles and one the half of one, can.
-    let arguments = train_arguments(&few, &place.path("three"), &USUAL);
+    refuse(4, &fixture.set, &["--batch", "1"], &["batch of 1", "2 ranks", "--batch 2"]);
+    // Three ranks are enough: two train the half of two particles, and one the half of one.
+    let arguments = train_arguments(&few, &fixture.path("three"), &USUAL);
     common::ranks_succeed(3, &arguments);
 }
 
 #[test]
-fn folders_that_cannot_be_written() {
-    let place = Place::new();
-    // Root may write anywhere but below a file and into the kernel's own tree.
-    for output in [place.path("p.h5/run"), "/proc/run".to_owned()] {
-        let arguments = train_arguments(&place.set, &output, &USUAL);
-        place.refuse_arguments(&arguments, &[&output, "cannot create the folder"]);
+fn folders_that_cannot_be_written_are_refused() {
+    let fixture = Fixture::new();
+    // Folders that even root cannot create: below a file, and in /proc.
+    for output in [fixture.path("p.h5/run"), "/proc/run".to_owned()] {
+        let arguments = train_arguments(&fixture.set, &output, &USUAL);
+        fixture.refuse_arguments(&arguments, &[&output, "cannot create the folder"]);
     }
-    let blocked = place.path("blocked");
+    let blocked = fixture.path("blocked");
     std::fs::create_dir_all(Path::new(&blocked).join("run.json")).unwrap();
-    let arguments = train_arguments(&place.set, &blocked, &USUAL);
-    place.refuse_arguments(&arguments, &["run.json", "is a folder"]);
+    let arguments = train_arguments(&fixture.set, &blocked, &USUAL);
+    fixture.refuse_arguments(&arguments, &["run.json", "is a folder"]);
 }
 
 #[test]
-fn a_truth_that_does_not_fit() {
-    let place = Place::new();
-    let other = place.path("other.h5");
+fn a_truth_of_another_box_is_refused() {
+    let fixture = Fixture::new();
+    let other = fixture.path("other.h5");
     succeed(&["simulate", "--phantom", "-o", &other, "--box", "24", "--pixel-size", "4", "-n", "4"]);
-    let truth = place.path("other_truth.mrc");
-    place.refuse(&place.set, &["--truth", &truth], &["other_truth.mrc", "24 voxels", "32 pixels"]);
-    place.refuse(&place.set, &["--truth", "missing.mrc"], &["missing.mrc", "No such file"]);
+    let truth = fixture.path("other_truth.mrc");
+    fixture.refuse(&fixture.set, &["--truth", &truth], &["other_truth.mrc", "24 voxels", "32 pixels"]);
+    fixture.refuse(&fixture.set, &["--truth", "missing.mrc"], &["missing.mrc", "No such file"]);
 }
 
 #[test]
-fn options_that_make_no_sense() {
-    let place = Place::new();
-    let before = contents(Path::new(&place.path("run")));
+fn invalid_options_are_refused() {
+    let fixture = Fixture::new();
+    let before = contents(Path::new(&fixture.path("run")));
     for (option, value) in [
         ("--gaussians", "0"),
         ("--gaussians", "many"),
@@ -262,18 +266,18 @@ fn options_that_make_no_sense() {
         ("--metrics-every", "0"),
         ("--seed", "-1"),
     ] {
-        let arguments = train_arguments(&place.set, &place.path("run"), &["--overwrite", option, value]);
+        let arguments = train_arguments(&fixture.set, &fixture.path("run"), &["--overwrite", option, value]);
         let arguments: Vec<String> = match option {
-            // The helper has chosen the threads already.
-            "--threads" => ["train", &place.set, "-o", &place.path("run"), "--overwrite", option, value]
+            // `train_arguments` already sets --threads.
+            "--threads" => ["train", &fixture.set, "-o", &fixture.path("run"), "--overwrite", option, value]
                 .map(str::to_owned)
                 .into(),
             _ => arguments,
         };
-        let alone = program(&arguments);
-        let over_two = over_mpi(2, &program_file(), &arguments);
-        assert_eq!(alone.status.code(), Some(2), "{}", text(&alone));
-        for output in [alone, over_two] {
+        let one_rank = program(&arguments);
+        let two_ranks = over_mpi(2, &program_file(), &arguments);
+        assert_eq!(one_rank.status.code(), Some(2), "{}", text(&one_rank));
+        for output in [one_rank, two_ranks] {
             let said = text(&output);
             assert!(!output.status.success(), "{said}");
             let named =
@@ -282,19 +286,20 @@ fn options_that_make_no_sense() {
         }
     }
     for pair in [["--batch=4", "--batch-per-rank=2"], ["--resume", "--overwrite"]] {
-        let arguments = train_arguments(&place.set, &place.path("run"), &pair);
+        let arguments = train_arguments(&fixture.set, &fixture.path("run"), &pair);
         assert_eq!(program(&arguments).status.code(), Some(2), "{pair:?}");
     }
-    assert!(contents(Path::new(&place.path("run"))) == before);
+    assert!(contents(Path::new(&fixture.path("run"))) == before);
 }
 
 #[test]
-fn instructions_that_there_are_not_are_refused_before_anything_starts() {
-    let place = Place::new();
-    let arguments = train_arguments(&place.set, &place.path("other"), &[]);
-    let wish = [("CRYOSPLAT_SIMD", "avx9")];
-    for output in [program_with(&arguments, &wish), over_mpi_with(2, &program_file(), &arguments, &wish)] {
+fn an_unknown_simd_level_is_refused_before_the_run_starts() {
+    let fixture = Fixture::new();
+    let arguments = train_arguments(&fixture.set, &fixture.path("other"), &[]);
+    let environment = [("CRYOSPLAT_SIMD", "avx9")];
+    let output_of_ranks = over_mpi_with(2, &program_file(), &arguments, &environment);
+    for output in [program_with(&arguments, &environment), output_of_ranks] {
         expect_failure(&output, &["error: CRYOSPLAT_SIMD=avx9", "avx512, avx2 or portable"]);
     }
-    assert!(!Path::new(&place.path("other")).exists());
+    assert!(!Path::new(&fixture.path("other")).exists());
 }

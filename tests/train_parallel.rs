@@ -1,4 +1,4 @@
-//! `cryosplat-mpi train` over MPI: any number of ranks takes the same steps, and halves are divided as promised.
+//! `cryosplat-mpi train` over MPI: the same steps on any number of ranks, and the division of ranks between halves.
 
 mod common;
 
@@ -11,7 +11,7 @@ use common::{
 use cryosplat_mpi::gmm::files::GmmFile;
 use serde_json::Value;
 
-/// What the recipe chooses for a real set of 50,000 image passes; for these few images it would be its largest.
+/// The rate that the recipe chooses for a set of 50,000 image passes; for these small sets it would choose its largest.
 const RATE: [&str; 2] = ["--learning-rate", "8e-4"];
 
 fn values(run: &str, name: &str) -> Vec<f32> {
@@ -29,7 +29,7 @@ fn losses(run: &str) -> Vec<(String, u64, f64)> {
 #[test]
 fn one_two_and_four_ranks_take_the_same_steps() {
     let folder = tempfile::tempdir().unwrap();
-    // 77 particles in half 1: ten steps an epoch, the last of 5 images, which four ranks share unevenly.
+    // 77 particles in half 1: ten steps per epoch, the last of 5 images, which four ranks share unevenly.
     let set = phantom(folder.path(), 154);
     let usual =
         ["--half", "1", "--gaussians", "200", "--epochs", "5", "--metrics-every", "1", RATE[0], RATE[1]];
@@ -57,8 +57,8 @@ fn one_two_and_four_ranks_take_the_same_steps() {
             assert_eq!((&a.0, a.1), (&b.0, b.1));
             assert!((a.2 / b.2 - 1.0).abs() < 1e-5, "{ranks} ranks: {a:?} {b:?}");
         }
-        // Relative to how far the parameters have moved. Sums in another order differ by 1e-7; Adam, which divides by the
-        // gradient's own size, lets that grow to 1e-5 in 50 steps. (At 3e-3 it grows to 1e-3.)
+        // Relative to the movement of the parameters. Sums in another order differ by 1e-7. Adam divides by the gradient's
+        // magnitude, so that the difference grows to 1e-5 in 50 steps (to 1e-3 at a rate of 3e-3).
         let other = values(&run, "gmm_half1.h5");
         let off = reference.iter().zip(&other).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
         println!("{ranks} ranks: {:e} of the movement, {}", off / moved(&reference), moved(&reference));
@@ -78,7 +78,7 @@ fn both_halves_on_any_number_of_ranks() {
     };
     let (one, said) = run(1, "one", &[]);
     assert!(!said.contains("evenly"), "{said}");
-    // A rank a half: each sums its own images in the same order, so nothing differs at all.
+    // With one rank per half, each sums its images in the same order: all bytes are the same.
     let (two, _) = run(2, "two", &[]);
     for name in ["half1.mrc", "half2.mrc", "map.mrc", "gmm_half1.ply", "gmm_half2.ply"] {
         assert!(bytes(&one, name) == bytes(&two, name), "{name}");
@@ -103,7 +103,7 @@ fn both_halves_on_any_number_of_ranks() {
 }
 
 #[test]
-fn what_the_particles_tell_decides_the_rate_of_all_ranks_and_of_a_run_that_goes_on() {
+fn the_snr_of_the_particles_sets_the_rate_of_all_ranks_and_of_a_resumed_run() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 2_000);
     let usual = ["--half", "all", "--gaussians", "40", "--mixtures", "1", "--voxel-particles", "0"];
@@ -113,24 +113,24 @@ fn what_the_particles_tell_decides_the_rate_of_all_ranks_and_of_a_run_that_goes_
         let json: Value = serde_json::from_slice(&bytes(&run, "run.json")).unwrap();
         (run, json["settings"]["learning_rate"].as_f64().unwrap())
     };
-    // At a signal-to-noise ratio of 1 images of 32 px tell 60 of each voxel; half of 4e-4 needs 100,000 passes.
+    // At an SNR of 1, images of 32 px give an SNR of 60 per Fourier voxel; with 100,000 image passes the rate is half of 4e-4.
     let (_, rate) = run("enough", &["--epochs", "50"]);
     assert_eq!(rate, 2e-4);
     let (short, rate) = run("short", &["--epochs", "2"]);
     assert!(rate > 4e-4, "{rate}");
-    // What is left open is as it was.
+    // A resumed run takes unset options from its checkpoints.
     let rates = ["--epochs", "2", "--learning-rate", "0.00017000000000000004"];
     let (chosen, rate) = run("chosen", &rates);
     assert_eq!(rate, 0.000_170_000_000_000_000_04);
     for run in [&short, &chosen] {
-        let goes_on = [&usual[..], &["--epochs", "2", "--resume"]].concat();
-        let said = ranks_succeed(2, &train_arguments(&set, run, &goes_on));
+        let resume = [&usual[..], &["--epochs", "2", "--resume"]].concat();
+        let said = ranks_succeed(2, &train_arguments(&set, run, &resume));
         assert!(said.contains("is done"), "{said}");
     }
 }
 
 #[test]
-fn a_launcher_that_mpi_does_not_know_is_refused() {
+fn a_launcher_that_does_not_match_mpi_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 20);
     let run = path(folder.path(), "run");
@@ -146,8 +146,8 @@ fn a_launcher_that_mpi_does_not_know_is_refused() {
         let output = program_with(&arguments, environment);
         common::expect_failure(&output, &[words, "MPI sees only one", "srun --mpi=pmix", "mpirun"]);
     }
-    assert!(!Path::new(&run).exists(), "nothing was begun");
-    // The same words where MPI does see its ranks are no mistake.
+    assert!(!Path::new(&run).exists(), "the run has not started");
+    // The same environment is accepted if MPI sees all ranks.
     let output = over_mpi_with(2, &program_file(), &arguments, &slurm);
     assert!(output.status.success(), "{}", text(&output));
 }

@@ -1,25 +1,25 @@
-//! The voxel baseline as a command: half maps and map by direct Fourier inversion ([`voxels`](crate::voxels)), over the same ranks as a training.
+//! The voxel baseline: half maps and map by direct Fourier inversion ([`voxels`](crate::voxels)), on the ranks of a job.
 
 mod outputs;
-pub mod run;
+mod run;
 
 use std::path::PathBuf;
 
 pub use run::run;
 
-/// What the command line decided.
+/// Options of a backprojection.
 #[derive(Clone, Debug)]
 pub struct BackprojectOptions {
     /// The particle file.
     pub particles: PathBuf,
     /// The run folder.
     pub output: PathBuf,
-    /// Filter by signal and noise of each shell.
+    /// Whether to apply the Wiener filter.
     pub wiener: bool,
-    /// A map to compare with.
+    /// Ground-truth map to compare with.
     pub truth: Option<PathBuf>,
-    /// Replace an older run in the run folder.
+    /// Whether to replace an older run in the run folder.
     pub overwrite: bool,
-    /// The command line as typed.
+    /// Command line as typed, for run.json.
     pub command: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! The outputs of a backprojection: maps, FSC, figures, report and run.json, as those of a training.
+//! The outputs of a backprojection: maps, FSC, figures, report and run.json, as of a training.
 
 use std::time::Instant;
 
@@ -15,21 +15,18 @@ use crate::voxels::PADDING;
 use crate::voxels::reconstruction::Maps;
 
 /// A finished backprojection.
-pub struct Finished<'a> {
-    /// Its options.
+pub(super) struct Finished<'a> {
     pub options: &'a BackprojectOptions,
-    /// Its particles, and the job that ran it.
     pub summary: RunSummary<'a>,
-    /// The maps.
     pub maps: &'a Maps,
-    /// Seconds until all sums were complete.
+    /// Seconds until the sums were complete.
     pub backprojecting_seconds: f64,
     /// When the run started.
     pub started: Instant,
 }
 
-/// Writes everything.
-pub fn write(run: &Finished) -> Result<()> {
+/// Writes all outputs; run.json, which marks the run as done, comes last.
+pub(super) fn write(run: &Finished) -> Result<()> {
     let folder = &run.options.output;
     let Maps { halves: [half1, half2], whole } = run.maps;
     for (name, map) in [("half1", half1), ("half2", half2), ("map", whole)] {

@@ -1,4 +1,4 @@
-//! A whole backprojection, on every rank: the sums, and at the end the outputs on the first.
+//! A backprojection from start to end: the sums on all ranks, the maps and outputs on rank 0.
 
 use std::time::Instant;
 
@@ -11,13 +11,13 @@ use crate::particles::store::{DataSetId, Store};
 use crate::run_folder::document::RunSummary;
 use crate::run_folder::{assessment, lifecycle};
 use crate::voxels::accumulator::Accumulator;
-use crate::voxels::half_sums::{Chosen, inversion_bytes, of_halves};
+use crate::voxels::half_sums::{ParticleSample, accumulate_halves, inversion_bytes};
 use crate::voxels::reconstruction::reconstruct;
 
-/// Backprojects and writes the run folder. Every rank calls it.
+/// Backprojects the particles and writes the run folder. Every rank calls it.
 ///
 /// # Errors
-/// What is wrong for all, or on this rank.
+/// When the input is invalid, a file cannot be read or written, or another rank fails.
 pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(), Failure> {
     let started = Instant::now();
     let (store, set) = match world.on_root(|| open(world, options))? {
@@ -27,12 +27,13 @@ pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(
     let set: DataSetId = world.broadcast_json(&set)?.expect("rank 0 has read the particle set");
     let subsets = SubsetRows::of(&store, Models::Both);
     let HalfGroup { assignment, mut collective } = HalfGroup::split(world, subsets.len());
-    introduce(world, &store, &subsets);
+    log_start(world, &store, &subsets);
 
     let own = &assignment;
-    let sums = of_halves(world, &store, &subsets, (own, &mut collective), &Chosen::default())?;
+    let sums =
+        accumulate_halves(world, &store, &subsets, (own, &mut collective), &ParticleSample::default())?;
     let backprojecting = started.elapsed().as_secs_f64();
-    // All particles were read and are sound: from here on an older run's files go.
+    // All particles have been read and are usable: only now remove the files of an older run.
     world.barrier();
     world.on_root(|| lifecycle::begin_whole(&options.output, &options.command))?;
     if let Some(halves) = sums {
@@ -52,12 +53,12 @@ pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(
             started,
         })?;
     }
-    // Nobody leaves, and lets the launcher end the job, before the outputs are there.
+    // A launcher may end the job when a rank exits: wait until rank 0 has written the outputs.
     world.barrier();
     Ok(())
 }
 
-/// Everything that can be wrong before the start, seen from rank 0.
+/// Opens the particles and checks all input, on rank 0.
 fn open(world: &World, options: &BackprojectOptions) -> Result<(Store, Option<DataSetId>)> {
     let store = Store::open(&options.particles)?;
     let set = selection::check_centred(&store)?;
@@ -70,12 +71,12 @@ fn open(world: &World, options: &BackprojectOptions) -> Result<(Store, Option<Da
     Ok((store, Some(set)))
 }
 
-fn introduce(world: &World, store: &Store, subsets: &[SubsetRows]) {
+fn log_start(world: &World, store: &Store, subsets: &[SubsetRows]) {
     selection::log(store, subsets);
     let box_size = store.header().box_size;
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     tracing::info!(
-        "{} ranks of {} threads; the sums take {:.2} GiB on each, and on the first {:.2} GiB at the end",
+        "{} ranks of {} threads; memory: {:.2} GiB per rank for the sums, {:.2} GiB on rank 0 for the inversion",
         world.size(),
         rayon::current_num_threads(),
         gib(Accumulator::bytes(box_size)),

@@ -1,4 +1,4 @@
-//! The sum over a group's ranks, by the way that was chosen: through the devices' own network, or through MPI.
+//! The all-reduce of a group of ranks: NCCL between GPUs, or MPI through host memory.
 
 use std::ffi::c_void;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::parallel::nccl::{Nccl, shares_gpus, usable};
 use crate::render::Reduce;
 use crate::render::cuda::DeviceSum;
 
-/// How gradients are added up over ranks.
+/// The library that sums gradients over ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CollectiveKind {
@@ -21,31 +21,31 @@ pub enum CollectiveKind {
     Mpi,
 }
 
-/// How the ranks of a group add up.
-pub struct AllReduce {
+/// The all-reduce of a group of ranks.
+pub(crate) struct AllReduce {
     nccl: Option<Nccl>,
-    /// What the ranks agree by.
+    /// The MPI communicator of the group.
     pub collective: Collective,
 }
 
 impl AllReduce {
-    /// Over MPI, through host memory.
+    /// Sums over MPI, through host memory.
     pub fn over_mpi(collective: Collective) -> Self {
         Self { nccl: None, collective }
     }
 
-    /// As `kind` says, for ranks that compute on GPUs; `gpu` tells this rank's from all others. Every rank calls it, with its
-    /// GPU as the current one of the thread.
+    /// Sums with the library that `kind` names, for ranks on GPUs; `gpu` identifies this rank's GPU. Every rank calls it, with its
+    /// GPU current in the calling thread.
     ///
     /// # Errors
-    /// When NCCL is asked for and is not there, does not work, or two ranks have the same GPU.
+    /// When NCCL is requested and is missing, or two ranks have the same GPU; or when NCCL fails.
     pub fn between_gpus(
         collective: Collective,
         kind: CollectiveKind,
         gpu: u64,
         patience: Duration,
     ) -> Result<Self> {
-        // A rank alone has nothing to add, and does it by NCCL only where that is what is to be tried.
+        // A single rank uses NCCL only if it is requested, to test it.
         if kind == CollectiveKind::Mpi || (collective.size() == 1 && kind == CollectiveKind::Auto) {
             return Ok(Self::over_mpi(collective));
         }
@@ -57,13 +57,13 @@ impl AllReduce {
         let may_share = collective.all_gather(u64::from(shares_gpus())).iter().all(|&m| m == 1);
         let refusal = if !present {
             Some((
-                "libnccl.so, 2.14 or newer, is not there on every rank",
-                "load the module of NCCL, or use --collective mpi",
+                "libnccl.so, 2.14 or newer, is not found on every rank",
+                "load the NCCL module, or use --collective mpi",
             ))
         } else if shared && !may_share {
             Some((
-                "two ranks have the same GPU, which NCCL takes from version 2.30 on with NCCL_MULTI_RANK_GPU_ENABLE=1",
-                "start one rank a GPU, or use --collective mpi",
+                "two ranks have the same GPU, which NCCL supports from version 2.30 on with NCCL_MULTI_RANK_GPU_ENABLE=1",
+                "start one rank per GPU, or use --collective mpi",
             ))
         } else {
             None
@@ -72,7 +72,7 @@ impl AllReduce {
             Some((problem, remedy)) if kind == CollectiveKind::Nccl => Err(Error::request(problem, remedy)),
             Some((problem, _)) => {
                 if collective.rank() == 0 {
-                    tracing::warn!("gradients are added up by MPI through host memory: {problem}");
+                    tracing::warn!("gradients are summed by MPI through host memory: {problem}");
                 }
                 Ok(Self::over_mpi(collective))
             }
@@ -80,15 +80,15 @@ impl AllReduce {
         }
     }
 
-    /// Gives back what was used, after the devices are gone. Every rank calls it.
+    /// Closes the communicators, after the devices are dropped. Every rank calls it.
     ///
     /// # Errors
-    /// When the network refuses.
+    /// When NCCL fails.
     pub fn finish(self) -> Result<()> {
         self.nccl.map_or(Ok(()), Nccl::finish)
     }
 
-    /// Its name for the log.
+    /// Name of the library, for the log.
     pub fn name(&self) -> &'static str {
         if self.nccl.is_some() { "NCCL" } else { "MPI" }
     }

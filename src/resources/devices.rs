@@ -1,4 +1,4 @@
-//! Which device each rank computes on.
+//! The device of each rank, and the all-reduce between devices.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::render::cuda::{CudaDevice, CudaOptions, gpu, libraries};
 use crate::render::{Device, Geometry};
 use crate::resources::all_reduce::{AllReduce, CollectiveKind};
 
-/// Where ranks compute.
+/// The device requested on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceKind {
@@ -22,20 +22,20 @@ pub enum DeviceKind {
     Cuda,
 }
 
-/// What a rank computes on.
+/// The device of a rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RankDevice {
-    /// The processor's cores.
+pub(crate) enum RankDevice {
     Cpu,
-    /// The GPU of this number, among those that the rank sees.
+    /// The GPU with this ordinal, among those visible to the rank.
     Gpu(usize),
 }
 
-/// Decides for all ranks alike: models computed on different kinds of devices would drift apart. Every rank calls it.
+/// Chooses this rank's device. All ranks use the same kind of device: replicas on different kinds would diverge by rounding. Every
+/// rank calls it.
 ///
 /// # Errors
-/// When GPUs are asked for, and this rank has none that it can use.
-pub fn choose(kind: DeviceKind, world: &World) -> Result<RankDevice> {
+/// With [`DeviceKind::Cuda`], when this rank has no usable GPU.
+pub(crate) fn choose(kind: DeviceKind, world: &World) -> Result<RankDevice> {
     if kind == DeviceKind::Cpu {
         return Ok(RankDevice::Cpu);
     }
@@ -43,36 +43,37 @@ pub fn choose(kind: DeviceKind, world: &World) -> Result<RankDevice> {
     let usable = if visible == 0 {
         Err(Error::request(
             "this rank sees no GPU",
-            "check `nvidia-smi`, CUDA_VISIBLE_DEVICES and the job's request for GPUs, or compute with --device cpu",
+            "check `nvidia-smi`, CUDA_VISIBLE_DEVICES and the job's request for GPUs, or use --device cpu",
         ))
     } else {
         libraries::require()
     };
     let with_gpu = world.all_reduce_sum(u64::from(usable.is_ok())) as usize;
-    // One rank a GPU where the launcher shows each rank its own, else the ranks of a machine take turns.
-    let choice = usable.map(|()| RankDevice::Gpu(world.local_rank() % visible.max(1)));
+    // Ordinal 0 if the launcher shows each rank only its own GPU; else the ranks of a node share its GPUs round-robin.
+    let device = usable.map(|()| RankDevice::Gpu(world.local_rank() % visible.max(1)));
     if with_gpu == world.size() || kind == DeviceKind::Cuda {
-        return choice;
+        return device;
     }
     if world.rank() == 0 && (with_gpu > 0 || visible > 0) {
-        let why = choice.err().map_or_else(String::new, |error| format!(" ({error})"));
-        tracing::warn!("{with_gpu} of {} ranks can use a GPU: all compute on processors{why}", world.size());
+        let reason = device.err().map_or_else(String::new, |error| format!(" ({error})"));
+        tracing::warn!("{with_gpu} of {} ranks can use a GPU: all use the CPU device{reason}", world.size());
     }
     Ok(RankDevice::Cpu)
 }
 
-/// The device of one model, `batch` images a step on this rank at most.
+/// Opens the device of one model, for at most `batch` images per step on this rank. With `kept_half`, resident images are stored
+/// in half precision.
 ///
 /// # Errors
-/// When the GPU refuses, or its memory does not do.
-pub fn open(
-    choice: RankDevice,
+/// When the GPU fails, or has too little memory.
+pub(crate) fn open(
+    device: RankDevice,
     gmm: Gmm,
     geometry: Geometry,
     batch: usize,
     kept_half: bool,
 ) -> Result<Box<dyn Device>> {
-    Ok(match choice {
+    Ok(match device {
         RankDevice::Cpu => Box::new(CpuDevice::new(gmm, geometry)),
         RankDevice::Gpu(ordinal) => {
             let device = CudaDevice::new(gmm, geometry, &CudaOptions { ordinal, batch, kept_half })?;
@@ -88,23 +89,23 @@ pub fn open(
     })
 }
 
-/// How the ranks of `collective` add up what they compute on `choice`. Every rank calls it, after [`open`].
+/// Sets up the all-reduce of the ranks of `collective`, which compute on `device`. Every rank calls it, after [`open`].
 ///
 /// # Errors
-/// When NCCL is asked for, and there is nothing for it to do or it does not work.
-pub fn connect(
+/// When NCCL is requested on the CPU device, or fails.
+pub(crate) fn connect(
     world: &World,
-    choice: RankDevice,
+    device: RankDevice,
     kind: CollectiveKind,
     collective: Collective,
     patience: Duration,
 ) -> std::result::Result<AllReduce, Failure> {
-    match choice {
+    match device {
         RankDevice::Cpu if kind == CollectiveKind::Nccl => {
-            // All ranks come to this.
+            // All ranks fail here; rank 0 reports it.
             let error = Error::request(
-                "NCCL adds up between GPUs, and this run computes on processors",
-                "leave out --collective nccl, or use --device cuda",
+                "--collective nccl needs GPUs, and this run uses the CPU device",
+                "omit --collective nccl, or use --device cuda",
             );
             Err(Failure::Collective((world.rank() == 0).then_some(error)))
         }

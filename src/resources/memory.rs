@@ -1,90 +1,90 @@
-//! How much host memory there is to take (what the system has, or what the job's control group leaves where that is less), and
-//! how much this process has.
+//! Free host memory (the smaller of what the system has and what the job's control group allows), and the memory of this process.
 
 use std::path::{Path, PathBuf};
 
-/// Where the kernel tells.
 const MEMORY: &str = "/proc/meminfo";
 const PROCESS: &str = "/proc/self/status";
 const MEMBERSHIP: &str = "/proc/self/cgroup";
 const GROUPS: &str = "/sys/fs/cgroup";
 
-/// Memory that this process and those beside it can take now, in bytes; nothing where the system does not say.
-pub fn available() -> u64 {
+/// Free memory of this node or job, in bytes; 0 if the system does not report it.
+pub(crate) fn available() -> u64 {
     let system = std::fs::read_to_string(MEMORY).map_or(0, |text| field(&text, "MemAvailable:") * 1024);
     let membership = std::fs::read_to_string(MEMBERSHIP).unwrap_or_default();
     room(Path::new(GROUPS), &membership).map_or(system, |room| room.min(system))
 }
 
-/// Resident memory of this process, in bytes; 0 where the system does not say.
-pub fn resident() -> u64 {
-    process("VmRSS:")
+/// Resident memory of this process, in bytes; 0 if the system does not report it.
+pub(crate) fn resident() -> u64 {
+    of_process("VmRSS:")
 }
 
-/// The most that it was at any time.
-pub fn peak() -> u64 {
-    process("VmHWM:")
+/// Peak of the resident memory of this process, in bytes; 0 if the system does not report it.
+pub(crate) fn peak() -> u64 {
+    of_process("VmHWM:")
 }
 
-fn process(name: &str) -> u64 {
+fn of_process(name: &str) -> u64 {
     std::fs::read_to_string(PROCESS).map_or(0, |text| field(&text, name) * 1024)
 }
 
-/// The number behind `name` in a file of lines; 0 where there is none.
+/// The number after `name` at the start of a line; 0 if there is none.
 fn field(text: &str, name: &str) -> u64 {
     let value = |line: &str| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok();
     text.lines().find_map(value).unwrap_or(0)
 }
 
-/// The names of a control group's files, which differ between the two versions of them.
-struct Names {
+/// Names of a control group's files, which differ between cgroup v1 and v2.
+struct GroupFiles {
     limit: &'static str,
     used: &'static str,
-    /// Of the memory in use, what holds files, and is given back when it is wanted: fields of memory.stat.
-    files: [&'static str; 2],
+    /// Fields of memory.stat: the page cache, which is counted as used but can be reclaimed.
+    page_cache: [&'static str; 2],
 }
 
-const FIRST: Names = Names {
+const V1: GroupFiles = GroupFiles {
     limit: "memory.limit_in_bytes",
     used: "memory.usage_in_bytes",
-    files: ["total_inactive_file ", "total_active_file "],
+    page_cache: ["total_inactive_file ", "total_active_file "],
 };
-const SECOND: Names =
-    Names { limit: "memory.max", used: "memory.current", files: ["inactive_file ", "active_file "] };
+const V2: GroupFiles = GroupFiles {
+    limit: "memory.max",
+    used: "memory.current",
+    page_cache: ["inactive_file ", "active_file "],
+};
 
-/// The least that a control group of this process leaves, of all that limit its memory; `membership` is /proc/self/cgroup.
+/// Free memory under the tightest limit of this process' control groups, in bytes; `None` without a limit. `root` is the folder of
+/// the groups, `membership` the content of /proc/self/cgroup.
 fn room(root: &Path, membership: &str) -> Option<u64> {
     let group = |line: &str| {
         let mut parts = line.splitn(3, ':').skip(1);
         let (controllers, path) = (parts.next()?, parts.next()?.trim_start_matches('/'));
         match controllers {
-            "" => Some((root.to_path_buf(), PathBuf::from(path), SECOND)),
+            "" => Some((root.to_path_buf(), PathBuf::from(path), V2)),
             _ if controllers.split(',').any(|c| c == "memory") => {
-                Some((root.join("memory"), PathBuf::from(path), FIRST))
+                Some((root.join("memory"), PathBuf::from(path), V1))
             }
             _ => None,
         }
     };
-    // A group is bound by those above it too; in a container the path may be the host's, and only its top is to be seen.
+    // The limits of parent groups apply too. In a container the path may be the host's, and only the top is visible.
     membership
         .lines()
         .filter_map(group)
         .flat_map(|(top, path, names)| {
-            let left =
-                path.ancestors().filter_map(|group| left(&top.join(group), &names)).collect::<Vec<_>>();
-            left.into_iter()
+            path.ancestors().filter_map(|group| free_in(&top.join(group), &names)).collect::<Vec<_>>()
         })
         .min()
 }
 
-/// What one group leaves; `None` where it sets no limit.
-fn left(group: &Path, names: &Names) -> Option<u64> {
+/// Free memory under the limit of one group, in bytes; `None` if it has no limit.
+fn free_in(group: &Path, names: &GroupFiles) -> Option<u64> {
     let number = |name: &str| std::fs::read_to_string(group.join(name)).ok()?.trim().parse::<u64>().ok();
-    // "max", or a number that no machine has, is no limit.
+    // "max", or a number larger than any memory, is no limit.
     let limit = number(names.limit).filter(|&limit| limit < 1 << 60)?;
     let statistics = std::fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
-    let files: u64 = names.files.iter().map(|name| field(&statistics, name)).sum();
-    Some(limit.saturating_sub(number(names.used).unwrap_or(0).saturating_sub(files)))
+    let page_cache: u64 = names.page_cache.iter().map(|name| field(&statistics, name)).sum();
+    Some(limit.saturating_sub(number(names.used).unwrap_or(0).saturating_sub(page_cache)))
 }
 
 #[cfg(test)]
@@ -98,14 +98,14 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_has_some() {
+    fn the_system_reports_free_memory() {
         assert!(available() > 1 << 20);
         assert_eq!(field("MemTotal: 5 kB\nMemAvailable:    7 kB\n", "MemAvailable:"), 7);
         assert_eq!(field("MemTotal: 5 kB\n", "MemAvailable:"), 0);
     }
 
     #[test]
-    fn the_tightest_group_above_the_process_counts() {
+    fn the_tightest_limit_of_parent_groups_applies() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         assert_eq!(room(root, "0::/job/step\n"), None);
@@ -121,13 +121,13 @@ mod tests {
             ],
         );
         assert_eq!(room(root, "0::/job/step\n"), Some(700));
-        // A path that is the host's, seen from a container: only the top is there.
+        // The host's path, seen from a container: only the top exists.
         group(root, "", &[("memory.max", "400\n"), ("memory.current", "100\n")]);
         assert_eq!(room(root, "0::/elsewhere/entirely\n"), Some(300));
     }
 
     #[test]
-    fn the_first_version_of_groups_counts_too() {
+    fn limits_of_cgroup_v1_apply() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         let membership = "5:devices:/\n4:cpu,memory:/slurm/job_7\n0::/\n";

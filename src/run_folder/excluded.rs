@@ -104,7 +104,7 @@ impl Excluded {
     /// Shares what the ranks have found. Every rank calls it, after `step` steps.
     ///
     /// # Errors
-    /// On every rank, when they are more than may be left out.
+    /// On every rank, when more particles are excluded than allowed.
     pub fn share(&mut self, group: &Collective, step: u64) -> Result<()> {
         let encode = |&(row, defect): &(usize, Defect)| {
             let code = DEFECTS.iter().position(|&other| other == defect).expect("all defects have a code");

@@ -267,7 +267,7 @@ fn over_epochs(lines: &[(String, Vec<Value>)], quantity: &str) -> Vec<(String, V
     lines.iter().map(|(name, lines)| (name.clone(), curve(lines))).collect()
 }
 
-/// The standard deviation of each Gaussian in angstrom: the geometric mean over its axes.
+/// Standard deviation of each Gaussian in angstrom, the geometric mean over its axes.
 fn sizes(file: &GmmFile) -> Vec<f64> {
     let (edge, n) = (file.box_size as f64 * file.pixel_size, file.gmm.len());
     let logarithms: Vec<f64> = file.gmm.scales().map(f64::ln).collect();
@@ -334,15 +334,17 @@ fn half_at(pixel_size: f64) -> f64 {
     (LOW_PASS.0 * pixel_size).max(LOW_PASS.1)
 }
 
+/// `image` (`[y][x]`, `box_size` pixels each) after the low-pass filter.
 fn low_passed(image: &[f32], box_size: usize, pixel_size: f64) -> Vec<f32> {
     let fft = Fft2::<f32>::new(box_size);
     let mut scratch = fft.scratch();
     let mut spectrum = vec![Complex::default(); fft.spectrum_len()];
     fft.forward(image, box_size, &mut spectrum, &mut scratch);
-    let falls = std::f64::consts::LN_2 * half_at(pixel_size).powi(2) / (box_size as f64 * pixel_size).powi(2);
+    let exponent =
+        std::f64::consts::LN_2 * half_at(pixel_size).powi(2) / (box_size as f64 * pixel_size).powi(2);
     for (i, value) in spectrum.iter_mut().enumerate() {
         let (kx, ky) = ((i / box_size) as f64, frequency(i % box_size, box_size) as f64);
-        *value *= (-falls * (kx * kx + ky * ky)).exp() as f32;
+        *value *= (-exponent * (kx * kx + ky * ky)).exp() as f32;
     }
     let mut smooth = vec![0.0; image.len()];
     fft.inverse(&mut spectrum, &mut smooth, box_size, &mut scratch);

@@ -1,4 +1,4 @@
-//! Voxel maps of both halves behind a training, to cross-validate the half maps with.
+//! Voxel maps of both halves, computed after a training to cross-validate its half maps.
 
 use std::collections::BTreeSet;
 
@@ -8,15 +8,15 @@ use crate::parallel::{Assignment, Collective, World};
 use crate::particles::selection::SubsetRows;
 use crate::particles::store::Store;
 use crate::resources::memory;
-use crate::voxels::half_sums::{Chosen, of_halves, working_bytes};
-use crate::voxels::reconstruction::plain;
+use crate::voxels::half_sums::{ParticleSample, accumulate_halves, working_bytes};
+use crate::voxels::reconstruction::unfiltered_map;
 
-/// The part of the memory at hand that they may take.
-const SHARE: f64 = 0.8;
+/// Fraction of the free memory that the voxel maps may take.
+const MEMORY_FRACTION: f64 = 0.8;
 
-/// The voxel maps of at most `most` particles of each half, without those to pass over, on the first rank. `None` elsewhere,
-/// and where there are not two halves, none are wanted, or they do not fit into memory. Every rank calls it, with its place in
-/// the group of its half.
+/// The voxel maps of about `per_half` particles of each half without the `excluded` rows, on rank 0. `None` on other ranks, if
+/// there are not two halves, if `per_half` is 0, and if the maps do not fit into memory. Every rank calls it, with its assignment
+/// and the group of its half.
 ///
 /// # Errors
 /// When particles cannot be read.
@@ -25,31 +25,34 @@ pub fn half_maps(
     store: &Store,
     subsets: &[SubsetRows],
     group: (&Assignment, &mut Collective),
-    most: usize,
-    passed_over: &BTreeSet<usize>,
+    per_half: usize,
+    excluded: &BTreeSet<usize>,
 ) -> Result<Option<[Volume; 2]>> {
     let both = subsets.len() == 2;
-    if !both || most == 0 || !fits(world, store.header().box_size) {
+    if !both || per_half == 0 || !fits(world, store.header().box_size) {
         return Ok(None);
     }
-    let chosen = Chosen { most: Some(most), passed_over: Some(passed_over) };
+    let sample = ParticleSample { per_half: Some(per_half), excluded: Some(excluded) };
     let pixel_size = store.header().pixel_size;
-    let Some([first, second]) = of_halves(world, store, subsets, group, &chosen)? else { return Ok(None) };
-    let first = plain(&{ first }, pixel_size)?;
-    Ok(Some([first, plain(&second, pixel_size)?]))
+    let Some([first, second]) = accumulate_halves(world, store, subsets, group, &sample)? else {
+        return Ok(None);
+    };
+    // The block drops the first sums before the second map is computed.
+    let first = unfiltered_map(&{ first }, pixel_size)?;
+    Ok(Some([first, unfiltered_map(&second, pixel_size)?]))
 }
 
-/// Is there the memory for it on every machine?
+/// Whether every node has memory for the voxel maps.
 fn fits(world: &World, box_size: usize) -> bool {
     let needed = working_bytes(box_size, world.local_size());
     let available = memory::available();
-    let short = available > 0 && needed as f64 > SHARE * available as f64;
+    let short = available > 0 && needed as f64 > MEMORY_FRACTION * available as f64;
     let all = world.all_reduce_sum(u64::from(short)) == 0;
     if !all && world.rank() == 0 {
         let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
         tracing::warn!(
-            "no cross-validation: voxel maps of this box take {:.1} GiB on a machine, and {:.1} GiB are free here; with more, \
-             `backproject` makes them, and `fsc HALF1 HALF2 --voxels` sets them against the half maps",
+            "no cross-validation: voxel maps of this box take {:.1} GiB per node, and {:.1} GiB are free on this one; on nodes \
+             with more memory, run `backproject`, then `fsc HALF1 HALF2 --voxels`",
             gib(needed),
             gib(available)
         );

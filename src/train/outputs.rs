@@ -23,19 +23,17 @@ use crate::run_folder::{assessment, excluded, lifecycle, names, report};
 
 /// A finished training.
 pub(super) struct Finished<'a> {
-    /// Its options.
     pub options: &'a RunOptions,
     /// Settings and particle set.
     pub identity: &'a RunIdentity,
-    /// Voxel maps of the same halves, for cross-validation.
+    /// Voxel maps of both halves, for cross-validation.
     pub voxels: Option<[Volume; 2]>,
-    /// Its particles, and the job that ran it.
     pub summary: RunSummary<'a>,
     /// Name of the device.
     pub device: String,
     /// Seconds in epochs, since the last resume.
     pub training_seconds: f64,
-    /// Seconds in all, since the last resume.
+    /// Total seconds, since the last resume.
     pub total_seconds: f64,
 }
 
@@ -62,7 +60,7 @@ pub(super) fn log_fsc(folder: &Path, epoch: usize) -> Result<()> {
     Ok(())
 }
 
-/// Reads the maps of the models, and writes everything that is made from them.
+/// Reads the maps of the models; writes their mean, FSC, figures, report and run.json.
 pub(super) fn finish(run: &Finished) -> Result<()> {
     let folder = &run.options.output;
     let mut maps = Vec::new();
@@ -93,7 +91,7 @@ fn epochs(run: &Finished) -> Vec<Vec<EpochSummary>> {
     run.summary.particles.iter().map(|(subset, _)| metrics::epochs(&run.options.output, *subset)).collect()
 }
 
-/// Images per second of the time spent in epochs. Models train at the same time, or on a single rank one after the other.
+/// Images per second of the time spent in epochs. Models train at the same time, or one after the other on a single rank.
 fn images_per_second(run: &Finished, epochs: &[Vec<EpochSummary>]) -> f64 {
     let images: u64 = epochs.iter().flatten().map(|epoch| epoch.images).sum();
     let each = epochs.iter().map(|of_model| of_model.iter().map(|epoch| epoch.seconds).sum::<f64>());

@@ -118,18 +118,19 @@ impl<'a> Session<'a> {
     /// When a device or the network fails.
     pub fn open_devices(&mut self, guess: InitialGuess) -> std::result::Result<(), Failure> {
         let Self { world, options, plan, assignment, geometry, .. } = self;
-        let choice = devices::choose(options.device, world)?;
+        let rank_device = devices::choose(options.device, world)?;
         let starts = guess.starts(world, plan, geometry.box_size, &assignment.models);
         drop(guess);
         for (&index, mut starts) in assignment.models.iter().zip(starts) {
             let sampler = self.plan.sampler(index, self.store.header());
             let batch = sampler.slots_of(assignment.rank, assignment.size).len();
             let first: Gmm = starts[0].take().expect("the first mixture of a model always has a start");
-            let device = devices::open(choice, first, *geometry, batch, options.cache_half)?;
+            let device = devices::open(rank_device, first, *geometry, batch, options.cache_half)?;
             self.open.push(OpenModel { index, sampler, device, ensemble: Ensemble::new(starts) });
         }
         let collective = self.collective.take().expect("devices are opened once");
-        let connected = devices::connect(world, choice, options.collective, collective, options.timeout)?;
+        let connected =
+            devices::connect(world, rank_device, options.collective, collective, options.timeout)?;
         let reduction = self.reduction.insert(connected);
         for open in &mut self.open {
             open.device.join(reduction)?;

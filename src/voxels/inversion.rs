@@ -1,7 +1,7 @@
-//! From the transform on the oversampled grid to the map in its box.
+//! Inverse Fourier transform of the oversampled grid, cropped to the box of the map.
 //!
-//! The grid's map is of twice the box, of which only the middle is wanted: along each axis only that part is kept, before the
-//! next axis is transformed. There the trilinear kernel's transform, a square of a sinc for each axis, is divided out.
+//! The grid transforms to a map of twice the box, of which only the centre is used: each axis is cropped before the next one is
+//! transformed. The map is divided by the transform of the trilinear kernel, a squared sinc per axis.
 
 use std::f64::consts::PI;
 
@@ -12,39 +12,42 @@ use rustfft::FftPlanner;
 use rustfft::num_complex::Complex;
 
 use crate::voxels::PADDING;
-use crate::voxels::accumulator::Sums;
+use crate::voxels::accumulator::FourierSums;
 
-/// The map of `sums` times `factors`: D voxels along each edge, with the origin on voxel floor(D/2). A line of sight's sum is
-/// the projection.
-pub fn map(sums: &Sums, factors: &[f32]) -> Array3<f32> {
+/// The map of `sums` times `factors`, `[z][y][x]` of D voxels each, with the origin on voxel floor(D/2). FourierSums along lines of sight
+/// are projections.
+pub(crate) fn map(sums: &FourierSums, factors: &[f32]) -> Array3<f32> {
     let (n, side) = (sums.box_size, sums.side());
     let padded = PADDING * n;
     let zero = Complex::new(0.0f32, 0.0);
     let plan = FftPlanner::new().plan_fft_inverse(padded);
     let last = RealFftPlanner::new().plan_fft_inverse(padded);
-    // Where frequency i - (D - 1), and where voxel i of the box, lies in a padded line.
+    // Index in a padded line of frequency i - (D - 1), and of voxel i of the box.
     let from = |i: usize| (i + padded - (n - 1)) % padded;
     let to = |i: usize| (i + padded - n / 2) % padded;
 
-    // Along z: [y][z][x], of z the box's part.
-    let mut turned = vec![zero; side * n * n];
+    // Along z: [y][z][x], cropped along z.
+    let mut transposed = vec![zero; side * n * n];
     let buffers = || (vec![zero; n * padded], vec![zero; plan.get_inplace_scratch_len()]);
-    turned.par_chunks_exact_mut(n * n).enumerate().for_each_init(buffers, |(lines, scratch), (y, output)| {
-        lines.iter_mut().for_each(|value| *value = zero);
-        for z in 0..side {
-            let start = (z * side + y) * n;
-            let values = sums.data[start..start + n].iter().zip(&factors[start..start + n]);
-            for (x, (value, factor)) in values.enumerate() {
-                lines[x * padded + from(z)] = value * factor;
+    transposed.par_chunks_exact_mut(n * n).enumerate().for_each_init(
+        buffers,
+        |(lines, scratch), (y, output)| {
+            lines.iter_mut().for_each(|value| *value = zero);
+            for z in 0..side {
+                let start = (z * side + y) * n;
+                let values = sums.data[start..start + n].iter().zip(&factors[start..start + n]);
+                for (x, (value, factor)) in values.enumerate() {
+                    lines[x * padded + from(z)] = value * factor;
+                }
             }
-        }
-        plan.process_with_scratch(lines, scratch);
-        for (z, output) in output.chunks_exact_mut(n).enumerate() {
-            for (x, value) in output.iter_mut().enumerate() {
-                *value = lines[x * padded + to(z)];
+            plan.process_with_scratch(lines, scratch);
+            for (z, output) in output.chunks_exact_mut(n).enumerate() {
+                for (x, value) in output.iter_mut().enumerate() {
+                    *value = lines[x * padded + to(z)];
+                }
             }
-        }
-    });
+        },
+    );
 
     // Along y and x, plane by plane.
     let kernel: Vec<f64> =
@@ -60,7 +63,7 @@ pub fn map(sums: &Sums, factors: &[f32]) -> Array3<f32> {
         lines.iter_mut().for_each(|value| *value = zero);
         for y in 0..side {
             let start = (y * n + z) * n;
-            for (x, &value) in turned[start..start + n].iter().enumerate() {
+            for (x, &value) in transposed[start..start + n].iter().enumerate() {
                 lines[x * padded + from(y)] = value;
             }
         }
@@ -69,7 +72,7 @@ pub fn map(sums: &Sums, factors: &[f32]) -> Array3<f32> {
             for (x, value) in half[..n].iter_mut().enumerate() {
                 *value = lines[x * padded + to(y)];
             }
-            // A real map's mean is real, and there is nothing at the grid's end.
+            // A real map has a real mean; the sums have no value at the grid's Nyquist frequency.
             half[0].im = 0.0;
             half[n] = zero;
             last.process_with_scratch(half, line, scratch)
@@ -94,15 +97,15 @@ mod tests {
     use std::f64::consts::TAU;
 
     #[test]
-    fn each_value_is_a_wave_about_the_origin_over_the_kernels_transform() {
+    fn waves_are_transformed_about_the_origin_and_divided_by_the_kernel() {
         for n in [6, 7] {
             let (side, middle) = (2 * n - 1, (n / 2) as f64);
-            let mut sums = Sums::zero(n);
+            let mut sums = FourierSums::zero(n);
             let at = |k: [isize; 3]| {
                 let [x, y, z] = [k[0], k[1] + n as isize - 1, k[2] + n as isize - 1].map(|v| v as usize);
                 (z * side + y) * n + x
             };
-            // A real map: of the plane x = 0 both of a pair are there, of the others one.
+            // A real map: in the plane x = 0 both points of a Friedel pair are stored, elsewhere one.
             let waves = [
                 ([0, 0, 0], Complex::new(2.0, 0.0)),
                 ([0, 2, -3], Complex::new(0.5, 0.25)),

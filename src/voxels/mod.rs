@@ -1,9 +1,10 @@
-//! Direct Fourier inversion: the voxel map of a set of particles, CTF-weighted.
+//! Direct Fourier inversion: CTF-weighted voxel maps of particles.
 //!
-//! By the projection theorem an image's Fourier transform is a central slice of the map's, times its CTF. Data flows one way:
-//! [`slice`] (an image as samples of the map's transform) ▶ [`accumulator`] (CTF F and CTF² on a grid, oversampled twofold,
-//! summed over images, threads and ranks) ▶ [`wiener`] (signal and noise from the half maps' FSC) ▶ [`gridding`] (the weight of
-//! each grid point) ▶ [`inversion`] (the map). [`reconstruction`] joins them.
+//! By the projection-slice theorem an image's Fourier transform is a central slice of the map's, times its CTF. Data flows one
+//! way: [`slice`] (an image as samples of the map's transform) ▶ [`accumulator`] (sums of CTF F and CTF² on a grid oversampled
+//! twofold, over images, threads and ranks) ▶ [`wiener`] (signal and noise from the half maps' FSC) ▶ [`gridding`] (the factor of
+//! each grid point) ▶ [`inversion`] (the map). [`half_sums`] runs the first two over the ranks of a job, [`reconstruction`] the
+//! others.
 
 pub mod accumulator;
 pub mod gridding;
@@ -13,5 +14,5 @@ pub mod reconstruction;
 pub mod slice;
 pub mod wiener;
 
-/// Oversampling of the Fourier grid: the map's box is padded by this factor.
+/// Oversampling of the Fourier grid: padding factor of the map's box.
 pub const PADDING: usize = 2;

@@ -1,8 +1,7 @@
-//! An image as samples of the map's transform: where they lie, `CTF F` and `CTF^2`, sorted by the slab of the grid that they
-//! fall into.
+//! An image as samples of the map's transform: coordinates, `CTF F` and `CTF^2`, sorted by slab of the grid.
 //!
-//! The grid has [`PADDING`] points per Fourier pixel. A real map's transform is Hermitian, so only x >= 0 is kept, and a sample
-//! with x < 0 is its mirror image's conjugate.
+//! The grid has [`PADDING`] points per Fourier pixel. A real map's transform is Hermitian, so only x >= 0 is stored: a sample
+//! with x < 0 is replaced by its Friedel mate, the complex conjugate at the opposite point.
 
 use rustfft::num_complex::Complex;
 
@@ -10,71 +9,72 @@ use crate::imaging::View;
 use crate::imaging::fourier::{Fft2, Fft2Scratch, frequency, shift_phase};
 use crate::voxels::PADDING;
 
-/// Planes of constant z in a slab. Slabs are what threads share out, and what stays in a processor's cache.
-pub const SLAB: usize = 4;
+/// Planes of constant z per slab. Each task works on one slab, which fits a core's cache.
+pub(crate) const SLAB: usize = 4;
 
-/// A value at a place between grid points.
+/// A value between grid points.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Sample {
-    /// x, y, z in grid points from the grid's first point; x from 0, y and z from -D.
+pub(crate) struct Sample {
+    /// x, y, z in grid points from the first grid point, which is at (0, -D, -D).
     pub place: [f32; 3],
-    /// Real and imaginary part of `CTF F`, and `CTF^2`.
+    /// Real part of `CTF F`, imaginary part, and `CTF^2`.
     pub values: [f32; 3],
 }
 
 /// The samples of one image.
 #[derive(Clone, Debug, Default)]
-pub struct Samples {
+pub(crate) struct Samples {
     sorted: Vec<Sample>,
-    /// Where each slab's begin; one more for the end.
+    /// Index of the first sample of each slab, and of the end.
     starts: Vec<u32>,
-    /// False where a value is not a finite number.
+    /// Whether all values are finite.
     pub finite: bool,
     unsorted: Vec<Sample>,
+    /// Slab of each unsorted sample.
     slabs: Vec<u16>,
 }
 
 impl Samples {
-    /// Those of slab `slab`.
-    pub fn of(&self, slab: usize) -> &[Sample] {
+    /// The samples in slab `slab`.
+    pub fn in_slab(&self, slab: usize) -> &[Sample] {
         &self.sorted[self.starts[slab] as usize..self.starts[slab + 1] as usize]
     }
 }
 
 /// A point of an image's transform.
 struct Point {
-    /// Its place in the transform.
+    /// Index in the transform.
     at: usize,
-    /// Its frequency in grid points.
+    /// Frequency in grid points.
     frequency: [f32; 2],
-    /// What brings the image's origin to pixel 0.
+    /// Phase factor that shifts the image's origin to pixel 0.
     phase: Complex<f32>,
 }
 
-/// Cuts images of one box. Shared between threads, each with its own [`Scratch`].
-pub struct Cutter {
+/// Computes slices from images of one box size. Shared between threads, each with its own [`Scratch`].
+pub(crate) struct SliceExtractor {
     fft: Fft2<f32>,
     box_size: usize,
     pixel_size: f64,
-    /// Those within Nyquist, one of each Hermitian pair.
+    /// The points within Nyquist, one of each Friedel pair.
     points: Vec<Point>,
 }
 
-/// What one thread needs to run a [`Cutter`].
-pub struct Scratch {
+/// Working memory of one thread for a [`SliceExtractor`].
+pub(crate) struct Scratch {
     fft: Fft2Scratch<f32>,
     spectrum: Vec<Complex<f32>>,
     ctf: Vec<f32>,
 }
 
-/// Slabs of the grid of images of `box_size` pixels.
-pub fn slabs(box_size: usize) -> usize {
+/// Number of slabs of the grid, for images of `box_size` pixels.
+pub(crate) fn slabs(box_size: usize) -> usize {
     // z runs from -D to D + 1.
     (PADDING * box_size + 2).div_ceil(SLAB)
 }
 
-impl Cutter {
-    /// For images of `box_size` pixels of `pixel_size` angstrom.
+impl SliceExtractor {
+    /// For images of `box_size` pixels along each edge, of `pixel_size` angstrom.
     pub fn new(box_size: usize, pixel_size: f64) -> Self {
         let fft = Fft2::new(box_size);
         let centre = -((box_size / 2) as f64);
@@ -82,9 +82,9 @@ impl Cutter {
         for column in 0..=box_size / 2 {
             for line in 0..box_size {
                 let (kx, ky) = (column as isize, frequency(line, box_size));
-                // On the column kx = 0 both of a pair are there.
-                let twin = column == 0 && ky < 0;
-                if twin || 4 * (kx * kx + ky * ky) >= (box_size * box_size) as isize {
+                // The column kx = 0 holds both points of each Friedel pair.
+                let is_mate = column == 0 && ky < 0;
+                if is_mate || 4 * (kx * kx + ky * ky) >= (box_size * box_size) as isize {
                     continue;
                 }
                 let phase = shift_phase(kx, ky, centre, centre, box_size);
@@ -108,31 +108,31 @@ impl Cutter {
         }
     }
 
-    /// The samples of `image` (box rows of box pixels), seen as `view` says, into `samples`.
+    /// Computes the samples of `image` (`[y][x]`, D pixels each), whose pose and CTF are in `view`.
     ///
     /// # Panics
     /// If the image has another size.
-    pub fn cut(&self, image: &[f32], view: &View, samples: &mut Samples, scratch: &mut Scratch) {
+    pub fn extract(&self, image: &[f32], view: &View, samples: &mut Samples, scratch: &mut Scratch) {
         let Scratch { fft, spectrum, ctf } = scratch;
         let n = self.box_size;
         assert_eq!(image.len(), n * n);
         self.fft.forward(image, n, spectrum, fft);
         view.ctf.half_plane(n, self.pixel_size, ctf);
 
-        // A frequency (kx, ky) of the image is W^T (kx, ky, 0) of the map.
+        // Frequency (kx, ky) of the image is frequency W^T (kx, ky, 0) of the map.
         let [along_x, along_y, _] = view.rotation.map(|row| row.map(|v| v as f32));
         let shift = [0.0, n as f32, n as f32];
         let limit = (n * n) as f32;
-        let Samples { sorted, starts, finite, unsorted, slabs: places } = samples;
+        let Samples { sorted, starts, finite, unsorted, slabs: slab_of } = samples;
         starts.clear();
         starts.resize(slabs(n) + 1, 0);
         unsorted.clear();
-        places.clear();
+        slab_of.clear();
         let mut check = 0.0f32;
         for point in &self.points {
             let [kx, ky] = point.frequency;
             let mut place = [0, 1, 2].map(|axis| kx * along_x[axis] + ky * along_y[axis]);
-            // A pose is a rotation up to rounding, and the grid ends at Nyquist.
+            // By rounding of the pose, a point can lie beyond Nyquist, outside the grid.
             if place.iter().map(|v| v * v).sum::<f32>() > limit {
                 continue;
             }
@@ -144,20 +144,20 @@ impl Cutter {
             }
             let place = [0, 1, 2].map(|axis| place[axis] + shift[axis]);
             let values = [value.re, value.im, ctf * ctf];
-            // 0 as long as all are finite.
+            // Stays 0 while all values are finite.
             check += values.iter().map(|v| v * 0.0).sum::<f32>();
             let slab = place[2] as usize / SLAB;
             starts[slab + 1] += 1;
-            places.push(slab as u16);
+            slab_of.push(slab as u16);
             unsorted.push(Sample { place, values });
         }
         *finite = check == 0.0;
         for slab in 1..starts.len() {
             starts[slab] += starts[slab - 1];
         }
-        // Each slab's start moves to its end, which is the next one's start.
+        // A counting sort: each slab's start advances to its end, the start of the next slab.
         sorted.resize(unsorted.len(), Sample::default());
-        for (sample, &slab) in unsorted.iter().zip(&*places) {
+        for (sample, &slab) in unsorted.iter().zip(&*slab_of) {
             let next = &mut starts[slab as usize];
             sorted[*next as usize] = *sample;
             *next += 1;
@@ -175,7 +175,7 @@ mod tests {
     use std::f64::consts::TAU;
 
     #[test]
-    fn samples_are_the_transform_about_the_centre_times_the_ctf_where_the_pose_puts_it() {
+    fn samples_are_the_transform_about_the_centre_times_the_ctf_in_the_plane_of_the_pose() {
         let optics = Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 };
         let (defocus_u, defocus_v) = (9000.0, 7000.0);
         let particle =
@@ -184,12 +184,12 @@ mod tests {
         for n in [8, 9] {
             let rotation = rotation_from_relion(30.0, 70.0, -110.0);
             let image: Vec<f32> = (0..n * n).map(|p| ((p * 7919) % 101) as f32 - 50.0).collect();
-            let cutter = Cutter::new(n, pixel_size);
+            let extractor = SliceExtractor::new(n, pixel_size);
             let mut samples = Samples::default();
-            cutter.cut(&image, &View { rotation, ctf }, &mut samples, &mut cutter.scratch());
+            extractor.extract(&image, &View { rotation, ctf }, &mut samples, &mut extractor.scratch());
             assert!(samples.finite);
             let mut found = std::collections::BTreeSet::new();
-            for (slab, sample) in (0..slabs(n)).flat_map(|s| samples.of(s).iter().map(move |v| (s, v))) {
+            for (slab, sample) in (0..slabs(n)).flat_map(|s| samples.in_slab(s).iter().map(move |v| (s, v))) {
                 let [x, y, z] = sample.place.map(f64::from);
                 assert!(x >= 0.0 && (slab * SLAB..(slab + 1) * SLAB).contains(&(z as usize)));
                 let place = [x, y - n as f64, z - n as f64];
@@ -197,7 +197,7 @@ mod tests {
                     rotation.map(|row| row.iter().zip(place).map(|(w, p)| w * p).sum::<f64>() / 2.0);
                 assert!(kz.abs() < 1e-5 && (kx - kx.round()).abs() < 1e-5 && (ky - ky.round()).abs() < 1e-5);
                 let (kx, ky) = (kx.round(), ky.round());
-                // One of each pair, whichever it is.
+                // Either point of a Friedel pair.
                 found.insert((kx as i32, ky as i32).max((-kx as i32, -ky as i32)));
                 let transform: Complex<f64> = (0..n * n)
                     .map(|p| {
@@ -214,7 +214,7 @@ mod tests {
             let limit = n as i32;
             let all = (-limit..=limit).flat_map(|kx| (-limit..=limit).map(move |ky| (kx, ky)));
             let within = all.filter(|(kx, ky)| 4 * (kx * kx + ky * ky) < limit * limit).count();
-            // One of each pair, and none missing.
+            // One point of each Friedel pair, and none missing.
             assert_eq!(found.len(), within.div_ceil(2), "{n}");
             assert_eq!(samples.sorted.len(), found.len());
         }

@@ -1,12 +1,13 @@
-//! How much of each shell is signal: the Wiener filter's constant, as RELION finds it.
+//! The Wiener filter, with the SNR of each shell from the FSC, as in RELION.
 //!
-//! The FSC of two half maps tells the ratio of signal to noise of each, FSC / (1 - FSC). The noise of a grid point falls with
-//! its weight W, so the filter divides by W + w / ratio, with w the shell's mean weight (Scheres, J. Struct. Biol. 180 (2012)
-//! 519: 1 / tau^2).
+//! The FSC of two half maps gives the SNR of each, FSC / (1 - FSC). The noise variance of a grid point is inverse to its weight W,
+//! so the filter divides by W + w / SNR, where w is the mean weight of the shell (Scheres, J. Struct. Biol. 180 (2012) 519:
+//! 1 / tau^2).
 //!
-//! That does two things. Within a shell it evens out the weights, which each point must have for itself, on the grid. And it
-//! gives the shell as a whole a gain, which falls steeply where the signal ends. On the grid that would let the strong shells
-//! leak into the weak ones when the map is cut to its sphere; so the gain is taken out there, and comes after the cut.
+//! The filter is applied in two parts. On the grid, the weights within each shell are regularised, with their mean unchanged
+//! ([`WienerFilter::weights`]). The gain of the shell as a whole is applied to the map after the spherical mask
+//! ([`WienerFilter::apply_gain`]): it falls steeply where the signal ends, and if it came first, the mask would leak strong shells
+//! into weak ones.
 
 use rayon::prelude::*;
 
@@ -14,46 +15,47 @@ use crate::evaluate::Fsc;
 use crate::evaluate::filter::radial;
 use crate::imaging::mrc::Volume;
 use crate::voxels::PADDING;
-use crate::voxels::accumulator::{Sums, square};
+use crate::voxels::accumulator::{FourierSums, squared_radius};
 
-/// Part of a shell's mean weight that a weight has at least.
+/// Constant of [`WienerFilter::floor`], as a fraction of the shell's mean weight.
 const FLOOR: f64 = 1e-3;
-/// FSCs outside this are taken for its ends, as RELION takes them.
-const RANGE: (f64, f64) = (0.001, 0.999);
+/// The FSC is clamped to this range, as in RELION.
+const FSC_RANGE: (f64, f64) = (0.001, 0.999);
 
-/// The filter of maps of one number of images.
+/// The Wiener filter for a map of a given mean weight.
 #[derive(Clone, Debug)]
-pub struct Filter {
-    /// Mean weight of each shell of an image's transform, from 0 up to Nyquist.
+pub(crate) struct WienerFilter {
+    /// Mean weight of each shell, from 0 to Nyquist.
     means: Vec<f64>,
-    /// The shell's constant.
+    /// Wiener constant of each shell, w / SNR.
     constants: Vec<f64>,
 }
 
-impl Filter {
-    /// For each of two halves with this `fsc`, whose mean weights are `means`.
+impl WienerFilter {
+    /// For each of two half maps with this `fsc`, where `means` are the mean weights of the shells.
     pub fn new(fsc: &Fsc, means: &[f64]) -> Self {
         let constant = |(shell, mean): (usize, &f64)| {
-            // Shell 0 has no FSC but a sign, and is sure; the shell at Nyquist has that of the last.
-            let found = if shell == 0 { 1.0 } else { fsc.shells[shell.min(fsc.last_shell())] };
-            let found = found.clamp(RANGE.0, RANGE.1);
-            mean * (1.0 - found) / found
+            // In shell 0 the FSC is only a sign: use 1. The shell at Nyquist has the FSC of the last shell.
+            let correlation = if shell == 0 { 1.0 } else { fsc.shells[shell.min(fsc.last_shell())] };
+            let correlation = correlation.clamp(FSC_RANGE.0, FSC_RANGE.1);
+            mean * (1.0 - correlation) / correlation
         };
         Self { means: means.to_vec(), constants: means.iter().enumerate().map(constant).collect() }
     }
 
-    /// One that only keeps a point with few samples from being noise, before the FSC is known.
+    /// A filter that only bounds the weights away from 0, for the maps whose FSC is measured.
     pub fn floor(means: &[f64]) -> Self {
         Self { means: means.to_vec(), constants: means.iter().map(|mean| mean * FLOOR).collect() }
     }
 
-    /// For both halves together: their weights add up, and the signal, so the constant, is the same.
-    pub fn of_both(&self) -> Self {
+    /// For the map of both halves: the weights double, and the constant, which depends on the signal alone, is the same.
+    pub fn for_whole_set(&self) -> Self {
         Self { means: self.means.iter().map(|mean| 2.0 * mean).collect(), constants: self.constants.clone() }
     }
 
-    /// `weight` of `sums` evened out within each shell, whose mean stays; those beyond Nyquist as they are.
-    pub fn weights(&self, sums: &Sums) -> Vec<f32> {
+    /// The weights of `sums` plus the constant of their shell, scaled so that the mean of the shell is unchanged. Weights beyond
+    /// Nyquist are unchanged.
+    pub fn weights(&self, sums: &FourierSums) -> Vec<f32> {
         let (n, side) = (sums.box_size, sums.side());
         let gains: Vec<f64> = (0..self.means.len()).map(|shell| self.gain(shell)).collect();
         let mut weights = sums.weight.clone();
@@ -67,8 +69,8 @@ impl Filter {
         weights
     }
 
-    /// `map`, of those weights, with each shell's gain; between shells the gain is interpolated.
-    pub fn apply(&self, map: &Volume) -> Volume {
+    /// Applies the gain of each shell to `map`, linearly interpolated between shells.
+    pub fn apply_gain(&self, map: &Volume) -> Volume {
         let last = self.means.len() - 1;
         let data = radial(&map.data, |radius| {
             let below = (radius as usize).min(last);
@@ -78,26 +80,26 @@ impl Filter {
         Volume { data, pixel_size: map.pixel_size }
     }
 
-    /// What a shell's mean weight has of that with the constant.
+    /// The gain of a shell: w / (w + constant), with its mean weight w; 0 without samples.
     fn gain(&self, shell: usize) -> f64 {
         let (mean, constant) = (self.means[shell], self.constants[shell]);
         if mean > 0.0 { mean / (mean + constant) } else { 0.0 }
     }
 }
 
-/// The shell of a grid point; none from Nyquist on.
+/// The shell of a grid point; `None` from Nyquist on.
 fn shell(box_size: usize, x: usize, y: usize, z: usize) -> Option<usize> {
-    let square = square(box_size, x, y, z);
+    let square = squared_radius(box_size, x, y, z);
     (square < box_size * box_size).then(|| ((square as f64).sqrt() / PADDING as f64).round() as usize)
 }
 
-/// The mean weight of each shell, over both halves.
-pub fn mean_weights(halves: [&Sums; 2]) -> Vec<f64> {
+/// The mean weight of each shell, averaged over both halves.
+pub(crate) fn mean_weights(halves: [&FourierSums; 2]) -> Vec<f64> {
     let [first, second] = halves.map(mean_weights_of);
     first.into_iter().zip(second).map(|(a, b)| 0.5 * (a + b)).collect()
 }
 
-fn mean_weights_of(sums: &Sums) -> Vec<f64> {
+fn mean_weights_of(sums: &FourierSums) -> Vec<f64> {
     let (n, side) = (sums.box_size, sums.side());
     let planes: Vec<Vec<(f64, f64)>> = (0..side)
         .into_par_iter()
@@ -114,7 +116,7 @@ fn mean_weights_of(sums: &Sums) -> Vec<f64> {
             shells
         })
         .collect();
-    // Added in order, so that the result does not depend on the number of threads.
+    // Summed in the order of planes, for the same bits on any number of threads.
     let mut shells = vec![(0.0, 0.0); n / PADDING + 2];
     for plane in planes {
         for (sum, part) in shells.iter_mut().zip(plane) {
@@ -130,12 +132,12 @@ mod tests {
     use std::f64::consts::TAU;
 
     const BOX: usize = 12;
-    const FOUND: [f64; BOX / 2] = [-1.0, 1.0, 0.8, 0.5, 0.1, -0.3];
-    /// What these are taken for, to Nyquist.
-    const TAKEN: [f64; BOX / 2 + 1] = [0.999, 0.999, 0.8, 0.5, 0.1, 0.001, 0.001];
+    const MEASURED: [f64; BOX / 2] = [-1.0, 1.0, 0.8, 0.5, 0.1, -0.3];
+    /// The same, clamped, and extended to Nyquist.
+    const CLAMPED: [f64; BOX / 2 + 1] = [0.999, 0.999, 0.8, 0.5, 0.1, 0.001, 0.001];
 
-    fn uneven() -> Sums {
-        let mut sums = Sums::zero(BOX);
+    fn uneven() -> FourierSums {
+        let mut sums = FourierSums::zero(BOX);
         let (n, side) = (BOX, sums.side());
         for (i, weight) in sums.weight.iter_mut().enumerate() {
             if shell(n, i % n, i / n % side, i / n / side).is_some() {
@@ -145,19 +147,19 @@ mod tests {
         sums
     }
 
-    fn filter(means: &[f64]) -> Filter {
-        Filter::new(&Fsc { pixel_size: 2.0, box_size: BOX, shells: FOUND.to_vec() }, means)
+    fn filter(means: &[f64]) -> WienerFilter {
+        WienerFilter::new(&Fsc { pixel_size: 2.0, box_size: BOX, shells: MEASURED.to_vec() }, means)
     }
 
     #[test]
-    fn weights_come_as_near_to_their_shells_mean_as_the_shell_is_noise() {
+    fn weights_approach_the_mean_of_their_shell_as_its_fsc_falls() {
         let sums = uneven();
         let means = mean_weights([&sums, &sums]);
         let found = filter(&means).weights(&sums);
         let side = sums.side();
         for (i, (&found, &weight)) in found.iter().zip(&sums.weight).enumerate() {
             let expected = match shell(BOX, i % BOX, i / BOX % side, i / BOX / side) {
-                Some(shell) => means[shell] + TAKEN[shell] * (f64::from(weight) - means[shell]),
+                Some(shell) => means[shell] + CLAMPED[shell] * (f64::from(weight) - means[shell]),
                 None => 0.0,
             };
             assert!((f64::from(found) - expected).abs() < 1e-4, "{found} {expected}");
@@ -165,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shell_has_its_fsc_as_gain_and_that_of_both_halves_together() {
+    fn the_gain_is_fsc_for_a_half_and_2_fsc_over_1_plus_fsc_for_the_whole_set() {
         let sums = uneven();
         let filter = filter(&mean_weights([&sums, &sums]));
         let wave = |kx: f64, ky: f64| {
@@ -174,23 +176,23 @@ mod tests {
             });
             Volume { data, pixel_size: 2.0 }
         };
-        let gain = |filter: &Filter, wave: &Volume| {
-            let found = filter.apply(wave);
+        let gain = |filter: &WienerFilter, wave: &Volume| {
+            let found = filter.apply_gain(wave);
             assert_eq!(found.pixel_size, 2.0);
             f64::from(found.data[[0, 0, 0]] / wave.data[[0, 0, 0]])
         };
-        for (shell, &fsc) in TAKEN.iter().enumerate().take(BOX / 2) {
+        for (shell, &fsc) in CLAMPED.iter().enumerate().take(BOX / 2) {
             let wave = wave(shell as f64, 0.0);
             assert!((gain(&filter, &wave) - fsc).abs() < 1e-5, "{shell}");
-            assert!((gain(&filter.of_both(), &wave) - 2.0 * fsc / (1.0 + fsc)).abs() < 1e-5, "{shell}");
+            assert!((gain(&filter.for_whole_set(), &wave) - 2.0 * fsc / (1.0 + fsc)).abs() < 1e-5, "{shell}");
         }
         let expected = 0.8 + (5f64.sqrt() - 2.0) * (0.5 - 0.8);
         assert!((gain(&filter, &wave(2.0, 1.0)) - expected).abs() < 1e-5);
     }
 
     #[test]
-    fn the_mean_weight_is_that_of_both_halves_and_none_is_no_gain() {
-        let (sums, none) = (uneven(), Sums::zero(BOX));
+    fn mean_weights_average_the_halves_and_the_gain_is_0_without_samples() {
+        let (sums, none) = (uneven(), FourierSums::zero(BOX));
         let (alone, with_none) = (mean_weights([&sums, &sums]), mean_weights([&none, &sums]));
         for (alone, with_none) in alone.iter().zip(with_none) {
             assert!((0.5 * alone - with_none).abs() < 1e-9);

@@ -132,7 +132,7 @@ fn without_gpus_auto_uses_the_cpu() {
         expect_failure(&program_with(&cuda, &environment), &["sees no GPU", "--device cpu"]);
     }
     let nccl = with(&["--device", "cpu", "--collective", "nccl"]);
-    expect_failure(&program_with(&nccl, &[]), &["NCCL adds up between GPUs"]);
+    expect_failure(&program_with(&nccl, &[]), &["--collective nccl needs GPUs"]);
     let kept = with(&["--device", "cpu", "--cache", "device"]);
     expect_failure(&program_with(&kept, &[]), &["no room for the 20 particles"]);
 }

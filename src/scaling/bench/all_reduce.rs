@@ -57,7 +57,7 @@ impl Buffer {
 /// # Errors
 /// When the device or the all-reduce fails.
 pub fn measure(
-    choice: RankDevice,
+    device: RankDevice,
     reduction: &mut AllReduce,
     gradient: usize,
     time: Duration,
@@ -66,7 +66,7 @@ pub fn measure(
         return Ok(None);
     }
     let max_length = LENGTHS[LENGTHS.len() - 1].max(gradient);
-    let mut buffer = match choice {
+    let mut buffer = match device {
         RankDevice::Gpu(ordinal) if reduction.on_device().is_some() => {
             Buffer::Gpu(cuda::AllReduceBench::new(ordinal, max_length)?)
         }

@@ -167,17 +167,18 @@ fn measure(
 ) -> std::result::Result<Option<BenchReport>, Failure> {
     let HalfGroup { assignment, collective } = HalfGroup::split(world, 1);
     let share = particles::RankShare { rank: assignment.rank, ranks: assignment.size, batch: options.batch };
-    let choice = devices::choose(options.device, world)?;
+    let rank_device = devices::choose(options.device, world)?;
     let (box_size, pixel_size) = match store {
         Some(store) => (store.header().box_size, store.header().pixel_size),
         None => (options.box_size, options.pixel_size),
     };
     let &BenchOptions { cutoff, sampling, .. } = options;
     let geometry = Geometry { box_size, pixel_size, cutoff, sampling, weights: Weights::UNIFORM };
-    let make =
-        || devices::open(choice, mixture(options, box_size), geometry, share.images(), options.cache_half);
+    let make = || {
+        devices::open(rank_device, mixture(options, box_size), geometry, share.images(), options.cache_half)
+    };
     let device = session.device.insert(make()?);
-    let connected = devices::connect(world, choice, options.collective, collective, options.patience)?;
+    let connected = devices::connect(world, rank_device, options.collective, collective, options.patience)?;
     let reduction = session.reduction.insert(connected);
     device.join(reduction)?;
     let source = ParticleSource::new(store, share, world, options, device)?;
@@ -191,7 +192,7 @@ fn measure(
         ranks: world.size(),
         nodes: world.nodes(),
         set,
-        device_memory: match choice {
+        device_memory: match rank_device {
             RankDevice::Cpu => None,
             RankDevice::Gpu(_) => {
                 Some(Spread::of(&reduction.collective.all_gather_f64(device.memory() as f64)))
@@ -212,7 +213,7 @@ fn measure(
         None
     };
     let values = mixture(options, box_size).values().len();
-    let all_reduce = all_reduce::measure(choice, reduction, values + 1, options.time)?;
+    let all_reduce = all_reduce::measure(rank_device, reduction, values + 1, options.time)?;
     let reading = reading::measure(&source, share, &reduction.collective, options.time)?;
     let peaks = reduction.collective.all_gather_f64(memory::peak() as f64);
     let host_memory = (!peaks.contains(&0.0)).then(|| Spread::of(&peaks));

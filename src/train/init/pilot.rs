@@ -18,7 +18,7 @@ use crate::particles::selection::SubsetRows;
 use crate::particles::store::{Block, Store};
 use crate::voxels::accumulator::Accumulator;
 use crate::voxels::reconstruction::reconstruct;
-use crate::voxels::slice::{Cutter, Samples};
+use crate::voxels::slice::{Samples, SliceExtractor};
 
 /// Number of particles in the sample.
 const PARTICLES: usize = 2_000;
@@ -97,12 +97,12 @@ fn reconstruct_rows(store: &Store, rows: &Range<usize>) -> Result<PilotReconstru
         invert: false,
         background_radius: None,
     })?;
-    let cutter = Cutter::new(small, pixel_size);
+    let extractor = SliceExtractor::new(small, pixel_size);
     let reader = store.reader();
     let sample: Vec<usize> = rows.clone().step_by(rows.len().div_ceil(PARTICLES).max(1)).collect();
     let mut halves = [Accumulator::new(small), Accumulator::new(small)];
     for rows in sample.chunks(BLOCK) {
-        let scratch = || (Block::default(), vec![0.0; small * small], shrink.scratch(), cutter.scratch());
+        let scratch = || (Block::default(), vec![0.0; small * small], shrink.scratch(), extractor.scratch());
         let samples: Vec<Result<Option<Samples>>> = rows
             .par_iter()
             .map_init(scratch, |(block, image, shrinking, cutting), &row| {
@@ -113,7 +113,7 @@ fn reconstruct_rows(store: &Store, rows: &Range<usize>) -> Result<PilotReconstru
                     && shrink.run(&mut block.images[..pixels].to_vec(), [0.0; 2], image, shrinking).is_ok();
                 let mut samples = Samples::default();
                 if usable {
-                    cutter.cut(image, &view, &mut samples, cutting);
+                    extractor.extract(image, &view, &mut samples, cutting);
                 }
                 Ok((usable && samples.finite).then_some(samples))
             })
