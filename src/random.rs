@@ -26,7 +26,7 @@ pub enum Purpose {
     Placement = 7,
 }
 
-/// The stream for `purpose`, `half` (0 where there is none, else 1 or 2) and `index` (epoch, particle, ...; below 2^48).
+/// The stream for `purpose`, `half` (1 or 2; 0 if not applicable) and `index` (epoch, particle, ...; below 2^48).
 pub fn stream(seed: u64, purpose: Purpose, half: u8, index: u64) -> Random {
     debug_assert!(index < 1 << 48);
     let mut random = ChaCha8Rng::seed_from_u64(seed);

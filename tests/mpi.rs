@@ -65,7 +65,7 @@ fn mixture() -> Gmm {
     Gmm::random(100, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0))
 }
 
-/// One rank of a case.
+/// One rank of a case. Long, because it is one match with an arm per case.
 fn rank(case: &str) {
     let world = World::start().unwrap();
     world.abort_on_panic();

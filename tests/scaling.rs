@@ -136,7 +136,7 @@ fn a_generated_study_recovers_its_model() {
         "MPI ranks",
         "Images/s",
         "Efficiency (%)",
-        "mean FSC against the truth",
+        "mean FSC against the true map",
     ] {
         assert!(svg.contains(label), "{label}");
     }

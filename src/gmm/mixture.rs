@@ -39,7 +39,7 @@ pub fn read(path: &Path) -> Result<Mixture> {
         Err(Error::input(
             path,
             "",
-            "is a text file without pseudo-atoms of this program",
+            "is a text file with no pseudo-atoms of this program",
             "give a mixture of `cryosplat-mpi train`, or a file of `cryosplat-mpi export gmm`",
         ))
     } else {

@@ -175,7 +175,7 @@ mod tests {
             [&valid[..text], to.as_bytes(), &valid[text + from.len()..]].concat()
         };
         refuse(&valid[..valid.len() - 1], &["391 bytes", "expected 392"]);
-        refuse(&valid[..40], &["no PLY header"]);
+        refuse(&valid[..40], &["no complete PLY header"]);
         refuse(&replace("vertex 7", "vertex 99999999999999999999"), &["line 3", "no valid count"]);
         refuse(&replace("vertex 7", "vertex 0"), &["no vertices"]);
         refuse(&replace("float rot_2", "float other"), &["`rot_2`"]);

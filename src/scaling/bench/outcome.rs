@@ -178,8 +178,7 @@ impl BenchReport {
     }
 
     fn rows(&self) -> Vec<(String, String)> {
-        let Details { step_seconds, all_reduce, reading, .. } = &self.bench;
-        let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".into());
+        let Details { step_seconds, reading, .. } = &self.bench;
         let epoch = &self.epochs[0].epochs[0];
         let steps = epoch.steps.unwrap_or(1) as f64;
         let stage = |spread: Option<Spread>| {
@@ -227,26 +226,7 @@ impl BenchReport {
         rows.push(("waiting for particles".into(), stage(epoch.wait)));
         let imbalance = self.bench.imbalance.map(|i| format!("{i:.3}"));
         rows.push(("imbalance: compute of the slowest rank over the mean".into(), or_dash(imbalance)));
-        if let Some(sums) = all_reduce {
-            let label = format!("all-reduce alone, with {}", self.bench.collective);
-            let gradient = &sums.gradient;
-            rows.push((
-                format!("{label}, of the gradient ({})", bytes(gradient.bytes as f64)),
-                time(gradient.seconds),
-            ));
-            for point in &sums.sweep {
-                let flow = bytes(point.bytes as f64 / point.seconds);
-                rows.push((
-                    format!("{label}, of {}", bytes(point.bytes as f64)),
-                    format!("{}, {flow}/s", time(point.seconds)),
-                ));
-            }
-            let bandwidth = or_dash(sums.bandwidth.map(|b| format!("{}/s", bytes(b))));
-            rows.push((
-                "latency and bandwidth of the all-reduce, fitted".into(),
-                format!("{} and {bandwidth}, error at most {:.0}%", time(sums.latency), 100.0 * sums.worst),
-            ));
-        }
+        rows.extend(self.all_reduce_rows());
         if let Some(reading) = reading {
             rows.push((
                 "reading alone, from page cache or disk".into(),
@@ -261,6 +241,34 @@ impl BenchReport {
         rows.push(("device memory per rank, mean".into(), memory(self.bench.device_memory_bytes)));
         rows
     }
+
+    fn all_reduce_rows(&self) -> Vec<(String, String)> {
+        let Some(times) = &self.bench.all_reduce else { return Vec::new() };
+        let mut rows = Vec::new();
+        let label = format!("all-reduce alone, with {}", self.bench.collective);
+        let gradient = &times.gradient;
+        rows.push((
+            format!("{label}, of the gradient ({})", bytes(gradient.bytes as f64)),
+            time(gradient.seconds),
+        ));
+        for point in &times.sweep {
+            let flow = bytes(point.bytes as f64 / point.seconds);
+            rows.push((
+                format!("{label}, of {}", bytes(point.bytes as f64)),
+                format!("{}, {flow}/s", time(point.seconds)),
+            ));
+        }
+        let bandwidth = or_dash(times.bandwidth.map(|b| format!("{}/s", bytes(b))));
+        rows.push((
+            "latency and bandwidth of the all-reduce, fitted".into(),
+            format!("{} and {bandwidth}, error at most {:.0}%", time(times.latency), 100.0 * times.worst),
+        ));
+        rows
+    }
+}
+
+fn or_dash(value: Option<String>) -> String {
+    value.unwrap_or_else(|| "-".into())
 }
 
 /// Formats the time per step.
