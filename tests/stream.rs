@@ -50,7 +50,7 @@ impl Device for RecordingDevice {
         Ok(())
     }
 
-    fn keep(&mut self, particles: usize) -> Result<bool> {
+    fn reserve(&mut self, particles: usize) -> Result<bool> {
         self.kept = vec![0.0; particles * self.pixels];
         Ok(true)
     }
@@ -168,7 +168,7 @@ impl Small {
         // Rank 1 of three.
         let slots = order.slots_of(1, 3);
         if residency == Residency::Device {
-            device.keep(order.shard(slots.clone()).len()).unwrap();
+            device.reserve(order.shard(slots.clone()).len()).unwrap();
         }
         let reader = store.reader();
         (Shard::load(reader, &order, slots, 3, residency, &mut device, Progress::silent()).unwrap(), device)
@@ -182,7 +182,7 @@ fn content(batch: &Batch, device: &RecordingDevice) -> StepContent {
     let image = |seen: &Observation| match seen.target {
         Target::Observed(image) => image.iter().map(|pixel| pixel + ctf_value(&seen.view.ctf)).collect(),
         Target::Prepared(image) => image.to_vec(),
-        Target::Kept(index) => device.kept[index * PIXELS..(index + 1) * PIXELS].to_vec(),
+        Target::Resident(index) => device.kept[index * PIXELS..(index + 1) * PIXELS].to_vec(),
     };
     let images = batch.observations.iter().map(image).collect();
     let energies = batch.observations.iter().map(|seen| seen.energy).collect();

@@ -186,7 +186,7 @@ impl Particles {
         (0..self.count(box_size))
             .map(|place| Observation {
                 view: self.views[place],
-                target: Target::Kept(place),
+                target: Target::Resident(place),
                 energy: energy(self.images(place..place + 1, box_size)),
             })
             .collect()

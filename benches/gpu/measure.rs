@@ -173,7 +173,7 @@ pub fn measure(
 /// Stores all particles on the device.
 fn store(device: &mut CudaDevice, case: &Case, particles: &Particles) -> Result<()> {
     let count = particles.count(case.box_size);
-    ensure!(device.keep(count)?, "the device has no room for {count} particles of {} px", case.box_size);
+    ensure!(device.reserve(count)?, "the device has no room for {count} particles of {} px", case.box_size);
     let mut images = Vec::new();
     for first in (0..count).step_by(STORED_PER_CALL) {
         let range = first..(first + STORED_PER_CALL).min(count);

@@ -46,6 +46,7 @@ const PARTICLES: usize = 256;
 
 const STEP: AdamStep = AdamStep { rate: 1e-3, ..AdamStep::IDLE };
 
+// Longer than 80 lines: the stages use the results of those before them.
 fn stages(criterion: &mut Criterion) {
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().ok();
     for case in CASES {
@@ -96,8 +97,8 @@ fn stages(criterion: &mut Criterion) {
             b.iter(|| project(activated.blocks(), &view.rotation, &geometry, &mut splats, &mut view_moments));
         });
         let [draw_floor, moments_floor] = floor::multiplications(&splats).map(floor::time);
-        table::keep(case, table::DRAW_FLOOR, draw_floor);
-        table::keep(case, table::MOMENTS_FLOOR, moments_floor);
+        table::store(case, table::DRAW_FLOOR, draw_floor);
+        table::store(case, table::MOMENTS_FLOOR, moments_floor);
         let mut canvas = Canvas::new(geometry.grid());
         let stride = canvas.stride;
         group.bench_function(BenchmarkId::from_parameter("rasterise"), |b| {

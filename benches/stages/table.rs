@@ -51,7 +51,7 @@ fn folder(case: (usize, usize, f64)) -> PathBuf {
 }
 
 /// Stores a time that criterion has not measured beside its own results.
-pub fn keep(case: (usize, usize, f64), name: &str, time: Duration) {
+pub fn store(case: (usize, usize, f64), name: &str, time: Duration) {
     let folder = folder(case).join(name).join("new");
     std::fs::create_dir_all(&folder).expect("create the folder of results");
     let estimates = serde_json::json!({ "median": { "point_estimate": time.as_nanos() as f64 } });

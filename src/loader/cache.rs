@@ -53,7 +53,7 @@ pub(crate) fn decide<'a>(
     let mut bytes = 0;
     for (particles, device) in shards {
         let on_device = match mode {
-            CacheMode::Device | CacheMode::Auto => device.keep(particles)?,
+            CacheMode::Device | CacheMode::Auto => device.reserve(particles)?,
             CacheMode::Host | CacheMode::Scratch | CacheMode::None => false,
         };
         if mode == CacheMode::Device && !on_device {

@@ -143,7 +143,7 @@ impl Shard {
             }
             let image = || &images[index * pixels..(index + 1) * pixels];
             let target = match &self.source {
-                Source::Device(resident) => Target::Kept(resident.index_of(row)),
+                Source::Device(resident) => Target::Resident(resident.index_of(row)),
                 Source::Host(_) => Target::Prepared(image()),
                 Source::Streamed(_) => Target::Observed(image()),
             };

@@ -29,7 +29,7 @@ pub enum Target<'a> {
     /// The image Y, `[y][x]`. The device prepares it.
     Observed(&'a [f32]),
     /// Index of a prepared image in the device's memory, written by [`Device::store`].
-    Kept(usize),
+    Resident(usize),
 }
 
 /// One particle of a step. All of a step have the same kind of [`Target`].
@@ -283,7 +283,7 @@ pub trait Device {
     ///
     /// # Errors
     /// If the device fails.
-    fn keep(&mut self, particles: usize) -> Result<bool>;
+    fn reserve(&mut self, particles: usize) -> Result<bool>;
 
     /// Prepares observed images and stores them in that memory, from index `first` on.
     ///

@@ -203,11 +203,11 @@ fn prepared_resident_and_observed_images_agree() {
         for (kept_half, tolerance) in [(false, 0.0), (true, 2e-3)] {
             let options = CudaOptions { ordinal: 0, batch: 3, kept_half };
             let mut device = CudaDevice::new(gmm.clone(), case.geometry(3.0), &options).unwrap();
-            assert!(device.keep(4).unwrap());
+            assert!(device.reserve(4).unwrap());
             // In two calls, with the first particle in the last place.
             device.store(1, &ctfs[1..], &mut observed[1..].concat()).unwrap();
             device.store(3, &ctfs[..1], &mut observed[0].clone()).unwrap();
-            let got = device.gradient(&with([3, 1, 2].map(Target::Kept).to_vec())).unwrap();
+            let got = device.gradient(&with([3, 1, 2].map(Target::Resident).to_vec())).unwrap();
             let error = worst(got.0.iter().map(|&v| f64::from(v)), want.0.iter().map(|&v| f64::from(v)));
             assert!(error <= tolerance, "box {d}, in half precision {kept_half}: {error:.1e}");
             assert_eq!(error > 0.0, kept_half, "targets in half precision differ");

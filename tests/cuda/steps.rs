@@ -107,9 +107,9 @@ fn outcomes_of_many_steps_are_in_order() {
     let mut all = case.observations(&observed);
     let ctfs: Vec<Ctf> = case.views.iter().map(|view| view.ctf).collect();
     let mut device = device_of(planes(&case.gaussians, Shape::Anisotropic), &case, 3.0, 1);
-    assert!(device.keep(7).unwrap());
+    assert!(device.reserve(7).unwrap());
     device.store(0, &ctfs, &mut observed.concat()).unwrap();
-    all.iter_mut().enumerate().for_each(|(place, seen)| seen.target = Target::Kept(place));
+    all.iter_mut().enumerate().for_each(|(place, seen)| seen.target = Target::Resident(place));
     // At rate 0 the loss of an image is the same in every step.
     let adam = AdamStep { rate: 0.0, ..ADAM };
     let mut outcomes = Vec::new();
@@ -157,14 +157,14 @@ fn reported_memory_is_the_decrease_of_free_memory() {
     let (plan, work) = device.plan();
     assert_eq!(device.memory(), (plan.bytes() + work) as u64);
     let before = device.memory();
-    assert!(device.keep(100).unwrap());
+    assert!(device.reserve(100).unwrap());
     assert_eq!(device.memory() - before, 100 * 48 * 48 * 4);
     drop(device);
     // On a real GPU other processes allocate memory meanwhile, and so do concurrent tests.
     let lacks = |_: usize| {
         let mut device = device_of(gmm.clone(), &case, 3.0, 2);
         let room = free(&device);
-        assert!(device.keep(100).unwrap());
+        assert!(device.reserve(100).unwrap());
         let (kept, rest) = (room - free(&device).min(room), free(&device));
         let other = device_of(gmm.clone(), &case, 3.0, 2);
         (kept, rest - free(&other).min(rest), other.memory())

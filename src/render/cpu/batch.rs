@@ -147,7 +147,7 @@ impl Workspace {
                 self.filter.prepare(ctf, &mut self.observed);
                 &self.observed
             }
-            Target::Kept(_) => unreachable!("the CPU device keeps no particles"),
+            Target::Resident(_) => unreachable!("the CPU device keeps no particles"),
         };
         image.loss =
             self.filter.residual(ctf, &self.projection, target, observation.energy, &mut self.gradient);

@@ -105,7 +105,7 @@ impl Device for CpuDevice {
         Ok(())
     }
 
-    fn keep(&mut self, _: usize) -> Result<bool> {
+    fn reserve(&mut self, _: usize) -> Result<bool> {
         Ok(false)
     }
 

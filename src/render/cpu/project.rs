@@ -144,6 +144,7 @@ fn dot<V: Vector<Scalar = f64>, const N: usize>(vectors: &[V; N], factors: &[f64
     sum
 }
 
+// Longer than 80 lines: the parts share so many values in registers that helpers would have to return a dozen each.
 #[inline(always)]
 fn project_lanes<I: Isa>(
     gaussians: &[GaussianBlock],

@@ -336,7 +336,7 @@ impl Device for CudaDevice {
         })
     }
 
-    fn keep(&mut self, particles: usize) -> Result<bool> {
+    fn reserve(&mut self, particles: usize) -> Result<bool> {
         assert!(self.graphs.is_none(), "memory is reserved before the first step");
         let bytes = self.pipeline.plan.resident_bytes(particles, self.pipeline.kept_half);
         let (free, _) = self.gpu.memory()?;

@@ -98,7 +98,7 @@ impl PassQueue {
         let slot = self.passes % PASSES;
         wait(gpu, &self.done[slot], group)?;
         let staged = match images.first().map(|image| image.target) {
-            None | Some(Target::Kept(_)) => None,
+            None | Some(Target::Resident(_)) => None,
             Some(Target::Prepared(_) | Target::Observed(_)) => {
                 Some(self.send_images(gpu, pipeline, images, group)?)
             }
@@ -109,7 +109,7 @@ impl PassQueue {
             .enumerate()
             .map(|(k, image)| {
                 let place = match image.target {
-                    Target::Kept(place) => place as i64,
+                    Target::Resident(place) => place as i64,
                     Target::Prepared(_) | Target::Observed(_) => {
                         -1 - (first + k * pipeline.plan.pixels()) as i64
                     }
@@ -138,7 +138,7 @@ impl PassQueue {
         match images.first().map(|image| image.target) {
             // SAFETY: a staging buffer has room for as many images as the plan has.
             Some(Target::Observed(_)) => unsafe { pipeline.enqueue_prepare(gpu, self.last_staged(pipeline)) },
-            None | Some(Target::Prepared(_) | Target::Kept(_)) => Ok(()),
+            None | Some(Target::Prepared(_) | Target::Resident(_)) => Ok(()),
         }
     }
 
@@ -163,7 +163,7 @@ impl PassQueue {
         let host = unsafe { staging.images[buffer].write(0..images.len() * pixels) };
         host.par_chunks_exact_mut(pixels).zip(images).for_each(|(to, image)| match image.target {
             Target::Prepared(values) | Target::Observed(values) => to.copy_from_slice(values),
-            Target::Kept(_) => unreachable!("all images of a step have targets of one kind"),
+            Target::Resident(_) => unreachable!("all images of a step have targets of one kind"),
         });
         gpu.order(&gpu.copies, &staging.used[buffer])?;
         // SAFETY: the device's buffer is as large; the host's is written again only after `arrived`.

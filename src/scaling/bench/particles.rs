@@ -96,7 +96,7 @@ impl<'a> ParticleSource<'a> {
     pub fn reserve(&self, share: RankShare, device: &mut dyn Device) -> Result<()> {
         if let Self::File { order, residency: Residency::Device, .. } = self {
             let count = order.shard(order.slots_of(share.rank, share.ranks)).len();
-            if !device.keep(count)? {
+            if !device.reserve(count)? {
                 return Err(Error::request(
                     format!("{} has no memory left for {count} particles", device.name()),
                     "use --cache host, or a GPU that no other program uses",
@@ -186,7 +186,7 @@ impl SyntheticParticles {
         });
         let energies = images.par_chunks_exact(pixels).map(energy).collect();
         let ctfs: Vec<Ctf> = views.iter().map(|view| view.ctf).collect();
-        if device.keep(count)? {
+        if device.reserve(count)? {
             device.store(0, &ctfs, &mut images)?;
             images = Vec::new();
         } else {
@@ -204,7 +204,7 @@ impl SyntheticParticles {
             .map(|index| Observation {
                 view: self.views[index],
                 target: if self.images.is_empty() {
-                    Target::Kept(index)
+                    Target::Resident(index)
                 } else {
                     Target::Prepared(&self.images[index * self.pixels..(index + 1) * self.pixels])
                 },

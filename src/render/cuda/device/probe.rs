@@ -23,7 +23,7 @@ impl CudaDevice {
     pub fn render(&mut self, view: &Rotation) -> Result<Vec<f32>> {
         let observation = Observation {
             view: View { rotation: *view, ctf: Ctf::identity() },
-            target: Target::Kept(0),
+            target: Target::Resident(0),
             energy: 0.0,
         };
         let pass = PassRecord { images: 1, first: 1, ..PassRecord::default() };
