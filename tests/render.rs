@@ -56,7 +56,7 @@ fn loss_and_gradients_agree_with_the_dense_reference() {
     }
 }
 
-/// Images, loss and gradients.
+/// Compares images, loss and gradients with the reference.
 fn assert_agrees(label: &str, case: &Case, cutoff: f64) {
     let mut rendering = device(case, Shape::Anisotropic, cutoff);
     cases::assert_agrees(
@@ -80,7 +80,7 @@ fn weighted_frequencies_agree_with_the_dense_reference() {
     assert_both_samplings_agree(36, Case::weighted);
 }
 
-/// Of a random case and another, with splats sampled in both ways before `change`.
+/// Tests `change` of a random case with an even and an odd box, each with both kinds of sampling.
 fn assert_both_samplings_agree(first: u64, change: fn(Case) -> Case) {
     for (seed, d, cutoff) in [(first, 32, 3.0), (first + 1, 33, 8.0)] {
         let case = || case(seed, d, 61, 3, false);
@@ -97,7 +97,7 @@ fn band_limited_sampling_keeps_the_subpixel_position() {
     let s = softplus_inverse(0.05 / d as f64);
     case.gaussians = vec![Raw { mu: [0.011, -0.023, 0.0], s: [s; 3], q: [1.0, 0.0, 0.0, 0.0], a: 1.0 }];
     let identity = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
-    // Of the points on a fine grid nothing aliases below the coarse grid's Nyquist frequency.
+    // A fine grid has no aliasing below the Nyquist frequency of the coarse one.
     let fine = 8 * d;
     let blur = reference::BLUR * d as f64 / Sampling::BandLimited.grid(d) as f64;
     let wide = Support { cutoff: 9.0, grid: None, blur: 8.0 * blur };
@@ -176,7 +176,7 @@ fn slopes_agree(mut case: Case) {
 
 #[test]
 fn results_have_the_same_bits_for_any_number_of_threads() {
-    // Bundles of two and one; the last is of as many images as several threads take at once, and more.
+    // Bundles of one and two images; the last case has more images than threads take at once.
     for (count, images) in [(3000, 1), (3000, 9), (200, 70)] {
         let case = case(10, 64, count, images, false);
         let on = |threads: usize| {
