@@ -23,7 +23,7 @@ fn mixtures_and_checkpoints_are_described() {
         let said = succeed(&["info", &mixture]);
         let all = 70 * (trained + 1);
         for part in
-            ["Gaussian mixture", &all.to_string(), shape, "32 pixels of 4 A (128 A)", "median", "in all"]
+            ["Gaussian mixture", &all.to_string(), shape, "32 pixels of 4 A (128 A)", "median", "in total"]
         {
             assert!(said.contains(part), "no {part:?} in {said}");
         }
