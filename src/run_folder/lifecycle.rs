@@ -78,7 +78,7 @@ pub(crate) fn prepare(
                 Some(step) => format!("holds a run already, with checkpoints up to step {step}"),
                 None => "holds a run that is done".into(),
             },
-            "go on with it (--resume), replace it (--overwrite), or choose another folder",
+            "resume it (--resume), replace it (--overwrite), or choose another folder",
         )),
         ExistingRun::Refuse => Ok(fresh),
         ExistingRun::Resume | ExistingRun::ResumeOrStart => {
