@@ -153,6 +153,11 @@ impl Progress {
     }
 }
 
+/// Bytes in GiB, for messages.
+pub(crate) fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
+
 /// Formats seconds: "4.2 s", "3 min 20 s", "2 h 5 min".
 pub fn duration(seconds: f64) -> String {
     if seconds < 60.0 {

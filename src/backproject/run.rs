@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::parallel::{Failure, HalfGroup, World};
 use crate::particles::selection::{self, Models, SubsetRows};
 use crate::particles::store::{DataSetId, Store};
+use crate::progress::gib;
 use crate::run_folder::document::RunSummary;
 use crate::run_folder::{assessment, lifecycle};
 use crate::voxels::accumulator::Accumulator;
@@ -74,7 +75,6 @@ fn open(world: &World, options: &BackprojectOptions) -> Result<(Store, Option<Da
 fn log_start(world: &World, store: &Store, subsets: &[SubsetRows]) {
     selection::log(store, subsets);
     let box_size = store.header().box_size;
-    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     tracing::info!(
         "{} ranks of {} threads; memory: {:.2} GiB per rank for the sums, {:.2} GiB on rank 0 for the inversion",
         world.size(),

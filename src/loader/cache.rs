@@ -8,6 +8,7 @@ use crate::loader::scratch;
 use crate::loader::shard::Residency;
 use crate::parallel::World;
 use crate::particles::store::{Reader, Store};
+use crate::progress::gib;
 use crate::render::Device;
 use crate::resources::memory;
 
@@ -104,8 +105,4 @@ pub(crate) fn decide<'a>(
         reader = reader.on(copy);
     }
     Ok((residencies, reader))
-}
-
-fn gib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 30)
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::parallel::World;
-use crate::progress::Progress;
+use crate::progress::{Progress, gib};
 
 /// Prefix and suffix of the names of copies; the process id is between.
 const NAME: (&str, &str) = (".cryosplat-mpi.", ".copy");
@@ -173,7 +173,6 @@ fn check_room(folder: &Path, size: u64) -> Result<()> {
     let free = space.f_bavail * space.f_frsize;
     let margin = MARGIN.min(space.f_blocks * space.f_frsize / 20);
     if free < size.saturating_add(margin) {
-        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
         return Err(Error::input(
             folder,
             "",

@@ -7,6 +7,7 @@ use crate::imaging::mrc::Volume;
 use crate::parallel::{Assignment, Collective, World};
 use crate::particles::selection::SubsetRows;
 use crate::particles::store::Store;
+use crate::progress::gib;
 use crate::resources::memory;
 use crate::voxels::half_sums::{ParticleSample, accumulate_halves, working_bytes};
 use crate::voxels::reconstruction::unfiltered_map;
@@ -49,7 +50,6 @@ fn fits(world: &World, box_size: usize) -> bool {
     let short = available > 0 && needed as f64 > MEMORY_FRACTION * available as f64;
     let all = world.all_reduce_sum(u64::from(short)) == 0;
     if !all && world.rank() == 0 {
-        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
         tracing::warn!(
             "no cross-validation: voxel maps of this box take {:.1} GiB per node, and {:.1} GiB are free on this one; on nodes \
              with more memory, run `backproject`, then `fsc HALF1 HALF2 --voxels`",
