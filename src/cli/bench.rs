@@ -87,7 +87,7 @@ fn bench(args: &Args, world: &World) -> Result<Ending, Failure> {
         seed: args.seed,
         device: args.machine.device,
         collective: args.machine.collective,
-        patience: args.machine.patience(),
+        timeout: args.machine.timeout(),
         cache: args.machine.cache(world)?,
         cache_half: args.machine.cache_half,
         time: Duration::from_secs_f64(args.seconds),

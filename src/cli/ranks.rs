@@ -51,7 +51,7 @@ pub(super) struct MachineOptions {
 
 impl MachineOptions {
     /// Time a rank waits for the other ranks' GPUs.
-    pub(super) fn patience(&self) -> Duration {
+    pub(super) fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout)
     }
 

@@ -192,7 +192,7 @@ fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
         models: args.half,
         device: args.machine.device,
         collective: args.machine.collective,
-        timeout: args.machine.patience(),
+        timeout: args.machine.timeout(),
         cache: args.machine.cache(world)?,
         cache_half: args.machine.cache_half,
         maps: args.maps,

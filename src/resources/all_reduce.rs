@@ -43,7 +43,7 @@ impl AllReduce {
         collective: Collective,
         kind: CollectiveKind,
         gpu: u64,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Self> {
         // A single rank uses NCCL only if it is requested, to test it.
         if kind == CollectiveKind::Mpi || (collective.size() == 1 && kind == CollectiveKind::Auto) {
@@ -76,7 +76,7 @@ impl AllReduce {
                 }
                 Ok(Self::over_mpi(collective))
             }
-            None => Ok(Self { nccl: Some(Nccl::connect(&collective, patience)?), collective }),
+            None => Ok(Self { nccl: Some(Nccl::connect(&collective, timeout)?), collective }),
         }
     }
 

@@ -98,7 +98,7 @@ pub(crate) fn connect(
     device: RankDevice,
     kind: CollectiveKind,
     collective: Collective,
-    patience: Duration,
+    timeout: Duration,
 ) -> std::result::Result<AllReduce, Failure> {
     match device {
         RankDevice::Cpu if kind == CollectiveKind::Nccl => {
@@ -112,7 +112,7 @@ pub(crate) fn connect(
         RankDevice::Cpu => Ok(AllReduce::over_mpi(collective)),
         RankDevice::Gpu(ordinal) => {
             let gpu = gpu::identity(ordinal)?;
-            Ok(AllReduce::between_gpus(collective, kind, gpu, patience)?)
+            Ok(AllReduce::between_gpus(collective, kind, gpu, timeout)?)
         }
     }
 }
