@@ -16,7 +16,7 @@ use crate::run_folder::identity::RunIdentity;
 /// Value of the root attribute `format`.
 pub const FORMAT: &str = "cryosplat-checkpoint";
 /// Value of the root attribute `version`.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Number of checkpoints per model that are kept.
 const KEPT: usize = 2;
 

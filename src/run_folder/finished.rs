@@ -38,12 +38,13 @@ pub(crate) fn rewrite_report(run: &Path, particles: Option<&Path>, baselines: &[
     };
     let particles = particles.map_or_else(named, |path| Ok(path.to_owned()))?;
     let store = Store::open(&particles)?;
-    let identity = store.validate()?.to_string();
-    if document["particles"]["identity"] != identity.as_str() {
+    let identity = store.validate()?;
+    let recorded = &document["particles"]["identity"];
+    if recorded.as_str().is_none_or(|recorded| is_other_set(recorded, identity, &path)) {
         return Err(Error::input(
             &particles,
             "",
-            format!("is set {identity}, and the run used set {}", document["particles"]["identity"]),
+            format!("is set {identity}, and the run used set {recorded}"),
             "name the particle file of the run with --particles",
         ));
     }
@@ -62,9 +63,38 @@ pub(crate) fn excluded_rows(run: &Path, store: &Store, set: DataSetId) -> Result
     let document: Value = serde_json::from_str(&text)
         .map_err(|error| Error::input(&file, "", format!("is not JSON ({error})"), remedy))?;
     let found = document["particles"]["identity"].as_str();
-    if let Some(found) = found.filter(|found| *found != set.to_string()) {
+    if let Some(found) = found.filter(|found| is_other_set(found, set, &file)) {
         let problem = format!("is of the particle set {found}, and {} is {set}", store.path().display());
         return Err(Error::input(&file, "", problem, remedy));
     }
     excluded::rows_of_run(run, store.len())
+}
+
+/// Whether the identity that the run's record `file` holds is of another particle set than `set`. Earlier versions recorded a
+/// CRC-32, which cannot be compared: it is accepted, with a warning.
+fn is_other_set(recorded: &str, set: DataSetId, file: &Path) -> bool {
+    let is_crc32 = recorded.len() == 8 && recorded.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if is_crc32 {
+        tracing::warn!(
+            "{}: the run is of an earlier version; whether it used these particles is not checked",
+            file.display()
+        );
+    }
+    !is_crc32 && recorded != set.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_is_another_unless_its_identity_is_equal_or_of_an_earlier_version() {
+        let set = DataSetId::from_bytes([7; 32]);
+        let is_other = |recorded: &str| is_other_set(recorded, set, Path::new("run.json"));
+        assert!(!is_other(&set.to_string()));
+        assert!(!is_other("0ba800c8"));
+        for other in [&DataSetId::from_bytes([8; 32]).to_string(), "", "0ba800c", "synthetic"] {
+            assert!(is_other(other), "{other}");
+        }
+    }
 }
