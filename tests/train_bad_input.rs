@@ -140,7 +140,7 @@ fn invalid_values_are_refused() {
     refuse(&|f| set_value(f, "half", 8, 2u8), &["particle 9", "half is 2"]);
     refuse(
         &|f| f.dataset("images").unwrap().attr("pixel_size").unwrap().write_scalar(&0.0f64).unwrap(),
-        &["pixel size of 0"],
+        &["pixel size is 0"],
     );
     refuse(&|f| set_value(f, "half", 2, 1u8), &["particle 4", "not sorted by half"]);
     // In half 2, which the second rank reads: its own error.

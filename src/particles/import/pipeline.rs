@@ -75,7 +75,7 @@ pub struct Summary {
 pub fn import(input: &Path, destination: &Path, options: &Options) -> Result<Summary> {
     let workers =
         rayon::ThreadPoolBuilder::new().num_threads(options.threads.unwrap_or(0)).build().map_err(|e| {
-            Error::request(format!("the worker threads cannot start: {e}"), "ask for fewer --threads")
+            Error::request(format!("the worker threads cannot start: {e}"), "set fewer --threads")
         })?;
     let read_options =
         ReadOptions { first: options.first, seed: options.seed, datadir: options.datadir.as_deref() };

@@ -100,7 +100,7 @@ impl Header {
             );
         }
         if self.halves == [0, 0] {
-            return bad("/images".into(), "holds no particles".into());
+            return bad("/images".into(), "has no particles".into());
         }
         for (i, optics) in self.optics.iter().enumerate() {
             let valid = optics.voltage.is_finite()

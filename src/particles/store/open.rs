@@ -99,10 +99,10 @@ fn locate(path: &Path, file: &hdf5::File, length: u64, expected: &DataSetLayout,
     let (found, wanted) = (number_type.to_descriptor().map_err(fail())?, expected.number_type.descriptor());
     if found != wanted {
         let wanted = if expected.name == "images" { "float32 or float16".into() } else { wanted.to_string() };
-        return bad(path, &at, format!("holds numbers of type {found}, expected {wanted}"));
+        return bad(path, &at, format!("has numbers of type {found}, expected {wanted}"));
     }
     if expected.number_type.width() > 1 && number_type.byte_order() != ByteOrder::LittleEndian {
-        return bad(path, &at, "holds big-endian numbers, expected little-endian");
+        return bad(path, &at, "has big-endian numbers, expected little-endian");
     }
     let (found, wanted) = (set.shape(), expected.shape(n));
     if found != wanted {

@@ -158,7 +158,7 @@ fn damage_is_named() {
         }
     }
     std::fs::write(&path, b"not at all").unwrap();
-    refused(&path, &["p.h5", "no particle file"]);
+    refused(&path, &["p.h5", "not a particle file"]);
 }
 
 /// Overwrites bytes of a data set.
@@ -260,7 +260,7 @@ fn columns_with_a_wrong_layout_are_refused_by_name() {
         refused(&path, &["p.h5", &at, "int16, expected"]);
         if name != "images" {
             replaced(&|file| create(file, name, shape_of(name, 6), false));
-            refused(&path, &["p.h5", &at, "has the shape [6", "expected [7"]);
+            refused(&path, &["p.h5", &at, "has shape [6", "expected [7"]);
         }
         replaced(&|file| create(file, name, shape_of(name, 7), true));
         refused(&path, &["p.h5", &at, "is chunked, expected contiguous storage"]);
@@ -269,7 +269,7 @@ fn columns_with_a_wrong_layout_are_refused_by_name() {
     let file = hdf5::File::open_rw(&path).unwrap();
     file.attr("version").unwrap().write_scalar(&1u32).unwrap();
     file.close().unwrap();
-    refused(&path, &["p.h5", "version 1", "reads version 2", "again"]);
+    refused(&path, &["p.h5", "version 1", "expected version 2", "again"]);
 }
 
 fn shape_of(name: &str, n: usize) -> Vec<usize> {
