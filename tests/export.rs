@@ -216,7 +216,7 @@ fn impossible_exports_are_refused_and_write_nothing() {
     refuse(&["star", &gmm, "-o", &out("p.star")], &["gmm_half1.h5"]);
     refuse(
         &["star", &set(), "-o", &out("p.star"), "--original", &set()],
-        &["p.h5", "particle 1", "where its image came from"],
+        &["p.h5", "particle 1", "no record of its raw image"],
     );
     refuse(&["star", &set(), "-o", &out("p.star"), "--run", &out("none")], &["run.json", "read the run"]);
     let other = tempfile::tempdir().unwrap();
