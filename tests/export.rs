@@ -220,7 +220,9 @@ fn impossible_exports_are_refused_and_write_nothing() {
     );
     refuse(&["star", &set(), "-o", &out("p.star"), "--run", &out("none")], &["run.json", "read the run"]);
     let other = tempfile::tempdir().unwrap();
-    std::fs::write(other.path().join("run.json"), r#"{"particles":{"identity":"0badf00d"}}"#).unwrap();
+    let identity = "0badf00d".repeat(8);
+    let document = format!(r#"{{"particles":{{"identity":"{identity}"}}}}"#);
+    std::fs::write(other.path().join("run.json"), document).unwrap();
     let other = other.path().display().to_string();
     refuse(&["star", &set(), "-o", &out("p.star"), "--run", &other], &["run.json", "0badf00d"]);
     let before = std::fs::read(&gmm).unwrap();
