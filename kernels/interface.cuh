@@ -114,6 +114,7 @@ struct DrawArguments {
     float *slices;         // [image][tile][slice][TILE][TILE], where DRAW_SLICES > 1
     unsigned *tickets;     // [image][tile]: slices that are drawn, 0 between launches
     int padded;
+    int reserved;
 };
 static_assert(sizeof(DrawArguments) == 56, "as on the host");
 
@@ -155,6 +156,7 @@ struct MomentsArguments {
     const float *gradient;  // [image][GRID][GRID], of the projections' points
     float *moments;         // [image][moment][gaussian]
     int padded;
+    int reserved;
 };
 static_assert(sizeof(MomentsArguments) == 40, "as on the host");
 

@@ -22,7 +22,8 @@ macro_rules! shared {
         $(
             $(#[$meta])*
             #[repr(C)]
-            #[derive(Clone, Copy, Debug, Default)]
+            // Pod proves that there is no padding, whose bytes would be undefined on the device.
+            #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
             pub(super) struct $name {
                 $(pub $field: $type,)+
             }
@@ -42,7 +43,6 @@ macro_rules! shared {
 
 shared! { RECORDS:
     /// One image of a pass.
-    #[derive(Pod, Zeroable)]
     struct ImageRecord(120) {
         view: [f64; 6],
         xx: f64,
@@ -56,7 +56,6 @@ shared! { RECORDS:
         place: i64,
     }
     /// A pass over some images, and the numbers of its step.
-    #[derive(Pod, Zeroable)]
     struct PassRecord(64) {
         images: u32,
         first: u32,
@@ -73,7 +72,6 @@ shared! { RECORDS:
         reserved: u32,
     }
     /// Header of the ring of passes.
-    #[derive(Pod, Zeroable)]
     struct RingRecord(16) {
         next: u32,
         current: u32,
@@ -81,7 +79,6 @@ shared! { RECORDS:
         reserved: u32,
     }
     /// Outcome of a step.
-    #[derive(Pod, Zeroable)]
     struct OutcomeRecord(16) {
         norm: f64,
         loss: f32,
@@ -113,6 +110,7 @@ shared! { ARGUMENTS:
         slices: Address,
         tickets: Address,
         padded: i32,
+        reserved: i32,
     }
     struct PrepareArguments(40) {
         ring: Address,
@@ -142,6 +140,7 @@ shared! { ARGUMENTS:
         gradient: Address,
         moments: Address,
         padded: i32,
+        reserved: i32,
     }
     struct ChainArguments(80) {
         ring: Address,

@@ -203,6 +203,7 @@ impl Pipeline {
             slices: b.slices.address(),
             tickets: b.tickets.address(),
             padded: self.padded(),
+            reserved: 0,
         };
         let grid = (plan.tiles() * plan.slices, plan.images);
         // SAFETY: the buffers have the plan's sizes, which grid and constants follow.
@@ -234,6 +235,7 @@ impl Pipeline {
             gradient: b.projections.address(),
             moments: b.moments.address(),
             padded: self.padded(),
+            reserved: 0,
         };
         let grid = (plan.padded() * plan.moment_lanes / THREADS, plan.images);
         // SAFETY: the buffers have the plan's sizes, which grid and constants follow.
