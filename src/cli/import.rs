@@ -21,7 +21,7 @@ use crate::particles::store::Dtype;
                         cryoDRGN: a stack, a .txt list of stacks or a STAR file, with --poses and --ctf.\n\n\
                         Examples:\n  \
                         cryosplat-mpi import run_data.star -o particles.h5 --datadir /data/relion_project --box 128\n  \
-                        cryosplat-mpi import P1/J24/particles.cs -o particles.h5 --passthrough P1/J24/passthrough.cs\n  \
+                        cryosplat-mpi import P1/J24/particles.cs -o particles.h5 --passthrough P1/J24/P1_J24_passthrough_particles.cs\n  \
                         cryosplat-mpi import particles.mrcs --poses poses.pkl --ctf ctf.pkl -o particles.h5\n  \
                         cryosplat-mpi import particles.star -o quick.h5 --first 5000 --dtype f16"
 )]

@@ -38,7 +38,7 @@ pub(super) struct Args {
     /// Number of Gaussians per mixture [default: scaled: chosen from the data, paper: 30000; see docs/guide.md, Recipes].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(GAUSSIANS_ALLOWED))]
     gaussians: Option<u64>,
-    /// Start from this mixture (.h5, .ply, pseudo-atoms) or map (MRC), not from random Gaussians; see docs/guide.md, Recipes.
+    /// Start from this mixture (.h5, .ply, pseudo-atoms) or map (MRC), not from random Gaussians; see docs/guide.md, Training.
     #[arg(long, value_name = "FILE")]
     init: Option<PathBuf>,
     /// Low-pass filter of the map of --init, in angstrom [default: 30].
@@ -100,7 +100,7 @@ pub(super) struct Args {
     /// When to write maps.
     #[arg(long, value_enum, default_value = "end")]
     maps: Maps,
-    /// Write every N-th step to metrics.jsonl [default: about 200 lines per epoch].
+    /// Write every N-th step to metrics_half1.jsonl and metrics_half2.jsonl [default: about 200 lines per epoch].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     metrics_every: Option<u64>,
     /// Particles per half for the voxel maps of the final cross-validation; 0 for none.

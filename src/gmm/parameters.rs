@@ -67,7 +67,7 @@ impl Gmm {
         Self { shape, count, values }
     }
 
-    /// Random initialisation (docs/method.md, section 2): mu ~ N(0, 0.075^2 I), s = 0.0075, q = 1, A = 1/(2N).
+    /// Random initialisation (docs/method.md, section 7): mu ~ N(0, 0.075^2 I), s = 0.0075, q = 1, A = 1/(2N).
     pub fn random(count: usize, shape: Shape, random: &mut Random) -> Self {
         let mut values = vec![0.0f32; shape.planes() * count];
         for i in 0..count {
