@@ -32,8 +32,9 @@ impl Clock {
         first(mixture)..first(mixture + 1)
     }
 
-    /// Base rate of a step over `count` images, where an epoch has `per_epoch`. Each mixture runs through the whole schedule.
-    pub fn base_rate(&self, settings: &Settings, count: u64, per_epoch: u64) -> f64 {
+    /// Learning rate of a step over `count` images by the schedule, where an epoch has `per_epoch` images. Each mixture runs through
+    /// the whole schedule.
+    pub fn scheduled_rate(&self, settings: &Settings, count: u64, per_epoch: u64) -> f64 {
         let images = self.images_of_mixture(settings, per_epoch);
         let middle = (self.images - images.start) as f64 + 0.5 * count as f64;
         let total = images.end - images.start;
@@ -48,7 +49,7 @@ impl Clock {
     /// Advances by a step over `count` images, and returns the constants of the step. A short last batch counts with its own number of
     /// images. Bias corrections start again with each mixture.
     pub fn advance(&mut self, settings: &Settings, count: u64, per_epoch: u64) -> AdamStep {
-        let base = self.base_rate(settings, count, per_epoch);
+        let base = self.scheduled_rate(settings, count, per_epoch);
         if self.images == self.images_of_mixture(settings, per_epoch).start {
             (self.beta1_power, self.beta2_power) = (1.0, 1.0);
         }

@@ -8,14 +8,14 @@ use crate::render::RateFactors;
 /// Allowed numbers of Gaussians of a mixture.
 pub const GAUSSIANS_ALLOWED: RangeInclusive<u64> = 1..=50_000_000;
 
-/// Number of images that one model sees over a training, at least, where [`MAX_EPOCHS`] allow it.
-pub const PASSES: usize = 100_000;
+/// Number of images that one model sees in a run: at least this many, unless [`MAX_EPOCHS`] is reached.
+pub const IMAGES_SEEN: usize = 100_000;
 /// Smallest number of epochs.
 const MIN_EPOCHS: usize = 5;
 /// Largest number of epochs: with more, the model fits the noise.
 const MAX_EPOCHS: usize = 100;
 
-/// Base rate for [`PASSES`] images.
+/// Base rate for [`IMAGES_SEEN`] images.
 const RATE: f64 = 4e-4;
 /// Largest base rate.
 pub(super) const MAX_RATE: f64 = 1.5e-3;
@@ -27,9 +27,9 @@ const MAX_MIXTURES: usize = 4;
 /// Smallest number of epochs per mixture: many noisy images converge slowly.
 const EPOCHS_PER_MIXTURE: usize = 8;
 /// Smallest number of images per mixture.
-const PASSES_PER_MIXTURE: f64 = 6_250.0;
+const IMAGES_PER_MIXTURE: f64 = 6_250.0;
 /// Total SNR per image of a mixture, at most: particles of high SNR need more images per mixture.
-const SNR_PER_PASS: f64 = 40.0;
+const SNR_PER_IMAGE: f64 = 40.0;
 
 /// Learning-rate factors. Amplitudes must change a hundredfold where a Gaussian lies in solvent. Scales hardly change: where they
 /// move as fast as means, they fit the noise.
@@ -59,31 +59,31 @@ const MIN_SPACING: f64 = 0.25;
 /// Volume of the specimen's ellipsoid as a fraction of the box, without a pilot reconstruction.
 pub(super) const ELLIPSOID_FRACTION: f64 = 0.095;
 
-/// Number of epochs for a half of `particles` particles: [`PASSES`] images, within 5 to 100 epochs.
+/// Number of epochs for a half of `particles` particles: [`IMAGES_SEEN`] images, within 5 to 100 epochs.
 pub(super) fn epochs_for(particles: usize) -> usize {
-    PASSES.div_ceil(particles.max(1)).clamp(MIN_EPOCHS, MAX_EPOCHS)
+    IMAGES_SEEN.div_ceil(particles.max(1)).clamp(MIN_EPOCHS, MAX_EPOCHS)
 }
 
-/// Base rate for `passes` images per mixture: proportional to 1 / passes above [`PASSES`], so that Gaussians travel as far in
+/// Base rate for `images` images per mixture: proportional to 1 / images above [`IMAGES_SEEN`], so that Gaussians travel as far in
 /// all, and to its square root below, so that they do not follow the noise.
-pub(super) fn base_rate(passes: usize) -> f64 {
-    let ratio = PASSES as f64 / passes as f64;
+pub(super) fn base_rate(images: usize) -> f64 {
+    let ratio = IMAGES_SEEN as f64 / images as f64;
     (RATE * ratio.min(ratio.sqrt())).min(MAX_RATE)
 }
 
 /// Whether the particles carry so much signal that the base rate is halved: a `total_snr` above [`HIGH_SNR`] per voxel of the box, and
-/// [`PASSES`] images for each mixture.
-pub(super) fn halves_rate(total_snr: f64, box_size: usize, passes: usize, mixtures: usize) -> bool {
+/// [`IMAGES_SEEN`] images for each mixture.
+pub(super) fn halves_rate(total_snr: f64, box_size: usize, images: usize, mixtures: usize) -> bool {
     let is_high = total_snr > HIGH_SNR * (box_size as f64).powi(3);
-    is_high && passes >= PASSES * mixtures
+    is_high && images >= IMAGES_SEEN * mixtures
 }
 
 /// Number of mixtures for `epochs` epochs of `particles` particles with a sum of `total_snr` over the Fourier voxels: as many as have
 /// enough epochs and images.
 pub(super) fn mixtures_for(total_snr: f64, epochs: usize, particles: usize) -> usize {
-    let passes = (epochs * particles) as f64;
-    let of_passes = (passes / PASSES_PER_MIXTURE.max(total_snr / SNR_PER_PASS)) as usize;
-    MAX_MIXTURES.min(epochs / EPOCHS_PER_MIXTURE).min(of_passes).max(1)
+    let images = (epochs * particles) as f64;
+    let of_images = (images / IMAGES_PER_MIXTURE.max(total_snr / SNR_PER_IMAGE)) as usize;
+    MAX_MIXTURES.min(epochs / EPOCHS_PER_MIXTURE).min(of_images).max(1)
 }
 
 /// Standard deviation of the Gaussians at the start, in box units, where `gaussians` of them lie in a specimen whose ellipsoid takes

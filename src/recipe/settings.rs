@@ -1,4 +1,4 @@
-//! The settings of a training, and the choices that a user may leave open (docs/method.md, section 7).
+//! The settings of a training run, and the choices that a user may leave open (docs/method.md, section 7).
 
 use serde::{Deserialize, Serialize};
 
@@ -148,8 +148,8 @@ impl Settings {
         let epochs = choices.epochs.unwrap_or(if scaled { rules::epochs_for(particles) } else { 5 });
         let mixtures = choices.mixtures.unwrap_or(1);
         // Images per mixture.
-        let passes = (epochs * particles / mixtures).max(1);
-        let rate = if scaled { rules::base_rate(passes) } else { 1e-3 };
+        let images = (epochs * particles / mixtures).max(1);
+        let rate = if scaled { rules::base_rate(images) } else { 1e-3 };
         let gaussians = choices.gaussians.unwrap_or(if scaled {
             rules::gaussians_for(box_size, particles, None)
         } else {
@@ -198,8 +198,8 @@ impl Settings {
 
     /// Base rate for `particles` particles in a box of `box_size` pixels with a sum of `total_snr` over the Fourier voxels.
     pub fn rate_for(&self, total_snr: f64, particles: usize, box_size: usize) -> f64 {
-        let passes = self.epochs * particles;
-        let halved = rules::halves_rate(total_snr, box_size, passes, self.mixtures);
+        let images = self.epochs * particles;
+        let halved = rules::halves_rate(total_snr, box_size, images, self.mixtures);
         if halved { 0.5 * self.learning_rate } else { self.learning_rate }
     }
 

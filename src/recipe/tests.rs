@@ -11,7 +11,7 @@ fn settings(recipe: Recipe) -> Settings {
 fn defaults_of_the_recipes() {
     let scaled = settings(Recipe::Scaled);
     assert_eq!((scaled.epochs, scaled.batch), (20, 8));
-    assert!((scaled.learning_rate - 4e-4).abs() < 1e-12, "for 100,000 passes");
+    assert!((scaled.learning_rate - 4e-4).abs() < 1e-12, "for 100,000 images");
     let few = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100, 64);
     assert_eq!((few.epochs, few.gaussians), (100, 1_284));
     let larger = Settings::resolve(Recipe::Scaled, &Choices::default(), false, 3.0, 1, 100, 128);
@@ -82,12 +82,12 @@ fn low_snr_gives_more_mixtures() {
         settings.mixtures_for(snr * (particles * 64 * 64) as f64, particles)
     };
     let usual = Choices::default();
-    // A hundred thousand passes for 12,288,000 pixels: 0.33 divided by the ratio.
+    // A hundred thousand images for 12,288,000 pixels: 0.33 divided by the ratio.
     assert_eq!([0.0, 0.08, 0.1, 0.15, 0.2].map(|snr| mixtures(&usual, 3_000, snr)), [4, 4, 3, 2, 1]);
     assert_eq!([0.03, 0.08, 0.11].map(|snr| mixtures(&usual, 5_000, snr)), [2, 2, 1], "in 20 epochs");
     assert_eq!(mixtures(&usual, 50_000, 0.001), 1, "in 5 epochs");
-    assert_eq!(mixtures(&usual, 500, 0.1), 4, "in 50,000 passes");
-    assert_eq!(mixtures(&usual, 100, 0.1), 1, "in 10,000 passes");
+    assert_eq!(mixtures(&usual, 500, 0.1), 4, "in 50,000 images");
+    assert_eq!(mixtures(&usual, 100, 0.1), 1, "in 10,000 images");
     let few = Choices { epochs: Some(16), ..usual };
     assert_eq!([1_000, 2_000].map(|particles| mixtures(&few, particles, 0.05)), [2, 2]);
 }
@@ -101,7 +101,7 @@ fn high_snr_halves_the_rate() {
     };
     assert_eq!([10.0, 19.9, 20.1, 1e9].map(|snr| ratio(&settings, snr, 5_000, 64)), [1.0, 1.0, 0.5, 0.5]);
     assert_eq!(ratio(&settings, 100.0, 5_000, 128), 1.0, "eight times as many voxels");
-    assert_eq!(ratio(&settings, 100.0, 4_999, 64), 1.0, "in fewer passes");
+    assert_eq!(ratio(&settings, 100.0, 4_999, 64), 1.0, "in fewer images");
     assert_eq!(ratio(&Settings { mixtures: 2, ..settings }, 100.0, 5_000, 64), 1.0, "of each");
 }
 
@@ -125,7 +125,7 @@ fn mixtures_share_the_epochs() {
     assert_eq!((second.correction1, second.correction2), (1.0 - 0.9 * 0.9, 1.0 - 0.999 * 0.999));
     for images in [9, 24, 39] {
         let clock = Clock { images, ..Clock::default() };
-        assert!(clock.base_rate(&settings, 1, 5) < 7e-3 * settings.learning_rate);
+        assert!(clock.scheduled_rate(&settings, 1, 5) < 7e-3 * settings.learning_rate);
     }
 }
 
@@ -133,7 +133,7 @@ fn mixtures_share_the_epochs() {
 fn schedules_end_where_they_should() {
     let mut paper = settings(Recipe::Paper);
     let late = Clock { images: 24_999, ..Clock::default() };
-    assert!((late.base_rate(&paper, 1, 5_000) / 1e-7 - 1.0).abs() < 1e-9);
+    assert!((late.scheduled_rate(&paper, 1, 5_000) / 1e-7 - 1.0).abs() < 1e-9);
     paper.schedule = Schedule::Cosine;
-    assert!(late.base_rate(&paper, 1, 5_000) < 1e-11);
+    assert!(late.scheduled_rate(&paper, 1, 5_000) < 1e-11);
 }

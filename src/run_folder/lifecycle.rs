@@ -178,8 +178,8 @@ pub(crate) fn begin(folder: &Path, models: &[(Subset, u64)], command: &[String])
 fn clear(folder: &Path, models: &[(Subset, u64)]) -> Result<()> {
     // Temporary files of a run that was killed.
     for place in [folder, &checkpoints(folder)] {
-        for torn in files::leftovers(place) {
-            remove(torn)?;
+        for leftover in files::leftovers(place) {
+            remove(leftover)?;
         }
     }
     let fresh = models.iter().all(|(_, step)| *step == 0);

@@ -257,7 +257,7 @@ impl Core {
         let settings = &setup.identity.settings;
         setup.excluded.find(&batch.skipped)?;
         let images = setup.sampler.images(number) as u64;
-        let rate = clock.base_rate(settings, images, setup.particles);
+        let rate = clock.scheduled_rate(settings, images, setup.particles);
         let adam = clock.advance(settings, images, setup.particles);
         let step = Step { images, adam };
         if batch.rows.iter().any(|&row| setup.excluded.contains(row)) {

@@ -34,7 +34,10 @@ pub(crate) struct Decided {
 ///
 /// # Errors
 /// What rank 0 finds wrong, on every rank; or on this rank, a particle file that it cannot open.
-pub(crate) fn agree(world: &World, options: &RunOptions) -> std::result::Result<Option<Decided>, Failure> {
+pub(crate) fn decide_on_all_ranks(
+    world: &World,
+    options: &RunOptions,
+) -> std::result::Result<Option<Decided>, Failure> {
     let (store, plan, guess) = match world.on_root(|| decide(world, options))? {
         Some((store, Some((plan, guess)))) => (store, Some(plan), guess),
         Some((store, None)) => (store, None, InitialGuess::default()),

@@ -11,7 +11,7 @@ use crate::parallel::{EndSignal, Failure, World};
 /// What is wrong for all, or on this rank.
 pub fn run(world: &World, options: &RunOptions) -> Result<Ending, Failure> {
     let signal = EndSignal::watch()?;
-    let Some(decided) = planner::agree(world, options)? else {
+    let Some(decided) = planner::decide_on_all_ranks(world, options)? else {
         if world.rank() == 0 {
             let folder = options.output.display();
             tracing::info!("the run in {folder} is done: nothing is left to do (--overwrite repeats it)");

@@ -50,7 +50,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         Some(run) => finished::excluded_rows(run, &store, set)?,
         None => BTreeSet::new(),
     };
-    let left_out = match excluded.len() {
+    let excluded_note = match excluded.len() {
         0 => String::new(),
         count => format!(" ({count} excluded)"),
     };
@@ -58,13 +58,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         Some(file) => {
             check_output(file, output, "the original")?;
             let count = original::select(&store, &excluded, file, output)?;
-            tracing::info!("{count} particles{left_out}: {}", output.display());
+            tracing::info!("{count} particles{excluded_note}: {}", output.display());
         }
         None => {
             let stack = star::stack_of(output);
             check_sources(&store, particles, &stack)?;
             let count = star::write(&store, &excluded, output)?;
-            tracing::info!("{count} particles{left_out}: {} and {}", output.display(), stack.display());
+            tracing::info!("{count} particles{excluded_note}: {} and {}", output.display(), stack.display());
         }
     }
     Ok(())
