@@ -21,7 +21,7 @@ fn curve(run: &str, label: &str) -> Vec<f64> {
     lines.map_while(|line| line.split(',').nth(column).unwrap().parse().ok()).collect()
 }
 
-/// Half maps with a common bias: a model too coarse for the specimen, a training that is too short, and a shared initial mixture.
+/// Half maps with a common bias: a model too coarse for the specimen, a training run that is too short, and a shared initial mixture.
 #[test]
 fn half_maps_with_a_common_bias_are_detected() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The outputs of a backprojection: maps, FSC, figures, report and run.json, as of a training.
+//! The outputs of a backprojection: maps, FSC, figures, report and run.json, as for a training run.
 
 use std::time::Instant;
 

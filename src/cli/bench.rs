@@ -14,8 +14,8 @@ use crate::scaling::bench::{self, BenchOptions};
 use crate::train::Ending;
 
 const AFTER_HELP: &str = "\
-All ranks form one group, as in `train --half all`. Steps are those of a training, with a learning rate of zero and a mixture as \
-wide as a trained one. On a GPU, stages are not timed separately: over several ranks, the all-reduce time is the difference \
+All ranks form one group, as in `train --half all`. Steps are those of a training run, with a learning rate of zero and a mixture \
+as wide as a trained one. On a GPU, stages are not timed separately: over several ranks, the all-reduce time is the difference \
 between a step of all ranks and a step of each rank alone. Separate all-reduces run in GPU memory with NCCL, in host memory with MPI.
 
 Examples:

@@ -256,7 +256,7 @@ impl Reduce for Alone {
 /// A device: renders, compares, differentiates and updates one mixture.
 ///
 /// # Steps that are not finite
-/// A step whose loss or gradient, summed over the ranks, is not finite changes neither parameters nor moments. Nor does any
+/// A step whose loss or gradient, summed over the ranks, is not finite changes neither parameters nor Adam's moments. Nor does any
 /// step after it, which may be under way by then: parameters and moments stay as they were before it. All ranks have the same
 /// sums, and stop at the same step.
 ///

@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn envelopes_phase_plates_and_absent_ctfs_gain_no_weight() {
         let faded = Weights::of(&[ctf(15_000.0, 0.0, 500.0)], 3.0);
-        assert_eq!(faded.at(0.25), faded.at(0.1), "what the envelope takes stays taken");
+        assert_eq!(faded.at(0.25), faded.at(0.1), "frequencies removed by the envelope stay removed");
         assert!(faded.at(0.1) < 0.1, "low frequencies count more all the same");
         let [low, high] = [0.0, 0.25].map(|k2| Weights::of(&[ctf(5_000.0, 90.0, 0.0)], 3.0).at(k2));
         assert_eq!([low, high], [1.0; 2]);

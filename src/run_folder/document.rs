@@ -1,4 +1,4 @@
-//! `run.json` of a finished run: what trainings and backprojections have in common.
+//! `run.json` of a finished run: the part shared by training runs and backprojections.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! A run's folder: the only room that knows the names and the documents in it.
 //!
 //! [`lifecycle`] prepares the folder and finds where to resume; [`checkpoint`], [`metrics`] and [`excluded`] are its files during
-//! a training; [`assessment`], [`document`] (`run.json`) and [`report`] are written at the end.
+//! a training run; [`assessment`], [`document`] (`run.json`) and [`report`] are written at the end.
 
 pub mod assessment;
 pub mod checkpoint;

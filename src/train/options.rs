@@ -1,4 +1,4 @@
-//! What the command line asks of a training.
+//! What the command line asks of a training run.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub enum Maps {
     Epoch,
 }
 
-/// The options of a training, as given on the command line.
+/// The options of a training run, as given on the command line.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
     /// Particle file.

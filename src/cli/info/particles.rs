@@ -179,7 +179,7 @@ impl ParticleSet {
     }
 }
 
-/// GPU memory of a training, in bytes.
+/// GPU memory of a training run, in bytes.
 #[derive(Clone, Copy)]
 struct GpuMemory {
     /// All but the particles.

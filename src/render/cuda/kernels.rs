@@ -59,7 +59,7 @@ macro_rules! kernels {
                         shared_mem_bytes: 0,
                     };
                     let mut launch = gpu.stream.launch_builder(&self.$name);
-                    // SAFETY: the kernel takes this one structure; its arrays are as the caller says.
+                    // SAFETY: the kernel takes this one structure; its arrays are guaranteed by the caller (see `# Safety`).
                     unsafe { launch.arg(arguments).launch(configuration) }
                         .map(|_| ())
                         .map_err(gpu.failed("start a kernel"))

@@ -1,7 +1,7 @@
 //! The queue of passes from host to device: their records, and the images of particles that are not resident.
 //!
-//! The host is up to [`PASSES`] passes ahead of the device. Events guard every place that is used again: of the pinned records,
-//! the device's ring, and the staging buffers on both sides.
+//! The host is up to [`PASSES`] passes ahead of the device. Events guard every slot that is reused: in the pinned records, the
+//! device's ring, and the staging buffers on both sides.
 
 use cudarc::driver::{CudaEvent, result};
 use rayon::prelude::*;

@@ -311,7 +311,7 @@ impl Pipeline {
             frequency_step: self.frequency_step(),
         };
         let grid = (self.plan.frequencies().div_ceil(THREADS), self.plan.images);
-        // SAFETY: the images are as the caller says; the spectra are for as many.
+        // SAFETY: guaranteed by the caller (see `# Safety`); the spectra are for as many images.
         unsafe {
             self.transform.images(gpu, images, spectra)?;
             self.kernels.prepare(gpu, grid, THREADS, &arguments)
@@ -363,7 +363,7 @@ impl Pipeline {
         length: usize,
     ) -> Result<()> {
         let arguments = StoreHalfArguments { targets, resident, length: length as u64 };
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller (see `# Safety`).
         unsafe { self.kernels.store_half(gpu, (length.div_ceil(THREADS), 1), THREADS, &arguments) }
     }
 

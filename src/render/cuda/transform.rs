@@ -86,7 +86,7 @@ impl Transform {
     /// # Safety
     /// Both are device memory for as many images as planned.
     pub unsafe fn images(&self, gpu: &Gpu, images: u64, spectra: u64) -> Result<()> {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller (see `# Safety`).
         unsafe { result::exec_r2c(self.images.0, images as *mut _, spectra as *mut _) }
             .map_err(failed(gpu, "transform images"))
     }
@@ -99,7 +99,7 @@ impl Transform {
     /// # Safety
     /// Both are device memory for as many projections as planned.
     pub unsafe fn forward(&self, gpu: &Gpu, projections: u64, spectra: u64) -> Result<()> {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller (see `# Safety`).
         unsafe { result::exec_r2c(self.forward.0, projections as *mut _, spectra as *mut _) }
             .map_err(failed(gpu, "transform projections"))
     }
@@ -112,7 +112,7 @@ impl Transform {
     /// # Safety
     /// As [`Transform::forward`].
     pub unsafe fn inverse(&self, gpu: &Gpu, spectra: u64, projections: u64) -> Result<()> {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller (see `# Safety`).
         unsafe { result::exec_c2r(self.inverse.0, spectra as *mut _, projections as *mut _) }
             .map_err(failed(gpu, "transform projections"))
     }

@@ -1,4 +1,4 @@
-//! Pilot reconstruction: a quick low-resolution voxel map before a training, for the position and shape of the specimen and
+//! Pilot reconstruction: a quick low-resolution voxel map before a training run, for the position and shape of the specimen and
 //! the signal-to-noise ratio (SNR) of the particles.
 //!
 //! A sample of a half's particles, downsampled, is backprojected as `backproject` does; this takes a second or two. Each model
