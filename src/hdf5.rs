@@ -82,7 +82,11 @@ pub fn text_dataset(group: &Group, name: &str) -> Result<Vec<String>> {
 /// When the file is missing, or is not HDF5.
 pub fn open(path: &Path, remedy: &'static str) -> crate::error::Result<File> {
     std::fs::File::open(path).map_err(Error::io(path, "open the file", "check the path"))?;
-    File::open(path).map_err(Error::hdf5(path, "read the file (is it cut short, or not HDF5?)", remedy))
+    File::open(path).map_err(Error::hdf5(
+        path,
+        "open the file as HDF5 (it may be truncated, or not HDF5)",
+        remedy,
+    ))
 }
 
 /// Writes the root attributes `format` and `version`, which identify this program's HDF5 files.
@@ -114,7 +118,7 @@ pub fn check_format(
     let found: u32 =
         scalar_attribute(file, "version").map_err(Error::hdf5(path, "read its version", remedy))?;
     if found != version {
-        let problem = format!("is of version {found}, and this program reads version {version}");
+        let problem = format!("is of version {found}, but this program reads version {version}");
         return Err(Error::input(path, "", problem, remedy));
     }
     Ok(())

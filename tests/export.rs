@@ -333,7 +333,7 @@ fn an_incompatible_start_is_refused() {
     let gmm = of_run("gmm_half1.h5");
     refuse(&["--init", &gmm, "--gaussians", "60"], &["holds 120 Gaussians", "--gaussians asks for 60"]);
     refuse(&["--init", &gmm, "--isotropic"], &["anisotropic Gaussians", "--isotropic"]);
-    refuse(&["--init", &gmm, "--init-lowpass", "20"], &["is no map", "--init-lowpass"]);
+    refuse(&["--init", &gmm, "--init-lowpass", "20"], &["is not a map", "--init-lowpass"]);
     refuse(&["--init", "missing.h5"], &["missing.h5", "No such file"]);
     refuse(&["--init", &set()], &["p.h5", "cryosplat-gmm"]);
     refuse(&["--init", &of_run("fsc.csv")], &["fsc.csv", "no pseudo-atoms"]);

@@ -181,7 +181,7 @@ fn info_describes_a_particle_set_and_verifies_it() {
     std::fs::write(&path, &bytes).unwrap();
     fail(&["info", "--verify", text(&path)], &["p.h5", "particle 2: ", "checksum"]);
     std::fs::write(&path, &bytes[..600]).unwrap();
-    fail(&["info", text(&path)], &["p.h5", "cut short"]);
+    fail(&["info", text(&path)], &["p.h5", "truncated"]);
 }
 
 #[test]

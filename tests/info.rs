@@ -51,7 +51,7 @@ fn mixtures_and_checkpoints_are_described() {
             fail(&["info", "--verify", file], &[file, "no checksums", "--verify"]);
             let bytes = std::fs::read(file).unwrap();
             std::fs::write(file, &bytes[..bytes.len() / 2]).unwrap();
-            fail(&["info", file], &[file, "cut short"]);
+            fail(&["info", file], &[file, "truncated"]);
         }
     }
 }

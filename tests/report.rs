@@ -95,7 +95,7 @@ fn wrong_particles_and_damaged_files_are_refused() {
     assert!(page(&run) == before);
 
     let other = phantom(folder.path(), 62);
-    fail(&["report", &run, "--particles", &other], &["is set", "and the run used set", "--particles"]);
+    fail(&["report", &run, "--particles", &other], &["is set", "but the run used set", "--particles"]);
     fail(
         &["report", &run, "--particles", &moved, "--baseline", "nowhere"],
         &["nowhere", "is not a folder", ";"],

@@ -61,7 +61,7 @@ fn damaged_images_end_the_run_or_are_excluded() {
         let name = if cache == "host" { "one" } else { "many" };
         let more = [&allowed[..], &["--cache", cache, "--overwrite"]].concat();
         let output = over_mpi(ranks, &program_file(), &train_arguments(&set, &run(name), &more));
-        expect_failure(&output, &["2 particles cannot be used", "--skip-bad-particles allows 1"]);
+        expect_failure(&output, &["2 particles are unusable", "--skip-bad-particles allows only 1"]);
     }
     assert!(bytes(&run("one"), "half1.mrc") == before);
     assert_eq!(skipped(&run("one"), "half1").len(), 1);

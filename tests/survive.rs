@@ -258,7 +258,7 @@ fn resuming_on_another_number_of_ranks_is_logged() {
     ranks_succeed(2, &train_arguments(&set, &run, &options));
     undo(&run, "half1");
     let said = ranks_succeed(4, &train_arguments(&set, &run, &[&options[..], &["--resume"]].concat()));
-    assert!(said.contains("2 ranks trained half1 before, now 4 do"), "{said}");
+    assert!(said.contains("used 2 ranks for half1 before and now uses 4"), "{said}");
     let values =
         |run: &str| GmmFile::read(&Path::new(run).join("gmm_half1.h5")).unwrap().gmm.values().to_vec();
     let (one, two) = (values(&whole), values(&run));
@@ -294,7 +294,7 @@ fn a_full_disk_is_reported_and_loses_no_checkpoint() {
         let said = text(&output);
         expect_failure(&output, &["half1.mrc", "cannot write", "disk is not full"]);
         assert!(
-            said.contains("NO CHECKPOINT of half1 after step") && said.contains("Training goes on"),
+            said.contains("NO CHECKPOINT of half1 after step") && said.contains("Training continues"),
             "{said}"
         );
         for name in kept.iter().rev().take(2) {

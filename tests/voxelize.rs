@@ -132,7 +132,7 @@ fn bad_input_is_refused_and_nothing_is_written() {
     refuse(&set, &[], &["p.h5", "cryosplat-particles", "cryosplat-gmm"]);
     let cut = path(RUN.path(), "cut.h5");
     std::fs::write(&cut, &std::fs::read(&hdf5).unwrap()[..2000]).unwrap();
-    refuse(&cut, &[], &["cut.h5", "cut short"]);
+    refuse(&cut, &[], &["cut.h5", "truncated"]);
     let before = std::fs::read(&hdf5).unwrap();
     fail(&["voxelize", &hdf5, "-o", &hdf5], &["gmm_half1.h5", "mixture to read"]);
     assert!(std::fs::read(&hdf5).unwrap() == before);

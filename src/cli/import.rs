@@ -56,7 +56,7 @@ pub(super) struct Args {
     /// Box size of the stored images in pixels, by Fourier cropping [default: the raw box].
     #[arg(long = "box", value_name = "PIXELS")]
     box_size: Option<usize>,
-    /// Invert the contrast, for raw images with a dark specimen (cryoSPARC files state it themselves).
+    /// Invert the contrast, for raw images with a dark specimen (for cryoSPARC, taken from blob/sign).
     #[arg(long)]
     invert: bool,
     /// Keep pixel values: do not normalise the background to mean 0 and standard deviation 1.

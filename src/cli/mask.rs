@@ -52,7 +52,7 @@ impl MaskOptions {
             || self.extend.is_some();
         let refuse = |options: &str, what: &str, remedy: &str| {
             Err(Error::request(
-                format!("{options} describe {what}, and the mask is {}", choice.display()),
+                format!("{options} describe {what}, but the mask is {}", choice.display()),
                 format!("add --mask {remedy}"),
             ))
         };

@@ -44,7 +44,7 @@ pub(super) struct MachineOptions {
     /// Folder on each node's local disk for particle copies [default: $SLURM_TMPDIR, $TMPDIR or /tmp].
     #[arg(long, value_name = "DIR", help_heading = "Machine")]
     scratch: Option<PathBuf>,
-    /// Keep particles in GPU memory as 16-bit floats: half the memory, 0.05% noise.
+    /// Keep particles in GPU memory as 16-bit floats: half the memory, relative rounding error 5e-4.
     #[arg(long, help_heading = "Machine")]
     pub cache_half: bool,
 }
@@ -59,7 +59,7 @@ impl MachineOptions {
     pub(super) fn cache(&self, world: &World) -> Result<CacheOptions, Failure> {
         if self.scratch.is_some() && !matches!(self.cache, CacheMode::Auto | CacheMode::Scratch) {
             let error = Error::request(
-                "--scratch is a folder for particle copies, and this --cache mode makes none",
+                "--scratch is a folder for particle copies, but this --cache mode makes none",
                 "leave out one of them, or use --cache scratch",
             );
             return Err(Failure::Collective((world.rank() == 0).then_some(error)));

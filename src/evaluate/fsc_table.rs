@@ -24,7 +24,7 @@ pub(crate) fn to_csv(curves: &[(String, Fsc)]) -> Result<String> {
         if fsc.shells.len() > first.shells.len() || fsc.box_size != first.box_size || !same_pixels {
             return Err(Error::request(
                 format!(
-                    "FSC curve {label:?} has a box of {} at {:.4} A, and the first has {} at {:.4} A",
+                    "FSC curve {label:?} has a box of {} at {:.4} A, but the first has {} at {:.4} A",
                     fsc.box_size, fsc.pixel_size, first.box_size, first.pixel_size
                 ),
                 "write them to separate files",

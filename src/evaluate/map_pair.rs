@@ -70,7 +70,7 @@ impl MapPair {
             return Err(Error::input(
                 second_path,
                 "",
-                "is not an atomic model, and --center-model places one",
+                "is not an atomic model, but --center-model needs one",
                 "leave out --center-model",
             ));
         }
@@ -102,7 +102,7 @@ impl MapPair {
         Err(Error::input(
             &self.second_path,
             "",
-            format!("is not a half map, and {option} cross-validates two half maps"),
+            format!("is not a half map, but {option} needs two half maps"),
             format!("give the other half map, or leave out {option}"),
         ))
     }

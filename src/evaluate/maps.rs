@@ -94,7 +94,7 @@ pub fn check_comparable(first: (&Path, &Volume), second: (&Path, &Volume)) -> Re
             path,
             "",
             format!(
-                "has {} voxels, and {} has {}",
+                "has {} voxels, but {} has {}",
                 extent(a.data.dim()),
                 other.display(),
                 extent(b.data.dim())
@@ -117,7 +117,7 @@ pub fn check_comparable(first: (&Path, &Volume), second: (&Path, &Volume)) -> Re
             path,
             "",
             format!(
-                "has a pixel size of {:.4} A, and {} of {:.4} A",
+                "has a pixel size of {:.4} A, but {} has {:.4} A",
                 a.pixel_size,
                 other.display(),
                 b.pixel_size

@@ -72,7 +72,7 @@ impl Mask {
             return Err(Error::input(
                 path,
                 "",
-                format!("the mask's box is {found} pixels, and the maps' box is {box_size}"),
+                format!("the mask's box is {found} pixels, but the maps' box is {box_size}"),
                 "make a mask in the maps' box",
             ));
         }
@@ -81,7 +81,7 @@ impl Mask {
             return Err(Error::input(
                 path,
                 format!("voxel (x, y, z) = ({x}, {y}, {z})"),
-                format!("holds {value}, and a mask has values from 0 to 1"),
+                format!("is {value}, expected 0 to 1"),
                 "scale the mask to 0 to 1, or check that this file is a mask",
             ));
         }
@@ -158,6 +158,6 @@ mod tests {
         write_volume(&path, &volume).unwrap();
         assert_eq!(Mask::read(&path, 8).unwrap().weights()[[1, 2, 3]], 1.0);
         volume.data[[4, 5, 6]] = 1.2;
-        check(&volume, 8, "(6, 5, 4): holds 1.2, and a mask has values from 0 to 1");
+        check(&volume, 8, "(6, 5, 4): is 1.2, expected 0 to 1");
     }
 }

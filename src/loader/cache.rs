@@ -86,7 +86,7 @@ pub(crate) fn decide<'a>(
             }
         } else if bytes > 0 {
             tracing::info!(
-                "the particles of this node's ranks take {:.1} GiB, and {:.1} GiB are free: streamed in every epoch",
+                "the particles of this node's ranks take {:.1} GiB, but only {:.1} GiB are free: streamed in every epoch",
                 gib(all),
                 gib(free)
             );

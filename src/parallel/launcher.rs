@@ -39,7 +39,7 @@ impl Launcher {
         (self.tasks > 1).then(|| {
             Error::request(
                 format!(
-                    "{} started {} tasks, and MPI sees only one: each task would train alone",
+                    "{} started {} tasks, but MPI sees only one: each task would train alone",
                     self.name, self.tasks
                 ),
                 remedy(),

@@ -104,7 +104,7 @@ pub(crate) fn connect(
         RankDevice::Cpu if kind == CollectiveKind::Nccl => {
             // All ranks fail here; rank 0 reports it.
             let error = Error::request(
-                "--collective nccl needs GPUs, and this run uses the CPU device",
+                "--collective nccl needs GPUs, but this run uses the CPU device",
                 "omit --collective nccl, or use --device cuda",
             );
             Err(Failure::Collective((world.rank() == 0).then_some(error)))

@@ -106,7 +106,7 @@ pub fn check_truth(truth: &Path, store: &Store) -> Result<()> {
         truth,
         "",
         format!(
-            "has a box of {} voxels, and the particles one of {} pixels",
+            "has a box of {} voxels, but the particles have one of {} pixels",
             volume.data.dim().0,
             store.header().box_size
         ),

@@ -173,8 +173,11 @@ impl Checkpoint {
             if alike(&trained) {
                 return Ok(trained);
             }
-            let problem =
-                format!("is not like /gmm: it holds {} Gaussians, and that {}", trained.len(), gmm.len());
+            let problem = format!(
+                "is not like /gmm: it holds {} Gaussians, but /gmm holds {}",
+                trained.len(),
+                gmm.len()
+            );
             Err(Error::input(path, format!("/{name}"), problem, REMEDY_READ))
         });
         let trained = trained.collect::<Result<_>>()?;
@@ -215,7 +218,7 @@ impl Checkpoint {
         let bad = |at: &str, problem: String| Err(Error::input(path, at, problem, REMEDY_READ));
         let Position { epoch, step, images, .. } = self.position;
         if epoch > epochs {
-            return bad("attribute epoch", format!("is {epoch}, and the run has {epochs}"));
+            return bad("attribute epoch", format!("is {epoch}, but the run has {epochs}"));
         }
         let (steps, most) = if epoch == epochs { (0, 0) } else { (steps, rows.len() as u64) };
         if step > steps || images > most {
@@ -229,13 +232,14 @@ impl Checkpoint {
         let (wanted, trained) = (settings.mixture_in(epoch), self.trained.len());
         let ended = step == 0 && epoch > 0 && settings.mixture_in(epoch - 1) < wanted;
         if trained != wanted && !(ended && trained + 1 == wanted) {
-            let problem = format!("is {trained}, and before epoch {} ended {wanted} mixtures", epoch + 1);
+            let problem =
+                format!("is {trained}, but {wanted} mixtures were complete before epoch {}", epoch + 1);
             return bad("attribute trained", problem);
         }
         let gmm = &self.state.gmm;
         if (gmm.shape(), gmm.len()) != (settings.shape(), settings.gaussians) {
             let problem = format!(
-                "holds {} {} Gaussians, and the run has {} {} ones",
+                "holds {} {} Gaussians, but the run has {} {} ones",
                 gmm.len(),
                 gmm.shape().name(),
                 settings.gaussians,
@@ -245,7 +249,7 @@ impl Checkpoint {
         }
         let inside = |&row: &u64| usize::try_from(row).is_ok_and(|row| rows.contains(&row));
         match self.excluded.iter().find(|row| !inside(row)) {
-            Some(row) => bad("/left_out", format!("names row {row}, and its particles are rows {rows:?}")),
+            Some(row) => bad("/left_out", format!("names row {row}, but its particles are rows {rows:?}")),
             None => Ok(()),
         }
     }

@@ -1,4 +1,4 @@
-//! Writes checkpoints in a thread of its own, while the training goes on.
+//! Writes checkpoints in a separate thread, while training continues.
 
 use std::path::PathBuf;
 use std::thread::JoinHandle;
@@ -30,7 +30,7 @@ impl CheckpointWriter {
             let outcome = checkpoint.write(&folder, subset);
             if let Err(error) = &outcome {
                 tracing::warn!(
-                    "NO CHECKPOINT of {subset} after step {}: {error}. Training goes on; if the run ends now, everything \
+                    "NO CHECKPOINT of {subset} after step {}: {error}. Training continues; if the run ends now, everything \
                      since its last checkpoint is lost",
                     checkpoint.clock.step
                 );

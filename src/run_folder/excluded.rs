@@ -141,7 +141,7 @@ impl Excluded {
         }
         Err(Error::Numeric {
             problem: format!(
-                "{count} particles cannot be used, and --skip-bad-particles allows {}; the last are {}",
+                "{count} particles are unusable, but --skip-bad-particles allows only {}; the most recent are {}",
                 self.allowed,
                 self.names(last)
             ),

@@ -44,7 +44,7 @@ pub(crate) fn rewrite_report(run: &Path, particles: Option<&Path>, baselines: &[
         return Err(Error::input(
             &particles,
             "",
-            format!("is set {identity}, and the run used set {recorded}"),
+            format!("is set {identity}, but the run used set {recorded}"),
             "name the particle file of the run with --particles",
         ));
     }
@@ -64,7 +64,7 @@ pub(crate) fn excluded_rows(run: &Path, store: &Store, set: DataSetId) -> Result
         .map_err(|error| Error::input(&file, "", format!("is not JSON ({error})"), remedy))?;
     let found = document["particles"]["identity"].as_str();
     if let Some(found) = found.filter(|found| is_other_set(found, set, &file)) {
-        let problem = format!("is of the particle set {found}, and {} is {set}", store.path().display());
+        let problem = format!("belongs to particle set {found}, but {} is {set}", store.path().display());
         return Err(Error::input(&file, "", problem, remedy));
     }
     excluded::rows_of_run(run, store.len())

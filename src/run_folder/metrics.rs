@@ -188,7 +188,7 @@ impl Writer {
         let outcome = self.append().and_then(|()| self.export());
         if let Err(error) = outcome {
             if !self.failed {
-                tracing::warn!("the metrics of {} have a gap: {error}; training goes on", self.subset);
+                tracing::warn!("the metrics of {} have a gap: {error}; training continues", self.subset);
             }
             self.failed = true;
         }

@@ -228,8 +228,8 @@ fn notes(document: &Value, models: usize) -> Vec<String> {
     )];
     if let Some(mixtures) = several_mixtures(document) {
         notes.push(format!(
-            "The map of each half is the mean of {mixtures} mixtures, trained one after the other from different random starts: \
-             the loss starts again with each."
+            "The map of each half is the mean of {mixtures} mixtures, trained one after the other from different random starts, so \
+             the loss curve restarts with each mixture."
         ));
     }
     if models > 1 {

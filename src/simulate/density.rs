@@ -166,7 +166,7 @@ pub fn check_fit(radius: f64, box_size: usize, pixel_size: f64) -> Result<()> {
     let fitting_pixel = (needed / box_size as f64 * 100.0).ceil() / 100.0;
     Err(Error::request(
         format!(
-            "the model is {:.1} A across, and the box is only {edge:.1} A ({box_size} px of {pixel_size} A)",
+            "the model is {:.1} A across, but the box is only {edge:.1} A ({box_size} px of {pixel_size} A)",
             2.0 * radius
         ),
         format!("use --box {fitting_box:.0}, or --pixel-size {fitting_pixel:.2}"),

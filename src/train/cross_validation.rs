@@ -1,4 +1,4 @@
-//! Voxel maps of both halves, computed after a training to cross-validate its half maps.
+//! Voxel maps of both halves, computed after a training run to cross-validate its half maps.
 
 use std::collections::BTreeSet;
 
@@ -51,8 +51,8 @@ fn fits(world: &World, box_size: usize) -> bool {
     let all = world.all_reduce_sum(u64::from(short)) == 0;
     if !all && world.rank() == 0 {
         tracing::warn!(
-            "no cross-validation: voxel maps of this box take {:.1} GiB per node, and {:.1} GiB are free on this one; on nodes \
-             with more memory, run `backproject`, then `fsc HALF1 HALF2 --voxels`",
+            "no cross-validation: voxel maps of this box take {:.1} GiB per node, but this node has only {:.1} GiB free; on \
+             nodes with more memory, run `backproject`, then `fsc HALF1 HALF2 --voxels`",
             gib(needed),
             gib(available)
         );

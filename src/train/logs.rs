@@ -1,4 +1,4 @@
-//! What a training logs.
+//! What a training run logs.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::render::Device;
 use crate::resources::all_reduce::AllReduce;
 use crate::run_folder::metrics::EpochSummary;
 
-/// Logs what is trained, on what, and from where a resumed run goes on.
+/// Logs what is trained, on what, and from where a resumed run continues.
 pub(super) fn introduce(
     world: &World,
     store: &Store,
@@ -62,8 +62,8 @@ pub(super) fn introduce(
         tracing::info!("resuming after {}", steps.collect::<Vec<_>>().join(" and "));
         if plan.resumed_ranks != ranks {
             tracing::warn!(
-                "{} ranks trained {} before, now {ranks} do: sums have another order, and the result differs from that of an \
-                 uninterrupted run by rounding",
+                "this run used {} ranks for {} before and now uses {ranks}: sums are in a different order, so the result will \
+                 differ by rounding from an uninterrupted run",
                 plan.resumed_ranks,
                 subsets[0].name()
             );

@@ -1,4 +1,5 @@
-//! What a rank holds during a training: its devices, its models, and the all-reduce of its group. Each stage of a run is a method.
+//! What a rank holds during a training run: its devices, its models, and the all-reduce of its group. Each stage of a run is a
+//! method.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -61,7 +62,7 @@ struct OpenModel {
     ensemble: Ensemble,
 }
 
-/// One rank's part of a training.
+/// One rank's part of a training run.
 ///
 /// Invariant: fields are dropped in the order of their declaration. Devices hold graphs that have captured an all-reduce, so they go
 /// before the communicator of the all-reduce.
@@ -111,8 +112,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Opens a device for each model of this rank, with its initial Gaussians, and connects the group: all devices come before any
-    /// particle, which take the memory that is left.
+    /// Opens a device for each model of this rank, with its initial Gaussians, and connects the group: all devices are opened before
+    /// any particles are loaded, which take the remaining memory.
     ///
     /// # Errors
     /// When a device or the network fails.
@@ -138,7 +139,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Loads this rank's particles, and the checkpoints of a resumed run. Then the run folder becomes that of this run.
+    /// Loads this rank's particles, and the checkpoints of a resumed run. Then takes over the run folder.
     ///
     /// # Errors
     /// When particles or a checkpoint cannot be read, or more particles are unusable than may be excluded.
@@ -324,7 +325,7 @@ impl<'a> Session<'a> {
                 _ => "NOT ALL CHECKPOINTS COULD BE WRITTEN",
             };
             tracing::info!(
-                "stopped by a signal; {state}; the same command with --resume auto goes on (exit code 75)"
+                "stopped by a signal; {state}; run the same command with --resume auto to continue (exit code 75)"
             );
         }
         // The launcher ends the job when the first rank leaves.

@@ -45,7 +45,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     check_grid(*box_size, *pixel_size)?;
     let format = MixtureFormat::from_extension(output);
     if args.map.is_some() && !format.as_ref().is_ok_and(|format| format.is_atoms()) {
-        let problem = "--map places atoms, and the output file holds none";
+        let problem = "--map places atoms, but the output file holds none";
         return Err(Error::request(problem, "leave out --map, or write .pdb or .cif").into());
     }
     let count = convert(input, output, format?, (*box_size, *pixel_size), args.map.as_deref())?;

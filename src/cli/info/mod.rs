@@ -23,7 +23,7 @@ use description::Description;
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     if args.directions.is_some() && args.files.len() > 1 {
         return Err(Error::request(
-            format!("--directions draws one particle file, and {} files are given", args.files.len()),
+            format!("--directions draws one particle file, but {} files are given", args.files.len()),
             "give one",
         )
         .into());
@@ -67,7 +67,7 @@ fn describe(path: &Path, args: &Args) -> Result<Description> {
         return Err(Error::input(
             path,
             "",
-            format!("is a {}, and --directions draws particles", description.kind),
+            format!("is a {}, but --directions draws particles", description.kind),
             "leave out --directions",
         ));
     }
@@ -98,7 +98,7 @@ fn described(path: &Path, args: &Args) -> Result<Description> {
 
 fn describe_hdf5(path: &Path, args: &Args) -> Result<Description> {
     let fail = || {
-        Error::hdf5(path, "open the HDF5 file", "copy the file again: it is cut short or still being written")
+        Error::hdf5(path, "open the HDF5 file", "copy the file again: it is truncated or still being written")
     };
     let file = hdf5::File::open(path).map_err(fail())?;
     let format = text_attribute(&file, "format");

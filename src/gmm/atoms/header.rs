@@ -91,7 +91,7 @@ impl<'a> Header<'a> {
         let finite = |value: &f64| value.is_finite();
         let count = self.number("gaussians", |&count: &usize| count > 0)?;
         if count != atoms.len() {
-            let problem = format!("holds {} atoms, and its header promises {count}", atoms.len());
+            let problem = format!("holds {} atoms, but its header promises {count}", atoms.len());
             return Err(Error::input(self.path, "", problem, REMEDY));
         }
         Ok(PseudoAtomModel {

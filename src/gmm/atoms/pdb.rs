@@ -34,7 +34,8 @@ REMARK 999 THE BOX LIES AT cryosplat.centre, IN ANGSTROM.
 pub fn write(model: &PseudoAtomModel, path: &Path) -> Result<()> {
     const USE_MMCIF: &str = "write mmCIF instead: name the file .cif";
     if model.atoms.len() > MAX_ATOMS {
-        let problem = format!("PDB files hold {MAX_ATOMS} atoms, and the mixture has {}", model.atoms.len());
+        let problem =
+            format!("PDB files hold at most {MAX_ATOMS} atoms, but the mixture has {}", model.atoms.len());
         return Err(Error::input(path, "", problem, USE_MMCIF));
     }
     let mut lines = Vec::with_capacity(model.atoms.len());

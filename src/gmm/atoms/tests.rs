@@ -112,7 +112,7 @@ fn what_exceeds_the_limits_of_pdb_is_refused_and_mmcif_takes_it() {
         cif::write(&model, &cif).unwrap();
         assert_eq!(read(&cif).unwrap().gmm.len(), model.atoms.len());
     };
-    refuse(&|model| model.atoms = vec![model.atoms[0]; 100_000], "99999 atoms, and the mixture has 100000");
+    refuse(&|model| model.atoms = vec![model.atoms[0]; 100_000], "99999 atoms, but the mixture has 100000");
     refuse(&|model| model.atoms[2].position[1] = -1000.0, "atom 3");
     refuse(&|model| model.atoms[1].displacement[0] = 1000.0, "atom 2");
 }

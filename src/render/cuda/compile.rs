@@ -199,7 +199,7 @@ fn compile(options: &[String], exact: bool) -> Result<Vec<u8>> {
                 error.0,
                 String::from_utf8_lossy(&log).trim()
             ),
-            "this is a defect of the program or of the CUDA toolkit: report it, and use --device cpu",
+            "this is a bug in cryosplat-mpi or in the CUDA toolkit: report it, and use --device cpu",
         ));
     }
     if exact { machine_code(&program) } else { intermediate(&program) }

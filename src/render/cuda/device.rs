@@ -74,7 +74,7 @@ fn plan_buffers(gpu: &Gpu, gmm: &Gmm, geometry: &Geometry, batch: usize) -> Resu
                 plan.images,
                 geometry.box_size
             ),
-            reason: format!("that takes {}, and {} of {} are free", mib(needed), mib(free), mib(total)),
+            reason: format!("needs {}, but only {} of {} are free", mib(needed), mib(free), mib(total)),
             remedy: "use fewer --gaussians, a smaller box, or a GPU without other jobs".into(),
         });
     }

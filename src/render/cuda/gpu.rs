@@ -127,7 +127,7 @@ impl Gpu {
             Error::Device {
                 device: self.name.clone(),
                 action: format!("hold the {what}"),
-                reason: format!("{bytes} bytes are needed, and {free} are free"),
+                reason: format!("{bytes} bytes are needed, but only {free} are free"),
                 remedy: "use fewer --gaussians, a smaller --batch, --cache host, or a GPU without other jobs"
                     .into(),
             }

@@ -51,7 +51,7 @@ enum Content {
 }
 
 impl Init {
-    /// Reads the file that `options` names, for a training of `models` with these choices on the particles' grid of `header`.
+    /// Reads the file that `options` names, for a training run of `models` with these choices on the particles' grid of `header`.
     ///
     /// # Errors
     /// When the file cannot be read or holds neither a mixture nor a map; when it does not fit the particles' box, or a choice.
@@ -67,7 +67,7 @@ impl Init {
             });
         }
         if low_pass.is_some() {
-            let problem = "is no map, and only maps are filtered";
+            let problem = "is not a map, and --init-lowpass applies only to maps";
             return Err(Error::input(file, "", problem, "leave out --init-lowpass"));
         }
         let gmm = mixture_in_box(file, choices, isotropic, header)?;
@@ -137,20 +137,21 @@ fn mixture_in_box(file: &Path, choices: &Choices, isotropic: bool, header: &Head
     let refuse = |problem: String, remedy: &str| Err(Error::input(file, "", problem, remedy));
     let gmm = match (read.gmm.shape(), isotropic) {
         (Shape::Anisotropic, true) => {
-            let problem = "holds anisotropic Gaussians, and --isotropic asks for isotropic ones".into();
+            let problem = "holds anisotropic Gaussians, but --isotropic asks for isotropic ones".into();
             return refuse(problem, "leave out --isotropic, or start from the HDF5 file of an isotropic run");
         }
         (Shape::Isotropic, false) => read.gmm.anisotropic(),
         _ => read.gmm,
     };
     if let Some(asked) = choices.gaussians.filter(|&asked| asked != gmm.len()) {
-        let problem = format!("holds {} Gaussians, and --gaussians asks for {asked}", gmm.len());
+        let problem = format!("holds {} Gaussians, but --gaussians asks for {asked}", gmm.len());
         return refuse(problem, "leave out --gaussians");
     }
     let edge = header.box_size as f64 * header.pixel_size;
     let ratio = read.grid.map_or(1.0, |(size, pixel_size)| size as f64 * pixel_size / edge);
     if !(1.0 / MAX_EDGE_RATIO..=MAX_EDGE_RATIO).contains(&ratio) {
-        let problem = format!("is of a box of {:.1} A, and the particles' is {edge:.1} A", ratio * edge);
+        let problem =
+            format!("has a box of {:.1} A, but the particles have one of {edge:.1} A", ratio * edge);
         return refuse(problem, "start from a mixture of particles like these, or check the pixel sizes");
     }
     // Without a change of scale nothing is rounded.

@@ -70,7 +70,7 @@ impl CudaDevice {
             device: self.gpu.name().to_owned(),
             action: "capture a step".into(),
             reason: "the capture is empty".into(),
-            remedy: "this is a defect of the program or of the driver: report it".into(),
+            remedy: "this is a bug in cryosplat-mpi or in the driver: report it".into(),
         })?;
         graph.upload().map_err(fail())?;
         Ok(graph)
