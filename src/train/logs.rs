@@ -13,7 +13,7 @@ use crate::render::Device;
 use crate::resources::all_reduce::AllReduce;
 use crate::run_folder::metrics::EpochSummary;
 
-/// Logs what is trained, on what, and from where a resumed run continues.
+/// Logs, on rank 0, what is trained, on what, and from where a resumed run continues.
 pub(super) fn introduce(
     world: &World,
     store: &Store,
@@ -22,6 +22,9 @@ pub(super) fn introduce(
     device: &dyn Device,
     reduction: &AllReduce,
 ) {
+    if world.rank() > 0 {
+        return;
+    }
     let (subsets, ranks) = (plan.subsets(), assignment.size);
     let settings = &plan.models[assignment.models[0]].settings;
     selection::log(store, &subsets);
@@ -40,8 +43,9 @@ pub(super) fn introduce(
     );
     let collective = reduction.name();
     tracing::info!(
-        "{} ranks, {ranks} in the group of {}; each: {}{}",
+        "{} {}, {ranks} in the group of {}; each: {}{}",
         world.size(),
+        if world.size() == 1 { "rank" } else { "ranks" },
         subsets[0].name(),
         device.name(),
         if ranks > 1 || collective == "NCCL" {
@@ -57,7 +61,7 @@ pub(super) fn introduce(
             world.size() - ranks
         );
     }
-    if plan.resumed_ranks > 0 && world.rank() == 0 {
+    if plan.resumed_ranks > 0 {
         let steps = plan.models.iter().map(|model| format!("step {} of {}", model.steps_done, model.name()));
         tracing::info!("resuming after {}", steps.collect::<Vec<_>>().join(" and "));
         if plan.resumed_ranks != ranks {
