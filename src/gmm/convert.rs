@@ -28,7 +28,7 @@ impl MixtureFormat {
             _ => Err(Error::input(
                 path,
                 "",
-                format!("ends in \".{extension}\", and mixtures are written as .pdb, .cif, .ply or .h5"),
+                format!("ends in \".{extension}\", but mixtures are written as .pdb, .cif, .ply or .h5"),
                 "name the file so that it ends in one of these",
             )),
         }
