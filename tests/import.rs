@@ -1,4 +1,6 @@
 //! `cryosplat-mpi import` on generated sets, and on real RELION files if the project has them.
+//!
+//! One file of more than 450 lines: all tests share the generated STAR file and stack.
 
 mod common;
 

@@ -1,4 +1,6 @@
 //! `cryosplat-mpi import` of generated cryoSPARC and cryoDRGN sets, compared with the same particles in a STAR file.
+//!
+//! One file of more than 450 lines: all tests share the generated set and its writers of .cs, .pkl and .mrcs files.
 
 #[path = "common/arrays.rs"]
 mod arrays;

@@ -1,4 +1,6 @@
 //! A line chart as SVG: axes, curves, thresholds, dots, legend.
+//!
+//! Drawn here and not by a plotting crate: the report needs SVG that follows the page's colours and is the same bytes everywhere.
 
 use std::fmt::Write;
 
