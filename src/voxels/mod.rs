@@ -1,7 +1,7 @@
 //! Direct Fourier inversion: CTF-weighted voxel maps of particles.
 //!
 //! By the projection-slice theorem an image's Fourier transform is a central slice of the map's, times its CTF. Data flows one
-//! way: [`slice`] (an image as samples of the map's transform) ▶ [`accumulator`] (sums of CTF F and CTF² on a grid oversampled
+//! way: [`mod@slice`] (an image as samples of the map's transform) ▶ [`accumulator`] (sums of CTF F and CTF² on a grid oversampled
 //! twofold, over images, threads and ranks) ▶ [`wiener`] (signal and noise from the half maps' FSC) ▶ [`gridding`] (the factor of
 //! each grid point) ▶ [`inversion`] (the map). [`half_sums`] runs the first two over the ranks of a job, [`reconstruction`] the
 //! others.
