@@ -37,7 +37,7 @@ fn damaged_images_end_the_run_or_are_excluded() {
     }
     let allowed = [&options[..], &["--skip-bad-particles", "1"]].concat();
     let said = succeed(&train_arguments(&set, &run("one"), &allowed));
-    assert!(said.contains("1 particles are excluded") && said.contains("skipped_half1.csv"), "{said}");
+    assert!(said.contains("1 particle is excluded") && said.contains("skipped_half1.csv"), "{said}");
     assert_eq!(
         skipped(&run("one"), "half1")[0].split(',').take(4).collect::<Vec<_>>(),
         ["8", "", "", "checksum"]

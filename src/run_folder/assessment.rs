@@ -118,7 +118,7 @@ pub fn check_truth(truth: &Path, store: &Store) -> Result<()> {
 pub fn log(assessment: &Assessment) {
     for (label, fsc) in &assessment.curves {
         tracing::info!(
-            "FSC of {label}: {} at 0.143, {} at 0.5, mean {:.4}",
+            "FSC, {label}: {} at 0.143, {} at 0.5, mean {:.4}",
             fsc.crossing(GOLD_STANDARD),
             fsc.crossing(REFERENCE_THRESHOLD),
             fsc.mean()

@@ -155,9 +155,13 @@ impl Excluded {
             writeln!(w, "{HEADER}")?;
             self.rows.values().try_for_each(|line| writeln!(w, "{line}"))
         });
+        let excluded = match self.rows.len() {
+            1 => "1 particle is excluded".to_owned(),
+            count => format!("{count} particles are excluded"),
+        };
         match written {
-            Ok(()) => tracing::warn!("{} particles are excluded: {}", self.rows.len(), file.display()),
-            Err(error) => tracing::warn!("{error}; {} particles are excluded", self.rows.len()),
+            Ok(()) => tracing::warn!("{excluded}: {}", file.display()),
+            Err(error) => tracing::warn!("{error}; {excluded}"),
         }
     }
 

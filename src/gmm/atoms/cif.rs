@@ -18,7 +18,7 @@ pub(super) const START: &str = "data_";
 
 const EXPLANATION: &str = "data_gaussian_mixture
 #
-# A Gaussian mixture of cryosplat-mpi, one atom a Gaussian. The occupancy is the amplitude divided by _cryosplat.amplitude.
+# A Gaussian mixture of cryosplat-mpi, one atom per Gaussian. The occupancy is the amplitude divided by _cryosplat.amplitude.
 # U is the covariance in square angstrom, B the mean variance times 8 pi^2. The centre of the box lies at _cryosplat.centre_x,
 # centre_y, centre_z, in angstrom.
 #
