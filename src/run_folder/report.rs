@@ -221,7 +221,7 @@ fn several_mixtures(document: &Value) -> Option<u64> {
 fn notes(document: &Value, models: usize) -> Vec<String> {
     let text = |value: &Value| value.to_string().replace('"', "");
     let mut notes = vec![format!(
-        "{} MPI ranks, each on: {}. Identity of the particle set: {}.",
+        "MPI ranks: {}, each on: {}. Identity of the particle set: {}.",
         text(&document["ranks"]),
         text(&document["device"]),
         text(&document["particles"]["identity"])
