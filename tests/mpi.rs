@@ -73,7 +73,7 @@ fn rank(case: &str) {
     match case {
         "collectives" => {
             assert_eq!((world.local_rank(), world.local_size()), (me, all), "one machine");
-            assert_eq!(world.broadcast(40 + me as u64), 40);
+            assert_eq!(world.broadcast_json(&(40 + me as u64)).unwrap(), 40);
             assert_eq!(world.local_all_reduce_sum(me as u64 + 1), (all * (all + 1) / 2) as u64);
             assert_eq!(world.local_broadcast(&vec![me as u8; 100_000 * me + 5]), [0; 5]);
             assert!(world.local_broadcast(&[]).is_empty());

@@ -187,12 +187,6 @@ impl World {
         sum
     }
 
-    /// The `value` of rank 0, on every rank.
-    pub fn broadcast(&self, mut value: u64) -> u64 {
-        self.world.process_at_rank(0).broadcast_into(&mut value);
-        value
-    }
-
     /// Rank 0's `value`, on every rank, by way of JSON: floats arrive bit for bit.
     ///
     /// # Errors
