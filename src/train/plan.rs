@@ -82,3 +82,47 @@ impl Plan {
         (0..self.models.len()).any(remaining)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::particles::Subset;
+    use crate::recipe::{Choices, Recipe};
+
+    /// Three mixtures in eight epochs, which begin with epochs 0, 2 and 5, resumed in `first_epoch`.
+    fn plan(first_epoch: usize, steps_done: u64) -> Plan {
+        let choices = Choices { epochs: Some(8), mixtures: Some(3), ..Choices::default() };
+        let model = |subset| ModelPlan {
+            subset: SubsetRows { subset, rows: 0..150 },
+            settings: Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 1, 150, 32),
+            steps_done,
+        };
+        Plan {
+            data_set: DataSetId::from_bytes([7; 32]),
+            models: Subset::HALVES.map(model).to_vec(),
+            weights: Weights::UNIFORM,
+            first_epoch,
+            resumed_ranks: 1,
+        }
+    }
+
+    #[test]
+    fn a_mixture_has_started_only_after_its_first_epoch_began() {
+        let started = |epoch, steps| [0, 1, 2].map(|mixture| plan(epoch, steps).has_started(1, mixture));
+        assert_eq!(started(0, 0), [false; 3]);
+        assert_eq!(started(0, 5), [true, false, false]);
+        // Resumed between two mixtures: the next one needs its start.
+        assert_eq!(started(2, 40), [true, false, false]);
+        assert_eq!(started(3, 60), [true, true, false]);
+        assert_eq!(started(5, 100), [true, true, false]);
+        assert_eq!(started(6, 120), [true; 3]);
+        assert!(plan(5, 100).has_mixtures_to_start() && !plan(6, 120).has_mixtures_to_start());
+    }
+
+    #[test]
+    fn a_plan_reaches_other_ranks_unchanged() {
+        let sent = plan(3, 60);
+        let text = serde_json::to_vec(&sent).unwrap();
+        assert_eq!(serde_json::from_slice::<Plan>(&text).unwrap(), sent);
+    }
+}
