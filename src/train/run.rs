@@ -1,5 +1,7 @@
 //! A whole run, on every rank: plan, open devices, load shards, train epochs, write outputs.
 
+use std::time::Instant;
+
 use super::options::RunOptions;
 use super::planner;
 use super::session::{Ending, Session, Trained};
@@ -10,6 +12,7 @@ use crate::parallel::{EndSignal, Failure, World};
 /// # Errors
 /// What is wrong for all, or on this rank.
 pub fn run(world: &World, options: &RunOptions) -> Result<Ending, Failure> {
+    let started = Instant::now();
     let signal = EndSignal::watch()?;
     let Some(decided) = planner::decide_on_all_ranks(world, options)? else {
         if world.rank() == 0 {
@@ -18,7 +21,7 @@ pub fn run(world: &World, options: &RunOptions) -> Result<Ending, Failure> {
         }
         return Ok(Ending::Done);
     };
-    let mut session = Session::new(world, options, &decided.store, &decided.plan);
+    let mut session = Session::new(world, options, &decided.store, &decided.plan, started);
     let outcome = (|| {
         session.open_devices(decided.guess)?;
         session.load_shards()?;

@@ -85,8 +85,14 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Joins the group of this rank. Every rank calls it.
-    pub fn new(world: &'a World, options: &'a RunOptions, store: &'a Store, plan: &'a Plan) -> Self {
+    /// Joins the group of this rank. Every rank calls it. `started` is when the run started, before its plan was made.
+    pub fn new(
+        world: &'a World,
+        options: &'a RunOptions,
+        store: &'a Store,
+        plan: &'a Plan,
+        started: Instant,
+    ) -> Self {
         let HalfGroup { assignment, collective } = HalfGroup::split(world, plan.models.len());
         let settings = &plan.models[assignment.models[0]].settings;
         let geometry = Geometry {
@@ -103,7 +109,7 @@ impl<'a> Session<'a> {
             plan,
             assignment,
             geometry,
-            started: Instant::now(),
+            started,
             training_seconds: 0.0,
             open: Vec::new(),
             models: Vec::new(),
