@@ -8,6 +8,8 @@ pub mod pose;
 pub(crate) mod resample;
 pub(crate) mod stack_writer;
 pub(crate) mod statistics;
+pub mod symmetry;
 mod view;
 
+pub use symmetry::Symmetry;
 pub use view::{View, energy};
