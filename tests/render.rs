@@ -266,11 +266,7 @@ fn images_prepared_before_a_step_give_the_same_gradient() {
         .views
         .iter()
         .zip(prepared.chunks(33 * 33).zip(&observed))
-        .map(|(&view, (target, image))| Observation {
-            view,
-            target: Target::Prepared(target),
-            energy: energy(image),
-        })
+        .map(|(&view, (target, image))| Observation::new(view, Target::Prepared(target), energy(image)))
         .collect();
     assert_eq!(device.gradient(&batch).unwrap(), on_the_way);
 }

@@ -26,7 +26,9 @@ use cryosplat_mpi::loader::shard::{Batch, Residency, Shard};
 use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::{Defect, Dtype, Header, Particle, Store, Writer};
 use cryosplat_mpi::progress::Progress;
-use cryosplat_mpi::render::{Device, DeviceState, Observation, Outcome, Reduce, StageTimes, Step, Target};
+use cryosplat_mpi::render::{
+    Device, DeviceState, ImageSums, Observation, Outcome, Reduce, StageTimes, Step, Target,
+};
 
 /// Locked by each test: a program started while another test has an HDF5 file open would inherit the lock of that file.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -67,6 +69,12 @@ impl Device for RecordingDevice {
     }
     fn join(&mut self, _: &mut dyn Reduce) -> Result<()> {
         Ok(())
+    }
+    fn set_noise_weights(&mut self, _: &[Vec<f32>]) -> Result<()> {
+        unreachable!("nothing is trained")
+    }
+    fn compare(&mut self, _: &[Observation]) -> Result<Vec<ImageSums>> {
+        unreachable!("nothing is trained")
     }
     fn step(&mut self, _: &[Observation], _: &Step, _: &mut dyn Reduce) -> Result<()> {
         unreachable!("nothing is trained")

@@ -284,9 +284,8 @@ fn assert_matches_reference(weighting: Weighting, most: usize) {
                 let view = View { rotation: seen.rotation, ctf: store.reader().ctf(seen) };
                 let energy = block.energies[particle];
                 device.prepare(&[view.ctf], &mut image).unwrap();
-                let (one, its_loss) = device
-                    .gradient(&[Observation { view, target: Target::Prepared(&image), energy }])
-                    .unwrap();
+                let (one, its_loss) =
+                    device.gradient(&[Observation::new(view, Target::Prepared(&image), energy)]).unwrap();
                 gradient.iter_mut().zip(one).for_each(|(sum, g)| *sum += f64::from(g) / batch.len() as f64);
                 loss += its_loss / batch.len() as f64;
             }

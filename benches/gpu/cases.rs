@@ -184,10 +184,9 @@ impl Particles {
     /// All particles as residents of a device, each at the place of its number.
     pub fn resident(&self, box_size: usize) -> Vec<Observation<'static>> {
         (0..self.count(box_size))
-            .map(|place| Observation {
-                view: self.views[place],
-                target: Target::Resident(place),
-                energy: energy(self.images(place..place + 1, box_size)),
+            .map(|place| {
+                let energy = energy(self.images(place..place + 1, box_size));
+                Observation::new(self.views[place], Target::Resident(place), energy)
             })
             .collect()
     }

@@ -22,7 +22,7 @@ use cryosplat_mpi::render::cpu::adam::Adam;
 use cryosplat_mpi::render::cpu::chain::{self, GradientAccumulators, ViewContext};
 use cryosplat_mpi::render::cpu::project::{SplatBlock, ViewMoments, project};
 use cryosplat_mpi::render::cpu::raster::{self, Canvas};
-use cryosplat_mpi::render::cpu::residual::Filter;
+use cryosplat_mpi::render::cpu::residual::{Filter, GroupWeights};
 use cryosplat_mpi::render::cpu::{CpuDevice, allocate_blocks};
 use cryosplat_mpi::render::{
     AdamStep, Alone, Device, Geometry, Observation, Sampling, Step, Target, View, Weights,
@@ -109,8 +109,10 @@ fn stages(criterion: &mut Criterion) {
         });
         let mut gradient = Canvas::new(geometry.grid());
         let mut filter = Filter::new(&geometry);
+        let weights = GroupWeights::new(&geometry, &[1.0]);
+        let seen = Observation::new(view, Target::Prepared(&target), 1.0);
         group.bench_function(BenchmarkId::from_parameter("FFT, CTF and residual"), |b| {
-            b.iter(|| filter.residual(&view.ctf, &canvas, &target, 1.0, &mut gradient));
+            b.iter(|| filter.residual(&seen, &weights, &canvas, &target, &mut gradient));
         });
         group.bench_function(BenchmarkId::from_parameter("moments"), |b| {
             b.iter(|| raster::moments(&splats, &gradient, &mut view_moments));
@@ -131,7 +133,6 @@ fn stages(criterion: &mut Criterion) {
         });
 
         let mut device = CpuDevice::new(gmm.clone(), geometry);
-        let seen = Observation { view, target: Target::Prepared(&target), energy: 1.0 };
         for batch in table::BATCHES {
             group.throughput(Throughput::Elements(batch as u64));
             let images = vec![seen; batch];

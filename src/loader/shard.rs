@@ -149,7 +149,7 @@ impl Shard {
             };
             let particle = &particles[index];
             let view = View { rotation: particle.rotation, ctf: self.reader.ctf(particle) };
-            batch.observations.push(Observation { view, target, energy: energies[index] });
+            batch.observations.push(Observation::new(view, target, energies[index]));
             batch.rows.push(row);
         }
         batch

@@ -33,6 +33,10 @@ pub enum Target<'a> {
 }
 
 /// One particle of a step. All of a step have the same kind of [`Target`].
+///
+/// The model of its image is X = a H F(Q), where Q is the projection and a the contrast. A step minimises the particle's weight
+/// times the sum over frequencies of w |X - F(Y)|^2 / D^2, where w is the product of [`Geometry::weights`] and the noise weights of
+/// its group ([`Device::set_noise_weights`]). Losses are reported with all weights 1 (docs/method.md, section 4).
 #[derive(Clone, Copy, Debug)]
 pub struct Observation<'a> {
     /// Pose and CTF.
@@ -41,6 +45,29 @@ pub struct Observation<'a> {
     pub target: Target<'a>,
     /// The sum of Y^2 ([`energy`]).
     pub energy: f64,
+    /// Factor a of the image beside the CTF. Prepared targets do not contain it.
+    pub contrast: f64,
+    /// Weight of the particle in the loss that is minimised.
+    pub weight: f64,
+    /// Index of the noise weights ([`Device::set_noise_weights`]).
+    pub noise_group: usize,
+}
+
+impl<'a> Observation<'a> {
+    /// A particle of contrast 1 and weight 1 in noise group 0.
+    pub fn new(view: View, target: Target<'a>, energy: f64) -> Self {
+        Self { view, target, energy, contrast: 1.0, weight: 1.0, noise_group: 0 }
+    }
+}
+
+/// How an image of the model at contrast 1, X = H F(Q), fits an observed image Y ([`Device::compare`]). Sums over frequencies of
+/// the image, with the noise weights w of its group and without [`Geometry::weights`], in the unit of [`energy`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ImageSums {
+    /// <X, X>_w.
+    pub power: f64,
+    /// <X, Y>_w. Over `power` it is the contrast of least squares.
+    pub overlap: f64,
 }
 
 /// How splats are sampled on the pixels.
@@ -290,6 +317,22 @@ pub trait Device {
     /// # Errors
     /// If the device fails.
     fn store(&mut self, first: usize, ctfs: &[Ctf], images: &mut [f32]) -> Result<()>;
+
+    /// Sets the noise weights, `[group][shell]`: the factor of frequency k in the loss that is minimised, in shell round(|k| D), k in
+    /// cycles per pixel. The last value of a group holds for all shells beyond. A new device has one group of ones.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// If a group has no value.
+    fn set_noise_weights(&mut self, groups: &[Vec<f32>]) -> Result<()>;
+
+    /// Compares the model with each image of `batch`, without a step. Ignores their contrast and weight.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn compare(&mut self, batch: &[Observation]) -> Result<Vec<ImageSums>>;
 
     /// Renders `batch` (the images of this rank; may be empty), sums gradient and loss over the ranks, and takes an Adam step with
     /// their mean, if this and all earlier steps are finite.

@@ -188,11 +188,7 @@ impl Case {
         self.views
             .iter()
             .zip(observed)
-            .map(|(&view, image)| Observation {
-                view,
-                target: Target::Observed(image),
-                energy: energy(image),
-            })
+            .map(|(&view, image)| Observation::new(view, Target::Observed(image), energy(image)))
             .collect()
     }
 }

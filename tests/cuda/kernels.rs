@@ -179,7 +179,7 @@ fn prepared_resident_and_observed_images_agree() {
                 .iter()
                 .zip(targets)
                 .zip(&energies)
-                .map(|((&view, target), &energy)| Observation { view, target, energy })
+                .map(|((&view, target), &energy)| Observation::new(view, target, energy))
                 .collect()
         };
         let want = device_of(gmm.clone(), &case, 3.0, 3).gradient(&case.observations(&observed)).unwrap();

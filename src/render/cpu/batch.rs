@@ -20,11 +20,11 @@ use super::allocate_blocks;
 use super::chain::{self, GradientAccumulators, ViewContext};
 use super::project::{SplatBlock, ViewMoments, project};
 use super::raster::{self, Canvas};
-use super::residual::Filter;
+use super::residual::{Filter, GroupWeights};
 use super::tasks::{blocks_per_task, for_each, task_chunks};
 use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
-use crate::render::{Geometry, Observation, Target, View};
+use crate::render::{Geometry, ImageSums, Observation, Target};
 
 /// A bundle is this fraction of the remaining images.
 const BUNDLE_DIVISOR: usize = 4;
@@ -131,27 +131,52 @@ impl Workspace {
     /// Renders one image and computes its loss and moments.
     fn run(
         &mut self,
+        pool: &WorkerPool,
         gaussians: &[GaussianBlock],
         observation: &Observation,
-        geometry: &Geometry,
         image: &mut Image,
         split_image: bool,
     ) {
-        let View { rotation, ctf } = &observation.view;
-        self.draw(gaussians, rotation, geometry, &mut image.view_moments, split_image);
-        let target = match observation.target {
-            Target::Prepared(target) => target,
-            Target::Observed(image) => {
-                self.observed.clear();
-                self.observed.extend_from_slice(image);
-                self.filter.prepare(ctf, &mut self.observed);
-                &self.observed
-            }
-            Target::Resident(_) => unreachable!("the CPU device keeps no particles"),
-        };
-        image.loss =
-            self.filter.residual(ctf, &self.projection, target, observation.energy, &mut self.gradient);
+        let rotation = &observation.view.rotation;
+        self.draw(gaussians, rotation, &pool.geometry, &mut image.view_moments, split_image);
+        let Self { projection, gradient, observed, filter, .. } = self;
+        let target = target_of(filter, observation, observed);
+        let weights = &pool.groups[observation.noise_group];
+        image.loss = filter.residual(observation, weights, projection, target, gradient);
         self.compute_moments(&mut image.view_moments, split_image);
+    }
+
+    /// Renders one image and compares it with the observed one.
+    fn compare(
+        &mut self,
+        pool: &WorkerPool,
+        gaussians: &[GaussianBlock],
+        observation: &Observation,
+        image: &mut Image,
+    ) -> ImageSums {
+        let rotation = &observation.view.rotation;
+        self.draw(gaussians, rotation, &pool.geometry, &mut image.view_moments, false);
+        let Self { projection, observed, filter, .. } = self;
+        let target = target_of(filter, observation, observed);
+        filter.sums(&observation.view.ctf, &pool.groups[observation.noise_group], projection, target)
+    }
+}
+
+/// The target of an observation; `observed` is room for an observed image, which is prepared in place.
+fn target_of<'a>(
+    filter: &mut Filter,
+    observation: &Observation<'a>,
+    observed: &'a mut Vec<f32>,
+) -> &'a [f32] {
+    match observation.target {
+        Target::Prepared(target) => target,
+        Target::Observed(image) => {
+            observed.clear();
+            observed.extend_from_slice(image);
+            filter.prepare(&observation.view.ctf, observed);
+            observed
+        }
+        Target::Resident(_) => unreachable!("the CPU device keeps no particles"),
     }
 }
 
@@ -173,6 +198,8 @@ struct WorkerPool {
     geometry: Geometry,
     count: usize,
     filter: Filter,
+    /// Weights of frequencies for each noise group.
+    groups: Vec<GroupWeights>,
     /// Idle workers.
     workers: Mutex<Vec<Worker>>,
 }
@@ -217,7 +244,7 @@ impl WorkerPool {
         let mut loss = 0.0;
         for (number, observations) in bundle.chunks(IMAGES_PER_GROUP).enumerate() {
             for (image, observation) in images.iter_mut().zip(observations) {
-                workspace.run(gaussians, observation, &self.geometry, image, false);
+                workspace.run(self, gaussians, observation, image, false);
                 loss += image.loss;
             }
             for (start, sums) in task_chunks(sums) {
@@ -258,10 +285,17 @@ pub(super) struct BatchAccumulator {
 impl BatchAccumulator {
     pub(super) fn new(count: usize, geometry: Geometry) -> Self {
         let filter = Filter::new(&geometry);
-        let pool = WorkerPool { geometry, count, filter, workers: Mutex::default() };
+        let groups = vec![GroupWeights::new(&geometry, &[1.0])];
+        let pool = WorkerPool { geometry, count, filter, groups, workers: Mutex::default() };
         let mut new = Self { pool, images: Vec::new(), sums: Vec::new() };
         new.reserve_accumulators(1);
         new
+    }
+
+    /// Sets the noise weights, `[group][shell]`.
+    pub(super) fn set_noise_weights(&mut self, groups: &[Vec<f32>]) {
+        let geometry = &self.pool.geometry;
+        self.pool.groups = groups.iter().map(|noise| GroupWeights::new(geometry, noise)).collect();
     }
 
     /// The filter of images of this geometry.
@@ -279,6 +313,7 @@ impl BatchAccumulator {
         let workers = lock(&self.pool.workers);
         let images = workers.iter().flat_map(|worker| &worker.images).chain(&self.images);
         self.pool.filter.bytes()
+            + self.pool.groups.iter().map(GroupWeights::bytes).sum::<usize>()
             + self.sums.iter().map(|sums| size_of_val(&sums[..])).sum::<usize>()
             + images.map(|image| size_of_val(&image.view_moments[..])).sum::<usize>()
             + workers.iter().map(|worker| worker.workspace.bytes()).sum::<usize>()
@@ -294,6 +329,18 @@ impl BatchAccumulator {
         let Canvas { pixels, stride, .. } = &workspace.projection;
         filter.image(&Ctf::identity(), pixels, *stride, &mut image);
         image
+    }
+
+    /// Compares the model with each image of `batch`.
+    pub(super) fn compare(&self, gaussians: &[GaussianBlock], batch: &[Observation]) -> Vec<ImageSums> {
+        let mut sums = vec![ImageSums { power: 0.0, overlap: 0.0 }; batch.len()];
+        for_each(rayon::current_num_threads() > 1, sums.iter_mut().zip(batch), |(sums, observation)| {
+            self.pool.with_worker(|Worker { workspace, images, .. }| {
+                self.pool.reserve_images(images, 1);
+                *sums = workspace.compare(&self.pool, gaussians, observation, &mut images[0]);
+            });
+        });
+        sums
     }
 
     /// Accumulates `batch` in [`BatchAccumulator::total`]. Returns the sum of its losses.
@@ -359,7 +406,7 @@ impl BatchAccumulator {
             let split_image = group.len() < threads;
             for_each(threads > 1, images.iter_mut().zip(group), |(image, observation)| {
                 pool.with_worker(|worker| {
-                    worker.workspace.run(gaussians, observation, &pool.geometry, image, split_image);
+                    worker.workspace.run(pool, gaussians, observation, image, split_image);
                 });
             });
             losses.extend(images.iter().zip(group).map(|(image, _)| image.loss));

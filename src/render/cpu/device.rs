@@ -13,7 +13,9 @@ use crate::gmm::Gmm;
 use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
 use crate::render::outcome::OutcomeQueue;
-use crate::render::{Device, DeviceState, Geometry, Observation, Outcome, Reduce, StageTimes, Step};
+use crate::render::{
+    Device, DeviceState, Geometry, ImageSums, Observation, Outcome, Reduce, StageTimes, Step,
+};
 use crate::simd::sum_of_squares;
 
 /// The CPU device. Runs on the rayon pool it is called from.
@@ -111,6 +113,16 @@ impl Device for CpuDevice {
 
     fn store(&mut self, _: usize, _: &[Ctf], _: &mut [f32]) -> Result<()> {
         unreachable!("the CPU device keeps no particles")
+    }
+
+    fn set_noise_weights(&mut self, groups: &[Vec<f32>]) -> Result<()> {
+        self.sums.set_noise_weights(groups);
+        Ok(())
+    }
+
+    fn compare(&mut self, batch: &[Observation]) -> Result<Vec<ImageSums>> {
+        self.activate();
+        Ok(self.sums.compare(self.activated.blocks(), batch))
     }
 
     fn step(&mut self, batch: &[Observation], step: &Step, group: &mut dyn Reduce) -> Result<()> {

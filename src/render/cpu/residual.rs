@@ -5,13 +5,37 @@ use rustfft::num_complex::Complex;
 use super::raster::Canvas;
 use crate::imaging::ctf::Ctf;
 use crate::imaging::fourier::{Fft2, Fft2Scratch, squared_frequency};
-use crate::render::Geometry;
+use crate::render::{Geometry, ImageSums, Observation};
 use crate::simd::{Isa, vectorize};
 
 /// A function of the squared frequency (cycles per pixel) on the half plane, `[kx][ky]` as [`Ctf::half_plane`].
 fn half_plane(box_size: usize, of: impl Fn(f64) -> f64) -> Vec<f32> {
     let square = |i: usize| squared_frequency(i % box_size, box_size);
     (0..(box_size / 2 + 1) * box_size).map(|i| of(square(i / box_size) + square(i)) as f32).collect()
+}
+
+/// Weights of frequencies on the half plane, `[kx][ky]` as [`Ctf::half_plane`], for the images of one noise group.
+pub struct GroupWeights {
+    /// The noise weights.
+    noise: Vec<f32>,
+    /// Times the [`Weights`](crate::render::Weights) of the geometry: those of a step.
+    step: Vec<f32>,
+}
+
+impl GroupWeights {
+    /// The weights of a group from its noise weights by shell, of which there is at least one.
+    pub fn new(geometry: &Geometry, noise: &[f32]) -> Self {
+        let n = geometry.box_size;
+        let shell = |k2: f64| (k2.sqrt() * n as f64).round() as usize;
+        let noise = half_plane(n, |k2| f64::from(noise[shell(k2).min(noise.len() - 1)]));
+        let weights = half_plane(n, |k2| geometry.weights.at(k2));
+        Self { step: noise.iter().zip(weights).map(|(noise, weight)| noise * weight).collect(), noise }
+    }
+
+    /// Size in bytes.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.noise[..]) + size_of_val(&self.step[..])
+    }
 }
 
 /// Filters images, with the buffers of one thread.
@@ -34,26 +58,33 @@ pub struct Filter {
     reach: Vec<usize>,
     /// [`Geometry::transfer`] on the half plane.
     transfer: Vec<f32>,
-    /// [`Weights`](crate::render::Weights) on the half plane.
-    weights: Vec<f32>,
     pixel_size: f64,
     box_size: usize,
     /// Points along an edge of the grid of projections.
     grid: usize,
 }
 
+/// Factors of all lines of an image.
+struct LineFactors {
+    /// From the spectrum of the projection to the unitary one.
+    unitary: f32,
+    /// From the difference of the spectra to the gradient.
+    scale: f32,
+    /// The contrast.
+    contrast: f32,
+}
+
 vectorize! {
     /// Replaces a line of constant kx of the spectrum of a projection Q by that of the gradient. Returns the contribution of the line
-    /// to <Q, H^2 Q - 2 Z>. `ctf` is the effective CTF, `target` the lines of Z at kx and -kx; frequencies beyond `reach` along ky
-    /// are zero.
+    /// to <Q, H^2 Q - 2 a Z>. `ctf` is the effective CTF times the contrast a, `target` the lines of Z at kx and -kx; frequencies
+    /// beyond `reach` along ky are zero.
     fn compare(
         line: &mut [Complex<f32>],
         ctf: &[f32],
         weights: &[f32],
         target: [&[f32]; 2],
         reach: usize,
-        unitary: f32,
-        scale: f32,
+        factors: &LineFactors,
     ) -> f32 = compare_lanes
 }
 
@@ -67,12 +98,13 @@ fn compare_lanes<I: Isa>(
     weights: &[f32],
     [here, there]: [&[f32]; 2],
     reach: usize,
-    unitary: f32,
-    scale: f32,
+    factors: &LineFactors,
 ) -> f32 {
     let (n, grid) = (ctf.len(), line.len());
+    let &LineFactors { unitary, scale, contrast } = factors;
+    let half = 0.5 * contrast;
     let one = |value: &mut Complex<f32>, h: f32, w: f32, here: f32, there: f32| {
-        let z = Complex::new(0.5 * (there + here), 0.5 * (there - here));
+        let z = Complex::new(half * (there + here), half * (there - here));
         let q = *value * unitary;
         let filtered = q * (h * h);
         let twice = filtered - z - z;
@@ -111,7 +143,7 @@ fn compare_lanes<I: Isa>(
 impl Filter {
     /// The filter for the images of a device.
     pub fn new(geometry: &Geometry) -> Self {
-        let &Geometry { box_size, pixel_size, weights, .. } = geometry;
+        let &Geometry { box_size, pixel_size, .. } = geometry;
         let grid = geometry.grid();
         let fft = Fft2::new(box_size);
         // On a finer grid the Nyquist frequency of the pixels is zero: it would be two distinct frequencies there.
@@ -129,7 +161,6 @@ impl Filter {
             ctf: vec![0.0; box_size],
             reach: reach.collect(),
             transfer,
-            weights: half_plane(box_size, |k2| weights.at(k2)),
             fft,
             grid_fft,
             pixel_size,
@@ -140,7 +171,7 @@ impl Filter {
 
     /// Size of the buffers in bytes, without the plans of the transforms.
     pub fn bytes(&self) -> usize {
-        let numbers = [&self.ctf, &self.transfer, &self.weights];
+        let numbers = [&self.ctf, &self.transfer];
         self.scratch.bytes()
             + self.grid_scratch.bytes()
             + size_of_val(&self.spectrum[..])
@@ -206,34 +237,36 @@ impl Filter {
         }
     }
 
-    /// Fills `gradient` with dL/dQ = 2/D^2 F^-1(w (H^2 F Q - H F Y)), from the projection Q, the `target` of an observed image Y, and
-    /// `energy`, the sum of Y^2. L is the mean of (X - Y)^2 over the pixels with weighted frequencies. Returns that mean without
-    /// weights.
+    /// Fills `gradient` with dL/dQ = 2 c/D^2 F^-1(w (a^2 H^2 F Q - a H F Y)), from the projection Q and the `target` of an observed
+    /// image Y of contrast a and weight c. L is c times the mean of w (X - Y)^2, X = a H F Q, over the pixels with frequencies weighted
+    /// by `weights`. Returns that mean without any weights.
     pub fn residual(
         &mut self,
-        ctf: &Ctf,
+        observation: &Observation,
+        weights: &GroupWeights,
         projection: &Canvas,
         target: &[f32],
-        energy: f64,
         gradient: &mut Canvas,
     ) -> f64 {
         let (n, grid) = (self.box_size, self.grid);
         let to_pixels = self.transform(&projection.pixels, projection.stride);
+        let contrast = observation.contrast as f32;
         // The forward transform has no factor, the target has 1/D, and the inverse divides by the number of grid points.
-        let (unitary, scale) = ((to_pixels / n as f64) as f32, 2.0 / n as f32);
+        let unitary = (to_pixels / n as f64) as f32;
+        let scale = observation.weight as f32 * (2.0 / n as f32);
+        let factors = LineFactors { unitary, scale, contrast };
         let length = self.grid_fft.spectrum_len();
-        let mut loss = energy;
+        let mut loss = observation.energy;
         for kx in 0..length / grid {
-            self.effective_ctf(ctf, kx);
-            let opposite = (n - kx) % n;
-            // The half plane counts twice, except for kx = 0 and Nyquist.
-            let count = if opposite == kx { 1.0 } else { 2.0 };
-            let target = [kx, opposite].map(|kx| &target[kx * n..(kx + 1) * n]);
+            self.effective_ctf(&observation.view.ctf, kx);
+            if contrast != 1.0 {
+                self.ctf.iter_mut().for_each(|h| *h *= contrast);
+            }
+            let (lines, count) = self.lines_of(target, kx);
             let line = &mut self.spectrum[kx * grid..(kx + 1) * grid];
-            let weights = &self.weights[kx * n..(kx + 1) * n];
+            let weights = &weights.step[kx * n..(kx + 1) * n];
             // f32 within a line, f64 across lines: the error is below 1e-7 of the sum.
-            loss +=
-                count * f64::from(compare(line, &self.ctf, weights, target, self.reach[kx], unitary, scale));
+            loss += count * f64::from(compare(line, &self.ctf, weights, lines, self.reach[kx], &factors));
         }
         let stride = gradient.stride;
         self.grid_fft.inverse(
@@ -243,5 +276,40 @@ impl Filter {
             &mut self.grid_scratch,
         );
         loss / (n * n) as f64
+    }
+
+    /// The lines of a target at kx and -kx, and how often the line counts: twice, but for kx = 0 and Nyquist.
+    fn lines_of<'a>(&self, target: &'a [f32], kx: usize) -> ([&'a [f32]; 2], f64) {
+        let n = self.box_size;
+        let opposite = (n - kx) % n;
+        ([kx, opposite].map(|kx| &target[kx * n..(kx + 1) * n]), if opposite == kx { 1.0 } else { 2.0 })
+    }
+
+    /// <X, X>_w and <X, Y>_w of X = H F Q, from the projection Q and the `target` of an observed image Y, with the noise weights w.
+    pub fn sums(
+        &mut self,
+        ctf: &Ctf,
+        weights: &GroupWeights,
+        projection: &Canvas,
+        target: &[f32],
+    ) -> ImageSums {
+        let (n, grid) = (self.box_size, self.grid);
+        let unitary = self.transform(&projection.pixels, projection.stride) / n as f64;
+        let (mut power, mut overlap) = (0.0, 0.0);
+        for kx in 0..self.grid_fft.spectrum_len() / grid {
+            self.effective_ctf(ctf, kx);
+            let ([here, there], count) = self.lines_of(target, kx);
+            let line = &self.spectrum[kx * grid..(kx + 1) * grid];
+            // The frequencies of the image, in FFT order.
+            let values = line[..n - n / 2].iter().chain(&line[grid - n / 2..]);
+            for (ky, q) in values.enumerate() {
+                let [re, im] = [q.re, q.im].map(|part| f64::from(part) * unitary);
+                let [h, w] = [self.ctf[ky], weights.noise[kx * n + ky]].map(f64::from);
+                let [here, there] = [here[ky], there[(n - ky) % n]].map(f64::from);
+                power += count * w * h * h * (re * re + im * im);
+                overlap += count * w * 0.5 * (re * (there + here) + im * (there - here));
+            }
+        }
+        ImageSums { power, overlap }
     }
 }

@@ -12,6 +12,7 @@ use super::gpu::Gpu;
 use super::interface::{Address, PassRecord};
 use super::outcome_ring::OutcomeRing;
 use super::pass_queue::PassQueue;
+use super::pending;
 use super::pinned::{Pinned, wait};
 use super::pipeline::{Pipeline, Stage};
 use super::stage_timer::{Mark, StageTimer};
@@ -20,7 +21,8 @@ use crate::gmm::Gmm;
 use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
 use crate::render::{
-    Alone, Device, DeviceState, Geometry, Observation, Outcome, Reduce, StageTimes, Step, Target, View,
+    Alone, Device, DeviceState, Geometry, ImageSums, Observation, Outcome, Reduce, StageTimes, Step, Target,
+    View,
 };
 
 /// Device memory that resident particles leave to the driver, cuFFT and NCCL.
@@ -160,6 +162,7 @@ impl CudaDevice {
         timed: bool,
         enqueue: impl Fn(&Self, bool) -> Result<()>,
     ) -> Result<()> {
+        pending::check_observations(self.gpu.name(), batch)?;
         let passes: Vec<_> =
             if batch.is_empty() { vec![batch] } else { batch.chunks(self.pipeline.plan.images).collect() };
         let last = passes.len() - 1;
@@ -296,10 +299,8 @@ impl CudaDevice {
         let pixels = self.pipeline.plan.pixels();
         let group = self.pipeline.plan.images;
         for (k, (ctfs, images)) in ctfs.chunks(group).zip(images.chunks_mut(group * pixels)).enumerate() {
-            let observe = |(&ctf, image)| Observation {
-                view: View { rotation: IDENTITY, ctf },
-                target: Target::Observed(image),
-                energy: 0.0,
+            let observe = |(&ctf, image)| {
+                Observation::new(View { rotation: IDENTITY, ctf }, Target::Observed(image), 0.0)
             };
             let observations: Vec<Observation> =
                 ctfs.iter().zip(images.chunks_exact(pixels)).map(observe).collect();
@@ -365,6 +366,14 @@ impl Device for CudaDevice {
                     .map_err(device.gpu.failed("store particles"))
             }
         })
+    }
+
+    fn set_noise_weights(&mut self, groups: &[Vec<f32>]) -> Result<()> {
+        pending::check_noise_weights(self.gpu.name(), groups)
+    }
+
+    fn compare(&mut self, _: &[Observation]) -> Result<Vec<ImageSums>> {
+        Err(pending::missing(self.gpu.name(), "compare images without a step"))
     }
 
     fn step(&mut self, batch: &[Observation], step: &Step, group: &mut dyn Reduce) -> Result<()> {

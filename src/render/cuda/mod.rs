@@ -15,6 +15,7 @@ mod kernels;
 pub mod libraries;
 mod outcome_ring;
 mod pass_queue;
+mod pending;
 mod pinned;
 mod pipeline;
 mod stage_timer;

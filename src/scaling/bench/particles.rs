@@ -201,14 +201,13 @@ impl SyntheticParticles {
         self.next = (first + self.share.images()) % self.views.len();
         (first..first + self.share.images())
             .map(|k| k % self.views.len())
-            .map(|index| Observation {
-                view: self.views[index],
-                target: if self.images.is_empty() {
+            .map(|index| {
+                let target = if self.images.is_empty() {
                     Target::Resident(index)
                 } else {
                     Target::Prepared(&self.images[index * self.pixels..(index + 1) * self.pixels])
-                },
-                energy: self.energies[index],
+                };
+                Observation::new(self.views[index], target, self.energies[index])
             })
             .collect()
     }

@@ -21,11 +21,8 @@ impl CudaDevice {
     /// # Errors
     /// When the device fails.
     pub fn render(&mut self, view: &Rotation) -> Result<Vec<f32>> {
-        let observation = Observation {
-            view: View { rotation: *view, ctf: Ctf::identity() },
-            target: Target::Resident(0),
-            energy: 0.0,
-        };
+        let view = View { rotation: *view, ctf: Ctf::identity() };
+        let observation = Observation::new(view, Target::Resident(0), 0.0);
         let pass = PassRecord { images: 1, first: 1, ..PassRecord::default() };
         self.queue.send(&self.gpu, &mut self.pipeline, pass, &[observation], &mut Alone)?;
         self.enqueue(&[Stage::Project, Stage::Draw])?;
