@@ -16,7 +16,7 @@ use cryosplat_mpi::imaging::pose::rotation_from_relion;
 use cryosplat_mpi::particles::store::Store;
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::render::cpu::CpuDevice;
-use cryosplat_mpi::render::{Geometry, Sampling, Weights};
+use cryosplat_mpi::render::{Geometry, Sampling, Symmetry, Weights};
 use tempfile::TempDir;
 
 /// Options of the run that the tests of mixtures use.
@@ -357,6 +357,7 @@ fn a_mixture_in_a_larger_box_gives_the_same_image() {
             cutoff: 4.0,
             sampling: Sampling::Points,
             weights: Weights::UNIFORM,
+            symmetry: Symmetry::C1,
         };
         CpuDevice::new(gmm, geometry).render(&rotation_from_relion(20.0, 50.0, 70.0))
     };

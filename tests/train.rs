@@ -20,7 +20,7 @@ use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::Store;
 use cryosplat_mpi::recipe::{Choices, Clock, Recipe, Settings, Start};
 use cryosplat_mpi::render::cpu::CpuDevice;
-use cryosplat_mpi::render::{Device, Geometry, Observation, Target, View, Weighting, Weights};
+use cryosplat_mpi::render::{Device, Geometry, Observation, Symmetry, Target, View, Weighting, Weights};
 use cryosplat_mpi::train::init::random::random_start;
 use ndarray::{Array3, s};
 use serde_json::Value;
@@ -264,6 +264,7 @@ fn assert_matches_reference(weighting: Weighting, most: usize) {
             Weighting::Ctf => Weights::of(&ctfs, store.header().pixel_size),
             Weighting::Uniform => Weights::UNIFORM,
         },
+        symmetry: Symmetry::C1,
     };
     let mut device = CpuDevice::new(random_start(&settings, Subset::Half1, 0), geometry);
     let order = Sampler::new(store.rows(Subset::Half1), 8, BOX * BOX * size_of::<f32>(), 0, Subset::Half1);

@@ -7,7 +7,7 @@ use cryosplat_mpi::random::{Purpose, Random, stream};
 use cryosplat_mpi::render::cpu::activate::Activated;
 use cryosplat_mpi::render::cpu::allocate_blocks;
 use cryosplat_mpi::render::cpu::project::{SplatBlock, ViewMoments, project};
-use cryosplat_mpi::render::{Geometry, Observation, Sampling, Target, View, Weights, energy};
+use cryosplat_mpi::render::{Geometry, Observation, Sampling, Symmetry, Target, View, Weights, energy};
 use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
 use serde::Serialize;
@@ -114,6 +114,7 @@ impl Case {
             cutoff: CUTOFF,
             sampling: Sampling::BandLimited,
             weights: Weights::UNIFORM,
+            symmetry: Symmetry::C1,
         }
     }
 }

@@ -25,7 +25,7 @@ use cryosplat_mpi::render::cpu::raster::{self, Canvas};
 use cryosplat_mpi::render::cpu::residual::{Filter, GroupWeights};
 use cryosplat_mpi::render::cpu::{CpuDevice, allocate_blocks};
 use cryosplat_mpi::render::{
-    AdamStep, Alone, Device, Geometry, Observation, Sampling, Step, Target, View, Weights,
+    AdamStep, Alone, Device, Geometry, Observation, Sampling, Step, Symmetry, Target, View, Weights,
 };
 
 /// Box size, number of Gaussians, and their standard deviation in pixels: after training, at the published start, and at the start
@@ -39,6 +39,7 @@ const GEOMETRY: Geometry = Geometry {
     cutoff: 3.0,
     sampling: Sampling::BandLimited,
     weights: Weights::UNIFORM,
+    symmetry: Symmetry::C1,
 };
 
 /// Number of particles in the file that is read.

@@ -21,7 +21,7 @@ use cryosplat_mpi::particles::store::{Pixels, Reader, Store};
 use cryosplat_mpi::progress::Progress;
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::render::cpu::CpuDevice;
-use cryosplat_mpi::render::{Geometry, Sampling, Target, Weights};
+use cryosplat_mpi::render::{Geometry, Sampling, Symmetry, Target, Weights};
 use rustix::fs::{Advice, fadvise};
 
 /// A case, and its rates in GB/s for each repeat.
@@ -82,6 +82,7 @@ impl Bench {
             cutoff: 3.0,
             sampling: Sampling::BandLimited,
             weights: Weights::UNIFORM,
+            symmetry: Symmetry::C1,
         };
         let start = Gmm::random(1, Shape::Isotropic, &mut stream(1, Purpose::Start, 1, 0));
         let mut device = CpuDevice::new(start, geometry);

@@ -19,7 +19,7 @@ pub use weights::{Weighting, Weights};
 use crate::error::Result;
 use crate::gmm::{Gmm, Shape};
 use crate::imaging::ctf::Ctf;
-pub use crate::imaging::{View, energy};
+pub use crate::imaging::{Symmetry, View, energy};
 
 /// The observed image of a particle, in one of three forms.
 #[derive(Clone, Copy, Debug)]
@@ -129,6 +129,9 @@ pub struct Geometry {
     pub sampling: Sampling,
     /// Weights of frequencies in the loss that is minimised.
     pub weights: Weights,
+    /// Point group of the specimen. The Gaussians of a device are its asymmetric unit: an image at pose W is the sum, over the
+    /// operators g, of the projections of the unit at W g (docs/method.md, section 3).
+    pub symmetry: Symmetry,
 }
 
 impl Geometry {
@@ -394,7 +397,8 @@ mod tests {
     fn the_origin_is_the_same_on_pixels_and_grid() {
         let origin = |box_size, sampling| {
             let (pixel_size, cutoff, weights) = (1.0, 3.0, Weights::UNIFORM);
-            Geometry { box_size, pixel_size, cutoff, sampling, weights }.origin()
+            let symmetry = Symmetry::C1;
+            Geometry { box_size, pixel_size, cutoff, sampling, weights, symmetry }.origin()
         };
         assert_eq!([64, 33].map(|n| origin(n, Sampling::Points)), [32.0, 16.0]);
         assert_eq!(origin(64, Sampling::BandLimited), 40.0);

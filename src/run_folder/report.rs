@@ -27,7 +27,7 @@ use crate::particles::store::{Block, Store};
 use crate::progress::duration;
 use crate::render::cpu::CpuDevice;
 use crate::render::cpu::residual::Filter;
-use crate::render::{Geometry, Sampling, Weights};
+use crate::render::{Geometry, Sampling, Symmetry, Weights};
 use crate::run_folder::{metrics, names};
 
 /// Number of particle images shown, over all models.
@@ -290,6 +290,7 @@ fn images(models: &[(&str, GmmFile)], store: &Store) -> Result<Vec<u8>> {
         cutoff: 4.0,
         sampling: Sampling::BandLimited,
         weights: Weights::UNIFORM,
+        symmetry: Symmetry::C1,
     };
     // The device renders band-limited projections without CTF.
     let mut microscope = Filter::new(&Geometry { sampling: Sampling::Points, ..geometry });

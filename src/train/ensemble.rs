@@ -65,7 +65,7 @@ mod tests {
     use crate::gmm::Shape;
     use crate::random::{Purpose, stream};
     use crate::render::cpu::CpuDevice;
-    use crate::render::{Geometry, Sampling, Weights};
+    use crate::render::{Geometry, Sampling, Symmetry, Weights};
     use crate::train::ensemble::*;
 
     #[test]
@@ -78,6 +78,7 @@ mod tests {
             cutoff: 3.0,
             sampling: Sampling::Points,
             weights: Weights::UNIFORM,
+            symmetry: Symmetry::C1,
         };
         let mut device = CpuDevice::new(start(0), geometry);
         let mut ensemble = Ensemble::new(vec![None, Some(start(1)), Some(start(2))]);

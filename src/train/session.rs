@@ -25,7 +25,7 @@ use crate::particles::Subset;
 use crate::particles::selection::{Models, SubsetRows};
 use crate::particles::store::Store;
 use crate::progress::Progress;
-use crate::render::{Device, Geometry};
+use crate::render::{Device, Geometry, Symmetry};
 use crate::resources::all_reduce::AllReduce;
 use crate::resources::devices;
 use crate::run_folder::checkpoint::{self, Checkpoint};
@@ -101,6 +101,7 @@ impl<'a> Session<'a> {
             cutoff: settings.cutoff,
             sampling: settings.sampling,
             weights: plan.weights,
+            symmetry: Symmetry::C1,
         };
         Self {
             world,

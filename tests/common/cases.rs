@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cryosplat_mpi::gmm::{Gmm, Shape, softplus_inverse};
 use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, Optics, wavelength};
 use cryosplat_mpi::imaging::pose::rotation_from_quaternion;
-use cryosplat_mpi::render::{Geometry, Observation, Sampling, Target, View, Weights, energy};
+use cryosplat_mpi::render::{Geometry, Observation, Sampling, Symmetry, Target, View, Weights, energy};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
@@ -175,7 +175,7 @@ impl Case {
 
     pub fn geometry(&self, cutoff: f64) -> Geometry {
         let &Self { d, pixel_size, sampling, weights, .. } = self;
-        Geometry { box_size: d, pixel_size, cutoff, sampling, weights }
+        Geometry { box_size: d, pixel_size, cutoff, sampling, weights, symmetry: Symmetry::C1 }
     }
 
     /// The observed images.

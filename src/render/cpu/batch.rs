@@ -24,7 +24,9 @@ use super::residual::{Filter, GroupWeights};
 use super::tasks::{blocks_per_task, for_each, task_chunks};
 use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
+use crate::imaging::symmetry::product;
 use crate::render::{Geometry, ImageSums, Observation, Target};
+use crate::simd::LANES;
 
 /// A bundle is this fraction of the remaining images.
 const BUNDLE_DIVISOR: usize = 4;
@@ -50,14 +52,24 @@ fn bundles(batch: usize) -> Vec<Range<usize>> {
     bundles
 }
 
+/// The views of an image at pose `rotation`: W g for each operator g, of which the first is the identity.
+fn views(rotation: &Rotation, operators: &[Rotation]) -> impl Iterator<Item = Rotation> {
+    operators
+        .iter()
+        .enumerate()
+        .map(move |(view, operator)| if view == 0 { *rotation } else { product(rotation, operator) })
+}
+
 /// Results of one image, until they are added.
 struct Image {
+    /// Of all views of all blocks, `[view][block]`.
     view_moments: Vec<ViewMoments>,
     loss: f64,
 }
 
 /// Buffers for one image at a time, which stay in the cache of a thread.
 struct Workspace {
+    /// Of all views of all blocks, `[view][block]`.
     splats: Vec<SplatBlock>,
     projection: Canvas,
     gradient: Canvas,
@@ -67,9 +79,10 @@ struct Workspace {
 }
 
 impl Workspace {
-    fn new(count: usize, geometry: &Geometry, filter: &Filter) -> Self {
+    fn new(pool: &WorkerPool) -> Self {
+        let WorkerPool { geometry, filter, .. } = pool;
         Self {
-            splats: allocate_blocks(count),
+            splats: pool.allocate_views(),
             projection: Canvas::new(geometry.grid()),
             gradient: Canvas::new(geometry.grid()),
             observed: Vec::new(),
@@ -87,30 +100,35 @@ impl Workspace {
             + filter.bytes()
     }
 
-    /// Projects and draws all Gaussians; `split_image`: in parallel within the image.
+    /// Projects and draws all views of all Gaussians; `split_image`: in parallel within the image.
     fn draw(
         &mut self,
+        pool: &WorkerPool,
         gaussians: &[GaussianBlock],
-        view: &Rotation,
-        geometry: &Geometry,
+        rotation: &Rotation,
         view_moments: &mut [ViewMoments],
         split_image: bool,
     ) {
         let Self { splats, projection: Canvas { pixels, stride, box_size }, .. } = self;
         let stride = *stride;
-        let size = blocks_per_task(gaussians.len());
-        let tasks = gaussians.chunks(size).zip(splats.chunks_mut(size)).zip(view_moments.chunks_mut(size));
+        let (count, size) = (gaussians.len().max(1), blocks_per_task(gaussians.len()));
+        let of_views = splats.chunks_mut(count).zip(view_moments.chunks_mut(count));
+        let tasks =
+            views(rotation, &pool.operators).zip(of_views).flat_map(|(view, (splats, view_moments))| {
+                let chunks = splats.chunks_mut(size).zip(view_moments.chunks_mut(size));
+                gaussians.chunks(size).zip(chunks).map(move |task| (view, task))
+            });
         if !split_image {
             // Draw splats while they are in cache.
             pixels.fill(0.0);
-            for ((gaussians, splats), view_moments) in tasks {
-                project(gaussians, view, geometry, splats, view_moments);
+            for (view, (gaussians, (splats, view_moments))) in tasks {
+                project(gaussians, &view, &pool.geometry, splats, view_moments);
                 raster::draw(splats, view_moments, pixels, 0, stride);
             }
             return;
         }
-        for_each(true, tasks, |((gaussians, splats), view_moments)| {
-            project(gaussians, view, geometry, splats, view_moments)
+        for_each(true, tasks, |(view, (gaussians, (splats, view_moments)))| {
+            project(gaussians, &view, &pool.geometry, splats, view_moments)
         });
         let rows = box_size.div_ceil(rayon::current_num_threads());
         for_each(true, pixels.chunks_mut(rows * stride).enumerate(), |(band, pixels)| {
@@ -138,7 +156,7 @@ impl Workspace {
         split_image: bool,
     ) {
         let rotation = &observation.view.rotation;
-        self.draw(gaussians, rotation, &pool.geometry, &mut image.view_moments, split_image);
+        self.draw(pool, gaussians, rotation, &mut image.view_moments, split_image);
         let Self { projection, gradient, observed, filter, .. } = self;
         let target = target_of(filter, observation, observed);
         let weights = &pool.groups[observation.noise_group];
@@ -155,7 +173,7 @@ impl Workspace {
         image: &mut Image,
     ) -> ImageSums {
         let rotation = &observation.view.rotation;
-        self.draw(gaussians, rotation, &pool.geometry, &mut image.view_moments, false);
+        self.draw(pool, gaussians, rotation, &mut image.view_moments, false);
         let Self { projection, observed, filter, .. } = self;
         let target = target_of(filter, observation, observed);
         filter.sums(&observation.view.ctf, &pool.groups[observation.noise_group], projection, target)
@@ -197,6 +215,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct WorkerPool {
     geometry: Geometry,
     count: usize,
+    /// The operators of the point group.
+    operators: Vec<Rotation>,
     filter: Filter,
     /// Weights of frequencies for each noise group.
     groups: Vec<GroupWeights>,
@@ -215,19 +235,21 @@ impl WorkerPool {
                 None => idle.pop(),
             }
         };
-        let mut worker = idle.unwrap_or_else(|| Worker {
-            thread,
-            workspace: Workspace::new(self.count, &self.geometry, &self.filter),
-            images: Vec::new(),
-        });
+        let mut worker =
+            idle.unwrap_or_else(|| Worker { thread, workspace: Workspace::new(self), images: Vec::new() });
         worker.thread = thread;
         task(&mut worker);
         lock(&self.workers).push(worker);
     }
 
+    /// Default values of all views of all blocks.
+    fn allocate_views<T: Clone + Default>(&self) -> Vec<T> {
+        vec![T::default(); self.operators.len() * self.count.div_ceil(LANES)]
+    }
+
     /// Extends `images` to `count` at least.
     fn reserve_images(&self, images: &mut Vec<Image>, count: usize) {
-        let image = || Image { view_moments: allocate_blocks(self.count), loss: 0.0 };
+        let image = || Image { view_moments: self.allocate_views(), loss: 0.0 };
         images.resize_with(images.len().max(count), image);
     }
 
@@ -267,9 +289,15 @@ impl WorkerPool {
         start: usize,
         sums: &mut [GradientAccumulators],
     ) {
-        let showing = ViewContext { view: &observation.view.rotation, box_size: self.geometry.grid() };
         let blocks = start..start + sums.len();
-        chain::accumulate(&showing, &gaussians[blocks.clone()], &image.view_moments[blocks], first, sums);
+        let (box_size, gaussians) = (self.geometry.grid(), &gaussians[blocks.clone()]);
+        let of_views = image.view_moments.chunks(image.view_moments.len() / self.operators.len());
+        let views = views(&observation.view.rotation, &self.operators);
+        for (number, (view, view_moments)) in views.zip(of_views).enumerate() {
+            let showing = ViewContext { view: &view, box_size };
+            let first = first && number == 0;
+            chain::accumulate(&showing, gaussians, &view_moments[blocks.clone()], first, sums);
+        }
     }
 }
 
@@ -286,7 +314,8 @@ impl BatchAccumulator {
     pub(super) fn new(count: usize, geometry: Geometry) -> Self {
         let filter = Filter::new(&geometry);
         let groups = vec![GroupWeights::new(&geometry, &[1.0])];
-        let pool = WorkerPool { geometry, count, filter, groups, workers: Mutex::default() };
+        let operators = geometry.symmetry.operators();
+        let pool = WorkerPool { geometry, count, operators, filter, groups, workers: Mutex::default() };
         let mut new = Self { pool, images: Vec::new(), sums: Vec::new() };
         new.reserve_accumulators(1);
         new
@@ -319,15 +348,14 @@ impl BatchAccumulator {
             + workers.iter().map(|worker| worker.workspace.bytes()).sum::<usize>()
     }
 
-    /// Renders one view without a CTF, `[y][x]`.
+    /// Renders the model at a pose without a CTF, `[y][x]`.
     pub(super) fn render(&mut self, gaussians: &[GaussianBlock], view: &Rotation) -> Vec<f32> {
-        let WorkerPool { geometry, count, filter, .. } = &mut self.pool;
-        let mut workspace = Workspace::new(*count, geometry, filter);
-        let mut view_moments: Vec<ViewMoments> = allocate_blocks(*count);
-        workspace.draw(gaussians, view, geometry, &mut view_moments, true);
-        let mut image = vec![0.0; geometry.box_size.pow(2)];
+        let mut workspace = Workspace::new(&self.pool);
+        let mut view_moments: Vec<ViewMoments> = self.pool.allocate_views();
+        workspace.draw(&self.pool, gaussians, view, &mut view_moments, true);
+        let mut image = vec![0.0; self.pool.geometry.box_size.pow(2)];
         let Canvas { pixels, stride, .. } = &workspace.projection;
-        filter.image(&Ctf::identity(), pixels, *stride, &mut image);
+        self.pool.filter.image(&Ctf::identity(), pixels, *stride, &mut image);
         image
     }
 

@@ -90,6 +90,7 @@ impl CudaDevice {
     /// When a library is missing, the driver refuses, or memory does not suffice.
     pub fn new(gmm: Gmm, geometry: Geometry, options: &CudaOptions) -> Result<Self> {
         let gpu = Gpu::open(options.ordinal)?;
+        pending::check_geometry(gpu.name(), &geometry)?;
         let plan = plan_buffers(&gpu, &gmm, &geometry, options.batch)?;
         let pipeline = Pipeline::new(&gpu, plan, &geometry, options.kept_half)?;
         let mut device = Self {

@@ -1,7 +1,7 @@
 //! What the CPU device computes and this one does not: refused in one place, rather than left out of a result.
 
 use crate::error::{Error, Result};
-use crate::render::Observation;
+use crate::render::{Geometry, Observation, Symmetry};
 
 /// The error of a device that cannot do `action`.
 pub(super) fn missing(device: &str, action: &str) -> Error {
@@ -10,6 +10,17 @@ pub(super) fn missing(device: &str, action: &str) -> Error {
         action: action.to_owned(),
         reason: "the CUDA device does not implement it".into(),
         remedy: "use --device cpu".into(),
+    }
+}
+
+/// Refuses symmetry.
+///
+/// # Errors
+/// If the group has more than the identity.
+pub(super) fn check_geometry(device: &str, geometry: &Geometry) -> Result<()> {
+    match geometry.symmetry {
+        Symmetry::C1 => Ok(()),
+        symmetry => Err(missing(device, &format!("render particles of symmetry {symmetry}"))),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::loader::cache::CacheOptions;
 use crate::parallel::{Failure, HalfGroup, World};
 use crate::particles::store::{DataSetId, Store};
 use crate::random::{Purpose, stream};
-use crate::render::{Device, Geometry, Sampling, Weights};
+use crate::render::{Device, Geometry, Sampling, Symmetry, Weights};
 use crate::resources::all_reduce::{AllReduce, CollectiveKind};
 use crate::resources::devices::{self, DeviceKind, RankDevice};
 use crate::resources::memory;
@@ -173,7 +173,14 @@ fn measure(
         None => (options.box_size, options.pixel_size),
     };
     let &BenchOptions { cutoff, sampling, .. } = options;
-    let geometry = Geometry { box_size, pixel_size, cutoff, sampling, weights: Weights::UNIFORM };
+    let geometry = Geometry {
+        box_size,
+        pixel_size,
+        cutoff,
+        sampling,
+        weights: Weights::UNIFORM,
+        symmetry: Symmetry::C1,
+    };
     let make = || {
         devices::open(rank_device, mixture(options, box_size), geometry, share.images(), options.cache_half)
     };

@@ -68,7 +68,7 @@ mod tests {
     use crate::render::cpu::activate::Activated;
     use crate::render::cpu::allocate_blocks;
     use crate::render::cpu::project::{kind, project};
-    use crate::render::{Geometry, Sampling, Weights};
+    use crate::render::{Geometry, Sampling, Symmetry, Weights};
     use crate::simd::{Isa, Kernel, at_every_level};
 
     const BOX: usize = 40;
@@ -101,6 +101,7 @@ mod tests {
                 cutoff: 3.0,
                 sampling: Sampling::Points,
                 weights: Weights::UNIFORM,
+                symmetry: Symmetry::C1,
             };
             project(&blocks, &view, &geometry, &mut splats, &mut view_moments);
             let of = |wanted: i32| splats.iter().filter(|block| block.kind.contains(&wanted)).count();
