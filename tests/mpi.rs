@@ -10,7 +10,7 @@ use cryosplat_mpi::gmm::{Gmm, Shape};
 use cryosplat_mpi::parallel::{Failure, HalfGroup, World};
 use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::random::{Purpose, stream};
-use cryosplat_mpi::train::model::check_replicas;
+use cryosplat_mpi::train::replicas::check_replicas;
 
 /// First argument of a rank.
 const RANK: &str = "--as-rank";

@@ -50,6 +50,9 @@ pub(super) struct Args {
     /// Epochs per half, shared by its mixtures [default: scaled: 5 or more, chosen from the data, paper: 5].
     #[arg(long, value_name = "E", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     epochs: Option<u32>,
+    /// After these epochs of each mixture (2, or 2,4), split each Gaussian into two; --gaussians is then the number at the end.
+    #[arg(long, value_name = "EPOCHS", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    densify: Vec<u32>,
     /// Images per step and half, over all its ranks [default: scaled: 8, paper: 1].
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     batch: Option<u32>,
@@ -173,6 +176,7 @@ fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
         recipe: args.recipe,
         choices: Choices {
             gaussians: args.gaussians.map(|n| n as usize),
+            densify: args.densify.iter().map(|&epoch| epoch as usize).collect(),
             mixtures: args.mixtures.map(|m| m as usize),
             epochs: args.epochs.map(|e| e as usize),
             batch: args.batch.map(|b| b as usize),

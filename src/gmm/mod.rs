@@ -7,7 +7,9 @@ pub mod files;
 pub mod mixture;
 mod parameters;
 pub mod ply;
+mod split;
 pub(crate) mod statistics;
 pub mod voxelize;
 
 pub use parameters::{Gmm, S_MIN, START_SCALE, START_SPREAD, Shape, softplus, softplus_inverse};
+pub use split::split;

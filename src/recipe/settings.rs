@@ -64,7 +64,7 @@ pub struct InitIdentity {
 pub struct Settings {
     /// Recipe that the defaults follow.
     pub recipe: Recipe,
-    /// Number of Gaussians of a mixture.
+    /// Number of Gaussians of a mixture at its end.
     pub gaussians: usize,
     /// One scale per Gaussian, and no quaternion.
     pub isotropic: bool,
@@ -72,6 +72,9 @@ pub struct Settings {
     pub mixtures: usize,
     /// Passes over the half, for all mixtures together.
     pub epochs: usize,
+    /// Epochs of each mixture, from 1 and ascending, after which each of its Gaussians becomes two.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub densify: Vec<usize>,
     /// Images per step, over all ranks of the half.
     pub batch: usize,
     /// Base learning rate, at batch 1.
@@ -109,8 +112,10 @@ pub struct Settings {
 /// Settings that the user may choose or leave open.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Choices {
-    /// Number of Gaussians of a mixture.
+    /// Number of Gaussians of a mixture at its end.
     pub gaussians: Option<usize>,
+    /// Epochs of each mixture after which each of its Gaussians becomes two.
+    pub densify: Vec<usize>,
     /// Number of mixtures whose mean is the model.
     pub mixtures: Option<usize>,
     /// Passes over the half, for all mixtures together.
@@ -155,9 +160,11 @@ impl Settings {
         } else {
             rules::GAUSSIANS
         });
+        let at_start = (gaussians >> choices.densify.len()).max(1);
         Self {
             recipe,
-            gaussians,
+            gaussians: at_start << choices.densify.len(),
+            densify: choices.densify.clone(),
             isotropic,
             mixtures,
             epochs,
@@ -182,7 +189,7 @@ impl Settings {
             weighting: choices.weighting.unwrap_or(if scaled { Weighting::Ctf } else { Weighting::Uniform }),
             start: choices.start.unwrap_or(if scaled { Start::Fitted } else { Start::Published }),
             start_scale: if scaled {
-                rules::start_scale(gaussians, box_size, rules::ELLIPSOID_FRACTION)
+                rules::start_scale(at_start, box_size, rules::ELLIPSOID_FRACTION)
             } else {
                 START_SCALE
             },
@@ -216,6 +223,37 @@ impl Settings {
     /// The first epoch of a mixture; after the last mixture, the number of epochs. Epochs are shared as evenly as possible.
     pub fn first_epoch(&self, mixture: usize) -> usize {
         mixture * self.epochs / self.mixtures
+    }
+
+    /// Number of Gaussians of a mixture at its start.
+    pub fn gaussians_at_start(&self) -> usize {
+        self.gaussians >> self.densify.len()
+    }
+
+    /// Number of Gaussians in epoch `epoch` of the mixture that it trains; after the last epoch, at the end.
+    pub fn gaussians_in(&self, epoch: usize) -> usize {
+        if epoch >= self.epochs {
+            return self.gaussians;
+        }
+        let done = epoch - self.first_epoch(self.mixture_in(epoch));
+        self.gaussians_at_start() << self.densify.iter().filter(|&&after| after <= done).count()
+    }
+
+    /// ", from 2500 by doubling after epochs 2 and 4 of each mixture"; empty without densification.
+    pub fn densification(&self) -> String {
+        let epochs: Vec<String> = self.densify.iter().map(ToString::to_string).collect();
+        let Some((last, others)) = epochs.split_last() else { return String::new() };
+        let epochs = match others {
+            [] => format!("epoch {last}"),
+            _ => format!("epochs {} and {last}", others.join(", ")),
+        };
+        let of_each = if self.mixtures > 1 { " of each mixture" } else { "" };
+        format!(", from {} by doubling after {epochs}{of_each}", self.gaussians_at_start())
+    }
+
+    /// Number of epochs of the mixture that has the fewest.
+    pub fn epochs_of_shortest_mixture(&self) -> usize {
+        self.epochs / self.mixtures
     }
 
     /// The shape of all Gaussians.

@@ -137,3 +137,22 @@ fn schedules_end_where_they_should() {
     paper.schedule = Schedule::Cosine;
     assert!(late.scheduled_rate(&paper, 1, 5_000) < 1e-11);
 }
+
+#[test]
+fn densification_counts_epochs_within_each_mixture() {
+    let choices = Choices {
+        gaussians: Some(1_003),
+        epochs: Some(8),
+        mixtures: Some(2),
+        densify: vec![1, 3],
+        ..Choices::default()
+    };
+    let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 1, 5_000, 64);
+    assert_eq!((settings.gaussians_at_start(), settings.gaussians), (250, 1_000), "a multiple of four");
+    let in_epochs: Vec<usize> = (0..=8).map(|epoch| settings.gaussians_in(epoch)).collect();
+    assert_eq!(in_epochs, [250, 500, 500, 1_000, 250, 500, 500, 1_000, 1_000]);
+    assert_eq!(settings.densification(), ", from 250 by doubling after epochs 1 and 3 of each mixture");
+    assert_eq!(settings.start_scale, rules::start_scale(250, 64, rules::ELLIPSOID_FRACTION));
+    let plain = Settings { densify: Vec::new(), ..settings };
+    assert_eq!((plain.gaussians_in(0), plain.densification()), (1_000, String::new()));
+}

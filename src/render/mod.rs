@@ -232,6 +232,14 @@ pub struct DeviceState {
     pub second: Vec<f32>,
 }
 
+impl DeviceState {
+    /// The state before the first step.
+    pub fn initial(gmm: Gmm) -> Self {
+        let zeros = vec![0.0; gmm.values().len()];
+        Self { gmm, first: zeros.clone(), second: zeros }
+    }
+}
+
 /// Parameters of a step that all ranks of a group share.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
@@ -375,7 +383,8 @@ pub trait Device {
     /// If the device fails.
     fn state(&self) -> Result<DeviceState>;
 
-    /// Replaces the state, of a device that took no step that is not finite.
+    /// Replaces the state, of a device that took no step that is not finite. The mixture may have another number of Gaussians, up to
+    /// that of the mixture that the device was opened for.
     ///
     /// # Errors
     /// If the device fails.

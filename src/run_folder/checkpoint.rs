@@ -166,18 +166,14 @@ impl Checkpoint {
             }
         };
         let excluded = numeric_dataset(&file, "left_out").map_err(fail())?;
-        let alike = |trained: &Gmm| (trained.len(), trained.shape()) == (gmm.len(), gmm.shape());
         let trained = (0..whole("trained")?).map(|number| {
             let name = trained_name(number);
             let trained = read_planes(&file.group(&name).map_err(fail())?, path)?;
-            if alike(&trained) {
+            if trained.shape() == gmm.shape() {
                 return Ok(trained);
             }
-            let problem = format!(
-                "is not like /gmm: it holds {} Gaussians, but /gmm holds {}",
-                trained.len(),
-                gmm.len()
-            );
+            let [trained, gmm] = [trained, gmm.clone()].map(|gmm| gmm.shape().name());
+            let problem = format!("holds {trained} Gaussians, but /gmm holds {gmm} ones");
             Err(Error::input(path, format!("/{name}"), problem, REMEDY_READ))
         });
         let trained = trained.collect::<Result<_>>()?;
@@ -236,16 +232,11 @@ impl Checkpoint {
                 format!("is {trained}, but {wanted} mixtures were complete before epoch {}", epoch + 1);
             return bad("attribute trained", problem);
         }
-        let gmm = &self.state.gmm;
-        if (gmm.shape(), gmm.len()) != (settings.shape(), settings.gaussians) {
-            let problem = format!(
-                "holds {} {} Gaussians, but the run has {} {} ones",
-                gmm.len(),
-                gmm.shape().name(),
-                settings.gaussians,
-                settings.shape().name()
-            );
-            return bad("/gmm", problem);
+        // Before the first step of an epoch, the Gaussians may not be split yet, or the last mixture still be on the device.
+        let before = epoch - usize::from(step == 0 && epoch > 0);
+        check_mixture(path, "gmm", &self.state.gmm, settings, [epoch, before])?;
+        for (number, trained) in self.trained.iter().enumerate() {
+            check_mixture(path, &trained_name(number as u64), trained, settings, [epochs; 2])?;
         }
         let inside = |&row: &u64| usize::try_from(row).is_ok_and(|row| rows.contains(&row));
         match self.excluded.iter().find(|row| !inside(row)) {
@@ -253,6 +244,28 @@ impl Checkpoint {
             None => Ok(()),
         }
     }
+}
+
+/// Checks that the mixture in the group `name` of a checkpoint has as many Gaussians as in one of `in_epochs`.
+fn check_mixture(
+    path: &Path,
+    name: &str,
+    gmm: &Gmm,
+    settings: &Settings,
+    in_epochs: [usize; 2],
+) -> Result<()> {
+    let counts = in_epochs.map(|epoch| settings.gaussians_in(epoch));
+    if gmm.shape() == settings.shape() && counts.contains(&gmm.len()) {
+        return Ok(());
+    }
+    let problem = format!(
+        "holds {} {} Gaussians, but the run has {} {} ones then",
+        gmm.len(),
+        gmm.shape().name(),
+        counts[0],
+        settings.shape().name()
+    );
+    Err(Error::input(path, format!("/{name}"), problem, REMEDY_READ))
 }
 
 #[cfg(test)]
@@ -351,12 +364,37 @@ mod tests {
     #[test]
     fn mixtures_that_differ_from_the_last_are_refused() {
         let folder = tempfile::tempdir().unwrap();
-        for (shape, count) in [(Shape::Anisotropic, 6), (Shape::Isotropic, 5)] {
+        let gmm = |count, shape| Gmm::random(count, shape, &mut stream(1, Purpose::Start, 1, 0));
+        let mut other = checkpoint();
+        other.trained.push(gmm(5, Shape::Isotropic));
+        other.write(folder.path(), Subset::Half1).unwrap();
+        let message = Checkpoint::read(&path(folder.path(), Subset::Half1, 0)).unwrap_err().to_string();
+        assert!(message.contains("/trained_1: holds isotropic Gaussians, but /gmm"), "{message}");
+        let mut more = checkpoint();
+        more.trained[0] = gmm(6, Shape::Anisotropic);
+        let message = within(&more).unwrap_err().to_string();
+        assert!(message.contains("/trained_0: holds 6 anisotropic Gaussians"), "{message}");
+    }
+
+    #[test]
+    fn the_number_of_gaussians_follows_from_the_epoch() {
+        // Two mixtures of three epochs, of 2, 4 and 8 Gaussians.
+        let settings = Settings { mixtures: 2, epochs: 6, gaussians: 8, densify: vec![1, 2], ..settings() };
+        let gmm = |count| Gmm::random(count, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0));
+        let within = |epoch: usize, step: usize, count: usize| {
             let mut checkpoint = checkpoint();
-            checkpoint.trained.push(Gmm::random(count, shape, &mut stream(1, Purpose::Start, 1, 0)));
-            checkpoint.write(folder.path(), Subset::Half1).unwrap();
-            let message = Checkpoint::read(&path(folder.path(), Subset::Half1, 0)).unwrap_err().to_string();
-            assert!(message.contains("/trained_1: is not like /gmm"), "{message}");
+            checkpoint.position = Position { epoch, step, loss: 0.0, images: step as u64 };
+            checkpoint.state.gmm = gmm(count);
+            checkpoint.trained = vec![gmm(8); settings.mixture_in(epoch)];
+            checkpoint.check_within(Path::new("c.h5"), &settings, 20, &(50..200)).is_ok()
+        };
+        for (epoch, in_epoch, before) in
+            [(0, 2, 2), (1, 4, 2), (2, 8, 4), (3, 2, 8), (4, 4, 2), (5, 8, 4), (6, 8, 8)]
+        {
+            for count in [1, 2, 4, 8, 16] {
+                assert_eq!(within(epoch, 0, count), [in_epoch, before].contains(&count), "{epoch} {count}");
+                assert_eq!(within(epoch, 3, count), epoch < 6 && count == in_epoch, "{epoch} {count}");
+            }
         }
     }
 

@@ -169,6 +169,12 @@ impl Writer {
         self.line(&serde_json::json!({"model": self.subset.name(), "step": step, "summary": summary}));
     }
 
+    /// Adds the line of a densification before step `step`: the numbers of Gaussians before and after.
+    pub fn densified(&mut self, step: u64, [from, to]: [usize; 2]) {
+        let name = self.subset.name();
+        self.line(&serde_json::json!({"model": name, "step": step, "densified": {"from": from, "to": to}}));
+    }
+
     fn line(&mut self, value: &impl Serialize) {
         if let Ok(line) = serde_json::to_string(value) {
             self.buffer += &line;

@@ -200,7 +200,11 @@ fn headline(document: &Value, store: &Store, curves: &[(String, Fsc)]) -> Vec<(S
     if let Some(gaussians) = document["settings"]["gaussians"].as_u64() {
         let of_all = several_mixtures(document)
             .map_or(String::new(), |mixtures| format!(", in each of {mixtures} mixtures"));
-        headline.push(("Gaussians per half".into(), format!("{gaussians}{of_all}")));
+        let doubled = document["settings"]["densify"].as_array().map_or(String::new(), |epochs| {
+            let epochs: Vec<String> = epochs.iter().map(Value::to_string).collect();
+            format!(", after doubling at the end of epochs {}", epochs.join(", "))
+        });
+        headline.push(("Gaussians per half".into(), format!("{gaussians}{of_all}{doubled}")));
     }
     headline.push(("Box".into(), format!("{} px", header.box_size)));
     headline.push(("Pixel size".into(), format!("{:.3} Å", header.pixel_size)));

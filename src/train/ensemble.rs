@@ -42,8 +42,7 @@ impl Ensemble {
         }
         let gmm = self.starts[wanted].take().expect("a mixture that has not started has initial Gaussians");
         self.trained.push(device.state()?.gmm);
-        let zero = vec![0.0; gmm.values().len()];
-        device.restore(DeviceState { gmm, first: zero.clone(), second: zero })
+        device.restore(DeviceState::initial(gmm))
     }
 
     /// The mixtures whose mean is the model: the fully trained ones, including that on the device if `device_is_trained`; before any

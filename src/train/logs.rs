@@ -33,8 +33,9 @@ pub(super) fn introduce(
         several => format!("{several} mixtures of "),
     };
     tracing::info!(
-        "{mixtures}{} Gaussians, {} epochs, batch {} per half, learning rate {:.2e} ({}), seed {}",
+        "{mixtures}{} Gaussians{}, {} epochs, batch {} per half, learning rate {:.2e} ({}), seed {}",
         settings.gaussians,
+        settings.densification(),
         settings.epochs,
         settings.batch,
         settings.learning_rate,
@@ -73,6 +74,11 @@ pub(super) fn introduce(
             );
         }
     }
+}
+
+/// Logs that each Gaussian of a mixture of `subset` became two before the epoch after `epoch`.
+pub(super) fn densified(subset: Subset, epoch: usize, [from, to]: [usize; 2]) {
+    tracing::info!("{subset} densified after epoch {epoch}: {from} -> {to} Gaussians");
 }
 
 /// Logs the end of an epoch.

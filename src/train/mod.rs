@@ -6,6 +6,7 @@
 
 mod agreement;
 mod cross_validation;
+mod densify;
 mod ensemble;
 pub mod init;
 mod logs;
@@ -14,6 +15,7 @@ mod options;
 mod outputs;
 mod plan;
 mod planner;
+pub mod replicas;
 mod run;
 mod session;
 mod timing;

@@ -6,13 +6,15 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::agreement::{Agreement, Directive, LocalEvents};
+use super::densify;
 use super::ensemble::Ensemble;
+use super::logs;
+use super::replicas::{REPLICA_CHECK, check_replicas};
 use super::timing::EpochTimer;
 use crate::error::{Error, Result};
 use crate::gmm::Gmm;
 use crate::loader::sampler::Sampler;
 use crate::loader::shard::{Batch, Shard, Traffic};
-use crate::parallel::Collective;
 use crate::particles::Subset;
 use crate::progress::Progress;
 use crate::recipe::{Clock, Settings};
@@ -24,9 +26,6 @@ use crate::run_folder::checkpoint_writer::CheckpointWriter;
 use crate::run_folder::excluded::Excluded;
 use crate::run_folder::identity::RunIdentity;
 use crate::run_folder::metrics::{self, EpochSummary, Metric, Spread};
-
-/// Steps between two checks that the parameters of all ranks of a group are bitwise equal.
-const REPLICA_CHECK: u64 = 100;
 
 /// What a model is trained with.
 pub(super) struct ModelSetup {
@@ -223,8 +222,14 @@ impl Core {
 
     fn begin_epoch(&mut self) -> Result<()> {
         let mixture = self.mixture();
-        let ModelSetup { ensemble, device, .. } = &mut self.setup;
+        let ModelSetup { subset, ensemble, device, identity, metrics, .. } = &mut self.setup;
         ensemble.begin(mixture, device.as_mut())?;
+        if let Some(counts) = densify::grow(device.as_mut(), &identity.settings, self.position.epoch)? {
+            logs::densified(*subset, self.position.epoch, counts);
+            if let Some(metrics) = metrics {
+                metrics.densified(self.clock.step + 1, counts);
+            }
+        }
         // Times before the epoch do not count.
         device.times();
         self.timer = EpochTimer::start();
@@ -433,18 +438,4 @@ impl Core {
         let checksum = self.setup.device.checksum(group)?;
         check_replicas(&group.collective, checksum, self.setup.subset, self.clock.step)
     }
-}
-
-/// Checks that the parameters of all ranks of the group are bitwise equal: that they have the same `checksum`.
-///
-/// # Errors
-/// On every rank, when they are not.
-pub fn check_replicas(collective: &Collective, checksum: u64, subset: Subset, step: u64) -> Result<()> {
-    if collective.all_equal(checksum) {
-        return Ok(());
-    }
-    Err(Error::Numeric {
-        problem: format!("the ranks that train {subset} hold different parameters after step {step}"),
-        remedy: "one of the nodes computes differently from the others: run on nodes of one kind, and check their memory".into(),
-    })
 }

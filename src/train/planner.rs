@@ -20,6 +20,9 @@ use crate::run_folder::lifecycle::{self, ExistingRun, Start};
 /// Largest number of particles whose CTFs determine the weights of the spatial frequencies.
 const CTF_SAMPLE: usize = 512;
 
+/// Largest number of times that the Gaussians of a mixture are doubled.
+const MAX_DENSIFICATIONS: usize = 16;
+
 /// A run that is decided.
 pub(crate) struct Decided {
     /// The particles.
@@ -52,6 +55,7 @@ fn decide(world: &World, options: &RunOptions) -> Result<(Store, Option<(Plan, I
     let store = Store::open(&options.particles)?;
     let data_set = selection::check_centred(&store)?;
     let mut choices = options.choices.clone();
+    check_densify(&choices)?;
     let init = read_init(options, &mut choices, store.header())?;
     let subsets = SubsetRows::of(&store, options.models);
     let open = Open { world, options, header: store.header(), subsets: &subsets };
@@ -60,6 +64,7 @@ fn decide(world: &World, options: &RunOptions) -> Result<(Store, Option<(Plan, I
         assessment::check_truth(truth, &store)?;
     }
     let mut pilots = open.fill(&mut choices, &store);
+    check_growth(&open.settings(&choices, 0))?;
     let settings: Vec<Settings> = (0..subsets.len()).map(|index| open.settings(&choices, index)).collect();
     let identity = |settings: &Settings| RunIdentity { particles: data_set, settings: settings.clone() };
     let identities: Vec<_> =
@@ -111,6 +116,56 @@ fn check_ranks(open: &Open, choices: &Choices, store: &Store) -> Result<()> {
         return Err(Error::request(
             format!("{epochs} epochs cannot be shared by {mixtures} mixtures: some would see no particle"),
             format!("use --mixtures {epochs} or fewer, or more --epochs"),
+        ));
+    }
+    Ok(())
+}
+
+/// Checks the epochs of `--densify` by themselves.
+fn check_densify(choices: &Choices) -> Result<()> {
+    let epochs = &choices.densify;
+    let list = || epochs.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    if !epochs.is_sorted_by(|a, b| a < b) {
+        return Err(Error::request(
+            format!("--densify {} is not in ascending order", list()),
+            "give each epoch once, the earliest first",
+        ));
+    }
+    if epochs.len() > MAX_DENSIFICATIONS {
+        return Err(Error::request(
+            format!(
+                "--densify {} has {} epochs, but at most {MAX_DENSIFICATIONS} are allowed",
+                list(),
+                epochs.len()
+            ),
+            "double the Gaussians less often",
+        ));
+    }
+    Ok(())
+}
+
+/// Checks that every densification takes place within every mixture, and leads to an allowed number of Gaussians.
+fn check_growth(settings: &Settings) -> Result<()> {
+    let Some(last) = settings.densify.last() else { return Ok(()) };
+    let shortest = settings.epochs_of_shortest_mixture();
+    if *last >= shortest {
+        let mixtures = match settings.mixtures {
+            1 => "the run has".to_owned(),
+            several => format!("the shortest of {several} mixtures has"),
+        };
+        return Err(Error::request(
+            format!("--densify {last} leaves no epoch to train after it: {mixtures} {shortest}"),
+            "give earlier epochs (they count within each mixture), more --epochs, or fewer --mixtures",
+        ));
+    }
+    if !GAUSSIANS_ALLOWED.contains(&(settings.gaussians as u64)) {
+        return Err(Error::request(
+            format!(
+                "--densify leads to {} Gaussians, but at most {} are allowed",
+                settings.gaussians,
+                GAUSSIANS_ALLOWED.end()
+            ),
+            "double the Gaussians less often, or start from fewer",
         ));
     }
     Ok(())

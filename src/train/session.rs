@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::agreement::Agreement;
 use super::cross_validation;
+use super::densify;
 use super::ensemble::Ensemble;
 use super::init::starts::InitialGuess;
 use super::logs;
@@ -133,7 +134,8 @@ impl<'a> Session<'a> {
             let sampler = self.plan.sampler(index, self.store.header());
             let batch = sampler.slots_of(assignment.rank, assignment.size).len();
             let first: Gmm = starts[0].take().expect("the first mixture of a model always has a start");
-            let device = devices::open(rank_device, first, *geometry, batch, options.cache_half)?;
+            let open = |gmm| devices::open(rank_device, gmm, *geometry, batch, options.cache_half);
+            let device = densify::open_for_growth(first, &self.plan.models[index].settings, open)?;
             self.open.push(OpenModel { index, sampler, device, ensemble: Ensemble::new(starts) });
         }
         let collective = self.collective.take().expect("devices are opened once");

@@ -43,6 +43,9 @@ pub(super) fn describe_checkpoint(path: &Path) -> Result<Description> {
         let trained = format!("{} of {}, besides the one below", checkpoint.trained.len(), settings.mixtures);
         rows.push(("mixtures trained", trained));
     }
+    if !settings.densify.is_empty() {
+        rows.push(("Gaussians at the end", format!("{}{}", settings.gaussians, settings.densification())));
+    }
     rows.extend(mixture_rows(&mixture));
     rows.push(("particle set", particles.to_string()));
     if let Some(settings) = identity["settings"].as_object() {

@@ -327,6 +327,15 @@ impl BatchAccumulator {
         self.pool.groups = groups.iter().map(|noise| GroupWeights::new(geometry, noise)).collect();
     }
 
+    /// Changes the number of Gaussians of the mixture.
+    pub(super) fn resize(&mut self, count: usize) {
+        self.pool.count = count;
+        lock(&self.pool.workers).clear();
+        self.images.clear();
+        self.sums.clear();
+        self.reserve_accumulators(1);
+    }
+
     /// The filter of images of this geometry.
     pub(super) fn filter(&self) -> &Filter {
         &self.pool.filter

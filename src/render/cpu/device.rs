@@ -187,6 +187,12 @@ impl Device for CpuDevice {
     }
 
     fn restore(&mut self, state: DeviceState) -> Result<()> {
+        let (count, values) = (state.gmm.len(), state.gmm.values().len());
+        if count != self.gmm.len() {
+            self.activated = Activated::new(count);
+            self.sums.resize(count);
+            self.buffer = vec![0.0; values + 1];
+        }
         self.adam = Adam { first: state.first, second: state.second };
         self.gmm = state.gmm;
         self.stale = true;

@@ -126,8 +126,8 @@ impl CudaDevice {
         let planes =
             [(&buffers.parameters, self.gmm.values()), (&buffers.first, first), (&buffers.second, second)];
         for (buffer, values) in planes {
-            assert_eq!(buffer.bytes(), size_of_val(values));
-            // SAFETY: as long as the buffer, and alive until the copy has ended.
+            assert!(buffer.bytes() >= size_of_val(values));
+            // SAFETY: no longer than the buffer, and alive until the copy has ended.
             unsafe { result::memcpy_htod_async(buffer.address(), values, self.gpu.stream.cu_stream()) }
                 .map_err(self.gpu.failed("copy to the device"))?;
         }
@@ -426,6 +426,12 @@ impl Device for CudaDevice {
     }
 
     fn restore(&mut self, state: DeviceState) -> Result<()> {
+        if state.gmm.len() != self.gmm.len() {
+            // Graphs hold the number of Gaussians: the next step captures them again.
+            self.gpu.stream.synchronize().map_err(self.gpu.failed("compute"))?;
+            (self.graphs, self.exchange) = (None, None);
+            self.pipeline.resize(state.gmm.len());
+        }
         self.gmm = state.gmm;
         self.upload(Some((&state.first, &state.second)))
     }

@@ -69,8 +69,10 @@ impl Stage {
 
 /// Kernels, transforms and buffers of one mixture.
 pub(super) struct Pipeline {
-    /// Sizes of the buffers.
+    /// Sizes of the parts of the buffers that are in use.
     pub plan: BufferPlan,
+    /// Sizes of the buffers: those of `plan`, for the largest number of Gaussians.
+    largest: BufferPlan,
     pub buffers: Buffers,
     transform: Transform,
     kernels: Kernels,
@@ -118,14 +120,24 @@ impl Pipeline {
             geometry: *geometry,
             kept_half,
             plan,
+            largest: plan,
         })
+    }
+
+    /// Changes the number of Gaussians. Addresses and everything that does not depend on it stay.
+    ///
+    /// # Panics
+    /// If the buffers are for fewer Gaussians.
+    pub fn resize(&mut self, count: usize) {
+        assert!(count <= self.largest.count, "the device was opened for {} Gaussians", self.largest.count);
+        self.plan.count = count;
     }
 
     /// Bytes of all device memory in use.
     pub fn bytes(&self) -> usize {
         let particles = [&self.buffers.resident, &self.buffers.staged];
         let particles: usize = particles.into_iter().flatten().map(Buffer::bytes).sum();
-        self.plan.bytes() + self.work_bytes() + particles
+        self.largest.bytes() + self.work_bytes() + particles
     }
 
     /// Bytes of cuFFT's work area.

@@ -78,7 +78,7 @@ impl Init {
     pub fn apply_to(&self, choices: &mut Choices) {
         choices.init = Some(self.identity.clone());
         if let Content::Mixture(gmm) = &self.content {
-            choices.gaussians = Some(gmm.len());
+            choices.gaussians = Some(gmm.len() << choices.densify.len());
         }
     }
 
@@ -143,8 +143,11 @@ fn mixture_in_box(file: &Path, choices: &Choices, isotropic: bool, header: &Head
         (Shape::Isotropic, false) => read.gmm.anisotropic(),
         _ => read.gmm,
     };
-    if let Some(asked) = choices.gaussians.filter(|&asked| asked != gmm.len()) {
-        let problem = format!("holds {} Gaussians, but --gaussians asks for {asked}", gmm.len());
+    let at_end = gmm.len() << choices.densify.len();
+    if let Some(asked) = choices.gaussians.filter(|&asked| asked != at_end) {
+        let becoming =
+            if choices.densify.is_empty() { String::new() } else { format!(" that become {at_end}") };
+        let problem = format!("holds {} Gaussians{becoming}, but --gaussians asks for {asked}", gmm.len());
         return refuse(problem, "leave out --gaussians");
     }
     let edge = header.box_size as f64 * header.pixel_size;

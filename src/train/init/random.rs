@@ -8,7 +8,7 @@ use crate::recipe::Settings;
 /// The random start of mixture `mixture` (from 0) of the model of `subset`.
 pub fn random_start(settings: &Settings, subset: Subset, mixture: usize) -> Gmm {
     let mut random = stream(settings.seed, Purpose::Start, subset.seed_index(), mixture as u64);
-    let mut gmm = Gmm::random(settings.gaussians, settings.shape(), &mut random);
+    let mut gmm = Gmm::random(settings.gaussians_at_start(), settings.shape(), &mut random);
     gmm.set_scale(settings.start_scale);
     gmm
 }

@@ -84,7 +84,7 @@ fn place(
         return;
     }
     if settings.recipe == Recipe::Scaled {
-        start.set_scale(start_scale(settings.gaussians, box_size, density.ellipsoid_fraction()));
+        start.set_scale(start_scale(settings.gaussians_at_start(), box_size, density.ellipsoid_fraction()));
     }
     if settings.start == Start::Density {
         density.draw_means(start, &mut placement(settings, subset, mixture));
