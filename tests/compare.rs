@@ -20,14 +20,14 @@ fn map(seed: usize, noise: f32) -> Volume {
         let hash = (x * 7919 + y * 104_729 + z * 1_299_709 + seed * 15_485_863) % 1009;
         blob + noise * (hash as f32 / 1009.0 - 0.5)
     });
-    Volume { data, pixel_size: 2.0 }
+    Volume::new(data, 2.0)
 }
 
 fn run(folder: &Path, name: &str, noise: f32, state: &str) -> PathBuf {
     let run = folder.join(name);
     std::fs::create_dir_all(&run).unwrap();
     let (half1, half2) = (map(1, noise), map(2, noise));
-    let mean = Volume { data: (&half1.data + &half2.data) * 0.5, pixel_size: 2.0 };
+    let mean = Volume::new((&half1.data + &half2.data) * 0.5, 2.0);
     for (file, map) in [("half1.mrc", &half1), ("half2.mrc", &half2), ("map.mrc", &mean)] {
         write_volume(&run.join(file), map).unwrap();
     }
@@ -94,8 +94,7 @@ fn unusable_runs_are_refused_by_name() {
     run(folder.path(), "single", 0.1, "done");
     std::fs::remove_file(folder.path().join("single/half2.mrc")).unwrap();
     fail(&["compare", sound, &other("single")], &["single", "--truth"]);
-    let small =
-        Volume { data: Array3::from_shape_fn((8, 8, 8), |(z, y, x)| (z * y + x) as f32), pixel_size: 2.0 };
+    let small = Volume::new(Array3::from_shape_fn((8, 8, 8), |(z, y, x)| (z * y + x) as f32), 2.0);
     run(folder.path(), "small", 0.1, "done");
     for name in ["half1.mrc", "half2.mrc", "map.mrc"] {
         write_volume(&folder.path().join("small").join(name), &small).unwrap();

@@ -43,7 +43,7 @@ fn map(b: f64, noise: f32, seed: u64) -> Volume {
     let mut random = stream(seed, Purpose::Noise, 0, 0);
     let grain: Array3<f32> =
         Array3::from_shape_simple_fn(signal.dim(), || StandardNormal.sample(&mut random));
-    Volume { data: signal + grain * (0.1 * noise * peak), pixel_size: PIXEL }
+    Volume::new(signal + grain * (0.1 * noise * peak), PIXEL)
 }
 
 fn write(folder: &Path, name: &str, map: &Volume) -> String {
@@ -206,7 +206,7 @@ fn model_is_compared_in_the_frame_of_the_map_header() {
     for atom in &mut centred {
         (0..3).for_each(|k| atom.position[k] -= mean[k]);
     }
-    let centred = Volume { data: map_of_atoms(&centred, BOX, PIXEL, 80.0), pixel_size: PIXEL };
+    let centred = Volume::new(map_of_atoms(&centred, BOX, PIXEL, 80.0), PIXEL);
     let centred = write(at, "centred.mrc", &centred);
     let found = json(&["fsc", &centred, &far, "--center-model", "--mask", "auto", "--json"]);
     let labels: Vec<&Value> = found["curves"].as_array().unwrap().iter().map(|c| &c["label"]).collect();
@@ -292,7 +292,7 @@ fn postprocess_reports_bad_input_in_one_line_and_writes_nothing() {
     let at = folder.path();
     let a = write(at, "a.mrc", &map(80.0, 1.0, 1));
     let inverse = map(80.0, 1.0, 1).data.mapv(|v| -v);
-    let inverse = write(at, "inverse.mrc", &Volume { data: inverse, pixel_size: PIXEL });
+    let inverse = write(at, "inverse.mrc", &Volume::new(inverse, PIXEL));
     let out = PathBuf::from(path(at, "post"));
     let refuse = |more: &[&str], fragments: &[&str]| {
         let usual = ["postprocess", &a, "-o", out.to_str().unwrap()];

@@ -27,7 +27,7 @@ fn map(seed: usize) -> Array3<f32> {
 
 fn write(folder: &Path, name: &str, data: Array3<f32>, pixel_size: f64) -> PathBuf {
     let path = folder.join(name);
-    write_volume(&path, &Volume { data, pixel_size }).unwrap();
+    write_volume(&path, &Volume::new(data, pixel_size)).unwrap();
     path
 }
 

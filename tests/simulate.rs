@@ -280,10 +280,10 @@ fn invalid_requests_fail_with_one_line() {
         &["simulate", "-o", &out, "--model", &model, "--box", "16", "--pixel-size", "2"],
         &["A across", "32.0 A", "--box", "--pixel-size"],
     );
-    let slab = mrc::Volume { data: ndarray::Array3::zeros((8, 16, 16)), pixel_size: 4.0 };
+    let slab = mrc::Volume::new(ndarray::Array3::zeros((8, 16, 16)), 4.0);
     mrc::write_volume(&place.path("slab.mrc"), &slab).unwrap();
     refuse(&["--map", &place.text("slab.mrc")], &["slab.mrc", "16 x 16 x 8", "cube"]);
-    let empty = mrc::Volume { data: ndarray::Array3::zeros((16, 16, 16)), pixel_size: 4.0 };
+    let empty = mrc::Volume::new(ndarray::Array3::zeros((16, 16, 16)), 4.0);
     mrc::write_volume(&place.path("empty.mrc"), &empty).unwrap();
     refuse(&["--map", &place.text("empty.mrc")], &["empty.mrc", "nothing to project"]);
     refuse(&["--phantom", "--truth", &out], &["same name"]);

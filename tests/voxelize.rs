@@ -77,7 +77,7 @@ fn finer_pixels_keep_the_map_up_to_its_nyquist_frequency() {
         // A map is band-limited to its Nyquist sphere, without the corners of the cube.
         spectrum[[z, y, x]] * if radius2 > (BOX * BOX / 4) as isize { 0.0 } else { 0.125 }
     });
-    let cropped = Volume { data: volume_of_spectrum(cropped), pixel_size: coarse.pixel_size };
+    let cropped = Volume::new(volume_of_spectrum(cropped), coarse.pixel_size);
     let fsc = Fsc::between(&coarse, &cropped).unwrap();
     assert!(fsc.shells.iter().all(|&shell| shell > 0.9999), "{:?}", fsc.shells);
     // The density at a point does not change. Map files store f32.

@@ -59,7 +59,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let pool =
         rayon::ThreadPoolBuilder::new().num_threads(args.threads.map_or(0, NonZeroUsize::get)).build()?;
     let data = pool.install(|| voxelize(&mixture.gmm, &grid));
-    write_labelled_volume(&args.output, &Volume { data, pixel_size }, &label(&mixture))?;
+    write_labelled_volume(&args.output, &Volume::new(data, pixel_size), &label(&mixture))?;
     tracing::info!(
         "{} Gaussians on {} voxels of {:.4} A: {}",
         mixture.gmm.len(),

@@ -186,7 +186,7 @@ mod tests {
     fn noise(n: usize, stream: u64) -> Volume {
         let mut random = random::stream(3, Purpose::Noise, 0, stream);
         let data = Array3::from_shape_simple_fn((n, n, n), || StandardNormal.sample(&mut random));
-        Volume { data, pixel_size: 2.0 }
+        Volume::new(data, 2.0)
     }
 
     #[test]
@@ -232,7 +232,7 @@ mod tests {
         // A strong common signal in shells 1 to 5, and noise: a tight mask leaks the signal into higher shells.
         let n = 48;
         let signal = crate::evaluate::filter::low_pass(&noise(n, 0), 2.0 * n as f64 / 5.0);
-        let half = |stream| Volume { data: &signal * 3.0 + &noise(n, stream).data * 0.1, pixel_size: 2.0 };
+        let half = |stream| Volume::new(&signal * 3.0 + &noise(n, stream).data * 0.1, 2.0);
         let (a, b) = (half(1), half(2));
         let mask = Mask::sphere(n, 7.0, 1.0).unwrap();
         let unmasked = Fsc::between(&a, &b).unwrap();

@@ -192,7 +192,7 @@ mod tests {
     }
 
     fn volume(data: Array3<f32>) -> Volume {
-        Volume { data, pixel_size: 2.0 }
+        Volume::new(data, 2.0)
     }
 
     /// Half maps with a common bias and independent noise, voxel maps with independent noise, and the ground truth.

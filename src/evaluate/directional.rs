@@ -187,7 +187,7 @@ mod tests {
     fn noise(stream: u64) -> Volume {
         let mut random = random::stream(11, Purpose::Noise, 0, stream);
         let data = Array3::from_shape_simple_fn((N, N, N), || StandardNormal.sample(&mut random));
-        Volume { data, pixel_size: 1.0 }
+        Volume::new(data, 1.0)
     }
 
     #[test]
@@ -221,7 +221,7 @@ mod tests {
                 *value = foreign[[z, y, x]];
             }
         }
-        let second = Volume { data: volume_of_spectrum(mixed), pixel_size: 1.0 };
+        let second = Volume::new(volume_of_spectrum(mixed), 1.0);
         let found = Directional::between(&signal, &second, None, DIRECTIONS).unwrap();
         let summary = found.summary(0.5);
         assert!((summary.lowest - 40.0 / 6.5).abs() < 0.4, "{summary:?}");

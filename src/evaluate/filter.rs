@@ -60,7 +60,7 @@ mod tests {
                 (std::f64::consts::TAU * k * x as f64 / 16.0).cos() as f32
             })
         };
-        let map = Volume { data: wave(2.0) + wave(6.0), pixel_size: 1.0 };
+        let map = Volume::new(wave(2.0) + wave(6.0), 1.0);
         let left = low_pass(&map, 4.0) - wave(2.0);
         assert!(left.iter().all(|v| v.abs() < 1e-6));
     }

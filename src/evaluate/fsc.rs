@@ -228,7 +228,7 @@ mod tests {
     }
 
     fn volume(data: Array3<f32>) -> Volume {
-        Volume { data, pixel_size: 2.0 }
+        Volume::new(data, 2.0)
     }
 
     fn curve(shells: &[f64]) -> Fsc {

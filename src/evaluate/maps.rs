@@ -58,12 +58,12 @@ pub(crate) fn read_with_pixel_size(path: &Path, pixel_size: Option<f64>) -> Resu
         ));
     }
     let map = read_cube(path)?;
-    Ok(Volume { pixel_size: pixel_size.unwrap_or(map.pixel_size), data: map.data })
+    Ok(Volume::new(map.data, pixel_size.unwrap_or(map.pixel_size)))
 }
 
 /// The mean of two half maps with equal box and pixel size.
 pub fn mean(first: &Volume, second: &Volume) -> Volume {
-    Volume { data: (&first.data + &second.data) * 0.5, pixel_size: first.pixel_size }
+    Volume::new((&first.data + &second.data) * 0.5, first.pixel_size)
 }
 
 /// Checks that a map is not constant: its FSC would not be defined.
@@ -143,7 +143,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.mrc");
         let refused = |data: Array3<f32>, part: &str| {
-            mrc::write_volume(&path, &Volume { data, pixel_size: 1.5 }).unwrap();
+            mrc::write_volume(&path, &Volume::new(data, 1.5)).unwrap();
             let message = read_cube(&path).unwrap_err().to_string();
             assert!(message.contains("m.mrc") && message.contains(part), "{message}");
         };
@@ -152,7 +152,7 @@ mod tests {
         nan[[0, 1, 2]] = f32::INFINITY;
         refused(nan, "(2, 1, 0): holds inf");
 
-        let flat = Volume { data: Array3::zeros((4, 4, 4)), pixel_size: 1.5 };
+        let flat = Volume::new(Array3::zeros((4, 4, 4)), 1.5);
         assert!(check_varies(&path, &flat).unwrap_err().to_string().contains("is 0 everywhere"));
         mrc::write_volume(&path, &flat).unwrap();
         let mut bytes = std::fs::read(&path).unwrap();

@@ -103,7 +103,7 @@ impl Mask {
 
     /// The mask as a map with voxels of `pixel_size` angstrom.
     pub fn volume(&self, pixel_size: f64) -> Volume {
-        Volume { data: self.weights.mapv(|w| w as f32), pixel_size }
+        Volume::new(self.weights.mapv(|w| w as f32), pixel_size)
     }
 
     /// Mean weight over the box.
@@ -146,7 +146,7 @@ mod tests {
     fn a_mask_file_is_checked() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mask.mrc");
-        let mut volume = Volume { data: Array3::zeros((8, 8, 8)), pixel_size: 1.0 };
+        let mut volume = Volume::new(Array3::zeros((8, 8, 8)), 1.0);
         let check = |volume: &Volume, box_size: usize, part: &str| {
             write_volume(&path, volume).unwrap();
             let message = Mask::read(&path, box_size).unwrap_err().to_string();

@@ -148,7 +148,7 @@ impl PostProcessed {
             filter.as_ref().map_or(1.0, |filter| filter(r)) * sharpened
         });
         let guinier_sharpened = guinier::plot(&spectrum, edge);
-        let map = Volume { data: volume_of_spectrum(spectrum), pixel_size: first.pixel_size };
+        let map = Volume::new(volume_of_spectrum(spectrum), first.pixel_size);
         if let Some(value) = map.data.iter().find(|v| !v.is_finite()) {
             return Err(Error::Numeric {
                 problem: format!("sharpening by a B factor of {b_factor:.1} A^2 gives values of {value}"),
@@ -181,7 +181,7 @@ impl PostProcessed {
     pub fn masked_map(&self, mask: &Mask) -> Volume {
         let data =
             Zip::from(&self.map.data).and(mask.weights()).map_collect(|&v, &w| (f64::from(v) * w) as f32);
-        Volume { data, pixel_size: self.map.pixel_size }
+        Volume::new(data, self.map.pixel_size)
     }
 }
 
@@ -242,7 +242,7 @@ mod tests {
         let body = Zip::from(&white(0)).and(ball.weights()).map_collect(|&v, &w| v * w as f32);
         let mut spectrum = spectrum_of_volume(&body);
         multiply_radially(&mut spectrum, |r| (-0.25 * b * (r / N as f64).powi(2)).exp());
-        Volume { data: volume_of_spectrum(spectrum) + white(stream) * noise, pixel_size: 1.0 }
+        Volume::new(volume_of_spectrum(spectrum) + white(stream) * noise, 1.0)
     }
 
     #[test]
@@ -295,7 +295,7 @@ mod tests {
             assert!(message.contains(part), "{message}");
         };
         let usual = Options::default();
-        let mirror = Volume { data: a.data.mapv(|v| -v), pixel_size: 1.0 };
+        let mirror = Volume::new(a.data.mapv(|v| -v), 1.0);
         refused(&mirror, usual, "share no signal");
         refused(&a, Options { sharpening: Sharpening::Given(f64::NAN), ..usual }, "B factor of NaN");
         refused(&a, Options { sharpening: Sharpening::Given(-1e6), ..usual }, "B factor of -1000000.0");

@@ -79,7 +79,7 @@ pub(crate) fn map_of_model(
     if outside > 0 {
         tracing::warn!("{}: {problem} and are ignored", path.display());
     }
-    Ok(Volume { data: map_of_atoms(&model, n, pixel_size, 0.0), pixel_size })
+    Ok(Volume::new(map_of_atoms(&model, n, pixel_size, 0.0), pixel_size))
 }
 
 /// The map of the mixture in `path` on the grid of `first`; both have their origin on voxel floor(D/2).
@@ -101,5 +101,5 @@ pub(crate) fn map_of_mixture(path: &Path, first: &Volume) -> Result<Volume> {
             "check the pixel size of the map",
         ));
     }
-    Ok(Volume { data: voxelize(&mixture.gmm, &grid), pixel_size })
+    Ok(Volume::new(voxelize(&mixture.gmm, &grid), pixel_size))
 }

@@ -79,7 +79,7 @@ fn fitted(volume: &Volume, map: &Volume) -> Volume {
     let a = if xx > x * x { (xy - x * y) / (xx - x * x) } else { 0.0 };
     let b = y - a * x;
     let data = volume.data.mapv(|v| (a * f64::from(v) + b) as f32);
-    Volume { data, pixel_size: volume.pixel_size }
+    Volume::new(data, volume.pixel_size)
 }
 
 /// The three central slices and the projection, each `[y][x]` of the picture.
@@ -108,7 +108,7 @@ mod tests {
         data[[1, 3, 2]] = 1.0;
         data[[3, 1, 2]] = 2.0;
         data[[2, 1, 3]] = 3.0;
-        let [xy, xz, yz, projection] = views(&Volume { data, pixel_size: 1.0 });
+        let [xy, xz, yz, projection] = views(&Volume::new(data, 1.0));
         assert_eq!(xy[[1, 2]], 2.0, "y down, x right");
         assert_eq!(xz[[1, 2]], 1.0, "z down, x right");
         assert_eq!(yz[[2, 1]], 3.0, "z down, y right");
@@ -117,12 +117,12 @@ mod tests {
 
     #[test]
     fn degenerate_maps_are_drawn_and_unequal_ones_refused() {
-        let flat = Volume { data: Array3::zeros((5, 5, 5)), pixel_size: 0.0 };
+        let flat = Volume::new(Array3::zeros((5, 5, 5)), 0.0);
         let mut broken = flat.clone();
         broken.data[[2, 2, 2]] = f32::NAN;
         let png = Pixmap::decode_png(&draw(&flat, None, &broken, None).unwrap()).unwrap();
         assert_eq!((png.width(), png.height()), (1294, 698));
-        let other = Volume { data: Array3::zeros((4, 5, 5)), pixel_size: 1.0 };
+        let other = Volume::new(Array3::zeros((4, 5, 5)), 1.0);
         assert!(
             draw(&flat, Some(&other), &flat, None).unwrap_err().to_string().contains("half 2 has 5 x 5 x 4")
         );
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn bright_voxel_is_bright_in_its_panel_for_any_units_of_truth() {
-        let mut map = Volume { data: Array3::zeros((10, 10, 10)), pixel_size: 3.0 };
+        let mut map = Volume::new(Array3::zeros((10, 10, 10)), 3.0);
         map.data[[5, 5, 5]] = 4.0;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("slices.png");

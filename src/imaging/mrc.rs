@@ -1,9 +1,10 @@
 //! MRC files (the MRC2014 format): maps and stacks of particle images.
 //!
-//! Read: modes 0 (i8), 1 (i16), 2 (f32), 6 (u16) and 12 (f16), both byte orders, extended headers, permuted axes.
+//! Read: modes 0 (i8 or u8), 1 (i16), 2 (f32), 6 (u16) and 12 (f16), both byte orders, extended headers, permuted axes.
 //! Written: mode 2, little-endian. Source: Cheng et al., J. Struct. Biol. 192 (2015) 146. The reader is our own code because
 //! stacks are read image by image from several threads, and headers that disagree with the file must be refused by name.
 
+mod frame;
 mod header;
 
 use std::fs::File;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use ndarray::Array3;
 
+pub use frame::Frame;
 pub use header::{Header, Mode, Statistics, header_bytes};
 
 use crate::error::{Error, Result};
@@ -34,6 +36,20 @@ pub struct Volume {
     pub data: Array3<f32>,
     /// Voxel size in angstrom; 0 if unknown.
     pub pixel_size: f64,
+    /// Place of the map in the frame of an atomic model. A map computed from another one has the frame of that one.
+    pub frame: Frame,
+}
+
+impl Volume {
+    /// A map that begins at zero angstrom.
+    pub fn new(data: Array3<f32>, pixel_size: f64) -> Self {
+        Self { data, pixel_size, frame: Frame::default() }
+    }
+
+    /// A map in `frame`.
+    pub fn in_frame(self, frame: Frame) -> Self {
+        Self { frame, ..self }
+    }
 }
 
 /// A stack of images, open for reading single images from several threads.
@@ -125,7 +141,7 @@ pub fn read_volume(path: &Path) -> Result<Volume> {
             }
         }
     }
-    Ok(Volume { data, pixel_size: header.voxel_size[0] })
+    Ok(Volume::new(data, header.voxel_size[0]).in_frame(header.frame()))
 }
 
 /// Writes a map (space group 1), atomically.
@@ -145,6 +161,7 @@ pub fn write_labelled_volume(path: &Path, volume: &Volume, label: &str) -> Resul
     files::write_atomically(path, |writer| {
         let statistics = Statistics::of(volume.data.iter().copied());
         let mut header = header_bytes([nx, ny, nz], volume.pixel_size, true, &statistics);
+        header::set_frame(&mut header, &volume.frame);
         if !label.is_empty() {
             let [count, labels] = [220, 224 + LABEL];
             header[count..count + 4].copy_from_slice(&2i32.to_le_bytes());

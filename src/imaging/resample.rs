@@ -156,7 +156,7 @@ mod tests {
             (33, 2.5, 40, 2.5),
             (37, 2.2, 30, 3.1),
         ] {
-            mrc::write_volume(&path, &mrc::Volume { data: body(n, step), pixel_size: step }).unwrap();
+            mrc::write_volume(&path, &mrc::Volume::new(body(n, step), step)).unwrap();
             let got = read(&path, to, pixel).unwrap();
             let worst = got.iter().zip(&body(to, pixel)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             // The Gaussians are neither exactly zero in the padding nor exactly band-limited.
@@ -169,7 +169,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("map.mrc");
         let refused = |data: Array3<f32>, pixel_size: f64, fragment: &str| {
-            mrc::write_volume(&path, &mrc::Volume { data, pixel_size }).unwrap();
+            mrc::write_volume(&path, &mrc::Volume::new(data, pixel_size)).unwrap();
             let message = read(&path, 16, 2.0).unwrap_err().to_string();
             assert!(message.contains(fragment) && message.contains("map.mrc"), "{message}");
         };

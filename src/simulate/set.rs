@@ -150,7 +150,7 @@ impl Simulation {
             }
             None => None,
         };
-        let volume = mrc::Volume { data: truth, pixel_size: self.pixel_size };
+        let volume = mrc::Volume::new(truth, self.pixel_size);
         files::Pending::new(&self.truth_output)?;
 
         let microscope = Microscope::new(&volume.data, self.pixel_size);

@@ -39,7 +39,7 @@ pub(super) struct Finished<'a> {
 
 /// The map of a mixture, on the grid of the particles.
 fn map_of(file: &GmmFile) -> Volume {
-    Volume { data: voxelize(&file.gmm, &Grid::of_box(file.box_size)), pixel_size: file.pixel_size }
+    Volume::new(voxelize(&file.gmm, &Grid::of_box(file.box_size)), file.pixel_size)
 }
 
 /// Writes the mixture and the map of a model: gmm_half1.h5, gmm_half1.ply, half1.mrc and the like.

@@ -23,7 +23,7 @@ fn invert(sums: &FourierSums, factors: &[f32], pixel_size: f64) -> Result<Volume
     let mask = Mask::sphere(sums.box_size, (sums.box_size / 2) as f64 + MASK_EDGE, MASK_EDGE)?;
     let mut data = inversion::map(sums, factors);
     data.zip_mut_with(mask.weights(), |value, &weight| *value = (f64::from(*value) * weight) as f32);
-    Ok(Volume { data, pixel_size })
+    Ok(Volume::new(data, pixel_size))
 }
 
 /// The map of `sums` with density compensation and without a filter.

@@ -77,7 +77,7 @@ impl WienerFilter {
             let (low, high) = (self.gain(below), self.gain((below + 1).min(last)));
             low + (high - low) * (radius - below as f64).min(1.0)
         });
-        Volume { data, pixel_size: map.pixel_size }
+        Volume::new(data, map.pixel_size)
     }
 
     /// The gain of a shell: w / (w + constant), with its mean weight w; 0 without samples.
@@ -174,7 +174,7 @@ mod tests {
             let data = ndarray::Array3::from_shape_fn((BOX, BOX, BOX), |(_, y, x)| {
                 (TAU * (kx * x as f64 + ky * y as f64) / BOX as f64).cos() as f32
             });
-            Volume { data, pixel_size: 2.0 }
+            Volume::new(data, 2.0)
         };
         let gain = |filter: &WienerFilter, wave: &Volume| {
             let found = filter.apply_gain(wave);

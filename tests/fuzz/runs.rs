@@ -91,7 +91,7 @@ fn run_folder(folder: &Path) {
     let mut random = stream(5, Purpose::Halves, 0, 0);
     let maps = ["half1.mrc", "half2.mrc", "map.mrc"].map(|name| {
         let data = Array3::from_shape_simple_fn((BOX, BOX, BOX), || StandardNormal.sample(&mut random));
-        let volume = Volume { data, pixel_size: PIXEL_SIZE };
+        let volume = Volume::new(data, PIXEL_SIZE);
         mrc::write_volume(&folder.join(name), &volume).unwrap();
         volume
     });

@@ -16,7 +16,8 @@ pub(super) fn describe(path: &Path, verify: bool) -> Result<Description> {
         return Err(Error::input(path, "", "is an MRC file, which has no checksums", "leave out --verify"));
     }
     let mode = match header.mode {
-        Mode::I8 => (0, "8-bit integers"),
+        Mode::I8 => (0, "signed 8-bit integers"),
+        Mode::U8 => (0, "unsigned 8-bit integers"),
         Mode::I16 => (1, "16-bit integers"),
         Mode::F32 => (2, "32-bit floats"),
         Mode::U16 => (6, "unsigned 16-bit integers"),

@@ -111,7 +111,7 @@ mod tests {
             let far = [z, y, x].iter().zip(centre).map(|(&a, c)| (a as f64 - c).powi(2)).sum::<f64>().sqrt();
             (3.0 / (1.0 + ((far - radius) / 1.5).exp())) as f32
         });
-        Volume { data, pixel_size: 2.0 }
+        Volume::new(data, 2.0)
     }
 
     #[test]
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn empty_or_invalid_map_has_no_surface() {
-        let empty = Volume { data: Array3::zeros((8, 8, 8)), pixel_size: 1.0 };
+        let empty = Volume::new(Array3::zeros((8, 8, 8)), 1.0);
         assert_eq!(Surface::from_map(&empty), None);
         let mut broken = ball(8, 2.0, [4.0; 3]);
         broken.data[[1, 1, 1]] = f32::NAN;

@@ -4,15 +4,17 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::{HEADER, LABEL};
+use super::{Frame, HEADER, LABEL};
 use crate::error::{Error, Result};
 use crate::files;
 
 /// The numeric type of the stored values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Mode 0.
+    /// Mode 0, signed bytes.
     I8,
+    /// Mode 0, unsigned bytes.
+    U8,
     /// Mode 1.
     I16,
     /// Mode 2.
@@ -25,14 +27,7 @@ pub enum Mode {
 
 impl Mode {
     fn from_number(number: i32, file: &Path) -> Result<Self> {
-        let refused = |what: &str| {
-            Error::input(
-                file,
-                "header word 4",
-                format!("mode {number} ({what}) is not supported"),
-                "convert the file to mode 2 (32-bit float)",
-            )
-        };
+        let refused = |what: &str| unsupported(file, number, what);
         match number {
             0 => Ok(Self::I8),
             1 => Ok(Self::I16),
@@ -41,17 +36,44 @@ impl Mode {
             12 => Ok(Self::F16),
             3 => Err(refused("complex 16-bit integers")),
             4 => Err(refused("complex 32-bit floats: a transform, not an image")),
+            16 => Err(refused("colours")),
             101 => Err(refused("4-bit integers")),
             _ => Err(refused("unknown to the MRC2014 format")),
         }
     }
 
+    /// Bytes per value.
     pub(super) fn bytes(self) -> usize {
         match self {
-            Self::I8 => 1,
+            Self::I8 | Self::U8 => 1,
             Self::I16 | Self::U16 | Self::F16 => 2,
             Self::F32 => 4,
         }
+    }
+}
+
+fn unsupported(file: &Path, mode: i32, what: &str) -> Error {
+    Error::input(
+        file,
+        "header word 4",
+        format!("mode {mode} ({what}) is not supported"),
+        "convert the file to mode 2 (32-bit float)",
+    )
+}
+
+/// Header word 39 of files of IMOD and programs that follow it: word 40 then holds flags.
+const IMOD_STAMP: i32 = 1_146_047_817;
+/// Flag of IMOD: the bytes of mode 0 are signed.
+const IMOD_SIGNED: i32 = 1;
+/// Flag of IMOD: each byte of mode 0 holds two values.
+const IMOD_PACKED: i32 = 16;
+
+/// Whether the bytes of mode 0 are unsigned: by IMOD's `flags` if present, else by the header's minimum and maximum. MRC2014 has
+/// signed bytes, but some programs write 0 to 255.
+fn unsigned_bytes(flags: Option<i32>, min: f64, max: f64) -> bool {
+    match flags {
+        Some(flags) => flags & IMOD_SIGNED == 0,
+        None => min >= 0.0 && max > f64::from(i8::MAX) && max <= f64::from(u8::MAX),
     }
 }
 
@@ -115,17 +137,19 @@ impl Header {
         Ok(header)
     }
 
-    /// Position of the first voxel (x, y, z) in angstrom in the frame of an atomic model: ORIGIN, or the start in the unit cell
-    /// if ORIGIN is zero.
+    /// The frame, along x, y, z whatever the order of the stored axes. An ORIGIN that is not finite counts as zero.
+    pub fn frame(&self) -> Frame {
+        let mut start = [0; 3];
+        for (&stored, &axis) in self.start.iter().zip(&self.axes) {
+            start[axis] = stored;
+        }
+        let known = self.origin.iter().all(|v| v.is_finite());
+        Frame { start, origin: if known { self.origin } else { [0.0; 3] } }
+    }
+
+    /// Position of the first voxel (x, y, z) in angstrom in the frame of an atomic model.
     pub fn corner(&self) -> [f64; 3] {
-        if self.origin.iter().all(|v| v.is_finite()) && self.origin != [0.0; 3] {
-            return self.origin;
-        }
-        let mut corner = [0.0; 3];
-        for (start, &axis) in self.start.iter().zip(&self.axes) {
-            corner[axis] = f64::from(*start) * self.voxel_size[axis];
-        }
-        corner
+        self.frame().corner(self.voxel_size)
     }
 
     fn values(&self) -> u128 {
@@ -137,16 +161,17 @@ impl Header {
             let at = 4 * (word - 1);
             [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]
         };
-        // The machine stamp is often wrong, but a mode read with the wrong byte order is out of range.
-        let big_endian = {
-            let little = i32::from_le_bytes(raw(4));
-            let big = i32::from_be_bytes(raw(4));
-            match ((0..=101).contains(&little), (0..=101).contains(&big)) {
-                (true, false) => false,
-                (false, true) => true,
-                _ => bytes[212] == 0x11,
+        // The machine stamp is often wrong, but a mode or an axis read with the wrong byte order is out of range. Zero is zero in
+        // both orders.
+        let order = |word: usize, limit: i32| {
+            let valid = |value: i32| (0..=limit).contains(&value);
+            match (valid(i32::from_le_bytes(raw(word))), valid(i32::from_be_bytes(raw(word)))) {
+                (true, false) => Some(false),
+                (false, true) => Some(true),
+                _ => None,
             }
         };
+        let big_endian = order(4, 101).or_else(|| order(17, 3)).unwrap_or(bytes[212] == 0x11);
         let int = |word| {
             if big_endian { i32::from_be_bytes(raw(word)) } else { i32::from_le_bytes(raw(word)) }
         };
@@ -165,7 +190,16 @@ impl Header {
                 )
             })?;
         }
-        let mode = Mode::from_number(int(4), path)?;
+        let mut mode = Mode::from_number(int(4), path)?;
+        if mode == Mode::I8 {
+            let flags = (int(39) == IMOD_STAMP).then(|| int(40));
+            if flags.is_some_and(|flags| flags & IMOD_PACKED != 0) {
+                return Err(unsupported(path, 0, "4-bit integers, by the flag of IMOD in header word 40"));
+            }
+            if unsigned_bytes(flags, float(20), float(21)) {
+                mode = Mode::U8;
+            }
+        }
         let mut axes = [int(17), int(18), int(19)];
         if axes == [0, 0, 0] {
             axes = [1, 2, 3];
@@ -222,6 +256,7 @@ impl Header {
         }
         match self.mode {
             Mode::I8 => words!(i8, f32::from),
+            Mode::U8 => words!(u8, f32::from),
             Mode::I16 => words!(i16, f32::from),
             Mode::U16 => words!(u16, f32::from),
             Mode::F32 => words!(f32, |v| v),
@@ -295,4 +330,13 @@ pub fn header_bytes(
     bytes[224..224 + LABEL].fill(b' ');
     bytes[224..224 + label.len()].copy_from_slice(label.as_bytes());
     bytes
+}
+
+/// Writes `frame` into a little-endian header of a map whose axes are x, y, z.
+pub(super) fn set_frame(header: &mut [u8; HEADER], frame: &Frame) {
+    for axis in 0..3 {
+        let [start, origin] = [4 + axis, 49 + axis].map(|word| 4 * word);
+        header[start..start + 4].copy_from_slice(&frame.start[axis].to_le_bytes());
+        header[origin..origin + 4].copy_from_slice(&(frame.origin[axis] as f32).to_le_bytes());
+    }
 }

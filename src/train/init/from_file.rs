@@ -184,7 +184,7 @@ fn density_of_map(file: &Path, resolution: f64, header: &Header) -> Result<Densi
         return Err(Error::request(problem, remedy));
     }
     let data = resample::read(file, box_size, pixel_size)?;
-    let filtered = low_pass(&Volume { data, pixel_size }, resolution);
+    let filtered = low_pass(&Volume::new(data, pixel_size), resolution);
     Density::above(0.0, &filtered).ok_or_else(|| {
         let problem = "has no positive density in the particles' box";
         Error::input(file, "", problem, "give a map with a bright specimen")
@@ -233,7 +233,7 @@ mod tests {
     fn gaussians_follow_the_density_of_the_map() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("map.mrc");
-        write_volume(&file, &Volume { data: balls(), pixel_size: 5.0 }).unwrap();
+        write_volume(&file, &Volume::new(balls(), 5.0)).unwrap();
         let options = InitOptions { file, low_pass: Some(10.0) };
         let init = Init::read(&options, &Choices::default(), false, &header()).unwrap();
         let mut choices = Choices { gaussians: Some(4000), ..Choices::default() };
@@ -271,7 +271,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("map.mrc");
         let refuse = |data: Array3<f32>, low_pass: Option<f64>, fragment: &str| {
-            write_volume(&file, &Volume { data, pixel_size: 5.0 }).unwrap();
+            write_volume(&file, &Volume::new(data, 5.0)).unwrap();
             let options = InitOptions { file: file.clone(), low_pass };
             let message =
                 Init::read(&options, &Choices::default(), false, &header()).unwrap_err().to_string();
