@@ -138,7 +138,7 @@ fn particles(path: &Path, n: usize) {
         pixel_size: 2.5,
         normalized: true,
         inverted: false,
-        optics: vec![Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 }],
+        optics: vec![Optics::new(300.0, 2.7, 0.1)],
         halves: [n - second, second],
         source_files: vec!["stack.mrcs".into()],
     };

@@ -114,7 +114,7 @@ fn set(file: &Path, halves: [usize; 2], size: usize, dtype: Dtype) -> Vec<f32> {
         pixel_size: 2.0,
         normalized: false,
         inverted: false,
-        optics: vec![Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 }],
+        optics: vec![Optics::new(300.0, 2.7, 0.1)],
         halves,
         source_files: Vec::new(),
     };

@@ -150,7 +150,7 @@ impl Particles {
         let mut random = stream(1, Purpose::Noise, 0, 0);
         let noise = (0..pixels).map(|_| StandardNormal.sample(&mut random)).collect();
         let mut random = stream(1, Purpose::Geometry, 0, 0);
-        let optics = Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 };
+        let optics = Optics::new(300.0, 2.7, 0.1);
         // Underfocus of 1 to 2.5 micrometres, astigmatism of up to 0.05.
         let views = (0..pixels / BOXES[0].pow(2)).map(|_| {
             let defocus = 10_000.0 + 15_000.0 * random.random::<f64>();

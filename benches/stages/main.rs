@@ -61,7 +61,7 @@ fn stages(criterion: &mut Criterion) {
         let scale = cryosplat_mpi::gmm::softplus_inverse(deviation / box_size as f64) as f32;
         gmm.values_mut()[3 * count..6 * count].fill(scale);
         gmm.values_mut()[..3 * count].iter_mut().for_each(|v| *v *= 1.6);
-        let optics = Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 };
+        let optics = Optics::new(300.0, 2.7, 0.1);
         let particle = CtfParameters { defocus_u: 18_000.0, defocus_v: 17_500.0, ..CtfParameters::default() };
         let view = View {
             rotation: rotation_from_quaternion([0.3, -0.5, 0.7, 0.2]),

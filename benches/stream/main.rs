@@ -69,7 +69,7 @@ fn particles(file: &Path, count: usize) -> Result<Store> {
         pixel_size: 2.0,
         normalized: true,
         inverted: false,
-        optics: vec![Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 }],
+        optics: vec![Optics::new(300.0, 2.7, 0.1)],
         halves: [count, 0],
         source_files: Vec::new(),
     };

@@ -188,11 +188,7 @@ impl Args {
                 defocus_spread: self.defocus_spread,
                 astigmatism: self.astigmatism,
             },
-            optics: Optics {
-                voltage: self.voltage,
-                spherical_aberration: self.cs,
-                amplitude_contrast: self.amplitude_contrast,
-            },
+            optics: Optics::new(self.voltage, self.cs, self.amplitude_contrast),
             dtype: self.dtype,
             output: self.output.clone(),
             truth_output: self.truth.clone().unwrap_or_else(|| default_truth_output(&self.output)),

@@ -9,15 +9,98 @@ pub const WAVELENGTH: f64 = 12.264_324_7;
 /// The relativistic term of the wavelength, per volt (RELION's constant).
 pub const RELATIVISTIC: f64 = 0.978_466e-6;
 
-/// CTF parameters of an optics group.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+/// Optics of a group of particles.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Optics {
+    /// Name of the group; empty if it has none.
+    pub name: String,
     /// Acceleration voltage in kV.
     pub voltage: f64,
     /// Spherical aberration in mm.
     pub spherical_aberration: f64,
     /// Amplitude contrast, a fraction in [0, 1].
     pub amplitude_contrast: f64,
+    /// Even aberration: what is added to gamma.
+    pub even: EvenPolynomial,
+    /// Matrix M of the anisotropic magnification, row by row: the CTF at k is that of a perfect microscope at M k.
+    pub magnification: [[f64; 2]; 2],
+    /// True if the images were multiplied by their CTF before they were stored.
+    pub premultiplied: bool,
+    /// Resolution limit of the images in angstrom: finer detail is not in them, and H is 0 there. 0 for none.
+    pub resolution_limit: f64,
+}
+
+impl Optics {
+    /// The matrix of a magnification that is the same in all directions.
+    pub const ISOTROPIC: [[f64; 2]; 2] = [[1.0, 0.0], [0.0, 1.0]];
+
+    /// Optics of a group without a name, without even aberrations beyond Cs (voltage in kV, Cs in mm, amplitude contrast in [0, 1]),
+    /// with isotropic magnification and images as the detector saw them.
+    pub const fn new(voltage: f64, spherical_aberration: f64, amplitude_contrast: f64) -> Self {
+        Self {
+            name: String::new(),
+            voltage,
+            spherical_aberration,
+            amplitude_contrast,
+            even: EvenPolynomial::ZERO,
+            magnification: Self::ISOTROPIC,
+            premultiplied: false,
+            resolution_limit: 0.0,
+        }
+    }
+}
+
+/// An even polynomial of degree 4 in a spatial frequency (kx, ky) in 1/angstrom; values in radians.
+///
+/// Coefficients in this order: 1; kx^2, kx ky, ky^2; kx^4, kx^3 ky, kx^2 ky^2, kx ky^3, ky^4.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct EvenPolynomial(pub [f64; 9]);
+
+impl EvenPolynomial {
+    /// The polynomial 0.
+    pub const ZERO: Self = Self([0.0; 9]);
+
+    /// The sum of two polynomials.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] + other.0[i]))
+    }
+
+    /// The polynomial of k whose value is that of this one at M k.
+    #[must_use]
+    pub fn transformed(&self, m: &[[f64; 2]; 2]) -> Self {
+        // The term kx^(degree - j) ky^j of a form becomes (m00 kx + m01 ky)^(degree - j) (m10 kx + m11 ky)^j.
+        let form = |coefficients: &[f64]| {
+            let degree = coefficients.len() - 1;
+            let mut sum = [0.0; 5];
+            for (j, &coefficient) in coefficients.iter().enumerate() {
+                let mut term = [coefficient, 0.0, 0.0, 0.0, 0.0];
+                for factor in 0..degree {
+                    let [x, y] = m[usize::from(factor < j)];
+                    for i in (0..=factor + 1).rev() {
+                        term[i] = term[i] * x + if i > 0 { term[i - 1] * y } else { 0.0 };
+                    }
+                }
+                sum.iter_mut().zip(term).for_each(|(sum, term)| *sum += term);
+            }
+            sum
+        };
+        let mut transformed = *self;
+        transformed.0[1..4].copy_from_slice(&form(&self.0[1..4])[..3]);
+        transformed.0[4..].copy_from_slice(&form(&self.0[4..]));
+        transformed
+    }
+
+    /// The value at (`kx`, `ky`), in radians.
+    #[inline(always)]
+    pub fn at(&self, kx: f64, ky: f64) -> f64 {
+        let [phase, xx, xy, yy, xxxx, xxxy, xxyy, xyyy, yyyy] = self.0;
+        let k2 = kx * kx + ky * ky;
+        // The isotropic part is a term of its own: it alone is large, and it alone is left without astigmatism of higher order.
+        let (rest22, rest04) = (xxyy - 2.0 * xxxx, yyyy - xxxx);
+        let rest = ky * (xxxy * kx * kx * kx + ky * (rest22 * kx * kx + ky * (xyyy * kx + rest04 * ky)));
+        xx * kx * kx + xy * kx * ky + yy * ky * ky + xxxx * k2 * k2 + phase + rest
+    }
 }
 
 /// CTF parameters of a particle.
@@ -56,19 +139,35 @@ pub fn wavelength(voltage: f64) -> f64 {
     WAVELENGTH / (volts + RELATIVISTIC * volts * volts).sqrt()
 }
 
-/// The CTF of one particle, ready to be evaluated: `H = scale exp(-B k^2/4) sin(gamma + asin(w))`.
+/// The CTF of one particle, ready to be evaluated: `H = scale exp(-B(k)/4) sin(gamma(k))`, and 0 beyond a resolution limit.
 ///
-/// The argument is a polynomial in (kx, ky), without the azimuth:
-/// `gamma = xx kx^2 + xy kx ky + yy ky^2 - quartic k^4 + phase`.
+/// gamma is an even polynomial of degree 4 in (kx, ky): defocus, astigmatism, Cs, phase shift, amplitude contrast, even aberrations
+/// and magnification are all in it, and no azimuth is needed. B is a quadratic form: `b_factor k^2`, of the transformed frequency
+/// where the magnification is anisotropic.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ctf {
-    xx: f64,
-    xy: f64,
-    yy: f64,
-    quartic: f64,
-    phase: f64,
-    b_factor: f64,
+    gamma: EvenPolynomial,
+    /// Coefficients of kx^2, kx ky and ky^2.
+    envelope: [f64; 3],
     scale: f64,
+    /// Resolution limit in angstrom; 0 for none.
+    limit: f64,
+    premultiplied: bool,
+}
+
+/// The numbers of a [`Ctf`]: `H = scale exp(-B(k)/4) sin(gamma(k))`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Coefficients {
+    /// gamma.
+    pub gamma: EvenPolynomial,
+    /// Coefficients of kx^2, kx ky and ky^2 of the form B, in square angstrom.
+    pub envelope: [f64; 3],
+    /// The scale.
+    pub scale: f64,
+    /// Resolution limit in angstrom: H is 0 where `limit^2 k^2 > 1`. 0 for none.
+    pub limit: f64,
+    /// True if observed images were already multiplied by H: their targets are the images themselves.
+    pub premultiplied: bool,
 }
 
 impl Ctf {
@@ -83,42 +182,81 @@ impl Ctf {
         let half_difference = 0.5 * (particle.defocus_u - particle.defocus_v);
         let (sin2, cos2) = (2.0 * particle.astigmatism_angle.to_radians()).sin_cos();
         let cs = optics.spherical_aberration * 1e7;
+        let quartic = -0.5 * PI * cs * lambda.powi(3);
+        let mut gamma = EvenPolynomial([
+            particle.phase_shift.to_radians() + optics.amplitude_contrast.asin(),
+            PI * lambda * (mean + half_difference * cos2),
+            PI * lambda * 2.0 * half_difference * sin2,
+            PI * lambda * (mean - half_difference * cos2),
+            quartic,
+            0.0,
+            2.0 * quartic,
+            0.0,
+            quartic,
+        ]);
+        if optics.even != EvenPolynomial::ZERO {
+            gamma = gamma.plus(&optics.even);
+        }
+        let b = particle.b_factor;
+        let mut envelope = EvenPolynomial([0.0, b, 0.0, b, 0.0, 0.0, 0.0, 0.0, 0.0]);
+        if optics.magnification != Optics::ISOTROPIC {
+            [gamma, envelope] =
+                [gamma, envelope].map(|polynomial| polynomial.transformed(&optics.magnification));
+        }
+        let [_, xx, xy, yy, ..] = envelope.0;
         Self {
-            xx: PI * lambda * (mean + half_difference * cos2),
-            xy: PI * lambda * 2.0 * half_difference * sin2,
-            yy: PI * lambda * (mean - half_difference * cos2),
-            quartic: 0.5 * PI * cs * lambda.powi(3),
-            phase: particle.phase_shift.to_radians() + optics.amplitude_contrast.asin(),
-            b_factor: particle.b_factor,
+            gamma,
+            envelope: [xx, xy, yy],
             scale: particle.scale,
+            limit: optics.resolution_limit,
+            premultiplied: optics.premultiplied,
         }
     }
 
     /// `H = 1` at every frequency.
     pub fn identity() -> Self {
-        Self { xx: 0.0, xy: 0.0, yy: 0.0, quartic: 0.0, phase: PI / 2.0, b_factor: 0.0, scale: 1.0 }
+        let mut gamma = EvenPolynomial::ZERO;
+        gamma.0[0] = PI / 2.0;
+        Self { gamma, envelope: [0.0; 3], scale: 1.0, limit: 0.0, premultiplied: false }
     }
 
-    /// The coefficients xx, xy, yy, quartic and phase of gamma (radians and angstrom), the B factor and the scale.
-    pub fn coefficients(&self) -> [f64; 7] {
-        [self.xx, self.xy, self.yy, self.quartic, self.phase, self.b_factor, self.scale]
+    /// The numbers of this CTF.
+    pub fn coefficients(&self) -> Coefficients {
+        let &Self { gamma, envelope, scale, limit, premultiplied } = self;
+        Coefficients { gamma, envelope, scale, limit, premultiplied }
+    }
+
+    /// The CTF by which an observed image is multiplied in its target H F(Y): 1 where the image was multiplied before it was stored.
+    #[must_use]
+    pub fn of_target(&self) -> Self {
+        if self.premultiplied { Self { premultiplied: true, ..Self::identity() } } else { *self }
     }
 
     /// `H` in f64 at the spatial frequency (`kx`, `ky`) in 1/angstrom.
     #[inline]
     pub fn at(&self, kx: f64, ky: f64) -> f64 {
-        let k2 = kx * kx + ky * ky;
-        self.argument(kx, ky, k2).sin() * self.scale * (-0.25 * self.b_factor * k2).exp()
+        self.gamma.at(kx, ky).sin() * self.envelope_at(kx, ky)
     }
 
     /// Upper bound of `|H|` at squared spatial frequencies from 0 to `k2`, in 1/angstrom^2.
     pub fn amplitude_bound(&self, k2: f64) -> f64 {
-        self.scale.abs() * (-0.25 * self.b_factor * k2).max(0.0).exp()
+        let [xx, xy, yy] = self.envelope;
+        // The smaller eigenvalue of the form: B in the direction where the envelope falls least or grows most.
+        let smallest = 0.5 * (xx + yy) - (0.5 * (xx - yy)).hypot(0.5 * xy);
+        self.scale.abs() * (-0.25 * smallest * k2).max(0.0).exp()
     }
 
+    /// The scale times the envelope; 0 beyond the resolution limit.
     #[inline(always)]
-    fn argument(&self, kx: f64, ky: f64, k2: f64) -> f64 {
-        self.xx * kx * kx + self.xy * kx * ky + self.yy * ky * ky - self.quartic * k2 * k2 + self.phase
+    fn envelope_at(&self, kx: f64, ky: f64) -> f64 {
+        let [xx, xy, yy] = self.envelope;
+        let k2 = kx * kx + ky * ky;
+        if self.limit * self.limit * k2 > 1.0 {
+            return 0.0;
+        }
+        // For an isotropic form B k^2, exactly.
+        let b = xx * k2 + ky * (xy * kx + (yy - xx) * ky);
+        self.scale * (-0.25 * b).exp()
     }
 
     /// Fills `h` with `H` on the half-plane grid of [`super::fourier::Fft2`]: `h[kx * box + ky]`, kx in 0..=box/2,
@@ -162,12 +300,11 @@ impl Ctf {
     /// A line of constant kx, ky in FFT order, for ky from -`reach` to `reach`.
     fn line(&self, kx: f64, step: f64, reach: usize, line: &mut [f32]) {
         fill(self, kx, step, reach, line);
-        if self.scale != 1.0 || self.b_factor != 0.0 {
+        if self.scale != 1.0 || self.envelope != [0.0; 3] || self.limit != 0.0 {
             let n = line.len();
             for (iy, value) in line.iter_mut().enumerate() {
                 let ky = if 2 * iy < n { iy as f64 } else { iy as f64 - n as f64 } * step;
-                let envelope = self.scale * (-0.25 * self.b_factor * (kx * kx + ky * ky)).exp();
-                *value *= envelope as f32;
+                *value *= self.envelope_at(kx, ky) as f32;
             }
         }
     }
@@ -182,10 +319,12 @@ vectorize! {
 fn fill_lanes<I: Isa>(ctf: &Ctf, kx: f64, step: f64, reach: usize, line: &mut [f32]) {
     // The argument in turns, as a polynomial in ky.
     let turn = 1.0 / (2.0 * PI);
-    let constant = I::F64::splat((ctf.xx * kx * kx - ctf.quartic * kx.powi(4) + ctf.phase) * turn);
-    let linear = I::F64::splat(ctf.xy * kx * turn);
-    let square = I::F64::splat((ctf.yy - 2.0 * ctf.quartic * kx * kx) * turn);
-    let quartic = I::F64::splat(-ctf.quartic * turn);
+    let [phase, xx, xy, yy, xxxx, xxxy, xxyy, xyyy, yyyy] = ctf.gamma.0;
+    let constant = I::F64::splat((xx * kx * kx + xxxx * kx.powi(4) + phase) * turn);
+    let linear = I::F64::splat((xy + xxxy * kx * kx) * kx * turn);
+    let square = I::F64::splat((yy + xxyy * kx * kx) * turn);
+    let cubic = I::F64::splat(xyyy * kx * turn);
+    let quartic = I::F64::splat(yyyy * turn);
     // Adding and subtracting 1.5 * 2^52 rounds to the nearest integer.
     let magic = I::F64::splat(6_755_399_441_055_744.0);
     let n = line.len();
@@ -200,7 +339,7 @@ fn fill_lanes<I: Isa>(ctf: &Ctf, kx: f64, step: f64, reach: usize, line: &mut [f
         let ky = (index - I::F64::splat(fold - 0.5)).select_positive(negative, index) * I::F64::splat(step);
         let k2 = ky * ky;
         let even = quartic.mul_add(k2, square).mul_add(k2, constant);
-        let t = linear.mul_add(ky, even);
+        let t = cubic.mul_add(k2, linear).mul_add(ky, even);
         sin_turns(I::narrow(t - ((t + magic) - magic))).store_partial(line, at);
     }
 }
@@ -225,7 +364,13 @@ fn sin_turns<V: Vector<Scalar = f32>>(t: V) -> V {
 mod tests {
     use super::*;
 
-    const OPTICS: Optics = Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 };
+    const OPTICS: Optics = Optics::new(300.0, 2.7, 0.1);
+
+    /// Optics with every term of the polynomials.
+    fn anisotropic() -> Optics {
+        let even = EvenPolynomial([0.1, 3.0, -5.0, 2.0, 40.0, -25.0, 60.0, 35.0, -30.0]);
+        Optics { even, magnification: [[1.01, 0.004], [-0.007, 0.985]], resolution_limit: 2.5, ..OPTICS }
+    }
 
     fn particle() -> CtfParameters {
         CtfParameters {
@@ -241,31 +386,43 @@ mod tests {
     /// The formula of docs/method.md, section 4, with the azimuth.
     fn textbook(optics: &Optics, p: &CtfParameters, kx: f64, ky: f64) -> f64 {
         let lambda = wavelength(optics.voltage);
+        let even = optics.even.0;
+        if optics.resolution_limit > 0.0 && kx.hypot(ky) > 1.0 / optics.resolution_limit {
+            return 0.0;
+        }
+        let [[a, b], [c, d]] = optics.magnification;
+        let (kx, ky) = (a * kx + b * ky, c * kx + d * ky);
         let (k2, alpha) = (kx * kx + ky * ky, ky.atan2(kx));
+        let terms = [(0, 0), (2, 0), (1, 1), (0, 2), (4, 0), (3, 1), (2, 2), (1, 3), (0, 4)];
+        let aberration: f64 =
+            terms.iter().zip(even).map(|(&(i, j), coefficient)| coefficient * kx.powi(i) * ky.powi(j)).sum();
         let df = 0.5
             * (p.defocus_u
                 + p.defocus_v
                 + (p.defocus_u - p.defocus_v) * (2.0 * (alpha - p.astigmatism_angle.to_radians())).cos());
         let gamma = PI * lambda * df * k2
             - PI / 2.0 * optics.spherical_aberration * 1e7 * lambda.powi(3) * k2 * k2
-            + p.phase_shift.to_radians();
+            + p.phase_shift.to_radians()
+            + aberration;
         let w = optics.amplitude_contrast;
         p.scale * (-p.b_factor * k2 / 4.0).exp() * ((1.0 - w * w).sqrt() * gamma.sin() + w * gamma.cos())
     }
 
     #[test]
     fn agrees_with_the_textbook_formula() {
-        let ctf = Ctf::new(&OPTICS, &particle());
-        for (kx, ky) in [(0.0, 0.0), (0.1, 0.02), (-0.05, 0.3), (0.2, -0.45)] {
-            let (ours, theirs) = (ctf.at(kx, ky), textbook(&OPTICS, &particle(), kx, ky));
-            assert!((ours - theirs).abs() < 1e-10, "{ours} {theirs}");
+        for optics in [OPTICS, anisotropic()] {
+            let ctf = Ctf::new(&optics, &particle());
+            for (kx, ky) in [(0.0, 0.0), (0.1, 0.02), (-0.05, 0.3), (0.2, -0.45)] {
+                let (ours, theirs) = (ctf.at(kx, ky), textbook(&optics, &particle(), kx, ky));
+                assert!((ours - theirs).abs() < 1e-10, "{ours} {theirs}");
+            }
         }
     }
 
     #[test]
     fn the_fast_grid_agrees_with_f64_and_is_even() {
-        for box_size in [32, 33] {
-            let ctf = Ctf::new(&OPTICS, &particle());
+        for (box_size, optics) in [(32, OPTICS), (33, OPTICS), (32, anisotropic()), (33, anisotropic())] {
+            let ctf = Ctf::new(&optics, &particle());
             let mut h = vec![0.0f32; (box_size / 2 + 1) * box_size];
             ctf.half_plane(box_size, 1.1, &mut h);
             let step = 1.0 / (box_size as f64 * 1.1);
@@ -291,7 +448,7 @@ mod tests {
     #[test]
     fn a_partial_line_equals_the_whole_grid() {
         for box_size in [40, 41, 64] {
-            let ctf = Ctf::new(&OPTICS, &particle());
+            let ctf = Ctf::new(&anisotropic(), &particle());
             let mut whole = vec![0.0f32; (box_size / 2 + 1) * box_size];
             ctf.half_plane(box_size, 1.1, &mut whole);
             for (kx, whole) in whole.chunks_exact(box_size).enumerate() {
@@ -304,6 +461,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn amplitudes_are_bounded_in_every_direction() {
+        let growing = CtfParameters { b_factor: -80.0, ..particle() };
+        let ctf = Ctf::new(&anisotropic(), &growing);
+        let bound = ctf.amplitude_bound(0.09);
+        let largest = (0..720)
+            .map(|i| f64::from(i) * PI / 360.0)
+            .map(|turn| ctf.envelope_at(0.3 * turn.cos(), 0.3 * turn.sin()));
+        let largest = largest.fold(0.0, f64::max);
+        assert!(largest <= bound && largest > 0.999 * bound, "{largest} {bound}");
     }
 
     #[test]

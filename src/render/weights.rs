@@ -93,7 +93,7 @@ mod tests {
     use crate::imaging::ctf::{CtfParameters, Optics};
 
     fn ctf(defocus: f64, phase_shift: f64, b_factor: f64) -> Ctf {
-        let optics = Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 };
+        let optics = Optics::new(300.0, 2.7, 0.1);
         let particle = CtfParameters {
             defocus_u: defocus + 200.0,
             defocus_v: defocus - 200.0,
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn weights_of_a_vanishing_ctf_are_limited() {
-        let optics = Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.0 };
+        let optics = Optics::new(300.0, 2.7, 0.0);
         let particle = CtfParameters { defocus_u: 15_000.0, defocus_v: 15_000.0, ..CtfParameters::default() };
         let weights = Weights::of(&[Ctf::new(&optics, &particle)], 3.0);
         assert!((weights.at(0.25) - 0.04).abs() < 1e-6);

@@ -151,7 +151,7 @@ mod tests {
             (-r.iter().zip(at).map(|(r, c)| (r - c) * (r - c)).sum::<f64>() / (2.0 * sigma * sigma)).exp()
                 as f32
         });
-        let optics = Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 };
+        let optics = Optics::new(300.0, 2.7, 0.1);
         let parameters = CtfParameters {
             defocus_u: 15_200.0,
             defocus_v: 14_900.0,

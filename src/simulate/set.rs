@@ -204,7 +204,7 @@ impl Simulation {
             pixel_size: self.pixel_size,
             normalized: self.noise,
             inverted: false,
-            optics: vec![self.optics],
+            optics: vec![self.optics.clone()],
             halves: [self.particles.div_ceil(2), self.particles / 2],
             source_files: stack.into_iter().collect(),
         }

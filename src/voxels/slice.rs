@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn samples_are_the_transform_about_the_centre_times_the_ctf_in_the_plane_of_the_pose() {
-        let optics = Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 };
+        let optics = Optics::new(300.0, 2.7, 0.1);
         let (defocus_u, defocus_v) = (9000.0, 7000.0);
         let particle =
             CtfParameters { defocus_u, defocus_v, astigmatism_angle: 25.0, ..CtfParameters::default() };

@@ -85,7 +85,7 @@ pub fn case(seed: u64, d: usize, n: usize, images: usize, isotropic: bool) -> Ca
 
 /// CTF of (defocus U, defocus V, angle, voltage, Cs, amplitude contrast, phase shift), the order of the golden values.
 fn ctf(p: &[f64], lambda: f64) -> Ctf {
-    let optics = Optics { voltage: p[3], spherical_aberration: p[4], amplitude_contrast: p[5] };
+    let optics = Optics::new(p[3], p[4], p[5]);
     let particle = CtfParameters {
         defocus_u: p[0],
         defocus_v: p[1],

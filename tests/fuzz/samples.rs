@@ -31,7 +31,7 @@ pub fn particles(folder: &Path) -> PathBuf {
         pixel_size: PIXEL_SIZE,
         normalized: true,
         inverted: false,
-        optics: vec![Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 }; 2],
+        optics: vec![Optics::new(300.0, 2.7, 0.1); 2],
         halves,
         source_files: vec!["first.mrcs".into(), "second.mrcs".into()],
     };

@@ -132,7 +132,7 @@ impl set::ParticleSet for Particles {
 }
 
 /// Gives a CTF of 1 at every frequency: amplitude contrast 1, no defocus and no aberration.
-const NO_OPTICS: Optics = Optics { voltage: 300.0, spherical_aberration: 0.0, amplitude_contrast: 1.0 };
+const NO_OPTICS: Optics = Optics::new(300.0, 0.0, 1.0);
 
 /// The rows of all files.
 #[derive(Debug)]

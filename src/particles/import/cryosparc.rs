@@ -389,11 +389,11 @@ impl Columns {
         if !(0.0..=1.0).contains(&amplitude_contrast) {
             return Err(files.refuse(contrast, particle, 0, "a fraction from 0 to 1"));
         }
-        Ok(Optics {
-            voltage: files.positive(voltage, particle)?,
-            spherical_aberration: files.finite(aberration, particle, 0)?,
+        Ok(Optics::new(
+            files.positive(voltage, particle)?,
+            files.finite(aberration, particle, 0)?,
             amplitude_contrast,
-        })
+        ))
     }
 
     /// The half, if the file has it.

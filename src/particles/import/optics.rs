@@ -48,11 +48,7 @@ impl Microscope {
         if !(0.0..=1.0).contains(&amplitude_contrast) {
             return Err(row.refuse(self.contrast, "a fraction from 0 to 1"));
         }
-        Ok(Optics {
-            voltage: row.positive(self.voltage)?,
-            spherical_aberration: row.number(self.aberration)?,
-            amplitude_contrast,
-        })
+        Ok(Optics::new(row.positive(self.voltage)?, row.number(self.aberration)?, amplitude_contrast))
     }
 }
 

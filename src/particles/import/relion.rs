@@ -102,7 +102,7 @@ fn interpret(document: Document, options: &ReadOptions) -> Result<Particles> {
         others: Vec::new(),
         pixel_size,
         image_size: image_size.map(|size| (size, format!("_rlnImageSize of {}", path.display()))),
-        optics: groups.iter().map(|group| group.optics).collect(),
+        optics: groups.iter().map(|group| group.optics.clone()).collect(),
         half,
         halves_given,
         dark: false,

@@ -132,10 +132,8 @@ fn read_optics(path: &Path, file: &hdf5::File) -> Result<Vec<Optics>> {
     }
     let groups = voltage.into_iter().zip(aberration).zip(contrast);
     Ok(groups
-        .map(|((voltage, spherical_aberration), amplitude_contrast)| Optics {
-            voltage,
-            spherical_aberration,
-            amplitude_contrast,
+        .map(|((voltage, spherical_aberration), amplitude_contrast)| {
+            Optics::new(voltage, spherical_aberration, amplitude_contrast)
         })
         .collect())
 }

@@ -12,7 +12,7 @@ fn header(halves: [usize; 2]) -> Header {
         pixel_size: 2.5,
         normalized: true,
         inverted: false,
-        optics: vec![Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 }; 2],
+        optics: vec![Optics::new(300.0, 2.7, 0.1); 2],
         halves,
         source_files: vec!["stack.mrcs".into()],
     }

@@ -220,8 +220,9 @@ impl Filter {
         let length = self.fft.spectrum_len();
         self.fft.forward(image, n, &mut self.spectrum[..length], &mut self.scratch);
         let scale = 1.0 / n as f32;
+        let ctf = ctf.of_target();
         for kx in 0..=n / 2 {
-            self.effective_ctf(ctf, kx);
+            self.effective_ctf(&ctf, kx);
             let line = &mut self.spectrum[kx * n..(kx + 1) * n];
             for (value, &h) in line.iter_mut().zip(&self.ctf) {
                 *value *= h * scale;

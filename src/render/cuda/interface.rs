@@ -6,7 +6,8 @@
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceRepr;
 
-use crate::imaging::ctf::Ctf;
+use crate::error::{Error, Result};
+use crate::imaging::ctf::{Coefficients, Ctf};
 use crate::imaging::pose::Rotation;
 use crate::render::{RateFactors, Step};
 
@@ -184,11 +185,28 @@ shared! { ARGUMENTS:
 
 impl ImageRecord {
     /// An image with its view; `place` as in the kernels' record.
-    pub fn new(rotation: &Rotation, ctf: &Ctf, energy: f64, place: i64) -> Self {
+    ///
+    /// # Errors
+    /// If the CTF has terms that the kernels do not evaluate: aberrations, anisotropic magnification, premultiplied images.
+    pub fn new(rotation: &Rotation, ctf: &Ctf, energy: f64, place: i64) -> Result<Self> {
         let [p, q, _] = *rotation;
-        let [xx, xy, yy, quartic, phase, b_factor, scale] = ctf.coefficients();
+        let Coefficients { gamma, envelope, scale, limit, premultiplied } = ctf.coefficients();
+        let [phase, xx, xy, yy, xxxx, xxxy, xxyy, xyyy, yyyy] = gamma.0;
+        let [b_factor, b_xy, b_yy] = envelope;
+        if premultiplied
+            || limit != 0.0
+            || [xxxy, xxyy, xyyy, yyyy] != [0.0, 2.0 * xxxx, 0.0, xxxx]
+            || [b_xy, b_yy] != [0.0, b_factor]
+        {
+            return Err(Error::request(
+                "the particles have even aberrations, anisotropic magnification or premultiplied images, which the CUDA device does \
+                 not evaluate yet",
+                "train with --device cpu",
+            ));
+        }
+        let quartic = -xxxx;
         let view = [p[0], p[1], p[2], q[0], q[1], q[2]];
-        Self { view, xx, xy, yy, quartic, phase, b_factor, scale, energy, place }
+        Ok(Self { view, xx, xy, yy, quartic, phase, b_factor, scale, energy, place })
     }
 }
 

@@ -104,7 +104,7 @@ impl PassQueue {
             }
         };
         let first = staged.map_or(0, |buffer| buffer * pipeline.plan.staging_pitch());
-        let records: Vec<ImageRecord> = images
+        let records = images
             .iter()
             .enumerate()
             .map(|(k, image)| {
@@ -116,7 +116,7 @@ impl PassQueue {
                 };
                 ImageRecord::new(&image.view.rotation, &image.view.ctf, image.energy, place)
             })
-            .collect();
+            .collect::<Result<Vec<_>>>()?;
         let pitch = pass_bytes(pipeline.plan.images);
         let range = slot * pitch..slot * pitch + pass_bytes(images.len());
         let ring = pipeline.buffers.ring.address() + (size_of::<RingRecord>() + slot * pitch) as u64;

@@ -36,7 +36,7 @@ const DISTRIBUTIONS: Distributions = Distributions {
     defocus_spread: 0.3,
     astigmatism: 300.0,
 };
-const OPTICS: Optics = Optics { voltage: 300.0, spherical_aberration: 2.7, amplitude_contrast: 0.1 };
+const OPTICS: Optics = Optics::new(300.0, 2.7, 0.1);
 
 /// The images of a batch that belong to a rank.
 #[derive(Clone, Copy, Debug)]

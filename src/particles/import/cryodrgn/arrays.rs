@@ -212,7 +212,7 @@ impl Ctf {
             contrast,
             phase_shift,
         ] = values;
-        let optics = Optics { voltage, spherical_aberration, amplitude_contrast: contrast };
+        let optics = Optics::new(voltage, spherical_aberration, contrast);
         let ctf = CtfParameters {
             defocus_u,
             defocus_v,
