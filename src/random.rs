@@ -24,6 +24,8 @@ pub enum Purpose {
     Phases = 6,
     /// Initial positions of Gaussians drawn from a map.
     Placement = 7,
+    /// Defects of simulated particles.
+    Defects = 8,
 }
 
 /// The stream for `purpose`, `half` (1 or 2; 0 if not applicable) and `index` (epoch, particle, ...; below 2^48).

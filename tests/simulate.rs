@@ -306,3 +306,102 @@ fn invalid_requests_fail_with_one_line() {
         assert!(common::text(&output).contains(fragment), "{}", common::text(&output));
     }
 }
+
+/// The lines of the truth table, column by name.
+fn truth_table(path: &Path) -> Vec<HashMap<String, String>> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut lines = text.lines();
+    let columns: Vec<&str> = lines.next().unwrap().split(',').collect();
+    let cells = |line: &str| line.split(',').map(str::to_owned).collect::<Vec<_>>();
+    lines.map(|line| columns.iter().map(|c| (*c).to_owned()).zip(cells(line)).collect()).collect()
+}
+
+#[test]
+fn defects_change_what_is_written_and_keep_the_truth() {
+    let place = Place::new();
+    let usual = ["--phantom", "--particles", "60", "--snr", "0.5", "--seed", "4"];
+    let folder = place.text("relion");
+    let wrong = [
+        &["--pose-error", "5", "--shift-error", "0.5", "--defocus-error", "400", "--junk", "0.2"][..],
+        &["--contrast-spread", "0.3", "--noise-spectrum", "white,measured", "--noise-groups", "1,4"],
+        &["--star", &folder],
+    ]
+    .concat();
+    common::succeed(&arguments(&place.text("right.h5"), &usual));
+    common::succeed(&arguments(&place.text("wrong.h5"), &[&usual[..], &wrong].concat()));
+    common::succeed(&arguments(&place.text("clean.h5"), &[&usual[..], &wrong, &["--no-noise"]].concat()));
+    assert!(!place.path("right_truth.csv").exists(), "nothing is wrong there");
+    let truth = truth_table(&place.path("wrong_truth.csv"));
+    assert_eq!(truth, truth_table(&place.path("relion/truth.csv")));
+    assert_eq!(truth.len(), 60);
+    let ((right, _), (wrong, noisy)) = (images(&place.path("right.h5")), images(&place.path("wrong.h5")));
+    let (_, clean) = images(&place.path("clean.h5"));
+    assert_eq!(wrong.header().optics.len(), 2);
+    let (right, wrong) = (common::whole(&right).particles, common::whole(&wrong).particles);
+    let mut noise = [[0.0f64; 2]; 2];
+    for line in &truth {
+        let number = |name: &str| line[name].parse::<f64>().unwrap();
+        let row = number("row") as usize - 1;
+        // The truth is what the set without defects says.
+        let w = rotation_from_relion(number("rot"), number("tilt"), number("psi"));
+        assert_eq!(w, right[row].rotation);
+        assert_ne!(w, wrong[row].rotation);
+        assert_eq!(number("defocus_u"), right[row].ctf.defocus_u);
+        assert_ne!(number("defocus_u"), wrong[row].ctf.defocus_u);
+        let group = wrong[row].optics_group as usize;
+        assert_eq!(number("optics_group") as usize, group + 1);
+        let pixels = row * 576..(row + 1) * 576;
+        let junk = line["content"] == "junk";
+        assert_eq!(clean[pixels.clone()].iter().all(|&v| v == 0.0), junk, "row {row}");
+        assert_eq!(number("contrast") == 0.0, junk);
+        for i in pixels {
+            noise[group][0] += f64::from(noisy[i] - clean[i]).powi(2);
+            noise[group][1] += 1.0;
+        }
+    }
+    let [one, four] = noise.map(|[square, count]| square / count);
+    assert!((one / 0.4 - 1.0).abs() < 0.05 && (four / 1.6 - 1.0).abs() < 0.05, "{one} {four}");
+    assert!(truth.iter().any(|line| line["content"] == "junk"));
+    let text = std::fs::read_to_string(place.path("relion/particles.star")).unwrap();
+    assert_eq!(star_table(&text, "data_optics").len(), 2);
+    let rows = star_table(&text, "data_particles");
+    assert!(rows.iter().zip(&truth).all(|(row, line)| row["OpticsGroup"] == line["optics_group"]));
+}
+
+#[test]
+fn another_state_shares_coordinates_and_scale() {
+    let place = Place::new();
+    std::fs::write(place.path("all.cif"), MODEL).unwrap();
+    // Without the last atom.
+    let part = MODEL.replace("S 96 -14 -52 1\n", "");
+    std::fs::write(place.path("part.cif"), part).unwrap();
+    let (all, part) = (place.text("all.cif"), place.text("part.cif"));
+    let usual = ["--particles", "40", "--no-noise", "--max-shift", "0", "--model"];
+    let mixed = ["--other", &part, "--other-share", "0.5"];
+    common::succeed(&arguments(&place.text("all.h5"), &[&usual[..], &[&all]].concat()));
+    common::succeed(&arguments(&place.text("mixed.h5"), &[&usual[..], &[&all], &mixed].concat()));
+    let ((_, all), (_, mixed)) = (images(&place.path("all.h5")), images(&place.path("mixed.h5")));
+    let sum = |image: &[f32]| image.iter().map(|&v| f64::from(v)).sum::<f64>();
+    let mut others = 0;
+    for line in truth_table(&place.path("mixed_truth.csv")) {
+        let row = line["row"].parse::<usize>().unwrap() - 1;
+        let [one, other] = [&all, &mixed].map(|images| &images[row * 576..(row + 1) * 576]);
+        if line["content"] == "specimen" {
+            assert_eq!(one, other);
+        } else {
+            others += 1;
+            // The mean of an image is the amplitude contrast times all scattering: sulphur has a fifth of it.
+            let ratio = sum(other) / sum(one);
+            assert!((0.7..0.9).contains(&ratio), "{ratio}");
+        }
+    }
+    assert!((10..30).contains(&others), "{others}");
+    let refuse = |more: &[&str], fragments: &[&str]| {
+        common::fail(&arguments(&place.text("no.h5"), &[&["--phantom"][..], more].concat()), fragments);
+    };
+    refuse(&["--other", &part, "--other-share", "0.5"], &["--other", "--model or --map"]);
+    refuse(&["--junk", "1"], &["--junk 1"]);
+    refuse(&["--noise-groups", "1,0"], &["--noise-groups", "0.001"]);
+    refuse(&["--noise-groups", "1,2,3", "--noise-spectrum", "white,measured"], &["3 optics groups"]);
+    refuse(&["--noise-spectrum", "nowhere.txt"], &["nowhere.txt"]);
+}

@@ -84,9 +84,17 @@ pub fn read(path: &Path) -> Result<Vec<Atom>> {
 
 /// Moves the atoms so that their weighted mean is at the origin. Returns the largest distance from the origin in angstrom.
 pub fn centre(atoms: &mut [Atom]) -> f64 {
+    move_origin(atoms, centre_of(atoms))
+}
+
+/// The centre of the atoms, weighted by their scattering.
+pub fn centre_of(atoms: &[Atom]) -> [f64; 3] {
     let total: f64 = atoms.iter().map(|a| a.weight).sum();
-    let mean: [f64; 3] =
-        std::array::from_fn(|axis| atoms.iter().map(|a| a.weight * a.position[axis]).sum::<f64>() / total);
+    std::array::from_fn(|axis| atoms.iter().map(|a| a.weight * a.position[axis]).sum::<f64>() / total)
+}
+
+/// Moves the atoms so that `mean` becomes the origin. Returns the largest distance of an atom from it.
+pub fn move_origin(atoms: &mut [Atom], mean: [f64; 3]) -> f64 {
     let mut radius = 0.0f64;
     for atom in atoms {
         for (value, centre) in atom.position.iter_mut().zip(mean) {

@@ -131,11 +131,11 @@ fn soft_edge(k: f64) -> f64 {
     }
 }
 
-/// Divides a map by its standard deviation. The mean is not removed.
+/// Divides a map by its standard deviation, which is returned. The mean is not removed.
 ///
 /// # Errors
 /// When the map is constant or not finite; `what` names it in the error.
-pub fn scale_to_unit_deviation(map: &mut Array3<f32>, what: &str) -> Result<()> {
+pub fn scale_to_unit_deviation(map: &mut Array3<f32>, what: &str) -> Result<f64> {
     let n = map.len() as f64;
     let mean = map.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
     let variance = map.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
@@ -148,7 +148,7 @@ pub fn scale_to_unit_deviation(map: &mut Array3<f32>, what: &str) -> Result<()> 
         ));
     }
     map.mapv_inplace(|v| (f64::from(v) / deviation) as f32);
-    Ok(())
+    Ok(deviation)
 }
 
 /// Checks that a model of `radius` angstrom fits the box in every orientation.

@@ -6,7 +6,9 @@
 use rand_distr::{Distribution, StandardNormal, StandardUniform};
 
 use crate::imaging::ctf::CtfParameters;
-use crate::imaging::pose::{Rotation, relion_from_rotation, rotation_from_quaternion, rotation_from_relion};
+use crate::imaging::pose::{
+    Rotation, relion_from_rotation, rotation_from_quaternion, rotation_from_relion, rotation_from_vector,
+};
 use crate::random::{self, Purpose};
 
 /// Decimals of an angle in degrees.
@@ -76,6 +78,30 @@ impl SimulatedParticle {
                 ..CtfParameters::default()
             },
         }
+    }
+
+    /// The particle with its view turned by the rotation vector `turn` (radians, in view coordinates), `shift` (angstrom) added to
+    /// its origin and `defocus` (angstrom) to its defoci. Zeros change nothing.
+    pub fn moved(&self, turn: [f64; 3], shift: [f64; 2], defocus: f64) -> Self {
+        let mut moved = *self;
+        if turn != [0.0; 3] {
+            let (r, w) = (rotation_from_vector(turn), &self.rotation);
+            let turned: Rotation =
+                std::array::from_fn(|i| std::array::from_fn(|j| (0..3).map(|k| r[i][k] * w[k][j]).sum()));
+            moved.angles = relion_from_rotation(&turned).map(|angle| rounded(angle, ANGLE_DECIMALS));
+            let [rot, tilt, psi] = moved.angles;
+            moved.rotation = rotation_from_relion(rot, tilt, psi);
+        }
+        if shift != [0.0; 2] {
+            let [x, y] = moved.origin;
+            moved.origin = [x + shift[0], y + shift[1]].map(|origin| rounded(origin, SHIFT_DECIMALS));
+        }
+        if defocus != 0.0 {
+            for value in [&mut moved.ctf.defocus_u, &mut moved.ctf.defocus_v] {
+                *value = rounded(*value + defocus, DEFOCUS_DECIMALS);
+            }
+        }
+        moved
     }
 }
 

@@ -17,17 +17,30 @@ pub const STAR: &str = "particles.star";
 /// File name of the true map.
 pub const TRUTH: &str = "truth.mrc";
 
+/// File name of the truth of each particle.
+pub const TRUTH_TABLE: &str = "truth.csv";
+
+/// What the STAR file says of one particle.
+pub struct Row {
+    /// Pose, origin and CTF.
+    pub particle: SimulatedParticle,
+    /// Its half; half 1 is random subset 1.
+    pub half: Subset,
+    /// Optics group, from 0.
+    pub optics_group: usize,
+}
+
 /// Particles per micrograph name.
 const PER_MICROGRAPH: usize = 100;
 
-/// Writes the STAR file of all particles and their halves, in the order of the image stack; half 1 is random subset 1.
+/// Writes the STAR file of all particles, in the order of the image stack, with these `optics` groups.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn write_star(
     path: &Path,
-    particles: impl Iterator<Item = (SimulatedParticle, Subset)>,
-    optics: &Optics,
+    particles: impl Iterator<Item = Row>,
+    optics: &[Optics],
     box_size: usize,
     pixel_size: f64,
 ) -> Result<()> {
@@ -49,13 +62,17 @@ pub fn write_star(
             "GroupNumber",
         ];
         begin_table(file, "optics", &OPTICS)?;
-        writeln!(
-            file,
-            "1 simulated {} {} {} {pixel_size} {box_size} 2 \n ",
-            optics.voltage, optics.spherical_aberration, optics.amplitude_contrast
-        )?;
+        for (group, optics) in (1..).zip(optics) {
+            let name = if group == 1 { "simulated".into() } else { format!("simulated{group}") };
+            writeln!(
+                file,
+                "{group} {name} {} {} {} {pixel_size} {box_size} 2 ",
+                optics.voltage, optics.spherical_aberration, optics.amplitude_contrast
+            )?;
+        }
+        writeln!(file, " ")?;
         begin_table(file, "particles", &PARTICLES)?;
-        for (index, (particle, half)) in particles.enumerate() {
+        for (index, Row { particle, half, optics_group }) in particles.enumerate() {
             write!(file, "{:06}@{STACK} micrograph{:05}.mrc", index + 1, index / PER_MICROGRAPH + 1)?;
             for angle in particle.angles {
                 write!(file, " {angle:.ANGLE_DECIMALS$}")?;
@@ -67,7 +84,8 @@ pub fn write_star(
             for value in [ctf.defocus_u, ctf.defocus_v, ctf.astigmatism_angle, ctf.phase_shift] {
                 write!(file, " {value:.DEFOCUS_DECIMALS$}")?;
             }
-            writeln!(file, " 1 {} 1 ", half.seed_index())?;
+            let group = optics_group + 1;
+            writeln!(file, " {group} {} {group} ", half.seed_index())?;
         }
         writeln!(file, " ")
     })

@@ -7,19 +7,19 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use ndarray::Array3;
-use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 
+use super::defects::{self, Content, DefectiveParticle, Defects};
 use super::geometry::{Distributions, SimulatedParticle};
 use super::microscope::{Microscope, MicroscopeScratch};
+use super::noise::{Noise, NoiseScratch};
 use super::relion;
-use super::{atoms, density, phantom};
+use super::truth::{TrueMaps, TruthSource};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::imaging::ctf::{Ctf, Optics};
+use crate::imaging::mrc;
 use crate::imaging::stack_writer::StackWriter;
-use crate::imaging::{mrc, resample};
 use crate::particles::Subset;
 use crate::particles::store::{Dtype, Header, Particle, Source, Writer};
 use crate::progress::Progress;
@@ -29,17 +29,6 @@ use crate::random::{self, Purpose};
 pub const CALIBRATION: usize = 1000;
 /// Values in a chunk of images: 64 MiB.
 const CHUNK_VALUES: usize = 1 << 24;
-
-/// Source of the true map.
-#[derive(Clone, Debug, PartialEq)]
-pub enum TruthSource {
-    /// An atomic model (mmCIF or PDB), blurred by a B factor in square angstrom.
-    Model(PathBuf, f64),
-    /// An MRC map.
-    Map(PathBuf),
-    /// The built-in phantom.
-    Phantom,
-}
 
 /// Ratio of the mean variance of the CTF-filtered clean images to the variance of the noise.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,6 +75,8 @@ pub struct Simulation {
     pub distributions: Distributions,
     /// The microscope.
     pub optics: Optics,
+    /// What is wrong in the set.
+    pub defects: Defects,
     /// Pixel type in the particle file.
     pub dtype: Dtype,
     /// The particle file.
@@ -121,6 +112,7 @@ impl Simulation {
         if let TruthSource::Model(_, b_factor) = self.truth {
             real("--b-factor", b_factor, 0.0, 1e5, " A^2")?;
         }
+        self.defects.validate(self.box_size)?;
         if self.truth_output == self.output {
             return Err(Error::request(
                 format!("the particle file and the true map have the same name, {}", self.output.display()),
@@ -137,8 +129,9 @@ impl Simulation {
     /// atomically.
     pub fn run(&self) -> Result<()> {
         self.validate()?;
-        let mut truth = self.true_map()?;
-        density::scale_to_unit_deviation(&mut truth, &self.truth_name())?;
+        let other = self.defects.other.as_ref().map(|(path, _)| path.as_path());
+        let TrueMaps { specimen, other } = self.truth.maps(other, self.box_size, self.pixel_size)?;
+        let noise = self.defects.noise(self.box_size)?;
         // Output files are created first, so that a folder that cannot be written is found before the computation.
         if let Some(folder) = &self.star_folder {
             files::create_folder(folder)?;
@@ -150,25 +143,33 @@ impl Simulation {
             }
             None => None,
         };
-        let volume = mrc::Volume::new(truth, self.pixel_size);
+        let volume = mrc::Volume::new(specimen, self.pixel_size);
         files::Pending::new(&self.truth_output)?;
 
         let microscope = Microscope::new(&volume.data, self.pixel_size);
+        let other = other.map(|map| Microscope::new(&map, self.pixel_size));
         let sigma = self.noise_sigma(&microscope)?;
         tracing::info!(
             "noise of standard deviation {:.4} in the units of the truth (SNR {})",
             sigma,
             self.snr.0
         );
-        self.make_images(&microscope, sigma, &mut writer, stack.as_mut())?;
+        let camera = Camera { microscope, other, scale: (1.0 / sigma) as f32, noise };
+        self.make_images(&camera, &mut writer, stack.as_mut())?;
 
         mrc::write_volume(&self.truth_output, &volume)?;
+        self.write_truth(&self.truth_output.with_extension("csv"))?;
         if let (Some(folder), Some(stack)) = (&self.star_folder, stack) {
             mrc::write_volume(&folder.join(relion::TRUTH), &volume)?;
             stack.finish()?;
             let star = folder.join(relion::STAR);
-            let particles = (0..self.particles).map(|index| (self.particle(index), half_of(index)));
-            relion::write_star(&star, particles, &self.optics, self.box_size, self.pixel_size)?;
+            self.write_truth(&folder.join(relion::TRUTH_TABLE))?;
+            let rows = (0..self.particles).map(|index| relion::Row {
+                particle: self.particle(index).written,
+                half: half_of(index),
+                optics_group: self.defects.group_of(index),
+            });
+            relion::write_star(&star, rows, &self.optics(), self.box_size, self.pixel_size)?;
             tracing::info!("wrote {}", star.display());
         }
         writer.finish()?;
@@ -176,43 +177,37 @@ impl Simulation {
         Ok(())
     }
 
-    fn truth_name(&self) -> String {
-        match &self.truth {
-            TruthSource::Model(path, _) | TruthSource::Map(path) => format!("the map of {}", path.display()),
-            TruthSource::Phantom => "the phantom".into(),
-        }
-    }
-
-    fn true_map(&self) -> Result<Array3<f32>> {
-        match &self.truth {
-            TruthSource::Model(path, b_factor) => {
-                let mut model = atoms::read(path)?;
-                let radius = atoms::centre(&mut model);
-                tracing::info!("{}: {} atoms, {:.1} A across", path.display(), model.len(), 2.0 * radius);
-                density::check_fit(radius, self.box_size, self.pixel_size)?;
-                Ok(density::map_of_atoms(&model, self.box_size, self.pixel_size, *b_factor))
-            }
-            TruthSource::Map(path) => resample::read(path, self.box_size, self.pixel_size),
-            TruthSource::Phantom => Ok(phantom::map(self.box_size, self.pixel_size)),
-        }
-    }
-
     fn header(&self) -> Header {
         let stack = self.star_folder.as_ref().map(|folder| folder.join(relion::STACK).display().to_string());
         Header {
             box_size: self.box_size,
             pixel_size: self.pixel_size,
-            normalized: self.noise,
+            normalized: self.noise && self.defects.is_noise_equal(),
             inverted: false,
-            optics: vec![self.optics.clone()],
+            optics: self.optics(),
             halves: [self.particles.div_ceil(2), self.particles / 2],
             source_files: stack.into_iter().collect(),
         }
     }
 
+    /// The optics groups.
+    fn optics(&self) -> Vec<Optics> {
+        vec![self.optics.clone(); self.defects.groups()]
+    }
+
     /// Particle `index`; independent of the size of the set.
-    fn particle(&self, index: usize) -> SimulatedParticle {
-        SimulatedParticle::draw(&self.distributions, self.pixel_size, self.seed, index)
+    fn particle(&self, index: usize) -> DefectiveParticle {
+        let truth = SimulatedParticle::draw(&self.distributions, self.pixel_size, self.seed, index);
+        self.defects.draw(truth, self.pixel_size, self.seed, index)
+    }
+
+    /// Writes what each particle is, where the metadata do not say it all.
+    fn write_truth(&self, path: &Path) -> Result<()> {
+        if self.defects == Defects::default() {
+            return Ok(());
+        }
+        let particles = (0..self.particles).map(|i| (self.particle(i), self.defects.group_of(i), half_of(i)));
+        defects::write_truth(path, particles, self.header().halves)
     }
 
     /// The record of particle `index` in the particle file, where its image is centred.
@@ -221,7 +216,7 @@ impl Simulation {
             rotation: particle.rotation,
             shift: [0.0; 2],
             ctf: particle.ctf,
-            optics_group: 0,
+            optics_group: self.defects.group_of(index) as u32,
             source: self.star_folder.is_some().then_some(Source { file: 0, index: index as u64 }),
         }
     }
@@ -249,7 +244,7 @@ impl Simulation {
             .map_init(
                 || (microscope.scratch(), vec![0.0; pixels]),
                 |(scratch, image), index| {
-                    self.clean_image(microscope, &self.particle(index), image, scratch);
+                    self.clean_image(microscope, &self.particle(index).truth, image, scratch);
                     variance(image)
                 },
             )
@@ -266,8 +261,7 @@ impl Simulation {
 
     fn make_images(
         &self,
-        microscope: &Microscope,
-        sigma: f64,
+        camera: &Camera,
         writer: &mut Writer,
         mut stack: Option<&mut StackWriter>,
     ) -> Result<()> {
@@ -279,14 +273,13 @@ impl Simulation {
             // The chunk's particles, those of half 1 first, as the particle file takes them.
             let mut members: Vec<usize> = (first..self.particles.min(first + chunk)).collect();
             members.sort_by_key(|&index| half_of(index));
-            let particles: Vec<SimulatedParticle> =
+            let particles: Vec<DefectiveParticle> =
                 members.par_iter().map(|&index| self.particle(index)).collect();
             let images = &mut images[..members.len() * pixels];
             images.par_chunks_exact_mut(pixels).zip(&members).zip(&particles).for_each_init(
-                || microscope.scratch(),
+                || (camera.microscope.scratch(), camera.noise[0].scratch()),
                 |scratch, ((image, &index), particle)| {
-                    self.clean_image(microscope, particle, image, scratch);
-                    self.add_noise(image, sigma, index);
+                    self.noisy_image(camera, index, particle, image, scratch)
                 },
             );
             if let Some(stack) = &mut stack {
@@ -298,18 +291,18 @@ impl Simulation {
                 }
             }
             images.par_chunks_exact_mut(pixels).zip(&particles).for_each_init(
-                || microscope.scratch(),
+                || camera.microscope.scratch(),
                 |scratch, (image, particle)| {
-                    let shift = self.shift(particle);
+                    let shift = self.shift(&particle.written);
                     if shift != [0.0; 2] {
-                        microscope.centre(shift, image, scratch);
+                        camera.microscope.centre(shift, image, scratch);
                     }
                 },
             );
             let stored: Vec<Particle> = members
                 .iter()
                 .zip(&particles)
-                .map(|(&index, particle)| self.stored(index, particle))
+                .map(|(&index, particle)| self.stored(index, &particle.written))
                 .collect();
             let second = members.partition_point(|&index| half_of(index) == Subset::Half1);
             writer.append(Subset::Half1, &stored[..second], &images[..second * pixels])?;
@@ -320,19 +313,43 @@ impl Simulation {
         Ok(())
     }
 
-    /// Scales the image so that the noise has standard deviation 1, and adds noise.
-    fn add_noise(&self, image: &mut [f32], sigma: f64, index: usize) {
-        let scale = (1.0 / sigma) as f32;
-        if !self.noise {
-            image.iter_mut().for_each(|value| *value *= scale);
-            return;
+    /// The image of particle `index`, scaled so that the noise has a mean variance of 1 over the optics groups.
+    fn noisy_image(
+        &self,
+        camera: &Camera,
+        index: usize,
+        particle: &DefectiveParticle,
+        image: &mut [f32],
+        (of_image, of_noise): &mut (MicroscopeScratch, NoiseScratch),
+    ) {
+        let microscope = match (particle.content, &camera.other) {
+            (Content::Junk, _) => None,
+            (Content::Other, Some(other)) => Some(other),
+            _ => Some(&camera.microscope),
+        };
+        match microscope {
+            Some(microscope) => self.clean_image(microscope, &particle.truth, image, of_image),
+            None => image.fill(0.0),
         }
-        let mut random = random::stream(self.seed, Purpose::Noise, 0, index as u64);
-        for value in image {
-            let noise: f32 = StandardNormal.sample(&mut random);
-            *value = *value * scale + noise;
+        let scale = camera.scale * particle.contrast as f32;
+        image.iter_mut().for_each(|value| *value *= scale);
+        if self.noise {
+            let mut random = random::stream(self.seed, Purpose::Noise, 0, index as u64);
+            camera.noise[self.defects.group_of(index)].add(image, self.box_size, &mut random, of_noise);
         }
     }
+}
+
+/// What makes the images.
+struct Camera {
+    /// Projects the specimen.
+    microscope: Microscope,
+    /// Projects its other state.
+    other: Option<Microscope>,
+    /// Factor of the clean images.
+    scale: f32,
+    /// Noise of each optics group.
+    noise: Vec<Noise>,
 }
 
 /// Half of particle `index`.

@@ -1,5 +1,7 @@
 //! `cryosplat-mpi simulate`.
 
+mod defects;
+
 use std::path::PathBuf;
 
 use clap::ArgGroup;
@@ -8,7 +10,9 @@ use crate::error::Error;
 use crate::imaging::ctf::Optics;
 use crate::particles::store::Dtype;
 use crate::simulate::geometry::Distributions;
-use crate::simulate::set::{Simulation, Snr, TruthSource, default_truth_output};
+use crate::simulate::set::{Simulation, Snr, default_truth_output};
+use crate::simulate::truth::TruthSource;
+use defects::DefectArgs;
 
 const AFTER_HELP: &str = "\
 Each particle is an exact central slice of the ground-truth map in a random orientation, shifted, filtered by its CTF, with \
@@ -158,6 +162,9 @@ pub(super) struct Args {
     )]
     amplitude_contrast: f64,
 
+    #[command(flatten)]
+    defects: DefectArgs,
+
     /// Seed of all random numbers.
     #[arg(long, default_value_t = 0, value_name = "S")]
     seed: u64,
@@ -189,6 +196,7 @@ impl Args {
                 astigmatism: self.astigmatism,
             },
             optics: Optics::new(self.voltage, self.cs, self.amplitude_contrast),
+            defects: self.defects.defects(),
             dtype: self.dtype,
             output: self.output.clone(),
             truth_output: self.truth.clone().unwrap_or_else(|| default_truth_output(&self.output)),
