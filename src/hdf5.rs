@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use bytemuck::AnyBitPattern;
-use hdf5::types::{TypeDescriptor, VarLenUnicode};
+use hdf5::types::{FixedUnicode, TypeDescriptor, VarLenUnicode};
 use hdf5::{Attribute, Dataset, File, Group, H5Type, Location, Result};
 
 use crate::error::Error;
@@ -37,11 +37,33 @@ pub fn bool_attribute(object: &Location, name: &str) -> Result<bool> {
 /// # Errors
 /// When the attribute is missing, is not a scalar, is longer than the file or is not UTF-8.
 pub fn text_attribute(object: &Location, name: &str) -> Result<String> {
+    if let Some(text) = fixed_text_attribute(object, name)? {
+        return Ok(text);
+    }
     let value: VarLenUnicode = scalar(object, name)?.read_scalar()?;
     if value.as_bytes().len() > file_length(object)? {
         return Err(format!("attribute {name} is longer than the file").into());
     }
     utf8(&value, name)
+}
+
+/// The text attribute `name` of `object` if it has a fixed length; `None` if its length is variable. Such a text is not read.
+///
+/// # Errors
+/// When the attribute is missing, is not a scalar, is not a text, is longer than 1024 bytes or is not UTF-8.
+pub fn fixed_text_attribute(object: &Location, name: &str) -> Result<Option<String>> {
+    const LONGEST: usize = 1024;
+    let attribute = scalar(object, name)?;
+    match attribute.dtype()?.to_descriptor()? {
+        TypeDescriptor::VarLenUnicode | TypeDescriptor::VarLenAscii => Ok(None),
+        TypeDescriptor::FixedUnicode(length) | TypeDescriptor::FixedAscii(length) if length <= LONGEST => {
+            let value: FixedUnicode<LONGEST> = attribute.read_scalar()?;
+            let text = std::str::from_utf8(value.as_bytes());
+            text.map(|text| Some(text.to_owned()))
+                .map_err(|_| format!("attribute {name} is not UTF-8").into())
+        }
+        other => Err(format!("attribute {name} has the type {other}, expected a text").into()),
+    }
 }
 
 /// All values of the numeric data set `name`, flattened in C order.
@@ -50,30 +72,6 @@ pub fn text_attribute(object: &Location, name: &str) -> Result<String> {
 /// When the data set is missing, is not numeric, claims more bytes than the file has, or is chunked.
 pub fn numeric_dataset<T: H5Type + AnyBitPattern>(group: &Group, name: &str) -> Result<Vec<T>> {
     bounded(group, name)?.read_raw()
-}
-
-/// All values of the one-dimensional text data set `name`.
-///
-/// # Errors
-/// As [`numeric_dataset`], and when a value is not UTF-8 or many values refer to the same bytes of the file.
-pub fn text_dataset(group: &Group, name: &str) -> Result<Vec<String>> {
-    // Values are read in batches, so that repeated references cannot exhaust memory before the check.
-    const BATCH: usize = 64;
-    let set = bounded(group, name)?;
-    let (count, mut budget) = (set.size(), file_length(&set)?);
-    if set.ndim() != 1 {
-        return Err(format!("{name} has {} dimensions, expected 1", set.ndim()).into());
-    }
-    let mut texts = Vec::new();
-    for first in (0..count).step_by(BATCH) {
-        let batch = set.read_slice_1d::<VarLenUnicode, _>(first..count.min(first + BATCH))?;
-        for value in &batch {
-            let rest = budget.checked_sub(value.as_bytes().len());
-            budget = rest.ok_or_else(|| format!("{name} holds more text than the file"))?;
-            texts.push(utf8(value, name)?);
-        }
-    }
-    Ok(texts)
 }
 
 /// Opens an HDF5 file; a missing file gives a plain I/O error instead of HDF5's.
@@ -213,13 +211,11 @@ mod tests {
             file.new_dataset::<f32>().shape((1usize << 40,)).create("long").unwrap();
             file.new_dataset::<f32>().shape((1usize << 40, 1usize << 20)).create("vast").unwrap();
             file.new_dataset::<f32>().chunk((4,)).shape((8,)).create("chunks").unwrap();
-            file.new_dataset::<VarLenUnicode>().shape((1usize << 40,)).create("texts").unwrap();
             refused(numeric_dataset::<f32>(file, "long"), "larger than the file");
             refused(numeric_dataset::<f32>(file, "vast"), "larger than the file");
             refused(numeric_dataset::<f32>(file, "chunks"), "is chunked");
             file.new_dataset_builder().with_data(&[0u64; 0]).create("none").unwrap();
             assert!(numeric_dataset::<u64>(file, "none").unwrap().is_empty());
-            refused(text_dataset(file, "texts"), "larger than the file");
         });
     }
 
@@ -229,19 +225,16 @@ mod tests {
         let path = folder.path().join("f.h5");
         let file = File::create(&path).unwrap();
         let name: VarLenUnicode = "a-name-to-find".parse().unwrap();
-        file.new_dataset_builder().with_data(std::slice::from_ref(&name)).create("texts").unwrap();
         file.new_attr::<VarLenUnicode>().create("text").unwrap().write_scalar(&name).unwrap();
-        assert_eq!(text_dataset(&file, "texts").unwrap(), ["a-name-to-find"]);
         assert_eq!(text_attribute(&file, "text").unwrap(), "a-name-to-find");
         file.close().unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
         let places: Vec<usize> =
             (0..bytes.len()).filter(|&at| bytes[at..].starts_with(b"a-name-to-find")).collect();
-        assert_eq!(places.len(), 2);
+        assert_eq!(places.len(), 1);
         places.into_iter().for_each(|at| bytes[at] = 0xff);
         std::fs::write(&path, bytes).unwrap();
         let file = File::open(&path).unwrap();
-        refused(text_dataset(&file, "texts"), "not UTF-8");
         refused(text_attribute(&file, "text"), "not UTF-8");
     }
 
@@ -264,21 +257,17 @@ mod tests {
     }
 
     #[test]
-    fn text_values_that_share_bytes_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("f.h5");
-        let file = File::create(&path).unwrap();
-        let mut names: Vec<VarLenUnicode> = vec!["short".parse().unwrap(); 20];
-        names[0] = "long".repeat(800).parse().unwrap();
-        let place = file.new_dataset_builder().with_data(&names).create("texts").unwrap().offset().unwrap();
-        assert_eq!(text_dataset(&file, "texts").unwrap().len(), 20);
-        file.close().unwrap();
-        let mut bytes = std::fs::read(&path).unwrap();
-        // A reference to text: its length (4 bytes), the heap's address (8) and the index in the heap (4).
-        for index in 1..20 {
-            bytes.copy_within(place as usize..place as usize + 16, place as usize + 16 * index);
-        }
-        std::fs::write(&path, bytes).unwrap();
-        refused(text_dataset(&File::open(&path).unwrap(), "texts"), "more text than the file");
+    fn texts_of_fixed_length_are_read_and_others_left_alone() {
+        with_file(|file| {
+            let fixed: FixedUnicode<8> = "short".parse().unwrap();
+            file.new_attr::<FixedUnicode<8>>().create("fixed").unwrap().write_scalar(&fixed).unwrap();
+            let variable: VarLenUnicode = "short".parse().unwrap();
+            file.new_attr::<VarLenUnicode>().create("variable").unwrap().write_scalar(&variable).unwrap();
+            file.new_attr::<u32>().create("number").unwrap().write_scalar(&1).unwrap();
+            assert_eq!(fixed_text_attribute(file, "fixed").unwrap().as_deref(), Some("short"));
+            assert_eq!(fixed_text_attribute(file, "variable").unwrap(), None);
+            assert_eq!(["fixed", "variable"].map(|name| text_attribute(file, name).unwrap()), ["short"; 2]);
+            refused(fixed_text_attribute(file, "number"), "expected a text");
+        });
     }
 }

@@ -20,7 +20,7 @@ use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::Store;
 use cryosplat_mpi::recipe::{Choices, Clock, Recipe, Settings, Start};
 use cryosplat_mpi::render::cpu::CpuDevice;
-use cryosplat_mpi::render::{Device, Geometry, Observation, Symmetry, Target, View, Weighting, Weights};
+use cryosplat_mpi::render::{Device, Geometry, Observation, Symmetry, Target, Weighting, Weights};
 use cryosplat_mpi::train::init::random::random_start;
 use ndarray::{Array3, s};
 use serde_json::Value;
@@ -282,7 +282,7 @@ fn assert_matches_reference(weighting: Weighting, most: usize) {
             for &particle in &batch {
                 let mut image = block.images[particle * BOX * BOX..(particle + 1) * BOX * BOX].to_vec();
                 let seen = &block.particles[particle];
-                let view = View { rotation: seen.rotation, ctf: store.reader().ctf(seen) };
+                let view = store.reader().view(seen);
                 let energy = block.energies[particle];
                 device.prepare(&[view.ctf], &mut image).unwrap();
                 let (one, its_loss) =

@@ -34,6 +34,14 @@ impl Optics {
     /// The matrix of a magnification that is the same in all directions.
     pub const ISOTROPIC: [[f64; 2]; 2] = [[1.0, 0.0], [0.0, 1.0]];
 
+    /// True if the magnification is that of a microscope: finite, without a mirror, and within a factor of 2.
+    pub(crate) fn has_usable_magnification(&self) -> bool {
+        let [[a, b], [c, d]] = self.magnification;
+        let (determinant, squares) = (a * d - b * c, a * a + b * b + c * c + d * d);
+        // The sum of the squared singular values, and their product.
+        determinant >= 0.25 && squares <= 8.0
+    }
+
     /// Optics of a group without a name, without even aberrations beyond Cs (voltage in kV, Cs in mm, amplitude contrast in [0, 1]),
     /// with isotropic magnification and images as the detector saw them.
     pub const fn new(voltage: f64, spherical_aberration: f64, amplitude_contrast: f64) -> Self {

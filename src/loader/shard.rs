@@ -4,7 +4,6 @@ use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
-use crate::imaging::View;
 pub use crate::loader::prefetch::Traffic;
 use crate::loader::resident::ResidentParticles;
 use crate::loader::sampler::Sampler;
@@ -148,7 +147,7 @@ impl Shard {
                 Source::Streamed(_) => Target::Observed(image()),
             };
             let particle = &particles[index];
-            let view = View { rotation: particle.rotation, ctf: self.reader.ctf(particle) };
+            let view = self.reader.view(particle);
             batch.observations.push(Observation::new(view, target, energies[index]));
             batch.rows.push(row);
         }

@@ -310,9 +310,10 @@ fn images(models: &[(&str, GmmFile)], store: &Store) -> Result<Vec<u8>> {
             reader.read(row..row + 1, &mut block)?;
             let particle = &block.particles[0];
             let observed = block.images.to_vec();
-            let model = device.render(&particle.rotation);
+            let view = reader.view(particle);
+            let model = device.render(&view.rotation);
             let mut with_ctf = vec![0.0; n * n];
-            microscope.image(&reader.ctf(particle), &model, n, &mut with_ctf);
+            microscope.image(&view.ctf, &model, n, &mut with_ctf);
             let smooth = low_passed(&observed, n, header.pixel_size);
             let panels = [observed, smooth, with_ctf, model].into_iter().map(|pixels| {
                 let image = Array2::from_shape_vec((n, n), pixels).expect("an image has box x box pixels");

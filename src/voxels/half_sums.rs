@@ -8,7 +8,6 @@ use rayon::prelude::*;
 use super::accumulator::{Accumulator, FourierSums};
 use super::slice::{Samples, SliceExtractor};
 use crate::error::{Error, Result};
-use crate::imaging::View;
 use crate::loader::prefetch::{Prefetcher, READER_THREADS, ReadRequest, Traffic};
 use crate::parallel::{Assignment, Collective, World, first_rank};
 use crate::particles::selection::SubsetRows;
@@ -134,7 +133,7 @@ fn accumulate(
         all.for_each_init(
             || extractor.scratch(),
             |scratch, ((samples, particle), image)| {
-                let view = View { rotation: particle.rotation, ctf: reader.ctf(particle) };
+                let view = reader.view(particle);
                 extractor.extract(image, &view, samples, scratch);
             },
         );

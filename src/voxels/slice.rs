@@ -119,6 +119,8 @@ impl SliceExtractor {
         self.fft.forward(image, n, spectrum, fft);
         view.ctf.half_plane(n, self.pixel_size, ctf);
 
+        // Images that were multiplied by their CTF already are not multiplied again.
+        let target = |ctf: f32| if view.ctf.coefficients().premultiplied { 1.0 } else { ctf };
         // Frequency (kx, ky) of the image is frequency W^T (kx, ky, 0) of the map.
         let [along_x, along_y, _] = view.rotation.map(|row| row.map(|v| v as f32));
         let shift = [0.0, n as f32, n as f32];
@@ -137,7 +139,7 @@ impl SliceExtractor {
                 continue;
             }
             let ctf = ctf[point.at];
-            let mut value = spectrum[point.at] * point.phase * ctf;
+            let mut value = spectrum[point.at] * point.phase * target(ctf);
             if place[0] < 0.0 {
                 place = place.map(|v| -v);
                 value.im = -value.im;

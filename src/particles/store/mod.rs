@@ -13,6 +13,7 @@ mod pixels;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod writer;
 
 use std::ops::Range;
@@ -31,8 +32,10 @@ use crate::particles::Subset;
 
 /// Value of the root attribute `format`.
 pub const FORMAT: &str = "cryosplat-particles";
-/// Value of the root attribute `version`; files of other versions are refused.
-pub const VERSION: u32 = 2;
+/// Value of the root attribute `version`.
+pub const VERSION: u32 = 3;
+/// The oldest version that is still read. It has texts of variable length and no aberrations.
+const OLDEST_VERSION: u32 = 2;
 
 const REMEDY_READ: &str = "make the file again with `cryosplat-mpi import` or `simulate`";
 const REMEDY_WRITE: &str = "check that the folder may be written and the disk is not full";
@@ -106,7 +109,11 @@ impl Header {
             let valid = optics.voltage.is_finite()
                 && optics.voltage > 0.0
                 && optics.spherical_aberration.is_finite()
-                && (0.0..=1.0).contains(&optics.amplitude_contrast);
+                && (0.0..=1.0).contains(&optics.amplitude_contrast)
+                && optics.even.0.iter().all(|value| value.is_finite())
+                && optics.has_usable_magnification()
+                && optics.resolution_limit.is_finite()
+                && optics.resolution_limit >= 0.0;
             if !valid {
                 return bad(format!("optics group {}", i + 1), format!("has impossible values: {optics:?}"));
             }

@@ -7,17 +7,16 @@ use hdf5::datatype::ByteOrder;
 
 use super::columns::{self, CHECKSUM, COLUMNS, DataSetLayout, ENERGY, HALF, NumberType, Offsets};
 use super::reader::{Reader, stream};
-use super::{Dtype, FORMAT, Header, REMEDY_READ, VERSION, particle_name};
+use super::{Dtype, FORMAT, Header, OLDEST_VERSION, REMEDY_READ, VERSION, particle_name, texts};
 use crate::error::{Error, Result};
-use crate::hdf5::{bool_attribute, numeric_dataset, scalar_attribute, text_attribute, text_dataset};
-use crate::imaging::ctf::Optics;
+use crate::hdf5::{bool_attribute, fixed_text_attribute, numeric_dataset, scalar_attribute};
+use crate::imaging::ctf::{EvenPolynomial, Optics};
 
 /// Opens and checks `path`.
 pub fn open(path: &Path) -> Result<Reader> {
     let plain = || File::open(path).map_err(Error::io(path, "open the particle set", "check the path"));
-    plain()?;
-    let (mut header, dtype, offsets) = read_layout(path)?;
     let file = plain()?;
+    let (mut header, dtype, offsets) = read_layout(path, &file)?;
     header.halves = count_halves(path, &file, offsets.half, header.halves[0])?;
     header.check(path)?;
     Ok(Reader::new(path, file, header, dtype, offsets))
@@ -28,18 +27,28 @@ fn bad<T>(path: &Path, at: &str, problem: impl Into<String>) -> Result<T> {
 }
 
 /// Reads everything that needs HDF5. The header counts all particles in half 1; [`count_halves`] corrects that.
-fn read_layout(path: &Path) -> Result<(Header, Dtype, Offsets)> {
+fn read_layout(path: &Path, plain: &File) -> Result<(Header, Dtype, Offsets)> {
     let fail = || {
         Error::hdf5(path, "read the particle set (it may be truncated, or not a particle file)", REMEDY_READ)
     };
     let file = hdf5::File::open(path).map_err(fail())?;
-    let format = text_attribute(&file, "format");
-    if format.as_deref().ok() != Some(FORMAT) {
+    // None for a text of variable length, as in version 2: it is not read, since a damaged one ends the process inside HDF5.
+    let format = fixed_text_attribute(&file, "format");
+    if !matches!(format, Ok(ref format) if format.as_deref().is_none_or(|format| format == FORMAT)) {
         return bad(path, "", "is an HDF5 file, but not a particle file of this program");
     }
     let version: u32 = scalar_attribute(&file, "version").map_err(fail())?;
-    if version != VERSION {
-        return bad(path, "", format!("is a particle file of version {version}, expected version {VERSION}"));
+    if !(OLDEST_VERSION..=VERSION).contains(&version) {
+        return bad(
+            path,
+            "",
+            format!(
+                "is a particle file of version {version}, expected version {OLDEST_VERSION} to {VERSION}"
+            ),
+        );
+    }
+    if matches!(format, Ok(None)) && (version > OLDEST_VERSION || !file.link_exists("images")) {
+        return bad(path, "", "is an HDF5 file, but not a particle file of this program");
     }
 
     let images = dataset(path, &file, "images")?;
@@ -75,9 +84,9 @@ fn read_layout(path: &Path) -> Result<(Header, Dtype, Offsets)> {
         pixel_size: scalar_attribute(&images, "pixel_size").map_err(fail())?,
         normalized: bool_attribute(&images, "normalized").map_err(fail())?,
         inverted: bool_attribute(&images, "inverted").map_err(fail())?,
-        optics: read_optics(path, &file)?,
+        optics: read_optics(path, &file, plain, version)?,
         halves: [n, 0],
-        source_files: text_dataset(&file, "source/files").map_err(fail())?,
+        source_files: texts::read(&file, plain, "source/files").map_err(fail())?,
     };
     Ok((header, dtype, offsets))
 }
@@ -120,22 +129,44 @@ fn locate(path: &Path, file: &hdf5::File, length: u64, expected: &DataSetLayout,
     }
 }
 
-fn read_optics(path: &Path, file: &hdf5::File) -> Result<Vec<Optics>> {
-    let column = |name: &str| -> Result<Vec<f64>> {
-        numeric_dataset(file, name).map_err(Error::hdf5(path, "read the metadata", REMEDY_READ))
+fn read_optics(path: &Path, file: &hdf5::File, plain: &File, version: u32) -> Result<Vec<Optics>> {
+    let fail = || Error::hdf5(path, "read the metadata", REMEDY_READ);
+    let voltage: Vec<f64> = numeric_dataset(file, "optics/voltage").map_err(fail())?;
+    let groups = voltage.len();
+    let different = || Error::input(path, "/optics", "has columns of different lengths", REMEDY_READ);
+    // `width` numbers for each group.
+    let column = |name: &str, width: usize| -> Result<Vec<f64>> {
+        let values: Vec<f64> = numeric_dataset(file, &format!("optics/{name}")).map_err(fail())?;
+        if values.len() == width * groups { Ok(values) } else { Err(different()) }
     };
-    let voltage = column("optics/voltage")?;
-    let aberration = column("optics/spherical_aberration")?;
-    let contrast = column("optics/amplitude_contrast")?;
-    if aberration.len() != voltage.len() || contrast.len() != voltage.len() {
-        return bad(path, "/optics", "has columns of different lengths");
+    let (aberration, contrast) = (column("spherical_aberration", 1)?, column("amplitude_contrast", 1)?);
+    let mut optics: Vec<Optics> =
+        (0..groups).map(|i| Optics::new(voltage[i], aberration[i], contrast[i])).collect();
+    if version == OLDEST_VERSION {
+        return Ok(optics);
     }
-    let groups = voltage.into_iter().zip(aberration).zip(contrast);
-    Ok(groups
-        .map(|((voltage, spherical_aberration), amplitude_contrast)| {
-            Optics::new(voltage, spherical_aberration, amplitude_contrast)
-        })
-        .collect())
+    let names = texts::read(file, plain, "optics/name").map_err(fail())?;
+    let premultiplied: Vec<u8> = numeric_dataset(file, "optics/premultiplied").map_err(fail())?;
+    let (even, magnification) = (column("even_aberration", 9)?, column("magnification", 4)?);
+    let limits = column("resolution_limit", 1)?;
+    if names.len() != groups || premultiplied.len() != groups {
+        return Err(different());
+    }
+    for (i, (optics, name)) in optics.iter_mut().zip(names).enumerate() {
+        optics.name = name;
+        optics.even = EvenPolynomial(std::array::from_fn(|k| even[9 * i + k]));
+        optics.magnification = [0, 2].map(|row| [magnification[4 * i + row], magnification[4 * i + row + 1]]);
+        optics.resolution_limit = limits[i];
+        optics.premultiplied = match premultiplied[i] {
+            0 => false,
+            1 => true,
+            other => {
+                let problem = format!("is {other} for optics group {}, expected 0 or 1", i + 1);
+                return bad(path, "/optics/premultiplied", problem);
+            }
+        };
+    }
+    Ok(optics)
 }
 
 /// Counts the particles of each half. Checks that half 1 precedes half 2.

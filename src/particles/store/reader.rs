@@ -14,8 +14,8 @@ use super::columns::{self, CHECKSUM, COLUMNS, ENERGY, HALF, Offsets, ROTATION};
 use super::pixels::Pixels;
 use super::{DataSetId, Dtype, Header, Particle, REMEDY_READ, particle_name};
 use crate::error::{Error, Result};
-use crate::imaging::ctf::{Ctf, CtfParameters};
-use crate::imaging::energy;
+use crate::imaging::ctf::{Ctf, CtfParameters, Optics};
+use crate::imaging::{View, energy};
 
 /// Bytes of images per read: small enough to stay in the CPU cache until they are checked.
 const IMAGE_PIECE_BYTES: usize = 256 << 10;
@@ -286,6 +286,19 @@ impl Reader {
     /// The CTF of a particle of this set.
     pub fn ctf(&self, particle: &Particle) -> Ctf {
         Ctf::new(&self.header().optics[particle.optics_group as usize], &particle.ctf)
+    }
+
+    /// The view of a particle of this set: its CTF, and its pose with the magnification of its optics group. For a magnification M
+    /// that is anisotropic, the first two rows of the pose are M^T times those of the rotation.
+    pub fn view(&self, particle: &Particle) -> View {
+        let m = &self.header().optics[particle.optics_group as usize].magnification;
+        let ctf = self.ctf(particle);
+        if *m == Optics::ISOTROPIC {
+            return View { rotation: particle.rotation, ctf };
+        }
+        let [x, y, z] = particle.rotation;
+        let row = |j: usize| std::array::from_fn(|axis| m[0][j] * x[axis] + m[1][j] * y[axis]);
+        View { rotation: [row(0), row(1), z], ctf }
     }
 
     fn usable_ctf(&self, particle: &Particle) -> bool {

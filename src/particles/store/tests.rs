@@ -1,4 +1,5 @@
 use super::*;
+use crate::imaging::ctf::EvenPolynomial;
 use crate::imaging::energy;
 use crate::imaging::pose::rotation_from_relion;
 use crate::particles::Subset;
@@ -12,9 +13,19 @@ fn header(halves: [usize; 2]) -> Header {
         pixel_size: 2.5,
         normalized: true,
         inverted: false,
-        optics: vec![Optics::new(300.0, 2.7, 0.1); 2],
+        optics: vec![
+            Optics::new(300.0, 2.7, 0.1),
+            Optics {
+                name: "squares of \u{e9}toile".into(),
+                even: EvenPolynomial([0.5, -1.0, 2.0, 3.0, 4.0, -5.0, 6.0, 7.0, 8.0]),
+                magnification: [[1.01, 0.002], [-0.003, 0.99]],
+                premultiplied: true,
+                resolution_limit: 3.0,
+                ..Optics::new(200.0, 1.4, 0.07)
+            },
+        ],
         halves,
-        source_files: vec!["stack.mrcs".into()],
+        source_files: vec!["stack.mrcs".into(), String::new(), "a longer name.mrcs".into()],
     }
 }
 
@@ -345,4 +356,66 @@ fn the_largest_source_index_is_named() {
     poke(&path, "source/index", 8, &u64::MAX.to_le_bytes());
     let message = Store::open(&path).unwrap().image_error(1, Defect::Checksum).to_string();
     assert!(message.contains(&format!("image {} of stack.mrcs", u64::MAX)), "{message}");
+}
+
+/// Turns a file into one of version 2: texts of variable length, and no aberrations.
+fn make_version_2(path: &Path) {
+    use hdf5::types::VarLenUnicode;
+    let file = hdf5::File::open_rw(path).unwrap();
+    for name in ["name", "even_aberration", "magnification", "premultiplied", "resolution_limit"] {
+        file.unlink(&format!("optics/{name}")).unwrap();
+    }
+    file.unlink("source/files").unwrap();
+    let text = |text: &str| text.parse::<VarLenUnicode>().unwrap();
+    let names: Vec<VarLenUnicode> = header([1, 1]).source_files.iter().map(|name| text(name)).collect();
+    file.new_dataset_builder().with_data(&names).create("source/files").unwrap();
+    file.delete_attr("format").unwrap();
+    file.new_attr::<VarLenUnicode>().create("format").unwrap().write_scalar(&text(FORMAT)).unwrap();
+    file.attr("version").unwrap().write_scalar(&2u32).unwrap();
+    file.close().unwrap();
+}
+
+#[test]
+fn files_of_version_2_are_read_without_their_texts_passing_through_hdf5() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.h5");
+    write(&path, [3, 2], Dtype::F32, 5);
+    let identity = Store::open(&path).unwrap().validate().unwrap();
+    make_version_2(&path);
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.header().source_files, header([3, 2]).source_files);
+    assert_eq!(store.header().optics[1], Optics::new(200.0, 1.4, 0.07));
+    assert_eq!(store.validate().unwrap(), identity);
+    // Damage to the heap of texts is an error, whatever byte it hits.
+    let sound = std::fs::read(&path).unwrap();
+    let heap = sound.windows(4).position(|bytes| bytes == b"GCOL").unwrap();
+    let mut refusals = 0;
+    for at in heap..heap + 96 {
+        for value in [0x00, 0x7f, 0xff] {
+            let mut bytes = sound.clone();
+            bytes[at] = value;
+            std::fs::write(&path, &bytes).unwrap();
+            refusals += usize::from(Store::open(&path).is_err());
+        }
+    }
+    assert!(refusals > 20, "{refusals}");
+}
+
+#[test]
+fn views_have_the_magnification_of_their_optics_group() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.h5");
+    write(&path, [3, 2], Dtype::F32, 5);
+    let reader = Store::open(&path).unwrap().reader();
+    let particles = reader.particles(0..2).unwrap();
+    assert_eq!(reader.view(&particles[0]).rotation, particles[0].rotation);
+    let (view, w) = (reader.view(&particles[1]).rotation, particles[1].rotation);
+    // The slice through the map at k is that at M k: P^T k = W^T M k.
+    let k = [0.3, -0.2];
+    let transformed = [1.01 * k[0] + 0.002 * k[1], -0.003 * k[0] + 0.99 * k[1]];
+    for axis in 0..3 {
+        let got = view[0][axis] * k[0] + view[1][axis] * k[1];
+        let want = w[0][axis] * transformed[0] + w[1][axis] * transformed[1];
+        assert!((got - want).abs() < 1e-15);
+    }
 }

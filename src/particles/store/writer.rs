@@ -5,10 +5,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use half::slice::HalfFloatSliceExt;
-use hdf5::types::VarLenUnicode;
-use ndarray::Array1;
+use hdf5::types::FixedUnicode;
+use ndarray::{Array1, Array2, Array3};
 
 use super::columns::{self, CHECKSUM, COLUMNS, ENERGY, HALF, Offsets};
+use super::texts::{self, PendingTexts};
 use super::{Dtype, FORMAT, Header, Particle, REMEDY_READ, REMEDY_WRITE, VERSION, particle_name};
 use crate::error::{Error, Result};
 use crate::files::Pending;
@@ -40,13 +41,14 @@ impl Writer {
     pub fn create(destination: &Path, header: &Header, dtype: Dtype) -> Result<Self> {
         header.check(destination)?;
         let pending = Pending::new(destination)?;
-        let offsets = create_layout(pending.path(), header, dtype).map_err(Error::hdf5(
+        let (offsets, texts) = create_layout(pending.path(), header, dtype).map_err(Error::hdf5(
             destination,
             "write the particle set",
             REMEDY_WRITE,
         ))?;
-        let file = File::options().write(true).open(pending.path());
-        let file = file.map_err(Error::io(destination, "write the particle set", REMEDY_WRITE))?;
+        let failed = || Error::io(destination, "write the particle set", REMEDY_WRITE);
+        let file = File::options().write(true).open(pending.path()).map_err(failed())?;
+        texts.iter().try_for_each(|texts| texts.write(&file)).map_err(failed())?;
         let mut writer = Self {
             pending,
             destination: destination.to_path_buf(),
@@ -167,30 +169,24 @@ impl Writer {
     }
 }
 
-/// Creates the file with all attributes and optics groups, and returns the offsets of the data sets that follow.
-fn create_layout(path: &Path, header: &Header, dtype: Dtype) -> hdf5::Result<Offsets> {
+/// Creates the file with all attributes and optics groups. Returns the offsets of the data sets that follow, and the texts that
+/// are to be written.
+fn create_layout(path: &Path, header: &Header, dtype: Dtype) -> hdf5::Result<(Offsets, [PendingTexts; 2])> {
     let n = header.halves.iter().sum();
     let file = hdf5::File::with_options().with_fapl(|p| p.alignment(ALIGNMENT, ALIGNMENT)).create(path)?;
-    file.new_attr::<VarLenUnicode>().create("format")?.write_scalar(&text(FORMAT))?;
+    for (name, value) in
+        [("format", FORMAT), ("creator", concat!("cryosplat-mpi ", env!("CARGO_PKG_VERSION")))]
+    {
+        let value: FixedUnicode<32> = value.parse().map_err(|_| format!("{value} has more than 32 bytes"))?;
+        file.new_attr::<FixedUnicode<32>>().create(name)?.write_scalar(&value)?;
+    }
     file.new_attr::<u32>().create("version")?.write_scalar(&VERSION)?;
-    file.new_attr::<VarLenUnicode>()
-        .create("creator")?
-        .write_scalar(&text(concat!("cryosplat-mpi ", env!("CARGO_PKG_VERSION"))))?;
     for group in ["pose", "ctf", "source"] {
         file.create_group(group)?;
     }
 
-    let optics = file.create_group("optics")?;
-    let column = |name: &str, value: fn(&Optics) -> f64| -> hdf5::Result<()> {
-        let values: Array1<f64> = header.optics.iter().map(value).collect();
-        optics.new_dataset_builder().with_data(&values).create(name)?;
-        Ok(())
-    };
-    column("voltage", |o| o.voltage)?;
-    column("spherical_aberration", |o| o.spherical_aberration)?;
-    column("amplitude_contrast", |o| o.amplitude_contrast)?;
-    let names: Vec<VarLenUnicode> = header.source_files.iter().map(|f| text(f)).collect();
-    file.new_dataset_builder().with_data(&names).create("source/files")?;
+    let texts =
+        [create_optics(&file, &header.optics)?, texts::create(&file, "source/files", &header.source_files)?];
 
     let mut columns = [0; COLUMNS.len()];
     for (place, column) in columns.iter_mut().zip(&COLUMNS) {
@@ -207,13 +203,30 @@ fn create_layout(path: &Path, header: &Header, dtype: Dtype) -> hdf5::Result<Off
     images.new_attr::<f64>().create("pixel_size")?.write_scalar(&header.pixel_size)?;
     images.new_attr::<bool>().create("normalized")?.write_scalar(&header.normalized)?;
     images.new_attr::<bool>().create("inverted")?.write_scalar(&header.inverted)?;
-    drop((images, optics));
+    drop(images);
     file.close()?;
-    Ok(offsets)
+    Ok((offsets, texts))
 }
 
-/// Converts a string for HDF5, up to its first NUL, which HDF5 cannot store.
-fn text(value: &str) -> VarLenUnicode {
-    let value = value.split('\0').next().unwrap_or("");
-    value.parse().unwrap_or_default()
+/// Creates the group of the optics groups. Returns their names, which are to be written.
+fn create_optics(file: &hdf5::File, groups: &[Optics]) -> hdf5::Result<PendingTexts> {
+    let optics = file.create_group("optics")?;
+    let column = |name: &str, value: fn(&Optics) -> f64| -> hdf5::Result<()> {
+        let values: Array1<f64> = groups.iter().map(value).collect();
+        optics.new_dataset_builder().with_data(&values).create(name)?;
+        Ok(())
+    };
+    column("voltage", |o| o.voltage)?;
+    column("spherical_aberration", |o| o.spherical_aberration)?;
+    column("amplitude_contrast", |o| o.amplitude_contrast)?;
+    column("resolution_limit", |o| o.resolution_limit)?;
+    let even = Array2::from_shape_fn((groups.len(), 9), |(i, k)| groups[i].even.0[k]);
+    optics.new_dataset_builder().with_data(&even).create("even_aberration")?;
+    let magnification =
+        Array3::from_shape_fn((groups.len(), 2, 2), |(i, row, column)| groups[i].magnification[row][column]);
+    optics.new_dataset_builder().with_data(&magnification).create("magnification")?;
+    let premultiplied: Array1<u8> = groups.iter().map(|o| u8::from(o.premultiplied)).collect();
+    optics.new_dataset_builder().with_data(&premultiplied).create("premultiplied")?;
+    let names: Vec<String> = groups.iter().map(|o| o.name.clone()).collect();
+    texts::create(file, "optics/name", &names)
 }

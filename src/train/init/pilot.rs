@@ -12,7 +12,6 @@ use rayon::prelude::*;
 use super::density::Density;
 use crate::error::Result;
 use crate::evaluate::Fsc;
-use crate::imaging::View;
 use crate::particles::preprocess::{MIN_BOX, Preprocessor, Settings};
 use crate::particles::selection::SubsetRows;
 use crate::particles::store::{Block, Store};
@@ -108,7 +107,7 @@ fn reconstruct_rows(store: &Store, rows: &Range<usize>) -> Result<PilotReconstru
             .map_init(scratch, |(block, image, shrinking, cutting), &row| {
                 reader.read(row..row + 1, block)?;
                 let particle = &block.particles[0];
-                let view = View { rotation: particle.rotation, ctf: reader.ctf(particle) };
+                let view = reader.view(particle);
                 let usable = block.defects.is_empty()
                     && shrink.run(&mut block.images[..pixels].to_vec(), [0.0; 2], image, shrinking).is_ok();
                 let mut samples = Samples::default();
