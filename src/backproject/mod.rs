@@ -5,6 +5,8 @@ mod run;
 
 use std::path::PathBuf;
 
+use crate::imaging::Symmetry;
+
 pub use run::run;
 
 /// Options of a backprojection.
@@ -14,6 +16,8 @@ pub struct BackprojectOptions {
     pub particles: PathBuf,
     /// The run folder.
     pub output: PathBuf,
+    /// Symmetry of the specimen.
+    pub symmetry: Symmetry,
     /// Whether to apply the Wiener filter.
     pub wiener: bool,
     /// Ground-truth map to compare with.

@@ -57,7 +57,10 @@ fn document(run: &Finished, curves: &[(String, Fsc)]) -> Value {
     let total = run.started.elapsed().as_secs_f64();
     for (key, value) in [
         ("method", json!("backproject")),
-        ("settings", json!({"wiener": run.options.wiener, "padding": PADDING})),
+        (
+            "settings",
+            json!({"symmetry": run.options.symmetry, "wiener": run.options.wiener, "padding": PADDING}),
+        ),
         ("seconds", json!({"backprojecting": run.backprojecting_seconds, "total": total})),
         ("images_per_second", json!(images_per_second(run))),
     ] {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use super::logging::LogOptions;
 use super::ranks::ThreadOptions;
 use crate::backproject::{BackprojectOptions, run as backproject};
+use crate::imaging::Symmetry;
 use crate::train::Ending;
 
 const AFTER_HELP: &str = "\
@@ -16,6 +17,7 @@ twofold, and a Wiener filter from the half maps' FSC. Ranks are divided between 
 Examples:
   mpirun -n 4 cryosplat-mpi backproject particles.h5 -o voxels/
   cryosplat-mpi backproject particles.h5 -o voxels/ --truth truth.mrc
+  cryosplat-mpi backproject particles.h5 -o voxels/ --symmetry D7
   cryosplat-mpi compare run/ voxels/ --truth truth.mrc";
 
 /// Arguments of `backproject`.
@@ -27,6 +29,9 @@ pub(super) struct Args {
     /// Run folder: maps, FSC, report.
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
+    /// Point group of the specimen, with RELION's axes through the centre of the box: C1 to C99, D1 to D99, T, O, I (I2), I1 to I4.
+    #[arg(long, visible_alias = "sym", default_value_t, value_name = "GROUP")]
+    symmetry: Symmetry,
     /// Divide by the weights only, without the Wiener filter from the half maps' FSC.
     #[arg(long)]
     no_wiener: bool,
@@ -44,6 +49,7 @@ pub(super) fn run(args: &Args, log: &LogOptions) -> ExitCode {
     let options = BackprojectOptions {
         particles: args.particles.clone(),
         output: args.output.clone(),
+        symmetry: args.symmetry,
         wiener: !args.no_wiener,
         truth: args.truth.clone(),
         overwrite: args.overwrite,

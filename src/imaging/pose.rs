@@ -61,6 +61,11 @@ pub fn transposed(w: &Rotation) -> Rotation {
     std::array::from_fn(|i| std::array::from_fn(|j| w[j][i]))
 }
 
+/// `a b`: first b, then a.
+pub fn product(a: &Rotation, b: &Rotation) -> Rotation {
+    std::array::from_fn(|i| std::array::from_fn(|j| (0..3).map(|k| a[i][k] * b[k][j]).sum()))
+}
+
 /// Distance of `w` from a proper rotation: the largest entry of `|W W^T - I|`, or infinity if det W < 0 or an entry is not
 /// finite.
 pub fn distance_from_rotation(w: &Rotation) -> f64 {

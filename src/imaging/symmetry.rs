@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::imaging::pose::{Rotation, transposed};
+use crate::imaging::pose::{Rotation, product, transposed};
 
 /// Largest n of C_n and D_n, as in RELION.
 const LARGEST_FOLD: u8 = 99;
@@ -105,11 +105,6 @@ fn rotation_about(axis: [f64; 3], turn: f64) -> Rotation {
     exact(std::array::from_fn(|i| {
         std::array::from_fn(|j| cos * IDENTITY[i][j] + sin * cross[i][j] + (1.0 - cos) * unit[i] * unit[j])
     }))
-}
-
-/// `a b`.
-pub(crate) fn product(a: &Rotation, b: &Rotation) -> Rotation {
-    std::array::from_fn(|i| std::array::from_fn(|j| (0..3).map(|k| a[i][k] * b[k][j]).sum()))
 }
 
 /// The group that `operators` generate, without the identity: RELION's order of trying products.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::error::Result;
+use crate::imaging::Symmetry;
 use crate::imaging::mrc::Volume;
 use crate::parallel::{Assignment, Collective, World};
 use crate::particles::selection::SubsetRows;
@@ -15,7 +16,7 @@ use crate::voxels::reconstruction::unfiltered_map;
 /// Fraction of the free memory that the voxel maps may take.
 const MEMORY_FRACTION: f64 = 0.8;
 
-/// The voxel maps of about `per_half` particles of each half without the `excluded` rows, on rank 0. `None` on other ranks, if
+/// The voxel maps of about `per_half` particles of each half without the `excluded` rows, with `symmetry`, on rank 0. `None` on other ranks, if
 /// there are not two halves, if `per_half` is 0, and if the maps do not fit into memory. Every rank calls it, with its assignment
 /// and the group of its half.
 ///
@@ -26,14 +27,14 @@ pub fn half_maps(
     store: &Store,
     subsets: &[SubsetRows],
     group: (&Assignment, &mut Collective),
-    per_half: usize,
+    (per_half, symmetry): (usize, Symmetry),
     excluded: &BTreeSet<usize>,
 ) -> Result<Option<[Volume; 2]>> {
     let both = subsets.len() == 2;
     if !both || per_half == 0 || !fits(world, store.header().box_size) {
         return Ok(None);
     }
-    let sample = ParticleSample { per_half: Some(per_half), excluded: Some(excluded) };
+    let sample = ParticleSample { symmetry, per_half: Some(per_half), excluded: Some(excluded) };
     let pixel_size = store.header().pixel_size;
     let Some([first, second]) = accumulate_halves(world, store, subsets, group, &sample)? else {
         return Ok(None);

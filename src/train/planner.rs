@@ -6,6 +6,7 @@ use super::init::starts::InitialGuess;
 use super::options::RunOptions;
 use super::plan::{ModelPlan, Plan};
 use crate::error::{Error, Result};
+use crate::imaging::Symmetry;
 use crate::imaging::ctf::Ctf;
 use crate::parallel::{Failure, World, group_size};
 use crate::particles::selection::{self, SubsetRows};
@@ -84,7 +85,7 @@ fn decide(world: &World, options: &RunOptions) -> Result<(Store, Option<(Plan, I
     let weights = weights(&store, models[0].settings.weighting)?;
     let plan = Plan { data_set, models, weights, first_epoch: epoch, resumed_ranks: ranks };
     if pilots.is_empty() && plan.models[0].settings.uses_pilot_density() && plan.has_mixtures_to_start() {
-        pilots = pilot::reconstruct_subsets(&store, &subsets);
+        pilots = pilot::reconstruct_subsets(&store, &subsets, Symmetry::C1);
     }
     Ok((store, Some((plan, InitialGuess { init, pilots }))))
 }
@@ -215,7 +216,7 @@ impl Open<'_> {
         if gaussians.is_some() && mixtures.is_some() && learning_rate.is_some() {
             return Vec::new();
         }
-        let pilots = pilot::reconstruct_subsets(store, self.subsets);
+        let pilots = pilot::reconstruct_subsets(store, self.subsets, Symmetry::C1);
         let filled = mean(pilots.iter().filter_map(|pilot| Some(pilot.density.as_ref()?.filled_fraction())));
         let snr = mean(pilots.iter().map(|pilot| pilot.total_snr)).unwrap_or(0.0);
         let (particles, box_size) = (self.particles(), self.header.box_size);

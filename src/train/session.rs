@@ -300,8 +300,8 @@ impl<'a> Session<'a> {
         let reduction = self.reduction.as_mut().expect("devices are connected");
         let group = (&self.assignment, &mut reduction.collective);
         let subsets = plan.subsets();
-        let voxels =
-            cross_validation::half_maps(world, store, &subsets, group, options.voxel_particles, &excluded)?;
+        let voxels = (options.voxel_particles, self.geometry.symmetry);
+        let voxels = cross_validation::half_maps(world, store, &subsets, group, voxels, &excluded)?;
         if world.rank() == 0 {
             let truth = options.truth.as_deref();
             outputs::finish(&Finished {

@@ -7,19 +7,26 @@
 use rayon::prelude::*;
 use rustfft::num_complex::Complex;
 
+use crate::imaging::Symmetry;
 use crate::parallel::{Collective, World};
 use crate::simd::{Isa, LANES, Vector, vectorize};
-use crate::voxels::slice::{SLAB, Sample, Samples, slabs};
+use crate::voxels::slice::{SLAB, Sample, Samples, Slice, SliceExtractor, slabs};
+use crate::voxels::symmetry::GridCosets;
 
 /// Values per grid point: real part, imaginary part, weight.
 const VALUES: usize = 3;
 /// Padding at the end of a slab: the values of two points are added as one vector of eight lanes.
 const TAIL: usize = LANES - 2 * VALUES;
+/// Number of pairs of image and symmetric pose that are placed at a time. It bounds memory; sums do not depend on it.
+const SAMPLE_SETS: usize = 64;
 
 /// Running sums on the Fourier grid, `[slab][z][y][x][VALUES]`.
 pub(crate) struct Accumulator {
     box_size: usize,
+    cosets: GridCosets,
     slabs: Vec<Vec<f32>>,
+    /// Working memory of [`Accumulator::add`].
+    samples: Vec<Samples>,
 }
 
 /// Number of grid points along x (0 to D + 1), and along y and z (-D to D + 1).
@@ -28,11 +35,11 @@ fn points(box_size: usize) -> [usize; 2] {
 }
 
 impl Accumulator {
-    /// Zeros, for images of `box_size` pixels along each edge.
-    pub fn new(box_size: usize) -> Self {
+    /// Zeros, for images of `box_size` pixels along each edge of a specimen with `symmetry`.
+    pub fn new(box_size: usize, symmetry: Symmetry) -> Self {
         let plane = plane(box_size);
         let slabs = (0..slabs(box_size)).map(|_| vec![0.0; (SLAB + 1) * plane + TAIL]).collect();
-        Self { box_size, slabs }
+        Self { box_size, cosets: GridCosets::new(symmetry), slabs, samples: Vec::new() }
     }
 
     /// Memory in bytes.
@@ -40,14 +47,22 @@ impl Accumulator {
         (slabs(box_size) * ((SLAB + 1) * plane(box_size) + TAIL) * size_of::<f32>()) as u64
     }
 
-    /// Adds the samples of images, in the order of the images.
-    pub fn add(&mut self, images: &[Samples]) {
+    /// Adds the slices of images, made by `extractor`, in the order of the images; each at its symmetric poses.
+    pub fn add(&mut self, extractor: &SliceExtractor, slices: &[Slice]) {
         let size = points(self.box_size);
-        self.slabs.par_iter_mut().enumerate().for_each(|(number, slab)| {
-            for image in images {
-                add_samples(slab, image.in_slab(number), (number * SLAB) as f32, size);
-            }
-        });
+        let poses = &self.cosets.representatives;
+        for slices in slices.chunks((SAMPLE_SETS / poses.len()).max(1)) {
+            self.samples.resize_with(slices.len() * poses.len(), Samples::default);
+            self.samples.par_iter_mut().enumerate().for_each(|(index, samples)| {
+                extractor.place(&slices[index / poses.len()], &poses[index % poses.len()], samples);
+            });
+            let samples = &self.samples;
+            self.slabs.par_iter_mut().enumerate().for_each(|(number, slab)| {
+                for samples in samples {
+                    add_samples(slab, samples.in_slab(number), (number * SLAB) as f32, size);
+                }
+            });
+        }
     }
 
     /// FourierSums over the ranks of a group. The result is on its first rank; the values on the others are undefined.
@@ -55,7 +70,7 @@ impl Accumulator {
         self.slabs.iter_mut().for_each(|slab| group.reduce_sum(slab));
     }
 
-    /// The sums on the half space x >= 0, within Nyquist. Each slab is freed once it is copied.
+    /// The sums on the half space x >= 0, within Nyquist, over all symmetric poses. Each slab is freed once it is copied.
     pub fn finish(self) -> FourierSums {
         let (n, plane) = (self.box_size, plane(self.box_size));
         let width = points(n)[0];
@@ -82,8 +97,8 @@ impl Accumulator {
                 );
             }
         }
-        sums.symmetrize();
-        sums
+        sums.add_friedel_pairs();
+        self.cosets.add_over_grid(sums)
     }
 }
 
@@ -137,7 +152,7 @@ impl FourierSums {
     }
 
     /// Adds each Friedel pair in the plane x = 0: a sample was added to one point of the pair only.
-    fn symmetrize(&mut self) {
+    fn add_friedel_pairs(&mut self) {
         let (n, lines) = (self.box_size, self.side() * self.side());
         for line in 0..=lines / 2 {
             let (one, other) = (line * n, (lines - 1 - line) * n);
@@ -210,9 +225,8 @@ pub(crate) fn is_within_nyquist(box_size: usize, x: usize, y: usize, z: usize) -
 mod tests {
     use crate::imaging::View;
     use crate::imaging::ctf::Ctf;
-    use crate::imaging::pose::rotation_from_relion;
+    use crate::imaging::pose::{Rotation, product, rotation_from_relion};
     use crate::voxels::accumulator::*;
-    use crate::voxels::slice::SliceExtractor;
 
     /// A delta function at the origin: its transform is 1 everywhere, for any pose.
     fn delta(n: usize) -> Vec<f32> {
@@ -221,22 +235,34 @@ mod tests {
         image
     }
 
+    fn placed(extractor: &SliceExtractor, slices: &[Slice]) -> Vec<Samples> {
+        let identity = Symmetry::C1.operators()[0];
+        let place = |slice: &Slice| {
+            let mut samples = Samples::default();
+            extractor.place(slice, &identity, &mut samples);
+            samples
+        };
+        slices.iter().map(place).collect()
+    }
+
     #[test]
     fn a_delta_function_gives_data_equal_to_weights() {
         for n in [8, 9] {
             let extractor = SliceExtractor::new(n, 2.0);
             let mut scratch = extractor.scratch();
             let rotations = [[0.0, 0.0, 0.0], [20.0, 65.0, -130.0], [200.0, 178.0, 11.0]];
-            let mut images = vec![Samples::default(); 3];
-            for (samples, [rot, tilt, psi]) in images.iter_mut().zip(rotations) {
+            let mut images = vec![Slice::default(); 3];
+            for (slice, [rot, tilt, psi]) in images.iter_mut().zip(rotations) {
                 let view = View { rotation: rotation_from_relion(rot, tilt, psi), ctf: Ctf::identity() };
-                extractor.extract(&delta(n), &view, samples, &mut scratch);
-                assert!(samples.finite);
+                extractor.extract(&delta(n), &view, slice, &mut scratch);
+                assert!(slice.finite);
             }
-            let count: usize =
-                images.iter().flat_map(|s| (0..slabs(n)).map(|slab| s.in_slab(slab).len())).sum();
-            let mut sums = Accumulator::new(n);
-            sums.add(&images);
+            let count: usize = placed(&extractor, &images)
+                .iter()
+                .flat_map(|s| (0..slabs(n)).map(|slab| s.in_slab(slab).len()))
+                .sum();
+            let mut sums = Accumulator::new(n, Symmetry::C1);
+            sums.add(&extractor, &images);
             let sums = sums.finish();
             let mut weights = 0.0;
             for (value, weight) in sums.data.iter().zip(&sums.weight) {
@@ -254,15 +280,16 @@ mod tests {
         let n = 9;
         let extractor = SliceExtractor::new(n, 2.0);
         let mut scratch = extractor.scratch();
-        let mut images = vec![Samples::default(); 4];
-        for (i, samples) in images.iter_mut().enumerate() {
+        let mut images = vec![Slice::default(); 4];
+        for (i, slice) in images.iter_mut().enumerate() {
             let rotation = rotation_from_relion(70.0 * i as f64, 40.0 * i as f64, 11.0);
             let image: Vec<f32> = (0..n * n).map(|p| ((p * (i + 3) * 7919) % 101) as f32 - 50.0).collect();
-            extractor.extract(&image, &View { rotation, ctf: Ctf::identity() }, samples, &mut scratch);
+            extractor.extract(&image, &View { rotation, ctf: Ctf::identity() }, slice, &mut scratch);
         }
         let width = 2 * n + 4;
         let mut expected = vec![[0.0f64; 3]; width * width * width];
-        for sample in images.iter().flat_map(|image| (0..slabs(n)).flat_map(|slab| image.in_slab(slab))) {
+        let samples = placed(&extractor, &images);
+        for sample in samples.iter().flat_map(|image| (0..slabs(n)).flat_map(|slab| image.in_slab(slab))) {
             for sign in [1.0, -1.0] {
                 let [x, y, z] = sample.place.map(f64::from);
                 let place = [x, y - n as f64, z - n as f64].map(|v| sign * v + (n + 2) as f64);
@@ -280,8 +307,8 @@ mod tests {
                 }
             }
         }
-        let mut sums = Accumulator::new(n);
-        sums.add(&images);
+        let mut sums = Accumulator::new(n, Symmetry::C1);
+        sums.add(&extractor, &images);
         let sums = sums.finish();
         let side = sums.side();
         for (i, (value, &weight)) in sums.data.iter().zip(&sums.weight).enumerate() {
@@ -301,27 +328,64 @@ mod tests {
         let n = 12;
         let extractor = SliceExtractor::new(n, 2.0);
         let mut scratch = extractor.scratch();
-        let mut images = vec![Samples::default(); 5];
-        for (i, samples) in images.iter_mut().enumerate() {
+        let mut images = vec![Slice::default(); 5];
+        for (i, slice) in images.iter_mut().enumerate() {
             let rotation = rotation_from_relion(50.0 * i as f64, 31.0 * i as f64, 7.0);
             let image: Vec<f32> = (0..n * n).map(|p| ((p * (i + 3) * 7919) % 101) as f32 - 50.0).collect();
-            extractor.extract(&image, &View { rotation, ctf: Ctf::identity() }, samples, &mut scratch);
+            extractor.extract(&image, &View { rotation, ctf: Ctf::identity() }, slice, &mut scratch);
         }
-        let bits = |threads: usize, parts: &[usize]| {
+        let bits = |symmetry: Symmetry, threads: usize, parts: &[usize]| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let mut sums = Accumulator::new(n);
+            let mut sums = Accumulator::new(n, symmetry);
             let mut rest = &images[..];
             for &count in parts {
                 let (some, others) = rest.split_at(count);
-                pool.install(|| sums.add(some));
+                pool.install(|| sums.add(&extractor, some));
                 rest = others;
             }
             let sums = sums.finish();
             sums.data.iter().flat_map(|v| [v.re.to_bits(), v.im.to_bits()]).collect::<Vec<u32>>()
         };
-        let expected = bits(1, &[5]);
-        assert!(expected.iter().any(|&v| v != 0));
-        assert_eq!(bits(3, &[5]), expected);
-        assert_eq!(bits(2, &[1, 3, 1]), expected);
+        for symmetry in [Symmetry::C1, Symmetry::D(3), Symmetry::I2] {
+            let expected = bits(symmetry, 1, &[5]);
+            assert!(expected.iter().any(|&v| v != 0));
+            assert_eq!(bits(symmetry, 3, &[5]), expected);
+            assert_eq!(bits(symmetry, 2, &[1, 3, 1]), expected);
+        }
+    }
+
+    /// Expanding the images by hand gives the same sums, up to the order of addition.
+    #[test]
+    fn symmetric_sums_are_those_of_the_expanded_images() {
+        let n = 10;
+        let extractor = SliceExtractor::new(n, 2.0);
+        let mut scratch = extractor.scratch();
+        let image: Vec<f32> = (0..n * n).map(|p| ((p * 7919) % 101) as f32 - 50.0).collect();
+        let rotation = rotation_from_relion(50.0, 31.0, 7.0);
+        let mut at = |rotation: Rotation| {
+            let mut slice = Slice::default();
+            extractor.extract(&image, &View { rotation, ctf: Ctf::identity() }, &mut slice, &mut scratch);
+            slice
+        };
+        for symmetry in [Symmetry::C(5), Symmetry::D(2), Symmetry::T, Symmetry::O, Symmetry::I1] {
+            let mut sums = Accumulator::new(n, symmetry);
+            sums.add(&extractor, &[at(rotation)]);
+            let sums = sums.finish();
+            let expanded: Vec<Slice> =
+                symmetry.operators().iter().map(|g| at(product(&rotation, g))).collect();
+            let mut expected = Accumulator::new(n, Symmetry::C1);
+            expected.add(&extractor, &expanded);
+            let expected = expected.finish();
+            let largest = expected.data.iter().map(|v| v.norm()).fold(0.0, f32::max);
+            for (found, expected) in sums.data.iter().zip(&expected.data) {
+                assert!((found - expected).norm() < 1e-5 * largest, "{symmetry}: {found} {expected}");
+            }
+            for (found, expected) in sums.weight.iter().zip(&expected.weight) {
+                assert!(
+                    (found - expected).abs() < 1e-4 * expected.max(1.0),
+                    "{symmetry}: {found} {expected}"
+                );
+            }
+        }
     }
 }

@@ -6,8 +6,9 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::accumulator::{Accumulator, FourierSums};
-use super::slice::{Samples, SliceExtractor};
+use super::slice::{Slice, SliceExtractor};
 use crate::error::{Error, Result};
+use crate::imaging::Symmetry;
 use crate::loader::prefetch::{Prefetcher, READER_THREADS, ReadRequest, Traffic};
 use crate::parallel::{Assignment, Collective, World, first_rank};
 use crate::particles::selection::SubsetRows;
@@ -24,9 +25,11 @@ const MAX_SAMPLE_BLOCK: usize = 64;
 /// Number of blocks of a sample of the particles, on each rank, at least.
 const MIN_SAMPLE_BLOCKS: f64 = 8.0;
 
-/// The particles to backproject.
+/// The particles to backproject, and the symmetry of their specimen.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct ParticleSample<'a> {
+    /// Each image is inserted at all its symmetric poses.
+    pub symmetry: Symmetry,
     /// Approximate number of particles per half, in blocks spread evenly over it; `None`: all.
     pub per_half: Option<usize>,
     /// Rows to skip; unusable particles are skipped too. `None`: an unusable particle is an error.
@@ -59,7 +62,7 @@ pub(crate) fn accumulate_halves(
             }
             _ => Progress::silent(),
         };
-        let (mut accumulator, traffic) = accumulate(store, own, fraction, sample.excluded, progress)?;
+        let (mut accumulator, traffic) = accumulate(store, own, fraction, sample, progress)?;
         if world.rank() == 0 {
             tracing::debug!("{subset}: {}", traffic.describe(started.elapsed()));
         }
@@ -94,18 +97,18 @@ pub(crate) fn inversion_bytes(box_size: usize) -> u64 {
     side * side * box_size as u64 * (2 * 12 + 3 * 4)
 }
 
-/// FourierSums a `fraction` of the images in `rows` (1: all), without the excluded ones.
+/// The sums of a `fraction` of the images in `rows` (1: all), without the excluded ones.
 fn accumulate(
     store: &Store,
     rows: std::ops::Range<usize>,
     fraction: f64,
-    excluded: Option<&BTreeSet<usize>>,
+    sample: &ParticleSample,
     mut progress: Progress,
 ) -> Result<(Accumulator, Traffic)> {
     let header = store.header();
     let reader = store.reader();
     let extractor = SliceExtractor::new(header.box_size, header.pixel_size);
-    let mut sums = Accumulator::new(header.box_size);
+    let mut sums = Accumulator::new(header.box_size, sample.symmetry);
     let rows_per_block = if fraction < 1.0 {
         // The sample must not depend on the number of threads.
         ((fraction * rows.len() as f64 / MIN_SAMPLE_BLOCKS) as usize).clamp(1, MAX_SAMPLE_BLOCK)
@@ -122,29 +125,29 @@ fn accumulate(
         })
         .map(move |(_, first)| ReadRequest { rows: first..end.min(first + rows_per_block), verify: true });
     let mut prefetcher = Prefetcher::start(reader.clone(), requests, BLOCKS);
-    let mut samples: Vec<Samples> = Vec::new();
+    let mut slices: Vec<Slice> = Vec::new();
     while let Some(block) = prefetcher.take()? {
         let Block { first, particles, images, defects, .. } = &block;
-        if let Some(&(row, defect)) = defects.first().filter(|_| excluded.is_none()) {
+        if let Some(&(row, defect)) = defects.first().filter(|_| sample.excluded.is_none()) {
             return Err(store.image_error(row, defect));
         }
-        samples.resize_with(particles.len(), Samples::default);
-        let all = samples.par_iter_mut().zip(particles).zip(images.par_chunks_exact(header.pixels()));
+        slices.resize_with(particles.len(), Slice::default);
+        let all = slices.par_iter_mut().zip(particles).zip(images.par_chunks_exact(header.pixels()));
         all.for_each_init(
             || extractor.scratch(),
-            |scratch, ((samples, particle), image)| {
+            |scratch, ((slice, particle), image)| {
                 let view = reader.view(particle);
-                extractor.extract(image, &view, samples, scratch);
+                extractor.extract(image, &view, slice, scratch);
             },
         );
-        if let Some(excluded) = excluded {
+        if let Some(excluded) = sample.excluded {
             let is_defective = |row| defects.iter().any(|&(defective, _)| defective == row);
             let mut rows = *first..;
-            samples.retain(|samples| {
+            slices.retain(|slice| {
                 let row = rows.next().expect("the range is unbounded");
-                samples.finite && !excluded.contains(&row) && !is_defective(row)
+                slice.finite && !excluded.contains(&row) && !is_defective(row)
             });
-        } else if let Some(index) = samples.iter().position(|samples| !samples.finite) {
+        } else if let Some(index) = slices.iter().position(|slice| !slice.finite) {
             return Err(Error::input(
                 store.path(),
                 format!("particle {}", first + index + 1),
@@ -152,7 +155,7 @@ fn accumulate(
                 "check its CTF, or import again without this particle",
             ));
         }
-        sums.add(&samples);
+        sums.add(&extractor, &slices);
         progress.advance(particles.len() as u64);
         prefetcher.give_back(block);
     }

@@ -2,7 +2,7 @@
 //!
 //! By the projection-slice theorem an image's Fourier transform is a central slice of the map's, times its CTF. Data flows one
 //! way: [`mod@slice`] (an image as samples of the map's transform) ▶ [`accumulator`] (sums of CTF F and CTF² on a grid oversampled
-//! twofold, over images, threads and ranks) ▶ [`wiener`] (signal and noise from the half maps' FSC) ▶ [`gridding`] (the factor of
+//! twofold, over images, their symmetric poses, threads and ranks) ▶ [`wiener`] (signal and noise from the half maps' FSC) ▶ [`gridding`] (the factor of
 //! each grid point) ▶ [`inversion`] (the map). [`half_sums`] runs the first two over the ranks of a job, [`reconstruction`] the
 //! others.
 
@@ -12,6 +12,7 @@ pub mod half_sums;
 pub mod inversion;
 pub mod reconstruction;
 pub mod slice;
+mod symmetry;
 pub mod wiener;
 
 /// Oversampling of the Fourier grid: padding factor of the map's box.

@@ -1,4 +1,5 @@
-//! An image as samples of the map's transform: coordinates, `CTF F` and `CTF^2`, sorted by slab of the grid.
+//! An image as a slice of the map's transform: the values `CTF F` and `CTF^2`, which a pose places on the grid as samples sorted by
+//! slab.
 //!
 //! The grid has [`PADDING`] points per Fourier pixel. A real map's transform is Hermitian, so only x >= 0 is stored: a sample
 //! with x < 0 is replaced by its Friedel mate, the complex conjugate at the opposite point.
@@ -7,6 +8,7 @@ use rustfft::num_complex::Complex;
 
 use crate::imaging::View;
 use crate::imaging::fourier::{Fft2, Fft2Scratch, frequency, shift_phase};
+use crate::imaging::pose::{Rotation, product};
 use crate::voxels::PADDING;
 
 /// Planes of constant z per slab. Each task works on one slab, which fits a core's cache.
@@ -21,14 +23,23 @@ pub(crate) struct Sample {
     pub values: [f32; 3],
 }
 
-/// The samples of one image.
+/// The values of one image, in its own plane.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Slice {
+    /// Real part of `CTF F`, imaginary part, and `CTF^2`, for each of the extractor's points.
+    values: Vec<[f32; 3]>,
+    /// The pose W. Its first two rows span the plane.
+    rotation: Rotation,
+    /// Whether all values are finite.
+    pub finite: bool,
+}
+
+/// The samples of one image at one pose.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Samples {
     sorted: Vec<Sample>,
     /// Index of the first sample of each slab, and of the end.
     starts: Vec<u32>,
-    /// Whether all values are finite.
-    pub finite: bool,
     unsorted: Vec<Sample>,
     /// Slab of each unsorted sample.
     slabs: Vec<u16>,
@@ -108,52 +119,62 @@ impl SliceExtractor {
         }
     }
 
-    /// Computes the samples of `image` (`[y][x]`, D pixels each), whose pose and CTF are in `view`.
+    /// Computes the slice of `image` (`[y][x]`, D pixels each), whose pose and CTF are in `view`.
     ///
     /// # Panics
     /// If the image has another size.
-    pub fn extract(&self, image: &[f32], view: &View, samples: &mut Samples, scratch: &mut Scratch) {
+    pub fn extract(&self, image: &[f32], view: &View, slice: &mut Slice, scratch: &mut Scratch) {
         let Scratch { fft, spectrum, ctf } = scratch;
         let n = self.box_size;
         assert_eq!(image.len(), n * n);
         self.fft.forward(image, n, spectrum, fft);
         view.ctf.half_plane(n, self.pixel_size, ctf);
-
+        slice.rotation = view.rotation;
+        slice.values.clear();
         // Images that were multiplied by their CTF already are not multiplied again.
-        let target = |ctf: f32| if view.ctf.coefficients().premultiplied { 1.0 } else { ctf };
+        let premultiplied = view.ctf.coefficients().premultiplied;
+        let mut check = 0.0f32;
+        slice.values.extend(self.points.iter().map(|point| {
+            let ctf = ctf[point.at];
+            let value = spectrum[point.at] * point.phase * if premultiplied { 1.0 } else { ctf };
+            let values = [value.re, value.im, ctf * ctf];
+            // Stays 0 while all values are finite.
+            check += values.iter().map(|v| v * 0.0).sum::<f32>();
+            values
+        }));
+        slice.finite = check == 0.0;
+    }
+
+    /// Places `slice` on the grid at the pose W `operator`.
+    pub fn place(&self, slice: &Slice, operator: &Rotation, samples: &mut Samples) {
+        let n = self.box_size;
         // Frequency (kx, ky) of the image is frequency W^T (kx, ky, 0) of the map.
-        let [along_x, along_y, _] = view.rotation.map(|row| row.map(|v| v as f32));
+        let [along_x, along_y, _] = product(&slice.rotation, operator).map(|row| row.map(|v| v as f32));
         let shift = [0.0, n as f32, n as f32];
         let limit = (n * n) as f32;
-        let Samples { sorted, starts, finite, unsorted, slabs: slab_of } = samples;
+        let Samples { sorted, starts, unsorted, slabs: slab_of } = samples;
         starts.clear();
         starts.resize(slabs(n) + 1, 0);
         unsorted.clear();
         slab_of.clear();
-        let mut check = 0.0f32;
-        for point in &self.points {
+        for (point, &[re, im, weight]) in self.points.iter().zip(&slice.values) {
             let [kx, ky] = point.frequency;
             let mut place = [0, 1, 2].map(|axis| kx * along_x[axis] + ky * along_y[axis]);
             // By rounding of the pose, a point can lie beyond Nyquist, outside the grid.
             if place.iter().map(|v| v * v).sum::<f32>() > limit {
                 continue;
             }
-            let ctf = ctf[point.at];
-            let mut value = spectrum[point.at] * point.phase * target(ctf);
+            let mut values = [re, im, weight];
             if place[0] < 0.0 {
                 place = place.map(|v| -v);
-                value.im = -value.im;
+                values[1] = -im;
             }
             let place = [0, 1, 2].map(|axis| place[axis] + shift[axis]);
-            let values = [value.re, value.im, ctf * ctf];
-            // Stays 0 while all values are finite.
-            check += values.iter().map(|v| v * 0.0).sum::<f32>();
             let slab = place[2] as usize / SLAB;
             starts[slab + 1] += 1;
             slab_of.push(slab as u16);
             unsorted.push(Sample { place, values });
         }
-        *finite = check == 0.0;
         for slab in 1..starts.len() {
             starts[slab] += starts[slab - 1];
         }
@@ -172,7 +193,7 @@ impl SliceExtractor {
 #[cfg(test)]
 mod tests {
     use crate::imaging::ctf::{Ctf, CtfParameters, Optics};
-    use crate::imaging::pose::rotation_from_relion;
+    use crate::imaging::pose::{rotation_from_relion, transposed};
     use crate::voxels::slice::*;
     use std::f64::consts::TAU;
 
@@ -187,9 +208,13 @@ mod tests {
             let rotation = rotation_from_relion(30.0, 70.0, -110.0);
             let image: Vec<f32> = (0..n * n).map(|p| ((p * 7919) % 101) as f32 - 50.0).collect();
             let extractor = SliceExtractor::new(n, pixel_size);
-            let mut samples = Samples::default();
-            extractor.extract(&image, &View { rotation, ctf }, &mut samples, &mut extractor.scratch());
-            assert!(samples.finite);
+            let (mut slice, mut samples) = (Slice::default(), Samples::default());
+            // The pose is split into a pose and an operator.
+            let operator = rotation_from_relion(-20.0, 35.0, 80.0);
+            let view = View { rotation: product(&rotation, &transposed(&operator)), ctf };
+            extractor.extract(&image, &view, &mut slice, &mut extractor.scratch());
+            assert!(slice.finite);
+            extractor.place(&slice, &operator, &mut samples);
             let mut found = std::collections::BTreeSet::new();
             for (slab, sample) in (0..slabs(n)).flat_map(|s| samples.in_slab(s).iter().map(move |v| (s, v))) {
                 let [x, y, z] = sample.place.map(f64::from);

@@ -24,7 +24,7 @@ use super::residual::{Filter, GroupWeights};
 use super::tasks::{blocks_per_task, for_each, task_chunks};
 use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
-use crate::imaging::symmetry::product;
+use crate::imaging::pose::product;
 use crate::render::{Geometry, ImageSums, Observation, Target};
 use crate::simd::LANES;
 

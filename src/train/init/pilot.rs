@@ -12,12 +12,13 @@ use rayon::prelude::*;
 use super::density::Density;
 use crate::error::Result;
 use crate::evaluate::Fsc;
+use crate::imaging::Symmetry;
 use crate::particles::preprocess::{MIN_BOX, Preprocessor, Settings};
 use crate::particles::selection::SubsetRows;
 use crate::particles::store::{Block, Store};
 use crate::voxels::accumulator::Accumulator;
 use crate::voxels::reconstruction::reconstruct;
-use crate::voxels::slice::{Samples, SliceExtractor};
+use crate::voxels::slice::{Slice, SliceExtractor};
 
 /// Number of particles in the sample.
 const PARTICLES: usize = 2_000;
@@ -42,18 +43,22 @@ pub struct PilotReconstruction {
     /// Density of the specimen; `None` where no voxel is above the threshold.
     pub density: Option<Density>,
     /// Sum over the Fourier voxels of the SNR (a ratio of powers), extrapolated to all particles of the half: about the SNR of a
-    /// pixel times the number of pixels of all images.
+    /// pixel times the number of pixels of all images. With symmetry G, each image counts |G| times.
     pub total_snr: f64,
 }
 
-/// The pilot reconstruction of each part; logs its result. A part that cannot be read has an empty one.
-pub fn reconstruct_subsets(store: &Store, subsets: &[SubsetRows]) -> Vec<PilotReconstruction> {
-    subsets.iter().map(|subset| reconstruct_subset(store, subset)).collect()
+/// The pilot reconstruction of each part, with `symmetry`; logs its result. A part that cannot be read has an empty one.
+pub fn reconstruct_subsets(
+    store: &Store,
+    subsets: &[SubsetRows],
+    symmetry: Symmetry,
+) -> Vec<PilotReconstruction> {
+    subsets.iter().map(|subset| reconstruct_subset(store, subset, symmetry)).collect()
 }
 
-fn reconstruct_subset(store: &Store, subset: &SubsetRows) -> PilotReconstruction {
+fn reconstruct_subset(store: &Store, subset: &SubsetRows, symmetry: Symmetry) -> PilotReconstruction {
     let SubsetRows { subset, rows } = subset;
-    let pilot = match reconstruct_rows(store, rows) {
+    let pilot = match reconstruct_rows(store, rows, symmetry) {
         Ok(pilot) => pilot,
         Err(error) => {
             // The training reads the same file, and reports the error.
@@ -72,7 +77,7 @@ fn reconstruct_subset(store: &Store, subset: &SubsetRows) -> PilotReconstruction
     let (centre, covariance) = density.moments();
     let [x, y, z] = centre.map(|at| edge * at);
     let [a, b, c] = [0, 1, 2].map(|k| edge * covariance[k][k].sqrt());
-    let snr = pilot.total_snr / (rows.len() * header.pixels()) as f64;
+    let snr = pilot.total_snr / (rows.len() * header.pixels() * symmetry.order()) as f64;
     tracing::info!(
         "{subset}: pilot reconstruction: specimen at ({x:.0}, {y:.0}, {z:.0}) A, standard deviations {a:.0}, {b:.0}, {c:.0} A, \
          SNR about {snr:.2}",
@@ -86,7 +91,7 @@ fn reconstruct_subset(store: &Store, subset: &SubsetRows) -> PilotReconstruction
 ///
 /// # Errors
 /// When the file cannot be read.
-fn reconstruct_rows(store: &Store, rows: &Range<usize>) -> Result<PilotReconstruction> {
+fn reconstruct_rows(store: &Store, rows: &Range<usize>, symmetry: Symmetry) -> Result<PilotReconstruction> {
     let header = store.header();
     let (pixels, small) = (header.pixels(), small_box(header.box_size));
     let pixel_size = header.pixel_size * header.box_size as f64 / small as f64;
@@ -99,10 +104,10 @@ fn reconstruct_rows(store: &Store, rows: &Range<usize>) -> Result<PilotReconstru
     let extractor = SliceExtractor::new(small, pixel_size);
     let reader = store.reader();
     let sample: Vec<usize> = rows.clone().step_by(rows.len().div_ceil(PARTICLES).max(1)).collect();
-    let mut halves = [Accumulator::new(small), Accumulator::new(small)];
+    let mut halves = [Accumulator::new(small, symmetry), Accumulator::new(small, symmetry)];
     for rows in sample.chunks(BLOCK) {
         let scratch = || (Block::default(), vec![0.0; small * small], shrink.scratch(), extractor.scratch());
-        let samples: Vec<Result<Option<Samples>>> = rows
+        let slices: Vec<Result<Option<Slice>>> = rows
             .par_iter()
             .map_init(scratch, |(block, image, shrinking, cutting), &row| {
                 reader.read(row..row + 1, block)?;
@@ -110,18 +115,18 @@ fn reconstruct_rows(store: &Store, rows: &Range<usize>) -> Result<PilotReconstru
                 let view = reader.view(particle);
                 let usable = block.defects.is_empty()
                     && shrink.run(&mut block.images[..pixels].to_vec(), [0.0; 2], image, shrinking).is_ok();
-                let mut samples = Samples::default();
+                let mut slice = Slice::default();
                 if usable {
-                    extractor.extract(image, &view, &mut samples, cutting);
+                    extractor.extract(image, &view, &mut slice, cutting);
                 }
-                Ok((usable && samples.finite).then_some(samples))
+                Ok((usable && slice.finite).then_some(slice))
             })
             .collect();
-        let samples = samples.into_iter().filter_map(Result::transpose).collect::<Result<Vec<_>>>()?;
+        let slices = slices.into_iter().filter_map(Result::transpose).collect::<Result<Vec<_>>>()?;
         // The FSC between the two halves of the sample gives the SNR, for the Wiener filter too.
-        let (first, second) = samples.split_at(samples.len() / 2);
-        halves[0].add(first);
-        halves[1].add(second);
+        let (first, second) = slices.split_at(slices.len() / 2);
+        halves[0].add(&extractor, first);
+        halves[1].add(&extractor, second);
     }
     let maps = reconstruct(halves.map(Accumulator::finish), pixel_size, true)?;
     let largest = maps.whole.data.iter().copied().fold(0.0, f32::max);
