@@ -11,17 +11,25 @@ mod reference;
 use cases::{Case, TOLERANCE, case, compare_gradients, golden, planes, worst};
 use cryosplat_mpi::gmm::{Gmm, Shape, softplus_inverse};
 use cryosplat_mpi::render::cpu::CpuDevice;
-use cryosplat_mpi::render::{Device, Observation, Sampling, Target, energy};
+use cryosplat_mpi::render::{Device, ImageSums, Observation, Sampling, Symmetry, Target, energy};
 use reference::{Raw, Support};
 
 fn device(case: &Case, shape: Shape, cutoff: f64) -> CpuDevice {
-    CpuDevice::new(planes(&case.gaussians, shape), case.geometry(cutoff))
+    let mut device = CpuDevice::new(planes(&case.gaussians, shape), case.geometry(cutoff));
+    device.set_noise_weights(&case.noise_weights).unwrap();
+    device
 }
 
 /// The device's gradient (planes) and loss over all images of a case.
 fn device_gradient(case: &Case, shape: Shape, cutoff: f64) -> (Vec<f32>, f64) {
     let observed = case.observed();
     device(case, shape, cutoff).gradient(&case.observations(&observed)).unwrap()
+}
+
+/// The sums of all images of a case.
+fn compared(case: &Case) -> Vec<ImageSums> {
+    let observed = case.observed();
+    device(case, Shape::Anisotropic, 3.0).compare(&case.observations(&observed)).unwrap()
 }
 
 #[test]
@@ -78,6 +86,75 @@ fn band_limited_sampling_agrees_with_the_dense_reference() {
 #[test]
 fn weighted_frequencies_agree_with_the_dense_reference() {
     assert_both_samplings_agree(36, Case::weighted);
+}
+
+#[test]
+fn contrast_weight_and_noise_groups_agree_with_the_dense_reference() {
+    assert_both_samplings_agree(40, Case::individual);
+    assert_agrees("with weighted frequencies", &case(42, 32, 61, 3, false).individual().weighted(), 3.0);
+}
+
+#[test]
+fn symmetric_images_agree_with_the_dense_reference() {
+    for (symmetry, d, n, cutoff) in [
+        (Symmetry::C(3), 33, 41, 3.0),
+        (Symmetry::D(2), 32, 41, 8.0),
+        (Symmetry::O, 32, 11, 3.0),
+        (Symmetry::I2, 33, 5, 3.0),
+    ] {
+        let case = || case(50, d, n, 2, false).symmetric(symmetry);
+        assert_agrees(&format!("{symmetry}, points"), &case(), cutoff);
+        assert_agrees(&format!("{symmetry}, band-limited"), &case().band_limited(), cutoff);
+    }
+    let all = case(51, 33, 30, 3, false).symmetric(Symmetry::D(3)).band_limited().individual().weighted();
+    assert_agrees("D3 with all weights", &all, 3.0);
+}
+
+#[test]
+fn isotropic_gaussians_of_a_symmetric_particle_agree_with_the_dense_reference() {
+    let case = case(52, 32, 13, 2, true).symmetric(Symmetry::O);
+    let (got, _) = device_gradient(&case, Shape::Isotropic, 8.0);
+    let want = reference::gradient(&case.gaussians, &case.images, 32, 8.0);
+    let n = want.len();
+    let column = |plane: usize, g: &[f64; 11]| if plane == 3 { g[3] + g[4] + g[5] } else { g[plane] };
+    for (plane, numbers) in [(0, 0), (1, 1), (2, 2), (3, 3), (4, 10)] {
+        let got = (0..n).map(|i| f64::from(got[plane * n + i]));
+        let error = worst(got, want.iter().map(|g| column(numbers, g)));
+        assert!(error < TOLERANCE, "plane {plane}: {error:.1e}");
+    }
+}
+
+/// The image of a symmetric particle does not depend on which of the equivalent poses it has; nor do those of its whole, written out.
+#[test]
+fn equivalent_poses_show_the_same_image() {
+    let case = case(53, 32, 20, 1, false).symmetric(Symmetry::T);
+    let mut device = device(&case, Shape::Anisotropic, 5.0);
+    let w = case.views[0].rotation;
+    let want = device.render(&w);
+    for view in reference::views(&w, &Symmetry::T.operators()) {
+        let got = device.render(&view);
+        let error = worst(got.iter().map(|&v| f64::from(v)), want.iter().map(|&v| f64::from(v)));
+        assert!(error < 2.0 * TOLERANCE, "{error:.1e}");
+    }
+}
+
+#[test]
+fn comparisons_agree_with_the_dense_reference() {
+    for (seed, d, cutoff) in [(44, 32, 3.0), (45, 33, 8.0)] {
+        let plain = || case(seed, d, 61, 3, false);
+        let symmetric = || case(seed, d, 20, 3, false).symmetric(Symmetry::C(4));
+        for case in [
+            plain(),
+            plain().weighted(),
+            plain().individual(),
+            symmetric().band_limited().individual().weighted(),
+        ] {
+            let observed = case.observed();
+            let got =
+                device(&case, Shape::Anisotropic, cutoff).compare(&case.observations(&observed)).unwrap();
+            cases::assert_sums_agree(&format!("seed {seed}"), &case, cutoff, &got);
+        }
+    }
 }
 
 /// Tests `change` of a random case with an even and an odd box, each with both kinds of sampling.
@@ -143,7 +220,8 @@ fn the_isotropic_gradient_is_the_sum_of_the_three_scales() {
 #[test]
 fn the_reference_gradient_is_the_slope_of_the_reference_loss() {
     let plain = || case(9, 16, 12, 2, false);
-    for case in [plain(), plain().band_limited()] {
+    let symmetric = case(9, 16, 12, 2, false).symmetric(Symmetry::D(2)).individual();
+    for case in [plain(), plain().band_limited(), symmetric] {
         slopes_agree(case);
     }
 }
@@ -177,8 +255,9 @@ fn slopes_agree(mut case: Case) {
 #[test]
 fn results_have_the_same_bits_for_any_number_of_threads() {
     // Bundles of one and two images; the last case has more images than threads take at once.
-    for (count, images) in [(3000, 1), (3000, 9), (200, 70)] {
-        let case = case(10, 64, count, images, false);
+    let groups = [(3000, 1, Symmetry::C1), (3000, 9, Symmetry::C1), (200, 70, Symmetry::C1)];
+    for (count, images, symmetry) in groups.into_iter().chain([(100, 9, Symmetry::D(3))]) {
+        let case = case(10, 64, count, images, false).symmetric(symmetry).individual();
         let on = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
@@ -186,13 +265,14 @@ fn results_have_the_same_bits_for_any_number_of_threads() {
                 (
                     device_gradient(&case, Shape::Anisotropic, 3.0),
                     device(&case, Shape::Anisotropic, 3.0).render(&case.views[0].rotation),
+                    compared(&case),
                     outcomes::outcome_of(&mut device(&case, Shape::Anisotropic, 3.0), &case),
                 )
             })
         };
         let one = on(1);
         for threads in [2, 4, 5, 12] {
-            assert_eq!(one, on(threads), "{images} images, {threads} threads");
+            assert_eq!(one, on(threads), "{images} images, {threads} threads, {symmetry}");
         }
     }
 }
@@ -228,7 +308,8 @@ fn four_ranks_stop_at_the_same_step() {
 
 #[test]
 fn memory_is_the_size_of_the_buffers() {
-    let case = case(13, 32, 1000, 2, false);
+    let case_of = |count| case(13, 32, count, 2, false);
+    let case = case_of(1000);
     let mut device = device(&case, Shape::Anisotropic, 3.0);
     // Parameters, moments and gradient (11 planes of f32 each), activated mixture and sums (10 planes of f64 each), slopes (12).
     let at_rest = 1000 * (4 * 11 * 4 + (2 * 10 + 12) * 8);
@@ -236,6 +317,14 @@ fn memory_is_the_size_of_the_buffers() {
     outcomes::outcome_of(&mut device, &case);
     // For each image, splats, three planes of f64 and six of f32, and more.
     assert!(device.memory() > at_rest + 2 * 1000 * (3 * 8 + 6 * 4), "{}", device.memory());
+
+    // With symmetry, splats and moments are as many as without, and all else is divided by the order.
+    let whole = device.memory();
+    let case = case_of(125).symmetric(Symmetry::D(4));
+    let mut device = self::device(&case, Shape::Anisotropic, 3.0);
+    assert!(device.memory() < at_rest / 8 + 50_000, "{}", device.memory());
+    outcomes::outcome_of(&mut device, &case);
+    assert!(device.memory() + at_rest * 7 / 10 < whole, "{} {whole}", device.memory());
 }
 
 #[test]

@@ -9,7 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cryosplat_mpi::gmm::{Gmm, Shape, softplus_inverse};
 use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, Optics, wavelength};
 use cryosplat_mpi::imaging::pose::rotation_from_quaternion;
-use cryosplat_mpi::render::{Geometry, Observation, Sampling, Symmetry, Target, View, Weights, energy};
+use cryosplat_mpi::render::{
+    Geometry, ImageSums, Observation, Sampling, Symmetry, Target, View, Weights, energy,
+};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
@@ -36,10 +38,17 @@ pub struct Case {
     pub images: Vec<Image>,
     pub views: Vec<View>,
     pub sampling: Sampling,
+    pub symmetry: Symmetry,
     pub weights: Weights,
+    /// Contrast, weight and noise group of each image.
+    particles: Vec<(f64, f64, usize)>,
+    /// Noise weights of each group, by shell.
+    pub noise_weights: Vec<Vec<f32>>,
     /// The images without weights; empty if `images` has none.
     unweighted: Vec<Image>,
 }
+
+const IDENTITY: [[f64; 3]; 3] = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
 
 /// A random case with extreme values: thin and wide Gaussians, some outside the box, one with an amplitude near zero.
 pub fn case(seed: u64, d: usize, n: usize, images: usize, isotropic: bool) -> Case {
@@ -77,7 +86,8 @@ pub fn case(seed: u64, d: usize, n: usize, images: usize, isotropic: bool) -> Ca
         let w = rotation_from_quaternion(q);
         let p = [14_000.0 + 900.0 * k as f64, 13_500.0, 37.0 * k as f64, 300.0, 2.7, 0.1, 10.0 * k as f64];
         let observed = (0..d * d).map(|_| f64::from(random.sample::<f32, _>(StandardNormal))).collect();
-        made.push(Image { w, h: reference::ctf(d, pixel_size, wavelength(300.0), &p), observed });
+        let h = reference::ctf(d, pixel_size, wavelength(300.0), &p);
+        made.push(Image { w, operators: vec![IDENTITY], h, observed });
         views.push(View { rotation: w, ctf: ctf(&p, wavelength(300.0)) });
     }
     Case::new(d, pixel_size, gaussians, made, views)
@@ -108,23 +118,91 @@ pub fn planes(gaussians: &[Raw], shape: Shape) -> Gmm {
 impl Case {
     fn new(d: usize, pixel_size: f64, gaussians: Vec<Raw>, images: Vec<Image>, views: Vec<View>) -> Self {
         let (sampling, weights) = (Sampling::Points, Weights::UNIFORM);
-        Self { d, pixel_size, gaussians, images, views, sampling, weights, unweighted: Vec::new() }
+        Self {
+            particles: vec![(1.0, 1.0, 0); images.len()],
+            noise_weights: vec![vec![1.0]],
+            symmetry: Symmetry::C1,
+            unweighted: Vec::new(),
+            d,
+            pixel_size,
+            gaussians,
+            images,
+            views,
+            sampling,
+            weights,
+        }
     }
 
-    /// Adds the weights of the CTFs; to be called last. The reference gets CTFs and images times the square root of the weights.
+    /// Makes the Gaussians the asymmetric unit of `symmetry`.
+    pub fn symmetric(mut self, symmetry: Symmetry) -> Self {
+        self.symmetry = symmetry;
+        for image in self.images.iter_mut().chain(&mut self.unweighted) {
+            image.operators = symmetry.operators();
+        }
+        self
+    }
+
+    /// Gives each image its own contrast and weight, and one of two noise groups; to be called after [`Case::band_limited`]. One group
+    /// has weights for all shells of the box and its corners, the other for the first few.
+    pub fn individual(mut self) -> Self {
+        let weights = |shells: usize, depth: f32| {
+            (0..shells).map(|shell| 1.0 + depth * (0.8 * shell as f32).sin()).collect::<Vec<_>>()
+        };
+        self.noise_weights = vec![weights(self.d, 0.6), weights(5, -0.9)];
+        for k in 0..self.images.len() {
+            let (contrast, weight, group) = (0.6 + 0.3 * k as f64, 1.7 / (1 + k) as f64, (k + 1) % 2);
+            self.particles[k] = (contrast, weight, group);
+            for image in [Some(&mut self.images[k]), self.unweighted.get_mut(k)].into_iter().flatten() {
+                image.h.iter_mut().for_each(|h| *h *= contrast);
+            }
+        }
+        let particles = self.particles.clone();
+        let noise: Vec<Vec<f64>> = (0..self.noise_weights.len()).map(|group| self.noise(group)).collect();
+        self.weigh(|k, at| particles[k].1 * noise[particles[k].2][at]);
+        self
+    }
+
+    /// The noise weights of a group at the frequencies of the images, in FFT order.
+    fn noise(&self, group: usize) -> Vec<f64> {
+        let (d, weights) = (self.d, &self.noise_weights[group]);
+        let shell = |at: usize| (reference::radius(at / d, at % d, d) * d as f64).round() as usize;
+        (0..d * d).map(|at| f64::from(weights[shell(at).min(weights.len() - 1)])).collect()
+    }
+
+    /// Gives the reference CTFs and images times the square root of `weight(image, frequency)`.
+    fn weigh(&mut self, weight: impl Fn(usize, usize) -> f64) {
+        if self.unweighted.is_empty() {
+            self.unweighted = self.images.clone();
+        }
+        let d = self.d;
+        for (k, Image { h, observed, .. }) in self.images.iter_mut().enumerate() {
+            let roots: Vec<f64> = (0..d * d).map(|at| weight(k, at).sqrt()).collect();
+            h.iter_mut().zip(&roots).for_each(|(h, root)| *h *= root);
+            *observed = reference::filter(observed, d, &roots, d, d);
+        }
+    }
+
+    /// <X, X>_w and <X, Y>_w of each image at contrast 1, with the noise weights alone.
+    pub fn sums(&self, cutoff: f64) -> Vec<[f64; 2]> {
+        let (d, support) = (self.d, self.support(cutoff));
+        let of_image = |(image, &(contrast, _, group)): (&Image, &(f64, f64, usize))| {
+            let roots: Vec<f64> = self.noise(group).into_iter().map(f64::sqrt).collect();
+            let mut weighted = image.clone();
+            weighted.h.iter_mut().zip(&roots).for_each(|(h, root)| *h *= root / contrast);
+            weighted.observed = reference::filter(&image.observed, d, &roots, d, d);
+            reference::sums(&self.gaussians, &weighted, d, support)
+        };
+        self.unweighted().iter().zip(&self.particles).map(of_image).collect()
+    }
+
+    /// Adds the weights of the CTFs; to be called after [`Case::band_limited`].
     pub fn weighted(mut self) -> Self {
         let (d, ctfs) = (self.d, self.views.iter().map(|view| view.ctf).collect::<Vec<_>>());
         self.weights = Weights::of(&ctfs, self.pixel_size);
-        let root = |at: usize| self.weights.at(reference::radius(at / d, at % d, d).powi(2)).sqrt();
-        let roots: Vec<f64> = (0..d * d).map(root).collect();
-        assert!(roots.iter().any(|&root| root < 0.8));
-        let weighted = |Image { w, h, observed }: &Image| Image {
-            w: *w,
-            h: h.iter().zip(&roots).map(|(h, root)| h * root).collect(),
-            observed: reference::filter(observed, d, &roots, d, d),
-        };
-        let weighted = self.images.iter().map(weighted).collect();
-        self.unweighted = std::mem::replace(&mut self.images, weighted);
+        let weights = self.weights;
+        let weight = |_, at: usize| weights.at(reference::radius(at / d, at % d, d).powi(2));
+        assert!((0..d * d).any(|at| weight(0, at) < 0.64));
+        self.weigh(weight);
         self
     }
 
@@ -162,7 +240,9 @@ impl Case {
     /// Expected rendering of a view, without CTF and with the blur removed.
     pub fn projection(&self, view: &View, cutoff: f64) -> Vec<f64> {
         let d = self.d;
-        let sampled = reference::project(&self.gaussians, &view.rotation, d, self.support(cutoff));
+        let operators = self.symmetry.operators();
+        let support = self.support(cutoff);
+        let sampled = reference::project_views(&self.gaussians, &view.rotation, &operators, d, support);
         let grid = self.sampling.grid(d);
         let sharpening = |at| reference::sharpening(at / d, at % d, d, grid);
         match self.sampling {
@@ -174,8 +254,8 @@ impl Case {
     }
 
     pub fn geometry(&self, cutoff: f64) -> Geometry {
-        let &Self { d, pixel_size, sampling, weights, .. } = self;
-        Geometry { box_size: d, pixel_size, cutoff, sampling, weights, symmetry: Symmetry::C1 }
+        let &Self { d, pixel_size, sampling, symmetry, weights, .. } = self;
+        Geometry { box_size: d, pixel_size, cutoff, sampling, weights, symmetry }
     }
 
     /// The observed images.
@@ -188,7 +268,13 @@ impl Case {
         self.views
             .iter()
             .zip(observed)
-            .map(|(&view, image)| Observation::new(view, Target::Observed(image), energy(image)))
+            .zip(&self.particles)
+            .map(|((&view, image), &(contrast, weight, noise_group))| Observation {
+                contrast,
+                weight,
+                noise_group,
+                ..Observation::new(view, Target::Observed(image), energy(image))
+            })
             .collect()
     }
 }
@@ -238,6 +324,19 @@ pub fn assert_agrees(
     compare_gradients(&label, &got, &reference::gradient(&case.gaussians, &case.images, d, support));
 }
 
+/// Compares the sums of [`Device::compare`](cryosplat_mpi::render::Device::compare) with the reference.
+pub fn assert_sums_agree(label: &str, case: &Case, cutoff: f64, got: &[ImageSums]) {
+    let want = case.sums(cutoff);
+    assert_eq!(got.len(), want.len());
+    for (k, (got, [power, overlap])) in got.iter().zip(want).enumerate() {
+        assert!((got.power / power - 1.0).abs() < TOLERANCE, "{label}, image {k}: {got:?}, expected {power}");
+        // Noise hardly correlates with the model: the error is that of the norms.
+        let size = (power * case.unweighted()[k].observed.iter().map(|y| y * y).sum::<f64>()).sqrt();
+        let error = (got.overlap - overlap).abs() / size;
+        assert!(error < TOLERANCE, "{label}, image {k}: {got:?}, expected {overlap}");
+    }
+}
+
 /// A case with known results.
 pub struct Golden {
     pub name: &'static str,
@@ -278,7 +377,7 @@ pub fn golden(path: &Path) -> Vec<Golden> {
                 let rotation = [[m[0], m[1], m[2]], [m[3], m[4], m[5]], [m[6], m[7], m[8]]];
                 views.push(View { rotation, ctf: ctf(p, lambda) });
                 let observed = observed[k * d * d..(k + 1) * d * d].to_vec();
-                images.push(Image { w: rotation, h: Vec::new(), observed });
+                images.push(Image { w: rotation, operators: vec![IDENTITY], h: Vec::new(), observed });
             }
 
             let (dmu, ds, dq, da) =

@@ -26,9 +26,11 @@ impl Raw {
     }
 }
 
-/// An image: pose, CTF (`h[ky][kx]`, D x D in FFT order), and observed pixels (`[y][x]`).
+/// An image: pose, operators of the point group, CTF (`h[ky][kx]`, D x D in FFT order), and observed pixels (`[y][x]`).
+#[derive(Clone)]
 pub struct Image {
     pub w: [[f64; 3]; 3],
+    pub operators: Vec<[[f64; 3]; 3]>,
     pub h: Vec<f64>,
     pub observed: Vec<f64>,
 }
@@ -163,6 +165,36 @@ pub fn project(gaussians: &[Raw], w: &[[f64; 3]; 3], d: usize, support: impl Int
     image
 }
 
+/// The poses W g of the views of an image.
+pub fn views(w: &[[f64; 3]; 3], operators: &[[[f64; 3]; 3]]) -> Vec<[[f64; 3]; 3]> {
+    let product = |g: &[[f64; 3]; 3]| {
+        std::array::from_fn(|i| std::array::from_fn(|j| (0..3).map(|k| w[i][k] * g[k][j]).sum()))
+    };
+    operators.iter().map(product).collect()
+}
+
+/// The sampled projection of a symmetric mixture, of which `gaussians` is the asymmetric unit.
+pub fn project_views(
+    gaussians: &[Raw],
+    w: &[[f64; 3]; 3],
+    operators: &[[[f64; 3]; 3]],
+    d: usize,
+    support: Support,
+) -> Vec<f64> {
+    let mut image = vec![0.0; support.points(d).pow(2)];
+    for view in views(w, operators) {
+        let one = project(gaussians, &view, d, support);
+        image.iter_mut().zip(one).for_each(|(sum, value)| *sum += value);
+    }
+    image
+}
+
+/// <X, X> and <X, Y> of an image.
+pub fn sums(gaussians: &[Raw], image: &Image, d: usize, support: Support) -> [f64; 2] {
+    let x = model(gaussians, image, d, support);
+    [x.iter().map(|x| x * x).sum(), x.iter().zip(&image.observed).map(|(x, y)| x * y).sum()]
+}
+
 /// For each frequency k of `d` pixels, in FFT order, a row of e^(sign 2 pi i k x), with x the position of each of `n` points divided by the box.
 fn waves(sign: f64, n: usize, d: usize) -> Vec<Vec<Complex<f64>>> {
     let signed = |k: usize| if 2 * k < d { k as f64 } else { k as f64 - d as f64 };
@@ -192,10 +224,15 @@ pub fn filter(image: &[f64], from: usize, h: &[f64], d: usize, to: usize) -> Vec
     pass(&pass(&spectrum, &back), &back).into_iter().map(|value| value.re / points).collect()
 }
 
+/// X of one image, on the pixels.
+fn model(gaussians: &[Raw], image: &Image, d: usize, support: Support) -> Vec<f64> {
+    let sampled = project_views(gaussians, &image.w, &image.operators, d, support);
+    filter(&sampled, support.points(d), &image.h, d, d)
+}
+
 /// X - Y of one image, on the pixels.
 fn residual(gaussians: &[Raw], image: &Image, d: usize, support: Support) -> Vec<f64> {
-    let sampled = project(gaussians, &image.w, d, support);
-    let x = filter(&sampled, support.points(d), &image.h, d, d);
+    let x = model(gaussians, image, d, support);
     x.iter().zip(&image.observed).map(|(x, y)| x - y).collect()
 }
 
@@ -223,8 +260,10 @@ pub fn gradient(
         let per_pixel = 2.0 / (images.len() * d * d) as f64;
         let back = filter(&residual, d, &image.h, d, support.points(d));
         let g: Vec<f64> = back.iter().map(|v| v * per_pixel).collect();
-        for (gaussian, out) in gaussians.iter().zip(&mut out) {
-            one(gaussian, &image.w, &g, d, support, out);
+        for view in views(&image.w, &image.operators) {
+            for (gaussian, out) in gaussians.iter().zip(&mut out) {
+                one(gaussian, &view, &g, d, support, out);
+            }
         }
     }
     out

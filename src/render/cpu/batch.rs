@@ -18,15 +18,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::activate::GaussianBlock;
 use super::allocate_blocks;
 use super::chain::{self, GradientAccumulators, ViewContext};
-use super::project::{SplatBlock, ViewMoments, project};
-use super::raster::{self, Canvas};
-use super::residual::{Filter, GroupWeights};
+use super::project::ViewMoments;
+use super::raster::Canvas;
+use super::residual::Filter;
 use super::tasks::{blocks_per_task, for_each, task_chunks};
+use super::workspace::{Image, Shared, Workspace};
 use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
-use crate::imaging::pose::product;
-use crate::render::{Geometry, ImageSums, Observation, Target};
-use crate::simd::LANES;
+use crate::render::{Geometry, ImageSums, Observation};
 
 /// A bundle is this fraction of the remaining images.
 const BUNDLE_DIVISOR: usize = 4;
@@ -52,152 +51,6 @@ fn bundles(batch: usize) -> Vec<Range<usize>> {
     bundles
 }
 
-/// The views of an image at pose `rotation`: W g for each operator g, of which the first is the identity.
-fn views(rotation: &Rotation, operators: &[Rotation]) -> impl Iterator<Item = Rotation> {
-    operators
-        .iter()
-        .enumerate()
-        .map(move |(view, operator)| if view == 0 { *rotation } else { product(rotation, operator) })
-}
-
-/// Results of one image, until they are added.
-struct Image {
-    /// Of all views of all blocks, `[view][block]`.
-    view_moments: Vec<ViewMoments>,
-    loss: f64,
-}
-
-/// Buffers for one image at a time, which stay in the cache of a thread.
-struct Workspace {
-    /// Of all views of all blocks, `[view][block]`.
-    splats: Vec<SplatBlock>,
-    projection: Canvas,
-    gradient: Canvas,
-    /// An observed image, prepared in place.
-    observed: Vec<f32>,
-    filter: Filter,
-}
-
-impl Workspace {
-    fn new(pool: &WorkerPool) -> Self {
-        let WorkerPool { geometry, filter, .. } = pool;
-        Self {
-            splats: pool.allocate_views(),
-            projection: Canvas::new(geometry.grid()),
-            gradient: Canvas::new(geometry.grid()),
-            observed: Vec::new(),
-            filter: filter.clone(),
-        }
-    }
-
-    /// Size of the buffers in bytes.
-    fn bytes(&self) -> usize {
-        let Self { splats, projection, gradient, observed, filter } = self;
-        size_of_val(&splats[..])
-            + size_of_val(&projection.pixels[..])
-            + size_of_val(&gradient.pixels[..])
-            + observed.capacity() * size_of::<f32>()
-            + filter.bytes()
-    }
-
-    /// Projects and draws all views of all Gaussians; `split_image`: in parallel within the image.
-    fn draw(
-        &mut self,
-        pool: &WorkerPool,
-        gaussians: &[GaussianBlock],
-        rotation: &Rotation,
-        view_moments: &mut [ViewMoments],
-        split_image: bool,
-    ) {
-        let Self { splats, projection: Canvas { pixels, stride, box_size }, .. } = self;
-        let stride = *stride;
-        let (count, size) = (gaussians.len().max(1), blocks_per_task(gaussians.len()));
-        let of_views = splats.chunks_mut(count).zip(view_moments.chunks_mut(count));
-        let tasks =
-            views(rotation, &pool.operators).zip(of_views).flat_map(|(view, (splats, view_moments))| {
-                let chunks = splats.chunks_mut(size).zip(view_moments.chunks_mut(size));
-                gaussians.chunks(size).zip(chunks).map(move |task| (view, task))
-            });
-        if !split_image {
-            // Draw splats while they are in cache.
-            pixels.fill(0.0);
-            for (view, (gaussians, (splats, view_moments))) in tasks {
-                project(gaussians, &view, &pool.geometry, splats, view_moments);
-                raster::draw(splats, view_moments, pixels, 0, stride);
-            }
-            return;
-        }
-        for_each(true, tasks, |(view, (gaussians, (splats, view_moments)))| {
-            project(gaussians, &view, &pool.geometry, splats, view_moments)
-        });
-        let rows = box_size.div_ceil(rayon::current_num_threads());
-        for_each(true, pixels.chunks_mut(rows * stride).enumerate(), |(band, pixels)| {
-            pixels.fill(0.0);
-            raster::draw(splats, view_moments, pixels, band * rows, stride);
-        });
-    }
-
-    /// Computes the moments of all splats in the gradient image.
-    fn compute_moments(&self, view_moments: &mut [ViewMoments], split_image: bool) {
-        let size = blocks_per_task(view_moments.len());
-        let tasks = self.splats.chunks(size).zip(view_moments.chunks_mut(size));
-        for_each(split_image, tasks, |(splats, view_moments)| {
-            raster::moments(splats, &self.gradient, view_moments)
-        });
-    }
-
-    /// Renders one image and computes its loss and moments.
-    fn run(
-        &mut self,
-        pool: &WorkerPool,
-        gaussians: &[GaussianBlock],
-        observation: &Observation,
-        image: &mut Image,
-        split_image: bool,
-    ) {
-        let rotation = &observation.view.rotation;
-        self.draw(pool, gaussians, rotation, &mut image.view_moments, split_image);
-        let Self { projection, gradient, observed, filter, .. } = self;
-        let target = target_of(filter, observation, observed);
-        let weights = &pool.groups[observation.noise_group];
-        image.loss = filter.residual(observation, weights, projection, target, gradient);
-        self.compute_moments(&mut image.view_moments, split_image);
-    }
-
-    /// Renders one image and compares it with the observed one.
-    fn compare(
-        &mut self,
-        pool: &WorkerPool,
-        gaussians: &[GaussianBlock],
-        observation: &Observation,
-        image: &mut Image,
-    ) -> ImageSums {
-        let rotation = &observation.view.rotation;
-        self.draw(pool, gaussians, rotation, &mut image.view_moments, false);
-        let Self { projection, observed, filter, .. } = self;
-        let target = target_of(filter, observation, observed);
-        filter.sums(&observation.view.ctf, &pool.groups[observation.noise_group], projection, target)
-    }
-}
-
-/// The target of an observation; `observed` is room for an observed image, which is prepared in place.
-fn target_of<'a>(
-    filter: &mut Filter,
-    observation: &Observation<'a>,
-    observed: &'a mut Vec<f32>,
-) -> &'a [f32] {
-    match observation.target {
-        Target::Prepared(target) => target,
-        Target::Observed(image) => {
-            observed.clear();
-            observed.extend_from_slice(image);
-            filter.prepare(&observation.view.ctf, observed);
-            observed
-        }
-        Target::Resident(_) => unreachable!("the CPU device keeps no particles"),
-    }
-}
-
 /// Buffers of one thread.
 struct Worker {
     /// The last thread that used it, whose cache may hold it.
@@ -211,15 +64,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The workers of a device, for a mixture of `count` Gaussians.
+/// The workers of a device.
 struct WorkerPool {
-    geometry: Geometry,
-    count: usize,
-    /// The operators of the point group.
-    operators: Vec<Rotation>,
-    filter: Filter,
-    /// Weights of frequencies for each noise group.
-    groups: Vec<GroupWeights>,
+    shared: Shared,
     /// Idle workers.
     workers: Mutex<Vec<Worker>>,
 }
@@ -235,21 +82,19 @@ impl WorkerPool {
                 None => idle.pop(),
             }
         };
-        let mut worker =
-            idle.unwrap_or_else(|| Worker { thread, workspace: Workspace::new(self), images: Vec::new() });
+        let mut worker = idle.unwrap_or_else(|| Worker {
+            thread,
+            workspace: Workspace::new(&self.shared),
+            images: Vec::new(),
+        });
         worker.thread = thread;
         task(&mut worker);
         lock(&self.workers).push(worker);
     }
 
-    /// Default values of all views of all blocks.
-    fn allocate_views<T: Clone + Default>(&self) -> Vec<T> {
-        vec![T::default(); self.operators.len() * self.count.div_ceil(LANES)]
-    }
-
     /// Extends `images` to `count` at least.
     fn reserve_images(&self, images: &mut Vec<Image>, count: usize) {
-        let image = || Image { view_moments: self.allocate_views(), loss: 0.0 };
+        let image = || Image { view_moments: self.shared.allocate_views(), loss: 0.0 };
         images.resize_with(images.len().max(count), image);
     }
 
@@ -266,7 +111,7 @@ impl WorkerPool {
         let mut loss = 0.0;
         for (number, observations) in bundle.chunks(IMAGES_PER_GROUP).enumerate() {
             for (image, observation) in images.iter_mut().zip(observations) {
-                workspace.run(self, gaussians, observation, image, false);
+                workspace.run(&self.shared, gaussians, observation, image, false);
                 loss += image.loss;
             }
             for (start, sums) in task_chunks(sums) {
@@ -290,9 +135,9 @@ impl WorkerPool {
         sums: &mut [GradientAccumulators],
     ) {
         let blocks = start..start + sums.len();
-        let (box_size, gaussians) = (self.geometry.grid(), &gaussians[blocks.clone()]);
-        let of_views = image.view_moments.chunks(image.view_moments.len() / self.operators.len());
-        let views = views(&observation.view.rotation, &self.operators);
+        let (box_size, gaussians) = (self.shared.geometry.grid(), &gaussians[blocks.clone()]);
+        let of_views = self.shared.of_views(&image.view_moments);
+        let views = self.shared.views(&observation.view.rotation);
         for (number, (view, view_moments)) in views.zip(of_views).enumerate() {
             let showing = ViewContext { view: &view, box_size };
             let first = first && number == 0;
@@ -312,10 +157,7 @@ pub(super) struct BatchAccumulator {
 
 impl BatchAccumulator {
     pub(super) fn new(count: usize, geometry: Geometry) -> Self {
-        let filter = Filter::new(&geometry);
-        let groups = vec![GroupWeights::new(&geometry, &[1.0])];
-        let operators = geometry.symmetry.operators();
-        let pool = WorkerPool { geometry, count, operators, filter, groups, workers: Mutex::default() };
+        let pool = WorkerPool { shared: Shared::new(count, geometry), workers: Mutex::default() };
         let mut new = Self { pool, images: Vec::new(), sums: Vec::new() };
         new.reserve_accumulators(1);
         new
@@ -323,13 +165,12 @@ impl BatchAccumulator {
 
     /// Sets the noise weights, `[group][shell]`.
     pub(super) fn set_noise_weights(&mut self, groups: &[Vec<f32>]) {
-        let geometry = &self.pool.geometry;
-        self.pool.groups = groups.iter().map(|noise| GroupWeights::new(geometry, noise)).collect();
+        self.pool.shared.set_noise_weights(groups);
     }
 
     /// Changes the number of Gaussians of the mixture.
     pub(super) fn resize(&mut self, count: usize) {
-        self.pool.count = count;
+        self.pool.shared.count = count;
         lock(&self.pool.workers).clear();
         self.images.clear();
         self.sums.clear();
@@ -338,7 +179,7 @@ impl BatchAccumulator {
 
     /// The filter of images of this geometry.
     pub(super) fn filter(&self) -> &Filter {
-        &self.pool.filter
+        &self.pool.shared.filter
     }
 
     /// The accumulators of the last batch.
@@ -350,8 +191,7 @@ impl BatchAccumulator {
     pub(super) fn bytes(&self) -> usize {
         let workers = lock(&self.pool.workers);
         let images = workers.iter().flat_map(|worker| &worker.images).chain(&self.images);
-        self.pool.filter.bytes()
-            + self.pool.groups.iter().map(GroupWeights::bytes).sum::<usize>()
+        self.pool.shared.bytes()
             + self.sums.iter().map(|sums| size_of_val(&sums[..])).sum::<usize>()
             + images.map(|image| size_of_val(&image.view_moments[..])).sum::<usize>()
             + workers.iter().map(|worker| worker.workspace.bytes()).sum::<usize>()
@@ -359,12 +199,13 @@ impl BatchAccumulator {
 
     /// Renders the model at a pose without a CTF, `[y][x]`.
     pub(super) fn render(&mut self, gaussians: &[GaussianBlock], view: &Rotation) -> Vec<f32> {
-        let mut workspace = Workspace::new(&self.pool);
-        let mut view_moments: Vec<ViewMoments> = self.pool.allocate_views();
-        workspace.draw(&self.pool, gaussians, view, &mut view_moments, true);
-        let mut image = vec![0.0; self.pool.geometry.box_size.pow(2)];
+        let shared = &mut self.pool.shared;
+        let mut workspace = Workspace::new(shared);
+        let mut view_moments: Vec<ViewMoments> = shared.allocate_views();
+        workspace.draw(shared, gaussians, view, &mut view_moments, true);
+        let mut image = vec![0.0; shared.geometry.box_size.pow(2)];
         let Canvas { pixels, stride, .. } = &workspace.projection;
-        self.pool.filter.image(&Ctf::identity(), pixels, *stride, &mut image);
+        shared.filter.image(&Ctf::identity(), pixels, *stride, &mut image);
         image
     }
 
@@ -374,7 +215,7 @@ impl BatchAccumulator {
         for_each(rayon::current_num_threads() > 1, sums.iter_mut().zip(batch), |(sums, observation)| {
             self.pool.with_worker(|Worker { workspace, images, .. }| {
                 self.pool.reserve_images(images, 1);
-                *sums = workspace.compare(&self.pool, gaussians, observation, &mut images[0]);
+                *sums = workspace.compare(&self.pool.shared, gaussians, observation, &mut images[0]);
             });
         });
         sums
@@ -396,7 +237,7 @@ impl BatchAccumulator {
 
     /// Extends the accumulators to `count` sets at least.
     fn reserve_accumulators(&mut self, count: usize) {
-        self.sums.resize_with(self.sums.len().max(count), || allocate_blocks(self.pool.count));
+        self.sums.resize_with(self.sums.len().max(count), || allocate_blocks(self.pool.shared.count));
     }
 
     /// Threads take the next bundle each.
@@ -443,7 +284,7 @@ impl BatchAccumulator {
             let split_image = group.len() < threads;
             for_each(threads > 1, images.iter_mut().zip(group), |(image, observation)| {
                 pool.with_worker(|worker| {
-                    worker.workspace.run(pool, gaussians, observation, image, split_image);
+                    worker.workspace.run(&pool.shared, gaussians, observation, image, split_image);
                 });
             });
             losses.extend(images.iter().zip(group).map(|(image, _)| image.loss));

@@ -17,6 +17,7 @@ pub mod project;
 pub mod raster;
 pub mod residual;
 mod tasks;
+mod workspace;
 
 pub use crate::simd::level as instructions;
 pub use device::CpuDevice;
