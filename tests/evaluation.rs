@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use common::{fail, path, succeed};
 use cryosplat_mpi::gmm::files::GmmFile;
 use cryosplat_mpi::gmm::{Gmm, Shape};
-use cryosplat_mpi::imaging::mrc::{Volume, read_volume, write_volume};
+use cryosplat_mpi::imaging::mrc::{Frame, Volume, read_volume, write_volume};
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::simulate::atoms::{Atom, scattering};
 use cryosplat_mpi::simulate::density::map_of_atoms;
@@ -280,6 +280,21 @@ fn postprocess_sharpens_and_writes_all_files() {
     let rise = point("guinier_sharpened", 9) - point("guinier", 9);
     let want = 50.0 / 4.0 * document["guinier"][9]["inverse_square"].as_f64().unwrap();
     assert!((rise - want).abs() < 0.02 * want, "{rise} {want}");
+
+    // All maps keep the frame of the half maps.
+    let frame = Frame { start: [-3, 0, 2], origin: [-32.0, -16.5, 8.0] };
+    let framed = [1, 2]
+        .map(|seed| write(at, &format!("framed{seed}.mrc"), &self::map(120.0, 0.3, seed).in_frame(frame)));
+    succeed(&["postprocess", &framed[0], &framed[1], "-o", &path(at, "framed")]);
+    for name in ["framed.mrc", "framed_masked.mrc", "framed_mask.mrc"] {
+        assert_eq!(read_volume(&at.join(name)).unwrap().frame, frame, "{name}");
+    }
+    fail(
+        &["postprocess", &framed[0], &b, "-o", &out],
+        &["b.mrc: begins at 0.00", "framed1.mrc at -32.00, -16.50, 8.00 A"],
+    );
+    succeed(&["postprocess", &framed[0], &b, "-o", &out, "--ignore-frame"]);
+    assert_eq!(read_volume(&at.join("post.mrc")).unwrap().frame, frame, "that of the first");
 
     // Too few shells for a fit: a warning, no sharpening.
     let said = succeed(&["postprocess", &a, &b, "-o", &out, "--fit-from", "4.3", "--fit-to", "4.2"]);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use common::{alone, fail, succeed};
 use cryosplat_mpi::imaging::ctf::{CtfParameters, Optics};
-use cryosplat_mpi::imaging::mrc::{Volume, write_stack, write_volume};
+use cryosplat_mpi::imaging::mrc::{Frame, Volume, read_volume, write_stack, write_volume};
 use cryosplat_mpi::imaging::pose::rotation_from_relion;
 use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::{Dtype, Header, Particle, Writer};
@@ -88,6 +88,34 @@ fn mask_file_and_pixel_size_are_used() {
 }
 
 #[test]
+fn maps_and_masks_in_other_frames_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let framed = |name: &str, frame: Frame| {
+        let path = at.join(name);
+        write_volume(&path, &Volume::new(map(1), 2.0).in_frame(frame)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let zero = framed("zero.mrc", Frame::default());
+    let start = framed("start.mrc", Frame { start: [-8, 0, 4], ..Frame::default() });
+    let origin = framed("origin.mrc", Frame { origin: [-16.0, 0.0, 8.04], ..Frame::default() });
+    let places =
+        ["origin.mrc: begins at -16.00, 0.00, 8.04 A", "ORIGIN -16 0 8.0", "zero.mrc at 0.00, 0.00, 0.00 A"];
+    fail(&["fsc", &zero, &origin], &places);
+    fail(
+        &["fsc", &zero, &zero, "--mask", &origin],
+        &["origin.mrc: begins at -16.00", "the map at 0.00", "--ignore-frame"],
+    );
+    succeed(&["fsc", &zero, &origin, "--ignore-frame", "--mask", &start]);
+    // NXSTART of -8 voxels of 2 A is an ORIGIN of -16 A; the mask of both has the frame of the first.
+    let mask = at.join("mask.mrc");
+    succeed(&["fsc", &start, &origin, "--mask", "sphere", "--mask-output", text(&mask)]);
+    assert_eq!(read_volume(&mask).unwrap().frame, read_volume(Path::new(&start)).unwrap().frame);
+    // Starts are voxels: their place follows the pixel size given.
+    fail(&["fsc", &start, &origin, "--pixel-size", "3"], &["begins at", "-24.00, 0.00, 12.00 A"]);
+}
+
+#[test]
 fn bad_input_is_a_one_line_error_and_nothing_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
@@ -109,6 +137,10 @@ fn bad_input_is_a_one_line_error_and_nothing_is_written() {
     };
     refuse(&[text(&other_pixels)], &["a.mrc", "2.0000", "pixels.mrc", "2.1000", "--pixel-size"]);
     refuse(&[text(&unknown)], &["unknown.mrc", "has no pixel size"]);
+    refuse(
+        &[a, "--mask", text(&other_pixels)],
+        &["pixels.mrc", "mask's voxels are 2.1000 A", "maps' voxels are 2.0000 A"],
+    );
     refuse(&[text(&small)], &["a.mrc", "16 x 16 x 16", "small.mrc", "8 x 8 x 8"]);
     refuse(&[text(&flat)], &["flat.mrc", "0 everywhere"]);
     refuse(&[text(&slab)], &["slab.mrc", "16 x 16 x 8", "cube"]);

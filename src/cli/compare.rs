@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::mask::MaskOptions;
 use crate::evaluate::compare::{self, compare};
+use crate::evaluate::maps::MapReader;
 use crate::figures::comparison::comparison_chart;
 use crate::figures::plots::write_chart_files;
 use crate::imaging::mrc::Volume;
@@ -30,13 +31,17 @@ pub struct Args {
     /// Print one JSON object with all shells.
     #[arg(long)]
     json: bool,
+    /// Compare voxel by voxel, whatever NXSTART and ORIGIN in the headers.
+    #[arg(long)]
+    ignore_frame: bool,
     #[command(flatten)]
     mask_options: MaskOptions,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    let mask = |map: &Volume| Ok(args.mask_options.make(&args.mask, map)?.map(|made| made.mask));
-    let compared = compare(&args.runs, args.truth.as_deref(), mask)?;
+    let reader = MapReader { pixel_size: None, ignore_frame: args.ignore_frame };
+    let mask = |map: &Volume| Ok(args.mask_options.make(&args.mask, map, &reader)?.map(|made| made.mask));
+    let compared = compare(&args.runs, args.truth.as_deref(), &reader, mask)?;
     if let Some(output) = &args.output {
         let (folder, stem) = super::output::folder_and_stem(output)?;
         write_chart_files(folder, &stem, &compare::curves(&compared), &comparison_chart(&compared))?;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::mask::MaskOptions;
 use super::phases::PhaseOptions;
 use crate::evaluate::map_pair::{MapPair, PairOptions};
+use crate::evaluate::maps::MapReader;
 use crate::figures::plots;
 use crate::files;
 
@@ -52,9 +53,12 @@ pub(super) struct Args {
     /// Place the centre of an atomic model on the centre of the box, as `simulate` does.
     #[arg(long)]
     center_model: bool,
-    /// Pixel size of both maps in angstrom [default: from the headers].
+    /// Pixel size of maps and mask in angstrom [default: from the headers].
     #[arg(long, value_name = "A")]
     pixel_size: Option<f64>,
+    /// Compare voxel by voxel, whatever NXSTART and ORIGIN in the headers; maps written keep those of the first.
+    #[arg(long)]
+    ignore_frame: bool,
     /// Print one JSON object with all shells.
     #[arg(long)]
     json: bool,
@@ -65,11 +69,12 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    let pair = MapPair::read(&args.first, &args.second, args.pixel_size, args.reference, args.center_model)?;
+    let reader = MapReader { pixel_size: args.pixel_size, ignore_frame: args.ignore_frame };
+    let pair = MapPair::read(&args.first, &args.second, reader, args.reference, args.center_model)?;
     if args.voxels.is_some() {
         pair.require_half_maps("--voxels")?;
     }
-    let mask = args.mask_options.make(&args.mask, &pair.mask_source())?;
+    let mask = args.mask_options.make(&args.mask, &pair.mask_source(), &reader)?;
     let options = PairOptions {
         randomization: args.phases.randomization(),
         voxels: args.voxels.as_deref(),

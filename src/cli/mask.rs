@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::evaluate::automask::{Components, DEFAULT_LOW_PASS};
+use crate::evaluate::maps::MapReader;
 use crate::evaluate::mask_choice::{LabelledMask, MaskChoice};
 use crate::imaging::mrc::{Volume, write_volume};
 
@@ -36,10 +37,16 @@ pub(super) struct MaskOptions {
 
 impl MaskOptions {
     /// Makes the mask that `choice` names ("none", "sphere", "auto" or a file) and writes it if `--mask-output` is given.
-    pub(super) fn make(&self, choice: &OsStr, map: &Volume) -> Result<Option<LabelledMask>> {
-        let made = self.choice(choice)?.make(map)?;
+    /// `reader` reads a mask file.
+    pub(super) fn make(
+        &self,
+        choice: &OsStr,
+        map: &Volume,
+        reader: &MapReader,
+    ) -> Result<Option<LabelledMask>> {
+        let made = self.choice(choice)?.make(map, reader)?;
         if let (Some(made), Some(path)) = (&made, &self.mask_output) {
-            write_volume(path, &made.mask.volume(map.pixel_size))?;
+            write_volume(path, &made.mask.volume_like(map))?;
         }
         Ok(made)
     }

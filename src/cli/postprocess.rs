@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::mask::MaskOptions;
 use super::phases::PhaseOptions;
 use crate::error::Error;
-use crate::evaluate::maps;
+use crate::evaluate::maps::{self, MapReader};
 use crate::evaluate::postprocess::{FIT_FROM, LowPass, Options, PostProcessed, Sharpening};
 use crate::figures::write_fsc_files;
 use crate::files;
@@ -40,9 +40,12 @@ pub(super) struct Args {
     /// Mask: auto, sphere, or an MRC file with values from 0 to 1.
     #[arg(long, value_name = "auto|sphere|FILE", default_value = "auto")]
     mask: OsString,
-    /// Pixel size of both maps in angstrom [default: from the headers].
+    /// Pixel size of maps and mask in angstrom [default: from the headers].
     #[arg(long, value_name = "A")]
     pixel_size: Option<f64>,
+    /// Compare voxel by voxel, whatever NXSTART and ORIGIN in the headers; maps written keep those of the first.
+    #[arg(long)]
+    ignore_frame: bool,
     /// Print the JSON document.
     #[arg(long)]
     json: bool,
@@ -77,12 +80,13 @@ fn low_pass(text: &str) -> Result<LowPass, String> {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let (folder, stem) = super::output::folder_and_stem(&args.output)?;
-    let first = maps::read_with_pixel_size(&args.first, args.pixel_size)?;
-    let second = maps::read_with_pixel_size(&args.second, args.pixel_size)?;
-    maps::check_comparable((&args.first, &first), (&args.second, &second))?;
+    let reader = MapReader { pixel_size: args.pixel_size, ignore_frame: args.ignore_frame };
+    let first = reader.read(&args.first)?;
+    let second = reader.read_like(&args.second, (&args.first, &first))?;
     maps::check_varies(&args.first, &first)?;
     maps::check_varies(&args.second, &second)?;
-    let mask = args.mask_options.make(&args.mask, &maps::mean(&first, &second))?.ok_or_else(|| {
+    let made = args.mask_options.make(&args.mask, &maps::mean(&first, &second), &reader)?;
+    let mask = made.ok_or_else(|| {
         Error::request("post-processing needs a mask", "leave out --mask none: auto is the default")
     })?;
     let options = args.options();
@@ -98,7 +102,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let name = |end: &str| folder.join(format!("{stem}{end}"));
     write_volume(&name(".mrc"), &processed.map)?;
     write_volume(&name("_masked.mrc"), &processed.masked_map(&mask.mask))?;
-    write_volume(&name("_mask.mrc"), &mask.mask.volume(first.pixel_size))?;
+    write_volume(&name("_mask.mrc"), &mask.mask.volume_like(&first))?;
     write_fsc_files(folder, &stem, &processed.curves(&mask))?;
     let document = processed.to_json([&args.first, &args.second], &mask, &options);
     // Written last: if it is there, all files are.

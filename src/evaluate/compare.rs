@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result};
 use crate::evaluate::curves;
 use crate::evaluate::fsc::Fsc;
-use crate::evaluate::maps;
+use crate::evaluate::maps::{self, MapReader};
 use crate::evaluate::mask::Mask;
 use crate::imaging::mrc::Volume;
 
@@ -46,24 +46,23 @@ struct Run {
 /// Compares the runs in `folders`. All maps are multiplied by the mask that `mask` makes from the first run's map.
 ///
 /// # Errors
-/// When a folder holds no maps of a finished run, or nothing to compare; when maps differ in box or pixel size.
+/// When a folder holds no maps of a finished run, or nothing to compare; when maps differ in box, pixel size or frame.
 pub fn compare(
     folders: &[PathBuf],
     truth: Option<&Path>,
+    reader: &MapReader,
     mask: impl FnOnce(&Volume) -> Result<Option<Mask>>,
 ) -> Result<Vec<Compared>> {
-    let runs = folders.iter().map(|folder| read(folder)).collect::<Result<Vec<_>>>()?;
+    let mut runs: Vec<Run> = Vec::new();
+    for folder in folders {
+        runs.push(read(folder, reader, runs.first())?);
+    }
     let Some(first) = runs.first() else {
         return Err(Error::request("there is no run to compare", "name one or more run folders"));
     };
-    for run in &runs[1..] {
-        maps::check_comparable((&run.path, &run.map), (&first.path, &first.map))?;
-    }
     let truth = truth.map(|path| -> Result<Volume> {
-        let mut volume = maps::read_cube(path)?;
-        maps::check_comparable((path, &volume), (&first.path, &first.map))?;
+        let volume = reader.read_like(path, (&first.path, &first.map))?;
         maps::check_varies(path, &volume)?;
-        volume.pixel_size = first.map.pixel_size;
         Ok(volume)
     });
     let truth = truth.transpose()?;
@@ -115,7 +114,8 @@ pub(crate) fn to_json(compared: &[Compared], folders: &[PathBuf]) -> Value {
     json!({ "curves": curves })
 }
 
-fn read(folder: &Path) -> Result<Run> {
+/// Reads the maps of a run, which must coincide with those of the run `first`.
+fn read(folder: &Path, reader: &MapReader, first: Option<&Run>) -> Result<Run> {
     const REMEDY: &str = "name the folder of a finished run of `train` or `backproject`";
     if !folder.is_dir() {
         return Err(Error::input(folder, "", "is not a folder", REMEDY));
@@ -129,23 +129,22 @@ fn read(folder: &Path) -> Result<Run> {
         return Err(Error::input(folder, "run.json", format!("the state of this run is {state:?}"), REMEDY));
     }
     let [half1, half2, map] = ["half1.mrc", "half2.mrc", "map.mrc"].map(|name| folder.join(name));
-    let cube = |path: &Path| -> Result<Volume> {
-        let volume = maps::read_cube(path)?;
-        maps::check_varies(path, &volume)?;
-        Ok(volume)
-    };
     // A run of one half has only the map of that half.
     let Some(path) = [&map, &half1, &half2].into_iter().find(|path| path.exists()).cloned() else {
         return Err(Error::input(folder, "", "holds no map.mrc", REMEDY));
     };
-    let halves = if half1.exists() && half2.exists() {
-        let halves = [cube(&half1)?, cube(&half2)?];
-        maps::check_comparable((&half1, &halves[0]), (&half2, &halves[1]))?;
-        Some(halves)
-    } else {
-        None
+    let map = match first {
+        Some(first) => reader.read_like(&path, (&first.path, &first.map))?,
+        None => reader.read(&path)?,
     };
-    Ok(Run { map: cube(&path)?, path, halves })
+    maps::check_varies(&path, &map)?;
+    let half = |half: &Path| -> Result<Volume> {
+        let volume = reader.read_like(half, (&path, &map))?;
+        maps::check_varies(half, &volume)?;
+        Ok(volume)
+    };
+    let halves = if half1.exists() && half2.exists() { Some([half(&half1)?, half(&half2)?]) } else { None };
+    Ok(Run { path, map, halves })
 }
 
 /// The names of the folders if they are distinct, else their paths.

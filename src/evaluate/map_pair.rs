@@ -10,7 +10,7 @@ use crate::evaluate::cross_validation::{CrossValidation, LABEL};
 use crate::evaluate::curves;
 use crate::evaluate::directional::{DIRECTIONS, Directional, HALF_ANGLE};
 use crate::evaluate::fsc::{Fsc, GOLD_STANDARD, REFERENCE_THRESHOLD};
-use crate::evaluate::maps;
+use crate::evaluate::maps::{self, MapReader};
 use crate::evaluate::mask::Mask;
 use crate::evaluate::mask_choice::LabelledMask;
 use crate::evaluate::reference::{self, FileKind};
@@ -25,8 +25,7 @@ pub(crate) struct MapPair {
     second_path: PathBuf,
     first: Volume,
     second: Volume,
-    /// Pixel size that overrides the headers', in angstrom.
-    pixel_size: Option<f64>,
+    reader: MapReader,
     /// True if the second map is a reference, not the other half map.
     is_reference: bool,
 }
@@ -60,11 +59,11 @@ impl MapPair {
     pub(crate) fn read(
         first_path: &Path,
         second_path: &Path,
-        pixel_size: Option<f64>,
+        reader: MapReader,
         is_reference: bool,
         centre_model: bool,
     ) -> Result<Self> {
-        let first = maps::read_with_pixel_size(first_path, pixel_size)?;
+        let first = reader.read(first_path)?;
         let kind = reference::file_kind(second_path)?;
         if centre_model && kind != FileKind::Model {
             return Err(Error::input(
@@ -77,11 +76,10 @@ impl MapPair {
         // The pixel size of the first map must be known to put a model on its grid.
         maps::check_comparable((first_path, &first), (first_path, &first))?;
         let second = match kind {
-            FileKind::Map => maps::read_with_pixel_size(second_path, pixel_size)?,
+            FileKind::Map => reader.read_like(second_path, (first_path, &first))?,
             FileKind::Model => reference::map_of_model(second_path, centre_model, (first_path, &first))?,
             FileKind::Mixture => reference::map_of_mixture(second_path, &first)?,
         };
-        maps::check_comparable((first_path, &first), (second_path, &second))?;
         maps::check_varies(first_path, &first)?;
         maps::check_varies(second_path, &second)?;
         Ok(Self {
@@ -89,7 +87,7 @@ impl MapPair {
             second_path: second_path.to_owned(),
             first,
             second,
-            pixel_size,
+            reader,
             is_reference: is_reference || kind != FileKind::Map,
         })
     }
@@ -188,11 +186,8 @@ impl MapPair {
     ) -> Result<()> {
         let read = |name| -> Result<Volume> {
             let path = folder.join(name);
-            let mut voxels = maps::read_with_pixel_size(&path, self.pixel_size)?;
-            maps::check_comparable((&self.first_path, &self.first), (&path, &voxels))?;
+            let voxels = self.reader.read_like(&path, (&self.first_path, &self.first))?;
             maps::check_varies(&path, &voxels)?;
-            // Headers store pixel sizes in single precision.
-            voxels.pixel_size = self.first.pixel_size;
             Ok(voxels)
         };
         let [first, second] = [read("half1.mrc")?, read("half2.mrc")?];

@@ -7,6 +7,8 @@ use crate::imaging::mrc::{self, Stack, Volume};
 
 /// Largest relative difference of two pixel sizes that count as equal.
 pub const PIXEL_SIZE_TOLERANCE: f64 = 1e-3;
+/// Largest distance of two frames, along an axis in voxels, that count as equal: headers and programs round.
+const FRAME_TOLERANCE: f64 = 0.05;
 
 /// Reads a cubic map.
 ///
@@ -46,24 +48,49 @@ pub fn read_cube(path: &Path) -> Result<Volume> {
     Ok(volume)
 }
 
-/// Reads a cubic map, with `pixel_size` angstrom in place of the header's value if given.
-///
-/// # Errors
-/// As [`read_cube`], and when `pixel_size` is not above 0.
-pub(crate) fn read_with_pixel_size(path: &Path, pixel_size: Option<f64>) -> Result<Volume> {
-    if let Some(pixel_size) = pixel_size.filter(|p| !(p.is_finite() && *p > 0.0)) {
-        return Err(Error::request(
-            format!("a pixel size of {pixel_size} A is impossible"),
-            "give --pixel-size above 0",
-        ));
-    }
-    let map = read_cube(path)?;
-    Ok(Volume::new(map.data, pixel_size.unwrap_or(map.pixel_size)))
+/// Reads the maps of one evaluation: what the user says of their headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct MapReader {
+    /// Pixel size in angstrom, in place of that in the headers.
+    pub pixel_size: Option<f64>,
+    /// Maps coincide voxel by voxel, whatever the frames in their headers.
+    pub ignore_frame: bool,
 }
 
-/// The mean of two half maps with equal box and pixel size.
+impl MapReader {
+    /// Reads a cubic map.
+    ///
+    /// # Errors
+    /// As [`read_cube`], and when the given pixel size is not above 0.
+    pub fn read(&self, path: &Path) -> Result<Volume> {
+        if let Some(pixel_size) = self.pixel_size.filter(|p| !(p.is_finite() && *p > 0.0)) {
+            return Err(Error::request(
+                format!("a pixel size of {pixel_size} A is impossible"),
+                "give --pixel-size above 0",
+            ));
+        }
+        let map = read_cube(path)?;
+        Ok(Volume { pixel_size: self.pixel_size.unwrap_or(map.pixel_size), ..map })
+    }
+
+    /// Reads a cubic map that coincides with `other`, which was read from `other_path`: the pixel size and the frame of the
+    /// result are those of `other`, without the rounding of headers.
+    ///
+    /// # Errors
+    /// As [`MapReader::read`], and when box, pixel size or frame differ.
+    pub fn read_like(&self, path: &Path, (other_path, other): (&Path, &Volume)) -> Result<Volume> {
+        let mut map = self.read(path)?;
+        if self.ignore_frame {
+            map.frame = other.frame;
+        }
+        check_comparable((path, &map), (other_path, other))?;
+        Ok(Volume { pixel_size: other.pixel_size, frame: other.frame, ..map })
+    }
+}
+
+/// The mean of two half maps with equal box, pixel size and frame.
 pub fn mean(first: &Volume, second: &Volume) -> Volume {
-    Volume::new((&first.data + &second.data) * 0.5, first.pixel_size)
+    Volume::new((&first.data + &second.data) * 0.5, first.pixel_size).in_frame(first.frame)
 }
 
 /// Checks that a map is not constant: its FSC would not be defined.
@@ -83,7 +110,7 @@ pub fn check_varies(path: &Path, volume: &Volume) -> Result<()> {
     Ok(())
 }
 
-/// Checks that two maps have equal boxes and equal, known pixel sizes.
+/// Checks that two maps have equal boxes, equal, known pixel sizes, and equal frames.
 ///
 /// # Errors
 /// When they have not.
@@ -125,7 +152,33 @@ pub fn check_comparable(first: (&Path, &Volume), second: (&Path, &Volume)) -> Re
             "resample one of them, or give the correct pixel size of both with --pixel-size",
         ));
     }
-    Ok(())
+    check_frames(first, second)
+}
+
+/// Checks that two maps of the same box and pixel size begin at the same place.
+///
+/// # Errors
+/// When they do not. The message has both places, and the words of both headers.
+pub(crate) fn check_frames(first: (&Path, &Volume), second: (&Path, &Volume)) -> Result<()> {
+    let ((path, a), (other, b)) = (first, second);
+    let [from, to] = [a, b].map(|map| map.frame.corner([a.pixel_size; 3]));
+    if from.iter().zip(to).all(|(from, to)| (from - to).abs() <= FRAME_TOLERANCE * a.pixel_size) {
+        return Ok(());
+    }
+    let place = |[x, y, z]: [f64; 3]| format!("{x:.2}, {y:.2}, {z:.2} A");
+    Err(Error::input(
+        path,
+        "",
+        format!(
+            "begins at {} ({}), but {} at {} ({})",
+            place(from),
+            a.frame,
+            other.display(),
+            place(to),
+            b.frame
+        ),
+        "resample one of them in the frame of the other, or give --ignore-frame if their voxels coincide",
+    ))
 }
 
 /// The size of an array with dimensions (z, y, x) as text: "64 x 64 x 64".

@@ -9,7 +9,7 @@ use std::path::Path;
 use ndarray::Array3;
 
 use crate::error::{Error, Result};
-use crate::evaluate::maps;
+use crate::evaluate::maps::{self, MapReader, PIXEL_SIZE_TOLERANCE};
 use crate::imaging::mrc::Volume;
 
 /// Radius of the default spherical mask, as a fraction of the box.
@@ -61,13 +61,14 @@ impl Mask {
         Self::sphere(box_size, radius, DEFAULT_EDGE.min(radius))
     }
 
-    /// Reads a mask of `box_size` pixels from an MRC file.
+    /// Reads the mask of a cubic `map` from an MRC file. A pixel size that `path` does not have in its header is taken to be that
+    /// of the map.
     ///
     /// # Errors
-    /// When the file cannot be read, has another size, has values outside 0 to 1, or is zero everywhere.
-    pub fn read(path: &Path, box_size: usize) -> Result<Self> {
-        let volume = maps::read_cube(path)?;
-        let found = volume.data.dim().0;
+    /// When the file cannot be read, has another box, pixel size or frame, has values outside 0 to 1, or is zero everywhere.
+    pub fn read(path: &Path, map: &Volume, reader: &MapReader) -> Result<Self> {
+        let mut volume = reader.read(path)?;
+        let (found, box_size) = (volume.data.dim().0, map.data.dim().0);
         if found != box_size {
             return Err(Error::input(
                 path,
@@ -75,6 +76,19 @@ impl Mask {
                 format!("the mask's box is {found} pixels, but the maps' box is {box_size}"),
                 "make a mask in the maps' box",
             ));
+        }
+        let (voxel, of_map) = (volume.pixel_size, map.pixel_size);
+        if voxel != 0.0 && (voxel - of_map).abs() > PIXEL_SIZE_TOLERANCE * of_map {
+            return Err(Error::input(
+                path,
+                "",
+                format!("the mask's voxels are {voxel:.4} A, but the maps' voxels are {of_map:.4} A"),
+                "resample the mask, or give the correct pixel size of all files with --pixel-size",
+            ));
+        }
+        volume.pixel_size = of_map;
+        if !reader.ignore_frame {
+            maps::check_frames((path, &volume), (Path::new("the map"), map))?;
         }
         let outside = |v: f32| !(-VALUE_TOLERANCE..=1.0 + VALUE_TOLERANCE).contains(&v);
         if let Some(((z, y, x), value)) = volume.data.indexed_iter().find(|&(_, &v)| outside(v)) {
@@ -101,9 +115,9 @@ impl Mask {
         Self { weights }
     }
 
-    /// The mask as a map with voxels of `pixel_size` angstrom.
-    pub fn volume(&self, pixel_size: f64) -> Volume {
-        Volume::new(self.weights.mapv(|w| w as f32), pixel_size)
+    /// The mask as a map with the pixel size and frame of `map`.
+    pub fn volume_like(&self, map: &Volume) -> Volume {
+        Volume { data: self.weights.mapv(|w| w as f32), ..*map }
     }
 
     /// Mean weight over the box.
@@ -120,7 +134,7 @@ impl Mask {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::imaging::mrc::write_volume;
+    use crate::imaging::mrc::{Frame, write_volume};
 
     #[test]
     fn sphere_falls_from_one_to_zero_over_its_edge() {
@@ -147,16 +161,33 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mask.mrc");
         let mut volume = Volume::new(Array3::zeros((8, 8, 8)), 1.0);
+        let map = |box_size: usize| Volume::new(Array3::zeros((box_size, box_size, box_size)), 1.0);
+        let reader = MapReader::default();
         let check = |volume: &Volume, box_size: usize, part: &str| {
             write_volume(&path, volume).unwrap();
-            let message = Mask::read(&path, box_size).unwrap_err().to_string();
+            let message = Mask::read(&path, &map(box_size), &reader).unwrap_err().to_string();
             assert!(message.contains("mask.mrc") && message.contains(part), "{message}");
         };
         check(&volume, 8, "zero everywhere");
         volume.data[[1, 2, 3]] = 1.0005;
         check(&volume, 10, "box is 8");
         write_volume(&path, &volume).unwrap();
-        assert_eq!(Mask::read(&path, 8).unwrap().weights()[[1, 2, 3]], 1.0);
+        assert_eq!(Mask::read(&path, &map(8), &reader).unwrap().weights()[[1, 2, 3]], 1.0);
+        // A mask on other voxels, or elsewhere.
+        check(
+            &Volume { pixel_size: 2.0, ..volume.clone() },
+            8,
+            "2.0000 A, but the maps' voxels are 1.0000 A",
+        );
+        write_volume(&path, &Volume { pixel_size: 2.0, ..volume.clone() }).unwrap();
+        assert!(Mask::read(&path, &map(8), &MapReader { pixel_size: Some(1.0), ..reader }).is_ok());
+        write_volume(&path, &Volume { pixel_size: 0.0, ..volume.clone() }).unwrap();
+        assert!(Mask::read(&path, &map(8), &reader).is_ok(), "a header without a pixel size");
+        let frame = Frame { start: [0, 3, 0], ..Frame::default() };
+        check(&volume.clone().in_frame(frame), 8, "begins at 0.00, 3.00, 0.00 A");
+        assert!(Mask::read(&path, &map(8), &MapReader { ignore_frame: true, ..reader }).is_ok());
+        let moved = Frame { origin: [0.0, 3.01, 0.0], ..Frame::default() };
+        assert!(Mask::read(&path, &map(8).in_frame(moved), &reader).is_ok(), "the same place in other words");
         volume.data[[4, 5, 6]] = 1.2;
         check(&volume, 8, "(6, 5, 4): is 1.2, expected 0 to 1");
     }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::error::Result;
 use crate::evaluate::automask::{AutoMask, Components};
+use crate::evaluate::maps::MapReader;
 use crate::evaluate::mask::{DEFAULT_EDGE, DEFAULT_RADIUS, Mask};
 use crate::imaging::mrc::Volume;
 
@@ -38,8 +39,8 @@ pub(crate) struct LabelledMask {
 
 impl MaskChoice {
     /// Makes the mask for maps with the box and pixel size of `map`; an automatic mask is made from `map` itself. `None` where
-    /// no mask is chosen.
-    pub(crate) fn make(&self, map: &Volume) -> Result<Option<LabelledMask>> {
+    /// no mask is chosen. `reader` reads a mask file.
+    pub(crate) fn make(&self, map: &Volume, reader: &MapReader) -> Result<Option<LabelledMask>> {
         let (box_size, pixel_size) = (map.data.dim().0, map.pixel_size);
         let in_pixels = |a: Option<f64>, default: f64| a.map_or(default, |a| a / pixel_size);
         let (label, mask, mut description) = match self {
@@ -73,7 +74,7 @@ impl MaskChoice {
             }
             Self::File(path) => {
                 let description = json!({"kind": "file", "file": path.display().to_string()});
-                ("masked", Mask::read(path, box_size)?, description)
+                ("masked", Mask::read(path, map, reader)?, description)
             }
         };
         description["share_of_box"] = json!(mask.fraction());

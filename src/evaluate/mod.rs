@@ -23,4 +23,5 @@ mod shells;
 pub(crate) use correction::{Correction, PhaseRandomization};
 pub(crate) use cross_validation::CrossValidation;
 pub use fsc::{Crossing, Fsc};
+pub use maps::MapReader;
 pub use mask::Mask;

@@ -92,7 +92,7 @@ pub struct PostProcessed {
     pub b_factor: f64,
     /// Low-pass filter in angstrom.
     pub low_pass: Option<f64>,
-    /// The final map.
+    /// The final map, in the frame of the first half map.
     pub map: Volume,
 }
 
@@ -148,7 +148,7 @@ impl PostProcessed {
             filter.as_ref().map_or(1.0, |filter| filter(r)) * sharpened
         });
         let guinier_sharpened = guinier::plot(&spectrum, edge);
-        let map = Volume::new(volume_of_spectrum(spectrum), first.pixel_size);
+        let map = Volume::new(volume_of_spectrum(spectrum), first.pixel_size).in_frame(first.frame);
         if let Some(value) = map.data.iter().find(|v| !v.is_finite()) {
             return Err(Error::Numeric {
                 problem: format!("sharpening by a B factor of {b_factor:.1} A^2 gives values of {value}"),
@@ -181,7 +181,7 @@ impl PostProcessed {
     pub fn masked_map(&self, mask: &Mask) -> Volume {
         let data =
             Zip::from(&self.map.data).and(mask.weights()).map_collect(|&v, &w| (f64::from(v) * w) as f32);
-        Volume::new(data, self.map.pixel_size)
+        Volume { data, ..self.map }
     }
 }
 

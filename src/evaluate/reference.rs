@@ -8,7 +8,7 @@ use crate::files;
 use crate::gmm::files::GmmFile;
 use crate::gmm::ply;
 use crate::gmm::voxelize::{Grid, MAX_GRID, voxelize};
-use crate::imaging::mrc::{Stack, Volume};
+use crate::imaging::mrc::Volume;
 use crate::simulate::atoms::{self, Atom};
 use crate::simulate::density::map_of_atoms;
 
@@ -58,7 +58,7 @@ pub(crate) fn map_of_model(
     if centre {
         atoms::centre(&mut model);
     } else {
-        let corner = Stack::open(first_path)?.header().corner();
+        let corner = first.frame.corner([pixel_size; 3]);
         for atom in &mut model {
             for (value, corner) in atom.position.iter_mut().zip(corner) {
                 *value -= corner + (n / 2) as f64 * pixel_size;
@@ -79,7 +79,7 @@ pub(crate) fn map_of_model(
     if outside > 0 {
         tracing::warn!("{}: {problem} and are ignored", path.display());
     }
-    Ok(Volume::new(map_of_atoms(&model, n, pixel_size, 0.0), pixel_size))
+    Ok(Volume { data: map_of_atoms(&model, n, pixel_size, 0.0), ..*first })
 }
 
 /// The map of the mixture in `path` on the grid of `first`; both have their origin on voxel floor(D/2).
@@ -101,5 +101,5 @@ pub(crate) fn map_of_mixture(path: &Path, first: &Volume) -> Result<Volume> {
             "check the pixel size of the map",
         ));
     }
-    Ok(Volume::new(voxelize(&mixture.gmm, &grid), pixel_size))
+    Ok(Volume { data: voxelize(&mixture.gmm, &grid), ..*first })
 }

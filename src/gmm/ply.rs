@@ -3,14 +3,19 @@
 //! One element `vertex` with the float properties of [`PROPERTIES`]: raw values (before softplus and normalisation), normals zero,
 //! quaternion w first. PLY files use box units and store neither box size nor pixel size.
 //!
-//! The reader is written here: the format is one loop, and errors must name the line or the vertex.
+//! The reader is written here, because errors must name the line or the vertex.
+
+mod header;
+mod reader;
 
 use std::io::Write;
 use std::path::Path;
 
 use super::{Gmm, Shape};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files;
+
+pub use reader::read;
 
 /// The properties of a vertex, in file order.
 const PROPERTIES: [&str; 14] = [
@@ -29,12 +34,6 @@ const PROPERTIES: [&str; 14] = [
     "rot_2",
     "rot_3",
 ];
-
-/// The property of each plane of an anisotropic [`Gmm`].
-const PLANES: [&str; 11] =
-    ["x", "y", "z", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3", "amplitude"];
-
-const REMEDY: &str = "give a PLY file that `cryosplat-mpi train` wrote, or the HDF5 file next to it";
 
 /// Writes a mixture as binary PLY, atomically. Isotropic Gaussians get three equal scales and the identity quaternion.
 ///
@@ -63,76 +62,9 @@ pub fn write(gmm: &Gmm, path: &Path) -> Result<()> {
     })
 }
 
-/// Reads a mixture as an anisotropic one. Properties may have any order; unknown ones are ignored.
-///
-/// # Errors
-/// When the file is missing, is not binary little-endian PLY with one element `vertex` of float properties, lacks a property, is
-/// truncated, or contains a non-finite value or a zero quaternion.
-pub fn read(path: &Path) -> Result<Gmm> {
-    let bytes = std::fs::read(path).map_err(Error::io(path, "read the file", "check the path"))?;
-    let bad = |at: &str, problem: String| Error::input(path, at, problem, REMEDY);
-    let (header, body) = header(&bytes).ok_or_else(|| bad("", "has no complete PLY header".into()))?;
-    let mut count = None;
-    let mut properties = Vec::new();
-    for (number, line) in header.lines().enumerate() {
-        let at = format!("line {}", number + 1);
-        match line.split_whitespace().collect::<Vec<_>>()[..] {
-            ["ply" | "end_header"] | ["comment" | "obj_info", ..] | [] => {}
-            ["format", "binary_little_endian", "1.0"] => {}
-            ["element", "vertex", n] if count.is_none() => {
-                let n: usize = n.parse().map_err(|_| bad(&at, format!("`{line}` has no valid count")))?;
-                count = Some(n);
-            }
-            ["property", "float" | "float32", name] if count.is_some() => properties.push(name),
-            _ => {
-                let expected = "expected binary little-endian and one element `vertex` of float properties";
-                return Err(bad(&at, format!("`{line}` is not supported: {expected}")));
-            }
-        }
-    }
-    let count = count.filter(|&n| n > 0).ok_or_else(|| bad("", "contains no vertices".into()))?;
-    let width = properties.len();
-    let expected = count.checked_mul(4 * width);
-    if expected != Some(body.len()) {
-        let wanted = expected.map_or("far more".into(), |n| n.to_string());
-        return Err(bad("", format!("has {} bytes after its header, expected {wanted}", body.len())));
-    }
-    let mut values = Vec::with_capacity(PLANES.len() * count);
-    for name in PLANES {
-        let column = properties
-            .iter()
-            .position(|p| *p == name)
-            .ok_or_else(|| bad("", format!("has no property `{name}`")))?;
-        for i in 0..count {
-            let at = 4 * (i * width + column);
-            let value = f32::from_le_bytes([body[at], body[at + 1], body[at + 2], body[at + 3]]);
-            if !value.is_finite() {
-                return Err(bad(&format!("vertex {}", i + 1), format!("`{name}` is {value}")));
-            }
-            values.push(value);
-        }
-    }
-    if let Some(i) = (0..count).find(|i| (6..10).all(|plane| values[plane * count + i] == 0.0)) {
-        return Err(bad(&format!("vertex {}", i + 1), "has a zero quaternion".into()));
-    }
-    Ok(Gmm::from_values(Shape::Anisotropic, count, values))
-}
-
-/// Splits a file into the header, up to `end_header`, and the bytes after it.
-fn header(bytes: &[u8]) -> Option<(&str, &[u8])> {
-    const END: &[u8] = b"\nend_header\n";
-    /// Longest accepted header: a binary file of another format is not searched to its end.
-    const MAX_LENGTH: usize = 1 << 16;
-    if !is_ply(bytes) {
-        return None;
-    }
-    let end = bytes.windows(END.len()).take(MAX_LENGTH).position(|w| w == END)? + END.len();
-    Some((std::str::from_utf8(&bytes[..end]).ok()?, &bytes[end..]))
-}
-
 /// True if `start`, the first bytes of a file, belong to PLY.
 pub fn is_ply(start: &[u8]) -> bool {
-    start.starts_with(b"ply\n")
+    start.starts_with(b"ply\n") || start.starts_with(b"ply\r")
 }
 
 #[cfg(test)]
@@ -158,6 +90,81 @@ mod tests {
         assert_eq!((back.plane(5), back.plane(10)), (isotropic.plane(3), isotropic.plane(4)));
     }
 
+    /// The file of `gmm` as another program writes it: format, end of lines, and (type, name) of the properties.
+    fn foreign(gmm: &Gmm, format: &str, ending: &str, properties: &[(&str, &str)]) -> Vec<u8> {
+        let plane = |name: &str| {
+            let planes = ["x", "y", "z", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"];
+            let plain = name.trim_start_matches("scalar_");
+            planes.iter().chain(&["amplitude"]).position(|p| *p == plain)
+        };
+        let mut header =
+            vec!["ply".to_owned(), format!("format {format} 1.0"), "comment by another program".into()];
+        header.extend(["element camera 2".into(), "property uchar id".into()]);
+        header.push(format!("element vertex {}", gmm.len()));
+        header.extend(properties.iter().map(|(kind, name)| format!("property {kind} {name}")));
+        header.extend(
+            ["element face 1", "property list uchar int corners", "end_header", ""].map(str::to_owned),
+        );
+        let mut bytes = header.join(ending).into_bytes();
+        let text = format == "ascii";
+        bytes.extend(if text { format!("1{ending}2{ending}").into_bytes() } else { vec![1, 2] });
+        for i in 0..gmm.len() {
+            let mut words = Vec::new();
+            for (kind, name) in properties {
+                let value = plane(name).map_or(7.0, |plane| gmm.plane(plane)[i]);
+                words.push(value.to_string());
+                let mut word = match *kind {
+                    "double" => f64::from(value).to_le_bytes().to_vec(),
+                    "uchar" => vec![value as u8],
+                    _ => value.to_le_bytes().to_vec(),
+                };
+                if format == "binary_big_endian" {
+                    word.reverse();
+                }
+                bytes.extend(if text { Vec::new() } else { word });
+            }
+            bytes.extend(if text { (words.join(" ") + ending).into_bytes() } else { Vec::new() });
+        }
+        bytes.extend(if text { format!("3 0 1 2{ending}").into_bytes() } else { vec![1, 0, 0, 0, 0] });
+        bytes
+    }
+
+    #[test]
+    fn files_of_other_programs_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("g.ply");
+        let gmm = random(Shape::Anisotropic);
+        let mut properties: Vec<(&str, &str)> =
+            PROPERTIES.iter().rev().map(|name| ("float", *name)).collect();
+        properties.insert(3, ("uchar", "red"));
+        properties[0].0 = "double";
+        let scalar = properties.iter_mut().find(|(_, name)| *name == "amplitude").unwrap();
+        *scalar = ("double", "scalar_amplitude");
+        for format in ["ascii", "binary_little_endian", "binary_big_endian"] {
+            for ending in ["\n", "\r\n", "\r"] {
+                let bytes = foreign(&gmm, format, ending, &properties);
+                assert!(is_ply(&bytes));
+                std::fs::write(&path, bytes).unwrap();
+                assert_eq!(read(&path).unwrap(), gmm, "{format} {ending:?}");
+            }
+        }
+        // Errors in text name the line.
+        let text = String::from_utf8(foreign(&gmm, "ascii", "\r\n", &properties)).unwrap();
+        let first = 3 + 3 + properties.len() + 3 + 2 + 1;
+        let line = text.split("\r\n").nth(first - 1).unwrap();
+        let refuse = |with: String, fragments: &[&str]| {
+            std::fs::write(&path, text.replacen(line, &with, 1)).unwrap();
+            let message = read(&path).unwrap_err().to_string();
+            assert!(fragments.iter().all(|f| message.contains(f)), "{fragments:?} in {message}");
+        };
+        let place = format!("line {first}");
+        refuse(line.replacen(&gmm.plane(9)[0].to_string(), "one", 1), &[&place, "`rot_3` is \"one\""]);
+        refuse(format!("{line} 5"), &[&place, "has 16 values, expected 15"]);
+        let cut = text.split("\r\n").take(first + 3).collect::<Vec<_>>().join("\r\n");
+        std::fs::write(&path, cut).unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("ends after 4 of 7 vertices"));
+    }
+
     #[test]
     fn errors_name_what_is_wrong() {
         let folder = tempfile::tempdir().unwrap();
@@ -176,11 +183,21 @@ mod tests {
         };
         refuse(&valid[..valid.len() - 1], &["391 bytes", "expected 392"]);
         refuse(&valid[..40], &["no complete PLY header"]);
-        refuse(&replace("vertex 7", "vertex 99999999999999999999"), &["line 3", "no valid count"]);
+        refuse(&replace("vertex 7", "vertex 99999999999999999999"), &["line 3", "no valid name and count"]);
+        refuse(&replace("vertex 7", "vertex 4611686018427387904"), &["expected far more"]);
         refuse(&replace("vertex 7", "vertex 0"), &["no vertices"]);
         refuse(&replace("float rot_2", "float other"), &["`rot_2`"]);
-        refuse(&replace("float rot_2", "uchar rot_2"), &["line 16", "uchar"]);
-        refuse(&replace("binary_little_endian", "ascii"), &["line 2", "ascii"]);
+        refuse(&replace("float rot_2", "uchar rot_2"), &["392 bytes", "expected 371"]);
+        refuse(&replace("float rot_2", "quad rot_2"), &["line 16", "`property quad rot_2`"]);
+        refuse(&replace("float amplitude", "list uchar float amplitude"), &["no property `amplitude`"]);
+        refuse(&replace("float nx", "list uchar float nx"), &["element `vertex` holds lists"]);
+        refuse(&replace("float amplitude", "float opacity"), &["3D Gaussian splatting"]);
+        refuse(&replace("binary_little_endian", "ascii"), &["line 19", "expected 14"]);
+        refuse(&replace("format binary_little_endian 1.0\n", ""), &["no format"]);
+        refuse(
+            &replace("format binary_little_endian 1.0", "format packed 1.0"),
+            &["line 2", "format packed"],
+        );
         let mut broken = valid.clone();
         let end = broken.len();
         broken[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());

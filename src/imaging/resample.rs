@@ -19,7 +19,8 @@ const LONGEST_PADDING: usize = 64;
 /// Maximal box size. Larger boxes would take tens of gigabytes, and no current resolution needs them.
 const MAX_BOX: usize = 1024;
 
-/// Reads a cubic map and resamples it. Values are not scaled.
+/// Reads a cubic map and resamples it. Values are not scaled. The centre stays on voxel floor(box/2), so that the frame of the file
+/// has no effect; it is logged.
 ///
 /// # Errors
 /// If the file cannot be read, is not cubic, has no pixel size, or has a value that is not finite.
@@ -43,7 +44,15 @@ pub fn read(path: &Path, box_size: usize, pixel_size: f64) -> Result<Array3<f32>
             "set the pixel size in the header (with `relion_image_handler --rescale_angpix` or `mrcfile`)",
         ));
     }
-    let map = mrc::read_volume(path)?.data;
+    let mrc::Volume { data: map, frame, .. } = mrc::read_volume(path)?;
+    if frame != mrc::Frame::default() {
+        let [x, y, z] = frame.corner(header.voxel_size).map(|corner| corner + (nx / 2) as f64 * vx);
+        tracing::info!(
+            "{}: its frame ({frame}) is not kept: voxel {}, at {x:.2}, {y:.2}, {z:.2} A in it, becomes the centre of a box that begins at zero",
+            path.display(),
+            nx / 2
+        );
+    }
     if let Some(((z, y, x), value)) = map.indexed_iter().find(|(_, v)| !v.is_finite()) {
         return Err(Error::input(
             path,

@@ -9,12 +9,12 @@ use crate::error::{Error, Result};
 use crate::evaluate::automask::AutoMask;
 use crate::evaluate::cross_validation::LABEL;
 use crate::evaluate::fsc::{Fsc, GOLD_STANDARD, REFERENCE_THRESHOLD};
-use crate::evaluate::maps::read_cube;
+use crate::evaluate::maps::{PIXEL_SIZE_TOLERANCE, read_cube};
 use crate::evaluate::{Correction, CrossValidation, Mask, PhaseRandomization};
 use crate::figures::plots::write_fsc_files;
 use crate::figures::slices;
 use crate::files;
-use crate::imaging::mrc::{self, Volume};
+use crate::imaging::mrc::{self, Frame, Volume};
 use crate::particles::store::Store;
 use crate::run_folder::names;
 
@@ -89,29 +89,39 @@ fn automatic_mask(folder: &Path, map: &Volume) -> Result<Option<Mask>> {
             return Ok(None);
         }
     };
-    mrc::write_volume(&folder.join(names::MASK), &mask.volume(map.pixel_size))?;
+    mrc::write_volume(&folder.join(names::MASK), &mask.volume_like(map))?;
     Ok(Some(mask))
 }
 
-/// Checks that the map at `truth` can be compared with what the particles give.
+/// Checks that the map at `truth` can be compared with what the particles give. Its centre is voxel floor(D/2), whatever its frame;
+/// a pixel size that its header does not have is taken to be that of the particles.
 ///
 /// # Errors
-/// When it cannot be read, or its box is another one.
+/// When it cannot be read, or its box or pixel size is another one.
 pub fn check_truth(truth: &Path, store: &Store) -> Result<()> {
-    let volume = crate::evaluate::maps::read_cube(truth)?;
-    if volume.data.dim().0 == store.header().box_size {
-        return Ok(());
+    let volume = read_cube(truth)?;
+    let (found, header) = (volume.data.dim().0, store.header());
+    let refuse = |problem: String| {
+        Err(Error::input(truth, "", problem, "give the map that the particles were made from, in their box"))
+    };
+    if found != header.box_size {
+        let expected = header.box_size;
+        return refuse(format!(
+            "has a box of {found} voxels, but the particles have one of {expected} pixels"
+        ));
     }
-    Err(Error::input(
-        truth,
-        "",
-        format!(
-            "has a box of {} voxels, but the particles have one of {} pixels",
-            volume.data.dim().0,
-            store.header().box_size
-        ),
-        "give the map that the particles were made from, in their box",
-    ))
+    let (voxel, pixel) = (volume.pixel_size, header.pixel_size);
+    if voxel != 0.0 && (voxel - pixel).abs() > PIXEL_SIZE_TOLERANCE * pixel {
+        return refuse(format!("has voxels of {voxel:.4} A, but the particles have pixels of {pixel:.4} A"));
+    }
+    if volume.frame != Frame::default() {
+        let frame = volume.frame;
+        tracing::warn!(
+            "{}: its frame ({frame}) is ignored: it is compared voxel by voxel with maps that begin at zero",
+            truth.display()
+        );
+    }
+    Ok(())
 }
 
 /// Logs the curves, and the verdict of the cross-validation.

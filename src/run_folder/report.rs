@@ -12,7 +12,7 @@ use crate::evaluate::compare;
 use crate::evaluate::cross_validation::LABEL;
 use crate::evaluate::fsc::{Crossing, Fsc, GOLD_STANDARD, REFERENCE_THRESHOLD};
 use crate::evaluate::fsc_table;
-use crate::evaluate::maps::read_cube;
+use crate::evaluate::maps::{MapReader, read_cube};
 use crate::figures::chart::Chart;
 use crate::figures::colours::Colours;
 use crate::figures::comparison::comparison_chart;
@@ -108,7 +108,9 @@ fn map_parts(
         let runs: Vec<PathBuf> =
             std::iter::once(folder.to_owned()).chain(baselines.iter().cloned()).collect();
         let truth = document["truth"].as_str().map(|file| resolve_path(document, file));
-        let curves = compare::compare(&runs, truth.as_deref(), |_| Ok(None))?;
+        // As in the run itself, whose truth may have any frame.
+        let reader = MapReader { ignore_frame: true, ..MapReader::default() };
+        let curves = compare::compare(&runs, truth.as_deref(), &reader, |_| Ok(None))?;
         parts.push(Part::Chart(Chart {
             title: "Comparison with other runs".into(),
             ..comparison_chart(&curves)

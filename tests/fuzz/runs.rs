@@ -4,6 +4,7 @@ use std::path::Path;
 
 use cryosplat_mpi::error::{Error, Result};
 use cryosplat_mpi::evaluate::Fsc;
+use cryosplat_mpi::evaluate::MapReader;
 use cryosplat_mpi::evaluate::compare::compare;
 use cryosplat_mpi::evaluate::fsc_table;
 use cryosplat_mpi::figures::comparison::comparison_chart;
@@ -149,7 +150,7 @@ fn tables_of_fsc() {
 #[test]
 fn what_compare_reads() {
     let read = |folder: &Path| {
-        let curves = compare(&[folder.to_path_buf()], None, |_| Ok(None))?;
+        let curves = compare(&[folder.to_path_buf()], None, &MapReader::default(), |_| Ok(None))?;
         comparison_chart(&curves);
         Ok(())
     };

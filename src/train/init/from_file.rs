@@ -13,7 +13,7 @@ use super::random::{placement, random_start};
 use crate::error::{Error, Result};
 use crate::evaluate::filter::low_pass;
 use crate::files;
-use crate::gmm::{Gmm, Shape, mixture};
+use crate::gmm::{Gmm, Shape, mixture, ply};
 use crate::imaging::mrc::Volume;
 use crate::imaging::resample;
 use crate::particles::Subset;
@@ -128,7 +128,7 @@ fn digest(file: &Path) -> Result<String> {
 fn is_map(file: &Path) -> Result<bool> {
     let start = files::first_bytes(file, 1024)?;
     let text = !start.contains(&0);
-    Ok(!(text || start.starts_with(b"\x89HDF") || start.starts_with(b"ply\n")))
+    Ok(!(text || start.starts_with(b"\x89HDF") || ply::is_ply(&start)))
 }
 
 /// The mixture in `file`, rescaled to the box of the particles.
