@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use common::{fail, path, succeed};
 use cryosplat_mpi::gmm::files::GmmFile;
 use cryosplat_mpi::gmm::{Gmm, Shape};
+use cryosplat_mpi::imaging::Symmetry;
 use cryosplat_mpi::imaging::mrc::{Frame, Volume, read_volume, write_volume};
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::simulate::atoms::{Atom, scattering};
@@ -222,7 +223,7 @@ fn mixture_is_sampled_on_the_grid_of_the_map() {
     let at = folder.path();
     let gmm = Gmm::random(60, Shape::Anisotropic, &mut stream(3, Purpose::Start, 1, 0));
     // A pixel size that is not exact in single precision.
-    let mixture = GmmFile { gmm, box_size: 32, pixel_size: 2.3 };
+    let mixture = GmmFile { gmm, symmetry: Symmetry::C1, box_size: 32, pixel_size: 2.3 };
     {
         let _alone = common::alone();
         mixture.write(&at.join("gmm.h5")).unwrap();

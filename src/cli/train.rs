@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::logging::LogOptions;
 use super::ranks::MachineOptions;
 use super::values::{cutoff, number};
+use crate::imaging::Symmetry;
 use crate::parallel::{Failure, World};
 use crate::particles::selection::Models;
 use crate::recipe::rules::GAUSSIANS_ALLOWED;
@@ -24,6 +25,7 @@ without --resume or --overwrite.
 Examples:
   mpirun -n 4 cryosplat-mpi train particles.h5 -o run/
   srun --mpi=pmix cryosplat-mpi train particles.h5 -o run/ --resume auto
+  mpirun -n 4 cryosplat-mpi train particles.h5 -o run/ --symmetry D7
   cryosplat-mpi train particles.h5 -o quick/ --gaussians 5000 --epochs 2 --truth truth.mrc";
 
 /// Arguments of `train`.
@@ -35,7 +37,11 @@ pub(super) struct Args {
     /// Run folder: maps, FSC, report, mixtures, checkpoints.
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
-    /// Number of Gaussians per mixture [default: scaled: chosen from the data, paper: 30000; see docs/guide.md, Recipes].
+    /// Point group of the specimen, with RELION's axes through the centre of the box: C1 to C99, D1 to D99, T, O, I (I2), I1 to I4.
+    #[arg(long, visible_alias = "sym", default_value_t, value_name = "GROUP")]
+    symmetry: Symmetry,
+    /// Number of Gaussians per mixture, with --symmetry of the whole [default: scaled: chosen from the data, paper: 30000; see
+    /// docs/guide.md, Recipes].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(GAUSSIANS_ALLOWED))]
     gaussians: Option<u64>,
     /// Start from this mixture (.h5, .ply, pseudo-atoms) or map (MRC), not from random Gaussians; see docs/guide.md, Training.
@@ -176,6 +182,7 @@ fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
         recipe: args.recipe,
         choices: Choices {
             gaussians: args.gaussians.map(|n| n as usize),
+            symmetry: args.symmetry,
             densify: args.densify.iter().map(|&epoch| epoch as usize).collect(),
             mixtures: args.mixtures.map(|m| m as usize),
             epochs: args.epochs.map(|e| e as usize),

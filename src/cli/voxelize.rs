@@ -7,7 +7,7 @@ use super::values::check_grid;
 use crate::error::Error;
 use crate::files::check_output;
 use crate::gmm::mixture;
-use crate::gmm::voxelize::{Grid, MAX_GRID, label, voxelize};
+use crate::gmm::voxelize::{Grid, MAX_GRID, label, map_of};
 use crate::imaging::mrc::{Volume, write_labelled_volume};
 
 const AFTER_HELP: &str = "\
@@ -58,11 +58,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     }
     let pool =
         rayon::ThreadPoolBuilder::new().num_threads(args.threads.map_or(0, NonZeroUsize::get)).build()?;
-    let data = pool.install(|| voxelize(&mixture.gmm, &grid));
+    let data = pool.install(|| map_of(&mixture, &grid));
     write_labelled_volume(&args.output, &Volume::new(data, pixel_size), &label(&mixture))?;
     tracing::info!(
-        "{} Gaussians on {} voxels of {:.4} A: {}",
-        mixture.gmm.len(),
+        "{} on {} voxels of {:.4} A: {}",
+        mixture.count(),
         grid.size,
         pixel_size,
         args.output.display()

@@ -7,7 +7,7 @@ use crate::evaluate::maps::PIXEL_SIZE_TOLERANCE;
 use crate::files;
 use crate::gmm::files::GmmFile;
 use crate::gmm::ply;
-use crate::gmm::voxelize::{Grid, MAX_GRID, voxelize};
+use crate::gmm::voxelize::{Grid, MAX_GRID, map_of};
 use crate::imaging::mrc::Volume;
 use crate::simulate::atoms::{self, Atom};
 use crate::simulate::density::map_of_atoms;
@@ -101,5 +101,5 @@ pub(crate) fn map_of_mixture(path: &Path, first: &Volume) -> Result<Volume> {
             "check the pixel size of the map",
         ));
     }
-    Ok(Volume { data: voxelize(&mixture.gmm, &grid), ..*first })
+    Ok(Volume { data: map_of(&mixture, &grid), ..*first })
 }

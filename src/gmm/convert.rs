@@ -3,8 +3,11 @@
 use std::path::Path;
 
 use super::atoms::{PseudoAtomModel, cif, pdb};
-use super::{mixture, ply};
+use super::mixture::{self, Mixture};
+use super::ply;
+use super::symmetric::{described, whole};
 use crate::error::{Error, Result};
+use crate::imaging::Symmetry;
 use crate::imaging::mrc::Stack;
 
 /// Formats of a mixture, by file name extension.
@@ -39,7 +42,8 @@ impl MixtureFormat {
     }
 }
 
-/// Reads the mixture in `input` and writes it to `output`; returns the number of Gaussians. `box_size` and `pixel_size` are those of
+/// Reads the mixture in `input` and writes it to `output`, as its asymmetric unit or, if `as_whole`, all of it without symmetry; returns
+/// a description of what was written. `box_size` and `pixel_size` are those of
 /// the particles, for PLY input. Pseudo-atoms are placed in the frame of the map in the file `map`, or in that of the run.
 pub(crate) fn convert(
     input: &Path,
@@ -47,20 +51,23 @@ pub(crate) fn convert(
     format: MixtureFormat,
     (box_size, pixel_size): (Option<usize>, Option<f64>),
     map: Option<&Path>,
-) -> Result<usize> {
+    as_whole: bool,
+) -> Result<String> {
     if format == MixtureFormat::Ply {
-        let gmm = mixture::read(input)?.gmm;
-        ply::write(&gmm, output)?;
-        return Ok(gmm.len());
+        let Mixture { gmm, symmetry, .. } = mixture::read(input)?;
+        let (gmm, symmetry) = if as_whole { (whole(&gmm, symmetry), Symmetry::C1) } else { (gmm, symmetry) };
+        ply::write(&gmm, symmetry, output)?;
+        return Ok(described(gmm.len(), symmetry));
     }
     let file = mixture::read_with_grid(input, box_size, pixel_size)?;
+    let file = if as_whole { file.into_whole() } else { file };
     if format == MixtureFormat::Hdf5 {
         file.write(output)?;
-        return Ok(file.gmm.len());
+        return Ok(file.count());
     }
     let model = PseudoAtomModel::new(&file, map.map(centre_of).transpose()?);
     if format == MixtureFormat::Cif { cif::write(&model, output) } else { pdb::write(&model, output) }?;
-    Ok(file.gmm.len())
+    Ok(file.count())
 }
 
 /// Position of voxel floor(n/2) of a map in the frame of its header, (x, y, z) in angstrom.

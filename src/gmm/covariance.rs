@@ -69,7 +69,7 @@ fn eigen(matrix: &Symmetric) -> ([f64; 3], Rotation) {
 }
 
 /// The quaternion (w, x, y, z) of a rotation, from its largest component to avoid cancellation.
-fn quaternion(r: &Rotation) -> [f64; 4] {
+pub(super) fn quaternion(r: &Rotation) -> [f64; 4] {
     let [x, y, z] = [r[0][0], r[1][1], r[2][2]];
     // Four times the square of each component.
     let squares = [1.0 + x + y + z, 1.0 + x - y - z, 1.0 - x + y - z, 1.0 - x - y + z];

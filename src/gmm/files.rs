@@ -2,10 +2,16 @@
 
 use std::path::Path;
 
+use hdf5::types::FixedAscii;
+
+use super::symmetric::{described, whole};
 use super::{Gmm, Shape};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::hdf5::{bool_attribute, check_format, numeric_dataset, open, scalar_attribute, write_format};
+use crate::hdf5::{
+    bool_attribute, check_format, fixed_text_attribute, numeric_dataset, open, scalar_attribute, write_format,
+};
+use crate::imaging::Symmetry;
 
 /// Value of the root attribute `format`.
 pub const FORMAT: &str = "cryosplat-gmm";
@@ -14,11 +20,18 @@ pub const VERSION: u32 = 1;
 
 const REMEDY_READ: &str = "write the file again with `cryosplat-mpi train`";
 
+/// Attribute of the point group; absent for C1.
+const SYMMETRY: &str = "symmetry";
+/// The name of a point group in a file.
+type Name = FixedAscii<4>;
+
 /// A mixture and the grid that it was trained on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GmmFile {
-    /// The mixture.
+    /// The mixture: the asymmetric unit.
     pub gmm: Gmm,
+    /// Point group of the whole.
+    pub symmetry: Symmetry,
     /// Box size in pixels.
     pub box_size: usize,
     /// Pixel size in angstrom.
@@ -80,6 +93,16 @@ pub(crate) fn read_planes(group: &hdf5::Group, file: &Path) -> Result<Gmm> {
 }
 
 impl GmmFile {
+    /// The mixture of the whole, without symmetry.
+    pub fn into_whole(self) -> Self {
+        Self { gmm: whole(&self.gmm, self.symmetry), symmetry: Symmetry::C1, ..self }
+    }
+
+    /// "3000 Gaussians", or "125 Gaussians of the asymmetric unit (O, 3000 in all)".
+    pub fn count(&self) -> String {
+        described(self.gmm.len(), self.symmetry)
+    }
+
     /// Writes the mixture as HDF5, atomically.
     ///
     /// # Errors
@@ -89,6 +112,10 @@ impl GmmFile {
             write_format(file, FORMAT, VERSION)?;
             file.new_attr::<u64>().create("box_size")?.write_scalar(&(self.box_size as u64))?;
             file.new_attr::<f64>().create("pixel_size")?.write_scalar(&self.pixel_size)?;
+            if self.symmetry != Symmetry::C1 {
+                let name = Name::from_ascii(&self.symmetry.to_string()).expect("names are short");
+                file.new_attr::<Name>().create(SYMMETRY)?.write_scalar(&name)?;
+            }
             write_planes(file, &self.gmm)
         })
     }
@@ -109,7 +136,17 @@ impl GmmFile {
             );
             return Err(Error::input(path, "", problem, REMEDY_READ));
         }
-        Ok(Self { gmm: read_planes(&file, path)?, box_size: box_size as usize, pixel_size })
+        let symmetry = match file.attr_names().map_err(fail())?.iter().any(|name| name == SYMMETRY) {
+            true => {
+                let name = fixed_text_attribute(&file, SYMMETRY).map_err(fail())?.unwrap_or_default();
+                name.parse().map_err(|_| {
+                    let problem = format!("is {name:?}, which is no point group of rotations");
+                    Error::input(path, format!("attribute {SYMMETRY}"), problem, REMEDY_READ)
+                })?
+            }
+            false => Symmetry::C1,
+        };
+        Ok(Self { gmm: read_planes(&file, path)?, symmetry, box_size: box_size as usize, pixel_size })
     }
 }
 
@@ -123,10 +160,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("g.h5");
         for shape in [Shape::Anisotropic, Shape::Isotropic] {
-            let gmm = Gmm::random(7, shape, &mut stream(1, Purpose::Start, 1, 0));
-            let file = GmmFile { gmm, box_size: 64, pixel_size: 6.0 };
-            file.write(&path).unwrap();
-            assert_eq!(GmmFile::read(&path).unwrap(), file);
+            for symmetry in [Symmetry::C1, Symmetry::O] {
+                let gmm = Gmm::random(7, shape, &mut stream(1, Purpose::Start, 1, 0));
+                let file = GmmFile { gmm, symmetry, box_size: 64, pixel_size: 6.0 };
+                file.write(&path).unwrap();
+                assert_eq!(GmmFile::read(&path).unwrap(), file);
+            }
         }
     }
 
@@ -136,7 +175,7 @@ mod tests {
         let path = folder.path().join("g.h5");
         let mut gmm = Gmm::random(7, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0));
         gmm.values_mut()[9] = f32::NAN;
-        GmmFile { gmm, box_size: 64, pixel_size: 6.0 }.write(&path).unwrap();
+        GmmFile { gmm, symmetry: Symmetry::C1, box_size: 64, pixel_size: 6.0 }.write(&path).unwrap();
         let message = GmmFile::read(&path).unwrap_err().to_string();
         assert!(message.contains("/mean_y") && message.contains("value 3"), "{message}");
     }

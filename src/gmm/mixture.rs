@@ -6,6 +6,7 @@ use super::files::GmmFile;
 use super::{Gmm, atoms, ply};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::imaging::Symmetry;
 
 /// Bytes read to detect the format of a file.
 const PROBE: u64 = 4096;
@@ -13,15 +14,17 @@ const PROBE: u64 = 4096;
 /// A mixture, and the grid it was trained on if the file stores it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mixture {
-    /// The mixture.
+    /// The mixture: the asymmetric unit.
     pub gmm: Gmm,
+    /// Point group of the whole.
+    pub symmetry: Symmetry,
     /// Box size in pixels and pixel size in angstrom; `None` for PLY files.
     pub grid: Option<(usize, f64)>,
 }
 
 impl From<GmmFile> for Mixture {
     fn from(file: GmmFile) -> Self {
-        Self { gmm: file.gmm, grid: Some((file.box_size, file.pixel_size)) }
+        Self { gmm: file.gmm, symmetry: file.symmetry, grid: Some((file.box_size, file.pixel_size)) }
     }
 }
 
@@ -32,7 +35,8 @@ impl From<GmmFile> for Mixture {
 pub fn read(path: &Path) -> Result<Mixture> {
     let start = files::first_bytes(path, PROBE)?;
     if ply::is_ply(&start) {
-        Ok(Mixture { gmm: ply::read(path)?, grid: None })
+        let (gmm, symmetry) = ply::read(path)?;
+        Ok(Mixture { gmm, symmetry, grid: None })
     } else if atoms::is_pseudo_atoms(&start) {
         atoms::read(path).map(Mixture::from)
     } else if !start.is_empty() && !start.contains(&0) {
@@ -57,9 +61,9 @@ pub(crate) fn read_with_grid(
     box_size: Option<usize>,
     pixel_size: Option<f64>,
 ) -> Result<GmmFile> {
-    let Mixture { gmm, grid } = read(path)?;
+    let Mixture { gmm, symmetry, grid } = read(path)?;
     match grid.or(box_size.zip(pixel_size)) {
-        Some((box_size, pixel_size)) => Ok(GmmFile { gmm, box_size, pixel_size }),
+        Some((box_size, pixel_size)) => Ok(GmmFile { gmm, symmetry, box_size, pixel_size }),
         None => Err(Error::input(
             path,
             "",

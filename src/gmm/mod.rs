@@ -9,7 +9,8 @@ mod parameters;
 pub mod ply;
 mod split;
 pub(crate) mod statistics;
+pub mod symmetric;
 pub mod voxelize;
 
-pub use parameters::{Gmm, S_MIN, START_SCALE, START_SPREAD, Shape, softplus, softplus_inverse};
+pub use parameters::{Gmm, S_MIN, START_MASS, START_SCALE, START_SPREAD, Shape, softplus, softplus_inverse};
 pub use split::split;

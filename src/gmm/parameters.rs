@@ -10,6 +10,8 @@ pub const S_MIN: f64 = 1e-3;
 pub const START_SCALE: f64 = 0.0075;
 /// Standard deviation of the initial means, in box units.
 pub const START_SPREAD: f64 = 0.075;
+/// Sum of the initial amplitudes of the whole.
+pub const START_MASS: f64 = 0.5;
 
 /// Below this argument, softplus equals the exponential function in double precision.
 const SMALL: f64 = -40.0;
@@ -77,7 +79,7 @@ impl Gmm {
             }
         }
         let scale = softplus_inverse(START_SCALE) as f32;
-        let amplitude = softplus_inverse(0.5 / count as f64) as f32;
+        let amplitude = softplus_inverse(START_MASS / count as f64) as f32;
         let mut plane = |index: usize, value: f32| values[index * count..(index + 1) * count].fill(value);
         match shape {
             Shape::Anisotropic => {
@@ -94,6 +96,12 @@ impl Gmm {
     pub fn set_scale(&mut self, scale: f64) {
         let scales = self.shape.scales();
         self.values[scales.start * self.count..scales.end * self.count].fill(softplus_inverse(scale) as f32);
+    }
+
+    /// Sets all amplitudes to `amplitude`.
+    pub fn set_amplitude(&mut self, amplitude: f64) {
+        let plane = self.shape.planes() - 1;
+        self.values[plane * self.count..].fill(softplus_inverse(amplitude) as f32);
     }
 
     /// The mixture whose density is the mean of the densities of `mixtures`: all Gaussians, with amplitudes divided by the number of

@@ -1,7 +1,8 @@
 //! PLY files of a mixture, compatible with the reference implementation and Gaussian-splatting viewers.
 //!
 //! One element `vertex` with the float properties of [`PROPERTIES`]: raw values (before softplus and normalisation), normals zero,
-//! quaternion w first. PLY files use box units and store neither box size nor pixel size.
+//! quaternion w first. PLY files use box units and store neither box size nor pixel size. The comment `symmetry GROUP` says
+//! that the vertices are the asymmetric unit of that point group.
 //!
 //! The reader is written here, because errors must name the line or the vertex.
 
@@ -14,7 +15,9 @@ use std::path::Path;
 use super::{Gmm, Shape};
 use crate::error::Result;
 use crate::files;
+use crate::imaging::Symmetry;
 
+use header::SYMMETRY;
 pub use reader::read;
 
 /// The properties of a vertex, in file order.
@@ -35,13 +38,17 @@ const PROPERTIES: [&str; 14] = [
     "rot_3",
 ];
 
-/// Writes a mixture as binary PLY, atomically. Isotropic Gaussians get three equal scales and the identity quaternion.
+/// Writes the asymmetric unit of a mixture as binary PLY, atomically. Isotropic Gaussians get three equal scales and the identity quaternion.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write(gmm: &Gmm, path: &Path) -> Result<()> {
+pub fn write(gmm: &Gmm, symmetry: Symmetry, path: &Path) -> Result<()> {
     files::write_atomically(path, |writer| {
-        write!(writer, "ply\nformat binary_little_endian 1.0\nelement vertex {}\n", gmm.len())?;
+        writeln!(writer, "ply\nformat binary_little_endian 1.0")?;
+        if symmetry != Symmetry::C1 {
+            writeln!(writer, "comment {SYMMETRY} {symmetry}")?;
+        }
+        writeln!(writer, "element vertex {}", gmm.len())?;
         for name in PROPERTIES {
             writeln!(writer, "property float {name}")?;
         }
@@ -81,11 +88,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("g.ply");
         let gmm = random(Shape::Anisotropic);
-        write(&gmm, &path).unwrap();
-        assert_eq!(read(&path).unwrap(), gmm);
+        for symmetry in [Symmetry::C1, Symmetry::D(7)] {
+            write(&gmm, symmetry, &path).unwrap();
+            assert_eq!(read(&path).unwrap(), (gmm.clone(), symmetry));
+        }
         let isotropic = random(Shape::Isotropic);
-        write(&isotropic, &path).unwrap();
-        let back = read(&path).unwrap();
+        write(&isotropic, Symmetry::C1, &path).unwrap();
+        let (back, _) = read(&path).unwrap();
         assert_eq!(back.shape(), Shape::Anisotropic);
         assert_eq!((back.plane(5), back.plane(10)), (isotropic.plane(3), isotropic.plane(4)));
     }
@@ -145,7 +154,7 @@ mod tests {
                 let bytes = foreign(&gmm, format, ending, &properties);
                 assert!(is_ply(&bytes));
                 std::fs::write(&path, bytes).unwrap();
-                assert_eq!(read(&path).unwrap(), gmm, "{format} {ending:?}");
+                assert_eq!(read(&path).unwrap(), (gmm.clone(), Symmetry::C1), "{format} {ending:?}");
             }
         }
         // Errors in text name the line.
@@ -169,7 +178,7 @@ mod tests {
     fn errors_name_what_is_wrong() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("g.ply");
-        write(&random(Shape::Anisotropic), &path).unwrap();
+        write(&random(Shape::Anisotropic), Symmetry::O, &path).unwrap();
         let valid = std::fs::read(&path).unwrap();
         let refuse = |bytes: &[u8], fragments: &[&str]| {
             std::fs::write(&path, bytes).unwrap();
@@ -183,16 +192,17 @@ mod tests {
         };
         refuse(&valid[..valid.len() - 1], &["391 bytes", "expected 392"]);
         refuse(&valid[..40], &["no complete PLY header"]);
-        refuse(&replace("vertex 7", "vertex 99999999999999999999"), &["line 3", "no valid name and count"]);
+        refuse(&replace("vertex 7", "vertex 99999999999999999999"), &["line 4", "no valid name and count"]);
         refuse(&replace("vertex 7", "vertex 4611686018427387904"), &["expected far more"]);
         refuse(&replace("vertex 7", "vertex 0"), &["no vertices"]);
+        refuse(&replace("symmetry O", "symmetry Q"), &["line 3", "`comment symmetry Q`", "point group"]);
         refuse(&replace("float rot_2", "float other"), &["`rot_2`"]);
         refuse(&replace("float rot_2", "uchar rot_2"), &["392 bytes", "expected 371"]);
-        refuse(&replace("float rot_2", "quad rot_2"), &["line 16", "`property quad rot_2`"]);
+        refuse(&replace("float rot_2", "quad rot_2"), &["line 17", "`property quad rot_2`"]);
         refuse(&replace("float amplitude", "list uchar float amplitude"), &["no property `amplitude`"]);
         refuse(&replace("float nx", "list uchar float nx"), &["element `vertex` holds lists"]);
         refuse(&replace("float amplitude", "float opacity"), &["3D Gaussian splatting"]);
-        refuse(&replace("binary_little_endian", "ascii"), &["line 19", "expected 14"]);
+        refuse(&replace("binary_little_endian", "ascii"), &["line 20", "expected 14"]);
         refuse(&replace("format binary_little_endian 1.0\n", ""), &["no format"]);
         refuse(
             &replace("format binary_little_endian 1.0", "format packed 1.0"),

@@ -16,7 +16,9 @@ use rayon::prelude::*;
 use rustfft::num_complex::Complex;
 
 use super::files::GmmFile;
+use super::symmetric::whole;
 use super::{Gmm, S_MIN, Shape, softplus};
+use crate::imaging::Symmetry;
 use crate::imaging::fourier::{fft3, frequency, volume_of_spectrum};
 use crate::imaging::pose::rotation_from_quaternion;
 
@@ -152,10 +154,20 @@ pub fn voxelize(gmm: &Gmm, grid: &Grid) -> Array3<f32> {
     map.slice(s![centre.clone(), centre.clone(), centre]).to_owned()
 }
 
+/// The map of the whole of a mixture on `grid` ([`voxelize`]).
+pub fn map_of(mixture: &GmmFile, grid: &Grid) -> Array3<f32> {
+    match mixture.symmetry {
+        Symmetry::C1 => voxelize(&mixture.gmm, grid),
+        symmetry => voxelize(&whole(&mixture.gmm, symmetry), grid),
+    }
+}
+
 /// Label that describes the mixture in the header of its map.
 pub fn label(mixture: &GmmFile) -> String {
-    let GmmFile { gmm, box_size, pixel_size } = mixture;
-    format!("{} Gaussians, trained in a box of {box_size} pixels of {pixel_size:.4} A", gmm.len())
+    let GmmFile { gmm, symmetry, box_size, pixel_size } = mixture;
+    let count = symmetry.order() * gmm.len();
+    let group = if *symmetry == Symmetry::C1 { String::new() } else { format!(" of symmetry {symmetry}") };
+    format!("{count} Gaussians{group}, trained in a box of {box_size} pixels of {pixel_size:.4} A")
 }
 
 /// Samples the blurred Gaussians on the fine grid.

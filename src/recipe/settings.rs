@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rules;
 use crate::gmm::{START_SCALE, Shape};
+use crate::imaging::Symmetry;
 use crate::render::{RateFactors, Sampling, Weighting};
 
 /// A named set of rules for the settings.
@@ -64,8 +65,11 @@ pub struct InitIdentity {
 pub struct Settings {
     /// Recipe that the defaults follow.
     pub recipe: Recipe,
-    /// Number of Gaussians of a mixture at its end.
+    /// Number of Gaussians of a mixture at its end, those of the asymmetric unit.
     pub gaussians: usize,
+    /// Point group of the specimen.
+    #[serde(default, skip_serializing_if = "is_c1")]
+    pub symmetry: Symmetry,
     /// One scale per Gaussian, and no quaternion.
     pub isotropic: bool,
     /// Number of mixtures, trained one after the other, whose mean is the model.
@@ -109,11 +113,17 @@ pub struct Settings {
     pub init: Option<InitIdentity>,
 }
 
+fn is_c1(symmetry: &Symmetry) -> bool {
+    *symmetry == Symmetry::C1
+}
+
 /// Settings that the user may choose or leave open.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Choices {
-    /// Number of Gaussians of a mixture at its end.
+    /// Number of Gaussians of a mixture at its end, those of the whole.
     pub gaussians: Option<usize>,
+    /// Point group of the specimen.
+    pub symmetry: Symmetry,
     /// Epochs of each mixture after which each of its Gaussians becomes two.
     pub densify: Vec<usize>,
     /// Number of mixtures whose mean is the model.
@@ -150,6 +160,9 @@ impl Settings {
         box_size: usize,
     ) -> Self {
         let scaled = recipe == Recipe::Scaled;
+        let (symmetry, order) = (choices.symmetry, choices.symmetry.order());
+        // Each image tells each Gaussian of the unit as much as as many images as there are views.
+        let particles = particles * order;
         let epochs = choices.epochs.unwrap_or(if scaled { rules::epochs_for(particles) } else { 5 });
         let mixtures = choices.mixtures.unwrap_or(1);
         // Images per mixture.
@@ -160,9 +173,10 @@ impl Settings {
         } else {
             rules::GAUSSIANS
         });
-        let at_start = (gaussians >> choices.densify.len()).max(1);
+        let at_start = (Self::of_unit(gaussians, symmetry) >> choices.densify.len()).max(1);
         Self {
             recipe,
+            symmetry,
             gaussians: at_start << choices.densify.len(),
             densify: choices.densify.clone(),
             isotropic,
@@ -189,7 +203,7 @@ impl Settings {
             weighting: choices.weighting.unwrap_or(if scaled { Weighting::Ctf } else { Weighting::Uniform }),
             start: choices.start.unwrap_or(if scaled { Start::Fitted } else { Start::Published }),
             start_scale: if scaled {
-                rules::start_scale(at_start, box_size, rules::ELLIPSOID_FRACTION)
+                rules::start_scale(at_start * order, box_size, rules::ELLIPSOID_FRACTION)
             } else {
                 START_SCALE
             },
@@ -198,14 +212,20 @@ impl Settings {
         }
     }
 
+    /// Gaussians of the asymmetric unit of a whole of `gaussians`, rounded, at least one.
+    pub(crate) fn of_unit(gaussians: usize, symmetry: Symmetry) -> usize {
+        let order = symmetry.order();
+        ((gaussians + order / 2) / order).max(1)
+    }
+
     /// Number of mixtures for `particles` particles with a sum of `total_snr` over the Fourier voxels.
     pub fn mixtures_for(&self, total_snr: f64, particles: usize) -> usize {
-        rules::mixtures_for(total_snr, self.epochs, particles)
+        rules::mixtures_for(total_snr, self.epochs, particles * self.symmetry.order())
     }
 
     /// Base rate for `particles` particles in a box of `box_size` pixels with a sum of `total_snr` over the Fourier voxels.
     pub fn rate_for(&self, total_snr: f64, particles: usize, box_size: usize) -> f64 {
-        let images = self.epochs * particles;
+        let images = self.epochs * particles * self.symmetry.order();
         let halved = rules::halves_rate(total_snr, box_size, images, self.mixtures);
         if halved { 0.5 * self.learning_rate } else { self.learning_rate }
     }

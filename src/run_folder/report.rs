@@ -206,7 +206,9 @@ fn headline(document: &Value, store: &Store, curves: &[(String, Fsc)]) -> Vec<(S
             let epochs: Vec<String> = epochs.iter().map(Value::to_string).collect();
             format!(", after doubling at the end of epochs {}", epochs.join(", "))
         });
-        headline.push(("Gaussians per half".into(), format!("{gaussians}{of_all}{doubled}")));
+        let group = document["settings"]["symmetry"].as_str();
+        let unit = group.map_or(String::new(), |group| format!(" of the asymmetric unit ({group})"));
+        headline.push(("Gaussians per half".into(), format!("{gaussians}{unit}{of_all}{doubled}")));
     }
     headline.push(("Box".into(), format!("{} px", header.box_size)));
     headline.push(("Pixel size".into(), format!("{:.3} Å", header.pixel_size)));
@@ -296,7 +298,7 @@ fn images(models: &[(&str, GmmFile)], store: &Store) -> Result<Vec<u8>> {
         cutoff: 4.0,
         sampling: Sampling::BandLimited,
         weights: Weights::UNIFORM,
-        symmetry: Symmetry::C1,
+        symmetry: models.first().map_or(Symmetry::C1, |(_, file)| file.symmetry),
     };
     // The device renders band-limited projections without CTF.
     let mut microscope = Filter::new(&Geometry { sampling: Sampling::Points, ..geometry });

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::plan::Plan;
+use crate::gmm::symmetric::described;
 use crate::loader::shard::Traffic;
 use crate::parallel::{Assignment, World};
 use crate::particles::Subset;
@@ -33,8 +34,8 @@ pub(super) fn introduce(
         several => format!("{several} mixtures of "),
     };
     tracing::info!(
-        "{mixtures}{} Gaussians{}, {} epochs, batch {} per half, learning rate {:.2e} ({}), seed {}",
-        settings.gaussians,
+        "{mixtures}{}{}, {} epochs, batch {} per half, learning rate {:.2e} ({}), seed {}",
+        described(settings.gaussians, settings.symmetry),
         settings.densification(),
         settings.epochs,
         settings.batch,

@@ -10,7 +10,7 @@ use crate::evaluate::fsc::{Fsc, GOLD_STANDARD};
 use crate::evaluate::maps::{mean, read_cube};
 use crate::gmm::files::GmmFile;
 use crate::gmm::ply;
-use crate::gmm::voxelize::{Grid, label, voxelize};
+use crate::gmm::voxelize::{self, Grid, label};
 use crate::imaging::mrc::{self, Volume};
 use crate::particles::Subset;
 use crate::particles::selection::Models;
@@ -39,13 +39,13 @@ pub(super) struct Finished<'a> {
 
 /// The map of a mixture, on the grid of the particles.
 fn map_of(file: &GmmFile) -> Volume {
-    Volume::new(voxelize(&file.gmm, &Grid::of_box(file.box_size)), file.pixel_size)
+    Volume::new(voxelize::map_of(file, &Grid::of_box(file.box_size)), file.pixel_size)
 }
 
 /// Writes the mixture and the map of a model: gmm_half1.h5, gmm_half1.ply, half1.mrc and the like.
 pub(super) fn write_model(folder: &Path, subset: Subset, file: &GmmFile) -> Result<()> {
     file.write(&folder.join(names::mixture(subset)))?;
-    ply::write(&file.gmm, &folder.join(names::mixture_ply(subset)))?;
+    ply::write(&file.gmm, file.symmetry, &folder.join(names::mixture_ply(subset)))?;
     mrc::write_labelled_volume(&folder.join(names::map(subset)), &map_of(file), &label(file))
 }
 

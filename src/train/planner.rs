@@ -6,7 +6,6 @@ use super::init::starts::InitialGuess;
 use super::options::RunOptions;
 use super::plan::{ModelPlan, Plan};
 use crate::error::{Error, Result};
-use crate::imaging::Symmetry;
 use crate::imaging::ctf::Ctf;
 use crate::parallel::{Failure, World, group_size};
 use crate::particles::selection::{self, SubsetRows};
@@ -85,7 +84,7 @@ fn decide(world: &World, options: &RunOptions) -> Result<(Store, Option<(Plan, I
     let weights = weights(&store, models[0].settings.weighting)?;
     let plan = Plan { data_set, models, weights, first_epoch: epoch, resumed_ranks: ranks };
     if pilots.is_empty() && plan.models[0].settings.uses_pilot_density() && plan.has_mixtures_to_start() {
-        pilots = pilot::reconstruct_subsets(&store, &subsets, Symmetry::C1);
+        pilots = pilot::reconstruct_subsets(&store, &subsets, options.choices.symmetry);
     }
     Ok((store, Some((plan, InitialGuess { init, pilots }))))
 }
@@ -216,11 +215,12 @@ impl Open<'_> {
         if gaussians.is_some() && mixtures.is_some() && learning_rate.is_some() {
             return Vec::new();
         }
-        let pilots = pilot::reconstruct_subsets(store, self.subsets, Symmetry::C1);
+        let pilots = pilot::reconstruct_subsets(store, self.subsets, choices.symmetry);
         let filled = mean(pilots.iter().filter_map(|pilot| Some(pilot.density.as_ref()?.filled_fraction())));
         let snr = mean(pilots.iter().map(|pilot| pilot.total_snr)).unwrap_or(0.0);
         let (particles, box_size) = (self.particles(), self.header.box_size);
-        gaussians.get_or_insert_with(|| gaussians_for(box_size, particles, filled));
+        let counted = particles * choices.symmetry.order();
+        gaussians.get_or_insert_with(|| gaussians_for(box_size, counted, filled));
         let settings = self.settings(choices, 0);
         choices.mixtures.get_or_insert(settings.mixtures_for(snr, particles));
         let settings = self.settings(choices, 0);
@@ -233,8 +233,8 @@ impl Open<'_> {
 fn fill_from_run(choices: &mut Choices, older: Option<Settings>, epochs: usize) {
     let Some(older) = older else { return };
     let Choices { gaussians, mixtures, learning_rate, .. } = choices;
-    let in_range = GAUSSIANS_ALLOWED.contains(&(older.gaussians as u64));
-    *gaussians = gaussians.or(in_range.then_some(older.gaussians));
+    let whole = older.gaussians.saturating_mul(older.symmetry.order());
+    *gaussians = gaussians.or(GAUSSIANS_ALLOWED.contains(&(whole as u64)).then_some(whole));
     *mixtures = mixtures.or((1..=epochs).contains(&older.mixtures).then_some(older.mixtures));
     let rate = older.learning_rate;
     *learning_rate = learning_rate.or((rate > 0.0 && rate.is_finite()).then_some(rate));

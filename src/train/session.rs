@@ -26,7 +26,7 @@ use crate::particles::Subset;
 use crate::particles::selection::{Models, SubsetRows};
 use crate::particles::store::Store;
 use crate::progress::Progress;
-use crate::render::{Device, Geometry, Symmetry};
+use crate::render::{Device, Geometry};
 use crate::resources::all_reduce::AllReduce;
 use crate::resources::devices;
 use crate::run_folder::checkpoint::{self, Checkpoint};
@@ -102,7 +102,7 @@ impl<'a> Session<'a> {
             cutoff: settings.cutoff,
             sampling: settings.sampling,
             weights: plan.weights,
-            symmetry: Symmetry::C1,
+            symmetry: settings.symmetry,
         };
         Self {
             world,
@@ -376,6 +376,7 @@ fn write_models(models: &[Model], assignment: &Assignment, folder: &Path, geomet
     for model in models {
         let file = GmmFile {
             gmm: Gmm::mean(&model.mixtures()?),
+            symmetry: geometry.symmetry,
             box_size: geometry.box_size,
             pixel_size: geometry.pixel_size,
         };

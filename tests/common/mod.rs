@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cryosplat_mpi::gmm::{Gmm, Shape, ply};
+use cryosplat_mpi::imaging::Symmetry;
 use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::{Block, Store};
 use ndarray::{Array2, s};
@@ -161,7 +162,7 @@ pub fn start_that_overflows(folder: &Path, set: &str, row: usize) -> (String, [&
     // Mean, raw scales, quaternion, raw amplitude.
     let values = vec![0.0, 0.0, 0.0, -2.5, -2.5, -2.5, 1.0, 0.0, 0.0, 0.0, 1e15];
     let file = folder.join("bright.ply");
-    ply::write(&Gmm::from_values(Shape::Anisotropic, 1, values), &file).unwrap();
+    ply::write(&Gmm::from_values(Shape::Anisotropic, 1, values), Symmetry::C1, &file).unwrap();
     (file.display().to_string(), ["--batch", "4", "--epochs", "2", "--learning-rate", "1e-6"])
 }
 

@@ -6,6 +6,7 @@ use cryosplat_mpi::error::Result;
 use cryosplat_mpi::gmm::atoms::{PseudoAtomModel, cif, pdb};
 use cryosplat_mpi::gmm::files::GmmFile;
 use cryosplat_mpi::gmm::{Gmm, Shape, mixture, ply};
+use cryosplat_mpi::imaging::Symmetry;
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::simulate::{atoms, density};
 
@@ -137,7 +138,7 @@ fn ply_files() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("g.ply");
     let gmm = Gmm::random(7, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 0));
-    ply::write(&gmm, &path).unwrap();
+    ply::write(&gmm, Symmetry::T, &path).unwrap();
     fuzz(&Sound::new("g.ply", &std::fs::read(&path).unwrap(), PLY), |file| ply::read(file).map(drop));
 }
 
@@ -168,7 +169,10 @@ fn pseudo_atoms() {
     let folder = tempfile::tempdir().unwrap();
     for shape in [Shape::Anisotropic, Shape::Isotropic] {
         let gmm = Gmm::random(7, shape, &mut stream(1, Purpose::Start, 1, 0));
-        let model = PseudoAtomModel::new(&GmmFile { gmm, box_size: 32, pixel_size: 3.0 }, None);
+        let model = PseudoAtomModel::new(
+            &GmmFile { gmm, symmetry: Symmetry::C1, box_size: 32, pixel_size: 3.0 },
+            None,
+        );
         for name in ["g.cif", "g.pdb"] {
             let path = folder.path().join(name);
             if name == "g.cif" { cif::write(&model, &path) } else { pdb::write(&model, &path) }.unwrap();

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use cryosplat_mpi::gmm::files::GmmFile;
 use cryosplat_mpi::gmm::{Gmm, Shape};
+use cryosplat_mpi::imaging::Symmetry;
 use cryosplat_mpi::imaging::ctf::{CtfParameters, Optics};
 use cryosplat_mpi::imaging::pose::rotation_from_relion;
 use cryosplat_mpi::particles::Subset;
@@ -82,6 +83,8 @@ pub fn checkpoint(folder: &Path) -> PathBuf {
 /// Writes a mixture of this shape.
 pub fn gaussians(folder: &Path, shape: Shape) -> PathBuf {
     let path = folder.join("gmm_half1.h5");
-    GmmFile { gmm: mixture(shape), box_size: BOX, pixel_size: PIXEL_SIZE }.write(&path).unwrap();
+    GmmFile { gmm: mixture(shape), symmetry: Symmetry::C(3), box_size: BOX, pixel_size: PIXEL_SIZE }
+        .write(&path)
+        .unwrap();
     path
 }

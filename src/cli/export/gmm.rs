@@ -8,7 +8,7 @@ use crate::files::check_output;
 use crate::gmm::convert::{MixtureFormat, convert};
 
 const AFTER_HELP: &str = "\
-Pseudo-atoms (.pdb, .cif) are one per Gaussian. Position: the mean in angstrom, in the frame of the run's map (or of --map). \
+Pseudo-atoms (.pdb, .cif) are one per Gaussian, of the asymmetric unit unless --whole is given. Position: the mean in angstrom, in the frame of the run's map (or of --map). \
 Occupancy: the amplitude relative to the largest. Anisotropic displacement U: the covariance. B factor: 8 pi^2 / 3 trace(U). The \
 header stores the largest amplitude and the centre of the box. A PDB file holds at most 99,999 atoms.
 
@@ -16,7 +16,8 @@ All output files can be read again by `voxelize`, `export gmm` and `train --init
 
 Examples:
   cryosplat-mpi export gmm run/gmm_half1.h5 -o half1.cif
-  cryosplat-mpi export gmm run/gmm_half1.h5 -o half1.pdb --map half1_box256.mrc";
+  cryosplat-mpi export gmm run/gmm_half1.h5 -o half1.pdb --map half1_box256.mrc
+  cryosplat-mpi export gmm run/gmm_half1.h5 -o all.cif --whole";
 
 /// Arguments of `export gmm`.
 #[derive(Debug, clap::Args)]
@@ -28,6 +29,9 @@ pub(super) struct Args {
     /// Output file; the extension selects the format: .pdb, .cif, .ply or .h5.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    /// Write the whole of a symmetric particle, not its asymmetric unit and the name of its point group.
+    #[arg(long)]
+    whole: bool,
     /// Map in whose frame the atoms are placed, such as a map of `voxelize` [default: the map of the run].
     #[arg(long, value_name = "MAP")]
     map: Option<PathBuf>,
@@ -48,7 +52,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         let problem = "--map places atoms, but the output file holds none";
         return Err(Error::request(problem, "leave out --map, or write .pdb or .cif").into());
     }
-    let count = convert(input, output, format?, (*box_size, *pixel_size), args.map.as_deref())?;
-    tracing::info!("{count} Gaussians: {}", output.display());
+    let grid = (*box_size, *pixel_size);
+    let written = convert(input, output, format?, grid, args.map.as_deref(), args.whole)?;
+    tracing::info!("{written}: {}", output.display());
     Ok(())
 }

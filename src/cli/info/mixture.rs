@@ -8,6 +8,7 @@ use super::description::{Description, bytes, length};
 use crate::error::Result;
 use crate::gmm::files::GmmFile;
 use crate::gmm::statistics::MixtureStatistics;
+use crate::imaging::Symmetry;
 use crate::run_folder::checkpoint::Checkpoint;
 use crate::run_folder::identity::RunIdentity;
 
@@ -22,6 +23,10 @@ pub(super) fn describe(path: &Path) -> Result<Description> {
     rows.push(("in angstrom", format!("scales {least:.2} to {largest:.2} A, median {median:.2} A")));
     rows.push(("file", bytes(size)));
     let mut json = mixture_json(&mixture);
+    if file.symmetry != Symmetry::C1 {
+        rows.insert(1, ("symmetry", file.count()));
+        json["symmetry"] = json!(file.symmetry);
+    }
     json["box_size"] = json!(file.box_size);
     json["pixel_size"] = json!(file.pixel_size);
     json["bytes"] = json!(size);
@@ -47,6 +52,9 @@ pub(super) fn describe_checkpoint(path: &Path) -> Result<Description> {
         rows.push(("Gaussians at the end", format!("{}{}", settings.gaussians, settings.densification())));
     }
     rows.extend(mixture_rows(&mixture));
+    if settings.symmetry != Symmetry::C1 {
+        rows.push(("symmetry", settings.symmetry.to_string()));
+    }
     rows.push(("particle set", particles.to_string()));
     if let Some(settings) = identity["settings"].as_object() {
         let all: Vec<String> =

@@ -6,11 +6,14 @@ use std::path::Path;
 use super::{PseudoAtom, PseudoAtomModel, REMEDY};
 use crate::error::{Error, Result};
 use crate::gmm::Shape;
+use crate::imaging::Symmetry;
 
 /// Version of the header.
 const VERSION: usize = 1;
 /// Prefix of all names.
 const PREFIX: &str = "cryosplat.";
+/// Entry of the point group; absent for C1.
+const SYMMETRY: &str = "symmetry";
 const MARK: &str = "cryosplat.version ";
 
 /// True if `start`, the first bytes of a file, belong to pseudo-atoms that this program wrote.
@@ -25,6 +28,9 @@ pub fn write(model: &PseudoAtomModel, before: &str, writer: &mut impl Write) -> 
     writeln!(writer, "{before}{MARK}{VERSION}")?;
     writeln!(writer, "{before}{PREFIX}gaussians {}", model.atoms.len())?;
     writeln!(writer, "{before}{PREFIX}shape {shape}")?;
+    if model.symmetry != Symmetry::C1 {
+        writeln!(writer, "{before}{PREFIX}{SYMMETRY} {}", model.symmetry)?;
+    }
     writeln!(writer, "{before}{PREFIX}box_size {}", model.box_size)?;
     writeln!(writer, "{before}{PREFIX}pixel_size {}", model.pixel_size)?;
     writeln!(writer, "{before}{PREFIX}centre_x {x}")?;
@@ -81,6 +87,14 @@ impl<'a> Header<'a> {
         }
     }
 
+    /// The point group.
+    fn symmetry(&self) -> Result<Symmetry> {
+        match self.found.iter().any(|(_, name, _)| *name == SYMMETRY) {
+            true => self.number(SYMMETRY, |_: &Symmetry| true),
+            false => Ok(Symmetry::C1),
+        }
+    }
+
     /// The model of the header and `atoms`.
     ///
     /// # Errors
@@ -96,6 +110,7 @@ impl<'a> Header<'a> {
         }
         Ok(PseudoAtomModel {
             shape: self.shape()?,
+            symmetry: self.symmetry()?,
             box_size: self.number("box_size", |size: &usize| (4..=65_535).contains(size))?,
             pixel_size: self.number("pixel_size", positive)?,
             centre: [

@@ -17,6 +17,7 @@ use super::covariance::{Symmetric, axes, covariance};
 use super::files::GmmFile;
 use super::{Gmm, Shape, softplus_inverse};
 use crate::error::{Error, Result};
+use crate::imaging::Symmetry;
 
 pub use header::is_pseudo_atoms;
 
@@ -58,6 +59,8 @@ fn isotropic(b_factor: f64) -> Symmetric {
 pub struct PseudoAtomModel {
     /// Isotropic Gaussians have only a B factor.
     pub shape: Shape,
+    /// Point group of the whole, of which the pseudo-atoms are the asymmetric unit.
+    pub symmetry: Symmetry,
     /// Box size of the particles in pixels.
     pub box_size: usize,
     /// Pixel size of the particles in angstrom.
@@ -74,7 +77,7 @@ impl PseudoAtomModel {
     /// Converts a mixture whose origin is at `centre` (x, y, z) in angstrom. `None` means the origin in the map of the run: voxel
     /// floor(box/2) of a map that starts at zero.
     pub fn new(file: &GmmFile, centre: Option<[f64; 3]>) -> Self {
-        let GmmFile { gmm, box_size, pixel_size } = file;
+        let GmmFile { gmm, symmetry, box_size, pixel_size } = file;
         let centre = centre.unwrap_or([(box_size / 2) as f64 * pixel_size; 3]);
         let edge = *box_size as f64 * pixel_size;
         let amplitudes: Vec<f64> = gmm.amplitudes().collect();
@@ -86,6 +89,7 @@ impl PseudoAtomModel {
         };
         Self {
             shape: gmm.shape(),
+            symmetry: *symmetry,
             box_size: *box_size,
             pixel_size: *pixel_size,
             centre,
@@ -116,7 +120,7 @@ impl PseudoAtomModel {
             set(self.shape.planes() - 1, softplus_inverse(amplitude));
         }
         let gmm = Gmm::from_values(self.shape, n, values);
-        GmmFile { gmm, box_size: self.box_size, pixel_size: self.pixel_size }
+        GmmFile { gmm, symmetry: self.symmetry, box_size: self.box_size, pixel_size: self.pixel_size }
     }
 }
 

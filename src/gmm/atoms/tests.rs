@@ -3,6 +3,7 @@
 use super::*;
 use crate::gmm::mixture;
 use crate::gmm::voxelize::{Grid, voxelize};
+use crate::imaging::Symmetry;
 use crate::random::{Purpose, stream};
 use rand_distr::{Distribution, StandardNormal};
 
@@ -22,7 +23,7 @@ fn varied(shape: Shape, count: usize) -> GmmFile {
             _ => 0.5 * normal,
         }) as f32;
     }
-    GmmFile { gmm, box_size: BOX, pixel_size: PIXEL_SIZE }
+    GmmFile { gmm, symmetry: Symmetry::T, box_size: BOX, pixel_size: PIXEL_SIZE }
 }
 
 fn map(file: &GmmFile) -> ndarray::Array3<f32> {
@@ -42,7 +43,7 @@ fn both_formats_preserve_the_density() {
             if name == "m.pdb" { pdb::write(&model, &path) } else { cif::write(&model, &path) }.unwrap();
             let back = read(&path).unwrap();
             assert_eq!((back.box_size, back.pixel_size, back.gmm.len()), (BOX, PIXEL_SIZE, 300));
-            assert_eq!(back.gmm.shape(), shape);
+            assert_eq!((back.gmm.shape(), back.symmetry), (shape, Symmetry::T));
             let worst = map(&back).iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / peak;
             assert!(worst < tolerance, "{name} {shape:?}: {worst}");
             assert_eq!(mixture::read(&path).unwrap().grid, Some((BOX, PIXEL_SIZE)));
@@ -58,7 +59,7 @@ fn an_atom_is_at_the_voxel_of_its_density() {
         let mean = [5.0, 15.0, 9.0].map(|voxel| ((voxel - (box_size / 2) as f64) / n) as f32);
         let raw = [softplus_inverse(1.5 / n) as f32, softplus_inverse(0.7) as f32];
         let gmm = Gmm::from_values(Shape::Isotropic, 1, [&mean[..], &raw].concat());
-        let file = GmmFile { gmm, box_size, pixel_size: 2.0 };
+        let file = GmmFile { gmm, symmetry: Symmetry::C1, box_size, pixel_size: 2.0 };
         let atom = PseudoAtomModel::new(&file, None).atoms[0];
         let voxel = atom.position.map(|a| a / 2.0);
         assert!(voxel.iter().zip([5.0, 15.0, 9.0]).all(|(a, b)| (a - b).abs() < 1e-5), "{voxel:?}");
@@ -82,6 +83,7 @@ fn records_follow_the_columns_of_the_format() {
     };
     let model = PseudoAtomModel {
         shape: Shape::Anisotropic,
+        symmetry: Symmetry::C1,
         box_size: BOX,
         pixel_size: PIXEL_SIZE,
         centre: [54.0; 3],
@@ -136,6 +138,7 @@ fn errors_name_what_is_wrong_in_a_file() {
         refuse(valid.replace("box_size 24", "box_size 0"), &["line ", "cryosplat.box_size", "\"0\""]);
         refuse(valid.replace("pixel_size 4.5", "pixel_size -4.5"), &["cryosplat.pixel_size", "\"-4.5\""]);
         refuse(valid.replace("cryosplat.amplitude ", "cryosplat.other "), &["no cryosplat.amplitude"]);
+        refuse(valid.replace("symmetry T", "symmetry Q"), &["line ", "cryosplat.symmetry", "\"Q\""]);
         refuse(valid.replace("shape anisotropic", "shape round"), &["cryosplat.shape", "\"round\""]);
         refuse(valid.replace("version 1", "version 2"), &["cryosplat.version", "\"2\""]);
         let position = format!("{:.3}", model.atoms[1].position[0]);

@@ -2,6 +2,11 @@
 
 use std::str::SplitWhitespace;
 
+use crate::imaging::Symmetry;
+
+/// The word after `comment` that is followed by the name of a point group.
+pub(super) const SYMMETRY: &str = "symmetry";
+
 /// Encoding of the values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
@@ -103,6 +108,8 @@ pub(super) struct Header {
     pub format: Format,
     /// In the order of the file.
     pub elements: Vec<Element>,
+    /// Point group of which the vertices are the asymmetric unit.
+    pub symmetry: Symmetry,
     /// Number of lines.
     pub lines: usize,
 }
@@ -121,7 +128,8 @@ impl Header {
         } else {
             b"\n"
         };
-        let mut header = Self { format: Format::Ascii, elements: Vec::new(), lines: 0 };
+        let mut header =
+            Self { format: Format::Ascii, elements: Vec::new(), symmetry: Symmetry::C1, lines: 0 };
         let mut format = None;
         let mut rest = bytes;
         loop {
@@ -139,7 +147,13 @@ impl Header {
             let problem = |problem: &str| (header.lines, format!("`{}` {problem}", line.trim()));
             let mut words = line.split_whitespace();
             match words.next() {
-                None | Some("comment" | "obj_info") => {}
+                Some("comment") => {
+                    if let (Some(SYMMETRY), Some(group), None) = (words.next(), words.next(), words.next()) {
+                        let group = group.parse();
+                        header.symmetry = group.map_err(|_| problem("names no point group of rotations"))?;
+                    }
+                }
+                None | Some("obj_info") => {}
                 Some("ply") if header.lines == 1 => {}
                 Some("format") => {
                     let found = format_of(words).ok_or_else(|| problem("is not a known format"))?;

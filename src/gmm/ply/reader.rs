@@ -5,6 +5,7 @@ use std::path::Path;
 use super::header::{Element, Format, Header};
 use super::{Gmm, Shape};
 use crate::error::{Error, Result};
+use crate::imaging::Symmetry;
 
 /// The property of each plane of an anisotropic [`Gmm`].
 const PLANES: [&str; 11] =
@@ -14,13 +15,13 @@ const FOREIGN_PREFIX: &str = "scalar_";
 
 const REMEDY: &str = "give a PLY file that `cryosplat-mpi train` wrote, or the HDF5 file next to it";
 
-/// Reads a mixture as an anisotropic one: text or binary of either byte order, lines that end as on any system. Properties may have
+/// Reads a mixture as an anisotropic one, and its point group: text or binary of either byte order, lines that end as on any system. Properties may have
 /// any order and numeric type, and the prefix `scalar_`; unknown ones and elements other than `vertex` are ignored.
 ///
 /// # Errors
 /// When the file is missing, is not PLY, lacks a property (a scene of 3D Gaussian splatting has no amplitudes), is truncated, or
-/// contains a non-finite value or a zero quaternion.
-pub fn read(path: &Path) -> Result<Gmm> {
+/// names an unknown point group, or contains a non-finite value or a zero quaternion.
+pub fn read(path: &Path) -> Result<(Gmm, Symmetry)> {
     let bytes = std::fs::read(path).map_err(Error::io(path, "read the file", "check the path"))?;
     let bad = |at: String, problem: String| Error::input(path, at, problem, REMEDY);
     let (header, body) = Header::split(&bytes).map_err(|(line, problem)| {
@@ -49,7 +50,7 @@ pub fn read(path: &Path) -> Result<Gmm> {
             return Err(bad(at(), "has a zero quaternion".into()));
         }
     }
-    Ok(Gmm::from_values(Shape::Anisotropic, count, values))
+    Ok((Gmm::from_values(Shape::Anisotropic, count, values), header.symmetry))
 }
 
 /// The column of each plane.

@@ -13,6 +13,7 @@ use super::random::{placement, random_start};
 use crate::error::{Error, Result};
 use crate::evaluate::filter::low_pass;
 use crate::files;
+use crate::gmm::symmetric::{described, unit_of, whole};
 use crate::gmm::{Gmm, Shape, mixture, ply};
 use crate::imaging::mrc::Volume;
 use crate::imaging::resample;
@@ -78,7 +79,7 @@ impl Init {
     pub fn apply_to(&self, choices: &mut Choices) {
         choices.init = Some(self.identity.clone());
         if let Content::Mixture(gmm) = &self.content {
-            choices.gaussians = Some(gmm.len() << choices.densify.len());
+            choices.gaussians = Some((gmm.len() << choices.densify.len()) * choices.symmetry.order());
         }
     }
 
@@ -133,8 +134,17 @@ fn is_map(file: &Path) -> Result<bool> {
 
 /// The mixture in `file`, rescaled to the box of the particles.
 fn mixture_in_box(file: &Path, choices: &Choices, isotropic: bool, header: &Header) -> Result<Gmm> {
-    let read = mixture::read(file)?;
+    let mut read = mixture::read(file)?;
     let refuse = |problem: String, remedy: &str| Err(Error::input(file, "", problem, remedy));
+    let symmetry = choices.symmetry;
+    if read.symmetry != symmetry {
+        let Some(unit) = unit_of(&whole(&read.gmm, read.symmetry), symmetry) else {
+            let problem = format!("holds no Gaussian in the asymmetric unit of {symmetry}");
+            return refuse(problem, "start from a mixture with more Gaussians, or of this symmetry");
+        };
+        tracing::info!("{}: {} of {symmetry}", file.display(), described(unit.len(), symmetry));
+        read.gmm = unit;
+    }
     let gmm = match (read.gmm.shape(), isotropic) {
         (Shape::Anisotropic, true) => {
             let problem = "holds anisotropic Gaussians, but --isotropic asks for isotropic ones".into();
@@ -144,10 +154,11 @@ fn mixture_in_box(file: &Path, choices: &Choices, isotropic: bool, header: &Head
         _ => read.gmm,
     };
     let at_end = gmm.len() << choices.densify.len();
-    if let Some(asked) = choices.gaussians.filter(|&asked| asked != at_end) {
+    if let Some(asked) = choices.gaussians.filter(|&asked| Settings::of_unit(asked, symmetry) != at_end) {
         let becoming =
             if choices.densify.is_empty() { String::new() } else { format!(" that become {at_end}") };
-        let problem = format!("holds {} Gaussians{becoming}, but --gaussians asks for {asked}", gmm.len());
+        let problem =
+            format!("holds {}{becoming}, but --gaussians asks for {asked}", described(gmm.len(), symmetry));
         return refuse(problem, "leave out --gaussians");
     }
     let edge = header.box_size as f64 * header.pixel_size;

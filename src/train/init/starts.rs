@@ -84,7 +84,8 @@ fn place(
         return;
     }
     if settings.recipe == Recipe::Scaled {
-        start.set_scale(start_scale(settings.gaussians_at_start(), box_size, density.ellipsoid_fraction()));
+        let whole = settings.gaussians_at_start() * settings.symmetry.order();
+        start.set_scale(start_scale(whole, box_size, density.ellipsoid_fraction()));
     }
     if settings.start == Start::Density {
         density.draw_means(start, &mut placement(settings, subset, mixture));
