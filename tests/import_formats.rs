@@ -368,10 +368,21 @@ fn ignored_aberrations_of_a_cs_file_are_reported() {
     assert!(!common::succeed(&set.arguments("J2/p.cs", &[] as &[&str])).contains("WARN"));
     let mut tilt = [[0.0; 2]; COUNT];
     tilt[3] = [0.0, 0.1];
+    set_column(&mut columns, floats("ctf/trefoil_A", tilt));
+    set.write("J2/p.cs", table(1, &columns));
+    let said = common::succeed(&set.arguments("J2/p.cs", &[] as &[&str]));
+    assert!(
+        said.contains("WARN") && said.contains("ctf/trefoil_A") && !said.contains("ctf/tilt_A"),
+        "{said}"
+    );
+    columns.retain(|column| column.0 != "ctf/trefoil_A");
     set_column(&mut columns, floats("ctf/tilt_A", tilt));
     set.write("J2/p.cs", table(1, &columns));
     let said = common::succeed(&set.arguments("J2/p.cs", &[] as &[&str]));
-    assert!(said.contains("WARN") && said.contains("ctf/tilt_A") && !said.contains("ctf/anisomag"), "{said}");
+    assert!(
+        !said.contains("WARN") && said.contains("optics group 2") && said.contains("odd aberrations"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -395,7 +406,10 @@ fn errors_in_a_cs_file_are_named() {
     refuse(float("ctf/df2_A", with(&[1e4; COUNT], f32::INFINITY)), &["particle 2", "ctf/df2_A is inf"]);
     refuse(float("ctf/accel_kv", with(&VOLTAGE, 0.0)), &["particle 2", "ctf/accel_kv is 0", "above 0"]);
     refuse(float("ctf/amp_contrast", with(&[0.1; COUNT], 7.0)), &["particle 2", "is 7", "0 to 1"]);
-    refuse(float("blob/psize_A", with(&[2.0; COUNT], 2.5)), &["particle 2", "blob/psize_A is 2.5 A", "2 A"]);
+    refuse(
+        float("blob/psize_A", with(&[2.0; COUNT], -2.5)),
+        &["particle 2", "blob/psize_A is -2.5", "above 0"],
+    );
     refuse(whole("alignments3D/split", [0, 2, 0, 1, 1]), &["particle 2", "split is 2", "0 or 1"]);
     refuse(whole("blob/idx", [0, 3, 2, 0, 1]), &["particle 2", "image 4", "a.mrcs", "has 3 images"]);
     refuse(float("blob/idx", [0.0; COUNT]), &["particle 1", "blob/idx is 0"]);
@@ -408,7 +422,11 @@ fn errors_in_a_cs_file_are_named() {
     shapes.2[1] = [16u32, 18].map(u32::to_le_bytes).concat();
     refuse(shapes.clone(), &["particle 2", "16 x 18"]);
     shapes.2[1] = [18u32, 18].map(u32::to_le_bytes).concat();
-    refuse(shapes, &["particle 2", "18 pixels, but 16 pixels"]);
+    let set_of_18 = &["16 x 16 pixels, expected 18 x 18", "blob/shape"];
+    let mut columns = columns.clone();
+    set_column(&mut columns, shapes);
+    set.write("J2/p.cs", table(1, &columns));
+    set.refuse("J2/p.cs", &[] as &[&str], set_of_18);
     refuse(Column("ctf/df1_A", "'|S4'".into(), vec![b"abcd".to_vec(); COUNT]), &["ctf/df1_A", "1 numbers"]);
     // Missing columns.
     set.write("J2/p.cs", table(1, &joined(&[blob(), ctf()])));
@@ -536,7 +554,12 @@ fn errors_in_pickles_are_named() {
     let mut values = parameters(&ALL);
     values.iter_mut().step_by(9).for_each(|size| *size = 32.0);
     set.write("J2/ctf.pkl", pickled(&[array(&[COUNT as u32, 9], &values)]));
-    set.refuse("J2/all.mrcs", &options, &["all.mrcs", "16 x 16 pixels, expected 32 x 32", "ctf.pkl"]);
+    // CTFs of images that were downsampled later: the field of view stays.
+    let said = common::succeed(&set.arguments("J2/all.mrcs", &options));
+    assert!(
+        said.contains("box of 32 pixels of 2 A for images of 16 pixels: their pixel size is 4.0000 A"),
+        "{said}"
+    );
     set.write("J2/ctf.pkl", pickled(&[rotations(&ALL)]));
     set.refuse("J2/all.mrcs", &options, &["ctf.pkl", "shape (5, 3, 3)", "(n, 9)"]);
     set.write("list.txt", "J1/a.mrcs\nJ1/c.mrcs\n");

@@ -160,8 +160,8 @@ fn poses_and_ctfs_of_cryosparc_agree_with_cryodrgn() {
     let [rotations, translations] = [0, 1].map(|k| poses.array(parts[k]).unwrap());
     let ctf = ctf.array(ctf.root()).unwrap();
     let (box_size, pixel_size, optics) = (
-        set.properties().image_size.clone().unwrap().0,
-        set.properties().pixel_size,
+        set.properties().raw[0].box_size.unwrap(),
+        set.properties().raw[0].pixel_size,
         set.properties().optics.clone(),
     );
     assert_eq!((set.properties().len(), optics.len(), set.properties().halves_given), (2019, 1, true));

@@ -50,8 +50,9 @@ pub(super) struct Args {
     /// Indices of the images to import, from 0, as cryoDRGN's --ind.
     #[arg(long, value_name = "PKL", requires = "poses")]
     ind: Option<PathBuf>,
-    /// Pixel size of the raw images in angstrom, with --no-ctf [default: from the stack's header].
-    #[arg(long, value_name = "A", requires = "no_ctf")]
+    /// Pixel size in angstrom that all images are resampled to, before --box [default: the commonest]; with --no-ctf that of the
+    /// raw images [default: from the stack's header].
+    #[arg(long, value_name = "A")]
     pixel_size: Option<f64>,
     /// Box size of the stored images in pixels, by Fourier cropping [default: the raw box].
     #[arg(long = "box", value_name = "PIXELS")]
@@ -105,6 +106,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         companions: args.companions()?,
         datadir: args.datadir.clone(),
         box_size: args.box_size,
+        pixel_size: args.pixel_size.filter(|_| !args.no_ctf),
         invert: args.invert,
         normalize: !args.no_normalize,
         background_radius: args.background_radius,

@@ -1,5 +1,6 @@
 //! Image formation and image files: CTF, poses, Fourier transforms, MRC. Independent of Gaussians and MPI.
 
+pub(crate) mod aberration;
 pub(crate) mod cif;
 pub mod ctf;
 pub mod fourier;

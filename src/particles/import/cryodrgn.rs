@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use arrays::{Ctf, Poses};
 
-use super::optics::Groups;
+use super::optics::{Groups, RawImages};
 use super::pickle::Pickle;
 use super::relion;
 use super::set::{self, ParticleRow, ReadOptions, SetProperties, ViewingDirections};
@@ -82,20 +82,23 @@ pub fn read(path: &Path, images: Images, files: &Files, options: &ReadOptions) -
         CtfFrom::File(file) => {
             let ctf = Ctf::read(file)?;
             let order = order(&ctf.pickle, ctf.len())?;
-            let (pixel_size, box_size) = ctf.grid()?;
-            let from = Some(format!("column 1 of {}", file.display()));
-            (Some((ctf, order)), Grid { pixel_size, box_size, from })
+            let first = folders.find(path, &stacks.all()[0])?;
+            let grid = Grid::of_ctf(&ctf, file, &first)?;
+            (Some((ctf, order)), grid)
         }
         CtfFrom::Nowhere(pixel_size) => {
             (None, Grid::of_stack(&folders.find(path, &stacks.all()[0])?, *pixel_size)?)
         }
     };
-    let table = Table { images, selected, poses, poses_order, ctf, box_size: grid.box_size };
+    let Grid { pixel_size, box_size, from } = grid;
+    let table = Table { images, selected, poses, poses_order, ctf, pixel_size, box_size };
 
     let mut groups = Groups::default();
     let mut directions = ViewingDirections::default();
     for particle in 0..count {
-        directions.observe(&table.row(particle, Subset::Half1, &mut groups)?.particle);
+        let row = table.row(particle, Subset::Half1, &mut groups)?;
+        groups.count(row.particle.optics_group);
+        directions.observe(&row.particle);
     }
     directions.warn(path, count);
     let ctf_file = match &files.ctf {
@@ -106,9 +109,10 @@ pub fn read(path: &Path, images: Images, files: &Files, options: &ReadOptions) -
     let properties = SetProperties {
         path: path.to_path_buf(),
         others: others.into_iter().flatten().cloned().collect(),
-        pixel_size: grid.pixel_size,
-        image_size: grid.from.map(|from| (grid.box_size, from)),
         optics: groups.optics.clone(),
+        raw: groups.raw.clone(),
+        box_from: from,
+        columns: ["voltage (column 6)", "defocus (column 3)", "translation"],
         half,
         halves_given: false,
         dark: false,
@@ -143,6 +147,7 @@ struct Table {
     poses: Poses,
     poses_order: RowOrder,
     ctf: Option<(Ctf, RowOrder)>,
+    pixel_size: f64,
     box_size: usize,
 }
 
@@ -156,11 +161,13 @@ impl Table {
             None => (NO_OPTICS, CtfParameters::default()),
         };
         let shift = self.poses.shift(pose)?.map(|fraction| fraction * self.box_size as f64);
+        let raw =
+            RawImages { pixel_size: self.pixel_size, box_size: Some(self.box_size), ..RawImages::default() };
         let particle = Particle {
             rotation: self.poses.rotation(pose)?,
             shift: [0.0; 2],
             ctf,
-            optics_group: groups.index(optics),
+            optics_group: groups.index(optics, raw),
             source: Some(source),
         };
         Ok(ParticleRow { particle, source, shift, half, dark: false, place })
@@ -201,11 +208,27 @@ impl RowOrder {
 struct Grid {
     pixel_size: f64,
     box_size: usize,
-    /// Source of the box size, if it is not a stack.
-    from: Option<String>,
+    /// Source of the box size.
+    from: String,
 }
 
 impl Grid {
+    /// The grid of the images in the stack `first` with the CTFs of the file `path`. Images that were downsampled after their CTFs
+    /// were written have another box: their pixels are larger, as cryoDRGN takes them to be.
+    fn of_ctf(ctf: &Ctf, path: &Path, first: &Path) -> Result<Self> {
+        let (pixel_size, box_size) = ctf.grid()?;
+        let stored = Stack::open(first)?.header().size[0];
+        if stored == box_size {
+            return Ok(Self { pixel_size, box_size, from: format!("column 1 of {}", path.display()) });
+        }
+        let scaled = pixel_size * box_size as f64 / stored as f64;
+        tracing::info!(
+            "{}: CTFs of a box of {box_size} pixels of {pixel_size} A for images of {stored} pixels: their pixel size is {scaled:.4} A",
+            path.display()
+        );
+        Ok(Self { pixel_size: scaled, box_size: stored, from: first.display().to_string() })
+    }
+
     /// The grid of the stack `first`, with the pixel size `given`, or else that of its header.
     fn of_stack(first: &Path, given: Option<f64>) -> Result<Self> {
         let stack = Stack::open(first)?;
@@ -218,7 +241,7 @@ impl Grid {
                 "set --pixel-size",
             ));
         }
-        Ok(Self { pixel_size, box_size: stack.header().size[0], from: None })
+        Ok(Self { pixel_size, box_size: stack.header().size[0], from: first.display().to_string() })
     }
 }
 

@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::npy::{Field, FieldType, Table};
-use super::optics::{Groups, PIXEL_SIZE_TOLERANCE};
+use super::optics::{Groups, RawImages};
 use super::set::{self, ParticleRow, ReadOptions, SetProperties, ViewingDirections};
 use super::stack_names::{Location, StackFolders, StackNames};
 use super::star::excerpt;
 use crate::error::{Error, Result};
-use crate::imaging::ctf::{CtfParameters, Optics};
+use crate::imaging::aberration::OddAberration;
+use crate::imaging::ctf::{CtfParameters, Optics, wavelength};
 use crate::imaging::pose::{Rotation, rotation_from_vector, transposed};
 use crate::particles::Subset;
 use crate::particles::store::{Particle, Source};
@@ -32,8 +33,7 @@ pub struct Particles {
 /// of stacks are relative to its folder, or to the parent folder (the project).
 ///
 /// # Errors
-/// If a file cannot be read, poses, CTFs or images are missing, a value is not finite, or the particles differ in pixel size
-/// or box size. The error names particle and column.
+/// If a file cannot be read, poses, CTFs or images are missing, or a value is not finite. The error names particle and column.
 pub fn read(path: &Path, passthrough: &[PathBuf], options: &ReadOptions) -> Result<Particles> {
     let files = Files::read(path, passthrough)?;
     let count = files.main.len().min(options.first.unwrap_or(usize::MAX));
@@ -49,7 +49,7 @@ pub fn read(path: &Path, passthrough: &[PathBuf], options: &ReadOptions) -> Resu
     let mut ignored = vec![false; columns.unmodelled.len()];
     for particle in 0..count {
         let row = columns.row(&files, particle, &mut groups, &mut stacks)?;
-        columns.check_grid(&files, particle)?;
+        groups.count(row.particle.optics_group);
         half.push(columns.split(&files, particle)?);
         directions.observe(&row.particle);
         dark += usize::from(row.dark);
@@ -71,9 +71,10 @@ pub fn read(path: &Path, passthrough: &[PathBuf], options: &ReadOptions) -> Resu
     let properties = SetProperties {
         path: path.to_path_buf(),
         others: passthrough.to_vec(),
-        pixel_size: files.number(&columns.pixel_size, 0, 0),
-        image_size: Some((columns.box_size(&files, 0)?, format!("{SHAPE} of {}", path.display()))),
         optics: groups.optics.clone(),
+        raw: groups.raw.clone(),
+        box_from: format!("{SHAPE} of {}", path.display()),
+        columns: ["ctf/accel_kv", "ctf/df1_A", "alignments3D/shift"],
         halves_given: half.is_some(),
         half: half.map_or_else(|| set::draw_halves(path, count, options.seed), Ok)?,
         dark: dark > 0,
@@ -221,9 +222,8 @@ const SIGN: &str = "blob/sign";
 const SPLIT: &str = "alignments3D/split";
 const POSE: &str = "alignments3D/pose";
 
-/// Columns of aberrations that the CTF here does not model; 0 means "none".
-const UNMODELLED: [(&str, usize); 5] =
-    [("ctf/shift_A", 2), ("ctf/tilt_A", 2), ("ctf/trefoil_A", 2), ("ctf/tetra_A", 4), ("ctf/anisomag", 4)];
+/// Columns of aberrations whose convention is not published; 0 means "none".
+const UNMODELLED: [(&str, usize); 3] = [("ctf/shift_A", 2), ("ctf/trefoil_A", 2), ("ctf/tetra_A", 4)];
 
 /// The columns in use.
 #[derive(Debug)]
@@ -243,6 +243,8 @@ struct Columns {
     phase_shift: Option<Column>,
     b_factor: Option<Column>,
     scale: Option<Column>,
+    tilt: Option<Column>,
+    magnification: Option<Column>,
     unmodelled: Vec<Column>,
 }
 
@@ -290,6 +292,8 @@ impl Columns {
             phase_shift: files.find("ctf/phase_shift_rad", 1)?,
             b_factor: files.find("ctf/bfactor", 1)?,
             scale: files.find("ctf/scale", 1)?,
+            tilt: files.find("ctf/tilt_A", 2)?,
+            magnification: files.find("ctf/anisomag", 4)?,
             unmodelled,
         })
     }
@@ -304,7 +308,8 @@ impl Columns {
     ) -> Result<ParticleRow> {
         let place = Location::Particle(particle + 1);
         let source = self.image(files, particle, stacks)?;
-        let optics_group = groups.index(self.optics(files, particle)?);
+        let (optics, raw) = self.optics(files, particle)?;
+        let optics_group = groups.index(optics, raw);
         let particle_of = Particle {
             rotation: self.rotation(files, particle)?,
             shift: [0.0; 2],
@@ -383,17 +388,40 @@ impl Columns {
         })
     }
 
-    fn optics(&self, files: &Files, particle: usize) -> Result<Optics> {
+    /// The optics group of a particle. `ctf/tilt_A` is Cs times the beam tilt, and `ctf/anisomag` is M - I, both as pyem and other
+    /// converters to RELION read them.
+    fn optics(&self, files: &Files, particle: usize) -> Result<(Optics, RawImages)> {
         let [voltage, aberration, contrast] = &self.microscope;
         let amplitude_contrast = files.finite(contrast, particle, 0)?;
         if !(0.0..=1.0).contains(&amplitude_contrast) {
             return Err(files.refuse(contrast, particle, 0, "a fraction from 0 to 1"));
         }
-        Ok(Optics::new(
+        let mut optics = Optics::new(
             files.positive(voltage, particle)?,
             files.finite(aberration, particle, 0)?,
             amplitude_contrast,
-        ))
+        );
+        let mut odd = OddAberration::default();
+        if let Some(column) = &self.tilt {
+            let tilt = [files.finite(column, particle, 0)?, files.finite(column, particle, 1)?];
+            odd.add_tilt(tilt, wavelength(optics.voltage));
+        }
+        if let Some(column) = &self.magnification {
+            for (k, value) in optics.magnification.as_flattened_mut().iter_mut().enumerate() {
+                *value += files.finite(column, particle, k)?;
+            }
+            if !optics.has_usable_magnification() {
+                return Err(files.refuse(
+                    column,
+                    particle,
+                    0,
+                    "a magnification matrix less the identity, near 0",
+                ));
+            }
+        }
+        let pixel_size = files.positive(&self.pixel_size, particle)?;
+        let box_size = Some(self.box_size(files, particle)?);
+        Ok((optics, RawImages { pixel_size, box_size, odd, ..RawImages::default() }))
     }
 
     /// The half, if the file has it.
@@ -414,23 +442,5 @@ impl Columns {
             return Err(files.error(&self.shape, particle, problem, "extract the particles in square boxes"));
         }
         Ok(rows as usize)
-    }
-
-    /// Checks that the particle has the same pixel size and box size as the first one.
-    fn check_grid(&self, files: &Files, particle: usize) -> Result<()> {
-        const ONE_GRID: &str =
-            "resample all particles to one pixel size and box size, or import each group from its own file";
-        let [first, own] =
-            [files.positive(&self.pixel_size, 0)?, files.positive(&self.pixel_size, particle)?];
-        if (own / first - 1.0).abs() > PIXEL_SIZE_TOLERANCE {
-            let problem = format!("{} is {own} A, but {first} A for particle 1", self.pixel_size.name);
-            return Err(files.error(&self.pixel_size, particle, problem, ONE_GRID));
-        }
-        let [first, own] = [self.box_size(files, 0)?, self.box_size(files, particle)?];
-        if first != own {
-            let problem = format!("{SHAPE} is {own} pixels, but {first} pixels for particle 1");
-            return Err(files.error(&self.shape, particle, problem, ONE_GRID));
-        }
-        Ok(())
     }
 }

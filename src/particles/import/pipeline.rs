@@ -13,11 +13,14 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use rayon::prelude::*;
 
 use super::format::{self, Companions};
+use super::grid::{Grid, Request};
 use super::set::{ParticleRow, ParticleSet, ReadOptions};
 use super::stacks::Stacks;
+use super::units::Units;
 use crate::error::{Error, Result};
+use crate::imaging::ctf::Ctf;
 use crate::particles::Subset;
-use crate::particles::preprocess::{BACKGROUND_RADIUS, Preprocessor, Settings};
+use crate::particles::preprocess::{Defect, Scratch};
 use crate::particles::store::{Dtype, Header, Particle, Writer};
 use crate::progress::Progress;
 
@@ -39,6 +42,8 @@ pub struct Options {
     pub datadir: Option<PathBuf>,
     /// Box size of the stored images in pixels; `None` for that of the raw images.
     pub box_size: Option<usize>,
+    /// Pixel size in angstrom to which all images are resampled before they are cropped to `box_size`; `None` for the commonest.
+    pub pixel_size: Option<f64>,
     /// Invert the contrast of all images. Otherwise, only images with dark specimen according to the metadata are inverted.
     pub invert: bool,
     /// Normalise the background to mean 0 and standard deviation 1.
@@ -85,38 +90,36 @@ pub fn import(input: &Path, destination: &Path, options: &Options) -> Result<Sum
     let inputs = std::iter::once(&properties.path).chain(&properties.others).chain(stacks.paths());
     refuse_overwriting_input(destination, inputs)?;
 
-    let input_box = stacks.box_size();
-    let output_box = options.box_size.unwrap_or(input_box);
-    let radius = options.background_radius.unwrap_or(BACKGROUND_RADIUS * output_box as f64);
-    let preprocessor = Preprocessor::new(Settings {
-        input_box,
-        output_box,
+    let request = Request {
+        box_size: options.box_size,
+        pixel_size: options.pixel_size,
         invert: options.invert,
-        background_radius: options.normalize.then_some(radius),
-    })?;
+        normalize: options.normalize,
+        background_radius: options.background_radius,
+    };
+    let grid = Grid::plan(properties, &stacks, &request)?;
     let header = Header {
-        box_size: output_box,
-        pixel_size: properties.pixel_size * input_box as f64 / output_box as f64,
+        box_size: grid.box_size,
+        pixel_size: grid.pixel_size,
         normalized: options.normalize,
         inverted: options.invert || properties.dark,
-        optics: properties.optics.clone(),
+        optics: grid.optics.clone(),
         halves: properties.halves(),
         source_files: properties.stacks.names(),
     };
     let writer = Writer::create(destination, &header, options.dtype)?;
     let summary = Summary {
         particles: properties.len(),
-        box_size: output_box,
-        pixel_size: header.pixel_size,
+        box_size: grid.box_size,
+        pixel_size: grid.pixel_size,
         halves: header.halves,
     };
     let job = Job {
         input,
         count: summary.particles,
-        preprocessor: &preprocessor,
+        units: Units::new(properties),
+        grid: &grid,
         inverts: options.invert,
-        input_box,
-        output_box,
     };
     job.run(particles, stacks, writer, &workers)?.finish()?;
     Ok(summary)
@@ -143,6 +146,9 @@ fn refuse_overwriting_input<'a>(
 /// Consecutive rows, those of half 1 first, and their images.
 struct Chunk {
     rows: Vec<ParticleRow>,
+    /// Raw boxes of the rows, while the images are raw.
+    boxes: Vec<usize>,
+    /// Images, each in a place for the largest one.
     images: Vec<f32>,
 }
 
@@ -157,11 +163,10 @@ impl Chunk {
 struct Job<'a> {
     input: &'a Path,
     count: usize,
-    preprocessor: &'a Preprocessor,
-    /// True if the preprocessor inverts every image.
+    units: Units,
+    grid: &'a Grid,
+    /// True if the preprocessors invert every image.
     inverts: bool,
-    input_box: usize,
-    output_box: usize,
 }
 
 impl Job<'_> {
@@ -199,17 +204,20 @@ impl Job<'_> {
         raw: &SyncSender<Result<Chunk>>,
         used: &Receiver<Vec<f32>>,
     ) {
-        let bytes = self.input_box.pow(2) * size_of::<f32>();
+        let bytes = self.grid.largest_raw_box.pow(2) * size_of::<f32>();
         let count = (CHUNK_BYTES / bytes).clamp(CHUNK_SMALLEST, CHUNK_IMAGES);
+        let mut units = self.units.clone();
         let mut rows = particles.rows();
         for _ in 0..self.count.div_ceil(count) {
             let some = rows.by_ref().take(count).collect();
             let chunk = self.read_chunk(some, &mut stacks, used.try_recv().unwrap_or_default());
             let failed = chunk.is_err();
+            chunk.iter().flat_map(|chunk| &chunk.rows).for_each(|row| units.observe(row));
             if raw.send(chunk).is_err() || failed {
                 return;
             }
         }
+        units.warn();
     }
 
     fn read_chunk(
@@ -218,17 +226,19 @@ impl Job<'_> {
         stacks: &mut Stacks,
         mut images: Vec<f32>,
     ) -> Result<Chunk> {
-        let (mut rows, pixels) = (rows?, self.input_box.pow(2));
+        let (mut rows, pixels) = (rows?, self.grid.largest_raw_box.pow(2));
         images.resize(rows.len() * pixels, 0.0);
         let mut places = [0, Chunk::in_half1(&rows)];
         for row in &rows {
             let place = &mut places[usize::from(row.half == Subset::Half2)];
-            stacks.read(row, &mut images[*place * pixels..(*place + 1) * pixels])?;
+            let first = *place * pixels;
+            stacks.read(row, &mut images[first..first + stacks.box_of(row).pow(2)])?;
             *place += 1;
         }
         // A stable sort: rows of the same half keep their order.
         rows.sort_by_key(|row| row.half);
-        Ok(Chunk { rows, images })
+        let boxes = rows.iter().map(|row| stacks.box_of(row)).collect();
+        Ok(Chunk { rows, boxes, images })
     }
 
     fn preprocess(
@@ -240,25 +250,19 @@ impl Job<'_> {
         ready: &SyncSender<Chunk>,
         written: &Receiver<Vec<f32>>,
     ) -> Result<()> {
-        let (pixels, output_pixels) = (self.input_box.pow(2), self.output_box.pow(2));
+        let (pixels, output_pixels) = (self.grid.largest_raw_box.pow(2), self.grid.box_size.pow(2));
         for chunk in raw {
-            let Chunk { rows, mut images } = chunk?;
+            let Chunk { rows, boxes, mut images } = chunk?;
             let mut outputs = written.try_recv().unwrap_or_default();
             outputs.resize(rows.len() * output_pixels, 0.0);
             let outcomes: Vec<_> = workers.install(|| {
                 images
                     .par_chunks_exact_mut(pixels)
                     .zip(outputs.par_chunks_exact_mut(output_pixels))
-                    .zip(&rows)
-                    .map_init(
-                        || self.preprocessor.scratch(),
-                        |scratch, ((image, output), row)| {
-                            if row.dark && !self.inverts {
-                                image.iter_mut().for_each(|value| *value = -*value);
-                            }
-                            self.preprocessor.run(image, row.shift, output, scratch)
-                        },
-                    )
+                    .zip(rows.par_iter().zip(&boxes))
+                    .map_init(Vec::new, |scratch, ((image, output), (row, &raw_box))| {
+                        self.preprocess_image(&mut image[..raw_box * raw_box], output, row, scratch)
+                    })
                     .collect()
             });
             let defects = rows.iter().zip(outcomes).filter_map(|(row, outcome)| Some((row, outcome.err()?)));
@@ -267,11 +271,32 @@ impl Job<'_> {
             }
             // If the other stage has stopped, its own result has the reason.
             let _ = used.send(images);
-            if ready.send(Chunk { rows, images: outputs }).is_err() {
+            if ready.send(Chunk { rows, boxes: Vec::new(), images: outputs }).is_err() {
                 return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// Preprocesses one raw image. `scratch` has the memory of this thread for each raw box.
+    fn preprocess_image(
+        &self,
+        image: &mut [f32],
+        output: &mut [f32],
+        row: &ParticleRow,
+        scratch: &mut Vec<(usize, Scratch)>,
+    ) -> std::result::Result<(), Defect> {
+        if row.dark && !self.inverts {
+            image.iter_mut().for_each(|value| *value = -*value);
+        }
+        let (group, raw_box) = (row.particle.optics_group, image.len().isqrt());
+        let preprocessor = self.grid.preprocessor(group, raw_box);
+        let place = scratch.iter().position(|(size, _)| *size == raw_box).unwrap_or_else(|| {
+            scratch.push((raw_box, preprocessor.scratch()));
+            scratch.len() - 1
+        });
+        let flipped = self.grid.flipped(group, |optics| Ctf::new(optics, &row.particle.ctf));
+        preprocessor.run(image, row.shift, flipped.as_ref(), output, &mut scratch[place].1)
     }
 
     fn write(
@@ -282,10 +307,10 @@ impl Job<'_> {
     ) -> Result<Writer> {
         let mut progress = Progress::new("import", self.count as u64, "images");
         let mut missing = self.count;
-        for Chunk { rows, images } in ready {
+        for Chunk { rows, images, .. } in ready {
             let particles: Vec<Particle> = rows.iter().map(|row| row.particle).collect();
             let second = Chunk::in_half1(&rows);
-            let (images0, images1) = images.split_at(second * self.output_box.pow(2));
+            let (images0, images1) = images.split_at(second * self.grid.box_size.pow(2));
             writer.append(Subset::Half1, &particles[..second], images0)?;
             writer.append(Subset::Half2, &particles[second..], images1)?;
             missing -= rows.len();

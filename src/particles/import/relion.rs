@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::columns::{Column, Cursor, find, require};
-use super::optics::{self, ImplicitGroups, UnmodelledColumns};
+use super::optics::{self, Groups, ImplicitGroups, OverriddenColumns, RawImages};
 use super::set::{self, ParticleRow, ReadOptions, SetProperties, ViewingDirections};
 use super::stack_names::{Location, StackFolders, StackNames};
 use super::star::{Document, Table};
@@ -30,8 +30,8 @@ pub struct Particles {
 /// Reads the file twice, first to find the tables and then to check all rows.
 ///
 /// # Errors
-/// If the file is not a STAR file, has no particles, poses or CTFs, has values that are not finite, has optics groups that
-/// differ in pixel size or box size, or has a half without particles. The error names line and column.
+/// If the file is not a STAR file, has no particles, poses or CTFs, has values that are not finite or pixel sizes that contradict
+/// each other, or has a half without particles. The error names line and column.
 pub fn read(path: &Path, options: &ReadOptions) -> Result<Particles> {
     interpret(Document::read(path)?, options)
 }
@@ -50,59 +50,50 @@ fn interpret(document: Document, options: &ReadOptions) -> Result<Particles> {
     }
     let columns = Columns::find(&document, table)?;
     let optics_table = document.tables().iter().find(|t| t.name() == "optics");
-    let (lookup, fixed) = match optics_table {
-        Some(optics) => {
-            let (groups, places) = optics::read_table(&document, optics)?;
-            let number = require(&document, table, "_rlnOpticsGroup")?;
-            (OpticsLookup::Table { number, places }, groups)
-        }
-        None => (OpticsLookup::Implicit(ImplicitGroups::new(&document, table)?), Vec::new()),
+    let lookup = match optics_table {
+        Some(optics) => OpticsLookup::Table {
+            number: require(&document, table, "_rlnOpticsGroup")?,
+            places: optics::read_numbers(&document, optics)?,
+        },
+        None => OpticsLookup::Implicit(ImplicitGroups::new(&document, table)?),
     };
     let mut interpreter = Interpreter { columns, lookup };
     let mut stacks = StackNames::default();
 
     let halves_given = interpreter.columns.subset.is_some();
     let mut half = Vec::with_capacity(if halves_given { count } else { 0 });
-    let mut used = vec![false; fixed.len()];
+    let mut particles_of = Vec::new();
     let mut directions = ViewingDirections::default();
-    let mut unmodelled = UnmodelledColumns::new(table);
+    let mut overridden = optics_table.map(|_| OverriddenColumns::new(table));
     let mut cursor = Cursor::new(&document, table);
     for _ in 0..count {
         cursor.advance()?;
         let (row, given) = interpreter.read(&cursor, &mut stacks)?;
         half.extend(given);
         let group = row.particle.optics_group as usize;
-        if group >= used.len() {
-            used.resize(group + 1, false);
+        if group >= particles_of.len() {
+            particles_of.resize(group + 1, 0);
         }
-        used[group] = true;
+        particles_of[group] += 1;
         directions.observe(&row.particle);
-        unmodelled.observe(&cursor);
+        overridden.iter_mut().for_each(|columns| columns.observe(&cursor));
     }
-    let groups = match &interpreter.lookup {
-        OpticsLookup::Table { .. } => fixed,
-        OpticsLookup::Implicit(implicit) => implicit.groups.clone(),
-    };
-    let (pixel_size, image_size) = optics::common_grid(&document, &groups, &used)?;
+    let groups = interpreter.lookup.groups(&document, optics_table, &particles_of)?;
     if halves_given {
         check_halves(document.path(), &half)?;
     } else {
         half = set::draw_halves(document.path(), count, options.seed)?;
     }
 
-    let mut ignored = match optics_table {
-        Some(table) => UnmodelledColumns::in_table(&document, table)?,
-        None => Vec::new(),
-    };
-    ignored.extend(unmodelled.labels());
-    set::warn_about_ignored(document.path(), ignored);
+    set::warn_about_ignored(document.path(), overridden.iter().flat_map(OverriddenColumns::labels));
     directions.warn(document.path(), count);
     let path = document.path().to_path_buf();
     let properties = SetProperties {
         others: Vec::new(),
-        pixel_size,
-        image_size: image_size.map(|size| (size, format!("_rlnImageSize of {}", path.display()))),
-        optics: groups.iter().map(|group| group.optics.clone()).collect(),
+        optics: groups.optics,
+        raw: groups.raw,
+        box_from: format!("_rlnImageSize of {}", path.display()),
+        columns: interpreter.columns.names(),
         half,
         halves_given,
         dark: false,
@@ -167,6 +158,26 @@ enum OpticsLookup {
 }
 
 impl OpticsLookup {
+    /// The groups in use, given the number of particles of each index that [`OpticsLookup::group_of`] has returned. Numbers those
+    /// of an optics table anew: the ones that no particle refers to do not count.
+    fn groups(&mut self, document: &Document, table: Option<&Table>, particles: &[usize]) -> Result<Groups> {
+        match (self, table) {
+            (Self::Table { places, .. }, Some(table)) => {
+                let used = |row: u32| particles.get(row as usize).is_some_and(|&particles| particles > 0);
+                places.retain(|_, row| used(*row));
+                let before = |row: u32| (0..row).filter(|&row| used(row)).count() as u32;
+                places.values_mut().for_each(|row| *row = before(*row));
+                optics::read_table(document, table, particles)
+            }
+            (Self::Implicit(implicit), _) => {
+                let mut groups = implicit.groups.clone();
+                groups.raw.iter_mut().zip(particles).for_each(|(raw, &particles)| raw.particles = particles);
+                Ok(groups)
+            }
+            (Self::Table { .. }, None) => Ok(Groups::default()),
+        }
+    }
+
     fn group_of(&mut self, row: &Cursor) -> Result<u32> {
         match self {
             Self::Implicit(groups) => groups.group_of(row),
@@ -240,6 +251,12 @@ impl Columns {
             scale: find(table, "_rlnCtfScalefactor"),
             subset: find(table, "_rlnRandomSubset"),
         })
+    }
+
+    /// The columns of voltage, defocus and origin.
+    fn names(&self) -> [&'static str; 3] {
+        let origin = self.origin[0].map_or("_rlnOriginXAngst", |column| column.label);
+        ["_rlnVoltage", "_rlnDefocusU", origin]
     }
 
     fn rotation(&self, row: &Cursor) -> Result<Rotation> {
@@ -318,7 +335,7 @@ impl set::ParticleSet for Particles {
         Box::new(ParticleRows {
             known: properties.stacks.all().len(),
             groups: properties.optics.len(),
-            unit: if self.interpreter.columns.origin_in_angstrom { properties.pixel_size } else { 1.0 },
+            raw: &properties.raw,
             cursor: Cursor::new(&self.document, &self.document.tables()[self.table]),
             interpreter: &mut self.interpreter,
             stacks: &mut properties.stacks,
@@ -333,8 +350,8 @@ struct ParticleRows<'a> {
     interpreter: &'a mut Interpreter,
     stacks: &'a mut StackNames,
     half: std::slice::Iter<'a, Subset>,
-    /// Unit of the origins in pixels: the shift in pixels is the origin divided by it.
-    unit: f64,
+    /// The raw images of each optics group.
+    raw: &'a [RawImages],
     /// Number of stacks and optics groups in the first pass over the file.
     known: usize,
     groups: usize,
@@ -357,7 +374,10 @@ impl ParticleRows<'_> {
             return Err(self.cursor.changed());
         }
         row.half = half;
-        row.shift = row.shift.map(|shift| shift / self.unit);
+        if self.interpreter.columns.origin_in_angstrom {
+            let pixel_size = self.raw[row.particle.optics_group as usize].pixel_size;
+            row.shift = row.shift.map(|shift| shift / pixel_size);
+        }
         Ok(row)
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::optics::RawImages;
 use super::stack_names::{Location, StackFolders, StackNames};
 use crate::error::{Error, Result};
 use crate::imaging::ctf::Optics;
@@ -38,12 +39,14 @@ pub struct SetProperties {
     pub path: PathBuf,
     /// The other metadata files of the set.
     pub others: Vec<PathBuf>,
-    /// Pixel size of the raw images in angstrom.
-    pub pixel_size: f64,
-    /// Box size of the raw images in pixels and its source ("_rlnImageSize of p.star"), if the metadata has it.
-    pub image_size: Option<(usize, String)>,
     /// The optics groups.
     pub optics: Vec<Optics>,
+    /// The raw images of each optics group.
+    pub raw: Vec<RawImages>,
+    /// Source of the box sizes ("_rlnImageSize of p.star").
+    pub box_from: String,
+    /// The columns of voltage, defocus and origin, for warnings.
+    pub columns: [&'static str; 3],
     /// The half of each particle.
     pub half: Vec<Subset>,
     /// True if the metadata gives the halves, false if they are random.
@@ -84,6 +87,13 @@ impl SetProperties {
         self.half.is_empty()
     }
 
+    /// The name of the optics group with this index in messages.
+    pub fn label(&self, group: usize) -> String {
+        let name = &self.optics[group].name;
+        let name = if name.is_empty() { String::new() } else { format!(" ({name})") };
+        format!("optics group {}{name} of {}", group + 1, self.path.display())
+    }
+
     /// Number of particles in each half.
     pub fn halves(&self) -> [usize; 2] {
         let second = self.half.iter().filter(|&&half| half == Subset::Half2).count();
@@ -103,15 +113,11 @@ pub fn draw_halves(path: &Path, count: usize, seed: u64) -> Result<Vec<Subset>> 
     Ok(halves::draw(count, seed))
 }
 
-/// Warns about `ignored`: columns of the file `path` with aberrations that the CTF here does not model.
+/// Warns about `ignored`: columns of the file `path` with aberrations that are not taken into account.
 pub fn warn_about_ignored<'a>(path: &Path, ignored: impl IntoIterator<Item = &'a str>) {
     let ignored: Vec<&str> = ignored.into_iter().collect();
     if !ignored.is_empty() {
-        tracing::warn!(
-            "{}: ignored columns with aberrations that this program does not model: {}",
-            path.display(),
-            ignored.join(", ")
-        );
+        tracing::warn!("{}: ignored columns with aberrations: {}", path.display(), ignored.join(", "));
     }
 }
 

@@ -1,7 +1,9 @@
 //! Finds and reads the image stacks of a particle set.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::optics::RawImages;
 use super::set::{ParticleRow, SetProperties};
 use crate::error::{Error, Result};
 use crate::imaging::mrc::Stack;
@@ -17,17 +19,25 @@ pub struct Stacks {
     names: Vec<String>,
     /// The open stacks, the most recently used last.
     open: Vec<(u32, Stack)>,
-    box_size: usize,
+    /// Box size of each stack in pixels, from its header; empty if the metadata has all box sizes.
+    boxes: Vec<usize>,
+    /// The raw images of each optics group.
+    raw: Vec<RawImages>,
     /// Source of the box size, for error messages.
     box_from: String,
+    /// True once a header was found to contradict the pixel size of the metadata.
+    warned: bool,
     bytes: Vec<u8>,
 }
 
+/// Relative difference from which the pixel size of a header contradicts the metadata.
+const CONTRADICTION: f64 = 0.01;
+
 impl Stacks {
-    /// Finds every stack of a set. Takes the box size from the metadata or, failing that, from the first stack.
+    /// Finds every stack of a set. Takes box sizes from the metadata or, where it lacks some, from the headers of all stacks.
     ///
     /// # Errors
-    /// If a stack is not found, or the first stack cannot be read or has images that are not square.
+    /// If a stack is not found, or a header that is read has images that are not square.
     pub fn find(properties: &SetProperties) -> Result<Self> {
         let find = |stack| properties.folders.find(&properties.path, stack);
         let mut stacks = Self {
@@ -35,25 +45,40 @@ impl Stacks {
             paths: properties.stacks.all().iter().map(find).collect::<Result<_>>()?,
             names: properties.stacks.names(),
             open: Vec::new(),
-            box_size: 0,
-            box_from: String::new(),
+            boxes: Vec::new(),
+            raw: properties.raw.clone(),
+            box_from: properties.box_from.clone(),
+            warned: false,
             bytes: Vec::new(),
         };
-        (stacks.box_size, stacks.box_from) = match &properties.image_size {
-            Some((size, from)) => (*size, from.clone()),
-            None => {
-                let first = Stack::open(&stacks.paths[0])?;
-                (first.header().size[0], stacks.paths[0].display().to_string())
-            }
-        };
-        // Reads the first header now, to detect a wrong box size before anything is written.
-        stacks.opened(0)?;
+        if stacks.raw.iter().any(|raw| raw.box_size.is_none()) {
+            let boxes =
+                (0..stacks.paths.len()).map(|file| Ok(stacks.open_square(file as u32)?.header().size[0]));
+            stacks.boxes = boxes.collect::<Result<_>>()?;
+        } else if let [raw] = &stacks.raw[..] {
+            // Reads the first header now, to detect a wrong box size before anything is written.
+            let expected = raw.box_size;
+            stacks.opened(0, expected)?;
+        }
         Ok(stacks)
     }
 
-    /// Box size of the raw images in pixels.
-    pub fn box_size(&self) -> usize {
-        self.box_size
+    /// Box size of the images of the first stack.
+    pub fn first_box(&self) -> usize {
+        self.boxes.first().copied().unwrap_or(0)
+    }
+
+    /// The box sizes of all stacks, without repetition.
+    pub fn box_sizes(&self) -> Vec<usize> {
+        let distinct: BTreeSet<usize> = self.boxes.iter().copied().collect();
+        distinct.into_iter().collect()
+    }
+
+    /// Box size of the raw image of `row`, in pixels.
+    pub fn box_of(&self, row: &ParticleRow) -> usize {
+        self.raw[row.particle.optics_group as usize]
+            .box_size
+            .unwrap_or_else(|| self.boxes[row.source.file as usize])
     }
 
     /// The paths of the stacks, in the order of [`SetProperties::stacks`].
@@ -61,14 +86,16 @@ impl Stacks {
         &self.paths
     }
 
-    /// Reads the raw image of `row` (box squared values, `[y][x]`).
+    /// Reads the raw image of `row` ([`Stacks::box_of`] squared values, `[y][x]`).
     ///
     /// # Errors
     /// If the stack cannot be read, is truncated, has another box size, or does not have the image.
     pub fn read(&mut self, row: &ParticleRow, image: &mut [f32]) -> Result<()> {
         let source = row.source;
         let mut bytes = std::mem::take(&mut self.bytes);
-        let stack = self.opened(source.file)?;
+        let expected = self.raw[row.particle.optics_group as usize].box_size;
+        self.compare_pixel_size(row)?;
+        let stack = self.opened(source.file, expected)?;
         let held = stack.len() as u64;
         if source.index >= held {
             return Err(Error::input(
@@ -98,22 +125,58 @@ impl Stacks {
         )
     }
 
-    /// The stack with index `file`; opens it if necessary.
-    fn opened(&mut self, file: u32) -> Result<&Stack> {
+    /// Warns once if the header of the stack of `row` contradicts the pixel size of the metadata. 0 and 1 A mean unknown.
+    fn compare_pixel_size(&mut self, row: &ParticleRow) -> Result<()> {
+        if self.warned {
+            return Ok(());
+        }
+        let raw = &self.raw[row.particle.optics_group as usize];
+        let (expected, box_size) = (raw.pixel_size, raw.box_size);
+        let found = f64::from(self.opened(row.source.file, box_size)?.header().voxel_size[0] as f32);
+        if found > 0.0 && found != 1.0 && (found / expected - 1.0).abs() > CONTRADICTION {
+            self.warned = true;
+            tracing::warn!(
+                "{}: the header has a pixel size of {found:.4} A, but {} gives {expected:.4} A, which is used",
+                self.paths[row.source.file as usize].display(),
+                self.metadata.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// The stack with index `file`; opens it if necessary, and checks that its box is the `expected` one.
+    fn opened(&mut self, file: u32, expected: Option<usize>) -> Result<&Stack> {
         match self.open.iter().rposition(|(open, _)| *open == file) {
             Some(at) => self.open[at..].rotate_left(1),
             None => {
-                let stack = self.open_checked(file)?;
+                let stack = self.open_square(file)?;
                 if self.open.len() == MAX_OPEN {
                     self.open.remove(0);
                 }
                 self.open.push((file, stack));
             }
         }
-        Ok(&self.open[self.open.len() - 1].1)
+        let stack = &self.open[self.open.len() - 1].1;
+        let [columns, rows, _] = stack.header().size;
+        if let Some(expected) = expected.filter(|&expected| expected != columns) {
+            return Err(Error::input(
+                &self.paths[file as usize],
+                "",
+                format!(
+                    "has images of {columns} x {rows} pixels, expected {expected} x {expected} (from {})",
+                    self.box_from
+                ),
+                format!(
+                    "check that {} names the right stack ({})",
+                    self.metadata.display(),
+                    self.names[file as usize]
+                ),
+            ));
+        }
+        Ok(stack)
     }
 
-    fn open_checked(&self, file: u32) -> Result<Stack> {
+    fn open_square(&self, file: u32) -> Result<Stack> {
         let path = &self.paths[file as usize];
         let stack = Stack::open(path)?;
         let [columns, rows, _] = stack.header().size;
@@ -123,21 +186,6 @@ impl Stacks {
                 "",
                 format!("has images of {columns} x {rows} pixels, expected square images"),
                 format!("extract the particles of {} in square boxes", self.metadata.display()),
-            ));
-        }
-        if columns != self.box_size {
-            return Err(Error::input(
-                path,
-                "",
-                format!(
-                    "has images of {columns} x {rows} pixels, expected {0} x {0} (from {1})",
-                    self.box_size, self.box_from
-                ),
-                format!(
-                    "check that {} names the right stack ({})",
-                    self.metadata.display(),
-                    self.names[file as usize]
-                ),
             ));
         }
         Ok(stack)

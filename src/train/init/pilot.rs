@@ -114,7 +114,9 @@ fn reconstruct_rows(store: &Store, rows: &Range<usize>, symmetry: Symmetry) -> R
                 let particle = &block.particles[0];
                 let view = reader.view(particle);
                 let usable = block.defects.is_empty()
-                    && shrink.run(&mut block.images[..pixels].to_vec(), [0.0; 2], image, shrinking).is_ok();
+                    && shrink
+                        .run(&mut block.images[..pixels].to_vec(), [0.0; 2], None, image, shrinking)
+                        .is_ok();
                 let mut slice = Slice::default();
                 if usable {
                     extractor.extract(image, &view, &mut slice, cutting);

@@ -1,4 +1,6 @@
 use super::*;
+use crate::imaging::aberration::OddAberration;
+use crate::imaging::ctf::{Optics, wavelength};
 use crate::particles::Subset;
 use crate::particles::halves;
 use crate::particles::import::set::ParticleSet as _;
@@ -71,7 +73,7 @@ fn particles_31() -> String {
 #[test]
 fn both_versions_say_the_same() {
     let mut old = interpreted(&version_30()).unwrap();
-    assert_eq!((old.properties.pixel_size, &old.properties.image_size), (2.0, &None));
+    assert_eq!((old.properties.raw[0].pixel_size, old.properties.raw[0].box_size), (2.0, None));
     assert_eq!(names(&old), [("a.mrcs", Location::Line(19)), ("b.mrcs", Location::Line(20))]);
     assert_eq!((old.properties.halves(), old.properties.halves_given), ([2, 1], true));
     let of_old = rows(&mut old);
@@ -112,12 +114,16 @@ fn both_versions_say_the_same() {
     assert_eq!(old.properties.optics[1].voltage, 200.0);
     for text in [optics_31().to_owned() + &particles_31(), particles_31() + "\n" + optics_31()] {
         let mut new = interpreted(&text).unwrap();
-        assert_eq!((new.properties.pixel_size, new.properties.image_size.as_ref().unwrap().0), (2.0, 64));
+        assert_eq!((new.properties.raw[1].pixel_size, new.properties.raw[1].box_size), (2.0, Some(64)));
+        assert_eq!(new.properties.raw.iter().map(|raw| raw.particles).collect::<Vec<_>>(), [2, 1]);
         for (new, old) in rows(&mut new).iter().zip(&of_old) {
             assert_eq!(ParticleRow { place: old.place, ..*new }, *old);
         }
         assert_eq!(new.properties.stacks.names(), old.properties.stacks.names());
-        assert_eq!(new.properties.optics, old.properties.optics);
+        for (new, old) in new.properties.optics.iter().zip(&old.properties.optics) {
+            assert_eq!(Optics { name: String::new(), ..new.clone() }, *old);
+        }
+        assert_eq!(new.properties.optics[1].name, "second");
     }
 }
 
@@ -149,7 +155,10 @@ fn one_pair_table_of_optics_is_enough() {
     let pairs = "data_optics\n_rlnOpticsGroup 7\n_rlnVoltage 300\n_rlnSphericalAberration 2.7\n\
                  _rlnAmplitudeContrast 0.1\n_rlnImagePixelSize 2.0\n";
     let rows: Vec<String> = particles_31().lines().map(|l| l.replace(" 9 3 ", " 7 3 ")).collect();
-    assert_eq!(interpreted(&(pairs.to_owned() + &rows.join("\n"))).unwrap().properties.pixel_size, 2.0);
+    assert_eq!(
+        interpreted(&(pairs.to_owned() + &rows.join("\n"))).unwrap().properties.raw[0].pixel_size,
+        2.0
+    );
 }
 
 #[test]
@@ -189,16 +198,42 @@ fn bad_values_are_named_with_their_line() {
 fn optics_groups_must_fit_together() {
     let both = optics_31().to_owned() + &particles_31();
     let with = |from: &str, to: &str| both.replacen(from, to, 1);
-    refused(&with("0.07 2 64", "0.07 2.1 64"), &["7 (first)", "9 (second)", "pixel size: 2 and 2.1 A"]);
-    refused(&with("0.07 2 64", "0.07 2 66"), &["7 (first)", "9 (second)", "64 and 66 pixels"]);
     refused(&with("second 9", "second 7"), &["optics group 7 occurs twice"]);
     refused(&with("second 9", "second 8"), &["optics group 9", "does not have"]);
     refused(&with("second 9", "second x"), &["_rlnOpticsGroup is `x`"]);
-    // A group that no particle is of may differ.
-    let unused = with("0.07 2 64\n", "0.07 2 64\nthird 11 300 2.7 0.1 5 128\n");
-    assert_eq!(interpreted(&unused).unwrap().properties.pixel_size, 2.0);
+    // A group that no particle is of may have any values.
+    let mut unused = interpreted(&with("data_particles", "zeroth 3 nan 2.7 7 0 -1\ndata_particles")).unwrap();
+    assert_eq!(unused.properties.optics.len(), 2);
+    let mut before = interpreted(&both).unwrap();
+    for (row, before) in rows(&mut unused).iter().zip(rows(&mut before)) {
+        assert_eq!(row.particle.optics_group, before.particle.optics_group);
+    }
     let premultiplied = with("_rlnImageSize", "_rlnCtfDataAreCtfPremultiplied").replace(" 2 64\n", " 2 1\n");
-    refused(&premultiplied, &["premultiplied by their CTF"]);
+    assert!(interpreted(&premultiplied).unwrap().properties.optics[1].premultiplied);
+    refused(&premultiplied.replace(" 2 1\n", " 2 3\n"), &["_rlnCtfDataAreCtfPremultiplied is `3`", "0 or 1"]);
+}
+
+#[test]
+fn origins_count_in_pixels_of_their_group() {
+    let text = optics_31().replacen("0.07 2 64", "0.07 4 48", 1) + &particles_31();
+    let mut particles = interpreted(&text).unwrap();
+    assert_eq!(particles.properties.raw[1].pixel_size, 4.0);
+    assert_eq!(
+        rows(&mut particles).iter().map(|row| row.shift).collect::<Vec<_>>()[1..],
+        [[1.5, -0.25], [0.75, -0.125]]
+    );
+}
+
+#[test]
+fn pixel_sizes_that_contradict_each_other_are_refused() {
+    let both = |size: &str| {
+        version_30()
+            .replace("_rlnOriginX", "_rlnImagePixelSize")
+            .replace("_rlnOriginY", "_other")
+            .replace("1.5 -0.25", &format!("{size} 0"))
+    };
+    assert_eq!(interpreted(&both("2.0005")).unwrap().properties.raw[0].pixel_size, 2.0);
+    refused(&both("2.1"), &["line 19", "_rlnImagePixelSize is 2.1 A", "_rlnMagnification give 2.0000 A"]);
 }
 
 #[test]
@@ -209,16 +244,38 @@ fn a_file_without_particles_is_refused() {
 }
 
 #[test]
-fn aberrations_that_are_not_modelled_are_found() {
-    let text = version_30()
-        .replace("_rlnOriginX", "_rlnBeamTiltX")
-        .replace("_rlnOriginY", "_rlnMagMat00")
-        .replace("1.5 -0.25", "0.0 1.001");
-    let found = |text: &str| {
-        let document = document(text).unwrap();
-        UnmodelledColumns::in_table(&document, &document.tables()[0]).unwrap()
+fn aberrations_of_the_optics_table_are_read() {
+    let columns = [
+        ("_rlnBeamTiltX", "8"),
+        ("_rlnBeamTiltY", "-5"),
+        ("_rlnOddZernike", "[0.5,0,0,2,0,1]"),
+        ("_rlnEvenZernike", "[0,1,0,0,0,0,0,0,2]"),
+        ("_rlnMagMat00", "1.01"),
+        ("_rlnMagMat01", "0.002"),
+        ("_rlnMagMat10", "0.003"),
+        ("_rlnMagMat11", "0.99"),
+        ("_rlnCtfDataArePhaseFlipped", "1"),
+    ];
+    let (labels, values): (Vec<&str>, Vec<&str>) = columns.into_iter().unzip();
+    let with = |values: &str| {
+        let table =
+            optics_31().replace("_rlnImageSize\n", &format!("_rlnImageSize\n{}\n", labels.join("\n")));
+        table.replace(" 64\n", &format!(" 64 {values}\n")) + &particles_31()
     };
-    assert_eq!(found(&text), ["_rlnMagMat00"]);
-    let text = version_30().replace("_rlnOriginX", "_rlnOddZernike").replace("1.5 -0.25", "[0,0.5,0] 1");
-    assert_eq!(found(&text), ["_rlnOddZernike"]);
+    let values = values.join(" ");
+    let properties = interpreted(&with(&values)).unwrap().properties;
+    let (optics, raw) = (&properties.optics[0], &properties.raw[0]);
+    assert_eq!(optics.magnification, [[1.01, 0.002], [0.003, 0.99]]);
+    // -2 x y of the second polynomial, and (4, 4).
+    assert_eq!(optics.even.0, [0.0, 0.0, -2.0, 0.0, -2.0, 0.0, 12.0, 0.0, -2.0]);
+    assert!(raw.phase_flipped);
+    let mut odd = OddAberration::new(vec![0.5, 0.0, 0.0, 2.0, 0.0, 1.0]).unwrap();
+    odd.add_tilt([2.7e7 * 8e-3, 2.7e7 * -5e-3], wavelength(300.0));
+    assert!((raw.odd.phase(0.1, 0.05) - odd.phase(0.1, 0.05)).abs() < 1e-9);
+    refused(
+        &with(&values.replace("0,2]", "0,2,0,0.1]")),
+        &["_rlnEvenZernike", "coefficient 11", "order above 4"],
+    );
+    refused(&with(&values.replace("[0.5", "[half")), &["_rlnOddZernike is `[half", "[0.1,0,-0.2]"]);
+    refused(&with(&values.replace("1.01", "-1.01")), &["_rlnMagMat00", "magnification matrix"]);
 }

@@ -4,20 +4,28 @@
 //! 1. check that every pixel is finite;
 //! 2. invert the contrast, if requested;
 //! 3. apply the origin shift as a Fourier phase, which moves the image by PLUS the shift (docs/method.md, section 1);
-//! 4. crop the transform to the output box size: the field of view stays, and the pixel size grows by D/box. Pixel VALUES are
-//!    preserved, and the origin moves from pixel floor(D/2) to pixel floor(box/2);
-//! 5. normalise the background, outside a circle about pixel floor(box/2), to mean 0 and standard deviation 1, if requested.
+//! 4. take back the odd aberration of the microscope, and phase flips (docs/method.md, section 4);
+//! 5. crop the transform to the output box size: the field of view stays, and the pixel size grows by D/box. Or resample to any
+//!    pixel size and box ([`resample`]). Pixel VALUES are preserved, and the origin moves from pixel floor(D/2) to pixel
+//!    floor(box/2);
+//! 6. normalise the background, outside a circle about pixel floor(box/2), to mean 0 and standard deviation 1, if requested.
 //!
-//! Steps 3 and 4 take one forward and one inverse transform, and are skipped if they have no effect.
+//! Steps 3 to 5 take one forward and one inverse transform, and are skipped if they have no effect.
 //!
-//! In an even box, +k and -k share one Nyquist sample. A shift multiplies it by the mean of both phases, a cosine, which
-//! keeps the image real. A crop sets the new Nyquist lines to zero, because half of their content would be aliased.
+//! In an even box, +k and -k share one Nyquist sample. A shift or an odd aberration multiplies it by the mean of both phases,
+//! which keeps the image real. A crop sets the new Nyquist lines to zero, because half of their content would be aliased.
+
+mod resample;
 
 use std::f64::consts::PI;
 
 use rustfft::num_complex::Complex;
 
+use resample::Resampling;
+
 use crate::error::{Error, Result};
+use crate::imaging::aberration::OddAberration;
+use crate::imaging::ctf::Ctf;
 use crate::imaging::fourier::{Fft2, Fft2Scratch, frequency, shift_phase};
 
 /// Default radius of the background circle as a fraction of the box size, as in RELION (75 % as a diameter).
@@ -82,6 +90,12 @@ pub struct Preprocessor {
     forward: Fft2<f32>,
     inverse: Fft2<f32>,
     background: Vec<u32>,
+    /// Pixel size of the output in angstrom, for phase flips and aberrations.
+    pixel_size: f64,
+    /// Conjugate of the phase factor of the odd aberration on the half plane of the output; empty if there is none.
+    odd: Vec<Complex<f32>>,
+    /// In place of the crop.
+    resampling: Option<Resampling>,
 }
 
 /// Working memory of one thread for a [`Preprocessor`].
@@ -93,6 +107,7 @@ pub struct Scratch {
     cropped: Vec<Complex<f32>>,
     phase_x: Vec<Complex<f32>>,
     phase_y: Vec<Complex<f32>>,
+    ctf: Vec<f32>,
 }
 
 impl Preprocessor {
@@ -102,7 +117,7 @@ impl Preprocessor {
     /// If the output box is larger than the input box, or cropped to less than [`MIN_BOX`]; if the background radius is not a
     /// number above 0, or the background has fewer than two pixels.
     pub fn new(settings: Settings) -> Result<Self> {
-        let Settings { input_box, output_box, background_radius, .. } = settings;
+        let Settings { input_box, output_box, .. } = settings;
         if output_box > input_box {
             return Err(Error::request(
                 format!("a box of {output_box} pixels is requested, but the images have {input_box}"),
@@ -115,11 +130,67 @@ impl Preprocessor {
                 "set a larger --box",
             ));
         }
+        Self::unchecked(settings)
+    }
+
+    /// Like [`Preprocessor::new`], for raw images of another pixel size than the set's: resamples to pixels of `pixel_ratio` raw
+    /// pixels. The output box may be larger than the input box, and is then padded with zeros.
+    ///
+    /// # Errors
+    /// As [`Preprocessor::new`], but for the sizes.
+    pub fn resampling(settings: Settings, pixel_ratio: f64) -> Result<Self> {
+        let mut preprocessor = Self::unchecked(settings)?;
+        preprocessor.resampling = Some(Resampling::new(settings.input_box, settings.output_box, pixel_ratio));
+        Ok(preprocessor)
+    }
+
+    fn unchecked(settings: Settings) -> Result<Self> {
+        let Settings { input_box, output_box, background_radius, .. } = settings;
         let background = match background_radius {
             Some(radius) => background_pixels(output_box, radius)?,
             None => Vec::new(),
         };
-        Ok(Self { settings, forward: Fft2::new(input_box), inverse: Fft2::new(output_box), background })
+        let (forward, inverse) = (Fft2::new(input_box), Fft2::new(output_box));
+        let (odd, resampling) = (Vec::new(), None);
+        Ok(Self { settings, forward, inverse, background, pixel_size: 1.0, odd, resampling })
+    }
+
+    /// Also takes back an odd aberration, and allows phase flips. `magnification`: M of [`crate::imaging::ctf::Optics`];
+    /// `pixel_size` of the output, in angstrom.
+    #[must_use]
+    pub fn with_optics(
+        mut self,
+        odd: &OddAberration,
+        magnification: &[[f64; 2]; 2],
+        pixel_size: f64,
+    ) -> Self {
+        self.pixel_size = pixel_size;
+        self.odd.clear();
+        if odd.is_zero() {
+            return self;
+        }
+        let n = self.settings.output_box;
+        let step = 1.0 / (n as f64 * pixel_size);
+        let [[a, b], [c, d]] = *magnification;
+        let factor = |kx: f64, ky: f64| {
+            let phase = odd.phase(step * (a * kx + b * ky), step * (c * kx + d * ky));
+            Complex::from_polar(1.0, -phase)
+        };
+        for kx in 0..=n / 2 {
+            for iy in 0..n {
+                let (kx, ky) = (kx as f64, frequency(iy, n) as f64);
+                // The two frequencies that share a Nyquist sample.
+                let edge = |k: f64| if 2.0 * k.abs() == n as f64 { -k } else { k };
+                let mean = 0.5 * (factor(kx, ky) + factor(edge(kx), edge(ky)));
+                self.odd.push(Complex::new(mean.re as f32, mean.im as f32));
+            }
+        }
+        self
+    }
+
+    /// Box size of the raw images in pixels.
+    pub fn input_box(&self) -> usize {
+        self.settings.input_box
     }
 
     /// Working memory for one thread.
@@ -132,11 +203,12 @@ impl Preprocessor {
             cropped: vec![zero; self.inverse.spectrum_len()],
             phase_x: vec![zero; self.settings.output_box / 2 + 1],
             phase_y: vec![zero; self.settings.output_box],
+            ctf: vec![0.0; self.inverse.spectrum_len()],
         }
     }
 
     /// Preprocesses one raw `image` (`[y][x]`, input box squared; overwritten) to `output` (output box squared), moved by PLUS
-    /// `shift` (x, y) in raw pixels.
+    /// `shift` (x, y) in raw pixels. `flipped`: the CTF by whose sign the image was multiplied.
     ///
     /// # Errors
     /// If the image is unusable; `output` is then unspecified.
@@ -147,6 +219,7 @@ impl Preprocessor {
         &self,
         image: &mut [f32],
         shift: [f64; 2],
+        flipped: Option<&Ctf>,
         output: &mut [f32],
         scratch: &mut Scratch,
     ) -> std::result::Result<(), Defect> {
@@ -162,10 +235,22 @@ impl Preprocessor {
         if invert {
             image.iter_mut().for_each(|v| *v = -*v);
         }
-        if shift == [0.0; 2] && output_box == input_box {
+        let filters = flipped.is_some() || !self.odd.is_empty() || self.resampling.is_some();
+        if shift == [0.0; 2] && output_box == input_box && !filters {
             output.copy_from_slice(image);
         } else {
-            self.shift_and_crop(image, shift, output, scratch);
+            match &self.resampling {
+                Some(resampling) => resampling.spectrum(image, shift, &mut scratch.cropped),
+                None => self.shift_and_crop(image, shift, scratch),
+            }
+            if let Some(ctf) = flipped {
+                ctf.half_plane(output_box, self.pixel_size, &mut scratch.ctf);
+                for (value, _) in scratch.cropped.iter_mut().zip(&scratch.ctf).filter(|(_, h)| **h < 0.0) {
+                    *value = -*value;
+                }
+            }
+            scratch.cropped.iter_mut().zip(&self.odd).for_each(|(value, factor)| *value *= factor);
+            self.inverse.inverse(&mut scratch.cropped, output, output_box, &mut scratch.inverse);
         }
         if !self.background.is_empty() {
             self.normalize(output)?;
@@ -174,7 +259,8 @@ impl Preprocessor {
         if output.iter().all(|v| v.is_finite()) { Ok(()) } else { Err(Defect::Overflow) }
     }
 
-    fn shift_and_crop(&self, image: &[f32], shift: [f64; 2], output: &mut [f32], scratch: &mut Scratch) {
+    /// Fills `scratch.cropped` with the spectrum of the output.
+    fn shift_and_crop(&self, image: &[f32], shift: [f64; 2], scratch: &mut Scratch) {
         let Settings { input_box, output_box, .. } = self.settings;
         self.forward.forward(image, input_box, &mut scratch.spectrum, &mut scratch.forward);
 
@@ -211,7 +297,6 @@ impl Preprocessor {
                 *value = raw[from] * phase_x * phase_y;
             }
         }
-        self.inverse.inverse(&mut scratch.cropped, output, output_box, &mut scratch.inverse);
     }
 
     fn normalize(&self, image: &mut [f32]) -> std::result::Result<(), Defect> {
@@ -259,156 +344,4 @@ fn background_pixels(box_size: usize, radius: f64) -> Result<Vec<u32>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings(input_box: usize, output_box: usize) -> Settings {
-        Settings { input_box, output_box, invert: false, background_radius: None }
-    }
-
-    fn run(
-        settings: Settings,
-        mut image: Vec<f32>,
-        shift: [f64; 2],
-    ) -> std::result::Result<Vec<f32>, Defect> {
-        let preprocessor = Preprocessor::new(settings).unwrap();
-        let mut output = vec![0.0; settings.output_box.pow(2)];
-        preprocessor.run(&mut image, shift, &mut output, &mut preprocessor.scratch())?;
-        Ok(output)
-    }
-
-    /// A Gaussian of standard deviation `width` pixels at (`x`, `y`) pixels from the origin.
-    fn blob(box_size: usize, x: f64, y: f64, width: f64) -> Vec<f32> {
-        let centre = (box_size / 2) as f64;
-        (0..box_size * box_size)
-            .map(|i| {
-                let (dy, dx) = ((i / box_size) as f64 - centre - y, (i % box_size) as f64 - centre - x);
-                (-(dx * dx + dy * dy) / (2.0 * width * width)).exp() as f32
-            })
-            .collect()
-    }
-
-    /// Centre of mass (x, y) relative to the origin.
-    fn centre_of_mass(image: &[f32]) -> [f64; 2] {
-        let n = image.len().isqrt();
-        let (mut mass, mut x, mut y) = (0.0, 0.0, 0.0);
-        for (i, &v) in image.iter().enumerate() {
-            mass += f64::from(v);
-            x += f64::from(v) * ((i % n) as f64 - (n / 2) as f64);
-            y += f64::from(v) * ((i / n) as f64 - (n / 2) as f64);
-        }
-        [x / mass, y / mass]
-    }
-
-    fn noise(box_size: usize) -> Vec<f32> {
-        (0..box_size * box_size).map(|i| ((i * 7919) % 1009) as f32 / 100.0 + 20.0).collect()
-    }
-
-    #[test]
-    fn an_off_centre_blob_is_moved_to_the_centre() {
-        let t = [2.3, -1.7];
-        for (input, output) in [(48, 48), (49, 49), (48, 32), (48, 33), (49, 32), (49, 33), (48, 24)] {
-            let raw = blob(input, -t[0], -t[1], 3.0);
-            let centred = run(settings(input, output), raw, t).unwrap();
-            for c in centre_of_mass(&centred) {
-                assert!(c.abs() < 1e-3, "{input} to {output}: {c}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_crop_keeps_the_values_of_a_smooth_image() {
-        for (input, output) in [(48, 32), (48, 33), (49, 32), (49, 33), (64, 16)] {
-            let width = 5.0;
-            let ratio = input as f64 / output as f64;
-            let small = run(settings(input, output), blob(input, 1.5, -2.0, width), [0.0; 2]).unwrap();
-            let expected = blob(output, 1.5 / ratio, -2.0 / ratio, width / ratio);
-            // The crop removes less than 1e-3 of the height of this Gaussian at 64 to 16, and far less elsewhere.
-            let worst = small.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            assert!(worst < 2e-3, "{input} to {output}: {worst}");
-        }
-    }
-
-    #[test]
-    fn a_shift_and_its_inverse_change_only_nyquist() {
-        for n in [32, 33] {
-            let image = blob(n, 3.0, 1.0, 2.0);
-            let there = run(settings(n, n), image.clone(), [1.25, -0.5]).unwrap();
-            let back = run(settings(n, n), there, [-1.25, 0.5]).unwrap();
-            assert!(image.iter().zip(&back).all(|(a, b)| (a - b).abs() < 1e-5));
-        }
-        // Shifts by whole pixels also keep the Nyquist lines.
-        let image = noise(16);
-        let moved = run(settings(16, 16), image.clone(), [3.0, -2.0]).unwrap();
-        for (i, &v) in moved.iter().enumerate() {
-            let (y, x) = ((i / 16 + 2) % 16, (i % 16 + 13) % 16);
-            assert!((v - image[y * 16 + x]).abs() < 1e-4);
-        }
-    }
-
-    #[test]
-    fn the_background_is_normalised_to_mean_0_and_deviation_1() {
-        for n in [32, 33] {
-            let radius = BACKGROUND_RADIUS * n as f64;
-            let normal =
-                run(Settings { background_radius: Some(radius), ..settings(n, n) }, noise(n), [0.4, 0.0])
-                    .unwrap();
-            let outside: Vec<f64> = background_pixels(n, radius)
-                .unwrap()
-                .iter()
-                .map(|&i| f64::from(normal[i as usize]))
-                .collect();
-            let mean = outside.iter().sum::<f64>() / outside.len() as f64;
-            let variance = outside.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / outside.len() as f64;
-            assert!(mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-5, "{mean} {variance}");
-            let centre = n / 2;
-            assert!(!background_pixels(n, radius).unwrap().contains(&((centre * n + centre) as u32)));
-            assert!(background_pixels(n, radius).unwrap().contains(&0));
-        }
-    }
-
-    #[test]
-    fn inversion_negates_the_image_first() {
-        let plain =
-            run(Settings { background_radius: Some(8.0), ..settings(32, 32) }, noise(32), [0.0; 2]).unwrap();
-        let inverted = run(
-            Settings { background_radius: Some(8.0), invert: true, ..settings(32, 32) },
-            noise(32),
-            [0.0; 2],
-        )
-        .unwrap();
-        assert!(plain.iter().zip(&inverted).all(|(a, b)| (a + b).abs() < 1e-5));
-    }
-
-    #[test]
-    fn unusable_images_report_the_defect() {
-        let normal = Settings { background_radius: Some(12.0), ..settings(32, 32) };
-        for value in [f32::NAN, f32::INFINITY] {
-            let mut image = noise(32);
-            image[2 * 32 + 5] = value;
-            let message = run(normal, image, [0.0; 2]).unwrap_err().to_string();
-            assert!(message.contains("row 3, column 6"), "{message}");
-        }
-        for shift in [[0.0; 2], [0.3, 0.7]] {
-            for level in [0.0, 1234.5] {
-                let flat = run(normal, vec![level; 32 * 32], shift).unwrap_err();
-                assert!(matches!(flat, Defect::FlatBackground(_)), "{flat}");
-            }
-        }
-        let huge = noise(32).iter().map(|v| v * 1e37).collect();
-        assert_eq!(run(settings(32, 32), huge, [0.5, 0.0]).unwrap_err(), Defect::Overflow);
-    }
-
-    #[test]
-    fn invalid_settings_are_refused() {
-        let refused = |settings, fragment: &str| {
-            let message = Preprocessor::new(settings).err().unwrap().to_string();
-            assert!(message.contains(fragment), "{message}");
-        };
-        refused(settings(32, 33), "box of 33");
-        refused(settings(32, 15), "box of 15");
-        for radius in [0.0, -1.0, f64::NAN, 40.0] {
-            refused(Settings { background_radius: Some(radius), ..settings(32, 32) }, "background radius");
-        }
-    }
-}
+mod tests;
