@@ -11,7 +11,7 @@ RESULTS ?= $(GPU_CHECK)-results
 CASES ?= 100000
 SEED ?= $(or $(CRYOSPLAT_FUZZ_SEED),$(shell date +%s))
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit deny fuzz judges browser kernels slurm-test same-bytes kernel-table bench bench-stream gpu-package gpu-check gpu-results quality truth batch ablations voxels scaling soak charts readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit deny fuzz judges browser kernels slurm-test same-bytes kernel-table bench bench-stream gpu-package gpu-check gpu-results quality truth batch ablations densify-table voxels scaling soak charts readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -101,6 +101,9 @@ batch: setup-tests build ## Quality at batches from 1 to 512 (20 minutes): bench
 
 ablations: setup-tests build ## Vary one setting at a time (an hour): benches/results/ablations.md
 	@benches/ablations.sh
+
+densify-table: setup-tests build ## Compare train with and without --densify (ten minutes): benches/results/densify.md
+	@benches/densify.sh
 
 voxels: setup-tests build ## Compare `backproject` with RELION (minutes): benches/results/voxels.md
 	@benches/voxels.sh

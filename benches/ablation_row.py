@@ -23,11 +23,10 @@ def main():
     name, db, recipe, folder = sys.argv[1:]
     run, truth, halves, voxels = (load(folder, part) for part in ("run", "truth", "halves", "voxels"))
     settings = run["settings"]
-    epochs = 5 if name == "densified" else settings["epochs"]
     truth, agreed, voxels = curve(truth, "no mask"), curve(halves, "no mask"), curve(voxels, "no mask")
     confirmed = curve(halves, "cross-validated")
     known = halves["cross_validation"]["known_to"]
-    cells = [name, db, recipe, f"{settings['gaussians']:,}", f"{run['particles']['models'][0]['particles'] * epochs:,}",
+    cells = [name, db, recipe, f"{settings['gaussians']:,}", f"{run['particles']['models'][0]['particles'] * settings['epochs']:,}",
              f"{truth['mean']:.4f}", resolution(truth["fsc_0.5"]), f"{agreed['mean']:.4f}", resolution(agreed["fsc_0.143"]),
              f"{confirmed['mean']:.4f}" if confirmed else "-", f"{known:.1f}" if known else "-", f"{voxels['mean']:.4f}"]
     print("| " + " | ".join(cells) + " |")

@@ -35,7 +35,7 @@ rate-by-kind -10 --rate-factors 1,0.3,1,10
 weights-uniform -10 --weighting uniform
 weights-ctf -10 --weighting ctf
 image-centred -10
-densified -10
+densified -10 --densify 2
 "
 recipes=${ABLATIONS_RECIPES:-paper scaled}
 count=${ABLATIONS_PARTICLES:-10000}
@@ -48,11 +48,11 @@ fi
 prepare_sets "${CRYOSPLAT:-target/release/cryosplat-mpi}"
 mkdir -p "$work"
 
-# train_on RANKS RUN PARTICLES OPTIONS...
+# train_on RUN PARTICLES OPTIONS...: both halves, on two ranks.
 train_on() {
-    local ranks=$1 run=$2 particles=$3
-    shift 3
-    run_ranks "$ranks" "$program" --log-level error train "$particles" -o "$run" --overwrite --voxel-particles 0 "$@"
+    local run=$1 particles=$2
+    shift 2
+    run_ranks 2 "$program" --log-level error train "$particles" -o "$run" --overwrite --voxel-particles 0 "$@"
     rm -rf "$run/checkpoints"
 }
 
@@ -77,25 +77,6 @@ off_centre() {
     "$program" --log-level error import "$work/off2.star" -o "$particles" --no-normalize
 }
 
-# densified_half HALF RUN OPTIONS...: half the Gaussians for two epochs, each split into two, and the rest of the epochs.
-densified_half() {
-    local half=$1 run=$2-half$1
-    shift 2
-    train_on 1 "$run-few" "$set/particles.h5" "$@" --gaussians 2560 --epochs 2 --half "$half" --threads 1
-    "$python" benches/split.py "$run-few/gmm_half$half.ply" "$run-split.ply"
-    train_on 1 "$run" "$set/particles.h5" "$@" --epochs 3 --half "$half" --threads 1 --init "$run-split.ply"
-}
-
-# densified RUN OPTIONS...: both halves at the same time.
-densified() {
-    local run=$1
-    densified_half 1 "$@" &
-    densified_half 2 "$@"
-    wait $!
-    mkdir -p "$run"
-    cp "$run-half1/half1.mrc" "$run-half2/half2.mrc" "$run-half2/run.json" "$run/"
-}
-
 # run_row NAME DB OPTIONS...: runs both recipes, and writes their rows to $work/NAME.row.
 run_row() {
     local name=$1 db=$2 recipe run options particles kept
@@ -116,11 +97,7 @@ run_row() {
         options=(--recipe "$recipe" "$@")
         [[ " $* " == *" --gaussians "* ]] || options+=(--gaussians 5120)
         [[ " $* " == *" --epochs "* ]] || options+=(--epochs 5)
-        if [ "$name" = densified ]; then
-            densified "$run" --recipe "$recipe"
-        else
-            train_on 2 "$run" "$particles" "${options[@]}"
-        fi
+        train_on "$run" "$particles" "${options[@]}"
         "$program" --log-level error fsc "$run/half1.mrc" "$set/truth.mrc" --reference --json >"$run/truth.json"
         "$program" --log-level error fsc "$run/half1.mrc" "$run/half2.mrc" --voxels "$set/voxels" --json >"$run/halves.json"
         "$program" --log-level error fsc "$set/voxels/half1.mrc" "$set/truth.mrc" --reference --json >"$run/voxels.json"

@@ -6,6 +6,7 @@ mod bench;
 mod cases;
 #[path = "../common/mod.rs"]
 mod common;
+mod densify;
 #[path = "../common/emulator.rs"]
 mod emulator;
 mod failures;
@@ -42,6 +43,7 @@ fn main() {
     all.extend(steps::TESTS);
     all.extend(trainer::TESTS);
     all.extend(ranks::TESTS);
+    all.extend(densify::TESTS);
     all.extend(bench::TESTS);
     if !on_gpu {
         all.extend(failures::TESTS);

@@ -1,0 +1,109 @@
+//! Densification on the GPU: a device that was opened for more Gaussians than it starts with.
+
+use cryosplat_mpi::gmm::{Shape, split};
+use cryosplat_mpi::render::cpu::CpuDevice;
+use cryosplat_mpi::render::{AdamStep, Alone, Device, DeviceState, Step};
+
+use crate::cases::{case, planes};
+use crate::common::{
+    assert_same, over_mpi_with, path, phantom, program_file, steps, succeed, text, train_arguments, undo,
+};
+use crate::kernels::device_of;
+use crate::ranks::FOUR;
+use crate::trainer::{RESULTS, apart, values};
+
+pub const TESTS: &[(&str, fn())] = &[
+    ("a_device_takes_mixtures_of_other_sizes", a_device_takes_mixtures_of_other_sizes),
+    ("a_densified_run_agrees_with_the_cpu_and_resumes", a_densified_run_agrees_with_the_cpu_and_resumes),
+    ("ranks_on_nccl_densify_alike", ranks_on_nccl_densify_alike),
+];
+
+const USUAL: [&str; 12] = [
+    "--gaussians",
+    "120",
+    "--epochs",
+    "6",
+    "--mixtures",
+    "2",
+    "--densify",
+    "1,2",
+    "--metrics-every",
+    "1",
+    "--learning-rate",
+    "8e-4",
+];
+
+/// Steps before and after a change of the number of Gaussians agree with the CPU device, and with a device opened for that number.
+fn a_device_takes_mixtures_of_other_sizes() {
+    let case = case(31, 32, 300, 4, false).band_limited();
+    let start = planes(&case.gaussians, Shape::Anisotropic);
+    let observed = case.observed();
+    let all = case.observations(&observed);
+    let grown = split(&start);
+    let mut gpu = device_of(grown.clone(), &case, 3.0, 4);
+    for gmm in [start.clone(), grown.clone(), start] {
+        gpu.restore(DeviceState::initial(gmm.clone())).unwrap();
+        let mut cpu = CpuDevice::new(gmm.clone(), case.geometry(3.0));
+        let mut own = device_of(gmm.clone(), &case, 3.0, 4);
+        let step = Step { images: 4, adam: AdamStep { rate: 1e-3, ..AdamStep::IDLE } };
+        for _ in 0..3 {
+            for device in [&mut gpu as &mut dyn Device, &mut cpu, &mut own] {
+                device.step(&all, &step, &mut Alone).unwrap();
+            }
+        }
+        let [got, want, own] = [&mut gpu as &mut dyn Device, &mut cpu, &mut own].map(|device| {
+            assert_eq!(device.outcomes(true, &mut Alone).unwrap().len(), 3);
+            device.state().unwrap()
+        });
+        assert!(got == own, "a device of this size");
+        assert!(apart(want.gmm.values(), got.gmm.values(), gmm.values()) < 1e-3);
+        assert_eq!(gpu.gradient(&all).unwrap().0.len(), gmm.values().len());
+    }
+}
+
+fn a_densified_run_agrees_with_the_cpu_and_resumes() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 40);
+    let run = |name: &str, options: &[&str]| {
+        let run = path(folder.path(), name);
+        let said = succeed(&train_arguments(&set, &run, &[&USUAL, options].concat()));
+        (run, said)
+    };
+    let (cpu, _) = run("cpu", &["--device", "cpu"]);
+    let (start, _) = run("start", &["--device", "cpu", "--learning-rate", "1e-30"]);
+    // Particles that stay on the GPU while the mixture grows.
+    let (gpu, said) = run("gpu", &["--device", "cuda", "--cache", "device"]);
+    assert!(said.contains("half1 densified after epoch 5: 60 -> 120 Gaussians"), "{said}");
+    for name in ["gmm_half1.h5", "gmm_half2.h5"] {
+        let off = apart(&values(&cpu, name), &values(&gpu, name), &values(&start, name));
+        assert!(off < 1e-3, "{name}: {off:e} of the movement");
+    }
+    let (again, _) = run("again", &["--device", "cuda"]);
+    undo(&again, "half1");
+    let (_, said) = run("again", &["--device", "cuda", "--resume"]);
+    assert!(said.contains("resuming after step 15 of half1"), "{said}");
+    assert_same(&RESULTS, &gpu, &again, "resumed before a split");
+}
+
+/// The graphs of a step, which hold the all-reduce, are captured again after each split.
+fn ranks_on_nccl_densify_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 90);
+    let run = |name: &str, ranks: usize, collective: &str| {
+        let run = path(folder.path(), name);
+        let options = ["--device", "cuda", "--half", "1", "--collective", collective];
+        let arguments = train_arguments(&set, &run, &[&USUAL[..], &options].concat());
+        let output = over_mpi_with(ranks, &program_file(), &arguments, &FOUR);
+        assert!(output.status.success(), "{}", text(&output));
+        steps(&run)
+    };
+    let one = run("one", 1, "mpi");
+    for collective in ["nccl", "mpi"] {
+        let four = run(collective, 4, collective);
+        assert_eq!(four.len(), one.len());
+        for (a, b) in one.iter().zip(&four) {
+            let loss = |line: &serde_json::Value| line["loss"].as_f64().unwrap();
+            assert!((loss(a) / loss(b) - 1.0).abs() < 1e-4, "{collective}: {a} {b}");
+        }
+    }
+}
