@@ -6,6 +6,7 @@ pub mod ctf;
 pub mod fourier;
 pub mod mrc;
 pub mod pose;
+pub(crate) mod projection;
 pub(crate) mod resample;
 pub(crate) mod stack_writer;
 pub(crate) mod statistics;

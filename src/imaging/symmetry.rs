@@ -56,7 +56,7 @@ impl Symmetry {
         }
     }
 
-    /// The operators g: the density is V(r) = V(g r). The identity is first; the order is that of RELION 3.1.3.
+    /// The operators g: the density is V(r) = V(g r). The identity is first; the order of C, D and T is that of RELION 3.1.3.
     ///
     /// Accurate to the last bits of f64; entries that are 0, 1/2 or 1 in magnitude are exact.
     pub fn operators(self) -> Vec<Rotation> {
@@ -68,6 +68,12 @@ impl Symmetry {
         debug_assert_eq!(operators.len() + 1, self.order());
         operators.insert(0, IDENTITY);
         operators
+    }
+
+    /// Operators that generate the group: one step about each of its generating axes. C1 has none.
+    pub(crate) fn generators(self) -> Vec<Rotation> {
+        let step = |(fold, axis): (u8, [f64; 3])| rotation_about(axis, 1.0 / f64::from(fold));
+        self.axes().into_iter().filter(|&(fold, _)| fold > 1).map(step).collect()
     }
 
     /// The axes that generate the group, with their folds, in RELION's order. Lengths are arbitrary.
@@ -107,9 +113,9 @@ fn rotation_about(axis: [f64; 3], turn: f64) -> Rotation {
     }))
 }
 
-/// The group that `operators` generate, without the identity: RELION's order of trying products.
+/// The group that `operators` generate, without the identity.
 ///
-/// Products are tried along diagonals of the growing table of pairs; one factor is always a generator.
+/// As in RELION, products are tried along diagonals of the growing table of pairs; one factor is always a generator.
 fn closure(mut operators: Vec<Rotation>) -> Vec<Rotation> {
     let generators = operators.len();
     let mut last = 0;

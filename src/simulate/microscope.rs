@@ -3,10 +3,10 @@
 use ndarray::Array3;
 use rustfft::num_complex::Complex;
 
-use super::projection::Projector;
 use crate::imaging::ctf::Ctf;
 use crate::imaging::fourier::{self, Fft2, Fft2Scratch};
 use crate::imaging::pose::Rotation;
+use crate::imaging::projection::Projector;
 
 /// Computes noise-free images of one map. Can be shared between threads.
 pub struct Microscope {

@@ -4,8 +4,10 @@ use std::f64::consts::{PI, TAU};
 
 use ndarray::Array3;
 
+use super::assembly::copies;
 use super::atoms::{Atom, centre};
 use super::density::map_of_atoms;
+use crate::imaging::Symmetry;
 
 /// Blobs along the helix.
 const HELIX: usize = 240;
@@ -52,12 +54,13 @@ pub fn blobs(edge: f64) -> Vec<Atom> {
     blobs
 }
 
-/// The map `[z][y][x]` of the phantom, unscaled. The phantom scales with the box, for any pixel size.
-pub fn map(box_size: usize, pixel_size: f64) -> Array3<f32> {
+/// The map `[z][y][x]` of the phantom, unscaled. The phantom scales with the box, for any pixel size. As the unit of a symmetric
+/// specimen, it overlaps its copies.
+pub fn map(symmetry: Symmetry, box_size: usize, pixel_size: f64) -> Array3<f32> {
     let edge = box_size as f64 * pixel_size;
     // exp(-B k^2/4) is the transform of a Gaussian of variance B / (8 pi^2).
     let b_factor = 8.0 * (PI * BLOB * edge).powi(2);
-    map_of_atoms(&blobs(edge), box_size, pixel_size, b_factor)
+    map_of_atoms(&copies(&blobs(edge), symmetry), box_size, pixel_size, b_factor)
 }
 
 #[cfg(test)]
@@ -72,7 +75,7 @@ mod tests {
 
         // The grid of an odd box is invariant under all 48 symmetries of a cube.
         let n = 33;
-        let map = map(n, 2.0);
+        let map = map(Symmetry::C1, n, 2.0);
         let mean = map.mean().unwrap();
         let correlation = |axes: [usize; 3], signs: usize| {
             let (mut cross, mut own) = (0.0f64, 0.0f64);

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use rayon::prelude::*;
 
+use super::assembly::Assembly;
 use super::defects::{self, Content, DefectiveParticle, Defects};
 use super::geometry::{Distributions, SimulatedParticle};
 use super::microscope::{Microscope, MicroscopeScratch};
@@ -59,6 +60,8 @@ impl FromStr for Snr {
 pub struct Simulation {
     /// Source of the true map.
     pub truth: TruthSource,
+    /// Symmetry of the specimen, and where its unit is.
+    pub assembly: Assembly,
     /// Box size in pixels.
     pub box_size: usize,
     /// Pixel size in angstrom.
@@ -130,7 +133,8 @@ impl Simulation {
     pub fn run(&self) -> Result<()> {
         self.validate()?;
         let other = self.defects.other.as_ref().map(|(path, _)| path.as_path());
-        let TrueMaps { specimen, other } = self.truth.maps(other, self.box_size, self.pixel_size)?;
+        let TrueMaps { specimen, other } =
+            self.truth.maps(other, &self.assembly, self.box_size, self.pixel_size)?;
         let noise = self.defects.noise(self.box_size)?;
         // Output files are created first, so that a folder that cannot be written is found before the computation.
         if let Some(folder) = &self.star_folder {

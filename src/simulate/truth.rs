@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use ndarray::Array3;
 
+use super::assembly::Assembly;
 use super::{atoms, density, phantom};
 use crate::error::{Error, Result};
-use crate::imaging::resample;
+use crate::imaging::{projection, resample};
 
 /// Source of the true map.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,28 +30,37 @@ pub struct TrueMaps {
 
 impl TruthSource {
     /// The true maps in a box of `box_size` pixels. `other` is the file of the other state: an atomic model in the coordinates of
-    /// the first one, or a map beside a map.
+    /// the first one, or a map beside a map. Models are units of the `assembly`; maps are averaged over its operators.
     ///
     /// # Errors
     /// When a model or map cannot be used.
-    pub fn maps(&self, other: Option<&Path>, box_size: usize, pixel_size: f64) -> Result<TrueMaps> {
+    pub fn maps(
+        &self,
+        other: Option<&Path>,
+        assembly: &Assembly,
+        box_size: usize,
+        pixel_size: f64,
+    ) -> Result<TrueMaps> {
         let (mut specimen, mut other) = match self {
             Self::Model(path, b_factor) => {
-                let mut model = atoms::read(path)?;
-                let centre = atoms::centre_of(&model);
-                let map = |path: &Path, model: &mut [atoms::Atom]| {
-                    let radius = atoms::move_origin(model, centre);
+                let model = atoms::read(path)?;
+                let placement = assembly.placement(&model);
+                let map = |path: &Path, mut model: Vec<atoms::Atom>| {
+                    let radius = assembly.expand(&mut model, placement);
                     tracing::info!("{}: {} atoms, {:.1} A across", path.display(), model.len(), 2.0 * radius);
                     density::check_fit(radius, box_size, pixel_size)?;
-                    Ok(density::map_of_atoms(model, box_size, pixel_size, *b_factor))
+                    Ok(density::map_of_atoms(&model, box_size, pixel_size, *b_factor))
                 };
-                let specimen = map(path, &mut model)?;
-                let other = other.map(|path| map(path, &mut atoms::read(path)?)).transpose()?;
+                let specimen = map(path, model)?;
+                let other = other.map(|path| map(path, atoms::read(path)?)).transpose()?;
                 (specimen, other)
             }
             Self::Map(path) => {
-                let other = other.map(|path| resample::read(path, box_size, pixel_size)).transpose()?;
-                (resample::read(path, box_size, pixel_size)?, other)
+                let map = |path: &Path| {
+                    let map = resample::read(path, box_size, pixel_size)?;
+                    Ok(projection::symmetrized(map, assembly.symmetry))
+                };
+                (map(path)?, other.map(map).transpose()?)
             }
             Self::Phantom if other.is_some() => {
                 return Err(Error::request(
@@ -58,7 +68,7 @@ impl TruthSource {
                     "use it with --model or --map",
                 ));
             }
-            Self::Phantom => (phantom::map(box_size, pixel_size), None),
+            Self::Phantom => (phantom::map(assembly.symmetry, box_size, pixel_size), None),
         };
         let deviation = density::scale_to_unit_deviation(&mut specimen, &self.name())?;
         if let Some(other) = &mut other {

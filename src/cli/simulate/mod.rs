@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use clap::ArgGroup;
 
 use crate::error::Error;
+use crate::imaging::Symmetry;
 use crate::imaging::ctf::Optics;
 use crate::particles::store::Dtype;
+use crate::simulate::assembly::Assembly;
 use crate::simulate::geometry::Distributions;
 use crate::simulate::set::{Simulation, Snr, default_truth_output};
 use crate::simulate::truth::TruthSource;
@@ -22,6 +24,7 @@ not depend on the size of the set. The signal is scaled by the first 1000 partic
 
 Examples:
   cryosplat-mpi simulate --model 4v5d.cif -o set.h5 --star relion/ --box 64 --pixel-size 6
+  cryosplat-mpi simulate --model chain.pdb --symmetry D7 --unit-at 50,0,20 -o d7.h5 --box 64 --pixel-size 4
   cryosplat-mpi simulate --phantom -o small.h5 --box 32 --pixel-size 4 --particles 1000 --snr -5dB";
 
 /// Arguments of `simulate`.
@@ -38,6 +41,27 @@ pub(super) struct Args {
     /// Built-in chiral phantom that fills any box.
     #[arg(long, help_heading = "Truth (one of)")]
     phantom: bool,
+
+    /// Point group of the specimen, with RELION's axes. A model is one unit, which is copied; a map is averaged.
+    #[arg(
+        long,
+        visible_alias = "sym",
+        default_value_t,
+        value_name = "GROUP",
+        help_heading = "Truth (one of)"
+    )]
+    symmetry: Symmetry,
+    /// Centre of the unit of a symmetric model in angstrom from the centre of the group [default: as in the file, relative to the
+    /// origin of its coordinates].
+    #[arg(
+        long,
+        value_name = "X,Y,Z",
+        value_parser = point,
+        requires_all = ["model", "symmetry"],
+        allow_hyphen_values = true,
+        help_heading = "Symmetry"
+    )]
+    unit_at: Option<[f64; 3]>,
 
     /// Output particle file (HDF5).
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
@@ -173,6 +197,14 @@ pub(super) struct Args {
     threads: Option<usize>,
 }
 
+/// A point "X,Y,Z" in angstrom.
+fn point(text: &str) -> Result<[f64; 3], String> {
+    let values: Option<Vec<f64>> =
+        text.split(',').map(|v| v.trim().parse().ok().filter(|v: &f64| v.abs() <= 1e5)).collect();
+    let values = values.and_then(|values| values.try_into().ok());
+    values.ok_or_else(|| "expected three numbers of angstrom (\"40,0,-12.5\")".into())
+}
+
 impl Args {
     fn simulation(&self) -> Simulation {
         let truth = match (&self.model, &self.map) {
@@ -182,6 +214,7 @@ impl Args {
         };
         Simulation {
             truth,
+            assembly: Assembly { symmetry: self.symmetry, unit_at: self.unit_at },
             box_size: self.box_size,
             pixel_size: self.pixel_size,
             particles: self.particles,

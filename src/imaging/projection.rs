@@ -11,8 +11,8 @@ use ndarray::Array3;
 use rayon::prelude::*;
 use rustfft::num_complex::Complex;
 
-use crate::imaging::fourier;
 use crate::imaging::pose::Rotation;
+use crate::imaging::{Symmetry, fourier};
 
 /// Width of the kernel in points of the padded grid.
 const WIDTH: usize = 6;
@@ -110,7 +110,7 @@ impl Projector {
 
     /// Spectrum at `frequency` (x, y, z) in cycles per box, each below box/2 in magnitude; zero phase at the origin of the map.
     #[inline]
-    fn at(&self, frequency: [f64; 3]) -> Complex<f32> {
+    pub fn at(&self, frequency: [f64; 3]) -> Complex<f32> {
         // The map is real: the half space x < 0 follows from Friedel symmetry.
         let mirrored = frequency[0] < 0.0;
         let sign = if mirrored { -2.0 } else { 2.0 };
@@ -176,6 +176,39 @@ impl Projector {
     }
 }
 
+/// The mean of `map` over the operators of `symmetry`, band-limited to the Nyquist sphere. Voxels outside the sphere that the box
+/// holds count as 0. C1 returns the map unchanged.
+pub fn symmetrized(mut map: Array3<f32>, symmetry: Symmetry) -> Array3<f32> {
+    if symmetry == Symmetry::C1 {
+        return map;
+    }
+    let n = map.dim().0;
+    let square = |at: usize| at.abs_diff(n / 2).pow(2);
+    for ((z, y, x), value) in map.indexed_iter_mut() {
+        if 4 * (square(x) + square(y) + square(z)) >= n * n {
+            *value = 0.0;
+        }
+    }
+    let (projector, operators) = (Projector::new(&map), symmetry.operators());
+    let share = 1.0 / operators.len() as f64;
+    let mut spectrum = Array3::from_elem(map.dim(), Complex::new(0.0f64, 0.0));
+    let planes = spectrum.as_slice_mut().expect("made in standard layout").par_chunks_exact_mut(n * n);
+    planes.enumerate().for_each(|(z, plane)| {
+        for (i, value) in plane.iter_mut().enumerate() {
+            let k = [i % n, i / n, z].map(|i| fourier::frequency(i, n) as f64);
+            if 4.0 * k.iter().map(|v| v * v).sum::<f64>() >= (n * n) as f64 {
+                continue;
+            }
+            for g in &operators {
+                // V(g r) has the spectrum F(g k).
+                let of_copy = projector.at(g.map(|row| row.iter().zip(k).map(|(g, k)| g * k).sum()));
+                *value += Complex::new(f64::from(of_copy.re), f64::from(of_copy.im)) * share;
+            }
+        }
+    });
+    fourier::volume_of_spectrum(spectrum)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,5 +254,33 @@ mod tests {
             // A kernel of width 6 has an error of about 2e-5 when edge and centre have equal power.
             assert!(relative < 4e-5, "box {n}: {relative:.2e}");
         }
+    }
+    /// The grid of an odd box is invariant under the operators of O.
+    #[test]
+    fn a_symmetrized_map_is_the_mean_over_the_operators() {
+        let n = 13;
+        // Smooth, and within the box.
+        let blob = |z: f64, y: f64, x: f64| (-0.2 * (z * z + y * y + x * x)).exp();
+        let map = Array3::from_shape_fn((n, n, n), |(z, y, x)| {
+            let [z, y, x] = [z, y, x].map(|i| i as f64 - (n / 2) as f64);
+            (blob(z - 1.0, y + 1.0, x - 2.0) + 0.5 * blob(z + 2.0, y, x)) as f32
+        });
+        let found = symmetrized(map.clone(), Symmetry::O);
+        for ((z, y, x), &value) in found.indexed_iter() {
+            let at = [x, y, z].map(|i| i as f64 - (n / 2) as f64);
+            let expected: f32 = Symmetry::O
+                .operators()
+                .iter()
+                .map(|g| {
+                    let [x, y, z] = g.map(|row| {
+                        (row.iter().zip(at).map(|(g, r)| g * r).sum::<f64>() + (n / 2) as f64) as usize
+                    });
+                    map[[z, y, x]] / 24.0
+                })
+                .sum();
+            // Band-limiting moves a little power.
+            assert!((value - expected).abs() < 5e-3, "{x} {y} {z}: {value} {expected}");
+        }
+        assert_eq!(symmetrized(map.clone(), Symmetry::C1), map);
     }
 }
