@@ -4,6 +4,7 @@
 pub(crate) mod export;
 pub mod halves;
 pub mod import;
+pub mod noise;
 pub mod preprocess;
 pub mod selection;
 pub(crate) mod statistics;
