@@ -10,6 +10,7 @@ use super::values::{cutoff, number};
 use crate::imaging::Symmetry;
 use crate::parallel::{Failure, World};
 use crate::particles::selection::Models;
+use crate::recipe::likelihood::{Contrast, NoiseModel};
 use crate::recipe::rules::GAUSSIANS_ALLOWED;
 use crate::recipe::{Choices, Recipe, Schedule, Start};
 use crate::render::{RateFactors, Sampling, Weighting};
@@ -86,6 +87,15 @@ pub(super) struct Args {
     /// Weighting of spatial frequencies in the loss [default: scaled: ctf, paper: uniform].
     #[arg(long, value_enum, help_heading = "Recipe")]
     weighting: Option<Weighting>,
+    /// Noise in the loss: the same for all frequencies and optics groups, or by its spectrum in each group.
+    #[arg(long, value_enum, help_heading = "Recipe")]
+    noise: Option<NoiseModel>,
+    /// Contrast of the particles in the loss: 1, or estimated by comparison with the model.
+    #[arg(long, value_enum, help_heading = "Recipe")]
+    contrast: Option<Contrast>,
+    /// Weigh particles by the probability that their image shows the specimen; scores and weights go to particles.csv.
+    #[arg(long, help_heading = "Recipe")]
+    weigh_particles: bool,
     /// Distribution of the initial random Gaussians [default: scaled: fitted, paper: published].
     #[arg(long, value_enum, conflicts_with = "init", help_heading = "Recipe")]
     start: Option<Start>,
@@ -192,6 +202,9 @@ fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
             sampling: args.sampling,
             weighting: args.weighting,
             rate_factors: args.rate_factors,
+            noise: args.noise,
+            contrast: args.contrast,
+            weigh_particles: args.weigh_particles,
             start: args.start,
             init: None,
         },

@@ -4,6 +4,7 @@ use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
+use crate::loader::factors::ParticleFactors;
 pub use crate::loader::prefetch::Traffic;
 use crate::loader::resident::ResidentParticles;
 use crate::loader::sampler::Sampler;
@@ -31,6 +32,8 @@ pub struct Shard {
     epochs: usize,
     cursor: RowCursor,
     source: Source,
+    /// Contrast, weight and noise group of the particles; `None`: all are the same.
+    factors: Option<ParticleFactors>,
     /// The epoch and step after the last one delivered.
     next: (usize, usize),
 }
@@ -80,7 +83,21 @@ impl Shard {
             Residency::Streamed => Source::Streamed(None),
         };
         let cursor = RowCursor::new(sampler.clone(), slots.clone());
-        Ok(Self { reader, sampler: sampler.clone(), slots, epochs, cursor, source, next: (0, 0) })
+        Ok(Self {
+            reader,
+            sampler: sampler.clone(),
+            slots,
+            epochs,
+            cursor,
+            source,
+            factors: None,
+            next: (0, 0),
+        })
+    }
+
+    /// Sets the contrast, weight and noise group of the particles in all batches from now on.
+    pub(crate) fn set_factors(&mut self, factors: ParticleFactors) {
+        self.factors = Some(factors);
     }
 
     /// Calls `step` with the number and the batch of each step of `epoch` from `first_step` on, in order, until the epoch ends
@@ -148,7 +165,11 @@ impl Shard {
             };
             let particle = &particles[index];
             let view = self.reader.view(particle);
-            batch.observations.push(Observation::new(view, target, energies[index]));
+            let mut observation = Observation::new(view, target, energies[index]);
+            if let Some(factors) = &self.factors {
+                factors.apply(&mut observation, row, particle.optics_group);
+            }
+            batch.observations.push(observation);
             batch.rows.push(row);
         }
         batch

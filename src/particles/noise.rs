@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 use rustfft::num_complex::Complex;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::imaging::fourier::{Fft2, squared_frequency};
@@ -25,7 +26,7 @@ const BLOCK: usize = 256;
 const LARGEST_RATIO: f64 = 100.0;
 
 /// The noise of a set of particles.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NoisePower {
     /// Power `[optics group][shell]`: the variance per pixel of white noise that has this power at all frequencies. Shell s holds the
     /// frequencies k with round(k) = s, k in cycles per box, 0 to half the box size.

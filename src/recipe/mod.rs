@@ -4,6 +4,7 @@
 //! Adam's constants of each step.
 
 pub mod clock;
+pub mod likelihood;
 pub mod rules;
 pub mod settings;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::likelihood::{Contrast, Likelihood, NoiseModel};
 use super::rules;
 use crate::gmm::{START_SCALE, Shape};
 use crate::imaging::Symmetry;
@@ -101,6 +102,9 @@ pub struct Settings {
     pub sampling: Sampling,
     /// Weights of the spatial frequencies in the loss.
     pub weighting: Weighting,
+    /// What the loss takes into account of noise and contrast.
+    #[serde(default, skip_serializing_if = "Likelihood::is_default")]
+    pub likelihood: Likelihood,
     /// Distribution of random Gaussians at the start.
     pub start: Start,
     /// Standard deviation of a random Gaussian at the start, in box units; a pilot reconstruction replaces it
@@ -142,6 +146,12 @@ pub struct Choices {
     pub sampling: Option<Sampling>,
     /// Weights of the spatial frequencies in the loss.
     pub weighting: Option<Weighting>,
+    /// How the noise counts in the loss.
+    pub noise: Option<NoiseModel>,
+    /// Whether particles have a contrast of their own.
+    pub contrast: Option<Contrast>,
+    /// Whether particles that fit as noise would count less.
+    pub weigh_particles: bool,
     /// Distribution of random Gaussians at the start.
     pub start: Option<Start>,
     /// Identity of the `--init` file; `None` where the start is random.
@@ -201,6 +211,11 @@ impl Settings {
                 Sampling::Points
             }),
             weighting: choices.weighting.unwrap_or(if scaled { Weighting::Ctf } else { Weighting::Uniform }),
+            likelihood: Likelihood {
+                noise: choices.noise.unwrap_or_default(),
+                contrast: choices.contrast.unwrap_or_default(),
+                weigh_particles: choices.weigh_particles,
+            },
             start: choices.start.unwrap_or(if scaled { Start::Fitted } else { Start::Published }),
             start_scale: if scaled {
                 rules::start_scale(at_start * order, box_size, rules::ELLIPSOID_FRACTION)

@@ -11,6 +11,7 @@ use crate::hdf5::{check_format, numeric_dataset, open, scalar_attribute, text_at
 use crate::particles::Subset;
 use crate::recipe::{Clock, Settings};
 use crate::render::DeviceState;
+use crate::run_folder::appraisal::Appraisal;
 use crate::run_folder::identity::RunIdentity;
 
 /// Value of the root attribute `format`.
@@ -35,6 +36,8 @@ pub struct Checkpoint {
     pub trained: Vec<Gmm>,
     /// Rows of the excluded particles.
     pub excluded: Vec<u64>,
+    /// What it takes into account of its particles; `None` where that is nothing.
+    pub appraisal: Option<Appraisal>,
     /// Ranks that trained the model: on as many ranks, a resumed run gives the same bits.
     pub ranks: usize,
     /// A run resumes only from a checkpoint of its own identity.
@@ -125,6 +128,9 @@ impl Checkpoint {
             for (number, gmm) in self.trained.iter().enumerate() {
                 write_planes(&file.create_group(&trained_name(number as u64))?, gmm)?;
             }
+            if let Some(appraisal) = &self.appraisal {
+                appraisal.write(file)?;
+            }
             let adam = file.create_group("adam")?;
             adam.new_dataset_builder().with_data(&self.state.first).create("first")?;
             adam.new_dataset_builder().with_data(&self.state.second).create("second")?;
@@ -186,6 +192,7 @@ impl Checkpoint {
             },
             trained,
             excluded,
+            appraisal: Appraisal::read(&file, path, REMEDY_READ)?,
             ranks: whole("ranks")? as usize,
             clock: Clock {
                 step: whole("step")?,
@@ -238,6 +245,13 @@ impl Checkpoint {
         for (number, trained) in self.trained.iter().enumerate() {
             check_mixture(path, &trained_name(number as u64), trained, settings, [epochs; 2])?;
         }
+        if let Some(appraisal) = &self.appraisal
+            && ![0, rows.len()].contains(&appraisal.particles.len())
+        {
+            let problem =
+                format!("holds {} particles, but the model has {}", appraisal.particles.len(), rows.len());
+            return bad("/appraisal/particles", problem);
+        }
         let inside = |&row: &u64| usize::try_from(row).is_ok_and(|row| rows.contains(&row));
         match self.excluded.iter().find(|row| !inside(row)) {
             Some(row) => bad("/left_out", format!("names row {row}, but its particles are rows {rows:?}")),
@@ -284,6 +298,7 @@ mod tests {
             state: DeviceState { first: vec![0.5; 55], second: vec![0.25; 55], gmm },
             trained: vec![Gmm::random(5, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 1))],
             excluded: vec![],
+            appraisal: None,
             ranks: 3,
             identity: RunIdentity { particles: DataSetId::from_bytes([7; 32]), settings: settings() },
         }

@@ -79,6 +79,7 @@ mod tests {
             state: DeviceState { first: moments.clone(), second: moments, gmm },
             trained: vec![],
             excluded: vec![],
+            appraisal: None,
             ranks: 1,
             identity: RunIdentity {
                 particles: DataSetId::from_bytes([7; 32]),

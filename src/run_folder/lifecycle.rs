@@ -14,8 +14,16 @@ use crate::run_folder::identity::{self, RunIdentity};
 use crate::run_folder::{excluded, metrics, names};
 
 /// Outputs that do not belong to one model.
-const OUTPUTS: [&str; 7] =
-    [names::MAP, names::MASK, names::FSC_TABLE, "fsc.svg", "fsc.png", names::SLICES, names::REPORT];
+const OUTPUTS: [&str; 8] = [
+    names::MAP,
+    names::MASK,
+    names::FSC_TABLE,
+    "fsc.svg",
+    "fsc.png",
+    names::SLICES,
+    names::PARTICLES,
+    names::REPORT,
+];
 
 /// What a run does about an older run in its folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,9 @@
 //! A run's folder: the only room that knows the names and the documents in it.
 //!
-//! [`lifecycle`] prepares the folder and finds where to resume; [`checkpoint`], [`metrics`] and [`excluded`] are its files during
+//! [`lifecycle`] prepares the folder and finds where to resume; [`checkpoint`] (with [`appraisal`]), [`metrics`] and [`excluded`] are its files during
 //! a training run; [`assessment`], [`document`] (`run.json`) and [`report`] are written at the end.
 
+pub mod appraisal;
 pub mod assessment;
 pub mod checkpoint;
 pub mod checkpoint_writer;

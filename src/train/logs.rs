@@ -43,6 +43,9 @@ pub(super) fn introduce(
         settings.schedule,
         settings.seed
     );
+    if !settings.likelihood.is_default() {
+        tracing::info!("the loss takes into account: {}", settings.likelihood.describe());
+    }
     let collective = reduction.name();
     tracing::info!(
         "{} {}, {ranks} in the group of {}; each: {}{}",

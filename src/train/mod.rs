@@ -5,6 +5,7 @@
 //! residual, moments, chain rule) ▶ all-reduce ▶ Adam.
 
 mod agreement;
+mod appraise;
 mod cross_validation;
 mod densify;
 mod ensemble;

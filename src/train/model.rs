@@ -1,11 +1,14 @@
 //! The training of one model on one rank: the steps of an epoch, read from the top down.
 
+mod record;
+
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::agreement::{Agreement, Directive, LocalEvents};
+use super::appraise;
 use super::densify;
 use super::ensemble::Ensemble;
 use super::logs;
@@ -15,17 +18,19 @@ use crate::error::{Error, Result};
 use crate::gmm::Gmm;
 use crate::loader::sampler::Sampler;
 use crate::loader::shard::{Batch, Shard, Traffic};
+use crate::parallel::Collective;
 use crate::particles::Subset;
+use crate::particles::selection::SubsetRows;
 use crate::progress::Progress;
 use crate::recipe::{Clock, Settings};
 use crate::render::{Device, Observation, Outcome, Reduce, Step};
 use crate::resources::all_reduce::AllReduce;
-use crate::resources::memory;
+use crate::run_folder::appraisal::{Appraisal, Appraised};
 use crate::run_folder::checkpoint::{Checkpoint, Position};
 use crate::run_folder::checkpoint_writer::CheckpointWriter;
 use crate::run_folder::excluded::Excluded;
 use crate::run_folder::identity::RunIdentity;
-use crate::run_folder::metrics::{self, EpochSummary, Metric, Spread};
+use crate::run_folder::metrics::{self, EpochSummary};
 
 /// What a model is trained with.
 pub(super) struct ModelSetup {
@@ -46,13 +51,22 @@ pub(super) struct ModelSetup {
     /// Ranks in the group.
     pub ranks: usize,
     /// Particles of all ranks of the group.
-    pub particles: u64,
+    pub rows: SubsetRows,
+    /// What it takes into account of them; `None` where that is nothing.
+    pub appraisal: Option<Appraisal>,
     /// Folder of its checkpoints.
     pub checkpoints: PathBuf,
     /// Its metrics, on the first rank of the group.
     pub metrics: Option<metrics::Writer>,
     /// Steps between two lines of the metrics.
     pub metrics_every: u64,
+}
+
+impl ModelSetup {
+    /// Number of particles of all ranks of the group.
+    fn particles(&self) -> u64 {
+        self.rows.rows.len() as u64
+    }
 }
 
 /// What a step needs beside its model.
@@ -108,12 +122,19 @@ impl Model {
     ///
     /// # Errors
     /// When the device fails.
-    pub fn new(mut setup: ModelSetup, shard: Shard, checkpoint: Option<Checkpoint>) -> Result<Self> {
+    pub fn new(mut setup: ModelSetup, mut shard: Shard, checkpoint: Option<Checkpoint>) -> Result<Self> {
         let (mut clock, mut position) = (Clock::default(), Position::default());
         if let Some(checkpoint) = checkpoint {
             (clock, position) = (checkpoint.clock, checkpoint.position);
             setup.ensemble.resume(checkpoint.trained);
             setup.device.restore(checkpoint.state)?;
+            setup.appraisal = checkpoint.appraisal.or(setup.appraisal);
+        }
+        if let Some(appraisal) = &setup.appraisal {
+            let likelihood = &setup.identity.settings.likelihood;
+            let (weights, _) = appraise::noise_weights(likelihood, &appraisal.noise);
+            setup.device.set_noise_weights(&weights)?;
+            shard.set_factors(appraise::factors(likelihood, &setup.rows, appraisal));
         }
         let core = Core {
             clock,
@@ -160,7 +181,7 @@ impl Model {
     pub fn images_left(&self) -> u64 {
         let Core { setup, position, .. } = &self.core;
         let epochs = (setup.identity.settings.epochs - position.epoch) as u64;
-        epochs * setup.particles - position.images
+        epochs * setup.particles() - position.images
     }
 
     /// Trains to the end of the epoch. Writes a checkpoint there, and whenever one is due before.
@@ -168,6 +189,9 @@ impl Model {
     /// # Errors
     /// When particles cannot be read, a loss or gradient is not finite, or the ranks of the group hold different parameters.
     pub fn train_epoch(&mut self, context: &mut StepContext) -> Result<EpochEnd> {
+        if self.core.position.step == 0 {
+            self.appraise(&context.group.collective)?;
+        }
         let Self { core, shard } = self;
         let started = Instant::now();
         core.begin_epoch()?;
@@ -202,6 +226,31 @@ impl Model {
         core.save_checkpoint()?;
         context.agreement.checkpoint_taken();
         Ok(EpochEnd::Complete(Box::new(summary), traffic))
+    }
+
+    /// Appraises the particles where that is due before the next epoch, or after the last one.
+    ///
+    /// # Errors
+    /// When particles cannot be read, or the device fails.
+    pub fn appraise(&mut self, collective: &Collective) -> Result<()> {
+        let Self { core: Core { setup, position, .. }, shard } = self;
+        let ModelSetup { appraisal: Some(appraisal), rows, identity, device, .. } = setup else {
+            return Ok(());
+        };
+        let settings = &identity.settings;
+        if !appraise::is_due(settings, position.epoch) {
+            return Ok(());
+        }
+        let (model, noise) = ((settings, &*rows), &appraisal.noise);
+        appraisal.particles =
+            appraise::appraise(device.as_mut(), shard, collective, model, position.epoch, noise)?;
+        shard.set_factors(appraise::factors(&settings.likelihood, rows, appraisal));
+        Ok(())
+    }
+
+    /// What it has found out about its particles.
+    pub fn appraised(&self) -> &[Appraised] {
+        self.core.setup.appraisal.as_ref().map_or(&[], |appraisal| &appraisal.particles)
     }
 
     /// Waits until the last checkpoint is on the disk. False if it could not be written.
@@ -262,8 +311,8 @@ impl Core {
         let settings = &setup.identity.settings;
         setup.excluded.find(&batch.skipped)?;
         let images = setup.sampler.images(number) as u64;
-        let rate = clock.scheduled_rate(settings, images, setup.particles);
-        let adam = clock.advance(settings, images, setup.particles);
+        let rate = clock.scheduled_rate(settings, images, setup.particles());
+        let adam = clock.advance(settings, images, setup.particles());
         let step = Step { images, adam };
         if batch.rows.iter().any(|&row| setup.excluded.contains(row)) {
             let rows = batch.rows.iter().zip(&batch.observations);
@@ -350,64 +399,6 @@ impl Core {
         Ok(collective.report_once(Error::Numeric { problem, remedy }))
     }
 
-    fn write_metrics(&mut self, step: &PendingStep, outcome: &Outcome) {
-        let Self { setup, timer, .. } = self;
-        let Some(metrics) = &mut setup.metrics else { return };
-        let rates = timer.rates(setup.device.as_mut());
-        metrics.step(Metric {
-            model: setup.subset.name().to_owned(),
-            step: step.clock.step,
-            epoch: step.clock.images as f64 / setup.particles as f64,
-            loss: outcome.loss,
-            gradient_norm: outcome.gradient_norm,
-            rate: step.rate,
-            images: step.images,
-            images_per_second: rates.images_per_second,
-            input_share: rates.input_share,
-            reduce_share: rates.reduce_share,
-            host_bytes: memory::resident(),
-            device_bytes: setup.device.memory(),
-        });
-        metrics.flush_if_due();
-    }
-
-    fn finish_metrics(&mut self) {
-        if let Some(metrics) = &mut self.setup.metrics {
-            metrics.finish();
-        }
-    }
-
-    /// The summary of an epoch that took `elapsed` from step `first_step` on, over all ranks of the group.
-    fn summarize(
-        &mut self,
-        elapsed: Duration,
-        first_step: usize,
-        traffic: Traffic,
-        context: &StepContext,
-    ) -> (EpochSummary, Traffic) {
-        let Self { setup, position, timer, .. } = self;
-        timer.add_stages(setup.device.as_mut());
-        let collective = &context.group.collective;
-        let gather = |value: Duration| Spread::of(&collective.all_gather_f64(value.as_secs_f64()));
-        let (wait, reading) = (gather(traffic.waited), gather(traffic.reading));
-        let bytes = collective.all_gather(traffic.bytes).iter().sum();
-        let summary = EpochSummary {
-            epoch: position.epoch + 1,
-            loss: position.loss / position.images.max(1) as f64,
-            images: timer.images,
-            steps: (position.step - first_step) as u64,
-            seconds: elapsed.as_secs_f64(),
-            ranks: setup.ranks,
-            compute: timer.stages.map(|stages| gather(stages.compute)),
-            reduce: timer.stages.map(|stages| gather(stages.reduce)),
-            update: timer.stages.map(|stages| gather(stages.update)),
-            wait,
-            bytes_read: bytes,
-        };
-        let seconds = |spread: Spread| Duration::from_secs_f64(spread.mean);
-        (summary, Traffic { waited: seconds(wait), bytes, reading: seconds(reading) })
-    }
-
     /// Starts to write a checkpoint, on the first rank of the group. No step is pending.
     fn save_checkpoint(&mut self) -> Result<()> {
         debug_assert!(self.pending.is_empty());
@@ -424,6 +415,7 @@ impl Core {
             state: setup.device.state()?,
             trained: setup.ensemble.trained().to_vec(),
             excluded: setup.excluded.rows(),
+            appraisal: setup.appraisal.clone(),
             ranks: setup.ranks,
             identity: setup.identity.clone(),
         });

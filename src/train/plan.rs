@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::loader::sampler::Sampler;
+use crate::particles::noise::NoisePower;
 use crate::particles::selection::SubsetRows;
 use crate::particles::store::{DataSetId, Header};
 use crate::recipe::Settings;
@@ -31,6 +32,8 @@ pub(crate) struct ModelPlan {
     pub subset: SubsetRows,
     /// Its settings, with nothing left open.
     pub settings: Settings,
+    /// The noise of its particles; `None` where nothing depends on it.
+    pub noise: Option<NoisePower>,
     /// Steps done in the checkpoint that it resumes from; 0 without one.
     pub steps_done: u64,
 }
@@ -95,6 +98,7 @@ mod tests {
         let model = |subset| ModelPlan {
             subset: SubsetRows { subset, rows: 0..150 },
             settings: Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 1, 150, 32),
+            noise: None,
             steps_done,
         };
         Plan {

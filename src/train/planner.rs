@@ -1,5 +1,7 @@
 //! Rank 0's decisions before the start: checks everything that can be wrong, fills the open settings, and makes the [`Plan`].
 
+use std::path::Path;
+
 use super::init::from_file::Init;
 use super::init::pilot::{self, PilotReconstruction};
 use super::init::starts::InitialGuess;
@@ -8,12 +10,14 @@ use super::plan::{ModelPlan, Plan};
 use crate::error::{Error, Result};
 use crate::imaging::ctf::Ctf;
 use crate::parallel::{Failure, World, group_size};
+use crate::particles::noise::NoisePower;
 use crate::particles::selection::{self, SubsetRows};
 use crate::particles::store::{Header, Store};
 use crate::recipe::rules::{GAUSSIANS_ALLOWED, gaussians_for};
 use crate::recipe::{Choices, Recipe, Settings};
 use crate::render::{Weighting, Weights};
 use crate::run_folder::assessment;
+use crate::run_folder::checkpoint::{self, Checkpoint};
 use crate::run_folder::identity::RunIdentity;
 use crate::run_folder::lifecycle::{self, ExistingRun, Start};
 
@@ -75,12 +79,11 @@ fn decide(world: &World, options: &RunOptions) -> Result<(Store, Option<(Plan, I
         return Ok((store, None));
     };
     let models = subsets.iter().zip(settings).zip(steps);
-    let models = models.map(|((subset, settings), steps_done)| ModelPlan {
-        subset: subset.clone(),
-        settings,
-        steps_done,
+    let models = models.map(|((subset, settings), steps_done)| {
+        let noise = noise_of(&store, subset, &settings, steps_done, &options.output)?;
+        Ok(ModelPlan { subset: subset.clone(), settings, noise, steps_done })
     });
-    let models: Vec<ModelPlan> = models.collect();
+    let models: Vec<ModelPlan> = models.collect::<Result<_>>()?;
     let weights = weights(&store, models[0].settings.weighting)?;
     let plan = Plan { data_set, models, weights, first_epoch: epoch, resumed_ranks: ranks };
     if pilots.is_empty() && plan.models[0].settings.uses_pilot_density() && plan.has_mixtures_to_start() {
@@ -244,6 +247,45 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let values: Vec<f64> = values.collect();
     let sum: f64 = values.iter().sum();
     (!values.is_empty()).then(|| sum / values.len() as f64)
+}
+
+/// The noise of the particles of a model, where its loss or the weights of particles depend on it: that of the checkpoint that it
+/// resumes from, or estimated now. Each half has its own.
+fn noise_of(
+    store: &Store,
+    subset: &SubsetRows,
+    settings: &Settings,
+    steps_done: u64,
+    folder: &Path,
+) -> Result<Option<NoisePower>> {
+    if settings.likelihood.is_default() {
+        return Ok(None);
+    }
+    if steps_done > 0 {
+        let path = checkpoint::path(&lifecycle::checkpoints(folder), subset.subset, steps_done);
+        let noise = Checkpoint::read(&path)?.appraisal.map(|appraisal| appraisal.noise);
+        let fits = noise.filter(|noise| noise.groups.len() == store.header().optics.len());
+        return match fits {
+            Some(noise) => Ok(Some(noise)),
+            None => Err(Error::input(
+                &path,
+                "/appraisal/noise",
+                format!("does not hold the noise of {} optics groups", store.header().optics.len()),
+                "remove the file to resume from the one before it, or start without --resume",
+            )),
+        };
+    }
+    let noise = NoisePower::estimate(store, subset.rows.clone())?;
+    let deviations: Vec<String> =
+        (0..noise.groups.len()).take(8).map(|group| format!("{:.3}", noise.variance(group).sqrt())).collect();
+    tracing::info!(
+        "{}: noise of standard deviation {}{}, {:.1} times as much power at low as at high frequencies",
+        subset.name(),
+        deviations.join(", "),
+        if noise.groups.len() > 8 { ", ..." } else { "" },
+        noise.fall()
+    );
+    Ok(Some(noise))
 }
 
 /// Weights of the spatial frequencies, the same for all models of a set. They follow from the CTFs alone, so the halves stay

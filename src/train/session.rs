@@ -29,6 +29,7 @@ use crate::progress::Progress;
 use crate::render::{Device, Geometry};
 use crate::resources::all_reduce::AllReduce;
 use crate::resources::devices;
+use crate::run_folder::appraisal::{self, Appraisal, Appraised};
 use crate::run_folder::checkpoint::{self, Checkpoint};
 use crate::run_folder::document::RunSummary;
 use crate::run_folder::excluded::{self, Excluded};
@@ -191,7 +192,7 @@ impl<'a> Session<'a> {
         shard: &Shard,
     ) -> Result<(Excluded, Option<Checkpoint>)> {
         let Self { options, plan, .. } = *self;
-        let ModelPlan { subset: SubsetRows { subset, rows }, settings, steps_done } = &plan.models[index];
+        let ModelPlan { subset: SubsetRows { subset, rows }, settings, steps_done, .. } = &plan.models[index];
         let list = (self.assignment.rank == 0).then(|| excluded::path(&options.output, *subset));
         let mut excluded = Excluded::new(options.skip_bad_particles, self.store.clone(), list);
         let mut checkpoint = None;
@@ -220,7 +221,8 @@ impl<'a> Session<'a> {
     ) -> ModelSetup {
         let Self { options, plan, .. } = *self;
         let Assignment { rank, size: ranks, .. } = self.assignment;
-        let ModelPlan { subset: SubsetRows { subset, rows }, settings, .. } = &plan.models[index];
+        let ModelPlan { subset: rows, settings, noise, .. } = &plan.models[index];
+        let subset = &rows.subset;
         let metrics = metrics::Writer::new(&options.output, *subset, options.prometheus.as_deref());
         // The same for both halves, which may differ by a particle.
         let steps = plan.most_particles().div_ceil(settings.batch) as u64;
@@ -233,7 +235,8 @@ impl<'a> Session<'a> {
             excluded,
             rank,
             ranks,
-            particles: rows.len() as u64,
+            rows: rows.clone(),
+            appraisal: noise.clone().map(|noise| Appraisal { noise, particles: Vec::new() }),
             checkpoints: lifecycle::checkpoints(&options.output),
             metrics: (rank == 0).then_some(metrics),
             metrics_every: options.metrics_every.unwrap_or(steps / LINES_PER_EPOCH).max(1),
@@ -295,6 +298,7 @@ impl<'a> Session<'a> {
         self.models.iter_mut().for_each(|model| _ = model.wait_for_checkpoint());
         write_models(&self.models, &self.assignment, &options.output, &self.geometry)?;
         world.barrier();
+        self.write_appraisals()?;
         let rows = self.models.iter().flat_map(|model| model.excluded().rows());
         let excluded: BTreeSet<usize> = rows.map(|row| row as usize).collect();
         let reduction = self.reduction.as_mut().expect("devices are connected");
@@ -317,6 +321,36 @@ impl<'a> Session<'a> {
         // No rank leaves before the outputs are there: the launcher would end the job.
         world.barrier();
         Ok(Ending::Done)
+    }
+
+    /// Appraises the particles with the finished models where that is due, and writes them to particles.csv on rank 0.
+    fn write_appraisals(&mut self) -> Result<()> {
+        let Self { world, options, store, plan, .. } = *self;
+        if !plan.models[0].settings.likelihood.compares() {
+            return Ok(());
+        }
+        let collective = &self.reduction.as_ref().expect("devices are connected").collective;
+        for model in &mut self.models {
+            model.appraise(collective)?;
+        }
+        let mut tables: Vec<Vec<Appraised>> =
+            self.models.iter().map(|model| model.appraised().to_vec()).collect();
+        let count = plan.models.len();
+        let sender = first_rank(world.size(), count, count - 1);
+        if sender > 0 && world.rank() == sender {
+            world.send_values(0, bytemuck::cast_slice(&tables[0]));
+        }
+        if world.rank() > 0 {
+            return Ok(());
+        }
+        if sender > 0 {
+            let mut table = vec![Appraised::UNKNOWN; plan.models[1].subset.rows.len()];
+            world.receive_values(sender, bytemuck::cast_slice_mut(&mut table));
+            tables.push(table);
+        }
+        let models: Vec<_> =
+            plan.models.iter().map(|model| &model.subset).zip(tables.iter().map(Vec::as_slice)).collect();
+        appraisal::write_table(&options.output, store, &models)
     }
 
     /// Waits for the checkpoints of a job that a signal has stopped.

@@ -70,6 +70,7 @@ pub fn checkpoint(folder: &Path) -> PathBuf {
         state: DeviceState { first: vec![0.5; moments], second: vec![0.25; moments], gmm },
         trained: vec![mixture(Shape::Anisotropic)],
         excluded: vec![2, 3],
+        appraisal: None,
         ranks: 2,
         identity: RunIdentity {
             particles: DataSetId::from_bytes([7; 32]),
