@@ -10,6 +10,7 @@ use cryosplat_mpi::figures::distributions::ParticleCounts;
 use cryosplat_mpi::imaging::mrc;
 use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::import::cryosparc;
+use cryosplat_mpi::particles::import::half_sets::HalfOrigin;
 use cryosplat_mpi::particles::import::pickle::Pickle;
 use cryosplat_mpi::particles::import::set::{ParticleRow, ParticleSet, ReadOptions};
 use cryosplat_mpi::particles::store::Store;
@@ -141,7 +142,7 @@ fn every_real_file_is_imported_or_refused_for_its_reason() {
 
 /// All rows of a `.cs` file, whose images may be missing.
 fn rows(path: &Path) -> Vec<ParticleRow> {
-    let wanted = ReadOptions { first: None, seed: 0, datadir: None };
+    let wanted = ReadOptions::default();
     cryosparc::read(path, &[], &wanted).unwrap().rows().map(Result::unwrap).collect()
 }
 
@@ -153,7 +154,7 @@ fn poses_and_ctfs_of_cryosparc_agree_with_cryodrgn() {
     else {
         return;
     };
-    let wanted = ReadOptions { first: None, seed: 0, datadir: None };
+    let wanted = ReadOptions::default();
     let mut set = cryosparc::read(&particles, &[], &wanted).unwrap();
     let (poses, ctf) = (Pickle::read(&poses).unwrap(), Pickle::read(&ctf).unwrap());
     let parts = poses.items(poses.root()).unwrap();
@@ -164,7 +165,10 @@ fn poses_and_ctfs_of_cryosparc_agree_with_cryodrgn() {
         set.properties().raw[0].pixel_size,
         set.properties().optics.clone(),
     );
-    assert_eq!((set.properties().len(), optics.len(), set.properties().halves_given), (2019, 1, true));
+    assert_eq!(
+        (set.properties().len(), optics.len(), set.properties().half_sets.origin),
+        (2019, 1, HalfOrigin::Column("alignments3D/split"))
+    );
     for (i, row) in set.rows().map(Result::unwrap).enumerate() {
         for (j, value) in row.particle.rotation.iter().flatten().enumerate() {
             // Both come from the same 32-bit vectors; the pickle was computed in single precision.

@@ -72,6 +72,9 @@ pub(super) struct Args {
     /// Seed of the random halves, if the input has none.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Draw random halves even if the input has halves.
+    #[arg(long)]
+    redraw_halves: bool,
     /// Threads [default: one per core].
     #[arg(long, value_name = "T")]
     threads: Option<NonZeroUsize>,
@@ -112,6 +115,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         background_radius: args.background_radius,
         dtype: args.dtype,
         seed: args.seed,
+        redraw_halves: args.redraw_halves,
         threads: args.threads.map(NonZeroUsize::get),
         first: args.first.map(NonZeroUsize::get),
     };

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 
+use super::matching::{OriginalRow, match_rows};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::particles::Subset;
@@ -27,25 +28,22 @@ pub fn select(
     original: &Path,
     destination: &Path,
 ) -> Result<usize> {
-    let mut selected = selected(store, excluded)?;
     let mut stacks = StackNames::default();
     let table = relion::image_table(original, &mut stacks)?;
+    let pose = |row: usize| table.poses.as_ref().map(|poses| poses[row]);
+    let named = table.images.iter().enumerate();
+    let named: Vec<OriginalRow> =
+        named.map(|(row, image)| OriginalRow { source: image.source, pose: pose(row) }).collect();
+    let matched = match_rows(store, original, &stacks, &named)?;
+    let first_half = store.header().halves[0];
     let mut halves = HashMap::new();
-    for (source, place) in &table.images {
-        let Location::Line(line) = *place else { continue };
-        let key = (stacks.all()[source.file as usize].name.as_str(), source.index);
-        if let Some((half, found)) = selected.get_mut(&key) {
-            *found = true;
-            halves.insert(line, *half);
+    for (image, row) in table.images.iter().zip(matched) {
+        let (Location::Line(line), Some(row)) = (image.place, row) else { continue };
+        if !excluded.contains(&(row as usize)) {
+            halves.insert(line, if (row as usize) < first_half { Subset::Half1 } else { Subset::Half2 });
         }
     }
-    if let Some(((stack, index), _)) = selected.iter().find(|(_, (_, found))| !found) {
-        let missing = selected.values().filter(|(_, found)| !found).count();
-        let problem =
-            format!("lacks {missing} images of {}, such as {}@{stack}", store.path().display(), index + 1);
-        return Err(Error::input(original, "", problem, "give the STAR file that the set was imported from"));
-    }
-    let Some((_, Location::Line(first))) = table.images.first().copied() else {
+    let Some(Location::Line(first)) = table.images.first().map(|image| image.place) else {
         return Err(Error::input(
             original,
             "",
@@ -56,8 +54,8 @@ pub fn select(
     let rows: BTreeSet<usize> = table
         .images
         .iter()
-        .filter_map(|(_, place)| match place {
-            Location::Line(line) => Some(*line),
+        .filter_map(|image| match image.place {
+            Location::Line(line) => Some(line),
             Location::Particle(_) => None,
         })
         .collect();
@@ -86,34 +84,6 @@ pub fn select(
         Ok(())
     })?;
     Ok(halves.len())
-}
-
-/// Stack name and image index of a particle.
-type Image<'a> = (&'a str, u64);
-
-/// The half of each particle to export, by its image, and false: it is not found yet.
-fn selected<'a>(store: &'a Store, excluded: &BTreeSet<usize>) -> Result<HashMap<Image<'a>, (Subset, bool)>> {
-    let header = store.header();
-    let mut selected = HashMap::with_capacity(store.len());
-    store.inspect(|row, particle| {
-        if excluded.contains(&row) {
-            return Ok(());
-        }
-        let half = if row < header.halves[0] { Subset::Half1 } else { Subset::Half2 };
-        let source = particle.source;
-        let stack = source.and_then(|source| header.source_files.get(source.file as usize));
-        let (Some(source), Some(stack)) = (source, stack) else {
-            return Err(Error::input(
-                store.path(),
-                format!("particle {}", row + 1),
-                "has no record of its raw image",
-                "omit --original, to export the stored images",
-            ));
-        };
-        selected.insert((stack.as_str(), source.index), (half, false));
-        Ok(())
-    })?;
-    Ok(selected)
 }
 
 /// A row with the random subset set: in `column`, or appended as the last column.

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use arrays::{Ctf, Poses};
 
+use super::half_sets::HalfCollector;
 use super::optics::{Groups, RawImages};
 use super::pickle::Pickle;
-use super::relion;
+use super::relion::{self, NamedImage};
 use super::set::{self, ParticleRow, ReadOptions, SetProperties, ViewingDirections};
 use super::stack_names::{Location, StackFolders, StackName, StackNames};
 use crate::error::{Error, Result};
@@ -49,7 +50,7 @@ pub enum Images {
     Star,
 }
 
-/// The particles of cryoDRGN's files. In memory are the files and 32 bytes per image.
+/// The particles of cryoDRGN's files. In memory are the files and 64 bytes per image.
 #[derive(Debug)]
 pub struct Particles {
     table: Table,
@@ -67,14 +68,18 @@ pub fn read(path: &Path, images: Images, files: &Files, options: &ReadOptions) -
     let datadir = options.datadir.filter(|_| images != Images::Stack);
     let folders = StackFolders::beside(path, datadir);
     let mut stacks = StackNames::default();
-    let images = match images {
-        Images::Stack => of_stacks(path, &[(path_name(path), Location::Particle(1))], &folders, &mut stacks)?,
-        Images::List => of_stacks(path, &listed(path)?, &folders, &mut stacks)?,
-        Images::Star => relion::image_table(path, &mut stacks)?.images,
+    let (images, half_column) = match images {
+        Images::Stack => {
+            (of_stacks(path, &[(path_name(path), Location::Particle(1))], &folders, &mut stacks)?, None)
+        }
+        Images::List => (of_stacks(path, &listed(path)?, &folders, &mut stacks)?, None),
+        Images::Star => {
+            let table = relion::image_table(path, &mut stacks)?;
+            (table.images, table.half_column)
+        }
     };
     let selected = files.selected.as_deref().map(|file| arrays::selected(file, images.len())).transpose()?;
     let count = selected.as_ref().map_or(images.len(), Vec::len).min(options.first.unwrap_or(usize::MAX));
-    let half = set::draw_halves(path, count, options.seed)?;
     let order = |pickle: &Pickle, len| RowOrder::of(pickle, len, images.len(), selected.as_deref());
     let poses = Poses::read(&files.poses)?;
     let poses_order = order(&poses.pickle, poses.len())?;
@@ -95,12 +100,16 @@ pub fn read(path: &Path, images: Images, files: &Files, options: &ReadOptions) -
 
     let mut groups = Groups::default();
     let mut directions = ViewingDirections::default();
+    let mut halves = HalfCollector::new(half_column);
     for particle in 0..count {
         let row = table.row(particle, Subset::Half1, &mut groups)?;
         groups.count(row.particle.optics_group);
         directions.observe(&row.particle);
+        let image = &table.images[table.image(particle)];
+        halves.add(&row, image.half, image.filament);
     }
     directions.warn(path, count);
+    let half_sets = halves.decide(path, &stacks, &folders, options)?;
     let ctf_file = match &files.ctf {
         CtfFrom::File(file) => Some(file),
         CtfFrom::Nowhere(_) => None,
@@ -113,8 +122,7 @@ pub fn read(path: &Path, images: Images, files: &Files, options: &ReadOptions) -
         raw: groups.raw.clone(),
         box_from: from,
         columns: ["voltage (column 6)", "defocus (column 3)", "translation"],
-        half,
-        halves_given: false,
+        half_sets,
         dark: false,
         stacks,
         folders,
@@ -130,7 +138,12 @@ impl set::ParticleSet for Particles {
     fn rows(&mut self) -> Box<dyn Iterator<Item = Result<ParticleRow>> + '_> {
         let Self { table, groups, properties } = self;
         Box::new(
-            properties.half.iter().enumerate().map(|(particle, &half)| table.row(particle, half, groups)),
+            properties
+                .half_sets
+                .of
+                .iter()
+                .enumerate()
+                .map(|(particle, &half)| table.row(particle, half, groups)),
         )
     }
 }
@@ -141,8 +154,8 @@ const NO_OPTICS: Optics = Optics::new(300.0, 0.0, 1.0);
 /// The rows of all files.
 #[derive(Debug)]
 struct Table {
-    /// Every image, and the location of its name.
-    images: Vec<(Source, Location)>,
+    /// Every image.
+    images: Vec<NamedImage>,
     selected: Option<Vec<usize>>,
     poses: Poses,
     poses_order: RowOrder,
@@ -152,9 +165,14 @@ struct Table {
 }
 
 impl Table {
+    /// Index of the image of the particle.
+    fn image(&self, particle: usize) -> usize {
+        self.selected.as_ref().map_or(particle, |selected| selected[particle])
+    }
+
     fn row(&self, particle: usize, half: Subset, groups: &mut Groups) -> Result<ParticleRow> {
-        let image = self.selected.as_ref().map_or(particle, |selected| selected[particle]);
-        let (source, place) = self.images[image];
+        let image = self.image(particle);
+        let NamedImage { source, place, .. } = self.images[image];
         let pose = self.poses_order.row(particle, image);
         let (optics, ctf) = match &self.ctf {
             Some((ctf, order)) => ctf.row(order.row(particle, image))?,
@@ -267,14 +285,15 @@ fn of_stacks(
     named: &[(String, Location)],
     folders: &StackFolders,
     stacks: &mut StackNames,
-) -> Result<Vec<(Source, Location)>> {
+) -> Result<Vec<NamedImage>> {
     let mut images = Vec::new();
     for (name, place) in named {
         let stack = StackName { name: name.clone(), place: *place };
         let len = Stack::open(&folders.find(path, &stack)?)?.len();
         let file = stacks.index(name, *place);
         for index in 0..len as u64 {
-            images.push((Source { file, index }, Location::Particle(images.len() + 1)));
+            let place = Location::Particle(images.len() + 1);
+            images.push(NamedImage { source: Source { file, index }, place, half: None, filament: None });
         }
     }
     Ok(images)

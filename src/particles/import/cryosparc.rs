@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use super::copies::filament_key;
+use super::half_sets::HalfCollector;
 use super::npy::{Field, FieldType, Table};
 use super::optics::{Groups, RawImages};
 use super::set::{self, ParticleRow, ReadOptions, SetProperties, ViewingDirections};
@@ -44,13 +46,13 @@ pub fn read(path: &Path, passthrough: &[PathBuf], options: &ReadOptions) -> Resu
     let mut groups = Groups::default();
     let mut stacks = StackNames::default();
     let mut directions = ViewingDirections::default();
-    let mut half = Vec::with_capacity(count);
+    let mut halves = HalfCollector::new(columns.split.as_ref().map(|column| column.name));
     let mut dark = 0;
     let mut ignored = vec![false; columns.unmodelled.len()];
     for particle in 0..count {
         let row = columns.row(&files, particle, &mut groups, &mut stacks)?;
         groups.count(row.particle.optics_group);
-        half.push(columns.split(&files, particle)?);
+        halves.add(&row, columns.split(&files, particle)?, columns.filament(&files, particle, row.source));
         directions.observe(&row.particle);
         dark += usize::from(row.dark);
         for (column, seen) in columns.unmodelled.iter().zip(&mut ignored) {
@@ -63,11 +65,8 @@ pub fn read(path: &Path, passthrough: &[PathBuf], options: &ReadOptions) -> Resu
     if dark > 0 {
         tracing::info!("{}: inverting {dark} of {count} images, whose {SIGN} is negative", path.display());
     }
-    let both = Subset::HALVES.iter().all(|&one| half.contains(&Some(one)));
-    let half: Option<Vec<Subset>> = half.into_iter().collect::<Option<_>>().filter(|_| both);
-    if half.is_none() && columns.split.is_some() {
-        tracing::warn!("{}: {SPLIT} is the same for all particles: random halves are drawn", path.display());
-    }
+    let folders = StackFolders::beside(path, options.datadir).or_parent();
+    let half_sets = halves.decide(path, &stacks, &folders, options)?;
     let properties = SetProperties {
         path: path.to_path_buf(),
         others: passthrough.to_vec(),
@@ -75,11 +74,10 @@ pub fn read(path: &Path, passthrough: &[PathBuf], options: &ReadOptions) -> Resu
         raw: groups.raw.clone(),
         box_from: format!("{SHAPE} of {}", path.display()),
         columns: ["ctf/accel_kv", "ctf/df1_A", "alignments3D/shift"],
-        halves_given: half.is_some(),
-        half: half.map_or_else(|| set::draw_halves(path, count, options.seed), Ok)?,
+        half_sets,
         dark: dark > 0,
         stacks,
-        folders: StackFolders::beside(path, options.datadir).or_parent(),
+        folders,
     };
     Ok(Particles { files, columns, groups, properties })
 }
@@ -92,7 +90,7 @@ impl set::ParticleSet for Particles {
     fn rows(&mut self) -> Box<dyn Iterator<Item = Result<ParticleRow>> + '_> {
         let Self { files, columns, groups, properties } = self;
         let stacks = &mut properties.stacks;
-        Box::new(properties.half.iter().enumerate().map(|(particle, &half)| {
+        Box::new(properties.half_sets.of.iter().enumerate().map(|(particle, &half)| {
             let row = columns.row(files, particle, groups, stacks)?;
             Ok(ParticleRow { half, ..row })
         }))
@@ -238,6 +236,8 @@ struct Columns {
     /// Pixel size of the shifts, if it differs from that of the images.
     shift_pixel: Option<Column>,
     split: Option<Column>,
+    filament: Option<Column>,
+    micrograph: Option<Column>,
     microscope: [Column; 3],
     defocus: [Column; 3],
     phase_shift: Option<Column>,
@@ -287,6 +287,8 @@ impl Columns {
             shift: files.find("alignments3D/shift", 2)?,
             shift_pixel: files.find("alignments3D/psize_A", 1)?,
             split: files.find(SPLIT, 1)?,
+            filament: files.find("filament/filament_uid", 1)?,
+            micrograph: files.find("location/micrograph_uid", 1)?,
             microscope: [of_ctf("ctf/accel_kv")?, of_ctf("ctf/cs_mm")?, of_ctf("ctf/amp_contrast")?],
             defocus: [of_ctf("ctf/df1_A")?, of_ctf("ctf/df2_A")?, of_ctf("ctf/df_angle_rad")?],
             phase_shift: files.find("ctf/phase_shift_rad", 1)?,
@@ -432,6 +434,18 @@ impl Columns {
             1.0 => Ok(Some(Subset::Half2)),
             _ => Err(files.refuse(column, particle, 0, "0 or 1")),
         }
+    }
+
+    /// The key of the filament that the particle is a segment of. Filaments that were imported are numbered per micrograph.
+    fn filament(&self, files: &Files, particle: usize, source: Source) -> Option<u64> {
+        let index = |column: &Column| {
+            files.table(column.file).index(column.field, files.record(column, particle)).unwrap_or_default()
+        };
+        let filament = index(self.filament.as_ref()?);
+        Some(match &self.micrograph {
+            Some(micrograph) => filament_key((index(micrograph), filament)),
+            None => filament_key((u64::from(source.file), filament)),
+        })
     }
 
     /// The box size. The box must be square.

@@ -5,10 +5,12 @@
 //! reads the raw images, and [`pipeline`] runs the import: read, preprocess ([`super::preprocess`]), write.
 
 mod columns;
+pub(crate) mod copies;
 pub mod cryodrgn;
 pub mod cryosparc;
 pub mod format;
 mod grid;
+pub mod half_sets;
 pub(crate) mod npy;
 mod number;
 mod optics;

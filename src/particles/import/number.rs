@@ -6,6 +6,7 @@ enum NumberKind {
     Float,
     Signed,
     Unsigned,
+    Boolean,
 }
 
 /// Storage format of a number.
@@ -27,7 +28,8 @@ impl NumberFormat {
         let (kind, width) = match kind {
             "f2" | "f4" | "f8" => (NumberKind::Float, &kind[1..]),
             "i1" | "i2" | "i4" | "i8" => (NumberKind::Signed, &kind[1..]),
-            "u1" | "u2" | "u4" | "u8" | "b1" => (NumberKind::Unsigned, &kind[1..]),
+            "u1" | "u2" | "u4" | "u8" => (NumberKind::Unsigned, &kind[1..]),
+            "b1" => (NumberKind::Boolean, &kind[1..]),
             _ => return None,
         };
         Some(Self { kind, width: width.parse().ok()?, big_endian: order == ">" })
@@ -43,9 +45,14 @@ impl NumberFormat {
         self.width
     }
 
-    /// True for integers (and booleans).
+    /// True for integers.
     pub fn is_integer(self) -> bool {
-        self.kind != NumberKind::Float
+        matches!(self.kind, NumberKind::Signed | NumberKind::Unsigned)
+    }
+
+    /// True for Booleans.
+    pub fn is_boolean(self) -> bool {
+        self.kind == NumberKind::Boolean
     }
 
     /// The bits of the number in `bytes` (of its width), without sign extension.
@@ -61,16 +68,16 @@ impl NumberFormat {
             (NumberKind::Float, 2) => half::f16::from_bits(bits as u16).to_f64(),
             (NumberKind::Float, 4) => f64::from(f32::from_bits(bits as u32)),
             (NumberKind::Float, _) => f64::from_bits(bits),
-            (NumberKind::Unsigned, _) => bits as f64,
+            (NumberKind::Unsigned | NumberKind::Boolean, _) => bits as f64,
             (NumberKind::Signed, _) => self.sign_extended(bits) as f64,
         }
     }
 
-    /// The non-negative integer in `bytes`; `None` for negative numbers and for floats.
+    /// The non-negative integer in `bytes`; `None` for negative numbers, floats and Booleans.
     pub fn index(self, bytes: &[u8]) -> Option<u64> {
         let bits = self.bits(bytes);
         match self.kind {
-            NumberKind::Float => None,
+            NumberKind::Float | NumberKind::Boolean => None,
             NumberKind::Unsigned => Some(bits),
             NumberKind::Signed => u64::try_from(self.sign_extended(bits)).ok(),
         }
@@ -101,6 +108,7 @@ mod tests {
         assert_eq!(index("<u8", &u64::MAX.to_le_bytes()), Some(u64::MAX));
         assert_eq!(index("<i4", &(-1i32).to_le_bytes()), None);
         assert_eq!(index("<f4", &1f32.to_le_bytes()), None);
+        assert_eq!(index("|b1", &[1]), None);
         for text in ["", "<", "O", "S5", "f3", "<c8", "f16", "µ4", "<U1"] {
             assert_eq!(NumberFormat::parse(text), None, "{text}");
         }

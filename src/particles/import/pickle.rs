@@ -43,9 +43,14 @@ impl Array<'_> {
         &self.layout.shape
     }
 
-    /// True for an array of integers.
+    /// True for an array of integers (not of Booleans).
     pub fn is_integer(&self) -> bool {
         self.layout.number.is_integer()
+    }
+
+    /// True for an array of Booleans.
+    pub fn is_boolean(&self) -> bool {
+        self.layout.number.is_boolean()
     }
 
     /// The value at `index` (one number per dimension).
@@ -120,9 +125,21 @@ impl Pickle {
     /// A number, or the value of a 0-dimensional array.
     pub fn number(&self, id: Id) -> Option<f64> {
         match *self.memory.object(id) {
+            Object::Boolean(value) => Some(f64::from(u8::from(value))),
             Object::Integer(number) => Some(number as f64),
             Object::Float(number) => Some(number),
             _ => self.array(id).filter(|array| array.shape().is_empty()).map(|array| array.value(&[])),
+        }
+    }
+
+    /// A Boolean, or the value of a 0-dimensional array of Booleans.
+    pub fn boolean(&self, id: Id) -> Option<bool> {
+        match *self.memory.object(id) {
+            Object::Boolean(value) => Some(value),
+            _ => {
+                let array = self.array(id).filter(|array| array.shape().is_empty() && array.is_boolean())?;
+                Some(array.value(&[]) != 0.0)
+            }
         }
     }
 
@@ -135,6 +152,7 @@ impl Pickle {
     pub fn describe(&self, id: Id) -> String {
         match self.memory.object(id) {
             Object::None => "None".into(),
+            Object::Boolean(_) => "a Boolean".into(),
             Object::Integer(_) | Object::Float(_) => "a number".into(),
             Object::Bytes(_) | Object::Text(_) => "a string".into(),
             Object::Tuple(items) => format!("a tuple of {}", items.len()),

@@ -4,7 +4,8 @@
 //! does not depend on the number of threads. Within a chunk, the particles of half 1 precede those of half 2.
 //!
 //! The memory for the whole import is one byte per particle (its half), the names of the stacks and, for cryoSPARC and
-//! cryoDRGN, the arrays of the metadata files.
+//! cryoDRGN, the arrays of the metadata files. Before the images are read, copies of images are found with about 32 bytes per
+//! particle.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -54,6 +55,8 @@ pub struct Options {
     pub dtype: Dtype,
     /// Seed of the random halves, for metadata without halves.
     pub seed: u64,
+    /// Draw random halves even if the metadata has halves.
+    pub redraw_halves: bool,
     /// Number of worker threads; `None` for one per core.
     pub threads: Option<usize>,
     /// Number of particles to import, from the first one; `None` for all.
@@ -82,8 +85,12 @@ pub fn import(input: &Path, destination: &Path, options: &Options) -> Result<Sum
         rayon::ThreadPoolBuilder::new().num_threads(options.threads.unwrap_or(0)).build().map_err(|e| {
             Error::request(format!("the worker threads cannot start: {e}"), "set fewer --threads")
         })?;
-    let read_options =
-        ReadOptions { first: options.first, seed: options.seed, datadir: options.datadir.as_deref() };
+    let read_options = ReadOptions {
+        first: options.first,
+        seed: options.seed,
+        redraw_halves: options.redraw_halves,
+        datadir: options.datadir.as_deref(),
+    };
     let particles = format::read(input, &options.companions, &read_options)?;
     let properties = particles.properties();
     let stacks = Stacks::find(properties)?;

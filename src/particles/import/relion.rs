@@ -1,19 +1,25 @@
 //! Interprets RELION's particle STAR files: version 3.1 and later (an optics table and a particle table) and version 3.0
 //! (one table).
 
+mod images;
+
 use std::collections::HashMap;
 use std::path::Path;
 
+use images::{ANGLES, ImageColumns, particle_table};
+pub use images::{NamedImage, image_table};
+
 use super::columns::{Column, Cursor, find, require};
+use super::half_sets::HalfCollector;
 use super::optics::{self, Groups, ImplicitGroups, OverriddenColumns, RawImages};
 use super::set::{self, ParticleRow, ReadOptions, SetProperties, ViewingDirections};
-use super::stack_names::{Location, StackFolders, StackNames};
+use super::stack_names::{StackFolders, StackNames};
 use super::star::{Document, Table};
 use crate::error::{Error, Result};
 use crate::imaging::ctf::CtfParameters;
 use crate::imaging::pose::{Rotation, rotation_from_relion};
 use crate::particles::Subset;
-use crate::particles::store::{Particle, Source};
+use crate::particles::store::Particle;
 
 /// The particles of a STAR file. The rows stay in the file and are read again when needed; only the halves are in memory.
 #[derive(Debug)]
@@ -60,16 +66,15 @@ fn interpret(document: Document, options: &ReadOptions) -> Result<Particles> {
     let mut interpreter = Interpreter { columns, lookup };
     let mut stacks = StackNames::default();
 
-    let halves_given = interpreter.columns.subset.is_some();
-    let mut half = Vec::with_capacity(if halves_given { count } else { 0 });
+    let mut halves = HalfCollector::new(interpreter.columns.images.half_column());
     let mut particles_of = Vec::new();
     let mut directions = ViewingDirections::default();
     let mut overridden = optics_table.map(|_| OverriddenColumns::new(table));
     let mut cursor = Cursor::new(&document, table);
     for _ in 0..count {
         cursor.advance()?;
-        let (row, given) = interpreter.read(&cursor, &mut stacks)?;
-        half.extend(given);
+        let (row, image) = interpreter.read(&cursor, &mut stacks)?;
+        halves.add(&row, image.half, image.filament);
         let group = row.particle.optics_group as usize;
         if group >= particles_of.len() {
             particles_of.resize(group + 1, 0);
@@ -79,11 +84,8 @@ fn interpret(document: Document, options: &ReadOptions) -> Result<Particles> {
         overridden.iter_mut().for_each(|columns| columns.observe(&cursor));
     }
     let groups = interpreter.lookup.groups(&document, optics_table, &particles_of)?;
-    if halves_given {
-        check_halves(document.path(), &half)?;
-    } else {
-        half = set::draw_halves(document.path(), count, options.seed)?;
-    }
+    let folders = StackFolders::beside(document.path(), options.datadir);
+    let half_sets = halves.decide(document.path(), &stacks, &folders, options)?;
 
     set::warn_about_ignored(document.path(), overridden.iter().flat_map(OverriddenColumns::labels));
     directions.warn(document.path(), count);
@@ -94,37 +96,13 @@ fn interpret(document: Document, options: &ReadOptions) -> Result<Particles> {
         raw: groups.raw,
         box_from: format!("_rlnImageSize of {}", path.display()),
         columns: interpreter.columns.names(),
-        half,
-        halves_given,
+        half_sets,
         dark: false,
         stacks,
-        folders: StackFolders::beside(&path, options.datadir),
+        folders,
         path,
     };
     Ok(Particles { document, table: place, interpreter, properties })
-}
-
-/// The column that names a particle's image.
-const IMAGE: &str = "_rlnImageName";
-
-/// The index of the particle table: the one with an image column.
-fn particle_table(document: &Document) -> Result<usize> {
-    let mut named = document.tables().iter().enumerate().filter(|(_, t)| t.column(IMAGE).is_some());
-    match (named.next(), named.next()) {
-        (Some((place, _)), None) => Ok(place),
-        (Some((_, a)), Some((_, b))) => Err(Error::input(
-            document.path(),
-            format!("line {}", b.line()),
-            format!("both data_{} and data_{} have a column {IMAGE}", a.name(), b.name()),
-            "keep one particle table in the file",
-        )),
-        (None, _) => Err(Error::input(
-            document.path(),
-            "",
-            format!("no table has the column {IMAGE}"),
-            "give the STAR file of the particles (such as run_data.star of a refinement)",
-        )),
-    }
 }
 
 /// Interprets rows, and collects the optics groups that they refer to.
@@ -135,18 +113,17 @@ struct Interpreter {
 }
 
 impl Interpreter {
-    /// Reads the current row. The shift is in the unit of the file, and the half is returned if the file has one.
-    fn read(&mut self, cursor: &Cursor, stacks: &mut StackNames) -> Result<(ParticleRow, Option<Subset>)> {
+    /// Reads the current row. The shift is in the unit of the file.
+    fn read(&mut self, cursor: &Cursor, stacks: &mut StackNames) -> Result<(ParticleRow, NamedImage)> {
         let columns = &self.columns;
         let rotation = columns.rotation(cursor)?;
         let ctf = columns.ctf(cursor)?;
         let optics_group = self.lookup.group_of(cursor)?;
         let shift = [cursor.number_or(columns.origin[0], 0.0)?, cursor.number_or(columns.origin[1], 0.0)?];
-        let given = columns.subset.map(|column| half(cursor, column)).transpose()?;
-        let source = image(cursor, columns.image, stacks)?;
+        let image = columns.images.read(cursor, stacks)?;
+        let (source, place) = (image.source, image.place);
         let particle = Particle { rotation, shift: [0.0; 2], ctf, optics_group, source: Some(source) };
-        let (half, place) = (given.unwrap_or(Subset::Half1), Location::Line(cursor.line()));
-        Ok((ParticleRow { particle, source, shift, half, dark: false, place }, given))
+        Ok((ParticleRow { particle, source, shift, half: Subset::Half1, dark: false, place }, image))
     }
 }
 
@@ -197,7 +174,7 @@ impl OpticsLookup {
 /// The columns of the particle table.
 #[derive(Debug)]
 struct Columns {
-    image: Column,
+    images: ImageColumns,
     angles: [Column; 3],
     origin: [Option<Column>; 2],
     origin_in_angstrom: bool,
@@ -205,12 +182,10 @@ struct Columns {
     phase_shift: Option<Column>,
     b_factor: Option<Column>,
     scale: Option<Column>,
-    subset: Option<Column>,
 }
 
 impl Columns {
     fn find(document: &Document, table: &Table) -> Result<Self> {
-        const ANGLES: [&str; 3] = ["_rlnAngleRot", "_rlnAngleTilt", "_rlnAnglePsi"];
         let missing: Vec<&str> = ANGLES.into_iter().filter(|label| table.column(label).is_none()).collect();
         let [Some(rot), Some(tilt), Some(psi)] = ANGLES.map(|label| find(table, label)) else {
             return Err(Error::input(
@@ -241,7 +216,7 @@ impl Columns {
             ));
         }
         Ok(Self {
-            image: require(document, table, IMAGE)?,
+            images: ImageColumns::find(document, table)?,
             angles: [rot, tilt, psi],
             origin,
             origin_in_angstrom,
@@ -249,7 +224,6 @@ impl Columns {
             phase_shift: find(table, "_rlnPhaseShift"),
             b_factor: find(table, "_rlnCtfBfactor"),
             scale: find(table, "_rlnCtfScalefactor"),
-            subset: find(table, "_rlnRandomSubset"),
         })
     }
 
@@ -277,54 +251,6 @@ impl Columns {
     }
 }
 
-fn half(row: &Cursor, subset: Column) -> Result<Subset> {
-    match row.integer(subset)? {
-        1 => Ok(Subset::Half1),
-        2 => Ok(Subset::Half2),
-        _ => Err(row.refuse(subset, "1 or 2")),
-    }
-}
-
-/// The image named in `column`, such as "000012@stack.mrcs".
-fn image(row: &Cursor, column: Column, stacks: &mut StackNames) -> Result<Source> {
-    let name = row.text(column);
-    let refused =
-        || row.refuse(column, "NUMBER@STACK with images counted from 1 (such as 000012@stack.mrcs)");
-    let (number, stack) = name.split_once('@').ok_or_else(refused)?;
-    let index = number.parse::<u64>().ok().and_then(|n| n.checked_sub(1)).ok_or_else(refused)?;
-    if stack.is_empty() {
-        return Err(refused());
-    }
-    Ok(Source { file: stacks.index(stack, Location::Line(row.line())), index })
-}
-
-/// The images of a STAR file, row by row.
-#[derive(Debug)]
-pub struct ImageTable {
-    /// The image of each row, and its line.
-    pub images: Vec<(Source, Location)>,
-    /// Number of columns of the table.
-    pub width: usize,
-    /// Index of the column `_rlnRandomSubset`, if there is one.
-    pub subset: Option<usize>,
-}
-
-/// Reads the image names of the STAR file `path`, without interpreting other columns.
-///
-/// # Errors
-/// If the file is not a STAR file of particles, or an image name is malformed.
-pub fn image_table(path: &Path, stacks: &mut StackNames) -> Result<ImageTable> {
-    let document = Document::read(path)?;
-    let table = &document.tables()[particle_table(&document)?];
-    let column = require(&document, table, IMAGE)?;
-    let mut images = Vec::with_capacity(table.len());
-    let mut cursor = Cursor::new(&document, table);
-    while cursor.advance()? {
-        images.push((image(&cursor, column, stacks)?, Location::Line(cursor.line())));
-    }
-    Ok(ImageTable { images, width: table.width(), subset: table.column("_rlnRandomSubset") })
-}
-
 impl set::ParticleSet for Particles {
     fn properties(&self) -> &SetProperties {
         &self.properties
@@ -339,7 +265,7 @@ impl set::ParticleSet for Particles {
             cursor: Cursor::new(&self.document, &self.document.tables()[self.table]),
             interpreter: &mut self.interpreter,
             stacks: &mut properties.stacks,
-            half: properties.half.iter(),
+            half: properties.half_sets.of.iter(),
         })
     }
 }
@@ -379,18 +305,6 @@ impl ParticleRows<'_> {
             row.shift = row.shift.map(|shift| shift / pixel_size);
         }
         Ok(row)
-    }
-}
-
-fn check_halves(path: &Path, halves: &[Subset]) -> Result<()> {
-    match Subset::HALVES.into_iter().find(|half| !halves.contains(half)) {
-        None => Ok(()),
-        Some(empty) => Err(Error::input(
-            path,
-            "_rlnRandomSubset",
-            format!("half {} has none of the {} particles", empty.seed_index(), halves.len()),
-            "check the column, or remove it so that random halves are drawn (see --seed)",
-        )),
     }
 }
 

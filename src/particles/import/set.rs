@@ -3,21 +3,23 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::half_sets::HalfSets;
 use super::optics::RawImages;
 use super::stack_names::{Location, StackFolders, StackNames};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::imaging::ctf::Optics;
 use crate::particles::Subset;
-use crate::particles::halves;
 use crate::particles::store::{Particle, Source};
 
 /// Options of a reader that do not depend on the format.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ReadOptions<'a> {
     /// Number of particles to read, from the first one; `None` for all.
     pub first: Option<usize>,
     /// Seed of the random halves, for metadata without halves.
     pub seed: u64,
+    /// Draw random halves even if the metadata has halves.
+    pub redraw_halves: bool,
     /// Folder to search for stacks; `None` for the paths in the metadata.
     pub datadir: Option<&'a Path>,
 }
@@ -48,9 +50,7 @@ pub struct SetProperties {
     /// The columns of voltage, defocus and origin, for warnings.
     pub columns: [&'static str; 3],
     /// The half of each particle.
-    pub half: Vec<Subset>,
-    /// True if the metadata gives the halves, false if they are random.
-    pub halves_given: bool,
+    pub half_sets: HalfSets,
     /// True if any image has dark specimen according to the metadata.
     pub dark: bool,
     /// The stacks of the raw images.
@@ -79,12 +79,12 @@ pub struct ParticleRow {
 impl SetProperties {
     /// Number of particles.
     pub fn len(&self) -> usize {
-        self.half.len()
+        self.half_sets.of.len()
     }
 
     /// True for a set without particles. Readers refuse such sets.
     pub fn is_empty(&self) -> bool {
-        self.half.is_empty()
+        self.half_sets.of.is_empty()
     }
 
     /// The name of the optics group with this index in messages.
@@ -96,21 +96,9 @@ impl SetProperties {
 
     /// Number of particles in each half.
     pub fn halves(&self) -> [usize; 2] {
-        let second = self.half.iter().filter(|&&half| half == Subset::Half2).count();
+        let second = self.half_sets.of.iter().filter(|&&half| half == Subset::Half2).count();
         [self.len() - second, second]
     }
-}
-
-/// Random halves for the `count` particles of the file `path`.
-///
-/// # Errors
-/// If there are fewer than two particles.
-pub fn draw_halves(path: &Path, count: usize, seed: u64) -> Result<Vec<Subset>> {
-    if count < 2 {
-        let problem = format!("half 2 has none of the {count} particles");
-        return Err(Error::input(path, "", problem, "import at least two particles"));
-    }
-    Ok(halves::draw(count, seed))
 }
 
 /// Warns about `ignored`: columns of the file `path` with aberrations that are not taken into account.

@@ -13,7 +13,8 @@ const REMEDY: &str = "correct the value, or exclude the particle with --ind";
 /// Maximal distance of a 32-bit matrix from a rotation, by [`distance_from_rotation`].
 const ROTATION_TOLERANCE: f64 = 1e-3;
 
-/// Reads the indices of the selected images from the pickle `path`: an array or a list of integers below `images`.
+/// Reads the indices of the selected images from the pickle `path`: an array or a list of integers below `images`, or of
+/// `images` Booleans.
 pub fn selected(path: &Path, images: usize) -> Result<Vec<usize>> {
     let pickle = Pickle::read(path)?;
     let root = pickle.root();
@@ -22,11 +23,20 @@ pub fn selected(path: &Path, images: usize) -> Result<Vec<usize>> {
         Error::input(path, "", problem, "give the file of indices that cryoDRGN accepts as --ind")
     };
     let numbers: Vec<Option<u64>> = match (pickle.array(root), pickle.items(root)) {
+        (Some(array), _) if array.shape().len() == 1 && array.is_boolean() => {
+            let chosen = (0..array.shape()[0]).map(|i| array.value(&[i]) != 0.0);
+            return masked(path, images, &chosen.collect::<Vec<_>>());
+        }
         (Some(array), _) if array.shape().len() == 1 && array.is_integer() => {
             (0..array.shape()[0]).map(|i| array.index(&[i])).collect()
         }
         (_, Some(items)) => {
-            let numbers: Option<Vec<f64>> = items.iter().map(|&item| pickle.number(item)).collect();
+            let chosen: Option<Vec<bool>> = items.iter().map(|&item| pickle.boolean(item)).collect();
+            if let Some(chosen) = chosen.filter(|chosen| !chosen.is_empty()) {
+                return masked(path, images, &chosen);
+            }
+            let number = |&item: &Id| pickle.number(item).filter(|_| pickle.boolean(item).is_none());
+            let numbers: Option<Vec<f64>> = items.iter().map(number).collect();
             let index = |number: f64| (number >= 0.0 && number.fract() == 0.0).then_some(number as u64);
             numbers.ok_or_else(refuse)?.into_iter().map(index).collect()
         }
@@ -44,6 +54,20 @@ pub fn selected(path: &Path, images: usize) -> Result<Vec<usize>> {
         })
     };
     numbers.into_iter().enumerate().map(index).collect()
+}
+
+/// The indices of the `images` that a mask chooses.
+fn masked(path: &Path, images: usize, chosen: &[bool]) -> Result<Vec<usize>> {
+    if chosen.len() != images {
+        return Err(Error::input(
+            path,
+            "",
+            format!("is a mask of {} Booleans, expected one per image: {images}", chosen.len()),
+            "give the mask of these images, or integer indices",
+        ));
+    }
+    tracing::info!("{}: a mask of Booleans", path.display());
+    Ok((0..images).filter(|&image| chosen[image]).collect())
 }
 
 /// An error in row `row` of a pickle.

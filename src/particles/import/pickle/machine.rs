@@ -52,7 +52,7 @@ impl<'a> Machine<'a> {
                     self.stack.push(top);
                 }
                 b'N' => self.stack.push(NONE),
-                0x88 | 0x89 => self.push(Object::Integer(i64::from(opcode == 0x88)))?,
+                0x88 | 0x89 => self.push(Object::Boolean(opcode == 0x88))?,
                 b'J' | b'K' | b'M' | 0x8a | 0x8b | b'I' | b'L' => self.integer(opcode)?,
                 b'G' => {
                     let value = f64::from_be_bytes(self.take()?);
@@ -145,6 +145,10 @@ impl<'a> Machine<'a> {
     /// The rest of the line, parsed as a number.
     fn parsed<T: std::str::FromStr>(&mut self) -> Result<T> {
         let line = self.line()?;
+        self.parsed_from(line)
+    }
+
+    fn parsed_from<T: std::str::FromStr>(&self, line: Span) -> Result<T> {
         let text = std::str::from_utf8(self.memory.bytes(line)).ok();
         let number = text.and_then(|text| text.trim_end_matches('L').parse().ok());
         number.ok_or_else(|| self.broken("has text in place of a number"))
@@ -208,6 +212,15 @@ impl<'a> Machine<'a> {
             b'J' => i64::from(i32::from_le_bytes(self.take()?)),
             b'K' => i64::from(self.take::<1>()?[0]),
             b'M' => i64::from(u16::from_le_bytes(self.take()?)),
+            b'I' => {
+                let line = self.line()?;
+                // Protocols 0 and 1 write Booleans as these integers.
+                if let value @ (b"00" | b"01") = self.memory.bytes(line) {
+                    let value = value == b"01";
+                    return self.push(Object::Boolean(value));
+                }
+                self.parsed_from(line)?
+            }
             0x8a => {
                 let [len] = self.take()?;
                 long(self, u64::from(len))?
@@ -347,7 +360,7 @@ impl<'a> Machine<'a> {
         let state = memory.tuple(state).unwrap_or_default();
         let built = match (memory.object(object), state) {
             (Object::Known(Known::Array), [.., shape, kind, fortran, values]) => {
-                let fortran = matches!(memory.object(*fortran), Object::Integer(1));
+                let fortran = matches!(memory.object(*fortran), Object::Integer(1) | Object::Boolean(true));
                 let order = if fortran { Order::Columns } else { Order::Rows };
                 memory.tuple(*shape).and_then(|shape| memory.array_of(shape, *kind, order, *values))
             }

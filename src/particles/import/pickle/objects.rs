@@ -7,6 +7,7 @@ use crate::particles::import::number::NumberFormat;
 #[derive(Debug)]
 pub enum Object {
     None,
+    Boolean(bool),
     Integer(i64),
     Float(f64),
     Bytes(Span),

@@ -3,7 +3,10 @@ use crate::imaging::aberration::OddAberration;
 use crate::imaging::ctf::{Optics, wavelength};
 use crate::particles::Subset;
 use crate::particles::halves;
+use crate::particles::import::half_sets::HalfOrigin;
 use crate::particles::import::set::ParticleSet as _;
+use crate::particles::import::stack_names::Location;
+use crate::particles::store::Source;
 
 const ROWS: [&str; 3] = [
     "1@a.mrcs 10 20 30 15000 14000 12 1 300 2.7 0.1",
@@ -22,7 +25,7 @@ fn document(text: &str) -> Result<Document> {
     Document::read(&path)
 }
 
-const WANTED: ReadOptions = ReadOptions { first: None, seed: 1, datadir: None };
+const WANTED: ReadOptions = ReadOptions { first: None, seed: 1, redraw_halves: false, datadir: None };
 
 fn interpreted(text: &str) -> Result<Particles> {
     interpret(document(text)?, &WANTED)
@@ -75,7 +78,10 @@ fn both_versions_say_the_same() {
     let mut old = interpreted(&version_30()).unwrap();
     assert_eq!((old.properties.raw[0].pixel_size, old.properties.raw[0].box_size), (2.0, None));
     assert_eq!(names(&old), [("a.mrcs", Location::Line(19)), ("b.mrcs", Location::Line(20))]);
-    assert_eq!((old.properties.halves(), old.properties.halves_given), ([2, 1], true));
+    assert_eq!(
+        (old.properties.halves(), old.properties.half_sets.origin),
+        ([2, 1], HalfOrigin::Column("_rlnRandomSubset"))
+    );
     let of_old = rows(&mut old);
     let ctf = CtfParameters {
         defocus_u: 16000.0,
@@ -139,7 +145,7 @@ fn optional_columns_count_and_halves_are_drawn() {
     assert_eq!((ctf.phase_shift, ctf.b_factor, ctf.scale), (2.0, 1.5, -0.25));
     assert!(all.iter().all(|row| row.shift == [0.0; 2]));
     assert!(all.iter().map(|row| row.half).eq(halves::draw(3, 1)));
-    assert!(!particles.properties.halves_given);
+    assert_eq!(particles.properties.half_sets.origin, HalfOrigin::Drawn(1));
 }
 
 #[test]
@@ -188,7 +194,7 @@ fn bad_values_are_named_with_their_line() {
     refused(&with("1@a.mrcs", "a.mrcs"), &["line 19", "NUMBER@STACK"]);
     refused(&with("1@a.mrcs", "1@"), &["line 19", "NUMBER@STACK"]);
     refused(&with(" -8 2 ", " -8 3 "), &["line 20", "_rlnRandomSubset is `3`", "1 or 2"]);
-    refused(&with(" -8 2 ", " -8 1 "), &["half 2 has none of", "remove it"]);
+    refused(&with(" -8 2 ", " -8 0 "), &["line 20", "gives no half for 1 of 3", "--redraw-halves"]);
     refused(&with("300 2.7", "-300 2.7"), &["line 19", "_rlnVoltage is `-300`", "above 0"]);
     refused(&with("2.7 0.1", "2.7 7"), &["line 19", "_rlnAmplitudeContrast is `7`", "0 to 1"]);
     refused(&with("25000", "0"), &["line 19", "_rlnMagnification is `0`"]);
