@@ -1,9 +1,9 @@
 //! Moments to gradients (docs/method.md, section 5).
 //!
-//! CHAIN_PARTS threads share a Gaussian: each sums every CHAIN_PARTS-th image of a pass, then the parts are added in order. One
-//! thread per Gaussian would leave few threads, each of which waits for memory at every image.
+//! CHAIN_PARTS threads share a Gaussian: each sums every CHAIN_PARTS-th view of the images of a pass, then the parts are added in
+//! order. One thread per Gaussian would leave few threads, each of which waits for memory at every view.
 //!
-//! Sums over images are in volume coordinates and f64: derivatives of the loss with respect to the mean (3), the covariance (6:
+//! Sums over views and images are in volume coordinates and f64: derivatives of the loss with respect to the mean (3), the covariance (6:
 //! xx xy xz yy yz zz) and the amplitude (1). Rotation, scales and softplus are applied once per step, to the sum.
 #include "gaussian.cuh"
 
@@ -63,25 +63,25 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3)
     const double *const activated = args.activated;
     double *const sums = args.sums;
     const PassRecord *const pass = pass_of(args.ring, args.ring->current);
-    const int images = pass->images;
+    const int images = pass->images, stride = VIEWS * padded;
     const bool first = pass->first, last = pass->last;
     const int part = threadIdx.x / CHAIN_GAUSSIANS, place = threadIdx.x % CHAIN_GAUSSIANS;
     const int g = blockIdx.x * CHAIN_GAUSSIANS + place;
     double total[ACTIVATED] = {};
     if (g < count) {
         const double d = GRID, amplitude = activated[9 * padded + g];
-        for (int image = part; image < images; image += CHAIN_PARTS) {
-            const double *const p = images_of(pass)[image].view, *const q = p + 3;
-            const double *const w = args.whitening + (size_t)image * 3 * padded;
-            const float *const m = args.moments + (size_t)image * 6 * padded;
-            const double w0 = w[g], w1 = w[padded + g], w2 = w[2 * padded + g];
+        for (int view = part; view < images * VIEWS; view += CHAIN_PARTS) {
+            const int image = view / VIEWS, at = view % VIEWS * padded + g;
+            const double *const p = VIEWS > 1 ? args.views + view * 6 : images_of(pass)[image].view, *const q = p + 3;
+            const double *const w = args.whitening + (size_t)image * 3 * stride + at;
+            const float *const m = args.moments + (size_t)image * 6 * stride + at;
+            const double w0 = w[0], w1 = w[stride], w2 = w[2 * stride];
             // Normalisation 1 / (2 pi |Sigma2|^(1/2)) in box units, with |Sigma2|^(-1/2) = w0 w2.
             const double norm = d * d / TAU * w0 * w2;
             // Products, because a division in f64 takes many instructions.
             const double once = norm * (1.0 / BINARY), twice = norm * (1.0 / (BINARY * BINARY));
-            const double s0 = norm * m[g], sp = once * m[padded + g], sq = once * m[2 * padded + g];
-            const double spp = twice * m[3 * padded + g], spq = twice * m[4 * padded + g],
-                         sqq = twice * m[5 * padded + g];
+            const double s0 = norm * m[0], sp = once * m[stride], sq = once * m[2 * stride];
+            const double spp = twice * m[3 * stride], spq = twice * m[4 * stride], sqq = twice * m[5 * stride];
             // With B = [w0, w1; 0, w2] the conic is C = B^T B, and the moments are those of B d.
             // dL/dmu2 = A C S1 = A B^T (B S1); in box units, times D.
             const double gx = amplitude * d * (w0 * sp);
@@ -95,7 +95,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3)
             for (int axis = 0; axis < 3; axis++) {
                 total[axis] += p[axis] * gx + q[axis] * gy;
             }
-            // dL/dSigma = P^T dL/dSigma2 P, with P the first two rows of W.
+            // dL/dSigma = P^T dL/dSigma2 P, with P the rows p and q.
             double to_x[3], to_y[3];
 #pragma unroll
             for (int i = 0; i < 3; i++) {

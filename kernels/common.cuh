@@ -7,6 +7,7 @@
 //! - BLUR: standard deviation, in grid spacings, by which splats are widened before they are sampled, and which the filter of
 //!   the CTF divides out; or 0.
 //! - PLANES: parameters of a Gaussian: 11, or 5 for isotropic ones.
+//! - VIEWS: views whose sum is an image: operators of the point group (docs/method.md, section 3); or 1.
 //! - DRAW_WARPS, DRAW_SLICES: warps of a block of `draw`, and blocks that share a tile.
 //! - MOMENT_LANES: lanes that share a splat in `moments`.
 //! - CHAIN_PARTS: threads that share a Gaussian in `chain`.
@@ -32,6 +33,8 @@
 #define GRID_COLUMNS (GRID / 2 + 1)
 #define GRID_FREQUENCIES (GRID * GRID_COLUMNS)
 #define ORIGIN ((double)(BOX / 2) * GRID / BOX)
+/// Shells of the noise weights: more than an image has, up to the corners of its spectrum.
+#define SHELLS BOX
 /// Threads of a block, unless a kernel says otherwise.
 #define THREADS 256
 /// Gaussians per plane are padded to a multiple of this.

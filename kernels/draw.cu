@@ -113,9 +113,9 @@ extern "C" __global__ void __launch_bounds__(DRAW_THREADS, 1024 / DRAW_THREADS)
     const int tile = blockIdx.x / DRAW_SLICES, slice = blockIdx.x % DRAW_SLICES;
     const int tile_x = tile % TILES_X * TILE, tile_y = tile / TILES_X * TILE;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int words = args.padded / 32;
+    const int words = args.splats_per_image / 32;
     const unsigned *const bits = args.bits + ((size_t)image * TILES + tile) * words;
-    const Splat *const splats = args.splats + (size_t)image * args.padded;
+    const Splat *const splats = args.splats + (size_t)image * args.splats_per_image;
 
     __shared__ int indices[DRAW_CAPACITY];
     __shared__ Staged staged[DRAW_WARPS][DRAW_PICKED];

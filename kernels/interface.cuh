@@ -2,21 +2,33 @@
 //!
 //! src/render/cuda/interface.rs declares the same structures; a test there compares names, offsets and sizes. A kernel takes its
 //! arguments as one structure by value. Shapes: `gaussian` counts the Gaussians padded to a multiple of PADDING (`padded`),
-//! `count` those of the mixture; `image` counts the images of a pass.
+//! `count` those of the mixture; `splat` counts views x `padded` splats of an image (`splats_per_image`), and is view x `padded` +
+//! gaussian; `image` counts the images of a pass, `operator` and `view` the VIEWS operators of the point group.
 #pragma once
 
 /// One image of a pass.
 struct ImageRecord {
-    /// First two rows of W, the rotation from volume to view.
+    /// First two rows of the matrix from volume to view: those of the pose W, also times a magnification.
     double view[6];
-    /// CTF: gamma = xx kx^2 + xy kx ky + yy ky^2 - quartic k^4 + phase, H = scale exp(-B k^2/4) sin(gamma).
-    double xx, xy, yy, quartic, phase, b_factor, scale;
+    /// CTF: H = scale exp(-B/4) sin(gamma), with gamma = phase + xx kx^2 + xy kx ky + yy ky^2 + quartic k^4 + x3y kx^3 ky +
+    /// x2y2 kx^2 ky^2 + xy3 kx ky^3 + y4 ky^4.
+    double phase, xx, xy, yy, quartic, x3y, x2y2, xy3, y4;
+    /// B = b_factor k^2 + b_xy kx ky + b_yy ky^2.
+    double b_factor, b_xy, b_yy, scale;
+    /// H is 0 where limit2 k^2 > 1: the square of the images' resolution limit, or 0.
+    double limit2;
     /// Sum of the squared pixels of the observed image.
     double energy;
     /// Index of its target among the resident particles, or -1 - (index of the target's first value among the staged images).
     long long place;
+    /// Factor of the image beside the CTF, which its target does not contain; and weight of the particle in the loss.
+    float contrast, weight;
+    /// Index of its noise weights.
+    unsigned noise_group;
+    /// 1 if the observed image is already multiplied by its CTF.
+    unsigned premultiplied;
 };
-static_assert(sizeof(ImageRecord) == 120, "as on the host");
+static_assert(sizeof(ImageRecord) == 192, "as on the host");
 
 /// A pass over some images, and the numbers of its step. The images follow it in memory.
 struct PassRecord {
@@ -97,23 +109,25 @@ static_assert(sizeof(ActivateArguments) == 24, "as on the host");
 struct ProjectArguments {
     RingRecord *ring;
     const double *activated;  // [plane][gaussian]
-    Splat *splats;            // [image][gaussian]
-    double *whitening;        // [image][w0 w1 w2][gaussian]
-    unsigned *bits;           // [image][tile][gaussian / 32]
+    const double *operators;  // [operator][3][3]; identity first
+    double *views;            // [image][view][2][3]: first two rows of W times the operator, where VIEWS > 1
+    Splat *splats;            // [image][splat]
+    double *whitening;        // [image][w0 w1 w2][splat]
+    unsigned *bits;           // [image][tile][splat / 32]
     int count;
     int padded;
 };
-static_assert(sizeof(ProjectArguments) == 48, "as on the host");
+static_assert(sizeof(ProjectArguments) == 64, "as on the host");
 
 /// Arguments of `draw`.
 struct DrawArguments {
     RingRecord *ring;
-    const Splat *splats;   // [image][gaussian]
-    const unsigned *bits;  // [image][tile][gaussian / 32]
+    const Splat *splats;   // [image][splat]
+    const unsigned *bits;  // [image][tile][splat / 32]
     float *projections;    // [image][GRID][GRID]
     float *slices;         // [image][tile][slice][TILE][TILE], where DRAW_SLICES > 1
     unsigned *tickets;     // [image][tile]: slices that are drawn, 0 between launches
-    int padded;
+    int splats_per_image;
     int reserved;
 };
 static_assert(sizeof(DrawArguments) == 56, "as on the host");
@@ -136,26 +150,28 @@ struct StoreHalfArguments {
 };
 static_assert(sizeof(StoreHalfArguments) == 24, "as on the host");
 
-/// Arguments of `residual`.
+/// Arguments of `residual` and `compare`.
 struct ResidualArguments {
     const RingRecord *ring;
     float2 *spectra;         // [image][GRID][GRID_COLUMNS], not normalised
     const float *transfer;   // [BOX][COLUMNS]: factor of the sampling on H
     const float *weights;    // [BOX][COLUMNS]
+    const float *noise;      // [noise group][SHELLS]: weights by the noise
     const void *resident;    // [particle][BOX][BOX] targets, f16 where KEPT_HALF, else f32; may be null
     const float *staged;     // [staging buffer][image][BOX][BOX] targets; may be null
-    double *partial_losses;  // [image][block]
+    double *partial_losses;  // [image][block], of `residual`
+    double *comparisons;     // [image][block][power overlap], of `compare`
     double frequency_step;   // 1 / (box x pixel size), in 1/A
 };
-static_assert(sizeof(ResidualArguments) == 64, "as on the host");
+static_assert(sizeof(ResidualArguments) == 80, "as on the host");
 
 /// Arguments of `moments`.
 struct MomentsArguments {
     const RingRecord *ring;
-    const Splat *splats;    // [image][gaussian]
+    const Splat *splats;    // [image][splat]
     const float *gradient;  // [image][GRID][GRID], of the projections' points
-    float *moments;         // [image][moment][gaussian]
-    int padded;
+    float *moments;         // [image][moment][splat]
+    int splats_per_image;
     int reserved;
 };
 static_assert(sizeof(MomentsArguments) == 40, "as on the host");
@@ -164,8 +180,9 @@ static_assert(sizeof(MomentsArguments) == 40, "as on the host");
 struct ChainArguments {
     const RingRecord *ring;
     const double *activated;       // [plane][gaussian]
-    const double *whitening;       // [image][w0 w1 w2][gaussian]
-    const float *moments;          // [image][moment][gaussian]
+    const double *views;           // [image][view][2][3], where VIEWS > 1
+    const double *whitening;       // [image][w0 w1 w2][splat]
+    const float *moments;          // [image][moment][splat]
     const float *parameters;       // [plane][count]
     double *sums;                  // [plane of activated][gaussian], over the passes of a step
     const double *partial_losses;  // [image][block of residual]
@@ -174,7 +191,7 @@ struct ChainArguments {
     int count;
     int padded;
 };
-static_assert(sizeof(ChainArguments) == 80, "as on the host");
+static_assert(sizeof(ChainArguments) == 88, "as on the host");
 
 /// Arguments of `outcome`.
 struct OutcomeArguments {

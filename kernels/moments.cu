@@ -108,15 +108,15 @@ __device__ __forceinline__ void gather_fine(const Splat &splat, const float *gra
 /// points (p and q in units of BINARY standard deviations, without the normalisation of the splat).
 extern "C" __global__ void __launch_bounds__(THREADS)
     moments(const MomentsArguments args) {
-    const int padded = args.padded;
+    const int total = args.splats_per_image;
     const PassRecord *const pass = pass_of(args.ring, args.ring->current);
     const unsigned image = blockIdx.y;
     if (image >= pass->images) {
         return;
     }
-    const int g = (blockIdx.x * THREADS + threadIdx.x) / MOMENT_LANES;
+    const int at = (blockIdx.x * THREADS + threadIdx.x) / MOMENT_LANES;
     const int lane = threadIdx.x % MOMENT_LANES;
-    const Splat splat = args.splats[(size_t)image * padded + g];
+    const Splat splat = args.splats[(size_t)image * total + at];
     const float *const gradient = args.gradient + (size_t)image * POINTS;
     float sums[6] = {};
     if (splat.fine) {
@@ -129,7 +129,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
     if (lane == 0) {
         for (int k = 0; k < 6; k++) {
-            args.moments[((size_t)image * 6 + k) * padded + g] = sums[k];
+            args.moments[((size_t)image * 6 + k) * total + at] = sums[k];
         }
     }
 }

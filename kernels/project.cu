@@ -1,8 +1,9 @@
 //! Gaussians to splats, and the tiles that each splat touches (docs/method.md, section 3).
 //!
-//! A thread takes one Gaussian in one image (blockIdx.y), a warp 32 consecutive Gaussians. Tiles hold bit sets: bit j of word k
-//! of a tile is set if Gaussian 32 k + j touches it. A bit set has a fixed size for any mixture and a fixed order, so sums are
-//! reproducible to the bit. A thread finds which of 32 tiles its Gaussian touches, and the warp transposes its 32 x 32 bits.
+//! A thread takes one Gaussian in one view of an image (blockIdx.y), a block 256 consecutive Gaussians in one view. Tiles hold
+//! bit sets: bit j of word k of a tile is set if splat 32 k + j touches it. A bit set has a fixed size for any mixture and a fixed
+//! order, so sums are reproducible to the bit. A thread finds which of 32 tiles its splat touches, and the warp transposes its
+//! 32 x 32 bits.
 #include "gaussian.cuh"
 
 /// Transposes 32 x 32 bits: bit j of lane i becomes bit i of lane j.
@@ -33,10 +34,11 @@ __device__ __forceinline__ float split(double number, float &low) {
     return (float)high;
 }
 
-/// Splat of Gaussian `g` in an image; its whitening goes to the planes `[w0 w1 w2][padded]`.
-__device__ Splat splat_of(const double *activated, const ImageRecord &image, double *whitening, int padded, int g) {
+/// Splat of Gaussian `g` seen by the rows p and q of `view`, `[2][3]`; its whitening goes to the places w0, w1 and w2 of
+/// `whitening`, `stride` apart.
+__device__ Splat splat_of(const double *activated, const double *view, double *whitening, int stride, int padded, int g) {
     const double d = GRID;
-    const double *p = image.view, *q = image.view + 3;
+    const double *p = view, *q = view + 3;
     const double x = activated[g], y = activated[padded + g], z = activated[2 * padded + g];
     const double u = d * (p[0] * x + p[1] * y + p[2] * z) + ORIGIN;
     const double v = d * (q[0] * x + q[1] * y + q[2] * z) + ORIGIN;
@@ -60,9 +62,9 @@ __device__ Splat splat_of(const double *activated, const ImageRecord &image, dou
     const double deviation_x = sxx * rsqrt(sxx), deviation_y = syy * w2;
     const double w0 = deviation_y * root;
     const double w1 = -(w0 * sxy * w2 * w2);
-    whitening[g] = w0;
-    whitening[padded + g] = w1;
-    whitening[2 * padded + g] = w2;
+    whitening[0] = w0;
+    whitening[stride] = w1;
+    whitening[2 * stride] = w2;
 
     const double x0 = fmax(ceil(u - CUTOFF * deviation_x), 0.0);
     const double x1 = fmin(floor(u + CUTOFF * deviation_x), d - 1.0);
@@ -108,20 +110,35 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
     if (image >= pass->images) {
         return;
     }
-    const int g = blockIdx.x * THREADS + threadIdx.x;
+    const int blocks = padded / THREADS, view = VIEWS > 1 ? blockIdx.x / blocks : 0;
+    const int at = blockIdx.x * THREADS + threadIdx.x, g = at - view * padded, total = VIEWS * padded;
+    const double *matrix = images_of(pass)[image].view;
+#if VIEWS > 1
+    __shared__ double turned[6];
+    if (threadIdx.x < 6) {
+        const double *const w = matrix + threadIdx.x / 3 * 3, *const column = args.operators + view * 9 + threadIdx.x % 3;
+        const double value = w[0] * column[0] + w[1] * column[3] + w[2] * column[6];
+        turned[threadIdx.x] = value;
+        if (blockIdx.x % blocks == 0) {
+            args.views[((size_t)image * VIEWS + view) * 6 + threadIdx.x] = value;
+        }
+    }
+    __syncthreads();
+    matrix = turned;
+#endif
     Splat splat = {};
     if (g < args.count) {
-        double *const whitening = args.whitening + (size_t)image * 3 * padded;
-        splat = splat_of(args.activated, images_of(pass)[image], whitening, padded, g);
+        double *const whitening = args.whitening + (size_t)image * 3 * total + at;
+        splat = splat_of(args.activated, matrix, whitening, total, padded, g);
     }
-    args.splats[(size_t)image * padded + g] = splat;
+    args.splats[(size_t)image * total + at] = splat;
 
     const int columns = splat.size & 0xffff, rows = splat.size >> 16;
     const int x0 = splat.corner & 0xffff, y0 = splat.corner >> 16;
     const int left = x0 / TILE, right = columns > 0 ? (x0 + columns - 1) / TILE : -1;
     const int top = y0 / TILE, bottom = rows > 0 ? (y0 + rows - 1) / TILE : -1;
     const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int words = padded / 32;
+    const int words = total / 32;
     unsigned *const first = args.bits + (size_t)image * TILES * words + blockIdx.x * (THREADS / 32);
     // Two buffers, so that one barrier per group of tiles is enough.
     __shared__ unsigned touched[2][THREADS / 32][33];

@@ -4,10 +4,52 @@
 //! blockIdx.y is the image.
 #include "ctf.cuh"
 
-/// Replaces the spectra of projections Q by those of dL/dQ = 2/D^2 F^-1(w (H^2 F Q - H F Y)), where H includes `transfer` and w
-/// is `weights`. Frequencies beyond the image's become zero. `partial_losses` receives the block's part of the unweighted
-/// <Q, F^-1 H^2 F Q> - 2 <Q, F^-1 H F Y>.
-extern "C" __global__ void __launch_bounds__(THREADS)
+/// A frequency of the image: Q of its projection, Z of its target (both with unitary normalisation) at contrast 1, H with the
+/// factor of the sampling, and where the frequency is.
+struct Sample {
+    float2 q, z;
+    float h;
+    /// 2, where the half spectrum stands for both k and -k; else 1.
+    double count;
+    int of_image, shell;
+};
+
+/// Sample `at` of the grid's half spectrum; false if the image does not have that frequency.
+__device__ __forceinline__ bool sample_of(const ResidualArguments &args, const ImageRecord &image, float2 value, int at,
+                                          Sample &sample) {
+    const int kx = at % GRID_COLUMNS, grid_row = at / GRID_COLUMNS;
+    const int ky = 2 * grid_row < GRID ? grid_row : grid_row - GRID;
+    // On a finer grid the image's Nyquist frequency, two separate samples there, is excluded.
+    if (GRID > BOX && (2 * kx >= BOX || 2 * max(ky, -ky) >= BOX)) {
+        return false;
+    }
+    const long long place = image.place;
+    const auto target = [&](int row, int column) {
+        const int pixel = row * BOX + column;
+        if (place < 0) {
+            return args.staged[(size_t)(-1 - place) + pixel];
+        }
+        const size_t first = (size_t)place * PIXELS;
+        return KEPT_HALF ? half_to_float(((const unsigned short *)args.resident)[first + pixel])
+                         : ((const float *)args.resident)[first + pixel];
+    };
+    const int row = ky < 0 ? ky + BOX : ky;
+    sample.of_image = row * COLUMNS + kx;
+    sample.h = ctf_sample(image, kx, row, args.frequency_step) * args.transfer[sample.of_image];
+    const float here = target(row, kx), there = target(opposite(row), opposite(kx));
+    sample.z = make_float2(0.5f * (there + here), 0.5f * (there - here));
+    // Unitary normalisation, for a spectrum that grows with the grid's points.
+    const float unitary = (float)((double)BOX / POINTS);
+    sample.q = make_float2(value.x * unitary, value.y * unitary);
+    sample.count = opposite(kx) == kx ? 1.0 : 2.0;
+    sample.shell = (int)rintf(sqrtf((float)(kx * kx + ky * ky)));
+    return true;
+}
+
+/// Replaces the spectra of projections Q by those of dL/dQ = 2/D^2 F^-1(w (H^2 F Q - H F Y)), where H includes `transfer` and the
+/// contrast, and w is the product of `weights`, the noise weights and the particle's weight. Frequencies beyond the image's become
+/// zero. `partial_losses` receives the block's part of the unweighted <Q, F^-1 H^2 F Q> - 2 <Q, F^-1 H F Y>.
+extern "C" __global__ void __launch_bounds__(THREADS, 5)
     residual(const ResidualArguments args) {
     const PassRecord *const pass = pass_of(args.ring, args.ring->current);
     const unsigned image = blockIdx.y;
@@ -15,41 +57,24 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         return;
     }
     const ImageRecord &record = images_of(pass)[image];
-    const long long place = record.place;
     float2 *const spectrum = args.spectra + (size_t)image * GRID_FREQUENCIES;
-    const auto target = [&](int row, int kx) {
-        const int at = row * BOX + kx;
-        if (place < 0) {
-            return args.staged[(size_t)(-1 - place) + at];
-        }
-        const size_t first = (size_t)place * PIXELS;
-        return KEPT_HALF ? half_to_float(((const unsigned short *)args.resident)[first + at])
-                         : ((const float *)args.resident)[first + at];
-    };
+    const float *const noise = args.noise + (size_t)record.noise_group * SHELLS;
     double sum = 0.0;
     for (int k = 0; k < RESIDUAL_FREQUENCIES / THREADS; k++) {
         const int at = blockIdx.x * RESIDUAL_FREQUENCIES + k * THREADS + threadIdx.x;
         if (at < GRID_FREQUENCIES) {
-            const int kx = at % GRID_COLUMNS, grid_row = at / GRID_COLUMNS;
-            const int ky = 2 * grid_row < GRID ? grid_row : grid_row - GRID;
-            // On a finer grid the image's Nyquist frequency, two separate samples there, is excluded.
-            if (GRID > BOX && (2 * kx >= BOX || 2 * max(ky, -ky) >= BOX)) {
+            Sample sample;
+            if (!sample_of(args, record, spectrum[at], at, sample)) {
                 spectrum[at] = make_float2(0.0f, 0.0f);
                 continue;
             }
-            const int row = ky < 0 ? ky + BOX : ky, of_image = row * COLUMNS + kx;
-            const float h = ctf_sample(record, kx, row, args.frequency_step) * args.transfer[of_image];
-            const float here = target(row, kx), there = target(opposite(row), opposite(kx));
-            const float re = 0.5f * (there + here), im = 0.5f * (there - here);
-            const float2 value = spectrum[at];
-            // Unitary normalisation, for a spectrum that grows with the grid's points.
-            const float unitary = (float)((double)BOX / POINTS);
-            const float qx = value.x * unitary, qy = value.y * unitary;
-            const float x = h * h * qx, y = h * h * qy;
-            // The half spectrum stands for both k and -k.
-            const double count = opposite(kx) == kx ? 1.0 : 2.0;
-            sum += count * ((double)qx * ((double)x - 2.0 * (double)re) + (double)qy * ((double)y - 2.0 * (double)im));
-            const float scale = args.weights[of_image] * (float)(2.0 / ((double)POINTS * BOX));
+            const float h = sample.h * record.contrast;
+            const float re = sample.z.x * record.contrast, im = sample.z.y * record.contrast;
+            const float qx = sample.q.x, qy = sample.q.y, x = h * h * qx, y = h * h * qy;
+            sum += sample.count *
+                   ((double)qx * ((double)x - 2.0 * (double)re) + (double)qy * ((double)y - 2.0 * (double)im));
+            const float scale = args.weights[sample.of_image] * (noise[sample.shell] * record.weight) *
+                                (float)(2.0 / ((double)POINTS * BOX));
             spectrum[at] = make_float2(scale * (x - re), scale * (y - im));
         }
     }
@@ -57,5 +82,38 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     sum = block_sum(sum, sums);
     if (threadIdx.x == 0) {
         args.partial_losses[image * RESIDUAL_BLOCKS + blockIdx.x] = sum;
+    }
+}
+
+/// The block's parts of <X, X>_w and <X, Y>_w, where X = H F Q and w are the noise weights. Spectra stay as they are.
+extern "C" __global__ void __launch_bounds__(THREADS, 5)
+    compare(const ResidualArguments args) {
+    const PassRecord *const pass = pass_of(args.ring, args.ring->current);
+    const unsigned image = blockIdx.y;
+    if (image >= pass->images) {
+        return;
+    }
+    const ImageRecord &record = images_of(pass)[image];
+    const float2 *const spectrum = args.spectra + (size_t)image * GRID_FREQUENCIES;
+    const float *const noise = args.noise + (size_t)record.noise_group * SHELLS;
+    double power = 0.0, overlap = 0.0;
+    for (int k = 0; k < RESIDUAL_FREQUENCIES / THREADS; k++) {
+        const int at = blockIdx.x * RESIDUAL_FREQUENCIES + k * THREADS + threadIdx.x;
+        Sample sample;
+        if (at < GRID_FREQUENCIES && sample_of(args, record, spectrum[at], at, sample)) {
+            const double weight = sample.count * noise[sample.shell], h = sample.h;
+            const double qx = sample.q.x, qy = sample.q.y;
+            power += weight * h * h * (qx * qx + qy * qy);
+            overlap += weight * (qx * sample.z.x + qy * sample.z.y);
+        }
+    }
+    __shared__ double sums[THREADS / 32];
+    double *const out = args.comparisons + ((size_t)image * RESIDUAL_BLOCKS + blockIdx.x) * 2;
+    power = block_sum(power, sums);
+    __syncthreads();
+    overlap = block_sum(overlap, sums);
+    if (threadIdx.x == 0) {
+        out[0] = power;
+        out[1] = overlap;
     }
 }

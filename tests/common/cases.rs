@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cryosplat_mpi::gmm::{Gmm, Shape, softplus_inverse};
-use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, Optics, wavelength};
+use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, EvenPolynomial, Optics, wavelength};
 use cryosplat_mpi::imaging::pose::rotation_from_quaternion;
 use cryosplat_mpi::render::{
     Geometry, ImageSums, Observation, Sampling, Symmetry, Target, View, Weights, energy,
@@ -131,6 +131,43 @@ impl Case {
             sampling,
             weights,
         }
+    }
+
+    /// Gives each image optics with even aberrations, anisotropic magnification (also of the view), an envelope and a resolution limit;
+    /// to be called first.
+    pub fn aberrated(mut self) -> Self {
+        let (d, step) = (self.d, 1.0 / (self.d as f64 * self.pixel_size));
+        let signed = |i: usize| step * if 2 * i < d { i as f64 } else { i as f64 - d as f64 };
+        for (k, (view, image)) in self.views.iter_mut().zip(&mut self.images).enumerate() {
+            let magnification = [[1.02, 0.01 * k as f64], [-0.015, 0.97]];
+            let optics = Optics {
+                even: EvenPolynomial([0.1, 30.0, -50.0, 20.0, 900.0, -700.0, 600.0, 800.0, -300.0]),
+                magnification,
+                resolution_limit: 2.3 * self.pixel_size,
+                ..Optics::new(300.0, 2.7, 0.1)
+            };
+            let particle = CtfParameters {
+                defocus_u: 15_000.0 + 700.0 * k as f64,
+                defocus_v: 14_000.0,
+                astigmatism_angle: 25.0,
+                phase_shift: 10.0,
+                b_factor: 80.0,
+                scale: 0.8,
+            };
+            view.ctf = Ctf::new(&optics, &particle);
+            let [p, q, rest] = image.w;
+            let row = |m: [f64; 2]| std::array::from_fn(|i| m[0] * p[i] + m[1] * q[i]);
+            view.rotation = [row(magnification[0]), row(magnification[1]), rest];
+            image.w = view.rotation;
+            let h = |at: usize| {
+                let (i, j) = (at / d, at % d);
+                let there = view.ctf.at(signed((d - j) % d), signed((d - i) % d));
+                0.5 * (view.ctf.at(signed(j), signed(i)) + there)
+            };
+            image.h = (0..d * d).map(h).collect();
+            assert!(image.h.contains(&0.0));
+        }
+        self
     }
 
     /// Makes the Gaussians the asymmetric unit of `symmetry`.

@@ -26,14 +26,16 @@ pub const TESTS: &[(&str, fn())] = &[
 
 pub fn device_of(gmm: Gmm, case: &Case, cutoff: f64, batch: usize) -> CudaDevice {
     let options = CudaOptions { ordinal: 0, batch, kept_half: false };
-    CudaDevice::new(gmm, case.geometry(cutoff), &options).unwrap()
+    let mut device = CudaDevice::new(gmm, case.geometry(cutoff), &options).unwrap();
+    device.set_noise_weights(&case.noise_weights).unwrap();
+    device
 }
 
-fn device(case: &Case, shape: Shape, cutoff: f64) -> CudaDevice {
+pub fn device(case: &Case, shape: Shape, cutoff: f64) -> CudaDevice {
     device_of(planes(&case.gaussians, shape), case, cutoff, case.images.len())
 }
 
-fn gradient(case: &Case, shape: Shape, cutoff: f64) -> (Vec<f32>, f64) {
+pub fn gradient(case: &Case, shape: Shape, cutoff: f64) -> (Vec<f32>, f64) {
     let observed = case.observed();
     device(case, shape, cutoff).gradient(&case.observations(&observed)).unwrap()
 }
@@ -71,7 +73,7 @@ fn needles_across_the_axes_agree_with_the_dense_sum() {
 }
 
 /// Compares images, loss and gradients with the reference.
-fn assert_agrees(label: &str, case: &Case, cutoff: f64) {
+pub fn assert_agrees(label: &str, case: &Case, cutoff: f64) {
     let mut rendering = device(case, Shape::Anisotropic, cutoff);
     cases::assert_agrees(
         label,

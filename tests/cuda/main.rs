@@ -11,6 +11,7 @@ mod densify;
 mod emulator;
 mod failures;
 mod kernels;
+mod observations;
 #[path = "../common/outcomes.rs"]
 mod outcomes;
 mod ranks;
@@ -22,10 +23,12 @@ mod trainer;
 use libtest_mimic::{Arguments, Trial};
 
 /// Tests that also run under the sanitizers, which are slow: every kernel, and every path of the particles, once.
-const SANITIZED: [&str; 7] = [
+const SANITIZED: [&str; 9] = [
     "projections_agree_with_the_dense_sum",
     "the_isotropic_gradient_agrees",
     "a_batch_in_several_passes_agrees",
+    "a_symmetric_batch_in_several_passes_agrees",
+    "comparisons_agree_with_the_dense_reference",
     "prepared_resident_and_observed_images_agree",
     "a_step_that_is_not_finite_changes_nothing",
     "fifty_steps_agree_with_the_cpu_device",
@@ -40,6 +43,7 @@ fn main() {
     }
     let mut all: Vec<(&'static str, fn())> = Vec::new();
     all.extend(kernels::TESTS);
+    all.extend(observations::TESTS);
     all.extend(steps::TESTS);
     all.extend(trainer::TESTS);
     all.extend(ranks::TESTS);

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 COMPILE_RS = ROOT / "src/render/cuda/compile.rs"
 # The constants that depend on the run.
-NAMES = ("BOX", "GRID", "CUTOFF", "BLUR", "PLANES", "DRAW_SLICES", "MOMENT_LANES", "KEPT_HALF")
+NAMES = ("BOX", "GRID", "CUTOFF", "BLUR", "PLANES", "VIEWS", "DRAW_SLICES", "MOMENT_LANES", "CHAIN_PARTS", "KEPT_HALF")
 
 
 class Drift(Exception):

@@ -16,7 +16,7 @@ CUTOFF, BLUR = 3.0, 0.6
 # Standard deviations of the start: of the means and of each Gaussian, in box units.
 SPREAD, DEVIATION = 0.075, 0.0075
 # As in the kernels, interface.rs and buffer_plan.rs: `agrees` compares.
-TILE, QUARTER, PADDING, MOMENT_LANES, SPLAT_BYTES = 16, 8, 256, 4, 48
+TILE, QUARTER, PADDING, MOMENT_LANES, CHAIN_PARTS, SPLAT_BYTES = 16, 8, 256, 4, 4, 48
 PLANES = 11
 # Per cycle of every multiprocessor since 2014, for the floor of docs/method.md, section 6.
 EXPONENTIALS_PER_CYCLE, INSTRUCTIONS_PER_CYCLE = 16, 4
@@ -32,6 +32,7 @@ def agrees(sources):
         ("#define MOMENT_COLUMNS (GRID % 2 == 0 ? 2 : 1)\n", sources["moments.cu"]),
         (f"SPLAT_BYTES: usize = {SPLAT_BYTES};", interface),
         (f"            moment_lanes: {MOMENT_LANES},\n", plan),
+        (f"            chain_parts: {CHAIN_PARTS} * views", plan),
         (f"            Self::BandLimited => {BLUR},\n", render),
         ("(box_size + box_size.div_ceil(4)..)", render),
     ):
@@ -47,7 +48,16 @@ def grid_of(box):
 def constants(box):
     """Constants of the kernels for a case with enough images to fill a device."""
     return dict(
-        BOX=box, GRID=grid_of(box), CUTOFF=CUTOFF, BLUR=BLUR, PLANES=PLANES, DRAW_SLICES=1, MOMENT_LANES=MOMENT_LANES, KEPT_HALF=0
+        BOX=box,
+        GRID=grid_of(box),
+        CUTOFF=CUTOFF,
+        BLUR=BLUR,
+        PLANES=PLANES,
+        VIEWS=1,
+        DRAW_SLICES=1,
+        MOMENT_LANES=MOMENT_LANES,
+        CHAIN_PARTS=CHAIN_PARTS,
+        KEPT_HALF=0,
     )
 
 

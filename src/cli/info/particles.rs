@@ -194,7 +194,7 @@ impl GpuMemory {
         let (multiprocessors, free) = (132, 80 << 30);
         let (count, batch) = (args.gaussians as usize, args.batch as usize);
         let sizes = [header.box_size, Sampling::BandLimited.grid(header.box_size)];
-        let plan = BufferPlan::new(count, Shape::Anisotropic, sizes, batch, multiprocessors, free);
+        let plan = BufferPlan::new([count, 1], Shape::Anisotropic, sizes, batch, multiprocessors, free);
         Self {
             step: plan.bytes() + plan.staged_bytes() + plan.work_estimate(),
             particles: plan.resident_bytes(header.halves[0], false),

@@ -21,6 +21,8 @@ pub(super) const OUTCOMES: usize = 256;
 pub(super) const PASSES: usize = 32;
 /// Staging buffers: passes whose images are on their way to the device, or in use there.
 pub(super) const STAGING_BUFFERS: usize = 3;
+/// Bytes of an operator of the point group.
+pub(super) const OPERATOR_BYTES: usize = 9 * 8;
 /// Largest number of images per pass.
 const IMAGES_AT_ONCE: usize = 64;
 
@@ -31,6 +33,8 @@ pub struct BufferPlan {
     pub count: usize,
     /// Kind of Gaussians.
     pub shape: Shape,
+    /// Views whose sum is an image: operators of the point group.
+    pub views: usize,
     /// Box size in pixels.
     pub box_size: usize,
     /// Points along an edge of the grid on which splats are sampled, at least the box size.
@@ -41,13 +45,15 @@ pub struct BufferPlan {
     pub slices: usize,
     /// Lanes of `moments` per splat: more where splats are too few to fill the device.
     pub moment_lanes: usize,
+    /// Threads of `chain` that share a Gaussian: more where each has several views per image.
+    pub chain_parts: usize,
 }
 
 impl BufferPlan {
-    /// For up to `batch` images per step, on a device with `multiprocessors` multiprocessors and `free` bytes of memory. A pass
+    /// For `count` Gaussians, of which an image shows `views` views, and up to `batch` images per step, on a device with `multiprocessors` multiprocessors and `free` bytes of memory. A pass
     /// takes as many images as a quarter of that memory holds, at least one.
     pub fn new(
-        count: usize,
+        [count, views]: [usize; 2],
         shape: Shape,
         [box_size, grid]: [usize; 2],
         batch: usize,
@@ -57,17 +63,20 @@ impl BufferPlan {
         let mut plan = Self {
             count,
             shape,
+            views,
             box_size,
             grid,
             images: batch.clamp(1, IMAGES_AT_ONCE),
             slices: 1,
             moment_lanes: 4,
+            // An asymmetric unit has few Gaussians, each with many views. A part reads at least 8 Gaussians side by side.
+            chain_parts: 4 * views.next_power_of_two().min(8),
         };
         // Enough blocks to fill the device if all Gaussians are in an eighth of the tiles, as they are at the start. From the
         // batch, not from the images that fit: the order of sums must not depend on the free memory.
         plan.slices = (8 * multiprocessors).div_ceil((plan.tiles() / 8).max(1) * plan.images).clamp(1, 8);
         // The kernel's registers allow 1024 threads per multiprocessor.
-        plan.moment_lanes = if plan.padded() * plan.images * 4 < multiprocessors * 512 { 16 } else { 4 };
+        plan.moment_lanes = if plan.splats() * plan.images * 4 < multiprocessors * 512 { 16 } else { 4 };
         let fixed = Self { images: 0, ..plan }.bytes();
         let each = Self { images: 1, ..plan }.bytes() - fixed;
         plan.images = plan.images.min((free / 4).saturating_sub(fixed) / each).max(1);
@@ -77,6 +86,11 @@ impl BufferPlan {
     /// Gaussians per plane, with the padding.
     pub fn padded(&self) -> usize {
         self.count.next_multiple_of(PADDING)
+    }
+
+    /// Splats of an image, with the padding.
+    pub fn splats(&self) -> usize {
+        self.views * self.padded()
     }
 
     /// Tiles of a projection.
@@ -120,8 +134,8 @@ impl BufferPlan {
     }
 
     /// Name and bytes of every buffer but those of particles. cuFFT's work area is excluded: cuFFT decides its size.
-    pub fn buffers(&self) -> [(&'static str, usize); 16] {
-        let (padded, images) = (self.padded(), self.images);
+    pub fn buffers(&self) -> [(&'static str, usize); 18] {
+        let (padded, splats, images) = (self.padded(), self.splats(), self.images);
         let slices = if self.slices > 1 { self.tiles() * self.slices * TILE * TILE * 4 * images } else { 4 };
         [
             ("parameters", self.values() * 4),
@@ -130,24 +144,38 @@ impl BufferPlan {
             ("gradient and loss", (self.values() + 1) * 4),
             ("activated Gaussians", ACTIVATED * padded * 8),
             ("sums over passes", ACTIVATED * padded * 8),
-            ("splats", padded * SPLAT_BYTES * images),
-            ("whitening", 3 * padded * 8 * images),
-            ("moments of splats", 6 * padded * 4 * images),
-            ("tiles' lists", self.tiles() * padded / 8 * images),
+            ("splats", splats * SPLAT_BYTES * images),
+            ("whitening", 3 * splats * 8 * images),
+            ("moments of splats", 6 * splats * 4 * images),
+            ("tiles' lists", self.tiles() * splats / 8 * images),
             ("tiles' slices", slices),
             ("projections", self.points() * 4 * images),
             ("spectra", self.grid_frequencies() * 8 * images),
             ("tables of frequencies", 2 * self.frequencies() * 4),
+            ("views", self.views * 6 * 8 * images),
             ("partial losses", self.partials() * 8 * images),
+            ("comparisons", self.partials() * 2 * 8 * images),
             (
                 "records",
                 self.ring_bytes()
                     + self.tiles() * 4 * images
                     + OUTCOMES * size_of::<OutcomeRecord>()
                     + self.norm_blocks() * 8
+                    + self.views * OPERATOR_BYTES
+                    + self.noise_bytes(1)
                     + 24,
             ),
         ]
+    }
+
+    /// Values of the noise weights of a group: more than there are shells up to the corners of the spectrum.
+    pub fn shells(&self) -> usize {
+        self.box_size
+    }
+
+    /// Bytes of the noise weights of `groups` groups.
+    pub fn noise_bytes(&self, groups: usize) -> usize {
+        groups * self.shells() * 4
     }
 
     /// Bytes of the ring of passes.
@@ -193,7 +221,7 @@ mod tests {
 
     #[test]
     fn the_paper_fits_into_100_mib() {
-        let plan = BufferPlan::new(30_000, Shape::Anisotropic, [256, 320], 1, 132, 80 << 30);
+        let plan = BufferPlan::new([30_000, 1], Shape::Anisotropic, [256, 320], 1, 132, 80 << 30);
         assert_eq!((plan.images, plan.slices, plan.moment_lanes), (1, 8, 4));
         let all = plan.bytes() + plan.staged_bytes() + plan.work_estimate();
         assert!(all < 100 << 20, "{all}");
@@ -202,7 +230,7 @@ mod tests {
     #[test]
     fn a_small_device_takes_fewer_images_at_once() {
         let plan =
-            |free: usize| BufferPlan::new(30_000, Shape::Anisotropic, [256, 320], 500, 132, free).images;
+            |free: usize| BufferPlan::new([30_000, 1], Shape::Anisotropic, [256, 320], 500, 132, free).images;
         assert_eq!(plan(80 << 30), IMAGES_AT_ONCE);
         assert!((1..64).contains(&plan(200 << 20)));
         assert_eq!(plan(0), 1);

@@ -1,6 +1,6 @@
 //! The device memory of one mixture, by name.
 
-use super::buffer_plan::{BufferPlan, OUTCOMES};
+use super::buffer_plan::{BufferPlan, OPERATOR_BYTES, OUTCOMES};
 use super::gpu::{Buffer, Gpu};
 use super::interface::OutcomeRecord;
 use crate::error::Result;
@@ -35,7 +35,15 @@ pub(super) struct Buffers {
     pub spectra: Buffer,
     /// `[transfer, weight][ky][kx]`.
     pub tables: Buffer,
+    /// First two rows of W times each operator, for the images of a pass.
+    pub views: Buffer,
+    /// Operators of the point group.
+    pub operators: Buffer,
+    /// Noise weights, `[group][shell]`.
+    pub noise: Buffer,
     pub partial_losses: Buffer,
+    /// Partial sums of `compare`.
+    pub comparisons: Buffer,
     /// Slices drawn per tile.
     pub tickets: Buffer,
     /// Loss over the passes of a step.
@@ -75,11 +83,15 @@ impl Buffers {
             projections: next()?,
             spectra: next()?,
             tables: next()?,
+            views: next()?,
             partial_losses: next()?,
+            comparisons: next()?,
             resident: None,
             staged: None,
             ring: gpu.allocate("records", plan.ring_bytes())?,
             outcomes: gpu.allocate("records", OUTCOMES * size_of::<OutcomeRecord>())?,
+            operators: gpu.allocate("records", plan.views * OPERATOR_BYTES)?,
+            noise: gpu.allocate("records", plan.noise_bytes(1))?,
             tickets: gpu.allocate("records", plan.tiles() * plan.images * 4)?,
             loss: gpu.allocate("records", 8)?,
             partial_norms: gpu.allocate("records", plan.norm_blocks() * 8)?,

@@ -39,19 +39,20 @@ pub(super) struct Constants {
     pub sampling: Sampling,
     /// Parameters of a Gaussian.
     pub planes: usize,
+    /// Views of an image.
+    pub views: usize,
     /// Blocks of `draw` that share a tile.
     pub draw_slices: usize,
     /// Lanes of `moments` per splat: 4, 8, 16 or 32.
     pub moment_lanes: usize,
+    /// Threads of `chain` that share a Gaussian.
+    pub chain_parts: usize,
     /// Resident particles are stored in half precision.
     pub kept_half: bool,
 }
 
 /// Warps of a block of `draw`.
 pub(super) const DRAW_WARPS: usize = 8;
-
-/// Threads of `chain` that share a Gaussian.
-pub(super) const CHAIN_PARTS: usize = 4;
 
 impl Constants {
     fn options(&self, architecture: &str) -> Vec<String> {
@@ -65,10 +66,11 @@ impl Constants {
             format!("-DCUTOFF={:?}", self.cutoff),
             format!("-DBLUR={:?}", self.sampling.blur()),
             format!("-DPLANES={}", self.planes),
+            format!("-DVIEWS={}", self.views),
             format!("-DDRAW_WARPS={DRAW_WARPS}"),
             format!("-DDRAW_SLICES={}", self.draw_slices),
             format!("-DMOMENT_LANES={}", self.moment_lanes),
-            format!("-DCHAIN_PARTS={CHAIN_PARTS}"),
+            format!("-DCHAIN_PARTS={}", self.chain_parts),
             format!("-DKEPT_HALF={}", u8::from(self.kept_half)),
         ]
     }

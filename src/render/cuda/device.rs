@@ -1,5 +1,6 @@
 //! The CUDA [`Device`]: a step is one graph, and the host runs ahead of it.
 
+mod compare;
 mod graphs;
 mod probe;
 
@@ -12,7 +13,6 @@ use super::gpu::Gpu;
 use super::interface::{Address, PassRecord};
 use super::outcome_ring::OutcomeRing;
 use super::pass_queue::PassQueue;
-use super::pending;
 use super::pinned::{Pinned, wait};
 use super::pipeline::{Pipeline, Stage};
 use super::stage_timer::{Mark, StageTimer};
@@ -57,6 +57,8 @@ pub struct CudaDevice {
     timer: StageTimer,
     /// Pinned memory for the gradient and loss, for sums through the host.
     exchange: Option<Pinned<f32>>,
+    /// A first pass has loaded the libraries.
+    loaded: bool,
     /// A step failed: the stream may never become idle.
     failed: bool,
 }
@@ -65,16 +67,18 @@ pub struct CudaDevice {
 fn plan_buffers(gpu: &Gpu, gmm: &Gmm, geometry: &Geometry, batch: usize) -> Result<BufferPlan> {
     let (free, total) = gpu.memory()?;
     let sizes = [geometry.box_size, geometry.grid()];
-    let plan = BufferPlan::new(gmm.len(), gmm.shape(), sizes, batch, gpu.multiprocessors, free);
+    let counts = [gmm.len(), geometry.symmetry.order()];
+    let plan = BufferPlan::new(counts, gmm.shape(), sizes, batch, gpu.multiprocessors, free);
     let needed = plan.bytes();
     if needed > free {
         return Err(Error::Device {
             device: gpu.name().to_owned(),
             action: format!(
-                "hold {} Gaussians and {} images of {} pixels",
+                "hold {} Gaussians and {} images of {} pixels with symmetry {}",
                 gmm.len(),
                 plan.images,
-                geometry.box_size
+                geometry.box_size,
+                geometry.symmetry
             ),
             reason: format!("needs {}, but only {} of {} are free", mib(needed), mib(free), mib(total)),
             remedy: "use fewer --gaussians, a smaller box, or a GPU without other jobs".into(),
@@ -90,7 +94,6 @@ impl CudaDevice {
     /// When a library is missing, the driver refuses, or memory does not suffice.
     pub fn new(gmm: Gmm, geometry: Geometry, options: &CudaOptions) -> Result<Self> {
         let gpu = Gpu::open(options.ordinal)?;
-        pending::check_geometry(gpu.name(), &geometry)?;
         let plan = plan_buffers(&gpu, &gmm, &geometry, options.batch)?;
         let pipeline = Pipeline::new(&gpu, plan, &geometry, options.kept_half)?;
         let mut device = Self {
@@ -102,6 +105,7 @@ impl CudaDevice {
             pipeline,
             gmm,
             exchange: None,
+            loaded: false,
             failed: false,
         };
         device.upload(None)?;
@@ -163,7 +167,6 @@ impl CudaDevice {
         timed: bool,
         enqueue: impl Fn(&Self, bool) -> Result<()>,
     ) -> Result<()> {
-        pending::check_observations(self.gpu.name(), batch)?;
         let passes: Vec<_> =
             if batch.is_empty() { vec![batch] } else { batch.chunks(self.pipeline.plan.images).collect() };
         let last = passes.len() - 1;
@@ -370,11 +373,14 @@ impl Device for CudaDevice {
     }
 
     fn set_noise_weights(&mut self, groups: &[Vec<f32>]) -> Result<()> {
-        pending::check_noise_weights(self.gpu.name(), groups)
+        // Steps that use the present weights may be under way, and graphs hold their address.
+        self.wait_here(&mut Alone)?;
+        self.graphs = None;
+        self.pipeline.set_noise_weights(&self.gpu, groups)
     }
 
-    fn compare(&mut self, _: &[Observation]) -> Result<Vec<ImageSums>> {
-        Err(pending::missing(self.gpu.name(), "compare images without a step"))
+    fn compare(&mut self, batch: &[Observation]) -> Result<Vec<ImageSums>> {
+        self.compare_passes(batch)
     }
 
     fn step(&mut self, batch: &[Observation], step: &Step, group: &mut dyn Reduce) -> Result<()> {

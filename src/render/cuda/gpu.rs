@@ -113,6 +113,22 @@ impl Gpu {
         self.context.mem_get_info().map_err(self.failed("report its free memory"))
     }
 
+    /// Copies `values` to the start of `buffer`, and waits.
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    ///
+    /// # Panics
+    /// If the buffer is shorter.
+    pub(super) fn upload<T: bytemuck::NoUninit>(&self, buffer: &Buffer, values: &[T]) -> Result<()> {
+        let bytes = bytemuck::cast_slice::<T, u8>(values);
+        assert!(bytes.len() <= buffer.bytes());
+        // SAFETY: the buffer has room, and `values` lives until the copy has ended.
+        unsafe { result::memcpy_htod_async(buffer.address(), bytes, self.stream.cu_stream()) }
+            .and_then(|()| self.stream.synchronize())
+            .map_err(self.failed("copy to the device"))
+    }
+
     /// Allocates zeroed device memory; `what` names it in an error.
     ///
     /// # Errors

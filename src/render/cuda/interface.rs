@@ -6,10 +6,8 @@
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceRepr;
 
-use crate::error::{Error, Result};
-use crate::imaging::ctf::{Coefficients, Ctf};
-use crate::imaging::pose::Rotation;
-use crate::render::{RateFactors, Step};
+use crate::imaging::ctf::Coefficients;
+use crate::render::{Observation, RateFactors, Step};
 
 /// A device address, as kernels and cuFFT take it.
 pub(super) type Address = u64;
@@ -44,17 +42,28 @@ macro_rules! shared {
 
 shared! { RECORDS:
     /// One image of a pass.
-    struct ImageRecord(120) {
+    struct ImageRecord(192) {
         view: [f64; 6],
+        phase: f64,
         xx: f64,
         xy: f64,
         yy: f64,
         quartic: f64,
-        phase: f64,
+        x3y: f64,
+        x2y2: f64,
+        xy3: f64,
+        y4: f64,
         b_factor: f64,
+        b_xy: f64,
+        b_yy: f64,
         scale: f64,
+        limit2: f64,
         energy: f64,
         place: i64,
+        contrast: f32,
+        weight: f32,
+        noise_group: u32,
+        premultiplied: u32,
     }
     /// A pass over some images, and the numbers of its step.
     struct PassRecord(64) {
@@ -94,9 +103,11 @@ shared! { ARGUMENTS:
         count: i32,
         padded: i32,
     }
-    struct ProjectArguments(48) {
+    struct ProjectArguments(64) {
         ring: Address,
         activated: Address,
+        operators: Address,
+        views: Address,
         splats: Address,
         whitening: Address,
         bits: Address,
@@ -110,7 +121,7 @@ shared! { ARGUMENTS:
         projections: Address,
         slices: Address,
         tickets: Address,
-        padded: i32,
+        splats_per_image: i32,
         reserved: i32,
     }
     struct PrepareArguments(40) {
@@ -125,14 +136,16 @@ shared! { ARGUMENTS:
         resident: Address,
         length: u64,
     }
-    struct ResidualArguments(64) {
+    struct ResidualArguments(80) {
         ring: Address,
         spectra: Address,
         transfer: Address,
         weights: Address,
+        noise: Address,
         resident: Address,
         staged: Address,
         partial_losses: Address,
+        comparisons: Address,
         frequency_step: f64,
     }
     struct MomentsArguments(40) {
@@ -140,12 +153,13 @@ shared! { ARGUMENTS:
         splats: Address,
         gradient: Address,
         moments: Address,
-        padded: i32,
+        splats_per_image: i32,
         reserved: i32,
     }
-    struct ChainArguments(80) {
+    struct ChainArguments(88) {
         ring: Address,
         activated: Address,
+        views: Address,
         whitening: Address,
         moments: Address,
         parameters: Address,
@@ -184,29 +198,36 @@ shared! { ARGUMENTS:
 }
 
 impl ImageRecord {
-    /// An image with its view; `place` as in the kernels' record.
-    ///
-    /// # Errors
-    /// If the CTF has terms that the kernels do not evaluate: aberrations, anisotropic magnification, premultiplied images.
-    pub fn new(rotation: &Rotation, ctf: &Ctf, energy: f64, place: i64) -> Result<Self> {
-        let [p, q, _] = *rotation;
-        let Coefficients { gamma, envelope, scale, limit, premultiplied } = ctf.coefficients();
-        let [phase, xx, xy, yy, xxxx, xxxy, xxyy, xyyy, yyyy] = gamma.0;
+    /// An image of a pass; `place` as in the kernels' record.
+    pub fn new(image: &Observation, place: i64) -> Self {
+        let [p, q, _] = image.view.rotation;
+        let Coefficients { gamma, envelope, scale, limit, premultiplied } = image.view.ctf.coefficients();
+        let [phase, xx, xy, yy, quartic, x3y, x2y2, xy3, y4] = gamma.0;
         let [b_factor, b_xy, b_yy] = envelope;
-        if premultiplied
-            || limit != 0.0
-            || [xxxy, xxyy, xyyy, yyyy] != [0.0, 2.0 * xxxx, 0.0, xxxx]
-            || [b_xy, b_yy] != [0.0, b_factor]
-        {
-            return Err(Error::request(
-                "the particles have even aberrations, anisotropic magnification or premultiplied images, which the CUDA device does \
-                 not evaluate yet",
-                "train with --device cpu",
-            ));
+        Self {
+            view: [p[0], p[1], p[2], q[0], q[1], q[2]],
+            phase,
+            xx,
+            xy,
+            yy,
+            quartic,
+            x3y,
+            // Differences to an isotropic quartic term and an isotropic B, exactly 0 without aberrations.
+            x2y2: x2y2 - 2.0 * quartic,
+            xy3,
+            y4: y4 - quartic,
+            b_factor,
+            b_xy,
+            b_yy: b_yy - b_factor,
+            scale,
+            limit2: limit * limit,
+            energy: image.energy,
+            place,
+            contrast: image.contrast as f32,
+            weight: image.weight as f32,
+            noise_group: image.noise_group as u32,
+            premultiplied: u32::from(premultiplied),
         }
-        let quartic = -xxxx;
-        let view = [p[0], p[1], p[2], q[0], q[1], q[2]];
-        Ok(Self { view, xx, xy, yy, quartic, phase, b_factor, scale, energy, place })
     }
 }
 

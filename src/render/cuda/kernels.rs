@@ -76,6 +76,7 @@ kernels! {
     prepare(PrepareArguments),
     store_half(StoreHalfArguments),
     residual(ResidualArguments),
+    compare(ResidualArguments),
     moments(MomentsArguments),
     chain(ChainArguments),
     outcome(OutcomeArguments),

@@ -15,7 +15,6 @@ mod kernels;
 pub mod libraries;
 mod outcome_ring;
 mod pass_queue;
-mod pending;
 mod pinned;
 mod pipeline;
 mod stage_timer;

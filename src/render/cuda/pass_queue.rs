@@ -3,7 +3,7 @@
 //! The host is up to [`PASSES`] passes ahead of the device. Events guard every slot that is reused: in the pinned records, the
 //! device's ring, and the staging buffers on both sides.
 
-use cudarc::driver::{CudaEvent, result};
+use cudarc::driver::CudaEvent;
 use rayon::prelude::*;
 
 use super::buffer_plan::{PASSES, STAGING_BUFFERS};
@@ -68,17 +68,8 @@ impl PassQueue {
             passes: 0,
             staging: None,
         };
-        let ring = [RingRecord { pitch: pitch as u32, ..RingRecord::default() }];
-        // SAFETY: the ring starts with this record, which lives until the copy has ended.
-        unsafe {
-            result::memcpy_htod_async(
-                pipeline.buffers.ring.address(),
-                bytemuck::bytes_of(&ring),
-                gpu.stream.cu_stream(),
-            )
-        }
-        .map_err(gpu.failed("copy to the device"))?;
-        gpu.stream.synchronize().map_err(gpu.failed("copy to the device"))?;
+        // The ring starts with this record.
+        gpu.upload(&pipeline.buffers.ring, &[RingRecord { pitch: pitch as u32, ..RingRecord::default() }])?;
         Ok(queue)
     }
 
@@ -104,7 +95,9 @@ impl PassQueue {
             }
         };
         let first = staged.map_or(0, |buffer| buffer * pipeline.plan.staging_pitch());
-        let records = images
+        let groups = pipeline.noise_groups();
+        assert!(images.iter().all(|image| image.noise_group < groups), "a noise group has no weights");
+        let records: Vec<ImageRecord> = images
             .iter()
             .enumerate()
             .map(|(k, image)| {
@@ -114,9 +107,9 @@ impl PassQueue {
                         -1 - (first + k * pipeline.plan.pixels()) as i64
                     }
                 };
-                ImageRecord::new(&image.view.rotation, &image.view.ctf, image.energy, place)
+                ImageRecord::new(image, place)
             })
-            .collect::<Result<Vec<_>>>()?;
+            .collect();
         let pitch = pass_bytes(pipeline.plan.images);
         let range = slot * pitch..slot * pitch + pass_bytes(images.len());
         let ring = pipeline.buffers.ring.address() + (size_of::<RingRecord>() + slot * pitch) as u64;

@@ -1,10 +1,8 @@
 //! The stages of a step in order: which kernel or transform runs over which grid, on which buffers.
 
-use cudarc::driver::result;
-
 use super::buffer_plan::{BufferPlan, PADDING};
 use super::buffers::Buffers;
-use super::compile::{CHAIN_PARTS, Constants, DRAW_WARPS};
+use super::compile::{Constants, DRAW_WARPS};
 use super::gpu::{Buffer, Gpu};
 use super::interface::{
     ActivateArguments, AdamArguments, Address, ChainArguments, ChecksumArguments, DrawArguments,
@@ -31,6 +29,8 @@ pub(super) enum Stage {
     Forward,
     /// CTF, residual and loss.
     Residual,
+    /// Comparison of the projections with the images, without a gradient.
+    Compare,
     /// Spectra to the gradient of the projections.
     Inverse,
     /// Gradient of the projections to moments of the splats.
@@ -48,6 +48,9 @@ impl Stage {
     pub const PASS: [Self; 7] =
         [Self::Project, Self::Draw, Self::Forward, Self::Residual, Self::Inverse, Self::Moments, Self::Chain];
 
+    /// The stages of a comparison.
+    pub const COMPARISON: [Self; 4] = [Self::Project, Self::Draw, Self::Forward, Self::Compare];
+
     /// The stages that end a step, after the sum over the ranks.
     pub const UPDATE: [Self; 2] = [Self::Outcome, Self::Adam];
 
@@ -58,6 +61,7 @@ impl Stage {
             Self::Draw => "draw",
             Self::Forward => "forward FFT",
             Self::Residual => "CTF and residual",
+            Self::Compare => "comparison",
             Self::Inverse => "inverse FFT",
             Self::Moments => "moments",
             Self::Chain => "chain",
@@ -103,16 +107,16 @@ impl Pipeline {
             cutoff: geometry.cutoff,
             sampling: geometry.sampling,
             planes: plan.shape.planes(),
+            views: plan.views,
             draw_slices: plan.slices,
             moment_lanes: plan.moment_lanes,
+            chain_parts: plan.chain_parts,
             kept_half,
         };
         let buffers = Buffers::new(gpu, &plan)?;
-        let tables = frequency_tables(geometry);
-        // SAFETY: the buffer holds two tables of the plan's frequencies; `tables` lives until the copy has ended.
-        unsafe { result::memcpy_htod_async(buffers.tables.address(), &tables, gpu.stream.cu_stream()) }
-            .and_then(|()| gpu.stream.synchronize())
-            .map_err(gpu.failed("copy to the device"))?;
+        gpu.upload(&buffers.tables, &frequency_tables(geometry))?;
+        gpu.upload(&buffers.operators, geometry.symmetry.operators().as_flattened().as_flattened())?;
+        gpu.upload(&buffers.noise, &vec![1.0f32; plan.shells()])?;
         Ok(Self {
             kernels: Kernels::load(gpu, &constants)?,
             transform: Transform::new(gpu, geometry.box_size, plan.grid, plan.images)?,
@@ -137,7 +141,9 @@ impl Pipeline {
     pub fn bytes(&self) -> usize {
         let particles = [&self.buffers.resident, &self.buffers.staged];
         let particles: usize = particles.into_iter().flatten().map(Buffer::bytes).sum();
-        self.largest.bytes() + self.work_bytes() + particles
+        // The plan counts the noise weights of one group.
+        let noise = self.buffers.noise.bytes() - self.plan.noise_bytes(1);
+        self.largest.bytes() + self.work_bytes() + particles + noise
     }
 
     /// Bytes of cuFFT's work area.
@@ -152,6 +158,11 @@ impl Pipeline {
 
     fn padded(&self) -> i32 {
         self.plan.padded() as i32
+    }
+
+    fn splats(&self) -> i32 {
+        // Splats of more than i32 counts would not fit into the memory of any device.
+        self.plan.splats() as i32
     }
 
     /// 1 / (box x pixel size), in 1/A.
@@ -169,6 +180,30 @@ impl Pipeline {
         self.buffers.tables.address() + (self.plan.frequencies() * size_of::<f32>()) as u64
     }
 
+    /// Replaces the noise weights by those of `groups`, one value or more each. Nothing that uses the old ones may be under way.
+    ///
+    /// # Errors
+    /// When memory does not suffice, or the driver refuses.
+    ///
+    /// # Panics
+    /// If a group has no value.
+    pub fn set_noise_weights(&mut self, gpu: &Gpu, groups: &[Vec<f32>]) -> Result<()> {
+        let shells = self.plan.shells();
+        let of_group = |group: &Vec<f32>| {
+            let last = *group.last().expect("a group of noise weights has values");
+            let group = group.clone();
+            (0..shells).map(move |shell| group.get(shell).copied().unwrap_or(last))
+        };
+        let table: Vec<f32> = groups.iter().flat_map(of_group).collect();
+        self.buffers.noise = gpu.allocate("noise weights", self.plan.noise_bytes(groups.len()))?;
+        gpu.upload(&self.buffers.noise, &table)
+    }
+
+    /// Number of groups that have noise weights.
+    pub fn noise_groups(&self) -> usize {
+        self.buffers.noise.bytes() / self.plan.noise_bytes(1)
+    }
+
     /// Enqueues a stage.
     ///
     /// # Errors
@@ -180,7 +215,14 @@ impl Pipeline {
             Stage::Draw => self.enqueue_draw(gpu),
             // SAFETY: both buffers are for as many images as the transform.
             Stage::Forward => unsafe { self.transform.forward(gpu, projections, spectra) },
-            Stage::Residual => self.enqueue_residual(gpu),
+            // SAFETY: the arguments are those of the plan, which the grid follows.
+            Stage::Residual => unsafe {
+                self.kernels.residual(gpu, self.residual_grid(), THREADS, &self.residual_arguments())
+            },
+            // SAFETY: as above.
+            Stage::Compare => unsafe {
+                self.kernels.compare(gpu, self.residual_grid(), THREADS, &self.residual_arguments())
+            },
             // SAFETY: as above. The projections are not used any more.
             Stage::Inverse => unsafe { self.transform.inverse(gpu, spectra, projections) },
             Stage::Moments => self.enqueue_moments(gpu),
@@ -195,6 +237,8 @@ impl Pipeline {
         let arguments = ProjectArguments {
             ring: b.ring.address(),
             activated: b.activated.address(),
+            operators: b.operators.address(),
+            views: b.views.address(),
             splats: b.splats.address(),
             whitening: b.whitening.address(),
             bits: b.bits.address(),
@@ -202,7 +246,7 @@ impl Pipeline {
             padded: self.padded(),
         };
         // SAFETY: the buffers have the plan's sizes, which grid and constants follow.
-        unsafe { self.kernels.project(gpu, (plan.padded() / PADDING, plan.images), THREADS, &arguments) }
+        unsafe { self.kernels.project(gpu, (plan.splats() / PADDING, plan.images), THREADS, &arguments) }
     }
 
     fn enqueue_draw(&self, gpu: &Gpu) -> Result<()> {
@@ -214,7 +258,7 @@ impl Pipeline {
             projections: b.projections.address(),
             slices: b.slices.address(),
             tickets: b.tickets.address(),
-            padded: self.padded(),
+            splats_per_image: self.splats(),
             reserved: 0,
         };
         let grid = (plan.tiles() * plan.slices, plan.images);
@@ -222,21 +266,26 @@ impl Pipeline {
         unsafe { self.kernels.draw(gpu, grid, DRAW_WARPS * 32, &arguments) }
     }
 
-    fn enqueue_residual(&self, gpu: &Gpu) -> Result<()> {
-        let (b, plan) = (&self.buffers, &self.plan);
+    fn residual_grid(&self) -> (usize, usize) {
+        (self.plan.partials(), self.plan.images)
+    }
+
+    /// Arguments of `residual` and `compare`. A pass has resident or staged targets only where they were allocated.
+    fn residual_arguments(&self) -> ResidualArguments {
+        let b = &self.buffers;
         let or_null = |buffer: &Option<Buffer>| buffer.as_ref().map_or(0, Buffer::address);
-        let arguments = ResidualArguments {
+        ResidualArguments {
             ring: b.ring.address(),
             spectra: b.spectra.address(),
             transfer: self.transfer_table(),
             weights: self.weight_table(),
+            noise: b.noise.address(),
             resident: or_null(&b.resident),
             staged: or_null(&b.staged),
             partial_losses: b.partial_losses.address(),
+            comparisons: b.comparisons.address(),
             frequency_step: self.frequency_step(),
-        };
-        // SAFETY: the buffers have the plan's sizes; a pass has resident or staged targets only where they were allocated.
-        unsafe { self.kernels.residual(gpu, (plan.partials(), plan.images), THREADS, &arguments) }
+        }
     }
 
     fn enqueue_moments(&self, gpu: &Gpu) -> Result<()> {
@@ -246,10 +295,10 @@ impl Pipeline {
             splats: b.splats.address(),
             gradient: b.projections.address(),
             moments: b.moments.address(),
-            padded: self.padded(),
+            splats_per_image: self.splats(),
             reserved: 0,
         };
-        let grid = (plan.padded() * plan.moment_lanes / THREADS, plan.images);
+        let grid = (plan.splats() * plan.moment_lanes / THREADS, plan.images);
         // SAFETY: the buffers have the plan's sizes, which grid and constants follow.
         unsafe { self.kernels.moments(gpu, grid, THREADS, &arguments) }
     }
@@ -259,6 +308,7 @@ impl Pipeline {
         let arguments = ChainArguments {
             ring: b.ring.address(),
             activated: b.activated.address(),
+            views: b.views.address(),
             whitening: b.whitening.address(),
             moments: b.moments.address(),
             parameters: b.parameters.address(),
@@ -269,7 +319,7 @@ impl Pipeline {
             count: self.count(),
             padded: self.padded(),
         };
-        let grid = (self.plan.padded() * CHAIN_PARTS / THREADS, 1);
+        let grid = (self.plan.padded() * self.plan.chain_parts / THREADS, 1);
         // SAFETY: the buffers have the plan's sizes, which grid and constants follow.
         unsafe { self.kernels.chain(gpu, grid, THREADS, &arguments) }
     }

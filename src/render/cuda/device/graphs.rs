@@ -21,7 +21,7 @@ pub(super) struct Graphs {
 }
 
 impl CudaDevice {
-    /// Captures the graphs, before the first step.
+    /// Captures the graphs, before the first step and after a change of the buffers.
     ///
     /// # Errors
     /// When the device or the group fails.
@@ -32,16 +32,9 @@ impl CudaDevice {
         if self.pipeline.buffers.resident.is_none() {
             self.pipeline.allocate_staging(&self.gpu)?;
         }
-        // First a pass without images outside a capture: libraries load at their first use.
-        let empty = PassRecord { first: 1, ..PassRecord::default() };
-        self.queue.send(&self.gpu, &mut self.pipeline, empty, &[], group)?;
-        self.enqueue(&Stage::PASS)?;
-        if let Some(sum) = group.on_device() {
-            self.enqueue_sum(sum)?;
+        if !self.loaded {
+            self.load_libraries(group)?;
         }
-        self.queue.passed(&self.gpu)?;
-        self.wait_here(group)?;
-
         let alone = group.ranks() == 1;
         let pass = self.graph(&Stage::PASS, None, &[])?;
         let (sum, step) = match group.on_device() {
@@ -53,6 +46,20 @@ impl CudaDevice {
             None => (None, None),
         };
         self.graphs = Some(Graphs { pass, sum, step });
+        Ok(())
+    }
+
+    /// Runs a pass without images, outside a capture: libraries load at their first use.
+    fn load_libraries(&mut self, group: &mut dyn Reduce) -> Result<()> {
+        let empty = PassRecord { first: 1, ..PassRecord::default() };
+        self.queue.send(&self.gpu, &mut self.pipeline, empty, &[], group)?;
+        self.enqueue(&Stage::PASS)?;
+        if let Some(sum) = group.on_device() {
+            self.enqueue_sum(sum)?;
+        }
+        self.queue.passed(&self.gpu)?;
+        self.wait_here(group)?;
+        self.loaded = true;
         Ok(())
     }
 
