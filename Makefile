@@ -105,6 +105,9 @@ ablations: setup-tests build ## Vary one setting at a time (an hour): benches/re
 densify-table: setup-tests build ## Compare train with and without --densify (ten minutes): benches/results/densify.md
 	@benches/densify.sh
 
+defects-table: setup-tests build ## Compare losses on sets with unlike noise, contrast and junk (an hour): benches/results/defects.md
+	@benches/defects.sh
+
 voxels: setup-tests build ## Compare `backproject` with RELION (minutes): benches/results/voxels.md
 	@benches/voxels.sh
 

@@ -12,13 +12,13 @@ prepare_sets() {
     python=target/judges-venv/bin/python
 }
 
-# make_set NAME MODEL BOX PIXEL-SIZE PARTICLES SNR [PREFERENCE]: sets $set, the folder with particles.h5, truth.mrc, the automatic
+# make_set NAME MODEL BOX PIXEL-SIZE PARTICLES SNR [PREFERENCE [OPTION...]], with further options of simulate: sets $set, the folder with particles.h5, truth.mrc, the automatic
 # mask of the truth (mask.mrc) and the maps of `backproject --no-wiener` (voxels/). Made once for each list of parameters.
 make_set() {
     local name=$1 model=$2 box=$3 size=$4 count=$5 snr=$6
-    local views=()
-    [ -z "${7:-}" ] || views=(--preference "$7")
-    local made="$model $box $size $count $snr${7:+ $7}"
+    local views=("${@:8}")
+    [ -z "${7:-}" ] || views+=(--preference "$7")
+    local made="$model $box $size $count $snr${7:+ $7}${8:+ ${*:8}}"
     set=$sets/$name
     tests/demo/model.sh "$model"
     if [ "$(cat "$set/made.txt" 2>/dev/null)" = "$made" ]; then

@@ -18,7 +18,7 @@ pub const CELLS: usize = LONGITUDES * HEIGHTS;
 const DEFOCUS_BIN: f64 = 100.0;
 const DEFOCUS_BINS: usize = 1000;
 /// Largest number of bars of a histogram.
-const BARS: usize = 48;
+pub(super) const BARS: usize = 48;
 
 /// Counts of the particles of a set by viewing direction and defocus, in constant memory.
 #[derive(Clone, Debug)]
@@ -162,7 +162,7 @@ pub fn logarithmic_chart(title: &str, label: &str, sets: &[(String, Vec<f64>)]) 
 }
 
 /// A histogram over `edges`, one stepped line per set of counts.
-fn histogram(
+pub(super) fn histogram(
     title: &str,
     x: &str,
     y: &str,

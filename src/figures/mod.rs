@@ -1,7 +1,7 @@
 //! Figures: charts, slices, panels of images, the report page.
 //!
-//! [`chart`] writes a line chart as SVG, with [`axis`] and [`colours`]; [`picture`] renders SVG as PNG. [`plots`], [`comparison`] and
-//! [`distributions`] make the charts of a run, [`panels`] and [`slices`] its images; [`report`] puts them on one page.
+//! [`chart`] writes a line chart as SVG, with [`axis`] and [`colours`]; [`picture`] renders SVG as PNG. [`plots`], [`comparison`],
+//! [`distributions`] and [`particles`] make the charts of a run, [`panels`] and [`slices`] its images; [`report`] puts them on one page.
 //!
 //! SVG is written directly: a plotting library would bring fonts and layout of its own for a few hundred lines saved.
 
@@ -11,6 +11,7 @@ pub mod colours;
 pub mod comparison;
 pub mod distributions;
 pub(crate) mod panels;
+pub(crate) mod particles;
 pub mod picture;
 pub(crate) mod plots;
 pub(crate) mod report;

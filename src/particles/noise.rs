@@ -111,8 +111,22 @@ impl NoisePower {
         sum / count
     }
 
+    /// For the log: "standard deviation 1.003, 0.712, 4.1 times as much power at low as at high frequencies".
+    pub fn describe(&self) -> String {
+        const SHOWN: usize = 8;
+        let groups = self.groups.len();
+        let deviation = |group: usize| format!("{:.3}", self.variance(group).sqrt());
+        let deviations: Vec<String> = (0..groups.min(SHOWN)).map(deviation).collect();
+        let more = if groups > SHOWN { ", ..." } else { "" };
+        format!(
+            "standard deviation {}{more}, {:.1} times as much power at low as at high frequencies",
+            deviations.join(", "),
+            self.fall()
+        )
+    }
+
     /// Mean power in the lowest third of the shells over that in the upper half, for all groups.
-    pub fn fall(&self) -> f64 {
+    fn fall(&self) -> f64 {
         let mean = |shells: Range<usize>| {
             let groups = self.groups.iter().zip(&self.particles);
             groups.map(|(group, &n)| n as f64 * group[shells.clone()].iter().sum::<f64>()).sum::<f64>()

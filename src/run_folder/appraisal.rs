@@ -1,16 +1,12 @@
 //! What a training run has found out about its particles: the noise of their optics groups, and the contrast, score and weight of
-//! each (docs/method.md, section 14). Kept in the checkpoints; particles.csv at the end.
+//! each (docs/method.md, section 14). Kept in the checkpoints;
+//! [`tables`](crate::run_folder::tables) are written at the end.
 
-use std::io::Write;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::files;
 use crate::hdf5::numeric_dataset;
 use crate::particles::noise::NoisePower;
-use crate::particles::selection::SubsetRows;
-use crate::particles::store::Store;
-use crate::run_folder::names;
 
 /// Name of the group of a checkpoint.
 const GROUP: &str = "appraisal";
@@ -93,46 +89,4 @@ impl Appraisal {
         let noise = NoisePower { groups, particles: sizes.iter().map(|&n| n as usize).collect() };
         Ok(Some(Self { noise, particles }))
     }
-}
-
-/// Writes particles.csv: each particle of the models, in the order of the particle file.
-///
-/// # Errors
-/// When the particle file cannot be read, or the table cannot be written.
-pub fn write_table(folder: &Path, store: &Store, models: &[(&SubsetRows, &[Appraised])]) -> Result<()> {
-    const ROWS_PER_READ: usize = 4096;
-    let reader = store.reader();
-    let stacks = &store.header().source_files;
-    let mut lines = Vec::new();
-    files::write_atomically(&folder.join(names::PARTICLES), |file| {
-        writeln!(file, "particle,half,optics_group,score,gain,weight,contrast,image,stack")?;
-        for (SubsetRows { subset, rows }, appraised) in models {
-            for start in rows.clone().step_by(ROWS_PER_READ) {
-                let block = start..rows.end.min(start + ROWS_PER_READ);
-                let particles = reader.particles(block.clone()).map_err(std::io::Error::other)?;
-                lines.clear();
-                for ((row, particle), found) in block.zip(particles).zip(&appraised[start - rows.start..]) {
-                    let Appraised { score, gain, weight, contrast } = found;
-                    let half = 1 + usize::from(row >= store.header().halves[0]);
-                    let group = particle.optics_group + 1;
-                    write!(lines, "{},{half},{group},", row + 1)?;
-                    if score.is_finite() {
-                        write!(lines, "{score:.4},{gain:.3},{weight:.4},{contrast:.4},")?;
-                    } else {
-                        write!(lines, ",,{weight:.4},{contrast:.4},")?;
-                    }
-                    match particle.source {
-                        Some(source) => {
-                            let stack = stacks.get(source.file as usize).map_or("", String::as_str);
-                            writeln!(lines, "{},\"{}\"", source.index + 1, stack.replace('"', "\"\""))?;
-                        }
-                        None => writeln!(lines, ",")?,
-                    }
-                }
-                file.write_all(&lines)?;
-            }
-            tracing::debug!("{subset}: appraised particles written");
-        }
-        Ok(())
-    })
 }

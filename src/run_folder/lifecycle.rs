@@ -14,13 +14,14 @@ use crate::run_folder::identity::{self, RunIdentity};
 use crate::run_folder::{excluded, metrics, names};
 
 /// Outputs that do not belong to one model.
-const OUTPUTS: [&str; 8] = [
+const OUTPUTS: [&str; 9] = [
     names::MAP,
     names::MASK,
     names::FSC_TABLE,
     "fsc.svg",
     "fsc.png",
     names::SLICES,
+    names::NOISE,
     names::PARTICLES,
     names::REPORT,
 ];

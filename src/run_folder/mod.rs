@@ -15,3 +15,4 @@ pub mod lifecycle;
 pub mod metrics;
 pub(crate) mod names;
 pub mod report;
+pub(crate) mod tables;

@@ -12,6 +12,8 @@ pub(crate) const MASK: &str = "mask.mrc";
 pub(crate) const REPORT: &str = "report.html";
 /// The FSC curves as a table.
 pub(crate) const FSC_TABLE: &str = "fsc.csv";
+/// Power of the noise of each optics group.
+pub(crate) const NOISE: &str = "noise.csv";
 /// Contrast, score and weight of each particle.
 pub(crate) const PARTICLES: &str = "particles.csv";
 /// Slices and projections of the maps.

@@ -18,6 +18,7 @@ use crate::figures::colours::Colours;
 use crate::figures::comparison::comparison_chart;
 use crate::figures::distributions::{ParticleCounts, logarithmic_chart};
 use crate::figures::panels::{GreyScale, PanelRow, Sheet};
+use crate::figures::particles::{noise_chart, value_histogram};
 use crate::figures::plots::{fsc_chart, loss_chart, rate_chart};
 use crate::figures::report::{Part, ReportData, Surface, write_report};
 use crate::gmm::files::GmmFile;
@@ -28,7 +29,8 @@ use crate::progress::duration;
 use crate::render::cpu::CpuDevice;
 use crate::render::cpu::residual::Filter;
 use crate::render::{Geometry, Sampling, Symmetry, Weights};
-use crate::run_folder::{metrics, names};
+use crate::run_folder::appraisal::Appraised;
+use crate::run_folder::{metrics, names, tables};
 
 /// Number of particle images shown, over all models.
 const SHOWN: usize = 4;
@@ -77,6 +79,7 @@ pub fn write(folder: &Path, document: &Value, store: &Store, baselines: &[PathBu
             rate_chart("Speed", "Images/s", &speed),
         ]));
     }
+    parts.extend(particle_parts(folder, store)?);
     parts.extend(distribution_parts(&models, store)?);
     let data = ReportData {
         title: format!("cryosplat-mpi: {}", folder.display()),
@@ -128,6 +131,34 @@ fn map_parts(
         });
     }
     Ok(parts)
+}
+
+/// Noise of the optics groups, scores and contrasts of the particles, where the run has estimated them.
+fn particle_parts(folder: &Path, store: &Store) -> Result<Vec<Part>> {
+    let mut charts = Vec::new();
+    let curves = tables::read_noise(folder)?;
+    if !curves.is_empty() {
+        charts.push(noise_chart(&curves));
+    }
+    if let Some(particles) = tables::read_particles(folder)? {
+        let of = |value: fn(&Appraised) -> f32| -> Vec<(String, Vec<f64>)> {
+            let of_half = |half: Subset| {
+                let rows = store.rows(half);
+                let own = particles.iter().filter(|(row, _)| rows.contains(row));
+                (half.name().to_owned(), own.map(|(_, particle)| f64::from(value(particle))).collect())
+            };
+            Subset::HALVES.map(of_half).into()
+        };
+        let label = "Score (1: as expected, -1: no particle)";
+        charts.push(value_histogram("Scores of the particles", label, [-3.0, 4.0], &of(|p| p.score)));
+        charts.push(value_histogram(
+            "Contrast of the particles",
+            "Contrast",
+            [0.0, 2.5],
+            &of(|p| p.contrast),
+        ));
+    }
+    Ok(if charts.is_empty() { Vec::new() } else { vec![Part::Charts(charts)] })
 }
 
 /// Viewing directions and defocus of the particles, sizes and amplitudes of the Gaussians.

@@ -276,15 +276,7 @@ fn noise_of(
         };
     }
     let noise = NoisePower::estimate(store, subset.rows.clone())?;
-    let deviations: Vec<String> =
-        (0..noise.groups.len()).take(8).map(|group| format!("{:.3}", noise.variance(group).sqrt())).collect();
-    tracing::info!(
-        "{}: noise of standard deviation {}{}, {:.1} times as much power at low as at high frequencies",
-        subset.name(),
-        deviations.join(", "),
-        if noise.groups.len() > 8 { ", ..." } else { "" },
-        noise.fall()
-    );
+    tracing::info!("{}: noise of {}", subset.name(), noise.describe());
     Ok(Some(noise))
 }
 

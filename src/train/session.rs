@@ -29,11 +29,11 @@ use crate::progress::Progress;
 use crate::render::{Device, Geometry};
 use crate::resources::all_reduce::AllReduce;
 use crate::resources::devices;
-use crate::run_folder::appraisal::{self, Appraisal, Appraised};
+use crate::run_folder::appraisal::{Appraisal, Appraised};
 use crate::run_folder::checkpoint::{self, Checkpoint};
 use crate::run_folder::document::RunSummary;
 use crate::run_folder::excluded::{self, Excluded};
-use crate::run_folder::{lifecycle, metrics};
+use crate::run_folder::{lifecycle, metrics, tables};
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -323,9 +323,16 @@ impl<'a> Session<'a> {
         Ok(Ending::Done)
     }
 
-    /// Appraises the particles with the finished models where that is due, and writes them to particles.csv on rank 0.
+    /// Writes noise.csv on rank 0. Appraises the particles with the finished models where that is due, and writes them to
+    /// particles.csv.
     fn write_appraisals(&mut self) -> Result<()> {
         let Self { world, options, store, plan, .. } = *self;
+        let noise: Vec<_> =
+            plan.models.iter().filter_map(|model| Some((model.name(), model.noise.as_ref()?))).collect();
+        if world.rank() == 0 && !noise.is_empty() {
+            let header = store.header();
+            tables::write_noise(&options.output, &noise, header.box_size as f64 * header.pixel_size)?;
+        }
         if !plan.models[0].settings.likelihood.compares() {
             return Ok(());
         }
@@ -350,7 +357,7 @@ impl<'a> Session<'a> {
         }
         let models: Vec<_> =
             plan.models.iter().map(|model| &model.subset).zip(tables.iter().map(Vec::as_slice)).collect();
-        appraisal::write_table(&options.output, store, &models)
+        tables::write_particles(&options.output, store, &models)
     }
 
     /// Waits for the checkpoints of a job that a signal has stopped.

@@ -25,4 +25,18 @@ pub(in crate::cli) struct Args {
     /// Particle file: write a chart of the viewing directions (SVG).
     #[arg(long, value_name = "FILE.svg")]
     pub directions: Option<PathBuf>,
+    /// Particle file: measure the noise of each optics group and half, and write a chart of it (SVG).
+    #[arg(long, value_name = "FILE.svg")]
+    pub noise: Option<PathBuf>,
+}
+
+impl Args {
+    /// The option that draws a particle file, if one is given.
+    pub(super) fn drawing(&self) -> Option<&'static str> {
+        match (&self.directions, &self.noise) {
+            (Some(_), _) => Some("--directions"),
+            (None, Some(_)) => Some("--noise"),
+            (None, None) => None,
+        }
+    }
 }

@@ -21,9 +21,11 @@ pub(super) use args::Args;
 use description::Description;
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    if args.directions.is_some() && args.files.len() > 1 {
+    if let Some(option) = args.drawing()
+        && args.files.len() > 1
+    {
         return Err(Error::request(
-            format!("--directions draws one particle file, but {} files are given", args.files.len()),
+            format!("{option} draws one particle file, but {} files are given", args.files.len()),
             "give one",
         )
         .into());
@@ -63,12 +65,14 @@ fn as_json(file: &Path, description: Description) -> String {
 
 fn describe(path: &Path, args: &Args) -> Result<Description> {
     let description = described(path, args)?;
-    if args.directions.is_some() && description.kind != particles::KIND {
+    if let Some(option) = args.drawing()
+        && description.kind != particles::KIND
+    {
         return Err(Error::input(
             path,
             "",
-            format!("is a {}, but --directions draws particles", description.kind),
-            "leave out --directions",
+            format!("is a {}, but {option} draws particles", description.kind),
+            format!("leave out {option}"),
         ));
     }
     Ok(description)

@@ -10,8 +10,11 @@ use super::description::{Description, bytes, length};
 use crate::error::Result;
 use crate::figures::colours::Colours;
 use crate::figures::distributions::{CELLS, ParticleCounts};
+use crate::figures::particles::noise_chart;
 use crate::files;
 use crate::gmm::Shape;
+use crate::particles::Subset;
+use crate::particles::noise::NoisePower;
 use crate::particles::statistics::ParticleStatistics;
 use crate::particles::store::{DataSetId, Dtype, Header, Store};
 use crate::render::Sampling;
@@ -30,11 +33,17 @@ pub(super) fn describe(path: &Path, args: &Args) -> Result<Description> {
         files::write_atomically(file, |w| w.write_all(svg.as_bytes()))?;
     }
     let mut rows = set.rows(args);
+    let mut json = set.json(args);
+    if let Some(file) = &args.noise {
+        let (described, noise) = set.draw_noise(file)?;
+        rows.push(("noise", described));
+        json["noise"] = noise;
+    }
     if args.verify {
         set.store.verify()?;
         rows.push(("checksums", format!("all {} match", set.store.len())));
     }
-    Ok(Description { kind: KIND, rows, json: set.json(args) })
+    Ok(Description { kind: KIND, rows, json })
 }
 
 /// A particle file with its statistics.
@@ -60,6 +69,28 @@ impl ParticleSet {
         })?;
         let gpu = GpuMemory::estimate(store.header(), args);
         Ok(Self { identity, statistics, views, size: length(path)?, gpu, store })
+    }
+
+    /// Measures the noise of both halves, and draws it to `file`. Returns its description as text and as JSON.
+    fn draw_noise(&self, file: &Path) -> Result<(String, Value)> {
+        let header = self.store.header();
+        let edge = header.box_size as f64 * header.pixel_size;
+        let (mut curves, mut texts, mut halves) = (Vec::new(), Vec::new(), Vec::new());
+        for half in Subset::HALVES {
+            if self.store.rows(half).is_empty() {
+                continue;
+            }
+            let noise = NoisePower::estimate(&self.store, self.store.rows(half))?;
+            texts.push(format!("{half}: {}", noise.describe()));
+            for (group, powers) in noise.groups.iter().enumerate() {
+                let points = powers.iter().enumerate().map(|(shell, &power)| [shell as f64 / edge, power]);
+                curves.push((format!("{half}, optics group {}", group + 1), points.collect()));
+            }
+            halves.push(json!({ "half": half.name(), "power": noise.groups }));
+        }
+        let svg = noise_chart(&curves).to_svg(&Colours::light(), 900.0, 420.0);
+        files::write_atomically(file, |w| w.write_all(svg.as_bytes()))?;
+        Ok((texts.join("; "), json!(halves)))
     }
 
     fn dtype(&self) -> &'static str {

@@ -1,0 +1,164 @@
+//! The tables of a run about its particles: particles.csv and noise.csv.
+
+use std::io::Write;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::particles::noise::NoisePower;
+use crate::particles::selection::SubsetRows;
+use crate::particles::store::Store;
+use crate::run_folder::appraisal::Appraised;
+use crate::run_folder::names;
+
+const REMEDY: &str = "remove the file, or give the folder of another run";
+
+/// Writes particles.csv: each particle of the models, in the order of the particle file.
+///
+/// # Errors
+/// When the particle file cannot be read, or the table cannot be written.
+pub fn write_particles(folder: &Path, store: &Store, models: &[(&SubsetRows, &[Appraised])]) -> Result<()> {
+    const ROWS_PER_READ: usize = 4096;
+    let reader = store.reader();
+    let stacks = &store.header().source_files;
+    let mut lines = Vec::new();
+    files::write_atomically(&folder.join(names::PARTICLES), |file| {
+        writeln!(file, "particle,half,optics_group,score,gain,weight,contrast,image,stack")?;
+        for (SubsetRows { subset, rows }, appraised) in models {
+            for start in rows.clone().step_by(ROWS_PER_READ) {
+                let block = start..rows.end.min(start + ROWS_PER_READ);
+                let particles = reader.particles(block.clone()).map_err(std::io::Error::other)?;
+                lines.clear();
+                for ((row, particle), found) in block.zip(particles).zip(&appraised[start - rows.start..]) {
+                    let Appraised { score, gain, weight, contrast } = found;
+                    let half = 1 + usize::from(row >= store.header().halves[0]);
+                    let group = particle.optics_group + 1;
+                    write!(lines, "{},{half},{group},", row + 1)?;
+                    if score.is_finite() {
+                        write!(lines, "{score:.4},{gain:.3},{weight:.4},{contrast:.4},")?;
+                    } else {
+                        write!(lines, ",,{weight:.4},{contrast:.4},")?;
+                    }
+                    match particle.source {
+                        Some(source) => {
+                            let stack = stacks.get(source.file as usize).map_or("", String::as_str);
+                            writeln!(lines, "{},\"{}\"", source.index + 1, stack.replace('"', "\"\""))?;
+                        }
+                        None => writeln!(lines, ",")?,
+                    }
+                }
+                file.write_all(&lines)?;
+            }
+            tracing::debug!("{subset}: appraised particles written");
+        }
+        Ok(())
+    })
+}
+
+/// The score, gain, contrast and weight in particles.csv of the run in `folder`, with the row of each particle from 0; `None` if there
+/// is no such table.
+///
+/// # Errors
+/// When the table cannot be read or a line is not one of this table; names the line.
+pub fn read_particles(folder: &Path) -> Result<Option<Vec<(usize, Appraised)>>> {
+    let path = folder.join(names::PARTICLES);
+    let Some(text) = text(&path)? else { return Ok(None) };
+    let of_line = |line: &str| -> Option<(usize, Appraised)> {
+        let cells: Vec<&str> = line.splitn(8, ',').collect();
+        let number = |i: usize| -> Option<f32> {
+            let cell = cells.get(i)?;
+            if cell.is_empty() { Some(f32::NAN) } else { cell.parse().ok().filter(|v: &f32| v.is_finite()) }
+        };
+        let row = cells.first()?.parse::<usize>().ok()?.checked_sub(1)?;
+        let (score, gain, weight, contrast) = (number(3)?, number(4)?, number(5)?, number(6)?);
+        Some((row, Appraised { score, gain, contrast, weight }))
+    };
+    lines(&text, &path, of_line).map(Some)
+}
+
+/// Writes noise.csv: the power of the noise of each model, `(name, noise)`, optics group and shell.
+///
+/// # Errors
+/// When the table cannot be written.
+pub fn write_noise(folder: &Path, models: &[(&str, &NoisePower)], box_edge: f64) -> Result<()> {
+    files::write_atomically(&folder.join(names::NOISE), |file| {
+        writeln!(file, "model,optics_group,frequency,power")?;
+        for (name, noise) in models {
+            for (group, powers) in noise.groups.iter().enumerate() {
+                for (shell, power) in powers.iter().enumerate() {
+                    let frequency = shell as f64 / box_edge;
+                    writeln!(file, "{name},{},{frequency:.6},{power:.6e}", group + 1)?;
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The curves (frequency in 1/A, power) in noise.csv of the run in `folder`, each with its model and optics group; empty if there
+/// is no such table.
+///
+/// # Errors
+/// When the table cannot be read or a line is not one of this table; names the line.
+pub fn read_noise(folder: &Path) -> Result<Vec<(String, Vec<[f64; 2]>)>> {
+    let path = folder.join(names::NOISE);
+    let Some(text) = text(&path)? else { return Ok(Vec::new()) };
+    let of_line = |line: &str| -> Option<(String, [f64; 2])> {
+        let [model, group, frequency, power] = line.split(',').collect::<Vec<_>>().try_into().ok()?;
+        let number = |cell: &str| cell.parse::<f64>().ok().filter(|value| value.is_finite());
+        Some((format!("{model}, optics group {group}"), [number(frequency)?, number(power)?]))
+    };
+    let mut curves: Vec<(String, Vec<[f64; 2]>)> = Vec::new();
+    for (name, point) in lines(&text, &path, of_line)? {
+        match curves.last_mut() {
+            Some((last, points)) if *last == name => points.push(point),
+            _ => curves.push((name, vec![point])),
+        }
+    }
+    Ok(curves)
+}
+
+/// The text of a table; `None` if it does not exist.
+fn text(path: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io(path, "read the table", REMEDY)(error)),
+    }
+}
+
+/// The lines of a table after its head.
+fn lines<T>(text: &str, path: &Path, of_line: impl Fn(&str) -> Option<T>) -> Result<Vec<T>> {
+    let read = |(at, line): (usize, &str)| {
+        of_line(line).ok_or_else(|| {
+            let shown: String = line.chars().take(60).collect();
+            Error::input(path, format!("line {}", at + 1), format!("is not of this table: {shown}"), REMEDY)
+        })
+    };
+    text.lines().enumerate().skip(1).map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn noise_is_read_as_written_and_foreign_lines_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let noise = NoisePower { groups: vec![vec![2.0, 1.0], vec![0.5, 0.25]], particles: vec![3, 4] };
+        write_noise(folder.path(), &[("half1", &noise), ("half2", &noise)], 100.0).unwrap();
+        let curves = read_noise(folder.path()).unwrap();
+        assert_eq!(curves.len(), 4);
+        assert_eq!(curves[1], ("half1, optics group 2".into(), vec![[0.0, 0.5], [0.01, 0.25]]));
+        std::fs::write(folder.path().join(names::NOISE), "model\nhalf1,1,x,2\n").unwrap();
+        assert!(read_noise(folder.path()).unwrap_err().to_string().contains("line 2"));
+        assert_eq!(read_particles(folder.path()).unwrap(), None);
+        let table = folder.path().join(names::PARTICLES);
+        std::fs::write(&table, "head\n3,1,1,,,1.0,0.9,7,\"a,b.mrcs\"\n").unwrap();
+        let found = read_particles(folder.path()).unwrap().unwrap();
+        assert_eq!((found[0].0, found[0].1.contrast, found[0].1.weight), (2, 0.9, 1.0));
+        assert!(found[0].1.score.is_nan());
+        std::fs::write(&table, "head\n0,1,1,1,1,1,1,,\n").unwrap();
+        assert!(read_particles(folder.path()).unwrap_err().to_string().contains("line 2"));
+    }
+}
