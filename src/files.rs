@@ -1,5 +1,7 @@
 //! Atomic output files: written under a temporary name, synced, renamed. Also detection of file types by their first bytes.
 
+mod content;
+
 use std::fs::{self, File, Permissions};
 use std::io::{BufWriter, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -8,6 +10,8 @@ use std::path::{Path, PathBuf};
 use tempfile::TempPath;
 
 use crate::error::{Error, Result};
+
+pub(crate) use content::{Content, unexpected};
 
 const REMEDY: &str = "check that the folder exists, that you may write to it and that the disk is not full";
 
@@ -131,8 +135,7 @@ pub fn write_json(path: &Path, document: &serde_json::Value) -> Result<()> {
 
 /// True if `start`, the first bytes of a file, belong to gzip.
 pub fn is_gzip(start: &[u8]) -> bool {
-    // Magic number and method "deflate", the only one defined.
-    start.starts_with(&[0x1f, 0x8b, 8])
+    Content::of(start) == Content::Gzip
 }
 
 /// Writes an HDF5 file atomically; `fill` writes the content, and `action` names it in errors ("write the Gaussians").

@@ -11,6 +11,7 @@ use hdf5::types::{FixedUnicode, TypeDescriptor, VarLenUnicode};
 use hdf5::{Attribute, Dataset, File, Group, H5Type, Location, Result};
 
 use crate::error::Error;
+use crate::files::{Content, first_bytes, unexpected};
 
 /// The scalar attribute `name` of `object`.
 ///
@@ -74,17 +75,51 @@ pub fn numeric_dataset<T: H5Type + AnyBitPattern>(group: &Group, name: &str) -> 
     bounded(group, name)?.read_raw()
 }
 
-/// Opens an HDF5 file; a missing file gives a plain I/O error instead of HDF5's.
+/// Opens an HDF5 file that should hold `expected` ("a mixture"); a missing file gives a plain I/O error instead of HDF5's.
 ///
 /// # Errors
-/// When the file is missing, or is not HDF5.
-pub fn open(path: &Path, remedy: &'static str) -> crate::error::Result<File> {
+/// When the file is missing, or is not HDF5: the error names what it is instead.
+pub fn open(path: &Path, expected: &str, remedy: &'static str) -> crate::error::Result<File> {
     std::fs::File::open(path).map_err(Error::io(path, "open the file", "check the path"))?;
-    File::open(path).map_err(Error::hdf5(
-        path,
-        "open the file as HDF5 (it may be truncated, or not HDF5)",
-        remedy,
-    ))
+    if Content::of(&first_bytes(path, 1024)?) != Content::Hdf5 {
+        return Err(unexpected(path, expected, remedy)?);
+    }
+    File::open(path).map_err(Error::hdf5(path, "open the file as HDF5 (it may be truncated)", remedy))
+}
+
+/// What the HDF5 files of this program are, by their format, and the commands that take them.
+fn known_format(format: &str) -> Option<(&'static str, &'static str)> {
+    Some(match format {
+        "cryosplat-particles" => (
+            "a particle file",
+            "give it to `train` or `backproject`; `info` describes it, and `export star` writes its STAR file",
+        ),
+        "cryosplat-gmm" => {
+            ("a mixture", "give it to `voxelize`, `fsc`, `export gmm` or `train --init`; `info` describes it")
+        }
+        "cryosplat-checkpoint" => {
+            ("a checkpoint of `train`", "continue its run with `train --resume`; `info` describes it")
+        }
+        _ => return None,
+    })
+}
+
+/// An error for an HDF5 file of format `found` that should hold `expected`.
+pub fn wrong_format(path: &Path, found: &str, expected: &str, remedy: &str) -> Error {
+    match known_format(found) {
+        Some((what, own_remedy)) => {
+            Error::input(path, "", format!("is {what}, expected {expected}"), own_remedy)
+        }
+        None if found == "none" => {
+            Error::input(path, "", format!("is an HDF5 file of another program, expected {expected}"), remedy)
+        }
+        None => Error::input(
+            path,
+            "",
+            format!("is an HDF5 file of format \"{found}\", expected {expected}"),
+            remedy,
+        ),
+    }
 }
 
 /// Writes the root attributes `format` and `version`, which identify this program's HDF5 files.
@@ -110,8 +145,8 @@ pub fn check_format(
 ) -> crate::error::Result<()> {
     let found = text_attribute(file, "format").unwrap_or_else(|_| "none".into());
     if found != format {
-        let problem = format!("has the format \"{found}\", expected \"{format}\"");
-        return Err(Error::input(path, "", problem, remedy));
+        let expected = known_format(format).map_or(format, |(what, _)| what);
+        return Err(wrong_format(path, &found, expected, remedy));
     }
     let found: u32 =
         scalar_attribute(file, "version").map_err(Error::hdf5(path, "read its version", remedy))?;

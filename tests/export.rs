@@ -208,7 +208,10 @@ fn impossible_exports_are_refused_and_write_nothing() {
     refuse(&["gmm", &gmm, "-o", &out("m.xyz")], &["m.xyz", ".pdb, .cif, .ply or .h5"]);
     refuse(&["gmm", &of_run("gmm_half1.ply"), "-o", &out("m.cif")], &["neither a box nor a pixel size"]);
     refuse(&["gmm", &gmm, "-o", &out("m.ply"), "--map", &of_run("half1.mrc")], &["--map"]);
-    refuse(&["gmm", &of_run("fsc.csv"), "-o", &out("m.cif")], &["fsc.csv", "no pseudo-atoms"]);
+    refuse(
+        &["gmm", &of_run("fsc.csv"), "-o", &out("m.cif")],
+        &["fsc.csv", "is a text file, expected a mixture or pseudo-atoms"],
+    );
     refuse(&["gmm", &set(), "-o", &out("m.cif")], &["p.h5", "cryosplat-gmm"]);
     refuse(&["gmm", &gmm, "-o", &out("no/m.cif")], &["no/m.cif", "write the file"]);
     refuse(&["star", &set(), "-o", &out("p.txt")], &["p.txt", ".star"]);
@@ -336,7 +339,10 @@ fn an_incompatible_start_is_refused() {
     refuse(&["--init", &gmm, "--init-lowpass", "20"], &["is not a map", "--init-lowpass"]);
     refuse(&["--init", "missing.h5"], &["missing.h5", "No such file"]);
     refuse(&["--init", &set()], &["p.h5", "cryosplat-gmm"]);
-    refuse(&["--init", &of_run("fsc.csv")], &["fsc.csv", "no pseudo-atoms"]);
+    refuse(
+        &["--init", &of_run("fsc.csv")],
+        &["fsc.csv", "is a text file, expected a mixture or pseudo-atoms"],
+    );
     refuse(
         &["--init", &of_run("map.mrc"), "--init-lowpass", "100"],
         &["128.0 A", "--init-lowpass 64 or less"],

@@ -94,9 +94,12 @@ fn damaged_particle_files_are_refused() {
         refuse(&cut, &["cut.h5", "truncated"]);
     }
     std::fs::write(&cut, "data_particles\n").unwrap();
-    refuse(&cut, &["cut.h5", "not a particle file"]);
-    refuse(&fixture.path("p_truth.mrc"), &["p_truth.mrc", "not a particle file"]);
-    refuse(&fixture.path("run/gmm_half1.h5"), &["gmm_half1.h5", "not a particle file"]);
+    refuse(&cut, &["cut.h5", "truncated"]);
+    refuse(&fixture.path("p_truth.mrc"), &["p_truth.mrc", "is an MRC file, expected a particle file"]);
+    refuse(
+        &fixture.path("run/gmm_half1.h5"),
+        &["gmm_half1.h5", "is a mixture, expected a particle file", "`voxelize`"],
+    );
     let version = fixture.broken(|file| {
         file.attr("version").unwrap().write_scalar(&7u32).unwrap();
     });

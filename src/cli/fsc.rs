@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::mask::MaskOptions;
+use super::models::ModelArgs;
 use super::phases::PhaseOptions;
 use crate::evaluate::map_pair::{MapPair, PairOptions};
 use crate::evaluate::maps::MapReader;
@@ -63,6 +64,8 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    models: ModelArgs,
+    #[command(flatten)]
     mask_options: MaskOptions,
     #[command(flatten)]
     phases: PhaseOptions,
@@ -70,7 +73,14 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let reader = MapReader { pixel_size: args.pixel_size, ignore_frame: args.ignore_frame };
-    let pair = MapPair::read(&args.first, &args.second, reader, args.reference, args.center_model)?;
+    let pair = MapPair::read(
+        &args.first,
+        &args.second,
+        reader,
+        args.reference,
+        args.center_model,
+        args.models.choice(),
+    )?;
     if args.voxels.is_some() {
         pair.require_half_maps("--voxels")?;
     }

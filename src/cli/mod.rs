@@ -9,6 +9,7 @@ mod import;
 mod info;
 mod logging;
 mod mask;
+mod models;
 mod output;
 mod phases;
 mod postprocess;

@@ -15,6 +15,7 @@ use crate::evaluate::mask::Mask;
 use crate::evaluate::mask_choice::LabelledMask;
 use crate::evaluate::reference::{self, FileKind};
 use crate::imaging::mrc::Volume;
+use crate::simulate::atoms::ModelChoice;
 
 /// Label of the FSC without a mask.
 pub(crate) const UNMASKED: &str = "no mask";
@@ -55,29 +56,34 @@ pub(crate) struct PairEvaluation {
 
 impl MapPair {
     /// Reads `first`, a map, and `second`: a map, or an atomic model or mixture that is put on the grid of the first.
-    /// `centre_model` places the centre of an atomic model on the centre of the box.
+    /// `centre_model` places the centre of an atomic model on the centre of the box; `models` chooses among several.
     pub(crate) fn read(
         first_path: &Path,
         second_path: &Path,
         reader: MapReader,
         is_reference: bool,
         centre_model: bool,
+        models: ModelChoice,
     ) -> Result<Self> {
         let first = reader.read(first_path)?;
         let kind = reference::file_kind(second_path)?;
-        if centre_model && kind != FileKind::Model {
+        let chosen = models != ModelChoice::First;
+        if (centre_model || chosen) && kind != FileKind::Model {
+            let option = if centre_model { "--center-model" } else { "--model-number or --all-models" };
             return Err(Error::input(
                 second_path,
                 "",
-                "is not an atomic model, but --center-model needs one",
-                "leave out --center-model",
+                format!("is not an atomic model, but {option} needs one"),
+                format!("leave out {option}"),
             ));
         }
         // The pixel size of the first map must be known to put a model on its grid.
         maps::check_comparable((first_path, &first), (first_path, &first))?;
         let second = match kind {
             FileKind::Map => reader.read_like(second_path, (first_path, &first))?,
-            FileKind::Model => reference::map_of_model(second_path, centre_model, (first_path, &first))?,
+            FileKind::Model => {
+                reference::map_of_model(second_path, models, centre_model, (first_path, &first))?
+            }
             FileKind::Mixture => reference::map_of_mixture(second_path, &first)?,
         };
         maps::check_varies(first_path, &first)?;

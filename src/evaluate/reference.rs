@@ -9,7 +9,7 @@ use crate::gmm::files::GmmFile;
 use crate::gmm::ply;
 use crate::gmm::voxelize::{Grid, MAX_GRID, map_of};
 use crate::imaging::mrc::Volume;
-use crate::simulate::atoms::{self, Atom};
+use crate::simulate::atoms::{self, Atom, ModelChoice};
 use crate::simulate::density::map_of_atoms;
 
 /// Kind of a file, from its first bytes.
@@ -45,16 +45,18 @@ pub(crate) fn file_kind(path: &Path) -> Result<FileKind> {
 }
 
 /// The map of the atomic model in `path` on the grid of the map `first`, read from `first_path`. With `centre`, its weighted mean
-/// is placed on voxel floor(D/2), as in a simulation; otherwise the model stays in the frame of the map's header.
+/// is placed on voxel floor(D/2), as in a simulation; otherwise the model stays in the frame of the map's header. Of a file of several
+/// models, `models` chooses.
 ///
 /// Atoms are points: a blur that all atoms share has no effect on an FSC.
 pub(crate) fn map_of_model(
     path: &Path,
+    models: ModelChoice,
     centre: bool,
     (first_path, first): (&Path, &Volume),
 ) -> Result<Volume> {
     let (n, pixel_size) = (first.data.dim().0, first.pixel_size);
-    let mut model = atoms::read(path)?;
+    let mut model = atoms::read(path, models)?;
     if centre {
         atoms::centre(&mut model);
     } else {

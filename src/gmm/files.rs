@@ -18,6 +18,7 @@ pub const FORMAT: &str = "cryosplat-gmm";
 /// Value of the root attribute `version`.
 pub const VERSION: u32 = 1;
 
+const REMEDY_GIVE: &str = "give a mixture of `cryosplat-mpi train`, such as gmm_half1.h5 of its run folder";
 const REMEDY_READ: &str = "write the file again with `cryosplat-mpi train`";
 
 /// Attribute of the point group; absent for C1.
@@ -125,8 +126,8 @@ impl GmmFile {
     /// # Errors
     /// When the file is missing, has another format or version, or contains non-finite values.
     pub fn read(path: &Path) -> Result<Self> {
-        let file = open(path, REMEDY_READ)?;
-        check_format(&file, path, FORMAT, VERSION, REMEDY_READ)?;
+        let file = open(path, "a mixture", REMEDY_GIVE)?;
+        check_format(&file, path, FORMAT, VERSION, REMEDY_GIVE)?;
         let fail = || Error::hdf5(path, "read the attributes", REMEDY_READ);
         let box_size: u64 = scalar_attribute(&file, "box_size").map_err(fail())?;
         let pixel_size: f64 = scalar_attribute(&file, "pixel_size").map_err(fail())?;

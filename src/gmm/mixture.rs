@@ -40,12 +40,8 @@ pub fn read(path: &Path) -> Result<Mixture> {
     } else if atoms::is_pseudo_atoms(&start) {
         atoms::read(path).map(Mixture::from)
     } else if !start.is_empty() && !start.contains(&0) {
-        Err(Error::input(
-            path,
-            "",
-            "is a text file with no pseudo-atoms of this program",
-            "give a mixture of `cryosplat-mpi train`, or a file of `cryosplat-mpi export gmm`",
-        ))
+        let remedy = "give a mixture of `cryosplat-mpi train`, or a file of `cryosplat-mpi export gmm`";
+        Err(files::unexpected(path, "a mixture or pseudo-atoms of this program", remedy)?)
     } else {
         GmmFile::read(path).map(Mixture::from)
     }

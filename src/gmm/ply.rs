@@ -14,7 +14,7 @@ use std::path::Path;
 
 use super::{Gmm, Shape};
 use crate::error::Result;
-use crate::files;
+use crate::files::{self, Content};
 use crate::imaging::Symmetry;
 
 use header::SYMMETRY;
@@ -71,7 +71,7 @@ pub fn write(gmm: &Gmm, symmetry: Symmetry, path: &Path) -> Result<()> {
 
 /// True if `start`, the first bytes of a file, belong to PLY.
 pub fn is_ply(start: &[u8]) -> bool {
-    start.starts_with(b"ply\n") || start.starts_with(b"ply\r")
+    Content::of(start) == Content::Ply
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub use frame::Frame;
 pub use header::{Header, Mode, Statistics, header_bytes};
 
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, Content};
 
 const HEADER: usize = 1024;
 /// Size of a label in bytes.
@@ -26,7 +26,7 @@ const LABEL: usize = 80;
 
 /// True if `bytes`, the first 1024 of a file, are an MRC header with the word "MAP".
 pub fn looks_like(bytes: &[u8]) -> bool {
-    bytes.len() == HEADER && bytes[208..].starts_with(b"MAP")
+    Content::of(bytes) == Content::Mrc
 }
 
 /// A map with its voxel size.

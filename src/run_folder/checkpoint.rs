@@ -81,7 +81,7 @@ fn trained_name(number: u64) -> String {
 }
 
 fn open_checkpoint(path: &Path) -> Result<hdf5::File> {
-    let file = open(path, REMEDY_READ)?;
+    let file = open(path, "a checkpoint of `train`", REMEDY_READ)?;
     check_format(&file, path, FORMAT, VERSION, REMEDY_READ)?;
     Ok(file)
 }

@@ -112,7 +112,7 @@ impl Simulation {
         real("--voltage", self.optics.voltage, 10.0, 3e3, " kV")?;
         real("--cs", self.optics.spherical_aberration, 0.0, 20.0, " mm")?;
         real("--amplitude-contrast", self.optics.amplitude_contrast, 0.0, 1.0, "")?;
-        if let TruthSource::Model(_, b_factor) = self.truth {
+        if let TruthSource::Model(_, _, b_factor) = self.truth {
             real("--b-factor", b_factor, 0.0, 1e5, " A^2")?;
         }
         self.defects.validate(self.box_size)?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use ndarray::Array3;
 
 use super::assembly::Assembly;
+use super::atoms::ModelChoice;
 use super::{atoms, density, phantom};
 use crate::error::{Error, Result};
 use crate::imaging::{projection, resample};
@@ -12,8 +13,8 @@ use crate::imaging::{projection, resample};
 /// Source of the true map.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TruthSource {
-    /// An atomic model (mmCIF or PDB), blurred by a B factor in square angstrom.
-    Model(PathBuf, f64),
+    /// The chosen models of an mmCIF or PDB file, blurred by a B factor in square angstrom.
+    Model(PathBuf, ModelChoice, f64),
     /// An MRC map.
     Map(PathBuf),
     /// The built-in phantom.
@@ -42,8 +43,8 @@ impl TruthSource {
         pixel_size: f64,
     ) -> Result<TrueMaps> {
         let (mut specimen, mut other) = match self {
-            Self::Model(path, b_factor) => {
-                let model = atoms::read(path)?;
+            Self::Model(path, models, b_factor) => {
+                let model = atoms::read(path, *models)?;
                 let placement = assembly.placement(&model);
                 let map = |path: &Path, mut model: Vec<atoms::Atom>| {
                     let radius = assembly.expand(&mut model, placement);
@@ -52,7 +53,7 @@ impl TruthSource {
                     Ok(density::map_of_atoms(&model, box_size, pixel_size, *b_factor))
                 };
                 let specimen = map(path, model)?;
-                let other = other.map(|path| map(path, atoms::read(path)?)).transpose()?;
+                let other = other.map(|path| map(path, atoms::read(path, *models)?)).transpose()?;
                 (specimen, other)
             }
             Self::Map(path) => {
@@ -79,7 +80,7 @@ impl TruthSource {
 
     fn name(&self) -> String {
         match self {
-            Self::Model(path, _) | Self::Map(path) => format!("the map of {}", path.display()),
+            Self::Model(path, ..) | Self::Map(path) => format!("the map of {}", path.display()),
             Self::Phantom => "the phantom".into(),
         }
     }

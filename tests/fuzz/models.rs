@@ -8,6 +8,7 @@ use cryosplat_mpi::gmm::files::GmmFile;
 use cryosplat_mpi::gmm::{Gmm, Shape, mixture, ply};
 use cryosplat_mpi::imaging::Symmetry;
 use cryosplat_mpi::random::{Purpose, stream};
+use cryosplat_mpi::simulate::atoms::ModelChoice;
 use cryosplat_mpi::simulate::{atoms, density};
 
 use crate::damage::Words;
@@ -94,7 +95,7 @@ const PLY: Words = &[
 /// Reads a model and computes its map, as `simulate` does.
 fn map(file: &Path) -> Result<()> {
     const BOX: usize = 8;
-    let mut model = atoms::read(file)?;
+    let mut model = atoms::read(file, ModelChoice::All)?;
     let radius = atoms::centre(&mut model);
     density::check_fit(radius, BOX, 8.0)?;
     let mut map = density::map_of_atoms(&model, BOX, 8.0, 100.0);

@@ -68,6 +68,10 @@ pub(super) fn describe(path: &Path, verify: bool) -> Result<Description> {
         let [columns, rows_start, sections] = header.start;
         rows.push(("start", format!("column {columns}, row {rows_start}, section {sections}")));
     }
+    if header.origin != [0.0; 3] {
+        let [x, y, z] = header.origin;
+        rows.push(("origin", format!("x {x} A, y {y} A, z {z} A")));
+    }
     let ValueStatistics { min, max, mean, deviation, not_finite } = statistics;
     rows.push(("values", format!("min {min:.6}, max {max:.6}, mean {mean:.6}, sd {deviation:.6}")));
     if not_finite > 0 {
@@ -81,6 +85,7 @@ pub(super) fn describe(path: &Path, verify: bool) -> Result<Description> {
         "big_endian": header.big_endian,
         "axes": order,
         "start": header.start,
+        "origin": header.origin,
         "space_group": header.space_group,
         "min": min,
         "max": max,

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::description::{Description, bytes, length};
 use crate::error::Result;
 use crate::gmm::files::GmmFile;
+use crate::gmm::ply;
 use crate::gmm::statistics::MixtureStatistics;
 use crate::imaging::Symmetry;
 use crate::run_folder::checkpoint::Checkpoint;
@@ -31,6 +32,20 @@ pub(super) fn describe(path: &Path) -> Result<Description> {
     json["pixel_size"] = json!(file.pixel_size);
     json["bytes"] = json!(size);
     Ok(Description { kind: "Gaussian mixture", rows, json })
+}
+
+pub(super) fn describe_ply(path: &Path) -> Result<Description> {
+    let mixture = MixtureStatistics::of(&ply::read(path)?);
+    let size = length(path)?;
+    let mut rows = mixture_rows(&mixture);
+    rows.push((
+        "box",
+        "not in a PLY file: give --box and --pixel-size to the commands that take it".to_owned(),
+    ));
+    rows.push(("file", bytes(size)));
+    let mut json = mixture_json(&mixture);
+    json["bytes"] = json!(size);
+    Ok(Description { kind: "Gaussian mixture (PLY)", rows, json })
 }
 
 pub(super) fn describe_checkpoint(path: &Path) -> Result<Description> {

@@ -11,7 +11,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, Content};
 use crate::gmm::files as mixtures;
 use crate::hdf5::text_attribute;
 use crate::particles::store;
@@ -80,22 +80,26 @@ fn describe(path: &Path, args: &Args) -> Result<Description> {
 
 fn described(path: &Path, args: &Args) -> Result<Description> {
     let start = files::first_bytes(path, 1024)?;
-    if start.starts_with(b"\x89HDF\r\n\x1a\n") {
-        return describe_hdf5(path, args);
-    }
-    if files::is_gzip(&start) {
-        return Err(Error::input(path, "", "is compressed with gzip", "decompress it first (gunzip)"));
+    match Content::of(&start) {
+        Content::Hdf5 => return describe_hdf5(path, args),
+        Content::Ply if args.verify => {
+            return Err(Error::input(
+                path,
+                "",
+                "is a PLY file, which has no checksums",
+                "leave out --verify",
+            ));
+        }
+        Content::Ply => return mixture::describe_ply(path),
+        _ => {}
     }
     // Files older than MRC2014 lack the word "MAP": their header is tried. Text is never accepted: four characters read as a
     // mode are not a valid mode.
-    let is_mrc = start.get(208..211) == Some(b"MAP");
     match map::describe(path, args.verify) {
-        Err(Error::Input { .. }) if !is_mrc => Err(Error::input(
-            path,
-            "",
-            "is neither an HDF5 nor an MRC file",
-            "give a file of this program, a map or a stack; STAR, .cs and .pkl files go to `cryosplat-mpi import`",
-        )),
+        Err(Error::Input { .. }) if Content::of(&start) != Content::Mrc => {
+            let expected = "an HDF5 file of this program, a mixture (PLY), a map or a stack (MRC)";
+            Err(files::unexpected(path, expected, "check the path")?)
+        }
         outcome => outcome,
     }
 }

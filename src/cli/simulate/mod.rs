@@ -6,11 +6,13 @@ use std::path::PathBuf;
 
 use clap::ArgGroup;
 
+use super::models::ModelArgs;
 use crate::error::Error;
 use crate::imaging::Symmetry;
 use crate::imaging::ctf::Optics;
 use crate::particles::store::Dtype;
 use crate::simulate::assembly::Assembly;
+use crate::simulate::atoms::ModelChoice;
 use crate::simulate::geometry::Distributions;
 use crate::simulate::set::{Simulation, Snr, default_truth_output};
 use crate::simulate::truth::TruthSource;
@@ -187,6 +189,8 @@ pub(super) struct Args {
     amplitude_contrast: f64,
 
     #[command(flatten)]
+    models: ModelArgs,
+    #[command(flatten)]
     defects: DefectArgs,
 
     /// Seed of all random numbers.
@@ -208,7 +212,7 @@ fn point(text: &str) -> Result<[f64; 3], String> {
 impl Args {
     fn simulation(&self) -> Simulation {
         let truth = match (&self.model, &self.map) {
-            (Some(model), _) => TruthSource::Model(model.clone(), self.b_factor),
+            (Some(model), _) => TruthSource::Model(model.clone(), self.models.choice(), self.b_factor),
             (None, Some(map)) => TruthSource::Map(map.clone()),
             (None, None) => TruthSource::Phantom,
         };
@@ -242,6 +246,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let threads = args.threads.unwrap_or(0);
     if args.threads.is_some_and(|t| !(1..=1024).contains(&t)) {
         return Err(Error::request(format!("--threads {threads} is impossible"), "choose 1 to 1024").into());
+    }
+    if args.model.is_none() && args.models.choice() != ModelChoice::First {
+        let problem = "--model-number and --all-models choose among the models of an atomic model file";
+        return Err(Error::request(problem, "use them with --model").into());
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
     pool.install(|| args.simulation().run())?;

@@ -9,8 +9,12 @@ use super::columns::{self, CHECKSUM, COLUMNS, DataSetLayout, ENERGY, HALF, Numbe
 use super::reader::{Reader, stream};
 use super::{Dtype, FORMAT, Header, OLDEST_VERSION, REMEDY_READ, VERSION, particle_name, texts};
 use crate::error::{Error, Result};
-use crate::hdf5::{bool_attribute, fixed_text_attribute, numeric_dataset, scalar_attribute};
+use crate::hdf5::{
+    bool_attribute, fixed_text_attribute, numeric_dataset, open as open_hdf5, scalar_attribute, wrong_format,
+};
 use crate::imaging::ctf::{EvenPolynomial, Optics};
+
+const REMEDY_GIVE: &str = "give a particle file that `import` or `simulate` wrote";
 
 /// Opens and checks `path`.
 pub fn open(path: &Path) -> Result<Reader> {
@@ -31,11 +35,18 @@ fn read_layout(path: &Path, plain: &File) -> Result<(Header, Dtype, Offsets)> {
     let fail = || {
         Error::hdf5(path, "read the particle set (it may be truncated, or not a particle file)", REMEDY_READ)
     };
-    let file = hdf5::File::open(path).map_err(fail())?;
+    let file = open_hdf5(path, "a particle file", REMEDY_GIVE)?;
     // None for a text of variable length, as in version 2: it is not read, since a damaged one ends the process inside HDF5.
     let format = fixed_text_attribute(&file, "format");
-    if !matches!(format, Ok(ref format) if format.as_deref().is_none_or(|format| format == FORMAT)) {
-        return bad(path, "", "is an HDF5 file, but not a particle file of this program");
+    let found = match &format {
+        Ok(Some(found)) => found.as_str(),
+        Ok(None) if file.link_exists("images") => FORMAT,
+        Ok(None) if file.link_exists("mean_x") => "cryosplat-gmm",
+        Ok(None) if file.attr("identity").is_ok() => "cryosplat-checkpoint",
+        Ok(None) | Err(_) => "none",
+    };
+    if found != FORMAT {
+        return Err(wrong_format(path, found, "a particle file", REMEDY_GIVE));
     }
     let version: u32 = scalar_attribute(&file, "version").map_err(fail())?;
     if !(OLDEST_VERSION..=VERSION).contains(&version) {
@@ -47,7 +58,7 @@ fn read_layout(path: &Path, plain: &File) -> Result<(Header, Dtype, Offsets)> {
             ),
         );
     }
-    if matches!(format, Ok(None)) && (version > OLDEST_VERSION || !file.link_exists("images")) {
+    if matches!(format, Ok(None)) && version > OLDEST_VERSION {
         return bad(path, "", "is an HDF5 file, but not a particle file of this program");
     }
 

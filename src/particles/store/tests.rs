@@ -169,7 +169,7 @@ fn damage_is_named() {
         }
     }
     std::fs::write(&path, b"not at all").unwrap();
-    refused(&path, &["p.h5", "not a particle file"]);
+    refused(&path, &["p.h5", "is a text file, expected a particle file"]);
 }
 
 /// Overwrites bytes of a data set.
