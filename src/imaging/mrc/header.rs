@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{Frame, HEADER, LABEL};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, Content};
 
 /// The numeric type of the stored values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +103,32 @@ impl Header {
     pub(super) fn read(file: &mut File, path: &Path) -> Result<Self> {
         let length = file.metadata().map_err(Error::io(path, "read its length", "check the path"))?.len();
         let mut bytes = [0u8; HEADER];
+        let start = files::first_bytes(path, HEADER as u64)?;
+        match Content::of(&start) {
+            Content::Gzip => {
+                return Err(Error::input(
+                    path,
+                    "",
+                    "is compressed by gzip, which does not allow random access to images",
+                    "decompress it with gunzip, and give the decompressed file",
+                ));
+            }
+            // A pickle is not among them: an old stack of 640 columns begins like one.
+            Content::Hdf5
+            | Content::Star
+            | Content::AtomicModel
+            | Content::Ply
+            | Content::Numpy
+            | Content::Json
+            | Content::Text => {
+                return Err(files::unexpected(
+                    path,
+                    "an MRC map or stack",
+                    "give a map or a stack in MRC format",
+                )?);
+            }
+            _ => {}
+        }
         if length < HEADER as u64 {
             return Err(Error::input(
                 path,
@@ -112,14 +138,6 @@ impl Header {
             ));
         }
         file.read_exact(&mut bytes).map_err(Error::io(path, "read the header", "copy the file again"))?;
-        if files::is_gzip(&bytes) {
-            return Err(Error::input(
-                path,
-                "",
-                "is compressed by gzip, which does not allow random access to images",
-                "decompress it with gunzip, and give the decompressed file",
-            ));
-        }
         let header = Self::parse(&bytes, path)?;
         let needed = header.data_offset as u128 + header.values() * header.mode.bytes() as u128;
         if needed > u128::from(length) {
