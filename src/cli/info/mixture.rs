@@ -35,7 +35,8 @@ pub(super) fn describe(path: &Path) -> Result<Description> {
 }
 
 pub(super) fn describe_ply(path: &Path) -> Result<Description> {
-    let mixture = MixtureStatistics::of(&ply::read(path)?);
+    let (gmm, symmetry) = ply::read(path)?;
+    let mixture = MixtureStatistics::of(&gmm);
     let size = length(path)?;
     let mut rows = mixture_rows(&mixture);
     rows.push((
@@ -44,6 +45,10 @@ pub(super) fn describe_ply(path: &Path) -> Result<Description> {
     ));
     rows.push(("file", bytes(size)));
     let mut json = mixture_json(&mixture);
+    if symmetry != Symmetry::C1 {
+        rows.insert(1, ("symmetry", symmetry.to_string()));
+        json["symmetry"] = json!(symmetry);
+    }
     json["bytes"] = json!(size);
     Ok(Description { kind: "Gaussian mixture (PLY)", rows, json })
 }

@@ -15,8 +15,9 @@ const FOREIGN_PREFIX: &str = "scalar_";
 
 const REMEDY: &str = "give a PLY file that `cryosplat-mpi train` wrote, or the HDF5 file next to it";
 
-/// Reads a mixture as an anisotropic one, and its point group: text or binary of either byte order, lines that end as on any system. Properties may have
-/// any order and numeric type, and the prefix `scalar_`; unknown ones and elements other than `vertex` are ignored.
+/// Reads a mixture as an anisotropic one, and its point group: text or binary of either byte order, lines that end as on any
+/// system. Properties may have any order and numeric type, and the prefix `scalar_`; unknown ones and elements other than `vertex`
+/// are ignored.
 ///
 /// # Errors
 /// When the file is missing, is not PLY, lacks a property (a scene of 3D Gaussian splatting has no amplitudes), is truncated, or
