@@ -120,6 +120,34 @@ fn an_exported_set_survives_the_round_trip() {
     }
 }
 
+#[test]
+fn what_a_run_has_found_out_goes_to_the_star_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (star, again) = (path(folder.path(), "found.star"), path(folder.path(), "again.h5"));
+    let run = folder.path().join("run");
+    std::fs::create_dir(&run).unwrap();
+    std::fs::write(run.join("run.json"), r#"{"state":"training"}"#).unwrap();
+    let lines: String =
+        (1..=80).map(|row| format!("{row},1,1,0.9,{}.5,0.25,1.{row:03},,\n", 2 * row)).collect();
+    std::fs::write(run.join("particles.csv"), format!("head\n{lines}")).unwrap();
+    succeed(&["export", "star", &set(), "-o", &star, "--run", &run.display().to_string()]);
+    let text = std::fs::read_to_string(&star).unwrap();
+    assert!(text.contains("_rlnLogLikeliContribution #") && text.contains("_rlnParticleFigureOfMerit #"));
+    let rows: Vec<&str> = text.lines().filter(|line| line.contains('@')).collect();
+    assert_eq!(rows.len(), 80);
+    assert!(rows[6].trim_end().ends_with(" 14.5 0.25"), "{}", rows[6]);
+    // The contrast counts when the set is imported again.
+    succeed(&["import", &star, "-o", &again, "--no-normalize"]);
+    let [before, after] = [set(), again].map(|file| whole(&Store::open(Path::new(&file)).unwrap()).particles);
+    for (row, (before, after)) in before.iter().zip(&after).enumerate() {
+        let contrast = 1.0 + 1e-3 * (row + 1) as f64;
+        assert!((after.ctf.scale / before.ctf.scale / contrast - 1.0).abs() < 1e-6, "{row}");
+    }
+    std::fs::write(run.join("particles.csv"), "head\n81,1,1,1,1,1,1,,\n").unwrap();
+    let run = run.display().to_string();
+    fail(&["export", "star", &set(), "-o", &star, "--run", &run], &["particles.csv", "names particle 81"]);
+}
+
 fn image(images: &[f32], row: usize) -> &[f32] {
     &images[row * BOX * BOX..(row + 1) * BOX * BOX]
 }

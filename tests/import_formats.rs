@@ -346,6 +346,20 @@ fn dark_images_of_a_cs_file_are_inverted() {
 }
 
 #[test]
+fn the_contrast_of_a_cs_file_is_a_factor_of_the_ctf() {
+    let set = Set::new();
+    let mut columns = joined(&[blob(), ctf(), alignments()]);
+    let contrast = [0.5, 1.0, 1.5, 2.0, 0.75];
+    columns.push(float("ctf/scale", [2.0; COUNT]));
+    columns.push(float("alignments3D/alpha", contrast));
+    set.write("J2/p.cs", table(1, &columns));
+    let store = set.import("J2/p.cs", &[] as &[&str]);
+    let mut found: Vec<f64> = common::whole(&store).particles.iter().map(|p| p.ctf.scale).collect();
+    found.sort_by(f64::total_cmp);
+    assert_eq!(found, [1.0, 1.5, 2.0, 3.0, 4.0]);
+}
+
+#[test]
 fn a_cs_file_without_halves_gets_random_ones() {
     let set = Set::new();
     let expected = set.star(false);

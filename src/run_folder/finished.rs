@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::particles::export::star::RunColumns;
 use crate::particles::store::{DataSetId, Store};
-use crate::run_folder::{excluded, names, report};
+use crate::run_folder::appraisal::Appraised;
+use crate::run_folder::{excluded, names, report, tables};
 
 /// Writes report.html again into the folder of the finished run `run`. The particles are read from `particles`, or from the file that
 /// run.json names; the FSC of the runs in `baselines` is added. Returns the path of the page.
@@ -68,6 +70,27 @@ pub(crate) fn excluded_rows(run: &Path, store: &Store, set: DataSetId) -> Result
         return Err(Error::input(&file, "", problem, remedy));
     }
     excluded::rows_of_run(run, store.len())
+}
+
+/// What the run in the folder `run` has found out about each row of `store`, in particles.csv; `None` if it has no such table.
+/// [`excluded_rows`] has checked that the run is of this set.
+///
+/// # Errors
+/// When the table cannot be read, or names a row that the set does not have.
+pub(crate) fn appraised_rows(run: &Path, store: &Store) -> Result<Option<Vec<RunColumns>>> {
+    let Some(table) = tables::read_particles(run)? else { return Ok(None) };
+    let mut rows = vec![RunColumns { gain: 0.0, weight: 1.0, contrast: 1.0 }; store.len()];
+    for (row, Appraised { gain, weight, contrast, .. }) in table {
+        let Some(of_row) = rows.get_mut(row) else {
+            let problem =
+                format!("names particle {}, but {} has {}", row + 1, store.path().display(), store.len());
+            let remedy = "give the folder of a run of this particle set";
+            return Err(Error::input(&run.join(names::PARTICLES), "", problem, remedy));
+        };
+        let gain = if gain.is_finite() { f64::from(gain) } else { 0.0 };
+        *of_row = RunColumns { gain, weight: f64::from(weight), contrast: f64::from(contrast) };
+    }
+    Ok(Some(rows))
 }
 
 /// Whether the identity that the run's record `file` holds is of another particle set than `set`. Earlier versions recorded a

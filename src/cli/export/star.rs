@@ -32,7 +32,8 @@ pub(super) struct Args {
     /// STAR file that was imported: copy its rows, write no images.
     #[arg(long, value_name = "STAR")]
     original: Option<PathBuf>,
-    /// Leave out the particles that this run excluded (`train --skip-bad-particles`).
+    /// Leave out the particles that this run excluded (`train --skip-bad-particles`). If it has compared the particles with its model,
+    /// add their gain in log-likelihood and weight, and multiply the scale of their CTF by the contrast (not with --original).
     #[arg(long, value_name = "FOLDER")]
     run: Option<PathBuf>,
 }
@@ -50,6 +51,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         Some(run) => finished::excluded_rows(run, &store, set)?,
         None => BTreeSet::new(),
     };
+    let found = match &args.run {
+        Some(run) if args.original.is_none() => finished::appraised_rows(run, &store)?,
+        _ => None,
+    };
     let excluded_note = match excluded.len() {
         0 => String::new(),
         count => format!(" ({count} excluded)"),
@@ -63,7 +68,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         None => {
             let stack = star::stack_of(output);
             check_sources(&store, particles, &stack)?;
-            let count = star::write(&store, &excluded, output)?;
+            let count = star::write(&store, &excluded, found.as_deref(), output)?;
             tracing::info!("{count} particles{excluded_note}: {} and {}", output.display(), stack.display());
         }
     }

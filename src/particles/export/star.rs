@@ -47,6 +47,20 @@ const PARTICLES: [&str; 15] = [
     "RandomSubset",
 ];
 
+/// What a run has found out about a particle.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RunColumns {
+    /// Gain in log-likelihood that the model brings (`rlnLogLikeliContribution`).
+    pub gain: f64,
+    /// Weight in the loss, 0 to 1 (`rlnParticleFigureOfMerit`).
+    pub weight: f64,
+    /// Contrast, a factor of the CTF (in `rlnCtfScalefactor`).
+    pub contrast: f64,
+}
+
+/// The columns of [`RunColumns`], without `_rln`.
+const OF_RUN: [&str; 2] = ["LogLikeliContribution", "ParticleFigureOfMerit"];
+
 /// Writes the head of a STAR table with this name (without `data_`) and these columns (without `_rln`).
 ///
 /// # Errors
@@ -67,11 +81,17 @@ pub fn stack_of(star: &Path) -> PathBuf {
 /// Writes the particles of `store`, except those in the rows `excluded`, in the order of the set: the STAR file `star`, and the
 /// stack next to it ([`stack_of`]), which the STAR file refers to by its bare name. Returns the number of particles written.
 ///
-/// All values are written with full precision, so importing the file gives the same values.
+/// All values are written with full precision, so importing the file gives the same values. `found` is what a run has found out about
+/// each row: two further columns, and a factor of the scale of the CTF.
 ///
 /// # Errors
 /// If the set cannot be read, an image is damaged, all particles are excluded, or a file cannot be written.
-pub fn write(store: &Store, excluded: &BTreeSet<usize>, star: &Path) -> Result<usize> {
+pub fn write(
+    store: &Store,
+    excluded: &BTreeSet<usize>,
+    found: Option<&[RunColumns]>,
+    star: &Path,
+) -> Result<usize> {
     let header = store.header();
     let stack_path = stack_of(star);
     let name = match stack_path.file_name().and_then(|name| name.to_str()) {
@@ -94,7 +114,7 @@ pub fn write(store: &Store, excluded: &BTreeSet<usize>, star: &Path) -> Result<u
     let mut writer = BufWriter::with_capacity(1 << 20, file);
     let mut stack = StackWriter::create(&stack_path, header.box_size, header.pixel_size)?;
     let failed = || Error::io(star, "write the STAR file", REMEDY);
-    head(&mut writer, header).map_err(failed())?;
+    head(&mut writer, header, found.is_some()).map_err(failed())?;
 
     let reader = store.reader();
     let mut block = Block::default();
@@ -115,7 +135,7 @@ pub fn write(store: &Store, excluded: &BTreeSet<usize>, star: &Path) -> Result<u
             stack.append(image)?;
             let half = 1 + usize::from(row >= header.halves[0]);
             write!(writer, "{count:06}@{name} ").map_err(failed())?;
-            line(&mut writer, header, particle, half).map_err(failed())?;
+            line(&mut writer, header, particle, half, found.map(|found| found[row])).map_err(failed())?;
         }
         progress.advance(rows.len() as u64);
     }
@@ -132,7 +152,7 @@ fn blocks(store: &Store) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// Writes the optics table and the head of the particle table.
-fn head(writer: &mut impl Write, header: &Header) -> std::io::Result<()> {
+fn head(writer: &mut impl Write, header: &Header, with_run: bool) -> std::io::Result<()> {
     begin_table(writer, "optics", &OPTICS)?;
     for (i, optics) in header.optics.iter().enumerate() {
         let group = i + 1;
@@ -147,11 +167,18 @@ fn head(writer: &mut impl Write, header: &Header) -> std::io::Result<()> {
         )?;
     }
     writeln!(writer, " ")?;
-    begin_table(writer, "particles", &PARTICLES)
+    let of_run: &[&str] = if with_run { &OF_RUN } else { &[] };
+    begin_table(writer, "particles", &[&PARTICLES, of_run].concat())
 }
 
 /// Writes the rest of a particle's row, after the name of its image.
-fn line(writer: &mut impl Write, header: &Header, particle: &Particle, half: usize) -> std::io::Result<()> {
+fn line(
+    writer: &mut impl Write,
+    header: &Header,
+    particle: &Particle,
+    half: usize,
+    found: Option<RunColumns>,
+) -> std::io::Result<()> {
     let stack = particle.source.and_then(|source| header.source_files.get(source.file as usize));
     // RELION groups particles by micrograph. The original stack is the closest substitute.
     let micrograph = stack.map_or("unknown".into(), |name| name.replace(char::is_whitespace, "_"));
@@ -159,9 +186,20 @@ fn line(writer: &mut impl Write, header: &Header, particle: &Particle, half: usi
     let ctf = &particle.ctf;
     let angles = relion_from_rotation(&particle.rotation);
     let origin = particle.shift.map(|pixels| pixels * header.pixel_size);
-    let ctf = [ctf.defocus_u, ctf.defocus_v, ctf.astigmatism_angle, ctf.phase_shift, ctf.b_factor, ctf.scale];
+    let ctf = [
+        ctf.defocus_u,
+        ctf.defocus_v,
+        ctf.astigmatism_angle,
+        ctf.phase_shift,
+        ctf.b_factor,
+        ctf.scale * found.map_or(1.0, |found| found.contrast),
+    ];
     for value in angles.iter().chain(&origin).chain(&ctf) {
         write!(writer, " {value}")?;
     }
-    writeln!(writer, " {} {half} ", particle.optics_group + 1)
+    write!(writer, " {} {half} ", particle.optics_group + 1)?;
+    match found {
+        Some(RunColumns { gain, weight, .. }) => writeln!(writer, "{gain} {weight} "),
+        None => writeln!(writer),
+    }
 }

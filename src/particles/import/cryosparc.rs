@@ -243,6 +243,8 @@ struct Columns {
     phase_shift: Option<Column>,
     b_factor: Option<Column>,
     scale: Option<Column>,
+    /// Contrast of the particle.
+    alpha: Option<Column>,
     tilt: Option<Column>,
     magnification: Option<Column>,
     unmodelled: Vec<Column>,
@@ -294,6 +296,7 @@ impl Columns {
             phase_shift: files.find("ctf/phase_shift_rad", 1)?,
             b_factor: files.find("ctf/bfactor", 1)?,
             scale: files.find("ctf/scale", 1)?,
+            alpha: files.find("alignments3D/alpha", 1)?,
             tilt: files.find("ctf/tilt_A", 2)?,
             magnification: files.find("ctf/anisomag", 4)?,
             unmodelled,
@@ -386,7 +389,7 @@ impl Columns {
             astigmatism_angle: files.finite(angle, particle, 0)?.to_degrees(),
             phase_shift: or(&self.phase_shift, 0.0)?.to_degrees(),
             b_factor: or(&self.b_factor, 0.0)?,
-            scale: or(&self.scale, 1.0)?,
+            scale: or(&self.scale, 1.0)? * or(&self.alpha, 1.0)?,
         })
     }
 
