@@ -5,7 +5,10 @@
 
 use std::f64::consts::PI;
 
+use rustfft::num_complex::Complex;
+
 use super::ctf::EvenPolynomial;
+use super::fourier::frequency;
 
 /// Largest n of an odd polynomial: with more, powers of the frequency lose all digits.
 const LARGEST_ODD: usize = 15;
@@ -48,6 +51,34 @@ impl OddAberration {
     /// The coefficients of the Zernike polynomials.
     pub fn coefficients(&self) -> &[f64] {
         &self.coefficients
+    }
+
+    /// The factors `exp(i phase(M k))` on the half plane of images of `box_size` pixels of `pixel_size` angstrom, `[kx][ky]`; empty
+    /// if all are 1. On the Nyquist lines of an even box, where +k and -k share a sample, the mean of both.
+    pub fn factors(
+        &self,
+        box_size: usize,
+        pixel_size: f64,
+        magnification: &[[f64; 2]; 2],
+    ) -> Vec<Complex<f32>> {
+        if self.is_zero() {
+            return Vec::new();
+        }
+        let step = 1.0 / (box_size as f64 * pixel_size);
+        let [[a, b], [c, d]] = *magnification;
+        let factor = |kx: f64, ky: f64| {
+            Complex::from_polar(1.0, self.phase(step * (a * kx + b * ky), step * (c * kx + d * ky)))
+        };
+        let mut factors = Vec::with_capacity((box_size / 2 + 1) * box_size);
+        for kx in 0..=box_size / 2 {
+            for iy in 0..box_size {
+                let (kx, ky) = (kx as f64, frequency(iy, box_size) as f64);
+                let edge = |k: f64| if 2.0 * k.abs() == box_size as f64 { -k } else { k };
+                let mean: Complex<f64> = 0.5 * (factor(kx, ky) + factor(edge(kx), edge(ky)));
+                factors.push(Complex::new(mean.re as f32, mean.im as f32));
+            }
+        }
+        factors
     }
 
     /// The phase in radians at the frequency (`kx`, `ky`) in 1/angstrom.
@@ -106,6 +137,17 @@ pub fn even_polynomial(coefficients: &[f64]) -> Result<EvenPolynomial, usize> {
     Ok(EvenPolynomial(std::array::from_fn(term)))
 }
 
+/// The nine even Zernike coefficients of a polynomial: the inverse of [`even_polynomial`].
+pub fn even_coefficients(polynomial: &EvenPolynomial) -> [f64; 9] {
+    let [q0, xx, xy, yy, xxxx, xxxy, xxyy, xyyy, yyyy] = polynomial.0.map(|value| 0.0 - value);
+    let half_sum = 0.5 * (xxxx + yyyy);
+    let (c4, c5, c7) = ((xxxy - xyyy) / 8.0, (xxxy + xyyy) / 16.0, (xxxx - yyyy) / 8.0);
+    let c6 = (6.0 * half_sum + xxyy) / 48.0;
+    let c8 = half_sum - 6.0 * c6;
+    let (c1, c2, c3) = (0.5 * xy + 3.0 * c5, 0.25 * (xx + yy) + 3.0 * c6, 0.5 * (xx - yy) + 3.0 * c7);
+    [q0 + c2 - c6, c1, c2, c3, c4, c5, c6, c7, c8]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +180,12 @@ mod tests {
             assert!((even_polynomial(&coefficients).unwrap().at(kx, ky) - want).abs() < 1e-12, "{n} {m}");
         }
         assert_eq!(even_polynomial(&[0.0; 16]).unwrap(), EvenPolynomial::ZERO);
+        let coefficients = [0.5, -1.0, 2.0, 3.0, -4.0, 5.0, 6.0, -7.0, 8.0];
+        for (got, want) in
+            even_coefficients(&even_polynomial(&coefficients).unwrap()).iter().zip(coefficients)
+        {
+            assert!((got - want).abs() < 1e-12, "{got} {want}");
+        }
         let mut high = vec![0.0; 16];
         high[11] = 0.1;
         assert_eq!(even_polynomial(&high), Err(11));

@@ -3,7 +3,8 @@
 use ndarray::Array3;
 use rustfft::num_complex::Complex;
 
-use crate::imaging::ctf::Ctf;
+use crate::imaging::aberration::OddAberration;
+use crate::imaging::ctf::{Ctf, Optics};
 use crate::imaging::fourier::{self, Fft2, Fft2Scratch};
 use crate::imaging::pose::Rotation;
 use crate::imaging::projection::Projector;
@@ -13,6 +14,8 @@ pub struct Microscope {
     projector: Projector,
     fft: Fft2<f32>,
     pixel_size: f64,
+    /// Phase factors of the odd aberration on the half plane; empty without one.
+    odd: Vec<Complex<f32>>,
 }
 
 /// Working memory of one thread for a [`Microscope`].
@@ -27,7 +30,18 @@ impl Microscope {
     pub fn new(map: &Array3<f32>, pixel_size: f64) -> Self {
         let projector = Projector::new(map);
         let fft = Fft2::new(projector.box_size());
-        Self { projector, fft, pixel_size }
+        Self { projector, fft, pixel_size, odd: Vec::new() }
+    }
+
+    /// Gives its images an odd aberration.
+    pub fn with_odd_aberration(mut self, odd: &OddAberration) -> Self {
+        self.odd = odd.factors(self.projector.box_size(), self.pixel_size, &Optics::ISOTROPIC);
+        self
+    }
+
+    /// True if its images have an odd aberration.
+    pub fn has_odd_aberration(&self) -> bool {
+        !self.odd.is_empty()
     }
 
     /// Working memory for one thread.
@@ -58,10 +72,11 @@ impl Microscope {
         self.projector.slice(rotation, [middle - shift[0], middle - shift[1]], &mut scratch.spectrum);
         ctf.half_plane(n, self.pixel_size, &mut scratch.ctf);
         scratch.spectrum.iter_mut().zip(&scratch.ctf).for_each(|(value, h)| *value *= h);
+        scratch.spectrum.iter_mut().zip(&self.odd).for_each(|(value, factor)| *value *= factor);
         self.fft.inverse(&mut scratch.spectrum, image, n, &mut scratch.fft);
     }
 
-    /// Shifts an image by plus `shift` pixels (x, y), as an import does to centre a particle.
+    /// Shifts an image by plus `shift` pixels (x, y) and takes its odd aberration back, as an import does.
     ///
     /// On the Nyquist lines of an even box only the real part of the phase factor is used: the sine at Nyquist is zero on the grid.
     ///
@@ -84,6 +99,7 @@ impl Microscope {
                 *value *= Complex::new(factor.re as f32, factor.im as f32);
             }
         }
+        scratch.spectrum.iter_mut().zip(&self.odd).for_each(|(value, factor)| *value *= factor.conj());
         self.fft.inverse(&mut scratch.spectrum, image, n, &mut scratch.fft);
     }
 }

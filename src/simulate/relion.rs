@@ -33,7 +33,8 @@ pub struct Row {
 /// Particles per micrograph name.
 const PER_MICROGRAPH: usize = 100;
 
-/// Writes the STAR file of all particles, in the order of the image stack, with these `optics` groups.
+/// Writes the STAR file of all particles, in the order of the image stack, with these `optics` groups and a beam tilt (x, y) in
+/// mrad.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -41,6 +42,7 @@ pub fn write_star(
     path: &Path,
     particles: impl Iterator<Item = Row>,
     optics: &[Optics],
+    beam_tilt: [f64; 2],
     box_size: usize,
     pixel_size: f64,
 ) -> Result<()> {
@@ -61,14 +63,17 @@ pub fn write_star(
             "RandomSubset",
             "GroupNumber",
         ];
-        begin_table(file, "optics", &OPTICS)?;
+        let tilted = beam_tilt != [0.0; 2];
+        let more: &[&str] = if tilted { &["BeamTiltX", "BeamTiltY"] } else { &[] };
+        begin_table(file, "optics", &[&OPTICS, more].concat())?;
         for (group, optics) in (1..).zip(optics) {
-            let name = if group == 1 { "simulated".into() } else { format!("simulated{group}") };
-            writeln!(
-                file,
-                "{group} {name} {} {} {} {pixel_size} {box_size} 2 ",
-                optics.voltage, optics.spherical_aberration, optics.amplitude_contrast
-            )?;
+            let Optics { name, voltage, spherical_aberration, amplitude_contrast, .. } = optics;
+            write!(file, "{group} {name} {voltage} {spherical_aberration} {amplitude_contrast} ")?;
+            write!(file, "{pixel_size} {box_size} 2 ")?;
+            if tilted {
+                write!(file, "{} {} ", beam_tilt[0], beam_tilt[1])?;
+            }
+            writeln!(file)?;
         }
         writeln!(file, " ")?;
         begin_table(file, "particles", &PARTICLES)?;

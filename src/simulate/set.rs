@@ -18,7 +18,8 @@ use super::relion;
 use super::truth::{TrueMaps, TruthSource};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::imaging::ctf::{Ctf, Optics};
+use crate::imaging::aberration::OddAberration;
+use crate::imaging::ctf::{Ctf, Optics, wavelength};
 use crate::imaging::mrc;
 use crate::imaging::stack_writer::StackWriter;
 use crate::particles::Subset;
@@ -78,6 +79,8 @@ pub struct Simulation {
     pub distributions: Distributions,
     /// The microscope.
     pub optics: Optics,
+    /// Beam tilt (x, y) in mrad. Images of the particle file do not have it, as after an import.
+    pub beam_tilt: [f64; 2],
     /// What is wrong in the set.
     pub defects: Defects,
     /// Pixel type in the particle file.
@@ -115,6 +118,7 @@ impl Simulation {
         if let TruthSource::Model(_, _, b_factor) = self.truth {
             real("--b-factor", b_factor, 0.0, 1e5, " A^2")?;
         }
+        self.beam_tilt.iter().try_for_each(|&tilt| real("--beam-tilt", tilt, -100.0, 100.0, " mrad"))?;
         self.defects.validate(self.box_size)?;
         if self.truth_output == self.output {
             return Err(Error::request(
@@ -150,8 +154,9 @@ impl Simulation {
         let volume = mrc::Volume::new(specimen, self.pixel_size);
         files::Pending::new(&self.truth_output)?;
 
-        let microscope = Microscope::new(&volume.data, self.pixel_size);
-        let other = other.map(|map| Microscope::new(&map, self.pixel_size));
+        let odd = self.odd_aberration();
+        let microscope = Microscope::new(&volume.data, self.pixel_size).with_odd_aberration(&odd);
+        let other = other.map(|map| Microscope::new(&map, self.pixel_size).with_odd_aberration(&odd));
         let sigma = self.noise_sigma(&microscope)?;
         tracing::info!(
             "noise of standard deviation {:.4} in the units of the truth (SNR {})",
@@ -173,7 +178,7 @@ impl Simulation {
                 half: half_of(index),
                 optics_group: self.defects.group_of(index),
             });
-            relion::write_star(&star, rows, &self.optics(), self.box_size, self.pixel_size)?;
+            relion::write_star(&star, rows, &self.optics(), self.beam_tilt, self.box_size, self.pixel_size)?;
             tracing::info!("wrote {}", star.display());
         }
         writer.finish()?;
@@ -196,7 +201,15 @@ impl Simulation {
 
     /// The optics groups.
     fn optics(&self) -> Vec<Optics> {
-        vec![self.optics.clone(); self.defects.groups()]
+        let name = |group| if group == 1 { "simulated".into() } else { format!("simulated{group}") };
+        (1..=self.defects.groups()).map(|group| Optics { name: name(group), ..self.optics.clone() }).collect()
+    }
+
+    fn odd_aberration(&self) -> OddAberration {
+        let mut odd = OddAberration::default();
+        let cs = 1e7 * self.optics.spherical_aberration;
+        odd.add_tilt(self.beam_tilt.map(|mrad| cs * 1e-3 * mrad), wavelength(self.optics.voltage));
+        odd
     }
 
     /// Particle `index`; independent of the size of the set.
@@ -298,7 +311,7 @@ impl Simulation {
                 || camera.microscope.scratch(),
                 |scratch, (image, particle)| {
                     let shift = self.shift(&particle.written);
-                    if shift != [0.0; 2] {
+                    if shift != [0.0; 2] || camera.microscope.has_odd_aberration() {
                         camera.microscope.centre(shift, image, scratch);
                     }
                 },

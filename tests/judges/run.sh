@@ -2,7 +2,7 @@
 # Tests against other programs: mrcfile, gemmi and RELION verify what this program writes, reads and reconstructs. Each test
 # makes its data from the built-in phantom and prints one line: "ok: ...", "skipped: ..." or "FAILED: ...".
 #
-#   tests/judges/run.sh [NAME...]     all, or some of: files atoms reconstruct export train voxels project postprocess mask correction sharpening
+#   tests/judges/run.sh [NAME...]     all, or some of: files atoms reconstruct export train voxels optics project postprocess mask correction sharpening
 #
 # CRYOSPLAT names the program to test (default: target/debug/cryosplat-mpi). KEEP=1 keeps the data.
 set -euo pipefail
@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 program=$(realpath "${CRYOSPLAT:-target/debug/cryosplat-mpi}")
 [ -x "$program" ] || stop "$program is not there: cargo build"
 names=("$@")
-[ "$#" -gt 0 ] || names=(files atoms reconstruct export train voxels project postprocess mask correction sharpening)
+[ "$#" -gt 0 ] || names=(files atoms reconstruct export train voxels optics project postprocess mask correction sharpening)
 
 if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     say "skipped: all tests against other programs: python3 with venv is missing"
@@ -26,6 +26,7 @@ fi
 python=$(realpath --no-symlinks target/judges-venv/bin/python)
 maps=$(realpath tests/judges/maps.py)
 atoms=$(realpath tests/judges/atoms.py)
+optics=$(realpath tests/judges/optics.py)
 
 mkdir -p target
 make_work "$PWD/target/judges.XXXXXX"
@@ -120,6 +121,66 @@ judge_voxels() {
     "$python" "$maps" beside noisy/truth.mrc voxels/map.mrc noisy/relion.mrc --within 0.005
 }
 
+# beside_relion SET.star [OPTION...]: from the same STAR file in the folder optics, backproject makes a map as good as RELION's.
+beside_relion() {
+    local set=${1%.star}
+    shift
+    (cd optics && quiet relion_reconstruct --i "$set.star" --o "$set.theirs.mrc" --ctf "$@")
+    ours import "optics/$set.star" -o "optics/$set.h5" --no-normalize
+    quiet run_ranks 2 "$program" backproject "optics/$set.h5" -o "optics/$set" --no-wiener
+    "$python" "$maps" beside optics/truth.mrc "optics/$set/map.mrc" "optics/$set.theirs.mrc" --within 0.005
+}
+# projected_set NAME [LABEL=VALUE...] [-- OPTION...]: images projected by RELION with these columns in their optics table. RELION
+# applies all but the odd aberrations, which optics.py applies.
+projected_set() {
+    local name=$1
+    local columns=()
+    shift
+    while [ "$#" -gt 0 ] && [ "$1" != -- ]; do
+        columns+=("$1")
+        shift
+    done
+    [ "$#" -eq 0 ] || shift
+    (
+        cd optics
+        "$python" "$optics" columns particles.star "$name.star" "${columns[@]}"
+        quiet relion_project --i truth.mrc --o projected --ang "$name.star" --angpix 3 "$@"
+        mv projected.mrcs "$name.mrcs"
+        sed -i "s/@particles.mrcs/@$name.mrcs/" "$name.star"
+        "$python" "$optics" odd "$name.star"
+    )
+}
+
+# Beam tilt, Zernike coefficients, anisotropic magnification, phase flips, premultiplied images and optics groups of unlike pixels.
+judge_optics() {
+    local tilt=(rlnBeamTiltX=20 rlnBeamTiltY=-12)
+    local odd=("rlnOddZernike=[1.5,-2,120,-60,80,150]")
+    local even=("rlnEvenZernike=[0.1,4,-3,5,120,-80,60,-90,70]")
+    local magnified=(rlnMagMat00=1.02 rlnMagMat01=0.006 rlnMagMat10=-0.004 rlnMagMat11=0.985)
+    quiet "$program" --log-level warn simulate --phantom --box 48 --pixel-size 3 --particles 600 --seed 3 --star optics \
+        -o optics.h5 --no-noise
+    projected_set tilt "${tilt[@]}" -- --ctf
+    beside_relion tilt.star
+    projected_set odd "${odd[@]}" -- --ctf
+    beside_relion odd.star
+    projected_set even "${even[@]}" -- --ctf
+    beside_relion even.star
+    projected_set magnified "${magnified[@]}" -- --ctf
+    beside_relion magnified.star
+    projected_set together "${tilt[@]}" "${odd[@]}" "${even[@]}" "${magnified[@]}" -- --ctf
+    beside_relion together.star
+    projected_set flipped rlnCtfDataArePhaseFlipped=1 -- --ctf --ctf_phase_flip
+    beside_relion flipped.star --ctf_phase_flipped
+    projected_set premultiplied rlnCtfDataAreCtfPremultiplied=1 -- --ctf --ctf2
+    beside_relion premultiplied.star
+    (
+        cd optics
+        quiet relion_image_handler --i particles.mrcs --o coarse.mrcs --angpix 3 --rescale_angpix 3.6 --new_box 44
+        "$python" "$optics" second particles.star second.star coarse.mrcs 3.6 44
+    )
+    beside_relion second.star
+}
+
 # Images projected by RELION from a map, with CTF and shifts, reconstruct that map.
 judge_project() {
     clean_set
@@ -195,6 +256,7 @@ describe() {
         export) echo "relion_reconstruct: the true map from an exported STAR file" ;;
         train) echo "relion_reconstruct: the same map as import and train" ;;
         voxels) echo "relion_reconstruct: the same map as backproject" ;;
+        optics) echo "relion_reconstruct: the same maps as backproject with aberrations and unlike optics groups" ;;
         project) echo "relion_project: its projections reconstruct their map" ;;
         postprocess) echo "relion_postprocess: the same FSC from the half maps" ;;
         mask) echo "relion_mask_create: the same automatic mask" ;;

@@ -13,6 +13,7 @@ use crate::figures::distributions::{CELLS, ParticleCounts};
 use crate::figures::particles::noise_chart;
 use crate::files;
 use crate::gmm::Shape;
+use crate::imaging::ctf::{EvenPolynomial, Optics};
 use crate::particles::Subset;
 use crate::particles::noise::NoisePower;
 use crate::particles::statistics::ParticleStatistics;
@@ -138,12 +139,14 @@ impl ParticleSet {
             rows.push((
                 name,
                 format!(
-                    "{} of {}: {} kV, Cs {} mm, amplitude contrast {}; {} particles",
+                    "{} of {}{}: {} kV, Cs {} mm, amplitude contrast {}{}; {} particles",
                     i + 1,
                     header.optics.len(),
+                    if optics.name.is_empty() { String::new() } else { format!(" ({})", optics.name) },
                     optics.voltage,
                     optics.spherical_aberration,
                     optics.amplitude_contrast,
+                    further_optics(optics),
                     statistics.group_sizes[i]
                 ),
             ));
@@ -231,4 +234,19 @@ impl GpuMemory {
             particles: plan.resident_bytes(header.halves[0], false),
         }
     }
+}
+
+/// What an optics group has beyond the numbers that every group has.
+fn further_optics(optics: &Optics) -> String {
+    let limit = format!("resolution limit {:.2} A", optics.resolution_limit);
+    [
+        (optics.even != EvenPolynomial::ZERO, "even aberrations"),
+        (optics.magnification != Optics::ISOTROPIC, "anisotropic magnification"),
+        (optics.premultiplied, "images multiplied by the CTF"),
+        (optics.resolution_limit > 0.0, &limit),
+    ]
+    .iter()
+    .filter(|(has, _)| *has)
+    .map(|(_, what)| format!(", {what}"))
+    .collect()
 }

@@ -187,6 +187,16 @@ pub(super) struct Args {
         help_heading = "Microscope"
     )]
     amplitude_contrast: f64,
+    /// Beam tilt in mrad, written to the STAR file; images of the particle file do not have it.
+    #[arg(
+        long,
+        default_value = "0,0",
+        value_parser = pair,
+        value_name = "X,Y",
+        allow_hyphen_values = true,
+        help_heading = "Microscope"
+    )]
+    beam_tilt: [f64; 2],
 
     #[command(flatten)]
     models: ModelArgs,
@@ -233,6 +243,7 @@ impl Args {
                 astigmatism: self.astigmatism,
             },
             optics: Optics::new(self.voltage, self.cs, self.amplitude_contrast),
+            beam_tilt: self.beam_tilt,
             defects: self.defects.defects(),
             dtype: self.dtype,
             output: self.output.clone(),
@@ -240,6 +251,14 @@ impl Args {
             star_folder: self.star.clone(),
         }
     }
+}
+
+/// Two numbers with a comma between them.
+fn pair(text: &str) -> Result<[f64; 2], String> {
+    let numbers: Option<Vec<f64>> = text.split(',').map(|number| number.trim().parse().ok()).collect();
+    numbers
+        .and_then(|numbers| numbers.try_into().ok())
+        .ok_or_else(|| "expected two numbers such as 8,-5".into())
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::files::Pending;
+use crate::imaging::aberration::even_coefficients;
+use crate::imaging::ctf::{EvenPolynomial, Optics};
 use crate::imaging::pose::relion_from_rotation;
 use crate::imaging::stack_writer::StackWriter;
 use crate::particles::store::{Block, Header, Particle, Store};
@@ -153,18 +155,44 @@ fn blocks(store: &Store) -> impl Iterator<Item = Range<usize>> {
 
 /// Writes the optics table and the head of the particle table.
 fn head(writer: &mut impl Write, header: &Header, with_run: bool) -> std::io::Result<()> {
-    begin_table(writer, "optics", &OPTICS)?;
-    for (i, optics) in header.optics.iter().enumerate() {
-        let group = i + 1;
-        writeln!(
+    // What the images of the set have: odd aberrations and phase flips were taken back when they were imported.
+    let any = |has: fn(&Optics) -> bool| header.optics.iter().any(has);
+    let premultiplied = any(|optics| optics.premultiplied);
+    let even = any(|optics| optics.even != EvenPolynomial::ZERO);
+    let magnified = any(|optics| optics.magnification != Optics::ISOTROPIC);
+    let mut columns = OPTICS.to_vec();
+    for (present, names) in [
+        (premultiplied, &["CtfDataAreCtfPremultiplied"][..]),
+        (even, &["EvenZernike"]),
+        (magnified, &["MagMat00", "MagMat01", "MagMat10", "MagMat11"]),
+    ] {
+        columns.extend(names.iter().filter(|_| present));
+    }
+    begin_table(writer, "optics", &columns)?;
+    for (group, optics) in (1..).zip(&header.optics) {
+        let name = optics.name.replace(char::is_whitespace, "_");
+        let name = if name.is_empty() { format!("opticsGroup{group}") } else { name };
+        write!(
             writer,
-            "{group} opticsGroup{group} {} {} {} {} {} 2 ",
+            "{group} {name} {} {} {} {} {} 2 ",
             optics.voltage,
             optics.spherical_aberration,
             optics.amplitude_contrast,
             header.pixel_size,
             header.box_size
         )?;
+        if premultiplied {
+            write!(writer, "{} ", u8::from(optics.premultiplied))?;
+        }
+        if even {
+            let coefficients = even_coefficients(&optics.even).map(|value| value.to_string());
+            write!(writer, "[{}] ", coefficients.join(","))?;
+        }
+        if magnified {
+            let [[a, b], [c, d]] = optics.magnification;
+            write!(writer, "{a} {b} {c} {d} ")?;
+        }
+        writeln!(writer)?;
     }
     writeln!(writer, " ")?;
     let of_run: &[&str] = if with_run { &OF_RUN } else { &[] };

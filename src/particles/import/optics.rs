@@ -120,13 +120,18 @@ impl Microscope {
             return Err(row.refuse(column, "a magnification matrix near [1 0; 0 1]"));
         }
         optics.premultiplied = flag(row, self.premultiplied)?;
+        let [x, y] = self.tilt;
         let mut odd = OddAberration::default();
         if let Some(column) = self.odd {
-            odd = OddAberration::new(coefficients(row, column)?)
+            let mut coefficients = coefficients(row, column)?;
+            if x.or(y).is_some() {
+                // As in RELION, the beam tilt takes the place of the coma terms (3, -1) and (3, 1).
+                coefficients.iter_mut().skip(3).take(2).for_each(|coma| *coma = 0.0);
+            }
+            odd = OddAberration::new(coefficients)
                 .ok_or_else(|| row.refuse(column, "at most 72 coefficients"))?;
         }
         // From mrad.
-        let [x, y] = self.tilt;
         let tilt = [1e-3 * row.number_or(x, 0.0)?, 1e-3 * row.number_or(y, 0.0)?];
         let displacement = tilt.map(|tilt| 1e7 * optics.spherical_aberration * tilt);
         odd.add_tilt(displacement, wavelength(optics.voltage));

@@ -165,26 +165,8 @@ impl Preprocessor {
         pixel_size: f64,
     ) -> Self {
         self.pixel_size = pixel_size;
-        self.odd.clear();
-        if odd.is_zero() {
-            return self;
-        }
-        let n = self.settings.output_box;
-        let step = 1.0 / (n as f64 * pixel_size);
-        let [[a, b], [c, d]] = *magnification;
-        let factor = |kx: f64, ky: f64| {
-            let phase = odd.phase(step * (a * kx + b * ky), step * (c * kx + d * ky));
-            Complex::from_polar(1.0, -phase)
-        };
-        for kx in 0..=n / 2 {
-            for iy in 0..n {
-                let (kx, ky) = (kx as f64, frequency(iy, n) as f64);
-                // The two frequencies that share a Nyquist sample.
-                let edge = |k: f64| if 2.0 * k.abs() == n as f64 { -k } else { k };
-                let mean = 0.5 * (factor(kx, ky) + factor(edge(kx), edge(ky)));
-                self.odd.push(Complex::new(mean.re as f32, mean.im as f32));
-            }
-        }
+        self.odd = odd.factors(self.settings.output_box, pixel_size, magnification);
+        self.odd.iter_mut().for_each(|factor| *factor = factor.conj());
         self
     }
 
