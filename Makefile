@@ -11,7 +11,7 @@ RESULTS ?= $(GPU_CHECK)-results
 CASES ?= 100000
 SEED ?= $(or $(CRYOSPLAT_FUZZ_SEED),$(shell date +%s))
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit deny fuzz judges browser kernels slurm-test same-bytes kernel-table bench bench-stream gpu-package gpu-check gpu-results quality truth batch ablations densify-table voxels scaling soak charts readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit deny fuzz judges browser kernels slurm-test same-bytes kernel-table bench bench-stream gpu-package gpu-check gpu-results quality symmetry-table truth batch ablations densify-table voxels scaling soak charts readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -92,6 +92,9 @@ gpu-results: ## Write the results of gpu-check (folder RESULTS) to benches/resul
 
 quality: build ## Compare the recipes and RELION with the truth (minutes): benches/results/quality.md
 	@benches/quality.sh
+
+symmetry-table: setup-tests build ## Train symmetric particles with and without --symmetry (minutes): benches/results/symmetry.md
+	@benches/symmetry.sh
 
 truth: setup-tests build ## Compare the default recipe and voxels with the truth on many sets (hours): benches/results/truth.md
 	@benches/truth.sh

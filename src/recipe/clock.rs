@@ -53,7 +53,9 @@ impl Clock {
         if self.images == self.images_of_mixture(settings, per_epoch).start {
             (self.beta1_power, self.beta2_power) = (1.0, 1.0);
         }
-        let images = if settings.scale_with_batch { count as f64 } else { 1.0 };
+        // With symmetry an image has the information of as many images as it has views.
+        let images = (count as usize * settings.symmetry.order()) as f64;
+        let images = if settings.scale_with_batch { images } else { 1.0 };
         let (beta1, beta2) = (settings.beta1.powf(images), settings.beta2.powf(images));
         self.step += 1;
         self.images += count;
