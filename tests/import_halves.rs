@@ -3,85 +3,14 @@
 #[path = "common/arrays.rs"]
 mod arrays;
 mod common;
+#[path = "common/noise_set.rs"]
+mod noise_set;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
-use arrays::{Column, array, pickled, table};
-use cryosplat_mpi::imaging::mrc::write_stack;
-use cryosplat_mpi::particles::store::{Particle, Store};
-use tempfile::TempDir;
-
-const BOX: usize = 16;
-/// Number of images in the stack.
-const IMAGES: usize = 12;
-
-const OPTICS: &str = "data_optics\n\nloop_\n_rlnOpticsGroup\n_rlnVoltage\n_rlnSphericalAberration\n_rlnAmplitudeContrast\n\
-                      _rlnImagePixelSize\n_rlnImageSize\n1 300 2.7 0.1 2 16\n\n";
-const COLUMNS: &str = "data_particles\n\nloop_\n_rlnImageName\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\n_rlnDefocusU\n\
-                       _rlnDefocusV\n_rlnDefocusAngle\n_rlnOpticsGroup\n";
-
-/// The line of a row (from 0) in a STAR file with this number of further columns.
-fn line(columns: usize, row: usize) -> String {
-    const FIRST: usize = 23;
-    format!("line {}", FIRST + columns + row)
-}
-
-/// A folder with a stack of noise, and files beside it.
-struct Folder(TempDir);
-
-impl Folder {
-    fn new() -> Self {
-        let folder = Self(tempfile::tempdir().unwrap());
-        let image = |i: usize| -> Vec<f32> {
-            (0..BOX * BOX).map(|k| ((k * (2 * i + 3) * 7919 + i * 104_729) % 1009) as f32 / 500.0).collect()
-        };
-        let images: Vec<_> = (0..IMAGES).map(image).collect();
-        write_stack(&folder.path("s.mrcs"), BOX, 2.0, images.iter().map(Vec::as_slice)).unwrap();
-        folder
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
-        std::fs::write(self.path(name), bytes).unwrap();
-        self.path(name).display().to_string()
-    }
-
-    fn arguments(&self, file: &str, options: &[&str]) -> Vec<String> {
-        let output = self.path("out.h5").display().to_string();
-        let mut arguments = vec!["import".into(), self.path(file).display().to_string(), "-o".into(), output];
-        arguments.extend(options.iter().map(|&option| option.to_owned()));
-        arguments
-    }
-
-    /// Imports `file`. Returns each particle with its half (0 or 1), and the log.
-    fn import(&self, file: &str, options: &[&str]) -> (Vec<(usize, Particle)>, String) {
-        let said = common::succeed(&self.arguments(file, options));
-        let _alone = common::alone();
-        let store = Store::open(&self.path("out.h5")).unwrap();
-        let first = store.header().halves[0];
-        let particles = common::whole(&store).particles.into_iter().enumerate();
-        (particles.map(|(row, particle)| (usize::from(row >= first), particle)).collect(), said)
-    }
-
-    fn refuse(&self, file: &str, options: &[&str], fragments: &[&str]) {
-        common::fail(&self.arguments(file, options), fragments);
-    }
-}
-
-/// A STAR file with a row for each of `rows`: image (from 1), angle, and the values of `columns`.
-fn star(columns: &[&str], rows: &[(usize, usize, &str)]) -> String {
-    let mut text = OPTICS.to_owned() + COLUMNS;
-    columns.iter().for_each(|column| text += &format!("{column}\n"));
-    for (image, angle, values) in rows {
-        // The defocus identifies the image.
-        text += &format!("{image}@s.mrcs {angle} 20 30 {} 14000 0 1 {values}\n", 15000 + image);
-    }
-    text
-}
+use arrays::{Column, array, pickled};
+use cryosplat_mpi::particles::store::Particle;
+use noise_set::{Folder, IMAGES, cs, line, star};
 
 /// The halves that each image is in.
 fn halves_of_images(particles: &[(usize, Particle)]) -> BTreeMap<u64, BTreeSet<usize>> {
@@ -221,50 +150,21 @@ fn halves_that_are_not_assigned_are_drawn() {
     folder.refuse("p.star", &[], &[&line, "_rlnRandomSubset is `3`, expected 1 or 2"]);
 }
 
-/// A .cs file of these images, in halves if given, with a pose and a filament each.
-fn cs(images: &[u32], split: Option<&[u32]>, filaments: Option<&[u64]>) -> Vec<u8> {
-    let count = images.len();
-    let of = |name, kind: &str, value: &dyn Fn(usize) -> Vec<u8>| {
-        Column(name, kind.to_owned(), (0..count).map(value).collect())
-    };
-    let float = |name, value: f32| of(name, "'<f4'", &|_| value.to_le_bytes().to_vec());
-    let whole = |name, values: &[u32]| of(name, "'<u4'", &|i| values[i].to_le_bytes().to_vec());
-    let mut columns = vec![
-        of("uid", "'<u8'", &|i| (7 * i as u64).to_le_bytes().to_vec()),
-        of("blob/path", "'|S6'", &|_| b"s.mrcs".to_vec()),
-        whole("blob/idx", images),
-        of("blob/shape", "'<u4', (2,)", &|_| [BOX as u32; 2].map(u32::to_le_bytes).concat()),
-        float("blob/psize_A", 2.0),
-        float("ctf/accel_kv", 300.0),
-        float("ctf/cs_mm", 2.7),
-        float("ctf/amp_contrast", 0.1),
-        float("ctf/df1_A", 15000.0),
-        float("ctf/df2_A", 14000.0),
-        float("ctf/df_angle_rad", 0.0),
-        of("alignments3D/pose", "'<f4', (3,)", &|i| {
-            [0.1 * i as f32, 0.2, 0.3].map(f32::to_le_bytes).concat()
-        }),
-    ];
-    columns.extend(split.map(|split| whole("alignments3D/split", split)));
-    columns.extend(
-        filaments.map(|uid| of("filament/filament_uid", "'<u8'", &|i| uid[i].to_le_bytes().to_vec())),
-    );
-    table(1, &columns)
-}
-
 #[test]
 fn cryosparc_files_follow_the_same_rules() {
     let folder = Folder::new();
     let images: Vec<u32> = (0..2 * IMAGES as u32).map(|i| i % IMAGES as u32).collect();
-    folder.write("p.cs", cs(&images, None, None));
+    folder.write("p.cs", cs(&images, None, &[]));
     assert_images_share_a_half(&folder.import("p.cs", &[]).0);
     let split: Vec<u32> = (0..2 * IMAGES as u32).map(|i| i / IMAGES as u32).collect();
-    folder.write("p.cs", cs(&images, Some(&split), None));
+    folder.write("p.cs", cs(&images, Some(&split), &[]));
     folder.refuse("p.cs", &[], &["p.cs", "particle 1 and particle 13", "both halves", "--redraw-halves"]);
     assert_images_share_a_half(&folder.import("p.cs", &["--redraw-halves"]).0);
     let whole: Vec<u32> = (0..IMAGES as u32).collect();
-    let filaments: Vec<u64> = (0..IMAGES as u64).map(|i| 1000 + i / 3).collect();
-    folder.write("p.cs", cs(&whole, None, Some(&filaments)));
+    let filament = |i: u64| (1000 + i / 3).to_le_bytes().to_vec();
+    let filaments =
+        Column("filament/filament_uid", "'<u8'".into(), (0..IMAGES as u64).map(filament).collect());
+    folder.write("p.cs", cs(&whole, None, &[filaments]));
     let halves = halves_of_images(&folder.import("p.cs", &[]).0);
     let halves: Vec<_> = halves.into_values().collect();
     assert!(halves.chunks(3).all(|three| three[0] == three[1] && three[0] == three[2]), "{halves:?}");

@@ -32,7 +32,7 @@ pub(super) struct Args {
     /// Output particle file (HDF5).
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Folder that paths of stacks start from [default: the input's folder; for .cs also the one above].
+    /// Folder that paths of stacks start from [default: the input's folder, those above it, and the working directory].
     #[arg(long, value_name = "DIR")]
     datadir: Option<PathBuf>,
     /// cryoSPARC file with columns that the input lacks, such as a passthrough file; may be repeated.
@@ -78,7 +78,10 @@ pub(super) struct Args {
     /// Threads [default: one per core].
     #[arg(long, value_name = "T")]
     threads: Option<NonZeroUsize>,
-    /// Import only the first N particles.
+    /// Import only the particles of class K, as the input numbers classes (RELION from 1, cryoSPARC from 0).
+    #[arg(long, value_name = "K")]
+    class: Option<i64>,
+    /// Import only the first N particles; if the input has halves, the first N/2 of each.
     #[arg(long, value_name = "N")]
     first: Option<NonZeroUsize>,
 }
@@ -118,6 +121,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         redraw_halves: args.redraw_halves,
         threads: args.threads.map(NonZeroUsize::get),
         first: args.first.map(NonZeroUsize::get),
+        class: args.class,
     };
     let summary = pipeline::import(&args.input, &args.output, &options)?;
     let bytes = std::fs::metadata(&args.output).map(|m| m.len()).unwrap_or_default();

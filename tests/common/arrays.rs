@@ -1,5 +1,8 @@
 //! NumPy tables and arrays, as cryoSPARC and cryoDRGN write them.
 
+// Each test file uses only some of these.
+#![allow(dead_code)]
+
 /// A column of a NumPy structured array: name, type as in the header, and the bytes of each value.
 #[derive(Clone)]
 pub struct Column(pub &'static str, pub String, pub Vec<Vec<u8>>);

@@ -123,7 +123,8 @@ const PICKLE: Words = &[
     b"Q",
 ];
 
-const OPTIONS: ReadOptions = ReadOptions { first: None, seed: 1, redraw_halves: false, datadir: None };
+const OPTIONS: ReadOptions =
+    ReadOptions { first: None, class: None, seed: 1, redraw_halves: false, datadir: None };
 
 /// Reads all metadata of a set, as an import does.
 fn metadata(file: &Path, companions: &Companions) -> Result<()> {

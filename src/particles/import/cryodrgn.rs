@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use arrays::{Ctf, Poses};
 
+use super::choice::{Choice, RowTraits};
 use super::half_sets::HalfCollector;
 use super::optics::{Groups, RawImages};
 use super::pickle::Pickle;
@@ -68,18 +69,21 @@ pub fn read(path: &Path, images: Images, files: &Files, options: &ReadOptions) -
     let datadir = options.datadir.filter(|_| images != Images::Stack);
     let folders = StackFolders::beside(path, datadir);
     let mut stacks = StackNames::default();
-    let (images, half_column) = match images {
+    let (images, half_column, class_column) = match images {
         Images::Stack => {
-            (of_stacks(path, &[(path_name(path), Location::Particle(1))], &folders, &mut stacks)?, None)
+            let named = [(path_name(path), Location::Particle(1))];
+            (of_stacks(path, &named, &folders, &mut stacks)?, None, None)
         }
-        Images::List => (of_stacks(path, &listed(path)?, &folders, &mut stacks)?, None),
+        Images::List => (of_stacks(path, &listed(path)?, &folders, &mut stacks)?, None, None),
         Images::Star => {
             let table = relion::image_table(path, &mut stacks)?;
-            (table.images, table.half_column)
+            (table.images, table.half_column, table.class_column)
         }
     };
     let selected = files.selected.as_deref().map(|file| arrays::selected(file, images.len())).transpose()?;
-    let count = selected.as_ref().map_or(images.len(), Vec::len).min(options.first.unwrap_or(usize::MAX));
+    let all = selected.as_ref().map_or(images.len(), Vec::len);
+    let traits = |row: usize| Ok(images[selected.as_ref().map_or(row, |selected| selected[row])].traits);
+    let choice = Choice::new(path, all, options, class_column, half_column.is_some(), traits)?;
     let order = |pickle: &Pickle, len| RowOrder::of(pickle, len, images.len(), selected.as_deref());
     let poses = Poses::read(&files.poses)?;
     let poses_order = order(&poses.pickle, poses.len())?;
@@ -101,14 +105,14 @@ pub fn read(path: &Path, images: Images, files: &Files, options: &ReadOptions) -
     let mut groups = Groups::default();
     let mut directions = ViewingDirections::default();
     let mut halves = HalfCollector::new(half_column);
-    for particle in 0..count {
+    for particle in choice.rows() {
         let row = table.row(particle, Subset::Half1, &mut groups)?;
         groups.count(row.particle.optics_group);
         directions.observe(&row.particle);
         let image = &table.images[table.image(particle)];
-        halves.add(&row, image.half, image.filament);
+        halves.add(&row, image.traits.half, image.filament);
     }
-    directions.warn(path, count);
+    directions.warn(path, choice.len());
     let half_sets = halves.decide(path, &stacks, &folders, options)?;
     let ctf_file = match &files.ctf {
         CtfFrom::File(file) => Some(file),
@@ -122,6 +126,7 @@ pub fn read(path: &Path, images: Images, files: &Files, options: &ReadOptions) -
         raw: groups.raw.clone(),
         box_from: from,
         columns: ["voltage (column 6)", "defocus (column 3)", "translation"],
+        choice,
         half_sets,
         dark: false,
         stacks,
@@ -137,14 +142,8 @@ impl set::ParticleSet for Particles {
 
     fn rows(&mut self) -> Box<dyn Iterator<Item = Result<ParticleRow>> + '_> {
         let Self { table, groups, properties } = self;
-        Box::new(
-            properties
-                .half_sets
-                .of
-                .iter()
-                .enumerate()
-                .map(|(particle, &half)| table.row(particle, half, groups)),
-        )
+        let rows = properties.choice.rows().zip(&properties.half_sets.of);
+        Box::new(rows.map(|(particle, &half)| table.row(particle, half, groups)))
     }
 }
 
@@ -293,7 +292,12 @@ fn of_stacks(
         let file = stacks.index(name, *place);
         for index in 0..len as u64 {
             let place = Location::Particle(images.len() + 1);
-            images.push(NamedImage { source: Source { file, index }, place, half: None, filament: None });
+            images.push(NamedImage {
+                source: Source { file, index },
+                place,
+                traits: RowTraits::default(),
+                filament: None,
+            });
         }
     }
     Ok(images)

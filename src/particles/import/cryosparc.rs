@@ -1,15 +1,20 @@
 //! Interprets cryoSPARC's particle sets: `.cs` files, which are NumPy tables ([`super::npy`]), and the passthrough files
 //! with further columns.
 
-use std::collections::HashMap;
+mod classes;
+mod files;
+
 use std::path::{Path, PathBuf};
 
+use classes::Alignments;
+use files::{Column, Files};
+
+use super::choice::Choice;
 use super::copies::filament_key;
 use super::half_sets::HalfCollector;
-use super::npy::{Field, FieldType, Table};
 use super::optics::{Groups, RawImages};
 use super::set::{self, ParticleRow, ReadOptions, SetProperties, ViewingDirections};
-use super::stack_names::{Location, StackFolders, StackNames};
+use super::stack_names::{StackFolders, StackNames};
 use super::star::excerpt;
 use crate::error::{Error, Result};
 use crate::imaging::aberration::OddAberration;
@@ -19,7 +24,6 @@ use crate::particles::Subset;
 use crate::particles::store::{Particle, Source};
 
 const REMEDY: &str = "correct the value or remove the particle (with cryosparc-tools)";
-const UID: &str = "uid";
 
 /// The particles of a `.cs` file. In memory are the arrays and, for each particle, its half and its record numbers in the
 /// passthrough files.
@@ -37,22 +41,26 @@ pub struct Particles {
 /// # Errors
 /// If a file cannot be read, poses, CTFs or images are missing, or a value is not finite. The error names particle and column.
 pub fn read(path: &Path, passthrough: &[PathBuf], options: &ReadOptions) -> Result<Particles> {
-    let files = Files::read(path, passthrough)?;
-    let count = files.main.len().min(options.first.unwrap_or(usize::MAX));
-    if count == 0 {
-        return Err(Error::input(path, "", "has no particles", "select particles before importing"));
-    }
-    let columns = Columns::find(&files)?;
+    let mut files = Files::read(path, passthrough)?;
+    let columns = Columns::find(&files, options.class)?;
+    let alignments = &columns.alignments;
+    let all = files.len();
+    let choice =
+        Choice::new(path, all, options, alignments.class_column(), alignments.split.is_some(), |particle| {
+            alignments.traits(&files, particle)
+        })?;
+    files.choose(&choice);
+    let count = choice.len();
     let mut groups = Groups::default();
     let mut stacks = StackNames::default();
     let mut directions = ViewingDirections::default();
-    let mut halves = HalfCollector::new(columns.split.as_ref().map(|column| column.name));
+    let mut halves = HalfCollector::new(alignments.split.map(|column| column.name));
     let mut dark = 0;
     let mut ignored = vec![false; columns.unmodelled.len()];
     for particle in 0..count {
         let row = columns.row(&files, particle, &mut groups, &mut stacks)?;
         groups.count(row.particle.optics_group);
-        halves.add(&row, columns.split(&files, particle)?, columns.filament(&files, particle, row.source));
+        halves.add(&row, alignments.half(&files, particle)?, columns.filament(&files, particle, row.source));
         directions.observe(&row.particle);
         dark += usize::from(row.dark);
         for (column, seen) in columns.unmodelled.iter().zip(&mut ignored) {
@@ -65,7 +73,7 @@ pub fn read(path: &Path, passthrough: &[PathBuf], options: &ReadOptions) -> Resu
     if dark > 0 {
         tracing::info!("{}: inverting {dark} of {count} images, whose {SIGN} is negative", path.display());
     }
-    let folders = StackFolders::beside(path, options.datadir).or_parent();
+    let folders = StackFolders::beside(path, options.datadir);
     let half_sets = halves.decide(path, &stacks, &folders, options)?;
     let properties = SetProperties {
         path: path.to_path_buf(),
@@ -74,6 +82,7 @@ pub fn read(path: &Path, passthrough: &[PathBuf], options: &ReadOptions) -> Resu
         raw: groups.raw.clone(),
         box_from: format!("{SHAPE} of {}", path.display()),
         columns: ["ctf/accel_kv", "ctf/df1_A", "alignments3D/shift"],
+        choice,
         half_sets,
         dark: dark > 0,
         stacks,
@@ -97,128 +106,8 @@ impl set::ParticleSet for Particles {
     }
 }
 
-/// The main file and the passthrough files.
-#[derive(Debug)]
-struct Files {
-    main: Table,
-    /// Passthrough files, each with the record numbers of the particles of the main file.
-    others: Vec<(Table, Vec<u32>)>,
-}
-
-/// A column of one of the files.
-#[derive(Clone, Copy, Debug)]
-struct Column {
-    name: &'static str,
-    /// Index of its file: 0 for the main file, then the passthrough files.
-    file: usize,
-    field: Field,
-}
-
-impl Files {
-    fn read(path: &Path, passthrough: &[PathBuf]) -> Result<Self> {
-        let mut files = Self { main: Table::read(path)?, others: Vec::with_capacity(passthrough.len()) };
-        for path in passthrough {
-            let other = Table::read(path)?;
-            let records = matched(&files.main, &other)?;
-            files.others.push((other, records));
-        }
-        Ok(files)
-    }
-
-    /// The column `name` with `count` numbers per particle, in the first file that has it.
-    fn find(&self, name: &'static str, count: usize) -> Result<Option<Column>> {
-        let Some(column) = self.any(name) else { return Ok(None) };
-        if matches!(column.field.field_type, FieldType::NumberFormat(_)) && column.field.count == count {
-            return Ok(Some(column));
-        }
-        Err(Error::input(
-            self.table(column.file).path(),
-            "header",
-            format!("the column {name} does not have {count} numbers per particle"),
-            "export the particles again",
-        ))
-    }
-
-    fn any(&self, name: &'static str) -> Option<Column> {
-        let files = 0..=self.others.len();
-        files.into_iter().find_map(|file| Some(Column { name, file, field: self.table(file).field(name)? }))
-    }
-
-    fn table(&self, file: usize) -> &Table {
-        if file == 0 { &self.main } else { &self.others[file - 1].0 }
-    }
-
-    /// Record number of the particle in the file of the column.
-    fn record(&self, column: &Column, particle: usize) -> usize {
-        if column.file == 0 { particle } else { self.others[column.file - 1].1[particle] as usize }
-    }
-
-    fn number(&self, column: &Column, particle: usize, k: usize) -> f64 {
-        self.table(column.file).number(column.field, self.record(column, particle), k)
-    }
-
-    /// The number in `column`, which must be finite.
-    fn finite(&self, column: &Column, particle: usize, k: usize) -> Result<f64> {
-        let value = self.number(column, particle, k);
-        if value.is_finite() { Ok(value) } else { Err(self.refuse(column, particle, k, "a finite number")) }
-    }
-
-    fn positive(&self, column: &Column, particle: usize) -> Result<f64> {
-        let value = self.finite(column, particle, 0)?;
-        if value > 0.0 { Ok(value) } else { Err(self.refuse(column, particle, 0, "a number above 0")) }
-    }
-
-    fn refuse(&self, column: &Column, particle: usize, k: usize, expected: &str) -> Error {
-        let value = self.number(column, particle, k);
-        self.error(column, particle, format!("{} is {value}, expected {expected}", column.name), REMEDY)
-    }
-
-    fn error(&self, column: &Column, particle: usize, problem: String, remedy: &str) -> Error {
-        let place = Location::Particle(self.record(column, particle) + 1);
-        Error::input(self.table(column.file).path(), place.to_string(), problem, remedy)
-    }
-}
-
-/// For each record of `main`, the record number in `other` with the same `uid`.
-fn matched(main: &Table, other: &Table) -> Result<Vec<u32>> {
-    let uid = |table: &Table| {
-        table.field(UID).filter(|field| table.is_empty() || table.index(*field, 0).is_some()).ok_or_else(
-            || {
-                let problem = format!("has no column {UID}, which matches the records of the files");
-                Error::input(table.path(), "header", problem, "give a passthrough file of the same particles")
-            },
-        )
-    };
-    let (of_main, of_other) = (uid(main)?, uid(other)?);
-    let mut records = HashMap::with_capacity(other.len());
-    for record in 0..other.len() {
-        if records.insert(other.index(of_other, record), record as u32).is_some() {
-            return Err(Error::input(
-                other.path(),
-                Location::Particle(record + 1).to_string(),
-                format!("the {UID} occurs twice"),
-                "export the particles again",
-            ));
-        }
-    }
-    let found = |record: usize| {
-        let uid = main.index(of_main, record);
-        records.get(&uid).copied().ok_or_else(|| {
-            Error::input(
-                main.path(),
-                Location::Particle(record + 1).to_string(),
-                format!("the {UID} {} is not in {}", uid.unwrap_or_default(), other.path().display()),
-                "give the passthrough file of the same job",
-            )
-        })
-    };
-    (0..main.len()).map(found).collect()
-}
-
 const SHAPE: &str = "blob/shape";
 const SIGN: &str = "blob/sign";
-const SPLIT: &str = "alignments3D/split";
-const POSE: &str = "alignments3D/pose";
 
 /// Columns of aberrations whose convention is not published; 0 means "none".
 const UNMODELLED: [(&str, usize); 3] = [("ctf/shift_A", 2), ("ctf/trefoil_A", 2), ("ctf/tetra_A", 4)];
@@ -231,11 +120,7 @@ struct Columns {
     shape: Column,
     pixel_size: Column,
     sign: Option<Column>,
-    pose: Column,
-    shift: Option<Column>,
-    /// Pixel size of the shifts, if it differs from that of the images.
-    shift_pixel: Option<Column>,
-    split: Option<Column>,
+    alignments: Alignments,
     filament: Option<Column>,
     micrograph: Option<Column>,
     microscope: [Column; 3],
@@ -251,15 +136,9 @@ struct Columns {
 }
 
 impl Columns {
-    fn find(files: &Files) -> Result<Self> {
-        let missing = |problem: String, remedy: &str| Error::input(files.main.path(), "", problem, remedy);
-        let pose = files.find(POSE, 3)?.ok_or_else(|| {
-            missing(
-                format!("the particles have no poses: the column {POSE} does not exist"),
-                "refine the particles first (ab-initio or 3-D refinement) and import that job's file, or give the file \
-                 with this column as --passthrough",
-            )
-        })?;
+    fn find(files: &Files, class: Option<i64>) -> Result<Self> {
+        let missing = |problem: String, remedy: &str| Error::input(files.path(), "", problem, remedy);
+        let alignments = Alignments::find(files, class)?;
         let of_ctf = |name: &'static str| {
             files.find(name, 1)?.ok_or_else(|| {
                 missing(
@@ -285,10 +164,7 @@ impl Columns {
             shape: of_images(SHAPE, 2)?,
             pixel_size: of_images("blob/psize_A", 1)?,
             sign: files.find(SIGN, 1)?,
-            pose,
-            shift: files.find("alignments3D/shift", 2)?,
-            shift_pixel: files.find("alignments3D/psize_A", 1)?,
-            split: files.find(SPLIT, 1)?,
+            alignments,
             filament: files.find("filament/filament_uid", 1)?,
             micrograph: files.find("location/micrograph_uid", 1)?,
             microscope: [of_ctf("ctf/accel_kv")?, of_ctf("ctf/cs_mm")?, of_ctf("ctf/amp_contrast")?],
@@ -311,7 +187,7 @@ impl Columns {
         groups: &mut Groups,
         stacks: &mut StackNames,
     ) -> Result<ParticleRow> {
-        let place = Location::Particle(particle + 1);
+        let place = files.place(particle);
         let source = self.image(files, particle, stacks)?;
         let (optics, raw) = self.optics(files, particle)?;
         let optics_group = groups.index(optics, raw);
@@ -355,22 +231,22 @@ impl Columns {
         let index = files.table(self.index.file).index(self.index.field, files.record(&self.index, particle));
         let index =
             index.ok_or_else(|| refuse(&self.index, files.number(&self.index, particle, 0).to_string()))?;
-        Ok(Source { file: stacks.index(name, Location::Particle(particle + 1)), index })
+        Ok(Source { file: stacks.index(name, files.place(particle)), index })
     }
 
     /// `W`: the transposed matrix of the rotation vector.
     fn rotation(&self, files: &Files, particle: usize) -> Result<Rotation> {
         let mut vector = [0.0; 3];
         for (k, value) in vector.iter_mut().enumerate() {
-            *value = files.finite(&self.pose, particle, k)?;
+            *value = files.finite(&self.alignments.pose, particle, k)?;
         }
         Ok(transposed(&rotation_from_vector(vector)))
     }
 
     /// The shift in pixels of the images. The file gives it in pixels of the alignment.
     fn shift(&self, files: &Files, particle: usize) -> Result<[f64; 2]> {
-        let Some(shift) = &self.shift else { return Ok([0.0; 2]) };
-        let unit = match &self.shift_pixel {
+        let Some(shift) = &self.alignments.shift else { return Ok([0.0; 2]) };
+        let unit = match &self.alignments.shift_pixel {
             Some(column) => files.positive(column, particle)? / files.positive(&self.pixel_size, particle)?,
             None => 1.0,
         };
@@ -427,16 +303,6 @@ impl Columns {
         let pixel_size = files.positive(&self.pixel_size, particle)?;
         let box_size = Some(self.box_size(files, particle)?);
         Ok((optics, RawImages { pixel_size, box_size, odd, ..RawImages::default() }))
-    }
-
-    /// The half, if the file has it.
-    fn split(&self, files: &Files, particle: usize) -> Result<Option<Subset>> {
-        let Some(column) = &self.split else { return Ok(None) };
-        match files.number(column, particle, 0) {
-            0.0 => Ok(Some(Subset::Half1)),
-            1.0 => Ok(Some(Subset::Half2)),
-            _ => Err(files.refuse(column, particle, 0, "0 or 1")),
-        }
     }
 
     /// The key of the filament that the particle is a segment of. Filaments that were imported are numbered per micrograph.

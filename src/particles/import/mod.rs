@@ -4,6 +4,7 @@
 //! ([`npy`]), and [`cryodrgn`] interprets pickled arrays ([`pickle`]); each implements [`set::ParticleSet`]. [`stacks`] finds and
 //! reads the raw images, and [`pipeline`] runs the import: read, preprocess ([`super::preprocess`]), write.
 
+pub mod choice;
 mod columns;
 pub(crate) mod copies;
 pub mod cryodrgn;

@@ -59,8 +59,10 @@ pub struct Options {
     pub redraw_halves: bool,
     /// Number of worker threads; `None` for one per core.
     pub threads: Option<usize>,
-    /// Number of particles to import, from the first one; `None` for all.
+    /// Number of particles to import, from the first one of each half; `None` for all.
     pub first: Option<usize>,
+    /// The class whose particles are imported; `None` for all.
+    pub class: Option<i64>,
 }
 
 /// The result of an import.
@@ -87,6 +89,7 @@ pub fn import(input: &Path, destination: &Path, options: &Options) -> Result<Sum
         })?;
     let read_options = ReadOptions {
         first: options.first,
+        class: options.class,
         seed: options.seed,
         redraw_halves: options.redraw_halves,
         datadir: options.datadir.as_deref(),

@@ -9,6 +9,7 @@ use std::path::Path;
 use images::{ANGLES, ImageColumns, particle_table};
 pub use images::{NamedImage, image_table};
 
+use super::choice::Choice;
 use super::columns::{Column, Cursor, find, require};
 use super::half_sets::HalfCollector;
 use super::optics::{self, Groups, ImplicitGroups, OverriddenColumns, RawImages};
@@ -45,8 +46,7 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<Particles> {
 fn interpret(document: Document, options: &ReadOptions) -> Result<Particles> {
     let place = particle_table(&document)?;
     let table = &document.tables()[place];
-    let count = table.len().min(options.first.unwrap_or(usize::MAX));
-    if count == 0 {
+    if table.is_empty() {
         return Err(Error::input(
             document.path(),
             format!("line {}", table.line()),
@@ -55,6 +55,13 @@ fn interpret(document: Document, options: &ReadOptions) -> Result<Particles> {
         ));
     }
     let columns = Columns::find(&document, table)?;
+    let images = &columns.images;
+    let (class_column, has_halves) = (images.class_column(), images.half_column().is_some());
+    let mut cursor = Cursor::new(&document, table);
+    let choice = Choice::new(document.path(), table.len(), options, class_column, has_halves, |_| {
+        cursor.advance()?;
+        images.traits(&cursor)
+    })?;
     let optics_table = document.tables().iter().find(|t| t.name() == "optics");
     let lookup = match optics_table {
         Some(optics) => OpticsLookup::Table {
@@ -71,10 +78,13 @@ fn interpret(document: Document, options: &ReadOptions) -> Result<Particles> {
     let mut directions = ViewingDirections::default();
     let mut overridden = optics_table.map(|_| OverriddenColumns::new(table));
     let mut cursor = Cursor::new(&document, table);
-    for _ in 0..count {
+    for row in 0..choice.end() {
         cursor.advance()?;
+        if !choice.contains(row) {
+            continue;
+        }
         let (row, image) = interpreter.read(&cursor, &mut stacks)?;
-        halves.add(&row, image.half, image.filament);
+        halves.add(&row, image.traits.half, image.filament);
         let group = row.particle.optics_group as usize;
         if group >= particles_of.len() {
             particles_of.resize(group + 1, 0);
@@ -88,7 +98,7 @@ fn interpret(document: Document, options: &ReadOptions) -> Result<Particles> {
     let half_sets = halves.decide(document.path(), &stacks, &folders, options)?;
 
     set::warn_about_ignored(document.path(), overridden.iter().flat_map(OverriddenColumns::labels));
-    directions.warn(document.path(), count);
+    directions.warn(document.path(), choice.len());
     let path = document.path().to_path_buf();
     let properties = SetProperties {
         others: Vec::new(),
@@ -96,6 +106,7 @@ fn interpret(document: Document, options: &ReadOptions) -> Result<Particles> {
         raw: groups.raw,
         box_from: format!("_rlnImageSize of {}", path.display()),
         columns: interpreter.columns.names(),
+        choice,
         half_sets,
         dark: false,
         stacks,
@@ -266,6 +277,8 @@ impl set::ParticleSet for Particles {
             interpreter: &mut self.interpreter,
             stacks: &mut properties.stacks,
             half: properties.half_sets.of.iter(),
+            choice: &properties.choice,
+            next: 0,
         })
     }
 }
@@ -276,6 +289,9 @@ struct ParticleRows<'a> {
     interpreter: &'a mut Interpreter,
     stacks: &'a mut StackNames,
     half: std::slice::Iter<'a, Subset>,
+    choice: &'a Choice,
+    /// The next row.
+    next: usize,
     /// The raw images of each optics group.
     raw: &'a [RawImages],
     /// Number of stacks and optics groups in the first pass over the file.
@@ -294,7 +310,13 @@ impl Iterator for ParticleRows<'_> {
 
 impl ParticleRows<'_> {
     fn read(&mut self, half: Subset) -> Result<ParticleRow> {
-        self.cursor.advance()?;
+        loop {
+            self.cursor.advance()?;
+            self.next += 1;
+            if self.choice.contains(self.next - 1) {
+                break;
+            }
+        }
         let (mut row, _) = self.interpreter.read(&self.cursor, self.stacks)?;
         if row.source.file as usize >= self.known || row.particle.optics_group as usize >= self.groups {
             return Err(self.cursor.changed());

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::choice::Choice;
 use super::half_sets::HalfSets;
 use super::optics::RawImages;
 use super::stack_names::{Location, StackFolders, StackNames};
@@ -14,8 +15,10 @@ use crate::particles::store::{Particle, Source};
 /// Options of a reader that do not depend on the format.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ReadOptions<'a> {
-    /// Number of particles to read, from the first one; `None` for all.
+    /// Number of particles to read, from the first one of each half; `None` for all.
     pub first: Option<usize>,
+    /// The class whose particles are read; `None` for all.
+    pub class: Option<i64>,
     /// Seed of the random halves, for metadata without halves.
     pub seed: u64,
     /// Draw random halves even if the metadata has halves.
@@ -29,7 +32,7 @@ pub trait ParticleSet: fmt::Debug + Send {
     /// Properties of the whole set.
     fn properties(&self) -> &SetProperties;
 
-    /// The particles in file order. Every call starts at the first one. A row is an error if the file cannot be read, or
+    /// The chosen particles in file order. Every call starts at the first one. A row is an error if the file cannot be read, or
     /// has changed since it was opened.
     fn rows(&mut self) -> Box<dyn Iterator<Item = Result<ParticleRow>> + '_>;
 }
@@ -49,6 +52,8 @@ pub struct SetProperties {
     pub box_from: String,
     /// The columns of voltage, defocus and origin, for warnings.
     pub columns: [&'static str; 3],
+    /// The rows of the metadata that are imported.
+    pub choice: Choice,
     /// The half of each particle.
     pub half_sets: HalfSets,
     /// True if any image has dark specimen according to the metadata.

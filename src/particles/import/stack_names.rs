@@ -1,6 +1,6 @@
 //! Names of image stacks in metadata, and the folders to search for them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
@@ -77,18 +77,18 @@ pub struct StackFolders {
 }
 
 impl StackFolders {
-    /// Searches relative to the folder of the file `metadata`. With `datadir`, searches there instead: first for the path as
+    /// Searches relative to the folder of the file `metadata`, to the folders above it (paths of RELION and cryoSPARC start
+    /// from the project folder), and to the working directory. With `datadir`, searches there instead: first for the path as
     /// given, then for the bare file name.
     pub fn beside(metadata: &Path, datadir: Option<&Path>) -> Self {
-        let begin = metadata.parent().unwrap_or(Path::new("")).to_path_buf();
-        Self { begin: vec![begin], datadir: datadir.map(Path::to_path_buf) }
-    }
-
-    /// Also searches relative to the parent of that folder.
-    pub fn or_parent(mut self) -> Self {
-        let above = self.begin[0].join("..");
-        self.begin.push(above);
-        self
+        let folder = metadata.parent().unwrap_or(Path::new("")).to_path_buf();
+        let absolute =
+            std::path::absolute(if folder.as_os_str().is_empty() { Path::new(".") } else { &folder });
+        let above = absolute.unwrap_or_default();
+        let above = above.ancestors().skip(1).map(Path::to_path_buf);
+        let mut begin: Vec<PathBuf> = std::iter::once(folder).chain(above).collect();
+        begin.push(PathBuf::new());
+        Self { begin, datadir: datadir.map(Path::to_path_buf) }
     }
 
     /// Candidate paths of the stack `name`, in search order.
@@ -96,7 +96,8 @@ impl StackFolders {
         let Some(folder) = &self.datadir else {
             // join() returns an absolute path unchanged.
             let mut candidates: Vec<PathBuf> = self.begin.iter().map(|folder| folder.join(name)).collect();
-            candidates.dedup();
+            let mut seen = HashSet::new();
+            candidates.retain(|path| seen.insert(path.clone()));
             return candidates;
         };
         let below: PathBuf =
@@ -122,11 +123,17 @@ impl StackFolders {
         if let Some(found) = candidates.iter().find(|path| path.is_file()) {
             return Ok(found.clone());
         }
-        let tried: Vec<String> = candidates.iter().map(|p| p.display().to_string()).collect();
+        let tried = match &self.datadir {
+            Some(_) => {
+                let tried: Vec<String> = candidates.iter().map(|p| p.display().to_string()).collect();
+                format!("tried {}", tried.join(", "))
+            }
+            None => "in the folder of this file, the folders above it, and the working directory".into(),
+        };
         Err(Error::input(
             metadata,
             stack.place.to_string(),
-            format!("the stack {} was not found (tried {})", excerpt(&stack.name), tried.join(", ")),
+            format!("the stack {} was not found ({tried})", excerpt(&stack.name)),
             "set --datadir to the project folder that the path is relative to, or to the folder of the stack",
         ))
     }
@@ -142,17 +149,23 @@ mod tests {
             StackFolders::beside(Path::new(file), datadir.map(Path::new)).candidates(Path::new(name))
         };
         let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect::<Vec<_>>();
-        assert_eq!(find("a/b.star", None, "s/t.mrcs"), paths(&["a/s/t.mrcs"]));
-        assert_eq!(find("b.star", None, "t.mrcs"), paths(&["t.mrcs"]));
-        assert_eq!(find("a/b.star", None, "/s/t.mrcs"), paths(&["/s/t.mrcs"]));
+        let above = "/P/R/job1/b.star";
+        assert_eq!(
+            find(above, None, "E/t.mrcs"),
+            paths(&["/P/R/job1/E/t.mrcs", "/P/R/E/t.mrcs", "/P/E/t.mrcs", "/E/t.mrcs", "E/t.mrcs"])
+        );
+        assert_eq!(find(above, None, "/s/t.mrcs"), paths(&["/s/t.mrcs"]));
+        let beside = find("b.star", None, "t.mrcs");
+        let here = std::path::absolute("t.mrcs").unwrap();
+        assert_eq!(beside[0], Path::new("t.mrcs"));
+        assert!(beside[1..].iter().all(|path| path.is_absolute() && *path != here), "{beside:?}");
+        assert_eq!(
+            find("a/b.star", None, "s/t.mrcs")[..2],
+            [PathBuf::from("a/s/t.mrcs"), here.with_file_name("s/t.mrcs")]
+        );
+        assert_eq!(find("a/b.star", None, "s/t.mrcs").last().unwrap(), Path::new("s/t.mrcs"));
         assert_eq!(find("a/b.star", Some("d"), "s/t.mrcs"), paths(&["d/s/t.mrcs", "d/t.mrcs"]));
         assert_eq!(find("a/b.star", Some("d"), "t.mrcs"), paths(&["d/t.mrcs"]));
         assert_eq!(find("a/b.star", Some("d"), "/s/t.mrcs"), paths(&["d/s/t.mrcs", "d/t.mrcs", "/s/t.mrcs"]));
-        let above = |file: &str, name: &str| {
-            StackFolders::beside(Path::new(file), None).or_parent().candidates(Path::new(name))
-        };
-        assert_eq!(above("P/J2/b.cs", "J1/t.mrc"), paths(&["P/J2/J1/t.mrc", "P/J2/../J1/t.mrc"]));
-        assert_eq!(above("b.cs", "J1/t.mrc"), paths(&["J1/t.mrc", "../J1/t.mrc"]));
-        assert_eq!(above("b.cs", "/s/t.mrc"), paths(&["/s/t.mrc"]));
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::imaging::pose::rotation_from_relion;
 use crate::particles::Subset;
+use crate::particles::import::choice::RowTraits;
 use crate::particles::import::columns::{Column, Cursor, find, require};
 use crate::particles::import::copies::{filament_key, pose_key};
 use crate::particles::import::stack_names::{Location, StackNames};
@@ -14,11 +15,13 @@ use crate::particles::store::Source;
 /// The column that names a particle's image.
 const IMAGE: &str = "_rlnImageName";
 const SUBSET: &str = "_rlnRandomSubset";
+const CLASS: &str = "_rlnClassNumber";
 /// The columns with the pose.
 pub(super) const ANGLES: [&str; 3] = ["_rlnAngleRot", "_rlnAngleTilt", "_rlnAnglePsi"];
 
 /// The index of the particle table: the one with an image column.
 pub(super) fn particle_table(document: &Document) -> Result<usize> {
+    refuse_subtomograms(document)?;
     let mut named = document.tables().iter().enumerate().filter(|(_, t)| t.column(IMAGE).is_some());
     match (named.next(), named.next()) {
         (Some((place, _)), None) => Ok(place),
@@ -37,6 +40,26 @@ pub(super) fn particle_table(document: &Document) -> Result<usize> {
     }
 }
 
+/// Refuses particles of tomograms: each is a stack with one image per tilt.
+fn refuse_subtomograms(document: &Document) -> Result<()> {
+    const MARKS: [&str; 3] = ["_rlnTomoSubTomosAre2DStacks", "_rlnTomoVisibleFrames", "_rlnTomoParticleName"];
+    let marked = document.tables().iter().find_map(|table| {
+        let mark = MARKS.into_iter().find(|mark| table.column(mark).is_some())?;
+        Some((table, mark))
+    });
+    let Some((table, mark)) = marked else { return Ok(()) };
+    Err(Error::input(
+        document.path(),
+        format!("line {}", table.line()),
+        format!(
+            "the particles are subtomograms, each a stack of images at several tilts (data_{} has {mark}), expected one \
+             image per particle",
+            table.name()
+        ),
+        "give the particles of single-particle images; subtomograms cannot be imported",
+    ))
+}
+
 /// The image of a row.
 #[derive(Clone, Copy, Debug)]
 pub struct NamedImage {
@@ -44,8 +67,8 @@ pub struct NamedImage {
     pub source: Source,
     /// Location of the row.
     pub place: Location,
-    /// The half that the row gives.
-    pub half: Option<Subset>,
+    /// The class and the half that the row gives.
+    pub traits: RowTraits,
     /// The filament that the image is a segment of: a hash of its micrograph and number.
     pub filament: Option<u64>,
 }
@@ -57,6 +80,7 @@ pub(super) struct ImageColumns {
     subset: Option<Column>,
     tube: Option<Column>,
     micrograph: Option<Column>,
+    class: Option<Column>,
 }
 
 impl ImageColumns {
@@ -66,6 +90,7 @@ impl ImageColumns {
             subset: find(table, SUBSET),
             tube: find(table, "_rlnHelicalTubeID"),
             micrograph: find(table, "_rlnMicrographName"),
+            class: find(table, CLASS),
         })
     }
 
@@ -74,12 +99,23 @@ impl ImageColumns {
         self.subset.map(|column| column.label)
     }
 
+    /// The column with the classes.
+    pub fn class_column(&self) -> Option<&'static str> {
+        self.class.map(|column| column.label)
+    }
+
+    /// The class and the half of the current row.
+    pub fn traits(&self, row: &Cursor) -> Result<RowTraits> {
+        let half = self.subset.map(|column| half(row, column)).transpose()?.flatten();
+        Ok(RowTraits { class: self.class.map(|column| row.integer(column)).transpose()?, half })
+    }
+
     /// Reads the current row.
     pub fn read(&self, row: &Cursor, stacks: &mut StackNames) -> Result<NamedImage> {
-        let half = self.subset.map(|column| half(row, column)).transpose()?.flatten();
+        let traits = self.traits(row)?;
         let source = image(row, self.image, stacks)?;
         let place = Location::Line(row.line());
-        Ok(NamedImage { source, place, half, filament: self.filament(row, source) })
+        Ok(NamedImage { source, place, traits, filament: self.filament(row, source) })
     }
 
     /// The filament. RELION numbers filaments per micrograph, and extracts a stack per micrograph.
@@ -128,6 +164,8 @@ pub struct ImageTable {
     pub subset: Option<usize>,
     /// Label of that column.
     pub half_column: Option<&'static str>,
+    /// Label of the column with the classes, if there is one.
+    pub class_column: Option<&'static str>,
 }
 
 /// Reads the image names of the STAR file `path`, and what decides the halves, without interpreting other columns.
@@ -156,5 +194,6 @@ pub fn image_table(path: &Path, stacks: &mut StackNames) -> Result<ImageTable> {
         width: table.width(),
         subset: table.column(SUBSET),
         half_column: columns.half_column(),
+        class_column: columns.class_column(),
     })
 }

@@ -25,7 +25,8 @@ fn document(text: &str) -> Result<Document> {
     Document::read(&path)
 }
 
-const WANTED: ReadOptions = ReadOptions { first: None, seed: 1, redraw_halves: false, datadir: None };
+const WANTED: ReadOptions =
+    ReadOptions { first: None, class: None, seed: 1, redraw_halves: false, datadir: None };
 
 fn interpreted(text: &str) -> Result<Particles> {
     interpret(document(text)?, &WANTED)
