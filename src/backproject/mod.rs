@@ -18,6 +18,8 @@ pub struct BackprojectOptions {
     pub output: PathBuf,
     /// Symmetry of the specimen.
     pub symmetry: Symmetry,
+    /// Whether images count by the inverse power of the noise of their optics group, by frequency.
+    pub by_noise: bool,
     /// Whether to apply the Wiener filter.
     pub wiener: bool,
     /// Ground-truth map to compare with.

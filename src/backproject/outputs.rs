@@ -66,5 +66,8 @@ fn document(run: &Finished, curves: &[(String, Fsc)]) -> Value {
     ] {
         document[key] = value;
     }
+    if run.options.by_noise {
+        document["settings"]["noise"] = json!("spectrum");
+    }
     document
 }

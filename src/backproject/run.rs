@@ -30,7 +30,8 @@ pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(
     let HalfGroup { assignment, mut collective } = HalfGroup::split(world, subsets.len());
     log_start(world, &store, &subsets);
 
-    let particles = ParticleSample { symmetry: options.symmetry, ..ParticleSample::default() };
+    let (symmetry, by_noise) = (options.symmetry, options.by_noise);
+    let particles = ParticleSample { symmetry, by_noise, ..ParticleSample::default() };
     let sums = accumulate_halves(world, &store, &subsets, (&assignment, &mut collective), &particles)?;
     let backprojecting = started.elapsed().as_secs_f64();
     // All particles have been read and are usable: only now remove the files of an older run.

@@ -7,6 +7,7 @@ use super::logging::LogOptions;
 use super::ranks::ThreadOptions;
 use crate::backproject::{BackprojectOptions, run as backproject};
 use crate::imaging::Symmetry;
+use crate::recipe::likelihood::NoiseModel;
 use crate::train::Ending;
 
 const AFTER_HELP: &str = "\
@@ -32,6 +33,9 @@ pub(super) struct Args {
     /// Point group of the specimen, with RELION's axes through the centre of the box: C1 to C99, D1 to D99, T, O, I (I2), I1 to I4.
     #[arg(long, visible_alias = "sym", default_value_t, value_name = "GROUP")]
     symmetry: Symmetry,
+    /// How images count: all alike, or by the inverse power of the noise of their optics group, by frequency.
+    #[arg(long, value_enum, default_value = "white")]
+    noise: NoiseModel,
     /// Divide by the weights only, without the Wiener filter from the half maps' FSC.
     #[arg(long)]
     no_wiener: bool,
@@ -50,6 +54,7 @@ pub(super) fn run(args: &Args, log: &LogOptions) -> ExitCode {
         particles: args.particles.clone(),
         output: args.output.clone(),
         symmetry: args.symmetry,
+        by_noise: args.noise == NoiseModel::Spectrum,
         wiener: !args.no_wiener,
         truth: args.truth.clone(),
         overwrite: args.overwrite,

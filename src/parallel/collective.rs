@@ -1,6 +1,8 @@
 //! Collective operations over the ranks of a group.
 
+use mpi::Count;
 use mpi::collective::{CommunicatorCollectives, SystemOperation};
+use mpi::datatype::PartitionMut;
 use mpi::topology::{Communicator, SimpleCommunicator};
 use mpi::traits::Root;
 
@@ -57,6 +59,28 @@ impl Collective {
                 each.iter().zip(&lengths).filter(|&(_, &length)| k < length as usize).map(|(&v, _)| v),
             );
         }
+        all
+    }
+
+    /// The values of all ranks on every rank: all of the first rank, then all of the second, and so on.
+    ///
+    /// # Panics
+    /// With 2^31 values or more.
+    pub fn all_gather_in_rank_order(&self, values: &[u64]) -> Vec<u64> {
+        let lengths = self.all_gather(values.len() as u64);
+        assert!(lengths.iter().sum::<u64>() < 1 << 31, "MPI counts in 32 bits");
+        let counts: Vec<Count> = lengths.into_iter().map(|length| length as Count).collect();
+        let starts: Vec<Count> = counts
+            .iter()
+            .scan(0, |next, count| {
+                let start = *next;
+                *next += count;
+                Some(start)
+            })
+            .collect();
+        let mut all = vec![0u64; counts.iter().map(|&count| count as usize).sum()];
+        let mut parts = PartitionMut::new(&mut all[..], counts, starts);
+        self.communicator.all_gather_varcount_into(values, &mut parts);
         all
     }
 

@@ -8,8 +8,9 @@ use rustfft::num_complex::Complex;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::imaging::ctf::Ctf;
 use crate::imaging::fourier::{Fft2, squared_frequency};
-use crate::particles::store::{Block, Store};
+use crate::particles::store::{Block, Particle, Store};
 
 /// The window that leaves the noise is 0 up to the first radius and 1 from the second on, in box sizes from the origin.
 const WINDOW: [f64; 2] = [0.375, 0.45];
@@ -20,6 +21,8 @@ const IMAGES: usize = 4096;
 const FEWEST_PER_GROUP: usize = 16;
 /// The mean spectrum of all groups counts in that of a group as this many images.
 const PRIOR_IMAGES: f64 = 4.0;
+/// Least mean of the squared CTF that the power of premultiplied images is divided by.
+const LEAST_SQUARED_CTF: f64 = 0.01;
 /// Images per parallel block.
 const BLOCK: usize = 256;
 /// No frequency or group has more weight than this times that of another.
@@ -37,7 +40,8 @@ pub struct NoisePower {
 
 impl NoisePower {
     /// Estimates the noise of the particles in `rows`, from a sample spread evenly over each optics group. Images that cannot be used
-    /// are skipped. The result does not depend on the number of threads.
+    /// are skipped. The power of images that were multiplied by their CTF is divided by the mean of its square, which gives that of
+    /// the images before. The result does not depend on the number of threads.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -53,23 +57,37 @@ impl NoisePower {
             }
         }
         let meter = PowerMeter::new(header.box_size);
+        let of_ctf = |particle: &Particle| {
+            let optics = header.optics.get(particle.optics_group as usize);
+            let is_multiplied = optics.is_some_and(|optics| optics.premultiplied);
+            // The device multiplies by 1 in place of this CTF.
+            is_multiplied.then(|| meter.squared_ctf(&reader.ctf(particle), header.pixel_size))
+        };
         let mut sums = vec![vec![0.0; meter.shells()]; particles.len()];
+        let mut ctfs = vec![Vec::new(); particles.len()];
         let mut measured = vec![0usize; particles.len()];
         let sample = sample(&group_of, &particles);
         for places in sample.chunks(BLOCK) {
-            let powers: Vec<Result<Option<Vec<f64>>>> = places
+            let powers: Vec<Result<Option<[Option<Vec<f64>>; 2]>>> = places
                 .par_iter()
                 .map_init(Block::default, |block, &place| {
                     let row = rows.start + place;
                     reader.read(row..row + 1, block)?;
-                    Ok(block.defects.is_empty().then(|| meter.power(&block.images)))
+                    let measure = || [Some(meter.power(&block.images)), of_ctf(&block.particles[0])];
+                    Ok(block.defects.is_empty().then(measure))
                 })
                 .collect();
             for (&place, power) in places.iter().zip(powers) {
-                let Some(power) = power? else { continue };
+                let Some([power, ctf]) = power? else { continue };
                 let group = group_of[place] as usize;
                 measured[group] += 1;
-                sums[group].iter_mut().zip(power).for_each(|(sum, power)| *sum += power);
+                add(&mut sums[group], power.as_deref().unwrap_or_default());
+                add(&mut ctfs[group], ctf.as_deref().unwrap_or_default());
+            }
+        }
+        for ((sum, ctf), &n) in sums.iter_mut().zip(&ctfs).zip(&measured) {
+            for (power, square) in sum.iter_mut().zip(ctf) {
+                *power /= (square / n as f64).max(LEAST_SQUARED_CTF);
             }
         }
         Ok(Self { groups: shrunk(&sums, &measured, &particles), particles })
@@ -135,6 +153,12 @@ impl NoisePower {
         let shells = self.groups.first().map_or(0, Vec::len);
         if shells < 6 { 1.0 } else { mean(1..shells.div_ceil(3)) / mean(shells / 2..shells) }
     }
+}
+
+/// Adds `values` to `sums`, which takes their length where it is empty.
+fn add(sums: &mut Vec<f64>, values: &[f64]) {
+    sums.resize(sums.len().max(values.len()), 0.0);
+    sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
 }
 
 /// Places of the particles that are measured: of each group as many as [`IMAGES_PER_GROUP`] and [`IMAGES`] allow, spread evenly.
@@ -223,6 +247,25 @@ impl PowerMeter {
         self.counts.len()
     }
 
+    /// Mean of the squared CTF per shell.
+    fn squared_ctf(&self, ctf: &Ctf, pixel_size: f64) -> Vec<f64> {
+        let mut h = vec![0.0; self.places.len()];
+        ctf.half_plane(self.box_size, pixel_size, &mut h);
+        self.means(h.iter().map(|&h| f64::from(h).powi(2)))
+    }
+
+    /// Mean per shell of `values` on the half plane.
+    fn means(&self, values: impl Iterator<Item = f64>) -> Vec<f64> {
+        let mut means = vec![0.0; self.shells()];
+        for (value, &(shell, count)) in values.zip(&self.places) {
+            if let Some(sum) = means.get_mut(shell) {
+                *sum += count * value;
+            }
+        }
+        means.iter_mut().zip(&self.counts).for_each(|(sum, count)| *sum /= count);
+        means
+    }
+
     /// Power per shell of `image`. The mean under the window is taken off: it is no noise, but what a normalisation has left.
     fn power(&self, image: &[f32]) -> Vec<f64> {
         let sums = image.iter().zip(&self.window).fold([0.0, 0.0], |[sum, weights], (value, w)| {
@@ -232,13 +275,7 @@ impl PowerMeter {
         let windowed: Vec<f32> = image.iter().zip(&self.window).map(|(v, w)| (v - mean) * w).collect();
         let mut spectrum = vec![Complex::default(); self.fft.spectrum_len()];
         self.fft.forward(&windowed, self.box_size, &mut spectrum, &mut self.fft.scratch());
-        let mut power = vec![0.0; self.shells()];
-        for (value, &(shell, count)) in spectrum.iter().zip(&self.places) {
-            if let Some(sum) = power.get_mut(shell) {
-                *sum += count * f64::from(value.norm_sqr());
-            }
-        }
-        power.iter_mut().zip(&self.counts).for_each(|(sum, count)| *sum /= count * self.weight);
+        let mut power = self.means(spectrum.iter().map(|value| f64::from(value.norm_sqr()) / self.weight));
         // The mean that was taken off is missing here: the window has smeared it from frequency 0 over the first shell.
         if let Some(&second) = power.get(2) {
             power[..2].fill(second);

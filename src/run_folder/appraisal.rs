@@ -16,6 +16,8 @@ const GROUP: &str = "appraisal";
 pub struct Appraisal {
     /// The noise of the optics groups.
     pub noise: NoisePower,
+    /// The epoch, from 0, before which they were compared last; 0: not yet.
+    pub epoch: usize,
     /// One for each row of the model; empty before the first comparison.
     pub particles: Vec<Appraised>,
 }
@@ -45,6 +47,7 @@ impl Appraisal {
         let group = file.create_group(GROUP)?;
         let (groups, shells) = (self.noise.groups.len(), self.noise.groups.first().map_or(0, Vec::len));
         group.new_attr::<u64>().create("shells")?.write_scalar(&(shells as u64))?;
+        group.new_attr::<u64>().create("epoch")?.write_scalar(&(self.epoch as u64))?;
         let particles: Vec<u64> = self.noise.particles.iter().map(|&n| n as u64).collect();
         debug_assert_eq!(groups, particles.len());
         group.new_dataset_builder().with_data(&self.noise.groups.concat()).create("noise")?;
@@ -62,6 +65,7 @@ impl Appraisal {
         let Ok(group) = file.group(GROUP) else { return Ok(None) };
         let fail = || Error::hdf5(path, "read the checkpoint", remedy);
         let shells: u64 = crate::hdf5::scalar_attribute(&group, "shells").map_err(fail())?;
+        let epoch: u64 = crate::hdf5::scalar_attribute(&group, "epoch").map_err(fail())?;
         let noise: Vec<f64> = numeric_dataset(&group, "noise").map_err(fail())?;
         let sizes: Vec<u64> = numeric_dataset(&group, "group_sizes").map_err(fail())?;
         let values: Vec<f32> = numeric_dataset(&group, "particles").map_err(fail())?;
@@ -87,6 +91,6 @@ impl Appraisal {
         }
         let groups = noise.chunks_exact(shells as usize).map(<[f64]>::to_vec).collect();
         let noise = NoisePower { groups, particles: sizes.iter().map(|&n| n as usize).collect() };
-        Ok(Some(Self { noise, particles }))
+        Ok(Some(Self { noise, epoch: epoch as usize, particles }))
     }
 }

@@ -34,7 +34,8 @@ pub fn half_maps(
     if !both || per_half == 0 || !fits(world, store.header().box_size) {
         return Ok(None);
     }
-    let sample = ParticleSample { symmetry, per_half: Some(per_half), excluded: Some(excluded) };
+    let sample =
+        ParticleSample { symmetry, by_noise: false, per_half: Some(per_half), excluded: Some(excluded) };
     let pixel_size = store.header().pixel_size;
     let Some([first, second]) = accumulate_halves(world, store, subsets, group, &sample)? else {
         return Ok(None);

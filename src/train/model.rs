@@ -238,9 +238,11 @@ impl Model {
             return Ok(());
         };
         let settings = &identity.settings;
-        if !appraise::is_due(settings, position.epoch) {
+        // Where a checkpoint lies between appraisal and first step, the device may hold the start of the next mixture.
+        if !appraise::is_due(settings, position.epoch) || appraisal.epoch == position.epoch {
             return Ok(());
         }
+        appraisal.epoch = position.epoch;
         let (model, noise) = ((settings, &*rows), &appraisal.noise);
         appraisal.particles =
             appraise::appraise(device.as_mut(), shard, collective, model, position.epoch, noise)?;

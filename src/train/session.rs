@@ -236,7 +236,7 @@ impl<'a> Session<'a> {
             rank,
             ranks,
             rows: rows.clone(),
-            appraisal: noise.clone().map(|noise| Appraisal { noise, particles: Vec::new() }),
+            appraisal: noise.clone().map(|noise| Appraisal { noise, ..Appraisal::default() }),
             checkpoints: lifecycle::checkpoints(&options.output),
             metrics: (rank == 0).then_some(metrics),
             metrics_every: options.metrics_every.unwrap_or(steps / LINES_PER_EPOCH).max(1),

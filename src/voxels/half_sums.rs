@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::imaging::Symmetry;
 use crate::loader::prefetch::{Prefetcher, READER_THREADS, ReadRequest, Traffic};
 use crate::parallel::{Assignment, Collective, World, first_rank};
+use crate::particles::noise::NoisePower;
 use crate::particles::selection::SubsetRows;
 use crate::particles::store::{Block, Store};
 use crate::progress::Progress;
@@ -30,6 +31,8 @@ const MIN_SAMPLE_BLOCKS: f64 = 8.0;
 pub(crate) struct ParticleSample<'a> {
     /// Each image is inserted at all its symmetric poses.
     pub symmetry: Symmetry,
+    /// Whether images count by the inverse power of the noise of their optics group, by frequency.
+    pub by_noise: bool,
     /// Approximate number of particles per half, in blocks spread evenly over it; `None`: all.
     pub per_half: Option<usize>,
     /// Rows to skip; unusable particles are skipped too. `None`: an unusable particle is an error.
@@ -62,7 +65,13 @@ pub(crate) fn accumulate_halves(
             }
             _ => Progress::silent(),
         };
-        let (mut accumulator, traffic) = accumulate(store, own, fraction, sample, progress)?;
+        // Every rank estimates the same: only images of a small sample are read.
+        let weights = match sample.by_noise {
+            true => Some(NoisePower::estimate(store, rows.clone())?.weights().0),
+            false => None,
+        };
+        let (mut accumulator, traffic) =
+            accumulate(store, own, fraction, sample, weights.as_deref(), progress)?;
         if world.rank() == 0 {
             tracing::debug!("{subset}: {}", traffic.describe(started.elapsed()));
         }
@@ -97,12 +106,14 @@ pub(crate) fn inversion_bytes(box_size: usize) -> u64 {
     side * side * box_size as u64 * (2 * 12 + 3 * 4)
 }
 
-/// The sums of a `fraction` of the images in `rows` (1: all), without the excluded ones.
+/// The sums of a `fraction` of the images in `rows` (1: all), without the excluded ones, with the noise `weights` of each optics
+/// group.
 fn accumulate(
     store: &Store,
     rows: std::ops::Range<usize>,
     fraction: f64,
     sample: &ParticleSample,
+    weights: Option<&[Vec<f32>]>,
     mut progress: Progress,
 ) -> Result<(Accumulator, Traffic)> {
     let header = store.header();
@@ -138,6 +149,9 @@ fn accumulate(
             |scratch, ((slice, particle), image)| {
                 let view = reader.view(particle);
                 extractor.extract(image, &view, slice, scratch);
+                if let Some(weights) = weights {
+                    extractor.weigh(slice, &weights[particle.optics_group as usize]);
+                }
             },
         );
         if let Some(excluded) = sample.excluded {

@@ -145,6 +145,17 @@ impl SliceExtractor {
         slice.finite = check == 0.0;
     }
 
+    /// Multiplies the sums of `slice` by the noise weights `weights` of its image: of the shell round(|k|), k in cycles per box. The last
+    /// value holds for all shells beyond.
+    pub fn weigh(&self, slice: &mut Slice, weights: &[f32]) {
+        for (values, point) in slice.values.iter_mut().zip(&self.points) {
+            let [kx, ky] = point.frequency;
+            let shell = (kx.hypot(ky) / PADDING as f32).round() as usize;
+            let weight = weights[shell.min(weights.len() - 1)];
+            values.iter_mut().for_each(|value| *value *= weight);
+        }
+    }
+
     /// Places `slice` on the grid at the pose W `operator`.
     pub fn place(&self, slice: &Slice, operator: &Rotation, samples: &mut Samples) {
         let n = self.box_size;

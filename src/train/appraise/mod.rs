@@ -79,7 +79,7 @@ pub(super) fn appraise(
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    let all = collective.all_gather_lists(&own);
+    let all = collective.all_gather_in_rank_order(&own);
     let mut sums: Vec<(usize, usize, ImageSums)> = all
         .chunks_exact(4)
         .map(|v| {
