@@ -6,12 +6,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use common::{
-    BOX, bytes, change_image, contents, corrupt, expect_failure, fail, over_mpi, path, phantom, program_file,
-    ranks_succeed, succeed, train_arguments,
+    BOX, bytes, change_image, contents, corrupt, edit, expect_failure, fail, over_mpi, path, phantom,
+    program_file, ranks_succeed, succeed, train_arguments,
 };
 use cryosplat_mpi::evaluate::Fsc;
 use cryosplat_mpi::imaging::mrc::{Volume, read_volume};
-use hdf5::H5Type;
 use ndarray::Array3;
 use serde_json::Value;
 
@@ -29,17 +28,6 @@ fn volume(run: &str, name: &str) -> Volume {
 fn quality(map: &Volume, truth: &Path) -> f64 {
     let truth = Volume { pixel_size: map.pixel_size, ..read_volume(truth).unwrap() };
     Fsc::between(map, &truth).unwrap().mean_to(BOX / 4)
-}
-
-/// Changes all values of a data set of the file.
-fn edit<T: H5Type + Clone>(set: &str, name: &str, change: impl FnOnce(&mut Vec<T>)) {
-    let _alone = common::alone();
-    let file = hdf5::File::open_rw(set).unwrap();
-    let data = file.dataset(name).unwrap();
-    let mut values: Vec<T> = data.read_raw().unwrap();
-    change(&mut values);
-    data.write_raw(&values).unwrap();
-    file.close().unwrap();
 }
 
 #[test]

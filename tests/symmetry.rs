@@ -9,7 +9,7 @@ use common::{path, succeed};
 use cryosplat_mpi::evaluate::Fsc;
 use cryosplat_mpi::imaging::Symmetry;
 use cryosplat_mpi::imaging::mrc::read_volume;
-use cryosplat_mpi::imaging::pose::Rotation;
+use cryosplat_mpi::imaging::pose::{Rotation, product};
 use ndarray::Array3;
 
 /// Five atoms off the axes of all groups, about 5 A from their centre.
@@ -107,6 +107,68 @@ fn symmetric_backprojection_uses_each_image_at_all_poses() {
         // Sums of the equivalent points have equal bits; the inverse transform rounds.
         assert!(asymmetry(&symmetric, group).0 < 1e-5, "{group}: {:?}", asymmetry(&symmetric, group));
     }
+}
+
+/// What `backproject` reports about symmetry.
+fn report(folder: &Path, set: &str, group: &str) -> String {
+    let said =
+        succeed(&["backproject", set, "-o", &path(folder, "report"), "--overwrite", "--symmetry", group]);
+    said.lines().filter(|line| line.contains("the symmetry ")).map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn the_group_of_the_particles_is_named_and_another_one_questioned() {
+    let folder = tempfile::tempdir().unwrap();
+    for (group, wrong) in [("O", "I2"), ("D3", "D6"), ("I1", "I2"), ("C5", "D5"), ("T", "O")] {
+        let (set, _) = assembly(folder.path(), group, &["-n", "400", "--snr", "0.3"]);
+        let found = report(folder.path(), &set, "C1");
+        assert!(found.contains(&format!("have the symmetry {group} ")), "{group}: {found}");
+        assert!(!found.contains("do not have"), "{group}: {found}");
+        assert_eq!(report(folder.path(), &set, group), "");
+        let found = report(folder.path(), &set, wrong);
+        assert!(found.contains(&format!("do not have the symmetry {wrong}:")), "{group} as {wrong}: {found}");
+    }
+}
+
+/// Refinement with symmetry leaves the poses in one asymmetric unit, where they cover a part of Fourier space.
+#[test]
+fn poses_of_one_asymmetric_unit_are_not_questioned() {
+    let folder = tempfile::tempdir().unwrap();
+    for group in ["O", "I1", "D3"] {
+        let (set, _) = assembly(folder.path(), group, &["-n", "400", "--snr", "0.3"]);
+        let operators = group.parse::<Symmetry>().unwrap().operators();
+        common::edit::<f64>(&set, "pose/rotation", |all| {
+            for w in all.chunks_exact_mut(9) {
+                let rotation: Rotation = std::array::from_fn(|i| std::array::from_fn(|j| w[3 * i + j]));
+                let towards = |g: &&Rotation| {
+                    let view = product(&rotation, g)[2];
+                    0.2 * view[0] + 0.3 * view[1] + 0.93 * view[2]
+                };
+                let best = operators.iter().max_by(|a, b| towards(a).total_cmp(&towards(b))).unwrap();
+                w.copy_from_slice(product(&rotation, best).as_flattened());
+            }
+        });
+        assert_eq!(report(folder.path(), &set, group), "", "{group}");
+    }
+}
+
+/// An asymmetric specimen, pure noise, and four units about an axis of which every second one is another molecule.
+#[test]
+fn no_symmetry_is_named_where_there_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(report(folder.path(), &common::phantom(folder.path(), 400), "C1"), "");
+    let (noise, _) = assembly(folder.path(), "D2", &["-n", "400", "--snr", "1e-6"]);
+    assert_eq!(report(folder.path(), &noise, "C1"), "");
+    assert_eq!(report(folder.path(), &noise, "O"), "", "noise questions no group");
+    let pair = path(folder.path(), "pair.cif");
+    // The second molecule is at 90 degrees from the first one, with half its atoms in other places.
+    let second = "P -3 28 12 1\nZN -9 24 15 1\nC -4 36 5 1\nO -9 30 14 1\nS -8 22 21 1\n#\n";
+    std::fs::write(&pair, UNIT.replace("#\n", second)).unwrap();
+    let set = path(folder.path(), "pair.h5");
+    let usual = ["simulate", "--model", &pair, "--symmetry", "C2", "-o", &set, "--b-factor", "300"];
+    succeed(&[&usual[..], &["--box", "33", "--pixel-size", "3", "-n", "400", "--snr", "0.3"]].concat());
+    let found = report(folder.path(), &set, "C1");
+    assert!(found.contains("have the symmetry C2 "), "{found}");
 }
 
 #[test]

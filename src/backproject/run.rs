@@ -12,6 +12,7 @@ use crate::progress::gib;
 use crate::run_folder::document::RunSummary;
 use crate::run_folder::{assessment, lifecycle};
 use crate::voxels::accumulator::Accumulator;
+use crate::voxels::detection;
 use crate::voxels::half_sums::{ParticleSample, accumulate_halves, inversion_bytes};
 use crate::voxels::reconstruction::reconstruct;
 
@@ -38,6 +39,7 @@ pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(
     world.barrier();
     world.on_root(|| lifecycle::begin_whole(&options.output, &options.command))?;
     if let Some(halves) = sums {
+        detection::report(&store, &subsets, options.symmetry);
         let maps = reconstruct(halves, store.header().pixel_size, options.wiener)?;
         outputs::write(&Finished {
             options,

@@ -20,6 +20,7 @@ use crate::run_folder::assessment;
 use crate::run_folder::checkpoint::{self, Checkpoint};
 use crate::run_folder::identity::RunIdentity;
 use crate::run_folder::lifecycle::{self, ExistingRun, Start};
+use crate::voxels::detection;
 
 /// Largest number of particles whose CTFs determine the weights of the spatial frequencies.
 const CTF_SAMPLE: usize = 512;
@@ -86,6 +87,9 @@ fn decide(world: &World, options: &RunOptions) -> Result<(Store, Option<(Plan, I
     let models: Vec<ModelPlan> = models.collect::<Result<_>>()?;
     let weights = weights(&store, models[0].settings.weighting)?;
     let plan = Plan { data_set, models, weights, first_epoch: epoch, resumed_ranks: ranks };
+    if plan.models.iter().all(|model| model.steps_done == 0) {
+        detection::report(&store, &subsets, options.choices.symmetry);
+    }
     if pilots.is_empty() && plan.models[0].settings.uses_pilot_density() && plan.has_mixtures_to_start() {
         pilots = pilot::reconstruct_subsets(&store, &subsets, options.choices.symmetry);
     }

@@ -34,6 +34,14 @@ pub(crate) fn unfiltered_map(sums: &FourierSums, pixel_size: f64) -> Result<Volu
     invert(sums, &gridding::density_compensation(sums.box_size, &sums.weight), pixel_size)
 }
 
+/// The map of `sums` divided by regularised `weights`.
+///
+/// # Errors
+/// When the box has no voxels.
+pub(super) fn regularized_map(sums: &FourierSums, weights: Vec<f32>, pixel_size: f64) -> Result<Volume> {
+    invert(sums, &gridding::reciprocals(weights), pixel_size)
+}
+
 /// The maps of both halves and of all particles, Wiener-filtered by the FSC of the halves or unfiltered.
 ///
 /// # Errors
@@ -46,9 +54,8 @@ pub(crate) fn reconstruct(halves: [FourierSums; 2], pixel_size: f64, wiener: boo
         drop(second);
         return Ok(Maps { halves: maps, whole: unfiltered_map(&all, pixel_size)? });
     }
-    let without_gain = |sums: &FourierSums, filter: &WienerFilter| {
-        invert(sums, &gridding::reciprocals(filter.weights(sums)), pixel_size)
-    };
+    let without_gain =
+        |sums: &FourierSums, filter: &WienerFilter| regularized_map(sums, filter.weights(sums), pixel_size);
     let filtered = |sums: &FourierSums, filter: &WienerFilter| -> Result<Volume> {
         Ok(filter.apply_gain(&without_gain(sums, filter)?))
     };

@@ -45,7 +45,12 @@ impl WienerFilter {
 
     /// A filter that only bounds the weights away from 0, for the maps whose FSC is measured.
     pub fn floor(means: &[f64]) -> Self {
-        Self { means: means.to_vec(), constants: means.iter().map(|mean| mean * FLOOR).collect() }
+        Self::proportional(means, FLOOR)
+    }
+
+    /// A filter whose constant is `fraction` of the shell's mean weight.
+    pub fn proportional(means: &[f64], fraction: f64) -> Self {
+        Self { means: means.to_vec(), constants: means.iter().map(|mean| mean * fraction).collect() }
     }
 
     /// For the map of both halves: the weights double, and the constant, which depends on the signal alone, is the same.

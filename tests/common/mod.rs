@@ -12,6 +12,7 @@ use cryosplat_mpi::gmm::{Gmm, Shape, ply};
 use cryosplat_mpi::imaging::Symmetry;
 use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::{Block, Store};
+use hdf5::H5Type;
 use ndarray::{Array2, s};
 
 /// Environment variable with the path of the program; needed by a test program that was copied to another machine.
@@ -110,6 +111,17 @@ pub fn report_skipped(reason: &str) {
     let mut file = open.create(true).append(true).open(file).expect("the list of skipped tests");
     // One test may miss several files: it is counted once per process.
     file.write_all(format!("{}\t{test}\t{reason}\n", std::process::id()).as_bytes()).unwrap();
+}
+
+/// Changes all values of a data set of the file.
+pub fn edit<T: H5Type + Clone>(set: &str, name: &str, change: impl FnOnce(&mut Vec<T>)) {
+    let _alone = alone();
+    let file = hdf5::File::open_rw(set).unwrap();
+    let data = file.dataset(name).unwrap();
+    let mut values: Vec<T> = data.read_raw().unwrap();
+    change(&mut values);
+    data.write_raw(&values).unwrap();
+    file.close().unwrap();
 }
 
 /// A path as text, for arguments.

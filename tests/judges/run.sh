@@ -26,6 +26,7 @@ fi
 python=$(realpath --no-symlinks target/judges-venv/bin/python)
 maps=$(realpath tests/judges/maps.py)
 atoms=$(realpath tests/judges/atoms.py)
+expand=$(realpath tests/judges/expand.py)
 optics=$(realpath tests/judges/optics.py)
 
 mkdir -p target
@@ -181,6 +182,29 @@ judge_optics() {
     beside_relion second.star
 }
 
+# Particles of symmetric specimens: backproject makes the map of relion_reconstruct --sym for groups that permute the axes of the
+# grid, and of the particles expanded by RELION's operators for others, where --sym interpolates its sums once more.
+judge_symmetry() {
+    local group
+    for group in C4 O D7 T; do
+        ours simulate --phantom --box 48 --pixel-size "$pixel_size" --particles 300 --seed 3 --snr 1 --symmetry "$group" \
+            --star "sym$group" -o "sym$group.h5"
+        ours import "sym$group/particles.star" -o "raw$group.h5" --no-normalize
+        ours backproject "raw$group.h5" -o "voxels$group" --no-wiener --symmetry "$group"
+        (
+            cd "sym$group"
+            case "$group" in
+                C4 | O) quiet relion_reconstruct --i particles.star --o relion.mrc --ctf --sym "$group" ;;
+                *)
+                    "$python" "$expand" particles.star "$group" expanded.star
+                    quiet relion_reconstruct --i expanded.star --o relion.mrc --ctf
+                    ;;
+            esac
+        )
+        "$python" "$maps" beside "sym$group/truth.mrc" "voxels$group/map.mrc" "sym$group/relion.mrc" --within 0.005
+    done
+}
+
 # Images projected by RELION from a map, with CTF and shifts, reconstruct that map.
 judge_project() {
     clean_set
@@ -257,6 +281,7 @@ describe() {
         train) echo "relion_reconstruct: the same map as import and train" ;;
         voxels) echo "relion_reconstruct: the same map as backproject" ;;
         optics) echo "relion_reconstruct: the same maps as backproject with aberrations and unlike optics groups" ;;
+        symmetry) echo "relion_reconstruct: the same maps as backproject --symmetry" ;;
         project) echo "relion_project: its projections reconstruct their map" ;;
         postprocess) echo "relion_postprocess: the same FSC from the half maps" ;;
         mask) echo "relion_mask_create: the same automatic mask" ;;

@@ -7,26 +7,21 @@
 use std::f64::consts::PI;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::density::Density;
 use crate::error::Result;
 use crate::evaluate::Fsc;
 use crate::imaging::Symmetry;
-use crate::particles::preprocess::{MIN_BOX, Preprocessor, Settings};
+use crate::particles::preprocess::MIN_BOX;
 use crate::particles::selection::SubsetRows;
-use crate::particles::store::{Block, Store};
-use crate::voxels::accumulator::Accumulator;
+use crate::particles::store::Store;
 use crate::voxels::reconstruction::reconstruct;
-use crate::voxels::slice::{Slice, SliceExtractor};
+use crate::voxels::sample::{SampledSums, Sampling, sampled_sums};
 
 /// Number of particles in the sample.
 const PARTICLES: usize = 2_000;
 /// Box sizes, in pixels, that images are downsampled to: half their own box within this range. Enough to separate specimen
 /// and solvent, without the noise of higher frequencies.
 const BOXES: std::ops::RangeInclusive<usize> = MIN_BOX..=32;
-/// Images per parallel block.
-const BLOCK: usize = 250;
 /// Fraction of the largest density above which a voxel belongs to the specimen.
 const THRESHOLD: f32 = 0.1;
 /// FSC values are limited to this, so that the SNR stays finite.
@@ -87,55 +82,19 @@ fn reconstruct_subset(store: &Store, subset: &SubsetRows, symmetry: Symmetry) ->
 
 /// The pilot reconstruction of the particles in `rows`.
 ///
-/// Images that cannot be used are skipped: the training reads them again and reports them.
-///
 /// # Errors
 /// When the file cannot be read.
 fn reconstruct_rows(store: &Store, rows: &Range<usize>, symmetry: Symmetry) -> Result<PilotReconstruction> {
-    let header = store.header();
-    let (pixels, small) = (header.pixels(), small_box(header.box_size));
-    let pixel_size = header.pixel_size * header.box_size as f64 / small as f64;
-    let shrink = Preprocessor::new(Settings {
-        input_box: header.box_size,
-        output_box: small,
-        invert: false,
-        background_radius: None,
-    })?;
-    let extractor = SliceExtractor::new(small, pixel_size);
-    let reader = store.reader();
-    let sample: Vec<usize> = rows.clone().step_by(rows.len().div_ceil(PARTICLES).max(1)).collect();
-    let mut halves = [Accumulator::new(small, symmetry), Accumulator::new(small, symmetry)];
-    for rows in sample.chunks(BLOCK) {
-        let scratch = || (Block::default(), vec![0.0; small * small], shrink.scratch(), extractor.scratch());
-        let slices: Vec<Result<Option<Slice>>> = rows
-            .par_iter()
-            .map_init(scratch, |(block, image, shrinking, cutting), &row| {
-                reader.read(row..row + 1, block)?;
-                let particle = &block.particles[0];
-                let view = reader.view(particle);
-                let usable = block.defects.is_empty()
-                    && shrink
-                        .run(&mut block.images[..pixels].to_vec(), [0.0; 2], None, image, shrinking)
-                        .is_ok();
-                let mut slice = Slice::default();
-                if usable {
-                    extractor.extract(image, &view, &mut slice, cutting);
-                }
-                Ok((usable && slice.finite).then_some(slice))
-            })
-            .collect();
-        let slices = slices.into_iter().filter_map(Result::transpose).collect::<Result<Vec<_>>>()?;
-        // The FSC between the two halves of the sample gives the SNR, for the Wiener filter too.
-        let (first, second) = slices.split_at(slices.len() / 2);
-        halves[0].add(&extractor, first);
-        halves[1].add(&extractor, second);
-    }
-    let maps = reconstruct(halves.map(Accumulator::finish), pixel_size, true)?;
+    let small = small_box(store.header().box_size);
+    // The FSC between the two halves of the sample gives the SNR, for the Wiener filter too.
+    let sampling = Sampling { rows: rows.clone(), particles: PARTICLES, box_size: small, symmetry };
+    let SampledSums { parts, particles, pixel_size } = sampled_sums::<2>(store, sampling)?;
+    let maps = reconstruct(parts, pixel_size, true)?;
     let largest = maps.whole.data.iter().copied().fold(0.0, f32::max);
     let fsc = Fsc::between(&maps.halves[0], &maps.halves[1])?;
     Ok(PilotReconstruction {
         density: Density::above(THRESHOLD * largest, &maps.whole.data),
-        total_snr: total_snr(&fsc.shells[..small / 2]) * rows.len() as f64 / sample.len().max(1) as f64,
+        total_snr: total_snr(&fsc.shells[..small / 2]) * rows.len() as f64 / particles.max(1) as f64,
     })
 }
 
