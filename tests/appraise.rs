@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use common::{assert_same, path, ranks_succeed, succeed, train_arguments, undo};
+use cryosplat_mpi::evaluate::Fsc;
+use cryosplat_mpi::imaging::mrc;
 use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::noise::NoisePower;
 use cryosplat_mpi::particles::store::Store;
@@ -114,4 +116,19 @@ fn sets_without_defects_get_no_weights_but_one() {
     let found = table(&format!("{run}/particles.csv"), "particle");
     assert_eq!(found.len(), 100);
     assert!(found.values().all(|line| line["weight"] == "1.0000"));
+}
+
+#[test]
+fn a_backprojection_by_noise_is_closer_to_the_truth_where_groups_differ() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = set(folder.path(), &["-n", "240", "--snr", "0.1", "--noise-groups", "1,12"]);
+    let truth = mrc::read_volume(Path::new(&path(folder.path(), "p_truth.mrc"))).unwrap();
+    let mean = |noise: &str| {
+        let run = path(folder.path(), noise);
+        succeed(&["backproject", &set, "-o", &run, "--no-wiener", "--noise", noise]);
+        let map = mrc::read_volume(&Path::new(&run).join("map.mrc")).unwrap();
+        Fsc::between(&map, &truth).unwrap().mean()
+    };
+    let [white, spectrum] = ["white", "spectrum"].map(mean);
+    assert!(spectrum > white + 0.02, "{white} {spectrum}");
 }

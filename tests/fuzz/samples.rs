@@ -8,10 +8,12 @@ use cryosplat_mpi::imaging::Symmetry;
 use cryosplat_mpi::imaging::ctf::{CtfParameters, Optics};
 use cryosplat_mpi::imaging::pose::rotation_from_relion;
 use cryosplat_mpi::particles::Subset;
+use cryosplat_mpi::particles::noise::NoisePower;
 use cryosplat_mpi::particles::store::{DataSetId, Dtype, Header, Particle, Source, Writer};
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::recipe::{Choices, Clock, Recipe, Settings};
 use cryosplat_mpi::render::DeviceState;
+use cryosplat_mpi::run_folder::appraisal::{Appraisal, Appraised};
 use cryosplat_mpi::run_folder::checkpoint::{self, Checkpoint, Position};
 use cryosplat_mpi::run_folder::identity::RunIdentity;
 
@@ -70,7 +72,11 @@ pub fn checkpoint(folder: &Path) -> PathBuf {
         state: DeviceState { first: vec![0.5; moments], second: vec![0.25; moments], gmm },
         trained: vec![mixture(Shape::Anisotropic)],
         excluded: vec![2, 3],
-        appraisal: None,
+        appraisal: Some(Appraisal {
+            noise: NoisePower { groups: vec![vec![1.0, 0.5]; 2], particles: vec![6, 4] },
+            epoch: 1,
+            particles: vec![Appraised::UNKNOWN; 10],
+        }),
         ranks: 2,
         identity: RunIdentity {
             particles: DataSetId::from_bytes([7; 32]),
