@@ -7,10 +7,12 @@ use std::path::Path;
 
 use common::{assert_same, path, ranks_succeed, succeed, train_arguments, undo};
 use cryosplat_mpi::evaluate::Fsc;
+use cryosplat_mpi::imaging::fourier::Fft2;
 use cryosplat_mpi::imaging::mrc;
 use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::noise::NoisePower;
-use cryosplat_mpi::particles::store::Store;
+use cryosplat_mpi::particles::store::{Dtype, Store, Writer};
+use rustfft::num_complex::Complex;
 
 const ALL: [&str; 5] = ["--noise", "spectrum", "--contrast", "estimated", "--weigh-particles"];
 
@@ -131,4 +133,37 @@ fn a_backprojection_by_noise_is_closer_to_the_truth_where_groups_differ() {
     };
     let [white, spectrum] = ["white", "spectrum"].map(mean);
     assert!(spectrum > white + 0.02, "{white} {spectrum}");
+}
+
+#[test]
+fn the_noise_of_premultiplied_images_is_that_of_the_images_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = set(folder.path(), &["-n", "600", "--snr", "0.05"]);
+    let store = Store::open(Path::new(&set)).unwrap();
+    let (n, pixels) = (32, 32 * 32);
+    let mut header = store.header().clone();
+    header.optics[0].premultiplied = true;
+    let block = common::whole(&store);
+    let mut images = block.images.to_vec();
+    let fft = Fft2::<f32>::new(n);
+    let (mut scratch, mut spectrum) = (fft.scratch(), vec![Complex::default(); fft.spectrum_len()]);
+    let mut h = vec![0.0f32; spectrum.len()];
+    for (image, particle) in images.chunks_exact_mut(pixels).zip(&block.particles) {
+        store.reader().ctf(particle).half_plane(n, header.pixel_size, &mut h);
+        fft.forward(image, n, &mut spectrum, &mut scratch);
+        spectrum.iter_mut().zip(&h).for_each(|(value, h)| *value *= h);
+        fft.inverse(&mut spectrum, image, n, &mut scratch);
+    }
+    let file = path(folder.path(), "multiplied.h5");
+    let mut writer = Writer::create(Path::new(&file), &header, Dtype::F32).unwrap();
+    let first = header.halves[0];
+    writer.append(Subset::Half1, &block.particles[..first], &images[..first * pixels]).unwrap();
+    writer.append(Subset::Half2, &block.particles[first..], &images[first * pixels..]).unwrap();
+    writer.finish().unwrap();
+    let multiplied = Store::open(Path::new(&file)).unwrap();
+    let noise = NoisePower::estimate(&multiplied, multiplied.rows(Subset::Half1)).unwrap();
+    // Below, the CTF rises by far within the width of the window's transform.
+    for (shell, power) in noise.groups[0].iter().enumerate().skip(6) {
+        assert!((power - 1.0).abs() < 0.2, "{shell}: {power}");
+    }
 }

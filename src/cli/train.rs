@@ -87,7 +87,8 @@ pub(super) struct Args {
     /// Weighting of spatial frequencies in the loss [default: scaled: ctf, paper: uniform].
     #[arg(long, value_enum, help_heading = "Recipe")]
     weighting: Option<Weighting>,
-    /// Noise in the loss: the same for all frequencies and optics groups, or by its spectrum in each group.
+    /// Noise in the loss: the same for all frequencies and optics groups, or by its spectrum in each group [default: scaled: spectrum
+    /// with several optics groups, else white; paper: white].
     #[arg(long, value_enum, help_heading = "Recipe")]
     noise: Option<NoiseModel>,
     /// Contrast of the particles in the loss: 1, or estimated by comparison with the model.

@@ -13,6 +13,7 @@ use crate::parallel::{Failure, World, group_size};
 use crate::particles::noise::NoisePower;
 use crate::particles::selection::{self, SubsetRows};
 use crate::particles::store::{Header, Store};
+use crate::recipe::likelihood::NoiseModel;
 use crate::recipe::rules::{GAUSSIANS_ALLOWED, gaussians_for};
 use crate::recipe::{Choices, Recipe, Settings};
 use crate::render::{Weighting, Weights};
@@ -60,6 +61,10 @@ fn decide(world: &World, options: &RunOptions) -> Result<(Store, Option<(Plan, I
     let store = Store::open(&options.particles)?;
     let data_set = selection::check_centred(&store)?;
     let mut choices = options.choices.clone();
+    if options.recipe == Recipe::Scaled && store.header().optics.len() > 1 {
+        // Measured (benches/results/defects.md): a gain where optics groups differ, none within a single one.
+        choices.noise.get_or_insert(NoiseModel::Spectrum);
+    }
     check_densify(&choices)?;
     let init = read_init(options, &mut choices, store.header())?;
     let subsets = SubsetRows::of(&store, options.models);
