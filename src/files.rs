@@ -3,7 +3,7 @@
 mod content;
 
 use std::fs::{self, File, Permissions};
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use tempfile::TempPath;
 use crate::error::{Error, Result};
 
 pub(crate) use content::{Content, unexpected};
+pub use content::{first_bytes, is_gzip};
 
 const REMEDY: &str = "check that the folder exists, that you may write to it and that the disk is not full";
 
@@ -93,17 +94,6 @@ pub fn leftovers(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The first `count` bytes of a file, or all bytes of a shorter one.
-///
-/// # Errors
-/// When the file cannot be read.
-pub fn first_bytes(path: &Path, count: u64) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let outcome = File::open(path).and_then(|file| file.take(count).read_to_end(&mut bytes));
-    outcome.map_err(Error::io(path, "read the file", "check the path"))?;
-    Ok(bytes)
-}
-
 /// Writes a file atomically; `fill` writes the content.
 ///
 /// # Errors
@@ -131,11 +121,6 @@ pub fn write_json(path: &Path, document: &serde_json::Value) -> Result<()> {
         serde_json::to_writer_pretty(&mut *writer, document).map_err(std::io::Error::other)?;
         writeln!(writer)
     })
-}
-
-/// True if `start`, the first bytes of a file, belong to gzip.
-pub fn is_gzip(start: &[u8]) -> bool {
-    Content::of(start) == Content::Gzip
 }
 
 /// Writes an HDF5 file atomically; `fill` writes the content, and `action` names it in errors ("write the Gaussians").

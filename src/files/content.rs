@@ -1,8 +1,9 @@
 //! What a file is, by its first bytes: so that an error can name the file that was given, and the command for it.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
-use super::first_bytes;
 use crate::error::{Error, Result};
 
 /// Bytes that [`Content::of`] looks at.
@@ -119,6 +120,22 @@ impl Content {
             Self::Unknown => ("is no file that this program knows", None),
         }
     }
+}
+
+/// The first `count` bytes of a file, or all bytes of a shorter one.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn first_bytes(path: &Path, count: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let outcome = File::open(path).and_then(|file| file.take(count).read_to_end(&mut bytes));
+    outcome.map_err(Error::io(path, "read the file", "check the path"))?;
+    Ok(bytes)
+}
+
+/// True if `start`, the first bytes of a file, belong to gzip.
+pub fn is_gzip(start: &[u8]) -> bool {
+    Content::of(start) == Content::Gzip
 }
 
 /// An error for a file that is not `expected` ("a particle file"). `remedy` counts where the kind of the file suggests none.
