@@ -11,9 +11,11 @@ use common::{
 };
 use cryosplat_mpi::evaluate::Fsc;
 use cryosplat_mpi::gmm::{Gmm, Shape, mixture};
+use cryosplat_mpi::imaging::ctf::{EvenPolynomial, Optics};
 use cryosplat_mpi::imaging::mrc::read_volume;
 use cryosplat_mpi::imaging::pose::rotation_from_relion;
-use cryosplat_mpi::particles::store::Store;
+use cryosplat_mpi::particles::Subset;
+use cryosplat_mpi::particles::store::{Dtype, Header, Store, Writer};
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::{Geometry, Sampling, Symmetry, Weights};
@@ -87,6 +89,37 @@ fn pseudo_atoms_match_the_map_for_any_box_size() {
             assert!(found.len() == 4 && found.iter().all(|&shell| shell > 0.999), "{map} {name}: {found:?}");
         }
     }
+}
+
+#[test]
+fn optics_survive_the_round_trip() {
+    let folder = tempfile::tempdir().unwrap();
+    let (h5, star, again) =
+        (path(folder.path(), "p.h5"), path(folder.path(), "p.star"), path(folder.path(), "again.h5"));
+    let store = Store::open(Path::new(&set())).unwrap();
+    let particles = whole(&store);
+    let even = EvenPolynomial([0.5, -1.0, 2.0, 3.0, 40.0, -5.0, 60.0, 7.0, 8.0]);
+    let optics = Optics {
+        name: "of the old camera".into(),
+        even,
+        magnification: [[1.01, 0.002], [-0.003, 0.99]],
+        premultiplied: true,
+        ..store.header().optics[0].clone()
+    };
+    let header = Header { optics: vec![optics.clone()], ..store.header().clone() };
+    let mut writer = Writer::create(Path::new(&h5), &header, Dtype::F32).unwrap();
+    let first = header.halves[0];
+    let pixels = header.pixels();
+    writer.append(Subset::Half1, &particles.particles[..first], &particles.images[..first * pixels]).unwrap();
+    writer.append(Subset::Half2, &particles.particles[first..], &particles.images[first * pixels..]).unwrap();
+    writer.finish().unwrap();
+    succeed(&["export", "star", &h5, "-o", &star]);
+    succeed(&["import", &star, "-o", &again, "--no-normalize"]);
+    let found = Store::open(Path::new(&again)).unwrap().header().optics[0].clone();
+    for (found, want) in found.even.0.iter().zip(even.0) {
+        assert!((found - want).abs() < 1e-9, "{found} {want}");
+    }
+    assert_eq!(Optics { even, ..found }, Optics { name: "of_the_old_camera".into(), ..optics });
 }
 
 #[test]

@@ -382,7 +382,7 @@ fn ignored_aberrations_of_a_cs_file_are_reported() {
     assert!(!common::succeed(&set.arguments("J2/p.cs", &[] as &[&str])).contains("WARN"));
     let mut tilt = [[0.0; 2]; COUNT];
     tilt[3] = [0.0, 0.1];
-    set_column(&mut columns, floats("ctf/trefoil_A", tilt));
+    columns.push(floats("ctf/trefoil_A", tilt));
     set.write("J2/p.cs", table(1, &columns));
     let said = common::succeed(&set.arguments("J2/p.cs", &[] as &[&str]));
     assert!(
@@ -571,9 +571,10 @@ fn errors_in_pickles_are_named() {
     // CTFs of images that were downsampled later: the field of view stays.
     let said = common::succeed(&set.arguments("J2/all.mrcs", &options));
     assert!(
-        said.contains("box of 32 pixels of 2 A for images of 16 pixels: their pixel size is 4.0000 A"),
+        said.contains("box of 32 pixels of 2.0000 A for images of 16 pixels: their pixel size is 4.0000 A"),
         "{said}"
     );
+    std::fs::remove_file(set.path("out.h5")).unwrap();
     set.write("J2/ctf.pkl", pickled(&[rotations(&ALL)]));
     set.refuse("J2/all.mrcs", &options, &["ctf.pkl", "shape (5, 3, 3)", "(n, 9)"]);
     set.write("list.txt", "J1/a.mrcs\nJ1/c.mrcs\n");

@@ -126,6 +126,36 @@ fn star_table(text: &str, name: &str) -> Vec<HashMap<String, String>> {
 }
 
 #[test]
+fn a_beam_tilt_is_in_the_images_of_the_star_file_and_import_takes_it_back() {
+    let place = Place::new();
+    let folder = place.text("relion");
+    let set = ["--phantom", "--particles", "6", "--no-noise", "--max-shift", "1.5"];
+    let tilted = [&set[..], &["--star", &folder, "--beam-tilt", "60,-40"]].concat();
+    common::succeed(&arguments(&place.text("tilted.h5"), &tilted));
+    common::succeed(&arguments(&place.text("straight.h5"), &set));
+    let star = place.path("relion/particles.star");
+    let text = std::fs::read_to_string(&star).unwrap();
+    let optics = &star_table(&text, "data_optics")[0];
+    assert_eq!((&optics["BeamTiltX"][..], &optics["BeamTiltY"][..]), ("60", "-40"));
+    let import = |name: &str, text: &str| {
+        std::fs::write(&star, text).unwrap();
+        let (star, output) = (star.display().to_string(), place.text(name));
+        common::succeed(&["import", &star, "-o", &output, "--no-normalize"]);
+        images(&place.path(name)).1
+    };
+    let straight = images(&place.path("straight.h5")).1;
+    let largest = straight.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+    let distance = |images: &[f32]| {
+        let pairs = images.iter().zip(&straight);
+        pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / largest
+    };
+    // But for the Nyquist lines, where the phases of +k and -k cancel.
+    assert!(distance(&images(&place.path("tilted.h5")).1) < 2e-3);
+    assert!(distance(&import("told.h5", &text)) < 2e-3);
+    assert!(distance(&import("untold.h5", &text.replace("BeamTilt", "Other"))) > 0.05);
+}
+
+#[test]
 fn star_and_particle_file_describe_the_same_particles() {
     let place = Place::new();
     let folder = place.text("relion");

@@ -34,7 +34,14 @@ pub fn particles(folder: &Path) -> PathBuf {
         pixel_size: PIXEL_SIZE,
         normalized: true,
         inverted: false,
-        optics: vec![Optics::new(300.0, 2.7, 0.1); 2],
+        optics: vec![
+            Optics::new(300.0, 2.7, 0.1),
+            Optics {
+                name: "of a second camera".into(),
+                premultiplied: true,
+                ..Optics::new(200.0, 1.4, 0.07)
+            },
+        ],
         halves,
         source_files: vec!["first.mrcs".into(), "second.mrcs".into()],
     };

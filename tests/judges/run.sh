@@ -156,7 +156,7 @@ projected_set() {
 judge_optics() {
     local tilt=(rlnBeamTiltX=20 rlnBeamTiltY=-12)
     local odd=("rlnOddZernike=[1.5,-2,120,-60,80,150]")
-    local even=("rlnEvenZernike=[0.1,4,-3,5,120,-80,60,-90,70]")
+    local even=("rlnEvenZernike=[-0.1,4,-3,5,120,-80,60,-90,70]")
     local magnified=(rlnMagMat00=1.02 rlnMagMat01=0.006 rlnMagMat10=-0.004 rlnMagMat11=0.985)
     quiet "$program" --log-level warn simulate --phantom --box 48 --pixel-size 3 --particles 600 --seed 3 --star optics \
         -o optics.h5 --no-noise
@@ -176,8 +176,9 @@ judge_optics() {
     beside_relion premultiplied.star
     (
         cd optics
-        quiet relion_image_handler --i particles.mrcs --o coarse.mrcs --angpix 3 --rescale_angpix 3.6 --new_box 44
-        "$python" "$optics" second particles.star second.star coarse.mrcs 3.6 44
+        # In another field of view, RELION gives the images another weight.
+        quiet relion_image_handler --i particles.mrcs --o coarse.mrcs --angpix 3 --rescale_angpix 3.6
+        "$python" "$optics" second particles.star second.star coarse.mrcs 3.6 40
     )
     beside_relion second.star
 }

@@ -240,7 +240,7 @@ impl Grid {
         }
         let scaled = pixel_size * box_size as f64 / stored as f64;
         tracing::info!(
-            "{}: CTFs of a box of {box_size} pixels of {pixel_size} A for images of {stored} pixels: their pixel size is {scaled:.4} A",
+            "{}: CTFs of a box of {box_size} pixels of {pixel_size:.4} A for images of {stored} pixels: their pixel size is {scaled:.4} A",
             path.display()
         );
         Ok(Self { pixel_size: scaled, box_size: stored, from: first.display().to_string() })

@@ -136,9 +136,8 @@ impl Stacks {
         if found > 0.0 && found != 1.0 && (found / expected - 1.0).abs() > CONTRADICTION {
             self.warned = true;
             tracing::warn!(
-                "{}: the header has a pixel size of {found:.4} A, but {} gives {expected:.4} A, which is used",
-                self.paths[row.source.file as usize].display(),
-                self.metadata.display()
+                "{}: the header has a pixel size of {found:.4} A, but the metadata gives {expected:.4} A, which is used",
+                self.paths[row.source.file as usize].display()
             );
         }
         Ok(())
