@@ -68,7 +68,7 @@ fn interpret(document: Document, options: &ReadOptions) -> Result<Particles> {
             number: require(&document, table, "_rlnOpticsGroup")?,
             places: optics::read_numbers(&document, optics)?,
         },
-        None => OpticsLookup::Implicit(ImplicitGroups::new(&document, table)?),
+        None => OpticsLookup::Implicit(Box::new(ImplicitGroups::new(&document, table)?)),
     };
     let mut interpreter = Interpreter { columns, lookup };
     let mut stacks = StackNames::default();
@@ -142,7 +142,7 @@ impl Interpreter {
 #[derive(Debug)]
 enum OpticsLookup {
     Table { number: Column, places: HashMap<i64, u32> },
-    Implicit(ImplicitGroups),
+    Implicit(Box<ImplicitGroups>),
 }
 
 impl OpticsLookup {

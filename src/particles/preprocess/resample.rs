@@ -34,7 +34,7 @@ impl Resampling {
             [output_box / 2, output_box - output_box / 2 - 1].map(|n| (n as f64 + 0.5) * ratio);
         let counts = |i: usize| (-before..after).contains(&(i as f64 - centre));
         let used = (0..input_box).filter(|&i| counts(i));
-        let used = used.clone().next().unwrap_or(0)..used.last().map_or(0, |last| last + 1);
+        let used = used.clone().next().unwrap_or(0)..used.clone().next_back().map_or(0, |last| last + 1);
         let factor = |k: isize, i: usize| {
             // Frequencies from the raw Nyquist frequency on are not in the image; the output's own one would be aliased.
             let (absolute, n) = (k.unsigned_abs(), output_box);

@@ -36,7 +36,7 @@ pub fn create(file: &hdf5::File, name: &str, texts: &[String]) -> hdf5::Result<P
     if width > LONGEST {
         return Err(format!("a text of /{name} has {width} bytes, expected at most {LONGEST}").into());
     }
-    let set = file.new_dataset_builder().empty_as(&TypeDescriptor::FixedUnicode(width));
+    let set = file.new_dataset_builder().empty_as(TypeDescriptor::FixedUnicode(width));
     let set = set.alloc_time(Some(AllocTime::Early)).fill_time(FillTime::Never).shape((texts.len(),));
     let set = set.create(name)?;
     let mut bytes = vec![0; width * texts.len()];
