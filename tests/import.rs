@@ -453,7 +453,7 @@ fn groups_of_other_pixels_and_boxes_are_resampled_to_the_commonest() {
     assert_eq!((header.box_size, header.pixel_size, header.optics[0].resolution_limit), (40, 1.6, 4.0));
     let small = set.import(&["--pixel-size", "1.6", "--box", "20"]);
     assert_eq!((small.header().box_size, small.header().pixel_size), (20, 3.2));
-    set.refuse(&["--pixel-size", "-1"], &["pixel size is -1 A"]);
+    set.refuse(&["--pixel-size", "0"], &["pixel size is 0 A"]);
 }
 
 #[test]
@@ -473,7 +473,7 @@ fn values_in_other_units_are_reported() {
     };
     warned("one 300 ", "one 300000 ", &["_rlnVoltage is 300000, expected kV", "in V"]);
     warned("40 3.1 -1.7", "40 3.1 -170", &["_rlnOriginXAngst of 1 particles", "85.0 pixels in a box of 32"]);
-    warned("0.07 2.0 32", "0.07 2.2 32", &["header has a pixel size of 2.0000 A", "metadata gives 2.2000 A"]);
+    warned("0.07 2.0 32", "0.07 1.9 32", &["header has a pixel size of 2.0000 A", "metadata gives 1.9000 A"]);
     let mut set = Set::new();
     for (angstrom, micrometres) in
         [("15000 14000", "1.5 1.4"), ("15100 14100", "1.51 1.41"), ("15200 14200", "1.5 1.4")]
