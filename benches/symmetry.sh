@@ -4,6 +4,7 @@
 #
 #   benches/symmetry.sh [SET...]    all, or some of the names below; other rows of the table are kept
 #
+# EXPAND=yes                      also train on expanded particles, which takes |G| times as long
 # CRYOSPLAT=PROGRAM               the program to run (default: target/release/cryosplat-mpi)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -101,9 +102,9 @@ run_set() {
     {
         trained "\`--symmetry $group\`" "$set/particles.h5" --symmetry "$group"
         whole=$(drawn)
-        trained "without symmetry, $whole Gaussians" "$set/particles.h5" --gaussians "$whole"
         trained "without symmetry" "$set/particles.h5"
-        trained "expanded by hand" "$set/expanded.h5"
+        trained "without symmetry, as many Gaussians drawn, two epochs" "$set/particles.h5" --gaussians "$whole" --epochs 2
+        [ -z "${EXPAND:-}" ] || trained "expanded by hand" "$set/expanded.h5"
         echo "| $name | relion_reconstruct --sym $group | $(cell "$set/relion/reconstructed.mrc") | | | | |"
     } >"$work/$name.row"
     cat "$work/$name.row"

@@ -65,11 +65,9 @@ fn octahedral(folder: &Path, particles: usize) -> (String, String) {
     write_volume(Path::new(&file), &Volume::new(map, PIXEL_SIZE)).unwrap();
     let (set, count) = (path(folder, "p.h5"), particles.to_string());
     let truth = path(folder, "truth.mrc");
-    let words = [
-        "simulate", "--map", &file, "-o", &set, "--truth", &truth, "-n", &count, "--snr", "0.05", "--seed",
-        "3",
-    ];
-    succeed(&words);
+    let grid = ["--box", "32", "--pixel-size", "4", "--snr", "0.05", "--seed", "3"];
+    let words = ["simulate", "--map", &file, "-o", &set, "--truth", &truth, "-n", &count];
+    succeed(&[&words[..], &grid].concat());
     (set, truth)
 }
 

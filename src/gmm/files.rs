@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hdf5::types::FixedAscii;
+use hdf5::types::FixedUnicode;
 
 use super::symmetric::{described, whole};
 use super::{Gmm, Shape};
@@ -24,7 +24,7 @@ const REMEDY_READ: &str = "write the file again with `cryosplat-mpi train`";
 /// Attribute of the point group; absent for C1.
 const SYMMETRY: &str = "symmetry";
 /// The name of a point group in a file.
-type Name = FixedAscii<4>;
+type Name = FixedUnicode<4>;
 
 /// A mixture and the grid that it was trained on.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,7 +114,7 @@ impl GmmFile {
             file.new_attr::<u64>().create("box_size")?.write_scalar(&(self.box_size as u64))?;
             file.new_attr::<f64>().create("pixel_size")?.write_scalar(&self.pixel_size)?;
             if self.symmetry != Symmetry::C1 {
-                let name = Name::from_ascii(&self.symmetry.to_string()).expect("names are short");
+                let name: Name = self.symmetry.to_string().parse().expect("names are short");
                 file.new_attr::<Name>().create(SYMMETRY)?.write_scalar(&name)?;
             }
             write_planes(file, &self.gmm)
