@@ -61,28 +61,32 @@ impl NoisePower {
             let optics = header.optics.get(particle.optics_group as usize);
             let is_multiplied = optics.is_some_and(|optics| optics.premultiplied);
             // The device multiplies by 1 in place of this CTF.
-            is_multiplied.then(|| meter.squared_ctf(&reader.ctf(particle), header.pixel_size))
+            let square = || meter.squared_ctf(&reader.ctf(particle), header.pixel_size);
+            if is_multiplied { square() } else { Vec::new() }
         };
         let mut sums = vec![vec![0.0; meter.shells()]; particles.len()];
         let mut ctfs = vec![Vec::new(); particles.len()];
         let mut measured = vec![0usize; particles.len()];
         let sample = sample(&group_of, &particles);
         for places in sample.chunks(BLOCK) {
-            let powers: Vec<Result<Option<[Option<Vec<f64>>; 2]>>> = places
+            let all: Vec<Result<Option<Measured>>> = places
                 .par_iter()
                 .map_init(Block::default, |block, &place| {
                     let row = rows.start + place;
                     reader.read(row..row + 1, block)?;
-                    let measure = || [Some(meter.power(&block.images)), of_ctf(&block.particles[0])];
+                    let measure = || Measured {
+                        power: meter.power(&block.images),
+                        squared_ctf: of_ctf(&block.particles[0]),
+                    };
                     Ok(block.defects.is_empty().then(measure))
                 })
                 .collect();
-            for (&place, power) in places.iter().zip(powers) {
-                let Some([power, ctf]) = power? else { continue };
+            for (&place, image) in places.iter().zip(all) {
+                let Some(Measured { power, squared_ctf }) = image? else { continue };
                 let group = group_of[place] as usize;
                 measured[group] += 1;
-                add(&mut sums[group], power.as_deref().unwrap_or_default());
-                add(&mut ctfs[group], ctf.as_deref().unwrap_or_default());
+                add(&mut sums[group], &power);
+                add(&mut ctfs[group], &squared_ctf);
             }
         }
         for ((sum, ctf), &n) in sums.iter_mut().zip(&ctfs).zip(&measured) {
@@ -153,6 +157,14 @@ impl NoisePower {
         let shells = self.groups.first().map_or(0, Vec::len);
         if shells < 6 { 1.0 } else { mean(1..shells.div_ceil(3)) / mean(shells / 2..shells) }
     }
+}
+
+/// One image outside the particle.
+struct Measured {
+    /// Power per shell.
+    power: Vec<f64>,
+    /// Mean of the squared CTF per shell; empty unless the image was multiplied by it.
+    squared_ctf: Vec<f64>,
 }
 
 /// Adds `values` to `sums`, which takes their length where it is empty.

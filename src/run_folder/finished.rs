@@ -85,7 +85,7 @@ pub(crate) fn appraised_rows(run: &Path, store: &Store) -> Result<Option<Vec<Run
             let problem =
                 format!("names particle {}, but {} has {}", row + 1, store.path().display(), store.len());
             let remedy = "give the folder of a run of this particle set";
-            return Err(Error::input(&run.join(names::PARTICLES), "", problem, remedy));
+            return Err(Error::input(run.join(names::PARTICLES), "", problem, remedy));
         };
         let gain = if gain.is_finite() { f64::from(gain) } else { 0.0 };
         *of_row = RunColumns { gain, weight: f64::from(weight), contrast: f64::from(contrast) };

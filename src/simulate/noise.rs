@@ -29,6 +29,9 @@ pub enum NoiseSpectrum {
     File(PathBuf),
 }
 
+/// Relative power by the frequency in units of Nyquist.
+type PowerLaw = Box<dyn Fn(f64) -> f64>;
+
 impl FromStr for NoiseSpectrum {
     type Err = std::convert::Infallible;
 
@@ -46,7 +49,7 @@ impl NoiseSpectrum {
     ///
     /// # Errors
     /// When the file cannot be read, or has a line that is no number above 0.
-    fn power(&self) -> Result<Option<Box<dyn Fn(f64) -> f64>>> {
+    fn power(&self) -> Result<Option<PowerLaw>> {
         Ok(match self {
             Self::White => None,
             Self::Measured => {
@@ -155,7 +158,7 @@ mod tests {
         let noise = Noise::new(spectrum, variance, n).unwrap();
         let (mut scratch, fft) = (noise.scratch(), Fft2::<f32>::new(n));
         let (mut values, mut work) = (vec![Complex::default(); fft.spectrum_len()], fft.scratch());
-        let mut sums = vec![[0.0; 2]; 10];
+        let mut sums = [[0.0; 2]; 10];
         for index in 0..400 {
             let mut image = vec![0.0; n * n];
             noise.add(&mut image, n, &mut stream(5, Purpose::Noise, 0, index), &mut scratch);
