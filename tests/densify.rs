@@ -77,29 +77,31 @@ fn ranks_and_threads_split_alike() {
 fn a_run_resumes_to_the_same_bits_before_and_after_a_split() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 40);
-    let whole = path(folder.path(), "whole");
-    succeed(&train_arguments(&set, &whole, &USUAL));
     let last = |run: &str, step: u64| {
         let file = format!("checkpoints/half1_step{step:09}.h5");
         Checkpoint::read(Path::new(&path(Path::new(run), &file))).unwrap()
     };
-    // Checkpoints at the end of epochs, or after every step. Half 1 has 3 steps per epoch.
-    for (name, minutes, step, count) in [("before", "0", 15, 100), ("after", "1e-6", 17, 200)] {
-        let run = path(folder.path(), name);
-        let options = [&USUAL[..], &["--checkpoint-minutes", minutes]].concat();
+    let usual = [&USUAL[..6], &["--metrics-every", "1"]].concat();
+    // Half 1 has 3 steps per epoch. The last checkpoint but one is at the end of epoch 5, the second of the second mixture.
+    for (name, epochs, count) in [("before", "1,2", 100), ("after", "1", 200)] {
+        let (whole, run) = (path(folder.path(), "whole"), path(folder.path(), name));
+        let options = [&usual[..], &["--densify", epochs]].concat();
+        succeed(&train_arguments(&set, &whole, &[&options[..], &["--overwrite"]].concat()));
         succeed(&train_arguments(&set, &run, &options));
         undo(&run, "half1");
-        assert_eq!(last(&run, step).state.gmm.len(), count);
+        assert_eq!(last(&run, 15).state.gmm.len(), count);
         let said = succeed(&train_arguments(&set, &run, &[&options[..], &["--resume"]].concat()));
-        assert!(said.contains(&format!("resuming after step {step} of half1")), "{said}");
+        assert!(said.contains("resuming after step 15 of half1"), "{said}");
         assert_eq!(said.contains("half1 densified after epoch 5: 100 -> 200"), count == 100, "{said}");
         assert_same(&RESULTS, &whole, &run, name);
         assert_eq!(steps(&whole), steps(&run));
         assert_eq!(densified(&whole), densified(&run), "no line twice");
     }
-    let run = whole;
-    let other = [&USUAL[..6], &["--densify", "1", "--resume"]].concat();
-    fail(&train_arguments(&set, &run, &other), &["run.json", "densify was [1,2] and is [1]"]);
+    let other = [&usual[..], &["--densify", "2", "--resume"]].concat();
+    fail(
+        &train_arguments(&set, &path(folder.path(), "after"), &other),
+        &["run.json", "densify was [1] and is [2]"],
+    );
 }
 
 #[test]
