@@ -142,7 +142,7 @@ fn mixture_in_box(file: &Path, choices: &Choices, isotropic: bool, header: &Head
             let problem = format!("holds no Gaussian in the asymmetric unit of {symmetry}");
             return refuse(problem, "start from a mixture with more Gaussians, or of this symmetry");
         };
-        tracing::info!("{}: {} of {symmetry}", file.display(), described(unit.len(), symmetry));
+        tracing::info!("{}: starting from {}", file.display(), described(unit.len(), symmetry));
         read.gmm = unit;
     }
     let gmm = match (read.gmm.shape(), isotropic) {
