@@ -222,7 +222,8 @@ impl Job<'_> {
             let some = rows.by_ref().take(count).collect();
             let chunk = self.read_chunk(some, &mut stacks, used.try_recv().unwrap_or_default());
             let failed = chunk.is_err();
-            chunk.iter().flat_map(|chunk| &chunk.rows).for_each(|row| units.observe(row));
+            let rows = chunk.iter().flat_map(|chunk| chunk.rows.iter().zip(&chunk.boxes));
+            rows.for_each(|(row, &box_size)| units.observe(row, box_size));
             if raw.send(chunk).is_err() || failed {
                 return;
             }

@@ -1,6 +1,5 @@
 //! Values that are probably in another unit than the one expected.
 
-use super::optics::RawImages;
 use super::set::{ParticleRow, SetProperties};
 
 /// Voltage in kV above which a value is probably in V.
@@ -14,7 +13,6 @@ pub struct Units {
     file: String,
     columns: [&'static str; 3],
     voltages: Vec<f64>,
-    raw: Vec<RawImages>,
     /// Largest defocus, in angstrom.
     defocus: f64,
     /// Number of particles whose shift leads out of their box, and the first such shift and box in pixels.
@@ -29,20 +27,18 @@ impl Units {
             file: properties.path.display().to_string(),
             columns: properties.columns,
             voltages: properties.optics.iter().map(|optics| optics.voltage).collect(),
-            raw: properties.raw.clone(),
             defocus: 0.0,
             far: 0,
             farthest: (0.0, 0),
         }
     }
 
-    /// Records the values of a particle.
-    pub fn observe(&mut self, row: &ParticleRow) {
+    /// Records the values of a particle, whose raw image has a box of `box_size` pixels.
+    pub fn observe(&mut self, row: &ParticleRow, box_size: usize) {
         let ctf = &row.particle.ctf;
         self.defocus = self.defocus.max(ctf.defocus_u.abs()).max(ctf.defocus_v.abs());
-        let raw = &self.raw[row.particle.optics_group as usize];
         let distance = row.shift[0].abs().max(row.shift[1].abs());
-        if let Some(box_size) = raw.box_size.filter(|&box_size| 2.0 * distance > box_size as f64) {
+        if 2.0 * distance > box_size as f64 {
             self.far += 1;
             if distance > self.farthest.0 {
                 self.farthest = (distance, box_size);
