@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use bytemuck::AnyBitPattern;
-use hdf5::types::{FixedUnicode, TypeDescriptor, VarLenUnicode};
+use hdf5::types::{FixedAscii, FixedUnicode, TypeDescriptor, VarLenUnicode};
 use hdf5::{Attribute, Dataset, File, Group, H5Type, Location, Result};
 
 use crate::error::Error;
@@ -55,16 +55,18 @@ pub fn text_attribute(object: &Location, name: &str) -> Result<String> {
 pub fn fixed_text_attribute(object: &Location, name: &str) -> Result<Option<String>> {
     const LONGEST: usize = 1024;
     let attribute = scalar(object, name)?;
-    match attribute.dtype()?.to_descriptor()? {
-        TypeDescriptor::VarLenUnicode | TypeDescriptor::VarLenAscii => Ok(None),
-        TypeDescriptor::FixedUnicode(length) | TypeDescriptor::FixedAscii(length) if length <= LONGEST => {
-            let value: FixedUnicode<LONGEST> = attribute.read_scalar()?;
-            let text = std::str::from_utf8(value.as_bytes());
-            text.map(|text| Some(text.to_owned()))
-                .map_err(|_| format!("attribute {name} is not UTF-8").into())
+    // HDF5 does not convert between the two character sets.
+    let bytes = match attribute.dtype()?.to_descriptor()? {
+        TypeDescriptor::VarLenUnicode | TypeDescriptor::VarLenAscii => return Ok(None),
+        TypeDescriptor::FixedUnicode(length) if length <= LONGEST => {
+            attribute.read_scalar::<FixedUnicode<LONGEST>>()?.as_bytes().to_vec()
         }
-        other => Err(format!("attribute {name} has the type {other}, expected a text").into()),
-    }
+        TypeDescriptor::FixedAscii(length) if length <= LONGEST => {
+            attribute.read_scalar::<FixedAscii<LONGEST>>()?.as_bytes().to_vec()
+        }
+        other => return Err(format!("attribute {name} has the type {other}, expected a text").into()),
+    };
+    String::from_utf8(bytes).map(Some).map_err(|_| format!("attribute {name} is not UTF-8").into())
 }
 
 /// All values of the numeric data set `name`, flattened in C order.
@@ -296,10 +298,13 @@ mod tests {
         with_file(|file| {
             let fixed: FixedUnicode<8> = "short".parse().unwrap();
             file.new_attr::<FixedUnicode<8>>().create("fixed").unwrap().write_scalar(&fixed).unwrap();
+            let ascii = FixedAscii::<8>::from_ascii("plain").unwrap();
+            file.new_attr::<FixedAscii<8>>().create("ascii").unwrap().write_scalar(&ascii).unwrap();
             let variable: VarLenUnicode = "short".parse().unwrap();
             file.new_attr::<VarLenUnicode>().create("variable").unwrap().write_scalar(&variable).unwrap();
             file.new_attr::<u32>().create("number").unwrap().write_scalar(&1).unwrap();
             assert_eq!(fixed_text_attribute(file, "fixed").unwrap().as_deref(), Some("short"));
+            assert_eq!(fixed_text_attribute(file, "ascii").unwrap().as_deref(), Some("plain"));
             assert_eq!(fixed_text_attribute(file, "variable").unwrap(), None);
             assert_eq!(["fixed", "variable"].map(|name| text_attribute(file, name).unwrap()), ["short"; 2]);
             refused(fixed_text_attribute(file, "number"), "expected a text");
