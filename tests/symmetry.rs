@@ -9,7 +9,8 @@ use common::{path, succeed};
 use cryosplat_mpi::evaluate::Fsc;
 use cryosplat_mpi::imaging::Symmetry;
 use cryosplat_mpi::imaging::mrc::read_volume;
-use cryosplat_mpi::imaging::pose::{Rotation, product};
+use cryosplat_mpi::imaging::pose::{Rotation, product, relion_from_rotation, rotation_from_relion};
+use cryosplat_mpi::particles::store::Store;
 use ndarray::Array3;
 
 /// Five atoms off the axes of all groups, about 5 A from their centre.
@@ -169,6 +170,64 @@ fn no_symmetry_is_named_where_there_is_none() {
     succeed(&[&usual[..], &["--box", "33", "--pixel-size", "3", "-n", "400", "--snr", "0.3"]].concat());
     let found = report(folder.path(), &set, "C1");
     assert!(found.contains("have the symmetry C2 "), "{found}");
+}
+
+/// Whether the rows of every image are in one half.
+fn copies_share_a_half(set: &str) -> bool {
+    let store = Store::open(Path::new(set)).unwrap();
+    let first = store.header().halves[0];
+    let mut half_of = std::collections::HashMap::new();
+    let particles = common::whole(&store).particles;
+    particles.iter().enumerate().all(|(row, particle)| {
+        let source = particle.source.expect("imported particles have a source");
+        *half_of.entry((source.file, source.index)).or_insert(row < first) == (row < first)
+    })
+}
+
+/// RELION's expansion: each row once per operator.
+#[test]
+fn expanded_particles_stay_in_one_half_and_make_the_symmetric_map() {
+    let folder = tempfile::tempdir().unwrap();
+    let star = path(folder.path(), "star");
+    assembly(folder.path(), "D3", &["-n", "60", "--snr", "0.3", "--star", &star]);
+    let text = std::fs::read_to_string(Path::new(&star).join("particles.star")).unwrap();
+    let operators = Symmetry::D(3).operators();
+    let expanded: String = text
+        .lines()
+        .flat_map(|line| {
+            let mut fields: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            if !line.contains("@particles.mrcs") {
+                return vec![format!("{line}\n")];
+            }
+            let [rot, tilt, psi] = [2, 3, 4].map(|column| fields[column].parse().unwrap());
+            let w = rotation_from_relion(rot, tilt, psi);
+            let mut row = |g| {
+                for (column, angle) in (2..).zip(relion_from_rotation(&product(&w, g))) {
+                    fields[column] = format!("{angle:.8}");
+                }
+                format!("{}\n", fields.join(" "))
+            };
+            operators.iter().map(&mut row).collect()
+        })
+        .collect();
+    std::fs::write(Path::new(&star).join("expanded.star"), expanded).unwrap();
+    let map_of = |name: &str, group: &str| {
+        let set = path(folder.path(), &format!("{name}.h5"));
+        succeed(&["import", &path(Path::new(&star), &format!("{name}.star")), "-o", &set]);
+        let run = path(folder.path(), name);
+        succeed(&["backproject", &set, "-o", &run, "--symmetry", group]);
+        (set, map(&path(Path::new(&run), "map.mrc")))
+    };
+    let ((_, symmetric), (set, expanded)) = (map_of("particles", "D3"), map_of("expanded", "C1"));
+    assert!(copies_share_a_half(&set));
+    let largest = symmetric.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let apart = symmetric.iter().zip(&expanded).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(apart < 1e-4 * largest, "{apart} of {largest}");
+    if let Some(star) = common::shared("data/reports/04-duplicates/symexp.star") {
+        let set = path(folder.path(), "report.h5");
+        succeed(&["import", star.to_str().unwrap(), "-o", &set]);
+        assert!(copies_share_a_half(&set));
+    }
 }
 
 #[test]

@@ -29,6 +29,8 @@ const PARTICLES: usize = 2_000;
 const LARGEST_BOX: usize = 64;
 /// The first shell that counts: those below have few voxels and little shape.
 const FIRST_SHELL: usize = 3;
+/// Largest number of Fourier voxels of a shell that are compared.
+const LARGEST_SAMPLE: usize = 800;
 /// Shells count up to the first one whose FSC is below this.
 const SIGNAL: f64 = 0.3;
 /// Fewest shells with signal.
@@ -102,8 +104,10 @@ struct RotatedMaps {
 
 /// A shell with signal.
 struct Shell {
-    /// Fourier voxels, one of each Friedel pair.
-    voxels: Vec<Voxel>,
+    /// Some of its Fourier voxels.
+    sample: Vec<Voxel>,
+    /// Number of its Fourier voxels, one of each Friedel pair.
+    voxels: usize,
     /// Spherical averages of the halves for a coverage of 1.
     spherical: [f64; 2],
     /// FSC of the halves without their spherical averages.
@@ -155,6 +159,44 @@ impl RotatedHalf {
     }
 }
 
+/// The Fourier voxels (x, y, z) of each shell below Nyquist, one of each Friedel pair. In the last shells, rotated points would
+/// leave the grid.
+fn frequencies_of_shells(box_size: usize) -> Vec<Vec<[f64; 3]>> {
+    let mut shells = vec![Vec::new(); box_size / 2 - 1];
+    let end = box_size as isize / 2;
+    let axis = || 1 - end..end;
+    for (z, y, x) in axis().flat_map(|z| axis().flat_map(move |y| axis().map(move |x| (z, y, x)))) {
+        let shell = ((x * x + y * y + z * z) as f64).sqrt().round() as usize;
+        if (x, y, z) > (0, 0, 0) && shell < shells.len() {
+            shells[shell].push([x, y, z].map(|v| v as f64));
+        }
+    }
+    shells
+}
+
+impl Shell {
+    /// The shell of the Fourier voxels at `frequencies`.
+    fn new(frequencies: &[[f64; 3]], halves: &[RotatedHalf; 2]) -> Self {
+        let sample = frequencies.iter().step_by(frequencies.len().div_ceil(LARGEST_SAMPLE).max(1));
+        let voxel = |&frequency: &[f64; 3]| Voxel {
+            frequency,
+            value: halves[0].projector.at(frequency),
+            coverage: halves[0].coverage_at(frequency),
+        };
+        let sample: Vec<Voxel> = sample.map(voxel).collect();
+        let averages = sample.iter().fold([0.0; 4], |sums, voxel| {
+            let [a, b] = [voxel.coverage, halves[1].coverage_at(voxel.frequency)];
+            let other = halves[1].projector.at(voxel.frequency);
+            let of_voxel = [a * f64::from(voxel.value.re), a * a, b * f64::from(other.re), b * b];
+            [0, 1, 2, 3].map(|i| sums[i] + of_voxel[i])
+        });
+        let spherical = [averages[0] / averages[1], averages[2] / averages[3]];
+        let shell = Self { sample, voxels: frequencies.len(), spherical, fsc: 0.0, correlation: 0.0 };
+        let [cross, coverage, first, second] = sums_of_shell(&halves[1], &shell, &IDENTITY);
+        Self { fsc: cross / (first * second).sqrt(), correlation: cross / coverage, ..shell }
+    }
+}
+
 impl RotatedMaps {
     /// The maps of a sample of the particles, without symmetry. `None` without enough signal.
     ///
@@ -192,41 +234,19 @@ impl RotatedMaps {
         let n = sums[0].box_size;
         let means = mean_weights(sums);
         let half = |sums| RotatedHalf::new(sums, pixel_size, &means);
-        let halves = (half(sums[0])?, half(sums[1])?);
-        let mut voxels: Vec<Vec<Voxel>> = std::iter::repeat_with(Vec::new).take(n / 2 - 1).collect();
-        let range = 1 - (n as isize / 2)..n as isize / 2;
-        for (z, y, x) in range.clone().flat_map(|z| {
-            let range = range.clone();
-            range.clone().flat_map(move |y| range.clone().map(move |x| (z, y, x)))
-        }) {
-            let shell = ((x * x + y * y + z * z) as f64).sqrt().round() as usize;
-            // One of each Friedel pair. Beyond the last shell, rotated points would leave the grid.
-            if (x, y, z) > (0, 0, 0) && shell < voxels.len() {
-                let frequency = [x, y, z].map(|v| v as f64);
-                let value = halves.0.projector.at(frequency);
-                voxels[shell].push(Voxel { frequency, value, coverage: halves.0.coverage_at(frequency) });
-            }
-        }
+        let halves = [half(sums[0])?, half(sums[1])?];
         let mut shells = Vec::new();
-        for voxels in voxels.into_iter().skip(FIRST_SHELL) {
-            let averages = voxels.iter().fold([0.0; 4], |sums, voxel| {
-                let [a, b] = [voxel.coverage, halves.1.coverage_at(voxel.frequency)];
-                let other = halves.1.projector.at(voxel.frequency);
-                let of_voxel = [a * f64::from(voxel.value.re), a * a, b * f64::from(other.re), b * b];
-                [0, 1, 2, 3].map(|i| sums[i] + of_voxel[i])
-            });
-            let spherical = [averages[0] / averages[1], averages[2] / averages[3]];
-            let shell = Shell { voxels, spherical, fsc: 0.0, correlation: 0.0 };
-            let [cross, coverage, first, second] = sums_of_shell(&halves.1, &shell, &IDENTITY);
-            let fsc = cross / (first * second).sqrt();
-            if !(fsc > SIGNAL) {
+        for frequencies in frequencies_of_shells(n).into_iter().skip(FIRST_SHELL) {
+            let shell = Shell::new(&frequencies, &halves);
+            if !(shell.fsc > SIGNAL) {
                 break;
             }
-            shells.push(Shell { fsc, correlation: cross / coverage, ..shell });
+            shells.push(shell);
         }
         let resolution = n as f64 * pixel_size / (FIRST_SHELL + shells.len()).saturating_sub(1) as f64;
         tracing::debug!("voxel maps of box {n}: {} shells with signal, to {resolution:.1} A", shells.len());
-        Ok((shells.len() >= FEWEST_SHELLS).then_some(Self { second: halves.1, shells, resolution }))
+        let [_, second] = halves;
+        Ok((shells.len() >= FEWEST_SHELLS).then_some(Self { second, shells, resolution }))
     }
 
     /// The agreement with the copy rotated by `g`. Shells count by their numbers of voxels times the FSC.
@@ -239,11 +259,11 @@ impl RotatedMaps {
                 // A rotated by the inverse, and B by g.
                 let [cross, coverage, ..] = sums_of_shell(&self.second, shell, g);
                 let [other, other_coverage, ..] = sums_of_shell(&self.second, shell, &back);
-                let weight = shell.voxels.len() as f64 * shell.fsc;
+                let weight = shell.voxels as f64 * shell.fsc;
                 let ratio = (cross + other) / (coverage + other_coverage) / shell.correlation;
                 // Of a sum of products of values whose correlation is the FSC, over independent voxels: noise of both halves.
                 let variance =
-                    2.0 * (1.0 - shell.fsc * shell.fsc) / shell.voxels.len() as f64 / shell.fsc.powi(2);
+                    2.0 * (1.0 - shell.fsc * shell.fsc) / shell.sample.len() as f64 / shell.fsc.powi(2);
                 [weight, weight * ratio, weight * weight * variance]
             })
             .collect();
@@ -252,15 +272,23 @@ impl RotatedMaps {
         Agreement { ratio: sum / weight, error: variance.sqrt() / weight }
     }
 
-    /// The least agreement with the copies rotated by the generators of `symmetry`.
-    fn agreement_of(&self, symmetry: Symmetry) -> Agreement {
-        let all = symmetry.generators().into_iter().map(|g| self.agreement(&g));
-        let least = all.min_by(|a, b| a.ratio.total_cmp(&b.ratio));
-        let Agreement { ratio, error } = least.unwrap_or(Agreement { ratio: 1.0, error: 0.0 });
+    /// The least agreement with the copies rotated by the generators of `symmetry`, or the first one below `enough`.
+    fn agreement_of(&self, symmetry: Symmetry, enough: f64) -> Agreement {
+        let mut least = Agreement { ratio: 1.0, error: 0.0 };
+        for (number, g) in symmetry.generators().iter().enumerate() {
+            let found = self.agreement(g);
+            if number == 0 || found.ratio < least.ratio {
+                least = found;
+            }
+            if least.ratio < enough {
+                break;
+            }
+        }
+        let Agreement { ratio, error } = least;
         tracing::debug!(
             "{symmetry}: agreement of the rotated voxel maps {ratio:.3}, standard error {error:.3}"
         );
-        Agreement { ratio, error }
+        least
     }
 
     fn finding(&self, symmetry: Symmetry, agreement: f64) -> Finding {
@@ -269,14 +297,14 @@ impl RotatedMaps {
 
     /// The finding where the maps do not have `symmetry`.
     fn lacks(&self, symmetry: Symmetry) -> Option<Finding> {
-        let Agreement { ratio, error } = self.agreement_of(symmetry);
+        let Agreement { ratio, error } = self.agreement_of(symmetry, f64::NEG_INFINITY);
         (ratio + 3.0 * error < LACKS).then(|| self.finding(symmetry, ratio))
     }
 
     /// The largest group that the maps have.
     fn search(&self) -> Option<Finding> {
         let has = |symmetry: Symmetry| {
-            let Agreement { ratio, error } = self.agreement_of(symmetry);
+            let Agreement { ratio, error } = self.agreement_of(symmetry, HAS);
             (ratio > HAS && error < LARGEST_ERROR).then(|| self.finding(symmetry, ratio))
         };
         let cyclic: Vec<(u8, Finding)> =
@@ -312,7 +340,7 @@ const IDENTITY: Rotation = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
 /// spherical averages, of the products of their coverages, and of the powers of either.
 fn sums_of_shell(second: &RotatedHalf, shell: &Shell, g: &Rotation) -> [f64; 4] {
     let mut sums = [0.0; 4];
-    for Voxel { frequency, value, coverage } in &shell.voxels {
+    for Voxel { frequency, value, coverage } in &shell.sample {
         let rotated = g.map(|row| row.iter().zip(frequency).map(|(g, k)| g * k).sum());
         let other = second.coverage_at(rotated);
         let a = value - (coverage * shell.spherical[0]) as f32;
