@@ -10,10 +10,10 @@ use std::f64::consts::TAU;
 use rayon::prelude::*;
 use rustfft::num_complex::Complex;
 
-use super::accumulator::FourierSums;
 use super::gridding::reciprocals;
 use super::reconstruction::regularized_map;
 use super::sample::{SampledSums, Sampling, sampled_sums};
+use super::sums::FourierSums;
 use super::wiener::{WienerFilter, mean_weights};
 use crate::error::Result;
 use crate::imaging::Symmetry;

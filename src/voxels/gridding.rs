@@ -8,7 +8,7 @@
 
 use rayon::prelude::*;
 
-use crate::voxels::accumulator::is_within_nyquist;
+use crate::voxels::sums::is_within_nyquist;
 
 const ITERATIONS: usize = 10;
 /// Standard deviation of the Gaussian kernel in grid points: fitted to the maps that RELION's blob kernel gives, which is not
@@ -25,7 +25,7 @@ pub(crate) fn reciprocals(mut weights: Vec<f32>) -> Vec<f32> {
     weights
 }
 
-/// Density compensation factors for the weights `[z][y][x]` of [`FourierSums`](crate::voxels::accumulator::FourierSums).
+/// Density compensation factors for the weights `[z][y][x]` of [`FourierSums`](crate::voxels::sums::FourierSums).
 pub(crate) fn density_compensation(box_size: usize, weight: &[f32]) -> Vec<f32> {
     let side = 2 * box_size - 1;
     let taps = taps();
@@ -102,8 +102,8 @@ fn add_times(sums: &mut [f32], values: &[f32], factor: f32) {
 
 #[cfg(test)]
 mod tests {
-    use crate::voxels::accumulator::squared_radius;
     use crate::voxels::gridding::*;
+    use crate::voxels::sums::squared_radius;
 
     #[test]
     fn constant_weights_give_their_reciprocal_and_blur_preserves_a_constant() {

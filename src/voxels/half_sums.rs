@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::accumulator::{Accumulator, FourierSums};
+use super::accumulator::Accumulator;
 use super::slice::{Slice, SliceExtractor};
+use super::sums::FourierSums;
 use crate::error::{Error, Result};
 use crate::imaging::Symmetry;
 use crate::loader::prefetch::{Prefetcher, READER_THREADS, ReadRequest, Traffic};

@@ -12,9 +12,9 @@ use rustfft::FftPlanner;
 use rustfft::num_complex::Complex;
 
 use crate::voxels::PADDING;
-use crate::voxels::accumulator::FourierSums;
+use crate::voxels::sums::FourierSums;
 
-/// The map of `sums` times `factors`, `[z][y][x]` of D voxels each, with the origin on voxel floor(D/2). FourierSums along lines of sight
+/// The map of `sums` times `factors`, `[z][y][x]` of D voxels each, with the origin on voxel floor(D/2). Sums along lines of sight
 /// are projections.
 pub(crate) fn map(sums: &FourierSums, factors: &[f32]) -> Array3<f32> {
     let (n, side) = (sums.box_size, sums.side());

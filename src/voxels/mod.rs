@@ -14,6 +14,7 @@ pub mod inversion;
 pub mod reconstruction;
 pub mod sample;
 pub mod slice;
+pub mod sums;
 mod symmetry;
 pub mod wiener;
 

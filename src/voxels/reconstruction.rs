@@ -1,6 +1,6 @@
 //! Maps from the Fourier sums of both halves.
 
-use super::accumulator::FourierSums;
+use super::sums::FourierSums;
 use super::wiener::{WienerFilter, mean_weights};
 use super::{gridding, inversion};
 use crate::error::Result;

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::accumulator::{Accumulator, FourierSums};
+use super::accumulator::Accumulator;
 use super::slice::{Slice, SliceExtractor};
+use super::sums::FourierSums;
 use crate::error::Result;
 use crate::imaging::Symmetry;
 use crate::particles::preprocess::{Preprocessor, Settings};

@@ -10,7 +10,7 @@ use rustfft::num_complex::Complex;
 
 use crate::imaging::Symmetry;
 use crate::imaging::pose::{Rotation, product};
-use crate::voxels::accumulator::FourierSums;
+use crate::voxels::sums::FourierSums;
 
 /// A point group, split into representatives of its cosets and operators of the grid.
 #[derive(Clone, Debug)]

@@ -15,7 +15,7 @@ use crate::evaluate::Fsc;
 use crate::evaluate::filter::radial;
 use crate::imaging::mrc::Volume;
 use crate::voxels::PADDING;
-use crate::voxels::accumulator::{FourierSums, squared_radius};
+use crate::voxels::sums::{FourierSums, squared_radius};
 
 /// Constant of [`WienerFilter::floor`], as a fraction of the shell's mean weight.
 const FLOOR: f64 = 1e-3;
