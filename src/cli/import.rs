@@ -3,10 +3,13 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use crate::cli::output::print;
 use crate::error::Error;
+use crate::files;
 use crate::particles::import::cryodrgn::{CtfFrom, Files};
 use crate::particles::import::format::Companions;
 use crate::particles::import::pipeline::{self, Options};
+use crate::particles::import::summary::Summary;
 use crate::particles::store::Dtype;
 
 /// Arguments of `import`.
@@ -125,15 +128,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     };
     let summary = pipeline::import(&args.input, &args.output, &options)?;
     let bytes = std::fs::metadata(&args.output).map(|m| m.len()).unwrap_or_default();
+    let beside = Summary::path_beside(&args.output);
+    files::write_json(&beside, &serde_json::to_value(&summary)?)?;
+    print(summary.to_string().as_bytes())?;
     tracing::info!(
-        "{} particles (half 1: {}, half 2: {}), box {} px at {:.4} A, {:.1} MB in {}",
-        summary.particles,
-        summary.halves[0],
-        summary.halves[1],
-        summary.box_size,
-        summary.pixel_size,
+        "{:.1} MB in {}, summary in {}",
         bytes as f64 / 1e6,
-        args.output.display()
+        args.output.display(),
+        beside.display()
     );
     Ok(())
 }

@@ -128,6 +128,7 @@ pub fn read(path: &Path, images: Images, files: &Files, options: &ReadOptions) -
         columns: ["voltage (column 6)", "defocus (column 3)", "translation"],
         choice,
         half_sets,
+        ignored: Vec::new(),
         dark: false,
         stacks,
         folders,

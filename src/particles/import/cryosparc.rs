@@ -3,11 +3,14 @@
 
 mod classes;
 mod files;
+mod images;
 
 use std::path::{Path, PathBuf};
 
 use classes::Alignments;
 use files::{Column, Files};
+use images::ImageColumns;
+pub(crate) use images::image_table;
 
 use super::choice::Choice;
 use super::copies::filament_key;
@@ -15,15 +18,11 @@ use super::half_sets::HalfCollector;
 use super::optics::{Groups, RawImages};
 use super::set::{self, ParticleRow, ReadOptions, SetProperties, ViewingDirections};
 use super::stack_names::{StackFolders, StackNames};
-use super::star::excerpt;
 use crate::error::{Error, Result};
 use crate::imaging::aberration::OddAberration;
 use crate::imaging::ctf::{CtfParameters, Optics, wavelength};
-use crate::imaging::pose::{Rotation, rotation_from_vector, transposed};
 use crate::particles::Subset;
 use crate::particles::store::{Particle, Source};
-
-const REMEDY: &str = "correct the value or remove the particle (with cryosparc-tools)";
 
 /// The particles of a `.cs` file. In memory are the arrays and, for each particle, its half and its record numbers in the
 /// passthrough files.
@@ -69,7 +68,8 @@ pub fn read(path: &Path, passthrough: &[PathBuf], options: &ReadOptions) -> Resu
     }
     directions.warn(path, count);
     let ignored = columns.unmodelled.iter().zip(ignored).filter(|(_, seen)| *seen);
-    set::warn_about_ignored(path, ignored.map(|(column, _)| column.name));
+    let ignored: Vec<_> = ignored.map(|(column, _)| column.name).collect();
+    set::warn_about_ignored(path, &ignored);
     if dark > 0 {
         tracing::info!("{}: inverting {dark} of {count} images, whose {SIGN} is negative", path.display());
     }
@@ -84,6 +84,7 @@ pub fn read(path: &Path, passthrough: &[PathBuf], options: &ReadOptions) -> Resu
         columns: ["ctf/accel_kv", "ctf/df1_A", "alignments3D/shift"],
         choice,
         half_sets,
+        ignored,
         dark: dark > 0,
         stacks,
         folders,
@@ -115,8 +116,7 @@ const UNMODELLED: [(&str, usize); 3] = [("ctf/shift_A", 2), ("ctf/trefoil_A", 2)
 /// The columns in use.
 #[derive(Debug)]
 struct Columns {
-    path: Column,
-    index: Column,
+    images: ImageColumns,
     shape: Column,
     pixel_size: Column,
     sign: Option<Column>,
@@ -147,20 +147,14 @@ impl Columns {
                 )
             })
         };
-        let no_images = |name: &str| {
-            missing(
-                format!("the particles have no images: the column {name} does not exist"),
-                "give the file with this column as --passthrough",
-            )
-        };
-        let of_images = |name: &'static str, count| files.find(name, count)?.ok_or_else(|| no_images(name));
+        let of_images =
+            |name: &'static str, count| files.find(name, count)?.ok_or_else(|| images::missing(files, name));
         let mut unmodelled = Vec::new();
         for (name, count) in UNMODELLED {
             unmodelled.extend(files.find(name, count)?);
         }
         Ok(Self {
-            path: files.any("blob/path").ok_or_else(|| no_images("blob/path"))?,
-            index: of_images("blob/idx", 1)?,
+            images: ImageColumns::find(files)?,
             shape: of_images(SHAPE, 2)?,
             pixel_size: of_images("blob/psize_A", 1)?,
             sign: files.find(SIGN, 1)?,
@@ -188,11 +182,11 @@ impl Columns {
         stacks: &mut StackNames,
     ) -> Result<ParticleRow> {
         let place = files.place(particle);
-        let source = self.image(files, particle, stacks)?;
+        let source = self.images.read(files, particle, stacks)?;
         let (optics, raw) = self.optics(files, particle)?;
         let optics_group = groups.index(optics, raw);
         let particle_of = Particle {
-            rotation: self.rotation(files, particle)?,
+            rotation: self.alignments.rotation(files, particle)?,
             shift: [0.0; 2],
             ctf: self.ctf(files, particle)?,
             optics_group,
@@ -210,37 +204,6 @@ impl Columns {
             dark,
             place,
         })
-    }
-
-    fn image(&self, files: &Files, particle: usize, stacks: &mut StackNames) -> Result<Source> {
-        let refuse = |column: &Column, found: String| {
-            files.error(
-                column,
-                particle,
-                format!("{} is {found}, which does not name an image", column.name),
-                REMEDY,
-            )
-        };
-        let table = files.table(self.path.file);
-        let name = table.text(self.path.field, files.record(&self.path, particle));
-        // cryoSPARC marks the paths of links with '>'.
-        let name = name.as_deref().unwrap_or_default().trim_start_matches('>');
-        if name.is_empty() {
-            return Err(refuse(&self.path, excerpt(name)));
-        }
-        let index = files.table(self.index.file).index(self.index.field, files.record(&self.index, particle));
-        let index =
-            index.ok_or_else(|| refuse(&self.index, files.number(&self.index, particle, 0).to_string()))?;
-        Ok(Source { file: stacks.index(name, files.place(particle)), index })
-    }
-
-    /// `W`: the transposed matrix of the rotation vector.
-    fn rotation(&self, files: &Files, particle: usize) -> Result<Rotation> {
-        let mut vector = [0.0; 3];
-        for (k, value) in vector.iter_mut().enumerate() {
-            *value = files.finite(&self.alignments.pose, particle, k)?;
-        }
-        Ok(transposed(&rotation_from_vector(vector)))
     }
 
     /// The shift in pixels of the images. The file gives it in pixels of the alignment.

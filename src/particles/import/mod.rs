@@ -22,4 +22,5 @@ pub mod set;
 pub(crate) mod stack_names;
 pub(crate) mod stacks;
 pub mod star;
+pub mod summary;
 mod units;

@@ -29,12 +29,15 @@ pub struct Table {
     bytes: Vec<u8>,
     /// Offset of the first record in `bytes`.
     start: usize,
+    /// The description of the fields, as in the header.
+    description: String,
 }
 
 /// A field of a table.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
-    offset: usize,
+    /// Offset in the record in bytes.
+    pub offset: usize,
     /// Number of values per record.
     pub count: usize,
     /// Type of a value.
@@ -150,7 +153,8 @@ impl Table {
             )));
         }
         let start = bytes.len() - data;
-        Ok(Self { path: path.to_path_buf(), fields, stride, len, bytes, start })
+        let description = entry("descr")?.to_string();
+        Ok(Self { path: path.to_path_buf(), fields, stride, len, bytes, start, description })
     }
 
     /// The path of the file.
@@ -171,6 +175,30 @@ impl Table {
     /// The field `name`, if it exists.
     pub fn field(&self, name: &str) -> Option<Field> {
         self.fields.iter().find(|(have, _)| have == name).map(|&(_, field)| field)
+    }
+
+    /// The header of a file with `len` records of the same fields.
+    pub fn header(&self, len: usize) -> Vec<u8> {
+        let text = format!("{{'descr': {}, 'fortran_order': False, 'shape': ({len},), }}", self.description);
+        // Version 2 has a length of 4 bytes, version 3 is in UTF-8.
+        let version: u8 = if !text.is_ascii() { 3 } else { 1 + u8::from(text.len() > 60_000) };
+        let width = if version == 1 { 2 } else { 4 };
+        let before = MAGIC.len() + 2 + width;
+        // NumPy aligns the records to 64 bytes. The header ends with a line feed.
+        let padded = (before + text.len() + 1).next_multiple_of(64) - before;
+        let mut header = MAGIC.to_vec();
+        header.extend([version, 0]);
+        header.extend(&(padded as u32).to_le_bytes()[..width]);
+        header.extend(text.as_bytes());
+        header.resize(before + padded - 1, b' ');
+        header.push(b'\n');
+        header
+    }
+
+    /// The bytes of a record.
+    pub fn record(&self, record: usize) -> &[u8] {
+        let at = self.start + record * self.stride;
+        &self.bytes[at..at + self.stride]
     }
 
     /// The bytes of value `k` of `field` in record `record`.

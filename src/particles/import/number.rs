@@ -61,6 +61,16 @@ impl NumberFormat {
         if self.big_endian { bytes.iter().fold(0, append) } else { bytes.iter().rev().fold(0, append) }
     }
 
+    /// Writes the integer `value` to `bytes` (of its width), in the format of integers; other formats are left as they are.
+    pub fn put_integer(self, value: u8, bytes: &mut [u8]) {
+        if self.kind == NumberKind::Float {
+            return;
+        }
+        bytes.fill(0);
+        let lowest = if self.big_endian { self.width - 1 } else { 0 };
+        bytes[lowest] = value;
+    }
+
     /// The number in `bytes` (of its width).
     pub fn value(self, bytes: &[u8]) -> f64 {
         let bits = self.bits(bytes);

@@ -17,6 +17,7 @@ use super::format::{self, Companions};
 use super::grid::{Grid, Request};
 use super::set::{ParticleRow, ParticleSet, ReadOptions};
 use super::stacks::Stacks;
+use super::summary::{Extent, Summary};
 use super::units::Units;
 use crate::error::{Error, Result};
 use crate::imaging::ctf::Ctf;
@@ -65,19 +66,6 @@ pub struct Options {
     pub class: Option<i64>,
 }
 
-/// The result of an import.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Summary {
-    /// Number of particles.
-    pub particles: usize,
-    /// Box size of the stored images in pixels.
-    pub box_size: usize,
-    /// Pixel size of the stored images, in angstrom.
-    pub pixel_size: f64,
-    /// Number of particles in each half.
-    pub halves: [usize; 2],
-}
-
 /// Imports the particles of the file `input` into the particle file `destination`.
 ///
 /// # Errors
@@ -118,20 +106,18 @@ pub fn import(input: &Path, destination: &Path, options: &Options) -> Result<Sum
         source_files: properties.stacks.names(),
     };
     let writer = Writer::create(destination, &header, options.dtype)?;
-    let summary = Summary {
-        particles: properties.len(),
-        box_size: grid.box_size,
-        pixel_size: grid.pixel_size,
-        halves: header.halves,
-    };
+    let mut summary = Summary::new(properties, &grid, options);
     let job = Job {
         input,
         count: summary.particles,
         units: Units::new(properties),
+        raw_pixel_sizes: properties.raw.iter().map(|raw| raw.pixel_size).collect(),
         grid: &grid,
         inverts: options.invert,
     };
-    job.run(particles, stacks, writer, &workers)?.finish()?;
+    let (writer, extent) = job.run(particles, stacks, writer, &workers)?;
+    writer.finish()?;
+    summary.complete(extent, options.invert);
     Ok(summary)
 }
 
@@ -174,20 +160,22 @@ struct Job<'a> {
     input: &'a Path,
     count: usize,
     units: Units,
+    /// Pixel size of the raw images of each optics group in angstrom.
+    raw_pixel_sizes: Vec<f64>,
     grid: &'a Grid,
     /// True if the preprocessors invert every image.
     inverts: bool,
 }
 
 impl Job<'_> {
-    /// Runs the stages and returns the writer with all images. Of several errors, the first in file order is returned.
+    /// Runs the stages and returns the writer with all images, and the extreme values of the particles. Of several errors, the first in file order is returned.
     fn run(
         &self,
         particles: Box<dyn ParticleSet>,
         stacks: Stacks,
         writer: Writer,
         workers: &rayon::ThreadPool,
-    ) -> Result<Writer> {
+    ) -> Result<(Writer, Extent)> {
         let paths = stacks.paths().to_vec();
         std::thread::scope(|scope| {
             let (raw_sender, raw) = sync_channel(WAITING);
@@ -201,8 +189,8 @@ impl Job<'_> {
             drop(ready);
             let finished = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             // Errors of the writer concern earlier images than those of the preprocessing.
-            let writer = finished?;
-            worked.map(|()| writer)
+            let written = finished?;
+            worked.map(|()| written)
         })
     }
 
@@ -315,15 +303,19 @@ impl Job<'_> {
         mut writer: Writer,
         ready: Receiver<Chunk>,
         written: &Sender<Vec<f32>>,
-    ) -> Result<Writer> {
+    ) -> Result<(Writer, Extent)> {
         let mut progress = Progress::new("import", self.count as u64, "images");
         let mut missing = self.count;
+        let mut extent = Extent::NONE;
         for Chunk { rows, images, .. } in ready {
             let particles: Vec<Particle> = rows.iter().map(|row| row.particle).collect();
             let second = Chunk::in_half1(&rows);
             let (images0, images1) = images.split_at(second * self.grid.box_size.pow(2));
             writer.append(Subset::Half1, &particles[..second], images0)?;
             writer.append(Subset::Half2, &particles[second..], images1)?;
+            for row in &rows {
+                extent.observe(row, self.raw_pixel_sizes[row.particle.optics_group as usize]);
+            }
             missing -= rows.len();
             progress.advance(rows.len() as u64);
             let _ = written.send(images);
@@ -332,6 +324,6 @@ impl Job<'_> {
         if missing == 0 {
             progress.finish();
         }
-        Ok(writer)
+        Ok((writer, extent))
     }
 }

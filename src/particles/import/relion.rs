@@ -97,7 +97,8 @@ fn interpret(document: Document, options: &ReadOptions) -> Result<Particles> {
     let folders = StackFolders::beside(document.path(), options.datadir);
     let half_sets = halves.decide(document.path(), &stacks, &folders, options)?;
 
-    set::warn_about_ignored(document.path(), overridden.iter().flat_map(OverriddenColumns::labels));
+    let ignored: Vec<_> = overridden.iter().flat_map(OverriddenColumns::labels).collect();
+    set::warn_about_ignored(document.path(), &ignored);
     directions.warn(document.path(), choice.len());
     let path = document.path().to_path_buf();
     let properties = SetProperties {
@@ -108,6 +109,7 @@ fn interpret(document: Document, options: &ReadOptions) -> Result<Particles> {
         columns: interpreter.columns.names(),
         choice,
         half_sets,
+        ignored,
         dark: false,
         stacks,
         folders,

@@ -56,6 +56,8 @@ pub struct SetProperties {
     pub choice: Choice,
     /// The half of each particle.
     pub half_sets: HalfSets,
+    /// Columns of aberrations that are not taken into account.
+    pub ignored: Vec<&'static str>,
     /// True if any image has dark specimen according to the metadata.
     pub dark: bool,
     /// The stacks of the raw images.
@@ -107,8 +109,7 @@ impl SetProperties {
 }
 
 /// Warns about `ignored`: columns of the file `path` with aberrations that are not taken into account.
-pub fn warn_about_ignored<'a>(path: &Path, ignored: impl IntoIterator<Item = &'a str>) {
-    let ignored: Vec<&str> = ignored.into_iter().collect();
+pub fn warn_about_ignored(path: &Path, ignored: &[&str]) {
     if !ignored.is_empty() {
         tracing::warn!("{}: ignored columns with aberrations: {}", path.display(), ignored.join(", "));
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::files::{Column, Files};
 use crate::error::{Error, Result};
+use crate::imaging::pose::{Rotation, rotation_from_vector, transposed};
 use crate::particles::Subset;
 use crate::particles::import::choice::{RowTraits, listed};
 
@@ -137,6 +138,15 @@ impl Alignments {
             Classes::Posterior(columns, _) => most_likely(files, columns, particle),
         };
         Ok(RowTraits { class, half: self.half(files, particle)? })
+    }
+
+    /// `W`: the transposed matrix of the rotation vector.
+    pub fn rotation(&self, files: &Files, particle: usize) -> Result<Rotation> {
+        let mut vector = [0.0; 3];
+        for (k, value) in vector.iter_mut().enumerate() {
+            *value = files.finite(&self.pose, particle, k)?;
+        }
+        Ok(transposed(&rotation_from_vector(vector)))
     }
 
     /// The half, if the file has it.

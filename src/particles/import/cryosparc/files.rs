@@ -8,7 +8,7 @@ use crate::particles::import::choice::Choice;
 use crate::particles::import::npy::{Field, FieldType, Table};
 use crate::particles::import::stack_names::Location;
 
-const REMEDY: &str = "correct the value or remove the particle (with cryosparc-tools)";
+pub(super) const REMEDY: &str = "correct the value or remove the particle (with cryosparc-tools)";
 const UID: &str = "uid";
 
 /// The main file and the passthrough files.
@@ -70,6 +70,11 @@ impl Files {
         let column = |file| Some(Column { name, file, field: self.table(file).field(full)?, first: 0 });
         let found = (0..=self.others.len()).find_map(column)?;
         matches!(found.field.field_type, FieldType::NumberFormat(_)).then_some(found)
+    }
+
+    /// The main file.
+    pub fn into_main(self) -> Table {
+        self.main
     }
 
     /// The path of the main file.

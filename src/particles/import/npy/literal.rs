@@ -1,5 +1,7 @@
 //! Parser for the Python literals in headers of `.npy` files.
 
+use std::fmt;
+
 /// Maximal nesting. A header needs 4 levels: dictionary, list of fields, field, shape.
 const MAX_DEPTH: usize = 8;
 
@@ -19,6 +21,35 @@ impl Literal {
     /// Parses the literal at the start of `text`; `None` if it is malformed.
     pub fn read(text: &str) -> Option<Self> {
         Literals { rest: text }.value(MAX_DEPTH)
+    }
+}
+
+/// Writes the literal as in a header: the outermost sequence is a list, those in it are tuples.
+impl fmt::Display for Literal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sequence(items) => {
+                let items: Vec<String> = items.iter().map(Self::in_list).collect();
+                write!(f, "[{}]", items.join(", "))
+            }
+            other => f.write_str(&other.in_list()),
+        }
+    }
+}
+
+impl Literal {
+    fn in_list(&self) -> String {
+        match self {
+            Self::Text(text) => format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'")),
+            Self::Number(number) => number.to_string(),
+            Self::Word => "None".into(),
+            Self::Sequence(items) => {
+                let items: String = items.iter().map(|item| item.in_list() + ", ").collect();
+                format!("({})", items.trim_end())
+            }
+            // A description of fields has none.
+            Self::Dictionary(_) => "{}".into(),
+        }
     }
 }
 

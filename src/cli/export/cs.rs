@@ -1,0 +1,55 @@
+//! `cryosplat-mpi export cs`.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use crate::error::Error;
+use crate::files::check_output;
+use crate::particles::export::cs;
+use crate::particles::store::Store;
+use crate::run_folder::finished;
+
+const AFTER_HELP: &str = "\
+The output has the records of the original that are in the particle file, with all their fields; alignments3D/split becomes the \
+half of the particle file. Particles are matched by image, copies of an image by pose. Import it in cryoSPARC with Import \
+Result Group (with the .csg file of the job, naming this file), or read it with cryosparc-tools. Passthrough files need no \
+change: cryoSPARC matches them by uid.
+
+Examples:
+  cryosplat-mpi export cs particles.h5 --original P1/J24/particles.cs -o selected.cs
+  cryosplat-mpi export cs particles.h5 --original P1/J24/particles.cs -o selected.cs --run run/";
+
+/// Arguments of `export cs`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct Args {
+    /// Particle file.
+    particles: PathBuf,
+    /// Output .cs file.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// .cs file that was imported, with the paths of the images.
+    #[arg(long, value_name = "CS")]
+    original: PathBuf,
+    /// Leave out the particles that this run excluded (`train --skip-bad-particles`).
+    #[arg(long, value_name = "FOLDER")]
+    run: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    let Args { particles, output, original, .. } = args;
+    check_output(particles, output, "the particle file")?;
+    check_output(original, output, "the original")?;
+    if output.extension().is_none_or(|extension| extension != "cs") {
+        return Err(Error::input(output, "", "does not end in .cs", "name a file that ends in .cs").into());
+    }
+    let store = Store::open(particles)?;
+    let set = store.validate()?;
+    let excluded = match &args.run {
+        Some(run) => finished::excluded_rows(run, &store, set)?,
+        None => BTreeSet::new(),
+    };
+    let count = cs::select(&store, &excluded, original, output)?;
+    tracing::info!("{count} particles ({} excluded): {}", excluded.len(), output.display());
+    Ok(())
+}
