@@ -63,7 +63,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3)
     const double *const activated = args.activated;
     double *const sums = args.sums;
     const PassRecord *const pass = pass_of(args.ring, args.ring->current);
-    const int images = pass->images, stride = VIEWS * padded;
+    const int images = pass->images, of_view = splats_of_view(count);
+    const int stride = VIEWS > 1 ? splats_of_image(count) : padded;
     const bool first = pass->first, last = pass->last;
     const int part = threadIdx.x / CHAIN_GAUSSIANS, place = threadIdx.x % CHAIN_GAUSSIANS;
     const int g = blockIdx.x * CHAIN_GAUSSIANS + place;
@@ -71,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3)
     if (g < count) {
         const double d = GRID, amplitude = activated[9 * padded + g];
         for (int view = part; view < images * VIEWS; view += CHAIN_PARTS) {
-            const int image = view / VIEWS, at = view % VIEWS * padded + g;
+            const int image = view / VIEWS, at = view % VIEWS * of_view + g;
             const double *const p = VIEWS > 1 ? args.views + view * 6 : images_of(pass)[image].view, *const q = p + 3;
             const double *const w = args.whitening + (size_t)image * 3 * stride + at;
             const float *const m = args.moments + (size_t)image * 6 * stride + at;

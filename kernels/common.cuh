@@ -48,6 +48,16 @@
 #define BINARY 0.8493218002880191
 #define ALL_LANES 0xffffffffu
 
+/// Splats of a view: the `count` Gaussians, and no visible ones up to a whole number of warps.
+__device__ __forceinline__ int splats_of_view(int count) {
+    return (count + 31) / 32 * 32;
+}
+
+/// Splats of an image, of all views, up to a whole number of blocks of `project`.
+__device__ __forceinline__ int splats_of_image(int count) {
+    return (VIEWS * splats_of_view(count) + PADDING - 1) / PADDING * PADDING;
+}
+
 /// Pass number `number` of the ring.
 __device__ __forceinline__ const PassRecord *pass_of(const RingRecord *ring, unsigned number) {
     return (const PassRecord *)((const char *)(ring + 1) + (size_t)(number % PASSES) * ring->pitch);

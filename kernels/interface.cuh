@@ -2,8 +2,9 @@
 //!
 //! src/render/cuda/interface.rs declares the same structures; a test there compares names, offsets and sizes. A kernel takes its
 //! arguments as one structure by value. Shapes: `gaussian` counts the Gaussians padded to a multiple of PADDING (`padded`),
-//! `count` those of the mixture; `splat` counts views x `padded` splats of an image (`splats_per_image`), and is view x `padded` +
-//! gaussian; `image` counts the images of a pass, `operator` and `view` the VIEWS operators of the point group.
+//! `count` those of the mixture; `splat` counts the splats of an image (`splats_per_image`), view after view, each padded to a
+//! multiple of 32, and all to one of PADDING; `image` counts the images of a pass, `operator` and `view` the VIEWS operators of the
+//! point group.
 #pragma once
 
 /// One image of a pass.

@@ -1,7 +1,7 @@
 //! Gaussians to splats, and the tiles that each splat touches (docs/method.md, section 3).
 //!
-//! A thread takes one Gaussian in one view of an image (blockIdx.y), a block 256 consecutive Gaussians in one view. Tiles hold
-//! bit sets: bit j of word k of a tile is set if splat 32 k + j touches it. A bit set has a fixed size for any mixture and a fixed
+//! A thread takes one Gaussian in one view of an image (blockIdx.y), a warp 32 consecutive Gaussians in one view. Tiles hold bit
+//! sets: bit j of word k of a tile is set if splat 32 k + j touches it. A bit set has a fixed size for any mixture and a fixed
 //! order, so sums are reproducible to the bit. A thread finds which of 32 tiles its splat touches, and the warp transposes its
 //! 32 x 32 bits.
 #include "gaussian.cuh"
@@ -110,24 +110,27 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
     if (image >= pass->images) {
         return;
     }
-    const int blocks = padded / THREADS, view = VIEWS > 1 ? blockIdx.x / blocks : 0;
-    const int at = blockIdx.x * THREADS + threadIdx.x, g = at - view * padded, total = VIEWS * padded;
+    const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int at = blockIdx.x * THREADS + threadIdx.x, of_view = splats_of_view(args.count);
+    const int view = VIEWS > 1 ? at / of_view : 0, g = at - view * of_view;
+    const int total = VIEWS > 1 ? splats_of_image(args.count) : padded;
     const double *matrix = images_of(pass)[image].view;
 #if VIEWS > 1
-    __shared__ double turned[6];
-    if (threadIdx.x < 6) {
-        const double *const w = matrix + threadIdx.x / 3 * 3, *const column = args.operators + view * 9 + threadIdx.x % 3;
+    __shared__ double turned[THREADS / 32][6];
+    if (lane < 6 && view < VIEWS) {
+        const double *const w = matrix + lane / 3 * 3, *const column = args.operators + view * 9 + lane % 3;
         const double value = w[0] * column[0] + w[1] * column[3] + w[2] * column[6];
-        turned[threadIdx.x] = value;
-        if (blockIdx.x % blocks == 0) {
-            args.views[((size_t)image * VIEWS + view) * 6 + threadIdx.x] = value;
+        turned[warp][lane] = value;
+        // The first warp of the view.
+        if (g < 32) {
+            args.views[((size_t)image * VIEWS + view) * 6 + lane] = value;
         }
     }
-    __syncthreads();
-    matrix = turned;
+    __syncwarp();
+    matrix = turned[warp];
 #endif
     Splat splat = {};
-    if (g < args.count) {
+    if (g < args.count && view < VIEWS) {
         double *const whitening = args.whitening + (size_t)image * 3 * total + at;
         splat = splat_of(args.activated, matrix, whitening, total, padded, g);
     }
@@ -137,7 +140,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
     const int x0 = splat.corner & 0xffff, y0 = splat.corner >> 16;
     const int left = x0 / TILE, right = columns > 0 ? (x0 + columns - 1) / TILE : -1;
     const int top = y0 / TILE, bottom = rows > 0 ? (y0 + rows - 1) / TILE : -1;
-    const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int words = total / 32;
     unsigned *const first = args.bits + (size_t)image * TILES * words + blockIdx.x * (THREADS / 32);
     // Two buffers, so that one barrier per group of tiles is enough.

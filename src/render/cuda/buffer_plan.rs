@@ -88,9 +88,9 @@ impl BufferPlan {
         self.count.next_multiple_of(PADDING)
     }
 
-    /// Splats of an image, with the padding.
+    /// Splats of an image: those of each view padded to whole warps, and all of them to [`PADDING`].
     pub fn splats(&self) -> usize {
-        self.views * self.padded()
+        (self.views * self.count.next_multiple_of(32)).next_multiple_of(PADDING)
     }
 
     /// Tiles of a projection.
@@ -225,6 +225,28 @@ mod tests {
         assert_eq!((plan.images, plan.slices, plan.moment_lanes), (1, 8, 4));
         let all = plan.bytes() + plan.staged_bytes() + plan.work_estimate();
         assert!(all < 100 << 20, "{all}");
+    }
+
+    #[test]
+    fn views_multiply_splats_and_nothing_else() {
+        let plan = |counts| BufferPlan::new(counts, Shape::Anisotropic, [256, 320], 8, 132, 80 << 30);
+        let (whole, unit) = (plan([24 * 1280, 1]), plan([1280, 24]));
+        assert_eq!((whole.splats(), whole.slices), (unit.splats(), unit.slices));
+        assert_eq!((whole.moment_lanes, whole.chain_parts, unit.chain_parts), (unit.moment_lanes, 4, 32));
+        for ((name, whole), (_, unit)) in whole.buffers().into_iter().zip(unit.buffers()) {
+            let ratio = match name {
+                "parameters"
+                | "first moments"
+                | "second moments"
+                | "activated Gaussians"
+                | "sums over passes" => 24,
+                "splats" | "whitening" | "moments of splats" | "tiles' lists" | "projections" | "spectra" => {
+                    1
+                }
+                _ => continue,
+            };
+            assert_eq!(whole, ratio * unit, "{name}");
+        }
     }
 
     #[test]
