@@ -8,7 +8,9 @@ use super::logging::LogOptions;
 use super::ranks::MachineOptions;
 use super::values::{cutoff, number};
 use crate::error::Error;
+use crate::imaging::Symmetry;
 use crate::parallel::{Failure, World};
+use crate::recipe::settings::Settings;
 use crate::render::Sampling;
 use crate::scaling::bench::{self, BenchOptions};
 use crate::train::Ending;
@@ -34,7 +36,10 @@ pub(super) struct Args {
     /// Pixel size of the generated images in angstrom.
     #[arg(long, value_name = "A", value_parser = pixel_size, default_value = "3", conflicts_with = "particles")]
     pixel_size: f64,
-    /// Number of Gaussians.
+    /// Point group: an image is the sum of the views of the Gaussians of the asymmetric unit.
+    #[arg(long, visible_alias = "sym", default_value_t, value_name = "GROUP")]
+    symmetry: Symmetry,
+    /// Number of Gaussians, with --symmetry of the whole.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000_000), default_value = "30000")]
     gaussians: u32,
     /// Images per step, over all ranks.
@@ -79,7 +84,8 @@ fn bench(args: &Args, world: &World) -> Result<Ending, Failure> {
         particles: args.particles.clone(),
         box_size: args.box_size as usize,
         pixel_size: args.pixel_size,
-        gaussians: args.gaussians as usize,
+        symmetry: args.symmetry,
+        gaussians: Settings::of_unit(args.gaussians as usize, args.symmetry),
         batch: args.batch as usize,
         isotropic: args.isotropic,
         cutoff: args.cutoff,

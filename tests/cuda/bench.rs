@@ -11,9 +11,9 @@ pub const TESTS: &[(&str, fn())] =
 fn a_bench_on_gpus_reports_the_all_reduce() {
     let folder = tempfile::tempdir().unwrap();
     let usual = ["--device", "cuda", "--box", "32", "--gaussians", "40", "--batch", "4", "--seconds", "0.1"];
-    for (ranks, collective) in [(1, "auto"), (2, "auto"), (2, "mpi")] {
+    for (ranks, collective, symmetry) in [(1, "auto", "C3"), (2, "auto", "C1"), (2, "mpi", "C1")] {
         let file = path(folder.path(), "bench.json");
-        let more = ["--collective", collective, "--json", &file];
+        let more = ["--collective", collective, "--symmetry", symmetry, "--json", &file];
         let arguments: Vec<String> =
             ["bench"].iter().chain(&usual).chain(&more).map(|&a| a.to_owned()).collect();
         let output = over_mpi_with(ranks, &program_file(), &arguments, &FOUR);
@@ -21,6 +21,7 @@ fn a_bench_on_gpus_reports_the_all_reduce() {
         assert!(output.status.success(), "{said}");
         let json: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
         let bench = &json["bench"];
+        assert_eq!(json["settings"]["gaussians"], if symmetry == "C3" { 13 } else { 40 });
         // A GPU times one step in 64: a short bench may have none.
         let timed = json["epochs"][0]["epochs"][0]["compute"].is_object();
         assert!(bench["step_seconds"].as_f64().unwrap() > 0.0);

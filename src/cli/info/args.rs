@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::imaging::Symmetry;
+
 /// Arguments of `info`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  cryosplat-mpi info particles.h5 --verify\n  \
@@ -16,9 +18,12 @@ pub(in crate::cli) struct Args {
     /// Print one JSON object per file.
     #[arg(long)]
     pub json: bool,
-    /// Particle files: Gaussians per mixture for the GPU memory estimate.
+    /// Particle files: Gaussians per mixture for the GPU memory estimate, with --symmetry of the whole.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000_000), default_value = "30000")]
     pub gaussians: u32,
+    /// Particle files: point group for the GPU memory estimate.
+    #[arg(long, visible_alias = "sym", default_value_t, value_name = "GROUP")]
+    pub symmetry: Symmetry,
     /// Particle files: images per step and rank for the GPU memory estimate.
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(1..=100_000), default_value = "8")]
     pub batch: u32,

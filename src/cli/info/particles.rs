@@ -13,11 +13,13 @@ use crate::figures::distributions::{CELLS, ParticleCounts};
 use crate::figures::particles::noise_chart;
 use crate::files;
 use crate::gmm::Shape;
+use crate::imaging::Symmetry;
 use crate::imaging::ctf::{EvenPolynomial, Optics};
 use crate::particles::Subset;
 use crate::particles::noise::NoisePower;
 use crate::particles::statistics::ParticleStatistics;
 use crate::particles::store::{DataSetId, Dtype, Header, Store};
+use crate::recipe::settings::Settings;
 use crate::render::Sampling;
 use crate::render::cuda::buffer_plan::{BufferPlan, mib};
 
@@ -163,12 +165,17 @@ impl ParticleSet {
             },
         ));
         let GpuMemory { step, particles } = self.gpu;
+        let symmetry = match args.symmetry {
+            Symmetry::C1 => String::new(),
+            symmetry => format!(" of symmetry {symmetry}"),
+        };
         rows.push((
             "GPU memory",
             format!(
-                "{} per rank for {} Gaussians and {} images per step; {} more to keep half 1 there, {} in 16 bits",
+                "{} per rank for {} Gaussians{} and {} images per step; {} more to keep half 1 there, {} in 16 bits",
                 mib(step),
                 args.gaussians,
+                symmetry,
                 args.batch,
                 mib(particles),
                 mib(particles / 2)
@@ -203,6 +210,7 @@ impl ParticleSet {
             "bytes": self.size,
             "gpu_memory": {
                 "gaussians": args.gaussians,
+                "symmetry": args.symmetry,
                 "images_a_step": args.batch,
                 "bytes_a_rank": self.gpu.step,
                 "bytes_of_half1_kept": self.gpu.particles,
@@ -226,9 +234,10 @@ impl GpuMemory {
     fn estimate(header: &Header, args: &Args) -> Self {
         // A large GPU: a smaller one renders fewer images at a time.
         let (multiprocessors, free) = (132, 80 << 30);
-        let (count, batch) = (args.gaussians as usize, args.batch as usize);
+        let (symmetry, batch) = (args.symmetry, args.batch as usize);
+        let counts = [Settings::of_unit(args.gaussians as usize, symmetry), symmetry.order()];
         let sizes = [header.box_size, Sampling::BandLimited.grid(header.box_size)];
-        let plan = BufferPlan::new([count, 1], Shape::Anisotropic, sizes, batch, multiprocessors, free);
+        let plan = BufferPlan::new(counts, Shape::Anisotropic, sizes, batch, multiprocessors, free);
         Self {
             step: plan.bytes() + plan.staged_bytes() + plan.work_estimate(),
             particles: plan.resident_bytes(header.halves[0], false),

@@ -44,7 +44,9 @@ pub struct BenchOptions {
     pub box_size: usize,
     /// Pixel size in angstrom, without a file.
     pub pixel_size: f64,
-    /// Number of Gaussians.
+    /// Point group.
+    pub symmetry: Symmetry,
+    /// Number of Gaussians, those of the asymmetric unit.
     pub gaussians: usize,
     /// Images per step, over all ranks.
     pub batch: usize,
@@ -172,15 +174,8 @@ fn measure(
         Some(store) => (store.header().box_size, store.header().pixel_size),
         None => (options.box_size, options.pixel_size),
     };
-    let &BenchOptions { cutoff, sampling, .. } = options;
-    let geometry = Geometry {
-        box_size,
-        pixel_size,
-        cutoff,
-        sampling,
-        weights: Weights::UNIFORM,
-        symmetry: Symmetry::C1,
-    };
+    let &BenchOptions { cutoff, sampling, symmetry, .. } = options;
+    let geometry = Geometry { box_size, pixel_size, cutoff, sampling, weights: Weights::UNIFORM, symmetry };
     let make = || {
         devices::open(rank_device, mixture(options, box_size), geometry, share.images(), options.cache_half)
     };

@@ -6,6 +6,7 @@ use super::BenchOptions;
 use super::all_reduce::AllReduceTimes;
 use super::reading::ReadRate;
 use super::steps::Timing;
+use crate::imaging::Symmetry;
 use crate::parallel::World;
 use crate::particles::store::{DataSetId, Store};
 use crate::render::{Geometry, Sampling};
@@ -71,6 +72,7 @@ struct Settings {
     recipe: &'static str,
     batch: usize,
     gaussians: usize,
+    symmetry: Symmetry,
     isotropic: bool,
     cutoff: f64,
     sampling: Sampling,
@@ -140,6 +142,7 @@ impl BenchReport {
                 recipe: "bench",
                 batch: options.batch,
                 gaussians: options.gaussians,
+                symmetry: options.symmetry,
                 isotropic: options.isotropic,
                 cutoff: options.cutoff,
                 sampling: options.sampling,
@@ -200,12 +203,16 @@ impl BenchReport {
             Some(count) => format!("{count} from a file"),
             None => "synthetic".into(),
         };
-        let Settings { batch, gaussians, cutoff, .. } = self.settings;
+        let Settings { batch, gaussians, symmetry, cutoff, .. } = self.settings;
+        let count = match symmetry {
+            Symmetry::C1 => gaussians.to_string(),
+            _ => format!("{gaussians} of the asymmetric unit, symmetry {symmetry}"),
+        };
         let box_size = self.particles.box_size.unwrap_or_default();
         let mut rows: Vec<(String, String)> = vec![
             ("ranks".into(), format!("{ranks}, each: {}", self.device)),
             ("particles".into(), format!("{particles}, {box_size} px of {} Å", self.bench.pixel_size)),
-            ("Gaussians".into(), format!("{gaussians}, cutoff {cutoff}")),
+            ("Gaussians".into(), format!("{count}, cutoff {cutoff}")),
             ("batch".into(), format!("{batch}, {steps} steps")),
             ("**images/s**".into(), format!("**{}**", rate(self.images_per_second))),
             ("images/s per rank".into(), rate(self.bench.images_per_second_per_rank)),
