@@ -31,9 +31,9 @@ epochs=30
 # options_of VARIANT: its options of train.
 options_of() {
     case $1 in
-    none) echo "--noise white --contrast one" ;;
-    noise) echo "--noise spectrum --contrast one" ;;
-    contrast) echo "--noise white --contrast estimated" ;;
+    none) echo "--noise white --contrast one --weigh-particles=no" ;;
+    noise) echo "--noise spectrum --contrast one --weigh-particles=no" ;;
+    contrast) echo "--noise white --contrast estimated --weigh-particles=no" ;;
     weights) echo "--noise white --contrast one --weigh-particles" ;;
     together) echo "--noise spectrum --contrast estimated --weigh-particles" ;;
     *) stop "no variant is named $1" ;;

@@ -109,15 +109,31 @@ fn contrasts_and_empty_images_are_found_on_any_ranks_and_after_a_resume() {
 }
 
 #[test]
-fn sets_without_defects_get_no_weights_but_one() {
+fn images_without_a_particle_are_looked_for_and_cost_nothing_where_there_are_none() {
     let folder = tempfile::tempdir().unwrap();
-    let set = set(folder.path(), &["-n", "200", "--snr", "1"]);
-    let run = path(folder.path(), "run");
     let usual = ["--gaussians", "150", "--epochs", "4", "--half", "1", "--learning-rate", "3e-3"];
-    succeed(&train_arguments(&set, &run, &[&usual[..], &["--weigh-particles"]].concat()));
-    let found = table(&format!("{run}/particles.csv"), "particle");
+    let clean = set(folder.path(), &["-n", "200", "--snr", "1"]);
+    let train = |name: &str, more: &[&str]| {
+        let run = path(folder.path(), name);
+        succeed(&train_arguments(&clean, &run, &[&usual[..], more].concat()));
+        run
+    };
+    let [auto, yes, no] =
+        [("auto", None), ("yes", Some("--weigh-particles")), ("no", Some("--weigh-particles=no"))]
+            .map(|(name, option)| train(name, option.as_slice()));
+    let found = table(&format!("{yes}/particles.csv"), "particle");
     assert_eq!(found.len(), 100);
     assert!(found.values().all(|line| line["weight"] == "1.0000"));
+    for run in [&auto, &yes] {
+        assert_same(&["half1.mrc"], run, &no, "all weights are 1");
+    }
+    assert!(!Path::new(&auto).join("particles.csv").exists());
+    // Half 1 has some.
+    set(folder.path(), &["-n", "200", "--snr", "1", "--junk", "0.2"]);
+    let run = train("junk", &[]);
+    let found = table(&format!("{run}/particles.csv"), "particle");
+    let low = found.values().filter(|line| line["weight"].parse::<f64>().unwrap() < 0.5).count();
+    assert!((10..32).contains(&low), "{low}");
 }
 
 #[test]

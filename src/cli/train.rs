@@ -10,7 +10,7 @@ use super::values::{cutoff, number};
 use crate::imaging::Symmetry;
 use crate::parallel::{Failure, World};
 use crate::particles::selection::Models;
-use crate::recipe::likelihood::{Contrast, NoiseModel};
+use crate::recipe::likelihood::{Contrast, NoiseModel, Weighing};
 use crate::recipe::rules::GAUSSIANS_ALLOWED;
 use crate::recipe::{Choices, Recipe, Schedule, Start};
 use crate::render::{RateFactors, Sampling, Weighting};
@@ -94,9 +94,10 @@ pub(super) struct Args {
     /// Contrast of the particles in the loss: 1, or estimated by comparison with the model.
     #[arg(long, value_enum, help_heading = "Recipe")]
     contrast: Option<Contrast>,
-    /// Weigh particles by the probability that their image shows the specimen; scores and weights go to particles.csv.
-    #[arg(long, help_heading = "Recipe")]
-    weigh_particles: bool,
+    /// Weigh particles by the probability that their image shows the specimen; scores and weights go to particles.csv. With auto, if
+    /// images without it are found after the first epoch [default: scaled: auto, paper: no].
+    #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "yes", require_equals = true, value_name = "WHEN", help_heading = "Recipe")]
+    weigh_particles: Option<Weighing>,
     /// Distribution of the initial random Gaussians [default: scaled: fitted, paper: published].
     #[arg(long, value_enum, conflicts_with = "init", help_heading = "Recipe")]
     start: Option<Start>,

@@ -24,6 +24,19 @@ pub enum Contrast {
     Estimated,
 }
 
+/// Whether particles that fit as noise would count less.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Weighing {
+    /// All count alike.
+    #[default]
+    No,
+    /// They are looked for after the first epoch, and count less if there are any.
+    Auto,
+    /// They count less, and all particles get a score.
+    Yes,
+}
+
 /// What the loss takes into account. The default is nothing: the mean squared difference of all images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Likelihood {
@@ -35,7 +48,7 @@ pub struct Likelihood {
     pub contrast: Contrast,
     /// Whether particles that fit as noise would count less.
     #[serde(default)]
-    pub weigh_particles: bool,
+    pub weigh_particles: Weighing,
 }
 
 impl Likelihood {
@@ -44,9 +57,14 @@ impl Likelihood {
         *self == Self::default()
     }
 
-    /// Whether the particles are compared with the model during the training.
+    /// Whether the particles are compared with the model during the training, whatever is found.
     pub fn compares(&self) -> bool {
-        self.contrast == Contrast::Estimated || self.weigh_particles
+        self.contrast == Contrast::Estimated || self.weigh_particles == Weighing::Yes
+    }
+
+    /// Whether something depends on the noise of the particles.
+    pub fn needs_noise(&self) -> bool {
+        !self.is_default()
     }
 
     /// For the log: "noise by its spectrum, contrast of each particle, particles weighed".
@@ -54,7 +72,8 @@ impl Likelihood {
         let parts = [
             (self.noise == NoiseModel::Spectrum, "noise by its spectrum"),
             (self.contrast == Contrast::Estimated, "contrast of each particle"),
-            (self.weigh_particles, "particles weighed"),
+            (self.weigh_particles == Weighing::Yes, "particles weighed"),
+            (self.weigh_particles == Weighing::Auto, "images without a particle, if there are any"),
         ];
         parts.iter().filter(|(is_on, _)| *is_on).map(|(_, text)| *text).collect::<Vec<_>>().join(", ")
     }

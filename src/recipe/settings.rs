@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::likelihood::{Contrast, Likelihood, NoiseModel};
+use super::likelihood::{Contrast, Likelihood, NoiseModel, Weighing};
 use super::rules;
 use crate::gmm::{START_SCALE, Shape};
 use crate::imaging::Symmetry;
@@ -151,7 +151,7 @@ pub struct Choices {
     /// Whether particles have a contrast of their own.
     pub contrast: Option<Contrast>,
     /// Whether particles that fit as noise would count less.
-    pub weigh_particles: bool,
+    pub weigh_particles: Option<Weighing>,
     /// Distribution of random Gaussians at the start.
     pub start: Option<Start>,
     /// Identity of the `--init` file; `None` where the start is random.
@@ -214,7 +214,11 @@ impl Settings {
             likelihood: Likelihood {
                 noise: choices.noise.unwrap_or_default(),
                 contrast: choices.contrast.unwrap_or_default(),
-                weigh_particles: choices.weigh_particles,
+                weigh_particles: choices.weigh_particles.unwrap_or(if scaled {
+                    Weighing::Auto
+                } else {
+                    Weighing::No
+                }),
             },
             start: choices.start.unwrap_or(if scaled { Start::Fitted } else { Start::Published }),
             start_scale: if scaled {

@@ -239,7 +239,7 @@ impl Model {
         };
         let settings = &identity.settings;
         // Where a checkpoint lies between appraisal and first step, the device may hold the start of the next mixture.
-        if !appraise::is_due(settings, position.epoch) || appraisal.epoch == position.epoch {
+        if !appraise::is_due(settings, position.epoch, appraisal) || appraisal.epoch == position.epoch {
             return Ok(());
         }
         appraisal.epoch = position.epoch;
@@ -247,10 +247,17 @@ impl Model {
         appraisal.particles =
             appraise::appraise(device.as_mut(), shard, collective, model, position.epoch, noise)?;
         shard.set_factors(appraise::factors(&settings.likelihood, rows, appraisal));
+        // What was read for it does not count as the next epoch's.
+        shard.traffic();
         Ok(())
     }
 
-    /// What it has found out about its particles.
+    /// Number of particles of all ranks of the group.
+    pub fn rows(&self) -> usize {
+        self.core.setup.rows.rows.len()
+    }
+
+    /// What it has found out about its particles; empty if they were not compared.
     pub fn appraised(&self) -> &[Appraised] {
         self.core.setup.appraisal.as_ref().map_or(&[], |appraisal| &appraisal.particles)
     }

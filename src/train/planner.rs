@@ -267,7 +267,7 @@ fn noise_of(
     steps_done: u64,
     folder: &Path,
 ) -> Result<Option<NoisePower>> {
-    if settings.likelihood.is_default() {
+    if !settings.likelihood.needs_noise() {
         return Ok(None);
     }
     if steps_done > 0 {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::agreement::Agreement;
+use super::appraise;
 use super::cross_validation;
 use super::densify;
 use super::ensemble::Ensemble;
@@ -26,6 +27,7 @@ use crate::particles::Subset;
 use crate::particles::selection::{Models, SubsetRows};
 use crate::particles::store::Store;
 use crate::progress::Progress;
+use crate::recipe::likelihood::NoiseModel;
 use crate::render::{Device, Geometry};
 use crate::resources::all_reduce::AllReduce;
 use crate::resources::devices;
@@ -327,21 +329,28 @@ impl<'a> Session<'a> {
     /// particles.csv.
     fn write_appraisals(&mut self) -> Result<()> {
         let Self { world, options, store, plan, .. } = *self;
-        let noise: Vec<_> =
-            plan.models.iter().filter_map(|model| Some((model.name(), model.noise.as_ref()?))).collect();
-        if world.rank() == 0 && !noise.is_empty() {
-            let header = store.header();
-            tables::write_noise(&options.output, &noise, header.box_size as f64 * header.pixel_size)?;
-        }
-        if !plan.models[0].settings.likelihood.compares() {
-            return Ok(());
-        }
+        let likelihood = &plan.models[0].settings.likelihood;
         let collective = &self.reduction.as_ref().expect("devices are connected").collective;
         for model in &mut self.models {
             model.appraise(collective)?;
         }
-        let mut tables: Vec<Vec<Appraised>> =
-            self.models.iter().map(|model| model.appraised().to_vec()).collect();
+        let weighs = self.models.iter().any(|model| appraise::has_empty(model.appraised()));
+        let compares = likelihood.compares() || world.all_reduce_sum(u64::from(weighs)) > 0;
+        if world.rank() == 0 && (compares || likelihood.noise == NoiseModel::Spectrum) {
+            let noise = plan.models.iter().filter_map(|model| Some((model.name(), model.noise.as_ref()?)));
+            let edge = store.header().box_size as f64 * store.header().pixel_size;
+            tables::write_noise(&options.output, &noise.collect::<Vec<_>>(), edge)?;
+        }
+        if !compares {
+            return Ok(());
+        }
+        // A model without images that fit as noise may not have been compared.
+        let table = |model: &Model| {
+            let mut table = model.appraised().to_vec();
+            table.resize(model.rows(), Appraised::UNKNOWN);
+            table
+        };
+        let mut tables: Vec<Vec<Appraised>> = self.models.iter().map(table).collect();
         let count = plan.models.len();
         let sender = first_rank(world.size(), count, count - 1);
         if sender > 0 && world.rank() == sender {

@@ -12,19 +12,32 @@ use crate::parallel::Collective;
 use crate::particles::noise::NoisePower;
 use crate::particles::selection::SubsetRows;
 use crate::recipe::Settings;
-use crate::recipe::likelihood::{Contrast, Likelihood, NoiseModel};
+use crate::recipe::likelihood::{Contrast, Likelihood, NoiseModel, Weighing};
 use crate::render::{Device, ImageSums};
 use crate::run_folder::appraisal::{Appraisal, Appraised};
 use population::{Measured, Population};
 
+/// Least variance of a contrast by noise: images of simulations may have none.
+const LEAST_VARIANCE: f64 = 1e-12;
 /// Largest contrast of a particle, over the mean.
 const LARGEST_CONTRAST: f64 = 10.0;
 
 /// Whether the particles are appraised before epoch `epoch`, from 0: before epochs 1, 2, 4, 8 and so on of the first mixture, and
-/// when it is finished.
-pub(super) fn is_due(settings: &Settings, epoch: usize) -> bool {
+/// when it is finished. Where images without a particle are only looked for, and the first appraisal has found none, it is the last.
+pub(super) fn is_due(settings: &Settings, epoch: usize, appraisal: &Appraisal) -> bool {
     let end = settings.first_epoch(1);
-    settings.likelihood.compares() && (epoch == end || (epoch.is_power_of_two() && epoch < end))
+    let is_point = epoch == end || (epoch.is_power_of_two() && epoch < end);
+    let Likelihood { weigh_particles, .. } = settings.likelihood;
+    let looks = match weigh_particles {
+        Weighing::Auto => has_empty(&appraisal.particles) || (epoch == 1 && epoch < settings.epochs),
+        Weighing::No | Weighing::Yes => false,
+    };
+    is_point && (settings.likelihood.compares() || looks)
+}
+
+/// Whether some of the particles count less than others.
+pub(super) fn has_empty(particles: &[Appraised]) -> bool {
+    particles.iter().any(|particle| particle.weight < 1.0)
 }
 
 /// The noise weights `[optics group][shell]` of a device, and for each group the variance of an overlap <X, Y> of noise over the
@@ -50,7 +63,7 @@ pub(super) fn factors(likelihood: &Likelihood, rows: &SubsetRows, appraisal: &Ap
     ParticleFactors {
         first: rows.rows.start,
         contrast: column(likelihood.contrast == Contrast::Estimated, |particle| particle.contrast),
-        weight: column(likelihood.weigh_particles, |particle| particle.weight),
+        weight: column(likelihood.weigh_particles != Weighing::No, |particle| particle.weight),
     }
 }
 
@@ -94,7 +107,7 @@ pub(super) fn appraise(
         .iter()
         .map(|&(_, group, ImageSums { power, overlap })| Measured {
             contrast: overlap / power,
-            variance: (scales[group] / power).max(f64::MIN_POSITIVE),
+            variance: (scales[group] / power).max(LEAST_VARIANCE),
             group,
         })
         .collect();
