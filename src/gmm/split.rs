@@ -5,7 +5,7 @@ use super::{Gmm, S_MIN, Shape, softplus, softplus_inverse};
 use crate::imaging::pose::rotation_from_quaternion;
 
 /// Distance of each of the two from the mean of the original, in its standard deviations along the longest axis: the square root of
-/// 3/4, with which that axis halves. With a half step, mixtures that are split twice stay too wide (benches/results/notebook.md, 61).
+/// 3/4, with which that axis halves. With a half step, mixtures that are split twice stay too wide (benches/results/notebook.md, 62).
 const STEP: f64 = 0.866_025_403_784_438_6;
 
 /// The mixture with each Gaussian split into two of half its amplitude. The means move by 0.87 standard deviations in both
