@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::set::ReadOptions;
+use super::row::ReadOptions;
 use crate::error::{Error, Result};
 use crate::particles::Subset;
 

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::set::ParticleRow;
+use super::row::ParticleRow;
 use super::stack_names::Location;
 use crate::imaging::pose::Rotation;
 

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::copies::{Copies, EXAMPLES, Groups, ImageKeys};
-use super::set::{ParticleRow, ReadOptions};
+use super::row::{ParticleRow, ReadOptions};
 use super::stack_names::{StackFolders, StackNames};
 use crate::error::{Error, Result};
 use crate::particles::Subset;

@@ -4,8 +4,8 @@
 //! does not depend on the number of threads. Within a chunk, the particles of half 1 precede those of half 2.
 //!
 //! The memory for the whole import is one byte per particle (its half), the names of the stacks and, for cryoSPARC and
-//! cryoDRGN, the arrays of the metadata files. Before the images are read, copies of images are found with about 32 bytes per
-//! particle.
+//! cryoDRGN, the arrays of the metadata files. Before the images are read, copies of images are found with at most 48 bytes
+//! per particle.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,9 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use rayon::prelude::*;
 
-use super::format::{self, Companions};
+use super::format;
 use super::grid::{Grid, Request};
+pub use super::options::Options;
 use super::set::{ParticleRow, ParticleSet, ReadOptions};
 use super::stacks::Stacks;
 use super::summary::{Extent, Summary};
@@ -23,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::imaging::ctf::Ctf;
 use crate::particles::Subset;
 use crate::particles::preprocess::{Defect, Scratch};
-use crate::particles::store::{Dtype, Header, Particle, Writer};
+use crate::particles::store::{Header, Particle, Writer};
 use crate::progress::Progress;
 
 /// Maximal number of images per chunk.
@@ -34,37 +35,6 @@ const CHUNK_BYTES: usize = 64 << 20;
 const CHUNK_SMALLEST: usize = 16;
 /// Capacity of the queues between stages, in chunks.
 const WAITING: usize = 2;
-
-/// Options of an import.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Options {
-    /// Further metadata files of the same set.
-    pub companions: Companions,
-    /// Folder to search for stacks; `None` for the paths in the metadata.
-    pub datadir: Option<PathBuf>,
-    /// Box size of the stored images in pixels; `None` for that of the raw images.
-    pub box_size: Option<usize>,
-    /// Pixel size in angstrom to which all images are resampled before they are cropped to `box_size`; `None` for the commonest.
-    pub pixel_size: Option<f64>,
-    /// Invert the contrast of all images. Otherwise, only images with dark specimen according to the metadata are inverted.
-    pub invert: bool,
-    /// Normalise the background to mean 0 and standard deviation 1.
-    pub normalize: bool,
-    /// The background lies outside a circle of this radius in output pixels; `None` for 37.5 % of the box, as in RELION.
-    pub background_radius: Option<f64>,
-    /// How pixels are stored.
-    pub dtype: Dtype,
-    /// Seed of the random halves, for metadata without halves.
-    pub seed: u64,
-    /// Draw random halves even if the metadata has halves.
-    pub redraw_halves: bool,
-    /// Number of worker threads; `None` for one per core.
-    pub threads: Option<usize>,
-    /// Number of particles to import, from the first one of each half; `None` for all.
-    pub first: Option<usize>,
-    /// The class whose particles are imported; `None` for all.
-    pub class: Option<i64>,
-}
 
 /// Imports the particles of the file `input` into the particle file `destination`.
 ///

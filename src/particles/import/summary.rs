@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use super::grid::Grid;
 use super::half_sets::HalfOrigin;
-use super::pipeline::Options;
-use super::set::{ParticleRow, SetProperties};
+use super::options::Options;
+use super::row::ParticleRow;
+use super::set::SetProperties;
 use crate::imaging::ctf::{EvenPolynomial, Optics};
 use crate::particles::store::Dtype;
 
