@@ -11,7 +11,7 @@ RESULTS ?= $(GPU_CHECK)-results
 CASES ?= 100000
 SEED ?= $(or $(CRYOSPLAT_FUZZ_SEED),$(shell date +%s))
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit deny fuzz judges browser kernels slurm-test same-bytes kernel-table bench bench-stream gpu-package gpu-check gpu-results quality symmetry-table truth batch ablations densify-table voxels scaling soak charts readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit deny fuzz judges browser kernels slurm-test same-bytes kernel-table bench bench-stream gpu-package gpu-check gpu-results quality symmetry-table truth batch ablations densify-table optics-table voxels scaling soak charts readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -110,6 +110,9 @@ densify-table: setup-tests build ## Compare train with and without --densify (te
 
 defects-table: setup-tests build ## Compare losses on sets with unlike noise, contrast and junk (an hour): benches/results/defects.md
 	@benches/defects.sh
+
+optics-table: setup-tests build ## Take a beam tilt back, beside RELION (minutes): benches/results/optics.md
+	@benches/optics.sh
 
 voxels: setup-tests build ## Compare `backproject` with RELION (minutes): benches/results/voxels.md
 	@benches/voxels.sh
