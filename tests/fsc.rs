@@ -100,13 +100,16 @@ fn maps_and_masks_in_other_frames_are_refused() {
     let start = framed("start.mrc", Frame { start: [-8, 0, 4], ..Frame::default() });
     let origin = framed("origin.mrc", Frame { origin: [-16.0, 0.0, 8.04], ..Frame::default() });
     let places =
-        ["origin.mrc: begins at -16.00, 0.00, 8.04 A", "ORIGIN -16 0 8.0", "zero.mrc at 0.00, 0.00, 0.00 A"];
+        ["origin.mrc: begins at -16.00, 0.00, 8.04 A", "ORIGIN -16 0 8.04", "zero.mrc at 0.00, 0.00, 0.00 A"];
     fail(&["fsc", &zero, &origin], &places);
     fail(
         &["fsc", &zero, &zero, "--mask", &origin],
         &["origin.mrc: begins at -16.00", "the map at 0.00", "--ignore-frame"],
     );
-    succeed(&["fsc", &zero, &origin, "--ignore-frame", "--mask", &start]);
+    let ones = at.join("ones.mrc");
+    let frame = Frame { start: [-8, 0, 4], ..Frame::default() };
+    write_volume(&ones, &Volume::new(Array3::ones((BOX, BOX, BOX)), 2.0).in_frame(frame)).unwrap();
+    succeed(&["fsc", &zero, &origin, "--ignore-frame", "--mask", text(&ones)]);
     // NXSTART of -8 voxels of 2 A is an ORIGIN of -16 A; the mask of both has the frame of the first.
     let mask = at.join("mask.mrc");
     succeed(&["fsc", &start, &origin, "--mask", "sphere", "--mask-output", text(&mask)]);

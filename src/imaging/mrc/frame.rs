@@ -24,7 +24,8 @@ impl Frame {
 impl fmt::Display for Frame {
     /// "NXSTART -16 -16 -16, ORIGIN 0 0 0".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ([a, b, c], [x, y, z]) = (self.start, self.origin);
+        // Headers hold single precision.
+        let ([a, b, c], [x, y, z]) = (self.start, self.origin.map(|v| (v * 1e3).round() / 1e3));
         write!(f, "NXSTART {a} {b} {c}, ORIGIN {x} {y} {z}")
     }
 }
