@@ -40,7 +40,7 @@ const LARGEST_FOLD: u8 = 12;
 /// Largest standard error of an agreement that counts as measured.
 const LARGEST_ERROR: f64 = 0.1;
 /// Agreement with the rotated copies from which a map is said to have a symmetry.
-const HAS: f64 = 0.9;
+const HAS: f64 = 0.85;
 /// Agreement with the rotated copies below which a map is said not to have it, by three standard errors.
 const LACKS: f64 = 0.75;
 /// Agreement with copies rotated by other angles: above it, the shells with signal cannot tell a symmetry from roundness.
