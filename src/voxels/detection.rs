@@ -238,7 +238,7 @@ impl RotatedMaps {
         let mut shells = Vec::new();
         for frequencies in frequencies_of_shells(n).into_iter().skip(FIRST_SHELL) {
             let shell = Shell::new(&frequencies, &halves);
-            if !(shell.fsc > SIGNAL) {
+            if shell.fsc.is_nan() || shell.fsc <= SIGNAL {
                 break;
             }
             shells.push(shell);
