@@ -18,7 +18,7 @@ use crate::particles::store::Dtype;
     after_help = "Each image is checked, inverted (--invert), centred by its shift, Fourier-cropped (--box) and normalised by its \
                         background. Halves are those of the file (_rlnRandomSubset, alignments3D/split), or drawn with \
                         --seed.\n\n\
-                        RELION: the STAR file of a refinement; --datadir is the project folder.\n\
+                        RELION: the STAR file of a refinement; for images outside its project, --datadir is the folder of the paths.\n\
                         cryoSPARC: particles.cs of a refinement, with --passthrough for missing columns. Images with a \
                         negative blob/sign are inverted.\n\
                         cryoDRGN: a stack, a .txt list of stacks or a STAR file, with --poses and --ctf.\n\n\

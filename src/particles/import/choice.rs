@@ -90,7 +90,7 @@ impl Choice {
     }
 
     /// Number of imported rows.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.count
     }
 
@@ -161,7 +161,7 @@ mod tests {
             Ok(RowTraits { class: Some(rows[row].0), half })
         };
         let choice = Choice::new(Path::new("p.star"), rows.len(), &options, Some("class"), true, traits)?;
-        assert_eq!(choice.rows().count(), choice.len());
+        assert_eq!(choice.rows().count(), choice.count());
         Ok(choice.rows().collect())
     }
 

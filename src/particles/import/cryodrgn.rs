@@ -112,7 +112,7 @@ pub fn read(path: &Path, images: Images, files: &Files, options: &ReadOptions) -
         let image = &table.images[table.image(particle)];
         halves.add(&row, image.traits.half, image.filament);
     }
-    directions.warn(path, choice.len());
+    directions.warn(path, choice.count());
     let half_sets = halves.decide(path, &stacks, &folders, options)?;
     let ctf_file = match &files.ctf {
         CtfFrom::File(file) => Some(file),

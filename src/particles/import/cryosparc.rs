@@ -49,7 +49,7 @@ pub fn read(path: &Path, passthrough: &[PathBuf], options: &ReadOptions) -> Resu
             alignments.traits(&files, particle)
         })?;
     files.choose(&choice);
-    let count = choice.len();
+    let count = choice.count();
     let mut groups = Groups::default();
     let mut stacks = StackNames::default();
     let mut directions = ViewingDirections::default();

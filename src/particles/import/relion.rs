@@ -99,7 +99,7 @@ fn interpret(document: Document, options: &ReadOptions) -> Result<Particles> {
 
     let ignored: Vec<_> = overridden.iter().flat_map(OverriddenColumns::labels).collect();
     set::warn_about_ignored(document.path(), &ignored);
-    directions.warn(document.path(), choice.len());
+    directions.warn(document.path(), choice.count());
     let path = document.path().to_path_buf();
     let properties = SetProperties {
         others: Vec::new(),

@@ -89,7 +89,7 @@ impl Files {
 
     /// Restricts the particles to those of `choice`.
     pub fn choose(&mut self, choice: &Choice) {
-        if choice.len() < self.main.len() {
+        if choice.count() < self.main.len() {
             self.chosen = Some(choice.rows().map(|row| row as u32).collect());
         }
     }
