@@ -435,3 +435,34 @@ fn another_state_shares_coordinates_and_scale() {
     refuse(&["--noise-groups", "1,2,3", "--noise-spectrum", "white,measured"], &["3 optics groups"]);
     refuse(&["--noise-spectrum", "nowhere.txt"], &["nowhere.txt"]);
 }
+
+#[test]
+fn models_of_a_file_are_chosen_and_others_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let model = |number: i32, shift: f64| {
+        let atoms: String = (0..4)
+            .map(|i| {
+                let [x, y, z] = [f64::from(i) * 4.0 + shift, f64::from(i * i), -3.0 * f64::from(i)];
+                format!("ATOM  {i:5}  CA  ALA A   1    {x:8.3}{y:8.3}{z:8.3}  1.00 20.00           C\n")
+            })
+            .collect();
+        format!("MODEL     {number:4}\n{atoms}ENDMDL\n")
+    };
+    std::fs::write(at("m.pdb"), model(1, 0.0) + &model(2, 9.0)).unwrap();
+    let usual = ["--box", "16", "--pixel-size", "4", "-n", "2", "-o"];
+    let simulate = |output: &str, more: &[&str]| {
+        let (file, output) = (at("m.pdb"), at(output));
+        common::succeed(&[&["simulate", "--model", &file][..], &usual, &[&output], more].concat())
+    };
+    let said = simulate("first.h5", &[]);
+    assert!(said.contains("holds 2 models (1 to 2)") && said.contains("--all-models"), "{said}");
+    let said = simulate("all.h5", &["--all-models"]);
+    assert!(!said.contains("holds 2 models") && said.contains("8 atoms"), "{said}");
+    let said = simulate("second.h5", &["--model-number", "2"]);
+    assert!(!said.contains("holds 2 models") && said.contains("4 atoms"), "{said}");
+    let (file, output) = (at("m.pdb"), at("none.h5"));
+    let seventh = ["simulate", "--model", &file, "--model-number", "7", "-o", &output];
+    common::fail(&seventh, &["m.pdb", "holds no model 7, but 1 to 2", "--model-number"]);
+    common::fail(&["simulate", "--phantom", "--all-models", "-o", &output], &["--all-models", "--model"]);
+}
