@@ -78,7 +78,8 @@ impl NoisePower {
                         power: meter.power(&block.images),
                         squared_ctf: of_ctf(&block.particles[0]),
                     };
-                    Ok(block.defects.is_empty().then(measure))
+                    // An image that overflows is found, and reported, by the training.
+                    Ok(block.defects.is_empty().then(measure).filter(Measured::is_finite))
                 })
                 .collect();
             for (&place, image) in places.iter().zip(all) {
@@ -165,6 +166,12 @@ struct Measured {
     power: Vec<f64>,
     /// Mean of the squared CTF per shell; empty unless the image was multiplied by it.
     squared_ctf: Vec<f64>,
+}
+
+impl Measured {
+    fn is_finite(&self) -> bool {
+        self.power.iter().chain(&self.squared_ctf).all(|value| value.is_finite())
+    }
 }
 
 /// Adds `values` to `sums`, which takes their length where it is empty.
@@ -287,7 +294,11 @@ impl PowerMeter {
         let windowed: Vec<f32> = image.iter().zip(&self.window).map(|(v, w)| (v - mean) * w).collect();
         let mut spectrum = vec![Complex::default(); self.fft.spectrum_len()];
         self.fft.forward(&windowed, self.box_size, &mut spectrum, &mut self.fft.scratch());
-        let mut power = self.means(spectrum.iter().map(|value| f64::from(value.norm_sqr()) / self.weight));
+        let mut power = self.means(
+            spectrum
+                .iter()
+                .map(|value| (f64::from(value.re).powi(2) + f64::from(value.im).powi(2)) / self.weight),
+        );
         // The mean that was taken off is missing here: the window has smeared it from frequency 0 over the first shell.
         if let Some(&second) = power.get(2) {
             power[..2].fill(second);
