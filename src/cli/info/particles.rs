@@ -164,23 +164,7 @@ impl ParticleSet {
                 }
             },
         ));
-        let GpuMemory { step, particles } = self.gpu;
-        let symmetry = match args.symmetry {
-            Symmetry::C1 => String::new(),
-            symmetry => format!(" of symmetry {symmetry}"),
-        };
-        rows.push((
-            "GPU memory",
-            format!(
-                "{} per rank for {} Gaussians{} and {} images per step; {} more to keep half 1 there, {} in 16 bits",
-                mib(step),
-                args.gaussians,
-                symmetry,
-                args.batch,
-                mib(particles),
-                mib(particles / 2)
-            ),
-        ));
+        rows.push(("GPU memory", self.gpu.described(args)));
         rows.push(("identity", self.identity.to_string()));
         rows.push(("file", bytes(self.size)));
         rows
@@ -242,6 +226,21 @@ impl GpuMemory {
             step: plan.bytes() + plan.staged_bytes() + plan.work_estimate(),
             particles: plan.resident_bytes(header.halves[0], false),
         }
+    }
+
+    fn described(self, args: &Args) -> String {
+        let of_group = match args.symmetry {
+            Symmetry::C1 => String::new(),
+            symmetry => format!(" of symmetry {symmetry}"),
+        };
+        format!(
+            "{} per rank for {} Gaussians{of_group} and {} images per step; {} more to keep half 1 there, {} in 16 bits",
+            mib(self.step),
+            args.gaussians,
+            args.batch,
+            mib(self.particles),
+            mib(self.particles / 2)
+        )
     }
 }
 
