@@ -273,7 +273,7 @@ fn impossible_exports_are_refused_and_write_nothing() {
         &["gmm", &of_run("fsc.csv"), "-o", &out("m.cif")],
         &["fsc.csv", "is a text file, expected a mixture or pseudo-atoms"],
     );
-    refuse(&["gmm", &set(), "-o", &out("m.cif")], &["p.h5", "cryosplat-gmm"]);
+    refuse(&["gmm", &set(), "-o", &out("m.cif")], &["p.h5", "is a particle file, expected a mixture"]);
     refuse(&["gmm", &gmm, "-o", &out("no/m.cif")], &["no/m.cif", "write the file"]);
     refuse(&["star", &set(), "-o", &out("p.txt")], &["p.txt", ".star"]);
     refuse(&["star", &set(), "-o", &out("a b.star")], &["a b.star", "without spaces"]);
@@ -399,7 +399,7 @@ fn an_incompatible_start_is_refused() {
     refuse(&["--init", &gmm, "--isotropic"], &["anisotropic Gaussians", "--isotropic"]);
     refuse(&["--init", &gmm, "--init-lowpass", "20"], &["is not a map", "--init-lowpass"]);
     refuse(&["--init", "missing.h5"], &["missing.h5", "No such file"]);
-    refuse(&["--init", &set()], &["p.h5", "cryosplat-gmm"]);
+    refuse(&["--init", &set()], &["p.h5", "is a particle file, expected a mixture"]);
     refuse(
         &["--init", &of_run("fsc.csv")],
         &["fsc.csv", "is a text file, expected a mixture or pseudo-atoms"],

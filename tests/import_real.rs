@@ -37,9 +37,9 @@ const EXPECTED: [(&str, Outcome); 29] = [
     ("sample_particles_relion30.star", Are(17, 200, 1.338, NO_OPTIONS)),
     ("sample_particles_relion31.star", Are(17, 200, 1.4, NO_OPTIONS)),
     ("sample.mrcs", Refused(NO_OPTIONS, &["no poses"])),
-    // All five particles are in the same half.
-    ("relion31.star", Refused(NO_OPTIONS, &["_rlnRandomSubset", "half 2 has none of the 5 particles"])),
-    ("relion31.v2.star", Refused(NO_OPTIONS, &["_rlnRandomSubset", "half 2 has none of the 5 particles"])),
+    // All five particles are in the same half: halves are drawn.
+    ("relion31.star", Are(5, 256, 2.806, NO_OPTIONS)),
+    ("relion31.v2.star", Are(5, 256, 2.806, NO_OPTIONS)),
     ("relion31.mrcs", Refused(NO_OPTIONS, &["no poses"])),
     ("empiar_10076_7.mrc", Refused(NO_OPTIONS, &["no poses"])),
     ("empiar_10076_7.star", Refused(NO_OPTIONS, &["no poses", "_rlnAngleRot", "refine"])),

@@ -129,7 +129,7 @@ fn bad_input_is_refused_and_nothing_is_written() {
     refuse(&of_run("half1.mrc"), &[], &["half1.mrc", "is an MRC file, expected a mixture", "`fsc`"]);
     refuse("missing.h5", &[], &["missing.h5", "No such file"]);
     let set = path(RUN.path(), "p.h5");
-    refuse(&set, &[], &["p.h5", "cryosplat-particles", "cryosplat-gmm"]);
+    refuse(&set, &[], &["p.h5", "is a particle file, expected a mixture"]);
     let cut = path(RUN.path(), "cut.h5");
     std::fs::write(&cut, &std::fs::read(&hdf5).unwrap()[..2000]).unwrap();
     refuse(&cut, &[], &["cut.h5", "truncated"]);

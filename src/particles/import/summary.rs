@@ -236,6 +236,11 @@ impl fmt::Display for Summary {
     }
 }
 
+/// Rounds to four decimals: arrays of 32-bit numbers give more digits than they have.
+fn short(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
+}
+
 impl GroupSummary {
     /// A line; `stored` and `pixel` are the box and the pixel size of the stored images.
     fn describe(&self, stored: usize, pixel: f64) -> String {
@@ -244,10 +249,10 @@ impl GroupSummary {
         let mut text = format!(
             "{name}{} particles, {} kV, Cs {} mm, amplitude contrast {}; raw {raw}{} A",
             self.particles,
-            self.voltage,
-            self.spherical_aberration,
-            self.amplitude_contrast,
-            self.raw_pixel_size
+            short(self.voltage),
+            short(self.spherical_aberration),
+            short(self.amplitude_contrast),
+            short(self.raw_pixel_size)
         );
         // The field of view of the raw and the stored images is the same unless they are resampled to another grid.
         if let Some(size) = self.raw_box_size
