@@ -94,6 +94,9 @@ fn contrasts_and_empty_images_are_found_on_any_ranks_and_after_a_resume() {
     let results = ["half1.mrc", "half2.mrc", "particles.csv"];
     let (two, _) = train(2, "two", &[]);
     assert_same(&results, &run, &two, "one rank and two");
+    // Particles streamed from the file, and read once more after the last epoch: the same bits.
+    let (streamed, _) = train(1, "streamed", &["--cache", "none"]);
+    assert_same(&results, &run, &streamed, "resident and streamed");
     // Halves divided over ranks differ by rounding.
     let (four, _) = train(4, "four", &[]);
     let other = table(&format!("{four}/particles.csv"), "particle");

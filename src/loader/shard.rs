@@ -116,12 +116,13 @@ impl Shard {
             let rows = self.cursor.step(epoch, number);
             let start = Instant::now();
             if let Source::Streamed(windows) = &mut self.source {
-                if windows.is_none() || self.next != at {
+                // After the last epoch the particles may be read once more, to compare them with the model.
+                if windows.is_none() || self.next != at || epoch >= self.epochs {
                     // Free the windows of another step before new ones are allocated.
                     *windows = None;
                     let (reader, slots) = (self.reader.clone(), self.slots.clone());
-                    let epochs = self.epochs.max(epoch + 1);
-                    *windows = Some(WindowBuffers::start(reader, &self.sampler, slots, at, epochs));
+                    self.epochs = self.epochs.max(epoch + 1);
+                    *windows = Some(WindowBuffers::start(reader, &self.sampler, slots, at, self.epochs));
                 }
                 windows.as_mut().expect("just started").advance(at, &rows)?;
             }
