@@ -165,7 +165,7 @@ mod tests {
         let random = &mut stream(3, Purpose::Noise, 0, 0);
         let mut normal = || -> f64 { StandardNormal.sample(random) };
         let one = |i: usize| {
-            let (group, variance) = (i % 2, 0.005 + 0.01 * (i % 3) as f64);
+            let (group, variance) = (i / 2 % 2, 0.005 + 0.01 * (i % 3) as f64);
             let truth = (i % every != 1).then(|| means[group] + spread * normal());
             let contrast = truth.unwrap_or(0.0) + variance.sqrt() * normal();
             (Measured { contrast, variance, group }, truth)
