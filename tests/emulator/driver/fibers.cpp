@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <numeric>
 #include <sys/mman.h>
 
@@ -17,7 +18,7 @@ namespace {
 // The sanitizer's frames are several times larger.
 constexpr size_t STACK_BYTES = (sanitizing() ? 512 : 64) * 1024;
 
-thread_local BlockRunner *this_runner = nullptr;
+thread_local std::unique_ptr<BlockRunner> this_runner;
 
 }  // namespace
 
@@ -51,9 +52,19 @@ void arrange(std::vector<unsigned> &order, unsigned count, uint64_t seed) {
 }
 
 BlockRunner::BlockRunner() : threads_(MAX_THREADS), ready_(MAX_THREADS) {}
-BlockRunner *BlockRunner::running() { return this_runner; }
+
+// A process may have only so many mappings, and a test program starts many system threads: the stacks go with their thread.
+BlockRunner::~BlockRunner() {
+    for (Fiber *fiber : fibers_) {
+        sanitizer_unpoison(fiber->stack, STACK_BYTES);
+        munmap(fiber->stack - STACK_GUARD_BYTES, STACK_GUARD_BYTES + STACK_BYTES);
+        delete fiber;
+    }
+}
+
+BlockRunner *BlockRunner::running() { return this_runner.get(); }
 BlockRunner &BlockRunner::of_this_thread() {
-    if (!this_runner) this_runner = new BlockRunner;
+    if (!this_runner) this_runner = std::make_unique<BlockRunner>();
     return *this_runner;
 }
 

@@ -44,6 +44,8 @@ class BlockRunner {
   public:
     static constexpr unsigned MAX_THREADS = 1024;
     BlockRunner();
+    ~BlockRunner();
+    BlockRunner(const BlockRunner &) = delete;
     /// The calling system thread's runner, or none if it has never run a block.
     static BlockRunner *running();
     static BlockRunner &of_this_thread();
