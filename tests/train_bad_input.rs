@@ -89,12 +89,14 @@ fn damaged_particle_files_are_refused() {
     refuse(&fixture.path("missing.h5"), &["missing.h5", "No such file"]);
     let sound = std::fs::read(&fixture.set).unwrap();
     let cut = fixture.path("cut.h5");
-    for length in [0, 100, sound.len() / 2, sound.len() - 1] {
+    std::fs::write(&cut, "").unwrap();
+    refuse(&cut, &["cut.h5", "is empty, expected a particle file"]);
+    for length in [100, sound.len() / 2, sound.len() - 1] {
         std::fs::write(&cut, &sound[..length]).unwrap();
         refuse(&cut, &["cut.h5", "truncated"]);
     }
     std::fs::write(&cut, "data_particles\n").unwrap();
-    refuse(&cut, &["cut.h5", "truncated"]);
+    refuse(&cut, &["cut.h5", "is a STAR file, expected a particle file", "cryosplat-mpi import"]);
     refuse(&fixture.path("p_truth.mrc"), &["p_truth.mrc", "is an MRC file, expected a particle file"]);
     refuse(
         &fixture.path("run/gmm_half1.h5"),
