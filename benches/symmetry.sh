@@ -48,7 +48,7 @@ make_symmetric() {
         relion_particle_symmetry_expand --i particles.star --o expanded.star --sym "$group" >expand.log
         relion_reconstruct --i particles.star --o reconstructed.mrc --ctf --sym "$group" >reconstruct.log
     )
-    "$program" --log-level error import "$set/relion/expanded.star" -o "$set/expanded.h5"
+    "$program" --log-level error import "$set/relion/expanded.star" -o "$set/expanded.h5" >/dev/null
     echo "$*" >"$set/made.txt"
 }
 
