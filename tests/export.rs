@@ -280,6 +280,13 @@ fn impossible_exports_are_refused_and_write_nothing() {
     refuse(&["star", &gmm, "-o", &out("p.star")], &["gmm_half1.h5"]);
     refuse(
         &["star", &set(), "-o", &out("p.star"), "--original", &set()],
+        &["p.h5", "binary data, expected the text of a STAR file"],
+    );
+    let elsewhere = tempfile::tempdir().unwrap();
+    let raw = path(elsewhere.path(), "raw.star");
+    std::fs::write(&raw, "data_particles\nloop_\n_rlnImageName\n1@raw.mrcs\n").unwrap();
+    refuse(
+        &["star", &set(), "-o", &out("p.star"), "--original", &raw],
         &["p.h5", "particle 1", "no record of its raw image"],
     );
     refuse(&["star", &set(), "-o", &out("p.star"), "--run", &out("none")], &["run.json", "read the run"]);

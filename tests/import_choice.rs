@@ -76,7 +76,7 @@ fn a_class_of_a_cryosparc_file_is_imported_with_its_poses() {
     let all: Vec<u32> = (0..IMAGES as u32).collect();
     let none = Column("alignments3D/pose", String::new(), Vec::new());
     // Class 1 has every third particle, and a pose of -0.2 i about z; class 0 has the others, with +0.1 i.
-    let posterior = |i: usize| if i % 3 == 0 { [0.2, 0.8] } else { [0.9, 0.1] };
+    let posterior = |i: usize| if i.is_multiple_of(3) { [0.2, 0.8] } else { [0.9, 0.1] };
     let poses = |i: usize| [[0.0, 0.0, 0.1 * i as f32], [0.0, 0.0, -0.2 * i as f32]];
     let shifts = |i: usize| vec![0.0, 0.0, i as f32, 0.0];
     let multi = [

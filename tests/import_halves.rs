@@ -80,7 +80,7 @@ fn exact_duplicates_are_named() {
 #[test]
 fn given_halves_that_separate_copies_are_refused() {
     let folder = Folder::new();
-    let half = |i: usize| if i % 2 == 0 { "1" } else { "2" };
+    let half = |i: usize| if i.is_multiple_of(2) { "1" } else { "2" };
     let rows: Vec<_> = (0..2 * IMAGES).map(|i| (i / 2 + 1, i, half(i))).collect();
     folder.write("p.star", star(&["_rlnRandomSubset"], &rows));
     let first = format!("{} and {}", line(1, 0), line(1, 1));
@@ -241,7 +241,7 @@ fn repeated_indices_and_star_files_with_poses_follow_the_same_rules() {
         assert!(said.contains("WARN") && said.contains("12 particles repeat"), "{said}");
     }
     // The halves of the STAR file count.
-    let half = |i: usize| if i % 4 == 0 { "2" } else { "1" };
+    let half = |i: usize| if i.is_multiple_of(4) { "2" } else { "1" };
     let rows: Vec<_> = (0..IMAGES).map(|i| (i + 1, i, half(i))).collect();
     folder.write("p.star", star(&["_rlnRandomSubset"], &rows));
     options.push("--no-normalize".into());

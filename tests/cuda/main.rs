@@ -17,6 +17,7 @@ mod outcomes;
 mod ranks;
 #[path = "../common/reference.rs"]
 mod reference;
+mod specimen;
 mod steps;
 mod trainer;
 
@@ -48,6 +49,7 @@ fn main() {
     all.extend(trainer::TESTS);
     all.extend(ranks::TESTS);
     all.extend(densify::TESTS);
+    all.extend(specimen::TESTS);
     all.extend(bench::TESTS);
     if !on_gpu {
         all.extend(failures::TESTS);

@@ -20,12 +20,13 @@ pub const TESTS: &[(&str, fn())] = &[
 ];
 
 /// Tests that need four GPUs.
-const FOUR_GPUS: [&str; 5] = [
+const FOUR_GPUS: [&str; 6] = [
     "four_ranks_on_nccl_agree_with_one",
     "halves_on_four_ranks_repeat_to_the_bit",
     "a_bench_on_gpus_reports_the_all_reduce",
     "ranks_on_nccl_train_without_bad_particles",
     "ranks_on_nccl_densify_alike",
+    "ranks_on_nccl_train_a_symmetric_particle_alike",
 ];
 /// Further tests that need NCCL.
 const WITH_NCCL: [&str; 2] = ["ranks_that_share_a_gpu_sum_over_mpi", "a_rank_alone_uses_nccl_on_request"];
