@@ -62,7 +62,7 @@ fn simulated_assemblies_are_symmetric() {
         let (worst, operators) = asymmetry(&truth_map, group);
         assert_eq!(operators, of_grid, "{group}");
         assert!(worst < 1e-3, "{group}: {worst}");
-        // The unit itself has no symmetry, and the wrong setting is told apart.
+        // The unit itself has no symmetry, and neither does the map have that of another setting.
         let other = if group == "I1" { "I2" } else { "O" };
         assert!(group == "O" || group.starts_with('I') || asymmetry(&truth_map, other).0 > 0.2, "{group}");
     }

@@ -49,17 +49,14 @@ impl Collective {
     }
 
     /// The values of all ranks on every rank: the first value of each rank, in their order, then the second of each, and so on.
+    ///
+    /// # Panics
+    /// With 2^31 values or more.
     pub fn all_gather_lists(&self, values: &[u64]) -> Vec<u64> {
-        let lengths = self.all_gather(values.len() as u64);
-        let longest = lengths.iter().copied().max().unwrap_or(0) as usize;
-        let mut all = Vec::new();
-        for k in 0..longest {
-            let each = self.all_gather(values.get(k).copied().unwrap_or(0));
-            all.extend(
-                each.iter().zip(&lengths).filter(|&(_, &length)| k < length as usize).map(|(&v, _)| v),
-            );
-        }
-        all
+        let (all, starts) = self.all_gather_parts(values);
+        let parts: Vec<&[u64]> = starts.windows(2).map(|part| &all[part[0]..part[1]]).collect();
+        let longest = parts.iter().map(|part| part.len()).max().unwrap_or(0);
+        (0..longest).flat_map(|k| parts.iter().filter_map(move |part| part.get(k).copied())).collect()
     }
 
     /// The values of all ranks on every rank: all of the first rank, then all of the second, and so on.
@@ -67,21 +64,25 @@ impl Collective {
     /// # Panics
     /// With 2^31 values or more.
     pub fn all_gather_in_rank_order(&self, values: &[u64]) -> Vec<u64> {
+        self.all_gather_parts(values).0
+    }
+
+    /// The values of all ranks, in rank order, and where those of each rank begin; the last start is the number of values.
+    fn all_gather_parts(&self, values: &[u64]) -> (Vec<u64>, Vec<usize>) {
         let lengths = self.all_gather(values.len() as u64);
-        assert!(lengths.iter().sum::<u64>() < 1 << 31, "MPI counts in 32 bits");
-        let counts: Vec<Count> = lengths.into_iter().map(|length| length as Count).collect();
-        let starts: Vec<Count> = counts
-            .iter()
-            .scan(0, |next, count| {
-                let start = *next;
-                *next += count;
-                Some(start)
-            })
-            .collect();
-        let mut all = vec![0u64; counts.iter().map(|&count| count as usize).sum()];
-        let mut parts = PartitionMut::new(&mut all[..], counts, starts);
+        let mut starts = vec![0];
+        starts.extend(lengths.iter().scan(0, |end, &length| {
+            *end += length as usize;
+            Some(*end)
+        }));
+        let count = starts[lengths.len()];
+        assert!(count < 1 << 31, "MPI counts in 32 bits");
+        let mut all = vec![0u64; count];
+        let counts: Vec<Count> = lengths.iter().map(|&length| length as Count).collect();
+        let displacements: Vec<Count> = starts[..lengths.len()].iter().map(|&start| start as Count).collect();
+        let mut parts = PartitionMut::new(&mut all[..], counts, displacements);
         self.communicator.all_gather_varcount_into(values, &mut parts);
-        all
+        (all, starts)
     }
 
     /// [`Collective::all_gather`] of real numbers.

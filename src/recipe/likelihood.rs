@@ -52,7 +52,7 @@ pub struct Likelihood {
 }
 
 impl Likelihood {
-    /// Whether nothing is taken into account.
+    /// Whether nothing is taken into account, and so nothing depends on the noise of the particles.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -60,11 +60,6 @@ impl Likelihood {
     /// Whether the particles are compared with the model during the training, whatever is found.
     pub fn compares(&self) -> bool {
         self.contrast == Contrast::Estimated || self.weigh_particles == Weighing::Yes
-    }
-
-    /// Whether something depends on the noise of the particles.
-    pub fn needs_noise(&self) -> bool {
-        !self.is_default()
     }
 
     /// For the log: "noise by its spectrum, contrast of each particle, particles weighed".

@@ -267,7 +267,7 @@ fn noise_of(
     steps_done: u64,
     folder: &Path,
 ) -> Result<Option<NoisePower>> {
-    if !settings.likelihood.needs_noise() {
+    if settings.likelihood.is_default() {
         return Ok(None);
     }
     if steps_done > 0 {

@@ -340,6 +340,17 @@ pub fn compare_gradients(label: &str, got: &[f32], want: &[[f64; 11]]) {
     }
 }
 
+/// Compares the planes of an isotropic gradient with the reference, whose three derivatives by scales add up.
+pub fn compare_isotropic_gradients(got: &[f32], want: &[[f64; 11]]) {
+    let n = want.len();
+    let column = |plane: usize, g: &[f64; 11]| if plane == 3 { g[3] + g[4] + g[5] } else { g[plane] };
+    for (plane, numbers) in [(0, 0), (1, 1), (2, 2), (3, 3), (4, 10)] {
+        let got = (0..n).map(|i| f64::from(got[plane * n + i]));
+        let error = worst(got, want.iter().map(|g| column(numbers, g)));
+        assert!(error < TOLERANCE, "plane {plane}: {error:.1e}");
+    }
+}
+
 /// Compares images, loss and gradient (planes) of a device with the reference.
 pub fn assert_agrees(
     label: &str,

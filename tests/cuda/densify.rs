@@ -5,12 +5,10 @@ use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::{AdamStep, Alone, Device, DeviceState, Step};
 
 use crate::cases::{case, planes};
-use crate::common::{
-    assert_same, over_mpi_with, path, phantom, program_file, steps, succeed, text, train_arguments, undo,
-};
+use crate::common::{over_mpi_with, path, phantom, program_file, steps, text, train_arguments};
 use crate::kernels::device_of;
 use crate::ranks::FOUR;
-use crate::trainer::{RESULTS, apart, values};
+use crate::trainer::{RATE, apart, assert_agrees_with_the_cpu_and_resumes};
 
 pub const TESTS: &[(&str, fn())] = &[
     ("a_device_takes_mixtures_of_other_sizes", a_device_takes_mixtures_of_other_sizes),
@@ -21,7 +19,6 @@ pub const TESTS: &[(&str, fn())] = &[
 /// Two mixtures of two epochs, of 30 and 60 Gaussians.
 const USUAL: [&str; 10] =
     ["--gaussians", "60", "--epochs", "4", "--mixtures", "2", "--densify", "1", "--metrics-every", "1"];
-const RATE: [&str; 2] = ["--learning-rate", "8e-4"];
 
 /// Steps before and after a change of the number of Gaussians agree with the CPU device, and with a device opened for that number.
 fn a_device_takes_mixtures_of_other_sizes() {
@@ -51,28 +48,10 @@ fn a_device_takes_mixtures_of_other_sizes() {
     }
 }
 
+/// Particles stay on the GPU while the mixture grows; the run is resumed before a split.
 fn a_densified_run_agrees_with_the_cpu_and_resumes() {
-    let folder = tempfile::tempdir().unwrap();
-    let set = phantom(folder.path(), 40);
-    let run = |name: &str, options: &[&str]| {
-        let run = path(folder.path(), name);
-        let said = succeed(&train_arguments(&set, &run, &[&USUAL, options].concat()));
-        (run, said)
-    };
-    let (cpu, _) = run("cpu", &["--device", "cpu", RATE[0], RATE[1]]);
-    let (start, _) = run("start", &["--device", "cpu", "--learning-rate", "1e-30"]);
-    // Particles that stay on the GPU while the mixture grows.
-    let (gpu, said) = run("gpu", &["--device", "cuda", "--cache", "device", RATE[0], RATE[1]]);
-    assert!(said.contains("half1 densified after epoch 3: 30 -> 60 Gaussians"), "{said}");
-    for name in ["gmm_half1.h5", "gmm_half2.h5"] {
-        let off = apart(&values(&cpu, name), &values(&gpu, name), &values(&start, name));
-        assert!(off < 1e-3, "{name}: {off:e} of the movement");
-    }
-    let (again, _) = run("again", &["--device", "cuda", RATE[0], RATE[1]]);
-    undo(&again, "half1");
-    let (_, said) = run("again", &["--device", "cuda", RATE[0], RATE[1], "--resume"]);
-    assert!(said.contains("resuming after step 9 of half1"), "{said}");
-    assert_same(&RESULTS, &gpu, &again, "resumed before a split");
+    let report = "half1 densified after epoch 3: 30 -> 60 Gaussians";
+    assert_agrees_with_the_cpu_and_resumes(&USUAL, &[], report, "resuming after step 9 of half1");
 }
 
 /// The graphs of a step, which hold the all-reduce, are captured again after each split.

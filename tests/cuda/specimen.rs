@@ -1,10 +1,8 @@
 //! Runs with a point group, noise spectra, contrast and weights of the particles on GPUs.
 
-use crate::common::{
-    assert_same, over_mpi_with, path, phantom, program_file, steps, succeed, text, train_arguments, undo,
-};
+use crate::common::{over_mpi_with, path, phantom, program_file, steps, text, train_arguments};
 use crate::ranks::FOUR;
-use crate::trainer::{RESULTS, apart, values};
+use crate::trainer::assert_agrees_with_the_cpu_and_resumes;
 
 pub const TESTS: &[(&str, fn())] = &[
     ("a_symmetric_weighted_run_agrees_with_the_cpu_and_resumes", a_symmetric_run_agrees_and_resumes),
@@ -30,27 +28,8 @@ const USUAL: [&str; 15] = [
 ];
 
 fn a_symmetric_run_agrees_and_resumes() {
-    let folder = tempfile::tempdir().unwrap();
-    let set = phantom(folder.path(), 40);
-    let run = |name: &str, options: &[&str]| {
-        let run = path(folder.path(), name);
-        let said = succeed(&train_arguments(&set, &run, &[&USUAL, options].concat()));
-        (run, said)
-    };
-    let (cpu, _) = run("cpu", &["--device", "cpu", "--learning-rate", "8e-4"]);
-    let (start, _) = run("start", &["--device", "cpu", "--learning-rate", "1e-30"]);
-    let (gpu, said) = run("gpu", &["--device", "cuda", "--cache", "device", "--learning-rate", "8e-4"]);
-    assert!(said.contains("40 Gaussians of the asymmetric unit (D2, 160 in all)"), "{said}");
-    for name in ["gmm_half1.h5", "gmm_half2.h5"] {
-        let off = apart(&values(&cpu, name), &values(&gpu, name), &values(&start, name));
-        assert!(off < 1e-3, "{name}: {off:e} of the movement");
-    }
-    let streamed = ["--device", "cuda", "--cache", "none", "--learning-rate", "8e-4"];
-    let (again, _) = run("again", &streamed);
-    undo(&again, "half1");
-    let (_, said) = run("again", &[&streamed[..], &["--resume"]].concat());
-    assert!(said.contains("resuming after step"), "{said}");
-    assert_same(&RESULTS, &gpu, &again, "resumed, with particles elsewhere");
+    let report = "40 Gaussians of the asymmetric unit (D2, 160 in all)";
+    assert_agrees_with_the_cpu_and_resumes(&USUAL, &["--cache", "none"], report, "resuming after step");
 }
 
 fn ranks_on_nccl_train_a_symmetric_particle_alike() {

@@ -51,6 +51,36 @@ pub fn apart(a: &[f32], b: &[f32], start: &[f32]) -> f64 {
     norm(a, b) / moved
 }
 
+/// The learning rate of [`assert_agrees_with_the_cpu_and_resumes`].
+pub const RATE: [&str; 2] = ["--learning-rate", "8e-4"];
+
+/// Checks runs with the options `usual`: the GPU agrees with the CPU and logs `report`; a run with the options `other` too that is
+/// resumed, and logs `resumed`, has the same bits.
+pub fn assert_agrees_with_the_cpu_and_resumes(usual: &[&str], other: &[&str], report: &str, resumed: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 40);
+    let run = |name: &str, options: &[&[&str]]| {
+        let run = path(folder.path(), name);
+        let said = succeed(&train_arguments(&set, &run, &[&[usual], options].concat().concat()));
+        (run, said)
+    };
+    let gpu_options: [&[&str]; 2] = [&["--device", "cuda"], &RATE];
+    let (cpu, _) = run("cpu", &[&["--device", "cpu"], &RATE]);
+    let (start, _) = run("start", &[&["--device", "cpu", "--learning-rate", "1e-30"]]);
+    let (gpu, said) = run("gpu", &[&gpu_options[..], &[&["--cache", "device"]]].concat());
+    assert!(said.contains(report), "{said}");
+    for name in ["gmm_half1.h5", "gmm_half2.h5"] {
+        let off = apart(&values(&cpu, name), &values(&gpu, name), &values(&start, name));
+        assert!(off < 1e-3, "{name}: {off:e} of the movement");
+    }
+    let options = [&gpu_options[..], &[other]].concat();
+    let (again, _) = run("again", &options);
+    undo(&again, "half1");
+    let (_, said) = run("again", &[&options[..], &[&["--resume"]]].concat());
+    assert!(said.contains(resumed), "{said}");
+    assert_same(&RESULTS, &gpu, &again, "resumed");
+}
+
 fn fifty_steps_agree_with_the_cpu_device() {
     let case = case(21, 32, 120, 10, false).band_limited();
     let gmm = planes(&case.gaussians, Shape::Anisotropic);

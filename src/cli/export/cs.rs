@@ -1,13 +1,10 @@
 //! `cryosplat-mpi export cs`.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::error::Error;
 use crate::files::check_output;
 use crate::particles::export::cs;
-use crate::particles::store::Store;
-use crate::run_folder::finished;
 
 const AFTER_HELP: &str = "\
 The output has the records of the original that are in the particle file, with all their fields; alignments3D/split becomes the \
@@ -43,12 +40,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     if output.extension().is_none_or(|extension| extension != "cs") {
         return Err(Error::input(output, "", "does not end in .cs", "name a file that ends in .cs").into());
     }
-    let store = Store::open(particles)?;
-    let set = store.validate()?;
-    let excluded = match &args.run {
-        Some(run) => finished::excluded_rows(run, &store, set)?,
-        None => BTreeSet::new(),
-    };
+    let (store, excluded) = super::open_without_excluded(particles, args.run.as_deref())?;
     let count = cs::select(&store, &excluded, original, output)?;
     tracing::info!("{count} particles ({} excluded): {}", excluded.len(), output.display());
     Ok(())

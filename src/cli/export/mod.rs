@@ -4,6 +4,13 @@ mod cs;
 mod gmm;
 mod star;
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::error::Result;
+use crate::particles::store::Store;
+use crate::run_folder::finished;
+
 /// Arguments of `export`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -27,4 +34,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         What::Gmm(args) => gmm::run(args),
         What::Star(args) => star::run(args),
     }
+}
+
+/// Opens a particle file. Also returns its rows that `run` excluded; none without a run.
+fn open_without_excluded(particles: &Path, run: Option<&Path>) -> Result<(Store, BTreeSet<usize>)> {
+    let store = Store::open(particles)?;
+    let set = store.validate()?;
+    let excluded = run.map(|run| finished::excluded_rows(run, &store, set)).transpose()?;
+    Ok((store, excluded.unwrap_or_default()))
 }

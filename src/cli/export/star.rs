@@ -1,6 +1,5 @@
 //! `cryosplat-mpi export star`.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -45,12 +44,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         let problem = "does not end in .star, and its stack takes the same name with .mrcs";
         return Err(Error::input(output, "", problem, "name a file that ends in .star").into());
     }
-    let store = Store::open(particles)?;
-    let set = store.validate()?;
-    let excluded = match &args.run {
-        Some(run) => finished::excluded_rows(run, &store, set)?,
-        None => BTreeSet::new(),
-    };
+    let (store, excluded) = super::open_without_excluded(particles, args.run.as_deref())?;
     let found = match &args.run {
         Some(run) if args.original.is_none() => finished::appraised_rows(run, &store)?,
         _ => None,

@@ -148,8 +148,8 @@ enum OpticsLookup {
 }
 
 impl OpticsLookup {
-    /// The groups in use, given the number of particles of each index that [`OpticsLookup::group_of`] has returned. Numbers those
-    /// of an optics table anew: the ones that no particle refers to do not count.
+    /// The groups in use, given the number of particles of each index that [`OpticsLookup::group_of`] has returned. Numbers the
+    /// groups of an optics table again, without those that no particle refers to.
     fn groups(&mut self, document: &Document, table: Option<&Table>, particles: &[usize]) -> Result<Groups> {
         match (self, table) {
             (Self::Table { places, .. }, Some(table)) => {
