@@ -19,6 +19,7 @@ use common::{
 use cryosplat_mpi::error::Result;
 use cryosplat_mpi::imaging::ctf::{Ctf, CtfParameters, Optics};
 use cryosplat_mpi::imaging::energy;
+use cryosplat_mpi::imaging::pose::Rotation;
 use cryosplat_mpi::imaging::pose::rotation_from_relion;
 use cryosplat_mpi::loader::sampler::{BLOCKS_PER_WINDOW, Sampler, WINDOWS_PER_SLOT};
 use cryosplat_mpi::loader::scratch::ScratchCopy;
@@ -27,7 +28,8 @@ use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::store::{Defect, Dtype, Header, Particle, Store, Writer};
 use cryosplat_mpi::progress::Progress;
 use cryosplat_mpi::render::{
-    Device, DeviceState, ImageSums, Observation, Outcome, Reduce, StageTimes, Step, Target,
+    Device, DeviceState, Found, ImageFit, ImageSums, Observation, OffsetGrid, Outcome, Reduce, Reference,
+    StageTimes, Step, Target,
 };
 
 /// Locked by each test: a program started while another test has an HDF5 file open would inherit the lock of that file.
@@ -73,6 +75,25 @@ impl Device for RecordingDevice {
     fn set_noise_weights(&mut self, _: &[Vec<f32>]) -> Result<()> {
         unreachable!("nothing is trained")
     }
+    fn set_reference(&mut self, _: &Reference) -> Result<()> {
+        unreachable!("only steps are recorded")
+    }
+
+    fn fit(&mut self, _: &[Observation]) -> Result<Vec<ImageFit>> {
+        unreachable!("only steps are recorded")
+    }
+
+    fn search(
+        &mut self,
+        _: &[Observation],
+        _: &[Rotation],
+        _: &[f64],
+        _: &OffsetGrid,
+        _: f64,
+    ) -> Result<Vec<Found>> {
+        unreachable!("only steps are recorded")
+    }
+
     fn compare(&mut self, _: &[Observation]) -> Result<Vec<ImageSums>> {
         unreachable!("nothing is trained")
     }

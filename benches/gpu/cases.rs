@@ -161,7 +161,7 @@ impl Particles {
                 ..CtfParameters::default()
             };
             let quaternion = [0; 4].map(|_| StandardNormal.sample(&mut random));
-            View { rotation: rotation_from_quaternion(quaternion), ctf: Ctf::new(&optics, &particle) }
+            View::new(rotation_from_quaternion(quaternion), Ctf::new(&optics, &particle))
         });
         let views = views.collect();
         Self { noise, views }

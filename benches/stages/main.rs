@@ -63,10 +63,8 @@ fn stages(criterion: &mut Criterion) {
         gmm.values_mut()[..3 * count].iter_mut().for_each(|v| *v *= 1.6);
         let optics = Optics::new(300.0, 2.7, 0.1);
         let particle = CtfParameters { defocus_u: 18_000.0, defocus_v: 17_500.0, ..CtfParameters::default() };
-        let view = View {
-            rotation: rotation_from_quaternion([0.3, -0.5, 0.7, 0.2]),
-            ctf: Ctf::new(&optics, &particle),
-        };
+        let rotation = rotation_from_quaternion([0.3, -0.5, 0.7, 0.2]);
+        let view = View::new(rotation, Ctf::new(&optics, &particle));
         let target: Vec<f32> = (0..box_size * box_size).map(|i| (i as f32 * 0.37).sin()).collect();
 
         let folder = tempfile::tempdir().expect("a temporary folder");

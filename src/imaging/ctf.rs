@@ -161,6 +161,8 @@ pub struct Ctf {
     /// Resolution limit in angstrom; 0 for none.
     limit: f64,
     premultiplied: bool,
+    /// Derivative of gamma with respect to the defocus: coefficients of kx^2, kx ky and ky^2.
+    slope: [f64; 3],
 }
 
 /// The numbers of a [`Ctf`]: `H = scale exp(-B(k)/4) sin(gamma(k))`.
@@ -176,6 +178,8 @@ pub struct Coefficients {
     pub limit: f64,
     /// True if observed images were already multiplied by H: their targets are the images themselves.
     pub premultiplied: bool,
+    /// Derivative of gamma with respect to the defocus, per angstrom: coefficients of kx^2, kx ky and ky^2.
+    pub slope: [f64; 3],
 }
 
 impl Ctf {
@@ -207,17 +211,20 @@ impl Ctf {
         }
         let b = particle.b_factor;
         let mut envelope = EvenPolynomial([0.0, b, 0.0, b, 0.0, 0.0, 0.0, 0.0, 0.0]);
+        let per_defocus = PI * lambda;
+        let mut slope = EvenPolynomial([0.0, per_defocus, 0.0, per_defocus, 0.0, 0.0, 0.0, 0.0, 0.0]);
         if optics.magnification != Optics::ISOTROPIC {
-            [gamma, envelope] =
-                [gamma, envelope].map(|polynomial| polynomial.transformed(&optics.magnification));
+            [gamma, envelope, slope] =
+                [gamma, envelope, slope].map(|polynomial| polynomial.transformed(&optics.magnification));
         }
-        let [_, xx, xy, yy, ..] = envelope.0;
+        let form = |polynomial: EvenPolynomial| [1, 2, 3].map(|i| polynomial.0[i]);
         Self {
             gamma,
-            envelope: [xx, xy, yy],
+            envelope: form(envelope),
             scale: particle.scale,
             limit: optics.resolution_limit,
             premultiplied: optics.premultiplied,
+            slope: form(slope),
         }
     }
 
@@ -225,13 +232,22 @@ impl Ctf {
     pub fn identity() -> Self {
         let mut gamma = EvenPolynomial::ZERO;
         gamma.0[0] = PI / 2.0;
-        Self { gamma, envelope: [0.0; 3], scale: 1.0, limit: 0.0, premultiplied: false }
+        Self { gamma, envelope: [0.0; 3], scale: 1.0, limit: 0.0, premultiplied: false, slope: [0.0; 3] }
+    }
+
+    /// The CTF whose gamma is larger by a quarter of a turn: `scale exp(-B(k)/4) cos(gamma(k))`, the derivative of H with respect to
+    /// gamma.
+    #[must_use]
+    pub fn quadrature(&self) -> Self {
+        let mut gamma = self.gamma;
+        gamma.0[0] += PI / 2.0;
+        Self { gamma, ..*self }
     }
 
     /// The numbers of this CTF.
     pub fn coefficients(&self) -> Coefficients {
-        let &Self { gamma, envelope, scale, limit, premultiplied } = self;
-        Coefficients { gamma, envelope, scale, limit, premultiplied }
+        let &Self { gamma, envelope, scale, limit, premultiplied, slope } = self;
+        Coefficients { gamma, envelope, scale, limit, premultiplied, slope }
     }
 
     /// The CTF by which an observed image is multiplied in its target H F(Y): 1 where the image was multiplied before it was stored.

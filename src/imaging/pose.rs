@@ -47,13 +47,36 @@ pub fn rotation_from_quaternion(q: [f64; 4]) -> Rotation {
 
 /// Rotation matrix of the rotation vector `v`: counter-clockwise about its direction, by its length in radians.
 pub fn rotation_from_vector(v: [f64; 3]) -> Rotation {
-    let angle = v[0].hypot(v[1]).hypot(v[2]);
+    let angle = norm(v);
     if angle == 0.0 {
         return rotation_from_quaternion([1.0, 0.0, 0.0, 0.0]);
     }
     let (sin, cos) = (0.5 * angle).sin_cos();
     let [x, y, z] = v.map(|c| c / angle * sin);
     rotation_from_quaternion([cos, x, y, z])
+}
+
+/// The rotation vector of `w`, in radians, of length 0 to pi; the inverse of [`rotation_from_vector`].
+pub fn vector_from_rotation(w: &Rotation) -> [f64; 3] {
+    // Twice the axis times the sine of the angle.
+    let axis = [w[2][1] - w[1][2], w[0][2] - w[2][0], w[1][0] - w[0][1]];
+    let (sine, cosine) = (norm(axis), w[0][0] + w[1][1] + w[2][2] - 1.0);
+    let angle = sine.atan2(cosine);
+    if sine > 1e-7 {
+        return axis.map(|v| v / sine * angle);
+    }
+    if cosine > 0.0 {
+        return axis.map(|v| 0.5 * v);
+    }
+    // Half a turn: W = 2 a a^T - I. The column of the largest diagonal entry is along the axis a.
+    let k = [0, 1, 2].into_iter().max_by(|&i, &j| w[i][i].total_cmp(&w[j][j])).unwrap_or(0);
+    let column: [f64; 3] = std::array::from_fn(|i| w[i][k] + if i == k { 1.0 } else { 0.0 });
+    let length = norm(column);
+    column.map(|v| v / length * angle)
+}
+
+fn norm([x, y, z]: [f64; 3]) -> f64 {
+    x.hypot(y).hypot(z)
 }
 
 /// The transpose, which is the inverse of a rotation.
@@ -126,6 +149,21 @@ mod tests {
         for (row, along) in w.iter().zip(v) {
             assert!((row.iter().zip(v).map(|(a, b)| a * b).sum::<f64>() - along).abs() < 1e-14);
         }
+    }
+
+    #[test]
+    fn vectors_survive_the_round_trip() {
+        let pi = std::f64::consts::PI;
+        for v in [[0.0; 3], [1e-9, 0.0, -2e-9], [0.3, -0.2, 0.9], [0.0, pi, 0.0], [0.6 * pi, 0.0, -0.8 * pi]]
+        {
+            let w = rotation_from_vector(v);
+            let again = rotation_from_vector(vector_from_rotation(&w));
+            for (a, b) in w.iter().flatten().zip(again.iter().flatten()) {
+                assert!((a - b).abs() < 1e-9, "{v:?}");
+            }
+        }
+        let back = vector_from_rotation(&rotation_from_vector([0.3, -0.2, 0.9]));
+        assert!(back.iter().zip([0.3, -0.2, 0.9]).all(|(a, b)| (a - b).abs() < 1e-14), "{back:?}");
     }
 
     #[test]

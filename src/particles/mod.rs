@@ -6,6 +6,7 @@ pub mod halves;
 pub mod import;
 pub mod noise;
 pub mod preprocess;
+pub mod refinement;
 pub mod selection;
 pub(crate) mod statistics;
 pub mod store;

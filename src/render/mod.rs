@@ -6,6 +6,7 @@
 pub mod cpu;
 pub mod cuda;
 mod outcome;
+pub mod reference;
 mod weights;
 
 use std::f64::consts::TAU;
@@ -14,11 +15,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use outcome::Outcome;
+pub use reference::{Found, ImageFit, OffsetGrid, Reference};
 pub use weights::{Weighting, Weights};
 
 use crate::error::Result;
 use crate::gmm::{Gmm, Shape};
 use crate::imaging::ctf::Ctf;
+use crate::imaging::pose::Rotation;
 pub use crate::imaging::{Symmetry, View, energy};
 
 /// The observed image of a particle, in one of three forms.
@@ -344,6 +347,39 @@ pub trait Device {
     /// # Errors
     /// If the device fails.
     fn compare(&mut self, batch: &[Observation]) -> Result<Vec<ImageSums>>;
+
+    /// Sets the spectrum that [`Device::fit`] and [`Device::search`] compare images with, in place of the mixture's.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn set_reference(&mut self, reference: &Reference) -> Result<()>;
+
+    /// Compares the reference with each image of `batch`, at its view and contrast, and differentiates. Ignores weights.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// Without a reference.
+    fn fit(&mut self, batch: &[Observation]) -> Result<Vec<ImageFit>>;
+
+    /// The best of many poses and offsets for each image of `batch`: W R for each R of `rotations`, and the view's offset plus those of
+    /// `offsets`. `penalty` is subtracted from the gain of each rotation; that of an offset is `offset_penalty` times its squared
+    /// distance from the view's in pixels. Of equal candidates the first is taken.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// Without a reference, or if there are not as many penalties as rotations.
+    fn search(
+        &mut self,
+        batch: &[Observation],
+        rotations: &[Rotation],
+        penalty: &[f64],
+        offsets: &OffsetGrid,
+        offset_penalty: f64,
+    ) -> Result<Vec<Found>>;
 
     /// Renders `batch` (the images of this rank; may be empty), sums gradient and loss over the ranks, and takes an Adam step with
     /// their mean, if this and all earlier steps are finite.

@@ -164,7 +164,7 @@ mod tests {
             let rotations = [[0.0, 0.0, 0.0], [20.0, 65.0, -130.0], [200.0, 178.0, 11.0]];
             let mut images = vec![Slice::default(); 3];
             for (slice, [rot, tilt, psi]) in images.iter_mut().zip(rotations) {
-                let view = View { rotation: rotation_from_relion(rot, tilt, psi), ctf: Ctf::identity() };
+                let view = View::new(rotation_from_relion(rot, tilt, psi), Ctf::identity());
                 extractor.extract(&delta(n), &view, slice, &mut scratch);
                 assert!(slice.finite);
             }
@@ -195,7 +195,7 @@ mod tests {
         for (i, slice) in images.iter_mut().enumerate() {
             let rotation = rotation_from_relion(70.0 * i as f64, 40.0 * i as f64, 11.0);
             let image: Vec<f32> = (0..n * n).map(|p| ((p * (i + 3) * 7919) % 101) as f32 - 50.0).collect();
-            extractor.extract(&image, &View { rotation, ctf: Ctf::identity() }, slice, &mut scratch);
+            extractor.extract(&image, &View::new(rotation, Ctf::identity()), slice, &mut scratch);
         }
         let width = 2 * n + 4;
         let mut expected = vec![[0.0f64; 3]; width * width * width];
@@ -243,7 +243,7 @@ mod tests {
         for (i, slice) in images.iter_mut().enumerate() {
             let rotation = rotation_from_relion(50.0 * i as f64, 31.0 * i as f64, 7.0);
             let image: Vec<f32> = (0..n * n).map(|p| ((p * (i + 3) * 7919) % 101) as f32 - 50.0).collect();
-            extractor.extract(&image, &View { rotation, ctf: Ctf::identity() }, slice, &mut scratch);
+            extractor.extract(&image, &View::new(rotation, Ctf::identity()), slice, &mut scratch);
         }
         let bits = |symmetry: Symmetry, threads: usize, parts: &[usize]| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -275,7 +275,7 @@ mod tests {
         let rotation = rotation_from_relion(50.0, 31.0, 7.0);
         let mut at = |rotation: Rotation| {
             let mut slice = Slice::default();
-            extractor.extract(&image, &View { rotation, ctf: Ctf::identity() }, &mut slice, &mut scratch);
+            extractor.extract(&image, &View::new(rotation, Ctf::identity()), &mut slice, &mut scratch);
             slice
         };
         for symmetry in [Symmetry::C(5), Symmetry::D(2), Symmetry::T, Symmetry::O, Symmetry::I1] {

@@ -222,7 +222,7 @@ mod tests {
             let (mut slice, mut samples) = (Slice::default(), Samples::default());
             // The pose is split into a pose and an operator.
             let operator = rotation_from_relion(-20.0, 35.0, 80.0);
-            let view = View { rotation: product(&rotation, &transposed(&operator)), ctf };
+            let view = View::new(product(&rotation, &transposed(&operator)), ctf);
             extractor.extract(&image, &view, &mut slice, &mut extractor.scratch());
             assert!(slice.finite);
             extractor.place(&slice, &operator, &mut samples);

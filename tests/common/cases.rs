@@ -88,7 +88,7 @@ pub fn case(seed: u64, d: usize, n: usize, images: usize, isotropic: bool) -> Ca
         let observed = (0..d * d).map(|_| f64::from(random.sample::<f32, _>(StandardNormal))).collect();
         let h = reference::ctf(d, pixel_size, wavelength(300.0), &p);
         made.push(Image { w, operators: vec![IDENTITY], h, observed });
-        views.push(View { rotation: w, ctf: ctf(&p, wavelength(300.0)) });
+        views.push(View::new(w, ctf(&p, wavelength(300.0))));
     }
     Case::new(d, pixel_size, gaussians, made, views)
 }
@@ -423,7 +423,7 @@ pub fn golden(path: &Path) -> Vec<Golden> {
             for (k, p) in parameters.chunks_exact(7).enumerate() {
                 let m = &w[9 * k..9 * k + 9];
                 let rotation = [[m[0], m[1], m[2]], [m[3], m[4], m[5]], [m[6], m[7], m[8]]];
-                views.push(View { rotation, ctf: ctf(p, lambda) });
+                views.push(View::new(rotation, ctf(p, lambda)));
                 let observed = observed[k * d * d..(k + 1) * d * d].to_vec();
                 images.push(Image { w: rotation, operators: vec![IDENTITY], h: Vec::new(), observed });
             }

@@ -294,11 +294,11 @@ impl Reader {
         let m = &self.header().optics[particle.optics_group as usize].magnification;
         let ctf = self.ctf(particle);
         if *m == Optics::ISOTROPIC {
-            return View { rotation: particle.rotation, ctf };
+            return View::new(particle.rotation, ctf);
         }
         let [x, y, z] = particle.rotation;
         let row = |j: usize| std::array::from_fn(|axis| m[0][j] * x[axis] + m[1][j] * y[axis]);
-        View { rotation: [row(0), row(1), z], ctf }
+        View::new([row(0), row(1), z], ctf)
     }
 
     fn usable_ctf(&self, particle: &Particle) -> bool {

@@ -18,6 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::activate::GaussianBlock;
 use super::allocate_blocks;
 use super::chain::{self, GradientAccumulators, ViewContext};
+use super::fit::Comparison;
 use super::project::ViewMoments;
 use super::raster::Canvas;
 use super::residual::Filter;
@@ -25,7 +26,7 @@ use super::tasks::{blocks_per_task, for_each, task_chunks};
 use super::workspace::{Image, Shared, Workspace};
 use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
-use crate::render::{Geometry, ImageSums, Observation};
+use crate::render::{Found, Geometry, ImageFit, ImageSums, Observation, OffsetGrid, Reference};
 
 /// A bundle is this fraction of the remaining images.
 const BUNDLE_DIVISOR: usize = 4;
@@ -219,6 +220,42 @@ impl BatchAccumulator {
             });
         });
         sums
+    }
+
+    /// Sets what images are fitted to.
+    pub(super) fn set_reference(&mut self, reference: Reference) {
+        let shared = &mut self.pool.shared;
+        shared.comparison = Some(Comparison::new(reference, shared.geometry.box_size));
+    }
+
+    /// Fits each image of `batch`.
+    pub(super) fn fit(&self, batch: &[Observation]) -> Vec<ImageFit> {
+        self.of_images(batch, |workspace, observation| workspace.fit(&self.pool.shared, observation))
+    }
+
+    /// The best of many poses and offsets of each image of `batch`.
+    pub(super) fn search(
+        &self,
+        batch: &[Observation],
+        rotations: (&[Rotation], &[f64]),
+        offsets: (&OffsetGrid, f64),
+    ) -> Vec<Found> {
+        self.of_images(batch, |workspace, observation| {
+            workspace.search(&self.pool.shared, observation, rotations, offsets)
+        })
+    }
+
+    /// Results of `task` of each image of `batch`.
+    fn of_images<T: Send>(
+        &self,
+        batch: &[Observation],
+        task: impl Fn(&mut Workspace, &Observation) -> T + Sync + Send,
+    ) -> Vec<T> {
+        let mut results: Vec<Option<T>> = batch.iter().map(|_| None).collect();
+        for_each(rayon::current_num_threads() > 1, results.iter_mut().zip(batch), |(result, observation)| {
+            self.pool.with_worker(|worker| *result = Some(task(&mut worker.workspace, observation)));
+        });
+        results.into_iter().map(|result| result.expect("every image was processed")).collect()
     }
 
     /// Accumulates `batch` in [`BatchAccumulator::total`]. Returns the sum of its losses.

@@ -14,7 +14,8 @@ use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
 use crate::render::outcome::OutcomeQueue;
 use crate::render::{
-    Device, DeviceState, Geometry, ImageSums, Observation, Outcome, Reduce, StageTimes, Step,
+    Device, DeviceState, Found, Geometry, ImageFit, ImageSums, Observation, OffsetGrid, Outcome, Reduce,
+    Reference, StageTimes, Step,
 };
 use crate::simd::sum_of_squares;
 
@@ -123,6 +124,27 @@ impl Device for CpuDevice {
     fn compare(&mut self, batch: &[Observation]) -> Result<Vec<ImageSums>> {
         self.activate();
         Ok(self.sums.compare(self.activated.blocks(), batch))
+    }
+
+    fn set_reference(&mut self, reference: &Reference) -> Result<()> {
+        self.sums.set_reference(reference.clone());
+        Ok(())
+    }
+
+    fn fit(&mut self, batch: &[Observation]) -> Result<Vec<ImageFit>> {
+        Ok(self.sums.fit(batch))
+    }
+
+    fn search(
+        &mut self,
+        batch: &[Observation],
+        rotations: &[Rotation],
+        penalty: &[f64],
+        offsets: &OffsetGrid,
+        offset_penalty: f64,
+    ) -> Result<Vec<Found>> {
+        assert_eq!(rotations.len(), penalty.len());
+        Ok(self.sums.search(batch, (rotations, penalty), (offsets, offset_penalty)))
     }
 
     fn step(&mut self, batch: &[Observation], step: &Step, group: &mut dyn Reduce) -> Result<()> {

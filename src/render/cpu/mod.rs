@@ -13,6 +13,7 @@ pub mod adam;
 mod batch;
 pub mod chain;
 mod device;
+mod fit;
 pub mod project;
 pub mod raster;
 pub mod residual;

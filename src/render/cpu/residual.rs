@@ -32,6 +32,11 @@ impl GroupWeights {
         Self { step: noise.iter().zip(weights).map(|(noise, weight)| noise * weight).collect(), noise }
     }
 
+    /// The noise weights on the half plane.
+    pub fn noise(&self) -> &[f32] {
+        &self.noise
+    }
+
     /// Size in bytes.
     pub fn bytes(&self) -> usize {
         size_of_val(&self.noise[..]) + size_of_val(&self.step[..])

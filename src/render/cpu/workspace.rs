@@ -1,12 +1,13 @@
 //! One image on one thread: its views drawn, compared with the observed image, and their moments.
 
 use super::activate::GaussianBlock;
+use super::fit::{Comparison, Fitter};
 use super::project::{SplatBlock, ViewMoments, project};
 use super::raster::{self, Canvas};
 use super::residual::{Filter, GroupWeights};
 use super::tasks::{blocks_per_task, for_each};
 use crate::imaging::pose::{Rotation, product};
-use crate::render::{Geometry, ImageSums, Observation, Target};
+use crate::render::{Found, Geometry, ImageFit, ImageSums, Observation, OffsetGrid, Target};
 use crate::simd::LANES;
 
 /// What all images of a device share.
@@ -19,6 +20,8 @@ pub(super) struct Shared {
     pub filter: Filter,
     /// Weights of frequencies for each noise group.
     groups: Vec<GroupWeights>,
+    /// What images are fitted to.
+    pub comparison: Option<Comparison>,
 }
 
 impl Shared {
@@ -29,6 +32,7 @@ impl Shared {
             operators: geometry.symmetry.operators(),
             filter: Filter::new(&geometry),
             groups: vec![GroupWeights::new(&geometry, &[1.0])],
+            comparison: None,
             geometry,
         }
     }
@@ -38,9 +42,18 @@ impl Shared {
         self.groups = groups.iter().map(|noise| GroupWeights::new(&self.geometry, noise)).collect();
     }
 
+    /// What images are fitted to.
+    ///
+    /// # Panics
+    /// If no reference was set.
+    fn comparison(&self) -> &Comparison {
+        self.comparison.as_ref().expect("a reference is set before images are fitted")
+    }
+
     /// Size of the buffers in bytes.
     pub fn bytes(&self) -> usize {
-        self.filter.bytes() + self.groups.iter().map(GroupWeights::bytes).sum::<usize>()
+        let comparison = self.comparison.as_ref().map_or(0, Comparison::bytes);
+        self.filter.bytes() + self.groups.iter().map(GroupWeights::bytes).sum::<usize>() + comparison
     }
 
     /// The views of an image at pose `rotation`: W g for each operator g, of which the first is the identity.
@@ -77,6 +90,7 @@ pub(super) struct Workspace {
     /// An observed image, prepared in place.
     observed: Vec<f32>,
     filter: Filter,
+    fitter: Fitter,
 }
 
 impl Workspace {
@@ -88,12 +102,13 @@ impl Workspace {
             gradient: Canvas::new(geometry.grid()),
             observed: Vec::new(),
             filter: filter.clone(),
+            fitter: Fitter::default(),
         }
     }
 
     /// Size of the buffers in bytes.
     pub fn bytes(&self) -> usize {
-        let Self { splats, projection, gradient, observed, filter } = self;
+        let Self { splats, projection, gradient, observed, filter, .. } = self;
         size_of_val(&splats[..])
             + size_of_val(&projection.pixels[..])
             + size_of_val(&gradient.pixels[..])
@@ -177,6 +192,29 @@ impl Workspace {
         let Self { projection, observed, filter, .. } = self;
         let target = target_of(filter, observation, observed);
         filter.sums(&observation.view.ctf, &shared.groups[observation.noise_group], projection, target)
+    }
+
+    /// Fits one image to the reference.
+    pub fn fit(&mut self, shared: &Shared, observation: &Observation) -> ImageFit {
+        let Self { observed, filter, fitter, .. } = self;
+        let target = target_of(filter, observation, observed);
+        let weights = &shared.groups[observation.noise_group];
+        fitter.fit(&shared.geometry, shared.comparison(), weights, observation, target)
+    }
+
+    /// The best of many poses and offsets of one image.
+    pub fn search(
+        &mut self,
+        shared: &Shared,
+        observation: &Observation,
+        rotations: (&[Rotation], &[f64]),
+        offsets: (&OffsetGrid, f64),
+    ) -> Found {
+        let Self { observed, filter, fitter, .. } = self;
+        let target = target_of(filter, observation, observed);
+        let weights = &shared.groups[observation.noise_group];
+        let observed = (observation, target);
+        fitter.search(&shared.geometry, shared.comparison(), weights, observed, rotations, offsets)
     }
 }
 

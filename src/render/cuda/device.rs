@@ -21,8 +21,8 @@ use crate::gmm::Gmm;
 use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
 use crate::render::{
-    Alone, Device, DeviceState, Geometry, ImageSums, Observation, Outcome, Reduce, StageTimes, Step, Target,
-    View,
+    Alone, Device, DeviceState, Found, Geometry, ImageFit, ImageSums, Observation, OffsetGrid, Outcome,
+    Reduce, Reference, StageTimes, Step, Target, View,
 };
 
 /// Device memory that resident particles leave to the driver, cuFFT and NCCL.
@@ -303,9 +303,8 @@ impl CudaDevice {
         let pixels = self.pipeline.plan.pixels();
         let group = self.pipeline.plan.images;
         for (k, (ctfs, images)) in ctfs.chunks(group).zip(images.chunks_mut(group * pixels)).enumerate() {
-            let observe = |(&ctf, image)| {
-                Observation::new(View { rotation: IDENTITY, ctf }, Target::Observed(image), 0.0)
-            };
+            let observe =
+                |(&ctf, image)| Observation::new(View::new(IDENTITY, ctf), Target::Observed(image), 0.0);
             let observations: Vec<Observation> =
                 ctfs.iter().zip(images.chunks_exact(pixels)).map(observe).collect();
             let pass = PassRecord { images: ctfs.len() as u32, ..PassRecord::default() };
@@ -381,6 +380,25 @@ impl Device for CudaDevice {
 
     fn compare(&mut self, batch: &[Observation]) -> Result<Vec<ImageSums>> {
         self.compare_passes(batch)
+    }
+
+    fn set_reference(&mut self, _: &Reference) -> Result<()> {
+        todo!("kernels")
+    }
+
+    fn fit(&mut self, _: &[Observation]) -> Result<Vec<ImageFit>> {
+        todo!("kernels")
+    }
+
+    fn search(
+        &mut self,
+        _: &[Observation],
+        _: &[Rotation],
+        _: &[f64],
+        _: &OffsetGrid,
+        _: f64,
+    ) -> Result<Vec<Found>> {
+        todo!("kernels")
     }
 
     fn step(&mut self, batch: &[Observation], step: &Step, group: &mut dyn Reduce) -> Result<()> {

@@ -201,7 +201,7 @@ impl ImageRecord {
     /// An image of a pass; `place` as in the kernels' record.
     pub fn new(image: &Observation, place: i64) -> Self {
         let [p, q, _] = image.view.rotation;
-        let Coefficients { gamma, envelope, scale, limit, premultiplied } = image.view.ctf.coefficients();
+        let Coefficients { gamma, envelope, scale, limit, premultiplied, .. } = image.view.ctf.coefficients();
         let [phase, xx, xy, yy, quartic, x3y, x2y2, xy3, y4] = gamma.0;
         let [b_factor, b_xy, b_yy] = envelope;
         Self {

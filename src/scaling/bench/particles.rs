@@ -176,7 +176,7 @@ impl SyntheticParticles {
             .map(|index| {
                 let particle =
                     geometry::SimulatedParticle::draw(&DISTRIBUTIONS, geometry.pixel_size, seed, index);
-                View { rotation: particle.rotation, ctf: Ctf::new(&OPTICS, &particle.ctf) }
+                View::new(particle.rotation, Ctf::new(&OPTICS, &particle.ctf))
             })
             .collect();
         let mut images = vec![0.0f32; count * pixels];

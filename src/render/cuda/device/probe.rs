@@ -21,7 +21,7 @@ impl CudaDevice {
     /// # Errors
     /// When the device fails.
     pub fn render(&mut self, view: &Rotation) -> Result<Vec<f32>> {
-        let view = View { rotation: *view, ctf: Ctf::identity() };
+        let view = View::new(*view, Ctf::identity());
         let observation = Observation::new(view, Target::Resident(0), 0.0);
         let pass = PassRecord { images: 1, first: 1, ..PassRecord::default() };
         self.queue.send(&self.gpu, &mut self.pipeline, pass, &[observation], &mut Alone)?;
