@@ -13,6 +13,7 @@ use crate::recipe::{Clock, Settings};
 use crate::render::DeviceState;
 use crate::run_folder::appraisal::Appraisal;
 use crate::run_folder::identity::RunIdentity;
+use crate::run_folder::refinement::RefinementState;
 
 /// Value of the root attribute `format`.
 pub const FORMAT: &str = "cryosplat-checkpoint";
@@ -38,6 +39,8 @@ pub struct Checkpoint {
     pub excluded: Vec<u64>,
     /// What it takes into account of its particles; `None` where that is nothing.
     pub appraisal: Option<Appraisal>,
+    /// What it has refined of its particles; `None` where it refines nothing.
+    pub refinement: Option<RefinementState>,
     /// Ranks that trained the model: on as many ranks, a resumed run gives the same bits.
     pub ranks: usize,
     /// A run resumes only from a checkpoint of its own identity.
@@ -131,6 +134,9 @@ impl Checkpoint {
             if let Some(appraisal) = &self.appraisal {
                 appraisal.write(file)?;
             }
+            if let Some(refinement) = &self.refinement {
+                refinement.write(file)?;
+            }
             let adam = file.create_group("adam")?;
             adam.new_dataset_builder().with_data(&self.state.first).create("first")?;
             adam.new_dataset_builder().with_data(&self.state.second).create("second")?;
@@ -193,6 +199,7 @@ impl Checkpoint {
             trained,
             excluded,
             appraisal: Appraisal::read(&file, path, REMEDY_READ)?,
+            refinement: RefinementState::read(&file, path, REMEDY_READ)?,
             ranks: whole("ranks")? as usize,
             clock: Clock {
                 step: whole("step")?,
@@ -252,6 +259,9 @@ impl Checkpoint {
                 format!("holds {} particles, but the model has {}", appraisal.particles.len(), rows.len());
             return bad("/appraisal/particles", problem);
         }
+        if let Some(refinement) = &self.refinement {
+            refinement.check_within(path, rows.len(), epoch, REMEDY_READ)?;
+        }
         let inside = |&row: &u64| usize::try_from(row).is_ok_and(|row| rows.contains(&row));
         match self.excluded.iter().find(|row| !inside(row)) {
             Some(row) => bad("/left_out", format!("names row {row}, but its particles are rows {rows:?}")),
@@ -299,6 +309,7 @@ mod tests {
             trained: vec![Gmm::random(5, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, 1))],
             excluded: vec![],
             appraisal: None,
+            refinement: None,
             ranks: 3,
             identity: RunIdentity { particles: DataSetId::from_bytes([7; 32]), settings: settings() },
         }
@@ -335,6 +346,10 @@ mod tests {
         refused(|c| c.state.gmm = with(5, Shape::Isotropic), "/gmm: holds 5 isotropic Gaussians");
         refused(|c| c.excluded = vec![50, 199, 200], "row 200");
         refused(|c| c.excluded = vec![u64::MAX], "/left_out");
+        let one = || RefinementState { particles: vec![Default::default()], ..Default::default() };
+        let mut other = checkpoint();
+        other.refinement = Some(one());
+        assert!(within(&other).unwrap_err().to_string().contains("/refinement/particles: holds 1"));
     }
 
     #[test]
@@ -417,6 +432,8 @@ mod tests {
     fn the_last_two_are_kept_and_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let mut checkpoint = checkpoint();
+        checkpoint.refinement =
+            Some(RefinementState { particles: vec![Default::default(); 2], ..Default::default() });
         for step in 1..=4 {
             checkpoint.clock.step = step;
             checkpoint.clock.images = 10 * step;

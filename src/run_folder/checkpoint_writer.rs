@@ -80,6 +80,7 @@ mod tests {
             trained: vec![],
             excluded: vec![],
             appraisal: None,
+            refinement: None,
             ranks: 1,
             identity: RunIdentity {
                 particles: DataSetId::from_bytes([7; 32]),

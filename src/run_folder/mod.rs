@@ -1,6 +1,6 @@
 //! A run's folder: the only room that knows the names and the documents in it.
 //!
-//! [`lifecycle`] prepares the folder and finds where to resume; [`checkpoint`] (with [`appraisal`]), [`metrics`] and [`excluded`] are its files during
+//! [`lifecycle`] prepares the folder and finds where to resume; [`checkpoint`] (with [`appraisal`] and [`refinement`]), [`metrics`] and [`excluded`] are its files during
 //! a training run; [`assessment`], [`document`] (`run.json`) and [`report`] are written at the end.
 
 pub mod appraisal;
@@ -14,5 +14,6 @@ pub mod identity;
 pub mod lifecycle;
 pub mod metrics;
 pub(crate) mod names;
+pub mod refinement;
 pub mod report;
 pub(crate) mod tables;

@@ -425,6 +425,7 @@ impl Core {
             trained: setup.ensemble.trained().to_vec(),
             excluded: setup.excluded.rows(),
             appraisal: setup.appraisal.clone(),
+            refinement: None,
             ranks: setup.ranks,
             identity: setup.identity.clone(),
         });

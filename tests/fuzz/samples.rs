@@ -9,6 +9,7 @@ use cryosplat_mpi::imaging::ctf::{CtfParameters, Optics};
 use cryosplat_mpi::imaging::pose::rotation_from_relion;
 use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::noise::NoisePower;
+use cryosplat_mpi::particles::refinement::Refinement;
 use cryosplat_mpi::particles::store::{DataSetId, Dtype, Header, Particle, Source, Writer};
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::recipe::{Choices, Clock, Recipe, Settings};
@@ -16,6 +17,7 @@ use cryosplat_mpi::render::DeviceState;
 use cryosplat_mpi::run_folder::appraisal::{Appraisal, Appraised};
 use cryosplat_mpi::run_folder::checkpoint::{self, Checkpoint, Position};
 use cryosplat_mpi::run_folder::identity::RunIdentity;
+use cryosplat_mpi::run_folder::refinement::{RefinementState, RoundSummary};
 
 /// Box size of the particles in pixels, and pixel size in angstrom.
 pub const BOX: usize = 8;
@@ -83,6 +85,10 @@ pub fn checkpoint(folder: &Path) -> PathBuf {
             noise: NoisePower { groups: vec![vec![1.0, 0.5]; 2], particles: vec![6, 4] },
             epoch: 1,
             particles: vec![Appraised::UNKNOWN; 10],
+        }),
+        refinement: Some(RefinementState {
+            rounds: vec![RoundSummary { epoch: 1, accepted: 9, ..RoundSummary::default() }],
+            particles: vec![Refinement { rotation: [0.1, 0.2, 0.3], offset: [1.0, -0.5], defocus: 90.0 }; 10],
         }),
         ranks: 2,
         identity: RunIdentity {
