@@ -37,3 +37,37 @@ impl Refinement {
         View { offset: self.offset, ..reader.view(&self.of(particle)) }
     }
 }
+
+/// The refinements of consecutive rows of a particle file. Rows outside are as in the file, and so are all by default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RefinedRows<'a> {
+    /// The first row.
+    first: usize,
+    /// One for each row.
+    refinements: &'a [Refinement],
+}
+
+impl<'a> RefinedRows<'a> {
+    /// The `refinements` of the rows from `first` on.
+    pub fn new(first: usize, refinements: &'a [Refinement]) -> Self {
+        Self { first, refinements }
+    }
+
+    /// The refinement of `row`.
+    pub fn of(&self, row: usize) -> Refinement {
+        row.checked_sub(self.first).and_then(|at| self.refinements.get(at)).copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_outside_are_as_in_the_file() {
+        let refinements = [1.0, 2.0].map(|defocus| Refinement { defocus, ..Refinement::default() });
+        let rows = RefinedRows::new(3, &refinements);
+        assert_eq!([2, 3, 4, 5].map(|row| rows.of(row).defocus), [0.0, 1.0, 2.0, 0.0]);
+        assert_eq!(RefinedRows::default().of(0), Refinement::default());
+    }
+}

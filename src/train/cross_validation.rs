@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::imaging::Symmetry;
 use crate::imaging::mrc::Volume;
 use crate::parallel::{Assignment, Collective, World};
+use crate::particles::refinement::Refinement;
 use crate::particles::selection::SubsetRows;
 use crate::particles::store::Store;
 use crate::progress::gib;
@@ -16,9 +17,10 @@ use crate::voxels::reconstruction::unfiltered_map;
 /// Fraction of the free memory that the voxel maps may take.
 const MEMORY_FRACTION: f64 = 0.8;
 
-/// The voxel maps of about `per_half` particles of each half without the `excluded` rows, with `symmetry`, on rank 0. `None` on other ranks, if
-/// there are not two halves, if `per_half` is 0, and if the maps do not fit into memory. Every rank calls it, with its assignment
-/// and the group of its half.
+/// The voxel maps of about `per_half` particles of each half without the `excluded` rows, with `symmetry`, on rank 0. `None` on other
+/// ranks, if there are not two halves, if `per_half` is 0, and if the maps do not fit into memory. Every rank calls it, with its
+/// assignment, the group of its half, and what it has `refined` of all rows of each of its models (empty: nothing). The map of a half
+/// uses what its own model has refined.
 ///
 /// # Errors
 /// When particles cannot be read.
@@ -29,13 +31,19 @@ pub fn half_maps(
     group: (&Assignment, &mut Collective),
     (per_half, symmetry): (usize, Symmetry),
     excluded: &BTreeSet<usize>,
+    refined: &[Vec<Refinement>],
 ) -> Result<Option<[Volume; 2]>> {
     let both = subsets.len() == 2;
     if !both || per_half == 0 || !fits(world, store.header().box_size) {
         return Ok(None);
     }
-    let sample =
-        ParticleSample { symmetry, by_noise: false, per_half: Some(per_half), excluded: Some(excluded) };
+    let sample = ParticleSample {
+        symmetry,
+        by_noise: false,
+        per_half: Some(per_half),
+        excluded: Some(excluded),
+        refined,
+    };
     let pixel_size = store.header().pixel_size;
     let Some([first, second]) = accumulate_halves(world, store, subsets, group, &sample)? else {
         return Ok(None);

@@ -307,7 +307,7 @@ impl<'a> Session<'a> {
         let group = (&self.assignment, &mut reduction.collective);
         let subsets = plan.subsets();
         let voxels = (options.voxel_particles, self.geometry.symmetry);
-        let voxels = cross_validation::half_maps(world, store, &subsets, group, voxels, &excluded)?;
+        let voxels = cross_validation::half_maps(world, store, &subsets, group, voxels, &excluded, &[])?;
         if world.rank() == 0 {
             let truth = options.truth.as_deref();
             outputs::finish(&Finished {

@@ -13,6 +13,7 @@ use crate::imaging::Symmetry;
 use crate::loader::prefetch::{Prefetcher, READER_THREADS, ReadRequest, Traffic};
 use crate::parallel::{Assignment, Collective, World, first_rank};
 use crate::particles::noise::NoisePower;
+use crate::particles::refinement::{RefinedRows, Refinement};
 use crate::particles::selection::SubsetRows;
 use crate::particles::store::{Block, Store};
 use crate::progress::Progress;
@@ -38,6 +39,8 @@ pub(crate) struct ParticleSample<'a> {
     pub per_half: Option<usize>,
     /// Rows to skip; unusable particles are skipped too. `None`: an unusable particle is an error.
     pub excluded: Option<&'a BTreeSet<usize>>,
+    /// What was refined: of all rows of each model of this rank, in the order of its assignment. Empty: nothing.
+    pub refined: &'a [Vec<Refinement>],
 }
 
 /// The sums of both halves, on rank 0; `None` on other ranks. Every rank calls it, with its assignment and the group of its half.
@@ -54,7 +57,7 @@ pub(crate) fn accumulate_halves(
     let started = Instant::now();
     let (rank, ranks) = (assignment.rank, assignment.size);
     let mut sums = Vec::new();
-    for &index in &assignment.models {
+    for (number, &index) in assignment.models.iter().enumerate() {
         let SubsetRows { subset, rows } = &subsets[index];
         let (n, start) = (rows.len(), rows.start);
         let own = start + rank * n / ranks..start + (rank + 1) * n / ranks;
@@ -71,8 +74,12 @@ pub(crate) fn accumulate_halves(
             true => Some(NoisePower::estimate(store, rows.clone())?.weights().0),
             false => None,
         };
-        let (mut accumulator, traffic) =
-            accumulate(store, own, fraction, sample, weights.as_deref(), progress)?;
+        let refined = sample.refined.get(number).map_or_else(RefinedRows::default, |of_model| {
+            assert_eq!(of_model.len(), n, "one refinement for each row");
+            RefinedRows::new(start, of_model)
+        });
+        let part = Part { rows: own, fraction, weights: weights.as_deref(), refined };
+        let (mut accumulator, traffic) = accumulate(store, part, sample, progress)?;
         if world.rank() == 0 {
             tracing::debug!("{subset}: {}", traffic.describe(started.elapsed()));
         }
@@ -107,16 +114,24 @@ pub(crate) fn inversion_bytes(box_size: usize) -> u64 {
     side * side * box_size as u64 * (2 * 12 + 3 * 4)
 }
 
-/// The sums of a `fraction` of the images in `rows` (1: all), without the excluded ones, with the noise `weights` of each optics
-/// group.
-fn accumulate(
+/// What a rank adds up of a half.
+pub(super) struct Part<'a> {
+    pub rows: std::ops::Range<usize>,
+    /// Fraction of the images. 1: all.
+    pub fraction: f64,
+    /// Noise weights of each optics group.
+    pub weights: Option<&'a [Vec<f32>]>,
+    pub refined: RefinedRows<'a>,
+}
+
+/// The sums of a part, without the excluded images.
+pub(super) fn accumulate(
     store: &Store,
-    rows: std::ops::Range<usize>,
-    fraction: f64,
+    part: Part,
     sample: &ParticleSample,
-    weights: Option<&[Vec<f32>]>,
     mut progress: Progress,
 ) -> Result<(Accumulator, Traffic)> {
+    let Part { rows, fraction, weights, refined } = part;
     let header = store.header();
     let reader = store.reader();
     let extractor = SliceExtractor::new(header.box_size, header.pixel_size);
@@ -145,10 +160,10 @@ fn accumulate(
         }
         slices.resize_with(particles.len(), Slice::default);
         let all = slices.par_iter_mut().zip(particles).zip(images.par_chunks_exact(header.pixels()));
-        all.for_each_init(
+        all.enumerate().for_each_init(
             || extractor.scratch(),
-            |scratch, ((slice, particle), image)| {
-                let view = reader.view(particle);
+            |scratch, (place, ((slice, particle), image))| {
+                let view = refined.of(first + place).view(&reader, particle);
                 extractor.extract(image, &view, slice, scratch);
                 if let Some(weights) = weights {
                     extractor.weigh(slice, &weights[particle.optics_group as usize]);

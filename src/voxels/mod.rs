@@ -12,6 +12,8 @@ pub mod gridding;
 pub mod half_sums;
 pub mod inversion;
 pub mod reconstruction;
+#[cfg(test)]
+mod refined_tests;
 pub mod sample;
 pub mod slice;
 pub mod sums;

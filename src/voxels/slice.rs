@@ -76,6 +76,8 @@ pub(crate) struct Scratch {
     fft: Fft2Scratch<f32>,
     spectrum: Vec<Complex<f32>>,
     ctf: Vec<f32>,
+    /// Phase factors that centre an image along x, by column of the spectrum, and along y, by its line.
+    centring: [Vec<Complex<f64>>; 2],
 }
 
 /// Number of slabs of the grid, for images of `box_size` pixels.
@@ -116,18 +118,23 @@ impl SliceExtractor {
             fft: self.fft.scratch(),
             spectrum: vec![Complex::new(0.0, 0.0); length],
             ctf: vec![0.0; length],
+            centring: Default::default(),
         }
     }
 
-    /// Computes the slice of `image` (`[y][x]`, D pixels each), whose pose and CTF are in `view`.
+    /// Computes the slice of `image` (`[y][x]`, D pixels each), whose pose, CTF and offset are in `view`. The image is moved by minus the
+    /// offset.
     ///
     /// # Panics
     /// If the image has another size.
     pub fn extract(&self, image: &[f32], view: &View, slice: &mut Slice, scratch: &mut Scratch) {
-        let Scratch { fft, spectrum, ctf } = scratch;
+        let Scratch { fft, spectrum, ctf, centring } = scratch;
         let n = self.box_size;
         assert_eq!(image.len(), n * n);
         self.fft.forward(image, n, spectrum, fft);
+        if view.offset != [0.0; 2] {
+            self.centre(spectrum, view.offset, centring);
+        }
         view.ctf.half_plane(n, self.pixel_size, ctf);
         slice.rotation = view.rotation;
         slice.values.clear();
@@ -143,6 +150,24 @@ impl SliceExtractor {
             values
         }));
         slice.finite = check == 0.0;
+    }
+
+    /// Moves the image whose transform is `spectrum` by minus `offset` pixels. The phase factors go to `centring`.
+    fn centre(
+        &self,
+        spectrum: &mut [Complex<f32>],
+        offset: [f64; 2],
+        [columns, lines]: &mut [Vec<Complex<f64>>; 2],
+    ) {
+        let n = self.box_size;
+        columns.clear();
+        columns.extend((0..=n / 2).map(|kx| shift_phase(kx as isize, 0, -offset[0], 0.0, n)));
+        lines.clear();
+        lines.extend((0..n).map(|line| shift_phase(0, frequency(line, n), 0.0, -offset[1], n)));
+        for Point { at, .. } in &self.points {
+            let phase = columns[at / n] * lines[at % n];
+            spectrum[*at] *= Complex::new(phase.re as f32, phase.im as f32);
+        }
     }
 
     /// Multiplies the sums of `slice` by the noise weights `weights` of its image: of the shell round(|k|), k in cycles per box. The last

@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::evaluate::Fsc;
 use crate::imaging::Symmetry;
 use crate::particles::preprocess::MIN_BOX;
+use crate::particles::refinement::RefinedRows;
 use crate::particles::selection::SubsetRows;
 use crate::particles::store::Store;
 use crate::voxels::reconstruction::reconstruct;
@@ -48,12 +49,19 @@ pub fn reconstruct_subsets(
     subsets: &[SubsetRows],
     symmetry: Symmetry,
 ) -> Vec<PilotReconstruction> {
-    subsets.iter().map(|subset| reconstruct_subset(store, subset, symmetry)).collect()
+    subsets.iter().map(|subset| reconstruct_subset(store, subset, symmetry, RefinedRows::default())).collect()
 }
 
-fn reconstruct_subset(store: &Store, subset: &SubsetRows, symmetry: Symmetry) -> PilotReconstruction {
+/// The pilot reconstruction of a part, with `symmetry` and what was `refined` of its particles; logs its result. A part that cannot be
+/// read has an empty one.
+pub(crate) fn reconstruct_subset(
+    store: &Store,
+    subset: &SubsetRows,
+    symmetry: Symmetry,
+    refined: RefinedRows,
+) -> PilotReconstruction {
     let SubsetRows { subset, rows } = subset;
-    let pilot = match reconstruct_rows(store, rows, symmetry) {
+    let pilot = match reconstruct_rows(store, rows, symmetry, refined) {
         Ok(pilot) => pilot,
         Err(error) => {
             // The training reads the same file, and reports the error.
@@ -84,10 +92,15 @@ fn reconstruct_subset(store: &Store, subset: &SubsetRows, symmetry: Symmetry) ->
 ///
 /// # Errors
 /// When the file cannot be read.
-fn reconstruct_rows(store: &Store, rows: &Range<usize>, symmetry: Symmetry) -> Result<PilotReconstruction> {
+fn reconstruct_rows(
+    store: &Store,
+    rows: &Range<usize>,
+    symmetry: Symmetry,
+    refined: RefinedRows,
+) -> Result<PilotReconstruction> {
     let small = small_box(store.header().box_size);
     // The FSC between the two halves of the sample gives the SNR, for the Wiener filter too.
-    let sampling = Sampling { rows: rows.clone(), particles: PARTICLES, box_size: small, symmetry };
+    let sampling = Sampling { rows: rows.clone(), particles: PARTICLES, box_size: small, symmetry, refined };
     let SampledSums { parts, particles, pixel_size } = sampled_sums::<2>(store, sampling)?;
     let maps = reconstruct(parts, pixel_size, true)?;
     let largest = maps.whole.data.iter().copied().fold(0.0, f32::max);
