@@ -22,7 +22,7 @@ struct ImageRecord {
     double energy;
     /// Index of its target among the resident particles, or -1 - (index of the target's first value among the staged images).
     long long place;
-    /// Factor of the image beside the CTF, which its target does not contain; and weight of the particle in the loss.
+    /// Factor of the image beside the CTF, and weight of the particle in the loss.
     float contrast, weight;
     /// Index of its noise weights.
     unsigned noise_group;
@@ -136,12 +136,10 @@ static_assert(sizeof(DrawArguments) == 56, "as on the host");
 /// Arguments of `prepare`.
 struct PrepareArguments {
     const RingRecord *ring;
-    const float2 *spectra;   // [image][BOX][COLUMNS], not normalised
-    const float *transfer;   // [BOX][COLUMNS]: factor of the sampling on H
-    float *targets;          // [image][BOX][BOX]
-    double frequency_step;   // 1 / (box x pixel size), in 1/A
+    const float2 *spectra;  // [image][BOX][COLUMNS], not normalised
+    float *targets;         // [image][BOX][BOX]
 };
-static_assert(sizeof(PrepareArguments) == 40, "as on the host");
+static_assert(sizeof(PrepareArguments) == 24, "as on the host");
 
 /// Arguments of `store_half`.
 struct StoreHalfArguments {

@@ -1,6 +1,5 @@
-//! Observed images to targets. The target of an image Y is the Hartley transform (real minus imaginary part of the Fourier
-//! transform) of F^-1(H F Y), divided by the box size: one real number per pixel, `[ky][kx]`, with the image's sum of squares. An
-//! image that is already multiplied by its CTF is not multiplied again.
+//! Observed images to targets. The target of an image is its Hartley transform (real minus imaginary part of the Fourier
+//! transform), divided by the box size: one real number per pixel, `[ky][kx]`, with the image's sum of squares.
 //!
 //! `prepare` maps a thread to a frequency of the half spectrum, and blockIdx.y to an image. `store_half` maps a thread to a
 //! value.
@@ -18,11 +17,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
     const int kx = at % COLUMNS, row = at / COLUMNS;
     const int here = row * BOX + kx, there = opposite(row) * BOX + opposite(kx);
-    const ImageRecord &record = images_of(pass)[image];
-    const float ctf = record.premultiplied ? 1.0f : ctf_sample(record, kx, row, args.frequency_step);
-    const float h = ctf * args.transfer[at] * (1.0f / BOX);
     const float2 value = args.spectra[(size_t)image * FREQUENCIES + at];
-    const float re = h * value.x, im = h * value.y;
+    const float re = value.x * (1.0f / BOX), im = value.y * (1.0f / BOX);
     float *const target = args.targets + (size_t)image * PIXELS;
     target[here] = re - im;
     // The image is real: its spectrum at -k is the conjugate of that at k.

@@ -4,8 +4,8 @@
 //! blockIdx.y is the image.
 #include "ctf.cuh"
 
-/// A frequency of the image: Q of its projection, Z of its target (both with unitary normalisation) at contrast 1, H with the
-/// factor of the sampling, and where the frequency is.
+/// A frequency of the image at contrast 1: Q of its projection (with unitary normalisation), Z of its target (with H and the factor
+/// of the sampling T, or T alone if the image is already multiplied by H), H times T, and where the frequency is.
 struct Sample {
     float2 q, z;
     float h;
@@ -35,9 +35,11 @@ __device__ __forceinline__ bool sample_of(const ResidualArguments &args, const I
     };
     const int row = ky < 0 ? ky + BOX : ky;
     sample.of_image = row * COLUMNS + kx;
-    sample.h = ctf_sample(image, kx, row, args.frequency_step) * args.transfer[sample.of_image];
+    const float transfer = args.transfer[sample.of_image];
+    sample.h = ctf_sample(image, kx, row, args.frequency_step) * transfer;
     const float here = target(row, kx), there = target(opposite(row), opposite(kx));
-    sample.z = make_float2(0.5f * (there + here), 0.5f * (there - here));
+    const float half = 0.5f * (image.premultiplied ? transfer : sample.h);
+    sample.z = make_float2(half * (there + here), half * (there - here));
     // Unitary normalisation, for a spectrum that grows with the grid's points.
     const float unitary = (float)((double)BOX / POINTS);
     sample.q = make_float2(value.x * unitary, value.y * unitary);

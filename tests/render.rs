@@ -346,8 +346,7 @@ fn images_prepared_before_a_step_give_the_same_gradient() {
     let on_the_way = device(&case, Shape::Anisotropic, 3.0).gradient(&case.observations(&observed)).unwrap();
     let mut device = device(&case, Shape::Anisotropic, 3.0);
     let mut prepared = observed.concat();
-    let ctfs: Vec<_> = case.views.iter().map(|view| view.ctf).collect();
-    device.prepare(&ctfs, &mut prepared).unwrap();
+    device.prepare(&mut prepared).unwrap();
     let batch: Vec<Observation> = case
         .views
         .iter()

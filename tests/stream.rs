@@ -39,7 +39,7 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A device whose prepared images are the observed ones plus a value of their CTF, so that a test can check both.
+/// A device whose prepared images are the observed ones plus [`PREPARED`].
 #[derive(Default)]
 struct RecordingDevice {
     pixels: usize,
@@ -47,10 +47,8 @@ struct RecordingDevice {
 }
 
 impl Device for RecordingDevice {
-    fn prepare(&mut self, ctfs: &[Ctf], images: &mut [f32]) -> Result<()> {
-        for (ctf, image) in ctfs.iter().zip(images.chunks_exact_mut(self.pixels)) {
-            image.iter_mut().for_each(|pixel| *pixel += ctf_value(ctf));
-        }
+    fn prepare(&mut self, images: &mut [f32]) -> Result<()> {
+        images.iter_mut().for_each(|pixel| *pixel += PREPARED);
         Ok(())
     }
 
@@ -59,8 +57,8 @@ impl Device for RecordingDevice {
         Ok(true)
     }
 
-    fn store(&mut self, first: usize, ctfs: &[Ctf], images: &mut [f32]) -> Result<()> {
-        self.prepare(ctfs, images)?;
+    fn store(&mut self, first: usize, images: &mut [f32]) -> Result<()> {
+        self.prepare(images)?;
         let at = first * self.pixels;
         self.kept[at..at + images.len()].copy_from_slice(images);
         Ok(())
@@ -122,6 +120,9 @@ impl Device for RecordingDevice {
         unreachable!("nothing is trained")
     }
 }
+
+/// What preparing adds to each pixel.
+const PREPARED: f32 = 0.5;
 
 /// A value of the CTF that differs between particles.
 fn ctf_value(ctf: &Ctf) -> f32 {
@@ -204,14 +205,18 @@ impl Small {
     }
 }
 
-/// Content of a step: rows, prepared images, energies, and skipped rows.
+/// Content of a step: rows, prepared images plus a value of their CTF, energies, and skipped rows.
 type StepContent = (Vec<usize>, Vec<Vec<f32>>, Vec<f64>, Vec<(usize, Defect)>);
 
 fn content(batch: &Batch, device: &RecordingDevice) -> StepContent {
-    let image = |seen: &Observation| match seen.target {
-        Target::Observed(image) => image.iter().map(|pixel| pixel + ctf_value(&seen.view.ctf)).collect(),
+    let prepared = |seen: &Observation| match seen.target {
+        Target::Observed(image) => image.iter().map(|pixel| pixel + PREPARED).collect(),
         Target::Prepared(image) => image.to_vec(),
         Target::Resident(index) => device.kept[index * PIXELS..(index + 1) * PIXELS].to_vec(),
+    };
+    let image = |seen: &Observation| {
+        let ctf = ctf_value(&seen.view.ctf);
+        prepared(seen).into_iter().map(|pixel| pixel + ctf).collect()
     };
     let images = batch.observations.iter().map(image).collect();
     let energies = batch.observations.iter().map(|seen| seen.energy).collect();

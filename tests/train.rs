@@ -284,7 +284,7 @@ fn assert_matches_reference(weighting: Weighting, most: usize) {
                 let seen = &block.particles[particle];
                 let view = store.reader().view(seen);
                 let energy = block.energies[particle];
-                device.prepare(&[view.ctf], &mut image).unwrap();
+                device.prepare(&mut image).unwrap();
                 let (one, its_loss) =
                     device.gradient(&[Observation::new(view, Target::Prepared(&image), energy)]).unwrap();
                 gradient.iter_mut().zip(one).for_each(|(sum, g)| *sum += f64::from(g) / batch.len() as f64);

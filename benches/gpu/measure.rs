@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use cryosplat_mpi::imaging::ctf::Ctf;
 use cryosplat_mpi::render::cuda::gpu::Gpu;
 use cryosplat_mpi::render::cuda::{CudaDevice, CudaOptions};
 use cryosplat_mpi::render::{AdamStep, Alone, Device, Observation, Step};
@@ -177,11 +176,10 @@ fn store(device: &mut CudaDevice, case: &Case, particles: &Particles) -> Result<
     let mut images = Vec::new();
     for first in (0..count).step_by(STORED_PER_CALL) {
         let range = first..(first + STORED_PER_CALL).min(count);
-        let ctfs: Vec<Ctf> = particles.views()[range.clone()].iter().map(|view| view.ctf).collect();
         // A device may prepare them in place.
         images.clear();
         images.extend_from_slice(particles.images(range, case.box_size));
-        device.store(first, &ctfs, &mut images)?;
+        device.store(first, &mut images)?;
     }
     Ok(())
 }

@@ -82,7 +82,7 @@ fn stages(criterion: &mut Criterion) {
             let mut copy = block.images.clone();
             b.iter(|| {
                 copy.copy_from_slice(&block.images);
-                filter.prepare(&view.ctf, &mut copy)
+                filter.prepare(&mut copy)
             });
         });
 

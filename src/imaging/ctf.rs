@@ -176,7 +176,7 @@ pub struct Coefficients {
     pub scale: f64,
     /// Resolution limit in angstrom: H is 0 where `limit^2 k^2 > 1`. 0 for none.
     pub limit: f64,
-    /// True if observed images were already multiplied by H: their targets are the images themselves.
+    /// True if observed images were already multiplied by H.
     pub premultiplied: bool,
     /// Derivative of gamma with respect to the defocus, per angstrom: coefficients of kx^2, kx ky and ky^2.
     pub slope: [f64; 3],
@@ -248,12 +248,6 @@ impl Ctf {
     pub fn coefficients(&self) -> Coefficients {
         let &Self { gamma, envelope, scale, limit, premultiplied, slope } = self;
         Coefficients { gamma, envelope, scale, limit, premultiplied, slope }
-    }
-
-    /// The CTF by which an observed image is multiplied in its target H F(Y): 1 where the image was multiplied before it was stored.
-    #[must_use]
-    pub fn of_target(&self) -> Self {
-        if self.premultiplied { Self { premultiplied: true, ..Self::identity() } } else { *self }
     }
 
     /// `H` in f64 at the spatial frequency (`kx`, `ky`) in 1/angstrom.

@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::imaging::ctf::Ctf;
 use crate::loader::prefetch::{Prefetcher, READER_THREADS, ReadRequest};
 use crate::particles::store::{Block, Defect, Particle, Pixels, Reader};
 use crate::progress::Progress;
@@ -52,13 +51,12 @@ impl ResidentParticles {
         };
         let mut prefetcher = Prefetcher::start(reader.clone(), requests, PREFETCHED);
         while let Some(mut block) = prefetcher.take()? {
-            let ctfs: Vec<Ctf> = block.particles.iter().map(|particle| reader.ctf(particle)).collect();
             if on_device {
-                device.store(block.first - resident.first, &ctfs, &mut block.images)?;
+                device.store(block.first - resident.first, &mut block.images)?;
             } else {
-                device.prepare(&ctfs, &mut block.images)?;
+                device.prepare(&mut block.images)?;
             }
-            progress.advance(ctfs.len() as u64);
+            progress.advance(block.particles.len() as u64);
             resident.blocks.push(ResidentBlock::take_from(&mut block, !on_device));
             prefetcher.give_back(block);
         }

@@ -20,7 +20,6 @@ pub use weights::{Weighting, Weights};
 
 use crate::error::Result;
 use crate::gmm::{Gmm, Shape};
-use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
 pub use crate::imaging::{Symmetry, View, energy};
 
@@ -48,7 +47,7 @@ pub struct Observation<'a> {
     pub target: Target<'a>,
     /// The sum of Y^2 ([`energy`]).
     pub energy: f64,
-    /// Factor a of the image beside the CTF. Prepared targets do not contain it.
+    /// Factor a of the image beside the CTF.
     pub contrast: f64,
     /// Weight of the particle in the loss that is minimised.
     pub weight: f64,
@@ -314,11 +313,11 @@ pub trait Device {
     /// If the device or the group fails.
     fn join(&mut self, group: &mut dyn Reduce) -> Result<()>;
 
-    /// Replaces observed images Y (`[image][y][x]`, one per CTF) by spectra of F^-1(H F Y), each with as many real values as pixels.
+    /// Replaces observed images (`[image][y][x]`) by their spectra, each with as many real values as pixels.
     ///
     /// # Errors
     /// If the device fails.
-    fn prepare(&mut self, ctfs: &[Ctf], images: &mut [f32]) -> Result<()>;
+    fn prepare(&mut self, images: &mut [f32]) -> Result<()>;
 
     /// Allocates device memory for `particles` prepared images. Returns false if the device has none, or not enough.
     ///
@@ -330,7 +329,7 @@ pub trait Device {
     ///
     /// # Errors
     /// If the device fails.
-    fn store(&mut self, first: usize, ctfs: &[Ctf], images: &mut [f32]) -> Result<()>;
+    fn store(&mut self, first: usize, images: &mut [f32]) -> Result<()>;
 
     /// Sets the noise weights, `[group][shell]`: the factor of frequency k in the loss that is minimised, in shell round(|k| D), k in
     /// cycles per pixel. The last value of a group holds for all shells beyond. A new device has one group of ones.

@@ -1,7 +1,6 @@
 //! Every kernel against the reference in f64, and the other properties of the device.
 
 use cryosplat_mpi::gmm::{Gmm, Shape, softplus_inverse};
-use cryosplat_mpi::imaging::ctf::Ctf;
 use cryosplat_mpi::render::cpu::CpuDevice;
 use cryosplat_mpi::render::cuda::{CudaDevice, CudaOptions};
 use cryosplat_mpi::render::{Alone, Device, Observation, Target, energy};
@@ -171,7 +170,6 @@ fn prepared_resident_and_observed_images_agree() {
         let gmm = planes(&case.gaussians, Shape::Anisotropic);
         let observed = case.observed();
         let energies: Vec<f64> = observed.iter().map(|image| energy(image)).collect();
-        let ctfs: Vec<Ctf> = case.views.iter().map(|view| view.ctf).collect();
         let with = |targets: Vec<Target<'static>>| -> Vec<Observation<'static>> {
             case.views
                 .iter()
@@ -184,11 +182,11 @@ fn prepared_resident_and_observed_images_agree() {
 
         // With the CPU device's transform and with the GPU's.
         let mut by_cpu = observed.concat();
-        CpuDevice::new(gmm.clone(), case.geometry(3.0)).prepare(&ctfs, &mut by_cpu).unwrap();
+        CpuDevice::new(gmm.clone(), case.geometry(3.0)).prepare(&mut by_cpu).unwrap();
         // The same batch size as below, because another one may round differently.
         let mut device = device_of(gmm.clone(), &case, 3.0, 3);
         let mut prepared = observed.concat();
-        device.prepare(&ctfs, &mut prepared).unwrap();
+        device.prepare(&mut prepared).unwrap();
         // The GPU stores rows first, the CPU device columns.
         let transposed = (0..prepared.len()).map(|at| by_cpu[at / (d * d) * d * d + at % d * d + at / d % d]);
         let error = worst(prepared.iter().map(|&v| f64::from(v)), transposed.map(f64::from));
@@ -203,8 +201,8 @@ fn prepared_resident_and_observed_images_agree() {
             let mut device = CudaDevice::new(gmm.clone(), case.geometry(3.0), &options).unwrap();
             assert!(device.reserve(4).unwrap());
             // In two calls, with the first particle in the last place.
-            device.store(1, &ctfs[1..], &mut observed[1..].concat()).unwrap();
-            device.store(3, &ctfs[..1], &mut observed[0].clone()).unwrap();
+            device.store(1, &mut observed[1..].concat()).unwrap();
+            device.store(3, &mut observed[0].clone()).unwrap();
             let got = device.gradient(&with([3, 1, 2].map(Target::Resident).to_vec())).unwrap();
             let error = worst(got.0.iter().map(|&v| f64::from(v)), want.0.iter().map(|&v| f64::from(v)));
             assert!(error <= tolerance, "box {d}, in half precision {kept_half}: {error:.1e}");

@@ -1,7 +1,6 @@
 //! Outcomes of steps on the GPU, times of stages, and memory.
 
 use cryosplat_mpi::gmm::{Gmm, Shape};
-use cryosplat_mpi::imaging::ctf::Ctf;
 use cryosplat_mpi::render::{AdamStep, Alone, Device, Step, Target};
 
 use crate::cases::{Case, case, planes};
@@ -105,10 +104,9 @@ fn outcomes_of_many_steps_are_in_order() {
     let case = case(37, 16, 20, 7, false);
     let observed = case.observed();
     let mut all = case.observations(&observed);
-    let ctfs: Vec<Ctf> = case.views.iter().map(|view| view.ctf).collect();
     let mut device = device_of(planes(&case.gaussians, Shape::Anisotropic), &case, 3.0, 1);
     assert!(device.reserve(7).unwrap());
-    device.store(0, &ctfs, &mut observed.concat()).unwrap();
+    device.store(0, &mut observed.concat()).unwrap();
     all.iter_mut().enumerate().for_each(|(place, seen)| seen.target = Target::Resident(place));
     // At rate 0 the loss of an image is the same in every step.
     let adam = AdamStep { rate: 0.0, ..ADAM };

@@ -10,7 +10,6 @@ use super::batch::BatchAccumulator;
 use super::chain;
 use crate::error::Result;
 use crate::gmm::Gmm;
-use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
 use crate::render::outcome::OutcomeQueue;
 use crate::render::{
@@ -99,12 +98,12 @@ impl Device for CpuDevice {
         Ok(())
     }
 
-    fn prepare(&mut self, ctfs: &[Ctf], images: &mut [f32]) -> Result<()> {
+    fn prepare(&mut self, images: &mut [f32]) -> Result<()> {
         let filter = self.sums.filter();
         let pixels = self.geometry.box_size.pow(2);
-        ctfs.par_iter()
-            .zip(images.par_chunks_exact_mut(pixels))
-            .for_each_init(|| filter.clone(), |filter, (ctf, image)| filter.prepare(ctf, image));
+        images
+            .par_chunks_exact_mut(pixels)
+            .for_each_init(|| filter.clone(), |filter, image| filter.prepare(image));
         Ok(())
     }
 
@@ -112,7 +111,7 @@ impl Device for CpuDevice {
         Ok(false)
     }
 
-    fn store(&mut self, _: usize, _: &[Ctf], _: &mut [f32]) -> Result<()> {
+    fn store(&mut self, _: usize, _: &mut [f32]) -> Result<()> {
         unreachable!("the CPU device keeps no particles")
     }
 

@@ -45,9 +45,9 @@ impl GroupWeights {
 
 /// Filters images, with the buffers of one thread.
 ///
-/// Targets are spectra: of an observed image Y the Hartley transform (real part less imaginary part of the Fourier transform) of
-/// F^-1(H F Y), `[kx][ky]` in FFT order, divided by the box size, which preserves sums of squares. It has as many
-/// values as the image, and needs no inverse transform.
+/// Targets are spectra: the Hartley transform (real part less imaginary part of the Fourier transform) of an observed image,
+/// `[kx][ky]` in FFT order, divided by the box size, which preserves sums of squares. It has as many values as the image, and needs
+/// no inverse transform.
 #[derive(Clone)]
 pub struct Filter {
     /// Transform of images.
@@ -59,6 +59,8 @@ pub struct Filter {
     spectrum: Vec<Complex<f32>>,
     /// The effective CTF (CTF times [`Geometry::transfer`]) on a line of constant kx.
     ctf: Vec<f32>,
+    /// Factor of a target on that line, where the observed image is multiplied by its CTF already.
+    multiplied: Vec<f32>,
     /// Largest |ky| with a transfer above zero, for each kx, rounded up to [`UNROLL`].
     reach: Vec<usize>,
     /// [`Geometry::transfer`] on the half plane.
@@ -75,17 +77,16 @@ struct LineFactors {
     unitary: f32,
     /// From the difference of the spectra to the gradient.
     scale: f32,
-    /// The contrast.
-    contrast: f32,
 }
 
 vectorize! {
     /// Replaces a line of constant kx of the spectrum of a projection Q by that of the gradient. Returns the contribution of the line
-    /// to <Q, H^2 Q - 2 a Z>. `ctf` is the effective CTF times the contrast a, `target` the lines of Z at kx and -kx; frequencies
-    /// beyond `reach` along ky are zero.
+    /// to <Q, H^2 Q - 2 m Y>. `ctf` is the effective CTF H times the contrast, `of_target` the factor m of the spectrum of the image
+    /// (H, or less the CTF itself), `target` the lines of Y at kx and -kx; frequencies beyond `reach` along ky are zero.
     fn compare(
         line: &mut [Complex<f32>],
         ctf: &[f32],
+        of_target: &[f32],
         weights: &[f32],
         target: [&[f32]; 2],
         reach: usize,
@@ -100,15 +101,16 @@ const UNROLL: usize = 16;
 fn compare_lanes<I: Isa>(
     line: &mut [Complex<f32>],
     ctf: &[f32],
+    of_target: &[f32],
     weights: &[f32],
     [here, there]: [&[f32]; 2],
     reach: usize,
     factors: &LineFactors,
 ) -> f32 {
     let (n, grid) = (ctf.len(), line.len());
-    let &LineFactors { unitary, scale, contrast } = factors;
-    let half = 0.5 * contrast;
-    let one = |value: &mut Complex<f32>, h: f32, w: f32, here: f32, there: f32| {
+    let &LineFactors { unitary, scale } = factors;
+    let one = |value: &mut Complex<f32>, [h, m, w]: [f32; 3], here: f32, there: f32| {
+        let half = 0.5 * m;
         let z = Complex::new(half * (there + here), half * (there - here));
         let q = *value * unitary;
         let filtered = q * (h * h);
@@ -117,29 +119,31 @@ fn compare_lanes<I: Isa>(
         q.re * twice.re + q.im * twice.im
     };
     let mut sums = [0.0; UNROLL];
-    sums[0] += one(&mut line[0], ctf[0], weights[0], here[0], there[0]);
+    sums[0] += one(&mut line[0], [ctf[0], of_target[0], weights[0]], here[0], there[0]);
     // Positive, then negative frequencies; the Nyquist frequency of an even grid is only among the positive ones.
     let below = reach.min((grid - 1) / 2);
     line[1 + reach..grid - below].fill(Complex::default());
     for (count, at, from) in [(reach, 1, 1), (below, grid - below, n - below)] {
         let line = &mut line[at..at + count];
-        let (ctf, weights, here) =
-            (&ctf[from..from + count], &weights[from..from + count], &here[from..from + count]);
+        let [ctf, of_target, weights, here] =
+            [ctf, of_target, weights, here].map(|values| &values[from..from + count]);
         // In reverse order: the opposite of the first is the last.
         let there = &there[n + 1 - from - count..n + 1 - from];
         let mut k = 0;
         while k + UNROLL <= count {
             let next = k..k + UNROLL;
-            let (values, ctf, weights) =
-                (&mut line[next.clone()], &ctf[next.clone()], &weights[next.clone()]);
+            let values = &mut line[next.clone()];
+            let [ctf, of_target, weights] = [ctf, of_target, weights].map(|values| &values[next.clone()]);
             let (here, there) = (&here[next], &there[count - k - UNROLL..count - k]);
             for i in 0..UNROLL {
-                sums[i] += one(&mut values[i], ctf[i], weights[i], here[i], there[UNROLL - 1 - i]);
+                let factors = [ctf[i], of_target[i], weights[i]];
+                sums[i] += one(&mut values[i], factors, here[i], there[UNROLL - 1 - i]);
             }
             k += UNROLL;
         }
         for k in k..count {
-            sums[0] += one(&mut line[k], ctf[k], weights[k], here[k], there[count - 1 - k]);
+            let factors = [ctf[k], of_target[k], weights[k]];
+            sums[0] += one(&mut line[k], factors, here[k], there[count - 1 - k]);
         }
     }
     sums.iter().sum()
@@ -164,6 +168,7 @@ impl Filter {
             grid_scratch: grid_fft.scratch(),
             spectrum: vec![Complex::default(); fft.spectrum_len().max(grid_fft.spectrum_len())],
             ctf: vec![0.0; box_size],
+            multiplied: vec![0.0; box_size],
             reach: reach.collect(),
             transfer,
             fft,
@@ -176,7 +181,7 @@ impl Filter {
 
     /// Size of the buffers in bytes, without the plans of the transforms.
     pub fn bytes(&self) -> usize {
-        let numbers = [&self.ctf, &self.transfer];
+        let numbers = [&self.ctf, &self.multiplied, &self.transfer];
         self.scratch.bytes()
             + self.grid_scratch.bytes()
             + size_of_val(&self.spectrum[..])
@@ -220,18 +225,14 @@ impl Filter {
     }
 
     /// Turns an observed image (`[y][x]`, box^2 values) into its target, in place.
-    pub fn prepare(&mut self, ctf: &Ctf, image: &mut [f32]) {
+    pub fn prepare(&mut self, image: &mut [f32]) {
         let n = self.box_size;
         let length = self.fft.spectrum_len();
         self.fft.forward(image, n, &mut self.spectrum[..length], &mut self.scratch);
         let scale = 1.0 / n as f32;
-        let ctf = ctf.of_target();
         for kx in 0..=n / 2 {
-            self.effective_ctf(&ctf, kx);
             let line = &mut self.spectrum[kx * n..(kx + 1) * n];
-            for (value, &h) in line.iter_mut().zip(&self.ctf) {
-                *value *= h * scale;
-            }
+            line.iter_mut().for_each(|value| *value *= scale);
             // The spectrum of a real image is Hermitian.
             let opposite = (n - kx) % n * n;
             for (ky, value) in line.iter().enumerate() {
@@ -260,7 +261,8 @@ impl Filter {
         // The forward transform has no factor, the target has 1/D, and the inverse divides by the number of grid points.
         let unitary = (to_pixels / n as f64) as f32;
         let scale = observation.weight as f32 * (2.0 / n as f32);
-        let factors = LineFactors { unitary, scale, contrast };
+        let factors = LineFactors { unitary, scale };
+        let premultiplied = observation.view.ctf.coefficients().premultiplied;
         let length = self.grid_fft.spectrum_len();
         let mut loss = observation.energy;
         for kx in 0..length / grid {
@@ -268,11 +270,17 @@ impl Filter {
             if contrast != 1.0 {
                 self.ctf.iter_mut().for_each(|h| *h *= contrast);
             }
+            if premultiplied {
+                let transfer = &self.transfer[kx * n..(kx + 1) * n];
+                self.multiplied.iter_mut().zip(transfer).for_each(|(m, t)| *m = t * contrast);
+            }
+            let of_target = if premultiplied { &self.multiplied } else { &self.ctf };
             let (lines, count) = self.lines_of(target, kx);
             let line = &mut self.spectrum[kx * grid..(kx + 1) * grid];
             let weights = &weights.step[kx * n..(kx + 1) * n];
             // f32 within a line, f64 across lines: the error is below 1e-7 of the sum.
-            loss += count * f64::from(compare(line, &self.ctf, weights, lines, self.reach[kx], &factors));
+            let reach = self.reach[kx];
+            loss += count * f64::from(compare(line, &self.ctf, of_target, weights, lines, reach, &factors));
         }
         let stride = gradient.stride;
         self.grid_fft.inverse(
@@ -301,6 +309,7 @@ impl Filter {
     ) -> ImageSums {
         let (n, grid) = (self.box_size, self.grid);
         let unitary = self.transform(&projection.pixels, projection.stride) / n as f64;
+        let premultiplied = ctf.coefficients().premultiplied;
         let (mut power, mut overlap) = (0.0, 0.0);
         for kx in 0..self.grid_fft.spectrum_len() / grid {
             self.effective_ctf(ctf, kx);
@@ -310,10 +319,12 @@ impl Filter {
             let values = line[..n - n / 2].iter().chain(&line[grid - n / 2..]);
             for (ky, q) in values.enumerate() {
                 let [re, im] = [q.re, q.im].map(|part| f64::from(part) * unitary);
-                let [h, w] = [self.ctf[ky], weights.noise[kx * n + ky]].map(f64::from);
+                let [h, t, w] =
+                    [self.ctf[ky], self.transfer[kx * n + ky], weights.noise[kx * n + ky]].map(f64::from);
+                let m = if premultiplied { t } else { h };
                 let [here, there] = [here[ky], there[(n - ky) % n]].map(f64::from);
                 power += count * w * h * h * (re * re + im * im);
-                overlap += count * w * 0.5 * (re * (there + here) + im * (there - here));
+                overlap += count * w * m * 0.5 * (re * (there + here) + im * (there - here));
             }
         }
         ImageSums { power, overlap }

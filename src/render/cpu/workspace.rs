@@ -229,7 +229,7 @@ fn target_of<'a>(
         Target::Observed(image) => {
             observed.clear();
             observed.extend_from_slice(image);
-            filter.prepare(&observation.view.ctf, observed);
+            filter.prepare(observed);
             observed
         }
         Target::Resident(_) => unreachable!("the CPU device keeps no particles"),

@@ -299,15 +299,15 @@ impl CudaDevice {
     }
 
     /// Prepares observed images in groups as large as a pass, and calls `then` for each group while it is on the device.
-    fn prepare_groups(&mut self, ctfs: &[Ctf], images: &mut [f32], then: &mut UseGroup) -> Result<()> {
+    fn prepare_groups(&mut self, images: &mut [f32], then: &mut UseGroup) -> Result<()> {
         let pixels = self.pipeline.plan.pixels();
         let group = self.pipeline.plan.images;
-        for (k, (ctfs, images)) in ctfs.chunks(group).zip(images.chunks_mut(group * pixels)).enumerate() {
-            let observe =
-                |(&ctf, image)| Observation::new(View::new(IDENTITY, ctf), Target::Observed(image), 0.0);
-            let observations: Vec<Observation> =
-                ctfs.iter().zip(images.chunks_exact(pixels)).map(observe).collect();
-            let pass = PassRecord { images: ctfs.len() as u32, ..PassRecord::default() };
+        // Preparing does not use the view.
+        let view = View::new(IDENTITY, Ctf::identity());
+        for (k, images) in images.chunks_mut(group * pixels).enumerate() {
+            let observe = |image| Observation::new(view, Target::Observed(image), 0.0);
+            let observations: Vec<Observation> = images.chunks_exact(pixels).map(observe).collect();
+            let pass = PassRecord { images: observations.len() as u32, ..PassRecord::default() };
             self.queue.send(&self.gpu, &mut self.pipeline, pass, &observations, &mut Alone)?;
             self.queue.prepare(&self.gpu, &self.pipeline, &observations)?;
             let address = self.queue.last_staged(&self.pipeline);
@@ -332,8 +332,8 @@ impl Device for CudaDevice {
         self.check_failure(outcome, group)
     }
 
-    fn prepare(&mut self, ctfs: &[Ctf], images: &mut [f32]) -> Result<()> {
-        self.prepare_groups(ctfs, images, &mut |device, address, _, images| {
+    fn prepare(&mut self, images: &mut [f32]) -> Result<()> {
+        self.prepare_groups(images, &mut |device, address, _, images| {
             // SAFETY: a staging buffer holds these images; the copy has ended before `images` is returned.
             unsafe { result::memcpy_dtoh_async(images, address, device.gpu.stream.cu_stream()) }
                 .map_err(device.gpu.failed("copy from the device"))
@@ -352,9 +352,9 @@ impl Device for CudaDevice {
         Ok(self.pipeline.buffers.resident.is_some())
     }
 
-    fn store(&mut self, first: usize, ctfs: &[Ctf], images: &mut [f32]) -> Result<()> {
+    fn store(&mut self, first: usize, images: &mut [f32]) -> Result<()> {
         let pixels = self.pipeline.plan.pixels();
-        self.prepare_groups(ctfs, images, &mut |device, address, place, images| {
+        self.prepare_groups(images, &mut |device, address, place, images| {
             let half_precision = device.pipeline.kept_half;
             let resident = device.pipeline.buffers.resident.as_ref().expect("memory was reserved");
             let offset = (first + place) * pixels * if half_precision { 2 } else { 4 };

@@ -124,12 +124,10 @@ shared! { ARGUMENTS:
         splats_per_image: i32,
         reserved: i32,
     }
-    struct PrepareArguments(40) {
+    struct PrepareArguments(24) {
         ring: Address,
         spectra: Address,
-        transfer: Address,
         targets: Address,
-        frequency_step: f64,
     }
     struct StoreHalfArguments(24) {
         targets: Address,

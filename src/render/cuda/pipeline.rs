@@ -365,13 +365,7 @@ impl Pipeline {
     /// `images` is device memory for as many images as the plan has.
     pub unsafe fn enqueue_prepare(&self, gpu: &Gpu, images: Address) -> Result<()> {
         let spectra = self.buffers.spectra.address();
-        let arguments = PrepareArguments {
-            ring: self.buffers.ring.address(),
-            spectra,
-            transfer: self.transfer_table(),
-            targets: images,
-            frequency_step: self.frequency_step(),
-        };
+        let arguments = PrepareArguments { ring: self.buffers.ring.address(), spectra, targets: images };
         let grid = (self.plan.frequencies().div_ceil(THREADS), self.plan.images);
         // SAFETY: guaranteed by the caller (see `# Safety`); the spectra are for as many images.
         unsafe {

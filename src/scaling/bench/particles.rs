@@ -185,12 +185,11 @@ impl SyntheticParticles {
             image.iter_mut().for_each(|pixel| *pixel = StandardNormal.sample(random));
         });
         let energies = images.par_chunks_exact(pixels).map(energy).collect();
-        let ctfs: Vec<Ctf> = views.iter().map(|view| view.ctf).collect();
         if device.reserve(count)? {
-            device.store(0, &ctfs, &mut images)?;
+            device.store(0, &mut images)?;
             images = Vec::new();
         } else {
-            device.prepare(&ctfs, &mut images)?;
+            device.prepare(&mut images)?;
         }
         Ok(Self { share, views, energies, images, pixels, next: 0 })
     }
