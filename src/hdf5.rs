@@ -102,6 +102,10 @@ fn known_format(format: &str) -> Option<(&'static str, &'static str)> {
         "cryosplat-checkpoint" => {
             ("a checkpoint of `train`", "continue its run with `train --resume`; `info` describes it")
         }
+        "cryosplat-refinement" => (
+            "the refinement of a run",
+            "give the folder of its run to `export star --run`, `export cs --run` or `export particles --run`",
+        ),
         _ => return None,
     })
 }

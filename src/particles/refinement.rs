@@ -1,5 +1,7 @@
 //! What a run has refined of a particle: pose, place in its image, defocus (docs/method.md, section 15).
 
+use std::f64::consts::TAU;
+
 use crate::imaging::View;
 use crate::imaging::pose::{product, rotation_from_vector};
 use crate::particles::store::{Particle, Reader};
@@ -36,6 +38,33 @@ impl Refinement {
     pub fn view(&self, reader: &Reader, particle: &Particle) -> View {
         View { offset: self.offset, ..reader.view(&self.of(particle)) }
     }
+
+    /// The rotation in degrees: in the image plane (about the view axis, positive from x to y), of the view axis, and in all.
+    pub fn angles(&self) -> RotationAngles {
+        let [x, y, z] = self.rotation;
+        let angle = x.hypot(y).hypot(z);
+        // The quaternion, whose part about z is the turn in the plane.
+        let (sin, cos) = (0.5 * angle).sin_cos();
+        let scale = if angle > 0.0 { sin / angle } else { 0.5 };
+        let (across, along) = (scale * x.hypot(y), scale * z);
+        let in_plane = 2.0 * along.atan2(cos);
+        RotationAngles {
+            in_plane: (in_plane - TAU * (in_plane / TAU).round()).to_degrees(),
+            tilt: (2.0 * across.atan2(along.hypot(cos))).to_degrees(),
+            total: angle.to_degrees(),
+        }
+    }
+}
+
+/// A change of a pose in degrees.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RotationAngles {
+    /// In the image plane, -180 to 180.
+    pub in_plane: f64,
+    /// Of the view axis, 0 to 180.
+    pub tilt: f64,
+    /// The angle of the rotation.
+    pub total: f64,
 }
 
 /// The refinements of consecutive rows of a particle file. Rows outside are as in the file, and so are all by default.
@@ -62,6 +91,33 @@ impl<'a> RefinedRows<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::imaging::pose::vector_from_rotation;
+
+    fn angles(rotation: [f64; 3]) -> [f64; 3] {
+        let RotationAngles { in_plane, tilt, total } =
+            Refinement { rotation, ..Refinement::default() }.angles();
+        [in_plane, tilt, total]
+    }
+
+    #[test]
+    fn rotations_split_into_turn_and_tilt() {
+        let agree = |found: [f64; 3], expected: [f64; 3]| {
+            let near = found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-9);
+            assert!(near, "{found:?} {expected:?}");
+        };
+        agree(angles([0.0; 3]), [0.0; 3]);
+        agree(angles([0.0, 0.0, -0.2]), [-0.2f64.to_degrees(), 0.0, 0.2f64.to_degrees()]);
+        agree(angles([0.3, -0.4, 0.0]), [0.0, 0.5f64.to_degrees(), 0.5f64.to_degrees()]);
+        // A turn in the plane, then a tilt, in the rotation as a matrix.
+        let (turn, tilt) = (rotation_from_vector([0.0, 0.0, 2.5]), rotation_from_vector([-0.6, 0.3, 0.0]));
+        let both = product(&tilt, &turn);
+        let found = angles(vector_from_rotation(&both));
+        agree([found[0], found[1], 0.0], [2.5f64.to_degrees(), both[2][2].acos().to_degrees(), 0.0]);
+        // Tiny rotations keep their digits.
+        agree(angles([0.0, 1e-8, 1e-8]).map(|v| v * 1e8), [1.0, 1.0, 2f64.sqrt()].map(f64::to_degrees));
+        // Beyond half a turn.
+        agree(angles([0.0, 0.0, 4.0]), [(4.0 - TAU).to_degrees(), 0.0, 4f64.to_degrees()]);
+    }
 
     #[test]
     fn rows_outside_are_as_in_the_file() {

@@ -13,7 +13,7 @@ use crate::recipe::{Clock, Settings};
 use crate::render::DeviceState;
 use crate::run_folder::appraisal::Appraisal;
 use crate::run_folder::identity::RunIdentity;
-use crate::run_folder::refinement::RefinementState;
+use crate::run_folder::refinement::{self, RefinementState};
 
 /// Value of the root attribute `format`.
 pub const FORMAT: &str = "cryosplat-checkpoint";
@@ -135,7 +135,7 @@ impl Checkpoint {
                 appraisal.write(file)?;
             }
             if let Some(refinement) = &self.refinement {
-                refinement.write(file)?;
+                refinement.write(file, refinement::GROUP)?;
             }
             let adam = file.create_group("adam")?;
             adam.new_dataset_builder().with_data(&self.state.first).create("first")?;
@@ -199,7 +199,7 @@ impl Checkpoint {
             trained,
             excluded,
             appraisal: Appraisal::read(&file, path, REMEDY_READ)?,
-            refinement: RefinementState::read(&file, path, REMEDY_READ)?,
+            refinement: RefinementState::read(&file, refinement::GROUP, path, REMEDY_READ)?,
             ranks: whole("ranks")? as usize,
             clock: Clock {
                 step: whole("step")?,

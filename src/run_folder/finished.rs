@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::particles::export::star::RunColumns;
+use crate::particles::export::results::{RunColumns, RunResults};
 use crate::particles::store::{DataSetId, Store};
 use crate::run_folder::appraisal::Appraised;
-use crate::run_folder::{excluded, names, report, tables};
+use crate::run_folder::{excluded, names, refinement_file, report, tables};
 
 /// Writes report.html again into the folder of the finished run `run`. The particles are read from `particles`, or from the file that
 /// run.json names; the FSC of the runs in `baselines` is added. Returns the path of the page.
@@ -58,7 +58,7 @@ pub(crate) fn rewrite_report(run: &Path, particles: Option<&Path>, baselines: &[
 ///
 /// # Errors
 /// When run.json cannot be read or is of another set, or as [`excluded::rows_of_run`].
-pub(crate) fn excluded_rows(run: &Path, store: &Store, set: DataSetId) -> Result<BTreeSet<usize>> {
+fn excluded_rows(run: &Path, store: &Store, set: DataSetId) -> Result<BTreeSet<usize>> {
     let file = run.join(names::RUN);
     let remedy = "give the folder of a run of this particle set";
     let text = std::fs::read_to_string(&file).map_err(Error::io(&file, "read the run", remedy))?;
@@ -72,13 +72,25 @@ pub(crate) fn excluded_rows(run: &Path, store: &Store, set: DataSetId) -> Result
     excluded::rows_of_run(run, store.len())
 }
 
-/// What the run in the folder `run` has found out about each row of `store`, in particles.csv; `None` if it has no such table.
-/// [`excluded_rows`] has checked that the run is of this set.
+/// What the run in the folder `run` has found out about the particles of `store`, whose identity is `set`.
 ///
 /// # Errors
-/// When the table cannot be read, or names a row that the set does not have.
-pub(crate) fn appraised_rows(run: &Path, store: &Store) -> Result<Option<Vec<RunColumns>>> {
-    let Some(table) = tables::read_particles(run)? else { return Ok(None) };
+/// When a file of the run cannot be read, or is of another set.
+pub(crate) fn results(run: &Path, store: &Store, set: DataSetId) -> Result<RunResults> {
+    Ok(RunResults {
+        excluded: excluded_rows(run, store, set)?,
+        refined: refinement_file::read(run, store, set)?.unwrap_or_default().rows,
+        columns: appraised_rows(run, store)?,
+    })
+}
+
+/// What the run in the folder `run` has found out about each row of `store`, in particles.csv; empty if it has compared none.
+/// [`excluded_rows`] has checked that the run is of this set.
+fn appraised_rows(run: &Path, store: &Store) -> Result<Vec<RunColumns>> {
+    let Some(table) = tables::read_particles(run)? else { return Ok(Vec::new()) };
+    if table.iter().all(|(_, particle)| !particle.is_compared()) {
+        return Ok(Vec::new());
+    }
     let mut rows = vec![RunColumns { gain: 0.0, weight: 1.0, contrast: 1.0 }; store.len()];
     for (row, Appraised { gain, weight, contrast, .. }) in table {
         let Some(of_row) = rows.get_mut(row) else {
@@ -87,10 +99,10 @@ pub(crate) fn appraised_rows(run: &Path, store: &Store) -> Result<Option<Vec<Run
             let remedy = "give the folder of a run of this particle set";
             return Err(Error::input(run.join(names::PARTICLES), "", problem, remedy));
         };
-        let gain = if gain.is_finite() { f64::from(gain) } else { 0.0 };
-        *of_row = RunColumns { gain, weight: f64::from(weight), contrast: f64::from(contrast) };
+        let or = |value: f32, default: f64| if value.is_finite() { f64::from(value) } else { default };
+        *of_row = RunColumns { gain: or(gain, 0.0), weight: or(weight, 1.0), contrast: or(contrast, 1.0) };
     }
-    Ok(Some(rows))
+    Ok(rows)
 }
 
 /// Whether the identity that the run's record `file` holds is of another particle set than `set`. Earlier versions recorded a

@@ -1,7 +1,8 @@
 //! A run's folder: the only room that knows the names and the documents in it.
 //!
-//! [`lifecycle`] prepares the folder and finds where to resume; [`checkpoint`] (with [`appraisal`] and [`refinement`]), [`metrics`] and [`excluded`] are its files during
-//! a training run; [`assessment`], [`document`] (`run.json`) and [`report`] are written at the end.
+//! [`lifecycle`] prepares the folder and finds where to resume; [`checkpoint`] (with [`appraisal`] and [`refinement`]), [`metrics`]
+//! and [`excluded`] are its files during a training run; [`assessment`], [`refinement_file`], [`document`] (`run.json`) and
+//! [`report`] are written at the end.
 
 pub mod appraisal;
 pub mod assessment;
@@ -15,5 +16,6 @@ pub mod lifecycle;
 pub mod metrics;
 pub(crate) mod names;
 pub mod refinement;
+pub mod refinement_file;
 pub mod report;
 pub(crate) mod tables;

@@ -16,6 +16,8 @@ pub(crate) const FSC_TABLE: &str = "fsc.csv";
 pub(crate) const NOISE: &str = "noise.csv";
 /// Contrast, score and weight of each particle.
 pub(crate) const PARTICLES: &str = "particles.csv";
+/// Refined poses, shifts and defoci of the particles.
+pub(crate) const REFINEMENT: &str = "refinement.h5";
 /// Slices and projections of the maps.
 pub(crate) const SLICES: &str = "slices.png";
 

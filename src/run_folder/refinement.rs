@@ -10,7 +10,7 @@ use crate::hdf5::numeric_dataset;
 use crate::particles::refinement::Refinement;
 
 /// Name of the group of a checkpoint.
-const GROUP: &str = "refinement";
+pub(super) const GROUP: &str = "refinement";
 /// Numbers of a [`Refinement`].
 const VALUES: usize = size_of::<Refinement>() / size_of::<f64>();
 /// Largest length of a rotation vector, in radians: more than one turn means a damaged file.
@@ -80,27 +80,34 @@ impl RoundSummary {
 }
 
 impl RefinementState {
-    /// Writes the group of a checkpoint.
-    pub(super) fn write(&self, file: &hdf5::File) -> hdf5::Result<()> {
-        let group = file.create_group(GROUP)?;
+    /// Writes the group `name` of a file.
+    pub(super) fn write(&self, file: &hdf5::File, name: &str) -> hdf5::Result<()> {
+        let group = file.create_group(name)?;
         let counts: Vec<u64> = self.rounds.iter().flat_map(RoundSummary::counts).collect();
         let lengths: Vec<f64> = self.rounds.iter().flat_map(RoundSummary::lengths).collect();
         group.new_dataset_builder().with_data(&counts).create("round_counts")?;
         group.new_dataset_builder().with_data(&lengths).create("round_lengths")?;
-        write_rows(&group, &self.particles)
+        let values: &[f64] = bytemuck::cast_slice(&self.particles);
+        group.new_dataset_builder().with_data(values).create("particles")?;
+        Ok(())
     }
 
-    /// Reads the group of the checkpoint in the file `path`; `None` if there is none.
+    /// Reads the group `name` of the file `path`; `None` if there is none.
     ///
     /// # Errors
     /// When its data sets do not fit each other, or a value is out of range.
-    pub(super) fn read(file: &hdf5::File, path: &Path, remedy: &'static str) -> Result<Option<Self>> {
-        let Ok(group) = file.group(GROUP) else { return Ok(None) };
-        let fail = || Error::hdf5(path, "read the checkpoint", remedy);
+    pub(super) fn read(
+        file: &hdf5::File,
+        name: &str,
+        path: &Path,
+        remedy: &'static str,
+    ) -> Result<Option<Self>> {
+        let Ok(group) = file.group(name) else { return Ok(None) };
+        let fail = || Error::hdf5(path, "read the refinement", remedy);
         let counts: Vec<u64> = numeric_dataset(&group, "round_counts").map_err(fail())?;
         let lengths: Vec<f64> = numeric_dataset(&group, "round_lengths").map_err(fail())?;
         let bad =
-            |at: &str, problem: String| Err(Error::input(path, format!("/{GROUP}/{at}"), problem, remedy));
+            |at: &str, problem: String| Err(Error::input(path, format!("/{name}/{at}"), problem, remedy));
         let (counts, odd_counts) = counts.as_chunks::<4>();
         let (lengths, odd_lengths) = lengths.as_chunks::<5>();
         if !odd_counts.is_empty() || !odd_lengths.is_empty() || counts.len() != lengths.len() {
@@ -151,13 +158,6 @@ impl RefinementState {
         }
         Ok(())
     }
-}
-
-/// Writes the data set `particles`: the numbers of [`Refinement`] for each row.
-fn write_rows(group: &hdf5::Group, particles: &[Refinement]) -> hdf5::Result<()> {
-    let values: &[f64] = bytemuck::cast_slice(particles);
-    group.new_dataset_builder().with_data(values).create("particles")?;
-    Ok(())
 }
 
 /// Reads the data set `particles` of a group of the file `path`.
@@ -219,8 +219,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("c.h5");
         let file = hdf5::File::create(&path).unwrap();
-        state.write(&file).unwrap();
-        RefinementState::read(&file, &path, "make it again")
+        state.write(&file, GROUP).unwrap();
+        RefinementState::read(&file, GROUP, &path, "make it again")
     }
 
     #[test]
@@ -231,7 +231,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("c.h5");
         let file = hdf5::File::create(&path).unwrap();
-        assert_eq!(RefinementState::read(&file, &path, "").unwrap(), None);
+        assert_eq!(RefinementState::read(&file, GROUP, &path, "").unwrap(), None);
     }
 
     #[test]
@@ -258,17 +258,17 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("c.h5");
             let file = hdf5::File::create(&path).unwrap();
-            state().write(&file).unwrap();
+            state().write(&file, GROUP).unwrap();
             let group = file.group(GROUP).unwrap();
             group.unlink(name).unwrap();
             match name {
                 "round_counts" => group.new_dataset_builder().with_data(&[1u64; 4]).create(name).unwrap(),
                 _ => group.new_dataset_builder().with_data(&[0.5f64; 17]).create(name).unwrap(),
             };
-            let message = RefinementState::read(&file, &path, "remedy").unwrap_err().to_string();
+            let message = RefinementState::read(&file, GROUP, &path, "remedy").unwrap_err().to_string();
             assert!(message.contains(fragment), "{message}");
             group.unlink(name).unwrap();
-            assert!(RefinementState::read(&file, &path, "remedy").is_err(), "without {name}");
+            assert!(RefinementState::read(&file, GROUP, &path, "remedy").is_err(), "without {name}");
         }
     }
 

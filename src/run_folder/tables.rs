@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::particles::noise::NoisePower;
+use crate::particles::refinement::{Refinement, RotationAngles};
 use crate::particles::selection::SubsetRows;
 use crate::particles::store::Store;
 use crate::run_folder::appraisal::Appraised;
@@ -13,31 +14,45 @@ use crate::run_folder::names;
 
 const REMEDY: &str = "remove the file, or give the folder of another run";
 
+/// What a run has found out about the particles of a model.
+#[derive(Clone, Copy, Debug)]
+pub struct ParticleTable<'a> {
+    /// The rows of the model.
+    pub model: &'a SubsetRows,
+    /// How each row fits the model; empty if they were not compared.
+    pub appraised: &'a [Appraised],
+    /// What is refined of each row; empty if nothing.
+    pub refined: &'a [Refinement],
+}
+
+/// The columns that a refinement adds.
+const REFINED: &str = "in_plane_deg,tilt_deg,rotation_deg,offset_x_A,offset_y_A,defocus_change_A,";
+
 /// Writes particles.csv: each particle of the models, in the order of the particle file.
 ///
 /// # Errors
 /// When the particle file cannot be read, or the table cannot be written.
-pub fn write_particles(folder: &Path, store: &Store, models: &[(&SubsetRows, &[Appraised])]) -> Result<()> {
+pub fn write_particles(folder: &Path, store: &Store, models: &[ParticleTable]) -> Result<()> {
     const ROWS_PER_READ: usize = 4096;
     let reader = store.reader();
     let stacks = &store.header().source_files;
+    let refines = models.iter().any(|table| !table.refined.is_empty());
     let mut lines = Vec::new();
     files::write_atomically(&folder.join(names::PARTICLES), |file| {
-        writeln!(file, "particle,half,optics_group,score,gain,weight,contrast,image,stack")?;
-        for (SubsetRows { subset, rows }, appraised) in models {
+        let refined = if refines { REFINED } else { "" };
+        writeln!(file, "particle,half,optics_group,score,gain,weight,contrast,{refined}image,stack")?;
+        for ParticleTable { model: SubsetRows { subset, rows }, appraised, refined } in models {
             for start in rows.clone().step_by(ROWS_PER_READ) {
                 let block = start..rows.end.min(start + ROWS_PER_READ);
                 let particles = reader.particles(block.clone()).map_err(std::io::Error::other)?;
                 lines.clear();
-                for ((row, particle), found) in block.zip(particles).zip(&appraised[start - rows.start..]) {
-                    let Appraised { score, gain, weight, contrast } = found;
+                for (row, particle) in block.zip(particles) {
                     let half = 1 + usize::from(row >= store.header().halves[0]);
                     let group = particle.optics_group + 1;
                     write!(lines, "{},{half},{group},", row + 1)?;
-                    if score.is_finite() {
-                        write!(lines, "{score:.4},{gain:.3},{weight:.4},{contrast:.4},")?;
-                    } else {
-                        write!(lines, ",,{weight:.4},{contrast:.4},")?;
+                    write_appraised(&mut lines, appraised.get(row - rows.start))?;
+                    if refines {
+                        write_refined(&mut lines, refined.get(row - rows.start), store.header().pixel_size)?;
                     }
                     match particle.source {
                         Some(source) => {
@@ -49,14 +64,31 @@ pub fn write_particles(folder: &Path, store: &Store, models: &[(&SubsetRows, &[A
                 }
                 file.write_all(&lines)?;
             }
-            tracing::debug!("{subset}: appraised particles written");
+            tracing::debug!("{subset}: table of particles written");
         }
         Ok(())
     })
 }
 
-/// The score, gain, contrast and weight in particles.csv of the run in `folder`, with the row of each particle from 0; `None` if there
-/// is no such table.
+fn write_appraised(lines: &mut Vec<u8>, found: Option<&Appraised>) -> std::io::Result<()> {
+    match found {
+        None => write!(lines, ",,,,"),
+        Some(Appraised { score, gain, weight, contrast }) if score.is_finite() => {
+            write!(lines, "{score:.4},{gain:.3},{weight:.4},{contrast:.4},")
+        }
+        Some(Appraised { weight, contrast, .. }) => write!(lines, ",,{weight:.4},{contrast:.4},"),
+    }
+}
+
+fn write_refined(lines: &mut Vec<u8>, refined: Option<&Refinement>, pixel_size: f64) -> std::io::Result<()> {
+    let Some(refined) = refined else { return write!(lines, ",,,,,,") };
+    let RotationAngles { in_plane, tilt, total } = refined.angles();
+    let [x, y] = refined.offset.map(|pixels| pixels * pixel_size);
+    write!(lines, "{in_plane:.4},{tilt:.4},{total:.4},{x:.4},{y:.4},{:.2},", refined.defocus)
+}
+
+/// The score, gain, contrast and weight in particles.csv of the run in `folder`, with the row of each particle from 0, NaN where the run has
+/// none; `None` if there is no such table.
 ///
 /// # Errors
 /// When the table cannot be read or a line is not one of this table; names the line.

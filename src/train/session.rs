@@ -364,8 +364,10 @@ impl<'a> Session<'a> {
             world.receive_values(sender, bytemuck::cast_slice_mut(&mut table));
             tables.push(table);
         }
-        let models: Vec<_> =
-            plan.models.iter().map(|model| &model.subset).zip(tables.iter().map(Vec::as_slice)).collect();
+        let models = plan.models.iter().map(|model| &model.subset).zip(&tables);
+        let models: Vec<_> = models
+            .map(|(model, appraised)| tables::ParticleTable { model, appraised, refined: &[] })
+            .collect();
         tables::write_particles(&options.output, store, &models)
     }
 

@@ -8,7 +8,7 @@ use crate::particles::export::cs;
 
 const AFTER_HELP: &str = "\
 The output has the records of the original that are in the particle file, with all their fields; alignments3D/split becomes the \
-half of the particle file. Particles are matched by image, copies of an image by pose. Import it in cryoSPARC with Import \
+half of the particle file, and with a --run that refined, its poses, shifts and defoci replace those of the records. Particles are matched by image, copies of an image by pose. Import it in cryoSPARC with Import \
 Result Group (with the .csg file of the job, naming this file), or read it with cryosparc-tools. Passthrough files need no \
 change: cryoSPARC matches them by uid.
 
@@ -28,7 +28,8 @@ pub(super) struct Args {
     /// .cs file that was imported, with the paths of the images.
     #[arg(long, value_name = "CS")]
     original: PathBuf,
-    /// Leave out the particles that this run excluded (`train --skip-bad-particles`).
+    /// Write the poses, shifts and defoci that this run has refined (`train --refine`), and leave out the particles that it excluded
+    /// (`--skip-bad-particles`).
     #[arg(long, value_name = "FOLDER")]
     run: Option<PathBuf>,
 }
@@ -40,8 +41,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     if output.extension().is_none_or(|extension| extension != "cs") {
         return Err(Error::input(output, "", "does not end in .cs", "name a file that ends in .cs").into());
     }
-    let (store, excluded) = super::open_without_excluded(particles, args.run.as_deref())?;
-    let count = cs::select(&store, &excluded, original, output)?;
-    tracing::info!("{count} particles ({} excluded): {}", excluded.len(), output.display());
+    let (store, results) = super::open_with_results(particles, args.run.as_deref())?;
+    let count = cs::select(&store, &results, original, output)?;
+    tracing::info!("{count} particles{}: {}", super::note(&results), output.display());
     Ok(())
 }

@@ -2,12 +2,13 @@
 
 mod cs;
 mod gmm;
+mod particles;
 mod star;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::error::Result;
+use crate::particles::export::results::RunResults;
 use crate::particles::store::Store;
 use crate::run_folder::finished;
 
@@ -24,6 +25,8 @@ enum What {
     Gmm(gmm::Args),
     /// Export particles for cryoSPARC: the records of the imported .cs file.
     Cs(cs::Args),
+    /// Export particles as a particle file with the results of a run.
+    Particles(particles::Args),
     /// Export particles for RELION: a STAR file with a stack, or the rows of the imported STAR file.
     Star(star::Args),
 }
@@ -32,14 +35,24 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     match &args.what {
         What::Cs(args) => cs::run(args),
         What::Gmm(args) => gmm::run(args),
+        What::Particles(args) => particles::run(args),
         What::Star(args) => star::run(args),
     }
 }
 
-/// Opens a particle file. Also returns its rows that `run` excluded; none without a run.
-fn open_without_excluded(particles: &Path, run: Option<&Path>) -> Result<(Store, BTreeSet<usize>)> {
+/// Opens a particle file. Also returns what `run` has found out about its particles; nothing without a run.
+fn open_with_results(particles: &Path, run: Option<&Path>) -> Result<(Store, RunResults)> {
     let store = Store::open(particles)?;
     let set = store.validate()?;
-    let excluded = run.map(|run| finished::excluded_rows(run, &store, set)).transpose()?;
-    Ok((store, excluded.unwrap_or_default()))
+    let results = run.map(|run| finished::results(run, &store, set)).transpose()?.unwrap_or_default();
+    Ok((store, results))
+}
+
+/// A note for the log: the number of excluded particles, and whether refined values were written.
+fn note(results: &RunResults) -> String {
+    let refined = if results.refined.is_empty() { "" } else { ", with the refinement of the run" };
+    match results.excluded.len() {
+        0 => refined.to_owned(),
+        count => format!(" ({count} excluded){refined}"),
+    }
 }

@@ -6,14 +6,14 @@ use crate::error::{Error, Result};
 use crate::files::check_output;
 use crate::particles::export::{original, star};
 use crate::particles::store::Store;
-use crate::run_folder::finished;
 
 const AFTER_HELP: &str = "\
 The STAR file follows RELION 3.1: optics groups, angles, CTFs, and the halves as _rlnRandomSubset. The images are those of the \
-particle file: centred (origins are zero), with a bright specimen, and cropped and normalised if the import did so. They are \
+particle file: centred (origins are zero, or what a --run has refined), with a bright specimen, and cropped and normalised if the import did so. They are \
 written to a stack beside the STAR file, which names it without a folder: start RELION in that folder.
 
-With --original, no images are written: the STAR file that was imported is copied, with the rows and halves of the particle file.
+With --original, no images are written: the STAR file that was imported is copied, with the rows and halves of the particle file. \
+With a --run that refined, its angles, origins and defoci replace those of the rows; all other columns are copied.
 
 Examples:
   cryosplat-mpi export star particles.h5 -o subset.star
@@ -31,8 +31,9 @@ pub(super) struct Args {
     /// STAR file that was imported: copy its rows, write no images.
     #[arg(long, value_name = "STAR")]
     original: Option<PathBuf>,
-    /// Leave out the particles that this run excluded (`train --skip-bad-particles`). If it has compared the particles with its model,
-    /// add their gain in log-likelihood and weight, and multiply the scale of their CTF by the contrast (not with --original).
+    /// Write the angles, origins and defoci that this run has refined (`train --refine`), and leave out the particles that it excluded
+    /// (`--skip-bad-particles`). If it has compared the particles with its model, add their gain in log-likelihood and weight, and
+    /// multiply the scale of their CTF by the contrast (not with --original).
     #[arg(long, value_name = "FOLDER")]
     run: Option<PathBuf>,
 }
@@ -44,26 +45,19 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         let problem = "does not end in .star, and its stack takes the same name with .mrcs";
         return Err(Error::input(output, "", problem, "name a file that ends in .star").into());
     }
-    let (store, excluded) = super::open_without_excluded(particles, args.run.as_deref())?;
-    let found = match &args.run {
-        Some(run) if args.original.is_none() => finished::appraised_rows(run, &store)?,
-        _ => None,
-    };
-    let excluded_note = match excluded.len() {
-        0 => String::new(),
-        count => format!(" ({count} excluded)"),
-    };
+    let (store, results) = super::open_with_results(particles, args.run.as_deref())?;
+    let note = super::note(&results);
     match &args.original {
         Some(file) => {
             check_output(file, output, "the original")?;
-            let count = original::select(&store, &excluded, file, output)?;
-            tracing::info!("{count} particles{excluded_note}: {}", output.display());
+            let count = original::select(&store, &results, file, output)?;
+            tracing::info!("{count} particles{note}: {}", output.display());
         }
         None => {
             let stack = star::stack_of(output);
             check_sources(&store, particles, &stack)?;
-            let count = star::write(&store, &excluded, found.as_deref(), output)?;
-            tracing::info!("{count} particles{excluded_note}: {} and {}", output.display(), stack.display());
+            let count = star::write(&store, &results, output)?;
+            tracing::info!("{count} particles{note}: {} and {}", output.display(), stack.display());
         }
     }
     Ok(())

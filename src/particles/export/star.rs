@@ -1,11 +1,10 @@
 //! Writes a particle set for RELION 3.1 and later: a STAR file with optics groups, and a stack next to it.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::results::{RunColumns, RunResults, blocks};
 use crate::error::{Error, Result};
 use crate::files::Pending;
 use crate::imaging::aberration::even_coefficients;
@@ -15,8 +14,6 @@ use crate::imaging::stack_writer::StackWriter;
 use crate::particles::store::{Block, Header, Particle, Store};
 use crate::progress::Progress;
 
-/// Number of values per block of images: 16 MiB.
-const BLOCK_VALUES: usize = 1 << 22;
 const REMEDY: &str = "check that the folder is writable and the disk is not full";
 
 /// The columns of the optics table, without `_rln`.
@@ -49,17 +46,6 @@ const PARTICLES: [&str; 15] = [
     "RandomSubset",
 ];
 
-/// What a run has found out about a particle.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RunColumns {
-    /// Gain in log-likelihood that the model brings (`rlnLogLikeliContribution`).
-    pub gain: f64,
-    /// Weight in the loss, 0 to 1 (`rlnParticleFigureOfMerit`).
-    pub weight: f64,
-    /// Contrast, a factor of the CTF (in `rlnCtfScalefactor`).
-    pub contrast: f64,
-}
-
 /// The columns of [`RunColumns`], without `_rln`.
 const OF_RUN: [&str; 2] = ["LogLikeliContribution", "ParticleFigureOfMerit"];
 
@@ -80,20 +66,15 @@ pub fn stack_of(star: &Path) -> PathBuf {
     star.with_extension("mrcs")
 }
 
-/// Writes the particles of `store`, except those in the rows `excluded`, in the order of the set: the STAR file `star`, and the
-/// stack next to it ([`stack_of`]), which the STAR file refers to by its bare name. Returns the number of particles written.
+/// Writes the particles of `store`, except those that a run excluded, in the order of the set: the STAR file `star`, and the stack next
+/// to it ([`stack_of`]), which the STAR file refers to by its bare name. Returns the number of particles written.
 ///
-/// All values are written with full precision, so importing the file gives the same values. `found` is what a run has found out about
-/// each row: two further columns, and a factor of the scale of the CTF.
+/// All values are written with full precision, so importing the file gives the same values. `results` of a run: refined poses and
+/// defoci, and origins that centre the images; two further columns, and a factor of the scale of the CTF.
 ///
 /// # Errors
 /// If the set cannot be read, an image is damaged, all particles are excluded, or a file cannot be written.
-pub fn write(
-    store: &Store,
-    excluded: &BTreeSet<usize>,
-    found: Option<&[RunColumns]>,
-    star: &Path,
-) -> Result<usize> {
+pub fn write(store: &Store, results: &RunResults, star: &Path) -> Result<usize> {
     let header = store.header();
     let stack_path = stack_of(star);
     let name = match stack_path.file_name().and_then(|name| name.to_str()) {
@@ -103,20 +84,13 @@ pub fn write(
             return Err(Error::input(star, "", problem, "choose a name without spaces and without @"));
         }
     };
-    if excluded.len() >= store.len() {
-        return Err(Error::input(
-            store.path(),
-            "",
-            "all of its particles are excluded",
-            "exclude fewer particles",
-        ));
-    }
+    results.check_left(store)?;
     let pending = Pending::new(star)?;
     let file = File::create(pending.path()).map_err(Error::io(star, "write the STAR file", REMEDY))?;
     let mut writer = BufWriter::with_capacity(1 << 20, file);
     let mut stack = StackWriter::create(&stack_path, header.box_size, header.pixel_size)?;
     let failed = || Error::io(star, "write the STAR file", REMEDY);
-    head(&mut writer, header, found.is_some()).map_err(failed())?;
+    head(&mut writer, header, !results.columns.is_empty()).map_err(failed())?;
 
     let reader = store.reader();
     let mut block = Block::default();
@@ -124,20 +98,18 @@ pub fn write(
     let mut progress = Progress::new("export", store.len() as u64, "images");
     for rows in blocks(store) {
         reader.read(rows.clone(), &mut block)?;
-        let kept = |row: &usize| !excluded.contains(row);
-        if let Some(&(row, defect)) = block.defects.iter().find(|(row, _)| kept(row)) {
-            return Err(store.image_error(row, defect));
-        }
+        results.check_images(store, &block)?;
         let images = block.images.chunks_exact(header.pixels());
         for ((row, particle), image) in rows.clone().zip(&block.particles).zip(images) {
-            if !kept(&row) {
+            if results.excluded.contains(&row) {
                 continue;
             }
             count += 1;
             stack.append(image)?;
             let half = 1 + usize::from(row >= header.halves[0]);
             write!(writer, "{count:06}@{name} ").map_err(failed())?;
-            line(&mut writer, header, particle, half, found.map(|found| found[row])).map_err(failed())?;
+            let particle = results.particle(row, particle);
+            line(&mut writer, header, &particle, half, results.columns.get(row)).map_err(failed())?;
         }
         progress.advance(rows.len() as u64);
     }
@@ -146,11 +118,6 @@ pub fn write(
     stack.finish()?;
     pending.commit()?;
     Ok(count)
-}
-
-fn blocks(store: &Store) -> impl Iterator<Item = Range<usize>> {
-    let (all, size) = (store.len(), (BLOCK_VALUES / store.header().pixels()).max(1));
-    (0..all).step_by(size).map(move |first| first..all.min(first + size))
 }
 
 /// Writes the optics table and the head of the particle table.
@@ -205,7 +172,7 @@ fn line(
     header: &Header,
     particle: &Particle,
     half: usize,
-    found: Option<RunColumns>,
+    found: Option<&RunColumns>,
 ) -> std::io::Result<()> {
     let stack = particle.source.and_then(|source| header.source_files.get(source.file as usize));
     // RELION groups particles by micrograph. The original stack is the closest substitute.
@@ -214,14 +181,7 @@ fn line(
     let ctf = &particle.ctf;
     let angles = relion_from_rotation(&particle.rotation);
     let origin = particle.shift.map(|pixels| pixels * header.pixel_size);
-    let ctf = [
-        ctf.defocus_u,
-        ctf.defocus_v,
-        ctf.astigmatism_angle,
-        ctf.phase_shift,
-        ctf.b_factor,
-        ctf.scale * found.map_or(1.0, |found| found.contrast),
-    ];
+    let ctf = [ctf.defocus_u, ctf.defocus_v, ctf.astigmatism_angle, ctf.phase_shift, ctf.b_factor, ctf.scale];
     for value in angles.iter().chain(&origin).chain(&ctf) {
         write!(writer, " {value}")?;
     }

@@ -13,7 +13,7 @@ pub mod format;
 mod grid;
 pub mod half_sets;
 pub(crate) mod npy;
-mod number;
+pub(in crate::particles) mod number;
 mod optics;
 pub(crate) mod options;
 pub mod pickle;

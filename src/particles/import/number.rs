@@ -71,6 +71,25 @@ impl NumberFormat {
         bytes[lowest] = value;
     }
 
+    /// True for floating-point numbers.
+    pub fn is_float(self) -> bool {
+        self.kind == NumberKind::Float
+    }
+
+    /// Writes `value` to `bytes` (of its width), in the format of floating-point numbers; other formats are left as they are.
+    pub fn put_float(self, value: f64, bytes: &mut [u8]) {
+        let bits = match (self.kind, self.width) {
+            (NumberKind::Float, 2) => u64::from(half::f16::from_f64(value).to_bits()),
+            (NumberKind::Float, 4) => u64::from((value as f32).to_bits()),
+            (NumberKind::Float, _) => value.to_bits(),
+            _ => return,
+        };
+        for (place, byte) in bytes.iter_mut().enumerate() {
+            let place = if self.big_endian { self.width - 1 - place } else { place };
+            *byte = (bits >> (8 * place)) as u8;
+        }
+    }
+
     /// The number in `bytes` (of its width).
     pub fn value(self, bytes: &[u8]) -> f64 {
         let bits = self.bits(bytes);
@@ -119,6 +138,11 @@ mod tests {
         assert_eq!(index("<i4", &(-1i32).to_le_bytes()), None);
         assert_eq!(index("<f4", &1f32.to_le_bytes()), None);
         assert_eq!(index("|b1", &[1]), None);
+        for text in ["<f2", ">f4", "<f4", ">f8"] {
+            let (format, mut bytes) = (NumberFormat::parse(text).unwrap(), [0; 8]);
+            format.put_float(-1.625, &mut bytes[..format.width()]);
+            assert_eq!(format.value(&bytes[..format.width()]), -1.625, "{text}");
+        }
         for text in ["", "<", "O", "S5", "f3", "<c8", "f16", "µ4", "<U1"] {
             assert_eq!(NumberFormat::parse(text), None, "{text}");
         }

@@ -193,6 +193,18 @@ pub fn read_numbers(document: &Document, table: &Table) -> Result<HashMap<i64, u
     Ok(rows)
 }
 
+/// The pixel size in angstrom of the images of each `_rlnOpticsGroup` of an optics table.
+pub fn read_pixel_sizes(document: &Document, table: &Table) -> Result<HashMap<i64, f64>> {
+    let number = require(document, table, "_rlnOpticsGroup")?;
+    let pixel_size = require(document, table, "_rlnImagePixelSize")?;
+    let mut sizes = HashMap::new();
+    let mut row = Cursor::new(document, table);
+    while row.advance()? {
+        sizes.insert(row.integer(number)?, row.positive(pixel_size)?);
+    }
+    Ok(sizes)
+}
+
 /// Reads the rows of the optics table to which particles refer: row i has `particles[i]` of them. Other rows are not checked.
 pub fn read_table(document: &Document, table: &Table, particles: &[usize]) -> Result<Groups> {
     let microscope = Microscope::find(document, table)?;
@@ -269,7 +281,8 @@ impl ImplicitGroups {
         Ok(self.groups.index(optics, RawImages { pixel_size, ..raw }))
     }
 
-    fn pixel_size(&self, row: &Cursor) -> Result<f64> {
+    /// The pixel size in angstrom of the image of the current row.
+    pub fn pixel_size(&self, row: &Cursor) -> Result<f64> {
         let from_detector = match self.detector {
             Some((pixel, magnification)) => Some(1e4 * row.positive(pixel)? / row.positive(magnification)?),
             None => None,

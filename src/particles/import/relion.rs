@@ -6,8 +6,8 @@ mod images;
 use std::collections::HashMap;
 use std::path::Path;
 
-use images::{ANGLES, ImageColumns, particle_table};
-pub use images::{NamedImage, image_table};
+pub use images::{ANGLES, ImageTable, NamedImage, SUBSET, image_table};
+use images::{ImageColumns, particle_table};
 
 use super::choice::Choice;
 use super::columns::{Column, Cursor, find, require};
@@ -116,6 +116,34 @@ fn interpret(document: Document, options: &ReadOptions) -> Result<Particles> {
         path,
     };
     Ok(Particles { document, table: place, interpreter, properties })
+}
+
+/// The pixel size in angstrom of the raw image of each row of the STAR file `path`.
+///
+/// # Errors
+/// If the file is not a STAR file of particles, or has no pixel sizes.
+pub fn pixel_sizes(path: &Path) -> Result<Vec<f64>> {
+    let document = Document::read(path)?;
+    let table = &document.tables()[particle_table(&document)?];
+    let mut row = Cursor::new(&document, table);
+    let mut sizes = Vec::with_capacity(table.len());
+    match document.tables().iter().find(|table| table.name() == "optics") {
+        Some(optics) => {
+            let of_group = optics::read_pixel_sizes(&document, optics)?;
+            let number = require(&document, table, "_rlnOpticsGroup")?;
+            while row.advance()? {
+                let size = of_group.get(&row.integer(number)?).copied();
+                sizes.push(size.ok_or_else(|| row.refuse(number, "a group of data_optics"))?);
+            }
+        }
+        None => {
+            let groups = ImplicitGroups::new(&document, table)?;
+            while row.advance()? {
+                sizes.push(groups.pixel_size(&row)?);
+            }
+        }
+    }
+    Ok(sizes)
 }
 
 /// Interprets rows, and collects the optics groups that they refer to.

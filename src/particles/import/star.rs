@@ -303,7 +303,7 @@ fn cell_ranges(row: &str) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// A text for an error message: quoted, escaped, and truncated if long.
-pub(super) fn excerpt(text: &str) -> String {
+pub(in crate::particles) fn excerpt(text: &str) -> String {
     const MAX_CHARS: usize = 60;
     let mut short: String = text.chars().take(MAX_CHARS).flat_map(char::escape_debug).collect();
     if text.chars().nth(MAX_CHARS).is_some() {

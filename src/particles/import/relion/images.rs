@@ -14,10 +14,11 @@ use crate::particles::store::Source;
 
 /// The column that names a particle's image.
 const IMAGE: &str = "_rlnImageName";
-const SUBSET: &str = "_rlnRandomSubset";
+/// The column with the half.
+pub const SUBSET: &str = "_rlnRandomSubset";
 const CLASS: &str = "_rlnClassNumber";
 /// The columns with the pose.
-pub(super) const ANGLES: [&str; 3] = ["_rlnAngleRot", "_rlnAngleTilt", "_rlnAnglePsi"];
+pub const ANGLES: [&str; 3] = ["_rlnAngleRot", "_rlnAngleTilt", "_rlnAnglePsi"];
 
 /// The index of the particle table: the one with an image column.
 pub(super) fn particle_table(document: &Document) -> Result<usize> {
@@ -158,11 +159,11 @@ pub struct ImageTable {
     pub images: Vec<NamedImage>,
     /// The pose of each row ([`pose_key`]); `None` if the table has no angles.
     pub poses: Option<Vec<u64>>,
-    /// Number of columns of the table.
-    pub width: usize,
-    /// Index of the column `_rlnRandomSubset`, if there is one.
-    pub subset: Option<usize>,
-    /// Label of that column.
+    /// The table, for the indices of its columns.
+    pub table: Table,
+    /// True if the file has an optics table (RELION 3.1 and later).
+    pub has_optics: bool,
+    /// Label of the column with the halves, if there is one.
     pub half_column: Option<&'static str>,
     /// Label of the column with the classes, if there is one.
     pub class_column: Option<&'static str>,
@@ -191,8 +192,8 @@ pub fn image_table(path: &Path, stacks: &mut StackNames) -> Result<ImageTable> {
     Ok(ImageTable {
         images,
         poses,
-        width: table.width(),
-        subset: table.column(SUBSET),
+        table: table.clone(),
+        has_optics: document.tables().iter().any(|table| table.name() == "optics"),
         half_column: columns.half_column(),
         class_column: columns.class_column(),
     })

@@ -1,0 +1,63 @@
+//! Writes a particle set with the results of a run as a particle file.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::results::{RunResults, blocks};
+use crate::error::{Error, Result};
+use crate::particles::Subset;
+use crate::particles::preprocess::{Preprocessor, Settings};
+use crate::particles::store::{Block, Header, Particle, Store, Writer};
+use crate::progress::Progress;
+
+/// Writes the particles of `store`, except those that a run excluded, to the particle file `destination`: with refined poses and defoci,
+/// and the contrast as a factor of the scale of the CTF. Images are moved as a Fourier phase, so that they are centred again (as an
+/// import moves them). Returns the number of particles.
+///
+/// # Errors
+/// If the set cannot be read, an image is damaged, all particles are excluded, or the file cannot be written.
+pub fn write(store: &Store, results: &RunResults, destination: &Path) -> Result<usize> {
+    results.check_left(store)?;
+    let header = store.header();
+    let kept = |half: Subset| store.rows(half).filter(|row| !results.excluded.contains(row)).count();
+    let halves = Subset::HALVES.map(kept);
+    let mut writer = Writer::create(destination, &Header { halves, ..header.clone() }, store.dtype())?;
+    let (box_size, pixels) = (header.box_size, header.pixels());
+    let settings =
+        Settings { input_box: box_size, output_box: box_size, invert: false, background_radius: None };
+    let preprocessor = Preprocessor::new(settings)?;
+    let reader = store.reader();
+    let mut block = Block::default();
+    let mut moved = Vec::new();
+    let mut progress = Progress::new("export", store.len() as u64, "images");
+    for rows in blocks(store) {
+        reader.read(rows.clone(), &mut block)?;
+        results.check_images(store, &block)?;
+        let kept: Vec<usize> = rows.clone().filter(|row| !results.excluded.contains(row)).collect();
+        let mut particles: Vec<Particle> =
+            kept.iter().map(|&row| results.particle(row, &block.particles[row - rows.start])).collect();
+        moved.resize(kept.len() * pixels, 0.0f32);
+        let images = &block.images;
+        moved.par_chunks_exact_mut(pixels).zip(&mut particles).zip(&kept).try_for_each_init(
+            || (preprocessor.scratch(), vec![0.0f32; pixels]),
+            |(scratch, image), ((moved, particle), &row)| {
+                let at = (row - rows.start) * pixels;
+                image.copy_from_slice(&images[at..at + pixels]);
+                let shift = std::mem::take(&mut particle.shift);
+                preprocessor.run(image, shift, None, moved, scratch).map_err(|defect| {
+                    let at = format!("particle {}", row + 1);
+                    Error::input(store.path(), at, defect.to_string(), "import again without this particle")
+                })
+            },
+        )?;
+        let in_half1 = kept.partition_point(|&row| row < header.halves[0]);
+        let (images1, images2) = moved.split_at(in_half1 * pixels);
+        writer.append(Subset::Half1, &particles[..in_half1], images1)?;
+        writer.append(Subset::Half2, &particles[in_half1..], images2)?;
+        progress.advance(rows.len() as u64);
+    }
+    progress.finish();
+    writer.finish()?;
+    Ok(halves.iter().sum())
+}
