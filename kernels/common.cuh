@@ -33,6 +33,7 @@
 #define GRID_COLUMNS (GRID / 2 + 1)
 #define GRID_FREQUENCIES (GRID * GRID_COLUMNS)
 #define ORIGIN ((double)(BOX / 2) * GRID / BOX)
+#define POINTS_PER_PIXEL ((double)GRID / BOX)
 /// Shells of the noise weights: more than an image has, up to the corners of its spectrum.
 #define SHELLS BOX
 /// Threads of a block, unless a kernel says otherwise.

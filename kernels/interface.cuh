@@ -11,6 +11,8 @@
 struct ImageRecord {
     /// First two rows of the matrix from volume to view: those of the pose W, also times a magnification.
     double view[6];
+    /// Where the image shows the specimen's origin: (x, y) in pixels from pixel floor(BOX / 2).
+    double offset[2];
     /// CTF: H = scale exp(-B/4) sin(gamma), with gamma = phase + xx kx^2 + xy kx ky + yy ky^2 + quartic k^4 + x3y kx^3 ky +
     /// x2y2 kx^2 ky^2 + xy3 kx ky^3 + y4 ky^4.
     double phase, xx, xy, yy, quartic, x3y, x2y2, xy3, y4;
@@ -29,7 +31,7 @@ struct ImageRecord {
     /// 1 if the observed image is already multiplied by its CTF.
     unsigned premultiplied;
 };
-static_assert(sizeof(ImageRecord) == 192, "as on the host");
+static_assert(sizeof(ImageRecord) == 208, "as on the host");
 
 /// A pass over some images, and the numbers of its step. The images follow it in memory.
 struct PassRecord {

@@ -34,14 +34,16 @@ __device__ __forceinline__ float split(double number, float &low) {
     return (float)high;
 }
 
-/// Splat of Gaussian `g` seen by the rows p and q of `view`, `[2][3]`; its whitening goes to the places w0, w1 and w2 of
+/// Splat of Gaussian `g` seen by the rows p and q of `view`, `[2][3]`, with the origin `offset` pixels from pixel floor(BOX / 2); its
+/// whitening goes to the places w0, w1 and w2 of
 /// `whitening`, `stride` apart.
-__device__ Splat splat_of(const double *activated, const double *view, double *whitening, int stride, int padded, int g) {
+__device__ Splat splat_of(const double *activated, const double *view, const double *offset, double *whitening, int stride,
+                          int padded, int g) {
     const double d = GRID;
     const double *p = view, *q = view + 3;
     const double x = activated[g], y = activated[padded + g], z = activated[2 * padded + g];
-    const double u = d * (p[0] * x + p[1] * y + p[2] * z) + ORIGIN;
-    const double v = d * (q[0] * x + q[1] * y + q[2] * z) + ORIGIN;
+    const double u = d * (p[0] * x + p[1] * y + p[2] * z) + (ORIGIN + offset[0] * POINTS_PER_PIXEL);
+    const double v = d * (q[0] * x + q[1] * y + q[2] * z) + (ORIGIN + offset[1] * POINTS_PER_PIXEL);
     double c[6];
     for (int k = 0; k < 6; k++) {
         c[k] = activated[(3 + k) * padded + g];
@@ -114,7 +116,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
     const int at = blockIdx.x * THREADS + threadIdx.x, of_view = splats_of_view(args.count);
     const int view = VIEWS > 1 ? at / of_view : 0, g = at - view * of_view;
     const int total = VIEWS > 1 ? splats_of_image(args.count) : padded;
-    const double *matrix = images_of(pass)[image].view;
+    const ImageRecord &record = images_of(pass)[image];
+    const double *matrix = record.view;
 #if VIEWS > 1
     __shared__ double turned[THREADS / 32][6];
     if (lane < 6 && view < VIEWS) {
@@ -132,7 +135,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
     Splat splat = {};
     if (g < args.count && view < VIEWS) {
         double *const whitening = args.whitening + (size_t)image * 3 * total + at;
-        splat = splat_of(args.activated, matrix, whitening, total, padded, g);
+        splat = splat_of(args.activated, matrix, record.offset, whitening, total, padded, g);
     }
     args.splats[(size_t)image * total + at] = splat;
 

@@ -111,6 +111,17 @@ fn symmetric_images_agree_with_the_dense_reference() {
 }
 
 #[test]
+fn shifted_images_agree_with_the_dense_reference() {
+    assert_both_samplings_agree(46, Case::shifted);
+    let all = case(48, 32, 30, 3, false).aberrated().symmetric(Symmetry::C(3)).band_limited().shifted();
+    assert_agrees("aberrated C3", &all, 3.0);
+    let case = case(49, 33, 61, 3, false).band_limited().individual().shifted();
+    let observed = case.observed();
+    let got = device(&case, Shape::Anisotropic, 3.0).compare(&case.observations(&observed)).unwrap();
+    cases::assert_sums_agree("shifted", &case, 3.0, &got);
+}
+
+#[test]
 fn isotropic_gaussians_of_a_symmetric_particle_agree_with_the_dense_reference() {
     let case = case(52, 32, 13, 2, true).symmetric(Symmetry::O);
     let (got, _) = device_gradient(&case, Shape::Isotropic, 8.0);
@@ -212,7 +223,7 @@ fn the_isotropic_gradient_is_the_sum_of_the_three_scales() {
 #[test]
 fn the_reference_gradient_is_the_slope_of_the_reference_loss() {
     let plain = || case(9, 16, 12, 2, false);
-    let symmetric = case(9, 16, 12, 2, false).symmetric(Symmetry::D(2)).individual();
+    let symmetric = case(9, 16, 12, 2, false).symmetric(Symmetry::D(2)).individual().shifted();
     for case in [plain(), plain().band_limited(), symmetric] {
         slopes_agree(case);
     }

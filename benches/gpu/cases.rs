@@ -204,7 +204,7 @@ pub fn mean_support(gmm: &Gmm, views: &[View], geometry: &Geometry) -> f64 {
     let views: Vec<&Rotation> = views.iter().take(VIEWS).map(|view| &view.rotation).collect();
     let mut pixels = 0u64;
     for view in &views {
-        project(activated.blocks(), view, geometry, &mut splats, &mut seen);
+        project(activated.blocks(), view, [0.0; 2], geometry, &mut splats, &mut seen);
         pixels += splats.iter().map(SplatBlock::pixels).sum::<u64>();
     }
     pixels as f64 / (count * views.len()) as f64

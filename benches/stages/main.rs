@@ -93,7 +93,10 @@ fn stages(criterion: &mut Criterion) {
         let (mut splats, mut view_moments) =
             (allocate_blocks::<SplatBlock>(count), allocate_blocks::<ViewMoments>(count));
         group.bench_function(BenchmarkId::from_parameter("project"), |b| {
-            b.iter(|| project(activated.blocks(), &view.rotation, &geometry, &mut splats, &mut view_moments));
+            b.iter(|| {
+                let (blocks, rotation) = (activated.blocks(), &view.rotation);
+                project(blocks, rotation, view.offset, &geometry, &mut splats, &mut view_moments)
+            });
         });
         let [draw_floor, moments_floor] = floor::multiplications(&splats).map(floor::time);
         table::store(case, table::DRAW_FLOOR, draw_floor);

@@ -87,7 +87,7 @@ pub fn case(seed: u64, d: usize, n: usize, images: usize, isotropic: bool) -> Ca
         let p = [14_000.0 + 900.0 * k as f64, 13_500.0, 37.0 * k as f64, 300.0, 2.7, 0.1, 10.0 * k as f64];
         let observed = (0..d * d).map(|_| f64::from(random.sample::<f32, _>(StandardNormal))).collect();
         let h = reference::ctf(d, pixel_size, wavelength(300.0), &p);
-        made.push(Image { w, operators: vec![IDENTITY], h, observed });
+        made.push(Image { w, offset: [0.0; 2], operators: vec![IDENTITY], h, observed });
         views.push(View::new(w, ctf(&p, wavelength(300.0))));
     }
     Case::new(d, pixel_size, gaussians, made, views)
@@ -166,6 +166,19 @@ impl Case {
             };
             image.h = (0..d * d).map(h).collect();
             assert!(image.h.contains(&0.0));
+        }
+        self
+    }
+
+    /// Gives each image another place of the origin, the last one far from the centre.
+    pub fn shifted(mut self) -> Self {
+        let last = self.views.len() - 1;
+        for k in 0..=last {
+            let offset = if k == last { [9.3, -12.6] } else { [0.4 + 1.3 * k as f64, -2.7 + 0.8 * k as f64] };
+            self.views[k].offset = offset;
+            for image in [Some(&mut self.images[k]), self.unweighted.get_mut(k)].into_iter().flatten() {
+                image.offset = offset;
+            }
         }
         self
     }
@@ -274,12 +287,13 @@ impl Case {
         Support { cutoff, grid, blur }
     }
 
-    /// Expected rendering of a view, without CTF and with the blur removed.
+    /// Expected rendering of the pose of a view, centred, without CTF and with the blur removed.
     pub fn projection(&self, view: &View, cutoff: f64) -> Vec<f64> {
         let d = self.d;
         let operators = self.symmetry.operators();
         let support = self.support(cutoff);
-        let sampled = reference::project_views(&self.gaussians, &view.rotation, &operators, d, support);
+        let sampled =
+            reference::project_views(&self.gaussians, &view.rotation, [0.0; 2], &operators, d, support);
         let grid = self.sampling.grid(d);
         let sharpening = |at| reference::sharpening(at / d, at % d, d, grid);
         match self.sampling {
@@ -425,7 +439,13 @@ pub fn golden(path: &Path) -> Vec<Golden> {
                 let rotation = [[m[0], m[1], m[2]], [m[3], m[4], m[5]], [m[6], m[7], m[8]]];
                 views.push(View::new(rotation, ctf(p, lambda)));
                 let observed = observed[k * d * d..(k + 1) * d * d].to_vec();
-                images.push(Image { w: rotation, operators: vec![IDENTITY], h: Vec::new(), observed });
+                images.push(Image {
+                    w: rotation,
+                    offset: [0.0; 2],
+                    operators: vec![IDENTITY],
+                    h: Vec::new(),
+                    observed,
+                });
             }
 
             let (dmu, ds, dq, da) =

@@ -26,10 +26,12 @@ impl Raw {
     }
 }
 
-/// An image: pose, operators of the point group, CTF (`h[ky][kx]`, D x D in FFT order), and observed pixels (`[y][x]`).
+/// An image: pose, place of the origin in pixels from pixel floor(D/2), operators of the point group, CTF (`h[ky][kx]`, D x D in FFT
+/// order), and observed pixels (`[y][x]`).
 #[derive(Clone)]
 pub struct Image {
     pub w: [[f64; 3]; 3],
+    pub offset: [f64; 2],
     pub operators: Vec<[[f64; 3]; 3]>,
     pub h: Vec<f64>,
     pub observed: Vec<f64>,
@@ -111,7 +113,7 @@ struct Splat {
     norm: f64,
 }
 
-fn splat(g: &Raw, w: &[[f64; 3]; 3], d: usize, support: Support) -> Splat {
+fn splat(g: &Raw, w: &[[f64; 3]; 3], offset: [f64; 2], d: usize, support: Support) -> Splat {
     let r = rotation(g.q);
     let s = g.s.map(scale);
     let mut t = [[0.0; 3]; 2];
@@ -120,7 +122,7 @@ fn splat(g: &Raw, w: &[[f64; 3]; 3], d: usize, support: Support) -> Splat {
         for j in 0..3 {
             t[i][j] = (0..3).map(|k| w[i][k] * r[k][j]).sum::<f64>() * s[j];
         }
-        centre[i] = (0..3).map(|k| w[i][k] * g.mu[k]).sum();
+        centre[i] = (0..3).map(|k| w[i][k] * g.mu[k]).sum::<f64>() + offset[i] / d as f64;
     }
     let mut sigma = [[0.0; 2]; 2];
     for i in 0..2 {
@@ -154,13 +156,25 @@ fn visit(s: &Splat, d: usize, support: Support, mut visit: impl FnMut(usize, [f6
     }
 }
 
-/// The sampled projection Q on its grid, `[y][x]`.
+/// The sampled projection Q of a centred image on its grid, `[y][x]`.
 pub fn project(gaussians: &[Raw], w: &[[f64; 3]; 3], d: usize, support: impl Into<Support>) -> Vec<f64> {
-    let support = support.into();
+    project_at(gaussians, w, [0.0; 2], d, support.into())
+}
+
+/// The sampled projection with the origin `offset` pixels from pixel floor(D/2).
+fn project_at(
+    gaussians: &[Raw],
+    w: &[[f64; 3]; 3],
+    offset: [f64; 2],
+    d: usize,
+    support: Support,
+) -> Vec<f64> {
     let mut image = vec![0.0; support.points(d).pow(2)];
     for g in gaussians {
         let amplitude = softplus(g.a);
-        visit(&splat(g, w, d, support), d, support, |point, _, value| image[point] += amplitude * value);
+        visit(&splat(g, w, offset, d, support), d, support, |point, _, value| {
+            image[point] += amplitude * value
+        });
     }
     image
 }
@@ -177,13 +191,14 @@ pub fn views(w: &[[f64; 3]; 3], operators: &[[[f64; 3]; 3]]) -> Vec<[[f64; 3]; 3
 pub fn project_views(
     gaussians: &[Raw],
     w: &[[f64; 3]; 3],
+    offset: [f64; 2],
     operators: &[[[f64; 3]; 3]],
     d: usize,
     support: Support,
 ) -> Vec<f64> {
     let mut image = vec![0.0; support.points(d).pow(2)];
     for view in views(w, operators) {
-        let one = project(gaussians, &view, d, support);
+        let one = project_at(gaussians, &view, offset, d, support);
         image.iter_mut().zip(one).for_each(|(sum, value)| *sum += value);
     }
     image
@@ -226,7 +241,7 @@ pub fn filter(image: &[f64], from: usize, h: &[f64], d: usize, to: usize) -> Vec
 
 /// X of one image, on the pixels.
 fn model(gaussians: &[Raw], image: &Image, d: usize, support: Support) -> Vec<f64> {
-    let sampled = project_views(gaussians, &image.w, &image.operators, d, support);
+    let sampled = project_views(gaussians, &image.w, image.offset, &image.operators, d, support);
     filter(&sampled, support.points(d), &image.h, d, d)
 }
 
@@ -262,7 +277,7 @@ pub fn gradient(
         let g: Vec<f64> = back.iter().map(|v| v * per_pixel).collect();
         for view in views(&image.w, &image.operators) {
             for (gaussian, out) in gaussians.iter().zip(&mut out) {
-                one(gaussian, &view, &g, d, support, out);
+                one(gaussian, &view, image.offset, &g, d, support, out);
             }
         }
     }
@@ -270,8 +285,16 @@ pub fn gradient(
 }
 
 /// Adds the gradient of one Gaussian from one image (docs/method.md, section 5, through T).
-fn one(g: &Raw, w: &[[f64; 3]; 3], pixels: &[f64], d: usize, support: Support, out: &mut [f64; 11]) {
-    let s = splat(g, w, d, support);
+fn one(
+    g: &Raw,
+    w: &[[f64; 3]; 3],
+    offset: [f64; 2],
+    pixels: &[f64],
+    d: usize,
+    support: Support,
+    out: &mut [f64; 11],
+) {
+    let s = splat(g, w, offset, d, support);
     let (mut s0, mut s1, mut s2) = (0.0, [0.0; 2], [[0.0; 2]; 2]);
     visit(&s, d, support, |pixel, delta, value| {
         let weight = pixels[pixel] * value;

@@ -15,6 +15,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("symmetric_images_agree_with_the_dense_reference", symmetric_images_agree_with_the_dense_reference),
     ("isotropic_units_agree_with_the_dense_reference", isotropic_units_agree_with_the_dense_reference),
     ("a_symmetric_batch_in_several_passes_agrees", a_symmetric_batch_in_several_passes_agrees),
+    ("shifted_images_agree_with_the_dense_reference", shifted_images_agree_with_the_dense_reference),
     ("aberrated_images_agree_with_the_dense_reference", aberrated_images_agree_with_the_dense_reference),
     ("premultiplied_images_are_not_multiplied_again", premultiplied_images_are_not_multiplied_again),
     ("contrast_weight_and_noise_groups_agree", contrast_weight_and_noise_groups_agree),
@@ -69,6 +70,17 @@ fn aberrated_images_agree_with_the_dense_reference() {
     }
     let symmetric = case(seed + 122, 32, 21, 2, false).aberrated().symmetric(Symmetry::C(4));
     assert_agrees(&format!("C4, seed {seed}"), &symmetric, 3.0);
+}
+
+fn shifted_images_agree_with_the_dense_reference() {
+    let seed = seed();
+    let case = |k, d| case(seed + 130 + k, d, 61, 3, false);
+    assert_agrees(&format!("points, seed {seed}"), &case(0, 33).shifted(), 8.0);
+    let all = case(1, 32).aberrated().symmetric(Symmetry::C(3)).band_limited().individual().shifted();
+    assert_agrees(&format!("band-limited C3, seed {seed}"), &all, 3.0);
+    let observed = all.observed();
+    let got = device(&all, Shape::Anisotropic, 3.0).compare(&all.observations(&observed)).unwrap();
+    assert_sums_agree(&format!("seed {seed}"), &all, 3.0, &got);
 }
 
 fn premultiplied_images_are_not_multiplied_again() {

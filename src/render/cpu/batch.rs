@@ -26,7 +26,7 @@ use super::tasks::{blocks_per_task, for_each, task_chunks};
 use super::workspace::{Image, Shared, Workspace};
 use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
-use crate::render::{Found, Geometry, ImageFit, ImageSums, Observation, OffsetGrid, Reference};
+use crate::render::{Found, Geometry, ImageFit, ImageSums, Observation, OffsetGrid, Reference, View};
 
 /// A bundle is this fraction of the remaining images.
 const BUNDLE_DIVISOR: usize = 4;
@@ -203,7 +203,7 @@ impl BatchAccumulator {
         let shared = &mut self.pool.shared;
         let mut workspace = Workspace::new(shared);
         let mut view_moments: Vec<ViewMoments> = shared.allocate_views();
-        workspace.draw(shared, gaussians, view, &mut view_moments, true);
+        workspace.draw(shared, gaussians, &View::new(*view, Ctf::identity()), &mut view_moments, true);
         let mut image = vec![0.0; shared.geometry.box_size.pow(2)];
         let Canvas { pixels, stride, .. } = &workspace.projection;
         shared.filter.image(&Ctf::identity(), pixels, *stride, &mut image);

@@ -95,26 +95,29 @@ const LARGEST_COARSE: f64 = 32.0;
 /// Largest exponent in a support for the row recurrence; f32 would underflow beyond.
 const LARGEST_STEPPED_EXPONENT: f64 = 60.0;
 
-/// Projects Gaussians into a view: fills `splats` and the whitening of `view_moments`.
+/// Projects Gaussians into a view of pose `view`, with the origin `offset` (x, y) pixels from pixel floor(D/2): fills `splats` and the
+/// whitening of `view_moments`.
 ///
 /// # Panics
 /// If the slices differ in length, or the grid has more than 65,535 points along an edge.
 pub fn project(
     gaussians: &[GaussianBlock],
     view: &Rotation,
+    offset: [f64; 2],
     geometry: &Geometry,
     splats: &mut [SplatBlock],
     view_moments: &mut [ViewMoments],
 ) {
     assert!(geometry.grid() <= usize::from(u16::MAX));
     assert!(gaussians.len() == splats.len() && gaussians.len() == view_moments.len());
-    project_vector(gaussians, view, geometry, splats, view_moments);
+    project_vector(gaussians, view, offset, geometry, splats, view_moments);
 }
 
 vectorize! {
     fn project_vector(
         gaussians: &[GaussianBlock],
         view: &Rotation,
+        offset: [f64; 2],
         geometry: &Geometry,
         splats: &mut [SplatBlock],
         view_moments: &mut [ViewMoments],
@@ -149,6 +152,7 @@ fn dot<V: Vector<Scalar = f64>, const N: usize>(vectors: &[V; N], factors: &[f64
 fn project_lanes<I: Isa>(
     gaussians: &[GaussianBlock],
     view: &Rotation,
+    offset: [f64; 2],
     geometry: &Geometry,
     splats: &mut [SplatBlock],
     view_moments: &mut [ViewMoments],
@@ -157,7 +161,9 @@ fn project_lanes<I: Isa>(
     let (d, blur) = (geometry.grid() as f64, sampling.blur());
     let widening = I::F64::splat(blur * blur);
     let (zero, one) = (I::F64::splat(0.0), I::F64::splat(1.0));
-    let centre = I::F64::splat(geometry.origin());
+    let centre = offset.map(|pixels| {
+        I::F64::splat(geometry.origin() + pixels * (geometry.grid() as f64 / geometry.box_size as f64))
+    });
     let last = I::F64::splat(d - 1.0);
     let reach = I::F64::splat(cutoff);
     // Over the support the exponent is at most cutoff^2 / (1 - |rho|).
@@ -180,8 +186,8 @@ fn project_lanes<I: Isa>(
             I::F64::load(zz),
         ];
         let amplitude = I::F64::load(&gaussians.amplitude);
-        let u = dot(&mean, &scaled[0], centre);
-        let v = dot(&mean, &scaled[1], centre);
+        let u = dot(&mean, &scaled[0], centre[0]);
+        let v = dot(&mean, &scaled[1], centre[1]);
         let sxx = dot(&covariance, &cxx, widening);
         let sxy = dot(&covariance, &cxy, zero);
         let syy = dot(&covariance, &cyy, widening);

@@ -7,7 +7,7 @@ use super::raster::{self, Canvas};
 use super::residual::{Filter, GroupWeights};
 use super::tasks::{blocks_per_task, for_each};
 use crate::imaging::pose::{Rotation, product};
-use crate::render::{Found, Geometry, ImageFit, ImageSums, Observation, OffsetGrid, Target};
+use crate::render::{Found, Geometry, ImageFit, ImageSums, Observation, OffsetGrid, Target, View};
 use crate::simd::LANES;
 
 /// What all images of a device share.
@@ -121,15 +121,16 @@ impl Workspace {
         &mut self,
         shared: &Shared,
         gaussians: &[GaussianBlock],
-        rotation: &Rotation,
+        view: &View,
         view_moments: &mut [ViewMoments],
         split_image: bool,
     ) {
+        let &View { rotation, offset, .. } = view;
         let Self { splats, projection: Canvas { pixels, stride, box_size }, .. } = self;
         let stride = *stride;
         let (count, size) = (gaussians.len().max(1), blocks_per_task(gaussians.len()));
         let of_views = splats.chunks_mut(count).zip(view_moments.chunks_mut(count));
-        let tasks = shared.views(rotation).zip(of_views).flat_map(|(view, (splats, view_moments))| {
+        let tasks = shared.views(&rotation).zip(of_views).flat_map(|(view, (splats, view_moments))| {
             let chunks = splats.chunks_mut(size).zip(view_moments.chunks_mut(size));
             gaussians.chunks(size).zip(chunks).map(move |task| (view, task))
         });
@@ -137,13 +138,13 @@ impl Workspace {
             // Draw splats while they are in cache.
             pixels.fill(0.0);
             for (view, (gaussians, (splats, view_moments))) in tasks {
-                project(gaussians, &view, &shared.geometry, splats, view_moments);
+                project(gaussians, &view, offset, &shared.geometry, splats, view_moments);
                 raster::draw(splats, view_moments, pixels, 0, stride);
             }
             return;
         }
         for_each(true, tasks, |(view, (gaussians, (splats, view_moments)))| {
-            project(gaussians, &view, &shared.geometry, splats, view_moments)
+            project(gaussians, &view, offset, &shared.geometry, splats, view_moments)
         });
         let rows = box_size.div_ceil(rayon::current_num_threads());
         for_each(true, pixels.chunks_mut(rows * stride).enumerate(), |(band, pixels)| {
@@ -170,8 +171,7 @@ impl Workspace {
         image: &mut Image,
         split_image: bool,
     ) {
-        let rotation = &observation.view.rotation;
-        self.draw(shared, gaussians, rotation, &mut image.view_moments, split_image);
+        self.draw(shared, gaussians, &observation.view, &mut image.view_moments, split_image);
         let Self { projection, gradient, observed, filter, .. } = self;
         let target = target_of(filter, observation, observed);
         let weights = &shared.groups[observation.noise_group];
@@ -187,8 +187,7 @@ impl Workspace {
         observation: &Observation,
         image: &mut Image,
     ) -> ImageSums {
-        let rotation = &observation.view.rotation;
-        self.draw(shared, gaussians, rotation, &mut image.view_moments, false);
+        self.draw(shared, gaussians, &observation.view, &mut image.view_moments, false);
         let Self { projection, observed, filter, .. } = self;
         let target = target_of(filter, observation, observed);
         filter.sums(&observation.view.ctf, &shared.groups[observation.noise_group], projection, target)

@@ -42,8 +42,9 @@ macro_rules! shared {
 
 shared! { RECORDS:
     /// One image of a pass.
-    struct ImageRecord(192) {
+    struct ImageRecord(208) {
         view: [f64; 6],
+        offset: [f64; 2],
         phase: f64,
         xx: f64,
         xy: f64,
@@ -204,6 +205,7 @@ impl ImageRecord {
         let [b_factor, b_xy, b_yy] = envelope;
         Self {
             view: [p[0], p[1], p[2], q[0], q[1], q[2]],
+            offset: image.view.offset,
             phase,
             xx,
             xy,

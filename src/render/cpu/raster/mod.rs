@@ -103,7 +103,7 @@ mod tests {
                 weights: Weights::UNIFORM,
                 symmetry: Symmetry::C1,
             };
-            project(&blocks, &view, &geometry, &mut splats, &mut view_moments);
+            project(&blocks, &view, [0.0; 2], &geometry, &mut splats, &mut view_moments);
             let of = |wanted: i32| splats.iter().filter(|block| block.kind.contains(&wanted)).count();
             assert!(of(kind::SMALL) >= 8 && of(kind::STEPPED) >= 16);
             assert!(splats.iter().flat_map(|block| block.height).any(|height| height > 16));
