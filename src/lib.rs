@@ -22,6 +22,7 @@ pub mod particles;
 pub mod progress;
 pub mod random;
 pub mod recipe;
+mod refine;
 pub mod render;
 pub mod resources;
 pub mod run_folder;

@@ -12,7 +12,7 @@ use crate::parallel::{Failure, World};
 use crate::particles::selection::Models;
 use crate::recipe::likelihood::{Contrast, NoiseModel, Weighing};
 use crate::recipe::rules::GAUSSIANS_ALLOWED;
-use crate::recipe::{Choices, Recipe, Schedule, Start};
+use crate::recipe::{Choices, Recipe, Refine, Schedule, Start};
 use crate::render::{RateFactors, Sampling, Weighting};
 use crate::run_folder::lifecycle::ExistingRun;
 use crate::train::init::from_file::InitOptions;
@@ -98,6 +98,9 @@ pub(super) struct Args {
     /// images without it are found after the first epoch [default: scaled: auto, paper: no].
     #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "yes", require_equals = true, value_name = "WHEN", help_heading = "Recipe")]
     weigh_particles: Option<Weighing>,
+    /// Refine these of each particle, separated by commas: poses, shifts, defocus, contrast; all or none.
+    #[arg(long, value_name = "WHAT", value_parser = refine, default_value = "none")]
+    refine: RefineChoice,
     /// Distribution of the initial random Gaussians [default: scaled: fitted, paper: published].
     #[arg(long, value_enum, conflicts_with = "init", help_heading = "Recipe")]
     start: Option<Start>,
@@ -171,6 +174,35 @@ fn learning_rate(text: &str) -> Result<f64, String> {
     number(text, 0.0, 1.0)
 }
 
+/// The value of `--refine`.
+#[derive(Clone, Debug, Default)]
+struct RefineChoice {
+    refine: Refine,
+    contrast: bool,
+}
+
+fn refine(text: &str) -> Result<RefineChoice, String> {
+    let mut choice = RefineChoice::default();
+    let Refine { poses, shifts, defocus, .. } = &mut choice.refine;
+    for word in text.split(',') {
+        match word.trim() {
+            "none" if text == "none" => {}
+            "all" if text == "all" => (*poses, *shifts, *defocus, choice.contrast) = (true, true, true, true),
+            "poses" => *poses = true,
+            "shifts" => *shifts = true,
+            "defocus" => *defocus = true,
+            "contrast" => choice.contrast = true,
+            _ => {
+                return Err(
+                    "expected none, all, or some of poses, shifts, defocus, contrast, separated by commas"
+                        .into(),
+                );
+            }
+        }
+    }
+    Ok(choice)
+}
+
 fn rate_factors(text: &str) -> Result<RateFactors, String> {
     let factors: Vec<f64> = text.split(',').filter_map(|part| part.parse().ok()).collect();
     match factors[..] {
@@ -205,7 +237,8 @@ fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
             weighting: args.weighting,
             rate_factors: args.rate_factors,
             noise: args.noise,
-            contrast: args.contrast,
+            contrast: args.contrast.or(args.refine.contrast.then_some(Contrast::Estimated)),
+            refine: args.refine.refine.clone(),
             weigh_particles: args.weigh_particles,
             start: args.start,
             init: None,

@@ -9,7 +9,8 @@ pub use crate::loader::prefetch::Traffic;
 use crate::loader::resident::ResidentParticles;
 use crate::loader::sampler::Sampler;
 use crate::loader::windows::{RowCursor, WindowBuffers};
-use crate::particles::store::{Defect, Reader};
+use crate::particles::refinement::Refinement;
+use crate::particles::store::{Defect, Particle, Reader};
 use crate::progress::Progress;
 use crate::render::{Device, Observation, Target};
 
@@ -34,6 +35,10 @@ pub struct Shard {
     source: Source,
     /// Contrast, weight and noise group of the particles; `None`: all are the same.
     factors: Option<ParticleFactors>,
+    /// Row of the first particle.
+    first_row: usize,
+    /// What was refined of each particle; empty: nothing.
+    refinements: Vec<Refinement>,
     /// The epoch and step after the last one delivered.
     next: (usize, usize),
 }
@@ -52,6 +57,8 @@ pub struct Batch<'a> {
     pub observations: Vec<Observation<'a>>,
     /// The rows of `observations` in the file.
     pub rows: Vec<usize>,
+    /// Their particles as stored.
+    pub particles: Vec<Particle>,
     /// The rows that cannot be used, and why.
     pub skipped: Vec<(usize, Defect)>,
     /// Time that the rank waited for the batch.
@@ -86,11 +93,13 @@ impl Shard {
         Ok(Self {
             reader,
             sampler: sampler.clone(),
-            slots,
+            slots: slots.clone(),
             epochs,
             cursor,
             source,
             factors: None,
+            first_row: sampler.shard(slots).start,
+            refinements: Vec::new(),
             next: (0, 0),
         })
     }
@@ -98,6 +107,27 @@ impl Shard {
     /// Sets the contrast, weight and noise group of the particles in all batches from now on.
     pub(crate) fn set_factors(&mut self, factors: ParticleFactors) {
         self.factors = Some(factors);
+    }
+
+    /// The rows of this rank.
+    pub(crate) fn rows(&self) -> Range<usize> {
+        self.sampler.shard(self.slots.clone())
+    }
+
+    /// The reader of its particles.
+    pub(crate) fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// Sets what was refined of each particle of [`Shard::rows`], for all batches from now on.
+    pub(crate) fn set_refinements(&mut self, refinements: Vec<Refinement>) {
+        debug_assert_eq!(refinements.len(), self.rows().len());
+        self.refinements = refinements;
+    }
+
+    /// What was refined of the particle in `row`.
+    pub(crate) fn refinement(&self, row: usize) -> Refinement {
+        self.refinements.get(row - self.first_row).copied().unwrap_or_default()
     }
 
     /// Calls `step` with the number and the batch of each step of `epoch` from `first_step` on, in order, until the epoch ends
@@ -138,6 +168,7 @@ impl Shard {
         let mut batch = Batch {
             observations: Vec::with_capacity(rows.len()),
             rows: Vec::with_capacity(rows.len()),
+            particles: Vec::with_capacity(rows.len()),
             skipped: Vec::new(),
             waited,
         };
@@ -165,13 +196,14 @@ impl Shard {
                 Source::Streamed(_) => Target::Observed(image()),
             };
             let particle = &particles[index];
-            let view = self.reader.view(particle);
+            let view = self.refinement(row).view(&self.reader, particle);
             let mut observation = Observation::new(view, target, energies[index]);
             if let Some(factors) = &self.factors {
                 factors.apply(&mut observation, row, particle.optics_group);
             }
             batch.observations.push(observation);
             batch.rows.push(row);
+            batch.particles.push(*particle);
         }
         batch
     }

@@ -25,32 +25,33 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// The images, counted from the start of the run, of the mixture that the next step trains; an epoch has `per_epoch` images.
-    fn images_of_mixture(&self, settings: &Settings, per_epoch: u64) -> Range<u64> {
-        let mixture = settings.mixture_in((self.images / per_epoch) as usize);
-        let first = |mixture| settings.first_epoch(mixture) as u64 * per_epoch;
-        first(mixture)..first(mixture + 1)
+    /// The images, counted from the start of the run, of the cycle of the rate that the next step is in; an epoch has `per_epoch` images.
+    fn images_of_cycle(&self, settings: &Settings, per_epoch: u64) -> Range<u64> {
+        let Range { start, end } = settings.cycle_in((self.images / per_epoch) as usize);
+        start as u64 * per_epoch..end as u64 * per_epoch
     }
 
     /// Learning rate of a step over `count` images by the schedule, where an epoch has `per_epoch` images. Each mixture runs through
-    /// the whole schedule.
+    /// the whole schedule, the refining one between two rounds.
     pub fn scheduled_rate(&self, settings: &Settings, count: u64, per_epoch: u64) -> f64 {
-        let images = self.images_of_mixture(settings, per_epoch);
+        let images = self.images_of_cycle(settings, per_epoch);
         let middle = (self.images - images.start) as f64 + 0.5 * count as f64;
         let total = images.end - images.start;
-        settings.learning_rate
-            * match settings.schedule {
-                Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * middle / total as f64).cos()),
-                Schedule::Step => 0.1f64.powi((middle / per_epoch as f64) as i32),
-                Schedule::Constant => 1.0,
-            }
+        let refines = self.images < settings.refine.epochs() as u64 * per_epoch;
+        let base = if refines { settings.refine.learning_rate } else { settings.learning_rate };
+        base * match settings.schedule {
+            Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * middle / total as f64).cos()),
+            Schedule::Step => 0.1f64.powi((middle / per_epoch as f64) as i32),
+            Schedule::Constant => 1.0,
+        }
     }
 
     /// Advances by a step over `count` images, and returns the constants of the step. A short last batch counts with its own number of
     /// images. Bias corrections start again with each mixture.
     pub fn advance(&mut self, settings: &Settings, count: u64, per_epoch: u64) -> AdamStep {
         let base = self.scheduled_rate(settings, count, per_epoch);
-        if self.images == self.images_of_mixture(settings, per_epoch).start {
+        let epoch = (self.images / per_epoch) as usize;
+        if self.images == settings.first_epoch(settings.mixture_in(epoch)) as u64 * per_epoch {
             (self.beta1_power, self.beta2_power) = (1.0, 1.0);
         }
         // With symmetry an image has the information of as many images as it has views.

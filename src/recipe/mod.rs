@@ -5,10 +5,12 @@
 
 pub mod clock;
 pub mod likelihood;
+pub mod refine;
 pub mod rules;
 pub mod settings;
 #[cfg(test)]
 mod tests;
 
 pub use clock::Clock;
+pub use refine::Refine;
 pub use settings::{Choices, InitIdentity, Recipe, Schedule, Settings, Start};

@@ -31,6 +31,14 @@ const IMAGES_PER_MIXTURE: f64 = 6_250.0;
 /// Total SNR per image of a mixture, at most: particles of high SNR need more images per mixture.
 const SNR_PER_IMAGE: f64 = 40.0;
 
+/// Images of a half before the first round of refinement, and between two rounds.
+const FIRST_ROUND: usize = 7_500;
+const NEXT_ROUND: usize = 4_500;
+/// Rounds of refinement of the refining mixture.
+const ROUNDS: usize = 4;
+/// Largest length of the refining mixture over that of all others.
+const REFINING_SHARE: f64 = 0.35;
+
 /// Learning-rate factors. Amplitudes must change a hundredfold where a Gaussian lies in solvent. Scales hardly change: where they
 /// move as fast as means, they fit the noise.
 pub(super) const FACTORS: RateFactors =
@@ -62,6 +70,15 @@ pub(super) const ELLIPSOID_FRACTION: f64 = 0.095;
 /// Number of epochs for a half of `particles` particles: [`IMAGES_SEEN`] images, within 5 to 100 epochs.
 pub(super) fn epochs_for(particles: usize) -> usize {
     IMAGES_SEEN.div_ceil(particles.max(1)).clamp(MIN_EPOCHS, MAX_EPOCHS)
+}
+
+/// Numbers of epochs of the refining mixture after which particles are refined, in a run of `epochs` epochs of `particles` particles:
+/// at least two, and no more than take [`REFINING_SHARE`] of the epochs.
+pub(super) fn rounds_for(epochs: usize, particles: usize) -> Vec<usize> {
+    let [first, next] = [FIRST_ROUND, NEXT_ROUND].map(|images| images.div_ceil(particles.max(1)));
+    let longest = (REFINING_SHARE * epochs as f64) as usize;
+    let rounds = (0..ROUNDS).map(|round| first + round * next);
+    rounds.enumerate().take_while(|&(round, end)| round < 2 || end <= longest).map(|(_, end)| end).collect()
 }
 
 /// Base rate for `images` images per mixture: proportional to 1 / images above [`IMAGES_SEEN`], so that Gaussians travel as far in

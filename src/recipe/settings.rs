@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::likelihood::{Contrast, Likelihood, NoiseModel, Weighing};
+use super::refine::Refine;
 use super::rules;
 use crate::gmm::{START_SCALE, Shape};
 use crate::imaging::Symmetry;
@@ -75,8 +76,11 @@ pub struct Settings {
     pub isotropic: bool,
     /// Number of mixtures, trained one after the other, whose mean is the model.
     pub mixtures: usize,
-    /// Passes over the half, for all mixtures together.
+    /// Passes over the half, for all mixtures together, with the refining one.
     pub epochs: usize,
+    /// What is refined of the particles.
+    #[serde(default, skip_serializing_if = "Refine::is_none")]
+    pub refine: Refine,
     /// Epochs of each mixture, from 1 and ascending, after which each of its Gaussians becomes two.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub densify: Vec<usize>,
@@ -132,8 +136,10 @@ pub struct Choices {
     pub densify: Vec<usize>,
     /// Number of mixtures whose mean is the model.
     pub mixtures: Option<usize>,
-    /// Passes over the half, for all mixtures together.
+    /// Passes over the half, for all mixtures together but the refining one.
     pub epochs: Option<usize>,
+    /// What is refined of the particles; its rounds, and a learning rate of 0, are filled in.
+    pub refine: Refine,
     /// Images per step.
     pub batch: Option<usize>,
     /// Base learning rate.
@@ -178,6 +184,14 @@ impl Settings {
         // Images per mixture.
         let images = (epochs * particles / mixtures).max(1);
         let rate = if scaled { rules::base_rate(images) } else { 1e-3 };
+        let mut refine = choices.refine.clone();
+        if !refine.is_none() {
+            refine.rounds = rules::rounds_for(epochs, particles);
+            if refine.learning_rate == 0.0 {
+                let rate = if scaled { rules::base_rate(refine.epochs() * particles) } else { 1e-3 };
+                refine.learning_rate = choices.learning_rate.unwrap_or(rate);
+            }
+        }
         let gaussians = choices.gaussians.unwrap_or(if scaled {
             rules::gaussians_for(box_size, particles, None)
         } else {
@@ -191,7 +205,8 @@ impl Settings {
             densify: choices.densify.clone(),
             isotropic,
             mixtures,
-            epochs,
+            epochs: refine.epochs() + epochs,
+            refine,
             batch: choices.batch.unwrap_or(if scaled { 8 } else { 1 }),
             learning_rate: choices.learning_rate.unwrap_or(rate),
             rate_factors: choices.rate_factors.unwrap_or(if scaled {
@@ -239,12 +254,12 @@ impl Settings {
 
     /// Number of mixtures for `particles` particles with a sum of `total_snr` over the Fourier voxels.
     pub fn mixtures_for(&self, total_snr: f64, particles: usize) -> usize {
-        rules::mixtures_for(total_snr, self.epochs, particles * self.symmetry.order())
+        rules::mixtures_for(total_snr, self.epochs_of_mixtures(), particles * self.symmetry.order())
     }
 
     /// Base rate for `particles` particles in a box of `box_size` pixels with a sum of `total_snr` over the Fourier voxels.
     pub fn rate_for(&self, total_snr: f64, particles: usize, box_size: usize) -> f64 {
-        let images = self.epochs * particles * self.symmetry.order();
+        let images = self.epochs_of_mixtures() * particles * self.symmetry.order();
         let halved = rules::halves_rate(total_snr, box_size, images, self.mixtures);
         if halved { 0.5 * self.learning_rate } else { self.learning_rate }
     }
@@ -254,14 +269,58 @@ impl Settings {
         self.init.is_none() && self.start != Start::Published
     }
 
-    /// The mixture, from 0, that epoch `epoch` trains; after the last epoch, the number of mixtures.
+    /// Epochs of the mixtures whose mean is the model.
+    fn epochs_of_mixtures(&self) -> usize {
+        self.epochs - self.refine.epochs()
+    }
+
+    /// Mixtures that are trained only to refine the particles, before all others: 0 or 1.
+    pub fn refining_mixtures(&self) -> usize {
+        usize::from(!self.refine.rounds.is_empty())
+    }
+
+    /// Number of mixtures with the refining one.
+    pub fn all_mixtures(&self) -> usize {
+        self.refining_mixtures() + self.mixtures
+    }
+
+    /// The mixture, from 0 and with the refining one, that epoch `epoch` trains; after the last epoch, the number of mixtures.
     pub fn mixture_in(&self, epoch: usize) -> usize {
-        ((epoch + 1) * self.mixtures - 1) / self.epochs
+        match epoch.checked_sub(self.refine.epochs()) {
+            None => 0,
+            Some(epoch) => {
+                self.refining_mixtures() + ((epoch + 1) * self.mixtures - 1) / self.epochs_of_mixtures()
+            }
+        }
     }
 
     /// The first epoch of a mixture; after the last mixture, the number of epochs. Epochs are shared as evenly as possible.
     pub fn first_epoch(&self, mixture: usize) -> usize {
-        mixture * self.epochs / self.mixtures
+        match mixture.checked_sub(self.refining_mixtures()) {
+            None => 0,
+            Some(mixture) => self.refine.epochs() + mixture * self.epochs_of_mixtures() / self.mixtures,
+        }
+    }
+
+    /// The epochs of the cycle of the learning rate with epoch `epoch`: of its mixture, or of the refining mixture, from one round to
+    /// the next. After the last epoch an empty range.
+    pub fn cycle_in(&self, epoch: usize) -> std::ops::Range<usize> {
+        if epoch < self.refine.epochs() {
+            let next = self.refine.rounds.partition_point(|&round| round <= epoch);
+            let start = if next == 0 { 0 } else { self.refine.rounds[next - 1] };
+            return start..self.refine.rounds[next];
+        }
+        let mixture = self.mixture_in(epoch);
+        self.first_epoch(mixture)..self.first_epoch(mixture + 1)
+    }
+
+    /// Whether the particles are refined before epoch `epoch`: after each round of the refining mixture, and after each mixture but
+    /// the last.
+    pub fn refines_before(&self, epoch: usize) -> bool {
+        let later = epoch > self.refine.epochs()
+            && epoch < self.epochs
+            && epoch == self.first_epoch(self.mixture_in(epoch));
+        !self.refine.is_none() && (self.refine.rounds.contains(&epoch) || later)
     }
 
     /// Number of Gaussians of a mixture at its start.
@@ -273,6 +332,9 @@ impl Settings {
     pub fn gaussians_in(&self, epoch: usize) -> usize {
         if epoch >= self.epochs {
             return self.gaussians;
+        }
+        if epoch < self.refine.epochs() {
+            return self.gaussians_at_start();
         }
         let done = epoch - self.first_epoch(self.mixture_in(epoch));
         self.gaussians_at_start() << self.densify.iter().filter(|&&after| after <= done).count()
@@ -292,7 +354,7 @@ impl Settings {
 
     /// Number of epochs of the mixture that has the fewest.
     pub fn epochs_of_shortest_mixture(&self) -> usize {
-        self.epochs / self.mixtures
+        self.epochs_of_mixtures() / self.mixtures
     }
 
     /// The shape of all Gaussians.

@@ -362,8 +362,8 @@ pub trait Device {
     /// Without a reference.
     fn fit(&mut self, batch: &[Observation]) -> Result<Vec<ImageFit>>;
 
-    /// The best of many poses and offsets for each image of `batch`: W R for each R of `rotations`, and the view's offset plus those of
-    /// `offsets`. `penalty` is subtracted from the gain of each rotation; that of an offset is `offset_penalty` times its squared
+    /// The best of many poses and offsets for each image of `batch`, compared below [`Reference::search_limit`]: R W for each R of
+    /// `rotations` (all rows of the view's rotation are turned), and the view's offset plus those of `offsets`. `penalty` is subtracted from the gain of each rotation; that of an offset is `offset_penalty` times its squared
     /// distance from the view's in pixels. Of equal candidates the first is taken.
     ///
     /// # Errors

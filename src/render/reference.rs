@@ -12,6 +12,8 @@ pub const REFERENCE_MARGIN: usize = 3;
 pub struct Reference {
     /// Images are compared at the frequencies k, in cycles per box, with 0 < |k| < `limit`. At most half the box size.
     pub limit: usize,
+    /// The limit of searches, at most `limit`.
+    pub search_limit: usize,
     /// `[z][y][x]`: x from -[`REFERENCE_MARGIN`] to `reach`, y and z from -`reach` to `reach`, in points of which
     /// [`REFERENCE_PADDING`] are one cycle per box. Real and imaginary part in turn.
     pub values: Vec<f32>,
@@ -69,7 +71,7 @@ pub struct ImageFit {
     pub curvature: [f64; ENTRIES],
 }
 
-/// Offsets that a search tries: a square grid about the view's.
+/// Offsets that a search tries: a square grid about that of the view.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OffsetGrid {
     /// Distance of two offsets in pixels.

@@ -13,14 +13,12 @@ use crate::progress::gib;
 use crate::resources::memory;
 use crate::voxels::half_sums::{ParticleSample, accumulate_halves, working_bytes};
 use crate::voxels::reconstruction::unfiltered_map;
+use crate::voxels::sums::FourierSums;
 
 /// Fraction of the free memory that the voxel maps may take.
 const MEMORY_FRACTION: f64 = 0.8;
 
-/// The voxel maps of about `per_half` particles of each half without the `excluded` rows, with `symmetry`, on rank 0. `None` on other
-/// ranks, if there are not two halves, if `per_half` is 0, and if the maps do not fit into memory. Every rank calls it, with its
-/// assignment, the group of its half, and what it has `refined` of all rows of each of its models (empty: nothing). The map of a half
-/// uses what its own model has refined.
+/// The voxel maps of both halves, on rank 0: those of [`half_sums`].
 ///
 /// # Errors
 /// When particles cannot be read.
@@ -29,10 +27,35 @@ pub fn half_maps(
     store: &Store,
     subsets: &[SubsetRows],
     group: (&Assignment, &mut Collective),
-    (per_half, symmetry): (usize, Symmetry),
+    sample: (usize, Symmetry),
     excluded: &BTreeSet<usize>,
     refined: &[Vec<Refinement>],
 ) -> Result<Option<[Volume; 2]>> {
+    let Some([first, second]) = half_sums(world, store, subsets, group, sample, excluded, refined)? else {
+        return Ok(None);
+    };
+    let pixel_size = store.header().pixel_size;
+    // The block drops the first sums before the second map is computed.
+    let first = unfiltered_map(&{ first }, pixel_size)?;
+    Ok(Some([first, unfiltered_map(&second, pixel_size)?]))
+}
+
+/// The Fourier sums of about `per_half` particles of each half without the `excluded` rows, with `symmetry`, on rank 0. `None` on other
+/// ranks, if there are not two halves, if `per_half` is 0, and if the sums do not fit into memory. Every rank calls it, with its
+/// assignment, the group of its half, and what it has `refined` of all rows of each of its models (empty: nothing). The sums of a half
+/// use what its own model has refined.
+///
+/// # Errors
+/// When particles cannot be read.
+pub fn half_sums(
+    world: &World,
+    store: &Store,
+    subsets: &[SubsetRows],
+    group: (&Assignment, &mut Collective),
+    (per_half, symmetry): (usize, Symmetry),
+    excluded: &BTreeSet<usize>,
+    refined: &[Vec<Refinement>],
+) -> Result<Option<[FourierSums; 2]>> {
     let both = subsets.len() == 2;
     if !both || per_half == 0 || !fits(world, store.header().box_size) {
         return Ok(None);
@@ -44,13 +67,7 @@ pub fn half_maps(
         excluded: Some(excluded),
         refined,
     };
-    let pixel_size = store.header().pixel_size;
-    let Some([first, second]) = accumulate_halves(world, store, subsets, group, &sample)? else {
-        return Ok(None);
-    };
-    // The block drops the first sums before the second map is computed.
-    let first = unfiltered_map(&{ first }, pixel_size)?;
-    Ok(Some([first, unfiltered_map(&second, pixel_size)?]))
+    accumulate_halves(world, store, subsets, group, &sample)
 }
 
 /// Whether every node has memory for the voxel maps.

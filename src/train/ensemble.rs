@@ -14,12 +14,15 @@ pub(super) struct Ensemble {
     starts: Vec<Option<Gmm>>,
     /// Fully trained mixtures.
     trained: Vec<Gmm>,
+    /// Mixtures, the first ones, that are not part of the model.
+    refining: usize,
 }
 
 impl Ensemble {
     /// `starts` are the initial Gaussians of each mixture, or `None` where it has started already.
-    pub fn new(starts: Vec<Option<Gmm>>) -> Self {
-        Self { starts, trained: Vec::new() }
+    /// The first `refining` mixtures are not part of the model.
+    pub fn new(starts: Vec<Option<Gmm>>, refining: usize) -> Self {
+        Self { starts, trained: Vec::new(), refining }
     }
 
     /// Continues after the `trained` mixtures of a checkpoint.
@@ -33,25 +36,35 @@ impl Ensemble {
     }
 
     /// Puts mixture `wanted` on `device` in place of the one before it, which is fully trained. Does nothing where it is there already.
+    /// Where the first mixture is a refining one, `place` moves the start of the mixture by its number to where that one is.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn begin(&mut self, wanted: usize, device: &mut dyn Device) -> Result<()> {
+    pub fn begin(
+        &mut self,
+        wanted: usize,
+        device: &mut dyn Device,
+        place: impl Fn(&Gmm, usize, &mut Gmm),
+    ) -> Result<()> {
         if self.trained.len() == wanted {
             return Ok(());
         }
-        let gmm = self.starts[wanted].take().expect("a mixture that has not started has initial Gaussians");
+        let mut gmm =
+            self.starts[wanted].take().expect("a mixture that has not started has initial Gaussians");
         self.trained.push(device.state()?.gmm);
+        if self.refining > 0 {
+            place(&self.trained[0], wanted, &mut gmm);
+        }
         device.restore(DeviceState::initial(gmm))
     }
 
-    /// The mixtures whose mean is the model: the fully trained ones, including that on the device if `device_is_trained`; before any
+    /// The mixtures whose mean is the model: the fully trained ones, but for refining ones, including that on the device if `device_is_trained`; before any
     /// is, the current state of the device.
     ///
     /// # Errors
     /// When the device fails.
     pub fn mixtures(&self, device: &dyn Device, device_is_trained: bool) -> Result<Vec<Gmm>> {
-        let mut all = self.trained.clone();
+        let mut all = self.trained[self.refining.min(self.trained.len())..].to_vec();
         if device_is_trained || all.is_empty() {
             all.push(device.state()?.gmm);
         }
@@ -71,6 +84,7 @@ mod tests {
     fn each_mixture_begins_with_its_start_and_zero_moments() {
         let start = |number| Gmm::random(5, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, number));
         let moments = |value| vec![value; 55];
+        let stay = |_: &Gmm, _: usize, _: &mut Gmm| unreachable!("nothing is refined");
         let geometry = Geometry {
             box_size: 16,
             pixel_size: 4.0,
@@ -80,8 +94,8 @@ mod tests {
             symmetry: Symmetry::C1,
         };
         let mut device = CpuDevice::new(start(0), geometry);
-        let mut ensemble = Ensemble::new(vec![None, Some(start(1)), Some(start(2))]);
-        ensemble.begin(0, &mut device).unwrap();
+        let mut ensemble = Ensemble::new(vec![None, Some(start(1)), Some(start(2))], 0);
+        ensemble.begin(0, &mut device, stay).unwrap();
         assert_eq!(device.state().unwrap().gmm, start(0), "the first mixture is on the device already");
         for number in [1, 2] {
             // The state after some training.
@@ -94,11 +108,36 @@ mod tests {
             assert_eq!(ensemble.mixtures(&device, true).unwrap(), before);
             for _ in 0..2 {
                 // A second call, as after a resume between mixtures, changes nothing.
-                ensemble.begin(number as usize, &mut device).unwrap();
+                ensemble.begin(number as usize, &mut device, stay).unwrap();
                 let DeviceState { gmm, first, second } = device.state().unwrap();
                 assert_eq!((gmm, first, second), (start(number), moments(0.0), moments(0.0)));
                 assert_eq!(ensemble.trained(), before);
             }
         }
+    }
+    #[test]
+    fn a_refining_mixture_places_the_others_and_is_not_part_of_the_model() {
+        let start = |number| Gmm::random(5, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, number));
+        let geometry = Geometry {
+            box_size: 16,
+            pixel_size: 4.0,
+            cutoff: 3.0,
+            sampling: Sampling::Points,
+            weights: Weights::UNIFORM,
+            symmetry: Symmetry::C1,
+        };
+        let mut device = CpuDevice::new(start(0), geometry);
+        let mut ensemble = Ensemble::new(vec![None, Some(start(1)), Some(start(2))], 1);
+        assert_eq!(ensemble.mixtures(&device, true).unwrap(), [start(0)], "until there is another");
+        let moved = |previous: &Gmm, number: usize, gmm: &mut Gmm| {
+            assert_eq!(*previous, start(0));
+            gmm.values_mut()[0] = number as f32;
+        };
+        for number in [1, 2] {
+            ensemble.begin(number, &mut device, moved).unwrap();
+            assert_eq!(device.state().unwrap().gmm.values()[0], number as f32);
+        }
+        let model = ensemble.mixtures(&device, true).unwrap();
+        assert_eq!(model.iter().map(|gmm| gmm.values()[0]).collect::<Vec<_>>(), [1.0, 2.0]);
     }
 }

@@ -87,9 +87,11 @@ pub(super) fn densified(subset: Subset, epoch: usize, [from, to]: [usize; 2]) {
 
 /// Logs the end of an epoch.
 pub(super) fn epoch(subset: Subset, settings: &Settings, summary: &EpochSummary, traffic: &Traffic) {
-    let mixture = match settings.mixtures {
-        1 => String::new(),
-        all => format!(" (mixture {} of {all})", settings.mixture_in(summary.epoch - 1) + 1),
+    let number = settings.mixture_in(summary.epoch - 1);
+    let mixture = match (number.checked_sub(settings.refining_mixtures()), settings.mixtures) {
+        (None, _) => " (refining)".into(),
+        (_, 1) => String::new(),
+        (Some(number), all) => format!(" (mixture {} of {all})", number + 1),
     };
     let read = if traffic.bytes == 0 {
         String::new()

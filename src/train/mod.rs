@@ -16,6 +16,7 @@ mod options;
 mod outputs;
 mod plan;
 mod planner;
+mod refine;
 pub mod replicas;
 mod run;
 mod session;

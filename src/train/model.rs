@@ -11,15 +11,19 @@ use super::agreement::{Agreement, Directive, LocalEvents};
 use super::appraise;
 use super::densify;
 use super::ensemble::Ensemble;
+use super::init::starts::place_by_mixture;
 use super::logs;
+use super::refine::{RefinedModel, Refiner};
 use super::replicas::{REPLICA_CHECK, check_replicas};
 use super::timing::EpochTimer;
 use crate::error::{Error, Result};
 use crate::gmm::Gmm;
+use crate::imaging::Symmetry;
 use crate::loader::sampler::Sampler;
 use crate::loader::shard::{Batch, Shard, Traffic};
 use crate::parallel::Collective;
 use crate::particles::Subset;
+use crate::particles::refinement::Refinement;
 use crate::particles::selection::SubsetRows;
 use crate::progress::Progress;
 use crate::recipe::{Clock, Settings};
@@ -31,6 +35,7 @@ use crate::run_folder::checkpoint_writer::CheckpointWriter;
 use crate::run_folder::excluded::Excluded;
 use crate::run_folder::identity::RunIdentity;
 use crate::run_folder::metrics::{self, EpochSummary};
+use crate::run_folder::refinement::RoundSummary;
 
 /// What a model is trained with.
 pub(super) struct ModelSetup {
@@ -97,6 +102,9 @@ pub(super) struct Model {
 /// A model without its particles.
 struct Core {
     setup: ModelSetup,
+    box_size: usize,
+    /// What was refined of its particles.
+    refined: RefinedModel,
     clock: Clock,
     position: Position,
     /// Steps whose outcomes are not known yet.
@@ -123,12 +131,13 @@ impl Model {
     /// # Errors
     /// When the device fails.
     pub fn new(mut setup: ModelSetup, mut shard: Shard, checkpoint: Option<Checkpoint>) -> Result<Self> {
-        let (mut clock, mut position) = (Clock::default(), Position::default());
+        let (mut clock, mut position, mut refinement) = (Clock::default(), Position::default(), None);
         if let Some(checkpoint) = checkpoint {
             (clock, position) = (checkpoint.clock, checkpoint.position);
             setup.ensemble.resume(checkpoint.trained);
             setup.device.restore(checkpoint.state)?;
             setup.appraisal = checkpoint.appraisal.or(setup.appraisal);
+            refinement = checkpoint.refinement;
         }
         if let Some(appraisal) = &setup.appraisal {
             let likelihood = &setup.identity.settings.likelihood;
@@ -136,7 +145,16 @@ impl Model {
             setup.device.set_noise_weights(&weights)?;
             shard.set_factors(appraise::factors(likelihood, &setup.rows, appraisal));
         }
+        let mut refined = RefinedModel::new(refinement, shard.rows(), setup.rows.rows.start);
+        if setup.rank > 0 {
+            refined.state.particles = Vec::new();
+        }
+        if !setup.identity.settings.refine.is_none() {
+            shard.set_refinements(refined.own().to_vec());
+        }
         let core = Core {
+            refined,
+            box_size: shard.reader().header().box_size,
             clock,
             position,
             pending: VecDeque::new(),
@@ -192,7 +210,7 @@ impl Model {
         if self.core.position.step == 0 {
             self.appraise(&context.group.collective)?;
         }
-        let Self { core, shard } = self;
+        let Self { core, shard, .. } = self;
         let started = Instant::now();
         core.begin_epoch()?;
         let (epoch, first_step) = (core.position.epoch, core.position.step);
@@ -233,7 +251,7 @@ impl Model {
     /// # Errors
     /// When particles cannot be read, or the device fails.
     pub fn appraise(&mut self, collective: &Collective) -> Result<()> {
-        let Self { core: Core { setup, position, .. }, shard } = self;
+        let Self { core: Core { setup, position, .. }, shard, .. } = self;
         let ModelSetup { appraisal: Some(appraisal), rows, identity, device, .. } = setup else {
             return Ok(());
         };
@@ -250,6 +268,46 @@ impl Model {
         // What was read for it does not count as the next epoch's.
         shard.traffic();
         Ok(())
+    }
+
+    /// Whether its particles are still to be refined before epoch `epoch`.
+    pub fn needs_refinement(&self, epoch: usize) -> bool {
+        let Core { setup, position, refined, .. } = &self.core;
+        let is_done = refined.state.rounds.last().is_some_and(|round| round.epoch == epoch as u64);
+        setup.identity.settings.refines_before(epoch) && !is_done && position.epoch == epoch
+    }
+
+    /// Refines its particles before epoch `epoch` against its own mixtures, of which `curve` is confirmed, and writes a checkpoint.
+    ///
+    /// # Errors
+    /// When particles cannot be read, or the device fails.
+    pub fn refine(
+        &mut self,
+        collective: &Collective,
+        curve: &[f64],
+        symmetry: Symmetry,
+        epoch: usize,
+    ) -> Result<RoundSummary> {
+        let mixtures = self.mixtures()?;
+        let Self { core, shard } = self;
+        let Core { setup, refined, .. } = core;
+        let settings = &setup.identity.settings;
+        let appraisal = setup.appraisal.as_ref().expect("noise is estimated where particles are refined");
+        let (weights, noise) = appraisal.noise.weights();
+        setup.device.set_noise_weights(&weights)?;
+        let device = setup.device.as_mut();
+        let refiner = Refiner { device, shard, collective, refined, refine: &settings.refine, noise, epoch };
+        let summary = refiner.run((&mixtures, symmetry), curve)?;
+        let (weights, _) = appraise::noise_weights(&settings.likelihood, &appraisal.noise);
+        setup.device.set_noise_weights(&weights)?;
+        core.save_checkpoint()?;
+        Ok(summary)
+    }
+
+    /// What was refined of all its particles, on every rank of the group; empty if nothing is. Every rank calls it.
+    pub fn gather_refinements(&self, collective: &Collective) -> Vec<Refinement> {
+        let Core { setup, refined, .. } = &self.core;
+        if setup.identity.settings.refine.is_none() { Vec::new() } else { refined.gather(collective) }
     }
 
     /// Number of particles of all ranks of the group.
@@ -281,7 +339,11 @@ impl Core {
     fn begin_epoch(&mut self) -> Result<()> {
         let mixture = self.mixture();
         let ModelSetup { subset, ensemble, device, identity, metrics, .. } = &mut self.setup;
-        ensemble.begin(mixture, device.as_mut())?;
+        let settings = &identity.settings;
+        let box_size = self.box_size;
+        ensemble.begin(mixture, device.as_mut(), |previous, number, start| {
+            place_by_mixture(previous, settings, box_size, *subset, number, start);
+        })?;
         if let Some(counts) = densify::grow(device.as_mut(), &identity.settings, self.position.epoch)? {
             logs::densified(*subset, self.position.epoch, counts);
             if let Some(metrics) = metrics {
@@ -411,7 +473,7 @@ impl Core {
     /// Starts to write a checkpoint, on the first rank of the group. No step is pending.
     fn save_checkpoint(&mut self) -> Result<()> {
         debug_assert!(self.pending.is_empty());
-        let Self { setup, clock, position, checkpoint_writer, .. } = self;
+        let Self { setup, clock, position, checkpoint_writer, refined, .. } = self;
         if setup.rank > 0 || clock.step == 0 {
             return Ok(());
         }
@@ -425,7 +487,7 @@ impl Core {
             trained: setup.ensemble.trained().to_vec(),
             excluded: setup.excluded.rows(),
             appraisal: setup.appraisal.clone(),
-            refinement: None,
+            refinement: (!setup.identity.settings.refine.is_none()).then(|| refined.state.clone()),
             ranks: setup.ranks,
             identity: setup.identity.clone(),
         });

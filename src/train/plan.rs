@@ -80,7 +80,7 @@ impl Plan {
     /// Whether some mixture of some model has not started.
     pub fn has_mixtures_to_start(&self) -> bool {
         let remaining = |index: usize| {
-            (0..self.models[index].settings.mixtures).any(|mixture| !self.has_started(index, mixture))
+            (0..self.models[index].settings.all_mixtures()).any(|mixture| !self.has_started(index, mixture))
         };
         (0..self.models.len()).any(remaining)
     }

@@ -218,6 +218,8 @@ impl Open<'_> {
         if self.options.recipe != Recipe::Scaled || choices.init.is_some() {
             return Vec::new();
         }
+        // That of the refining mixture does not follow from the pilot reconstruction.
+        choices.refine.learning_rate = self.settings(choices, 0).refine.learning_rate;
         if matches!(self.options.existing_run, ExistingRun::Resume | ExistingRun::ResumeOrStart) {
             // A pilot reconstruction on another CPU would differ by rounding.
             let epochs = self.settings(choices, 0).epochs;
@@ -267,7 +269,7 @@ fn noise_of(
     steps_done: u64,
     folder: &Path,
 ) -> Result<Option<NoisePower>> {
-    if settings.likelihood.is_default() {
+    if settings.likelihood.is_default() && settings.refine.is_none() {
         return Ok(None);
     }
     if steps_done > 0 {

@@ -16,6 +16,7 @@ use super::model::{EpochEnd, Model, ModelSetup, StepContext};
 use super::options::{Maps, RunOptions};
 use super::outputs::{self, Finished};
 use super::plan::{ModelPlan, Plan};
+use super::refine::{self, RoundContext};
 use crate::error::Result;
 use crate::gmm::Gmm;
 use crate::gmm::files::GmmFile;
@@ -139,7 +140,12 @@ impl<'a> Session<'a> {
             let first: Gmm = starts[0].take().expect("the first mixture of a model always has a start");
             let open = |gmm| devices::open(rank_device, gmm, *geometry, batch, options.cache_half);
             let device = densify::open_for_growth(first, &self.plan.models[index].settings, open)?;
-            self.open.push(OpenModel { index, sampler, device, ensemble: Ensemble::new(starts) });
+            self.open.push(OpenModel {
+                index,
+                sampler,
+                device,
+                ensemble: Ensemble::new(starts, self.plan.models[index].settings.refining_mixtures()),
+            });
         }
         let collective = self.collective.take().expect("devices are opened once");
         let connected =
@@ -263,6 +269,16 @@ impl<'a> Session<'a> {
         let epochs = plan.models[0].settings.epochs;
         let started = Instant::now();
         for epoch in plan.first_epoch..epochs {
+            if plan.models[0].settings.refines_before(epoch) {
+                let context = RoundContext {
+                    world,
+                    store: self.store,
+                    subsets: &plan.subsets(),
+                    assignment: &self.assignment,
+                    symmetry: self.geometry.symmetry,
+                };
+                refine::round(&context, &mut self.models, &mut reduction.collective, epoch)?;
+            }
             for model in self.models.iter_mut().filter(|model| model.position().epoch == epoch) {
                 let mut context =
                     StepContext { group: reduction, agreement: &mut agreement, progress: &mut bar };
@@ -304,10 +320,12 @@ impl<'a> Session<'a> {
         let rows = self.models.iter().flat_map(|model| model.excluded().rows());
         let excluded: BTreeSet<usize> = rows.map(|row| row as usize).collect();
         let reduction = self.reduction.as_mut().expect("devices are connected");
-        let group = (&self.assignment, &mut reduction.collective);
         let subsets = plan.subsets();
+        let refined: Vec<_> =
+            self.models.iter().map(|model| model.gather_refinements(&reduction.collective)).collect();
+        let group = (&self.assignment, &mut reduction.collective);
         let voxels = (options.voxel_particles, self.geometry.symmetry);
-        let voxels = cross_validation::half_maps(world, store, &subsets, group, voxels, &excluded, &[])?;
+        let voxels = cross_validation::half_maps(world, store, &subsets, group, voxels, &excluded, &refined)?;
         if world.rank() == 0 {
             let truth = options.truth.as_deref();
             outputs::finish(&Finished {

@@ -16,9 +16,16 @@ const TAPS: usize = 4;
 /// Frequencies that are summed in f32, a multiple of [`LANES`].
 const BLOCK: usize = 64 * LANES;
 
-/// A reference with the frequencies that images are compared at.
+/// A reference with the frequencies that images are compared at, in fits and in searches.
 pub(super) struct Comparison {
     reference: Reference,
+    fits: Frequencies,
+    searches: Frequencies,
+}
+
+/// Frequencies within a limit.
+struct Frequencies {
+    limit: usize,
     /// kx and ky of one frequency of each Friedel pair, in cycles per box; (0, 0), of weight 0, fills the last vector of lanes.
     places: [Vec<f32>; 2],
     /// Index of each in a target, and of its opposite.
@@ -30,7 +37,22 @@ pub(super) struct Comparison {
 impl Comparison {
     /// For images of `box_size` pixels.
     pub fn new(reference: Reference, box_size: usize) -> Self {
-        let (n, limit) = (box_size as isize, reference.limit as isize);
+        Self {
+            fits: Frequencies::below(reference.limit, box_size),
+            searches: Frequencies::below(reference.search_limit, box_size),
+            reference,
+        }
+    }
+
+    /// Size in bytes.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.reference.values[..]) + self.fits.bytes() + self.searches.bytes()
+    }
+}
+
+impl Frequencies {
+    fn below(limit: usize, box_size: usize) -> Self {
+        let (n, limit) = (box_size as isize, limit as isize);
         let mut all = Vec::new();
         for kx in 0..limit {
             let first = if kx == 0 { 1 } else { 1 - limit };
@@ -43,14 +65,13 @@ impl Comparison {
             places: [0, 1].map(|axis| all.iter().map(|k| k[axis] as f32).collect()),
             indices: all.iter().map(|&[kx, ky]| [at([kx, ky]), at([-kx, -ky])]).collect(),
             count,
-            reference,
+            limit: limit as usize,
         }
     }
 
-    /// Size in bytes.
-    pub fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         let places: usize = self.places.iter().map(|values| size_of_val(&values[..])).sum();
-        size_of_val(&self.reference.values[..]) + places + size_of_val(&self.indices[..])
+        places + size_of_val(&self.indices[..])
     }
 }
 
@@ -85,16 +106,17 @@ impl Fitter {
         observation: &Observation,
         target: &[f32],
     ) -> ImageFit {
-        self.load(geometry, comparison, weights, observation, target);
+        let Comparison { reference, fits: frequencies, .. } = comparison;
+        self.load(geometry, frequencies, weights, observation, target);
         let Self { values, .. } = self;
-        slices(&comparison.reference, &comparison.places, &observation.view.rotation, &mut values.slice);
+        slices(reference, &frequencies.places, &observation.view.rotation, true, &mut values.slice);
         let premultiplied = observation.view.ctf.coefficients().premultiplied;
         let mut sums = [0.0f64; SUMS];
-        let count = comparison.indices.len();
+        let count = frequencies.indices.len();
         for start in (0..count).step_by(BLOCK) {
             let block = start..count.min(start + BLOCK);
             let step = std::f32::consts::TAU / geometry.box_size as f32;
-            let of_block = add_up(values, &comparison.places, block, step, premultiplied);
+            let of_block = add_up(values, &frequencies.places, block, step, premultiplied);
             sums.iter_mut().zip(of_block).for_each(|(sum, more)| *sum += f64::from(more));
         }
         // Both frequencies of a Friedel pair count; slices are unnormalised, targets unitary.
@@ -105,7 +127,7 @@ impl Fitter {
     fn load(
         &mut self,
         geometry: &Geometry,
-        comparison: &Comparison,
+        frequencies: &Frequencies,
         weights: &GroupWeights,
         observation: &Observation,
         target: &[f32],
@@ -113,31 +135,31 @@ impl Fitter {
         let n = geometry.box_size;
         let view = &observation.view;
         let phases = view.offset.map(|offset| phases(n, (n / 2) as f64 + offset));
-        self.load_ctf(geometry, comparison, &view.ctf);
+        self.load_ctf(geometry, frequencies.limit, &view.ctf);
         let ImageValues { image: [re, im], ctf: [ctf, slope], weight, slice } = &mut self.values;
-        let length = comparison.indices.len();
+        let length = frequencies.indices.len();
         for values in [re, im, ctf, slope, weight].into_iter().chain(slice) {
             values.resize(length, 0.0);
         }
         let ImageValues { image: [re, im], ctf: [ctf, slope], weight, .. } = &mut self.values;
         let step = 1.0 / (n as f64 * geometry.pixel_size);
         let [xx, xy, yy] = view.ctf.coefficients().slope.map(|v| (v * DEFOCUS_UNIT * step * step) as f32);
-        for (i, &[here, there]) in comparison.indices.iter().enumerate() {
+        for (i, &[here, there]) in frequencies.indices.iter().enumerate() {
             let (at, opposite) = (here as usize, there as usize);
             let (here, there) = (target[at], target[opposite]);
             let value = Complex::new(0.5 * (there + here), 0.5 * (there - here));
             let turned = value * phases[0][at / n] * phases[1][at % n];
             (re[i], im[i]) = (turned.re, turned.im);
-            let [x, y] = [comparison.places[0][i], comparison.places[1][i]];
+            let [x, y] = [frequencies.places[0][i], frequencies.places[1][i]];
             ctf[i] = self.planes[0][at];
             slope[i] = self.planes[1][at] * (xx * x * x + xy * x * y + yy * y * y);
-            weight[i] = if i < comparison.count { weights.noise()[at] } else { 0.0 };
+            weight[i] = if i < frequencies.count { weights.noise()[at] } else { 0.0 };
         }
     }
 
     /// Evaluates the CTF and its derivative with respect to gamma.
-    fn load_ctf(&mut self, geometry: &Geometry, comparison: &Comparison, ctf: &Ctf) {
-        let (n, limit) = (geometry.box_size, comparison.reference.limit);
+    fn load_ctf(&mut self, geometry: &Geometry, limit: usize, ctf: &Ctf) {
+        let n = geometry.box_size;
         for (plane, ctf) in self.planes.iter_mut().zip([*ctf, ctf.quadrature()]) {
             plane.resize(limit * n, 0.0);
             for (kx, line) in plane.chunks_exact_mut(n).enumerate() {
@@ -156,7 +178,8 @@ impl Fitter {
         (rotations, penalty): (&[Rotation], &[f64]),
         (offsets, offset_penalty): (&OffsetGrid, f64),
     ) -> Found {
-        self.load(geometry, comparison, weights, observation, target);
+        let Comparison { reference, searches: frequencies, .. } = comparison;
+        self.load(geometry, frequencies, weights, observation, target);
         let n = geometry.box_size as f64;
         let ImageValues { image: [re, im], ctf: [ctf, _], weight, slice } = &mut self.values;
         // The image becomes w H F(Y), the CTF w H^2.
@@ -165,13 +188,13 @@ impl Fitter {
             let factor = if premultiplied { *w } else { *ctf * w };
             (*re, *im, *ctf) = (*re * factor, *im * factor, *ctf * *ctf * w);
         }
-        let tables = OffsetPhases::new(offsets, &comparison.places, n);
+        let tables = OffsetPhases::new(offsets, &frequencies.places, n);
         let (scale, contrast) = (2.0 / n, observation.contrast);
         let mut best = Found { rotation: 0, offset: [0, 0], gain: f64::NEG_INFINITY };
         let mut products = [vec![0.0f32; re.len()], vec![0.0f32; re.len()]];
         for (index, (rotation, penalty)) in rotations.iter().zip(penalty).enumerate() {
-            let pose = product(&observation.view.rotation, rotation);
-            slices(&comparison.reference, &comparison.places, &pose, slice);
+            let pose = product(rotation, &observation.view.rotation);
+            slices(reference, &frequencies.places, &pose, false, slice);
             let power = multiply([re, im], ctf, [&slice[0], &slice[1]], &mut products);
             let power = f64::from(power) * scale / n * contrast * contrast;
             tables.each(&products, |offset, sum| {
@@ -399,8 +422,8 @@ fn fit_of(sums: &[f64; SUMS], contrast: f64, count: f64, unitary: f64) -> ImageF
 
 vectorize! {
     /// Slices of `reference` at the frequencies `places` at the pose `rotation`: S and its derivatives with respect to the rotation
-    /// vector in volume coordinates, real and imaginary part of each.
-    fn slices(reference: &Reference, places: &[Vec<f32>; 2], rotation: &Rotation, out: &mut [Vec<f32>; 8]) = slices_lanes
+    /// vector in volume coordinates, real and imaginary part of each. Without `derivatives` only S.
+    fn slices(reference: &Reference, places: &[Vec<f32>; 2], rotation: &Rotation, derivatives: bool, out: &mut [Vec<f32>; 8]) = slices_lanes
 }
 
 /// Weights of the four taps of a cubic B-spline at `t` behind the second tap, and their derivatives.
@@ -423,6 +446,7 @@ fn slices_lanes<I: Isa>(
     reference: &Reference,
     places: &[Vec<f32>; 2],
     rotation: &Rotation,
+    derivatives: bool,
     out: &mut [Vec<f32>; 8],
 ) {
     let (width, side) = (reference.width(), reference.side());
@@ -457,23 +481,31 @@ fn slices_lanes<I: Isa>(
                 let start = 2 * ((plane + y) * width + first[0]);
                 let row = I::F32::load(&values[start..start + LANES]);
                 plain = row.mul_add(I::F32::splat(wz[z] * wy[y]), plain);
+                if !derivatives {
+                    continue;
+                }
                 by_y = row.mul_add(I::F32::splat(wz[z] * dy[y]), by_y);
                 by_z = row.mul_add(I::F32::splat(dz[z] * wy[y]), by_z);
             }
         }
         let twice = |w: [f32; TAPS]| I::F32::load(&[w[0], w[0], w[1], w[1], w[2], w[2], w[3], w[3]]);
         let (along, slope) = (twice(wx), twice(dx));
-        let [value, gx, gy, gz] = [plain * along, plain * slope, by_y * along, by_z * along].map(|v| {
+        let parts = |v: I::F32| {
             let mut lanes = [0.0f32; LANES];
             v.store(&mut lanes);
             [
                 (lanes[0] + lanes[2]) + (lanes[4] + lanes[6]),
                 sign * ((lanes[1] + lanes[3]) + (lanes[5] + lanes[7])),
             ]
-        });
+        };
+        let value = parts(plain * along);
+        (out[0][index], out[1][index]) = (value[0], value[1]);
+        if !derivatives {
+            continue;
+        }
+        let [gx, gy, gz] = [plain * slope, by_y * along, by_z * along].map(parts);
         let [x, y, z] = place.map(|v| sign * v);
         for part in 0..2 {
-            out[part][index] = value[part];
             // -(k x gradient), which both change sign.
             out[2 + part][index] = z * gy[part] - y * gz[part];
             out[4 + part][index] = x * gz[part] - z * gx[part];

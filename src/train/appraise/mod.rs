@@ -22,14 +22,17 @@ const LEAST_VARIANCE: f64 = 1e-12;
 /// Largest contrast of a particle, over the mean.
 const LARGEST_CONTRAST: f64 = 10.0;
 
-/// Whether the particles are appraised before epoch `epoch`, from 0: before epochs 1, 2, 4, 8 and so on of the first mixture, and
+/// Whether the particles are appraised before epoch `epoch`, from 0: before epochs 1, 2, 4, 8 and so on of the first
+/// mixture after the refining one, and
 /// when it is finished. Where images without a particle are only looked for, and the first appraisal has found none, it is the last.
 pub(super) fn is_due(settings: &Settings, epoch: usize, appraisal: &Appraisal) -> bool {
-    let end = settings.first_epoch(1);
+    let (begin, refining) = (settings.refine.epochs(), settings.refining_mixtures());
+    let Some(epoch) = epoch.checked_sub(begin) else { return false };
+    let end = settings.first_epoch(refining + 1) - begin;
     let is_point = epoch == end || (epoch.is_power_of_two() && epoch < end);
     let Likelihood { weigh_particles, .. } = settings.likelihood;
     let looks = match weigh_particles {
-        Weighing::Auto => has_empty(&appraisal.particles) || (epoch == 1 && epoch < settings.epochs),
+        Weighing::Auto => has_empty(&appraisal.particles) || (epoch == 1 && begin + epoch < settings.epochs),
         Weighing::No | Weighing::Yes => false,
     };
     is_point && (settings.likelihood.compares() || looks)

@@ -1,0 +1,232 @@
+//! Gauss-Newton steps of one particle.
+
+use super::REFINED;
+use super::prior::{Quadratic, Widths, kind};
+use crate::error::Result;
+use crate::imaging::pose::{Rotation, product, rotation_from_vector, transposed, vector_from_rotation};
+use crate::particles::refinement::Refinement;
+use crate::particles::store::{Particle, Reader};
+use crate::render::reference::{DEFOCUS, DEFOCUS_UNIT, OFFSET};
+use crate::render::{Device, ImageFit, Observation};
+
+/// A symmetric matrix of the refined numbers.
+pub(crate) type Matrix = [[f64; REFINED]; REFINED];
+/// A number for each refined one.
+pub(crate) type Vector = [f64; REFINED];
+
+/// Largest step of each kind: in radians, pixels, units of the defocus.
+const LARGEST_STEP: [f64; 3] = [0.1, 1.5, 0.5];
+/// Gain in log-posterior that a step must promise.
+const LEAST_GAIN: f64 = 0.02;
+/// Part of a step that is tried after it failed.
+const SHORTER: f64 = 0.3;
+/// Steps that may fail before a particle is left as it is.
+const FAILURES: usize = 2;
+
+/// A particle on its way.
+#[derive(Clone, Debug)]
+pub(crate) struct Descent {
+    /// The best change so far, and its fit.
+    pub best: Refinement,
+    pub fit: ImageFit,
+    /// Log-posterior of `best`.
+    pub objective: f64,
+    /// The change that is tried next; `None` where nothing is left to gain.
+    pub trial: Option<Refinement>,
+    step: Vector,
+    failures: usize,
+}
+
+/// What all particles of a model share.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Posterior {
+    /// The prior of the changes.
+    pub widths: Widths,
+    /// Variance of an overlap by noise over the power: from sums of fits to log-likelihoods.
+    pub noise: f64,
+}
+
+impl Posterior {
+    /// Log-posterior of a change up to a constant.
+    pub fn objective(&self, change: &Refinement, fit: &ImageFit) -> f64 {
+        (fit.overlap - 0.5 * fit.power) / self.noise - self.widths.penalty(&numbers(change))
+    }
+}
+
+/// Steps of a particle in a round, at most.
+const STEPS: usize = 8;
+
+/// Refines the particles of a batch from the changes `starts`, in place of those of their observations' views.
+///
+/// # Errors
+/// When the device fails.
+pub(crate) fn descend(
+    device: &mut dyn Device,
+    reader: &Reader,
+    particles: &[Particle],
+    observations: &[Observation],
+    starts: &[Refinement],
+    posterior: &Posterior,
+) -> Result<Vec<Descent>> {
+    let at = |index: usize, change: &Refinement| Observation {
+        view: change.view(reader, &particles[index]),
+        ..observations[index]
+    };
+    let batch: Vec<Observation> =
+        starts.iter().enumerate().map(|(index, change)| at(index, change)).collect();
+    let fits = device.fit(&batch)?;
+    let begun = fits.into_iter().zip(starts).zip(particles);
+    let mut all: Vec<Descent> = begun
+        .map(|((fit, &change), particle)| Descent::new(change, fit, &particle.rotation, posterior))
+        .collect();
+    for _ in 0..STEPS {
+        let trials: Vec<(usize, Refinement)> =
+            all.iter().enumerate().filter_map(|(index, one)| Some((index, one.trial?))).collect();
+        if trials.is_empty() {
+            break;
+        }
+        let batch: Vec<Observation> = trials.iter().map(|(index, change)| at(*index, change)).collect();
+        for ((index, _), fit) in trials.iter().zip(device.fit(&batch)?) {
+            all[*index].tried(fit, &particles[*index].rotation, posterior);
+        }
+    }
+    Ok(all)
+}
+
+/// The numbers of a change in the units of a fit.
+pub(crate) fn numbers(change: &Refinement) -> Vector {
+    let Refinement { rotation: [a, b, c], offset: [x, y], defocus } = *change;
+    [a, b, c, x, y, defocus / DEFOCUS_UNIT]
+}
+
+impl Descent {
+    /// Starts at `change`, whose fit is known, of a particle with the stored pose `pose`.
+    pub fn new(change: Refinement, fit: ImageFit, pose: &Rotation, posterior: &Posterior) -> Self {
+        let objective = posterior.objective(&change, &fit);
+        let mut new = Self { best: change, fit, objective, trial: None, step: [0.0; REFINED], failures: 0 };
+        new.propose(pose, posterior);
+        new
+    }
+
+    /// Takes the trial if it is better, and proposes the next. Returns whether it was taken.
+    pub fn tried(&mut self, fit: ImageFit, pose: &Rotation, posterior: &Posterior) -> bool {
+        let Some(trial) = self.trial.take() else { return false };
+        let objective = posterior.objective(&trial, &fit);
+        if objective > self.objective {
+            (self.best, self.fit, self.objective, self.failures) = (trial, fit, objective, 0);
+            self.propose(pose, posterior);
+            return true;
+        }
+        self.failures += 1;
+        if self.failures <= FAILURES {
+            self.step = self.step.map(|v| SHORTER * v);
+            self.trial = Some(moved(&self.best, &self.step, pose));
+        }
+        false
+    }
+
+    /// Solves the normal equations at the best change.
+    fn propose(&mut self, pose: &Rotation, posterior: &Posterior) {
+        let Posterior { widths, noise } = posterior;
+        let Quadratic { curvature: mut matrix, .. } = self.quadratic(pose, posterior);
+        // In volume coordinates as the fit: the change so far is turned there.
+        let so_far = in_volume(&self.best, pose);
+        let mut drive: Vector = std::array::from_fn(|p| self.fit.gradient[p] / noise);
+        let precision = widths.precisions(&so_far);
+        for p in 0..REFINED {
+            matrix[p][p] += precision[p];
+            drive[p] -= precision[p] * so_far[p];
+        }
+        let Some(mut step) = solve(&matrix, &drive, widths) else { return };
+        let promised: f64 = 0.5 * step.iter().zip(&drive).map(|(s, d)| s * d).sum::<f64>();
+        if !(promised > LEAST_GAIN) {
+            return;
+        }
+        for (kind_of, largest) in LARGEST_STEP.iter().enumerate() {
+            let length =
+                (0..REFINED).filter(|&p| kind(p) == kind_of).map(|p| step[p] * step[p]).sum::<f64>().sqrt();
+            if length > *largest {
+                (0..REFINED).filter(|&p| kind(p) == kind_of).for_each(|p| step[p] *= largest / length);
+            }
+        }
+        self.step = step;
+        self.trial = Some(moved(&self.best, &step, pose));
+    }
+
+    /// The log-likelihood to second order about the best change, in volume coordinates.
+    pub fn quadratic(&self, pose: &Rotation, posterior: &Posterior) -> Quadratic {
+        let curvature: Matrix = std::array::from_fn(|p| {
+            std::array::from_fn(|q| self.fit.curvature[ImageFit::entry(p, q)] / posterior.noise)
+        });
+        let so_far = in_volume(&self.best, pose);
+        let drive = std::array::from_fn(|p| {
+            let moved: f64 = (0..REFINED)
+                .filter(|&q| posterior.widths.is_refined(q))
+                .map(|q| curvature[p][q] * so_far[q])
+                .sum();
+            self.fit.gradient[p] / posterior.noise + moved
+        });
+        Quadratic { curvature, drive, weight: posterior.widths.regularity(&so_far) }
+    }
+}
+
+/// The numbers of a change with its rotation vector in volume coordinates.
+fn in_volume(change: &Refinement, pose: &Rotation) -> Vector {
+    let mut numbers = numbers(change);
+    for axis in 0..3 {
+        numbers[axis] = (0..3).map(|k| pose[k][axis] * change.rotation[k]).sum();
+    }
+    numbers
+}
+
+/// `change` and a step after it: the pose W becomes W exp([eta]x), with eta the first numbers of `step`. `pose` is the stored one.
+fn moved(change: &Refinement, step: &Vector, pose: &Rotation) -> Refinement {
+    let eta = [step[0], step[1], step[2]];
+    Refinement {
+        rotation: turned(&change.rotation, &rotation_from_vector(eta), pose),
+        offset: [0, 1].map(|axis| change.offset[axis] + step[OFFSET + axis]),
+        defocus: change.defocus + DEFOCUS_UNIT * step[DEFOCUS],
+    }
+}
+
+/// The rotation vector in view coordinates of a change of the stored `pose` by `rotation`, then by `by` in volume coordinates.
+pub(crate) fn turned(rotation: &[f64; 3], by: &Rotation, pose: &Rotation) -> [f64; 3] {
+    // exp([rotation]x) W by W^T.
+    let turn = product(&product(pose, by), &transposed(pose));
+    vector_from_rotation(&product(&rotation_from_vector(*rotation), &turn))
+}
+
+/// The rotation vector of a change by `rotation`, then by `by` in view coordinates.
+pub(crate) fn turned_in_view(rotation: &[f64; 3], by: &Rotation) -> [f64; 3] {
+    vector_from_rotation(&product(by, &rotation_from_vector(*rotation)))
+}
+
+/// The solution of `matrix` x = `right` for the refined numbers, 0 for the others. `None` unless the matrix is positive definite.
+pub(crate) fn solve(matrix: &Matrix, right: &Vector, widths: &Widths) -> Option<Vector> {
+    let used: Vec<usize> = (0..REFINED).filter(|&p| widths.is_refined(p)).collect();
+    let n = used.len();
+    let mut lower = [[0.0f64; REFINED]; REFINED];
+    for i in 0..n {
+        for j in 0..=i {
+            let rest = matrix[used[i]][used[j]] - (0..j).map(|k| lower[i][k] * lower[j][k]).sum::<f64>();
+            lower[i][j] = if i == j {
+                if !(rest > 0.0 && rest.is_finite()) {
+                    return None;
+                }
+                rest.sqrt()
+            } else {
+                rest / lower[j][j]
+            };
+        }
+    }
+    let mut x = [0.0; REFINED];
+    for i in 0..n {
+        x[i] = (right[used[i]] - (0..i).map(|k| lower[i][k] * x[k]).sum::<f64>()) / lower[i][i];
+    }
+    for i in (0..n).rev() {
+        x[i] = (x[i] - (i + 1..n).map(|k| lower[k][i] * x[k]).sum::<f64>()) / lower[i][i];
+    }
+    let mut solution = [0.0; REFINED];
+    used.iter().zip(x).for_each(|(&p, value)| solution[p] = value);
+    solution.iter().all(|v| v.is_finite()).then_some(solution)
+}
