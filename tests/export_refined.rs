@@ -16,8 +16,9 @@ use cryosplat_mpi::imaging::pose::{product, rotation_from_vector};
 use cryosplat_mpi::particles::refinement::Refinement;
 use cryosplat_mpi::particles::selection::{Models, SubsetRows};
 use cryosplat_mpi::particles::store::{Block, DataSetId, Store};
+use cryosplat_mpi::run_folder::finished;
 use cryosplat_mpi::run_folder::refinement::{RefinementState, RoundSummary};
-use cryosplat_mpi::run_folder::refinement_file;
+
 use noise_set::{Folder, IMAGES, cs};
 
 /// Box size of the raw images, and of the set.
@@ -55,7 +56,7 @@ fn refined_run(folder: &Path, set: &str, identity: Option<DataSetId>) -> String 
         })
         .collect();
     let models: Vec<_> = models.iter().zip(&states).collect();
-    refinement_file::write(&run, identity, &models).unwrap();
+    finished::write_refinement(&run, &store, identity, &models).unwrap();
     run.display().to_string()
 }
 
@@ -217,6 +218,10 @@ fn round_trip(folder: &Folder, kind: &str, original: &str, rounding: f64) -> Str
     let [set, original] = [path("set.h5"), path(original)];
     let said = succeed(&["export", kind, &set, "--original", &original, "-o", &path(&output), "--run", &run]);
     assert!(said.contains("12 particles, with the refinement of the run"), "{said}");
+    // The run itself has written the same.
+    let [exported, of_run] =
+        [&output, &format!("run/particles.{kind}")].map(|name| std::fs::read(folder.path(name)).unwrap());
+    assert!(exported == of_run, "{original}");
     import(&output, "again.h5");
     assert_near(&path("again.h5"), &path("refined.h5"), rounding, &original);
     output

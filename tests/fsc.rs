@@ -176,6 +176,7 @@ fn particles(path: &Path, n: usize) {
         optics: vec![Optics::new(300.0, 2.7, 0.1)],
         halves: [n - second, second],
         source_files: vec!["stack.mrcs".into()],
+        imported_from: None,
     };
     let particle = |i: usize| Particle {
         rotation: rotation_from_relion(i as f64, 40.0, 70.0),

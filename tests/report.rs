@@ -4,7 +4,12 @@ mod common;
 
 use std::path::Path;
 
-use common::{fail, path, phantom, succeed, train_arguments};
+use common::{alone, fail, path, phantom, succeed, train_arguments};
+use cryosplat_mpi::particles::refinement::Refinement;
+use cryosplat_mpi::particles::selection::{Models, SubsetRows};
+use cryosplat_mpi::particles::store::Store;
+use cryosplat_mpi::run_folder::refinement::{RefinementState, RoundSummary};
+use cryosplat_mpi::run_folder::refinement_file;
 use serde_json::Value;
 
 fn page(run: &str) -> String {
@@ -22,6 +27,21 @@ fn headings(page: &str) -> Vec<&str> {
         }
     }
     found
+}
+
+/// Adds a refinement of each particle, by 0.1 radian and a pixel.
+fn refine(run: &str, set: &str) {
+    let _alone = alone();
+    let store = Store::open(Path::new(set)).unwrap();
+    let refined = Refinement { rotation: [0.1, 0.0, 0.0], offset: [0.0, 1.0], defocus: 0.0 };
+    let of_model = |model: &SubsetRows| RefinementState {
+        rounds: vec![RoundSummary { epoch: 2, limit: 8, accepted: 40, ..RoundSummary::default() }],
+        particles: vec![refined; model.rows.len()],
+    };
+    let models = SubsetRows::of(&store, Models::Both);
+    let states: Vec<RefinementState> = models.iter().map(of_model).collect();
+    let models: Vec<_> = models.iter().zip(&states).collect();
+    refinement_file::write(Path::new(run), store.validate().unwrap(), &models).unwrap();
 }
 
 const KNOWN: [&str; 13] = [
@@ -57,6 +77,15 @@ fn report_is_reproducible_and_shows_a_baseline() {
 
     succeed(&["report", &run]);
     assert!(page(&run) == first, "the same page from the same run");
+
+    refine(&run, &set);
+    succeed(&["report", &run]);
+    let refined = page(&run);
+    for part in ["Rounds of refinement", "Refined tilt of the view axis", "Refined shift", "5.73°, 4.00 Å"]
+    {
+        assert!(!first.contains(part) && refined.contains(part), "{part}");
+    }
+    std::fs::remove_file(Path::new(&run).join("refinement.h5")).unwrap();
 
     // The report of voxel maps has no Gaussians, no loss and no projections of a model.
     succeed(&["backproject", &set, "-o", &voxels, "--truth", &truth]);

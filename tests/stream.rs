@@ -139,6 +139,7 @@ fn set(file: &Path, halves: [usize; 2], size: usize, dtype: Dtype) -> Vec<f32> {
         optics: vec![Optics::new(300.0, 2.7, 0.1)],
         halves,
         source_files: Vec::new(),
+        imported_from: None,
     };
     let mut writer = Writer::create(file, &header, dtype).unwrap();
     let mut all = Vec::new();

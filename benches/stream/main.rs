@@ -72,6 +72,7 @@ fn particles(file: &Path, count: usize) -> Result<Store> {
         optics: vec![Optics::new(300.0, 2.7, 0.1)],
         halves: [count, 0],
         source_files: Vec::new(),
+        imported_from: None,
     };
     let particle = Particle {
         rotation: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],

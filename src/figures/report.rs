@@ -62,6 +62,15 @@ pub enum Part {
         /// PNG file.
         png: Vec<u8>,
     },
+    /// A table.
+    Table {
+        /// Heading.
+        heading: String,
+        /// Names of the columns.
+        head: Vec<String>,
+        /// Cells by row.
+        rows: Vec<Vec<String>>,
+    },
     /// Interactive surface of the map. At most one per page.
     Surface(Surface),
 }
@@ -137,6 +146,7 @@ impl Part {
                     STANDARD.encode(png)
                 ),
             ),
+            Self::Table { heading, head, rows } => section(heading, &table(head, rows)),
             Self::Surface(surface) => section("Surface of the map", &viewer(surface)),
         }
     }
@@ -157,6 +167,19 @@ fn viewer(surface: &Surface) -> String {
         surface.size,
         surface.voxel,
         surface.encoded()
+    )
+}
+
+/// A table of several columns, scrolled on a narrow screen.
+fn table(head: &[String], rows: &[Vec<String>]) -> String {
+    let line = |cells: &[String], tag: &str| -> String {
+        let cells: String = cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape(cell))).collect();
+        format!("<tr>{cells}</tr>\n")
+    };
+    let body: String = rows.iter().map(|cells| line(cells, "td")).collect();
+    format!(
+        "<div class=\"scroll\"><table class=\"columns\">\n<thead>{}</thead>\n<tbody>{body}</tbody></table></div>",
+        line(head, "th")
     )
 }
 
@@ -198,6 +221,11 @@ mod tests {
                 Part::Chart(fsc_chart(&fsc)),
                 Part::Charts(vec![loss_chart(&loss), loss_chart(&loss)]),
                 picture,
+                Part::Table {
+                    heading: evil.clone(),
+                    head: vec![evil.clone()],
+                    rows: vec![vec![evil.clone()]],
+                },
                 Part::Surface(surface),
             ],
             notes: vec![evil.clone()],
@@ -210,7 +238,7 @@ mod tests {
         let page = std::fs::read_to_string(&path).unwrap();
         assert!(!page.contains("<script>alert"), "{page}");
         assert_eq!(page.matches("<script").count(), 2);
-        assert!(page.matches("&lt;script&gt;").count() >= 8);
+        assert!(page.matches("&lt;script&gt;").count() >= 11);
         let links = page.replace("http://www.w3.org/2000/svg", "");
         assert!(!links.contains("http") && !links.contains("url(") && !links.contains("@import"));
         assert!(page.contains("data:image/png;base64,AQID"));

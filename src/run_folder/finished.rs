@@ -1,4 +1,4 @@
-//! Commands that use the folder of a run: the report page written again, and the particles that the run excluded.
+//! The folder of a run for other commands: the report page written again, and what the run has found out about its particles.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,11 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::particles::export::results::{RunColumns, RunResults};
+use crate::particles::export::{cs, original};
+use crate::particles::selection::SubsetRows;
 use crate::particles::store::{DataSetId, Store};
 use crate::run_folder::appraisal::Appraised;
+use crate::run_folder::refinement::RefinementState;
 use crate::run_folder::{excluded, names, refinement_file, report, tables};
 
 /// Writes report.html again into the folder of the finished run `run`. The particles are read from `particles`, or from the file that
@@ -82,6 +85,37 @@ pub(crate) fn results(run: &Path, store: &Store, set: DataSetId) -> Result<RunRe
         refined: refinement_file::read(run, store, set)?.unwrap_or_default().rows,
         columns: appraised_rows(run, store)?,
     })
+}
+
+/// Writes what a run on the particles of `store`, whose identity is `set`, has refined in each model: refinement.h5; and particles.star or
+/// particles.cs, a copy of the file that the set was imported from, if it is still there. A copy that fails is logged.
+///
+/// # Errors
+/// When refinement.h5 cannot be written.
+pub fn write_refinement(
+    folder: &Path,
+    store: &Store,
+    set: DataSetId,
+    models: &[(&SubsetRows, &RefinementState)],
+) -> Result<()> {
+    refinement_file::write(folder, set, models)?;
+    let original = store.imported_from();
+    let extension = original.as_ref().and_then(|file| file.extension());
+    let kind = names::ORIGINALS.into_iter().find(|(kind, _)| extension.is_some_and(|found| found == *kind));
+    let (Some(original), Some((kind, name))) = (original, kind) else { return Ok(()) };
+    let copy = folder.join(name);
+    let written = results(folder, store, set).and_then(|results| match kind {
+        "cs" => cs::select(store, &results, &original, &copy),
+        _ => original::select(store, &results, &original, &copy),
+    });
+    match written {
+        Ok(count) => tracing::info!("{count} refined particles: {}", copy.display()),
+        Err(error) => tracing::warn!(
+            "{} is not written: {error}; `export {kind} --original --run` writes it later",
+            copy.display()
+        ),
+    }
+    Ok(())
 }
 
 /// What the run in the folder `run` has found out about each row of `store`, in particles.csv; empty if it has compared none.

@@ -17,5 +17,6 @@ pub mod metrics;
 pub(crate) mod names;
 pub mod refinement;
 pub mod refinement_file;
+mod refinement_report;
 pub mod report;
 pub(crate) mod tables;

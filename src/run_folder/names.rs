@@ -18,6 +18,8 @@ pub(crate) const NOISE: &str = "noise.csv";
 pub(crate) const PARTICLES: &str = "particles.csv";
 /// Refined poses, shifts and defoci of the particles.
 pub(crate) const REFINEMENT: &str = "refinement.h5";
+/// Copies of the metadata that the set was imported from, with what the run has refined: of RELION, and of cryoSPARC.
+pub(crate) const ORIGINALS: [(&str, &str); 2] = [("star", "particles.star"), ("cs", "particles.cs")];
 /// Slices and projections of the maps.
 pub(crate) const SLICES: &str = "slices.png";
 

@@ -30,7 +30,8 @@ use crate::render::cpu::CpuDevice;
 use crate::render::cpu::residual::Filter;
 use crate::render::{Geometry, Sampling, Symmetry, Weights};
 use crate::run_folder::appraisal::Appraised;
-use crate::run_folder::{metrics, names, tables};
+use crate::run_folder::refinement_file::{self, RunRefinement};
+use crate::run_folder::{metrics, names, refinement_report, tables};
 
 /// Number of particle images shown, over all models.
 const SHOWN: usize = 4;
@@ -80,10 +81,12 @@ pub fn write(folder: &Path, document: &Value, store: &Store, baselines: &[PathBu
         ]));
     }
     parts.extend(particle_parts(folder, store)?);
+    let refinement = refinement_of(folder, document, store)?;
+    parts.extend(refinement.iter().flat_map(|refinement| refinement_report::parts(refinement, store)));
     parts.extend(distribution_parts(&models, store)?);
     let data = ReportData {
         title: format!("cryosplat-mpi: {}", folder.display()),
-        headline: headline(document, store, &curves),
+        headline: headline(document, store, &curves, refinement.as_ref()),
         verdict: document["cross_validation"]["verdict"]
             .as_str()
             .map(|verdict| (verdict.to_owned(), document["cross_validation"]["excess"].is_object())),
@@ -140,7 +143,8 @@ fn particle_parts(folder: &Path, store: &Store) -> Result<Vec<Part>> {
     if !curves.is_empty() {
         charts.push(noise_chart(&curves));
     }
-    if let Some(particles) = tables::read_particles(folder)? {
+    let table = tables::read_particles(folder)?;
+    if let Some(particles) = table.filter(|table| table.iter().any(|(_, particle)| particle.is_compared())) {
         let of = |value: fn(&Appraised) -> f32| -> Vec<(String, Vec<f64>)> {
             let of_half = |half: Subset| {
                 let rows = store.rows(half);
@@ -159,6 +163,15 @@ fn particle_parts(folder: &Path, store: &Store) -> Result<Vec<Part>> {
         ));
     }
     Ok(if charts.is_empty() { Vec::new() } else { vec![Part::Charts(charts)] })
+}
+
+/// What the run has refined. The set of `document` is that of `store`.
+fn refinement_of(folder: &Path, document: &Value, store: &Store) -> Result<Option<RunRefinement>> {
+    match serde_json::from_value(document["particles"]["identity"].clone()) {
+        Ok(set) => refinement_file::read(folder, store, set),
+        // A run of an earlier version, which refined nothing.
+        Err(_) => Ok(None),
+    }
 }
 
 /// Viewing directions and defocus of the particles, sizes and amplitudes of the Gaussians.
@@ -209,7 +222,12 @@ fn bytes(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
-fn headline(document: &Value, store: &Store, curves: &[(String, Fsc)]) -> Vec<(String, String)> {
+fn headline(
+    document: &Value,
+    store: &Store,
+    curves: &[(String, Fsc)],
+    refinement: Option<&RunRefinement>,
+) -> Vec<(String, String)> {
     let header = store.header();
     let mut headline: Vec<(String, String)> = Vec::new();
     let resolution = |crossing| match crossing {
@@ -241,6 +259,8 @@ fn headline(document: &Value, store: &Store, curves: &[(String, Fsc)]) -> Vec<(S
         let unit = group.map_or(String::new(), |group| format!(" of the asymmetric unit ({group})"));
         headline.push(("Gaussians per half".into(), format!("{gaussians}{unit}{of_all}{doubled}")));
     }
+    let change = refinement.and_then(|found| refinement_report::median_change(found, header.pixel_size));
+    headline.extend(change.map(|change| ("Refinement (median change)".into(), change)));
     headline.push(("Box".into(), format!("{} px", header.box_size)));
     headline.push(("Pixel size".into(), format!("{:.3} Å", header.pixel_size)));
     if let Some(rate) = document["images_per_second"].as_f64() {

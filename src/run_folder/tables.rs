@@ -193,4 +193,35 @@ mod tests {
         std::fs::write(&table, "head\n0,1,1,1,1,1,1,,\n").unwrap();
         assert!(read_particles(folder.path()).unwrap_err().to_string().contains("line 2"));
     }
+
+    #[test]
+    fn particles_have_columns_of_the_refinement() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = crate::run_folder::refinement_report::tests::store(folder.path());
+        let halves = SubsetRows::of(&store, crate::particles::selection::Models::Both);
+        let refined = Refinement { rotation: [0.0, 0.1, 0.0], offset: [0.5, -0.25], defocus: 12.5 };
+        let appraised = vec![Appraised { score: 1.0, gain: 2.0, contrast: 0.5, weight: 0.25 }; 3];
+        let tables = [
+            ParticleTable { model: &halves[0], appraised: &appraised, refined: &[refined; 3] },
+            ParticleTable { model: &halves[1], appraised: &[], refined: &[] },
+        ];
+        write_particles(folder.path(), &store, &tables).unwrap();
+        let text = std::fs::read_to_string(folder.path().join(names::PARTICLES)).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[0],
+            format!("particle,half,optics_group,score,gain,weight,contrast,{REFINED}image,stack")
+        );
+        assert_eq!(lines[3], "3,1,1,1.0000,2.000,0.2500,0.5000,0.0000,5.7296,5.7296,1.0000,-0.5000,12.50,,");
+        assert_eq!(lines[4], "4,2,1,,,,,,,,,,,,");
+        let columns = |line: &str| line.matches(',').count();
+        assert!(lines.iter().all(|line| columns(line) == columns(lines[0])));
+        let found = read_particles(folder.path()).unwrap().unwrap();
+        assert_eq!((found[0].1.weight, found[0].1.is_compared()), (0.25, true));
+        assert!(!found[4].1.is_compared());
+        // Without a refinement, the columns are those of earlier versions.
+        write_particles(folder.path(), &store, &[ParticleTable { refined: &[], ..tables[0] }]).unwrap();
+        let text = std::fs::read_to_string(folder.path().join(names::PARTICLES)).unwrap();
+        assert!(text.starts_with("particle,half,optics_group,score,gain,weight,contrast,image,stack\n1,1,1,1.0000,2.000,0.2500,0.5000,,\n"), "{text}");
+    }
 }

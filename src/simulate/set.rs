@@ -196,6 +196,7 @@ impl Simulation {
             optics: self.optics(),
             halves: [self.particles.div_ceil(2), self.particles / 2],
             source_files: stack.into_iter().collect(),
+            imported_from: None,
         }
     }
 

@@ -39,6 +39,7 @@ fn write(path: &Path, is_refined: bool) -> Store {
         optics: vec![optics(false), optics(true)],
         halves: [PARTICLES, 0],
         source_files: Vec::new(),
+        imported_from: None,
     };
     let mut writer = Writer::create(path, &header, Dtype::F32).expect("a file");
     for i in 0..PARTICLES {

@@ -46,6 +46,7 @@ pub fn particles(folder: &Path) -> PathBuf {
         ],
         halves,
         source_files: vec!["first.mrcs".into(), "second.mrcs".into()],
+        imported_from: Some("../run_data.star".into()),
     };
     let mut writer = Writer::create(&path, &header, Dtype::F32).unwrap();
     for (half, count) in halves.into_iter().enumerate() {

@@ -22,7 +22,9 @@ pub fn write(store: &Store, results: &RunResults, destination: &Path) -> Result<
     let header = store.header();
     let kept = |half: Subset| store.rows(half).filter(|row| !results.excluded.contains(row)).count();
     let halves = Subset::HALVES.map(kept);
-    let mut writer = Writer::create(destination, &Header { halves, ..header.clone() }, store.dtype())?;
+    // The poses are not those of the file that was imported, and neither are the places in the images.
+    let refined = Header { halves, imported_from: None, ..header.clone() };
+    let mut writer = Writer::create(destination, &refined, store.dtype())?;
     let (box_size, pixels) = (header.box_size, header.pixels());
     let settings =
         Settings { input_box: box_size, output_box: box_size, invert: false, background_radius: None };

@@ -8,7 +8,7 @@
 //! per particle.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use rayon::prelude::*;
@@ -74,6 +74,7 @@ pub fn import(input: &Path, destination: &Path, options: &Options) -> Result<Sum
         optics: grid.optics.clone(),
         halves: properties.halves(),
         source_files: properties.stacks.names(),
+        imported_from: relative_path(input, destination),
     };
     let writer = Writer::create(destination, &header, options.dtype)?;
     let mut summary = Summary::new(properties, &grid, options);
@@ -89,6 +90,17 @@ pub fn import(input: &Path, destination: &Path, options: &Options) -> Result<Sum
     writer.finish()?;
     summary.complete(extent, options.invert);
     Ok(summary)
+}
+
+/// The path of `file` relative to the folder of `other`, without links; `None` if it is not UTF-8, or a folder cannot be read.
+fn relative_path(file: &Path, other: &Path) -> Option<String> {
+    let folder = other.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let (file, folder) = (file.canonicalize().ok()?, folder.canonicalize().ok()?);
+    let (file, folder): (Vec<_>, Vec<_>) = (file.components().collect(), folder.components().collect());
+    let shared = file.iter().zip(&folder).take_while(|(a, b)| a == b).count();
+    let up = folder[shared..].iter().map(|_| Component::ParentDir);
+    let path: PathBuf = up.chain(file[shared..].iter().copied()).collect();
+    path.to_str().map(str::to_owned)
 }
 
 /// Refuses a destination that is one of the input files.

@@ -17,7 +17,7 @@ mod texts;
 mod writer;
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use identity::DataSetId;
 pub use pixels::Pixels;
@@ -36,6 +36,11 @@ pub const FORMAT: &str = "cryosplat-particles";
 pub const VERSION: u32 = 3;
 /// The oldest version that is still read. It has texts of variable length and no aberrations.
 const OLDEST_VERSION: u32 = 2;
+
+/// Root attribute with [`Header::imported_from`].
+const IMPORTED_FROM: &str = "imported_from";
+/// Longest path that it holds, in bytes.
+const LONGEST_PATH: usize = 1024;
 
 const REMEDY_READ: &str = "make the file again with `cryosplat-mpi import` or `simulate`";
 const REMEDY_WRITE: &str = "check that the folder may be written and the disk is not full";
@@ -79,6 +84,9 @@ pub struct Header {
     pub halves: [usize; 2],
     /// Stacks that the images were imported from; empty for a simulated set without a STAR file.
     pub source_files: Vec<String>,
+    /// The metadata file that the set was imported from, relative to the folder of the particle file; `None` if there is none with the
+    /// poses of the set.
+    pub imported_from: Option<String>,
 }
 
 impl Header {
@@ -195,6 +203,12 @@ impl Store {
     /// Properties of the whole set.
     pub fn header(&self) -> &Header {
         self.reader.header()
+    }
+
+    /// The path of the metadata file that the set was imported from, if its poses are those of the set.
+    pub fn imported_from(&self) -> Option<PathBuf> {
+        let folder = self.path().parent().unwrap_or(Path::new(""));
+        self.header().imported_from.as_ref().map(|file| folder.join(file))
     }
 
     /// How images are stored.

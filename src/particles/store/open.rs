@@ -7,7 +7,9 @@ use hdf5::datatype::ByteOrder;
 
 use super::columns::{self, CHECKSUM, COLUMNS, DataSetLayout, ENERGY, HALF, NumberType, Offsets};
 use super::reader::{Reader, stream};
-use super::{Dtype, FORMAT, Header, OLDEST_VERSION, REMEDY_READ, VERSION, particle_name, texts};
+use super::{
+    Dtype, FORMAT, Header, IMPORTED_FROM, OLDEST_VERSION, REMEDY_READ, VERSION, particle_name, texts,
+};
 use crate::error::{Error, Result};
 use crate::hdf5::{
     bool_attribute, fixed_text_attribute, numeric_dataset, open as open_hdf5, scalar_attribute, wrong_format,
@@ -98,6 +100,10 @@ fn read_layout(path: &Path, plain: &File) -> Result<(Header, Dtype, Offsets)> {
         optics: read_optics(path, &file, plain, version)?,
         halves: [n, 0],
         source_files: texts::read(&file, plain, "source/files").map_err(fail())?,
+        imported_from: match file.attr(IMPORTED_FROM) {
+            Ok(_) => fixed_text_attribute(&file, IMPORTED_FROM).map_err(fail())?,
+            Err(_) => None,
+        },
     };
     Ok((header, dtype, offsets))
 }

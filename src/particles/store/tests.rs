@@ -26,6 +26,7 @@ fn header(halves: [usize; 2]) -> Header {
         ],
         halves,
         source_files: vec!["stack.mrcs".into(), String::new(), "a longer name.mrcs".into()],
+        imported_from: Some("../Réfine3D/run_data.star".into()),
     }
 }
 

@@ -10,7 +10,10 @@ use ndarray::{Array1, Array2, Array3};
 
 use super::columns::{self, CHECKSUM, COLUMNS, ENERGY, HALF, Offsets};
 use super::texts::{self, PendingTexts};
-use super::{Dtype, FORMAT, Header, Particle, REMEDY_READ, REMEDY_WRITE, VERSION, particle_name};
+use super::{
+    Dtype, FORMAT, Header, IMPORTED_FROM, LONGEST_PATH, Particle, REMEDY_READ, REMEDY_WRITE, VERSION,
+    particle_name,
+};
 use crate::error::{Error, Result};
 use crate::files::Pending;
 use crate::imaging::ctf::Optics;
@@ -181,6 +184,11 @@ fn create_layout(path: &Path, header: &Header, dtype: Dtype) -> hdf5::Result<(Of
         file.new_attr::<FixedUnicode<32>>().create(name)?.write_scalar(&value)?;
     }
     file.new_attr::<u32>().create("version")?.write_scalar(&VERSION)?;
+    // A path that is too long is left out.
+    let imported_from = header.imported_from.as_ref();
+    if let Some(Ok(path)) = imported_from.map(|path| path.parse::<FixedUnicode<LONGEST_PATH>>()) {
+        file.new_attr::<FixedUnicode<LONGEST_PATH>>().create(IMPORTED_FROM)?.write_scalar(&path)?;
+    }
     for group in ["pose", "ctf", "source"] {
         file.create_group(group)?;
     }

@@ -220,6 +220,7 @@ mod tests {
             optics: Vec::new(),
             halves: [1, 1],
             source_files: Vec::new(),
+            imported_from: None,
         }
     }
 
