@@ -164,6 +164,31 @@ impl Shard {
         Ok(())
     }
 
+    /// Calls `use_group` with all particles once: in groups of `size` rows where they are in memory, else in the batches of `epoch`, until
+    /// it breaks.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or `use_group` fails.
+    pub(crate) fn each_group(
+        &mut self,
+        epoch: usize,
+        size: usize,
+        mut use_group: impl FnMut(&Batch) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        if matches!(self.source, Source::Streamed(_)) {
+            return self.each_batch(epoch, 0, |_, batch| use_group(batch));
+        }
+        let rows = self.rows();
+        for start in rows.clone().step_by(size) {
+            let group: Vec<_> = (start..rows.end.min(start + size)).map(|row| (0, row)).collect();
+            if use_group(&self.batch(&group, Duration::ZERO))?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The particles of `rows`, each with its slot, which only streamed particles need.
     fn batch(&self, rows: &[(usize, usize)], waited: Duration) -> Batch<'_> {
         let mut batch = Batch {
             observations: Vec::with_capacity(rows.len()),

@@ -14,6 +14,7 @@ mod logs;
 pub mod model;
 mod options;
 mod outputs;
+mod particle_outputs;
 mod plan;
 mod planner;
 mod refine;

@@ -13,12 +13,11 @@ use super::densify;
 use super::ensemble::Ensemble;
 use super::init::starts::place_by_mixture;
 use super::logs;
-use super::refine::{RefinedModel, Refiner};
+use super::refine::{RefinedModel, Refiner, Round, RoundContext};
 use super::replicas::{REPLICA_CHECK, check_replicas};
 use super::timing::EpochTimer;
 use crate::error::{Error, Result};
 use crate::gmm::Gmm;
-use crate::imaging::Symmetry;
 use crate::loader::sampler::Sampler;
 use crate::loader::shard::{Batch, Shard, Traffic};
 use crate::parallel::Collective;
@@ -277,7 +276,8 @@ impl Model {
         setup.identity.settings.refines_before(epoch) && !is_done && position.epoch == epoch
     }
 
-    /// Refines its particles before epoch `epoch` against its own mixtures, of which `curve` is confirmed, and writes a checkpoint.
+    /// Refines its particles before epoch `epoch` against its own mixtures, of which `curve` is confirmed. Nothing of it is in effect
+    /// until [`Model::finish_round`].
     ///
     /// # Errors
     /// When particles cannot be read, or the device fails.
@@ -285,23 +285,37 @@ impl Model {
         &mut self,
         collective: &Collective,
         curve: &[f64],
-        symmetry: Symmetry,
+        context: &RoundContext,
         epoch: usize,
-    ) -> Result<RoundSummary> {
+    ) -> Result<Round> {
         let mixtures = self.mixtures()?;
-        let Self { core, shard } = self;
-        let Core { setup, refined, .. } = core;
+        let Self { core: Core { setup, refined, .. }, shard } = self;
         let settings = &setup.identity.settings;
         let appraisal = setup.appraisal.as_ref().expect("noise is estimated where particles are refined");
         let (weights, noise) = appraisal.noise.weights();
         setup.device.set_noise_weights(&weights)?;
-        let device = setup.device.as_mut();
-        let refiner = Refiner { device, shard, collective, refined, refine: &settings.refine, noise, epoch };
-        let summary = refiner.run((&mixtures, symmetry), curve)?;
+        let (device, signal) = (setup.device.as_mut(), context.signal);
+        let refine = &settings.refine;
+        let refiner = Refiner { device, shard, collective, refined, refine, noise, epoch, signal };
+        let round = refiner.run((&mixtures, context.symmetry), curve)?;
         let (weights, _) = appraise::noise_weights(&settings.likelihood, &appraisal.noise);
         setup.device.set_noise_weights(&weights)?;
-        core.save_checkpoint()?;
-        Ok(summary)
+        Ok(round)
+    }
+
+    /// Uses what a round has refined from now on, and writes a checkpoint. Every rank of the group calls it.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn finish_round(&mut self, round: Round, collective: &Collective) -> Result<()> {
+        self.core.refined.finish(round, collective);
+        self.shard.set_refinements(self.core.refined.own().to_vec());
+        self.core.save_checkpoint()
+    }
+
+    /// Its rounds of refinement.
+    pub fn rounds(&self) -> &[RoundSummary] {
+        &self.core.refined.state.rounds
     }
 
     /// What was refined of all its particles, on every rank of the group; empty if nothing is. Every rank calls it.

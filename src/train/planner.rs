@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::imaging::ctf::Ctf;
 use crate::parallel::{Failure, World, group_size};
 use crate::particles::noise::NoisePower;
-use crate::particles::selection::{self, SubsetRows};
+use crate::particles::selection::{self, Models, SubsetRows};
 use crate::particles::store::{Header, Store};
 use crate::recipe::likelihood::NoiseModel;
 use crate::recipe::rules::{GAUSSIANS_ALLOWED, gaussians_for};
@@ -66,6 +66,7 @@ fn decide(world: &World, options: &RunOptions) -> Result<(Store, Option<(Plan, I
         choices.noise.get_or_insert(NoiseModel::Spectrum);
     }
     check_densify(&choices)?;
+    check_refine(options, &choices, &store)?;
     let init = read_init(options, &mut choices, store.header())?;
     let subsets = SubsetRows::of(&store, options.models);
     let open = Open { world, options, header: store.header(), subsets: &subsets };
@@ -128,6 +129,29 @@ fn check_ranks(open: &Open, choices: &Choices, store: &Store) -> Result<()> {
         return Err(Error::request(
             format!("{epochs} epochs cannot be shared by {mixtures} mixtures: some would see no particle"),
             format!("use --mixtures {epochs} or fewer, or more --epochs"),
+        ));
+    }
+    Ok(())
+}
+
+/// Checks that what `--refine` asks for can be refined.
+fn check_refine(options: &RunOptions, choices: &Choices, store: &Store) -> Result<()> {
+    if choices.refine.is_none() {
+        return Ok(());
+    }
+    if options.models != Models::Both {
+        return Err(Error::request(
+            "--refine needs both halves: poses are refined up to frequencies that the other half's particles confirm",
+            "omit --half",
+        ));
+    }
+    let premultiplied = store.header().optics.iter().position(|optics| optics.premultiplied);
+    if let Some(group) = premultiplied.filter(|_| choices.refine.defocus) {
+        return Err(Error::input(
+            store.path(),
+            format!("optics group {}", group + 1),
+            "its images were multiplied by their CTF when they were extracted, so that --refine cannot change the defocus",
+            "use --refine poses,shifts, or extract the particles again without CTF premultiplication",
         ));
     }
     Ok(())

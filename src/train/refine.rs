@@ -14,7 +14,7 @@ use crate::gmm::symmetric::whole;
 use crate::gmm::voxelize::{Grid, voxelize};
 use crate::imaging::Symmetry;
 use crate::loader::shard::{Batch, Shard};
-use crate::parallel::{Assignment, Collective, Failure, World, first_rank};
+use crate::parallel::{Assignment, Collective, EndSignal, Failure, World, first_rank};
 use crate::particles::Subset;
 use crate::particles::refinement::Refinement;
 use crate::particles::selection::SubsetRows;
@@ -35,6 +35,8 @@ const FIRST_WIDTHS: [f64; KINDS] = [0.15, 0.03, 500.0];
 const LEAST_WIDTHS: [f64; KINDS] = [5e-4, 5e-5, 5.0];
 /// Particles of each half that confirm the model of the other, about.
 const CONFIRMING: usize = 20_000;
+/// Particles that are refined side by side.
+const GROUP: usize = 256;
 /// Particles of a model that are searched to find out whether all must be.
 const SAMPLE: usize = 256;
 
@@ -69,6 +71,16 @@ impl RefinedModel {
         bytemuck::cast_slice(&collective.all_gather_in_rank_order(own)).to_vec()
     }
 
+    /// Ends a round. Every rank of the group calls it.
+    pub fn finish(&mut self, Round { own, summary }: Round, collective: &Collective) {
+        self.own = own;
+        self.state.rounds.push(summary);
+        let all = self.gather(collective);
+        if collective.rank() == 0 {
+            self.state.particles = all;
+        }
+    }
+
     /// The prior of the next round, for images of `box_size` pixels.
     fn widths(&self, refine: &Refine, box_size: usize) -> Widths {
         let [rotation, offset, defocus] = FIRST_WIDTHS;
@@ -99,9 +111,19 @@ pub(super) struct RoundContext<'a> {
     pub subsets: &'a [SubsetRows],
     pub assignment: &'a Assignment,
     pub symmetry: Symmetry,
+    /// Whether the job must stop.
+    pub signal: &'a EndSignal,
 }
 
-/// Refines the particles of all models before epoch `epoch`. Every rank calls it, with the models that it trains.
+/// What a round changes of a model.
+pub(super) struct Round {
+    /// What was refined of the particles of this rank.
+    own: Vec<Refinement>,
+    summary: RoundSummary,
+}
+
+/// Refines the particles of all models before epoch `epoch`. Every rank calls it, with the models that it trains. Where a signal asks
+/// the job to stop, nothing is refined; a resumed run begins the round again.
 ///
 /// # Errors
 /// When particles cannot be read, or a device fails.
@@ -111,18 +133,30 @@ pub(super) fn round(
     collective: &mut Collective,
     epoch: usize,
 ) -> std::result::Result<(), Failure> {
+    let world = context.world;
     let needed = models.iter().filter(|model| model.needs_refinement(epoch)).count();
-    if context.world.all_reduce_sum(needed as u64) == 0 {
+    if world.all_reduce_sum(needed as u64) == 0 {
         return Ok(());
     }
     let curves = confirmed_curves(context, models, collective)?;
+    let mut rounds = Vec::new();
     for (model, &index) in models.iter_mut().zip(&context.assignment.models) {
         if !model.needs_refinement(epoch) {
             continue;
         }
         let started = Instant::now();
-        let summary = model.refine(collective, &curves[index], context.symmetry, epoch)?;
-        log(context.world, model.subset(), &summary, model.rows(), started);
+        let round = model.refine(collective, &curves[index], context, epoch)?;
+        rounds.push((model, round, started.elapsed().as_secs_f64()));
+    }
+    // All models or none: the curves of a round are of the same poses for both halves.
+    if world.all_reduce_sum(u64::from(context.signal.received())) > 0 {
+        return Ok(());
+    }
+    for (model, round, seconds) in rounds {
+        if world.rank() == 0 {
+            log(model.subset(), &round.summary, model.rows(), seconds);
+        }
+        model.finish_round(round, collective)?;
     }
     Ok(())
 }
@@ -133,7 +167,7 @@ fn confirmed_curves(
     models: &[Model],
     collective: &mut Collective,
 ) -> std::result::Result<Vec<Vec<f64>>, Failure> {
-    let RoundContext { world, store, subsets, assignment, symmetry } = *context;
+    let RoundContext { world, store, subsets, assignment, symmetry, .. } = *context;
     let refined: Vec<Vec<Refinement>> =
         models.iter().map(|model| model.gather_refinements(collective)).collect();
     let rows = models.iter().flat_map(|model| model.excluded().rows());
@@ -172,11 +206,8 @@ fn map_of(mixtures: &[Gmm], symmetry: Symmetry, size: usize, box_size: usize) ->
     voxelize(&gmm, &Grid { size, per_box: size as f64, box_size })
 }
 
-fn log(world: &World, subset: Subset, summary: &RoundSummary, particles: usize, started: Instant) {
+fn log(subset: Subset, summary: &RoundSummary, particles: usize, seconds: f64) {
     let RoundSummary { epoch, limit, accepted, searched, .. } = *summary;
-    if world.rank() > 0 {
-        return;
-    }
     if limit == 0 {
         tracing::warn!(
             "{subset}: not refined after epoch {epoch}: the other half confirms too few shells of its model"
@@ -185,7 +216,6 @@ fn log(world: &World, subset: Subset, summary: &RoundSummary, particles: usize, 
     }
     let [rotation, offset, defocus] =
         [summary.rotation_width.to_degrees(), summary.offset_width, summary.defocus_width];
-    let seconds = started.elapsed().as_secs_f64();
     tracing::info!(
         "{subset} refined after epoch {epoch} below shell {limit}: {accepted} of {particles} particles moved, {searched} searched; \
          errors of poses, shifts, defoci about {rotation:.2} degrees, {offset:.2} px, {defocus:.0} A; {:.0} particles/s",
@@ -198,12 +228,13 @@ pub(super) struct Refiner<'a> {
     pub device: &'a mut dyn Device,
     pub shard: &'a mut Shard,
     pub collective: &'a Collective,
-    pub refined: &'a mut RefinedModel,
+    pub refined: &'a RefinedModel,
     /// What is refined.
     pub refine: &'a Refine,
     /// Variance of an overlap by noise over the power.
     pub noise: f64,
     pub epoch: usize,
+    pub signal: &'a EndSignal,
 }
 
 /// Counts and sums of the steps of a rank's particles.
@@ -217,11 +248,13 @@ struct Steps {
 
 impl Refiner<'_> {
     /// Refines the particles against the mean of `mixtures`, of which `curve` is confirmed. Every rank of the group calls it.
-    pub fn run(mut self, (mixtures, symmetry): (&[Gmm], Symmetry), curve: &[f64]) -> Result<RoundSummary> {
+    pub fn run(mut self, (mixtures, symmetry): (&[Gmm], Symmetry), curve: &[f64]) -> Result<Round> {
+        let mut round = Round { own: self.refined.own.clone(), summary: RoundSummary::default() };
         let box_size = self.shard.reader().header().box_size;
         let limit = confirmed::limit(curve).min(box_size / 2);
         let widths = self.refined.widths(self.refine, box_size);
-        let mut summary = RoundSummary { epoch: self.epoch as u64, ..RoundSummary::default() };
+        let summary = &mut round.summary;
+        summary.epoch = self.epoch as u64;
         if limit >= confirmed::FEWEST {
             summary.limit = limit as u64;
             let map = map_of(mixtures, symmetry, map_size(limit, box_size), box_size);
@@ -231,7 +264,7 @@ impl Refiner<'_> {
             let search = Search::new(reference.search_limit, box_size, &posterior);
             let verdict = self.look(&search, &posterior)?;
             let (own, quadratics, steps) = self.descend_all(&search, &verdict, &posterior)?;
-            self.refined.own = own;
+            round.own = own;
             let [rotation, offset, defocus] = LEAST_WIDTHS;
             let least = of_refined(self.refine, [rotation, offset * box_size as f64, defocus]);
             let widths = prior::estimate(&quadratics, &widths, &least, |sums| self.total(sums));
@@ -240,25 +273,13 @@ impl Refiner<'_> {
             (summary.accepted, summary.searched) = (accepted as u64, searched as u64);
             summary.mean_rotation_step = rotation / accepted.max(1.0);
             summary.mean_offset_step = offset / accepted.max(1.0);
-            self.set_widths(&mut summary, &widths);
+            set_widths(summary, &widths);
         } else {
-            self.set_widths(&mut summary, &widths);
+            set_widths(summary, &widths);
         }
-        self.refined.state.rounds.push(summary);
-        let all = self.refined.gather(self.collective);
-        if self.collective.rank() == 0 {
-            self.refined.state.particles = all;
-        }
-        self.shard.set_refinements(self.refined.own.clone());
         // What was read for it does not count as the next epoch's.
         self.shard.traffic();
-        Ok(summary)
-    }
-
-    fn set_widths(&self, summary: &mut RoundSummary, widths: &Widths) {
-        let [rotation, offset, defocus] = widths.0;
-        (summary.rotation_width, summary.offset_width) = (rotation, offset);
-        summary.defocus_width = defocus * DEFOCUS_UNIT;
+        Ok(round)
     }
 
     /// Sums over the ranks, in their order.
@@ -268,7 +289,7 @@ impl Refiner<'_> {
 
     /// Searches a sample of the particles.
     fn look(&mut self, search: &Search, posterior: &Posterior) -> Result<Verdict> {
-        let Self { device, shard, collective, refined, epoch, .. } = self;
+        let Self { device, shard, collective, refined, epoch, signal, .. } = self;
         let wanted = SAMPLE.div_ceil(collective.size());
         let (reader, first) = (shard.reader().clone(), shard.rows().start);
         let (mut misfits, mut gaining) = (Vec::new(), 0);
@@ -279,7 +300,8 @@ impl Refiner<'_> {
                 search.run(&mut **device, &reader, particles, observations, &starts, posterior, false)?;
             gaining += take_better(&mut descents, others);
             misfits.extend(descents.iter().map(|descent| misfit(descent, posterior).to_bits()));
-            Ok(if misfits.len() < wanted { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            let more = misfits.len() < wanted && !signal.received();
+            Ok(if more { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
         let all = self.collective.all_gather_in_rank_order(&misfits);
         let gaining: u64 = self.collective.all_gather(gaining as u64).iter().sum();
@@ -293,11 +315,11 @@ impl Refiner<'_> {
         verdict: &Verdict,
         posterior: &Posterior,
     ) -> Result<(Vec<Refinement>, Vec<Quadratic>, Steps)> {
-        let Self { device, shard, refined, epoch, .. } = self;
+        let Self { device, shard, refined, epoch, signal, .. } = self;
         let (reader, first) = (shard.reader().clone(), shard.rows().start);
         let mut own = refined.own.clone();
         let (mut quadratics, mut steps) = (Vec::new(), Steps::default());
-        shard.each_batch(*epoch, 0, |_, Batch { observations, rows, particles, .. }| {
+        shard.each_group(*epoch, GROUP, |Batch { observations, rows, particles, .. }| {
             let starts: Vec<Refinement> = rows.iter().map(|row| refined.own[row - first]).collect();
             let mut descents = descend(&mut **device, &reader, particles, observations, &starts, posterior)?;
             for wide in [false, true] {
@@ -325,10 +347,16 @@ impl Refiner<'_> {
                 quadratics.push(descent.quadratic(&particle.rotation, posterior));
                 steps.add(start, best);
             }
-            Ok(ControlFlow::Continue(()))
+            Ok(if signal.received() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         Ok((own, quadratics, steps))
     }
+}
+
+fn set_widths(summary: &mut RoundSummary, widths: &Widths) {
+    let [rotation, offset, defocus] = widths.0;
+    (summary.rotation_width, summary.offset_width) = (rotation, offset);
+    summary.defocus_width = defocus * DEFOCUS_UNIT;
 }
 
 impl Steps {

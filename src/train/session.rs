@@ -6,7 +6,6 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::agreement::Agreement;
-use super::appraise;
 use super::cross_validation;
 use super::densify;
 use super::ensemble::Ensemble;
@@ -15,6 +14,7 @@ use super::logs;
 use super::model::{EpochEnd, Model, ModelSetup, StepContext};
 use super::options::{Maps, RunOptions};
 use super::outputs::{self, Finished};
+use super::particle_outputs;
 use super::plan::{ModelPlan, Plan};
 use super::refine::{self, RoundContext};
 use crate::error::Result;
@@ -28,15 +28,14 @@ use crate::particles::Subset;
 use crate::particles::selection::{Models, SubsetRows};
 use crate::particles::store::Store;
 use crate::progress::Progress;
-use crate::recipe::likelihood::NoiseModel;
 use crate::render::{Device, Geometry};
 use crate::resources::all_reduce::AllReduce;
 use crate::resources::devices;
-use crate::run_folder::appraisal::{Appraisal, Appraised};
+use crate::run_folder::appraisal::Appraisal;
 use crate::run_folder::checkpoint::{self, Checkpoint};
 use crate::run_folder::document::RunSummary;
 use crate::run_folder::excluded::{self, Excluded};
-use crate::run_folder::{lifecycle, metrics, tables};
+use crate::run_folder::{lifecycle, metrics};
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,8 +275,12 @@ impl<'a> Session<'a> {
                     subsets: &plan.subsets(),
                     assignment: &self.assignment,
                     symmetry: self.geometry.symmetry,
+                    signal,
                 };
                 refine::round(&context, &mut self.models, &mut reduction.collective, epoch)?;
+                if agreement.between_epochs() {
+                    return Ok(Trained::Stopped);
+                }
             }
             for model in self.models.iter_mut().filter(|model| model.position().epoch == epoch) {
                 let mut context =
@@ -316,7 +319,8 @@ impl<'a> Session<'a> {
         self.models.iter_mut().for_each(|model| _ = model.wait_for_checkpoint());
         write_models(&self.models, &self.assignment, &options.output, &self.geometry)?;
         world.barrier();
-        self.write_appraisals()?;
+        let collective = &self.reduction.as_ref().expect("devices are connected").collective;
+        particle_outputs::write((world, store, plan), &mut self.models, collective, &options.output)?;
         let rows = self.models.iter().flat_map(|model| model.excluded().rows());
         let excluded: BTreeSet<usize> = rows.map(|row| row as usize).collect();
         let reduction = self.reduction.as_mut().expect("devices are connected");
@@ -341,52 +345,6 @@ impl<'a> Session<'a> {
         // No rank leaves before the outputs are there: the launcher would end the job.
         world.barrier();
         Ok(Ending::Done)
-    }
-
-    /// Writes noise.csv on rank 0. Appraises the particles with the finished models where that is due, and writes them to
-    /// particles.csv.
-    fn write_appraisals(&mut self) -> Result<()> {
-        let Self { world, options, store, plan, .. } = *self;
-        let likelihood = &plan.models[0].settings.likelihood;
-        let collective = &self.reduction.as_ref().expect("devices are connected").collective;
-        for model in &mut self.models {
-            model.appraise(collective)?;
-        }
-        let weighs = self.models.iter().any(|model| appraise::has_empty(model.appraised()));
-        let compares = likelihood.compares() || world.all_reduce_sum(u64::from(weighs)) > 0;
-        if world.rank() == 0 && (compares || likelihood.noise == NoiseModel::Spectrum) {
-            let noise = plan.models.iter().filter_map(|model| Some((model.name(), model.noise.as_ref()?)));
-            let edge = store.header().box_size as f64 * store.header().pixel_size;
-            tables::write_noise(&options.output, &noise.collect::<Vec<_>>(), edge)?;
-        }
-        if !compares {
-            return Ok(());
-        }
-        // A model without images that fit as noise may not have been compared.
-        let table = |model: &Model| {
-            let mut table = model.appraised().to_vec();
-            table.resize(model.rows(), Appraised::UNKNOWN);
-            table
-        };
-        let mut tables: Vec<Vec<Appraised>> = self.models.iter().map(table).collect();
-        let count = plan.models.len();
-        let sender = first_rank(world.size(), count, count - 1);
-        if sender > 0 && world.rank() == sender {
-            world.send_values(0, bytemuck::cast_slice(&tables[0]));
-        }
-        if world.rank() > 0 {
-            return Ok(());
-        }
-        if sender > 0 {
-            let mut table = vec![Appraised::UNKNOWN; plan.models[1].subset.rows.len()];
-            world.receive_values(sender, bytemuck::cast_slice_mut(&mut table));
-            tables.push(table);
-        }
-        let models = plan.models.iter().map(|model| &model.subset).zip(&tables);
-        let models: Vec<_> = models
-            .map(|(model, appraised)| tables::ParticleTable { model, appraised, refined: &[] })
-            .collect();
-        tables::write_particles(&options.output, store, &models)
     }
 
     /// Waits for the checkpoints of a job that a signal has stopped.
