@@ -28,4 +28,9 @@ impl Refine {
     pub fn epochs(&self) -> usize {
         self.rounds.last().copied().unwrap_or(0)
     }
+
+    /// The first epoch before which defoci are refined: in the second half of the rounds, when poses are nearly right.
+    pub fn first_with_defocus(&self) -> usize {
+        self.rounds.get(self.rounds.len() / 2).copied().unwrap_or(0)
+    }
 }

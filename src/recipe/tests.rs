@@ -156,3 +156,41 @@ fn densification_counts_epochs_within_each_mixture() {
     let plain = Settings { densify: Vec::new(), ..settings };
     assert_eq!((plain.gaussians_in(0), plain.densification()), (1_000, String::new()));
 }
+
+#[test]
+fn a_refining_mixture_comes_first_and_is_counted_apart() {
+    let refine = Refine { poses: true, ..Refine::default() };
+    let choices = Choices { refine, mixtures: Some(2), ..Choices::default() };
+    let resolve = |choices: &Choices| Settings::resolve(Recipe::Scaled, choices, false, 3.0, 1, 1_500, 64);
+    let (settings, plain) =
+        (resolve(&choices), resolve(&Choices { refine: Refine::default(), ..choices.clone() }));
+    assert_eq!(settings.refine.rounds, [5, 8, 11, 14], "7,500 images, then 4,500");
+    assert_eq!((settings.epochs, plain.epochs), (14 + 67, 67));
+    assert_eq!((settings.learning_rate, settings.gaussians), (plain.learning_rate, plain.gaussians));
+    assert!((settings.refine.learning_rate / (4e-4 * (100.0f64 / 21.0).sqrt()) - 1.0).abs() < 1e-9);
+    assert_eq!([0, 13, 14, 46, 47, 80, 81].map(|epoch| settings.mixture_in(epoch)), [0, 0, 1, 1, 2, 2, 3]);
+    assert_eq!([0, 1, 2, 3].map(|mixture| settings.first_epoch(mixture)), [0, 14, 47, 81]);
+    assert_eq!(
+        [0, 4, 5, 13, 14, 50].map(|epoch| settings.cycle_in(epoch)),
+        [0..5, 0..5, 5..8, 11..14, 14..47, 47..81]
+    );
+    let rounds: Vec<usize> = (0..=81).filter(|&epoch| settings.refines_before(epoch)).collect();
+    assert_eq!(rounds, [5, 8, 11, 14, 47]);
+    assert!((0..=67).all(|epoch| !plain.refines_before(epoch)));
+    // Each cycle starts at the full rate; Adam's bias corrections start with a mixture.
+    let rate = |epoch: u64| {
+        let clock = Clock { images: epoch * 1_500, ..Clock::default() };
+        clock.scheduled_rate(&settings, 1, 1_500)
+    };
+    for epoch in [0, 5, 11] {
+        assert!((rate(epoch) / settings.refine.learning_rate - 1.0).abs() < 1e-3);
+    }
+    assert!((rate(14) / settings.learning_rate - 1.0).abs() < 1e-3 && rate(13) < 0.3 * rate(11));
+    let corrections = |epoch: u64| {
+        let mut clock = Clock { images: epoch * 1_500, beta1_power: 0.5, beta2_power: 0.5, step: 9 };
+        clock.advance(&settings, 1, 1_500).correction1
+    };
+    assert!((corrections(14) - 0.1).abs() < 1e-12 && (corrections(5) - 0.55).abs() < 1e-12);
+    // Many particles: two rounds, within few epochs.
+    assert_eq!(rules::rounds_for(5, 50_000), [1, 2]);
+}

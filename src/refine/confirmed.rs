@@ -62,3 +62,38 @@ pub(crate) fn confirmed(model: &Array3<f32>, sums: &FourierSums) -> Vec<f64> {
 pub(crate) fn limit(confirmed: &[f64]) -> usize {
     confirmed.iter().rposition(|&part| part > 0.0).map_or(0, |last| last + 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shells_are_confirmed_up_to_the_first_that_is_not() {
+        let n = 16;
+        let model =
+            Array3::from_shape_fn((n, n, n), |(z, y, x)| ((x * 7 + y * 13 + z * 29) % 17) as f32 - 8.0);
+        let points = Points { before_origin: 0, width: n, reach: n - 1 };
+        let spectrum = points.spectrum(&model, &vec![1.0; n]);
+        let mut sums = FourierSums::zero(n);
+        let side = sums.side();
+        for z in 0..side {
+            for y in 0..side {
+                for x in 0..n {
+                    let at = (z * side + y) * n + x;
+                    let radius = (squared_radius(n, x, y, z) as f64).sqrt() / 2.0;
+                    // Half of the model up to shell 5, nothing of it beyond, but in shell 7.
+                    let part = if radius < 4.5 || (6.5..7.5).contains(&radius) { 0.5 } else { 0.0 };
+                    sums.weight[at] = 1.0 + (x % 3) as f32;
+                    sums.data[at] = spectrum[(y * side + z) * n + x] * (part * sums.weight[at]);
+                }
+            }
+        }
+        let curve = confirmed(&model, &sums);
+        assert_eq!(curve.len(), n / 2);
+        assert!(curve[1..4].iter().all(|part| (part - 0.5).abs() < 1e-5), "{curve:?}");
+        // An average of three shells.
+        assert!((5..=6).contains(&limit(&curve)) && curve[7] == 0.0, "{curve:?}");
+        assert_eq!(limit(&[1.0, 0.0, 0.0]), 1);
+        assert_eq!(limit(&[]), 0);
+    }
+}

@@ -230,3 +230,116 @@ pub(crate) fn solve(matrix: &Matrix, right: &Vector, widths: &Widths) -> Option<
     used.iter().zip(x).for_each(|(&p, value)| solution[p] = value);
     solution.iter().all(|v| v.is_finite()).then_some(solution)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::imaging::pose::rotation_from_relion;
+    use crate::render::reference::ENTRIES;
+
+    /// The log-likelihood -1/2 |x - c|^2 `curvature` of an image, in place of a device: x are the numbers in volume coordinates.
+    fn fit(change: &Refinement, pose: &Rotation, best: &Vector, curvature: f64) -> ImageFit {
+        let x = in_volume(change, pose);
+        let mut of = ImageFit { power: 0.0, overlap: 0.0, gradient: [0.0; 7], curvature: [0.0; ENTRIES] };
+        for p in 0..REFINED {
+            of.gradient[p] = curvature * (best[p] - x[p]);
+            of.overlap -= 0.5 * curvature * (best[p] - x[p]).powi(2);
+            of.curvature[ImageFit::entry(p, p)] = curvature;
+        }
+        of
+    }
+
+    fn descended(best: &Vector, curvature: f64, widths: Widths) -> (Refinement, usize) {
+        let pose = rotation_from_relion(30.0, 70.0, -110.0);
+        let posterior = Posterior { widths, noise: 1.0 };
+        let start = Refinement::default();
+        let mut descent = Descent::new(start, fit(&start, &pose, best, curvature), &pose, &posterior);
+        let mut steps = 0;
+        while let Some(trial) = descent.trial {
+            assert!(descent.tried(fit(&trial, &pose, best, curvature), &pose, &posterior), "each step gains");
+            steps += 1;
+        }
+        (descent.best, steps)
+    }
+
+    #[test]
+    fn a_particle_descends_to_its_minimum_and_no_farther_than_its_prior_lets_it() {
+        let best = [0.02, -0.03, 0.01, 0.7, -0.4, 0.05];
+        let pose = rotation_from_relion(30.0, 70.0, -110.0);
+        let (found, steps) = descended(&best, 1e6, Widths([1.0, 10.0, 10.0]));
+        for (a, b) in in_volume(&found, &pose).iter().zip(best) {
+            assert!((a - b).abs() < 2e-4, "{found:?}");
+        }
+        assert!(steps <= 3, "{steps}");
+        // As strong a prior as the likelihood: half of the way.
+        let (half, _) = descended(&best, 1e4, Widths([0.01, 0.01, 0.01]));
+        assert!((half.offset[0] - 0.35).abs() < 1e-6, "{half:?}");
+        // Defoci are not refined.
+        let (some, _) = descended(&best, 1e6, Widths([1.0, 10.0, 0.0]));
+        assert_eq!(some.defocus, 0.0);
+        assert!((some.offset[1] + 0.4).abs() < 1e-3);
+    }
+
+    #[test]
+    fn steps_are_limited_and_turn_the_pose_in_volume_coordinates() {
+        let pose = rotation_from_relion(30.0, 70.0, -110.0);
+        let step = [0.3, -0.2, 0.1, 0.0, 0.0, 0.0];
+        let start = Refinement { rotation: [0.05, 0.1, -0.2], ..Refinement::default() };
+        let there = moved(&start, &step, &pose);
+        let turned = product(&rotation_from_vector(there.rotation), &pose);
+        let before = product(&rotation_from_vector(start.rotation), &pose);
+        let expected = product(&before, &rotation_from_vector([0.3, -0.2, 0.1]));
+        for (a, b) in turned.iter().flatten().zip(expected.iter().flatten()) {
+            assert!((a - b).abs() < 1e-12);
+        }
+        let far = [1.0, 0.0, 0.0, 9.0, 0.0, 0.0];
+        let posterior = Posterior { widths: Widths([9.0, 99.0, 9.0]), noise: 1.0 };
+        let start = Refinement::default();
+        let descent = Descent::new(start, fit(&start, &pose, &far, 1e6), &pose, &posterior);
+        let trial = descent.trial.unwrap();
+        let angle =
+            vector_from_rotation(&rotation_from_vector(trial.rotation)).map(|v| v * v).iter().sum::<f64>();
+        assert!(
+            (angle.sqrt() - LARGEST_STEP[0]).abs() < 1e-12
+                && (trial.offset[0] - LARGEST_STEP[1]).abs() < 1e-12
+        );
+    }
+
+    #[test]
+    fn a_step_that_fails_is_shortened_and_then_given_up() {
+        let pose = rotation_from_relion(0.0, 0.0, 0.0);
+        let posterior = Posterior { widths: Widths([1.0, 10.0, 0.0]), noise: 1.0 };
+        let start = Refinement::default();
+        let right = fit(&start, &pose, &[0.01; REFINED], 1e6);
+        let mut descent = Descent::new(start, right, &pose, &posterior);
+        let first = descent.trial.unwrap();
+        let worse = ImageFit { overlap: right.overlap - 1.0, ..right };
+        assert!(!descent.tried(worse, &pose, &posterior));
+        let second = descent.trial.unwrap();
+        assert!((second.offset[0] - SHORTER * first.offset[0]).abs() < 1e-12);
+        while descent.trial.is_some() {
+            descent.tried(worse, &pose, &posterior);
+        }
+        assert_eq!(descent.best, start);
+    }
+
+    #[test]
+    fn a_matrix_that_is_not_positive_definite_has_no_solution() {
+        let widths = Widths([1.0, 1.0, 0.0]);
+        let mut matrix = [[0.0; REFINED]; REFINED];
+        (0..REFINED).for_each(|p| matrix[p][p] = 2.0);
+        matrix[0][3] = 1.0;
+        matrix[3][0] = 1.0;
+        let right = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        let x = solve(&matrix, &right, &widths).unwrap();
+        assert_eq!(x[5], 0.0);
+        for p in 0..5 {
+            let product: f64 = (0..5).map(|q| matrix[p][q] * x[q]).sum();
+            assert!((product - right[p]).abs() < 1e-12);
+        }
+        matrix[1][1] = -1.0;
+        assert_eq!(solve(&matrix, &right, &widths), None);
+        matrix[1][1] = f64::NAN;
+        assert_eq!(solve(&matrix, &right, &widths), None);
+    }
+}

@@ -21,8 +21,10 @@ pub(crate) fn kind(p: usize) -> usize {
 
 /// Share of particles whose pose may be anything.
 const LOST: f64 = 0.01;
-/// Iterations of expectation maximisation of an estimate.
-const ITERATIONS: usize = 30;
+/// Iterations of expectation maximisation of an estimate, at most.
+const ITERATIONS: usize = 100;
+/// Relative change of the widths at which it ends.
+const SETTLED: f64 = 1e-3;
 
 /// Standard deviation of each kind of change: in radians, pixels, and units of the defocus; 0: not refined.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -113,12 +115,12 @@ fn posterior(curvature: &Matrix, drive: &Vector, widths: &Widths) -> Option<(Vec
     Some((mean, variances))
 }
 
-/// The widths that maximise the likelihood of the particles, from `widths` on; `total` sums the [`PriorSums`] of all ranks. No width falls
-/// below that in `least`.
+/// The widths that maximise the likelihood of the particles, from `widths` on, within the range from `least` to `most`; `total` sums the
+/// [`PriorSums`] of all ranks.
 pub(crate) fn estimate(
     particles: &[Quadratic],
     widths: &Widths,
-    least: &Widths,
+    [least, most]: [&Widths; 2],
     mut total: impl FnMut(PriorSums) -> PriorSums,
 ) -> Widths {
     let mut widths = *widths;
@@ -127,11 +129,66 @@ pub(crate) fn estimate(
         if sums[KINDS] <= 0.0 {
             break;
         }
-        for kind in 0..KINDS {
-            if widths.0[kind] > 0.0 {
-                widths.0[kind] = (sums[kind] / sums[KINDS]).sqrt().max(least.0[kind]);
-            }
+        let before = widths;
+        for kind in (0..KINDS).filter(|&kind| before.0[kind] > 0.0) {
+            widths.0[kind] = (sums[kind] / sums[KINDS]).sqrt().clamp(least.0[kind], most.0[kind]);
+        }
+        let settled = |kind: usize| (widths.0[kind] - before.0[kind]).abs() <= SETTLED * before.0[kind];
+        if (0..KINDS).all(settled) {
+            break;
         }
     }
     widths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::{Purpose, stream};
+    use rand_distr::{Distribution, StandardNormal};
+
+    /// Particles with changes of these widths, measured with this standard deviation.
+    fn particles(widths: [f64; KINDS], error: f64) -> Vec<Quadratic> {
+        let random = &mut stream(5, Purpose::Noise, 0, 0);
+        let mut normal = || -> f64 { StandardNormal.sample(random) };
+        (0..4000)
+            .map(|_| {
+                let mut curvature = [[0.0; REFINED]; REFINED];
+                (0..REFINED).for_each(|p| curvature[p][p] = error.powi(-2));
+                let drive =
+                    std::array::from_fn(|p| (widths[kind(p)] * normal() + error * normal()) * error.powi(-2));
+                Quadratic { curvature, drive, weight: 1.0 }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn widths_are_found_from_a_wide_start() {
+        let truth = [0.05, 1.0, 0.3];
+        let start = Widths([0.15, 2.0, 0.5]);
+        let range = [&Widths([1e-3; KINDS]), &Widths([9.0; KINDS])];
+        let found = estimate(&particles(truth, 0.04), &start, range, |sums| sums);
+        for (found, truth) in found.0.iter().zip(truth) {
+            assert!((found / truth - 1.0).abs() < 0.05, "{found} {truth}");
+        }
+        // Right poses: next to nothing is left of the prior, of an error of 0.04.
+        let none = estimate(&particles([0.0; KINDS], 0.04), &start, range, |sums| sums);
+        assert!(none.0.iter().all(|width| *width < 0.012), "{none:?}");
+        let narrow = [&Widths([1e-3; KINDS]), &Widths([0.02; KINDS])];
+        assert_eq!(estimate(&particles(truth, 0.04), &start, narrow, |sums| sums).0, [0.02; KINDS]);
+        let some = Widths([0.15, 0.0, 0.0]);
+        assert_eq!(estimate(&particles(truth, 0.04), &some, range, |sums| sums).0[1..], [0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_lost_pose_is_not_pulled_back() {
+        let widths = Widths([0.05, 1.0, 0.0]);
+        let [near, far] = [0.1, 2.0].map(|angle| [angle, 0.0, 0.0, 0.5, 0.0, 0.0]);
+        assert!(widths.regularity(&near) > 0.99 && widths.regularity(&far) < 1e-6);
+        let [of_near, of_far] = [near, far].map(|change| widths.precisions(&change));
+        assert!((of_near[0] / 400.0 - 1.0).abs() < 0.01 && of_far[0] < 1e-3);
+        assert_eq!((of_near[3], of_far[3], of_far[5]), (1.0, 1.0, 0.0));
+        // ln(0.99 / 0.01 (8 pi^2) / (2 pi 0.05^2)^1.5) = 15.2, and 1/2 0.5^2 of the offset.
+        assert!((widths.penalty(&far) - 15.3).abs() < 0.1, "{}", widths.penalty(&far));
+    }
 }

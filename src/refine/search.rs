@@ -130,3 +130,19 @@ impl Verdict {
         Self { search_all, bad: at(0.5) - BAD * deviation }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_are_searched_where_a_sample_gains_and_else_those_that_fit_badly() {
+        // Nearly normal, with two that are lost.
+        let mut misfits: Vec<f64> = (-50..50).map(|i| f64::from(i) * 0.04).collect();
+        misfits.extend([-20.0, -30.0, f64::NAN]);
+        let verdict = Verdict::new(misfits.clone(), 2);
+        assert!(!verdict.search_all && (-6.0..-4.0).contains(&verdict.bad), "{verdict:?}");
+        assert!(Verdict::new(misfits, 10).search_all);
+        assert!(!Verdict::new(Vec::new(), 0).search_all);
+    }
+}

@@ -31,8 +31,11 @@ use crate::run_folder::refinement::{RefinementState, RoundSummary};
 
 /// Prior widths before the first round: in radians, box edges, angstrom.
 const FIRST_WIDTHS: [f64; KINDS] = [0.15, 0.03, 500.0];
-/// Least widths, in the same units.
+/// Range of the widths, in the same units.
 const LEAST_WIDTHS: [f64; KINDS] = [5e-4, 5e-5, 5.0];
+const LARGEST_WIDTHS: [f64; KINDS] = [0.5, 0.1, 2000.0];
+/// Particles of a rank that widths are estimated from, at most.
+const ESTIMATED_FROM: usize = 4096;
 /// Particles of each half that confirm the model of the other, about.
 const CONFIRMING: usize = 20_000;
 /// Particles that are refined side by side.
@@ -252,7 +255,11 @@ impl Refiner<'_> {
         let mut round = Round { own: self.refined.own.clone(), summary: RoundSummary::default() };
         let box_size = self.shard.reader().header().box_size;
         let limit = confirmed::limit(curve).min(box_size / 2);
-        let widths = self.refined.widths(self.refine, box_size);
+        let known = self.refined.widths(self.refine, box_size);
+        let mut widths = known;
+        if self.epoch < self.refine.first_with_defocus() {
+            widths.0[2] = 0.0;
+        }
         let summary = &mut round.summary;
         summary.epoch = self.epoch as u64;
         if limit >= confirmed::FEWEST {
@@ -265,17 +272,25 @@ impl Refiner<'_> {
             let verdict = self.look(&search, &posterior)?;
             let (own, quadratics, steps) = self.descend_all(&search, &verdict, &posterior)?;
             round.own = own;
-            let [rotation, offset, defocus] = LEAST_WIDTHS;
-            let least = of_refined(self.refine, [rotation, offset * box_size as f64, defocus]);
-            let widths = prior::estimate(&quadratics, &widths, &least, |sums| self.total(sums));
+            let [least, most] = [LEAST_WIDTHS, LARGEST_WIDTHS].map(|[rotation, offset, defocus]| {
+                of_refined(self.refine, [rotation, offset * box_size as f64, defocus])
+            });
+            let stride = quadratics.len().div_ceil(ESTIMATED_FROM).max(1);
+            let some: Vec<Quadratic> = quadratics.into_iter().step_by(stride).collect();
+            let found = prior::estimate(&some, &widths, [&least, &most], |sums| self.total(sums));
+            // A kind that is not refined in this round keeps its width.
+            let found = Widths(std::array::from_fn(|kind| match widths.0[kind] {
+                0.0 => known.0[kind],
+                _ => found.0[kind],
+            }));
             let [accepted, searched, rotation, offset] =
                 self.total([steps.accepted as f64, steps.searched as f64, steps.rotation, steps.offset]);
             (summary.accepted, summary.searched) = (accepted as u64, searched as u64);
             summary.mean_rotation_step = rotation / accepted.max(1.0);
             summary.mean_offset_step = offset / accepted.max(1.0);
-            set_widths(summary, &widths);
+            set_widths(summary, &found);
         } else {
-            set_widths(summary, &widths);
+            set_widths(summary, &known);
         }
         // What was read for it does not count as the next epoch's.
         self.shard.traffic();

@@ -20,7 +20,7 @@ pub(crate) struct FourierSums {
 }
 
 impl FourierSums {
-    pub(super) fn zero(box_size: usize) -> Self {
+    pub(crate) fn zero(box_size: usize) -> Self {
         let side = 2 * box_size - 1;
         let length = side * side * box_size;
         Self { box_size, data: vec![Complex::new(0.0, 0.0); length], weight: vec![0.0; length] }
