@@ -2,6 +2,7 @@
 //! section 15).
 
 pub(crate) mod confirmed;
+pub(crate) mod frame;
 pub(crate) mod grid;
 pub(crate) mod newton;
 pub(crate) mod prior;

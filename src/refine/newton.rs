@@ -171,7 +171,7 @@ impl Descent {
 }
 
 /// The numbers of a change with its rotation vector in volume coordinates.
-fn in_volume(change: &Refinement, pose: &Rotation) -> Vector {
+pub(crate) fn in_volume(change: &Refinement, pose: &Rotation) -> Vector {
     let mut numbers = numbers(change);
     for axis in 0..3 {
         numbers[axis] = (0..3).map(|k| pose[k][axis] * change.rotation[k]).sum();

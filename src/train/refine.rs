@@ -21,7 +21,8 @@ use crate::particles::selection::SubsetRows;
 use crate::particles::store::{Particle, Store};
 use crate::recipe::Refine;
 use crate::refine::confirmed::{self, confirmed};
-use crate::refine::newton::{Descent, Posterior, descend};
+use crate::refine::frame::Frame;
+use crate::refine::newton::{Descent, Posterior, descend, numbers};
 use crate::refine::prior::{self, KINDS, PriorSums, Quadratic, Widths};
 use crate::refine::search::{Search, Verdict, misfit, take_better};
 use crate::refine::spectrum::{map_size, reference_of};
@@ -38,6 +39,8 @@ const LARGEST_WIDTHS: [f64; KINDS] = [0.5, 0.1, 2000.0];
 const ESTIMATED_FROM: usize = 4096;
 /// Particles of each half that confirm the model of the other, about.
 const CONFIRMING: usize = 20_000;
+/// Particles whose poses are read at once.
+const ROWS_PER_READ: usize = 4096;
 /// Particles that are refined side by side.
 const GROUP: usize = 256;
 /// Particles of a model that are searched to find out whether all must be.
@@ -272,6 +275,7 @@ impl Refiner<'_> {
             let verdict = self.look(&search, &posterior)?;
             let (own, quadratics, steps) = self.descend_all(&search, &verdict, &posterior)?;
             round.own = own;
+            self.keep_frame(&mut round.own, symmetry, &posterior)?;
             let [least, most] = [LEAST_WIDTHS, LARGEST_WIDTHS].map(|[rotation, offset, defocus]| {
                 of_refined(self.refine, [rotation, offset * box_size as f64, defocus])
             });
@@ -321,6 +325,26 @@ impl Refiner<'_> {
         let all = self.collective.all_gather_in_rank_order(&misfits);
         let gaining: u64 = self.collective.all_gather(gaining as u64).iter().sum();
         Ok(Verdict::new(all.into_iter().map(f64::from_bits).collect(), gaining as usize))
+    }
+
+    /// Turns and moves all changes back by their mean, as far as the symmetry leaves it free: nothing else holds the model in the frame of
+    /// the stored poses.
+    fn keep_frame(&self, own: &mut [Refinement], symmetry: Symmetry, posterior: &Posterior) -> Result<()> {
+        let (reader, rows) = (self.shard.reader(), self.shard.rows());
+        let mut frame = Frame::default();
+        let mut poses = Vec::with_capacity(own.len());
+        for start in rows.clone().step_by(ROWS_PER_READ) {
+            let particles = reader.particles(start..rows.end.min(start + ROWS_PER_READ))?;
+            poses.extend(particles.iter().map(|particle| particle.rotation));
+        }
+        for (change, pose) in own.iter().zip(&poses) {
+            frame.add(change, pose, posterior.widths.regularity(&numbers(change)));
+        }
+        let sums = frame.sums.map(|sum| self.collective.all_gather_f64(sum).iter().sum());
+        if let Some(drift) = (Frame { sums }).drift(symmetry) {
+            own.iter_mut().zip(&poses).for_each(|(change, pose)| drift.undo(change, pose));
+        }
+        Ok(())
     }
 
     /// Refines all particles of this rank.
