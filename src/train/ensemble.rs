@@ -36,25 +36,15 @@ impl Ensemble {
     }
 
     /// Puts mixture `wanted` on `device` in place of the one before it, which is fully trained. Does nothing where it is there already.
-    /// Where the first mixture is a refining one, `place` moves the start of the mixture by its number to where that one is.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn begin(
-        &mut self,
-        wanted: usize,
-        device: &mut dyn Device,
-        place: impl Fn(&Gmm, usize, &mut Gmm),
-    ) -> Result<()> {
+    pub fn begin(&mut self, wanted: usize, device: &mut dyn Device) -> Result<()> {
         if self.trained.len() == wanted {
             return Ok(());
         }
-        let mut gmm =
-            self.starts[wanted].take().expect("a mixture that has not started has initial Gaussians");
+        let gmm = self.starts[wanted].take().expect("a mixture that has not started has initial Gaussians");
         self.trained.push(device.state()?.gmm);
-        if self.refining > 0 {
-            place(&self.trained[0], wanted, &mut gmm);
-        }
         device.restore(DeviceState::initial(gmm))
     }
 
@@ -84,7 +74,6 @@ mod tests {
     fn each_mixture_begins_with_its_start_and_zero_moments() {
         let start = |number| Gmm::random(5, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, number));
         let moments = |value| vec![value; 55];
-        let stay = |_: &Gmm, _: usize, _: &mut Gmm| unreachable!("nothing is refined");
         let geometry = Geometry {
             box_size: 16,
             pixel_size: 4.0,
@@ -95,7 +84,7 @@ mod tests {
         };
         let mut device = CpuDevice::new(start(0), geometry);
         let mut ensemble = Ensemble::new(vec![None, Some(start(1)), Some(start(2))], 0);
-        ensemble.begin(0, &mut device, stay).unwrap();
+        ensemble.begin(0, &mut device).unwrap();
         assert_eq!(device.state().unwrap().gmm, start(0), "the first mixture is on the device already");
         for number in [1, 2] {
             // The state after some training.
@@ -108,7 +97,7 @@ mod tests {
             assert_eq!(ensemble.mixtures(&device, true).unwrap(), before);
             for _ in 0..2 {
                 // A second call, as after a resume between mixtures, changes nothing.
-                ensemble.begin(number as usize, &mut device, stay).unwrap();
+                ensemble.begin(number as usize, &mut device).unwrap();
                 let DeviceState { gmm, first, second } = device.state().unwrap();
                 assert_eq!((gmm, first, second), (start(number), moments(0.0), moments(0.0)));
                 assert_eq!(ensemble.trained(), before);
@@ -116,7 +105,7 @@ mod tests {
         }
     }
     #[test]
-    fn a_refining_mixture_places_the_others_and_is_not_part_of_the_model() {
+    fn a_refining_mixture_is_not_part_of_the_model() {
         let start = |number| Gmm::random(5, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, number));
         let geometry = Geometry {
             box_size: 16,
@@ -129,15 +118,10 @@ mod tests {
         let mut device = CpuDevice::new(start(0), geometry);
         let mut ensemble = Ensemble::new(vec![None, Some(start(1)), Some(start(2))], 1);
         assert_eq!(ensemble.mixtures(&device, true).unwrap(), [start(0)], "until there is another");
-        let moved = |previous: &Gmm, number: usize, gmm: &mut Gmm| {
-            assert_eq!(*previous, start(0));
-            gmm.values_mut()[0] = number as f32;
-        };
         for number in [1, 2] {
-            ensemble.begin(number, &mut device, moved).unwrap();
-            assert_eq!(device.state().unwrap().gmm.values()[0], number as f32);
+            ensemble.begin(number, &mut device).unwrap();
+            assert_eq!(device.state().unwrap().gmm, start(number as u64));
         }
-        let model = ensemble.mixtures(&device, true).unwrap();
-        assert_eq!(model.iter().map(|gmm| gmm.values()[0]).collect::<Vec<_>>(), [1.0, 2.0]);
+        assert_eq!(ensemble.mixtures(&device, true).unwrap(), [start(1), start(2)]);
     }
 }

@@ -11,7 +11,6 @@ use super::agreement::{Agreement, Directive, LocalEvents};
 use super::appraise;
 use super::densify;
 use super::ensemble::Ensemble;
-use super::init::starts::place_by_mixture;
 use super::logs;
 use super::refine::{RefinedModel, Refiner, Round, RoundContext};
 use super::replicas::{REPLICA_CHECK, check_replicas};
@@ -101,7 +100,6 @@ pub(super) struct Model {
 /// A model without its particles.
 struct Core {
     setup: ModelSetup,
-    box_size: usize,
     /// What was refined of its particles.
     refined: RefinedModel,
     clock: Clock,
@@ -153,7 +151,6 @@ impl Model {
         }
         let core = Core {
             refined,
-            box_size: shard.reader().header().box_size,
             clock,
             position,
             pending: VecDeque::new(),
@@ -353,11 +350,7 @@ impl Core {
     fn begin_epoch(&mut self) -> Result<()> {
         let mixture = self.mixture();
         let ModelSetup { subset, ensemble, device, identity, metrics, .. } = &mut self.setup;
-        let settings = &identity.settings;
-        let box_size = self.box_size;
-        ensemble.begin(mixture, device.as_mut(), |previous, number, start| {
-            place_by_mixture(previous, settings, box_size, *subset, number, start);
-        })?;
+        ensemble.begin(mixture, device.as_mut())?;
         if let Some(counts) = densify::grow(device.as_mut(), &identity.settings, self.position.epoch)? {
             logs::densified(*subset, self.position.epoch, counts);
             if let Some(metrics) = metrics {

@@ -17,16 +17,7 @@ pub struct Density {
     cumulative: Vec<f64>,
 }
 
-/// Fraction of the largest density above which a voxel belongs to the specimen.
-const THRESHOLD: f32 = 0.1;
-
 impl Density {
-    /// The density of the specimen of `map` (`[z][y][x]`); `None` where no voxel is above 0.
-    pub fn of_specimen(map: &Array3<f32>) -> Option<Self> {
-        let largest = map.iter().copied().fold(0.0, f32::max);
-        Self::above(THRESHOLD * largest, map)
-    }
-
     /// The voxels of `map` (`[z][y][x]`) above `threshold`, which must not be negative. `None` where there are none, or their sum
     /// is not finite.
     pub fn above(threshold: f32, map: &Array3<f32>) -> Option<Self> {

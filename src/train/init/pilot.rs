@@ -23,11 +23,13 @@ const PARTICLES: usize = 2_000;
 /// Box sizes, in pixels, that images are downsampled to: half their own box within this range. Enough to separate specimen
 /// and solvent, without the noise of higher frequencies.
 const BOXES: std::ops::RangeInclusive<usize> = MIN_BOX..=32;
+/// Fraction of the largest density above which a voxel belongs to the specimen.
+const THRESHOLD: f32 = 0.1;
 /// FSC values are limited to this, so that the SNR stays finite.
 const LARGEST_FSC: f64 = 0.9999;
 
 /// The box that images of `box_size` pixels are downsampled to.
-pub(super) fn small_box(box_size: usize) -> usize {
+fn small_box(box_size: usize) -> usize {
     (box_size / 2).clamp(*BOXES.start(), *BOXES.end()).min(box_size)
 }
 
@@ -101,9 +103,10 @@ fn reconstruct_rows(
     let sampling = Sampling { rows: rows.clone(), particles: PARTICLES, box_size: small, symmetry, refined };
     let SampledSums { parts, particles, pixel_size } = sampled_sums::<2>(store, sampling)?;
     let maps = reconstruct(parts, pixel_size, true)?;
+    let largest = maps.whole.data.iter().copied().fold(0.0, f32::max);
     let fsc = Fsc::between(&maps.halves[0], &maps.halves[1])?;
     Ok(PilotReconstruction {
-        density: Density::of_specimen(&maps.whole.data),
+        density: Density::above(THRESHOLD * largest, &maps.whole.data),
         total_snr: total_snr(&fsc.shells[..small / 2]) * rows.len() as f64 / particles.max(1) as f64,
     })
 }

@@ -2,11 +2,9 @@
 
 use super::density::Density;
 use super::from_file::Init;
-use super::pilot::{PilotReconstruction, small_box};
+use super::pilot::PilotReconstruction;
 use super::random::{placement, random_start};
 use crate::gmm::Gmm;
-use crate::gmm::symmetric::whole;
-use crate::gmm::voxelize::{Grid, voxelize};
 use crate::parallel::World;
 use crate::particles::Subset;
 use crate::recipe::rules::start_scale;
@@ -70,22 +68,6 @@ impl InitialGuess {
             place(density, settings, box_size, subset, mixture, &mut start);
         }
         start
-    }
-}
-
-/// Places a random start in the density of the mixture `previous`, on a coarse grid, as the settings ask.
-pub fn place_by_mixture(
-    previous: &Gmm,
-    settings: &Settings,
-    box_size: usize,
-    subset: Subset,
-    mixture: usize,
-    start: &mut Gmm,
-) {
-    let size = small_box(box_size);
-    let map = voxelize(&whole(previous, settings.symmetry), &Grid { size, per_box: size as f64, box_size });
-    if let Some(density) = Density::of_specimen(&map) {
-        place(&density, settings, box_size, subset, mixture, start);
     }
 }
 
