@@ -73,12 +73,14 @@ pub(super) fn epochs_for(particles: usize) -> usize {
 }
 
 /// Numbers of epochs of the refining mixture after which particles are refined, in a run of `epochs` epochs of `particles` particles:
-/// at least two, and no more than take [`REFINING_SHARE`] of the epochs.
+/// two to [`ROUNDS`], within [`REFINING_SHARE`] of the epochs where that leaves two.
 pub(super) fn rounds_for(epochs: usize, particles: usize) -> Vec<usize> {
     let [first, next] = [FIRST_ROUND, NEXT_ROUND].map(|images| images.div_ceil(particles.max(1)));
-    let longest = (REFINING_SHARE * epochs as f64) as usize;
-    let rounds = (0..ROUNDS).map(|round| first + round * next);
-    rounds.enumerate().take_while(|&(round, end)| round < 2 || end <= longest).map(|(_, end)| end).collect()
+    let longest = ((REFINING_SHARE * epochs as f64) as usize).max(2);
+    if first + next > longest {
+        return vec![(longest * first / (first + next)).clamp(1, longest - 1), longest];
+    }
+    (0..ROUNDS).map(|round| first + round * next).take_while(|&end| end <= longest).collect()
 }
 
 /// Base rate for `images` images per mixture: proportional to 1 / images above [`IMAGES_SEEN`], so that Gaussians travel as far in

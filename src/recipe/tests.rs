@@ -191,6 +191,9 @@ fn a_refining_mixture_comes_first_and_is_counted_apart() {
         clock.advance(&settings, 1, 1_500).correction1
     };
     assert!((corrections(14) - 0.1).abs() < 1e-12 && (corrections(5) - 0.55).abs() < 1e-12);
-    // Many particles: two rounds, within few epochs.
+    // Two rounds at least, within few epochs of many particles, or of few if the user wants few epochs.
     assert_eq!(rules::rounds_for(5, 50_000), [1, 2]);
+    assert_eq!(rules::rounds_for(1, 50_000), [1, 2]);
+    assert_eq!(rules::rounds_for(12, 120), [2, 4]);
+    assert_eq!(rules::rounds_for(100, 500), [15, 24, 33]);
 }
