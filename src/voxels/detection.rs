@@ -19,7 +19,6 @@ use crate::error::Result;
 use crate::imaging::Symmetry;
 use crate::imaging::pose::{Rotation, transposed};
 use crate::imaging::projection::Projector;
-use crate::particles::refinement::RefinedRows;
 use crate::particles::selection::SubsetRows;
 use crate::particles::store::Store;
 use crate::voxels::PADDING;
@@ -210,7 +209,6 @@ impl RotatedMaps {
             particles,
             box_size: header.box_size.min(LARGEST_BOX),
             symmetry: Symmetry::C1,
-            refined: RefinedRows::default(),
         };
         let (pixel_size, sums) = match subsets {
             [first, second] => {

@@ -10,7 +10,6 @@ use super::sums::FourierSums;
 use crate::error::Result;
 use crate::imaging::Symmetry;
 use crate::particles::preprocess::{Preprocessor, Settings};
-use crate::particles::refinement::RefinedRows;
 use crate::particles::store::{Block, Store};
 
 /// Images per parallel block.
@@ -18,7 +17,7 @@ const BLOCK: usize = 250;
 
 /// What to sample.
 #[derive(Clone, Debug)]
-pub(crate) struct Sampling<'a> {
+pub(crate) struct Sampling {
     /// Particles to choose from; every n-th is taken.
     pub rows: Range<usize>,
     /// Largest number of particles.
@@ -27,8 +26,6 @@ pub(crate) struct Sampling<'a> {
     pub box_size: usize,
     /// Symmetry of the sums.
     pub symmetry: Symmetry,
-    /// What was refined.
-    pub refined: RefinedRows<'a>,
 }
 
 /// Sums of a sample.
@@ -51,12 +48,10 @@ pub(crate) fn sampled_sums<const PARTS: usize>(
     store: &Store,
     sampling: Sampling,
 ) -> Result<SampledSums<PARTS>> {
-    let Sampling { rows, particles, box_size, symmetry, refined } = sampling;
+    let Sampling { rows, particles, box_size, symmetry } = sampling;
     let header = store.header();
     let pixels = header.pixels();
     let pixel_size = header.pixel_size * header.box_size as f64 / box_size as f64;
-    // Pixels of the downsampled images per pixel.
-    let shrunk = box_size as f64 / header.box_size as f64;
     let shrink = Preprocessor::new(Settings {
         input_box: header.box_size,
         output_box: box_size,
@@ -75,8 +70,7 @@ pub(crate) fn sampled_sums<const PARTS: usize>(
             .map_init(scratch, |(block, image, shrinking, cutting), &row| {
                 reader.read(row..row + 1, block)?;
                 let particle = &block.particles[0];
-                let mut view = refined.of(row).view(&reader, particle);
-                view.offset = view.offset.map(|pixels| pixels * shrunk);
+                let view = reader.view(particle);
                 let usable = block.defects.is_empty()
                     && shrink
                         .run(&mut block.images[..pixels].to_vec(), [0.0; 2], None, image, shrinking)

@@ -12,7 +12,6 @@ use crate::error::Result;
 use crate::evaluate::Fsc;
 use crate::imaging::Symmetry;
 use crate::particles::preprocess::MIN_BOX;
-use crate::particles::refinement::RefinedRows;
 use crate::particles::selection::SubsetRows;
 use crate::particles::store::Store;
 use crate::voxels::reconstruction::reconstruct;
@@ -49,19 +48,12 @@ pub fn reconstruct_subsets(
     subsets: &[SubsetRows],
     symmetry: Symmetry,
 ) -> Vec<PilotReconstruction> {
-    subsets.iter().map(|subset| reconstruct_subset(store, subset, symmetry, RefinedRows::default())).collect()
+    subsets.iter().map(|subset| reconstruct_subset(store, subset, symmetry)).collect()
 }
 
-/// The pilot reconstruction of a part, with `symmetry` and what was `refined` of its particles; logs its result. A part that cannot be
-/// read has an empty one.
-pub(crate) fn reconstruct_subset(
-    store: &Store,
-    subset: &SubsetRows,
-    symmetry: Symmetry,
-    refined: RefinedRows,
-) -> PilotReconstruction {
+fn reconstruct_subset(store: &Store, subset: &SubsetRows, symmetry: Symmetry) -> PilotReconstruction {
     let SubsetRows { subset, rows } = subset;
-    let pilot = match reconstruct_rows(store, rows, symmetry, refined) {
+    let pilot = match reconstruct_rows(store, rows, symmetry) {
         Ok(pilot) => pilot,
         Err(error) => {
             // The training reads the same file, and reports the error.
@@ -92,15 +84,10 @@ pub(crate) fn reconstruct_subset(
 ///
 /// # Errors
 /// When the file cannot be read.
-fn reconstruct_rows(
-    store: &Store,
-    rows: &Range<usize>,
-    symmetry: Symmetry,
-    refined: RefinedRows,
-) -> Result<PilotReconstruction> {
+fn reconstruct_rows(store: &Store, rows: &Range<usize>, symmetry: Symmetry) -> Result<PilotReconstruction> {
     let small = small_box(store.header().box_size);
     // The FSC between the two halves of the sample gives the SNR, for the Wiener filter too.
-    let sampling = Sampling { rows: rows.clone(), particles: PARTICLES, box_size: small, symmetry, refined };
+    let sampling = Sampling { rows: rows.clone(), particles: PARTICLES, box_size: small, symmetry };
     let SampledSums { parts, particles, pixel_size } = sampled_sums::<2>(store, sampling)?;
     let maps = reconstruct(parts, pixel_size, true)?;
     let largest = maps.whole.data.iter().copied().fold(0.0, f32::max);
