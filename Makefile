@@ -11,7 +11,7 @@ RESULTS ?= $(GPU_CHECK)-results
 CASES ?= 100000
 SEED ?= $(or $(CRYOSPLAT_FUZZ_SEED),$(shell date +%s))
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit deny fuzz judges browser kernels slurm-test same-bytes kernel-table bench bench-stream gpu-package gpu-check gpu-results quality symmetry-table truth batch ablations densify-table optics-table voxels scaling soak charts readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit deny fuzz judges browser kernels slurm-test same-bytes kernel-table bench bench-stream gpu-package gpu-check gpu-results quality refine-table symmetry-table truth batch ablations densify-table optics-table voxels scaling soak charts readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -95,6 +95,9 @@ quality: build ## Compare the recipes and RELION with the truth (minutes): bench
 
 symmetry-table: setup-tests build ## Train symmetric particles with and without --symmetry (minutes): benches/results/symmetry.md
 	@benches/symmetry.sh
+
+refine-table: setup-tests build ## Refine wrong poses, shifts and defoci, beside RELION (hours): benches/results/refine.md
+	@benches/refine.sh
 
 truth: setup-tests build ## Compare the default recipe and voxels with the truth on many sets (hours): benches/results/truth.md
 	@benches/truth.sh
