@@ -80,30 +80,34 @@ END
 # fsc_of MAP: mean FSC against the truth over the shells below Nyquist, without a mask | in the mask of the truth.
 fsc_of() { "$python" tests/judges/maps.py win "$set/truth.mrc" "$set/mask.mrc" "$1" "$1" | awk -F ' [|] ' '{ print $1 " \\| " $3 }'; }
 
-# errors_of STAR GROUP: median error of the poses in degrees, modulo the group.
-errors_of() { "$python" benches/refine_errors.py "$1" "$set/truth.csv" "$2"; }
+# errors_of STAR GROUP COLUMN: median error of the poses in degrees, modulo the group. COLUMN of the truth numbers the images.
+errors_of() { "$python" benches/refine_errors.py "$1" "$set/truth.csv" "$2" "$3"; }
 
-# write_cells CELLS MAP STAR GROUP SECONDS: CELLS.cells: FSC; median error of the poses, if there is a STAR; CPU seconds.
+# write_cells CELLS MAP STAR GROUP COLUMN SECONDS: CELLS.cells: FSC; median error of the poses, if there is a STAR; CPU seconds.
 write_cells() {
     local fsc error= seconds
     fsc=$(fsc_of "$2")
-    [ -z "$3" ] || error=$(errors_of "$3" "$4")
-    seconds=$(cat "$5")
+    [ -z "$3" ] || error=$(errors_of "$3" "$4" "$5")
+    seconds=$(cat "$6")
     echo "$fsc | $error | $seconds" >"$1.cells"
 }
 
 # trained FOLDER COLUMN GROUP OPTION...: a training run on the particles in FOLDER, and its cells.
 trained() {
-    local folder=$1 column=$2 group=$3 run=$1/$2 star=$1/relion/particles.star
+    local folder=$1 column=$2 group=$3 run=$1/$2 star=$1/relion/particles.star numbers=particle
     shift 3
     timed "$run.seconds" "$program" --log-level info train "$folder/particles.h5" -o "$run" --overwrite --voxel-particles 0 \
         --symmetry "$group" "$@" 2>"$run.log"
     rm -rf "$run/checkpoints"
     case $column in
     right) star= ;;
-    refined) star=$run/particles.star ;;
+    refined)
+        star=$run/refined.star numbers=row
+        "$program" --log-level error export star "$folder/particles.h5" -o "$star" --run "$run"
+        rm "$run/refined.mrcs"
+        ;;
     esac
-    write_cells "$folder/$column" "$run/half1.mrc" "$star" "$group" "$run.seconds"
+    write_cells "$folder/$column" "$run/half1.mrc" "$star" "$group" "$numbers" "$run.seconds"
 }
 
 # with_relion GROUP BOX PIXEL-SIZE ORDER: RELION's auto-refinement with local searches from the first iteration on, one process for
@@ -129,7 +133,7 @@ with_relion() {
     )
     last=$run/run
     [ -f "${last}_half1_class001_unfil.mrc" ] || stop "relion_refine made no map: $set/relion/refine.log"
-    write_cells "$set/relion" "${last}_half1_class001_unfil.mrc" "${last}_data.star" "$group" "$set/relion.seconds"
+    write_cells "$set/relion" "${last}_half1_class001_unfil.mrc" "${last}_data.star" "$group" particle "$set/relion.seconds"
 }
 
 # run_row FIELD...: the columns of a row that are missing.

@@ -1,6 +1,7 @@
 """Prints the median error in degrees of the poses of a STAR file, modulo a point group, and that of its defoci in angstrom, if any.
 
-python refine_errors.py PARTICLES.star TRUTH.csv GROUP. TRUTH.csv is the table of `simulate`, whose lines are in the order of the stack.
+python refine_errors.py PARTICLES.star TRUTH.csv GROUP COLUMN. TRUTH.csv is the table of `simulate`; its COLUMN, `particle` or `row`, is the
+number of an image in the stack of the STAR file.
 """
 
 import csv
@@ -52,11 +53,11 @@ def operators(group):
     return np.array(found)
 
 
-star, truth, group = sys.argv[1:]
+star, truth, group, column = sys.argv[1:]
 number, angles, defoci = particles(star)
 with open(truth) as file:
-    right = np.array([[float(row[name]) for name in ("rot", "tilt", "psi", "defocus_u")] for row in csv.DictReader(file)])
-right = right[number - 1]
+    table = sorted(csv.DictReader(file), key=lambda line: int(line[column]))
+right = np.array([[float(line[name]) for name in ("rot", "tilt", "psi", "defocus_u")] for line in table])[number - 1]
 off = np.median(np.abs(defoci - right[:, 3]))
 found, right = rotations(angles), rotations(right[:, :3])
 traces = [np.einsum("nij,jk,nik->n", found, g, right) for g in operators(group)]
