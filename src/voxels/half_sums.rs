@@ -39,7 +39,8 @@ pub(crate) struct ParticleSample<'a> {
     pub per_half: Option<usize>,
     /// Rows to skip; unusable particles are skipped too. `None`: an unusable particle is an error.
     pub excluded: Option<&'a BTreeSet<usize>>,
-    /// What was refined: of all rows of each model of this rank, in the order of its assignment. Empty: nothing.
+    /// What was refined: of all rows of each model of this rank, in the order of its assignment. Nothing, or nothing of a model: as in
+    /// the file.
     pub refined: &'a [Vec<Refinement>],
 }
 
@@ -74,7 +75,8 @@ pub(crate) fn accumulate_halves(
             true => Some(NoisePower::estimate(store, rows.clone())?.weights().0),
             false => None,
         };
-        let refined = sample.refined.get(number).map_or_else(RefinedRows::default, |of_model| {
+        let of_model = sample.refined.get(number).filter(|of_model| !of_model.is_empty());
+        let refined = of_model.map_or_else(RefinedRows::default, |of_model| {
             assert_eq!(of_model.len(), n, "one refinement for each row");
             RefinedRows::new(start, of_model)
         });
