@@ -39,9 +39,9 @@ pub struct Appraised {
 impl Appraised {
     /// A particle that could not be compared.
     pub const UNKNOWN: Self = Self { score: f32::NAN, gain: f32::NAN, contrast: 1.0, weight: 1.0 };
-    /// Whether the run has a weight and a contrast of it.
+    /// Whether it was compared with its model.
     pub(super) fn is_compared(&self) -> bool {
-        self.weight.is_finite() && self.contrast.is_finite()
+        self.score.is_finite()
     }
 }
 

@@ -1,4 +1,5 @@
-//! What a finished run writes of its particles: noise.csv, particles.csv, refinement.h5.
+//! What a finished run writes of its particles: noise.csv, particles.csv, refinement.h5, particles.star or
+//! particles.cs.
 
 use std::path::Path;
 
@@ -14,7 +15,7 @@ use crate::particles::store::Store;
 use crate::recipe::likelihood::NoiseModel;
 use crate::run_folder::appraisal::Appraised;
 use crate::run_folder::refinement::{RefinementState, RoundSummary};
-use crate::run_folder::{refinement_file, tables};
+use crate::run_folder::{finished, tables};
 
 /// Appraises the particles with the finished models where that is due. Then writes the files on rank 0. Every rank calls it with its
 /// models.
@@ -66,7 +67,8 @@ pub(super) fn write(
     }
     let subsets = || plan.models.iter().map(|model| &model.subset);
     if refines {
-        refinement_file::write(folder, plan.data_set, &subsets().zip(&states).collect::<Vec<_>>())?;
+        let states: Vec<_> = subsets().zip(&states).collect();
+        finished::write_refinement(folder, store, plan.data_set, &states)?;
     }
     let refined = |index: usize| states.get(index).map_or(&[][..], |state| &state.particles);
     let tables: Vec<_> = subsets()

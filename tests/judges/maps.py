@@ -151,6 +151,15 @@ def beside(arguments):
     print(f"largest difference of {len(a)} shells: {found}; means {a.mean():.4f} and {b.mean():.4f}")
 
 
+def better(arguments):
+    """A higher mean FSC of the first map against the ground truth than of the second."""
+    truth, first, second = (read(path)[0] for path in (arguments.truth, arguments.first, arguments.second))
+    a, b = (fsc(volume, truth)[1:-1].mean() for volume in (first, second))
+    if not a > b + arguments.by:
+        wrong(f"mean FSC against the truth {a:.4f} and {b:.4f}; expected better by {arguments.by}")
+    print(f"mean FSC against the truth {a:.4f} and {b:.4f}")
+
+
 def star_table(path, name):
     """The rows of a table in a STAR file, as dictionaries."""
     labels, rows, inside = [], [], False
@@ -262,6 +271,11 @@ def main():
     command.add_argument("--within", type=float, required=True)
     command.add_argument("--cells", action="store_true")
     command.set_defaults(run=beside)
+    command = commands.add_parser("better")
+    for name in ("truth", "first", "second"):
+        command.add_argument(name)
+    command.add_argument("--by", type=float, required=True)
+    command.set_defaults(run=better)
     command = commands.add_parser("curves")
     command.add_argument("star", nargs="+")
     command.add_argument("--column", nargs=3, action="append", metavar=("CSV", "OURS", "THEIRS"), required=True)

@@ -2,7 +2,7 @@
 # Tests against other programs: mrcfile, gemmi and RELION verify what this program writes, reads and reconstructs. Each test
 # makes its data from the built-in phantom and prints one line: "ok: ...", "skipped: ..." or "FAILED: ...".
 #
-#   tests/judges/run.sh [NAME...]     all, or some of: files atoms reconstruct export train voxels optics project postprocess mask correction sharpening
+#   tests/judges/run.sh [NAME...]     all, or some of: files atoms reconstruct export train voxels refine optics project postprocess mask correction sharpening
 #
 # CRYOSPLAT names the program to test (default: target/debug/cryosplat-mpi). KEEP=1 keeps the data.
 set -euo pipefail
@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 program=$(realpath "${CRYOSPLAT:-target/debug/cryosplat-mpi}")
 [ -x "$program" ] || stop "$program is not there: cargo build"
 names=("$@")
-[ "$#" -gt 0 ] || names=(files atoms reconstruct export train voxels optics project postprocess mask correction sharpening)
+[ "$#" -gt 0 ] || names=(files atoms reconstruct export train voxels refine optics project postprocess mask correction sharpening)
 
 if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     say "skipped: all tests against other programs: python3 with venv is missing"
@@ -120,6 +120,22 @@ judge_voxels() {
     ours import noisy/particles.star -o raw.h5 --no-normalize
     quiet run_ranks 2 "$program" backproject raw.h5 -o voxels --no-wiener
     "$python" "$maps" beside noisy/truth.mrc voxels/map.mrc noisy/relion.mrc --within 0.005
+}
+
+# From poses and shifts that are wrong, a run refines. RELION makes the same map of its STAR file as backproject of its particle file,
+# and a better one than of the wrong values.
+judge_refine() {
+    ours simulate --phantom --box 48 --pixel-size "$pixel_size" --particles 1000 --seed 3 --snr 0.5 --pose-error 4 --shift-error 1.5 \
+        --defocus-error 300 --star wrong -o right.h5
+    ours import wrong/particles.star -o wrong.h5
+    ours train wrong.h5 -o refining --refine all --gaussians 1000 --seed 1
+    ours export star wrong.h5 -o wrong/refined.star --original wrong/particles.star --run refining
+    ours export particles wrong.h5 -o refined.h5 --run refining
+    ours backproject refined.h5 -o refined --no-wiener
+    (cd wrong && quiet relion_reconstruct --i refined.star --o refined.mrc --ctf)
+    reconstruct wrong
+    "$python" "$maps" better wrong/truth.mrc wrong/refined.mrc wrong/relion.mrc --by 0.05
+    "$python" "$maps" beside wrong/truth.mrc refined/map.mrc wrong/refined.mrc --within 0.005
 }
 
 # beside_relion SET.star [OPTION...]: from the same STAR file in the folder optics, backproject makes a map as good as RELION's.
@@ -281,6 +297,7 @@ describe() {
         export) echo "relion_reconstruct: the true map from an exported STAR file" ;;
         train) echo "relion_reconstruct: the same map as import and train" ;;
         voxels) echo "relion_reconstruct: the same map as backproject" ;;
+        refine) echo "relion_reconstruct: the same map of refined particles as backproject" ;;
         optics) echo "relion_reconstruct: the same maps as backproject with aberrations and unlike optics groups" ;;
         symmetry) echo "relion_reconstruct: the same maps as backproject --symmetry" ;;
         project) echo "relion_project: its projections reconstruct their map" ;;
