@@ -65,7 +65,8 @@ pub(super) fn describe_checkpoint(path: &Path) -> Result<Description> {
         ("images seen", checkpoint.clock.images.to_string()),
     ];
     if settings.mixtures > 1 {
-        let trained = format!("{} of {}, besides the one below", checkpoint.trained.len(), settings.mixtures);
+        let trained = checkpoint.trained.len().saturating_sub(settings.refining_mixtures());
+        let trained = format!("{trained} of {}, besides the one below", settings.mixtures);
         rows.push(("mixtures trained", trained));
     }
     if !settings.densify.is_empty() {
