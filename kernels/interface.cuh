@@ -20,6 +20,8 @@ struct ImageRecord {
     double b_factor, b_xy, b_yy, scale;
     /// H is 0 where limit2 k^2 > 1: the square of the images' resolution limit, or 0.
     double limit2;
+    /// Derivative of gamma with respect to the defocus in 1000 A: coefficients of kx^2, kx ky and ky^2.
+    double slope[3];
     /// Sum of the squared pixels of the observed image.
     double energy;
     /// Index of its target among the resident particles, or -1 - (index of the target's first value among the staged images).
@@ -31,7 +33,7 @@ struct ImageRecord {
     /// 1 if the observed image is already multiplied by its CTF.
     unsigned premultiplied;
 };
-static_assert(sizeof(ImageRecord) == 208, "as on the host");
+static_assert(sizeof(ImageRecord) == 232, "as on the host");
 
 /// A pass over some images, and the numbers of its step. The images follow it in memory.
 struct PassRecord {
@@ -82,6 +84,15 @@ struct OutcomeRecord {
     unsigned applied;
 };
 static_assert(sizeof(OutcomeRecord) == 16, "as on the host");
+
+/// The best offset of an image at a rotation.
+struct FoundRecord {
+    /// Gain of the offset: <X, Y> - <X, X> / 2, less the penalty of the offset.
+    double gain;
+    /// Steps of the offset along x and y.
+    int x, y;
+};
+static_assert(sizeof(FoundRecord) == 16, "as on the host");
 
 /// One Gaussian seen in one image; lengths in grid spacings. At column i and row j of its support, with p = p0 + w0 i + w1 j and
 /// q = q0 + w2 j, its value is weight 2^-(p^2 + q^2).
@@ -165,6 +176,43 @@ struct ResidualArguments {
     double frequency_step;   // 1 / (box x pixel size), in 1/A
 };
 static_assert(sizeof(ResidualArguments) == 80, "as on the host");
+
+/// Arguments of `fit`. Frequencies are those of one of each Friedel pair below `limit` cycles per box.
+struct FitArguments {
+    const RingRecord *ring;
+    const float2 *reference;  // [z][y][x]: coefficients of the reference (src/render/reference.rs)
+    const int *places;        // [frequency][kx ky]
+    const float *noise;       // [noise group][SHELLS]: weights by the noise
+    const void *resident;     // [particle][BOX][BOX] targets, f16 where KEPT_HALF, else f32; may be null
+    const float *staged;      // [staging buffer][image][BOX][BOX] targets; may be null
+    double *sums;             // [image][block][FIT_SUMS]
+    double frequency_step;    // 1 / (box x pixel size), in 1/A
+    int limit;
+    int frequencies;
+};
+static_assert(sizeof(FitArguments) == 72, "as on the host");
+
+/// Arguments of `observe` and `search`. `rotation` counts those of a launch.
+struct SearchArguments {
+    const RingRecord *ring;
+    const float2 *reference;  // [z][y][x]: coefficients of the reference (src/render/reference.rs)
+    const int *places;        // [frequency][kx ky], by kx
+    const int *lines;         // [limit + 1]: first frequency of each kx, and their number
+    const float *noise;       // [noise group][SHELLS]: weights by the noise
+    const void *resident;     // [particle][BOX][BOX] targets, f16 where KEPT_HALF, else f32; may be null
+    const float *staged;      // [staging buffer][image][BOX][BOX] targets; may be null
+    float4 *images;           // [image][frequency]: w H Y (2), w H^2, 0
+    const double *rotations;  // [rotation][3][3]: multiply the view from the right
+    const float2 *phases;     // [step][2 limit - 1]: exp(2 pi i k step / BOX), for k from 1 - limit, steps from -radius
+    FoundRecord *found;       // [image][rotation]
+    double frequency_step;    // 1 / (box x pixel size), in 1/A
+    double offset_penalty;    // per squared step
+    int limit;
+    int frequencies;
+    int radius;
+    int reserved;
+};
+static_assert(sizeof(SearchArguments) == 120, "as on the host");
 
 /// Arguments of `moments`.
 struct MomentsArguments {

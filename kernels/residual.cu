@@ -2,7 +2,7 @@
 //!
 //! A block takes RESIDUAL_FREQUENCIES consecutive frequencies of the grid's half spectrum, a thread every THREADS-th of them;
 //! blockIdx.y is the image.
-#include "ctf.cuh"
+#include "target.cuh"
 
 /// A frequency of the image at contrast 1: Q of its projection (with unitary normalisation), Z of its target (with H and the factor
 /// of the sampling T, or T alone if the image is already multiplied by H), H times T, and where the frequency is.
@@ -23,23 +23,13 @@ __device__ __forceinline__ bool sample_of(const ResidualArguments &args, const I
     if (GRID > BOX && (2 * kx >= BOX || 2 * max(ky, -ky) >= BOX)) {
         return false;
     }
-    const long long place = image.place;
-    const auto target = [&](int row, int column) {
-        const int pixel = row * BOX + column;
-        if (place < 0) {
-            return args.staged[(size_t)(-1 - place) + pixel];
-        }
-        const size_t first = (size_t)place * PIXELS;
-        return KEPT_HALF ? half_to_float(((const unsigned short *)args.resident)[first + pixel])
-                         : ((const float *)args.resident)[first + pixel];
-    };
     const int row = ky < 0 ? ky + BOX : ky;
     sample.of_image = row * COLUMNS + kx;
     const float transfer = args.transfer[sample.of_image];
     sample.h = ctf_sample(image, kx, row, args.frequency_step) * transfer;
-    const float here = target(row, kx), there = target(opposite(row), opposite(kx));
-    const float half = 0.5f * (image.premultiplied ? transfer : sample.h);
-    sample.z = make_float2(half * (there + here), half * (there - here));
+    const float2 target = target_sample(args.resident, args.staged, image.place, kx, row);
+    const float factor = image.premultiplied ? transfer : sample.h;
+    sample.z = make_float2(factor * target.x, factor * target.y);
     // Unitary normalisation, for a spectrum that grows with the grid's points.
     const float unitary = (float)((double)BOX / POINTS);
     sample.q = make_float2(value.x * unitary, value.y * unitary);

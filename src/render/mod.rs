@@ -5,6 +5,7 @@
 
 pub mod cpu;
 pub mod cuda;
+mod fit_sums;
 mod outcome;
 pub mod reference;
 mod weights;

@@ -41,6 +41,13 @@ impl Reference {
     }
 }
 
+/// One frequency (kx, ky) of each Friedel pair with 0 < |k| < `limit`, in cycles per box: by kx from 0, then ky.
+pub(super) fn frequencies_below(limit: usize) -> Vec<[i32; 2]> {
+    let limit = limit as i32;
+    let of_line = |kx: i32| (if kx == 0 { 1 } else { 1 - limit }..limit).map(move |ky| [kx, ky]);
+    (0..limit).flat_map(of_line).filter(|[x, y]| x * x + y * y < limit * limit).collect()
+}
+
 /// Numbers that an image is fitted by, in this order: rotation vector eta in volume coordinates in radians (the pose becomes
 /// W exp([eta]x)), offset (x, y) in pixels, defocus in [`DEFOCUS_UNIT`] angstrom, contrast.
 pub const PARAMETERS: usize = 7;

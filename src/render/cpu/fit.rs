@@ -5,9 +5,8 @@ use rustfft::num_complex::Complex;
 use super::residual::GroupWeights;
 use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::{Rotation, product};
-use crate::render::reference::{
-    CONTRAST, DEFOCUS, DEFOCUS_UNIT, ENTRIES, PARAMETERS, REFERENCE_MARGIN, REFERENCE_PADDING,
-};
+use crate::render::fit_sums::{SLOPE_IMAGE, SLOPE_POWER, SUMS, VECTORS, WITH_IMAGE, WITH_SLOPE, fit_of};
+use crate::render::reference::{DEFOCUS_UNIT, REFERENCE_MARGIN, REFERENCE_PADDING, frequencies_below};
 use crate::render::{Found, Geometry, ImageFit, Observation, OffsetGrid, Reference};
 use crate::simd::{Isa, LANES, Vector, vectorize};
 
@@ -52,20 +51,16 @@ impl Comparison {
 
 impl Frequencies {
     fn below(limit: usize, box_size: usize) -> Self {
-        let (n, limit) = (box_size as isize, limit as isize);
-        let mut all = Vec::new();
-        for kx in 0..limit {
-            let first = if kx == 0 { 1 } else { 1 - limit };
-            all.extend((first..limit).map(|ky| [kx, ky]).filter(|[x, y]| x * x + y * y < limit * limit));
-        }
+        let n = box_size as i32;
+        let mut all = frequencies_below(limit);
         let count = all.len();
         all.resize(count.next_multiple_of(LANES), [0, 0]);
-        let at = |[kx, ky]: [isize; 2]| (kx.rem_euclid(n) * n + ky.rem_euclid(n)) as u32;
+        let at = |[kx, ky]: [i32; 2]| (kx.rem_euclid(n) * n + ky.rem_euclid(n)) as u32;
         Self {
             places: [0, 1].map(|axis| all.iter().map(|k| k[axis] as f32).collect()),
             indices: all.iter().map(|&[kx, ky]| [at([kx, ky]), at([-kx, -ky])]).collect(),
             count,
-            limit: limit as usize,
+            limit,
         }
     }
 
@@ -119,8 +114,7 @@ impl Fitter {
             let of_block = add_up(values, &frequencies.places, block, step, premultiplied);
             sums.iter_mut().zip(of_block).for_each(|(sum, more)| *sum += f64::from(more));
         }
-        // Both frequencies of a Friedel pair count; slices are unnormalised, targets unitary.
-        fit_of(&sums, observation.contrast, 2.0, 1.0 / geometry.box_size as f64)
+        fit_of(&sums, observation.contrast, geometry.box_size)
     }
 
     /// Loads image, CTF and weights.
@@ -317,17 +311,6 @@ fn multiply_lanes<I: Isa>(
     total::<I>(sum)
 }
 
-/// Complex numbers of a frequency: S, its derivatives with respect to the rotation vector, and with respect to the offset.
-const VECTORS: usize = 6;
-/// Pairs of them.
-const PAIRS: usize = VECTORS * (VECTORS + 1) / 2;
-/// First sums of [`add_up`] with the image, with the derivative of H, and the last two.
-const WITH_IMAGE: usize = PAIRS;
-const WITH_SLOPE: usize = WITH_IMAGE + VECTORS;
-const SLOPE_POWER: usize = WITH_SLOPE + VECTORS;
-const SLOPE_IMAGE: usize = SLOPE_POWER + 1;
-const SUMS: usize = SLOPE_IMAGE + 1;
-
 vectorize! {
     /// Sums over the frequencies of `block` of the real parts of conj(u) v: for the lower triangle of the [`VECTORS`], weighted by
     /// H^2 w; of each and Y, by H w; of each and S, by H dH w; then |S|^2 by dH^2 w, and conj(S) Y by dH w. dH: derivative of H with
@@ -386,38 +369,6 @@ fn add_up_lanes<I: Isa>(
         sums[SLOPE_IMAGE] = weighted.mul_add(dot(s, y), sums[SLOPE_IMAGE]);
     }
     sums.map(|sum| total::<I>(sum))
-}
-
-/// The fit at `contrast` from the sums of [`add_up`] over all frequencies. `count`: how often each frequency counts; `unitary`: factor
-/// from slices to unitary spectra.
-fn fit_of(sums: &[f64; SUMS], contrast: f64, count: f64, unitary: f64) -> ImageFit {
-    let (square, single) = (count * unitary * unitary, count * unitary);
-    let pair = |p: usize, q: usize| square * sums[ImageFit::entry(p, q)];
-    let image = |p: usize| single * sums[WITH_IMAGE + p];
-    let with_slope = |p: usize| square * sums[WITH_SLOPE + p];
-    // The vector of a parameter, and the factor of the contrast in its derivative.
-    let vector = |p: usize| if p == CONTRAST { 0 } else { 1 + p };
-    let factor = |p: usize| if p == CONTRAST { 1.0 } else { contrast };
-    let mut gradient = [0.0; PARAMETERS];
-    let mut curvature = [0.0; ENTRIES];
-    for p in 0..PARAMETERS {
-        gradient[p] = factor(p)
-            * if p == DEFOCUS {
-                single * sums[SLOPE_IMAGE] - contrast * with_slope(0)
-            } else {
-                image(vector(p)) - contrast * pair(vector(p), 0)
-            };
-        for q in 0..=p {
-            let value = match (p == DEFOCUS, q == DEFOCUS) {
-                (true, true) => square * sums[SLOPE_POWER],
-                (true, false) => with_slope(vector(q)),
-                (false, true) => with_slope(vector(p)),
-                (false, false) => pair(vector(p), vector(q)),
-            };
-            curvature[ImageFit::entry(p, q)] = factor(p) * factor(q) * value;
-        }
-    }
-    ImageFit { power: contrast * contrast * pair(0, 0), overlap: contrast * image(0), gradient, curvature }
 }
 
 vectorize! {

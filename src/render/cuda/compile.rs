@@ -12,17 +12,21 @@ use crate::files;
 use crate::render::Sampling;
 
 /// Name and text of each file of kernels/: first the kernels, then the headers.
-const SOURCES: [(&str, &str); 11] = [
+const SOURCES: [(&str, &str); 15] = [
     ("project.cu", include_str!("../../../kernels/project.cu")),
     ("draw.cu", include_str!("../../../kernels/draw.cu")),
     ("prepare.cu", include_str!("../../../kernels/prepare.cu")),
     ("residual.cu", include_str!("../../../kernels/residual.cu")),
+    ("fit.cu", include_str!("../../../kernels/fit.cu")),
+    ("search.cu", include_str!("../../../kernels/search.cu")),
     ("moments.cu", include_str!("../../../kernels/moments.cu")),
     ("chain.cu", include_str!("../../../kernels/chain.cu")),
     ("adam.cu", include_str!("../../../kernels/adam.cu")),
     ("interface.cuh", include_str!("../../../kernels/interface.cuh")),
     ("common.cuh", include_str!("../../../kernels/common.cuh")),
     ("ctf.cuh", include_str!("../../../kernels/ctf.cuh")),
+    ("target.cuh", include_str!("../../../kernels/target.cuh")),
+    ("slice.cuh", include_str!("../../../kernels/slice.cuh")),
     ("gaussian.cuh", include_str!("../../../kernels/gaussian.cuh")),
 ];
 

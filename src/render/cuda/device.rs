@@ -1,6 +1,7 @@
 //! The CUDA [`Device`]: a step is one graph, and the host runs ahead of it.
 
 mod compare;
+mod fits;
 mod graphs;
 mod probe;
 
@@ -9,6 +10,7 @@ use cudarc::driver::result;
 use self::graphs::Graphs;
 use super::DeviceSum;
 use super::buffer_plan::{BufferPlan, mib};
+use super::comparison::Comparison;
 use super::gpu::Gpu;
 use super::interface::{Address, PassRecord};
 use super::outcome_ring::OutcomeRing;
@@ -55,6 +57,8 @@ pub struct CudaDevice {
     gmm: Gmm,
     outcomes: OutcomeRing,
     timer: StageTimer,
+    /// What images are fitted to.
+    comparison: Option<Comparison>,
     /// Pinned memory for the gradient and loss, for sums through the host.
     exchange: Option<Pinned<f32>>,
     /// A first pass has loaded the libraries.
@@ -104,6 +108,7 @@ impl CudaDevice {
             gpu,
             pipeline,
             gmm,
+            comparison: None,
             exchange: None,
             loaded: false,
             failed: false,
@@ -382,23 +387,24 @@ impl Device for CudaDevice {
         self.compare_passes(batch)
     }
 
-    fn set_reference(&mut self, _: &Reference) -> Result<()> {
-        todo!("kernels")
+    fn set_reference(&mut self, reference: &Reference) -> Result<()> {
+        self.replace_reference(reference)
     }
 
-    fn fit(&mut self, _: &[Observation]) -> Result<Vec<ImageFit>> {
-        todo!("kernels")
+    fn fit(&mut self, batch: &[Observation]) -> Result<Vec<ImageFit>> {
+        self.fit_passes(batch)
     }
 
     fn search(
         &mut self,
-        _: &[Observation],
-        _: &[Rotation],
-        _: &[f64],
-        _: &OffsetGrid,
-        _: f64,
+        batch: &[Observation],
+        rotations: &[Rotation],
+        penalty: &[f64],
+        offsets: &OffsetGrid,
+        offset_penalty: f64,
     ) -> Result<Vec<Found>> {
-        todo!("kernels")
+        assert_eq!(rotations.len(), penalty.len());
+        self.search_passes(batch, (rotations, penalty), (offsets, offset_penalty))
     }
 
     fn step(&mut self, batch: &[Observation], step: &Step, group: &mut dyn Reduce) -> Result<()> {
@@ -430,7 +436,7 @@ impl Device for CudaDevice {
     }
 
     fn memory(&self) -> u64 {
-        self.pipeline.bytes() as u64
+        (self.pipeline.bytes() + self.comparison.as_ref().map_or(0, Comparison::bytes)) as u64
     }
 
     fn checksum(&mut self, group: &mut dyn Reduce) -> Result<u64> {

@@ -7,6 +7,7 @@ use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceRepr;
 
 use crate::imaging::ctf::Coefficients;
+use crate::render::reference::DEFOCUS_UNIT;
 use crate::render::{Observation, RateFactors, Step};
 
 /// A device address, as kernels and cuFFT take it.
@@ -42,7 +43,7 @@ macro_rules! shared {
 
 shared! { RECORDS:
     /// One image of a pass.
-    struct ImageRecord(208) {
+    struct ImageRecord(232) {
         view: [f64; 6],
         offset: [f64; 2],
         phase: f64,
@@ -59,6 +60,7 @@ shared! { RECORDS:
         b_yy: f64,
         scale: f64,
         limit2: f64,
+        slope: [f64; 3],
         energy: f64,
         place: i64,
         contrast: f32,
@@ -94,6 +96,12 @@ shared! { RECORDS:
         norm: f64,
         loss: f32,
         applied: u32,
+    }
+    /// The best offset of an image at a rotation.
+    struct FoundRecord(16) {
+        gain: f64,
+        x: i32,
+        y: i32,
     }
 }
 
@@ -146,6 +154,37 @@ shared! { ARGUMENTS:
         partial_losses: Address,
         comparisons: Address,
         frequency_step: f64,
+    }
+    struct FitArguments(72) {
+        ring: Address,
+        reference: Address,
+        places: Address,
+        noise: Address,
+        resident: Address,
+        staged: Address,
+        sums: Address,
+        frequency_step: f64,
+        limit: i32,
+        frequencies: i32,
+    }
+    struct SearchArguments(120) {
+        ring: Address,
+        reference: Address,
+        places: Address,
+        lines: Address,
+        noise: Address,
+        resident: Address,
+        staged: Address,
+        images: Address,
+        rotations: Address,
+        phases: Address,
+        found: Address,
+        frequency_step: f64,
+        offset_penalty: f64,
+        limit: i32,
+        frequencies: i32,
+        radius: i32,
+        reserved: i32,
     }
     struct MomentsArguments(40) {
         ring: Address,
@@ -200,7 +239,8 @@ impl ImageRecord {
     /// An image of a pass; `place` as in the kernels' record.
     pub fn new(image: &Observation, place: i64) -> Self {
         let [p, q, _] = image.view.rotation;
-        let Coefficients { gamma, envelope, scale, limit, premultiplied, .. } = image.view.ctf.coefficients();
+        let Coefficients { gamma, envelope, scale, limit, premultiplied, slope } =
+            image.view.ctf.coefficients();
         let [phase, xx, xy, yy, quartic, x3y, x2y2, xy3, y4] = gamma.0;
         let [b_factor, b_xy, b_yy] = envelope;
         Self {
@@ -221,6 +261,7 @@ impl ImageRecord {
             b_yy: b_yy - b_factor,
             scale,
             limit2: limit * limit,
+            slope: slope.map(|v| v * DEFOCUS_UNIT),
             energy: image.energy,
             place,
             contrast: image.contrast as f32,

@@ -6,8 +6,9 @@ use cudarc::nvrtc::Ptx;
 use super::compile::{self, Constants};
 use super::gpu::Gpu;
 use super::interface::{
-    ActivateArguments, AdamArguments, ChainArguments, ChecksumArguments, DrawArguments, MomentsArguments,
-    OutcomeArguments, PrepareArguments, ProjectArguments, ResidualArguments, StoreHalfArguments,
+    ActivateArguments, AdamArguments, ChainArguments, ChecksumArguments, DrawArguments, FitArguments,
+    MomentsArguments, OutcomeArguments, PrepareArguments, ProjectArguments, ResidualArguments,
+    SearchArguments, StoreHalfArguments,
 };
 use crate::error::Result;
 
@@ -77,6 +78,9 @@ kernels! {
     store_half(StoreHalfArguments),
     residual(ResidualArguments),
     compare(ResidualArguments),
+    fit(FitArguments),
+    observe(SearchArguments),
+    search(SearchArguments),
     moments(MomentsArguments),
     chain(ChainArguments),
     outcome(OutcomeArguments),

@@ -16,7 +16,7 @@ use crate::imaging::fourier::squared_frequency;
 use crate::render::Geometry;
 
 /// Threads of a block of every kernel but `draw`.
-const THREADS: usize = 256;
+pub(super) const THREADS: usize = 256;
 
 /// A stage of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub(super) struct Pipeline {
     largest: BufferPlan,
     pub buffers: Buffers,
     transform: Transform,
-    kernels: Kernels,
+    pub kernels: Kernels,
     pub geometry: Geometry,
     /// Resident particles are stored in half precision.
     pub kept_half: bool,
@@ -166,7 +166,7 @@ impl Pipeline {
     }
 
     /// 1 / (box x pixel size), in 1/A.
-    fn frequency_step(&self) -> f64 {
+    pub fn frequency_step(&self) -> f64 {
         1.0 / (self.geometry.box_size as f64 * self.geometry.pixel_size)
     }
 
@@ -270,18 +270,24 @@ impl Pipeline {
         (self.plan.partials(), self.plan.images)
     }
 
-    /// Arguments of `residual` and `compare`. A pass has resident or staged targets only where they were allocated.
+    /// Addresses of resident and staged targets, 0 where they were not allocated: then no pass has any.
+    pub fn targets(&self) -> (Address, Address) {
+        let or_null = |buffer: &Option<Buffer>| buffer.as_ref().map_or(0, Buffer::address);
+        (or_null(&self.buffers.resident), or_null(&self.buffers.staged))
+    }
+
+    /// Arguments of `residual` and `compare`.
     fn residual_arguments(&self) -> ResidualArguments {
         let b = &self.buffers;
-        let or_null = |buffer: &Option<Buffer>| buffer.as_ref().map_or(0, Buffer::address);
+        let (resident, staged) = self.targets();
         ResidualArguments {
             ring: b.ring.address(),
             spectra: b.spectra.address(),
             transfer: self.transfer_table(),
             weights: self.weight_table(),
             noise: b.noise.address(),
-            resident: or_null(&b.resident),
-            staged: or_null(&b.staged),
+            resident,
+            staged,
             partial_losses: b.partial_losses.address(),
             comparisons: b.comparisons.address(),
             frequency_step: self.frequency_step(),
