@@ -3,6 +3,8 @@
 #[path = "common/cases.rs"]
 mod cases;
 mod common;
+#[path = "common/fits.rs"]
+mod fits;
 #[path = "common/outcomes.rs"]
 mod outcomes;
 #[path = "common/reference.rs"]
@@ -348,6 +350,39 @@ fn error_of_the_default_cutoff() {
     println!("cutoff 3 leaves out {lost:.2e} of a projection (rms)");
     // 1 - erf(3/sqrt 2)^2 = 0.5% of each Gaussian's mass lies outside its support box.
     assert!(lost > 1e-4 && lost < 1e-2, "{lost}");
+}
+
+fn fitting(case: &fits::FitCase) -> Box<dyn Device> {
+    let mut device = CpuDevice::new(case.gmm(), case.geometry());
+    case.set_up(&mut device);
+    Box::new(device)
+}
+
+#[test]
+fn fits_agree_with_direct_sums() {
+    fits::fits_agree(70, &fitting);
+}
+
+#[test]
+fn searches_agree_with_direct_sums() {
+    fits::searches_agree(72, &fitting);
+}
+
+#[test]
+fn of_equal_candidates_the_first_is_found() {
+    fits::the_first_of_equals_is_found(&fitting);
+}
+
+#[test]
+fn fits_and_searches_have_the_same_bits_for_any_number_of_threads() {
+    let case = fits::fit_case(74, 25, 12);
+    let on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| fits::all_results(&case, fitting(&case).as_mut()))
+    };
+    let one = on(1);
+    assert_eq!(one, on(1));
+    assert_eq!(one, on(4));
 }
 
 #[test]

@@ -10,6 +10,8 @@ mod densify;
 #[path = "../common/emulator.rs"]
 mod emulator;
 mod failures;
+#[path = "../common/fits.rs"]
+mod fits;
 mod kernels;
 mod observations;
 #[path = "../common/outcomes.rs"]
@@ -17,6 +19,7 @@ mod outcomes;
 mod ranks;
 #[path = "../common/reference.rs"]
 mod reference;
+mod refinement;
 mod specimen;
 mod steps;
 mod trainer;
@@ -24,12 +27,13 @@ mod trainer;
 use libtest_mimic::{Arguments, Trial};
 
 /// Tests that also run under the sanitizers, which are slow: every kernel, and every path of the particles, once.
-const SANITIZED: [&str; 9] = [
+const SANITIZED: [&str; 10] = [
     "projections_agree_with_the_dense_sum",
     "the_isotropic_gradient_agrees",
     "a_batch_in_several_passes_agrees",
     "a_symmetric_batch_in_several_passes_agrees",
     "comparisons_agree_with_the_dense_reference",
+    "fits_and_searches_agree_with_the_cpu_device",
     "prepared_resident_and_observed_images_agree",
     "a_step_that_is_not_finite_changes_nothing",
     "fifty_steps_agree_with_the_cpu_device",
@@ -45,6 +49,7 @@ fn main() {
     let mut all: Vec<(&'static str, fn())> = Vec::new();
     all.extend(kernels::TESTS);
     all.extend(observations::TESTS);
+    all.extend(refinement::TESTS);
     all.extend(steps::TESTS);
     all.extend(trainer::TESTS);
     all.extend(ranks::TESTS);
