@@ -9,8 +9,8 @@
 
 /// One image of a pass.
 struct ImageRecord {
-    /// First two rows of the matrix from volume to view: those of the pose W, also times a magnification.
-    double view[6];
+    /// The matrix from volume to view: the pose W, whose first two rows may be multiplied by a magnification.
+    double view[9];
     /// Where the image shows the specimen's origin: (x, y) in pixels from pixel floor(BOX / 2).
     double offset[2];
     /// CTF: H = scale exp(-B/4) sin(gamma), with gamma = phase + xx kx^2 + xy kx ky + yy ky^2 + quartic k^4 + x3y kx^3 ky +
@@ -33,7 +33,7 @@ struct ImageRecord {
     /// 1 if the observed image is already multiplied by its CTF.
     unsigned premultiplied;
 };
-static_assert(sizeof(ImageRecord) == 232, "as on the host");
+static_assert(sizeof(ImageRecord) == 256, "as on the host");
 
 /// A pass over some images, and the numbers of its step. The images follow it in memory.
 struct PassRecord {
@@ -192,7 +192,7 @@ struct FitArguments {
 };
 static_assert(sizeof(FitArguments) == 72, "as on the host");
 
-/// Arguments of `observe` and `search`. `rotation` counts those of a launch.
+/// Arguments of `observe` and `search`, whose frequencies are below a limit of their own. `rotation` counts those of a launch.
 struct SearchArguments {
     const RingRecord *ring;
     const float2 *reference;  // [z][y][x]: coefficients of the reference (src/render/reference.rs)
@@ -202,7 +202,7 @@ struct SearchArguments {
     const void *resident;     // [particle][BOX][BOX] targets, f16 where KEPT_HALF, else f32; may be null
     const float *staged;      // [staging buffer][image][BOX][BOX] targets; may be null
     float4 *images;           // [image][frequency]: w H Y (2), w H^2, 0
-    const double *rotations;  // [rotation][3][3]: multiply the view from the right
+    const double *rotations;  // [rotation][3][3]: multiply the view from the left
     const float2 *phases;     // [step][2 limit - 1]: exp(2 pi i k step / BOX), for k from 1 - limit, steps from -radius
     FoundRecord *found;       // [image][rotation]
     double frequency_step;    // 1 / (box x pixel size), in 1/A
@@ -210,7 +210,7 @@ struct SearchArguments {
     int limit;
     int frequencies;
     int radius;
-    int reserved;
+    int reference_limit;
 };
 static_assert(sizeof(SearchArguments) == 120, "as on the host");
 

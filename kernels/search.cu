@@ -54,10 +54,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     __shared__ double sums[THREADS / 32], power_of_all, gains[THREADS / 32];
     __shared__ int offsets[THREADS / 32];
     if (threadIdx.x < 6) {
-        const double *const w = record.view + threadIdx.x / 3 * 3;
-        const double *const column = args.rotations + (size_t)rotation * 9 + threadIdx.x % 3;
+        const double *const row = args.rotations + (size_t)rotation * 9 + threadIdx.x / 3 * 3;
+        const double *const column = record.view + threadIdx.x % 3;
         rows[threadIdx.x / 3][threadIdx.x % 3] =
-            (float)(REFERENCE_PADDING * (w[0] * column[0] + w[1] * column[3] + w[2] * column[6]));
+            (float)(REFERENCE_PADDING * (row[0] * column[0] + row[1] * column[3] + row[2] * column[6]));
     }
     __syncthreads();
     const float4 *const of_image = args.images + (size_t)image * args.frequencies;
@@ -82,7 +82,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                     const float place[3] = {kx * rows[0][0] + ky * rows[1][0], kx * rows[0][1] + ky * rows[1][1],
                                             kx * rows[0][2] + ky * rows[1][2]};
                     Slice slice;
-                    slice_at<false>(args.reference, limit, place, slice);
+                    slice_at<false>(args.reference, args.reference_limit, place, slice);
                     const float2 s = slice.value;
                     const float4 seen = of_image[at];
                     products[at - first] = make_float2(seen.x * s.x + seen.y * s.y, seen.y * s.x - seen.x * s.y);

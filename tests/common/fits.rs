@@ -101,7 +101,7 @@ pub fn fit_case(seed: u64, box_size: usize, limit: usize) -> FitCase {
     let weights = |shells: usize, depth: f32| {
         (0..shells).map(|shell| 1.0 + depth * (0.8 * shell as f32).sin()).collect::<Vec<_>>()
     };
-    let reference = Reference { limit, values: Vec::new() };
+    let reference = Reference { limit, search_limit: limit - 2, values: Vec::new() };
     let mut case = FitCase {
         box_size,
         blobs,
@@ -190,7 +190,7 @@ impl FitCase {
         Value::new(sum.re, sign * sum.im)
     }
 
-    /// All frequencies of a comparison: both of each Friedel pair.
+    /// All frequencies of a fit: both of each Friedel pair.
     fn frequencies(&self) -> impl Iterator<Item = [i64; 2]> + use<> {
         let limit = self.reference.limit as i64;
         let all = (1 - limit..limit).flat_map(move |x| (1 - limit..limit).map(move |y| [x, y]));
@@ -339,11 +339,14 @@ impl FitCase {
     /// The gain of a candidate.
     fn gain(&self, image: &FitImage, rotation: &Rotation, offset: [f64; 2]) -> f64 {
         let there = FitImage {
-            rotation: product(&image.rotation, rotation),
+            rotation: product(rotation, &image.rotation),
             offset: [0, 1].map(|i| image.offset[i] + offset[i]),
             ..image.clone()
         };
-        let weights = self.weights(image);
+        let mut weights = self.weights(image);
+        let limit2 = self.reference.search_limit.pow(2) as i64;
+        let beyond = self.frequencies().map(|[x, y]| x * x + y * y >= limit2);
+        weights.iter_mut().zip(beyond).filter(|(_, beyond)| *beyond).for_each(|(weight, _)| *weight = 0.0);
         let x = self.model(&there, &[0.0; PARAMETERS], true);
         let power = self.dot(&weights, &x, &x);
         self.dot(&weights, &self.partner(image, x), &image.transform) - 0.5 * power

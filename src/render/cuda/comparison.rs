@@ -11,6 +11,7 @@ use super::pipeline::{Pipeline, THREADS};
 use crate::error::Result;
 use crate::imaging::pose::Rotation;
 use crate::render::fit_sums::SUMS;
+use crate::render::reference::frequencies_below;
 use crate::render::{OffsetGrid, Reference};
 
 /// Frequencies per block of `fit`.
@@ -20,16 +21,22 @@ pub(super) const SEARCH_ROTATIONS: usize = 4096;
 
 /// A reference, and what images are compared with it.
 pub(super) struct Comparison {
-    limit: usize,
-    /// Number of frequencies.
-    frequencies: usize,
+    fits: Frequencies,
+    searches: Frequencies,
     /// Images per pass.
     images: usize,
     reference: Buffer,
-    places: Buffer,
-    lines: Buffer,
     sums: Buffer,
     search: Option<Search>,
+}
+
+/// The frequencies below a limit.
+struct Frequencies {
+    limit: usize,
+    count: usize,
+    places: Buffer,
+    /// First frequency of each kx.
+    lines: Buffer,
 }
 
 /// The buffers of a search, and its offsets.
@@ -58,23 +65,38 @@ fn uploaded<T: Pod>(gpu: &Gpu, what: &str, values: &[T]) -> Result<Buffer> {
     Ok(buffer)
 }
 
+impl Frequencies {
+    fn below(gpu: &Gpu, limit: usize) -> Result<Self> {
+        let places = frequencies_below(limit);
+        let first = |kx: usize| places.partition_point(|place| (place[0] as usize) < kx) as i32;
+        let lines: Vec<i32> = (0..=limit).map(first).collect();
+        Ok(Self {
+            limit,
+            count: places.len(),
+            places: uploaded(gpu, "frequencies of the reference", &places)?,
+            lines: uploaded(gpu, "frequencies of the reference", &lines)?,
+        })
+    }
+
+    /// Blocks that take `each` of them, at least one.
+    fn blocks(&self, each: usize) -> usize {
+        self.count.div_ceil(each).max(1)
+    }
+}
+
 impl Comparison {
     /// Copies the reference to the device, for passes of up to `images` images.
     ///
     /// # Errors
     /// When memory does not suffice, or the driver refuses.
     pub fn new(gpu: &Gpu, reference: &Reference, images: usize) -> Result<Self> {
-        let places = reference.frequencies();
-        let first = |kx: usize| places.partition_point(|place| (place[0] as usize) < kx) as i32;
-        let lines: Vec<i32> = (0..=reference.limit).map(first).collect();
-        let partials = places.len().div_ceil(FIT_FREQUENCIES).max(1);
+        let fits = Frequencies::below(gpu, reference.limit)?;
+        let partials = fits.blocks(FIT_FREQUENCIES);
         Ok(Self {
-            limit: reference.limit,
-            frequencies: places.len(),
+            fits,
+            searches: Frequencies::below(gpu, reference.search_limit)?,
             images,
             reference: uploaded(gpu, "reference", &reference.values)?,
-            places: uploaded(gpu, "frequencies of the reference", &places)?,
-            lines: uploaded(gpu, "frequencies of the reference", &lines)?,
             sums: gpu.allocate("sums of fits", images * partials * SUMS * size_of::<f64>())?,
             search: None,
         })
@@ -82,14 +104,9 @@ impl Comparison {
 
     /// Bytes of all buffers.
     pub fn bytes(&self) -> usize {
-        let always = [&self.reference, &self.places, &self.lines, &self.sums];
+        let frequencies = [&self.fits, &self.searches].into_iter().flat_map(|f| [&f.places, &f.lines]);
         let of_search = self.search.iter().flat_map(|s| [&s.images, &s.rotations, &s.phases, &s.found]);
-        always.into_iter().chain(of_search).map(Buffer::bytes).sum()
-    }
-
-    /// Blocks of `fit` per image.
-    fn partials(&self) -> usize {
-        self.frequencies.div_ceil(FIT_FREQUENCIES).max(1)
+        [&self.reference, &self.sums].into_iter().chain(frequencies).chain(of_search).map(Buffer::bytes).sum()
     }
 
     /// The sums of [`crate::render::fit_sums`] of the `images` images of the next pass of the ring.
@@ -101,16 +118,16 @@ impl Comparison {
         let arguments = FitArguments {
             ring: pipeline.buffers.ring.address(),
             reference: self.reference.address(),
-            places: self.places.address(),
+            places: self.fits.places.address(),
             noise: pipeline.buffers.noise.address(),
             resident,
             staged,
             sums: self.sums.address(),
             frequency_step: pipeline.frequency_step(),
-            limit: self.limit as i32,
-            frequencies: self.frequencies as i32,
+            limit: self.fits.limit as i32,
+            frequencies: self.fits.count as i32,
         };
-        let partials = self.partials();
+        let partials = self.fits.blocks(FIT_FREQUENCIES);
         // SAFETY: the sums are for as many blocks and images; `places` and `reference` are those of the limit.
         unsafe { pipeline.kernels.fit(gpu, (partials, images), THREADS, &arguments)? };
         let mut parts = vec![[0.0f64; SUMS]; images * partials];
@@ -135,9 +152,9 @@ impl Comparison {
         self.search = None;
         let launch = rotations.len().min(SEARCH_ROTATIONS);
         self.search = Some(Search {
-            images: gpu.allocate("images of a search", self.images * self.frequencies * 16)?,
+            images: gpu.allocate("images of a search", self.images * self.searches.count * 16)?,
             rotations: uploaded(gpu, "rotations of a search", rotations.as_flattened().as_flattened())?,
-            phases: uploaded(gpu, "phases of a search", &phases(offsets, self.limit, box_size))?,
+            phases: uploaded(gpu, "phases of a search", &phases(offsets, self.searches.limit, box_size))?,
             found: gpu.allocate("candidates of a search", self.images * launch * size_of::<FoundRecord>())?,
             offsets: *offsets,
             offset_penalty,
@@ -150,7 +167,7 @@ impl Comparison {
     /// # Errors
     /// When the driver refuses.
     pub fn observe(&self, gpu: &Gpu, pipeline: &Pipeline, images: usize) -> Result<()> {
-        let grid = (self.frequencies.div_ceil(THREADS).max(1), images);
+        let grid = (self.searches.blocks(THREADS), images);
         // SAFETY: the buffer of the images is for as many, at all frequencies.
         unsafe { pipeline.kernels.observe(gpu, grid, THREADS, &self.search_arguments(pipeline, 0)) }
     }
@@ -182,8 +199,8 @@ impl Comparison {
         SearchArguments {
             ring: pipeline.buffers.ring.address(),
             reference: self.reference.address(),
-            places: self.places.address(),
-            lines: self.lines.address(),
+            places: self.searches.places.address(),
+            lines: self.searches.lines.address(),
             noise: pipeline.buffers.noise.address(),
             resident,
             staged,
@@ -193,10 +210,10 @@ impl Comparison {
             found: search.found.address(),
             frequency_step: pipeline.frequency_step(),
             offset_penalty: search.offset_penalty * search.offsets.step.powi(2),
-            limit: self.limit as i32,
-            frequencies: self.frequencies as i32,
+            limit: self.searches.limit as i32,
+            frequencies: self.searches.count as i32,
             radius: search.offsets.radius as i32,
-            reserved: 0,
+            reference_limit: self.fits.limit as i32,
         }
     }
 }

@@ -43,8 +43,8 @@ macro_rules! shared {
 
 shared! { RECORDS:
     /// One image of a pass.
-    struct ImageRecord(232) {
-        view: [f64; 6],
+    struct ImageRecord(256) {
+        view: [f64; 9],
         offset: [f64; 2],
         phase: f64,
         xx: f64,
@@ -184,7 +184,7 @@ shared! { ARGUMENTS:
         limit: i32,
         frequencies: i32,
         radius: i32,
-        reserved: i32,
+        reference_limit: i32,
     }
     struct MomentsArguments(40) {
         ring: Address,
@@ -238,13 +238,12 @@ shared! { ARGUMENTS:
 impl ImageRecord {
     /// An image of a pass; `place` as in the kernels' record.
     pub fn new(image: &Observation, place: i64) -> Self {
-        let [p, q, _] = image.view.rotation;
         let Coefficients { gamma, envelope, scale, limit, premultiplied, slope } =
             image.view.ctf.coefficients();
         let [phase, xx, xy, yy, quartic, x3y, x2y2, xy3, y4] = gamma.0;
         let [b_factor, b_xy, b_yy] = envelope;
         Self {
-            view: [p[0], p[1], p[2], q[0], q[1], q[2]],
+            view: bytemuck::cast(image.view.rotation),
             offset: image.view.offset,
             phase,
             xx,
