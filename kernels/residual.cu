@@ -27,8 +27,8 @@ __device__ __forceinline__ bool sample_of(const ResidualArguments &args, const I
     sample.of_image = row * COLUMNS + kx;
     const float transfer = args.transfer[sample.of_image];
     sample.h = ctf_sample(image, kx, row, args.frequency_step) * transfer;
-    const float2 target = target_sample(args.resident, args.staged, image.place, kx, row);
     const float factor = image.premultiplied ? transfer : sample.h;
+    const float2 target = target_sample(args.resident, args.staged, image.place, kx, row);
     sample.z = make_float2(factor * target.x, factor * target.y);
     // Unitary normalisation, for a spectrum that grows with the grid's points.
     const float unitary = (float)((double)BOX / POINTS);
@@ -41,7 +41,7 @@ __device__ __forceinline__ bool sample_of(const ResidualArguments &args, const I
 /// Replaces the spectra of projections Q by those of dL/dQ = 2/D^2 F^-1(w (H^2 F Q - H F Y)), where H includes `transfer` and the
 /// contrast, and w is the product of `weights`, the noise weights and the particle's weight. Frequencies beyond the image's become
 /// zero. `partial_losses` receives the block's part of the unweighted <Q, F^-1 H^2 F Q> - 2 <Q, F^-1 H F Y>.
-extern "C" __global__ void __launch_bounds__(THREADS, 5)
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
     residual(const ResidualArguments args) {
     const PassRecord *const pass = pass_of(args.ring, args.ring->current);
     const unsigned image = blockIdx.y;

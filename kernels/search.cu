@@ -38,7 +38,7 @@ __device__ __forceinline__ bool is_better(double gain, int offset, double other_
     return gain > other_gain || (gain == other_gain && offset < other_offset);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 3)
     search(const SearchArguments args) {
     const PassRecord *const pass = pass_of(args.ring, args.ring->next);
     const unsigned image = blockIdx.y, rotation = blockIdx.x;
