@@ -358,6 +358,7 @@ impl Refiner<'_> {
         let (reader, first) = (shard.reader().clone(), shard.rows().start);
         let mut own = refined.own.clone();
         let (mut quadratics, mut steps) = (Vec::new(), Steps::default());
+        // Streamed particles come in the order of the epoch; sums are in the order of the rows.
         shard.each_group(*epoch, GROUP, |Batch { observations, rows, particles, .. }| {
             let starts: Vec<Refinement> = rows.iter().map(|row| refined.own[row - first]).collect();
             let mut descents = descend(&mut **device, &reader, particles, observations, &starts, posterior)?;
@@ -379,16 +380,15 @@ impl Refiner<'_> {
                     steps.searched += u64::from(!wide);
                 }
             }
-            for (((descent, &row), particle), start) in descents.iter().zip(rows).zip(particles).zip(&starts)
-            {
-                let Descent { best, .. } = descent;
-                own[row - first] = *best;
-                quadratics.push(descent.quadratic(&particle.rotation, posterior));
-                steps.add(start, best);
+            for ((descent, &row), particle) in descents.iter().zip(rows).zip(particles) {
+                own[row - first] = descent.best;
+                quadratics.push((row, descent.quadratic(&particle.rotation, posterior)));
             }
             Ok(if signal.received() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
-        Ok((own, quadratics, steps))
+        quadratics.sort_by_key(|(row, _)| *row);
+        refined.own.iter().zip(&own).for_each(|(from, to)| steps.add(from, to));
+        Ok((own, quadratics.into_iter().map(|(_, quadratic)| quadratic).collect(), steps))
     }
 }
 
