@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 
 use super::matching::{OriginalRow, match_rows};
-use super::refined_star::RefinedColumns;
+use super::refined_star::{Edit, RefinedColumns};
 use super::results::RunResults;
 use crate::error::{Error, Result};
 use crate::files;
@@ -16,9 +16,6 @@ use crate::particles::import::relion::{self, ImageTable};
 use crate::particles::import::stack_names::{Location, StackNames};
 use crate::particles::import::star::cells;
 use crate::particles::store::Store;
-
-/// The new text of a cell: in this column, or in a column that is appended.
-pub(super) type Edit = (Option<usize>, String);
 
 /// A row that is copied: its place in the table, its row in the set, and its half.
 struct Kept {

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use super::original::Edit;
 use super::results::{RunResults, check_pose};
 use crate::error::{Error, Result};
 use crate::imaging::pose::{
@@ -16,6 +15,9 @@ use crate::particles::store::Store;
 /// The origins in angstrom (RELION 3.1 and later), and in pixels of the images.
 const ORIGINS: [[&str; 2]; 2] = [["_rlnOriginXAngst", "_rlnOriginYAngst"], ["_rlnOriginX", "_rlnOriginY"]];
 const DEFOCUS: [&str; 2] = ["_rlnDefocusU", "_rlnDefocusV"];
+
+/// The new text of a cell: in this column, or in a column that is appended.
+pub type Edit = (Option<usize>, String);
 
 /// A column: its label, and its index if the file has it.
 type Place = (&'static str, Option<usize>);
