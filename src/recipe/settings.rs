@@ -314,13 +314,9 @@ impl Settings {
         self.first_epoch(mixture)..self.first_epoch(mixture + 1)
     }
 
-    /// Whether the particles are refined before epoch `epoch`: after each round of the refining mixture, and after each mixture but
-    /// the last.
+    /// Whether the particles are refined before epoch `epoch`: after each round of the refining mixture.
     pub fn refines_before(&self, epoch: usize) -> bool {
-        let later = epoch > self.refine.epochs()
-            && epoch < self.epochs
-            && epoch == self.first_epoch(self.mixture_in(epoch));
-        !self.refine.is_none() && (self.refine.rounds.contains(&epoch) || later)
+        self.refine.rounds.contains(&epoch)
     }
 
     /// Number of Gaussians of a mixture at its start.
