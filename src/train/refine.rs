@@ -22,7 +22,7 @@ use crate::particles::store::{Particle, Store};
 use crate::recipe::Refine;
 use crate::refine::confirmed::{self, confirmed};
 use crate::refine::frame::Frame;
-use crate::refine::newton::{Descent, Posterior, descend, numbers};
+use crate::refine::newton::{Posterior, descend, numbers};
 use crate::refine::prior::{self, KINDS, PriorSums, Quadratic, Widths};
 use crate::refine::search::{Search, Verdict, misfit, take_better};
 use crate::refine::spectrum::{map_size, reference_of};
