@@ -40,7 +40,7 @@ impl Frame {
     /// The drift that `symmetry` leaves free; `None` without particles.
     pub fn drift(&self, symmetry: Symmetry) -> Option<Drift> {
         let [weight, ..] = self.sums;
-        if !(weight > 0.0) {
+        if weight.is_nan() || weight <= 0.0 {
             return None;
         }
         let mean = |group: [f64; 3]| {
@@ -70,7 +70,7 @@ fn solve3(matrix: &[f64], right: &[f64]) -> Option<[f64; 3]> {
     let trace = a[0][0] + a[1][1] + a[2][2];
     (0..3).for_each(|i| a[i][3] = right[i]);
     for i in 0..3 {
-        if !(a[i][i] > 1e-3 * trace) {
+        if a[i][i].is_nan() || a[i][i] <= 1e-3 * trace {
             return None;
         }
         for j in i + 1..3 {

@@ -4,6 +4,7 @@
 pub(crate) mod confirmed;
 pub(crate) mod frame;
 pub(crate) mod grid;
+pub(crate) mod linear;
 pub(crate) mod newton;
 pub(crate) mod prior;
 pub(crate) mod search;

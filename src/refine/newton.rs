@@ -1,6 +1,7 @@
 //! Gauss-Newton steps of one particle.
 
 use super::REFINED;
+use super::linear::{Matrix, Vector, solve};
 use super::prior::{Quadratic, Widths, kind};
 use crate::error::Result;
 use crate::imaging::pose::{Rotation, product, rotation_from_vector, transposed, vector_from_rotation};
@@ -8,11 +9,6 @@ use crate::particles::refinement::Refinement;
 use crate::particles::store::{Particle, Reader};
 use crate::render::reference::{DEFOCUS, DEFOCUS_UNIT, OFFSET};
 use crate::render::{Device, ImageFit, Observation};
-
-/// A symmetric matrix of the refined numbers.
-pub(crate) type Matrix = [[f64; REFINED]; REFINED];
-/// A number for each refined one.
-pub(crate) type Vector = [f64; REFINED];
 
 /// Largest step of each kind: in radians, pixels, units of the defocus.
 const LARGEST_STEP: [f64; 3] = [0.1, 1.5, 0.5];
@@ -56,18 +52,25 @@ impl Posterior {
 /// Steps of a particle in a round, at most.
 const STEPS: usize = 8;
 
-/// Refines the particles of a batch from the changes `starts`, in place of those of their observations' views.
+/// Particles that are refined side by side.
+#[derive(Clone, Copy)]
+pub(crate) struct Group<'a> {
+    /// The reader of the particles.
+    pub reader: &'a Reader,
+    /// As stored.
+    pub particles: &'a [Particle],
+    /// Their images.
+    pub observations: &'a [Observation<'a>],
+    /// Their changes so far.
+    pub starts: &'a [Refinement],
+}
+
+/// Refines the particles of a group from their `starts`, in place of the views of their observations.
 ///
 /// # Errors
 /// When the device fails.
-pub(crate) fn descend(
-    device: &mut dyn Device,
-    reader: &Reader,
-    particles: &[Particle],
-    observations: &[Observation],
-    starts: &[Refinement],
-    posterior: &Posterior,
-) -> Result<Vec<Descent>> {
+pub(crate) fn descend(device: &mut dyn Device, group: &Group, posterior: &Posterior) -> Result<Vec<Descent>> {
+    let &Group { reader, particles, observations, starts } = group;
     let at = |index: usize, change: &Refinement| Observation {
         view: change.view(reader, &particles[index]),
         ..observations[index]
@@ -137,9 +140,10 @@ impl Descent {
             matrix[p][p] += precision[p];
             drive[p] -= precision[p] * so_far[p];
         }
-        let Some(mut step) = solve(&matrix, &drive, widths) else { return };
+        let Some(mut step) = solve(&matrix, &drive, |p| widths.is_refined(p)) else { return };
         let promised: f64 = 0.5 * step.iter().zip(&drive).map(|(s, d)| s * d).sum::<f64>();
-        if !(promised > LEAST_GAIN) {
+        // Also where it is not a number.
+        if promised.is_nan() || promised <= LEAST_GAIN {
             return;
         }
         for (kind_of, largest) in LARGEST_STEP.iter().enumerate() {
@@ -199,36 +203,6 @@ pub(crate) fn turned(rotation: &[f64; 3], by: &Rotation, pose: &Rotation) -> [f6
 /// The rotation vector of a change by `rotation`, then by `by` in view coordinates.
 pub(crate) fn turned_in_view(rotation: &[f64; 3], by: &Rotation) -> [f64; 3] {
     vector_from_rotation(&product(by, &rotation_from_vector(*rotation)))
-}
-
-/// The solution of `matrix` x = `right` for the refined numbers, 0 for the others. `None` unless the matrix is positive definite.
-pub(crate) fn solve(matrix: &Matrix, right: &Vector, widths: &Widths) -> Option<Vector> {
-    let used: Vec<usize> = (0..REFINED).filter(|&p| widths.is_refined(p)).collect();
-    let n = used.len();
-    let mut lower = [[0.0f64; REFINED]; REFINED];
-    for i in 0..n {
-        for j in 0..=i {
-            let rest = matrix[used[i]][used[j]] - (0..j).map(|k| lower[i][k] * lower[j][k]).sum::<f64>();
-            lower[i][j] = if i == j {
-                if !(rest > 0.0 && rest.is_finite()) {
-                    return None;
-                }
-                rest.sqrt()
-            } else {
-                rest / lower[j][j]
-            };
-        }
-    }
-    let mut x = [0.0; REFINED];
-    for i in 0..n {
-        x[i] = (right[used[i]] - (0..i).map(|k| lower[i][k] * x[k]).sum::<f64>()) / lower[i][i];
-    }
-    for i in (0..n).rev() {
-        x[i] = (x[i] - (i + 1..n).map(|k| lower[k][i] * x[k]).sum::<f64>()) / lower[i][i];
-    }
-    let mut solution = [0.0; REFINED];
-    used.iter().zip(x).for_each(|(&p, value)| solution[p] = value);
-    solution.iter().all(|v| v.is_finite()).then_some(solution)
 }
 
 #[cfg(test)]
@@ -321,25 +295,5 @@ mod tests {
             descent.tried(worse, &pose, &posterior);
         }
         assert_eq!(descent.best, start);
-    }
-
-    #[test]
-    fn a_matrix_that_is_not_positive_definite_has_no_solution() {
-        let widths = Widths([1.0, 1.0, 0.0]);
-        let mut matrix = [[0.0; REFINED]; REFINED];
-        (0..REFINED).for_each(|p| matrix[p][p] = 2.0);
-        matrix[0][3] = 1.0;
-        matrix[3][0] = 1.0;
-        let right = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
-        let x = solve(&matrix, &right, &widths).unwrap();
-        assert_eq!(x[5], 0.0);
-        for p in 0..5 {
-            let product: f64 = (0..5).map(|q| matrix[p][q] * x[q]).sum();
-            assert!((product - right[p]).abs() < 1e-12);
-        }
-        matrix[1][1] = -1.0;
-        assert_eq!(solve(&matrix, &right, &widths), None);
-        matrix[1][1] = f64::NAN;
-        assert_eq!(solve(&matrix, &right, &widths), None);
     }
 }

@@ -4,7 +4,7 @@
 use std::f64::consts::{PI, TAU};
 
 use super::REFINED;
-use super::newton::{Matrix, Vector, solve};
+use super::linear::{Matrix, Vector, solve};
 use crate::render::reference::{DEFOCUS, OFFSET};
 
 /// Kinds of numbers: rotation vector, offset, defocus.
@@ -106,11 +106,11 @@ fn posterior(curvature: &Matrix, drive: &Vector, widths: &Widths) -> Option<(Vec
     for (p, row) in matrix.iter_mut().enumerate().filter(|(p, _)| widths.is_refined(*p)) {
         row[p] += widths.precision(p);
     }
-    let mean = solve(&matrix, drive, widths)?;
+    let mean = solve(&matrix, drive, |p| widths.is_refined(p))?;
     let mut variances = [0.0; REFINED];
     for p in (0..REFINED).filter(|&p| widths.is_refined(p)) {
         let unit = std::array::from_fn(|q| f64::from(u8::from(p == q)));
-        variances[p] = solve(&matrix, &unit, widths)?[p];
+        variances[p] = solve(&matrix, &unit, |p| widths.is_refined(p))?[p];
     }
     Some((mean, variances))
 }

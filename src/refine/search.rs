@@ -1,11 +1,10 @@
 //! Which particles are searched, and where.
 
 use super::grid::RotationGrid;
-use super::newton::{Descent, Posterior, descend, turned_in_view};
+use super::newton::{Descent, Group, Posterior, descend, turned_in_view};
 use crate::error::Result;
 use crate::particles::refinement::Refinement;
-use crate::particles::store::{Particle, Reader};
-use crate::render::{Device, Observation, OffsetGrid};
+use crate::render::{Device, OffsetGrid};
 
 /// Radius of the specimen that poses are told by, in box edges.
 const RADIUS: f64 = 0.25;
@@ -50,20 +49,18 @@ impl Search {
         Self { local, wide, offsets: OffsetGrid { step, radius } }
     }
 
-    /// Searches the particles of a batch about their `starts`, over all in-plane angles if `wide`, and descends from what is found.
+    /// Searches the particles of a group about their starts, over all in-plane angles if `wide`, and descends from what is found.
     ///
     /// # Errors
     /// When the device fails.
     pub fn run(
         &self,
         device: &mut dyn Device,
-        reader: &Reader,
-        particles: &[Particle],
-        observations: &[Observation],
-        starts: &[Refinement],
+        group: &Group,
         posterior: &Posterior,
         wide: bool,
     ) -> Result<Vec<Descent>> {
+        let &Group { observations, starts, .. } = group;
         let Posterior { widths, noise } = posterior;
         let [rotation, offset, _] = widths.0;
         let grid = if wide { &self.wide } else { &self.local };
@@ -84,7 +81,7 @@ impl Search {
                 ..*start
             })
             .collect();
-        descend(device, reader, particles, observations, &others, posterior)
+        descend(device, &Group { starts: &others, ..*group }, posterior)
     }
 }
 

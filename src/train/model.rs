@@ -1,6 +1,7 @@
 //! The training of one model on one rank: the steps of an epoch, read from the top down.
 
 mod record;
+mod refinement;
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -12,7 +13,7 @@ use super::appraise;
 use super::densify;
 use super::ensemble::Ensemble;
 use super::logs;
-use super::refine::{RefinedModel, Refiner, Round, RoundContext};
+use super::refined_model::RefinedModel;
 use super::replicas::{REPLICA_CHECK, check_replicas};
 use super::timing::EpochTimer;
 use crate::error::{Error, Result};
@@ -21,7 +22,6 @@ use crate::loader::sampler::Sampler;
 use crate::loader::shard::{Batch, Shard, Traffic};
 use crate::parallel::Collective;
 use crate::particles::Subset;
-use crate::particles::refinement::Refinement;
 use crate::particles::selection::SubsetRows;
 use crate::progress::Progress;
 use crate::recipe::{Clock, Settings};
@@ -33,7 +33,6 @@ use crate::run_folder::checkpoint_writer::CheckpointWriter;
 use crate::run_folder::excluded::Excluded;
 use crate::run_folder::identity::RunIdentity;
 use crate::run_folder::metrics::{self, EpochSummary};
-use crate::run_folder::refinement::RoundSummary;
 
 /// What a model is trained with.
 pub(super) struct ModelSetup {
@@ -264,61 +263,6 @@ impl Model {
         // What was read for it does not count as the next epoch's.
         shard.traffic();
         Ok(())
-    }
-
-    /// Whether its particles are still to be refined before epoch `epoch`.
-    pub fn needs_refinement(&self, epoch: usize) -> bool {
-        let Core { setup, position, refined, .. } = &self.core;
-        let is_done = refined.state.rounds.last().is_some_and(|round| round.epoch == epoch as u64);
-        setup.identity.settings.refines_before(epoch) && !is_done && position.epoch == epoch
-    }
-
-    /// Refines its particles before epoch `epoch` against its own mixtures, of which `curve` is confirmed. Nothing of it is in effect
-    /// until [`Model::finish_round`].
-    ///
-    /// # Errors
-    /// When particles cannot be read, or the device fails.
-    pub fn refine(
-        &mut self,
-        collective: &Collective,
-        curve: &[f64],
-        context: &RoundContext,
-        epoch: usize,
-    ) -> Result<Round> {
-        let mixtures = self.mixtures()?;
-        let Self { core: Core { setup, refined, .. }, shard } = self;
-        let settings = &setup.identity.settings;
-        let appraisal = setup.appraisal.as_ref().expect("noise is estimated where particles are refined");
-        let (weights, noise) = appraisal.noise.weights();
-        setup.device.set_noise_weights(&weights)?;
-        let (device, signal) = (setup.device.as_mut(), context.signal);
-        let refine = &settings.refine;
-        let refiner = Refiner { device, shard, collective, refined, refine, noise, epoch, signal };
-        let round = refiner.run((&mixtures, context.symmetry), curve)?;
-        let (weights, _) = appraise::noise_weights(&settings.likelihood, &appraisal.noise);
-        setup.device.set_noise_weights(&weights)?;
-        Ok(round)
-    }
-
-    /// Uses what a round has refined from now on, and writes a checkpoint. Every rank of the group calls it.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn finish_round(&mut self, round: Round, collective: &Collective) -> Result<()> {
-        self.core.refined.finish(round, collective);
-        self.shard.set_refinements(self.core.refined.own().to_vec());
-        self.core.save_checkpoint()
-    }
-
-    /// Its rounds of refinement.
-    pub fn rounds(&self) -> &[RoundSummary] {
-        &self.core.refined.state.rounds
-    }
-
-    /// What was refined of all its particles, on every rank of the group; empty if nothing is. Every rank calls it.
-    pub fn gather_refinements(&self, collective: &Collective) -> Vec<Refinement> {
-        let Core { setup, refined, .. } = &self.core;
-        if setup.identity.settings.refine.is_none() { Vec::new() } else { refined.gather(collective) }
     }
 
     /// Number of particles of all ranks of the group.

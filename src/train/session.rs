@@ -16,7 +16,7 @@ use super::options::{Maps, RunOptions};
 use super::outputs::{self, Finished};
 use super::particle_outputs;
 use super::plan::{ModelPlan, Plan};
-use super::refine::{self, RoundContext};
+use super::rounds::{self, RoundContext};
 use crate::error::Result;
 use crate::gmm::Gmm;
 use crate::gmm::files::GmmFile;
@@ -277,7 +277,7 @@ impl<'a> Session<'a> {
                     symmetry: self.geometry.symmetry,
                     signal,
                 };
-                refine::round(&context, &mut self.models, &mut reduction.collective, epoch)?;
+                rounds::round(&context, &mut self.models, &mut reduction.collective, epoch)?;
                 if agreement.between_epochs() {
                     return Ok(Trained::Stopped);
                 }

@@ -83,10 +83,9 @@ pub fn fit_case(seed: u64, box_size: usize, limit: usize) -> FitCase {
                 optics.even = EvenPolynomial([0.1, 30.0, -50.0, 20.0, 900.0, -700.0, 600.0, 800.0, -300.0]);
                 optics.magnification = [[1.02, 0.015], [-0.01, 0.97]];
                 particle = CtfParameters { b_factor: 60.0, scale: 0.8, ..particle };
-                for row in 0..2 {
-                    rotation[row] = std::array::from_fn(|i| {
-                        optics.magnification[0][row] * pose[0][i] + optics.magnification[1][row] * pose[1][i]
-                    });
+                let [along_x, along_y] = optics.magnification;
+                for (row, (mx, my)) in rotation.iter_mut().zip(along_x.into_iter().zip(along_y)) {
+                    *row = std::array::from_fn(|i| mx * pose[0][i] + my * pose[1][i]);
                 }
             }
             let (offset, contrast) = if k == 0 {
@@ -405,8 +404,8 @@ pub fn fit_error(got: &ImageFit, want: &ImageFit, size: &[f64; PARAMETERS]) -> f
     let mut worst = (got.power / want.power - 1.0).abs();
     let ratio = |error: f64, size: f64| if error == 0.0 { 0.0 } else { error.abs() / size };
     worst = worst.max(ratio(got.overlap - want.overlap, size[CONTRAST]));
-    for p in 0..PARAMETERS {
-        worst = worst.max(ratio(got.gradient[p] - want.gradient[p], size[p]));
+    for (p, &size) in size.iter().enumerate() {
+        worst = worst.max(ratio(got.gradient[p] - want.gradient[p], size));
         for q in 0..=p {
             let [pp, qq] = [p, q].map(|p| want.curvature[ImageFit::entry(p, p)]);
             let at = ImageFit::entry(p, q);
