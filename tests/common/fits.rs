@@ -61,7 +61,7 @@ pub fn fit_case(seed: u64, box_size: usize, limit: usize) -> FitCase {
     let mut uniform = move || 2.0 * random.random::<f64>() - 1.0;
     let blobs: Vec<Blob> = (0..6)
         .map(|_| Blob {
-            mean: [0; 3].map(|_| 0.12 * uniform()),
+            mean: [0; 3].map(|_| 0.08 * uniform()),
             deviation: 0.035 + 0.01 * uniform(),
             amplitude: 0.01 + 0.005 * uniform(),
         })
