@@ -16,16 +16,16 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Name, model, group, box, pixel size in A, particles, SNR, order of RELION's first sampling (3: 7.5 degrees, 4: 3.75 degrees);
 # errors of the written poses (degrees about each axis), shifts (pixels along each axis) and defoci (A): standard deviations.
 all="
-ribosome64-1deg 4v5d.cif C1 64 6 3000 0.05 4 1 0.5 0
+ribosome64-1deg 4v5d.cif C1 64 6 1000 0.05 4 1 0.5 0
 ribosome64-3deg 4v5d.cif C1 64 6 3000 0.05 4 3 1 0
 ribosome64-6deg 4v5d.cif C1 64 6 3000 0.05 4 6 2 0
 ribosome64-12deg 4v5d.cif C1 64 6 3000 0.05 3 12 2 0
-ribosome64-3deg-snr0.1 4v5d.cif C1 64 6 3000 0.1 4 3 1 0
-ribosome64-3deg-snr0.02 4v5d.cif C1 64 6 3000 0.02 4 3 1 0
-ribosome64-defocus300 4v5d.cif C1 64 6 3000 0.05 4 1 0.5 300
+ribosome64-3deg-snr0.1 4v5d.cif C1 64 6 1000 0.1 4 3 1 0
+ribosome64-3deg-snr0.02 4v5d.cif C1 64 6 1000 0.02 4 3 1 0
+ribosome64-defocus300 4v5d.cif C1 64 6 1000 0.05 4 1 0.5 300
 ribosome128-3deg 4v5d.cif C1 128 3 1000 0.05 4 3 1 0
 ferritin64-3deg 4v1w.cif O 64 3 600 0.05 4 3 1 0
-6qt9-64-3deg 6qt9.cif C1 64 7 2000 0.05 4 3 1 0
+6qt9-64-3deg 6qt9.cif C1 64 7 1000 0.05 4 3 1 0
 ribosome64-right 4v5d.cif C1 64 6 3000 0.05 4 0 0 0
 "
 columns=${COLUMNS-none refined relion right}

@@ -6,6 +6,7 @@ use cryosplat_mpi::render::{Device, Observation, OffsetGrid, Target};
 
 use crate::cases::seed;
 use crate::fits::{self, FitCase, all_results, fit_case, fit_cases, fit_error};
+use crate::trainer::assert_agrees_with_the_cpu_and_resumes;
 
 pub const TESTS: &[(&str, fn())] = &[
     ("fits_agree_with_direct_sums", fits_agree_with_direct_sums),
@@ -14,6 +15,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("fits_and_searches_agree_with_the_cpu_device", fits_and_searches_agree_with_the_cpu_device),
     ("fits_do_not_depend_on_where_images_are", fits_do_not_depend_on_where_images_are),
     ("a_new_reference_frees_the_memory_of_the_last", a_new_reference_frees_the_memory_of_the_last),
+    ("a_run_that_refines_agrees_and_resumes", a_run_that_refines_agrees_and_resumes),
 ];
 
 fn of_batch(case: &FitCase, batch: usize) -> CudaDevice {
@@ -129,4 +131,11 @@ fn a_new_reference_frees_the_memory_of_the_last() {
     assert!(device.memory() > unsearched, "the buffers of a search count");
     small.set_up(&mut device);
     assert_eq!(device.memory(), unsearched);
+}
+
+/// Two rounds, a search of the whole sample in each. The resumed run streams its images.
+fn a_run_that_refines_agrees_and_resumes() {
+    const USUAL: [&str; 6] = ["--refine", "all", "--gaussians", "60", "--epochs", "2"];
+    let report = "refined after epoch 2";
+    assert_agrees_with_the_cpu_and_resumes(&USUAL, &["--cache", "none"], report, "resuming after step");
 }
