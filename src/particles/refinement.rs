@@ -10,7 +10,7 @@ use crate::particles::store::{Particle, Reader};
 #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Refinement {
-    /// Rotation vector omega in radians, in view coordinates: the pose becomes exp([omega]x) W.
+    /// Rotation vector omega in radians, in view coordinates: the pose becomes `exp([omega]x) W`.
     pub rotation: [f64; 3],
     /// Where the image shows the specimen's origin, relative to the box's ([`View::offset`]): (x, y) in pixels. Less this, the shift of
     /// the image centres the particle.

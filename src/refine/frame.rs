@@ -88,11 +88,11 @@ fn solve3(matrix: &[f64], right: &[f64]) -> Option<[f64; 3]> {
 impl Drift {
     /// Takes the drift back from the change of a particle with the stored `pose`.
     pub fn undo(&self, change: &mut Refinement, pose: &Rotation) {
-        change.rotation = turned(&change.rotation, &rotation_from_vector(self.rotation.map(|v| -v)), pose);
         let now = product(&rotation_from_vector(change.rotation), pose);
         for (offset, row) in change.offset.iter_mut().zip(&now) {
             *offset -= row.iter().zip(self.shift).map(|(a, b)| a * b).sum::<f64>();
         }
+        change.rotation = turned(&change.rotation, &rotation_from_vector(self.rotation.map(|v| -v)), pose);
     }
 }
 
@@ -106,9 +106,10 @@ mod tests {
         let of = |i: usize| {
             let at = i as f64;
             let pose = rotation_from_relion(37.0 * at, 11.0 * at % 180.0, 71.0 * at);
-            let mut change = Refinement::default();
-            Drift { rotation: rotation.map(|v| -v), shift: shift.map(|v| -v) }.undo(&mut change, &pose);
-            (change, pose)
+            let rotation = turned(&[0.0; 3], &rotation_from_vector(rotation), &pose);
+            let now = product(&rotation_from_vector(rotation), &pose);
+            let offset = [now[0], now[1]].map(|row| row.iter().zip(shift).map(|(a, b)| a * b).sum());
+            (Refinement { rotation, offset, defocus: 0.0 }, pose)
         };
         (0..40).map(of).collect()
     }

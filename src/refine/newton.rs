@@ -183,7 +183,7 @@ pub(crate) fn in_volume(change: &Refinement, pose: &Rotation) -> Vector {
     numbers
 }
 
-/// `change` and a step after it: the pose W becomes W exp([eta]x), with eta the first numbers of `step`. `pose` is the stored one.
+/// `change` and a step after it: the pose W becomes `W exp([eta]x)`, with eta the first numbers of `step`. `pose` is the stored one.
 fn moved(change: &Refinement, step: &Vector, pose: &Rotation) -> Refinement {
     let eta = [step[0], step[1], step[2]];
     Refinement {

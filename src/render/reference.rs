@@ -49,7 +49,7 @@ pub(super) fn frequencies_below(limit: usize) -> Vec<[i32; 2]> {
 }
 
 /// Numbers that an image is fitted by, in this order: rotation vector eta in volume coordinates in radians (the pose becomes
-/// W exp([eta]x)), offset (x, y) in pixels, defocus in [`DEFOCUS_UNIT`] angstrom, contrast.
+/// `W exp([eta]x)`), offset (x, y) in pixels, defocus in [`DEFOCUS_UNIT`] angstrom, contrast.
 pub const PARAMETERS: usize = 7;
 /// Index of the first offset.
 pub const OFFSET: usize = 3;
