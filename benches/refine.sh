@@ -25,6 +25,7 @@ ribosome64-3deg-snr0.02 4v5d.cif C1 64 6 1000 0.02 4 3 1 0
 ribosome64-defocus300 4v5d.cif C1 64 6 1000 0.05 4 1 0.5 300
 ribosome128-3deg 4v5d.cif C1 128 3 1000 0.05 4 3 1 0
 ferritin64-3deg 4v1w.cif O 64 3 600 0.05 4 3 1 0
+ferritin64-defocus300 4v1w.cif O 64 3 600 0.05 4 1 0.5 300
 6qt9-64-3deg 6qt9.cif C1 64 7 1000 0.05 4 3 1 0
 ribosome64-right 4v5d.cif C1 64 6 3000 0.05 4 0 0 0
 "
