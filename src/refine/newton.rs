@@ -131,7 +131,7 @@ impl Descent {
     /// Solves the normal equations at the best change.
     fn propose(&mut self, pose: &Rotation, posterior: &Posterior) {
         let Posterior { widths, noise } = posterior;
-        let Quadratic { curvature: mut matrix, .. } = self.quadratic(pose, posterior);
+        let mut matrix = self.curvature(*noise);
         // In volume coordinates as the fit: the change so far is turned there.
         let so_far = in_volume(&self.best, pose);
         let mut drive: Vector = std::array::from_fn(|p| self.fit.gradient[p] / noise);
@@ -157,11 +157,14 @@ impl Descent {
         self.trial = Some(moved(&self.best, &step, pose));
     }
 
+    /// The curvature of the log-likelihood at the best change.
+    fn curvature(&self, noise: f64) -> Matrix {
+        std::array::from_fn(|p| std::array::from_fn(|q| self.fit.curvature[ImageFit::entry(p, q)] / noise))
+    }
+
     /// The log-likelihood to second order about the best change, in volume coordinates.
     pub fn quadratic(&self, pose: &Rotation, posterior: &Posterior) -> Quadratic {
-        let curvature: Matrix = std::array::from_fn(|p| {
-            std::array::from_fn(|q| self.fit.curvature[ImageFit::entry(p, q)] / posterior.noise)
-        });
+        let curvature = self.curvature(posterior.noise);
         let so_far = in_volume(&self.best, pose);
         let drive = std::array::from_fn(|p| {
             let moved: f64 = (0..REFINED)

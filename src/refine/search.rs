@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::particles::refinement::Refinement;
 use crate::render::{Device, OffsetGrid};
 
-/// Radius of the specimen that poses are told by, in box edges.
+/// Distance from the centre of the specimen, in box edges, at which a rotation must be resolved.
 const RADIUS: f64 = 0.25;
 /// Largest change of phase, in radians, at the limit of a search between two neighbours of a grid.
 const LARGEST_PHASE: f64 = 1.8;

@@ -41,9 +41,10 @@ pub fn half_maps(
 }
 
 /// The Fourier sums of about `per_half` particles of each half without the `excluded` rows, with `symmetry`, on rank 0. `None` on other
-/// ranks, if there are not two halves, if `per_half` is 0, and if the sums do not fit into memory. Every rank calls it, with its
-/// assignment, the group of its half, and what it has `refined` of all rows of each of its models (empty: nothing). The sums of a half
-/// use what its own model has refined.
+/// ranks, if there are not two halves, if `per_half` is 0, and if the sums do not fit into memory.
+///
+/// Every rank calls it, with its assignment and the group of its half. `refined` holds, for each model of the rank, the refinements of
+/// all its rows; it is empty where nothing was refined. Each half is summed with its own refinements.
 ///
 /// # Errors
 /// When particles cannot be read.

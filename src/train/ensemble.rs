@@ -70,10 +70,12 @@ mod tests {
     use crate::render::{Geometry, Sampling, Symmetry, Weights};
     use crate::train::ensemble::*;
 
-    #[test]
-    fn each_mixture_begins_with_its_start_and_zero_moments() {
-        let start = |number| Gmm::random(5, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, number));
-        let moments = |value| vec![value; 55];
+    fn start(number: u64) -> Gmm {
+        Gmm::random(5, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, number))
+    }
+
+    /// With the first mixture.
+    fn device() -> CpuDevice {
         let geometry = Geometry {
             box_size: 16,
             pixel_size: 4.0,
@@ -82,7 +84,13 @@ mod tests {
             weights: Weights::UNIFORM,
             symmetry: Symmetry::C1,
         };
-        let mut device = CpuDevice::new(start(0), geometry);
+        CpuDevice::new(start(0), geometry)
+    }
+
+    #[test]
+    fn each_mixture_begins_with_its_start_and_zero_moments() {
+        let moments = |value| vec![value; 55];
+        let mut device = device();
         let mut ensemble = Ensemble::new(vec![None, Some(start(1)), Some(start(2))], 0);
         ensemble.begin(0, &mut device).unwrap();
         assert_eq!(device.state().unwrap().gmm, start(0), "the first mixture is on the device already");
@@ -106,16 +114,7 @@ mod tests {
     }
     #[test]
     fn a_refining_mixture_is_not_part_of_the_model() {
-        let start = |number| Gmm::random(5, Shape::Anisotropic, &mut stream(1, Purpose::Start, 1, number));
-        let geometry = Geometry {
-            box_size: 16,
-            pixel_size: 4.0,
-            cutoff: 3.0,
-            sampling: Sampling::Points,
-            weights: Weights::UNIFORM,
-            symmetry: Symmetry::C1,
-        };
-        let mut device = CpuDevice::new(start(0), geometry);
+        let mut device = device();
         let mut ensemble = Ensemble::new(vec![None, Some(start(1)), Some(start(2))], 1);
         assert_eq!(ensemble.mixtures(&device, true).unwrap(), [start(0)], "until there is another");
         for number in [1, 2] {

@@ -38,6 +38,11 @@ impl RefinedModel {
         &self.own
     }
 
+    /// Of the particles in `rows`, where `first` is the first row of this rank.
+    pub fn of_rows(&self, rows: &[usize], first: usize) -> Vec<Refinement> {
+        rows.iter().map(|row| self.own[row - first]).collect()
+    }
+
     /// Of all particles of the model, on every rank of the group. Every rank calls it.
     pub fn gather(&self, collective: &Collective) -> Vec<Refinement> {
         let own: &[u64] = bytemuck::cast_slice(&self.own);

@@ -122,7 +122,7 @@ impl Refiner<'_> {
         let (reader, first) = (shard.reader().clone(), shard.rows().start);
         let (mut misfits, mut gaining) = (Vec::new(), 0);
         shard.each_batch(*epoch, 0, |_, Batch { observations, rows, particles, .. }| {
-            let starts: Vec<Refinement> = rows.iter().map(|row| refined.own()[row - first]).collect();
+            let starts = refined.of_rows(rows, first);
             let group = Group { reader: &reader, particles, observations, starts: &starts };
             let mut descents = descend(&mut **device, &group, posterior)?;
             let others = search.run(&mut **device, &group, posterior, false)?;
@@ -169,7 +169,7 @@ impl Refiner<'_> {
         let (mut quadratics, mut steps) = (Vec::new(), Steps::default());
         // Streamed particles come in the order of the epoch; sums are in the order of the rows.
         shard.each_group(*epoch, GROUP, |Batch { observations, rows, particles, .. }| {
-            let starts: Vec<Refinement> = rows.iter().map(|row| refined.own()[row - first]).collect();
+            let starts = refined.of_rows(rows, first);
             let group = Group { reader: &reader, particles, observations, starts: &starts };
             let mut descents = descend(&mut **device, &group, posterior)?;
             for wide in [false, true] {
