@@ -5,6 +5,9 @@
 //! Nyquist frequency of the voxels are removed. The result is the band-limited density. (Blurring on the voxel grid itself would
 //! not help: at Nyquist, aliases are as strong as the signal.)
 //!
+//! The fine grid is periodic. A Gaussian that reaches further than the edge of the grid does not wrap: it costs at most one pass over
+//! the grid, however wide it is. If it is also wider than the blur along all its axes, it is sampled at the voxels directly.
+//!
 //! Values are V(r)/D, with D the box size of the particles, so that summing a map on the particles' grid along a line of sight gives
 //! the projection Q. On other grids the density at a point is the same.
 
@@ -28,6 +31,8 @@ const BLUR: f64 = 1.0;
 const REACH: f64 = 5.3;
 /// Minimum number of fine grid points per voxel along an edge: aliases at Nyquist are then 4e-7 of the signal.
 const OVERSAMPLING: f64 = 1.5;
+/// Least standard deviation, in voxels, of a Gaussian that is sampled at the voxels directly: its spectrum at Nyquist is below 1e-19.
+const DIRECT: f64 = 3.0;
 /// Number of z planes per task.
 const SLAB: usize = 4;
 
@@ -71,19 +76,20 @@ impl Grid {
     }
 }
 
-/// A blurred Gaussian on the fine grid, in units of grid points.
+/// A Gaussian on a grid of n points along an edge that covers [`Grid::computed`], in units of its points.
 struct Blob {
     centre: [f64; 3],
     /// Inverse covariance xx, xy, xz, yy, yz, zz.
     precision: [f64; 6],
     half_width: [f64; 3],
+    /// Standard deviation along the shortest axis, without the blur.
+    narrowest: f64,
     peak: f64,
 }
 
-/// Gaussian `i` on the fine grid.
-fn blob(gmm: &Gmm, i: usize, grid: &Grid) -> Blob {
+/// Gaussian `i`, blurred by `blur` voxels, on a grid of `n` points.
+fn blob(gmm: &Gmm, i: usize, grid: &Grid, n: usize, blur: f64) -> Blob {
     let at = |plane: usize| f64::from(gmm.plane(plane)[i]);
-    let n = grid.points();
     // Points per voxel, and points along the box.
     let ratio = n as f64 / grid.computed() as f64;
     let size = grid.per_box * ratio;
@@ -93,7 +99,7 @@ fn blob(gmm: &Gmm, i: usize, grid: &Grid) -> Blob {
     };
     // The blur adds to the variance along each principal axis.
     let unblurred = scales.map(|s| (softplus(s).max(S_MIN) * size).powi(2));
-    let variance = unblurred.map(|v| v + (BLUR * ratio).powi(2));
+    let variance = unblurred.map(|v| v + (blur * ratio).powi(2));
     let entry = |i: usize, j: usize, weight: &dyn Fn(usize) -> f64| -> f64 {
         (0..3).map(|k| r[i][k] * r[j][k] * weight(k)).sum()
     };
@@ -105,6 +111,7 @@ fn blob(gmm: &Gmm, i: usize, grid: &Grid) -> Blob {
         centre,
         precision: pairs.map(|(i, j)| entry(i, j, &|k| 1.0 / variance[k])),
         half_width: [0, 1, 2].map(|i| REACH * entry(i, i, &|k| variance[k]).sqrt()),
+        narrowest: unblurred.into_iter().fold(f64::INFINITY, f64::min).sqrt(),
         // A density in box units is size^3 times that per point; V/D leaves size^2 if points and pixels coincide.
         peak: amplitude * size * size / ((2.0 * PI).powf(1.5) * determinant.sqrt())
             * (size / grid.box_size as f64),
@@ -112,13 +119,19 @@ fn blob(gmm: &Gmm, i: usize, grid: &Grid) -> Blob {
 }
 
 impl Blob {
+    /// Whether the Gaussian reaches further than the edge of a grid of `n` points.
+    fn is_wide(&self, n: usize) -> bool {
+        !self.half_width.iter().all(|&width| width <= n as f64)
+    }
+
     /// Support along `axis`. It may extend beyond 0..n: the grid is periodic, because dividing out the blur would make a Gaussian
-    /// truncated at a face ring. A Gaussian centred outside the grid is truncated, so that it does not appear on the other side.
+    /// truncated at a face ring. A Gaussian centred outside the grid is truncated, so that it does not appear on the other side, and
+    /// a wide one, which would wrap many times.
     fn support(&self, axis: usize, n: usize) -> RangeInclusive<isize> {
         let (low, high) =
             (self.centre[axis] - self.half_width[axis], self.centre[axis] + self.half_width[axis]);
         let last = n as f64 - 1.0;
-        if self.centre.iter().all(|c| (-0.5..last + 0.5).contains(c)) {
+        if !self.is_wide(n) && self.centre.iter().all(|c| (-0.5..last + 0.5).contains(c)) {
             low.ceil() as isize..=high.floor() as isize
         } else {
             low.ceil().max(0.0) as isize..=high.floor().min(last) as isize
@@ -143,12 +156,50 @@ impl Blob {
     }
 }
 
+impl Blob {
+    /// Adds the values of all points of row `y`, `z`. Starts at the largest value, from which a product of ratios gives the others.
+    fn add_row(&self, z: usize, y: usize, row: &mut [f64]) {
+        let [xx, xy, xz, yy, yz, zz] = self.precision;
+        let (dz, dy) = (z as f64 - self.centre[2], y as f64 - self.centre[1]);
+        let constant = yy * dy * dy + 2.0 * yz * dy * dz + zz * dz * dz;
+        let slope = 2.0 * (xy * dy + xz * dz);
+        let vertex = self.centre[0] - 0.5 * slope / xx;
+        // A saturating conversion; 0 for what is not a number.
+        let top = (vertex.round().max(0.0) as usize).min(row.len() - 1);
+        let dx = top as f64 - self.centre[0];
+        let value = self.peak * (-0.5 * (xx * dx * dx + slope * dx + constant)).exp();
+        let (left, right) = row.split_at_mut(top);
+        right[0] += value;
+        let ratio = |sign: f64| (-0.5 * (xx + sign * (2.0 * xx * dx + slope))).exp();
+        let change = (-xx).exp();
+        add_products(right[1..].iter_mut(), value, ratio(1.0), change);
+        add_products(left.iter_mut().rev(), value, ratio(-1.0), change);
+    }
+}
+
+/// Adds `value`, multiplied by `ratio` from point to point, where `ratio` itself is multiplied by `change`.
+fn add_products<'a>(points: impl Iterator<Item = &'a mut f64>, mut value: f64, mut ratio: f64, change: f64) {
+    for point in points {
+        value *= ratio;
+        ratio *= change;
+        *point += value;
+    }
+}
+
 /// The density on `grid`, `[z][y][x]`, band-limited to the Nyquist frequency of its voxels.
 ///
 /// The result does not depend on the number of threads. Uses about 110 bytes per voxel of [`Grid::computed`].
 pub fn voxelize(gmm: &Gmm, grid: &Grid) -> Array3<f32> {
-    let n = grid.computed();
-    let map = sharpen(sample(gmm, grid), grid.points(), n);
+    let (n, points) = (grid.computed(), grid.points());
+    let all = (0..gmm.len()).into_par_iter();
+    let (direct, sampled): (Vec<(usize, Blob)>, Vec<_>) =
+        all.map(|i| (i, blob(gmm, i, grid, points, BLUR))).collect::<Vec<_>>().into_iter().partition(
+            |(_, blob)| blob.is_wide(points) && blob.narrowest >= DIRECT * points as f64 / n as f64,
+        );
+    let sampled: Vec<Blob> = sampled.into_iter().map(|(_, blob)| blob).collect();
+    let mut map = sharpen(sample(&sampled, points), points, n);
+    let direct: Vec<Blob> = direct.into_iter().map(|(i, _)| blob(gmm, i, grid, n, 0.0)).collect();
+    add_direct(&direct, &mut map);
     let start = n / 2 - grid.size / 2;
     let centre = start..start + grid.size;
     map.slice(s![centre.clone(), centre.clone(), centre]).to_owned()
@@ -170,14 +221,31 @@ pub fn label(mixture: &GmmFile) -> String {
     format!("{count} Gaussians{group}, trained in a box of {box_size} pixels of {pixel_size:.4} A")
 }
 
-/// Samples the blurred Gaussians on the fine grid.
-fn sample(gmm: &Gmm, voxels: &Grid) -> Vec<f64> {
-    let n = voxels.points();
-    let blobs: Vec<Blob> = (0..gmm.len()).into_par_iter().map(|i| blob(gmm, i, voxels)).collect();
+/// Adds Gaussians that need no band limit to a map, in their order.
+fn add_direct(blobs: &[Blob], map: &mut Array3<f32>) {
+    if blobs.is_empty() {
+        return;
+    }
+    let n = map.dim().0;
+    let planes = map.as_slice_mut().expect("a new array is in standard layout").par_chunks_mut(n * n);
+    planes.enumerate().for_each_init(
+        || vec![0.0; n],
+        |row, (z, plane)| {
+            for (y, values) in plane.chunks_mut(n).enumerate() {
+                row.fill(0.0);
+                blobs.iter().for_each(|blob| blob.add_row(z, y, row));
+                values.iter_mut().zip(&*row).for_each(|(value, add)| *value += *add as f32);
+            }
+        },
+    );
+}
+
+/// Samples the blurred Gaussians on a fine grid of `n` points along an edge.
+fn sample(blobs: &[Blob], n: usize) -> Vec<f64> {
     let mut grid = vec![0.0f64; n * n * n];
     grid.par_chunks_mut(SLAB * n * n).enumerate().for_each(|(slab, planes)| {
         let slab_planes = slab * SLAB..slab * SLAB + planes.len() / (n * n);
-        for blob in &blobs {
+        for blob in blobs {
             for z in blob.support(2, n) {
                 let place = z.rem_euclid(n as isize) as usize;
                 if slab_planes.contains(&place) {
@@ -259,6 +327,60 @@ mod tests {
         let sigma = 2.0 / 24.0;
         let r2: f64 = (0..3).map(|k| (at[k] / 24.0 - f64::from(mu[k])).powi(2)).sum();
         0.7 / ((2.0 * PI).powf(1.5) * sigma * sigma * sigma) / 24.0 * (-0.5 * r2 / (sigma * sigma)).exp()
+    }
+
+    /// A mixture of one anisotropic Gaussian with these standard deviations in box units, turned about the z axis by 45 degrees.
+    fn turned(mu: [f32; 3], sigmas: [f64; 3], amplitude: f64) -> Gmm {
+        let [s1, s2, s3] = sigmas.map(|sigma| softplus_inverse(sigma) as f32);
+        let half = std::f32::consts::PI / 8.0;
+        let quaternion = [half.cos(), 0.0, 0.0, half.sin()];
+        let values = [&mu[..], &[s1, s2, s3], &quaternion, &[softplus_inverse(amplitude) as f32]].concat();
+        Gmm::from_values(Shape::Anisotropic, 1, values)
+    }
+
+    #[test]
+    fn a_gaussian_wider_than_the_box_has_its_analytic_values() {
+        for n in [24usize, 25] {
+            // Inside the box, in a corner, and far outside.
+            for mu in [[0.1f32, -0.2, 0.3], [0.5, 0.5, -0.5], [30.0, 2.0, 0.0]] {
+                for sigmas in [[20.0, 20.0, 20.0], [9.0, 0.4, 0.15]] {
+                    let map = voxelize(&turned(mu, sigmas, 5.0), &Grid::of_box(n));
+                    let peak = 5.0 / ((2.0 * PI).powf(1.5) * sigmas.iter().product::<f64>()) / n as f64;
+                    for ((z, y, x), &value) in map.indexed_iter() {
+                        let at =
+                            |i: usize, k: usize| (i as f64 - (n / 2) as f64) / n as f64 - f64::from(mu[k]);
+                        let (dx, dy) = (at(x, 0), at(y, 1));
+                        let along = [(dx + dy) / 2f64.sqrt(), (dy - dx) / 2f64.sqrt(), at(z, 2)];
+                        let power: f64 = along.iter().zip(&sigmas).map(|(d, s)| (d / s).powi(2)).sum();
+                        let want = peak * (-0.5 * power).exp();
+                        assert!((f64::from(value) - want).abs() < 1e-5 * peak, "{x} {y} {z}: {value} {want}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Without a bound on the support these would take longer than the age of the universe.
+    #[test]
+    fn runaway_gaussians_cost_one_pass_over_the_grid() {
+        let huge = 3e38f32;
+        for scale in [50.0, 1e9, f64::from(huge)] {
+            for mu in [[0.0f32; 3], [huge, 0.0, 0.0], [-huge; 3]] {
+                // A ball, a disc and a needle.
+                for sigmas in [[scale; 3], [scale, scale, 1e-3], [scale, 1e-3, 1e-3]] {
+                    let map = voxelize(&turned(mu, sigmas, 1.0), &Grid::of_box(16));
+                    assert!(map.iter().all(|value| value.is_finite()), "{mu:?} {sigmas:?}");
+                }
+            }
+        }
+        // One such Gaussian leaves the others as they are.
+        let good = one([0.02, -0.03, 0.01], 2.0 / 24.0, 0.7);
+        let mut values: Vec<f32> = Vec::new();
+        for (plane, runaway) in [0.0, 0.0, 0.0, huge, 1.0].into_iter().enumerate() {
+            values.extend([good.plane(plane)[0], runaway]);
+        }
+        let both = voxelize(&Gmm::from_values(Shape::Isotropic, 2, values), &Grid::of_box(24));
+        assert!(both == voxelize(&good, &Grid::of_box(24)));
     }
 
     #[test]
