@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::{over_mpi, text};
 use cryosplat_mpi::gmm::{Gmm, Shape};
-use cryosplat_mpi::parallel::{Failure, HalfGroup, World};
+use cryosplat_mpi::parallel::{EndSignal, Failure, HalfGroup, World};
 use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::train::replicas::check_replicas;
@@ -16,6 +16,8 @@ use cryosplat_mpi::train::replicas::check_replicas;
 const RANK: &str = "--as-rank";
 /// Time limit for a job with a failing rank; generous for slow machines.
 const TIME_LIMIT: Duration = Duration::from_secs(45);
+/// Longest time without a sign of life. The cases that end by it take as long.
+const TIMEOUT: Duration = Duration::from_secs(4);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -43,6 +45,9 @@ fn run_cases() {
             assert_eq!(said.matches("all checks passed").count(), ranks, "{said}");
         }
     }
+    let (code, said, took) = job(3, "works for long");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(took > 2 * TIMEOUT);
     let (code, said, _) = job(3, "first fails");
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(said.matches("the reason; the remedy").count(), 1, "reported once, by rank 0:\n{said}");
@@ -51,6 +56,10 @@ fn run_cases() {
         ("panic", "ending the job after a panic"),
         ("panic in a thread", "ending the job after a panic"),
         ("abort", "going"),
+        // Asleep in a system call, as in a file system that has hung: its watchdog still runs.
+        ("sleeps", "rank 1 on"),
+        ("sleeps", "has given no sign of life for 4 s"),
+        ("all wait", "all ranks have waited 4 s and none works"),
     ] {
         let (code, said, took) = job(3, case);
         assert!(code != Some(0), "{case} ends with {code:?}:\n{said}");
@@ -67,7 +76,7 @@ fn mixture() -> Gmm {
 
 /// One rank of a case. Long, because it is one match with an arm per case.
 fn rank(case: &str) {
-    let world = World::start().unwrap();
+    let world = World::start(TIMEOUT, EndSignal::default()).unwrap();
     world.abort_on_panic();
     let (me, all) = (world.rank(), world.size());
     match case {
@@ -164,6 +173,29 @@ fn rank(case: &str) {
                 world.abort(3);
             }
             world.barrier();
+            eprintln!("unreachable");
+        }
+        "works for long" => {
+            // Twice the timeout. The others learn from its watchdog that it works.
+            let started = Instant::now();
+            while me == 1 && started.elapsed() < 2 * TIMEOUT {
+                std::hint::black_box((0..100_000u64).sum::<u64>());
+            }
+            world.barrier();
+        }
+        "sleeps" => {
+            if me == 1 {
+                std::thread::sleep(Duration::from_secs(600));
+            }
+            world.barrier();
+            eprintln!("unreachable");
+        }
+        "all wait" => {
+            // A bug that must not hang the job: a rank has taken another branch.
+            match me {
+                1 => world.await_stop(),
+                _ => world.barrier(),
+            }
             eprintln!("unreachable");
         }
         other => panic!("no case {other}"),

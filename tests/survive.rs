@@ -3,11 +3,11 @@
 mod common;
 
 use std::fs::File;
-use std::io::{Read, Seek};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::jobs::{Job, alone, checkpoints, children, send, wait_until};
 use common::{
     assert_same, bytes, contents, expect_failure, path, phantom, program_file, ranks_command, ranks_succeed,
     steps, succeed, text, train_arguments, undo,
@@ -24,83 +24,6 @@ const OFTEN: [&str; 2] = ["--checkpoint-minutes", "0.0005"];
 const SIGKILL: i32 = 9;
 const SIGUSR1: i32 = 10;
 const SIGTERM: i32 = 15;
-
-/// A running program and its log.
-struct Job {
-    child: Child,
-    log: File,
-}
-
-impl Job {
-    fn start(mut command: Command) -> Self {
-        let log = tempfile::tempfile().unwrap();
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.try_clone().unwrap());
-        Self { child: command.spawn().unwrap(), log }
-    }
-
-    fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    fn runs(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
-    }
-
-    /// Waits for the end of the program, for at most a minute.
-    fn wait(mut self) -> Output {
-        let started = Instant::now();
-        let mut hangs = false;
-        while self.runs() {
-            if started.elapsed() > Duration::from_secs(60) {
-                hangs = true;
-                self.child.kill().unwrap();
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        let mut stderr = Vec::new();
-        self.log.rewind().and_then(|()| self.log.read_to_end(&mut stderr)).unwrap();
-        let output = Output { status: self.child.wait().unwrap(), stdout: Vec::new(), stderr };
-        assert!(!hangs, "hangs:\n{}", text(&output));
-        output
-    }
-}
-
-fn alone(arguments: &[String]) -> Command {
-    let mut command = Command::new(program_file());
-    command.args(arguments);
-    command
-}
-
-fn send(signal: i32, process: u32) {
-    let number = format!("-{signal}");
-    // The process may have ended.
-    let _ = Command::new("kill").args([number, process.to_string()]).stderr(Stdio::null()).status();
-}
-
-/// The processes that `process` started.
-fn children(process: u32) -> Vec<u32> {
-    let text =
-        std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
-    text.split_whitespace().filter_map(|id| id.parse().ok()).collect()
-}
-
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !done() {
-        assert!(started.elapsed() < Duration::from_secs(60), "never: {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// The complete checkpoints of a run.
-fn checkpoints(run: &str) -> Vec<String> {
-    let entries = std::fs::read_dir(Path::new(run).join("checkpoints")).into_iter().flatten().flatten();
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    names.retain(|name| name.ends_with(".h5") && !name.starts_with('.'));
-    names.sort();
-    names
-}
 
 /// Kills a run at random moments and resumes it each time until it ends; repeats this in new folders until it is killed `times`
 /// times.

@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use cryosplat_mpi::parallel::Collective;
 use cryosplat_mpi::parallel::World;
-use mpi::traits::Communicator;
+use cryosplat_mpi::parallel::{Collective, EndSignal};
 
 use super::common;
 
@@ -32,8 +31,8 @@ pub fn run() {
     let (length, iterations) = order.split_once(' ').expect("two numbers");
     let (length, iterations): (usize, u64) =
         (length.parse().expect("a number"), iterations.parse().expect("a number"));
-    let world = World::start().expect("MPI");
-    let mut collective = Collective::new(world.communicator().duplicate());
+    let world = World::start(Duration::from_secs(600), EndSignal::default()).expect("MPI");
+    let mut collective = Collective::new(world.duplicate(), world.watch().clone());
     let mut buffer = vec![0.0f32; length];
     collective.all_reduce_sum(&mut buffer);
     collective.barrier();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::logging::LogOptions;
-use super::ranks::ThreadOptions;
+use super::ranks::{OnSignal, RankOptions};
 use crate::backproject::{BackprojectOptions, run as backproject};
 use crate::imaging::Symmetry;
 use crate::recipe::likelihood::NoiseModel;
@@ -46,7 +46,7 @@ pub(super) struct Args {
     #[arg(long)]
     overwrite: bool,
     #[command(flatten)]
-    threads: ThreadOptions,
+    ranks: RankOptions,
 }
 
 pub(super) fn run(args: &Args, log: &LogOptions) -> ExitCode {
@@ -60,5 +60,5 @@ pub(super) fn run(args: &Args, log: &LogOptions) -> ExitCode {
         overwrite: args.overwrite,
         command: std::env::args().collect(),
     };
-    args.threads.over_ranks(log, |world| backproject(world, &options).map(|()| Ending::Done))
+    args.ranks.over_ranks(log, OnSignal::Die, |world| backproject(world, &options).map(|()| Ending::Done))
 }

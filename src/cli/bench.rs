@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::logging::LogOptions;
-use super::ranks::MachineOptions;
+use super::ranks::{MachineOptions, OnSignal};
 use super::values::{cutoff, number};
 use crate::error::Error;
 use crate::imaging::Symmetry;
@@ -76,7 +76,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 pub(super) fn run(args: &Args, log: &LogOptions) -> ExitCode {
-    args.machine.over_ranks(log, |world| bench(args, world))
+    args.machine.over_ranks(log, OnSignal::Die, |world| bench(args, world))
 }
 
 fn bench(args: &Args, world: &World) -> Result<Ending, Failure> {
@@ -93,7 +93,6 @@ fn bench(args: &Args, world: &World) -> Result<Ending, Failure> {
         seed: args.seed,
         device: args.machine.device,
         collective: args.machine.collective,
-        timeout: args.machine.timeout(),
         cache: args.machine.cache(world)?,
         cache_half: args.machine.cache_half,
         time: Duration::from_secs_f64(args.seconds),

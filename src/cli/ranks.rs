@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::logging::{self, LogOptions};
 use crate::error::Error;
 use crate::loader::cache::{CacheMode, CacheOptions};
-use crate::parallel::{Failure, World};
+use crate::parallel::{EndSignal, Failure, World};
 use crate::render::cuda::libraries;
 use crate::resources::all_reduce::CollectiveKind;
 use crate::resources::devices::DeviceKind;
@@ -16,12 +16,24 @@ use crate::train::Ending;
 /// Exit code after a stop by a signal, with checkpoints written: EX_TEMPFAIL of sysexits.h.
 const STOPPED: u8 = 75;
 
-/// Threads of a rank.
+/// Threads of a rank, and how long it waits for the others.
 #[derive(Debug, clap::Args)]
-pub(super) struct ThreadOptions {
+pub(super) struct RankOptions {
     /// Threads per rank [default: the cores available to the rank].
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=4096), help_heading = "Machine")]
     threads: Option<u16>,
+    /// Seconds without a sign of life of a rank, after which the others end the job.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400), default_value = "600", help_heading = "Machine")]
+    timeout: u64,
+}
+
+/// What a signal (SIGUSR1, SIGTERM or SIGINT) does to a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnSignal {
+    /// The default of the system: it ends the process.
+    Die,
+    /// A flag is set, and the command stops in order.
+    Stop,
 }
 
 /// Device, threads and memory of a rank.
@@ -33,11 +45,8 @@ pub(super) struct MachineOptions {
     /// Library of the gradient all-reduce.
     #[arg(long, value_enum, default_value = "auto", help_heading = "Machine")]
     pub collective: CollectiveKind,
-    /// Seconds a rank waits for the other ranks' GPUs before it aborts the job.
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400), default_value = "600", help_heading = "Machine")]
-    timeout: u64,
     #[command(flatten)]
-    threads: ThreadOptions,
+    ranks: RankOptions,
     /// Where to keep particles between epochs; see docs/guide.md, Where particles are kept.
     #[arg(long, value_enum, default_value = "auto", help_heading = "Machine")]
     cache: CacheMode,
@@ -50,11 +59,6 @@ pub(super) struct MachineOptions {
 }
 
 impl MachineOptions {
-    /// Time a rank waits for the other ranks' GPUs.
-    pub(super) fn timeout(&self) -> Duration {
-        Duration::from_secs(self.timeout)
-    }
-
     /// Where particles are kept. Fails if the options contradict each other.
     pub(super) fn cache(&self, world: &World) -> Result<CacheOptions, Failure> {
         if self.scratch.is_some() && !matches!(self.cache, CacheMode::Auto | CacheMode::Scratch) {
@@ -67,27 +71,34 @@ impl MachineOptions {
         Ok(CacheOptions { mode: self.cache, scratch: self.scratch.clone() })
     }
 
-    /// [`ThreadOptions::over_ranks`], after making versioned CUDA libraries loadable.
+    /// [`RankOptions::over_ranks`], after making versioned CUDA libraries loadable.
     pub(super) fn over_ranks(
         &self,
         log: &LogOptions,
+        on_signal: OnSignal,
         work: impl FnOnce(&World) -> Result<Ending, Failure>,
     ) -> ExitCode {
         if self.device != DeviceKind::Cpu {
             libraries::link_versioned();
         }
-        self.threads.over_ranks(log, work)
+        self.ranks.over_ranks(log, on_signal, work)
     }
 }
 
-impl ThreadOptions {
+impl RankOptions {
     /// Starts MPI, the log and the threads of this rank, runs `work` on every rank and turns its outcome into an exit code.
     pub(super) fn over_ranks(
         &self,
         log: &LogOptions,
+        on_signal: OnSignal,
         work: impl FnOnce(&World) -> Result<Ending, Failure>,
     ) -> ExitCode {
-        let world = match World::start() {
+        let signal = match on_signal {
+            OnSignal::Die => Ok(EndSignal::default()),
+            OnSignal::Stop => EndSignal::watch(),
+        };
+        let started = signal.and_then(|signal| World::start(Duration::from_secs(self.timeout), signal));
+        let world = match started {
             Ok(world) => world,
             Err(error) => {
                 logging::start(log, 0);

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::logging::LogOptions;
-use super::ranks::MachineOptions;
+use super::ranks::{MachineOptions, OnSignal};
 use super::values::{cutoff, number};
 use crate::imaging::Symmetry;
 use crate::parallel::{Failure, World};
@@ -20,7 +20,7 @@ use crate::train::{Ending, Maps, RunOptions};
 
 const AFTER_HELP: &str = "\
 Start one rank per GPU, or per share of a node's cores. The first half of the ranks trains half 1, the rest half 2; a single \
-rank trains both. On SIGUSR1 or SIGTERM all ranks write checkpoints and stop with exit code 75. An existing run is not changed \
+rank trains both. On SIGUSR1, SIGTERM or Ctrl-C all ranks write checkpoints and stop with exit code 75. An existing run is not changed \
 without --resume or --overwrite.
 
 Examples:
@@ -216,7 +216,7 @@ fn rate_factors(text: &str) -> Result<RateFactors, String> {
 }
 
 pub(super) fn run(args: &Args, log: &LogOptions) -> ExitCode {
-    args.machine.over_ranks(log, |world| train(args, world))
+    args.machine.over_ranks(log, OnSignal::Stop, |world| train(args, world))
 }
 
 fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
@@ -251,7 +251,6 @@ fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
         models: args.half,
         device: args.machine.device,
         collective: args.machine.collective,
-        timeout: args.machine.timeout(),
         cache: args.machine.cache(world)?,
         cache_half: args.machine.cache_half,
         maps: args.maps,

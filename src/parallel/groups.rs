@@ -1,6 +1,6 @@
 //! Assignment of ranks to models: one group of ranks per half.
 
-use mpi::topology::{Color, Communicator};
+use mpi::topology::Color;
 
 use super::collective::Collective;
 use super::world::World;
@@ -65,8 +65,8 @@ impl HalfGroup {
     pub fn split(world: &World, models: usize) -> Self {
         let assignment = assign(world.rank(), world.size(), models);
         let color = Color::with_value(assignment.models[0] as i32);
-        let group = world.communicator().split_by_color(color).expect("the colour is not undefined");
-        Self { assignment, collective: Collective::new(group) }
+        let group = world.split_by_color(color);
+        Self { assignment, collective: Collective::new(group, world.watch().clone()) }
     }
 }
 

@@ -4,10 +4,15 @@ mod collective;
 mod groups;
 mod launcher;
 pub mod nccl;
+mod progress_evidence;
+mod sign_of_life;
 mod signals;
+mod watch;
+mod watchdog;
 mod world;
 
 pub use collective::Collective;
 pub use groups::{Assignment, HalfGroup, assign, first_rank, group_size};
 pub use signals::EndSignal;
+pub use watch::{Stage, Watch};
 pub use world::{Failure, World};

@@ -1,22 +1,23 @@
 //! All-reduce in GPU memory by NCCL.
 //!
 //! No call blocks forever: the communicator is created and used in NCCL's non-blocking mode, and every wait ends when NCCL reports
-//! an error or the timeout expires. The job must then be aborted as a whole: `ncclCommAbort` waits for every CUDA graph that has
+//! an error or the watchdog ends the job. After an error the job must be aborted as a whole: `ncclCommAbort` waits for every CUDA graph that has
 //! captured an all-reduce, and may never return, so it is not called. In the normal case, [`Nccl::finish`] destroys the
 //! communicator.
 
 use std::ffi::{CStr, c_int, c_void};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use cudarc::nccl::{result, sys};
 
-use super::Collective;
+use super::{Collective, Watch};
 use crate::error::{Error, Result};
 
 /// An NCCL communicator over the ranks of a group, one GPU per rank.
 pub struct Nccl {
     communicator: sys::ncclComm_t,
-    timeout: Duration,
+    watch: Arc<Watch>,
 }
 
 /// Version of NCCL as one number (22,803 for 2.28.3); `None` without the library.
@@ -43,8 +44,8 @@ impl Nccl {
     /// Creates the communicator for the ranks of `group`, each with the current GPU of its thread. Collective.
     ///
     /// # Errors
-    /// When NCCL fails, or not all ranks call it within `timeout`.
-    pub fn connect(group: &Collective, timeout: Duration) -> Result<Self> {
+    /// When NCCL fails.
+    pub fn connect(group: &Collective) -> Result<Self> {
         let mut id = sys::ncclUniqueId { internal: [0; 128] };
         let mut created = true;
         if group.rank() == 0 {
@@ -67,7 +68,7 @@ impl Nccl {
         for (to, from) in id.internal.iter_mut().zip(bytes) {
             *to = from as std::ffi::c_char;
         }
-        let mut this = Self { communicator: std::ptr::null_mut(), timeout };
+        let mut this = Self { communicator: std::ptr::null_mut(), watch: Arc::clone(group.watch()) };
         let mut config = configuration();
         // SAFETY: the identifier is that of rank 0, the ranks are those of the group, and NCCL copies the configuration.
         let outcome = unsafe {
@@ -85,19 +86,14 @@ impl Nccl {
 
     /// Waits until NCCL has accepted a call that returned `outcome`. The operation itself runs asynchronously in its stream.
     fn settle(&mut self, outcome: sys::ncclResult_t, action: &'static str) -> Result<()> {
-        let started = Instant::now();
         let mut state = outcome;
-        while state == sys::ncclResult_t::ncclInProgress {
-            if started.elapsed() > self.timeout {
-                return Err(Error::Device {
-                    device: "NCCL".into(),
-                    action: action.into(),
-                    reason: format!("not all ranks arrived within {:.0} s", self.timeout.as_secs_f64()),
-                    remedy: REMEDY.into(),
-                });
+        if state == sys::ncclResult_t::ncclInProgress {
+            self.watch.begin("NCCL");
+            while state == sys::ncclResult_t::ncclInProgress {
+                std::thread::sleep(Duration::from_micros(50));
+                state = self.state();
             }
-            std::thread::sleep(Duration::from_micros(50));
-            state = self.state();
+            self.watch.end();
         }
         if state == sys::ncclResult_t::ncclSuccess {
             return Ok(());
@@ -146,15 +142,10 @@ impl Nccl {
         }
     }
 
-    /// Maximum time that ranks wait for each other.
-    pub fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
     /// Destroys the communicator. Collective; all CUDA graphs that captured an all-reduce must have been dropped.
     ///
     /// # Errors
-    /// When NCCL fails, or not all ranks arrive within the timeout.
+    /// When NCCL fails.
     pub fn finish(mut self) -> Result<()> {
         // SAFETY: the communicator exists, and `self` is consumed, so it is finalised once.
         let outcome = unsafe { sys::ncclCommFinalize(self.communicator) };

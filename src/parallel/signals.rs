@@ -1,38 +1,60 @@
-//! The signals with which a batch system ends a job: one flag, which the step loop polls.
+//! The signals that end a job: one flag, which the step loop and the watchdog poll.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGTERM, SIGUSR1, SIGXFSZ};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 
 use crate::error::{Error, Result};
 
-/// A flag that is set when this process receives SIGUSR1 or SIGTERM.
-#[derive(Clone, Debug)]
-pub struct EndSignal(Arc<AtomicBool>);
+/// Exit code after a second Ctrl-C, as shells report it.
+const INTERRUPTED: i32 = 130;
+
+/// Flags that are set when this process receives SIGUSR1, SIGTERM or SIGINT.
+#[derive(Clone, Debug, Default)]
+pub struct EndSignal {
+    received: Arc<AtomicBool>,
+    /// SIGTERM or SIGINT: the sender will kill the process soon.
+    terminates: Arc<AtomicBool>,
+}
 
 impl EndSignal {
-    /// Installs handlers: from now on SIGUSR1 and SIGTERM only set the flag.
+    /// Installs handlers: from now on the signals only set the flags. A second SIGINT ends the process. To be called before MPI
+    /// starts, so that a signal meanwhile is not lost.
     ///
     /// # Errors
     /// When a handler cannot be installed.
     pub fn watch() -> Result<Self> {
-        let flag = Arc::new(AtomicBool::new(false));
-        for signal in [SIGUSR1, SIGTERM] {
-            signal_hook::flag::register(signal, Arc::clone(&flag)).map_err(|error| {
-                Error::request(
-                    format!("cannot install a handler for signal {signal}: {error}"),
-                    "start the program without a tool that blocks its signals",
-                )
-            })?;
-        }
+        use signal_hook::flag::{register, register_conditional_shutdown};
+        let flags = Self::default();
+        let install = || -> std::io::Result<()> {
+            register_conditional_shutdown(SIGINT, INTERRUPTED, Arc::clone(&flags.terminates))?;
+            for signal in [SIGTERM, SIGINT] {
+                register(signal, Arc::clone(&flags.terminates))?;
+            }
+            for signal in [SIGUSR1, SIGTERM, SIGINT] {
+                register(signal, Arc::clone(&flags.received))?;
+            }
+            Ok(())
+        };
+        install().map_err(|error| {
+            Error::request(
+                format!("cannot install the handlers of signals: {error}"),
+                "start the program without a tool that blocks its signals",
+            )
+        })?;
         // Exceeding the file size limit is then a write error, like a full disk, and does not kill the process.
-        let _ = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
-        Ok(Self(flag))
+        let _ = register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
+        Ok(flags)
     }
 
     /// True once a signal was received.
     pub fn received(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// True once SIGTERM or SIGINT was received: the sender kills the process after a while.
+    pub fn terminates(&self) -> bool {
+        self.terminates.load(Ordering::Relaxed)
     }
 }

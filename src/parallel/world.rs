@@ -1,14 +1,21 @@
 //! The MPI world: ranks, nodes, messages between ranks, and abort.
 
 use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
 
-use mpi::collective::CommunicatorCollectives;
+use mpi::datatype::Equivalence;
+use mpi::datatype::traits::{Buffer, BufferMut};
 use mpi::environment::{Threading, Universe};
 use mpi::point_to_point::{Destination, Source};
-use mpi::topology::{Communicator, SimpleCommunicator};
-use mpi::traits::Root;
+use mpi::request::scope;
+use mpi::topology::{Color, Communicator, SimpleCommunicator};
 
+use super::collective::Ranks;
 use super::launcher::{self, Launcher};
+use super::sign_of_life::Channel;
+use super::signals::EndSignal;
+use super::watch::Watch;
 use crate::error::{Error, Result};
 
 const TEXT_TAG: i32 = 1;
@@ -33,36 +40,75 @@ impl From<Error> for Failure {
 /// The initialised MPI library. Dropping it finalises MPI.
 pub struct World {
     // Declared first, so that the communicators are dropped before MPI is finalised.
-    world: SimpleCommunicator,
-    local: SimpleCommunicator,
+    world: Ranks,
+    local: Ranks,
     local_rank: usize,
     local_size: usize,
     nodes: usize,
-    _universe: Universe,
+    _end: EndOfMpi,
 }
 
+/// Finalises MPI when it is dropped, then ends the watch.
+struct EndOfMpi {
+    universe: Option<Universe>,
+    watch: Arc<Watch>,
+}
+
+impl Drop for EndOfMpi {
+    fn drop(&mut self) {
+        drop(self.universe.take());
+        self.watch.finish();
+    }
+}
+
+/// Bytes of a host name.
+const HOST: usize = 64;
+
 impl World {
-    /// Initialises MPI with thread support "funneled": only the calling thread uses MPI.
+    /// Initialises MPI. A rank that waits longer than `timeout` for ranks that give no sign of life ends the job; see [`Watch`].
+    /// `signal` ends it as the [`super::Stage`] of the watch says.
     ///
     /// # Errors
-    /// When MPI is already initialised, or the launcher started several tasks that MPI does not connect.
-    pub fn start() -> Result<Self> {
+    /// When MPI is already initialised or cannot be called from two threads in turn, or the launcher started several tasks that MPI
+    /// does not connect.
+    pub fn start(timeout: Duration, signal: EndSignal) -> Result<Self> {
         launcher::warn_of_srun_without_pmix();
         let launcher = Launcher::detect();
-        let (universe, _) = mpi::initialize_with_threading(Threading::Funneled)
+        let watch = Watch::start(timeout, signal);
+        let (universe, provided) = mpi::initialize_with_threading(Threading::Serialized)
             .ok_or_else(|| Error::request("MPI is already initialised", "initialise it once"))?;
+        if provided < Threading::Serialized {
+            return Err(Error::request(
+                "this MPI library cannot be called from two threads in turn (MPI_THREAD_SERIALIZED)",
+                "use one that was built with support for threads",
+            ));
+        }
+        watch.end();
         let world = universe.world();
         if world.size() == 1
             && let Some(error) = launcher.and_then(Launcher::mismatch)
         {
             return Err(error);
         }
-        let local = world.split_shared(world.rank());
+        watch.barrier("all ranks to start", &world);
+        let local = watch.call(|| world.split_shared(world.rank()));
+        let signs_of_life = watch.call(|| world.duplicate());
         let (local_rank, local_size) = (local.rank() as usize, local.size() as usize);
+        let [world, local] = [world, local].map(|ranks| Ranks::new(ranks, Arc::clone(&watch)));
         let mut nodes = 0u64;
-        let first = u64::from(local_rank == 0);
-        world.all_reduce_into(&first, &mut nodes, mpi::collective::SystemOperation::sum());
-        Ok(Self { world, local, local_rank, local_size, nodes: nodes as usize, _universe: universe })
+        world.all_reduce(&u64::from(local_rank == 0), &mut nodes);
+        let host: Vec<u8> = Self::host().bytes().chain(std::iter::repeat(0)).take(HOST).collect();
+        let mut hosts = vec![0u8; HOST * world.size()];
+        world.all_gather(&host[..], &mut hosts[..]);
+        let name = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
+        watch.connect(Channel::new(signs_of_life, hosts.chunks(HOST).map(name).collect()));
+        let _end = EndOfMpi { universe: Some(universe), watch };
+        Ok(Self { world, local, local_rank, local_size, nodes: nodes as usize, _end })
+    }
+
+    /// The watch over the waits of this rank.
+    pub fn watch(&self) -> &Arc<Watch> {
+        &self.world.watch
     }
 
     /// Host name of this machine.
@@ -85,12 +131,12 @@ impl World {
 
     /// Rank of this process, from 0.
     pub fn rank(&self) -> usize {
-        self.world.rank() as usize
+        self.world.rank()
     }
 
     /// Number of ranks.
     pub fn size(&self) -> usize {
-        self.world.size() as usize
+        self.world.size()
     }
 
     /// Rank of this process on its node.
@@ -103,9 +149,17 @@ impl World {
         self.local_size
     }
 
-    /// The communicator of all ranks.
-    pub fn communicator(&self) -> &SimpleCommunicator {
-        &self.world
+    /// A communicator of the same ranks for other uses. Every rank calls it.
+    pub fn duplicate(&self) -> SimpleCommunicator {
+        self.world.barrier();
+        self.watch().call(|| self.world.communicator().duplicate())
+    }
+
+    /// The communicator of the ranks that give the same `color`. Every rank calls it.
+    pub(super) fn split_by_color(&self, color: Color) -> SimpleCommunicator {
+        self.world.barrier();
+        let group = self.watch().call(|| self.world.communicator().split_by_color(color));
+        group.expect("the colour is not undefined")
     }
 
     /// Waits until all ranks call it.
@@ -116,31 +170,60 @@ impl World {
     /// The texts of all ranks, in rank order, on rank 0; `None` on other ranks.
     pub fn gather_text(&self, text: &str) -> Option<Vec<String>> {
         if self.rank() > 0 {
-            self.world.process_at_rank(0).send_with_tag(text.as_bytes(), TEXT_TAG);
+            self.send(0, text.as_bytes(), TEXT_TAG);
             return None;
         }
-        let others = (1..self.world.size()).map(|rank| {
-            let (bytes, _) = self.world.process_at_rank(rank).receive_vec_with_tag::<u8>(TEXT_TAG);
+        let others = (1..self.size()).map(|rank| {
+            let watch = self.watch();
+            let process = watch.call(|| self.world.communicator().process_at_rank(rank as i32));
+            let mut status = None;
+            watch.wait("the text of a rank", || {
+                status = process.immediate_probe_with_tag(TEXT_TAG);
+                status.is_some()
+            });
+            let length = status.map_or(0, |status| status.count(u8::equivalent_datatype()));
+            let mut bytes = vec![0u8; length.max(0) as usize];
+            self.receive(rank, &mut bytes[..], TEXT_TAG);
             String::from_utf8_lossy(&bytes).into_owned()
         });
         Some(std::iter::once(text.to_owned()).chain(others).collect())
     }
 
+    fn send<B: Buffer + ?Sized>(&self, rank: usize, values: &B, tag: i32) {
+        let (watch, communicator) = (self.watch(), self.world.communicator());
+        scope(|scope| {
+            let request = watch.call(|| {
+                communicator.process_at_rank(rank as i32).immediate_send_with_tag(scope, values, tag)
+            });
+            watch.complete("a rank to receive a message", request);
+        });
+    }
+
+    fn receive<B: BufferMut + ?Sized>(&self, rank: usize, values: &mut B, tag: i32) {
+        let (watch, communicator) = (self.watch(), self.world.communicator());
+        scope(|scope| {
+            let request = watch.call(|| {
+                communicator.process_at_rank(rank as i32).immediate_receive_into_with_tag(scope, values, tag)
+            });
+            watch.complete("the message of a rank", request);
+        });
+    }
+
     /// Sends `values` to rank `rank`, which receives them with [`World::receive_values`].
     pub fn send_values(&self, rank: usize, values: &[f32]) {
-        self.world.process_at_rank(rank as i32).send_with_tag(values, VALUES_TAG);
+        self.send(rank, values, VALUES_TAG);
     }
 
     /// Receives what rank `rank` sends with [`World::send_values`]. `values` must have the same length there.
     pub fn receive_values(&self, rank: usize, values: &mut [f32]) {
-        self.world.process_at_rank(rank as i32).receive_into_with_tag(values, VALUES_TAG);
+        self.receive(rank, values, VALUES_TAG);
     }
 
     /// Number of ranks on this node that have the same CPU affinity mask as this one, including this one.
     pub fn ranks_sharing_cores(&self) -> usize {
         let own = affinity_mask();
         let mut all = vec![0u64; self.local_size];
-        self.local.all_gather_into(&own, &mut all[..]);
+        self.local.all_gather(&own, &mut all[..]);
         all.iter().filter(|&&mask| mask == own).count()
     }
 
@@ -151,7 +234,7 @@ impl World {
     pub fn on_root<T>(&self, work: impl FnOnce() -> Result<T>) -> std::result::Result<Option<T>, Failure> {
         let outcome = (self.rank() == 0).then(work);
         let mut failed = matches!(outcome, Some(Err(_)));
-        self.world.process_at_rank(0).broadcast_into(&mut failed);
+        self.world.broadcast(&mut failed);
         match outcome {
             Some(Err(error)) => Err(Failure::Collective(Some(error))),
             Some(Ok(value)) => Ok(Some(value)),
@@ -162,28 +245,37 @@ impl World {
 
     /// Sends rank `rank` the message that the group of this rank stops.
     pub fn announce_stop(&self, rank: usize) {
-        // MPI sends such a small message eagerly, so the call does not wait for the receiver.
-        self.world.process_at_rank(rank as i32).send_with_tag(&1u8, STOP_TAG);
+        self.send(rank, &[1u8][..], STOP_TAG);
     }
 
     /// Receives one message of [`World::announce_stop`] if there is one; does not wait.
     pub fn stop_announced(&self) -> bool {
-        let arrived = self.world.any_process().immediate_probe_with_tag(STOP_TAG).is_some();
-        if arrived {
-            self.await_stop();
+        let communicator = self.world.communicator();
+        let sender = self.watch().call(|| {
+            communicator.any_process().immediate_probe_with_tag(STOP_TAG).map(|status| status.source_rank())
+        });
+        if let Some(sender) = sender {
+            self.receive(sender as usize, &mut [0u8][..], STOP_TAG);
         }
-        arrived
+        sender.is_some()
     }
 
     /// Waits for one message of [`World::announce_stop`].
     pub fn await_stop(&self) {
-        let _ = self.world.any_process().receive_with_tag::<u8>(STOP_TAG);
+        let communicator = self.world.communicator();
+        let mut sender = 0;
+        self.watch().wait("the other half to stop", || {
+            let status = communicator.any_process().immediate_probe_with_tag(STOP_TAG);
+            sender = status.map_or(0, |status| status.source_rank());
+            status.is_some()
+        });
+        self.receive(sender as usize, &mut [0u8][..], STOP_TAG);
     }
 
     /// The sum of the values of all ranks, on every rank.
     pub fn all_reduce_sum(&self, value: u64) -> u64 {
         let mut sum = 0;
-        self.world.all_reduce_into(&value, &mut sum, mpi::collective::SystemOperation::sum());
+        self.world.all_reduce(&value, &mut sum);
         sum
     }
 
@@ -210,24 +302,24 @@ impl World {
 
     /// The `bytes` of rank 0, on every rank.
     pub fn broadcast_bytes(&self, bytes: &[u8]) -> Vec<u8> {
-        broadcast_bytes(&self.world, bytes)
+        self.world.broadcast_bytes(bytes)
     }
 
     /// Broadcasts the `values` of rank 0. `values` must have the same length on every rank.
     pub fn broadcast_values(&self, values: &mut [f32]) {
-        self.world.process_at_rank(0).broadcast_into(values);
+        self.world.broadcast(values);
     }
 
     /// The sum of the values of the ranks on this node, on each of them.
     pub fn local_all_reduce_sum(&self, value: u64) -> u64 {
         let mut sum = 0;
-        self.local.all_reduce_into(&value, &mut sum, mpi::collective::SystemOperation::sum());
+        self.local.all_reduce(&value, &mut sum);
         sum
     }
 
     /// The bytes of the first rank on this node, on every rank of the node.
     pub fn local_broadcast(&self, bytes: &[u8]) -> Vec<u8> {
-        broadcast_bytes(&self.local, bytes)
+        self.local.broadcast_bytes(bytes)
     }
 
     /// Installs a panic hook: a panic on any thread of this rank aborts the job, because other ranks would wait forever. With one rank,
@@ -254,22 +346,14 @@ impl World {
 
     /// Aborts all ranks of the job with exit code `code`.
     pub fn abort(&self, code: i32) -> ! {
-        self.world.abort(code)
+        self.world.communicator().abort(code)
     }
 }
 
-/// The bytes of rank 0 of `ranks`, on each of them.
-fn broadcast_bytes(ranks: &SimpleCommunicator, bytes: &[u8]) -> Vec<u8> {
-    let root = ranks.process_at_rank(0);
-    let mut length = bytes.len() as u64;
-    root.broadcast_into(&mut length);
-    let mut all = bytes.to_vec();
-    all.resize(length as usize, 0);
-    // rsmpi does not accept an empty buffer.
-    if length > 0 {
-        root.broadcast_into(&mut all[..]);
+impl Drop for World {
+    fn drop(&mut self) {
+        self.watch().disconnect();
     }
-    all
 }
 
 /// A checksum of the CPU affinity mask of this process, to compare masks.

@@ -278,6 +278,13 @@ pub trait Reduce {
 
     /// Ranks in the group.
     fn ranks(&self) -> usize;
+
+    /// Notes what this rank waits for from now on, or that it works again. True if the wait has a deadline, after which the job
+    /// ends.
+    fn waits(&mut self, what: Option<&'static str>) -> bool {
+        let _ = what;
+        false
+    }
 }
 
 /// A group of one rank.

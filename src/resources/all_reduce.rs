@@ -1,7 +1,6 @@
 //! The all-reduce of a group of ranks: NCCL between GPUs, or MPI through host memory.
 
 use std::ffi::c_void;
-use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::parallel::Collective;
@@ -39,12 +38,7 @@ impl AllReduce {
     ///
     /// # Errors
     /// When NCCL is requested and is missing, or two ranks have the same GPU; or when NCCL fails.
-    pub fn between_gpus(
-        collective: Collective,
-        kind: CollectiveKind,
-        gpu: u64,
-        timeout: Duration,
-    ) -> Result<Self> {
+    pub fn between_gpus(collective: Collective, kind: CollectiveKind, gpu: u64) -> Result<Self> {
         // A single rank uses NCCL only if it is requested, to test it.
         if kind == CollectiveKind::Mpi || (collective.size() == 1 && kind == CollectiveKind::Auto) {
             return Ok(Self::over_mpi(collective));
@@ -76,7 +70,7 @@ impl AllReduce {
                 }
                 Ok(Self::over_mpi(collective))
             }
-            None => Ok(Self { nccl: Some(Nccl::connect(&collective, timeout)?), collective }),
+            None => Ok(Self { nccl: Some(Nccl::connect(&collective)?), collective }),
         }
     }
 
@@ -107,6 +101,14 @@ impl Reduce for AllReduce {
     fn ranks(&self) -> usize {
         self.collective.size()
     }
+
+    fn waits(&mut self, what: Option<&'static str>) -> bool {
+        match what {
+            Some(what) => self.collective.watch().begin(what),
+            None => self.collective.watch().end(),
+        }
+        true
+    }
 }
 
 impl DeviceSum for Nccl {
@@ -117,9 +119,5 @@ impl DeviceSum for Nccl {
 
     fn check(&mut self) -> Result<()> {
         Nccl::check(self)
-    }
-
-    fn timeout(&self) -> Duration {
-        Nccl::timeout(self)
     }
 }

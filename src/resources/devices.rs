@@ -1,7 +1,5 @@
 //! The device of each rank, and the all-reduce between devices.
 
-use std::time::Duration;
-
 use crate::error::{Error, Result};
 use crate::gmm::Gmm;
 use crate::parallel::{Collective, Failure, World};
@@ -98,7 +96,6 @@ pub(crate) fn connect(
     device: RankDevice,
     kind: CollectiveKind,
     collective: Collective,
-    timeout: Duration,
 ) -> std::result::Result<AllReduce, Failure> {
     match device {
         RankDevice::Cpu if kind == CollectiveKind::Nccl => {
@@ -112,7 +109,7 @@ pub(crate) fn connect(
         RankDevice::Cpu => Ok(AllReduce::over_mpi(collective)),
         RankDevice::Gpu(ordinal) => {
             let gpu = gpu::identity(ordinal)?;
-            Ok(AllReduce::between_gpus(collective, kind, gpu, timeout)?)
+            Ok(AllReduce::between_gpus(collective, kind, gpu)?)
         }
     }
 }

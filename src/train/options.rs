@@ -50,8 +50,6 @@ pub struct RunOptions {
     pub device: DeviceKind,
     /// Library for the all-reduce.
     pub collective: CollectiveKind,
-    /// How long a rank waits for the GPUs of other ranks.
-    pub timeout: Duration,
     /// Where particles are kept between epochs.
     pub cache: CacheOptions,
     /// Store particles in 16 bits per pixel where they are kept on the device.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::options::RunOptions;
 use super::planner;
 use super::session::{Ending, Session, Trained};
-use crate::parallel::{EndSignal, Failure, World};
+use crate::parallel::{Failure, Stage, World};
 
 /// Trains the models of a run and writes its folder. Every rank calls it.
 ///
@@ -13,7 +13,10 @@ use crate::parallel::{EndSignal, Failure, World};
 /// What is wrong for all, or on this rank.
 pub fn run(world: &World, options: &RunOptions) -> Result<Ending, Failure> {
     let started = Instant::now();
-    let signal = EndSignal::watch()?;
+    let watch = world.watch();
+    let unchanged = "no checkpoint is written, and those in the run folder are unchanged; run the same command with --resume auto";
+    watch.enter(Stage::Preparing(unchanged.into()));
+    watch.task("the run is planned");
     let Some(decided) = planner::decide_on_all_ranks(world, options)? else {
         if world.rank() == 0 {
             let folder = options.output.display();
@@ -23,9 +26,15 @@ pub fn run(world: &World, options: &RunOptions) -> Result<Ending, Failure> {
     };
     let mut session = Session::new(world, options, &decided.store, &decided.plan, started);
     let outcome = (|| {
+        watch.task("devices are opened");
         session.open_devices(decided.guess)?;
+        watch.task("particles are loaded");
         session.load_shards()?;
-        match session.train_epochs(&signal)? {
+        watch.enter(Stage::Training);
+        watch.task("models are trained");
+        let trained = session.train_epochs(watch.signal())?;
+        watch.task("outputs are written");
+        match trained {
             Trained::Stopped => session.stop(),
             Trained::ToTheEnd => session.write_outputs(),
         }

@@ -147,8 +147,7 @@ impl<'a> Session<'a> {
             });
         }
         let collective = self.collective.take().expect("devices are opened once");
-        let connected =
-            devices::connect(world, rank_device, options.collective, collective, options.timeout)?;
+        let connected = devices::connect(world, rank_device, options.collective, collective)?;
         let reduction = self.reduction.insert(connected);
         for open in &mut self.open {
             open.device.join(reduction)?;

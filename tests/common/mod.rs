@@ -3,6 +3,8 @@
 // Each test file is a separate crate and uses only some of these.
 #![allow(dead_code)]
 
+pub mod jobs;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

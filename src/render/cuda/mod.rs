@@ -22,7 +22,6 @@ mod stage_timer;
 mod transform;
 
 use std::ffi::c_void;
-use std::time::Duration;
 
 pub use all_reduce::AllReduceBench;
 pub use device::{CudaDevice, CudaOptions};
@@ -46,7 +45,4 @@ pub trait DeviceSum {
     /// # Errors
     /// When one has.
     fn check(&mut self) -> Result<()>;
-
-    /// How long a step may take before it counts as failed.
-    fn timeout(&self) -> Duration;
 }

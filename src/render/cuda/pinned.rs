@@ -6,9 +6,15 @@ use std::time::{Duration, Instant};
 use bytemuck::Pod;
 use cudarc::driver::{CudaEvent, CudaStream, PinnedHostSlice, sys};
 
+use super::DeviceSum;
 use super::gpu::Gpu;
 use crate::error::{Error, Result};
 use crate::render::Reduce;
+
+/// Time between two looks at the group during a wait.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
+/// Longest wait for work that takes seconds, in a group without a deadline.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// Pinned memory for `T`s. Parts of it may take part in a copy while the host uses other parts: each method touches its range
 /// only.
@@ -98,31 +104,31 @@ impl<T: Pod> Pinned<T> {
 /// Waits for `event`, and checks the group meanwhile: if another rank fails, the event may never come.
 ///
 /// # Errors
-/// When the device or the group fails, or the group's timeout passes.
+/// When the device or the group fails, or after ten minutes without a deadline of the group.
 pub(super) fn wait(gpu: &Gpu, event: &CudaEvent, group: &mut dyn Reduce) -> Result<()> {
     let started = Instant::now();
     let mut checked = started;
-    loop {
-        if event.try_is_complete().map_err(gpu.failed("compute"))? {
-            return Ok(());
+    let mut watched = None;
+    let outcome = loop {
+        match event.try_is_complete().map_err(gpu.failed("compute")) {
+            Ok(true) => break Ok(()),
+            Ok(false) => {}
+            Err(error) => break Err(error),
         }
         let waited = started.elapsed();
-        if checked.elapsed() > Duration::from_millis(20) {
+        if checked.elapsed() > CHECK_INTERVAL {
             checked = Instant::now();
-            if let Some(sum) = group.on_device() {
-                sum.check()?;
-                if waited > sum.timeout() {
-                    return Err(Error::Device {
-                        device: gpu.name().to_owned(),
-                        action: "continue".into(),
-                        reason: format!(
-                            "a step has not ended within {:.0} s: another rank has stopped, or the network between them",
-                            waited.as_secs_f64()
-                        ),
-                        remedy: "check the logs of all ranks' machines; try --collective mpi, or a longer --timeout"
-                            .into(),
-                    });
-                }
+            let has_deadline = *watched.get_or_insert_with(|| group.waits(Some("its GPU")));
+            if let Some(Err(error)) = group.on_device().map(DeviceSum::check) {
+                break Err(error);
+            }
+            if !has_deadline && waited > LONGEST_WAIT {
+                break Err(Error::Device {
+                    device: gpu.name().to_owned(),
+                    action: "continue".into(),
+                    reason: format!("it has not finished within {:.0} s", waited.as_secs_f64()),
+                    remedy: "check the GPU with nvidia-smi and the system's log, or use another one".into(),
+                });
             }
         }
         // A step takes tens of microseconds to milliseconds: spin first, then yield the core.
@@ -131,5 +137,9 @@ pub(super) fn wait(gpu: &Gpu, event: &CudaEvent, group: &mut dyn Reduce) -> Resu
         } else {
             std::thread::sleep(Duration::from_micros(20));
         }
+    };
+    if watched.is_some() {
+        group.waits(None);
     }
+    outcome
 }

@@ -62,8 +62,6 @@ pub struct BenchOptions {
     pub device: DeviceKind,
     /// Library for the all-reduce.
     pub collective: CollectiveKind,
-    /// Maximum time that a rank waits for the GPUs of others.
-    pub timeout: Duration,
     /// Where particles of a file are kept.
     pub cache: CacheOptions,
     /// If the device keeps particles: 16 bits per pixel.
@@ -180,7 +178,7 @@ fn measure(
         devices::open(rank_device, mixture(options, box_size), geometry, share.images(), options.cache_half)
     };
     let device = session.device.insert(make()?);
-    let connected = devices::connect(world, rank_device, options.collective, collective, options.timeout)?;
+    let connected = devices::connect(world, rank_device, options.collective, collective)?;
     let reduction = session.reduction.insert(connected);
     device.join(reduction)?;
     let source = ParticleSource::new(store, share, world, options, device)?;

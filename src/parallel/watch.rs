@@ -1,0 +1,225 @@
+//! The deadline of every wait. A thread of each rank, the watchdog, knows what its main thread waits for. Where a wait is long, the
+//! watchdogs tell each other over MPI whether their ranks wait or work; a rank of which no sign of life comes within the timeout
+//! ends the job, with the names of the missing ranks and of what the others wait for.
+//!
+//! - A rank that waits is alive. A rank that works is alive as long as it uses CPU time, reads or writes: a rank that has hung in a
+//!   file system is not.
+//! - Ranks that all wait for longer than the timeout wait for each other: the job ends, too.
+//! - A process that was suspended forgives the others the time that it has slept.
+//! - Nothing is sent while all waits are short.
+//!
+//! The watchdog and the main thread call MPI in turn, under a lock (MPI_THREAD_SERIALIZED): all calls of the main thread return at
+//! once, and a wait is a loop of tests.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mpi::point_to_point::Status;
+use mpi::request::{Request, Scope};
+use mpi::topology::SimpleCommunicator;
+
+use super::sign_of_life::Channel;
+use super::signals::EndSignal;
+use super::watchdog::Watchdog;
+
+/// A wait that is shorter ends by testing without a pause.
+const SPIN: Duration = Duration::from_millis(20);
+/// Pauses between two tests: of the next second, and afterwards.
+const PAUSES: [Duration; 2] = [Duration::from_micros(20), Duration::from_micros(200)];
+
+/// What the job has saved when a signal arrives; decides how the signal ends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Signals are left to the main thread, or to their default action.
+    Unguarded,
+    /// Nothing was trained yet: a signal ends the job at once, and this is the state of its checkpoints.
+    Preparing(String),
+    /// The main thread stops with a checkpoint after a signal, unless it waits in vain.
+    Training,
+}
+
+/// What the main thread does.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Activity {
+    /// What it waits for; `None` while it works.
+    pub waits_for: Option<&'static str>,
+    /// Since when.
+    pub since: Instant,
+    /// The part of the job that it is in.
+    pub task: &'static str,
+}
+
+impl Activity {
+    /// "an all-reduce while training": what it waits for.
+    pub fn wait(&self) -> Option<String> {
+        let what = self.waits_for?;
+        Some(if self.task.is_empty() { what.into() } else { format!("{what} while {}", self.task) })
+    }
+}
+
+/// The watch over the waits of this rank.
+pub struct Watch {
+    pub(super) shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the main thread and the watchdog share.
+pub(super) struct Shared {
+    /// Longest time without a sign of life.
+    pub timeout: Duration,
+    pub signal: EndSignal,
+    activity: Mutex<Activity>,
+    stage: Mutex<Stage>,
+    /// Held during each call of MPI; holds the channel between the watchdogs, from the start of MPI to its end.
+    mpi: Mutex<Option<Channel>>,
+    pub ended: AtomicBool,
+}
+
+/// A poisoned lock belongs to a rank that has panicked and ends the job.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub fn activity(&self) -> Activity {
+        *lock(&self.activity)
+    }
+
+    pub fn stage(&self) -> Stage {
+        lock(&self.stage).clone()
+    }
+
+    /// The channel, unless the main thread is in a call of MPI.
+    pub fn try_mpi(&self) -> Option<MutexGuard<'_, Option<Channel>>> {
+        match self.mpi.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(std::sync::TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+impl Watch {
+    /// Starts the watchdog. The main thread counts as waiting for MPI until the first [`Watch::call`].
+    pub(super) fn start(timeout: Duration, signal: EndSignal) -> Arc<Self> {
+        let shared = Arc::new(Shared {
+            timeout,
+            signal,
+            activity: Mutex::new(Activity {
+                waits_for: Some("MPI to start"),
+                since: Instant::now(),
+                task: "",
+            }),
+            stage: Mutex::new(Stage::Unguarded),
+            mpi: Mutex::new(None),
+            ended: AtomicBool::new(false),
+        });
+        let mut watchdog = Watchdog::new(Arc::clone(&shared));
+        let thread = std::thread::Builder::new().name("watchdog".into()).spawn(move || watchdog.run());
+        // Without a thread there are no deadlines; MPI itself would not start on such a machine.
+        Arc::new(Self { shared, thread: Mutex::new(thread.ok()) })
+    }
+
+    /// Connects the watchdogs of all ranks: from now on they exchange signs of life.
+    pub(super) fn connect(&self, channel: Channel) {
+        *lock(&self.shared.mpi) = Some(channel);
+    }
+
+    /// Disconnects the watchdogs, before MPI ends, which then counts as a wait.
+    pub(super) fn disconnect(&self) {
+        self.begin("MPI to end");
+        drop(lock(&self.shared.mpi).take());
+    }
+
+    /// Ends the watchdog, after MPI has ended.
+    pub(super) fn finish(&self) {
+        self.shared.ended.store(true, Ordering::Release);
+        if let Some(thread) = lock(&self.thread).take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+
+    /// Names the part of the job that begins: "training". Messages say it after what a rank waits for.
+    pub fn task(&self, task: &'static str) {
+        lock(&self.shared.activity).task = task;
+    }
+
+    /// Declares what a signal finds.
+    pub fn enter(&self, stage: Stage) {
+        *lock(&self.shared.stage) = stage;
+    }
+
+    /// The flag of the signals that end the job.
+    pub fn signal(&self) -> &EndSignal {
+        &self.shared.signal
+    }
+
+    /// Makes a call of MPI that returns at once.
+    pub(super) fn call<T>(&self, call: impl FnOnce() -> T) -> T {
+        let _guard = lock(&self.shared.mpi);
+        call()
+    }
+
+    /// The main thread waits for `what` from now on.
+    pub fn begin(&self, what: &'static str) {
+        let mut activity = lock(&self.shared.activity);
+        (activity.waits_for, activity.since) = (Some(what), Instant::now());
+    }
+
+    /// The main thread works from now on.
+    pub fn end(&self) {
+        let mut activity = lock(&self.shared.activity);
+        (activity.waits_for, activity.since) = (None, Instant::now());
+    }
+
+    /// Waits for `what` until `done`, which calls MPI or another library, and returns at once.
+    pub(super) fn wait(&self, what: &'static str, mut done: impl FnMut() -> bool) {
+        if self.call(&mut done) {
+            return;
+        }
+        self.begin(what);
+        let started = Instant::now();
+        while !self.call(&mut done) {
+            pause(started.elapsed());
+        }
+        self.end();
+    }
+
+    /// Waits until `request` is complete.
+    pub(super) fn complete<'a, D: ?Sized, S: Scope<'a>>(
+        &self,
+        what: &'static str,
+        request: Request<'a, D, S>,
+    ) -> Status {
+        let mut pending = Some(request);
+        let mut status = None;
+        self.wait(what, || {
+            match pending.take().map(Request::test) {
+                Some(Ok(complete)) => status = Some(complete),
+                Some(Err(incomplete)) => pending = Some(incomplete),
+                None => {}
+            }
+            pending.is_none()
+        });
+        status.expect("the wait ends when the request is complete")
+    }
+
+    /// Waits until all ranks of `ranks` wait here.
+    pub(super) fn barrier(&self, what: &'static str, ranks: &SimpleCommunicator) {
+        use mpi::collective::CommunicatorCollectives;
+        let request = self.call(|| ranks.immediate_barrier());
+        self.complete(what, request);
+    }
+}
+
+/// Pauses between two tests of a wait that has lasted for `waited`: first not at all, because most waits take microseconds.
+fn pause(waited: Duration) {
+    if waited < SPIN {
+        std::thread::yield_now();
+    } else {
+        std::thread::sleep(PAUSES[usize::from(waited > Duration::from_secs(1))]);
+    }
+}
