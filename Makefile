@@ -11,7 +11,7 @@ RESULTS ?= $(GPU_CHECK)-results
 CASES ?= 100000
 SEED ?= $(or $(CRYOSPLAT_FUZZ_SEED),$(shell date +%s))
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit deny fuzz judges browser kernels slurm-test same-bytes kernel-table bench bench-stream gpu-package gpu-check gpu-results quality refine-table symmetry-table truth batch ablations densify-table optics-table voxels scaling soak charts readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit deny fuzz judges browser kernels slurm-test same-bytes kernel-table bench bench-stream gpu-package gpu-check gpu-results quality refine-table symmetry-table truth batch ablations densify-table optics-table voxels scaling faults soak charts readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -119,6 +119,9 @@ optics-table: setup-tests build ## Take a beam tilt back, beside RELION (minutes
 
 voxels: setup-tests build ## Compare `backproject` with RELION (minutes): benches/results/voxels.md
 	@benches/voxels.sh
+
+faults: build ## Try faults and attacks on the program (minutes): benches/results/faults.md
+	@benches/faults.sh
 
 soak: build ## Test large sets, long runs and repeated kills (up to an hour): benches/results/soak.md
 	@echo "# Size and endurance" >target/soak.md
