@@ -55,15 +55,16 @@ pub(crate) fn stage(world: &World, file: &Path, folder: &Path, wanted: bool) -> 
     // The name is removed after all ranks of the node have opened the copy.
     let all_opened = world.local_all_reduce_sum(u64::from(opened.is_none())) == 0;
     drop(copy);
-    let problem = problem.map_or_else(String::new, |error| error.to_string());
+    let problem = problem.map_or_else(String::new, |error| format!("{}: {error}", World::host()));
     let problems = world.gather_text(&problem).unwrap_or_default();
     let without = world.all_reduce_sum(u64::from(needed && !all_opened));
     for problem in problems.iter().filter(|problem| !problem.is_empty()) {
-        tracing::warn!("no scratch copy of the particles: {problem}");
+        tracing::warn!("no scratch copy of the particles on {problem}");
     }
-    if without > 0 {
+    if without > 0 && world.rank() == 0 {
         tracing::warn!(
-            "{without} ranks stream {} without a scratch copy, which may be slower",
+            "{without} of {} ranks stream {} without a scratch copy, which may be slower",
+            world.size(),
             file.display()
         );
     }

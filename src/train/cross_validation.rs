@@ -76,14 +76,19 @@ fn fits(world: &World, box_size: usize) -> bool {
     let needed = working_bytes(box_size, world.local_size());
     let available = memory::available();
     let short = available > 0 && needed as f64 > MEMORY_FRACTION * available as f64;
-    let all = world.all_reduce_sum(u64::from(short)) == 0;
-    if !all && world.rank() == 0 {
+    let lack = format!(
+        "{:.1} GiB per node, but {} has only {:.1} GiB free",
+        gib(needed),
+        World::host(),
+        gib(available)
+    );
+    let lacks = world.gather_text(if short { &lack } else { "" }).unwrap_or_default();
+    // One node is enough to say why.
+    if let Some(lack) = lacks.iter().find(|lack| !lack.is_empty()) {
         tracing::warn!(
-            "no cross-validation: voxel maps of this box take {:.1} GiB per node, but this node has only {:.1} GiB free; on \
-             nodes with more memory, run `backproject`, then `fsc HALF1 HALF2 --voxels`",
-            gib(needed),
-            gib(available)
+            "no cross-validation: voxel maps of this box take {lack}; on nodes with more memory, run `backproject`, then `fsc \
+             HALF1 HALF2 --voxels`"
         );
     }
-    all
+    world.all_reduce_sum(u64::from(short)) == 0
 }
