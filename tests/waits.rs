@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use common::jobs::{Job, alone, checkpoints, children, send, wait_until};
 use common::{
-    assert_same, contents, path, phantom, program_file, ranks_command, ranks_succeed, text, train_arguments,
+    assert_same, contents, over_mpi, path, phantom, program_file, ranks_command, ranks_succeed, text,
+    train_arguments,
 };
 use cryosplat_mpi::parallel::World;
 
@@ -129,4 +130,18 @@ fn ctrl_c_writes_a_checkpoint() {
     let said = text(&output);
     assert_eq!(output.status.code(), Some(75), "{said}");
     assert!(said.contains("checkpoints are written"), "{said}");
+}
+
+#[test]
+fn a_command_of_one_process_refuses_a_launcher() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = path(folder.path(), "p.h5");
+    let arguments = ["simulate", "--phantom", "-o", &set, "--box", "32", "--pixel-size", "4", "-n", "10"];
+    let arguments: Vec<String> = arguments.map(str::to_owned).to_vec();
+    let output = over_mpi(3, &program_file(), &arguments);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert_eq!(text(&output).matches("runs in one process").count(), 1, "{}", text(&output));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    let output = over_mpi(1, &program_file(), &arguments);
+    assert!(output.status.success(), "{}", text(&output));
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
@@ -25,11 +26,21 @@ pub(super) struct LogOptions {
     #[arg(long, value_enum, default_value = "text", global = true, help_heading = "Logging")]
     pub log_format: LogFormat,
     /// Log level: error, warn, info, debug, trace, or a filter of tracing's EnvFilter.
-    #[arg(long, default_value = "info", value_name = "LEVEL", global = true, help_heading = "Logging")]
+    #[arg(long, default_value = "info", value_name = "LEVEL", value_parser = filter, global = true, help_heading = "Logging")]
     pub log_level: String,
     /// Log from every MPI rank, not only rank 0 (errors are always logged).
     #[arg(long, global = true, help_heading = "Logging")]
     pub log_all_ranks: bool,
+}
+
+/// A filter whose parts are levels, or targets with a level: EnvFilter takes a misspelt level for the name of a target.
+fn filter(text: &str) -> Result<String, String> {
+    let is_level =
+        |part: &str| part.rsplit('=').next().is_some_and(|level| level.parse::<LevelFilter>().is_ok());
+    if text.split(',').all(is_level) && EnvFilter::try_new(text).is_ok() {
+        return Ok(text.into());
+    }
+    Err("expected error, warn, info, debug, trace or off, or a filter such as info,cryosplat_mpi::train=debug".into())
 }
 
 /// Seconds since the start.
@@ -57,4 +68,19 @@ pub(super) fn start(options: &LogOptions, rank: usize) {
         LogFormat::Json => subscriber.json().try_init(),
         LogFormat::Text => subscriber.with_timer(Elapsed(Instant::now())).try_init(),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_level_is_no_target() {
+        for right in ["info", "WARN", "off", "info,cryosplat_mpi::train=debug", "cryosplat_mpi=trace"] {
+            assert!(filter(right).is_ok(), "{right}");
+        }
+        for wrong in ["inof", "", "info,debgu", "cryosplat_mpi=loud", "info,"] {
+            assert!(filter(wrong).unwrap_err().contains("expected error, warn"), "{wrong}");
+        }
+    }
 }

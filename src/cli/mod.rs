@@ -26,7 +26,11 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::parallel::Launcher;
 use logging::LogOptions;
+
+/// Exit code after wrong usage, as clap's.
+const WRONG_USAGE: u8 = 2;
 
 /// Cryo-EM reconstruction by Gaussian splatting, data-parallel over MPI.
 ///
@@ -93,6 +97,14 @@ pub fn main() -> ExitCode {
         Command::Backproject(args) => return backproject::run(args, &cli.log),
         Command::Bench(args) => return bench::run(args, &cli.log),
         command => {
+            if let Some(task) = Launcher::copy() {
+                if task == 0 {
+                    eprintln!(
+                        "error: this command runs in one process, and a launcher has started several; leave out mpirun or srun"
+                    );
+                }
+                return ExitCode::from(WRONG_USAGE);
+            }
             logging::start(&cli.log, 0);
             match command {
                 Command::Import(args) => import::run(args),

@@ -34,6 +34,16 @@ impl Launcher {
             .or_else(|| launcher("a launcher with PMIx", number("PMIX_RANK").map(|rank| rank + 1)))
     }
 
+    /// The number of this task, for a command of one process that a launcher has started as several; `None` if it runs once. The
+    /// tasks would write the same outputs.
+    pub(crate) fn copy() -> Option<usize> {
+        let variable = |name: &str| std::env::var(name).ok();
+        let copies = Self::from_variables(variable).is_some_and(|launcher| launcher.tasks > 1);
+        let numbers = ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID", "PMIX_RANK"];
+        let number = |name: &&str| variable(name)?.trim().parse().ok();
+        copies.then(|| numbers.iter().find_map(number).unwrap_or(0))
+    }
+
     /// The error if the launcher started several tasks; to be called when the MPI world has one rank.
     pub fn mismatch(self) -> Option<Error> {
         (self.tasks > 1).then(|| {

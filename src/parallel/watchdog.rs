@@ -310,14 +310,19 @@ impl Watchdog {
         if self.others.is_empty() {
             exit(code);
         }
-        let _ = std::thread::Builder::new().spawn(move || {
-            std::thread::sleep(ABORT_TIME);
-            exit(code);
-        });
-        // SAFETY: MPI is initialised, because the ranks are connected. It may be called from any thread, as after a panic.
-        unsafe { mpi::ffi::MPI_Abort(mpi::ffi::RSMPI_COMM_WORLD, code) };
-        exit(code)
+        abort(code)
     }
+}
+
+/// Ends all ranks of the job with exit code `code`, and this process even if the launcher cannot be reached. MPI is initialised.
+pub(super) fn abort(code: i32) -> ! {
+    let _ = std::thread::Builder::new().spawn(move || {
+        std::thread::sleep(ABORT_TIME);
+        exit(code);
+    });
+    // SAFETY: MPI is initialised. The call may come from any thread, and while another thread is in MPI: it does not return.
+    unsafe { mpi::ffi::MPI_Abort(mpi::ffi::RSMPI_COMM_WORLD, code) };
+    exit(code)
 }
 
 /// Ends the process without the destructors of a main thread that may hang.

@@ -16,6 +16,7 @@ use super::launcher::{self, Launcher};
 use super::sign_of_life::Channel;
 use super::signals::EndSignal;
 use super::watch::Watch;
+use super::watchdog;
 use crate::error::{Error, Result};
 
 const TEXT_TAG: i32 = 1;
@@ -165,6 +166,11 @@ impl World {
     /// Waits until all ranks call it.
     pub fn barrier(&self) {
         self.world.barrier();
+    }
+
+    /// Waits until all ranks of this node call it.
+    pub fn local_barrier(&self) {
+        self.local.barrier();
     }
 
     /// The texts of all ranks, in rank order, on rank 0; `None` on other ranks.
@@ -338,15 +344,13 @@ impl World {
                 "rank {rank} on {host}: ending the job after a panic ({information}); this is a bug in the program: please report it",
                 information = information.to_string().replace('\n', " ")
             );
-            // SAFETY: MPI was initialised before the hook was installed. MPI_Abort may be called from any thread and does not
-            // return.
-            unsafe { mpi::ffi::MPI_Abort(mpi::ffi::RSMPI_COMM_WORLD, 101) };
+            watchdog::abort(101);
         }));
     }
 
     /// Aborts all ranks of the job with exit code `code`.
     pub fn abort(&self, code: i32) -> ! {
-        self.world.communicator().abort(code)
+        watchdog::abort(code)
     }
 }
 

@@ -30,7 +30,7 @@ use crate::particles::store::Store;
 use crate::progress::Progress;
 use crate::render::{Device, Geometry};
 use crate::resources::all_reduce::AllReduce;
-use crate::resources::devices;
+use crate::resources::devices::{self, RankDevice};
 use crate::run_folder::appraisal::Appraisal;
 use crate::run_folder::checkpoint::{self, Checkpoint};
 use crate::run_folder::document::RunSummary;
@@ -131,6 +131,10 @@ impl<'a> Session<'a> {
     pub fn open_devices(&mut self, guess: InitialGuess) -> std::result::Result<(), Failure> {
         let Self { world, options, plan, assignment, geometry, .. } = self;
         let rank_device = devices::choose(options.device, world)?;
+        // The first rank of a node compiles the kernels; the others then find them in the cache.
+        if rank_device != RankDevice::Cpu && world.local_rank() > 0 {
+            world.local_barrier();
+        }
         let starts = guess.starts(world, plan, geometry.box_size, &assignment.models);
         drop(guess);
         for (&index, mut starts) in assignment.models.iter().zip(starts) {
@@ -145,6 +149,9 @@ impl<'a> Session<'a> {
                 device,
                 ensemble: Ensemble::new(starts, self.plan.models[index].settings.refining_mixtures()),
             });
+        }
+        if rank_device != RankDevice::Cpu && world.local_rank() == 0 {
+            world.local_barrier();
         }
         let collective = self.collective.take().expect("devices are opened once");
         let connected = devices::connect(world, rank_device, options.collective, collective)?;

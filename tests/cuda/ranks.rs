@@ -14,13 +14,15 @@ use crate::trainer::{RESULTS, apart, values};
 pub const TESTS: &[(&str, fn())] = &[
     ("four_ranks_on_nccl_agree_with_one", four_ranks_on_nccl_agree_with_one),
     ("halves_on_four_ranks_repeat_to_the_bit", halves_on_four_ranks_repeat_to_the_bit),
+    ("one_rank_of_a_node_compiles_the_kernels", one_rank_of_a_node_compiles_the_kernels),
     ("ranks_that_share_a_gpu_sum_over_mpi", ranks_that_share_a_gpu_sum_over_mpi),
     ("a_rank_alone_uses_nccl_on_request", a_rank_alone_uses_nccl_on_request),
     ("ranks_on_nccl_train_without_bad_particles", ranks_on_nccl_train_without_bad_particles),
 ];
 
 /// Tests that need four GPUs.
-const FOUR_GPUS: [&str; 6] = [
+const FOUR_GPUS: [&str; 7] = [
+    "one_rank_of_a_node_compiles_the_kernels",
     "four_ranks_on_nccl_agree_with_one",
     "halves_on_four_ranks_repeat_to_the_bit",
     "a_bench_on_gpus_reports_the_all_reduce",
@@ -97,6 +99,16 @@ fn halves_on_four_ranks_repeat_to_the_bit() {
     for name in RESULTS {
         assert!(bytes(&a, name) == bytes(&b, name), "{name}");
     }
+}
+
+fn one_rank_of_a_node_compiles_the_kernels() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 40);
+    let cache = path(folder.path(), "cache");
+    let options = ["--gaussians", "40", "--epochs", "1", "--log-all-ranks"];
+    let environment = [FOUR[0], ("XDG_CACHE_HOME", &cache)];
+    let said = train(4, &set, &path(folder.path(), "run"), &options, &environment);
+    assert_eq!(said.matches("compiling the kernels").count(), 1, "{said}");
 }
 
 fn ranks_that_share_a_gpu_sum_over_mpi() {

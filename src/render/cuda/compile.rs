@@ -101,6 +101,7 @@ pub(super) fn kernels(constants: &Constants, capability: (i32, i32), fresh: bool
     if let Some(image) = file.as_deref().filter(|_| !fresh).and_then(read) {
         return Ok(image);
     }
+    tracing::info!("compiling the kernels for {architecture}");
     let image = compile(&options, exact)?;
     if let Some(Err(error)) = file.map(|file| write(&file, &image)) {
         tracing::debug!("the compiled kernels are not cached: {error}");
