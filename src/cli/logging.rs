@@ -35,8 +35,9 @@ pub(super) struct LogOptions {
 
 /// A filter whose parts are levels, or targets with a level: EnvFilter takes a misspelt level for the name of a target.
 fn filter(text: &str) -> Result<String, String> {
-    let is_level =
-        |part: &str| part.rsplit('=').next().is_some_and(|level| level.parse::<LevelFilter>().is_ok());
+    let is_level = |part: &str| {
+        part.rsplit('=').next().is_some_and(|level| !level.is_empty() && level.parse::<LevelFilter>().is_ok())
+    };
     if text.split(',').all(is_level) && EnvFilter::try_new(text).is_ok() {
         return Ok(text.into());
     }

@@ -41,7 +41,7 @@ const WRONG_USAGE: u8 = 2;
                         cryosplat-mpi import particles.star -o particles.h5\n  \
                         mpirun -n 4 cryosplat-mpi train particles.h5 -o run/\n\n\
                         Exit codes: 0 done, 1 failed (see the last line of the log), 2 wrong usage, \
-                        75 stopped by a signal after writing checkpoints.")]
+                        75 stopped by a signal, to be resumed.")]
 struct Cli {
     #[command(flatten)]
     log: LogOptions,

@@ -13,7 +13,7 @@ use crate::resources::all_reduce::CollectiveKind;
 use crate::resources::devices::DeviceKind;
 use crate::train::Ending;
 
-/// Exit code after a stop by a signal, with checkpoints written: EX_TEMPFAIL of sysexits.h.
+/// Exit code after a stop by a signal, to be resumed: EX_TEMPFAIL of sysexits.h.
 const STOPPED: u8 = 75;
 
 /// Threads of a rank, and how long it waits for the others.
