@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::jobs::{Job, alone, checkpoints, children, send, wait_until};
+use common::jobs::{Job, alone, checkpoints, children, rank_process, send, wait_until};
 use common::{
     assert_same, contents, over_mpi, path, phantom, program_file, ranks_command, ranks_succeed, text,
     train_arguments,
@@ -39,13 +39,7 @@ fn a_stopped_rank_ends_the_job_within_the_timeout() {
     for (ranks, stopped) in [(3, 2), (2, 0), (4, 1)] {
         let run = path(folder.path(), &format!("run {ranks}"));
         let (job, processes) = training(&set, &run, ranks, &["--timeout", "3"]);
-        // The launcher's order of processes need not be that of the ranks.
-        let is_rank = |process: &&u32| {
-            let environment = std::fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
-            let wanted = format!("OMPI_COMM_WORLD_RANK={stopped}");
-            environment.split(|&byte| byte == 0).any(|entry| entry == wanted.as_bytes())
-        };
-        let process = *processes.iter().find(is_rank).expect("Open MPI numbers its ranks");
+        let process = rank_process(&processes, stopped);
         send(SIGSTOP, process);
         let started = Instant::now();
         let output = job.wait();

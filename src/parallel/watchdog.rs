@@ -249,16 +249,19 @@ impl Watchdog {
         if self.evidence.age(now) > limit && !self.warned {
             self.warned = true;
             tracing::warn!(
-                "{} on {}: no progress for {:.0} s: neither CPU time nor data; check the file system",
+                "{}: no progress for {:.0} s: neither CPU time nor data; check the file system",
                 self.own_name(),
-                World::host(),
                 limit.as_secs_f64()
             );
         }
     }
 
+    /// "rank 2 of 4 on nodeB"; before the ranks are connected "a rank on nodeB".
     fn own_name(&self) -> String {
-        format!("rank {}", self.rank)
+        match self.hosts.len() {
+            0 => format!("a rank on {}", World::host()),
+            ranks => format!("rank {} of {ranks} on {}", self.rank, World::host()),
+        }
     }
 
     /// "rank 2 on nodeB and rank 3 on nodeB".
@@ -298,8 +301,7 @@ impl Watchdog {
     }
 
     fn end_job(&self, code: i32, message: &str) -> ! {
-        let ranks = self.others.len().max(1);
-        let line = format!("{} of {ranks} on {}: {message}", self.own_name(), World::host());
+        let line = format!("{}: {message}", self.own_name());
         // The log starts after MPI.
         if tracing::dispatcher::has_been_set() {
             tracing::error!("{line}");

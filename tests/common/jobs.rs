@@ -90,3 +90,13 @@ pub fn checkpoints(run: &str) -> Vec<String> {
     names.sort();
     names
 }
+
+/// The one of `processes` that is rank `rank`: the launcher's order of processes need not be that of the ranks.
+pub fn rank_process(processes: &[u32], rank: usize) -> u32 {
+    let wanted = format!("OMPI_COMM_WORLD_RANK={rank}");
+    let is_rank = |process: &&u32| {
+        let environment = std::fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
+        environment.split(|&byte| byte == 0).any(|entry| entry == wanted.as_bytes())
+    };
+    *processes.iter().find(is_rank).expect("Open MPI numbers its ranks")
+}

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use crate::common::jobs::{Job, checkpoints, children, rank_process, send, wait_until};
 use crate::common::{
-    contents, expect_failure, over_mpi_with, path, phantom, program_file, program_with, text, train_arguments,
+    contents, expect_failure, over_mpi_with, path, phantom, program_file, program_with, ranks_command, text,
+    train_arguments,
 };
 use crate::ranks::FOUR;
 
@@ -12,6 +14,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("failed_calls_are_reported", failed_calls_are_reported),
     ("a_failure_on_one_rank_ends_all", a_failure_on_one_rank_ends_all),
     ("ranks_do_not_wait_forever", ranks_do_not_wait_forever),
+    ("a_stopped_rank_ends_the_job", a_stopped_rank_ends_the_job),
     ("without_gpus_auto_uses_the_cpu", without_gpus_auto_uses_the_cpu),
     ("libraries_are_found_under_versioned_names", libraries_are_found_under_versioned_names),
     ("ranks_with_and_without_gpus_all_use_the_cpu", ranks_with_and_without_gpus_all_use_the_cpu),
@@ -114,6 +117,29 @@ fn ranks_do_not_wait_forever() {
     let output = over_mpi_with(4, &program_file(), &arguments, &died);
     assert!(!output.status.success(), "{}", text(&output));
     assert!(!folder.path().join("run/half1.mrc").exists());
+}
+
+fn a_stopped_rank_ends_the_job() {
+    const SIGSTOP: i32 = 19;
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 60);
+    for collective in ["nccl", "mpi"] {
+        let run = path(folder.path(), collective);
+        let options = ["--device", "cuda", "--half", "1", "--gaussians", "60", "--epochs", "200"];
+        let more = ["--timeout", "3", "--collective", collective];
+        let arguments = train_arguments(&set, &run, &[&options[..], &more].concat());
+        let mut command = ranks_command(3, &program_file(), &arguments);
+        command.env(FOUR[0].0, FOUR[0].1);
+        let job = Job::start(command);
+        wait_until("a checkpoint", || !checkpoints(&run).is_empty());
+        send(SIGSTOP, rank_process(&children(job.id()), 1));
+        let output = job.wait();
+        let said = text(&output);
+        let named = said
+            .lines()
+            .any(|line| line.contains("rank 1 on ") && line.contains("has given no sign of life for 3 s"));
+        assert!(!output.status.success() && named, "{collective}: {said}");
+    }
 }
 
 fn without_gpus_auto_uses_the_cpu() {
