@@ -10,6 +10,7 @@ use crate::particles::selection::{self, Models, SubsetRows};
 use crate::particles::store::{DataSetId, Store};
 use crate::progress::gib;
 use crate::run_folder::document::RunSummary;
+use crate::run_folder::owner::{Owner, Request};
 use crate::run_folder::{assessment, lifecycle};
 use crate::voxels::accumulator::Accumulator;
 use crate::voxels::detection;
@@ -22,9 +23,9 @@ use crate::voxels::reconstruction::reconstruct;
 /// When the input is invalid, a file cannot be read or written, or another rank fails.
 pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(), Failure> {
     let started = Instant::now();
-    let (store, set) = match world.on_root(|| open(world, options))? {
-        Some(opened) => opened,
-        None => (Store::open(&options.particles)?, None),
+    let (store, set, owner) = match world.on_root(|| open(world, options))? {
+        Some((store, set, owner)) => (store, Some(set), Some(owner)),
+        None => (Store::open(&options.particles)?, None, None),
     };
     let set: DataSetId = world.broadcast_json(&set)?.expect("rank 0 has read the particle set");
     let subsets = SubsetRows::of(&store, Models::Both);
@@ -37,10 +38,15 @@ pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(
     let backprojecting = started.elapsed().as_secs_f64();
     // All particles have been read and are usable: only now remove the files of an older run.
     world.barrier();
-    world.on_root(|| lifecycle::begin_whole(&options.output, &options.command))?;
+    let check = || owner.as_ref().map_or(Ok(()), |owner| owner.claim().check());
+    world.on_root(|| {
+        check()?;
+        lifecycle::begin_whole(&options.output, &options.command)
+    })?;
     if let Some(halves) = sums {
         detection::report(&store, &subsets, options.symmetry);
         let maps = reconstruct(halves, store.header().pixel_size, options.wiener)?;
+        check()?;
         outputs::write(&Finished {
             options,
             summary: RunSummary::new(
@@ -61,8 +67,8 @@ pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(
     Ok(())
 }
 
-/// Opens the particles and checks all input, on rank 0.
-fn open(world: &World, options: &BackprojectOptions) -> Result<(Store, Option<DataSetId>)> {
+/// Opens the particles, checks all input and takes the run folder, on rank 0.
+fn open(world: &World, options: &BackprojectOptions) -> Result<(Store, DataSetId, Owner)> {
     let store = Store::open(&options.particles)?;
     let set = selection::check_centred(&store)?;
     let subsets = SubsetRows::of(&store, Models::Both);
@@ -70,8 +76,9 @@ fn open(world: &World, options: &BackprojectOptions) -> Result<(Store, Option<Da
     if let Some(truth) = &options.truth {
         assessment::check_truth(truth, &store)?;
     }
-    lifecycle::prepare_whole(&options.output, options.overwrite)?;
-    Ok((store, Some(set)))
+    let request = Request { command: &options.command, waits_for_own_job: false, stopped: &|| false };
+    let owner = lifecycle::enter_whole(&options.output, options.overwrite, &request)?;
+    Ok((store, set, owner))
 }
 
 fn log_start(world: &World, store: &Store, subsets: &[SubsetRows]) {

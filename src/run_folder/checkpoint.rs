@@ -89,6 +89,13 @@ fn open_checkpoint(path: &Path) -> Result<hdf5::File> {
     Ok(file)
 }
 
+/// Whether the file is a checkpoint, of any version.
+pub(crate) fn is_checkpoint(path: &Path) -> bool {
+    let format =
+        open(path, "a checkpoint of `train`", REMEDY_READ).ok().map(|f| text_attribute(&f, "format"));
+    format.is_some_and(|format| format.is_ok_and(|format| format == FORMAT))
+}
+
 /// The identity of the run that the checkpoint in the file is of.
 ///
 /// # Errors

@@ -6,28 +6,30 @@ use std::thread::JoinHandle;
 use crate::error::Result;
 use crate::particles::Subset;
 use crate::run_folder::checkpoint::Checkpoint;
+use crate::run_folder::owner::Claim;
 
 /// Writes the checkpoints of one model, one at a time.
 #[derive(Debug)]
 pub struct CheckpointWriter {
     folder: PathBuf,
     subset: Subset,
+    claim: Claim,
     writing: Option<JoinHandle<Result<()>>>,
 }
 
 impl CheckpointWriter {
-    /// For the checkpoints of the model of `subset` in `folder`.
-    pub fn new(folder: PathBuf, subset: Subset) -> Self {
-        Self { folder, subset, writing: None }
+    /// For the checkpoints of the model of `subset` in `folder`, which are written while `claim` holds.
+    pub fn new(folder: PathBuf, subset: Subset, claim: Claim) -> Self {
+        Self { folder, subset, claim, writing: None }
     }
 
     /// Starts to write `checkpoint`, after the previous one is written. A failure does not end the run: it is logged, and earlier
     /// checkpoints are untouched.
     pub fn save(&mut self, checkpoint: Checkpoint) {
         self.wait();
-        let (folder, subset) = (self.folder.clone(), self.subset);
+        let (folder, subset, claim) = (self.folder.clone(), self.subset, self.claim.clone());
         let write = move || {
-            let outcome = checkpoint.write(&folder, subset);
+            let outcome = claim.check().and_then(|()| checkpoint.write(&folder, subset));
             if let Err(error) = &outcome {
                 tracing::warn!(
                     "NO CHECKPOINT of {subset} after step {}: {error}. Training continues; if the run ends now, everything \
@@ -88,7 +90,8 @@ mod tests {
             },
         };
         let read = |step| Checkpoint::read(&path(folder.path(), Subset::Half1, step)).unwrap();
-        let mut writer = CheckpointWriter::new(folder.path().to_owned(), Subset::Half1);
+        let claim = Claim::for_tests(folder.path());
+        let mut writer = CheckpointWriter::new(folder.path().to_owned(), Subset::Half1, claim.clone());
         writer.save(checkpoint.clone());
         assert!(writer.wait());
         assert_eq!(read(7), checkpoint);
@@ -97,8 +100,14 @@ mod tests {
         writer.save(checkpoint.clone());
         drop(writer);
         assert_eq!(read(8), checkpoint);
-        let mut writer = CheckpointWriter::new(folder.path().join("none"), Subset::Half1);
-        writer.save(checkpoint);
+        let mut writer = CheckpointWriter::new(folder.path().join("none"), Subset::Half1, claim.clone());
+        writer.save(checkpoint.clone());
         assert!(!writer.wait());
+        // Another job has taken the folder over.
+        Claim::for_tests(folder.path());
+        checkpoint.clock.step = 9;
+        let mut writer = CheckpointWriter::new(folder.path().to_owned(), Subset::Half1, claim);
+        writer.save(checkpoint);
+        assert!(!writer.wait() && !path(folder.path(), Subset::Half1, 9).exists());
     }
 }

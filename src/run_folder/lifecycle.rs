@@ -11,20 +11,8 @@ use crate::particles::Subset;
 use crate::recipe::Settings;
 use crate::run_folder::checkpoint::{self, Checkpoint};
 use crate::run_folder::identity::{self, RunIdentity};
-use crate::run_folder::{excluded, metrics, names};
-
-/// Outputs that do not belong to one model.
-const OUTPUTS: [&str; 9] = [
-    names::MAP,
-    names::MASK,
-    names::FSC_TABLE,
-    "fsc.svg",
-    "fsc.png",
-    names::SLICES,
-    names::NOISE,
-    names::PARTICLES,
-    names::REPORT,
-];
+use crate::run_folder::owner::{Owner, Request};
+use crate::run_folder::{excluded, foreign, metrics, names};
 
 /// What a run does about an older run in its folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,61 +43,97 @@ pub enum Start {
     },
 }
 
-/// The folder of the checkpoints.
-pub fn checkpoints(folder: &Path) -> PathBuf {
-    folder.join("checkpoints")
-}
-
-/// Creates the folder, checks that it can be written, and finds where the run starts. `identities` are the models of this run with
-/// the identity that their checkpoints must have.
+/// Takes the run folder for this job, which releases it when the returned value is dropped. `None` where the run to resume is done. A
+/// folder that is refused stays as it was.
 ///
 /// # Errors
-/// When there is an older run and it may not be replaced; when the run to resume is another one, does not exist or cannot be read;
-/// when the folder cannot be written.
+/// When a living job holds the folder; when it holds a run that may not be replaced, no run that could be resumed, or files that no run
+/// has written; when it cannot be written.
+pub(crate) fn enter(folder: &Path, existing: ExistingRun, request: &Request) -> Result<Option<Owner>> {
+    // A folder that nobody holds is judged before anything in it is made.
+    if folder.join(names::OWNER).symlink_metadata().is_err() && !has_work(folder, existing)? {
+        return Ok(None);
+    }
+    let owner = Owner::take(folder, request)?;
+    // Another job may have written to it meanwhile.
+    Ok(has_work(folder, existing)?.then_some(owner))
+}
+
+/// Whether something is left to do for a run in `folder`, by what the folder holds.
+fn has_work(folder: &Path, existing: ExistingRun) -> Result<bool> {
+    let last = last_checkpoint(folder);
+    let is_done = done(folder).is_some();
+    match existing {
+        ExistingRun::Refuse if last.is_some() || is_done => {
+            return Err(Error::input(
+                folder,
+                "",
+                match last {
+                    Some(step) => format!("holds a run already, with checkpoints up to step {step}"),
+                    None => "holds a run that is done".into(),
+                },
+                "resume it (--resume), replace it (--overwrite), or choose another folder",
+            ));
+        }
+        ExistingRun::Resume if last.is_none() && !is_done => {
+            return Err(Error::input(
+                folder,
+                "",
+                "holds no checkpoint to resume from",
+                "leave out --resume, or use --resume auto, which then starts from the beginning",
+            ));
+        }
+        _ => {}
+    }
+    foreign::check(folder)?;
+    Ok(!(is_done && matches!(existing, ExistingRun::Resume | ExistingRun::ResumeOrStart)))
+}
+
+/// The step of the newest checkpoint of any model.
+fn last_checkpoint(folder: &Path) -> Option<u64> {
+    let checkpoints = names::checkpoints(folder);
+    Subset::ALL.iter().filter_map(|&model| checkpoint::steps(&checkpoints, model).pop()).max()
+}
+
+/// Finds where the run starts, in the folder that `owner` holds, and checks that it can be written; without an owner, the run in the folder
+/// is done. `identities` are the models of this run with the identity that their checkpoints must have.
+///
+/// # Errors
+/// When the run to resume is another one or cannot be read; when the folder cannot be written.
 pub(crate) fn prepare(
     folder: &Path,
+    owner: Option<&mut Owner>,
     existing: ExistingRun,
     identities: &[(Subset, RunIdentity)],
 ) -> Result<Start> {
-    let checkpoints = checkpoints(folder);
-    files::create_folder(&checkpoints)?;
+    let Some(owner) = owner else {
+        check_done(folder, identities)?;
+        return Ok(Start::Done);
+    };
+    let checkpoints = names::checkpoints(folder);
+    let start = match existing {
+        ExistingRun::Replace | ExistingRun::Refuse => {
+            Start::At { steps: vec![0; identities.len()], epoch: 0, ranks: 0 }
+        }
+        ExistingRun::Resume | ExistingRun::ResumeOrStart => resume(&checkpoints, identities)?,
+    };
     // Fail now, not after hours of training.
+    owner.create_folder(&checkpoints)?;
     drop(Pending::new(&checkpoints.join("half1"))?);
     drop(Pending::new(&folder.join(names::RUN))?);
-    let last = Subset::ALL.iter().filter_map(|&model| checkpoint::steps(&checkpoints, model).pop()).max();
-    let fresh = Start::At { steps: vec![0; identities.len()], epoch: 0, ranks: 0 };
-    match existing {
-        ExistingRun::Replace => Ok(fresh),
-        ExistingRun::Refuse if last.is_some() || done(folder).is_some() => Err(Error::input(
-            folder,
-            "",
-            match last {
-                Some(step) => format!("holds a run already, with checkpoints up to step {step}"),
-                None => "holds a run that is done".into(),
-            },
-            "resume it (--resume), replace it (--overwrite), or choose another folder",
-        )),
-        ExistingRun::Refuse => Ok(fresh),
-        ExistingRun::Resume | ExistingRun::ResumeOrStart => {
-            if let Some(done) = done(folder) {
-                let path = folder.join(names::RUN);
-                if !done.models.iter().eq(identities.iter().map(|(subset, _)| subset.name())) {
-                    return Err(identity::other_model(&path));
-                }
-                RunIdentity::from_json(&path, &done.identity)?.check_same(&path, &identities[0].1)?;
-                return Ok(Start::Done);
-            }
-            if last.is_none() && existing == ExistingRun::Resume {
-                return Err(Error::input(
-                    folder,
-                    "",
-                    "holds no checkpoint to resume from",
-                    "leave out --resume, or use --resume auto, which then starts from the beginning",
-                ));
-            }
-            resume(&checkpoints, identities)
-        }
+    Ok(start)
+}
+
+/// Checks that the finished run in the folder is the one of `identities`.
+fn check_done(folder: &Path, identities: &[(Subset, RunIdentity)]) -> Result<()> {
+    let path = folder.join(names::RUN);
+    let Some(done) = done(folder) else {
+        return Err(Error::input(&path, "", "was changed by another program meanwhile", "start again"));
+    };
+    if !done.models.iter().eq(identities.iter().map(|(subset, _)| subset.name())) {
+        return Err(identity::other_model(&path));
     }
+    RunIdentity::from_json(&path, &done.identity)?.check_same(&path, &identities[0].1)
 }
 
 /// Resumes at the newest checkpoint of each model that can be read.
@@ -186,22 +210,28 @@ pub(crate) fn begin(folder: &Path, models: &[(Subset, u64)], command: &[String])
 /// Removes the files of an older run; see [`begin`].
 fn clear(folder: &Path, models: &[(Subset, u64)]) -> Result<()> {
     // Temporary files of a run that was killed.
-    for place in [folder, &checkpoints(folder)] {
+    for place in [folder, &names::checkpoints(folder)] {
         for leftover in files::leftovers(place) {
             remove(leftover)?;
         }
     }
     let fresh = models.iter().all(|(_, step)| *step == 0);
     if fresh {
-        for name in OUTPUTS {
+        if folder.join(names::REFINEMENT).exists() {
+            // Only a run that refines writes them; another file of such a name is the user's.
+            for (_, name) in names::ORIGINALS {
+                remove(folder.join(name))?;
+            }
+        }
+        for name in names::OUTPUTS {
             remove(folder.join(name))?;
         }
     }
     for model in Subset::ALL {
         let kept = models.iter().find(|(subset, _)| *subset == model).map_or(0, |(_, step)| *step);
-        for step in checkpoint::steps(&checkpoints(folder), model) {
+        for step in checkpoint::steps(&names::checkpoints(folder), model) {
             if step > kept || kept == 0 {
-                remove(checkpoint::path(&checkpoints(folder), model, step))?;
+                remove(checkpoint::path(&names::checkpoints(folder), model, step))?;
             }
         }
         if kept > 0 {
@@ -211,7 +241,7 @@ fn clear(folder: &Path, models: &[(Subset, u64)]) -> Result<()> {
             remove(excluded::path(folder, model))?;
         }
         if fresh {
-            for name in [names::map(model), names::mixture(model), names::mixture_ply(model)] {
+            for name in names::of_model(model) {
                 remove(folder.join(name))?;
             }
         }
@@ -221,7 +251,7 @@ fn clear(folder: &Path, models: &[(Subset, u64)]) -> Result<()> {
 
 /// The settings of the run in the folder: from run.json if it is done, else from the newest readable checkpoint.
 pub(crate) fn settings(folder: &Path) -> Option<Settings> {
-    let checkpoints = checkpoints(folder);
+    let checkpoints = names::checkpoints(folder);
     let files = Subset::ALL.iter().flat_map(|&model| {
         let steps = checkpoint::steps(&checkpoints, model).into_iter().rev();
         let checkpoints = &checkpoints;
@@ -235,24 +265,15 @@ pub(crate) fn settings(folder: &Path) -> Option<Settings> {
     identity.map(|identity| identity.settings)
 }
 
-/// [`prepare`] for a run without checkpoints.
+/// [`enter`] for a run without checkpoints.
 ///
 /// # Errors
-/// When an older run is in the way, or the folder cannot be written.
-pub fn prepare_whole(folder: &Path, overwrite: bool) -> Result<()> {
-    files::create_folder(folder)?;
+/// As [`enter`].
+pub(crate) fn enter_whole(folder: &Path, overwrite: bool, request: &Request) -> Result<Owner> {
+    let existing = if overwrite { ExistingRun::Replace } else { ExistingRun::Refuse };
+    let owner = enter(folder, existing, request)?.expect("nothing is resumed");
     drop(Pending::new(&folder.join(names::RUN))?);
-    let trained =
-        Subset::ALL.into_iter().any(|model| !checkpoint::steps(&checkpoints(folder), model).is_empty());
-    if (trained || done(folder).is_some()) && !overwrite {
-        return Err(Error::input(
-            folder,
-            "",
-            "holds a run already",
-            "replace it (--overwrite), or choose another folder",
-        ));
-    }
-    Ok(())
+    Ok(owner)
 }
 
 /// [`begin`] for a run without checkpoints.
@@ -262,7 +283,7 @@ pub fn prepare_whole(folder: &Path, overwrite: bool) -> Result<()> {
 pub fn begin_whole(folder: &Path, command: &[String]) -> Result<()> {
     clear(folder, &[])?;
     // Fails where the folder holds other files, which stay.
-    let _ = std::fs::remove_dir(checkpoints(folder));
+    let _ = std::fs::remove_dir(names::checkpoints(folder));
     write_state(folder, "running", command)
 }
 
@@ -283,7 +304,7 @@ fn remove(path: PathBuf) -> Result<()> {
 /// When it cannot be written.
 pub fn write_state(folder: &Path, state: &str, command: &[String]) -> Result<()> {
     files::write_atomically(&folder.join(names::RUN), |w| {
-        writeln!(w, "{}", json!({"state": state, "command": command}))
+        writeln!(w, "{}", json!({"state": state, "program": "cryosplat-mpi", "command": command}))
     })
 }
 
@@ -302,7 +323,7 @@ mod tests {
     #[test]
     fn checkpoints_after_the_resumed_step_are_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let at = checkpoints(folder.path());
+        let at = names::checkpoints(folder.path());
         files::create_folder(&at).unwrap();
         let left = |models: &[(Subset, u64)]| {
             for model in Subset::ALL {

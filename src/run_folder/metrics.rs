@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::particles::Subset;
+use crate::run_folder::owner::Claim;
 
 /// Longest time that lines are buffered.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -136,6 +137,7 @@ pub struct Writer {
     path: PathBuf,
     subset: Subset,
     prometheus: Option<PathBuf>,
+    claim: Claim,
     buffer: String,
     last: Option<Metric>,
     exported: Option<Instant>,
@@ -145,11 +147,13 @@ pub struct Writer {
 
 impl Writer {
     /// For the model of `subset` of the run in `folder`. `prometheus` is the folder that the node exporter's textfile collector reads.
-    pub fn new(folder: &Path, subset: Subset, prometheus: Option<&Path>) -> Self {
+    /// Lines are written while `claim` holds.
+    pub fn new(folder: &Path, subset: Subset, prometheus: Option<&Path>, claim: Claim) -> Self {
         Self {
             path: path(folder, subset),
             subset,
             prometheus: prometheus.map(|folder| folder.join(format!("cryosplat_{subset}.prom"))),
+            claim,
             buffer: String::new(),
             last: None,
             exported: None,
@@ -206,6 +210,7 @@ impl Writer {
         if self.buffer.is_empty() {
             return Ok(());
         }
+        self.claim.check()?;
         let mut open = std::fs::OpenOptions::new();
         open.create(true).append(true);
         open.open(&self.path).and_then(|mut file| file.write_all(self.buffer.as_bytes())).map_err(Error::io(

@@ -1,6 +1,6 @@
 //! A run's folder: the only room that knows the names and the documents in it.
 //!
-//! [`lifecycle`] prepares the folder and finds where to resume; [`checkpoint`] (with [`appraisal`] and [`refinement`]), [`metrics`]
+//! [`owner`] takes the folder for one job; [`lifecycle`] prepares it and finds where to resume; [`checkpoint`] (with [`appraisal`] and [`refinement`]), [`metrics`]
 //! and [`excluded`] are its files during a training run; [`assessment`], [`refinement_file`], [`document`] (`run.json`) and
 //! [`report`] are written at the end.
 
@@ -11,10 +11,13 @@ pub mod checkpoint_writer;
 pub mod document;
 pub mod excluded;
 pub mod finished;
+mod foreign;
 pub mod identity;
 pub mod lifecycle;
 pub mod metrics;
 pub(crate) mod names;
+pub mod owner;
+mod owner_record;
 pub mod refinement;
 pub mod refinement_file;
 mod refinement_report;

@@ -1,7 +1,10 @@
 //! The names of the files in a run's folder.
 
 use std::fmt::Display;
+use std::path::{Path, PathBuf};
 
+/// The job that holds the folder, while it runs.
+pub(crate) const OWNER: &str = "owner.json";
 /// Settings, times and results.
 pub(crate) const RUN: &str = "run.json";
 /// The mean of the half maps, or the map of all particles.
@@ -23,6 +26,15 @@ pub(crate) const ORIGINALS: [(&str, &str); 2] = [("star", "particles.star"), ("c
 /// Slices and projections of the maps.
 pub(crate) const SLICES: &str = "slices.png";
 
+/// Outputs that do not belong to one model.
+pub(crate) const OUTPUTS: [&str; 10] =
+    [MAP, MASK, FSC_TABLE, "fsc.svg", "fsc.png", SLICES, NOISE, PARTICLES, REFINEMENT, REPORT];
+
+/// The folder of the checkpoints.
+pub(crate) fn checkpoints(folder: &Path) -> PathBuf {
+    folder.join("checkpoints")
+}
+
 /// The map of a model: of half 1, half 2, or all particles.
 pub(crate) fn map(model: impl Display) -> String {
     format!("{model}.mrc")
@@ -36,4 +48,9 @@ pub(crate) fn mixture(model: impl Display) -> String {
 /// The Gaussians of a model, in PLY.
 pub(crate) fn mixture_ply(model: impl Display) -> String {
     format!("gmm_{model}.ply")
+}
+
+/// The outputs of a model.
+pub(crate) fn of_model(model: impl Display) -> [String; 3] {
+    [map(&model), mixture(&model), mixture_ply(&model)]
 }

@@ -33,6 +33,7 @@ use crate::run_folder::checkpoint_writer::CheckpointWriter;
 use crate::run_folder::excluded::Excluded;
 use crate::run_folder::identity::RunIdentity;
 use crate::run_folder::metrics::{self, EpochSummary};
+use crate::run_folder::owner::Claim;
 
 /// What a model is trained with.
 pub(super) struct ModelSetup {
@@ -58,6 +59,8 @@ pub(super) struct ModelSetup {
     pub appraisal: Option<Appraisal>,
     /// Folder of its checkpoints.
     pub checkpoints: PathBuf,
+    /// What proves that the job holds the run folder.
+    pub claim: Claim,
     /// Its metrics, on the first rank of the group.
     pub metrics: Option<metrics::Writer>,
     /// Steps between two lines of the metrics.
@@ -155,7 +158,11 @@ impl Model {
             pending: VecDeque::new(),
             not_finite: None,
             timer: EpochTimer::start(),
-            checkpoint_writer: CheckpointWriter::new(setup.checkpoints.clone(), setup.subset),
+            checkpoint_writer: CheckpointWriter::new(
+                setup.checkpoints.clone(),
+                setup.subset,
+                setup.claim.clone(),
+            ),
             setup,
         };
         Ok(Self { core, shard })
@@ -431,6 +438,7 @@ impl Core {
         if let Some(metrics) = &mut setup.metrics {
             metrics.flush();
         }
+        setup.claim.check()?;
         checkpoint_writer.save(Checkpoint {
             position: *position,
             clock: *clock,

@@ -9,7 +9,7 @@ use super::options::RunOptions;
 use super::plan::{ModelPlan, Plan};
 use crate::error::{Error, Result};
 use crate::imaging::ctf::Ctf;
-use crate::parallel::{Failure, World, group_size};
+use crate::parallel::{EndSignal, Failure, World, group_size};
 use crate::particles::noise::NoisePower;
 use crate::particles::selection::{self, Models, SubsetRows};
 use crate::particles::store::{Header, Store};
@@ -17,10 +17,11 @@ use crate::recipe::likelihood::NoiseModel;
 use crate::recipe::rules::{GAUSSIANS_ALLOWED, gaussians_for};
 use crate::recipe::{Choices, Recipe, Settings};
 use crate::render::{Weighting, Weights};
-use crate::run_folder::assessment;
 use crate::run_folder::checkpoint::{self, Checkpoint};
 use crate::run_folder::identity::RunIdentity;
 use crate::run_folder::lifecycle::{self, ExistingRun, Start};
+use crate::run_folder::owner::{Claim, Owner, Request};
+use crate::run_folder::{assessment, names};
 use crate::voxels::detection;
 
 /// Largest number of particles whose CTFs determine the weights of the spatial frequencies.
@@ -37,6 +38,10 @@ pub(crate) struct Decided {
     pub plan: Plan,
     /// What the initial Gaussians are made from; empty on all ranks but rank 0.
     pub guess: InitialGuess,
+    /// What proves that the job holds the run folder.
+    pub claim: Claim,
+    /// The ownership of the run folder, on rank 0.
+    pub owner: Option<Owner>,
 }
 
 /// Decides on rank 0, and broadcasts the plan. `None` where the run is done already. Every rank calls it.
@@ -46,18 +51,24 @@ pub(crate) struct Decided {
 pub(crate) fn decide_on_all_ranks(
     world: &World,
     options: &RunOptions,
+    signal: &EndSignal,
 ) -> std::result::Result<Option<Decided>, Failure> {
-    let (store, plan, guess) = match world.on_root(|| decide(world, options))? {
-        Some((store, Some((plan, guess)))) => (store, Some(plan), guess),
-        Some((store, None)) => (store, None, InitialGuess::default()),
-        None => (Store::open(&options.particles)?, None, InitialGuess::default()),
+    let (store, plan, guess, owner) = match world.on_root(|| decide(world, options, signal))? {
+        Some((store, Some((plan, guess, owner)))) => (store, Some(plan), guess, Some(owner)),
+        Some((store, None)) => (store, None, InitialGuess::default(), None),
+        None => (Store::open(&options.particles)?, None, InitialGuess::default(), None),
     };
-    let plan: Option<Plan> = world.broadcast_json(&plan)?;
-    Ok(plan.map(|plan| Decided { store, plan, guess }))
+    let claim = owner.as_ref().map(|owner| owner.claim().clone());
+    let decided: Option<(Plan, Claim)> = world.broadcast_json(&plan.zip(claim))?;
+    Ok(decided.map(|(plan, claim)| Decided { store, plan, guess, claim, owner }))
 }
 
-/// The plan of a run, and `None` in its place where the run is done.
-fn decide(world: &World, options: &RunOptions) -> Result<(Store, Option<(Plan, InitialGuess)>)> {
+/// The plan of a run, with the ownership of its folder; `None` in its place where the run is done.
+fn decide(
+    world: &World,
+    options: &RunOptions,
+    signal: &EndSignal,
+) -> Result<(Store, Option<(Plan, InitialGuess, Owner)>)> {
     let store = Store::open(&options.particles)?;
     let data_set = selection::check_centred(&store)?;
     let mut choices = options.choices.clone();
@@ -74,6 +85,16 @@ fn decide(world: &World, options: &RunOptions) -> Result<(Store, Option<(Plan, I
     if let Some(truth) = &options.truth {
         assessment::check_truth(truth, &store)?;
     }
+    let existing = options.existing_run;
+    let mut owner = lifecycle::enter(
+        &options.output,
+        existing,
+        &Request {
+            command: &options.command,
+            waits_for_own_job: matches!(existing, ExistingRun::Resume | ExistingRun::ResumeOrStart),
+            stopped: &|| signal.received(),
+        },
+    )?;
     let mut pilots = open.fill(&mut choices, &store);
     check_growth(&open.settings(&choices, 0))?;
     let settings: Vec<Settings> = (0..subsets.len()).map(|index| open.settings(&choices, index)).collect();
@@ -81,7 +102,7 @@ fn decide(world: &World, options: &RunOptions) -> Result<(Store, Option<(Plan, I
     let identities: Vec<_> =
         subsets.iter().map(|subset| subset.subset).zip(settings.iter().map(identity)).collect();
     let Start::At { steps, epoch, ranks } =
-        lifecycle::prepare(&options.output, options.existing_run, &identities)?
+        lifecycle::prepare(&options.output, owner.as_mut(), existing, &identities)?
     else {
         return Ok((store, None));
     };
@@ -99,7 +120,7 @@ fn decide(world: &World, options: &RunOptions) -> Result<(Store, Option<(Plan, I
     if pilots.is_empty() && plan.models[0].settings.uses_pilot_density() && plan.has_mixtures_to_start() {
         pilots = pilot::reconstruct_subsets(&store, &subsets, options.choices.symmetry);
     }
-    Ok((store, Some((plan, InitialGuess { init, pilots }))))
+    Ok((store, owner.map(|owner| (plan, InitialGuess { init, pilots }, owner))))
 }
 
 /// Reads the file of `--init`, and sets the choices that it determines.
@@ -297,7 +318,7 @@ fn noise_of(
         return Ok(None);
     }
     if steps_done > 0 {
-        let path = checkpoint::path(&lifecycle::checkpoints(folder), subset.subset, steps_done);
+        let path = checkpoint::path(&names::checkpoints(folder), subset.subset, steps_done);
         let noise = Checkpoint::read(&path)?.appraisal.map(|appraisal| appraisal.noise);
         let fits = noise.filter(|noise| noise.groups.len() == store.header().optics.len());
         return match fits {

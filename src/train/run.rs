@@ -17,14 +17,14 @@ pub fn run(world: &World, options: &RunOptions) -> Result<Ending, Failure> {
     let unchanged = "no checkpoint is written, and those in the run folder are unchanged; run the same command with --resume auto";
     watch.enter(Stage::Preparing(unchanged.into()));
     watch.task("the run is planned");
-    let Some(decided) = planner::decide_on_all_ranks(world, options)? else {
+    let Some(decided) = planner::decide_on_all_ranks(world, options, watch.signal())? else {
         if world.rank() == 0 {
             let folder = options.output.display();
             tracing::info!("the run in {folder} is done: nothing is left to do (--overwrite repeats it)");
         }
         return Ok(Ending::Done);
     };
-    let mut session = Session::new(world, options, &decided.store, &decided.plan, started);
+    let mut session = Session::new(world, options, (&decided.store, &decided.plan, &decided.claim), started);
     let outcome = (|| {
         watch.task("devices are opened");
         session.open_devices(decided.guess)?;
@@ -39,5 +39,10 @@ pub fn run(world: &World, options: &RunOptions) -> Result<Ending, Failure> {
             Trained::ToTheEnd => session.write_outputs(),
         }
     })();
-    session.close(outcome)
+    let outcome = session.close(outcome);
+    if matches!(outcome, Err(Failure::Local(_))) && world.size() > 1 {
+        // The other ranks may be writing until the job is aborted: the folder stays held by this process, which ends now.
+        std::mem::forget(decided.owner);
+    }
+    outcome
 }

@@ -35,7 +35,8 @@ use crate::run_folder::appraisal::Appraisal;
 use crate::run_folder::checkpoint::{self, Checkpoint};
 use crate::run_folder::document::RunSummary;
 use crate::run_folder::excluded::{self, Excluded};
-use crate::run_folder::{lifecycle, metrics};
+use crate::run_folder::owner::Claim;
+use crate::run_folder::{lifecycle, metrics, names};
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +76,7 @@ pub(super) struct Session<'a> {
     options: &'a RunOptions,
     store: &'a Store,
     plan: &'a Plan,
+    claim: &'a Claim,
     /// Models of this rank, and its place in their group.
     assignment: Assignment,
     geometry: Geometry,
@@ -93,8 +95,7 @@ impl<'a> Session<'a> {
     pub fn new(
         world: &'a World,
         options: &'a RunOptions,
-        store: &'a Store,
-        plan: &'a Plan,
+        (store, plan, claim): (&'a Store, &'a Plan, &'a Claim),
         started: Instant,
     ) -> Self {
         let HalfGroup { assignment, collective } = HalfGroup::split(world, plan.models.len());
@@ -112,6 +113,7 @@ impl<'a> Session<'a> {
             options,
             store,
             plan,
+            claim,
             assignment,
             geometry,
             started,
@@ -193,7 +195,10 @@ impl<'a> Session<'a> {
         world.barrier();
         let done: Vec<(Subset, u64)> =
             plan.models.iter().map(|model| (model.subset.subset, model.steps_done)).collect();
-        world.on_root(|| lifecycle::begin(&options.output, &done, &options.command))?;
+        world.on_root(|| {
+            self.claim.check()?;
+            lifecycle::begin(&options.output, &done, &options.command)
+        })?;
         Ok(())
     }
 
@@ -210,7 +215,7 @@ impl<'a> Session<'a> {
         let mut excluded = Excluded::new(options.skip_bad_particles, self.store.clone(), list);
         let mut checkpoint = None;
         if *steps_done > 0 {
-            let folder = lifecycle::checkpoints(&options.output);
+            let folder = names::checkpoints(&options.output);
             let path = checkpoint::path(&folder, *subset, *steps_done);
             let read = Checkpoint::read(&path)?;
             read.identity.check_same(&path, &plan.identity(index))?;
@@ -236,7 +241,8 @@ impl<'a> Session<'a> {
         let Assignment { rank, size: ranks, .. } = self.assignment;
         let ModelPlan { subset: rows, settings, noise, .. } = &plan.models[index];
         let subset = &rows.subset;
-        let metrics = metrics::Writer::new(&options.output, *subset, options.prometheus.as_deref());
+        let (folder, claim) = (&options.output, self.claim.clone());
+        let metrics = metrics::Writer::new(folder, *subset, options.prometheus.as_deref(), claim);
         // The same for both halves, which may differ by a particle.
         let steps = plan.most_particles().div_ceil(settings.batch) as u64;
         ModelSetup {
@@ -250,7 +256,8 @@ impl<'a> Session<'a> {
             ranks,
             rows: rows.clone(),
             appraisal: noise.clone().map(|noise| Appraisal { noise, ..Appraisal::default() }),
-            checkpoints: lifecycle::checkpoints(&options.output),
+            checkpoints: names::checkpoints(&options.output),
+            claim: self.claim.clone(),
             metrics: (rank == 0).then_some(metrics),
             metrics_every: options.metrics_every.unwrap_or(steps / LINES_PER_EPOCH).max(1),
         }
@@ -302,6 +309,7 @@ impl<'a> Session<'a> {
                 return Ok(Trained::Stopped);
             }
             if options.maps == Maps::Epoch && epoch + 1 < epochs {
+                self.claim.check()?;
                 write_models(&self.models, &self.assignment, &options.output, &self.geometry)?;
                 world.barrier();
                 if world.rank() == 0 && options.models == Models::Both {
@@ -323,6 +331,7 @@ impl<'a> Session<'a> {
         let Self { world, options, store, plan, .. } = *self;
         // A checkpoint that could not be written is logged; what counts now are the outputs.
         self.models.iter_mut().for_each(|model| _ = model.wait_for_checkpoint());
+        self.claim.check()?;
         write_models(&self.models, &self.assignment, &options.output, &self.geometry)?;
         world.barrier();
         let collective = &self.reduction.as_ref().expect("devices are connected").collective;
@@ -337,6 +346,7 @@ impl<'a> Session<'a> {
         let voxels = (options.voxel_particles, self.geometry.symmetry);
         let voxels = cross_validation::half_maps(world, store, &subsets, group, voxels, &excluded, &refined)?;
         if world.rank() == 0 {
+            self.claim.check()?;
             let truth = options.truth.as_deref();
             outputs::finish(&Finished {
                 voxels,
@@ -360,7 +370,8 @@ impl<'a> Session<'a> {
         let unsaved = world.all_reduce_sum(unsaved);
         if world.rank() == 0 {
             // Only the checkpoints matter for a resumed run.
-            if let Err(error) = lifecycle::write_state(&options.output, "stopped", &options.command) {
+            let write = || lifecycle::write_state(&options.output, "stopped", &options.command);
+            if let Err(error) = self.claim.check().and_then(|()| write()) {
                 tracing::warn!("{error}");
             }
             let state = match unsaved {
