@@ -70,7 +70,7 @@ pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(
 /// Opens the particles, checks all input and takes the run folder, on rank 0.
 fn open(world: &World, options: &BackprojectOptions) -> Result<(Store, DataSetId, Owner)> {
     let store = Store::open(&options.particles)?;
-    let set = selection::check_centred(&store)?;
+    let set = selection::check_centred(&store)?.id();
     let subsets = SubsetRows::of(&store, Models::Both);
     selection::check_ranks(&store, &subsets, world.size(), "backproject")?;
     if let Some(truth) = &options.truth {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::Subset;
-use super::store::{DataSetId, Store};
+use super::store::{SetDigests, Store};
 use crate::error::{Error, Result};
 use crate::parallel::group_size;
 
@@ -73,11 +73,11 @@ pub(crate) fn log(store: &Store, subsets: &[SubsetRows]) {
     );
 }
 
-/// Checks that all particles are centred, and returns the identity of the set.
+/// Checks that all particles are centred, and returns the digests of the set.
 ///
 /// # Errors
 /// Names the first particle with a shift.
-pub(crate) fn check_centred(store: &Store) -> Result<DataSetId> {
+pub(crate) fn check_centred(store: &Store) -> Result<SetDigests> {
     store.inspect(|row, particle| {
         if particle.shift == [0.0; 2] {
             return Ok(());

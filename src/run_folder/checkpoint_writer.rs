@@ -61,7 +61,7 @@ impl Drop for CheckpointWriter {
 #[cfg(test)]
 mod tests {
     use crate::gmm::{Gmm, Shape};
-    use crate::particles::store::DataSetId;
+    use crate::particles::store::SetDigests;
     use crate::random::{Purpose, stream};
     use crate::recipe::{Choices, Clock, Recipe, Settings};
     use crate::render::DeviceState;
@@ -84,10 +84,10 @@ mod tests {
             appraisal: None,
             refinement: None,
             ranks: 1,
-            identity: RunIdentity {
-                particles: DataSetId::from_bytes([7; 32]),
-                settings: Settings::resolve(Recipe::Paper, &Choices::default(), false, 3.0, 1, 10, 16),
-            },
+            identity: RunIdentity::new(
+                &SetDigests::default(),
+                &Settings::resolve(Recipe::Paper, &Choices::default(), false, 3.0, 1, 10, 16),
+            ),
         };
         let read = |step| Checkpoint::read(&path(folder.path(), Subset::Half1, step)).unwrap();
         let claim = Claim::for_tests(folder.path());

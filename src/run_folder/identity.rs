@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::particles::store::DataSetId;
+use crate::particles::store::{DataSetId, SetDigests};
 use crate::recipe::Settings;
 
 /// Identity of a run. Two runs are the same exactly if these values are equal.
@@ -14,11 +14,18 @@ use crate::recipe::Settings;
 pub struct RunIdentity {
     /// Identity of the particle set.
     pub particles: DataSetId,
+    /// What it follows from: part by part, so that a message can name what differs.
+    pub columns: SetDigests,
     /// Settings of the model.
     pub settings: Settings,
 }
 
 impl RunIdentity {
+    /// Of a model with `settings`, trained on the set of `digests`.
+    pub fn new(digests: &SetDigests, settings: &Settings) -> Self {
+        Self { particles: digests.id(), columns: digests.clone(), settings: settings.clone() }
+    }
+
     /// As stored in checkpoints and `run.json`: JSON.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("settings have no map with keys that are not strings")
@@ -51,7 +58,11 @@ impl RunIdentity {
     fn differences_from(&self, old: &Self) -> String {
         let mut all = Vec::new();
         if old.particles != self.particles {
-            all.push(format!("particle set was {} and is {}", old.particles, self.particles));
+            let parts = self.columns.differences_from(&old.columns).join(", ");
+            all.push(format!(
+                "particle set was {} and is {} (what differs: {parts})",
+                old.particles, self.particles
+            ));
         }
         let fields = |of: &Self| match serde_json::to_value(&of.settings) {
             Ok(Value::Object(fields)) => fields,
@@ -86,7 +97,8 @@ mod tests {
 
     fn identity(id: u8, choices: &Choices) -> RunIdentity {
         let settings = Settings::resolve(Recipe::Scaled, choices, false, 3.0, 1, 150, 32);
-        RunIdentity { particles: DataSetId::from_bytes([id; 32]), settings }
+        let columns = SetDigests::default();
+        RunIdentity { particles: DataSetId::from_bytes([id; 32]), columns, settings }
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub(super) fn write(
     let subsets = || plan.models.iter().map(|model| &model.subset);
     if refines {
         let states: Vec<_> = subsets().zip(&states).collect();
-        finished::write_refinement(folder, store, plan.data_set, &states)?;
+        finished::write_refinement(folder, store, plan.data_set.id(), &states)?;
     }
     let refined = |index: usize| states.get(index).map_or(&[][..], |state| &state.particles);
     let tables: Vec<_> = subsets()

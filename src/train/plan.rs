@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::loader::sampler::Sampler;
 use crate::particles::noise::NoisePower;
 use crate::particles::selection::SubsetRows;
-use crate::particles::store::{DataSetId, Header};
+use crate::particles::store::{Header, SetDigests};
 use crate::recipe::Settings;
 use crate::render::Weights;
 use crate::run_folder::identity::RunIdentity;
@@ -13,8 +13,8 @@ use crate::run_folder::identity::RunIdentity;
 /// What all ranks of a run do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Plan {
-    /// Identity of the particle set.
-    pub data_set: DataSetId,
+    /// Digests of the particle set.
+    pub data_set: SetDigests,
     /// The models that are trained: both halves, one of them, or one model of all particles.
     pub models: Vec<ModelPlan>,
     /// Weights of the spatial frequencies in the loss, the same for all models.
@@ -65,7 +65,7 @@ impl Plan {
 
     /// What the checkpoints of model `index` must share to be resumed.
     pub fn identity(&self, index: usize) -> RunIdentity {
-        RunIdentity { particles: self.data_set, settings: self.models[index].settings.clone() }
+        RunIdentity::new(&self.data_set, &self.models[index].settings)
     }
 
     /// Whether the training of mixture `mixture` of model `index` has started before this run was resumed.
@@ -102,7 +102,7 @@ mod tests {
             steps_done,
         };
         Plan {
-            data_set: DataSetId::from_bytes([7; 32]),
+            data_set: SetDigests::default(),
             models: Subset::HALVES.map(model).to_vec(),
             weights: Weights::UNIFORM,
             first_epoch,

@@ -98,7 +98,7 @@ fn decide(
     let mut pilots = open.fill(&mut choices, &store);
     check_growth(&open.settings(&choices, 0))?;
     let settings: Vec<Settings> = (0..subsets.len()).map(|index| open.settings(&choices, index)).collect();
-    let identity = |settings: &Settings| RunIdentity { particles: data_set, settings: settings.clone() };
+    let identity = |settings: &Settings| RunIdentity::new(&data_set, settings);
     let identities: Vec<_> =
         subsets.iter().map(|subset| subset.subset).zip(settings.iter().map(identity)).collect();
     let Start::At { steps, epoch, ranks } =

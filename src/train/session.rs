@@ -352,7 +352,7 @@ impl<'a> Session<'a> {
                 voxels,
                 options,
                 identity: &plan.identity(0),
-                summary: RunSummary::new(world, store, plan.data_set, &subsets, &options.command, truth),
+                summary: RunSummary::new(world, store, plan.data_set.id(), &subsets, &options.command, truth),
                 device: self.models[0].device().name(),
                 training_seconds: self.training_seconds,
                 total_seconds: self.started.elapsed().as_secs_f64(),

@@ -10,7 +10,7 @@ use cryosplat_mpi::imaging::pose::rotation_from_relion;
 use cryosplat_mpi::particles::Subset;
 use cryosplat_mpi::particles::noise::NoisePower;
 use cryosplat_mpi::particles::refinement::Refinement;
-use cryosplat_mpi::particles::store::{DataSetId, Dtype, Header, Particle, Source, Writer};
+use cryosplat_mpi::particles::store::{DataSetId, Dtype, Header, Particle, SetDigests, Source, Writer};
 use cryosplat_mpi::random::{Purpose, stream};
 use cryosplat_mpi::recipe::{Choices, Clock, Recipe, Settings};
 use cryosplat_mpi::render::DeviceState;
@@ -94,6 +94,7 @@ pub fn checkpoint(folder: &Path) -> PathBuf {
         ranks: 2,
         identity: RunIdentity {
             particles: DataSetId::from_bytes([7; 32]),
+            columns: SetDigests::default(),
             settings: Settings::resolve(Recipe::Paper, &Choices::default(), false, 3.0, 1, 10, BOX),
         },
     };

@@ -58,7 +58,7 @@ pub(super) fn describe_checkpoint(path: &Path) -> Result<Description> {
     let size = length(path)?;
     let mixture = MixtureStatistics::of(&checkpoint.state.gmm);
     let identity = serde_json::to_value(&checkpoint.identity).unwrap_or_default();
-    let RunIdentity { particles, settings } = &checkpoint.identity;
+    let RunIdentity { particles, settings, .. } = &checkpoint.identity;
     let mut rows = vec![
         ("epochs done", format!("{} of {}", checkpoint.position.epoch, settings.epochs)),
         ("steps done", checkpoint.clock.step.to_string()),

@@ -65,13 +65,13 @@ impl ParticleSet {
         let store = Store::open(path)?;
         let mut statistics = ParticleStatistics::new(store.header().optics.len());
         let mut views = ParticleCounts::default();
-        let identity = store.inspect(|_, particle| {
+        let digests = store.inspect(|_, particle| {
             statistics.add(particle);
             views.add(particle);
             Ok(())
         })?;
         let gpu = GpuMemory::estimate(store.header(), args);
-        Ok(Self { identity, statistics, views, size: length(path)?, gpu, store })
+        Ok(Self { identity: digests.id(), statistics, views, size: length(path)?, gpu, store })
     }
 
     /// Measures the noise of both halves, and draws it to `file`. Returns its description as text and as JSON.

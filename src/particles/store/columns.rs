@@ -112,8 +112,19 @@ pub struct Column {
     pub decode: fn(&mut Particle, &[u8]),
 }
 
-/// Index of `/pose/rotation` in [`COLUMNS`].
-pub const ROTATION: usize = 0;
+/// Parts of the identity of a set, by the name that messages use, with their data sets. `/source` beside checksums and energies is in none:
+/// where a raw image came from decides nothing.
+pub const PARTS: [(&str, &[&str]); 9] = [
+    ("images", &["source/checksum", "source/energy"]),
+    ("halves", &["half"]),
+    ("poses", &["pose/rotation"]),
+    ("shifts", &["pose/shift"]),
+    ("defocus", &["ctf/defocus_u", "ctf/defocus_v", "ctf/astigmatism_angle"]),
+    ("phase shifts", &["ctf/phase_shift"]),
+    ("B factors", &["ctf/b_factor"]),
+    ("scales of CTFs", &["ctf/scale"]),
+    ("optics groups of particles", &["ctf/optics_group"]),
+];
 
 /// All fields of [`Particle`].
 pub const COLUMNS: [Column; 11] = [

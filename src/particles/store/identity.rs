@@ -2,24 +2,53 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Identifies a particle set: SHA-256 over the image checksums, the poses and the halves of all particles, in that
-/// order and as stored. Two files of the same particles have the same identity, however they were written.
+/// Identifies a particle set: SHA-256 over its [`SetDigests`]. Two files of the same particles have the same identity, however they were
+/// written; where their raw images came from does not count.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DataSetId([u8; 32]);
 
-impl DataSetId {
-    /// The identity of a set whose data are passed to `hash` in pieces.
+/// SHA-256 of each part of a particle set that decides the results of a run: the images (CRC-32 and energy of each, both verified when an
+/// image is first read), halves, poses, shifts, CTFs and optics. Each by the name that messages use, in a fixed order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetDigests(Vec<(String, String)>);
+
+impl SetDigests {
+    /// Adds the digest of the part `name`, whose data are passed to `hash` in pieces.
     ///
     /// # Errors
     /// What `hash` returns.
-    pub(super) fn of<E>(hash: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>) -> Result<Self, E> {
+    pub(super) fn add<E>(
+        &mut self,
+        name: &str,
+        hash: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut hasher = Sha256::new();
         hash(&mut |bytes| hasher.update(bytes))?;
-        Ok(Self(hasher.finalize().into()))
+        self.0.push((name.into(), DataSetId(hasher.finalize().into()).to_string()));
+        Ok(())
     }
 
+    /// The identity of the set.
+    pub fn id(&self) -> DataSetId {
+        let mut hasher = Sha256::new();
+        for (name, digest) in &self.0 {
+            // No name contains a line end.
+            hasher.update(format!("{name}\n{digest}\n"));
+        }
+        DataSetId(hasher.finalize().into())
+    }
+
+    /// Names of the parts that differ between this set and `other`.
+    pub fn differences_from(&self, other: &Self) -> Vec<&str> {
+        let differs = |part: &&(String, String)| !other.0.contains(part);
+        self.0.iter().filter(differs).map(|(name, _)| name.as_str()).collect()
+    }
+}
+
+impl DataSetId {
     /// The digest.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -69,14 +98,34 @@ impl<'de> serde::Deserialize<'de> for DataSetId {
 mod tests {
     use super::*;
 
+    fn digests(parts: &[(&str, &[&[u8]])]) -> SetDigests {
+        let mut digests = SetDigests::default();
+        for (name, pieces) in parts {
+            let hash = |hash: &mut dyn FnMut(&[u8])| {
+                pieces.iter().for_each(|piece| hash(piece));
+                Ok::<(), ()>(())
+            };
+            digests.add(name, hash).unwrap();
+        }
+        digests
+    }
+
+    #[test]
+    fn parts_decide_the_identity_and_those_that_differ_are_named() {
+        let set = digests(&[("poses", &[b"ab", b"c"]), ("defocus", &[b"d"])]);
+        assert_eq!(set, digests(&[("poses", &[b"a", b"bc"]), ("defocus", &[b"d"])]));
+        let text = serde_json::to_string(&set).unwrap();
+        assert!(text.contains("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"), "{text}");
+        assert_eq!(serde_json::from_str::<SetDigests>(&text).unwrap(), set);
+        let other = digests(&[("poses", &[b"abc"]), ("defocus", &[b"e"])]);
+        assert_eq!(other.differences_from(&set), ["defocus"]);
+        assert_ne!(other.id(), set.id());
+        assert_ne!(digests(&[("poses", &[b"abcd"]), ("defocus", &[b""])]).id(), set.id());
+    }
+
     #[test]
     fn text_round_trips() {
-        let id = DataSetId::of(|hash| {
-            hash(b"ab");
-            hash(b"c");
-            Ok::<(), ()>(())
-        })
-        .unwrap();
+        let id = DataSetId(Sha256::digest(b"abc").into());
         let text = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(id.to_string(), text);
         let json = serde_json::to_string(&id).unwrap();

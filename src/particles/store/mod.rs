@@ -19,7 +19,7 @@ mod writer;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-pub use identity::DataSetId;
+pub use identity::{DataSetId, SetDigests};
 pub use pixels::Pixels;
 use reader::LARGEST_CTF;
 pub use reader::{Block, Defect, Reader};
@@ -242,14 +242,15 @@ impl Store {
     /// If the file cannot be read, or a particle has a value that is not finite, a pose that is not a rotation, or an
     /// optics group that does not exist. Names the first such particle.
     pub fn validate(&self) -> Result<DataSetId> {
-        self.inspect(|_, _| Ok(()))
+        self.inspect(|_, _| Ok(())).map(|digests| digests.id())
     }
 
-    /// Like [`Store::validate`]; also passes the row and the metadata of every particle to `visit`, in order.
+    /// Like [`Store::validate`], but returns the digests that the identity follows from. Passes the row and the metadata of every particle to
+    /// `visit`, in order.
     ///
     /// # Errors
     /// As [`Store::validate`], and the errors of `visit`.
-    pub fn inspect(&self, mut visit: impl FnMut(usize, &Particle) -> Result<()>) -> Result<DataSetId> {
+    pub fn inspect(&self, mut visit: impl FnMut(usize, &Particle) -> Result<()>) -> Result<SetDigests> {
         const ROWS_PER_READ: usize = 4096;
         let groups = self.header().optics.len();
         for first in (0..self.len()).step_by(ROWS_PER_READ) {
@@ -261,7 +262,7 @@ impl Store {
                 visit(row, &particle)?;
             }
         }
-        self.reader.identity()
+        self.reader.digests()
     }
 
     /// Reads all images and verifies their checksums.

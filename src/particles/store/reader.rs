@@ -10,9 +10,9 @@ use std::sync::Arc;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use rustix::fs::{Advice, fadvise};
 
-use super::columns::{self, CHECKSUM, COLUMNS, ENERGY, HALF, Offsets, ROTATION};
+use super::columns::{self, CHECKSUM, COLUMNS, DataSetLayout, ENERGY, HALF, Offsets};
 use super::pixels::Pixels;
-use super::{DataSetId, Dtype, Header, Particle, REMEDY_READ, particle_name};
+use super::{Dtype, Header, Particle, REMEDY_READ, SetDigests, particle_name};
 use crate::error::{Error, Result};
 use crate::imaging::ctf::{Ctf, CtfParameters, Optics};
 use crate::imaging::{View, energy};
@@ -307,19 +307,39 @@ impl Reader {
         self.ctf(particle).amplitude_bound(highest) <= LARGEST_CTF
     }
 
-    /// The identity of the set.
-    pub(super) fn identity(&self) -> Result<DataSetId> {
-        let offsets = &self.set.offsets;
-        DataSetId::of(|hash| {
-            for (place, stride) in [
-                (offsets.checksum, CHECKSUM.stride()),
-                (offsets.columns[ROTATION], COLUMNS[ROTATION].shape.stride()),
-                (offsets.half, HALF.stride()),
-            ] {
-                stream(self.path(), &self.file, place, self.len() * stride, &mut *hash)?;
-            }
-            Ok(())
-        })
+    /// The digests of the set.
+    pub(super) fn digests(&self) -> Result<SetDigests> {
+        let Set { offsets, header, .. } = &*self.set;
+        let mut digests = SetDigests::default();
+        let columns = COLUMNS.iter().zip(offsets.columns).map(|(column, at)| (column.shape, at));
+        let stored: Vec<(DataSetLayout, u64)> = columns
+            .chain([(CHECKSUM, offsets.checksum), (ENERGY, offsets.energy), (HALF, offsets.half)])
+            .collect();
+        for (part, names) in columns::PARTS {
+            digests.add(part, |hash| {
+                stored.iter().filter(|(shape, _)| names.contains(&shape.name)).try_for_each(|&(shape, at)| {
+                    stream(self.path(), &self.file, at, self.len() * shape.stride(), &mut *hash)
+                })
+            })?;
+        }
+        digests.add("pixel size", |hash| {
+            hash(&(header.box_size as u64).to_le_bytes());
+            hash(&header.pixel_size.to_le_bytes());
+            hash(&[u8::from(header.normalized), u8::from(header.inverted)]);
+            Ok::<(), Error>(())
+        })?;
+        digests.add("optics", |hash| {
+            header.optics.iter().for_each(|optics| {
+                let own = [optics.voltage, optics.spherical_aberration, optics.amplitude_contrast];
+                let magnification = optics.magnification.into_iter().flatten();
+                let numbers = own.into_iter().chain(optics.even.0).chain(magnification);
+                let numbers = numbers.chain([optics.resolution_limit]);
+                numbers.for_each(|number| hash(&number.to_le_bytes()));
+                hash(&[u8::from(optics.premultiplied)]);
+            });
+            Ok::<(), Error>(())
+        })?;
+        Ok(digests)
     }
 
     fn len(&self) -> usize {
