@@ -1,98 +1,24 @@
-//! Atomic output files: written under a temporary name, synced, renamed. Also detection of file types by their first bytes.
+//! Files on disk: outputs that appear whole or not at all ([`Pending`]), the inputs and outputs of a command ([`Claims`]), inputs
+//! that are regular files ([`open_input`]), and what a file is by its first bytes.
 
+mod claims;
 mod content;
+mod input;
+mod leftovers;
+mod pending;
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-
-use tempfile::TempPath;
+use std::path::Path;
 
 use crate::error::{Error, Result};
 
+pub use claims::Claims;
 pub(crate) use content::{Content, unexpected};
 pub use content::{first_bytes, is_gzip};
-
-const REMEDY: &str = "check that the folder exists, that you may write to it and that the disk is not full";
-
-/// Suffix of temporary files.
-const SUFFIX: &str = ".partial";
-
-/// A file being written. [`Pending::commit`] gives it its final name; dropping it without a commit removes it.
-#[derive(Debug)]
-pub struct Pending {
-    temporary: TempPath,
-    destination: PathBuf,
-}
-
-impl Pending {
-    /// Creates a temporary file in the folder of `destination`, which is not touched.
-    ///
-    /// # Errors
-    /// When `destination` has no file name or is a folder, or its folder does not exist or cannot be written.
-    pub fn new(destination: &Path) -> Result<Self> {
-        let name = destination
-            .file_name()
-            .ok_or_else(|| Error::input(destination, "", "is not a file name", "name a file to write"))?;
-        if destination.is_dir() {
-            return Err(Error::input(
-                destination,
-                "",
-                "is a folder, expected a file name",
-                "name a file in it",
-            ));
-        }
-        // Created here, so that a folder that cannot be written is an error before the computation.
-        let temporary = tempfile::Builder::new()
-            .prefix(&format!(".{}.{}-", name.to_string_lossy(), std::process::id()))
-            .suffix(SUFFIX)
-            // The umask applies, as for any new file. The default of tempfile is 0600.
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(folder_of(destination))
-            .map_err(Error::io(destination, "write the file", REMEDY))?;
-        Ok(Self { temporary: temporary.into_temp_path(), destination: destination.to_path_buf() })
-    }
-
-    /// Path to write to until the commit.
-    pub fn path(&self) -> &Path {
-        &self.temporary
-    }
-
-    /// Syncs the temporary file and gives it its final name.
-    ///
-    /// # Errors
-    /// When the file cannot be synced or renamed; the old content of the destination is then intact.
-    pub fn commit(self) -> Result<()> {
-        let Self { temporary, destination } = self;
-        File::open(&temporary)
-            .and_then(|file| file.sync_all())
-            .and_then(|()| temporary.persist(&destination).map_err(|failed| failed.error))
-            .map_err(Error::io(&destination, "finish the file", REMEDY))?;
-        // Makes the rename durable. Some file systems cannot sync a folder: not an error.
-        let _ = File::open(folder_of(&destination)).and_then(|folder| folder.sync_all());
-        Ok(())
-    }
-}
-
-/// The folder that holds `file`.
-fn folder_of(file: &Path) -> &Path {
-    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Temporary files that killed programs left in `folder`.
-pub fn leftovers(folder: &Path) -> Vec<PathBuf> {
-    // ".NAME.PROCESS-RANDOM.partial"; earlier versions had no random part.
-    let is_leftover = |name: &str| {
-        let process = name.strip_prefix('.').and_then(|rest| rest.strip_suffix(SUFFIX)?.rsplit_once('.'));
-        process.is_some_and(|(_, id)| id.split('-').next().is_some_and(|id| id.parse::<u32>().is_ok()))
-    };
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.file_name().to_str().is_some_and(is_leftover))
-        .map(|entry| entry.path())
-        .collect()
-}
+pub use input::{open_input, read_bytes, read_text};
+pub use leftovers::{leftovers, remove_on_signals};
+pub use pending::Pending;
 
 /// Writes a file atomically; `fill` writes the content.
 ///
@@ -104,11 +30,11 @@ pub fn write_atomically(
 ) -> Result<()> {
     let pending = Pending::new(destination)?;
     let write = || -> std::io::Result<()> {
-        let mut writer = BufWriter::with_capacity(1 << 20, File::create(pending.path())?);
+        let mut writer = BufWriter::with_capacity(1 << 20, pending.writer()?);
         fill(&mut writer)?;
         writer.flush()
     };
-    write().map_err(Error::io(destination, "write the file", REMEDY))?;
+    write().map_err(Error::io(destination, "write the file", pending::REMEDY))?;
     pending.commit()
 }
 
@@ -134,7 +60,7 @@ pub fn write_hdf5(
 ) -> Result<()> {
     let pending = Pending::new(destination)?;
     let write = || -> hdf5::Result<()> {
-        let file = hdf5::File::create(pending.path())?;
+        let file = hdf5::File::create(pending.handle_path())?;
         fill(&file)?;
         // close() reports write errors only if no other handle of the file is open; flush() always does.
         file.flush()?;
@@ -160,21 +86,10 @@ pub fn create_folder(folder: &Path) -> Result<()> {
     ))
 }
 
-/// Checks that `output` is not the file `input`, described as `what`.
-///
-/// # Errors
-/// When both are the same existing file.
-pub(crate) fn check_output(input: &Path, output: &Path, what: &str) -> Result<()> {
-    match (input.canonicalize(), output.canonicalize()) {
-        (Ok(a), Ok(b)) if a == b => {
-            Err(Error::input(input, "", format!("is {what} to read"), "write to another file"))
-        }
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

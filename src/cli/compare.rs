@@ -4,11 +4,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::mask::MaskOptions;
+use crate::error::Result;
 use crate::evaluate::compare::{self, compare};
 use crate::evaluate::maps::MapReader;
 use crate::figures::comparison::comparison_chart;
-use crate::figures::plots::write_chart_files;
+use crate::figures::plots::{CHART_FILES, write_chart_files};
+use crate::files::Claims;
 use crate::imaging::mrc::Volume;
+use crate::run_folder::claims::reads_run_of;
 
 /// Arguments of `compare`.
 #[derive(Debug, clap::Args)]
@@ -38,7 +41,28 @@ pub struct Args {
     mask_options: MaskOptions,
 }
 
+impl Args {
+    fn check_outputs(&self) -> Result<()> {
+        let mut claims = Claims::new();
+        for run in &self.runs {
+            reads_run_of(&mut claims, run);
+            // Folders of other programs have no run.json.
+            for name in ["half1.mrc", "half2.mrc", "map.mrc"] {
+                claims.reads(run.join(name), "a map of a run");
+            }
+        }
+        claims.reads_some(self.truth.as_ref(), "the ground truth");
+        self.mask_options.claim(&mut claims, &self.mask);
+        if let Some(output) = &self.output {
+            let (folder, stem) = super::output::folder_and_stem(output)?;
+            claims.writes_all(CHART_FILES.map(|extension| folder.join(format!("{stem}.{extension}"))));
+        }
+        claims.check()
+    }
+}
+
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    args.check_outputs()?;
     let reader = MapReader { pixel_size: None, ignore_frame: args.ignore_frame };
     let mask = |map: &Volume| Ok(args.mask_options.make(&args.mask, map, &reader)?.map(|made| made.mask));
     let compared = compare(&args.runs, args.truth.as_deref(), &reader, mask)?;

@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use super::mask::MaskOptions;
 use super::models::ModelArgs;
 use super::phases::PhaseOptions;
+use crate::error::Result;
 use crate::evaluate::map_pair::{MapPair, PairOptions};
 use crate::evaluate::maps::MapReader;
-use crate::figures::plots;
-use crate::files;
+use crate::figures::plots::{self, CHART_FILES};
+use crate::files::{self, Claims};
+use crate::run_folder::claims::reads_run_of;
 
 const AFTER_HELP: &str = "\
 Two maps under a mask are taken as half maps, and their FSC is also corrected for the mask by phase randomisation (Chen et \
@@ -71,8 +73,28 @@ pub(super) struct Args {
     phases: PhaseOptions,
 }
 
+impl Args {
+    fn check_outputs(&self) -> Result<()> {
+        let mut claims = Claims::new();
+        claims.reads(&self.first, "the first map").reads(&self.second, "the second map");
+        for input in [Some(&self.first), Some(&self.second), self.voxels.as_ref()].into_iter().flatten() {
+            reads_run_of(&mut claims, input);
+        }
+        self.mask_options.claim(&mut claims, &self.mask);
+        if let Some(output) = &self.output {
+            let (folder, stem) = super::output::folder_and_stem(output)?;
+            let directions = self.directional.then_some("_directions.csv");
+            let ends = CHART_FILES.iter().map(|extension| format!(".{extension}"));
+            let ends = ends.chain(directions.map(str::to_owned));
+            claims.writes_all(ends.map(|end| folder.join(format!("{stem}{end}"))));
+        }
+        claims.check()
+    }
+}
+
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let reader = MapReader { pixel_size: args.pixel_size, ignore_frame: args.ignore_frame };
+    args.check_outputs()?;
     let pair = MapPair::read(
         &args.first,
         &args.second,

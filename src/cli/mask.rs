@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::automask::{Components, DEFAULT_LOW_PASS};
 use crate::evaluate::maps::MapReader;
 use crate::evaluate::mask_choice::{LabelledMask, MaskChoice};
+use crate::files::Claims;
 use crate::imaging::mrc::{Volume, write_volume};
 
 /// Options of commands with `--mask`.
@@ -49,6 +50,16 @@ impl MaskOptions {
             write_volume(path, &made.mask.volume_like(map))?;
         }
         Ok(made)
+    }
+
+    /// Claims the mask file that is `choice` as an input, and the file of `--mask-output` as an output.
+    pub(super) fn claim(&self, claims: &mut Claims, choice: &OsStr) {
+        if !["none", "sphere", "auto"].iter().any(|name| choice == *name) {
+            claims.reads(choice, "the mask");
+        }
+        if let Some(output) = &self.mask_output {
+            claims.writes(output);
+        }
     }
 
     /// Refuses options of a mask other than the chosen one: they would have no effect.

@@ -106,6 +106,9 @@ pub fn main() -> ExitCode {
                 return ExitCode::from(WRONG_USAGE);
             }
             logging::start(&cli.log, 0);
+            if let Err(error) = crate::files::remove_on_signals() {
+                tracing::warn!("{error}");
+            }
             match command {
                 Command::Import(args) => import::run(args),
                 Command::Simulate(args) => simulate::run(args),

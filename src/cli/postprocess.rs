@@ -9,8 +9,9 @@ use crate::error::Error;
 use crate::evaluate::maps::{self, MapReader};
 use crate::evaluate::postprocess::{FIT_FROM, LowPass, Options, PostProcessed, Sharpening};
 use crate::figures::write_fsc_files;
-use crate::files;
+use crate::files::{self, Claims};
 use crate::imaging::mrc::write_volume;
+use crate::run_folder::claims::reads_run_of;
 
 const AFTER_HELP: &str = "\
 Definitions are those of RELION's post-processing: the FSC under the mask is corrected by phase randomisation; the mean of \
@@ -80,6 +81,8 @@ fn low_pass(text: &str) -> Result<LowPass, String> {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let (folder, stem) = super::output::folder_and_stem(&args.output)?;
+    let name = |end: &str| folder.join(format!("{stem}{end}"));
+    args.check_outputs(&name)?;
     let reader = MapReader { pixel_size: args.pixel_size, ignore_frame: args.ignore_frame };
     let first = reader.read(&args.first)?;
     let second = reader.read_like(&args.second, (&args.first, &first))?;
@@ -99,7 +102,6 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         );
     }
 
-    let name = |end: &str| folder.join(format!("{stem}{end}"));
     write_volume(&name(".mrc"), &processed.map)?;
     write_volume(&name("_masked.mrc"), &processed.masked_map(&mask.mask))?;
     write_volume(&name("_mask.mrc"), &mask.mask.volume_like(&first))?;
@@ -112,6 +114,15 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 impl Args {
+    fn check_outputs(&self, name: &dyn Fn(&str) -> PathBuf) -> Result<(), Error> {
+        let mut claims = Claims::new();
+        claims.reads(&self.first, "the first half map").reads(&self.second, "the second half map");
+        [&self.first, &self.second].into_iter().for_each(|map| reads_run_of(&mut claims, map));
+        self.mask_options.claim(&mut claims, &self.mask);
+        let ends = [".mrc", "_masked.mrc", "_mask.mrc", ".csv", ".svg", ".png", ".json"];
+        claims.writes_all(ends.map(name)).check()
+    }
+
     fn options(&self) -> Options {
         Options {
             randomization: self.phases.randomization(),

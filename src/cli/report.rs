@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::files::Claims;
+use crate::run_folder::claims::reads_run_of;
 use crate::run_folder::finished;
 
 const AFTER_HELP: &str = "\
@@ -29,6 +31,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    let mut claims = Claims::new();
+    claims.reads_some(args.particles.as_ref(), "the particle file");
+    args.baseline.iter().for_each(|run| reads_run_of(&mut claims, run));
+    finished::claim_report(&mut claims, &args.run).check()?;
     let page = finished::rewrite_report(&args.run, args.particles.as_deref(), &args.baseline)?;
     tracing::info!("{}", page.display());
     Ok(())

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use super::values::check_grid;
 use crate::error::Error;
-use crate::files::check_output;
+use crate::files::Claims;
 use crate::gmm::mixture;
 use crate::gmm::voxelize::{Grid, MAX_GRID, label, map_of};
 use crate::imaging::mrc::{Volume, write_labelled_volume};
+use crate::run_folder::claims::reads_run_of;
 
 const AFTER_HELP: &str = "\
 By default, the map is the one that `train` writes. Another pixel size samples the same density up to the Nyquist frequency of \
@@ -42,7 +43,9 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    check_output(&args.mixture, &args.output, "the mixture")?;
+    let mut claims = Claims::new();
+    reads_run_of(claims.reads(&args.mixture, "the mixture").writes(&args.output), &args.mixture);
+    claims.check()?;
     check_grid(args.box_size, args.pixel_size)?;
     let mixture = mixture::read_with_grid(&args.mixture, args.box_size, args.pixel_size)?;
     let pixel_size = args.pixel_size.unwrap_or(mixture.pixel_size);

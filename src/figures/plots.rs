@@ -165,6 +165,9 @@ pub fn write_fsc_files(folder: &Path, stem: &str, curves: &[(String, Fsc)]) -> R
     write_chart_files(folder, stem, curves, &fsc_chart(curves))
 }
 
+/// Extensions of the files of [`write_chart_files`].
+pub(crate) const CHART_FILES: [&str; 3] = ["csv", "svg", "png"];
+
 /// The legend and the band of a directional FSC for [`fsc_chart_with_band`].
 pub(crate) fn direction_band(directional: &Directional, threshold: f64) -> (String, Vec<[f64; 2]>) {
     let summary = directional.summary(threshold);
@@ -195,7 +198,7 @@ pub fn write_chart_files(folder: &Path, stem: &str, curves: &[(String, Fsc)], ch
     let svg = chart.to_svg(&Colours::light(), SIZE.0, SIZE.1);
     let png = picture::to_png(&svg, 2.0)?;
     // All files are rendered before the first is written.
-    for (extension, content) in [("csv", table.as_bytes()), ("svg", svg.as_bytes()), ("png", &png)] {
+    for (extension, content) in CHART_FILES.into_iter().zip([table.as_bytes(), svg.as_bytes(), &png]) {
         files::write_atomically(&folder.join(format!("{stem}.{extension}")), |w| w.write_all(content))?;
     }
     Ok(())

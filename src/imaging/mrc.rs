@@ -144,6 +144,22 @@ pub fn read_volume(path: &Path) -> Result<Volume> {
     Ok(Volume::new(data, header.voxel_size[0]).in_frame(header.frame()))
 }
 
+/// Checks that `path` does not exist or is a stack or map that this program wrote, by the label in its header. For outputs whose
+/// name the user has not typed.
+///
+/// # Errors
+/// When it is another program's file, with `remedy`, or cannot be read.
+pub(crate) fn check_own_stack(path: &Path, remedy: &str) -> Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let start = files::first_bytes(path, HEADER as u64)?;
+    if start.get(224..).is_some_and(|labels| labels.starts_with(header::CREATOR.as_bytes())) {
+        return Ok(());
+    }
+    Err(Error::input(path, "", "exists, and was not written by this program", remedy))
+}
+
 /// Writes a map (space group 1), atomically.
 ///
 /// # Errors

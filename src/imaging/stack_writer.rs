@@ -32,7 +32,7 @@ impl StackWriter {
     pub fn create(destination: &Path, box_size: usize, pixel_size: f64) -> Result<Self> {
         let pending = Pending::new(destination)?;
         let open = || -> std::io::Result<BufWriter<File>> {
-            let mut writer = BufWriter::with_capacity(1 << 20, File::create(pending.path())?);
+            let mut writer = BufWriter::with_capacity(1 << 20, pending.writer()?);
             let nothing = Statistics { min: 0.0, max: 0.0, mean: 0.0, deviation: 0.0 };
             writer.write_all(&header_bytes([box_size, box_size, 0], pixel_size, false, &nothing))?;
             Ok(writer)

@@ -8,6 +8,7 @@ pub mod noise;
 pub mod preprocess;
 pub mod refinement;
 pub mod selection;
+pub(crate) mod sources;
 pub(crate) mod statistics;
 pub mod store;
 mod subset;

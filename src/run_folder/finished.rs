@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::files::Claims;
 use crate::particles::export::results::{RunColumns, RunResults};
 use crate::particles::export::{cs, original};
 use crate::particles::selection::SubsetRows;
@@ -55,6 +56,11 @@ pub(crate) fn rewrite_report(run: &Path, particles: Option<&Path>, baselines: &[
     }
     report::write(run, &document, &store, baselines)?;
     Ok(run.join(names::REPORT))
+}
+
+/// Claims the page that [`rewrite_report`] writes as an output.
+pub(crate) fn claim_report<'a>(claims: &'a mut Claims, run: &Path) -> &'a mut Claims {
+    claims.writes(run.join(names::REPORT))
 }
 
 /// The rows that the run in the folder `run` excluded. The run must be of the particle set `store`, whose identity is `set`.

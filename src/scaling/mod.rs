@@ -15,7 +15,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
-use crate::files;
+use crate::files::{self, Claims};
 use study::Study;
 
 /// Compares the runs `sources` (run folders, or files of `bench --json`) and writes scaling.csv, scaling.svg and scaling.md to
@@ -24,6 +24,13 @@ use study::Study;
 /// # Errors
 /// When a source cannot be read or does not belong to the study, or a file cannot be written.
 pub(crate) fn write(sources: &[PathBuf], folder: &Path) -> Result<String> {
+    let mut claims = Claims::new();
+    for source in sources {
+        claims.reads(record::file_of(source), "the record of a run");
+    }
+    claims
+        .writes_all(["csv", "svg", "md"].map(|extension| folder.join(format!("scaling.{extension}"))))
+        .check()?;
     let runs = sources.iter().map(|source| record::read(source)).collect::<Result<Vec<_>>>()?;
     let study = Study::new(runs)?;
     let text = table::markdown(&study);

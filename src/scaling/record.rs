@@ -133,12 +133,17 @@ pub struct Run {
 const REMEDY: &str =
     "give folders of finished `cryosplat-mpi train` runs, or files of `cryosplat-mpi bench --json`";
 
+/// The file of the record of `source`.
+pub(super) fn file_of(source: &Path) -> PathBuf {
+    if source.is_dir() { source.join(names::RUN) } else { source.to_path_buf() }
+}
+
 /// Reads the record of `source`: a run folder, or a file.
 ///
 /// # Errors
 /// When the file is missing or is not a record, the run is not finished, or a required member is missing.
 pub fn read(source: &Path) -> Result<Run> {
-    let file = if source.is_dir() { source.join(names::RUN) } else { source.to_path_buf() };
+    let file = file_of(source);
     if source.is_dir() && !file.exists() {
         return Err(Error::input(source, "", "contains no run.json: no run has finished there", REMEDY));
     }

@@ -45,6 +45,14 @@ impl FromStr for NoiseSpectrum {
 }
 
 impl NoiseSpectrum {
+    /// The file that it is read from, if it is.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::White | Self::Measured => None,
+        }
+    }
+
     /// The relative power as a function of the frequency in units of Nyquist; constant from Nyquist on. `None` for white noise.
     ///
     /// # Errors

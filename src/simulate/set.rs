@@ -17,7 +17,7 @@ use super::noise::{Noise, NoiseScratch};
 use super::relion;
 use super::truth::{TrueMaps, TruthSource};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, Claims};
 use crate::imaging::aberration::OddAberration;
 use crate::imaging::ctf::{Ctf, Optics, wavelength};
 use crate::imaging::mrc;
@@ -91,6 +91,8 @@ pub struct Simulation {
     pub truth_output: PathBuf,
     /// Folder for the same set in RELION's format, where images keep their shifts.
     pub star_folder: Option<PathBuf>,
+    /// Replace particles of another program in that folder.
+    pub overwrite: bool,
 }
 
 impl Simulation {
@@ -120,13 +122,36 @@ impl Simulation {
         }
         self.beam_tilt.iter().try_for_each(|&tilt| real("--beam-tilt", tilt, -100.0, 100.0, " mrad"))?;
         self.defects.validate(self.box_size)?;
-        if self.truth_output == self.output {
-            return Err(Error::request(
-                format!("the particle file and the true map have the same name, {}", self.output.display()),
-                "choose another --truth",
-            ));
-        }
         Ok(())
+    }
+
+    /// Checks that no output is an input or another output, and that the folder of `--star` holds no other program's particles.
+    fn check_outputs(&self) -> Result<()> {
+        let mut claims = Claims::new();
+        match &self.truth {
+            TruthSource::Model(path, ..) => claims.reads(path, "the atomic model"),
+            TruthSource::Map(path) => claims.reads(path, "the input map"),
+            TruthSource::Phantom => &mut claims,
+        };
+        claims.reads_some(self.defects.other.as_ref().map(|(path, _)| path), "the model of the other state");
+        for spectrum in &self.defects.noise_spectra {
+            claims.reads_some(spectrum.file(), "a spectrum of the noise");
+        }
+        claims
+            .writes(&self.output)
+            .writes(&self.truth_output)
+            .writes(self.truth_output.with_extension("csv"));
+        if let Some(folder) = &self.star_folder {
+            let names = [relion::STACK, relion::STAR, relion::TRUTH, relion::TRUTH_TABLE];
+            let paths = names.map(|name| folder.join(name));
+            if !self.overwrite {
+                // A folder of particles is ours if its stack is.
+                let stack = if paths[0].exists() || !paths[1].exists() { &paths[0] } else { &paths[1] };
+                mrc::check_own_stack(stack, "choose another folder for --star, or replace it (--overwrite)")?;
+            }
+            claims.writes_all(paths);
+        }
+        claims.check()
     }
 
     /// Runs the simulation in the current rayon pool.
@@ -136,6 +161,7 @@ impl Simulation {
     /// atomically.
     pub fn run(&self) -> Result<()> {
         self.validate()?;
+        self.check_outputs()?;
         let other = self.defects.other.as_ref().map(|(path, _)| path.as_path());
         let TrueMaps { specimen, other } =
             self.truth.maps(other, &self.assembly, self.box_size, self.pixel_size)?;

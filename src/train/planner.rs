@@ -21,7 +21,7 @@ use crate::run_folder::checkpoint::{self, Checkpoint};
 use crate::run_folder::identity::RunIdentity;
 use crate::run_folder::lifecycle::{self, ExistingRun, Start};
 use crate::run_folder::owner::{Claim, Owner, Request};
-use crate::run_folder::{assessment, names};
+use crate::run_folder::{assessment, claims, names};
 use crate::voxels::detection;
 
 /// Largest number of particles whose CTFs determine the weights of the spatial frequencies.
@@ -70,6 +70,11 @@ fn decide(
     signal: &EndSignal,
 ) -> Result<(Store, Option<(Plan, InitialGuess, Owner)>)> {
     let store = Store::open(&options.particles)?;
+    let inputs = [
+        (options.truth.as_deref(), "the ground truth"),
+        (options.init.as_ref().map(|init| init.file.as_path()), "the file of --init"),
+    ];
+    claims::check_run(&options.output, &store, &inputs)?;
     let data_set = selection::check_centred(&store)?;
     let mut choices = options.choices.clone();
     if options.recipe == Recipe::Scaled && store.header().optics.len() > 1 {

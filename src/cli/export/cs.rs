@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use crate::error::Error;
-use crate::files::check_output;
 use crate::particles::export::cs;
 
 const AFTER_HELP: &str = "\
@@ -36,12 +35,11 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let Args { particles, output, original, .. } = args;
-    check_output(particles, output, "the particle file")?;
-    check_output(original, output, "the original")?;
     if output.extension().is_none_or(|extension| extension != "cs") {
         return Err(Error::input(output, "", "does not end in .cs", "name a file that ends in .cs").into());
     }
-    let (store, results) = super::open_with_results(particles, args.run.as_deref())?;
+    let outputs = super::Outputs { original: Some(original), files: vec![output.clone()] };
+    let (store, results) = super::open_with_results(particles, args.run.as_deref(), &outputs)?;
     let count = cs::select(&store, &results, original, output)?;
     tracing::info!("{count} particles{}: {}", super::note(&results), output.display());
     Ok(())

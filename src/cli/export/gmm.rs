@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use crate::cli::values::check_grid;
 use crate::error::Error;
-use crate::files::check_output;
+use crate::files::Claims;
 use crate::gmm::convert::{MixtureFormat, convert};
+use crate::run_folder::claims::reads_run_of;
 
 const AFTER_HELP: &str = "\
 Pseudo-atoms (.pdb, .cif) are one per Gaussian, of the asymmetric unit unless --whole is given. Position: the mean in angstrom, in the frame of the run's map (or of --map). \
@@ -45,7 +46,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let Args { mixture: input, output, box_size, pixel_size, .. } = args;
-    check_output(input, output, "the mixture")?;
+    let mut claims = Claims::new();
+    claims.reads(input, "the mixture").reads_some(args.map.as_ref(), "the map of the frame").writes(output);
+    reads_run_of(&mut claims, input);
+    claims.check()?;
     check_grid(*box_size, *pixel_size)?;
     let format = MixtureFormat::from_extension(output);
     if args.map.is_some() && !format.as_ref().is_ok_and(|format| format.is_atoms()) {

@@ -5,12 +5,14 @@ mod gmm;
 mod particles;
 mod star;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::Result;
+use crate::files::Claims;
 use crate::particles::export::results::RunResults;
+use crate::particles::sources;
 use crate::particles::store::Store;
-use crate::run_folder::finished;
+use crate::run_folder::{claims::reads_run_of, finished};
 
 /// Arguments of `export`.
 #[derive(Debug, clap::Args)]
@@ -40,9 +42,23 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
-/// Opens a particle file. Also returns what `run` has found out about its particles; nothing without a run.
-fn open_with_results(particles: &Path, run: Option<&Path>) -> Result<(Store, RunResults)> {
+/// What an export writes, and the file whose rows it copies.
+struct Outputs<'a> {
+    original: Option<&'a Path>,
+    files: Vec<PathBuf>,
+}
+
+/// Opens a particle file, and checks that the outputs overwrite nothing that the export reads. Also returns what `run` has found out
+/// about its particles; nothing without a run.
+fn open_with_results(particles: &Path, run: Option<&Path>, outputs: &Outputs) -> Result<(Store, RunResults)> {
     let store = Store::open(particles)?;
+    let mut claims = Claims::new();
+    sources::reads(&mut claims, &store);
+    claims.reads_some(outputs.original, "the original");
+    if let Some(run) = run {
+        reads_run_of(&mut claims, run);
+    }
+    claims.writes_all(&outputs.files).check()?;
     let set = store.validate()?;
     let results = run.map(|run| finished::results(run, &store, set)).transpose()?.unwrap_or_default();
     Ok((store, results))

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::files::check_output;
 use crate::particles::export::particle_file;
 
 const AFTER_HELP: &str = "\
@@ -29,8 +28,8 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let Args { particles, output, run } = args;
-    check_output(particles, output, "the particle file")?;
-    let (store, results) = super::open_with_results(particles, Some(run))?;
+    let outputs = super::Outputs { original: None, files: vec![output.clone()] };
+    let (store, results) = super::open_with_results(particles, Some(run), &outputs)?;
     let count = particle_file::write(&store, &results, output)?;
     tracing::info!("{count} particles{}: {}", super::note(&results), output.display());
     Ok(())

@@ -1,11 +1,10 @@
 //! `cryosplat-mpi export star`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::error::{Error, Result};
-use crate::files::check_output;
+use crate::error::Error;
+use crate::imaging::mrc;
 use crate::particles::export::{original, star};
-use crate::particles::store::Store;
 
 const AFTER_HELP: &str = "\
 The STAR file follows RELION 3.1: optics groups, angles, CTFs, and the halves as _rlnRandomSubset. The images are those of the \
@@ -36,36 +35,40 @@ pub(super) struct Args {
     /// multiply the scale of their CTF by the contrast (not with --original).
     #[arg(long, value_name = "FOLDER")]
     run: Option<PathBuf>,
+    /// Replace a stack of the same name even if another program wrote it.
+    #[arg(long, conflicts_with = "original")]
+    overwrite: bool,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    let Args { particles, output, .. } = args;
-    check_output(particles, output, "the particle file")?;
+    let Args { particles, output, original, .. } = args;
     if output.extension().is_none_or(|extension| extension != "star") {
         let problem = "does not end in .star, and its stack takes the same name with .mrcs";
         return Err(Error::input(output, "", problem, "name a file that ends in .star").into());
     }
-    let (store, results) = super::open_with_results(particles, args.run.as_deref())?;
+    let stack = star::stack_of(output);
+    let mut files = vec![output.clone()];
+    if original.is_none() {
+        if !args.overwrite {
+            mrc::check_own_stack(
+                &stack,
+                "choose another name for the STAR file, or replace it (--overwrite)",
+            )?;
+        }
+        files.push(stack.clone());
+    }
+    let outputs = super::Outputs { original: original.as_deref(), files };
+    let (store, results) = super::open_with_results(particles, args.run.as_deref(), &outputs)?;
     let note = super::note(&results);
-    match &args.original {
+    match original {
         Some(file) => {
-            check_output(file, output, "the original")?;
             let count = original::select(&store, &results, file, output)?;
             tracing::info!("{count} particles{note}: {}", output.display());
         }
         None => {
-            let stack = star::stack_of(output);
-            check_sources(&store, particles, &stack)?;
             let count = star::write(&store, &results, output)?;
             tracing::info!("{count} particles{note}: {} and {}", output.display(), stack.display());
         }
     }
     Ok(())
-}
-
-/// Refuses to overwrite a stack that the particles came from.
-fn check_sources(store: &Store, particles: &Path, stack: &Path) -> Result<()> {
-    check_output(particles, stack, "the particle file")?;
-    let sources = store.header().source_files.iter().map(Path::new);
-    sources.into_iter().try_for_each(|source| check_output(source, stack, "a stack of the set"))
 }

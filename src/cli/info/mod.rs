@@ -11,7 +11,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::error::{Error, Result};
-use crate::files::{self, Content};
+use crate::files::{self, Claims, Content};
 use crate::gmm::files as mixtures;
 use crate::hdf5::text_attribute;
 use crate::particles::store;
@@ -30,6 +30,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         )
         .into());
     }
+    let mut claims = Claims::new();
+    for file in &args.files {
+        claims.reads(file, "a file to describe");
+    }
+    claims.writes_all(&args.directions).writes_all(&args.noise).check()?;
     let mut failures = Vec::new();
     for (i, file) in args.files.iter().enumerate() {
         match describe(file, args) {

@@ -71,6 +71,9 @@ pub(super) struct Args {
     /// Also write the set for RELION to this folder: particles.star, particles.mrcs (not centred), truth.mrc.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     star: Option<PathBuf>,
+    /// Replace particles.mrcs and particles.star in the folder of --star even if another program wrote them.
+    #[arg(long, requires = "star", help_heading = "Output")]
+    overwrite: bool,
     /// Output ground-truth map [default: <OUTPUT without .h5>_truth.mrc].
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     truth: Option<PathBuf>,
@@ -249,6 +252,7 @@ impl Args {
             output: self.output.clone(),
             truth_output: self.truth.clone().unwrap_or_else(|| default_truth_output(&self.output)),
             star_folder: self.star.clone(),
+            overwrite: self.overwrite,
         }
     }
 }

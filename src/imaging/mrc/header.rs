@@ -5,6 +5,9 @@ use std::io::Read;
 use std::path::Path;
 
 use super::{Frame, HEADER, LABEL};
+
+/// Beginning of the first label of the files that this program writes.
+pub(super) const CREATOR: &str = "cryosplat-mpi";
 use crate::error::{Error, Result};
 use crate::files::{self, Content};
 
@@ -344,7 +347,7 @@ pub fn header_bytes(
     put(54, [0x44, 0x44, 0, 0]);
     put(55, statistics.deviation.to_le_bytes());
     put(56, 1i32.to_le_bytes());
-    let label = concat!("cryosplat-mpi ", env!("CARGO_PKG_VERSION"));
+    let label = format!("{CREATOR} {}", env!("CARGO_PKG_VERSION"));
     bytes[224..224 + LABEL].fill(b' ');
     bytes[224..224 + label.len()].copy_from_slice(label.as_bytes());
     bytes

@@ -1,6 +1,5 @@
 //! Writes a particle set for RELION 3.1 and later: a STAR file with optics groups, and a stack next to it.
 
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -86,7 +85,7 @@ pub fn write(store: &Store, results: &RunResults, star: &Path) -> Result<usize> 
     };
     results.check_left(store)?;
     let pending = Pending::new(star)?;
-    let file = File::create(pending.path()).map_err(Error::io(star, "write the STAR file", REMEDY))?;
+    let file = pending.writer().map_err(Error::io(star, "write the STAR file", REMEDY))?;
     let mut writer = BufWriter::with_capacity(1 << 20, file);
     let mut stack = StackWriter::create(&stack_path, header.box_size, header.pixel_size)?;
     let failed = || Error::io(star, "write the STAR file", REMEDY);

@@ -7,7 +7,6 @@
 //! cryoDRGN, the arrays of the metadata files. Before the images are read, copies of images are found with at most 48 bytes
 //! per particle.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
@@ -21,6 +20,7 @@ use super::stacks::Stacks;
 use super::summary::{Extent, Summary};
 use super::units::Units;
 use crate::error::{Error, Result};
+use crate::files::Claims;
 use crate::imaging::ctf::Ctf;
 use crate::particles::Subset;
 use crate::particles::preprocess::{Defect, Scratch};
@@ -55,8 +55,14 @@ pub fn import(input: &Path, destination: &Path, options: &Options) -> Result<Sum
     let particles = format::read(input, &options.companions, &read_options)?;
     let properties = particles.properties();
     let stacks = Stacks::find(properties)?;
-    let inputs = std::iter::once(&properties.path).chain(&properties.others).chain(stacks.paths());
-    refuse_overwriting_input(destination, inputs)?;
+    let mut claims = Claims::new();
+    for path in std::iter::once(&properties.path).chain(&properties.others) {
+        claims.reads(path, "a metadata file of this import");
+    }
+    for path in stacks.paths() {
+        claims.reads(path, "a stack of this import");
+    }
+    claims.writes(destination).writes(Summary::path_beside(destination)).check()?;
 
     let request = Request {
         box_size: options.box_size,
@@ -101,24 +107,6 @@ fn relative_path(file: &Path, other: &Path) -> Option<String> {
     let up = folder[shared..].iter().map(|_| Component::ParentDir);
     let path: PathBuf = up.chain(file[shared..].iter().copied()).collect();
     path.to_str().map(str::to_owned)
-}
-
-/// Refuses a destination that is one of the input files.
-fn refuse_overwriting_input<'a>(
-    destination: &Path,
-    mut inputs: impl Iterator<Item = &'a PathBuf>,
-) -> Result<()> {
-    let identity = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
-    let Some(existing) = identity(destination) else { return Ok(()) };
-    match inputs.find(|path| identity(path) == Some(existing)) {
-        Some(_) => Err(Error::input(
-            destination,
-            "",
-            "is an input of this import, and would be overwritten",
-            "name another output file",
-        )),
-        None => Ok(()),
-    }
 }
 
 /// Consecutive rows, those of half 1 first, and their images.

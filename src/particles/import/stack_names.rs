@@ -92,7 +92,7 @@ impl StackFolders {
     }
 
     /// Candidate paths of the stack `name`, in search order.
-    fn candidates(&self, name: &Path) -> Vec<PathBuf> {
+    pub(crate) fn candidates(&self, name: &Path) -> Vec<PathBuf> {
         let Some(folder) = &self.datadir else {
             // join() returns an absolute path unchanged.
             let mut candidates: Vec<PathBuf> = self.begin.iter().map(|folder| folder.join(name)).collect();

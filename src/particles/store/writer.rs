@@ -1,6 +1,5 @@
 //! Writes a particle file: HDF5 creates the data sets, then particles and images are written at their offsets.
 
-use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -28,7 +27,6 @@ const ALIGNMENT: u64 = 4096;
 pub struct Writer {
     pending: Pending,
     destination: PathBuf,
-    file: File,
     header: Header,
     dtype: Dtype,
     offsets: Offsets,
@@ -44,18 +42,16 @@ impl Writer {
     pub fn create(destination: &Path, header: &Header, dtype: Dtype) -> Result<Self> {
         header.check(destination)?;
         let pending = Pending::new(destination)?;
-        let (offsets, texts) = create_layout(pending.path(), header, dtype).map_err(Error::hdf5(
+        let (offsets, texts) = create_layout(&pending.handle_path(), header, dtype).map_err(Error::hdf5(
             destination,
             "write the particle set",
             REMEDY_WRITE,
         ))?;
         let failed = || Error::io(destination, "write the particle set", REMEDY_WRITE);
-        let file = File::options().write(true).open(pending.path()).map_err(failed())?;
-        texts.iter().try_for_each(|texts| texts.write(&file)).map_err(failed())?;
+        texts.iter().try_for_each(|texts| texts.write(pending.file())).map_err(failed())?;
         let mut writer = Self {
             pending,
             destination: destination.to_path_buf(),
-            file,
             header: header.clone(),
             dtype,
             offsets,
@@ -83,7 +79,7 @@ impl Writer {
 
     fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
         let failed = Error::io(&self.destination, "write the particle set", REMEDY_WRITE);
-        self.file.write_all_at(bytes, at).map_err(failed)
+        self.pending.file().write_all_at(bytes, at).map_err(failed)
     }
 
     /// Appends the next particles of `half`, with their images (`[image][y][x]`).

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::files::Pending;
+use crate::files::{Claims, Pending};
 use crate::gmm::{Gmm, START_SCALE, Shape};
 use crate::loader::cache::CacheOptions;
 use crate::parallel::{Failure, HalfGroup, World};
@@ -123,6 +123,9 @@ fn open(
             format!("use --batch {ranks} or more, or fewer ranks"),
         ));
     }
+    let mut claims = Claims::new();
+    claims.reads_some(options.particles.as_ref(), "the particle file");
+    claims.writes_all(&options.json).check()?;
     let store = options.particles.as_deref().map(Store::open).transpose()?;
     let mut set = None;
     if let Some(store) = &store {
@@ -141,7 +144,7 @@ fn open(
 
 fn write(file: Pending, outcome: &BenchReport) -> Result<()> {
     let write = || -> std::io::Result<()> {
-        let mut writer = std::fs::File::create(file.path())?;
+        let mut writer = file.file();
         serde_json::to_writer_pretty(&mut writer, outcome)?;
         writeln!(writer)
     };
