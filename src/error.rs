@@ -10,7 +10,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// Invalid content of an input file.
-    #[error("{}{}: {problem}; {remedy}", file.display(), place(at))]
+    #[error("{}{}: {problem}; {remedy}", shown(file), place(at))]
     Input {
         /// The file.
         file: PathBuf,
@@ -22,7 +22,7 @@ pub enum Error {
         remedy: String,
     },
     /// Failure of an operation of the operating system.
-    #[error("{}: cannot {action}: {reason}; {remedy}", file.display())]
+    #[error("{}: cannot {action}: {}; {remedy}", shown(file), printable(&reason.to_string()))]
     Io {
         /// The file or folder.
         file: PathBuf,
@@ -34,7 +34,7 @@ pub enum Error {
         reason: std::io::Error,
     },
     /// Failure of the HDF5 library.
-    #[error("{}: cannot {action}: {}; {remedy}", file.display(), one_line(reason))]
+    #[error("{}: cannot {action}: {}; {remedy}", shown(file), one_line(reason))]
     Hdf5 {
         /// The file.
         file: PathBuf,
@@ -75,6 +75,21 @@ pub enum Error {
     },
 }
 
+/// `text` with a space in the place of each control character. Texts from files and names of files may hold some, which would
+/// break a line of a log or a table, or change the terminal.
+pub fn printable(text: &str) -> String {
+    text.replace(|c: char| c.is_control() || is_bidirectional(c) || matches!(c, '\u{2028}' | '\u{2029}'), " ")
+}
+
+/// Whether `c` changes the order in which a terminal shows a line.
+fn is_bidirectional(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn shown(file: &Path) -> String {
+    printable(&file.display().to_string())
+}
+
 fn place(at: &str) -> String {
     if at.is_empty() { String::new() } else { format!(": {at}") }
 }
@@ -82,7 +97,7 @@ fn place(at: &str) -> String {
 /// HDF5's error stack as one line. It may quote names from a damaged file, which the bindings do not check for UTF-8.
 fn one_line(error: &hdf5::Error) -> String {
     let bytes = error.to_string().into_bytes();
-    let text = String::from_utf8_lossy(&bytes).replace(char::is_control, " ");
+    let text = printable(&String::from_utf8_lossy(&bytes));
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -94,19 +109,18 @@ impl Error {
         problem: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
-        // Messages may quote a damaged file; control characters would break the line.
-        let printable = |text: String| text.replace(char::is_control, " ");
+        // Messages may quote a damaged file.
         Self::Input {
             file: file.as_ref().to_path_buf(),
-            at: printable(at.into()),
-            problem: printable(problem.into()),
-            remedy: remedy.into(),
+            at: printable(&at.into()),
+            problem: printable(&problem.into()),
+            remedy: printable(&remedy.into()),
         }
     }
 
     /// An [`Error::Request`].
     pub fn request(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::Request { problem: problem.into(), remedy: remedy.into() }
+        Self::Request { problem: printable(&problem.into()), remedy: remedy.into() }
     }
 
     /// An [`Error::Io`]. Usage: `.map_err(Error::io(path, "read the header", "check ..."))`.
@@ -138,5 +152,8 @@ mod tests {
     fn control_characters_are_replaced() {
         let message = Error::input("f.h5", "image 1 of a\nb", "is \u{1b}[31m\r\n", "look at it").to_string();
         assert_eq!(message, "f.h5: image 1 of a b: is  [31m  ; look at it");
+        let reason = std::io::Error::other("x\ny");
+        let message = Error::io("a\u{1b}\n.mrc", "read", "look at it")(reason).to_string();
+        assert_eq!(message, "a  .mrc: cannot read: x y; look at it");
     }
 }

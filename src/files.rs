@@ -6,6 +6,7 @@ mod content;
 mod input;
 mod leftovers;
 mod pending;
+mod text;
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -19,6 +20,7 @@ pub use content::{first_bytes, is_gzip};
 pub use input::{open_input, read_bytes, read_text};
 pub use leftovers::{leftovers, remove_on_signals};
 pub use pending::Pending;
+pub(crate) use text::{csv_cell, csv_text, star_word};
 
 /// Writes a file atomically; `fill` writes the content.
 ///

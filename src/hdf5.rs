@@ -7,11 +7,12 @@
 use std::path::Path;
 
 use bytemuck::AnyBitPattern;
+use hdf5::dataset::Layout;
 use hdf5::types::{FixedAscii, FixedUnicode, TypeDescriptor, VarLenUnicode};
-use hdf5::{Attribute, Dataset, File, Group, H5Type, Location, Result};
+use hdf5::{Attribute, Dataset, File, Group, H5Type, IndexType, IterationOrder, LinkType, Location, Result};
 
 use crate::error::Error;
-use crate::files::{Content, first_bytes, unexpected};
+use crate::files::{Content, first_bytes, open_input, unexpected};
 
 /// The scalar attribute `name` of `object`.
 ///
@@ -69,6 +70,72 @@ pub fn fixed_text_attribute(object: &Location, name: &str) -> Result<Option<Stri
     String::from_utf8(bytes).map(Some).map_err(|_| format!("attribute {name} is not UTF-8").into())
 }
 
+/// The data set `name` of `group`, whose values are in the file itself: not behind an external or soft link, in external storage or
+/// in the source files of a virtual data set. A file of this program is one file.
+///
+/// # Errors
+/// When it does not exist, is not in the file itself, or is no data set.
+pub fn dataset(group: &Group, name: &str) -> Result<Dataset> {
+    check_links(group, name)?;
+    let set = group.dataset(name)?;
+    let properties = set.dcpl()?;
+    if properties.get_layout()? == Layout::Virtual {
+        return Err(format!("/{name} is a virtual data set, whose values are in other files").into());
+    }
+    if let Some(external) = properties.get_external()?.first() {
+        return Err(format!("the values of /{name} are in another file, {}", external.name).into());
+    }
+    Ok(set)
+}
+
+/// The group `name` of `group`, in the file itself.
+///
+/// # Errors
+/// When it does not exist, is behind an external or soft link, or is no group.
+pub fn group(group: &Group, name: &str) -> Result<Group> {
+    check_links(group, name)?;
+    group.group(name)
+}
+
+/// Whether `name` exists in `group`.
+///
+/// # Errors
+/// When it is behind an external or soft link.
+pub fn exists(group: &Group, name: &str) -> Result<bool> {
+    if group.link_exists(name.split('/').next().unwrap_or(name)) {
+        check_links(group, name)?;
+    }
+    Ok(group.link_exists(name))
+}
+
+/// Checks that every link of the path `name` is a hard one: another could lead to any file, or to a device.
+fn check_links(group: &Group, name: &str) -> Result<()> {
+    let (first, rest) = name.split_once('/').map_or((name, None), |(first, rest)| (first, Some(rest)));
+    let found = group.find_link(IndexType::Name, IterationOrder::Native, |name, link| {
+        Ok((name == first).then_some(link.link_type))
+    })?;
+    match (found, rest) {
+        (Some(LinkType::Hard), Some(rest)) => check_links(&group.group(first)?, rest),
+        (Some(LinkType::Hard), None) => Ok(()),
+        (Some(LinkType::Soft), _) => Err(format!("{first} is a soft link, expected data").into()),
+        (Some(_), _) => Err(format!("{first} is a link to another file, expected data").into()),
+        (None, _) => Err(format!("{first} does not exist").into()),
+    }
+}
+
+/// Tells HDF5 to open files without locks, which some parallel file systems refuse, unless the user has set
+/// `HDF5_USE_FILE_LOCKING`. Outputs are renamed when they are complete, so that nobody reads a file that is being written.
+///
+/// # Safety
+/// No other thread may be running, and HDF5 must not have been used.
+pub(crate) unsafe fn disable_file_locks() {
+    const VARIABLE: &str = "HDF5_USE_FILE_LOCKING";
+    if std::env::var_os(VARIABLE).is_none() {
+        // SAFETY: no other thread reads the environment, as the caller guarantees.
+        unsafe { std::env::set_var(VARIABLE, "FALSE") };
+    }
+}
+
 /// All values of the numeric data set `name`, flattened in C order.
 ///
 /// # Errors
@@ -82,7 +149,7 @@ pub fn numeric_dataset<T: H5Type + AnyBitPattern>(group: &Group, name: &str) -> 
 /// # Errors
 /// When the file is missing, or is not HDF5: the error names what it is instead.
 pub fn open(path: &Path, expected: &str, remedy: &'static str) -> crate::error::Result<File> {
-    std::fs::File::open(path).map_err(Error::io(path, "open the file", "check the path"))?;
+    open_input(path).map_err(Error::io(path, "open the file", "check the path"))?;
     if Content::of(&first_bytes(path, 1024)?) != Content::Hdf5 {
         return Err(unexpected(path, expected, remedy)?);
     }
@@ -186,7 +253,7 @@ fn scalar(object: &Location, name: &str) -> Result<Attribute> {
 
 /// A contiguous data set that is no larger than its file: reading allocates whatever size it claims.
 fn bounded(group: &Group, name: &str) -> Result<Dataset> {
-    let set = group.dataset(name)?;
+    let set = dataset(group, name)?;
     let width = set.dtype()?.size();
     let bytes = set.shape().iter().try_fold(width, |bytes, &count| bytes.checked_mul(count));
     match bytes {

@@ -4,8 +4,10 @@ mod common;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
-use common::{contents, fail, path, phantom, succeed, train_arguments};
+use common::jobs::{Job, send, wait_until};
+use common::{contents, fail, path, phantom, program_file, succeed, train_arguments};
 
 /// Runs the program with `arguments`, which must refuse `output` because of `reason`, and change nothing in `folder`.
 fn refuses(folder: &Path, arguments: &[&str], output: &str, reason: &str) {
@@ -194,7 +196,7 @@ fn a_set_does_not_replace_what_it_comes_from() {
     fs::write(&stack, &bytes).unwrap();
     let arguments = simulate(&at("b.h5"), &["--phantom", "--star", &at("relion")]);
     refuses(&arguments, "particles.mrcs", "not written by this program");
-    fs::remove_file(&stack).unwrap();
+    [at("soft.h5"), stack.clone()].iter().for_each(|file| fs::remove_file(file).unwrap());
     refuses(&arguments, "particles.star", "not written by this program");
     succeed(&[&arguments[..], &["--overwrite".to_owned()]].concat());
 }
@@ -204,7 +206,7 @@ fn only_regular_files_are_inputs_and_outputs() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| path(folder.path(), name);
     let pipe = at("pipe");
-    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let simulate = ["simulate", "--phantom", "-n", "4", "--box", "16", "--pixel-size", "8", "-o"];
     for (output, reason) in [(pipe.as_str(), "named pipe"), ("/dev/null", "a device"), (&at(""), "folder")] {
         fail(&[&simulate[..], &[output]].concat(), &[output, reason]);
@@ -214,4 +216,55 @@ fn only_regular_files_are_inputs_and_outputs() {
         fail(&[&simulate[..], &[output]].concat(), &[output]);
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// Temporary files in `folder`.
+fn partial(folder: &Path) -> Vec<String> {
+    let names =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.ends_with(".partial")).collect()
+}
+
+#[test]
+fn a_stopped_command_leaves_no_temporary_file_and_the_next_removes_those_of_a_killed_one() {
+    const SIGKILL: i32 = 9;
+    let folder = tempfile::tempdir().unwrap();
+    let set = path(folder.path(), "p.h5");
+    fs::write(&set, b"precious").unwrap();
+    let start = || {
+        let mut command = Command::new(program_file());
+        // Minutes of work.
+        command.args([
+            "simulate",
+            "--phantom",
+            "-n",
+            "100000",
+            "--box",
+            "128",
+            "--pixel-size",
+            "2",
+            "-o",
+            &set,
+        ]);
+        command.args(["--threads", "1"]);
+        let job = Job::start(command);
+        wait_until("a temporary file", || !partial(folder.path()).is_empty());
+        job
+    };
+    for signal in [1, 2, 15] {
+        let job = start();
+        send(signal, job.id());
+        let output = job.wait();
+        assert_eq!(output.status.code(), Some(128 + signal));
+        assert_eq!(partial(folder.path()), Vec::<String>::new());
+        assert_eq!(fs::read(&set).unwrap(), b"precious");
+    }
+    let job = start();
+    send(SIGKILL, job.id());
+    job.wait();
+    let left = partial(folder.path());
+    assert!(!left.is_empty());
+    // The process has ended, but its number may be taken again.
+    phantom(folder.path(), 20);
+    assert_eq!(partial(folder.path()), Vec::<String>::new(), "of {left:?}");
 }

@@ -458,12 +458,15 @@ fn metrics_and_the_table_of_times_are_complete() {
         // Each image once per epoch; prefetch of the next epoch adds to it.
         let read: u64 = epochs.iter().map(|epoch| epoch["bytes_read"].as_u64().unwrap()).sum();
         assert!(read >= 3 * 45 * (BOX * BOX * 4) as u64, "{read}");
+        let end = format!("_{model}.prom");
         let exposed =
-            std::fs::read_to_string(Path::new(&collected).join(format!("cryosplat_{model}.prom"))).unwrap();
-        assert!(
-            exposed.contains(&format!("cryosplat_step{{model=\"{model}\",slurm_job=\"\"}} 18\n")),
-            "{exposed}"
-        );
+            common::contents(Path::new(&collected)).into_iter().find(|(name, _)| name.ends_with(&end));
+        let (name, exposed) = exposed.unwrap();
+        assert!(name.starts_with("cryosplat_"), "{name}");
+        let exposed = String::from_utf8(exposed).unwrap();
+        let labels = format!("cryosplat_step{{model=\"{model}\",slurm_job=\"\",run=\"");
+        let step = exposed.lines().find(|line| line.starts_with(&labels));
+        assert!(step.is_some_and(|line| line.ends_with("\"} 18")), "{exposed}");
         for line in exposed.lines().filter(|line| !line.starts_with('#')) {
             let value: f64 = line.rsplit_once(' ').unwrap().1.parse().unwrap();
             assert!(line.starts_with("cryosplat_") && value.is_finite(), "{line}");

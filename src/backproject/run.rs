@@ -11,7 +11,7 @@ use crate::particles::store::{DataSetId, Store};
 use crate::progress::gib;
 use crate::run_folder::document::RunSummary;
 use crate::run_folder::owner::{Owner, Request};
-use crate::run_folder::{assessment, claims, lifecycle};
+use crate::run_folder::{assessment, lifecycle, overwriting};
 use crate::voxels::accumulator::Accumulator;
 use crate::voxels::detection;
 use crate::voxels::half_sums::{ParticleSample, accumulate_halves, inversion_bytes};
@@ -70,7 +70,7 @@ pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(
 /// Opens the particles, checks all input and takes the run folder, on rank 0.
 fn open(world: &World, options: &BackprojectOptions) -> Result<(Store, DataSetId, Owner)> {
     let store = Store::open(&options.particles)?;
-    claims::check_run(&options.output, &store, &[(options.truth.as_deref(), "the ground truth")])?;
+    overwriting::check_run(&options.output, &store, &[(options.truth.as_deref(), "the ground truth")])?;
     let set = selection::check_centred(&store)?.id();
     let subsets = SubsetRows::of(&store, Models::Both);
     selection::check_ranks(&store, &subsets, world.size(), "backproject")?;

@@ -11,7 +11,7 @@ use crate::figures::comparison::comparison_chart;
 use crate::figures::plots::{CHART_FILES, write_chart_files};
 use crate::files::Claims;
 use crate::imaging::mrc::Volume;
-use crate::run_folder::claims::reads_run_of;
+use crate::run_folder::overwriting::reads_run_of;
 
 /// Arguments of `compare`.
 #[derive(Debug, clap::Args)]

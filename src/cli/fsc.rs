@@ -12,7 +12,7 @@ use crate::evaluate::map_pair::{MapPair, PairOptions};
 use crate::evaluate::maps::MapReader;
 use crate::figures::plots::{self, CHART_FILES};
 use crate::files::{self, Claims};
-use crate::run_folder::claims::reads_run_of;
+use crate::run_folder::overwriting::reads_run_of;
 
 const AFTER_HELP: &str = "\
 Two maps under a mask are taken as half maps, and their FSC is also corrected for the mask by phase randomisation (Chen et \

@@ -85,6 +85,8 @@ enum Command {
 
 /// Parses the arguments, runs the command and returns the exit code.
 pub fn main() -> ExitCode {
+    // SAFETY: this is the start of the program: there is no other thread, and HDF5 is first used below.
+    unsafe { crate::hdf5::disable_file_locks() };
     let cli = Cli::parse();
     hdf5::silence_errors(true);
     if let Err(error) = crate::simd::check_level() {

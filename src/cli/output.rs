@@ -13,10 +13,12 @@ pub(super) fn folder_and_stem(output: &Path) -> Result<(&Path, String)> {
     Ok((output.parent().unwrap_or(Path::new("")), stem.to_string_lossy().into_owned()))
 }
 
-/// Prints to standard output; a closed pipe (`| head`) is not an error.
+/// Prints text to standard output, without control characters other than the ends of lines and tabs; a closed pipe (`| head`) is not an error.
 pub(super) fn print(bytes: &[u8]) -> anyhow::Result<()> {
+    let text =
+        String::from_utf8_lossy(bytes).replace(|c: char| c.is_control() && c != '\n' && c != '\t', " ");
     let mut output = std::io::stdout().lock();
-    match output.write_all(bytes).and_then(|()| output.flush()) {
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }

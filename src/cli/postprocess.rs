@@ -11,7 +11,7 @@ use crate::evaluate::postprocess::{FIT_FROM, LowPass, Options, PostProcessed, Sh
 use crate::figures::write_fsc_files;
 use crate::files::{self, Claims};
 use crate::imaging::mrc::write_volume;
-use crate::run_folder::claims::reads_run_of;
+use crate::run_folder::overwriting::reads_run_of;
 
 const AFTER_HELP: &str = "\
 Definitions are those of RELION's post-processing: the FSC under the mask is corrected by phase randomisation; the mean of \

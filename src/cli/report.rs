@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use crate::files::Claims;
-use crate::run_folder::claims::reads_run_of;
 use crate::run_folder::finished;
+use crate::run_folder::overwriting::reads_run_of;
 
 const AFTER_HELP: &str = "\
 `train` and `backproject` write the report themselves. Write it again after an update, after files were moved, or to add the FSC \

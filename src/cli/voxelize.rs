@@ -9,7 +9,7 @@ use crate::files::Claims;
 use crate::gmm::mixture;
 use crate::gmm::voxelize::{Grid, MAX_GRID, label, map_of};
 use crate::imaging::mrc::{Volume, write_labelled_volume};
-use crate::run_folder::claims::reads_run_of;
+use crate::run_folder::overwriting::reads_run_of;
 
 const AFTER_HELP: &str = "\
 By default, the map is the one that `train` writes. Another pixel size samples the same density up to the Nyquist frequency of \

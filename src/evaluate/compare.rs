@@ -9,6 +9,7 @@ use crate::evaluate::curves;
 use crate::evaluate::fsc::Fsc;
 use crate::evaluate::maps::{self, MapReader};
 use crate::evaluate::mask::Mask;
+use crate::files;
 use crate::imaging::mrc::Volume;
 
 /// Maps that a curve compares.
@@ -120,7 +121,7 @@ fn read(folder: &Path, reader: &MapReader, first: Option<&Run>) -> Result<Run> {
     if !folder.is_dir() {
         return Err(Error::input(folder, "", "is not a folder", REMEDY));
     }
-    let state = std::fs::read_to_string(folder.join("run.json"))
+    let state = files::read_text(&folder.join("run.json"))
         .ok()
         .and_then(|text| serde_json::from_str::<Value>(&text).ok()?["state"].as_str().map(str::to_owned));
     if let Some(state) = state

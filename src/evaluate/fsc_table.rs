@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::evaluate::fsc::Fsc;
 use crate::evaluate::maps::PIXEL_SIZE_TOLERANCE;
+use crate::files;
 
 /// Largest number of curves read: each needs a legend entry.
 const MAX_CURVES: usize = 100;
@@ -34,11 +35,10 @@ pub(crate) fn to_csv(curves: &[(String, Fsc)]) -> Result<String> {
     let failed = |error: csv::Error| {
         Error::request(format!("the FSC cannot be written as CSV: {error}"), "report this bug")
     };
+    let labels: Vec<String> = curves.iter().map(|(label, _)| files::csv_text(label)).collect();
     let mut table = csv::Writer::from_writer(Vec::new());
     let names = ["shell", "spatial_frequency_1_per_A", "resolution_A"];
-    table
-        .write_record(names.into_iter().chain(curves.iter().map(|(label, _)| label.as_str())))
-        .map_err(failed)?;
+    table.write_record(names.into_iter().chain(labels.iter().map(String::as_str))).map_err(failed)?;
     for shell in 1..first.shells.len() {
         let frequency = first.frequency(shell as f64);
         let mut row = vec![shell.to_string(), format!("{frequency:.8}"), format!("{:.4}", 1.0 / frequency)];
@@ -56,7 +56,7 @@ pub(crate) fn to_csv(curves: &[(String, Fsc)]) -> Result<String> {
 /// If the file cannot be read, or is not such a table. Names the line.
 pub fn read(path: &Path, box_size: usize, pixel_size: f64) -> Result<Vec<(String, Fsc)>> {
     const REMEDY: &str = "write the table again with `fsc -o` or `train`";
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read the FSC", "check the path"))?;
+    let text = files::read_text(path).map_err(Error::io(path, "read the FSC", "check the path"))?;
     let mut records = csv::ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)

@@ -1,9 +1,9 @@
 //! What a file is, by its first bytes: so that an error can name the file that was given, and the command for it.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use super::open_input;
 use crate::error::{Error, Result};
 
 /// Bytes that [`Content::of`] looks at.
@@ -128,7 +128,7 @@ impl Content {
 /// When the file cannot be read.
 pub fn first_bytes(path: &Path, count: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let outcome = File::open(path).and_then(|file| file.take(count).read_to_end(&mut bytes));
+    let outcome = open_input(path).and_then(|file| file.take(count).read_to_end(&mut bytes));
     outcome.map_err(Error::io(path, "read the file", "check the path"))?;
     Ok(bytes)
 }

@@ -29,8 +29,9 @@ pub fn open_input(path: &Path) -> Result<File> {
 /// As [`open_input`], or when it cannot be read.
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let mut file = open_input(path)?;
-    let length = file.metadata()?.len();
-    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+    let mut bytes = Vec::new();
+    // A sparse file may claim any length.
+    bytes.try_reserve_exact(usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX))?;
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
 }

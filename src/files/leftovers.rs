@@ -80,8 +80,12 @@ impl Listed {
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        // TempPath then removes the file.
-        lock(&OWN).remove(&*self.path);
+        // Under the lock, so that a signal leaves no file that is not listed. Not listed is a file that has its final name.
+        let mut own = lock(&OWN);
+        if own.remove(&*self.path) {
+            let _ = fs::remove_file(&self.path);
+            self.path.disable_cleanup(true);
+        }
     }
 }
 
@@ -137,14 +141,22 @@ pub(super) fn remove_stale(folder: &Path, name: &str) {
 
 fn is_stale(writer: &Writer<'_>, entry: &fs::DirEntry) -> bool {
     match writer {
-        Writer::Process { node, process } if *node == *NODE => {
-            !Path::new(&format!("/proc/{process}")).exists() && Path::new("/proc/self").exists()
-        }
+        Writer::Process { node, process } if *node == *NODE => has_ended(*process),
         _ => {
             let written = entry.metadata().and_then(|metadata| metadata.modified()).ok();
             written.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > STALE_AFTER)
         }
     }
+}
+
+/// Whether no process has this number. /proc may hide those of other users.
+fn has_ended(process: u32) -> bool {
+    let Some(process) = libc::pid_t::try_from(process).ok().filter(|&process| process > 0) else {
+        return false;
+    };
+    // SAFETY: signal 0 is not sent: only the existence of the process is checked.
+    let outcome = unsafe { libc::kill(process, 0) };
+    outcome != 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH)
 }
 
 /// From now on SIGINT, SIGTERM and SIGHUP remove the temporary files of this process and end it, with 128 plus the number of the

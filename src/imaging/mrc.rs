@@ -66,7 +66,7 @@ impl Stack {
     /// # Errors
     /// If the file cannot be read, is not an MRC file, is truncated, or has an unsupported mode.
     pub fn open(path: &Path) -> Result<Self> {
-        let mut file = File::open(path).map_err(Error::io(path, "open the file", "check the path"))?;
+        let mut file = files::open_input(path).map_err(Error::io(path, "open the file", "check the path"))?;
         let header = Header::read(&mut file, path)?;
         Ok(Self { path: path.to_path_buf(), file, header })
     }

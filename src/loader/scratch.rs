@@ -10,9 +10,10 @@ use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::parallel::World;
 use crate::progress::{Progress, gib};
 
@@ -24,6 +25,9 @@ const CHUNK_BYTES: u64 = 64 << 20;
 const MARGIN: u64 = 1 << 30;
 /// Time between two attempts to lock the folder.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// How long to wait for the lock of a folder.
+const PATIENCE: Patience =
+    Patience { without_progress: Duration::from_secs(10), in_all: Duration::from_secs(300) };
 
 const REMEDY: &str = "choose another folder with --scratch, or omit it";
 
@@ -49,7 +53,8 @@ pub(crate) fn stage(world: &World, file: &Path, folder: &Path, wanted: bool) -> 
         None
     } else {
         let path = PathBuf::from(OsString::from_vec(name));
-        let opened = File::open(&path).map_err(Error::io(&path, "open the copy of the particles", REMEDY));
+        let opened =
+            files::open_input(&path).map_err(Error::io(&path, "open the copy of the particles", REMEDY));
         opened.map_err(|error| problem = Some(error)).ok()
     };
     // The name is removed after all ranks of the node have opened the copy.
@@ -84,16 +89,19 @@ impl ScratchCopy {
     /// # Errors
     /// When the folder cannot be locked, has no room, or the file cannot be copied. No part of the copy remains then.
     pub fn create(file: &Path, folder: &Path, show: bool) -> Result<Self> {
-        let source = File::open(file).map_err(Error::io(file, "open the particle set", "check the path"))?;
+        let source =
+            files::open_input(file).map_err(Error::io(file, "open the particle set", "check the path"))?;
         let size = source.metadata().map_err(Error::io(file, "read its size", "check the disk"))?.len();
-        let lock = Lock::take(folder)?;
+        let lock = Lock::take(folder, &PATIENCE)?;
         remove_leftovers(folder);
         check_room(folder, size)?;
-        let copy =
-            Self { path: folder.join(format!("{}{}{}", NAME.0, std::process::id(), NAME.1)), _lock: lock };
         let failed = || Error::io(folder, "copy the particles there", REMEDY);
-        let target = File::options().write(true).create_new(true).mode(0o600).open(&copy.path);
-        let mut target = target.map_err(failed())?;
+        let mut name = tempfile::Builder::new();
+        // Made exclusively, for this user only, under a name that nobody can foretell.
+        let prefix = format!("{}{}-", NAME.0, std::process::id());
+        name.prefix(&prefix).suffix(NAME.1).rand_bytes(16).disable_cleanup(true);
+        let (mut target, path) = name.tempfile_in(folder).map_err(failed())?.into_parts();
+        let copy = Self { path: path.to_path_buf(), _lock: lock };
         let megabytes = |bytes: u64| bytes / 1_000_000;
         let mut progress = if show {
             Progress::new(format!("copy to {}", folder.display()), megabytes(size), "MB")
@@ -131,6 +139,13 @@ impl Drop for ScratchCopy {
     }
 }
 
+/// How long to wait for a lock.
+struct Patience {
+    /// While the one that has it makes no progress with its copy.
+    without_progress: Duration,
+    in_all: Duration,
+}
+
 /// An exclusive lock on a folder, until it is dropped or the process ends.
 #[derive(Debug)]
 struct Lock {
@@ -138,33 +153,55 @@ struct Lock {
 }
 
 impl Lock {
-    fn take(folder: &Path) -> Result<Self> {
+    /// Waits for the lock while another program that has it makes progress with its copy.
+    fn take(folder: &Path, patience: &Patience) -> Result<Self> {
         let failed = || Error::io(folder, "lock the folder for copies", REMEDY);
-        let file = File::open(folder).map_err(failed())?;
-        let mut logged = false;
+        // A named pipe in the place of the folder would wait for a writer.
+        let flags = libc::O_DIRECTORY | libc::O_NONBLOCK;
+        let file = File::options().read(true).custom_flags(flags).open(folder).map_err(failed())?;
+        let started = Instant::now();
+        let (mut copied, mut progressed) = (bytes_of_copies(folder), started);
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Self { _folder: file }),
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => return Err(failed()(error)),
             }
-            if !logged {
+            if progressed == started && started.elapsed() < POLL_INTERVAL {
                 tracing::info!("{}: waiting for another job to finish its copy there", folder.display());
-                logged = true;
             }
             std::thread::sleep(POLL_INTERVAL);
+            let now = bytes_of_copies(folder);
+            if now != copied {
+                (copied, progressed) = (now, Instant::now());
+            }
+            if progressed.elapsed() > patience.without_progress || started.elapsed() > patience.in_all {
+                let problem = format!(
+                    "is locked by another program, for {} s now, of which {} s without progress with a copy there",
+                    started.elapsed().as_secs(),
+                    progressed.elapsed().as_secs()
+                );
+                return Err(Error::input(folder, "", problem, REMEDY));
+            }
         }
     }
 }
 
+/// Bytes of all copies in the folder that have a name.
+fn bytes_of_copies(folder: &Path) -> u64 {
+    let copies = fs::read_dir(folder).into_iter().flatten().flatten().filter(is_copy);
+    copies.filter_map(|copy| copy.metadata().ok()).map(|metadata| metadata.len()).sum()
+}
+
+fn is_copy(entry: &fs::DirEntry) -> bool {
+    entry.file_name().to_str().is_some_and(|name| name.starts_with(NAME.0) && name.ends_with(NAME.1))
+}
+
 /// Removes the copies that killed programs left. Under the lock, no other copy has a name.
 fn remove_leftovers(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        if name.to_str().is_some_and(|name| name.starts_with(NAME.0) && name.ends_with(NAME.1)) {
-            // Fails for files of other users, which stay.
-            let _ = fs::remove_file(entry.path());
-        }
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten().filter(is_copy) {
+        // Fails for files of other users, which stay.
+        let _ = fs::remove_file(entry.path());
     }
 }
 
@@ -231,6 +268,30 @@ mod tests {
             assert!(message.contains("--scratch") && !message.contains('\n'), "{message}");
         }
         assert_eq!(entries(folder.path()), 1);
+    }
+
+    #[test]
+    fn a_lock_that_is_held_without_a_copy_is_not_waited_for() {
+        let disk = tempfile::tempdir().unwrap();
+        let held = Lock::take(disk.path(), &PATIENCE).unwrap();
+        let patience = Patience { without_progress: 3 * POLL_INTERVAL, in_all: Duration::from_secs(60) };
+        let message = Lock::take(disk.path(), &patience).unwrap_err().to_string();
+        assert!(message.contains("without progress") && message.contains("--scratch"), "{message}");
+        let copy = disk.path().join(".cryosplat-mpi.1-x.copy");
+        let growing = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| Lock::take(disk.path(), &patience).map(drop));
+            for length in 1..10 {
+                fs::write(&copy, vec![0; length]).unwrap();
+                std::thread::sleep(POLL_INTERVAL);
+            }
+            assert!(!waiting.is_finished());
+            drop(held);
+            waiting.join().unwrap()
+        });
+        growing.unwrap();
+        let pipe = disk.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert!(Lock::take(&pipe, &patience).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::hdf5::numeric_dataset;
+use crate::hdf5::{exists, numeric_dataset};
 use crate::particles::noise::NoisePower;
 
 /// Name of the group of a checkpoint.
@@ -66,8 +66,11 @@ impl Appraisal {
     /// # Errors
     /// When its data sets do not fit each other.
     pub(super) fn read(file: &hdf5::File, path: &Path, remedy: &'static str) -> Result<Option<Self>> {
-        let Ok(group) = file.group(GROUP) else { return Ok(None) };
         let fail = || Error::hdf5(path, "read the checkpoint", remedy);
+        if !exists(file, GROUP).map_err(fail())? {
+            return Ok(None);
+        }
+        let group = crate::hdf5::group(file, GROUP).map_err(fail())?;
         let shells: u64 = crate::hdf5::scalar_attribute(&group, "shells").map_err(fail())?;
         let epoch: u64 = crate::hdf5::scalar_attribute(&group, "epoch").map_err(fail())?;
         let noise: Vec<f64> = numeric_dataset(&group, "noise").map_err(fail())?;

@@ -191,7 +191,7 @@ impl Checkpoint {
             Err(Error::input(path, format!("attribute {name}"), format!("is {value}"), REMEDY_READ))
         };
         check_name(path, &text_attribute(&file, "model").map_err(fail())?, whole("step")?)?;
-        let gmm = read_planes(&file.group("gmm").map_err(fail())?, path)?;
+        let gmm = read_planes(&crate::hdf5::group(&file, "gmm").map_err(fail())?, path)?;
         let moments = |name: &str| -> Result<Vec<f32>> {
             let values: Vec<f32> = numeric_dataset(&file, name).map_err(fail())?;
             let bad = |problem: String| Err(Error::input(path, format!("/{name}"), problem, REMEDY_READ));
@@ -206,7 +206,7 @@ impl Checkpoint {
         let excluded = numeric_dataset(&file, "left_out").map_err(fail())?;
         let trained = (0..whole("trained")?).map(|number| {
             let name = trained_name(number);
-            let trained = read_planes(&file.group(&name).map_err(fail())?, path)?;
+            let trained = read_planes(&crate::hdf5::group(&file, &name).map_err(fail())?, path)?;
             if trained.shape() == gmm.shape() {
                 return Ok(trained);
             }

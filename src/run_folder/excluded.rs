@@ -52,7 +52,7 @@ impl Excluded {
 
     /// Restores the rows of a checkpoint.
     pub fn resume(&mut self, rows: &[u64]) {
-        let text = self.file.as_ref().and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
+        let text = self.file.as_ref().and_then(|file| files::read_text(file).ok()).unwrap_or_default();
         let line_of = |row: usize| {
             let start = format!("{},", row + 1);
             text.lines().find(|line| line.starts_with(&start)).map_or(format!("{start},,,"), str::to_owned)
@@ -122,7 +122,7 @@ impl Excluded {
         for &(row, defect) in all {
             let origin = self.store.origin(row);
             let (stack, image) = origin.map_or((String::new(), String::new()), |(stack, image)| {
-                (format!("\"{}\"", stack.replace('"', "\"\"")), image.to_string())
+                (files::csv_cell(stack), image.to_string())
             });
             let line = format!("{},{stack},{image},{},{step}", row + 1, reason(defect));
             self.rows.entry(row).or_insert(line);
@@ -193,8 +193,7 @@ pub fn rows_of_run(folder: &Path, count: usize) -> Result<BTreeSet<usize>> {
         if !file.exists() {
             continue;
         }
-        let text =
-            std::fs::read_to_string(&file).map_err(Error::io(&file, "read the list", "check the file"))?;
+        let text = files::read_text(&file).map_err(Error::io(&file, "read the list", "check the file"))?;
         for (index, line) in text.lines().enumerate().skip(1) {
             let first = line.split(',').next().unwrap_or(line);
             let row = first.parse().ok().filter(|row| (1..=count).contains(row)).ok_or_else(|| {
@@ -214,5 +213,5 @@ pub fn rows_of_run(folder: &Path, count: usize) -> Result<BTreeSet<usize>> {
 
 /// Number of particles that the model of `subset` was trained without.
 pub fn count(folder: &Path, subset: Subset) -> usize {
-    std::fs::read_to_string(path(folder, subset)).map_or(0, |text| text.lines().count().saturating_sub(1))
+    files::read_text(&path(folder, subset)).map_or(0, |text| text.lines().count().saturating_sub(1))
 }

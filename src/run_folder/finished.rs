@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::files::Claims;
+use crate::files::{self, Claims};
 use crate::particles::export::results::{RunColumns, RunResults};
 use crate::particles::export::{cs, original};
 use crate::particles::selection::SubsetRows;
@@ -22,7 +22,7 @@ use crate::run_folder::{excluded, names, refinement_file, report, tables};
 /// When the run is not finished, the particle file is missing or of another set, or as [`report::write`].
 pub(crate) fn rewrite_report(run: &Path, particles: Option<&Path>, baselines: &[PathBuf]) -> Result<PathBuf> {
     let path = run.join(names::RUN);
-    let text = std::fs::read_to_string(&path).map_err(Error::io(
+    let text = files::read_text(&path).map_err(Error::io(
         &path,
         "read the run's record",
         "name the folder of a finished run",
@@ -70,7 +70,7 @@ pub(crate) fn claim_report<'a>(claims: &'a mut Claims, run: &Path) -> &'a mut Cl
 fn excluded_rows(run: &Path, store: &Store, set: DataSetId) -> Result<BTreeSet<usize>> {
     let file = run.join(names::RUN);
     let remedy = "give the folder of a run of this particle set";
-    let text = std::fs::read_to_string(&file).map_err(Error::io(&file, "read the run", remedy))?;
+    let text = files::read_text(&file).map_err(Error::io(&file, "read the run", remedy))?;
     let document: Value = serde_json::from_str(&text)
         .map_err(|error| Error::input(&file, "", format!("is not JSON ({error})"), remedy))?;
     let found = document["particles"]["identity"].as_str();

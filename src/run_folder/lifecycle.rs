@@ -189,7 +189,7 @@ struct DoneRun {
 
 /// The finished run in the folder, if there is one.
 fn done(folder: &Path) -> Option<DoneRun> {
-    let text = std::fs::read_to_string(folder.join(names::RUN)).ok()?;
+    let text = files::read_text(&folder.join(names::RUN)).ok()?;
     let run: Value = serde_json::from_str(&text).ok()?;
     let models = run["particles"]["models"].as_array().into_iter().flatten();
     let models = models.map(|model| model["name"].as_str().unwrap_or_default().to_owned()).collect();

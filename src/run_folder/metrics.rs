@@ -3,11 +3,14 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -104,7 +107,7 @@ pub fn path(folder: &Path, subset: Subset) -> PathBuf {
 
 /// All lines of the metrics of a model that can be parsed.
 pub fn lines(folder: &Path, subset: Subset) -> Vec<Value> {
-    let text = std::fs::read_to_string(path(folder, subset)).unwrap_or_default();
+    let text = files::read_text(&path(folder, subset)).unwrap_or_default();
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
@@ -120,7 +123,7 @@ pub fn epochs(folder: &Path, subset: Subset) -> Vec<EpochSummary> {
 /// When the file cannot be written.
 pub fn trim(folder: &Path, subset: Subset, step: u64) -> Result<()> {
     let path = path(folder, subset);
-    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
+    let Ok(text) = files::read_text(&path) else { return Ok(()) };
     let kept: String = text
         .split_inclusive('\n')
         .filter(|line| {
@@ -136,6 +139,8 @@ pub fn trim(folder: &Path, subset: Subset, step: u64) -> Result<()> {
 pub struct Writer {
     path: PathBuf,
     subset: Subset,
+    /// The run, for Prometheus.
+    run: String,
     prometheus: Option<PathBuf>,
     claim: Claim,
     buffer: String,
@@ -146,20 +151,30 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// For the model of `subset` of the run in `folder`. `prometheus` is the folder that the node exporter's textfile collector reads.
-    /// Lines are written while `claim` holds.
-    pub fn new(folder: &Path, subset: Subset, prometheus: Option<&Path>, claim: Claim) -> Self {
-        Self {
+    /// For the model of `subset` of the run in `folder`. `prometheus` is the folder that the node exporter's textfile collector reads,
+    /// which is created if missing. Lines are written while `claim` holds.
+    ///
+    /// # Errors
+    /// When that folder cannot be created or written.
+    pub fn new(folder: &Path, subset: Subset, prometheus: Option<&Path>, claim: Claim) -> Result<Self> {
+        let run = run_name(folder);
+        let prometheus = prometheus.map(|folder| folder.join(format!("cryosplat_{run}_{subset}.prom")));
+        if let Some(file) = &prometheus {
+            files::create_folder(file.parent().unwrap_or(Path::new(".")))?;
+            drop(files::Pending::new(file)?);
+        }
+        Ok(Self {
             path: path(folder, subset),
             subset,
-            prometheus: prometheus.map(|folder| folder.join(format!("cryosplat_{subset}.prom"))),
+            run,
+            prometheus,
             claim,
             buffer: String::new(),
             last: None,
             exported: None,
             flushed: Instant::now(),
             failed: false,
-        }
+        })
     }
 
     /// Adds the line of a step.
@@ -212,7 +227,8 @@ impl Writer {
         }
         self.claim.check()?;
         let mut open = std::fs::OpenOptions::new();
-        open.create(true).append(true);
+        // Neither through a link that somebody has planted, nor into a pipe that nobody reads.
+        open.create(true).append(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         open.open(&self.path).and_then(|mut file| file.write_all(self.buffer.as_bytes())).map_err(Error::io(
             &self.path,
             "write the metrics",
@@ -226,7 +242,7 @@ impl Writer {
             return Ok(());
         }
         self.exported = Some(Instant::now());
-        let text = exposition(metric);
+        let text = exposition(metric, &self.run);
         files::write_atomically(path, |w| w.write_all(text.as_bytes()))
     }
 
@@ -237,11 +253,24 @@ impl Writer {
     }
 }
 
+/// The name of the run in `folder` for Prometheus: that of the folder, and a digest of its path. Runs of the same name in several
+/// folders, and several runs on one node, are told apart by it; a resumed run keeps it.
+fn run_name(folder: &Path) -> String {
+    let path = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+    let digest = Sha256::digest(path.as_os_str().as_bytes());
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    let name: String = name.chars().map(plain).take(64).collect();
+    let digits: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("{name}-{digits}")
+}
+
 /// A metric in Prometheus' text format.
-fn exposition(metric: &Metric) -> String {
+fn exposition(metric: &Metric, run: &str) -> String {
     let job = std::env::var("SLURM_JOB_ID").unwrap_or_default();
     let label = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-    let labels = format!("{{model=\"{}\",slurm_job=\"{}\"}}", label(&metric.model), label(&job));
+    let labels = [("model", metric.model.as_str()), ("slurm_job", &job), ("run", run)];
+    let labels = labels.map(|(name, value)| format!("{name}=\"{}\"", label(value))).join(",");
     let gauges = [
         ("step", "Steps taken", metric.step as f64),
         ("epoch", "Epochs done", metric.epoch),
@@ -259,7 +288,7 @@ fn exposition(metric: &Metric) -> String {
         let value = if value.is_nan() { "NaN".to_owned() } else { value.to_string() };
         let _ = write!(
             text,
-            "# HELP cryosplat_{name} {help}.\n# TYPE cryosplat_{name} gauge\ncryosplat_{name}{labels} {value}\n"
+            "# HELP cryosplat_{name} {help}.\n# TYPE cryosplat_{name} gauge\ncryosplat_{name}{{{labels}}} {value}\n"
         );
     }
     text
@@ -279,6 +308,42 @@ mod tests {
         std::fs::write(&path, done.clone() + &line(11) + "{\"model\":\"ha").unwrap();
         trim(folder.path(), Subset::Half1, 10).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), done);
+    }
+
+    #[test]
+    fn runs_have_files_of_their_own_for_prometheus() {
+        let folder = tempfile::tempdir().unwrap();
+        let collected = folder.path().join("collector");
+        for place in ["a/run", "b/run"] {
+            let run = folder.path().join(place);
+            std::fs::create_dir_all(&run).unwrap();
+            let mut writer =
+                Writer::new(&run, Subset::Half1, Some(&collected), Claim::for_tests(&run)).unwrap();
+            writer.last = Some(Metric {
+                model: "half1".into(),
+                step: 1,
+                epoch: 0.0,
+                loss: 1.0,
+                gradient_norm: 1.0,
+                rate: 1.0,
+                images: 1,
+                images_per_second: 1.0,
+                input_share: 0.0,
+                reduce_share: None,
+                host_bytes: 1,
+                device_bytes: 1,
+            });
+            writer.finish();
+        }
+        let files: Vec<_> =
+            std::fs::read_dir(&collected).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let texts: Vec<_> = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+        assert!(texts.len() == 2 && texts[0] != texts[1], "{files:?}");
+        assert!(texts.iter().all(|text| text.contains("cryosplat_step{model=\"half1\"")), "{texts:?}");
+        let file = folder.path().join("file");
+        std::fs::write(&file, b"x").unwrap();
+        let claim = Claim::for_tests(folder.path());
+        assert!(Writer::new(folder.path(), Subset::Half1, Some(&file), claim).is_err());
     }
 
     #[test]

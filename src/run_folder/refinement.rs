@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::hdf5::numeric_dataset;
+use crate::hdf5::{exists, numeric_dataset};
 use crate::particles::refinement::Refinement;
 
 /// Name of the group of a checkpoint.
@@ -102,8 +102,11 @@ impl RefinementState {
         path: &Path,
         remedy: &'static str,
     ) -> Result<Option<Self>> {
-        let Ok(group) = file.group(name) else { return Ok(None) };
         let fail = || Error::hdf5(path, "read the refinement", remedy);
+        if !exists(file, name).map_err(fail())? {
+            return Ok(None);
+        }
+        let group = crate::hdf5::group(file, name).map_err(fail())?;
         let counts: Vec<u64> = numeric_dataset(&group, "round_counts").map_err(fail())?;
         let lengths: Vec<f64> = numeric_dataset(&group, "round_lengths").map_err(fail())?;
         let bad =

@@ -69,7 +69,7 @@ pub fn read(folder: &Path, store: &Store, set: DataSetId) -> Result<Option<RunRe
     let mut refinement = RunRefinement { rows: vec![Refinement::default(); store.len()], rounds: Vec::new() };
     for subset in Subset::ALL {
         let Some(state) = RefinementState::read(&file, subset.name(), &path, REMEDY)? else { continue };
-        let group = file.group(subset.name()).map_err(fail())?;
+        let group = crate::hdf5::group(&file, subset.name()).map_err(fail())?;
         let (first, count) = (scalar_attribute::<u64>(&group, FIRST).map_err(fail())?, state.particles.len());
         let rows = store.rows(subset);
         if first != rows.start as u64 || ![0, rows.len()].contains(&count) {

@@ -1,6 +1,5 @@
 //! report.html of a run, made from the run folder and the particles, so that it can be written again at any time.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ndarray::Array2;
@@ -21,6 +20,7 @@ use crate::figures::panels::{GreyScale, PanelRow, Sheet};
 use crate::figures::particles::{noise_chart, value_histogram};
 use crate::figures::plots::{fsc_chart, loss_chart, rate_chart};
 use crate::figures::report::{Part, ReportData, Surface, write_report};
+use crate::files;
 use crate::gmm::files::GmmFile;
 use crate::imaging::fourier::{Fft2, frequency};
 use crate::particles::Subset;
@@ -214,9 +214,8 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
 
 /// Content of a file; `None` if it does not exist.
 fn bytes(path: &Path) -> Result<Option<Vec<u8>>> {
-    let mut bytes = Vec::new();
-    match std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)) {
-        Ok(_) => Ok(Some(bytes)),
+    match files::read_bytes(path) {
+        Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io(path, "read the picture", "check the folder")(error)),
     }

@@ -57,7 +57,7 @@ pub fn write_particles(folder: &Path, store: &Store, models: &[ParticleTable]) -
                     match particle.source {
                         Some(source) => {
                             let stack = stacks.get(source.file as usize).map_or("", String::as_str);
-                            writeln!(lines, "{},\"{}\"", source.index + 1, stack.replace('"', "\"\""))?;
+                            writeln!(lines, "{},{}", source.index + 1, files::csv_cell(stack))?;
                         }
                         None => writeln!(lines, ",")?,
                     }
@@ -152,7 +152,7 @@ pub fn read_noise(folder: &Path) -> Result<Vec<(String, Vec<[f64; 2]>)>> {
 
 /// The text of a table; `None` if it does not exist.
 fn text(path: &Path) -> Result<Option<String>> {
-    match std::fs::read_to_string(path) {
+    match files::read_text(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io(path, "read the table", REMEDY)(error)),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::run_folder::metrics::Spread;
 use crate::run_folder::names;
 
@@ -147,7 +148,7 @@ pub fn read(source: &Path) -> Result<Run> {
     if source.is_dir() && !file.exists() {
         return Err(Error::input(source, "", "contains no run.json: no run has finished there", REMEDY));
     }
-    let text = std::fs::read_to_string(&file).map_err(Error::io(&file, "read the run's record", REMEDY))?;
+    let text = files::read_text(&file).map_err(Error::io(&file, "read the run's record", REMEDY))?;
     parse(&file, &text)
 }
 

@@ -5,6 +5,7 @@
 use super::record::{COMPUTE, REDUCE, Run, UPDATE, WAIT};
 use super::study::{Comparison, Prediction, Series, SeriesRun, Study};
 use crate::figures::axis::number;
+use crate::files;
 
 const COLUMNS: [&str; 19] = [
     "Series",
@@ -157,7 +158,7 @@ impl TableRow {
         cells.extend(self.relative.iter().chain(&self.shares).map(|&value| or_dash(value, exact)));
         cells.push(or_dash(self.imbalance, exact));
         cells.extend(self.quality.iter().map(|&value| or_dash(value, exact)));
-        cells.push(format!("\"{}\"", self.device.replace('"', "\"\"")));
+        cells.push(files::csv_cell(&self.device));
         cells.join(",")
     }
 }

@@ -21,7 +21,7 @@ use crate::run_folder::checkpoint::{self, Checkpoint};
 use crate::run_folder::identity::RunIdentity;
 use crate::run_folder::lifecycle::{self, ExistingRun, Start};
 use crate::run_folder::owner::{Claim, Owner, Request};
-use crate::run_folder::{assessment, claims, names};
+use crate::run_folder::{assessment, names, overwriting};
 use crate::voxels::detection;
 
 /// Largest number of particles whose CTFs determine the weights of the spatial frequencies.
@@ -74,7 +74,7 @@ fn decide(
         (options.truth.as_deref(), "the ground truth"),
         (options.init.as_ref().map(|init| init.file.as_path()), "the file of --init"),
     ];
-    claims::check_run(&options.output, &store, &inputs)?;
+    overwriting::check_run(&options.output, &store, &inputs)?;
     let data_set = selection::check_centred(&store)?;
     let mut choices = options.choices.clone();
     if options.recipe == Recipe::Scaled && store.header().optics.len() > 1 {

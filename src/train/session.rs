@@ -188,7 +188,7 @@ impl<'a> Session<'a> {
             let (reader, epochs) = (reader.clone(), settings.epochs);
             let shard = Shard::load(reader, &sampler, slots, epochs, residency, device.as_mut(), progress)?;
             let (excluded, checkpoint) = self.read_checkpoint(index, &sampler, &shard)?;
-            let setup = self.setup(index, device, ensemble, sampler, excluded);
+            let setup = self.setup(index, device, ensemble, sampler, excluded)?;
             self.models.push(Model::new(setup, shard, checkpoint)?);
         }
         // From here on nothing but training is left to do: files of an older run are removed.
@@ -236,16 +236,17 @@ impl<'a> Session<'a> {
         ensemble: Ensemble,
         sampler: Sampler,
         excluded: Excluded,
-    ) -> ModelSetup {
+    ) -> Result<ModelSetup> {
         let Self { options, plan, .. } = *self;
         let Assignment { rank, size: ranks, .. } = self.assignment;
         let ModelPlan { subset: rows, settings, noise, .. } = &plan.models[index];
         let subset = &rows.subset;
         let (folder, claim) = (&options.output, self.claim.clone());
-        let metrics = metrics::Writer::new(folder, *subset, options.prometheus.as_deref(), claim);
+        // The first rank of the group writes them.
+        let metrics = || metrics::Writer::new(folder, *subset, options.prometheus.as_deref(), claim);
         // The same for both halves, which may differ by a particle.
         let steps = plan.most_particles().div_ceil(settings.batch) as u64;
-        ModelSetup {
+        Ok(ModelSetup {
             subset: *subset,
             identity: plan.identity(index),
             device,
@@ -258,9 +259,9 @@ impl<'a> Session<'a> {
             appraisal: noise.clone().map(|noise| Appraisal { noise, ..Appraisal::default() }),
             checkpoints: names::checkpoints(&options.output),
             claim: self.claim.clone(),
-            metrics: (rank == 0).then_some(metrics),
+            metrics: (rank == 0).then(metrics).transpose()?,
             metrics_every: options.metrics_every.unwrap_or(steps / LINES_PER_EPOCH).max(1),
-        }
+        })
     }
 
     /// Trains all epochs that are left. The halves stay within an epoch of each other.

@@ -6,7 +6,7 @@ use crate::cli::values::check_grid;
 use crate::error::Error;
 use crate::files::Claims;
 use crate::gmm::convert::{MixtureFormat, convert};
-use crate::run_folder::claims::reads_run_of;
+use crate::run_folder::overwriting::reads_run_of;
 
 const AFTER_HELP: &str = "\
 Pseudo-atoms (.pdb, .cif) are one per Gaussian, of the asymmetric unit unless --whole is given. Position: the mean in angstrom, in the frame of the run's map (or of --map). \

@@ -12,7 +12,7 @@ use crate::files::Claims;
 use crate::particles::export::results::RunResults;
 use crate::particles::sources;
 use crate::particles::store::Store;
-use crate::run_folder::{claims::reads_run_of, finished};
+use crate::run_folder::{finished, overwriting::reads_run_of};
 
 /// Arguments of `export`.
 #[derive(Debug, clap::Args)]

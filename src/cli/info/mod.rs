@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 use crate::files::{self, Claims, Content};
 use crate::gmm::files as mixtures;
 use crate::hdf5::text_attribute;
@@ -54,9 +54,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 
 fn as_text(file: &Path, description: &Description) -> String {
     let width = description.rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let mut text = format!("{}: {}\n", file.display(), description.kind);
+    let mut text = format!("{}: {}\n", printable(&file.display().to_string()), description.kind);
     for (name, value) in &description.rows {
-        text += &format!("  {name:width$}  {value}\n");
+        text += &format!("  {name:width$}  {}\n", printable(value));
     }
     text
 }
@@ -110,10 +110,8 @@ fn described(path: &Path, args: &Args) -> Result<Description> {
 }
 
 fn describe_hdf5(path: &Path, args: &Args) -> Result<Description> {
-    let fail = || {
-        Error::hdf5(path, "open the HDF5 file", "copy the file again: it is truncated or still being written")
-    };
-    let file = hdf5::File::open(path).map_err(fail())?;
+    let remedy = "copy the file again: it is truncated or still being written";
+    let file = crate::hdf5::open(path, "an HDF5 file of this program", remedy)?;
     let format = text_attribute(&file, "format");
     // The readers open the file again.
     drop(file);

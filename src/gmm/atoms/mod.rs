@@ -17,6 +17,7 @@ use super::covariance::{Symmetric, axes, covariance};
 use super::files::GmmFile;
 use super::{Gmm, Shape, softplus_inverse};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::imaging::Symmetry;
 
 pub use header::is_pseudo_atoms;
@@ -130,7 +131,7 @@ impl PseudoAtomModel {
 /// When the file cannot be read, was not written by this program, is truncated, or contains an atom with invalid values. The
 /// message names the line.
 pub fn read(path: &Path) -> Result<GmmFile> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read the pseudo-atoms", REMEDY))?;
+    let text = files::read_text(path).map_err(Error::io(path, "read the pseudo-atoms", REMEDY))?;
     let model = if text.starts_with(cif::START) { cif::parse(&text, path) } else { pdb::parse(&text, path) }?;
     let mixture = model.to_mixture();
     match mixture.gmm.values().iter().position(|v| !v.is_finite()) {

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::header::{Element, Format, Header};
 use super::{Gmm, Shape};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::imaging::Symmetry;
 
 /// The property of each plane of an anisotropic [`Gmm`].
@@ -23,7 +24,7 @@ const REMEDY: &str = "give a PLY file that `cryosplat-mpi train` wrote, or the H
 /// When the file is missing, is not PLY, lacks a property (a scene of 3D Gaussian splatting has no amplitudes), is truncated, or
 /// names an unknown point group, or contains a non-finite value or a zero quaternion.
 pub fn read(path: &Path) -> Result<(Gmm, Symmetry)> {
-    let bytes = std::fs::read(path).map_err(Error::io(path, "read the file", "check the path"))?;
+    let bytes = files::read_bytes(path).map_err(Error::io(path, "read the file", "check the path"))?;
     let bad = |at: String, problem: String| Error::input(path, at, problem, REMEDY);
     let (header, body) = Header::split(&bytes).map_err(|(line, problem)| {
         bad(if line > 0 { format!("line {line}") } else { String::new() }, problem)

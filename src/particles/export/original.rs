@@ -129,7 +129,7 @@ fn kept_rows(
 }
 
 fn open(path: &Path) -> Result<BufReader<File>> {
-    let file = File::open(path).map_err(Error::io(path, "read the STAR file", "check the path"))?;
+    let file = files::open_input(path).map_err(Error::io(path, "read the STAR file", "check the path"))?;
     Ok(BufReader::with_capacity(1 << 20, file))
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::results::{RunColumns, RunResults, blocks};
 use crate::error::{Error, Result};
-use crate::files::Pending;
+use crate::files::{Pending, star_word};
 use crate::imaging::aberration::even_coefficients;
 use crate::imaging::ctf::{EvenPolynomial, Optics};
 use crate::imaging::pose::relion_from_rotation;
@@ -136,7 +136,7 @@ fn head(writer: &mut impl Write, header: &Header, with_run: bool) -> std::io::Re
     }
     begin_table(writer, "optics", &columns)?;
     for (group, optics) in (1..).zip(&header.optics) {
-        let name = optics.name.replace(char::is_whitespace, "_");
+        let name = star_word(&optics.name);
         let name = if name.is_empty() { format!("opticsGroup{group}") } else { name };
         write!(
             writer,
@@ -175,7 +175,7 @@ fn line(
 ) -> std::io::Result<()> {
     let stack = particle.source.and_then(|source| header.source_files.get(source.file as usize));
     // RELION groups particles by micrograph. The original stack is the closest substitute.
-    let micrograph = stack.map_or("unknown".into(), |name| name.replace(char::is_whitespace, "_"));
+    let micrograph = stack.map_or("unknown".into(), |name| star_word(name));
     write!(writer, "{micrograph}")?;
     let ctf = &particle.ctf;
     let angles = relion_from_rotation(&particle.rotation);

@@ -15,6 +15,7 @@ use super::relion::{self, NamedImage};
 use super::set::{self, ParticleRow, ReadOptions, SetProperties, ViewingDirections};
 use super::stack_names::{Location, StackFolders, StackName, StackNames};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::imaging::ctf::{CtfParameters, Optics};
 use crate::imaging::mrc::Stack;
 use crate::particles::Subset;
@@ -270,7 +271,7 @@ fn path_name(path: &Path) -> String {
 /// The stacks in a list, one per line.
 fn listed(path: &Path) -> Result<Vec<(String, Location)>> {
     let failed = Error::io(path, "read the list of stacks", "check the path, and that it is a text file");
-    let text = std::fs::read_to_string(path).map_err(failed)?;
+    let text = files::read_text(path).map_err(failed)?;
     let lines = text.lines().enumerate().map(|(i, line)| (line.trim().to_owned(), Location::Line(i + 1)));
     let named: Vec<_> = lines.filter(|(name, _)| !name.is_empty()).collect();
     if named.is_empty() {

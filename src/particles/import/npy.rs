@@ -5,8 +5,6 @@
 
 mod literal;
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use literal::Literal;
@@ -14,6 +12,7 @@ use literal::Literal;
 use super::number::NumberFormat;
 use super::star::excerpt;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The first bytes of a `.npy` file.
 pub const MAGIC: &[u8] = b"\x93NUMPY";
@@ -92,10 +91,8 @@ impl Table {
     /// If the file cannot be read, is not a `.npy` file, does not contain a table, or has another length than its header
     /// states.
     pub fn read(path: &Path) -> Result<Self> {
-        let mut bytes = Vec::new();
         let failed = Error::io(path, "read the table", "check the path and the read permission");
-        File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(failed)?;
-        Self::parse(path, bytes)
+        Self::parse(path, files::read_bytes(path).map_err(failed)?)
     }
 
     fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self> {

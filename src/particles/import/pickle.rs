@@ -9,14 +9,13 @@ mod machine;
 mod objects;
 mod text;
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use machine::Machine;
 use objects::{Layout, Memory, Object};
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// A parsed pickle.
 #[derive(Debug)]
@@ -84,10 +83,8 @@ impl Pickle {
     /// # Errors
     /// If the file cannot be read, is not a pickle, or contains other objects than arrays, tuples, lists, numbers and strings.
     pub fn read(path: &Path) -> Result<Self> {
-        let mut bytes = Vec::new();
         let failed = Error::io(path, "read the pickle", "check the path and the read permission");
-        File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(failed)?;
-        Self::parse(path, bytes)
+        Self::parse(path, files::read_bytes(path).map_err(failed)?)
     }
 
     fn parse(path: &Path, file: Vec<u8>) -> Result<Self> {

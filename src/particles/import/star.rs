@@ -18,6 +18,7 @@ use parser::Parser;
 use tokens::{Token, Tokens};
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// A byte that text files do not contain. A file with one among its first bytes is refused.
 const NUL: u8 = 0;
@@ -103,7 +104,7 @@ impl Document {
     /// # Errors
     /// If the file cannot be read or is not a STAR file. The error names the line, the value found and the value expected.
     pub fn read(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(failed(path))?;
+        let file = files::open_input(path).map_err(failed(path))?;
         if !file.metadata().map_err(failed(path))?.is_file() {
             return Err(Error::input(
                 path,

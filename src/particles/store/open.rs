@@ -11,8 +11,10 @@ use super::{
     Dtype, FORMAT, Header, IMPORTED_FROM, OLDEST_VERSION, REMEDY_READ, VERSION, particle_name, texts,
 };
 use crate::error::{Error, Result};
+use crate::files;
 use crate::hdf5::{
-    bool_attribute, fixed_text_attribute, numeric_dataset, open as open_hdf5, scalar_attribute, wrong_format,
+    bool_attribute, exists, fixed_text_attribute, numeric_dataset, open as open_hdf5, scalar_attribute,
+    wrong_format,
 };
 use crate::imaging::ctf::{EvenPolynomial, Optics};
 
@@ -20,7 +22,8 @@ const REMEDY_GIVE: &str = "give a particle file that `import` or `simulate` wrot
 
 /// Opens and checks `path`.
 pub fn open(path: &Path) -> Result<Reader> {
-    let plain = || File::open(path).map_err(Error::io(path, "open the particle set", "check the path"));
+    let plain =
+        || files::open_input(path).map_err(Error::io(path, "open the particle set", "check the path"));
     let file = plain()?;
     let (mut header, dtype, offsets) = read_layout(path, &file)?;
     header.halves = count_halves(path, &file, offsets.half, header.halves[0])?;
@@ -109,10 +112,11 @@ fn read_layout(path: &Path, plain: &File) -> Result<(Header, Dtype, Offsets)> {
 }
 
 fn dataset(path: &Path, file: &hdf5::File, name: &str) -> Result<hdf5::Dataset> {
-    if !file.link_exists(name) {
+    let fail = || Error::hdf5(path, "read the metadata", REMEDY_READ);
+    if !exists(file, name).map_err(fail())? {
         return bad(path, &format!("/{name}"), "does not exist");
     }
-    file.dataset(name).map_err(Error::hdf5(path, "read the metadata", REMEDY_READ))
+    crate::hdf5::dataset(file, name).map_err(fail())
 }
 
 /// The offset of a data set. Checks that it has the `expected` layout for `n` particles, is contiguous, and lies within the

@@ -54,7 +54,7 @@ pub fn create(file: &hdf5::File, name: &str, texts: &[String]) -> hdf5::Result<P
 /// If the data set is missing, is not one-dimensional or contiguous, does not hold texts, extends past the end of the file, or
 /// has a text that is not UTF-8.
 pub fn read(set_file: &hdf5::File, file: &File, name: &str) -> hdf5::Result<Vec<String>> {
-    let set = set_file.dataset(name)?;
+    let set = crate::hdf5::dataset(set_file, name)?;
     let refuse = |problem: &str| Err::<Vec<String>, hdf5::Error>(format!("/{name} {problem}").into());
     let &[count] = &set.shape()[..] else { return refuse("is not one-dimensional") };
     if count == 0 {

@@ -32,7 +32,8 @@ pub struct Atom {
 /// # Errors
 /// When the file cannot be read, contains no atoms or not the chosen model, or a coordinate or occupancy is not a number.
 pub fn read(path: &Path, choice: ModelChoice) -> Result<Vec<Atom>> {
-    let bytes = std::fs::read(path).map_err(Error::io(path, "read the atomic model", "check the path"))?;
+    let bytes =
+        files::read_bytes(path).map_err(Error::io(path, "read the atomic model", "check the path"))?;
     if files::is_gzip(&bytes) {
         return Err(Error::input(path, "", "is compressed with gzip", "unpack it with `gunzip` first"));
     }

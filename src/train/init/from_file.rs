@@ -2,7 +2,6 @@
 //!
 //! Rank 0 reads the file, makes the initial Gaussians of each model, and broadcasts them.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -114,7 +113,7 @@ impl Init {
 /// First 16 hexadecimal digits of a file's SHA-256.
 fn digest(file: &Path) -> Result<String> {
     let failed = || Error::io(file, "read the initial model", "check --init");
-    let mut reader = File::open(file).map_err(failed())?;
+    let mut reader = files::open_input(file).map_err(failed())?;
     let (mut hasher, mut bytes) = (Sha256::new(), vec![0; 1 << 20]);
     loop {
         match reader.read(&mut bytes).map_err(failed())? {
