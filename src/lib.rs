@@ -9,6 +9,7 @@
 
 pub mod backproject;
 pub mod cli;
+mod disk;
 pub mod error;
 pub mod evaluate;
 pub mod figures;
@@ -17,6 +18,7 @@ pub mod gmm;
 mod hdf5;
 pub mod imaging;
 pub mod loader;
+mod memory;
 pub mod parallel;
 pub mod particles;
 pub mod progress;

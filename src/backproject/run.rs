@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::BackprojectOptions;
 use super::outputs::{self, Finished};
 use crate::error::Result;
+use crate::memory;
 use crate::parallel::{Failure, HalfGroup, World};
 use crate::particles::selection::{self, Models, SubsetRows};
 use crate::particles::store::{DataSetId, Store};
@@ -14,7 +15,7 @@ use crate::run_folder::owner::{Owner, Request};
 use crate::run_folder::{assessment, lifecycle, overwriting};
 use crate::voxels::accumulator::Accumulator;
 use crate::voxels::detection;
-use crate::voxels::half_sums::{ParticleSample, accumulate_halves, inversion_bytes};
+use crate::voxels::half_sums::{ParticleSample, accumulate_halves, inversion_bytes, working_bytes};
 use crate::voxels::reconstruction::reconstruct;
 
 /// Backprojects the particles and writes the run folder. Every rank calls it.
@@ -77,6 +78,12 @@ fn open(world: &World, options: &BackprojectOptions) -> Result<(Store, DataSetId
     if let Some(truth) = &options.truth {
         assessment::check_truth(truth, &store)?;
     }
+    let box_size = store.header().box_size;
+    memory::require(
+        u128::from(working_bytes(box_size, world.local_size())),
+        || format!("the sums of a box of {box_size} pixels on {} ranks of this node", world.local_size()),
+        "start fewer ranks per node, or use nodes with more memory",
+    )?;
     let request = Request { command: &options.command, waits_for_own_job: false, stopped: &|| false };
     let owner = lifecycle::enter_whole(&options.output, options.overwrite, &request)?;
     Ok((store, set, owner))

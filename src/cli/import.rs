@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use crate::cli::output::print;
+use crate::cli::threads;
 use crate::error::Error;
 use crate::files;
 use crate::particles::import::cryodrgn::{CtfFrom, Files};
@@ -122,7 +123,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         dtype: args.dtype,
         seed: args.seed,
         redraw_halves: args.redraw_halves,
-        threads: args.threads.map(NonZeroUsize::get),
+        threads: args.threads.map(|threads| threads::check(threads.get())).transpose()?,
         first: args.first.map(NonZeroUsize::get),
         class: args.class,
     };

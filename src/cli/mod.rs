@@ -18,6 +18,7 @@ mod report;
 mod scaling;
 mod shell;
 mod simulate;
+mod threads;
 mod train;
 mod values;
 mod voxelize;

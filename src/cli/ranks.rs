@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::logging::{self, LogOptions};
+use super::threads;
 use crate::error::Error;
 use crate::loader::cache::{CacheMode, CacheOptions};
 use crate::parallel::{EndSignal, Failure, World};
@@ -20,8 +21,8 @@ const STOPPED: u8 = 75;
 #[derive(Debug, clap::Args)]
 pub(super) struct RankOptions {
     /// Threads per rank [default: the cores available to the rank].
-    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=4096), help_heading = "Machine")]
-    threads: Option<u16>,
+    #[arg(long, value_name = "T", help_heading = "Machine")]
+    threads: Option<usize>,
     /// Seconds without a sign of life of a rank, after which the others end the job.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400), default_value = "600", help_heading = "Machine")]
     timeout: u64,
@@ -131,18 +132,16 @@ impl RankOptions {
 
     fn start_threads(&self, world: &World) -> Result<(), Failure> {
         let shared = world.ranks_sharing_cores();
-        let threads = self.threads.map_or_else(
-            || (std::thread::available_parallelism().map_or(1, |n| n.get()) / shared).max(1),
-            usize::from,
-        );
+        let threads = match self.threads {
+            Some(threads) => threads::check(threads)?,
+            None => (std::thread::available_parallelism().map_or(1, |n| n.get()) / shared).max(1),
+        };
         let mut pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
         if threads > 1 {
             // The main thread is a worker too: it does not sleep while the pool works.
             pool = pool.use_current_thread();
         }
-        pool.build_global().map_err(|error| {
-            Error::request(format!("cannot start {threads} threads: {error}"), "ask for fewer with --threads")
-        })?;
+        pool.build_global().map_err(|error| threads::cannot_start(threads, &error))?;
         Ok(())
     }
 }

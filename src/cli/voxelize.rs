@@ -3,12 +3,14 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use super::threads;
 use super::values::check_grid;
 use crate::error::Error;
 use crate::files::Claims;
 use crate::gmm::mixture;
-use crate::gmm::voxelize::{Grid, MAX_GRID, label, map_of};
+use crate::gmm::voxelize::{Grid, MAX_GRID, label, map_of, sampling_bytes};
 use crate::imaging::mrc::{Volume, write_labelled_volume};
+use crate::memory;
 use crate::run_folder::overwriting::reads_run_of;
 
 const AFTER_HELP: &str = "\
@@ -59,8 +61,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         )
         .into());
     }
-    let pool =
-        rayon::ThreadPoolBuilder::new().num_threads(args.threads.map_or(0, NonZeroUsize::get)).build()?;
+    memory::require(
+        sampling_bytes(&grid),
+        || format!("a map of {} voxels along an edge", grid.computed()),
+        "choose a larger --pixel-size or a smaller --box, or use a machine with more memory",
+    )?;
+    let pool = threads::pool(args.threads.map(NonZeroUsize::get))?;
     let data = pool.install(|| map_of(&mixture, &grid));
     write_labelled_volume(&args.output, &Volume::new(data, pixel_size), &label(&mixture))?;
     tracing::info!(

@@ -4,11 +4,15 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::imaging::mrc::{self, Stack, Volume};
+use crate::memory;
 
 /// Largest relative difference of two pixel sizes that count as equal.
 pub const PIXEL_SIZE_TOLERANCE: f64 = 1e-3;
 /// Largest distance of two frames, along an axis in voxels, that count as equal: headers and programs round.
 const FRAME_TOLERANCE: f64 = 0.05;
+
+/// Memory that the evaluation of two maps takes for each voxel, in bytes: both maps, their transforms, and those of a mask.
+const BYTES_PER_VOXEL: u128 = 80;
 
 /// Reads a cubic map.
 ///
@@ -61,7 +65,7 @@ impl MapReader {
     /// Reads a cubic map.
     ///
     /// # Errors
-    /// As [`read_cube`], and when the given pixel size is not above 0.
+    /// As [`read_cube`], and when the given pixel size is not above 0, or the memory too small for the evaluation.
     pub fn read(&self, path: &Path) -> Result<Volume> {
         if let Some(pixel_size) = self.pixel_size.filter(|p| !(p.is_finite() && *p > 0.0)) {
             return Err(Error::request(
@@ -69,6 +73,12 @@ impl MapReader {
                 "give --pixel-size above 0",
             ));
         }
+        let voxels = Stack::open(path)?.header().values();
+        memory::require(
+            voxels * BYTES_PER_VOXEL,
+            || format!("{}: the evaluation of a map of {voxels} voxels", path.display()),
+            "crop or bin the maps, or use a machine with more memory",
+        )?;
         let map = read_cube(path)?;
         Ok(Volume { pixel_size: self.pixel_size.unwrap_or(map.pixel_size), ..map })
     }

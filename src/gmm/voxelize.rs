@@ -39,6 +39,14 @@ const SLAB: usize = 4;
 /// Edge of the largest grid to sample, in voxels: it takes 120 GiB of memory.
 pub(crate) const MAX_GRID: usize = 1024;
 
+/// Memory that [`voxelize`] takes for each voxel of [`Grid::computed`], in bytes.
+const BYTES_PER_VOXEL: u128 = 110;
+
+/// Memory that [`voxelize`] takes, in bytes.
+pub(crate) fn sampling_bytes(grid: &Grid) -> u128 {
+    BYTES_PER_VOXEL * (grid.computed() as u128).pow(3)
+}
+
 /// A cubic grid whose voxel floor(size/2) is the origin of the mixture.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Grid {
@@ -188,7 +196,7 @@ fn add_products<'a>(points: impl Iterator<Item = &'a mut f64>, mut value: f64, m
 
 /// The density on `grid`, `[z][y][x]`, band-limited to the Nyquist frequency of its voxels.
 ///
-/// The result does not depend on the number of threads. Uses about 110 bytes per voxel of [`Grid::computed`].
+/// The result does not depend on the number of threads. Takes [`sampling_bytes`] of memory.
 pub fn voxelize(gmm: &Gmm, grid: &Grid) -> Array3<f32> {
     let (n, points) = (grid.computed(), grid.points());
     let all = (0..gmm.len()).into_par_iter();

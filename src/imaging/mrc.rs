@@ -19,6 +19,7 @@ pub use header::{Header, Mode, Statistics, header_bytes};
 
 use crate::error::{Error, Result};
 use crate::files::{self, Content};
+use crate::memory;
 
 const HEADER: usize = 1024;
 /// Size of a label in bytes.
@@ -117,11 +118,16 @@ impl Stack {
 /// Reads a map, with its axes permuted to `[z][y][x]`.
 ///
 /// # Errors
-/// As [`Stack::open`].
+/// As [`Stack::open`], and when the map does not fit the free memory.
 pub fn read_volume(path: &Path) -> Result<Volume> {
     let stack = Stack::open(path)?;
     let header = &stack.header;
     let [columns, rows, sections] = header.size;
+    memory::require(
+        header.values() * size_of::<f32>() as u128,
+        || format!("{}: its map of {columns} x {rows} x {sections} voxels", path.display()),
+        "crop or bin the map, or use a machine with more memory",
+    )?;
     let mut extent = [0usize; 3];
     for (stored, &axis) in header.axes.iter().enumerate() {
         extent[axis] = header.size[stored];

@@ -11,6 +11,7 @@ use rustfft::num_complex::Complex;
 
 use crate::error::{Error, Result};
 use crate::imaging::{fourier, mrc};
+use crate::memory;
 
 /// Maximal relative difference of the box edge in old and new pixels: 0.01 voxels in a box of 100.
 const TOLERANCE: f64 = 1e-4;
@@ -18,6 +19,8 @@ const TOLERANCE: f64 = 1e-4;
 const LONGEST_PADDING: usize = 64;
 /// Maximal box size. Larger boxes would take tens of gigabytes, and no current resolution needs them.
 const MAX_BOX: usize = 1024;
+/// Memory for each voxel of the map, in bytes: its transform and that of the padded map.
+const BYTES_PER_VOXEL: u128 = 60;
 
 /// Reads a cubic map and resamples it. Values are not scaled. The centre stays on voxel floor(box/2), so that the frame of the file
 /// has no effect; it is logged.
@@ -44,6 +47,11 @@ pub fn read(path: &Path, box_size: usize, pixel_size: f64) -> Result<Array3<f32>
             "set the pixel size in the header (with `relion_image_handler --rescale_angpix` or `mrcfile`)",
         ));
     }
+    memory::require(
+        header.values() * BYTES_PER_VOXEL,
+        || format!("{}: resampling a map of {nx} voxels along each edge", path.display()),
+        "crop or bin the map, or use a machine with more memory",
+    )?;
     let mrc::Volume { data: map, frame, .. } = mrc::read_volume(path)?;
     if frame != mrc::Frame::default() {
         let [x, y, z] = frame.corner(header.voxel_size).map(|corner| corner + (nx / 2) as f64 * vx);

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use crate::error::{Error, Result};
 use crate::loader::scratch;
 use crate::loader::shard::Residency;
+use crate::memory;
 use crate::parallel::World;
 use crate::particles::store::{Reader, Store};
 use crate::progress::gib;
 use crate::render::Device;
-use crate::resources::memory;
 
 /// Where particles are kept between epochs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]

@@ -12,6 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::parallel::World;
@@ -206,10 +207,8 @@ fn remove_leftovers(folder: &Path) {
 }
 
 fn check_room(folder: &Path, size: u64) -> Result<()> {
-    let failed = Error::io(folder, "read its free space", REMEDY);
-    let space = rustix::fs::statvfs(folder).map_err(|error| failed(error.into()))?;
-    let free = space.f_bavail * space.f_frsize;
-    let margin = MARGIN.min(space.f_blocks * space.f_frsize / 20);
+    let (free, all) = disk::free(folder).map_err(Error::io(folder, "read its free space", REMEDY))?;
+    let margin = MARGIN.min(all / 20);
     if free < size.saturating_add(margin) {
         return Err(Error::input(
             folder,

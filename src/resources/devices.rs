@@ -20,6 +20,11 @@ pub enum DeviceKind {
     Cuda,
 }
 
+/// Whether the ranks will use the CPU device, as far as this rank can know alone.
+pub(crate) fn expects_cpu(kind: DeviceKind) -> bool {
+    kind == DeviceKind::Cpu || (kind == DeviceKind::Auto && gpu::count() == 0)
+}
+
 /// The device of a rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RankDevice {
@@ -57,6 +62,12 @@ pub(crate) fn choose(kind: DeviceKind, world: &World) -> Result<RankDevice> {
         tracing::warn!("{with_gpu} of {} ranks can use a GPU: all use the CPU device{reason}", world.size());
     }
     Ok(RankDevice::Cpu)
+}
+
+/// Number of GPUs that a job of a single rank on `device` could use, if there are more than its own.
+pub(crate) fn more_gpus(world: &World, device: RankDevice) -> Option<usize> {
+    let is_alone = world.size() == 1 && device != RankDevice::Cpu;
+    is_alone.then(gpu::count).filter(|&count| count > 1)
 }
 
 /// Opens the device of one model, for at most `batch` images per step on this rank. With `kept_half`, resident images are stored

@@ -14,7 +14,7 @@ use crate::evaluate::{Correction, CrossValidation, Mask, PhaseRandomization};
 use crate::figures::plots::write_fsc_files;
 use crate::figures::slices;
 use crate::files;
-use crate::imaging::mrc::{self, Frame, Volume};
+use crate::imaging::mrc::{self, Frame, Stack, Volume};
 use crate::particles::store::Store;
 use crate::run_folder::names;
 
@@ -99,17 +99,19 @@ fn automatic_mask(folder: &Path, map: &Volume) -> Result<Option<Mask>> {
 /// # Errors
 /// When it cannot be read, or its box or pixel size is another one.
 pub fn check_truth(truth: &Path, store: &Store) -> Result<()> {
-    let volume = read_cube(truth)?;
-    let (found, header) = (volume.data.dim().0, store.header());
+    let header = store.header();
     let refuse = |problem: String| {
         Err(Error::input(truth, "", problem, "give the map that the particles were made from, in their box"))
     };
-    if found != header.box_size {
+    // Before its voxels are read: their number is bounded by that of the particles' box.
+    let [found, y, z] = Stack::open(truth)?.header().size;
+    if found == y && found == z && found != header.box_size {
         let expected = header.box_size;
         return refuse(format!(
             "has a box of {found} voxels, but the particles have one of {expected} pixels"
         ));
     }
+    let volume = read_cube(truth)?;
     let (voxel, pixel) = (volume.pixel_size, header.pixel_size);
     if voxel != 0.0 && (voxel - pixel).abs() > PIXEL_SIZE_TOLERANCE * pixel {
         return refuse(format!("has voxels of {voxel:.4} A, but the particles have pixels of {pixel:.4} A"));

@@ -106,3 +106,34 @@ pub(super) fn epoch(subset: Subset, settings: &Settings, summary: &EpochSummary,
         summary.images as f64 / summary.seconds.max(1e-9),
     );
 }
+
+/// Logs how to use all `gpus` GPUs of this machine, where one rank was started by `command`.
+pub(super) fn advise_more_ranks(gpus: usize, command: &[String]) {
+    tracing::warn!(
+        "1 of {gpus} GPUs is used; to use all: mpirun -n {gpus} {}",
+        command.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+    );
+}
+
+/// A word of a command line as it is typed in a shell.
+fn quoted(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./=,:+@%".contains(letter);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_lines_can_be_pasted() {
+        for (word, typed) in
+            [("a/b.h5", "a/b.h5"), ("", "''"), ("my set.h5", "'my set.h5'"), ("it's", "'it'\\''s'")]
+        {
+            assert_eq!(quoted(word), typed);
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::foretold;
 use super::init::from_file::Init;
 use super::init::pilot::{self, PilotReconstruction};
 use super::init::starts::InitialGuess;
@@ -90,6 +91,8 @@ fn decide(
     if let Some(truth) = &options.truth {
         assessment::check_truth(truth, &store)?;
     }
+    // Before the pilot reconstruction, with what the user has chosen, and after it.
+    open.check_size(&choices)?;
     let existing = options.existing_run;
     let mut owner = lifecycle::enter(
         &options.output,
@@ -102,7 +105,7 @@ fn decide(
     )?;
     let mut pilots = open.fill(&mut choices, &store);
     check_growth(&open.settings(&choices, 0))?;
-    let settings: Vec<Settings> = (0..subsets.len()).map(|index| open.settings(&choices, index)).collect();
+    let settings = open.check_size(&choices)?;
     let identity = |settings: &Settings| RunIdentity::new(&data_set, settings);
     let identities: Vec<_> =
         subsets.iter().map(|subset| subset.subset).zip(settings.iter().map(identity)).collect();
@@ -245,6 +248,14 @@ impl Open<'_> {
     /// Ranks that train model `index`.
     fn ranks(&self, index: usize) -> usize {
         group_size(self.world.size(), self.subsets.len(), index)
+    }
+
+    /// The settings of all models, which the box and the memory allow.
+    fn check_size(&self, choices: &Choices) -> Result<Vec<Settings>> {
+        let all: Vec<_> = (0..self.subsets.len()).map(|index| self.settings(choices, index)).collect();
+        foretold::check_gaussians(&all[0], self.header.box_size)?;
+        foretold::check_memory(self.world, self.options, &all, self.header.box_size)?;
+        Ok(all)
     }
 
     /// Particles of the largest model, which the settings of all follow from.

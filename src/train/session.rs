@@ -133,6 +133,9 @@ impl<'a> Session<'a> {
     pub fn open_devices(&mut self, guess: InitialGuess) -> std::result::Result<(), Failure> {
         let Self { world, options, plan, assignment, geometry, .. } = self;
         let rank_device = devices::choose(options.device, world)?;
+        if let Some(gpus) = devices::more_gpus(world, rank_device) {
+            logs::advise_more_ranks(gpus, &options.command);
+        }
         // The first rank of a node compiles the kernels; the others then find them in the cache.
         if rank_device != RankDevice::Cpu && world.local_rank() > 0 {
             world.local_barrier();

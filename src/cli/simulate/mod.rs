@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::ArgGroup;
 
 use super::models::ModelArgs;
+use super::threads;
 use crate::error::Error;
 use crate::imaging::Symmetry;
 use crate::imaging::ctf::Optics;
@@ -266,15 +267,11 @@ fn pair(text: &str) -> Result<[f64; 2], String> {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    let threads = args.threads.unwrap_or(0);
-    if args.threads.is_some_and(|t| !(1..=1024).contains(&t)) {
-        return Err(Error::request(format!("--threads {threads} is impossible"), "choose 1 to 1024").into());
-    }
     if args.model.is_none() && args.models.choice() != ModelChoice::First {
         let problem = "--model-number and --all-models choose among the models of an atomic model file";
         return Err(Error::request(problem, "use them with --model").into());
     }
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+    let pool = threads::pool(args.threads)?;
     pool.install(|| args.simulation().run())?;
     Ok(())
 }

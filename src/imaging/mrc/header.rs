@@ -173,7 +173,8 @@ impl Header {
         self.frame().corner(self.voxel_size)
     }
 
-    fn values(&self) -> u128 {
+    /// Number of values of all sections.
+    pub(crate) fn values(&self) -> u128 {
         self.size.iter().map(|&n| n as u128).product()
     }
 

@@ -13,6 +13,7 @@ use super::{
     Dtype, FORMAT, Header, IMPORTED_FROM, LONGEST_PATH, Particle, REMEDY_READ, REMEDY_WRITE, VERSION,
     particle_name,
 };
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::files::Pending;
 use crate::imaging::ctf::Optics;
@@ -35,12 +36,23 @@ pub struct Writer {
 }
 
 impl Writer {
+    /// Checks that the disk has room for the images of the particle set described by `header`.
+    ///
+    /// # Errors
+    /// When it has not.
+    pub(crate) fn check_space(destination: &Path, header: &Header, dtype: Dtype) -> Result<()> {
+        let of_image = columns::images(dtype, &[header.box_size; 2]).stride() as u128;
+        let count = header.halves.iter().map(|&half| half as u128).sum::<u128>();
+        disk::require(destination, count * of_image, "choose another disk, fewer particles, or --dtype f16")
+    }
+
     /// Creates the file for the particle set described by `header`. `destination` is untouched until [`Writer::finish`].
     ///
     /// # Errors
     /// If the header is invalid or the file cannot be created.
     pub fn create(destination: &Path, header: &Header, dtype: Dtype) -> Result<Self> {
         header.check(destination)?;
+        Self::check_space(destination, header, dtype)?;
         let pending = Pending::new(destination)?;
         let (offsets, texts) = create_layout(&pending.handle_path(), header, dtype).map_err(Error::hdf5(
             destination,

@@ -71,6 +71,11 @@ impl Activated {
         Self { count, blocks: allocate_blocks(count), slopes: allocate_blocks(count) }
     }
 
+    /// Memory in bytes for `count` Gaussians.
+    pub fn bytes_for(count: usize) -> u128 {
+        (count.div_ceil(LANES) * (size_of::<GaussianBlock>() + size_of::<Slopes>())) as u128
+    }
+
     /// The activated Gaussians.
     pub fn blocks(&self) -> &[GaussianBlock] {
         &self.blocks

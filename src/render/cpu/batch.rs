@@ -19,7 +19,7 @@ use super::activate::GaussianBlock;
 use super::allocate_blocks;
 use super::chain::{self, GradientAccumulators, ViewContext};
 use super::fit::Comparison;
-use super::project::ViewMoments;
+use super::project::{SplatBlock, ViewMoments};
 use super::raster::Canvas;
 use super::residual::Filter;
 use super::tasks::{blocks_per_task, for_each, task_chunks};
@@ -27,6 +27,7 @@ use super::workspace::{Image, Shared, Workspace};
 use crate::imaging::ctf::Ctf;
 use crate::imaging::pose::Rotation;
 use crate::render::{Found, Geometry, ImageFit, ImageSums, Observation, OffsetGrid, Reference, View};
+use crate::simd::LANES;
 
 /// A bundle is this fraction of the remaining images.
 const BUNDLE_DIVISOR: usize = 4;
@@ -50,6 +51,11 @@ fn bundles(batch: usize) -> Vec<Range<usize>> {
         start = end;
     }
     bundles
+}
+
+/// Whether `threads` threads take a batch of `batch` images by [`BatchAccumulator::by_bundle`].
+fn is_by_bundle(threads: usize, batch: usize) -> bool {
+    threads > 1 && threads <= MAX_BUNDLE_THREADS && threads <= batch
 }
 
 /// Buffers of one thread.
@@ -169,6 +175,19 @@ impl BatchAccumulator {
         self.pool.shared.set_noise_weights(groups);
     }
 
+    /// Memory in bytes for batches of `batch` images of a mixture of `count` Gaussians with `views` views each, without the pixels.
+    pub(super) fn bytes_for([count, views]: [usize; 2], batch: usize) -> u128 {
+        let threads = rayon::current_num_threads();
+        let (sums, images) = if is_by_bundle(threads, batch) {
+            (bundles(batch).len(), threads * batch.min(IMAGES_PER_GROUP))
+        } else {
+            (2, batch.min(threads * IMAGES_PER_GROUP))
+        };
+        let of_views = images * size_of::<ViewMoments>() + threads * size_of::<SplatBlock>();
+        let of_block = sums * size_of::<GradientAccumulators>() + views * of_views;
+        count.div_ceil(LANES) as u128 * of_block as u128
+    }
+
     /// Changes the number of Gaussians of the mixture.
     pub(super) fn resize(&mut self, count: usize) {
         self.pool.shared.count = count;
@@ -265,7 +284,7 @@ impl BatchAccumulator {
             return 0.0;
         }
         let threads = rayon::current_num_threads();
-        if threads > 1 && threads <= MAX_BUNDLE_THREADS && threads <= batch.len() {
+        if is_by_bundle(threads, batch.len()) {
             self.by_bundle(gaussians, batch, threads)
         } else {
             self.by_image(gaussians, batch, threads)

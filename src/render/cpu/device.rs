@@ -9,7 +9,7 @@ use super::adam::Adam;
 use super::batch::BatchAccumulator;
 use super::chain;
 use crate::error::Result;
-use crate::gmm::Gmm;
+use crate::gmm::{Gmm, Shape};
 use crate::imaging::pose::Rotation;
 use crate::render::outcome::OutcomeQueue;
 use crate::render::{
@@ -50,6 +50,16 @@ impl CpuDevice {
             times: StageTimes::default(),
             gmm,
         }
+    }
+
+    /// Memory in bytes of a device for a mixture of `count` Gaussians with `views` views each, in batches of `batch` images on the rayon
+    /// pool that this is called from, without the pixels of the images.
+    pub(crate) fn bytes_for([count, views]: [usize; 2], shape: Shape, batch: usize) -> u128 {
+        // Parameters, two moments, gradient, and the copy of the gradient that a sum over ranks receives.
+        let planes = 5 * shape.planes() * size_of::<f32>();
+        (planes * count) as u128
+            + Activated::bytes_for(count)
+            + BatchAccumulator::bytes_for([count, views], batch)
     }
 
     /// The current mixture.

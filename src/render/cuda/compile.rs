@@ -1,14 +1,13 @@
 //! Compiles kernels/*.cu with NVRTC when the program starts, and caches the machine code.
 
 use std::ffi::{CStr, CString, c_char, c_int};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cudarc::nvrtc::{result, sys};
 use sha2::{Digest, Sha256};
 
+use super::cache;
 use crate::error::{Error, Result};
-use crate::files;
 use crate::render::Sampling;
 
 /// Name and text of each file of kernels/: first the kernels, then the headers.
@@ -94,7 +93,11 @@ pub(super) fn kernels(constants: &Constants, capability: (i32, i32), fresh: bool
     for (name, text) in SOURCES {
         hash.update(format!("{name} {}\n{text}", text.len()));
     }
-    let file = cache().map(|folder| {
+    let folder = cache::base().and_then(|base| cache::private(&base, &["kernels"]));
+    if let Err(error) = &folder {
+        tracing::debug!("compiled kernels are not cached: {error}");
+    }
+    let file = folder.ok().map(|folder| {
         let name: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         folder.join(name + ".kernels")
     });
@@ -126,7 +129,11 @@ fn architecture((major, minor): (i32, i32)) -> Result<(String, bool)> {
     }
 }
 
-fn supported() -> Result<Vec<i32>> {
+/// Compute capabilities that NVRTC, which must be present, compiles for: 80 for 8.0.
+///
+/// # Errors
+/// When NVRTC fails.
+pub(super) fn supported() -> Result<Vec<i32>> {
     let mut count = 0;
     // SAFETY: the library is present (`libraries::require`), and writes one number.
     unsafe { sys::nvrtcGetNumSupportedArchs(&raw mut count) }
@@ -140,7 +147,11 @@ fn supported() -> Result<Vec<i32>> {
     Ok(known)
 }
 
-fn version() -> Result<(i32, i32)> {
+/// Version of NVRTC, which must be present.
+///
+/// # Errors
+/// When NVRTC fails.
+pub(super) fn version() -> Result<(i32, i32)> {
     let (mut major, mut minor) = (0, 0);
     // SAFETY: it writes two numbers.
     unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) }
@@ -234,24 +245,15 @@ fn intermediate(program: &Program) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Folder of the cached kernels, in the user's cache folder; `None` if there is none.
-pub(super) fn cache() -> Option<PathBuf> {
-    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
-    Some(base.join("cryosplat-mpi/kernels"))
-}
-
 /// Reads a cached image, which follows its checksum; `None` if the file is absent or damaged.
 fn read(file: &Path) -> Option<Vec<u8>> {
-    let bytes = std::fs::read(file).ok()?;
+    let bytes = cache::read(file)?;
     let (checksum, image) = bytes.split_at_checked(32)?;
     (Sha256::digest(image)[..] == *checksum).then(|| image.to_vec())
 }
 
 fn write(file: &Path, image: &[u8]) -> Result<()> {
-    let folder = file.parent().expect("the file is in a folder");
-    files::create_folder(folder)?;
     let mut bytes = Sha256::digest(image).to_vec();
     bytes.extend_from_slice(image);
-    files::write_atomically(file, |writer| writer.write_all(&bytes))
+    cache::write(file, &bytes)
 }

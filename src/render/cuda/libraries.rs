@@ -1,15 +1,15 @@
 //! Presence of CUDA's libraries. cudarc opens them at their first use, so that one program runs with and without them; a missing
 //! one must be found before, because its first use would panic.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::compile;
+use super::cache;
 use crate::error::{Error, Result};
-use crate::files;
 
 /// Environment variable that is set when the program restarts itself with links to libraries.
 const LINKED: &str = "CRYOSPLAT_LIBRARIES_LINKED";
@@ -64,27 +64,13 @@ fn locate(name: &str) -> Option<PathBuf> {
 }
 
 fn restart_with_links(found: &[(&str, PathBuf)]) -> Result<()> {
-    let no_cache = || Error::request("there is no cache folder", "set HOME or XDG_CACHE_HOME");
-    let cache = compile::cache().ok_or_else(no_cache)?;
     let hash = Sha256::digest(format!("{found:?}"));
     let name: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let folder = cache.with_file_name("libraries").join(name);
-    files::create_folder(&folder)?;
+    let folder = cache::private(&cache::base()?, &["libraries", &name])?;
     for (name, library) in found {
-        let link = folder.join(name);
-        match std::os::unix::fs::symlink(library, &link) {
-            // Another rank made the same link: the folder's name is a hash of all links.
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            outcome => {
-                outcome.map_err(Error::io(&link, "link a library", "check the folder's permissions"))?
-            }
-        }
+        cache::link(library, &folder.join(name))?;
     }
-    let mut paths = OsString::from(&folder);
-    if let Some(others) = std::env::var_os("LD_LIBRARY_PATH").filter(|others| !others.is_empty()) {
-        paths.push(":");
-        paths.push(others);
-    }
+    let paths = library_path(folder, std::env::var_os("LD_LIBRARY_PATH").as_deref());
     let program = std::env::current_exe().map_err(Error::io("/proc/self/exe", "find this program", ""))?;
     let reason = std::process::Command::new(&program)
         .args(std::env::args_os().skip(1))
@@ -92,6 +78,18 @@ fn restart_with_links(found: &[(&str, PathBuf)]) -> Result<()> {
         .env(LINKED, "1")
         .exec();
     Err(Error::io(&program, "restart", "put the libraries' folders into LD_LIBRARY_PATH")(reason))
+}
+
+/// The library path `others` with `folder` before it, and without empty elements: they mean the working directory.
+fn library_path(folder: PathBuf, others: Option<&OsStr>) -> OsString {
+    let others = others.unwrap_or_default().as_bytes().split(|&byte| byte == b':');
+    let others = others.filter(|path| !path.is_empty()).map(OsStr::from_bytes);
+    let mut paths = folder.into_os_string();
+    for other in others {
+        paths.push(":");
+        paths.push(other);
+    }
+    paths
 }
 
 /// Whether the driver's library is present.
@@ -106,12 +104,12 @@ pub fn nccl_present() -> bool {
     unsafe { cudarc::nccl::sys::is_culib_present() }
 }
 
-fn nvrtc_present() -> bool {
+pub(super) fn nvrtc_present() -> bool {
     // SAFETY: as above.
     unsafe { cudarc::nvrtc::sys::is_culib_present() }
 }
 
-fn cufft_present() -> bool {
+pub(super) fn cufft_present() -> bool {
     // SAFETY: as above.
     unsafe { cudarc::cufft::sys::is_culib_present() }
 }
@@ -136,4 +134,21 @@ pub fn require() -> Result<()> {
         format!("a GPU cannot be used without {}", missing.join(", ")),
         "load the module of CUDA, or put the libraries' folders into LD_LIBRARY_PATH; or use --device cpu",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_working_directory_is_not_in_the_library_path() {
+        for (others, expected) in [
+            (None, "/links"),
+            (Some(""), "/links"),
+            (Some("/a:/b"), "/links:/a:/b"),
+            (Some(":/a::/b:"), "/links:/a:/b"),
+        ] {
+            assert_eq!(library_path("/links".into(), others.map(OsStr::new)), expected);
+        }
+    }
 }

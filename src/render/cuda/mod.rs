@@ -7,6 +7,7 @@
 mod all_reduce;
 pub mod buffer_plan;
 mod buffers;
+mod cache;
 mod comparison;
 mod compile;
 mod device;

@@ -18,13 +18,14 @@ use crate::error::{Error, Result};
 use crate::files::{Claims, Pending};
 use crate::gmm::{Gmm, START_SCALE, Shape};
 use crate::loader::cache::CacheOptions;
+use crate::memory;
 use crate::parallel::{Failure, HalfGroup, World};
 use crate::particles::store::{DataSetId, Store};
 use crate::random::{Purpose, stream};
+use crate::render::cpu::CpuDevice;
 use crate::render::{Device, Geometry, Sampling, Symmetry, Weights};
 use crate::resources::all_reduce::{AllReduce, CollectiveKind};
 use crate::resources::devices::{self, DeviceKind, RankDevice};
-use crate::resources::memory;
 use crate::run_folder::metrics::Spread;
 use outcome::{BenchReport, Measurements, RankSetup};
 use particles::{BenchParticles, ParticleSource};
@@ -162,6 +163,29 @@ fn mixture(options: &BenchOptions, box_size: usize) -> Gmm {
     gmm
 }
 
+/// Checks that this node has memory for the mixtures and the `images` images of this bench, of `pixels` pixels, of all its ranks. Every
+/// rank calls it.
+fn check_memory(
+    world: &World,
+    options: &BenchOptions,
+    (images, pixels): (usize, usize),
+    on_cpu: bool,
+) -> Result<()> {
+    let shape = if options.isotropic { Shape::Isotropic } else { Shape::Anisotropic };
+    let views = options.symmetry.order();
+    let device = if on_cpu { CpuDevice::bytes_for([options.gaussians, views], shape, images) } else { 0 };
+    let bytes = device + (images * pixels * size_of::<f32>()) as u128;
+    let total = world.local_all_reduce_sum(u64::try_from(bytes).unwrap_or(u64::MAX));
+    let fits = memory::require(
+        u128::from(total),
+        || format!("{} Gaussians and a batch of {}", options.gaussians, options.batch),
+        "use fewer --gaussians, a smaller --batch or --box, or fewer ranks per node",
+    );
+    // No rank allocates before all have looked.
+    world.barrier();
+    fits
+}
+
 fn measure(
     world: &World,
     options: &BenchOptions,
@@ -180,6 +204,7 @@ fn measure(
     let make = || {
         devices::open(rank_device, mixture(options, box_size), geometry, share.images(), options.cache_half)
     };
+    check_memory(world, options, (share.images(), box_size.pow(2)), rank_device == RankDevice::Cpu)?;
     let device = session.device.insert(make()?);
     let connected = devices::connect(world, rank_device, options.collective, collective)?;
     let reduction = session.reduction.insert(connected);

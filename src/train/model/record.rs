@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{Core, PendingStep, StepContext};
 use crate::loader::shard::Traffic;
+use crate::memory;
 use crate::render::Outcome;
-use crate::resources::memory;
 use crate::run_folder::metrics::{EpochSummary, Metric, Spread};
 
 impl Core {

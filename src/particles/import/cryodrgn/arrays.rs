@@ -42,6 +42,14 @@ pub fn selected(path: &Path, images: usize) -> Result<Vec<usize>> {
         }
         _ => return Err(refuse()),
     };
+    if numbers.len() > images {
+        return Err(Error::input(
+            path,
+            "",
+            format!("has {} indices for {images} images: some are repeated", numbers.len()),
+            "list each image once",
+        ));
+    }
     let index = |(i, number): (usize, Option<u64>)| {
         number.filter(|&number| number < images as u64).map(|number| number as usize).ok_or_else(|| {
             let found = number.map_or("not an index".into(), |number| number.to_string());

@@ -1,5 +1,6 @@
 //! Parser for the structure of a STAR file: blocks, loops and pairs.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use super::tokens::Tokens;
@@ -25,12 +26,14 @@ pub(super) struct Parser<'a> {
     block: Option<String>,
     state: State,
     tables: Vec<Table>,
+    /// The labels of the last table.
+    labels: HashSet<String>,
 }
 
 impl<'a> Parser<'a> {
     /// A parser before the first line of the file `path`.
     pub(super) fn new(path: &'a Path) -> Self {
-        Self { path, block: None, state: State::Block, tables: Vec::new() }
+        Self { path, block: None, state: State::Block, tables: Vec::new(), labels: HashSet::new() }
     }
 
     /// The tables of the file; `None` if it has no data_ block.
@@ -77,6 +80,7 @@ impl<'a> Parser<'a> {
         };
         if !quoted && count == 1 && first == "loop_" {
             self.tables.push(Table::new(block, start.line, Content::Loop { first: start, rows: 0 }));
+            self.labels.clear();
             self.state = State::Labels;
         } else if !quoted && first.starts_with('_') {
             self.label(first, second, start)?;
@@ -98,12 +102,13 @@ impl<'a> Parser<'a> {
             if self.state != State::Pairs {
                 let block = self.block.as_deref().unwrap_or_default();
                 self.tables.push(Table::new(block, start.line, Content::Pairs(Vec::new())));
+                self.labels.clear();
                 self.state = State::Pairs;
             }
         }
         // Both states imply that a table exists.
         let Some(table) = self.tables.last_mut() else { return Ok(()) };
-        if table.labels.iter().any(|have| have == label) {
+        if !self.labels.insert(label.to_owned()) {
             let block = table.name.clone();
             return Err(self.error(
                 start,

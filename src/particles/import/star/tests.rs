@@ -82,6 +82,20 @@ fn half_a_million_rows_take_seconds() {
     assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
 }
 
+/// A column costs the same whatever their number: quadratic, this would take minutes.
+#[test]
+fn a_hundred_thousand_columns_or_blocks_are_read() {
+    const COUNT: usize = 100_000;
+    let mut text = String::from("data_particles\nloop_\n");
+    (0..COUNT).for_each(|i| text += &format!("_c{i}\n"));
+    text += &"1 ".repeat(COUNT);
+    let document = parse(&text).unwrap();
+    assert_eq!((document.tables()[0].width(), document.tables()[0].len()), (COUNT, 1));
+    let blocks: String = (0..COUNT).map(|i| format!("data_{i}\n_x {i}\n")).collect();
+    assert_eq!(parse(&blocks).unwrap().tables().len(), COUNT);
+    refused(&format!("{blocks}_x 2\n"), &["line 200001", "twice in data_99999"]);
+}
+
 /// Whatever parses can be read back, row by row.
 fn walk(text: &str) {
     if let Ok(document) = parse(text) {

@@ -1,9 +1,14 @@
-//! Free host memory (the smaller of what the system has and what the job's control group allows), and the memory of this process.
+//! Free host memory (the smallest of what the system has, what the job's control group allows and what the limits of the process
+//! leave), and the memory of this process.
 
 use std::path::{Path, PathBuf};
 
+use crate::error::{Error, Result};
+use crate::progress::gib;
+
 const MEMORY: &str = "/proc/meminfo";
 const PROCESS: &str = "/proc/self/status";
+const LIMITS: &str = "/proc/self/limits";
 const MEMBERSHIP: &str = "/proc/self/cgroup";
 const GROUPS: &str = "/sys/fs/cgroup";
 
@@ -11,7 +16,41 @@ const GROUPS: &str = "/sys/fs/cgroup";
 pub(crate) fn available() -> u64 {
     let system = std::fs::read_to_string(MEMORY).map_or(0, |text| field(&text, "MemAvailable:") * 1024);
     let membership = std::fs::read_to_string(MEMBERSHIP).unwrap_or_default();
-    room(Path::new(GROUPS), &membership).map_or(system, |room| room.min(system))
+    let read = |file| std::fs::read_to_string(file).unwrap_or_default();
+    let limits = [room(Path::new(GROUPS), &membership), left(&read(LIMITS), &read(PROCESS))];
+    limits.into_iter().flatten().fold(system, u64::min)
+}
+
+/// Checks that `bytes` are free on this node, before they are allocated: an allocation that fails ends the program without an error
+/// that names its cause, and one that succeeds may end it later. `what` is the subject of the message: "100 mixtures of 5 Gaussians".
+///
+/// # Errors
+/// When they are not free; names the memory needed, the free memory, and `remedy`.
+pub(crate) fn require(bytes: u128, what: impl FnOnce() -> String, remedy: &str) -> Result<()> {
+    let free = available();
+    if free == 0 || bytes <= u128::from(free) {
+        return Ok(());
+    }
+    let needed = u64::try_from(bytes).unwrap_or(u64::MAX);
+    let problem = format!(
+        "{} would take {:.1} GiB of memory, but only {:.1} GiB are free here",
+        what(),
+        gib(needed),
+        gib(free)
+    );
+    Err(Error::request(problem, remedy))
+}
+
+/// Memory that the limits on address space and data (`ulimit -v`, `ulimit -d`) leave to this process, in bytes; `None` without a limit.
+/// `limits` and `status` are the contents of its files in /proc.
+fn left(limits: &str, status: &str) -> Option<u64> {
+    [("Max address space", "VmSize:"), ("Max data size", "VmData:")]
+        .into_iter()
+        .filter_map(|(limit, used)| match field(limits, limit) {
+            0 => None,
+            limit => Some(limit.saturating_sub(1024 * field(status, used))),
+        })
+        .min()
 }
 
 /// Resident memory of this process, in bytes; 0 if the system does not report it.
@@ -89,7 +128,7 @@ fn free_in(group: &Path, names: &GroupFiles) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use crate::resources::memory::*;
+    use crate::memory::*;
 
     fn group(root: &Path, path: &str, files: &[(&str, &str)]) {
         let folder = root.join(path);
@@ -102,6 +141,27 @@ mod tests {
         assert!(available() > 1 << 20);
         assert_eq!(field("MemTotal: 5 kB\nMemAvailable:    7 kB\n", "MemAvailable:"), 7);
         assert_eq!(field("MemTotal: 5 kB\n", "MemAvailable:"), 0);
+    }
+
+    #[test]
+    fn more_than_the_free_memory_is_refused_with_both_numbers() {
+        assert!(require(1, || "a byte".into(), "").is_ok());
+        let message = require(1 << 60, || "a cathedral".into(), "build a chapel").unwrap_err().to_string();
+        assert!(
+            message.starts_with("a cathedral would take 1073741824.0 GiB of memory, but only "),
+            "{message}"
+        );
+        assert!(message.ends_with("GiB are free here; build a chapel"), "{message}");
+    }
+
+    #[test]
+    fn limits_of_the_process_apply() {
+        let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                      Max data size             unlimited            unlimited            bytes     \n\
+                      Max address space         8192                 unlimited            bytes     \n";
+        assert_eq!(left(limits, "VmSize:\t       3 kB\nVmData:\t 1 kB\n"), Some(8192 - 3 * 1024));
+        assert_eq!(left(limits, "VmSize:\t      30 kB\n"), Some(0));
+        assert_eq!(left(&limits.replace("8192     ", "unlimited"), "VmSize: 3 kB\n"), None);
     }
 
     #[test]

@@ -1,0 +1,185 @@
+//! Requests and files whose work or memory would have no bound: refused at once, with what they would need and a remedy.
+
+mod common;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::sync::LazyLock;
+
+use common::{
+    BOX, bytes, expect_failure, fail, path, phantom, program, program_file, succeed, text, train_arguments,
+};
+use cryosplat_mpi::gmm::{Gmm, Shape, ply};
+use cryosplat_mpi::imaging::Symmetry;
+use cryosplat_mpi::imaging::mrc::{Statistics, header_bytes, read_volume};
+use tempfile::TempDir;
+
+/// Address space of a program in these tests, in KiB: 4 GiB, whatever the memory of the machine.
+const ADDRESS_SPACE: u32 = 4 << 20;
+
+/// A small set, shared by all tests of this file.
+static SET: LazyLock<(TempDir, String)> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 40);
+    (folder, set)
+});
+
+/// Runs the program with 4 GiB of address space, and expects it to refuse in one line with all `fragments`.
+fn refused_with_little_memory(arguments: &[&str], fragments: &[&str]) {
+    let limited = format!("ulimit -v {ADDRESS_SPACE} && exec \"$0\" \"$@\"");
+    let mut command = Command::new("bash");
+    let output = command.args(["-c", &limited, &program_file()]).args(arguments).output().unwrap();
+    expect_failure(&output, fragments);
+    assert!(!text(&output).contains("memory allocation"), "{}", text(&output));
+}
+
+/// A map of `size` voxels along each edge whose file takes a few KiB on the disk: all values are holes.
+fn sparse_map(folder: &Path, size: usize) -> String {
+    let file = path(folder, &format!("sparse_{size}.mrc"));
+    let statistics = Statistics { min: 0.0, max: 0.0, mean: 0.0, deviation: 0.0 };
+    let mut map = File::create(&file).unwrap();
+    map.write_all(&header_bytes([size; 3], 1.0, true, &statistics)).unwrap();
+    map.set_len(1024 + 4 * (size as u64).pow(3)).unwrap();
+    file
+}
+
+/// A mixture of two Gaussians in the box, and one that ran away: its scale is 1e9 boxes.
+fn runaway(folder: &Path) -> String {
+    let planes = [
+        [0.0, 0.1, 0.0],
+        [0.0, -0.1, 0.05],
+        [0.0, 0.05, 0.0],
+        [-3.0, -3.0, 1e9],
+        [-3.0, -3.0, -3.0],
+        [-3.0, -3.0, 1e9],
+        [1.0, 1.0, 0.9],
+        [0.0, 0.0, 0.1],
+        [0.0, 0.0, 0.2],
+        [0.0, 0.0, -0.3],
+        [-2.0, -2.0, 1.0],
+    ];
+    let file = folder.join("runaway.ply");
+    let gmm = Gmm::from_values(Shape::Anisotropic, 3, planes.as_flattened().to_vec());
+    ply::write(&gmm, Symmetry::C1, &file).unwrap();
+    file.display().to_string()
+}
+
+#[test]
+fn maps_that_do_not_fit_the_memory_are_refused_before_they_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (huge, large) = (sparse_map(folder.path(), 1500), sparse_map(folder.path(), 600));
+    let output = path(folder.path(), "out");
+    let fragments =
+        ["sparse_1500.mrc", "would take 251.5 GiB of memory, but only", "machine with more memory"];
+    refused_with_little_memory(&["fsc", &huge, &huge, "-o", &output], &fragments);
+    refused_with_little_memory(&["postprocess", &huge, &huge, "-o", &output], &fragments);
+    let fragments = ["sparse_600.mrc", "12.1 GiB of memory, but only"];
+    let simulate =
+        ["simulate", "--map", &large, "-o", &output, "-n", "4", "--box", "32", "--pixel-size", "4"];
+    refused_with_little_memory(&simulate, &fragments);
+    // The truth of a training has the box of the particles.
+    let arguments = train_arguments(&SET.1, &output, &["--truth", &huge]);
+    fail(&arguments, &["sparse_1500.mrc", "a box of 1500 voxels", "one of 32 pixels"]);
+    assert!(!Path::new(&output).exists());
+}
+
+#[test]
+fn grids_that_do_not_fit_the_memory_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mixture, map) = (runaway(folder.path()), path(folder.path(), "map.mrc"));
+    let voxelize =
+        |size| ["voxelize", &mixture, "-o", &map, "--pixel-size", "1", "--box", size].map(str::to_owned);
+    let run = |size| voxelize(size).to_vec();
+    fail(&run("100000"), &["a map of 100000 voxels", "up to 1024 voxels"]);
+    let large = run("1000");
+    let large: Vec<&str> = large.iter().map(String::as_str).collect();
+    refused_with_little_memory(&large, &["a map of 1000 voxels", "102.4 GiB", "larger --pixel-size"]);
+    assert!(!Path::new(&map).exists());
+}
+
+#[test]
+fn mixtures_larger_than_the_box_or_the_memory_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = path(folder.path(), "run");
+    let arguments = train_arguments(&SET.1, &run, &["--gaussians", "50000000"]);
+    fail(&arguments, &["50000000 Gaussians", "the box of 32 pixels", "--gaussians 65536 or fewer"]);
+    let arguments = train_arguments(&SET.1, &run, &["--gaussians", "50000000", "--symmetry", "D2"]);
+    fail(&arguments, &["50000000 Gaussians (12500000 in each of the 4 units of D2)"]);
+    let ensemble = ["--gaussians", "60000", "--mixtures", "1000", "--epochs", "1000"];
+    let arguments = train_arguments(&SET.1, &run, &ensemble);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let fragments = ["training 1000 mixtures of 60000 Gaussians", "GiB of memory, but only", "--mixtures"];
+    refused_with_little_memory(&arguments, &fragments);
+    assert!(!Path::new(&run).exists());
+    let bench = ["bench", "--device", "cpu", "--box", "512", "--batch", "1000000", "--gaussians", "100"];
+    refused_with_little_memory(&bench, &["a batch of 1000000", "GiB of memory, but only", "smaller --batch"]);
+    let bench = ["bench", "--device", "cpu", "--gaussians", "50000000"];
+    refused_with_little_memory(&bench, &["50000000 Gaussians", "GiB of memory, but only"]);
+}
+
+/// Threads are bounded by the cores.
+#[test]
+fn many_threads_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mixture, output) = (runaway(folder.path()), path(folder.path(), "out"));
+    let set = &SET.1;
+    for command in [
+        &["train", set, "-o", &output][..],
+        &["backproject", set, "-o", &output],
+        &["bench", set],
+        &["import", set, "-o", &output],
+        &["voxelize", &mixture, "-o", &output, "--box", "32", "--pixel-size", "4"],
+        &["simulate", "--phantom", "-o", &output],
+    ] {
+        for threads in ["100000", "4097"] {
+            let arguments = [command, &["--threads", threads]].concat();
+            fail(&arguments, &[&format!("--threads {threads} is out of range"), "cores", "choose 1 to"]);
+        }
+    }
+    assert!(!Path::new(&output).exists());
+}
+
+#[test]
+fn files_larger_than_the_disk_are_refused_before_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = path(folder.path(), "p.h5");
+    let huge =
+        ["simulate", "--phantom", "-o", &output, "-n", "10000000", "--box", "128", "--pixel-size", "1"];
+    fail(&huge, &["p.h5: would take 610.4 GiB, but its disk has only", "GiB free", "fewer particles"]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// More indices than images would make a particle file without a bound.
+#[test]
+fn indices_that_repeat_images_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let stack = path(folder.path(), "p.mrcs");
+    let images = [vec![0.0f32; 256], vec![1.0; 256]];
+    cryosplat_mpi::imaging::mrc::write_stack(Path::new(&stack), 16, 2.0, images.iter().map(Vec::as_slice))
+        .unwrap();
+    let indices = path(folder.path(), "ind.pkl");
+    // A list of integers in the text protocol of pickles.
+    std::fs::write(&indices, format!("(lp0\n{}.", "I1\na".repeat(50_000))).unwrap();
+    let output = path(folder.path(), "p.h5");
+    let import = ["import", &stack, "-o", &output, "--poses", &indices, "--no-ctf", "--ind", &indices];
+    fail(&import, &["ind.pkl: has 50000 indices for 2 images", "list each image once"]);
+}
+
+/// One runaway Gaussian must not stall the outputs of a training.
+#[test]
+fn a_runaway_gaussian_does_not_stall_the_outputs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mixture, run) = (runaway(folder.path()), path(folder.path(), "run"));
+    let options = ["--init", &mixture, "--epochs", "1", "--learning-rate", "1e-6", "--gaussians", "3"];
+    let output = program(&train_arguments(&SET.1, &run, &options));
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(String::from_utf8_lossy(&bytes(&run, "run.json")).matches("\"state\": \"done\"").count(), 1);
+    let map = read_volume(&Path::new(&run).join("half1.mrc")).unwrap();
+    assert_eq!(map.data.dim(), (BOX, BOX, BOX));
+    assert!(map.data.iter().all(|value| value.is_finite()));
+    let again = path(folder.path(), "again.mrc");
+    succeed(&["voxelize", &format!("{run}/gmm_half1.h5"), "-o", &again]);
+    assert!(std::fs::read(&again).unwrap() == bytes(&run, "half1.mrc"));
+}
