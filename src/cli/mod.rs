@@ -2,6 +2,7 @@
 
 mod backproject;
 mod bench;
+mod check;
 mod compare;
 mod export;
 mod fsc;
@@ -74,6 +75,8 @@ enum Command {
     Report(report::Args),
     /// Describe particle files, mixtures, checkpoints and maps.
     Info(info::Args),
+    /// Show what this node and this job can do: MPI, GPUs, libraries, memory, folders.
+    Check(check::Args),
     /// Measure the speed of training steps on this machine or a set of ranks.
     Bench(bench::Args),
     /// Analyse runs on different numbers of ranks: speed, efficiency, quality, prediction.
@@ -99,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => return train::run(args, &cli.log),
         Command::Backproject(args) => return backproject::run(args, &cli.log),
         Command::Bench(args) => return bench::run(args, &cli.log),
+        Command::Check(args) => return check::run(args, &cli.log),
         command => {
             if let Some(task) = Launcher::copy() {
                 if task == 0 {
@@ -125,7 +129,7 @@ pub fn main() -> ExitCode {
                 Command::Scaling(args) => scaling::run(args),
                 Command::Completions(args) => shell::completions(args, Cli::command()),
                 Command::Man => shell::manual(&Cli::command()),
-                Command::Train(_) | Command::Backproject(_) | Command::Bench(_) => {
+                Command::Train(_) | Command::Backproject(_) | Command::Bench(_) | Command::Check(_) => {
                     unreachable!("handled above")
                 }
             }

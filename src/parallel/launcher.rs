@@ -44,6 +44,11 @@ impl Launcher {
         copies.then(|| numbers.iter().find_map(number).unwrap_or(0))
     }
 
+    /// Its name, for messages.
+    pub fn name(self) -> &'static str {
+        self.name
+    }
+
     /// The error if the launcher started several tasks; to be called when the MPI world has one rank.
     pub fn mismatch(self) -> Option<Error> {
         (self.tasks > 1).then(|| {
@@ -58,14 +63,19 @@ impl Launcher {
     }
 }
 
-/// Advice on how to launch the program, with the name of its MPI library.
-fn remedy() -> String {
+/// Name and version of the MPI library. May be called before MPI is initialised.
+pub fn library() -> String {
     let library = library_version().unwrap_or_default();
     // "Open MPI v4.1.4, package: ..."; "MPICH Version:\t4.0.2\n...".
     let library = library.lines().next().unwrap_or_default().split(',').next().unwrap_or_default();
+    library.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Advice on how to launch the program, with the name of its MPI library.
+fn remedy() -> String {
     format!(
         "launch with `srun --mpi=pmix`, or with the `mpirun` of the MPI library that the program was built with ({})",
-        library.split_whitespace().collect::<Vec<_>>().join(" ")
+        library()
     )
 }
 

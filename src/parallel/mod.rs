@@ -13,7 +13,7 @@ mod world;
 
 pub use collective::Collective;
 pub use groups::{Assignment, HalfGroup, assign, first_rank, group_size};
-pub(crate) use launcher::Launcher;
+pub(crate) use launcher::{Launcher, library as mpi_library};
 pub use signals::EndSignal;
 pub use watch::{Stage, Watch};
 pub use world::{Failure, World};

@@ -180,11 +180,16 @@ impl Buffer {
     }
 }
 
-/// A driver error as an [`Error`], with a remedy.
-fn failure(device: &str, action: &str, error: DriverError) -> Error {
+/// Name and description of a driver error.
+pub(super) fn text(error: DriverError) -> String {
     let text = |text: std::result::Result<&std::ffi::CStr, DriverError>| {
         text.map_or_else(|_| "unknown".into(), |text| text.to_string_lossy().into_owned())
     };
+    format!("{}, {}", text(error.error_name()), text(error.error_string()))
+}
+
+/// A driver error as an [`Error`], with a remedy.
+fn failure(device: &str, action: &str, error: DriverError) -> Error {
     let remedy = match error.0 {
         CUresult::CUDA_ERROR_OUT_OF_MEMORY => "use fewer --gaussians, a smaller --batch, or --cache host",
         CUresult::CUDA_ERROR_NO_DEVICE | CUresult::CUDA_ERROR_INVALID_DEVICE => {
@@ -195,7 +200,7 @@ fn failure(device: &str, action: &str, error: DriverError) -> Error {
     Error::Device {
         device: device.to_owned(),
         action: action.to_owned(),
-        reason: format!("{}, {}", text(error.error_name()), text(error.error_string())),
+        reason: text(error),
         remedy: remedy.into(),
     }
 }

@@ -13,6 +13,7 @@ mod compile;
 mod device;
 pub mod gpu;
 mod interface;
+pub mod inventory;
 mod kernels;
 pub mod libraries;
 mod outcome_ring;
