@@ -155,7 +155,14 @@ fn of_job(ranks: &[RankRecord]) -> Vec<Finding> {
             let text = format!("ranks run unlike programs: {found}");
             all.push(Finding::new(Level::Problem, "MPI", text, "start the same program on all nodes"));
         }
-        None => all.push(Finding::ok("MPI", format!("{} ranks see each other", ranks.len()))),
+        None => {
+            let text = if ranks.len() == 1 {
+                "starts".to_owned()
+            } else {
+                format!("all {} ranks see each other", ranks.len())
+            };
+            all.push(Finding::ok("MPI", text));
+        }
     }
     if let Some(found) = differ(|rank| &rank.instructions) {
         let text = format!("ranks have unlike vector instructions: {found}");
@@ -181,7 +188,7 @@ fn of_job(ranks: &[RankRecord]) -> Vec<Finding> {
 fn of_node(ranks: &[&RankRecord]) -> Vec<Finding> {
     let first = ranks[0];
     let mut all = of_cores(ranks);
-    let text = format!("{:.1} GiB free for {} ranks", gib(first.memory), ranks.len());
+    let text = format!("{:.1} GiB free for the ranks of this node", gib(first.memory));
     all.push(if first.memory < LITTLE_MEMORY {
         Finding::new(Level::Warning, "memory", text, "request more memory for the job")
     } else {

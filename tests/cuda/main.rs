@@ -4,6 +4,7 @@
 mod bench;
 #[path = "../common/cases.rs"]
 mod cases;
+mod check;
 #[path = "../common/mod.rs"]
 mod common;
 mod densify;
@@ -56,6 +57,7 @@ fn main() {
     all.extend(densify::TESTS);
     all.extend(specimen::TESTS);
     all.extend(bench::TESTS);
+    all.extend(check::TESTS);
     if !on_gpu {
         all.extend(failures::TESTS);
     }

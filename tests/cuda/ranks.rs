@@ -21,7 +21,9 @@ pub const TESTS: &[(&str, fn())] = &[
 ];
 
 /// Tests that need four GPUs.
-const FOUR_GPUS: [&str; 7] = [
+const FOUR_GPUS: [&str; 9] = [
+    "the_page_shows_gpus_and_libraries",
+    "one_rank_beside_several_gpus_is_advised",
     "one_rank_of_a_node_compiles_the_kernels",
     "four_ranks_on_nccl_agree_with_one",
     "halves_on_four_ranks_repeat_to_the_bit",
