@@ -6,6 +6,7 @@ use mpi::environment::library_version;
 use crate::error::Error;
 
 const SRUN: &str = "`srun`";
+const OPEN_MPI: &str = "`mpirun` of Open MPI";
 
 /// A launcher, and the minimum number of tasks that it started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,10 +29,15 @@ impl Launcher {
         // Outside a job step, as in a batch script, the number of tasks is that of the allocation.
         let step = || variable("SLURM_STEP_ID").and_then(|_| number("SLURM_STEP_NUM_TASKS"));
         let launcher = |name, tasks: Option<usize>| tasks.map(|tasks| Self { name, tasks });
-        launcher("`mpirun` of Open MPI", number("OMPI_COMM_WORLD_SIZE"))
+        launcher(OPEN_MPI, number("OMPI_COMM_WORLD_SIZE"))
             .or_else(|| launcher("`mpiexec` of MPICH or Intel MPI", number("PMI_SIZE")))
             .or_else(|| launcher(SRUN, step()))
             .or_else(|| launcher("a launcher with PMIx", number("PMIX_RANK").map(|rank| rank + 1)))
+    }
+
+    /// Whether it is Open MPI's own.
+    pub fn is_open_mpi(self) -> bool {
+        self.name == OPEN_MPI
     }
 
     /// The number of this task, for a command of one process that a launcher has started as several; `None` if it runs once. The

@@ -15,13 +15,20 @@ pub(super) enum Report {
     Waits(String, f64),
     /// It works, and has last used CPU time, read or written so many seconds ago.
     Works(f64),
+    /// It ends the job, and has said why.
+    Ends,
 }
+
+/// [`Message::kind`] of each report.
+const WORKS: u32 = 0;
+const WAITS: u32 = 1;
+const ENDS: u32 = 2;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Message {
     seconds: f64,
-    waits: u32,
+    kind: u32,
     length: u32,
     text: [u8; TEXT],
 }
@@ -31,9 +38,10 @@ impl Message {
         let mut message = Self::zeroed();
         match report {
             Report::Works(seconds) => message.seconds = *seconds,
+            Report::Ends => message.kind = ENDS,
             Report::Waits(what, seconds) => {
                 let length = what.len().min(TEXT);
-                (message.seconds, message.waits, message.length) = (*seconds, 1, length as u32);
+                (message.seconds, message.kind, message.length) = (*seconds, WAITS, length as u32);
                 message.text[..length].copy_from_slice(&what.as_bytes()[..length]);
             }
         }
@@ -41,8 +49,10 @@ impl Message {
     }
 
     fn report(&self) -> Report {
-        if self.waits == 0 {
-            return Report::Works(self.seconds);
+        match self.kind {
+            WORKS => return Report::Works(self.seconds),
+            ENDS => return Report::Ends,
+            _ => {}
         }
         let text = &self.text[..(self.length as usize).min(TEXT)];
         Report::Waits(String::from_utf8_lossy(text).into_owned(), self.seconds)
@@ -94,6 +104,12 @@ impl Channel {
         self.sending[rank] = Some(Sending { request: Some(request), memory });
     }
 
+    /// Tells all other ranks that this one ends the job.
+    pub fn announce_end(&mut self) {
+        let own = self.rank();
+        (0..self.hosts.len()).filter(|&rank| rank != own).for_each(|rank| self.send(rank, &Report::Ends));
+    }
+
     fn has_left(&mut self, rank: usize) -> bool {
         let Some(sending) = &mut self.sending[rank] else { return true };
         match sending.request.take().map(Request::test) {
@@ -138,7 +154,9 @@ mod tests {
 
     #[test]
     fn reports_arrive_as_they_were_sent() {
-        for report in [Report::Works(2.5), Report::Waits("the sum of the gradients".into(), 7.0)] {
+        for report in
+            [Report::Works(2.5), Report::Ends, Report::Waits("the sum of the gradients".into(), 7.0)]
+        {
             assert_eq!(Message::of(&report).report(), report);
         }
         let long = Message::of(&Report::Waits("x".repeat(TEXT + 9), 1.0)).report();

@@ -152,6 +152,15 @@ impl Watch {
         *lock(&self.shared.stage) = stage;
     }
 
+    /// Tells the other ranks that this one ends the job, so that they do not report the signals with which the launcher ends them.
+    pub(super) fn announce_end(&self) {
+        if let Some(mut guard) = self.shared.try_mpi()
+            && let Some(channel) = guard.as_mut()
+        {
+            channel.announce_end();
+        }
+    }
+
     /// The flag of the signals that end the job.
     pub fn signal(&self) -> &EndSignal {
         &self.shared.signal

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::progress_evidence::ProgressEvidence;
@@ -37,6 +37,8 @@ pub(super) struct Watchdog {
     /// When the main thread was last found outside of a call of MPI.
     outside_mpi: Instant,
     signalled: Option<Instant>,
+    /// Another rank ends the job.
+    ending: bool,
     warned: bool,
 }
 
@@ -74,6 +76,7 @@ impl Watchdog {
             forgiven: now,
             outside_mpi: now,
             signalled: None,
+            ending: false,
             warned: false,
         }
     }
@@ -148,6 +151,10 @@ impl Watchdog {
         }
         while let Some((rank, report)) = channel.receive() {
             let age = match report {
+                Report::Ends => {
+                    self.ending = true;
+                    0.0
+                }
                 Report::Waits(..) => 0.0,
                 Report::Works(age) => age.max(0.0),
             };
@@ -168,6 +175,11 @@ impl Watchdog {
             return None;
         }
         let since = *self.signalled.get_or_insert(now);
+        // The launcher ends a job with signals, of which the others are not the cause.
+        self.exchange(now);
+        if self.ending {
+            return None;
+        }
         match self.shared.stage() {
             Stage::Unguarded => None,
             Stage::Preparing(checkpoints) => {
@@ -302,6 +314,11 @@ impl Watchdog {
 
     fn end_job(&self, code: i32, message: &str) -> ! {
         let line = format!("{}: {message}", self.own_name());
+        if let Some(mut guard) = self.shared.try_mpi()
+            && let Some(channel) = guard.as_mut()
+        {
+            channel.announce_end();
+        }
         // The log starts after MPI.
         if tracing::dispatcher::has_been_set() {
             tracing::error!("{line}");
@@ -316,8 +333,15 @@ impl Watchdog {
     }
 }
 
+/// True under a launcher that ends all ranks when one exits without finalising MPI, as `mpirun` does. Open MPI's may hang while it
+/// collects the messages of MPI_Abort, so it is not called there.
+pub(super) static ENDS_WITH_A_RANK: AtomicBool = AtomicBool::new(false);
+
 /// Ends all ranks of the job with exit code `code`, and this process even if the launcher cannot be reached. MPI is initialised.
 pub(super) fn abort(code: i32) -> ! {
+    if ENDS_WITH_A_RANK.load(Ordering::Relaxed) {
+        exit(code);
+    }
     let _ = std::thread::Builder::new().spawn(move || {
         std::thread::sleep(ABORT_TIME);
         exit(code);

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mpi::datatype::Equivalence;
@@ -75,6 +76,8 @@ impl World {
     pub fn start(timeout: Duration, signal: EndSignal) -> Result<Self> {
         launcher::warn_of_srun_without_pmix();
         let launcher = Launcher::detect();
+        let by_exit = launcher.is_some_and(Launcher::is_open_mpi);
+        watchdog::ENDS_WITH_A_RANK.store(by_exit, Ordering::Relaxed);
         let watch = Watch::start(timeout, signal);
         let (universe, provided) = mpi::initialize_with_threading(Threading::Serialized)
             .ok_or_else(|| Error::request("MPI is already initialised", "initialise it once"))?;
@@ -336,6 +339,7 @@ impl World {
         }
         let rank = self.rank();
         let host = Self::host();
+        let watch = Arc::clone(self.watch());
         let standard = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |information| {
             standard(information);
@@ -344,12 +348,14 @@ impl World {
                 "rank {rank} on {host}: ending the job after a panic ({information}); this is a bug in the program: please report it",
                 information = information.to_string().replace('\n', " ")
             );
+            watch.announce_end();
             watchdog::abort(101);
         }));
     }
 
     /// Aborts all ranks of the job with exit code `code`.
     pub fn abort(&self, code: i32) -> ! {
+        self.watch().announce_end();
         watchdog::abort(code)
     }
 }
