@@ -20,7 +20,7 @@ if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     exit 0
 fi
 if ! make_venv target/judges-venv tests/judges/requirements.txt; then
-    say "skipped: all tests against other programs: pip could not install $(tr '\n' ' ' <tests/judges/requirements.txt)"
+    say "skipped: all tests against other programs: pip could not install $(requirement_names tests/judges/requirements.txt)"
     exit 0
 fi
 python=$(realpath --no-symlinks target/judges-venv/bin/python)

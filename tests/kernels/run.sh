@@ -14,7 +14,7 @@ mkdir -p target
 if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     missing="python3 with venv is missing"
 elif ! make_venv target/kernels-venv tests/kernels/requirements.txt; then
-    missing="pip could not install $(tr '\n' ' ' <tests/kernels/requirements.txt)"
+    missing="pip could not install $(requirement_names tests/kernels/requirements.txt)"
 else
     # -B: no compiled Python beside the sources.
     exec target/kernels-venv/bin/python -B tests/kernels/compile.py "$@"

@@ -47,7 +47,7 @@ if [ "$#" -gt 0 ] && [ "${1#-}" = "$1" ]; then
     programs=(--base-binary "$base" --binary "${CARGO_TARGET_DIR:-target}/release/cryosplat-mpi")
 fi
 make_venv "$out/venv" tests/same_bytes/requirements.txt ||
-    stop "pip could not install $(tr '\n' ' ' <tests/same_bytes/requirements.txt)"
+    stop "pip could not install $(requirement_names tests/same_bytes/requirements.txt)"
 tests/emulator/build.sh target/emulator
 shared=()
 if [ -d ../shared/data/real ]; then

@@ -54,7 +54,11 @@ remark_load() {
     echo "**The machine was not idle**: its load was $1 when the first run began. Times are less reliable."
 }
 
-# make_venv FOLDER REQUIREMENTS: makes a virtual environment with exactly these packages, once for each list.
+# requirement_names REQUIREMENTS: its packages with their versions, in one line.
+requirement_names() { sed -n 's/^\([A-Za-z0-9_.-]*==[^ ;]*\).*/\1/p' "$1" | paste -sd ' '; }
+
+# make_venv FOLDER REQUIREMENTS: makes a virtual environment with exactly these packages, once for each list. Each file has its
+# hash there.
 make_venv() {
     local folder=$1 requirements=$2
     if [ -f "$folder/requirements.txt" ] && cmp -s "$folder/requirements.txt" "$requirements"; then
@@ -62,7 +66,7 @@ make_venv() {
     fi
     rm -rf "$folder"
     python3 -m venv "$folder" || return 1
-    "$folder/bin/pip" install --quiet --disable-pip-version-check --requirement "$requirements" </dev/null || return 1
+    "$folder/bin/pip" install --quiet --disable-pip-version-check --require-hashes --requirement "$requirements" </dev/null || return 1
     cp "$requirements" "$folder/requirements.txt"
 }
 

@@ -49,9 +49,11 @@ wait_for() {
     done
 }
 
-cluster_start() {
-    local folder=$1 node i
-    node=$(hostname -s)
+# cluster_configure FOLDER CONTROLLER NODES LINE...: makes folders, key and configuration, with a LINE for each of the NODES, which
+# are named with commas.
+cluster_configure() {
+    local folder=$1 controller=$2 nodes=$3 i
+    shift 3
     mkdir -p "$folder"/{state,spool,log,run,gpu,pmix}
     chmod 755 "$folder"
 
@@ -68,7 +70,7 @@ cluster_start() {
     # A requeued job also waits for cred_expire before it can start again: two minutes by default.
     cat >"$folder/slurm.conf" <<END
 ClusterName=cryosplat
-SlurmctldHost=$node(127.0.0.1)
+SlurmctldHost=$controller
 SlurmctldPort=$(free_port)
 SlurmdPort=$(free_port)
 SlurmUser=root
@@ -77,11 +79,11 @@ AuthType=auth/munge
 CryptoType=crypto/munge
 AuthInfo=socket=$folder/run/munge,cred_expire=5
 StateSaveLocation=$folder/state
-SlurmdSpoolDir=$folder/spool
+SlurmdSpoolDir=$folder/spool/%n
 SlurmctldPidFile=$folder/run/slurmctld.pid
-SlurmdPidFile=$folder/run/slurmd.pid
+SlurmdPidFile=$folder/run/slurmd-%n.pid
 SlurmctldLogFile=$folder/log/slurmctld
-SlurmdLogFile=$folder/log/slurmd
+SlurmdLogFile=$folder/log/slurmd-%n
 SwitchType=switch/none
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -100,16 +102,21 @@ OverTimeLimit=0
 KillWait=10
 MinJobAge=600
 GresTypes=gpu
-NodeName=$node NodeAddr=127.0.0.1 CPUs=32 Sockets=1 CoresPerSocket=32 ThreadsPerCore=1 RealMemory=1000000 Gres=gpu:4
-PartitionName=gpu Nodes=$node Default=YES MaxTime=24:00:00 PriorityTier=10 PreemptMode=OFF
-PartitionName=cpu Nodes=$node MaxTime=24:00:00 PriorityTier=10 PreemptMode=OFF
-PartitionName=preempt Nodes=$node MaxTime=24:00:00 PriorityTier=1 GraceTime=30
-PartitionName=urgent Nodes=$node MaxTime=24:00:00 PriorityTier=20 PreemptMode=OFF
+$(for i in "$@"; do echo "$i CPUs=32 Sockets=1 CoresPerSocket=32 ThreadsPerCore=1 RealMemory=1000000 Gres=gpu:4"; done)
+PartitionName=gpu Nodes=$nodes Default=YES MaxTime=24:00:00 PriorityTier=10 PreemptMode=OFF
+PartitionName=cpu Nodes=$nodes MaxTime=24:00:00 PriorityTier=10 PreemptMode=OFF
+PartitionName=preempt Nodes=$nodes MaxTime=24:00:00 PriorityTier=1 GraceTime=30
+PartitionName=urgent Nodes=$nodes MaxTime=24:00:00 PriorityTier=20 PreemptMode=OFF
 END
-    export SLURM_CONF=$folder/slurm.conf
-
     head -c 1024 /dev/urandom >"$folder/munge.key"
     chmod 400 "$folder/munge.key"
+}
+
+cluster_start() {
+    local folder=$1 node
+    node=$(hostname -s)
+    cluster_configure "$folder" "$node(127.0.0.1)" "$node" "NodeName=$node NodeAddr=127.0.0.1"
+    export SLURM_CONF=$folder/slurm.conf
     cluster_daemon munged --foreground --force --key-file "$folder/munge.key" --socket "$folder/run/munge" \
         --pid-file "$folder/run/munged.pid" --seed-file "$folder/run/munge.seed" --log-file "$folder/log/munged"
     wait_for 10 test -S "$folder/run/munge" || return 1
