@@ -12,6 +12,7 @@ use crate::particles::store::{DataSetId, Store};
 use crate::progress::gib;
 use crate::run_folder::document::RunSummary;
 use crate::run_folder::owner::{Owner, Request};
+use crate::run_folder::trial::{self, Writes};
 use crate::run_folder::{assessment, lifecycle, overwriting};
 use crate::voxels::accumulator::Accumulator;
 use crate::voxels::detection;
@@ -28,6 +29,8 @@ pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(
         Some((store, set, owner)) => (store, Some(set), Some(owner)),
         None => (Store::open(&options.particles)?, None, None),
     };
+    let writes = writes(options, &store);
+    trial::prove(world, owner.as_ref().map(|owner| (owner.claim(), &writes)))?;
     let set: DataSetId = world.broadcast_json(&set)?.expect("rank 0 has read the particle set");
     let subsets = SubsetRows::of(&store, Models::Both);
     let HalfGroup { assignment, mut collective } = HalfGroup::split(world, subsets.len());
@@ -87,6 +90,20 @@ fn open(world: &World, options: &BackprojectOptions) -> Result<(Store, DataSetId
     let request = Request { command: &options.command, waits_for_own_job: false, stopped: &|| false };
     let owner = lifecycle::enter_whole(&options.output, options.overwrite, &request)?;
     Ok((store, set, owner))
+}
+
+/// What rank 0 writes.
+fn writes(options: &BackprojectOptions, store: &Store) -> Writes {
+    /// Half maps, map, mask and one more, for figures, tables and report.
+    const MAPS: u64 = 5;
+    let map = 1024 + 4 * (store.header().box_size as u64).pow(3);
+    Writes {
+        folder: options.output.clone(),
+        checkpoint: map,
+        largest: map,
+        total: MAPS * map,
+        ..Writes::default()
+    }
 }
 
 fn log_start(world: &World, store: &Store, subsets: &[SubsetRows]) {

@@ -24,3 +24,4 @@ pub mod refinement_file;
 mod refinement_report;
 pub mod report;
 pub(crate) mod tables;
+pub(crate) mod trial;

@@ -124,6 +124,11 @@ impl Claim {
         Err(Error::input(&path, "", problem, remedy))
     }
 
+    /// The run folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Whether this rank sees the same folder as rank 0, which holds it: the record appears here with the same token. Some network
     /// file systems show a new file after seconds.
     pub fn appears_within(&self, limit: Duration) -> bool {

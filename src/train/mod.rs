@@ -25,6 +25,7 @@ mod rounds;
 mod run;
 mod session;
 mod timing;
+mod writes;
 
 pub use options::{Maps, RunOptions};
 pub use run::run;

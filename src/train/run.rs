@@ -5,7 +5,9 @@ use std::time::Instant;
 use super::options::RunOptions;
 use super::planner;
 use super::session::{Ending, Session, Trained};
+use super::writes;
 use crate::parallel::{Failure, Stage, World};
+use crate::run_folder::trial;
 
 /// Trains the models of a run and writes its folder. Every rank calls it.
 ///
@@ -24,6 +26,9 @@ pub fn run(world: &World, options: &RunOptions) -> Result<Ending, Failure> {
         }
         return Ok(Ending::Done);
     };
+    watch.task("the run folder is tried");
+    let writes = writes::of_rank(world, options, &decided.plan, decided.store.header());
+    trial::prove(world, writes.as_ref().map(|writes| (&decided.claim, writes)))?;
     let mut session = Session::new(world, options, (&decided.store, &decided.plan, &decided.claim), started);
     let outcome = (|| {
         watch.task("devices are opened");
