@@ -17,6 +17,7 @@ use super::names;
 use super::owner_record::{Life, OwnerRecord, beat};
 use crate::error::{Error, Result};
 use crate::files::{self, Pending};
+use crate::parallel::World;
 
 /// Time between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -53,6 +54,8 @@ pub(crate) struct Owner {
 pub struct Claim {
     folder: PathBuf,
     token: String,
+    /// Host of rank 0.
+    host: String,
 }
 
 impl Owner {
@@ -69,7 +72,7 @@ impl Owner {
         let taken = create_missing(folder, &mut created).and_then(|()| acquire(folder, request, heartbeat));
         match taken {
             Ok((record, file)) => {
-                let claim = Claim { folder: folder.to_owned(), token: record.token };
+                let claim = Claim { folder: folder.to_owned(), token: record.token, host: record.host };
                 Ok(Self { claim, created, _heartbeat: start_heartbeat(file, heartbeat) })
             }
             Err(error) => {
@@ -129,10 +132,11 @@ impl Claim {
         &self.folder
     }
 
-    /// Whether this rank sees the same folder as rank 0, which holds it: the record appears here with the same token. Some network
-    /// file systems show a new file after seconds.
+    /// Whether this rank sees the same folder as rank 0, which holds it: the record appears here with the same token. On another host than
+    /// rank 0's, it may take up to `limit`: some network file systems show a new file after seconds.
     pub fn appears_within(&self, limit: Duration) -> bool {
         let started = Instant::now();
+        let limit = if self.host == World::host() { Duration::ZERO } else { limit };
         loop {
             let read = OwnerRecord::read(&self.folder.join(names::OWNER));
             if read.is_ok_and(|record| record.is_some_and(|record| record.token == self.token)) {
@@ -150,7 +154,7 @@ impl Claim {
     pub(super) fn for_tests(folder: &Path) -> Self {
         let record = OwnerRecord::of_this_process(&[], HEARTBEAT);
         std::fs::write(folder.join(names::OWNER), record.to_bytes()).unwrap();
-        Self { folder: folder.to_owned(), token: record.token }
+        Self { folder: folder.to_owned(), token: record.token, host: record.host }
     }
 }
 

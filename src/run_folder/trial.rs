@@ -14,7 +14,7 @@ use crate::parallel::{Failure, World};
 use crate::progress::gib;
 use crate::run_folder::owner::Claim;
 
-/// How long a file that another node has made may take to appear.
+/// How long a file that another host has made may take to appear.
 const APPEARS: Duration = Duration::from_secs(15);
 /// Largest file that is written as a trial; beyond it, only the free space is compared.
 const LARGEST_TRIAL: u64 = 1 << 30;
@@ -65,14 +65,15 @@ fn judge(folder: &Path, told: &[String]) -> Result<()> {
     let mut problems = Vec::new();
     for (rank, told) in told.iter().enumerate() {
         let (host, outcome) = told.split_once(' ').unwrap_or((told, ""));
-        let who = format!("rank {rank} of {ranks} on {host}");
+        let who = if ranks == 1 { String::new() } else { format!("rank {rank} of {ranks} on {host}: ") };
+        let patience = if host == World::host() { Duration::ZERO } else { APPEARS };
         if let Some(error) = outcome.strip_prefix('-') {
-            problems.push(format!("{who}: {error}"));
+            problems.push(format!("{who}{error}"));
         } else if let Some(name) = outcome.strip_prefix('+') {
             while folder.join(name).symlink_metadata().is_err() {
-                if started.elapsed() > APPEARS {
+                if started.elapsed() >= patience {
                     problems.push(format!(
-                        "{who}: what it writes to {} does not arrive in the folder of that name of rank 0",
+                        "{who}what it writes to {} does not arrive in the folder of that name of rank 0",
                         folder.display()
                     ));
                     break;
@@ -160,7 +161,7 @@ fn check_space(folder: &Path, total: u64) -> Result<()> {
     }
     let problem =
         format!("has {:.3} GiB of free space, but the run writes about {:.3} GiB", gib(free), gib(total));
-    Err(Error::input(folder, "", problem, "free space, or choose another folder"))
+    Err(Error::input(folder, "", problem, "free some space, or choose another folder"))
 }
 
 #[cfg(test)]

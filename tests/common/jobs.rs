@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -30,6 +31,14 @@ impl Job {
     /// Whether it has not ended.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
+    }
+
+    /// What it has logged so far.
+    pub fn said(&self) -> String {
+        // Without moving the place where the program writes.
+        let mut bytes = vec![0; self.log.metadata().unwrap().len() as usize];
+        let count = self.log.read_at(&mut bytes, 0).unwrap();
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
     }
 
     /// Waits for the end of the program, for at most a minute.

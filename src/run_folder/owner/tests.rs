@@ -23,7 +23,7 @@ fn plant(folder: &Path, change: impl Fn(&str) -> String) -> String {
 }
 
 fn elsewhere(text: &str) -> String {
-    text.replace(&format!("\"host\":\"{}\"", crate::parallel::World::host()), "\"host\":\"node7\"")
+    text.replace(&format!("\"host\":\"{}\"", World::host()), "\"host\":\"node7\"")
 }
 
 fn ended(text: &str) -> String {
