@@ -211,7 +211,7 @@ pub(crate) fn begin(folder: &Path, models: &[(Subset, u64)], command: &[String])
 fn clear(folder: &Path, models: &[(Subset, u64)]) -> Result<()> {
     // Temporary files of a run that was killed.
     for place in [folder, &names::checkpoints(folder)] {
-        for leftover in files::leftovers(place) {
+        for leftover in files::leftovers(place).into_iter().chain(names::made_before_training(place)) {
             remove(leftover)?;
         }
     }
@@ -319,6 +319,17 @@ pub fn write_document(folder: &Path, document: &Value) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_killed_runs_have_left_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = names::checkpoints(folder.path());
+        files::create_folder(&at).unwrap();
+        let left = [at.join(".trial-12.h5"), folder.path().join(".owner.json-after-ab")];
+        left.iter().for_each(|path| std::fs::write(path, b"").unwrap());
+        begin(folder.path(), &[(Subset::All, 0)], &[]).unwrap();
+        assert!(left.iter().all(|path| !path.exists()));
+    }
 
     #[test]
     fn checkpoints_after_the_resumed_step_are_removed() {

@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 
 /// The job that holds the folder, while it runs.
 pub(crate) const OWNER: &str = "owner.json";
+/// Beginning of the name of the file whose maker may replace an owner that has ended.
+pub(crate) const NEXT_OWNER: &str = ".owner.json-after-";
+/// Beginning of the name of a file with which a rank proves that it can write.
+pub(crate) const TRIAL: &str = ".trial-";
 /// Settings, times and results.
 pub(crate) const RUN: &str = "run.json";
 /// The mean of the half maps, or the map of all particles.
@@ -53,4 +57,14 @@ pub(crate) fn mixture_ply(model: impl Display) -> String {
 /// The outputs of a model.
 pub(crate) fn of_model(model: impl Display) -> [String; 3] {
     [map(&model), mixture(&model), mixture_ply(&model)]
+}
+
+/// Files in `folder` that a killed run has left while it took the folder and tried to write there.
+pub(crate) fn made_before_training(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_one = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with(TRIAL) || name.starts_with(NEXT_OWNER)
+    };
+    entries.filter(is_one).collect()
 }

@@ -263,7 +263,7 @@ fn make(path: &Path, own: &OwnerRecord) -> Result<Option<File>> {
 /// Writes the record to a temporary file beside `path`.
 fn write_aside(path: &Path, own: &OwnerRecord) -> Result<(Pending, File)> {
     let pending = Pending::new(path)?;
-    let written = OpenOptions::new().write(true).open(pending.path()).and_then(|mut file| {
+    let written = pending.writer().and_then(|mut file| {
         file.write_all(&own.to_bytes())?;
         file.sync_all()?;
         Ok(file)
@@ -275,7 +275,7 @@ fn write_aside(path: &Path, own: &OwnerRecord) -> Result<(Pending, File)> {
 fn successor(folder: &Path, token: &str) -> PathBuf {
     // A token of a damaged record must not lead out of the folder.
     let token: String = token.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
-    folder.join(format!(".{}-after-{token}", names::OWNER))
+    folder.join(format!("{}{token}", names::NEXT_OWNER))
 }
 
 /// The last of those that follow each other after `first`, the owner in the file `path`; and the file of its record.

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::files::{self, Pending};
+use crate::files;
 use crate::parallel::{Failure, World};
 use crate::progress::gib;
+use crate::run_folder::names;
 use crate::run_folder::owner::Claim;
 
 /// How long a file that another host has made may take to appear.
@@ -33,8 +34,6 @@ pub(crate) struct Writes {
     pub total: u64,
     /// Files that it appends to, where they exist.
     pub appended: Vec<PathBuf>,
-    /// Files in other folders that it replaces again and again.
-    pub replaced: Vec<PathBuf>,
 }
 
 /// Lets every rank that writes prove it; `own` is what this rank writes, if anything. Every rank calls it.
@@ -87,7 +86,7 @@ fn judge(folder: &Path, told: &[String]) -> Result<()> {
 
 /// Writes the trial of this rank. Returns its name in the folder.
 fn write(claim: &Claim, own: &Writes) -> Result<String> {
-    let Writes { folder, checkpoint, largest, total, appended, replaced } = own;
+    let Writes { folder, checkpoint, largest, total, appended } = own;
     if !claim.appears_within(APPEARS) {
         return Err(Error::input(
             claim.folder(),
@@ -107,10 +106,7 @@ fn write(claim: &Claim, own: &Writes) -> Result<String> {
             "get write permission, or choose another folder",
         ))?;
     }
-    for file in replaced {
-        drop(Pending::new(file)?);
-    }
-    let name = format!(".trial-{:016x}.h5", rand::random::<u64>());
+    let name = format!("{}{:016x}.h5", names::TRIAL, rand::random::<u64>());
     write_trial(&folder.join(&name), (*checkpoint).min(LARGEST_TRIAL))?;
     Ok(name)
 }

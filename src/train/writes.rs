@@ -59,7 +59,6 @@ pub(super) fn of_rank(world: &World, options: &RunOptions, plan: &Plan, header: 
     let all = files.iter().map(|files| CHECKPOINTS * files.checkpoint + files.outputs).sum::<u64>();
     let checkpoint = own.iter().map(|&index| files[index].checkpoint).max().unwrap_or(0);
     let subsets = || own.iter().map(|&index| plan.models[index].subset.subset);
-    let prometheus = options.prometheus.iter();
     Some(Writes {
         folder: names::checkpoints(&options.output),
         checkpoint,
@@ -67,8 +66,5 @@ pub(super) fn of_rank(world: &World, options: &RunOptions, plan: &Plan, header: 
         // Map and mask of the run.
         total: all + 2 * map(header) + tables + DOCUMENTS,
         appended: subsets().map(|subset| metrics::path(&options.output, subset)).collect(),
-        replaced: prometheus
-            .flat_map(|folder| subsets().map(|subset| metrics::exported(folder, subset)))
-            .collect(),
     })
 }
