@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::logging::{self, LogOptions};
 use super::threads;
 use crate::error::Error;
+use crate::files;
 use crate::loader::cache::{CacheMode, CacheOptions};
 use crate::parallel::{EndSignal, Failure, World};
 use crate::render::cuda::libraries;
@@ -31,7 +32,7 @@ pub(super) struct RankOptions {
 /// What a signal (SIGUSR1, SIGTERM or SIGINT) does to a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OnSignal {
-    /// The default of the system: it ends the process.
+    /// It ends the process, whose unfinished files are removed.
     Die,
     /// A flag is set, and the command stops in order.
     Stop,
@@ -95,7 +96,7 @@ impl RankOptions {
         work: impl FnOnce(&World) -> Result<Ending, Failure>,
     ) -> ExitCode {
         let signal = match on_signal {
-            OnSignal::Die => Ok(EndSignal::default()),
+            OnSignal::Die => files::remove_on_signals().map(|()| EndSignal::default()),
             OnSignal::Stop => EndSignal::watch(),
         };
         let started = signal.and_then(|signal| World::start(Duration::from_secs(self.timeout), signal));

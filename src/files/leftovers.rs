@@ -176,15 +176,32 @@ pub fn remove_on_signals() -> Result<()> {
     let mut signals = Signals::new(watched).map_err(failed)?;
     let watch = move || {
         if let Some(signal) = signals.forever().next() {
-            // Locked to the end: no further file is created or renamed.
-            let own = lock(&OWN);
-            own.iter().for_each(|path| drop(fs::remove_file(path)));
             eprintln!("error: stopped by signal {signal}; unfinished output files are removed");
-            // SAFETY: `_exit` ends the process at once. Exit handlers would run beside the threads that still compute.
-            unsafe { libc::_exit(128 + signal) };
+            exit_without_leftovers(128 + signal);
         }
     };
     std::thread::Builder::new().name("signals".into()).spawn(watch).map(drop).map_err(failed)
+}
+
+/// Removes the temporary files of this process and ends it at once, from any thread. Files on a file system that hangs stay: the
+/// next program that writes the same output removes them.
+pub fn exit_without_leftovers(code: i32) -> ! {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let (done, wait) = std::sync::mpsc::channel();
+    let remove = move || {
+        // Locked to the end: no further file is created or renamed.
+        let own = lock(&OWN);
+        own.iter().for_each(|path| drop(fs::remove_file(path)));
+        let _ = done.send(());
+        loop {
+            std::thread::park();
+        }
+    };
+    if std::thread::Builder::new().spawn(remove).is_ok() {
+        let _ = wait.recv_timeout(PATIENCE);
+    }
+    // SAFETY: `_exit` ends the process at once. Exit handlers would run beside the threads that still compute.
+    unsafe { libc::_exit(code) }
 }
 
 fn is_ignored(signal: i32) -> bool {

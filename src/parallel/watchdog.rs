@@ -9,6 +9,7 @@ use super::progress_evidence::ProgressEvidence;
 use super::sign_of_life::{Channel, Report};
 use super::watch::{Activity, Shared, Stage};
 use super::world::World;
+use crate::files::exit_without_leftovers;
 
 /// Exit code of a job that a signal has stopped, and that can be resumed.
 const STOPPED: i32 = 75;
@@ -327,7 +328,7 @@ impl Watchdog {
         }
         // Before MPI has started there is nothing to abort, and after its end nothing that could.
         if self.others.is_empty() {
-            exit(code);
+            exit_without_leftovers(code);
         }
         abort(code)
     }
@@ -340,19 +341,13 @@ pub(super) static ENDS_WITH_A_RANK: AtomicBool = AtomicBool::new(false);
 /// Ends all ranks of the job with exit code `code`, and this process even if the launcher cannot be reached. MPI is initialised.
 pub(super) fn abort(code: i32) -> ! {
     if ENDS_WITH_A_RANK.load(Ordering::Relaxed) {
-        exit(code);
+        exit_without_leftovers(code);
     }
     let _ = std::thread::Builder::new().spawn(move || {
         std::thread::sleep(ABORT_TIME);
-        exit(code);
+        exit_without_leftovers(code);
     });
     // SAFETY: MPI is initialised. The call may come from any thread, and while another thread is in MPI: it does not return.
     unsafe { mpi::ffi::MPI_Abort(mpi::ffi::RSMPI_COMM_WORLD, code) };
-    exit(code)
-}
-
-/// Ends the process without the destructors of a main thread that may hang.
-fn exit(code: i32) -> ! {
-    // SAFETY: it has no preconditions.
-    unsafe { libc::_exit(code) }
+    exit_without_leftovers(code)
 }
