@@ -2,6 +2,7 @@
 
 mod collective;
 mod groups;
+mod host;
 mod launcher;
 pub mod nccl;
 mod progress_evidence;

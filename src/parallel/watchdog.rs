@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::host::host;
 use super::progress_evidence::ProgressEvidence;
 use super::sign_of_life::{Channel, Report};
 use super::watch::{Activity, Shared, Stage};
-use super::world::World;
 use crate::files::exit_without_leftovers;
 
 /// Exit code of a job that a signal has stopped, and that can be resumed.
@@ -272,8 +272,8 @@ impl Watchdog {
     /// "rank 2 of 4 on nodeB"; before the ranks are connected "a rank on nodeB".
     fn own_name(&self) -> String {
         match self.hosts.len() {
-            0 => format!("a rank on {}", World::host()),
-            ranks => format!("rank {} of {ranks} on {}", self.rank, World::host()),
+            0 => format!("a rank on {}", host()),
+            ranks => format!("rank {} of {ranks} on {}", self.rank, host()),
         }
     }
 

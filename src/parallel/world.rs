@@ -13,6 +13,7 @@ use mpi::request::scope;
 use mpi::topology::{Color, Communicator, SimpleCommunicator};
 
 use super::collective::Ranks;
+use super::host::host;
 use super::launcher::{self, Launcher};
 use super::sign_of_life::Channel;
 use super::signals::EndSignal;
@@ -117,8 +118,7 @@ impl World {
 
     /// Host name of this machine.
     pub fn host() -> String {
-        std::fs::read_to_string("/proc/sys/kernel/hostname")
-            .map_or_else(|_| "unknown".into(), |name| name.trim().into())
+        host()
     }
 
     /// Number of CPU cores of this machine, including hyperthreads and cores that this process may not use; `None` if unknown.
