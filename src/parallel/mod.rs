@@ -10,11 +10,13 @@ mod sign_of_life;
 mod signals;
 mod watch;
 mod watchdog;
+mod watched;
 mod world;
 
 pub use collective::Collective;
 pub use groups::{Assignment, HalfGroup, assign, first_rank, group_size};
 pub(crate) use launcher::{Launcher, library as mpi_library};
 pub use signals::EndSignal;
-pub use watch::{Stage, Watch};
+pub use watch::Watch;
+pub use watched::Stage;
 pub use world::{Failure, World};

@@ -12,7 +12,7 @@
 //! once, and a wait is a loop of tests.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -23,82 +23,17 @@ use mpi::topology::SimpleCommunicator;
 use super::sign_of_life::Channel;
 use super::signals::EndSignal;
 use super::watchdog::Watchdog;
+use super::watched::{Activity, Shared, Stage, lock};
 
 /// A wait that is shorter ends by testing without a pause.
 const SPIN: Duration = Duration::from_millis(20);
 /// Pauses between two tests: of the next second, and afterwards.
 const PAUSES: [Duration; 2] = [Duration::from_micros(20), Duration::from_micros(200)];
 
-/// What the job has saved when a signal arrives; decides how the signal ends it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Signals are left to the main thread, or to their default action.
-    Unguarded,
-    /// Nothing was trained yet: a signal ends the job at once, and this is the state of its checkpoints.
-    Preparing(String),
-    /// The main thread stops with a checkpoint after a signal, unless it waits in vain.
-    Training,
-}
-
-/// What the main thread does.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Activity {
-    /// What it waits for; `None` while it works.
-    pub waits_for: Option<&'static str>,
-    /// Since when.
-    pub since: Instant,
-    /// The part of the job that it is in.
-    pub task: &'static str,
-}
-
-impl Activity {
-    /// "an all-reduce while training": what it waits for.
-    pub fn wait(&self) -> Option<String> {
-        let what = self.waits_for?;
-        Some(if self.task.is_empty() { what.into() } else { format!("{what} while {}", self.task) })
-    }
-}
-
 /// The watch over the waits of this rank.
 pub struct Watch {
     pub(super) shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// What the main thread and the watchdog share.
-pub(super) struct Shared {
-    /// Longest time without a sign of life.
-    pub timeout: Duration,
-    pub signal: EndSignal,
-    activity: Mutex<Activity>,
-    stage: Mutex<Stage>,
-    /// Held during each call of MPI; holds the channel between the watchdogs, from the start of MPI to its end.
-    mpi: Mutex<Option<Channel>>,
-    pub ended: AtomicBool,
-}
-
-/// A poisoned lock belongs to a rank that has panicked and ends the job.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Shared {
-    pub fn activity(&self) -> Activity {
-        *lock(&self.activity)
-    }
-
-    pub fn stage(&self) -> Stage {
-        lock(&self.stage).clone()
-    }
-
-    /// The channel, unless the main thread is in a call of MPI.
-    pub fn try_mpi(&self) -> Option<MutexGuard<'_, Option<Channel>>> {
-        match self.mpi.try_lock() {
-            Ok(guard) => Some(guard),
-            Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(std::sync::TryLockError::WouldBlock) => None,
-        }
-    }
 }
 
 impl Watch {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::host::host;
 use super::progress_evidence::ProgressEvidence;
 use super::sign_of_life::{Channel, Report};
-use super::watch::{Activity, Shared, Stage};
+use super::watched::{Activity, Shared, Stage};
 use crate::files::exit_without_leftovers;
 
 /// Exit code of a job that a signal has stopped, and that can be resumed.
@@ -131,7 +131,7 @@ impl Watchdog {
             return;
         };
         self.receive(channel, now);
-        let (activity, period) = (self.shared.activity(), self.period);
+        let (activity, period) = (self.shared.current_activity(), self.period);
         let waited = self.waited(activity, now);
         let report = match activity.wait() {
             Some(what) => Report::Waits(what, waited.as_secs_f64()),
@@ -181,13 +181,13 @@ impl Watchdog {
         if self.ending {
             return None;
         }
-        match self.shared.stage() {
+        match self.shared.current_stage() {
             Stage::Unguarded => None,
             Stage::Preparing(checkpoints) => {
                 Some((STOPPED, format!("stopped by a signal before the first step: {checkpoints}")))
             }
             Stage::Training => {
-                let activity = self.shared.activity();
+                let activity = self.shared.current_activity();
                 let in_vain = self.shared.signal.terminates()
                     && now - since > TERM_GRACE
                     && self.waited(activity, now) > TERM_GRACE;
@@ -206,7 +206,7 @@ impl Watchdog {
     fn deadline(&mut self, now: Instant) -> Option<End> {
         // What takes exactly the timeout is noticed by its end.
         let limit = self.shared.timeout.saturating_sub(2 * self.period);
-        let activity = self.shared.activity();
+        let activity = self.shared.current_activity();
         let waited = self.waited(activity, now);
         let Some(what) = activity.wait() else {
             self.warn_of_stillness(now, limit);
