@@ -69,9 +69,8 @@ impl Ranks {
     pub fn all_reduce<S: Buffer + ?Sized, R: BufferMut + ?Sized>(&self, own: &S, sum: &mut R) {
         let operation = SystemOperation::sum();
         scope(|scope| {
-            let request = self
-                .watch
-                .call(|| self.communicator().immediate_all_reduce_into(scope, own, sum, &operation));
+            let request =
+                self.watch.call(|| self.communicator().immediate_all_reduce_into(scope, own, sum, operation));
             self.watch.complete("a sum over all ranks", request);
         });
     }
@@ -207,13 +206,13 @@ impl Collective {
             received.resize(buffer.len(), 0.0);
             scope(|scope| {
                 let (own, sum) = (&*buffer, &mut received[..]);
-                let request = watch.call(|| root.immediate_reduce_into_root(scope, own, sum, &operation));
+                let request = watch.call(|| root.immediate_reduce_into_root(scope, own, sum, operation));
                 watch.complete(WHAT, request);
             });
             buffer.copy_from_slice(received);
         } else {
             scope(|scope| {
-                let request = watch.call(|| root.immediate_reduce_into(scope, &*buffer, &operation));
+                let request = watch.call(|| root.immediate_reduce_into(scope, &*buffer, operation));
                 watch.complete(WHAT, request);
             });
         }

@@ -112,12 +112,9 @@ impl Channel {
 
     fn has_left(&mut self, rank: usize) -> bool {
         let Some(sending) = &mut self.sending[rank] else { return true };
-        match sending.request.take().map(Request::test) {
-            Some(Err(incomplete)) => {
-                sending.request = Some(incomplete);
-                return false;
-            }
-            Some(Ok(_)) | None => {}
+        if let Some(Err(incomplete)) = sending.request.take().map(Request::test) {
+            sending.request = Some(incomplete);
+            return false;
         }
         // SAFETY: made by `Box::into_raw` in `send`, and MPI has finished reading it.
         drop(unsafe { Box::from_raw(sending.memory) });
