@@ -54,7 +54,7 @@ pub enum Error {
         remedy: String,
     },
     /// Failure of a GPU or its libraries.
-    #[error("{device}: cannot {action}: {reason}; {remedy}")]
+    #[error("{device}: cannot {action}: {}; {remedy}", printable(reason))]
     Device {
         /// Name of the device ("NVIDIA H100 (device 0)").
         device: String,
@@ -66,7 +66,7 @@ pub enum Error {
         remedy: String,
     },
     /// A value outside its valid range, from a computation.
-    #[error("{problem}; {remedy}")]
+    #[error("{}; {remedy}", printable(problem))]
     Numeric {
         /// Value found, and where.
         problem: String,

@@ -100,27 +100,24 @@ pub fn group(group: &Group, name: &str) -> Result<Group> {
 /// Whether `name` exists in `group`.
 ///
 /// # Errors
-/// When it is behind an external or soft link.
+/// When it is behind an external or soft link: that could lead to any file, or to a device.
 pub fn exists(group: &Group, name: &str) -> Result<bool> {
-    if group.link_exists(name.split('/').next().unwrap_or(name)) {
-        check_links(group, name)?;
-    }
-    Ok(group.link_exists(name))
-}
-
-/// Checks that every link of the path `name` is a hard one: another could lead to any file, or to a device.
-fn check_links(group: &Group, name: &str) -> Result<()> {
     let (first, rest) = name.split_once('/').map_or((name, None), |(first, rest)| (first, Some(rest)));
     let found = group.find_link(IndexType::Name, IterationOrder::Native, |name, link| {
         Ok((name == first).then_some(link.link_type))
     })?;
     match (found, rest) {
-        (Some(LinkType::Hard), Some(rest)) => check_links(&group.group(first)?, rest),
-        (Some(LinkType::Hard), None) => Ok(()),
+        (Some(LinkType::Hard), Some(rest)) => exists(&group.group(first)?, rest),
+        (Some(LinkType::Hard), None) => Ok(true),
         (Some(LinkType::Soft), _) => Err(format!("{first} is a soft link, expected data").into()),
         (Some(_), _) => Err(format!("{first} is a link to another file, expected data").into()),
-        (None, _) => Err(format!("{first} does not exist").into()),
+        (None, _) => Ok(false),
     }
+}
+
+/// Checks that every link of the path `name` exists and is a hard one.
+fn check_links(group: &Group, name: &str) -> Result<()> {
+    if exists(group, name)? { Ok(()) } else { Err(format!("{name} does not exist").into()) }
 }
 
 /// Tells HDF5 to open files without locks, which some parallel file systems refuse, unless the user has set

@@ -596,7 +596,7 @@ fn unwritable_outputs_are_refused() {
     for input in ["p.star", "a.mrcs"] {
         let before = std::fs::read(set.path(input)).unwrap();
         let output = set.path(input).display().to_string();
-        common::fail(&["import", &star, "-o", &output], &[&output, "is an input"]);
+        common::fail(&["import", &star, "-o", &output], &[&output, "of this import to read"]);
         assert_eq!(std::fs::read(set.path(input)).unwrap(), before);
     }
 }

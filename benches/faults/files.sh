@@ -99,8 +99,8 @@ fault "a named pipe as output" pipe_as simulate --phantom -o pipe.h5 -n 4 --box 
 fault "\`simulate\` stopped by SIGTERM" stopped TERM
 fault "\`simulate\` stopped by SIGINT" stopped INT
 fault "\`simulate\` killed, then run again" killed_then_again
-keep "$sets/p.h5"
 for number in 11 37 95 524; do
+    keep "$sets/p.h5"
     fault "every file lock fails with errno $number" without_locks "$number"
 done
 fault "another user holds the lock of the scratch folder" locked_scratch

@@ -1,7 +1,7 @@
 //! The log on standard error: text or JSON lines, from rank 0 by default.
 
 use std::fmt;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
 use clap::ValueEnum;
@@ -53,13 +53,37 @@ impl FormatTime for Elapsed {
     }
 }
 
+/// Standard error, to which each event is one line: a name with the end of a line in it cannot pass for another event.
+struct Lines;
+
+impl Write for Lines {
+    /// Writes a whole event.
+    fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
+        std::io::stderr().write_all(&one_line(event))?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
+
+/// The event without control characters, but for the end of its line and the escapes of colours: those in messages are escaped
+/// already (by tracing-subscriber).
+fn one_line(event: &[u8]) -> Vec<u8> {
+    const ESCAPE: u8 = 0x1b;
+    let text = event.strip_suffix(b"\n").unwrap_or(event);
+    let plain = |&byte: &u8| if byte < b' ' && byte != ESCAPE { b' ' } else { byte };
+    text.iter().map(plain).chain([b'\n']).collect()
+}
+
 /// Starts the log of this process. Ranks other than 0 log warnings and errors only, unless `--log-all-ranks` is given.
 pub(super) fn start(options: &LogOptions, rank: usize) {
     let level = if rank == 0 || options.log_all_ranks { options.log_level.as_str() } else { "warn" };
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Lines)
         .with_target(false)
         // A log that cannot be written (full disk) must not stop the run.
         .log_internal_errors(false)
@@ -74,6 +98,15 @@ pub(super) fn start(options: &LogOptions, rank: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_is_one_line() {
+        assert_eq!(
+            one_line("a\n 0.0 s ERROR\r\tb\u{e9}\n".as_bytes()),
+            "a  0.0 s ERROR  b\u{e9}\n".as_bytes()
+        );
+        assert_eq!(one_line(b"\x1b[32m INFO\x1b[0m x\n"), b"\x1b[32m INFO\x1b[0m x\n");
+    }
 
     #[test]
     fn a_misspelt_level_is_no_target() {

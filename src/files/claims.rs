@@ -54,6 +54,11 @@ impl Claims {
         self
     }
 
+    /// Whether one of the outputs exists. If not, the command overwrites nothing.
+    pub fn replace_any(&self) -> bool {
+        self.outputs.iter().any(|output| output.exists())
+    }
+
     /// Checks that every output is a regular file or does not exist, is no input, and no other output.
     ///
     /// # Errors

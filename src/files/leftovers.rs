@@ -44,7 +44,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Beginning of the name of a temporary file for the file `name`.
 pub(super) fn prefix(name: &str) -> String {
-    format!(".{name}.{}-{}-", *NODE, std::process::id())
+    format!(".{}.{}-{}-", shortened(name), *NODE, std::process::id())
+}
+
+/// The part of the file name `name` that is in the names of its temporary files: they may be no longer than 255 bytes.
+fn shortened(name: &str) -> &str {
+    const LONGEST: usize = 180;
+    let end = (0..=LONGEST.min(name.len())).rev().find(|&end| name.is_char_boundary(end));
+    &name[..end.unwrap_or(0)]
 }
 
 /// A temporary file's name, in the list of this process while the file exists.
@@ -132,7 +139,7 @@ pub(super) fn remove_stale(folder: &Path, name: &str) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let found = entry.file_name();
         let Some((output, writer)) = found.to_str().and_then(parse) else { continue };
-        if output == name && is_stale(&writer, &entry) {
+        if output == shortened(name) && is_stale(&writer, &entry) {
             // Fails for files of other users, which stay.
             let _ = fs::remove_file(entry.path());
         }

@@ -69,7 +69,9 @@ impl Pending {
     /// A path that names the open file itself, for libraries that take a path only. It leads to the file that [`Pending::new`]
     /// created even if another file has taken its temporary name since.
     pub fn handle_path(&self) -> PathBuf {
-        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
+        let handle = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+        // Without /proc, the commit finds out if another file has taken the name.
+        if handle.exists() { handle } else { self.path().to_path_buf() }
     }
 
     /// Temporary path of the file, for messages and tests.
@@ -209,6 +211,14 @@ mod tests {
         assert_eq!(fs::read(&target).unwrap(), b"precious");
         assert_eq!(fs::read(&link).unwrap(), b"new");
         assert!(fs::symlink_metadata(&link).unwrap().is_file());
+    }
+
+    #[test]
+    fn the_longest_name_can_be_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("\u{e9}".repeat(127));
+        super::super::write_atomically(&target, |w| w.write_all(b"new")).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"new");
     }
 
     #[test]

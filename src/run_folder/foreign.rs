@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::particles::Subset;
 use crate::run_folder::{checkpoint, excluded, metrics, names};
 
@@ -40,7 +41,7 @@ pub(super) fn check(folder: &Path) -> Result<()> {
 /// Whether the file is the run.json of a run of this program.
 fn is_record(path: &Path) -> bool {
     let run: Value =
-        std::fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        files::read_bytes(path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
     run["state"].as_str().is_some_and(|state| STATES.contains(&state)) && run["command"].is_array()
 }
 

@@ -44,9 +44,9 @@ pub(crate) fn reads_run_of(claims: &mut Claims, path: &Path) {
 /// Names the file that would be overwritten or removed.
 pub(crate) fn check_run(folder: &Path, store: &Store, others: &[(Option<&Path>, &str)]) -> Result<()> {
     let mut claims = Claims::new();
-    sources::reads(&mut claims, store);
+    sources::reads(claims.writes_all(files(folder)), store);
     for (path, what) in others {
         claims.reads_some(*path, what);
     }
-    claims.writes_all(files(folder)).check()
+    claims.check()
 }

@@ -53,12 +53,12 @@ struct Outputs<'a> {
 fn open_with_results(particles: &Path, run: Option<&Path>, outputs: &Outputs) -> Result<(Store, RunResults)> {
     let store = Store::open(particles)?;
     let mut claims = Claims::new();
-    sources::reads(&mut claims, &store);
+    sources::reads(claims.writes_all(&outputs.files), &store);
     claims.reads_some(outputs.original, "the original");
     if let Some(run) = run {
         reads_run_of(&mut claims, run);
     }
-    claims.writes_all(&outputs.files).check()?;
+    claims.check()?;
     let set = store.validate()?;
     let results = run.map(|run| finished::results(run, &store, set)).transpose()?.unwrap_or_default();
     Ok((store, results))

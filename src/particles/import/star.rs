@@ -105,14 +105,6 @@ impl Document {
     /// If the file cannot be read or is not a STAR file. The error names the line, the value found and the value expected.
     pub fn read(path: &Path) -> Result<Self> {
         let file = files::open_input(path).map_err(failed(path))?;
-        if !file.metadata().map_err(failed(path))?.is_file() {
-            return Err(Error::input(
-                path,
-                "",
-                "is not a regular file, but STAR files are read more than once",
-                "write the table to a file, and give that file",
-            ));
-        }
         let mut bytes = Vec::new();
         Piece { file: &file, at: 0 }.take(PROBE).read_to_end(&mut bytes).map_err(failed(path))?;
         if bytes.contains(&NUL) {
