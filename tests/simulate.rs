@@ -316,7 +316,7 @@ fn invalid_requests_fail_with_one_line() {
     let empty = mrc::Volume::new(ndarray::Array3::zeros((16, 16, 16)), 4.0);
     mrc::write_volume(&place.path("empty.mrc"), &empty).unwrap();
     refuse(&["--map", &place.text("empty.mrc")], &["empty.mrc", "nothing to project"]);
-    refuse(&["--phantom", "--truth", &out], &["same name"]);
+    refuse(&["--phantom", "--truth", &out], &["two outputs of this command"]);
     refuse(&["--phantom", "--truth", &place.text("no/folder.mrc")], &["no/folder.mrc"]);
     refuse(&["--phantom", "--star", &model], &["model.cif", "folder"]);
     common::fail(&["simulate", "--phantom", "-o", &place.text("no/p.h5")], &["no/p.h5"]);
