@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use crate::disk;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FolderRecord {
     /// Path.
-    pub path: PathBuf,
+    pub path: String,
     /// Kind of file system.
     pub kind: String,
     /// Free space in bytes.
@@ -49,7 +49,7 @@ const KINDS: [(u64, &str); 18] = [
 impl FolderRecord {
     /// Tries the folder at `path`.
     pub fn of(path: &Path) -> Self {
-        let mut found = Self { path: path.to_path_buf(), ..Self::default() };
+        let mut found = Self { path: path.display().to_string(), ..Self::default() };
         match rustix::fs::statfs(path) {
             Ok(statistics) => found.kind = kind(statistics.f_type as u64 & 0xffff_ffff),
             Err(error) => {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::page::{Finding, Level};
+use super::finding::{Finding, Level};
 use crate::parallel::nccl;
 use crate::progress::gib;
 use crate::render::cuda::inventory::{GpuRecord, Inventory};
@@ -20,13 +20,16 @@ pub struct GpuLibraries {
     pub inventory: Inventory,
     /// Version of NCCL, as 10000 times the major plus 100 times the minor number and the patch; `None` without the library.
     pub nccl: Option<i32>,
+    /// Why compiled kernels are not cached.
+    pub cache_problem: Option<String>,
 }
 
 impl GpuLibraries {
     /// Asks the libraries of this process.
     pub fn find() -> Self {
         libraries::link_versioned();
-        Self { inventory: Inventory::take(), nccl: nccl::version() }
+        let cache_problem = libraries::cache_problem().map(|error| error.to_string());
+        Self { inventory: Inventory::take(), nccl: nccl::version(), cache_problem }
     }
 
     /// The device of rank `local_rank` of a node.
@@ -63,6 +66,10 @@ impl GpuLibraries {
         all.push(cufft_finding(driver, *cufft));
         all.push(nccl_finding(self.nccl));
         all.extend(peers(gpus));
+        if let Some(problem) = &self.cache_problem {
+            let text = format!("kernels are compiled at every start: {problem}");
+            all.push(Finding::new(Level::Warning, "cache", text, ""));
+        }
         all
     }
 }
@@ -206,7 +213,7 @@ mod tests {
             nvrtc: Some(Ok((nvrtc, known.to_vec()))),
             cufft: Some(11_203),
         };
-        GpuLibraries { inventory, nccl: Some(22_803) }
+        GpuLibraries { inventory, nccl: Some(22_803), cache_problem: None }
     }
 
     /// Level and text of the first finding that is not ok.
@@ -241,6 +248,8 @@ mod tests {
             change(&mut changed.inventory);
             changed
         };
+        let uncached = GpuLibraries { cache_problem: Some("belongs to another user".into()), ..good.clone() };
+        is(&uncached, Level::Warning, "cache: kernels are compiled at every start: belongs to another user");
         is(&with(|found| found.cufft = None), Level::Problem, "libcufft.so is not found");
         is(&with(|found| found.cufft = Some(12_000)), Level::Problem, "belongs to CUDA 13");
         is(&with(|found| found.nvrtc = None), Level::Problem, "libnvrtc.so is not found");

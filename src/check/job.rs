@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::page::{Finding, Level};
+use super::finding::{Finding, Level};
 use super::probe;
 use crate::progress::duration;
 
@@ -25,7 +25,7 @@ pub fn seconds_left() -> Option<Result<i64, String>> {
     match probe::output_of(&mut ask, TIMEOUT) {
         Ok(text) if text.trim() == "UNLIMITED" => None,
         Ok(text) => {
-            Some(parse(text.trim()).ok_or_else(|| format!("squeue says {:?}", probe::printable(text.trim()))))
+            Some(parse(text.trim()).ok_or_else(|| format!("squeue says {:?}", probe::excerpt(text.trim()))))
         }
         Err(reason) => Some(Err(format!("squeue: {reason}"))),
     }

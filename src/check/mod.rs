@@ -3,6 +3,7 @@
 //! Everything that may block or crash (a driver, a file system, a scheduler) is asked in a process of its own with a time limit
 //! ([`probe`]), before MPI starts. Each rank makes a [`RankRecord`]; rank 0 gathers them and draws conclusions ([`page`]).
 
+mod finding;
 mod folder;
 mod gpus;
 mod job;
@@ -13,7 +14,8 @@ mod rank;
 
 use std::path::PathBuf;
 
-pub use page::{Finding, Level, Page};
+pub use finding::{Finding, Level};
+pub use page::Page;
 pub use probe::Probe;
 pub use rank::RankRecord;
 

@@ -5,64 +5,11 @@ use std::fmt::{self, Display, Formatter};
 
 use serde::Serialize;
 
+use super::finding::{Finding, Level};
 use super::folder::FolderRecord;
 use super::particles::ParticlesRecord;
 use super::{RankRecord, job};
 use crate::progress::gib;
-
-/// How good a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// As it should be.
-    Ok,
-    /// A training runs, but slower than it could, or with a risk.
-    Warning,
-    /// A training would fail.
-    Problem,
-}
-
-/// A line of the page.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Finding {
-    /// How good it is.
-    pub level: Level,
-    /// What it is about.
-    pub topic: String,
-    /// What was found.
-    pub text: String,
-    /// What to do; empty where nothing is.
-    pub remedy: String,
-}
-
-impl Finding {
-    /// A finding that is as it should be.
-    pub(super) fn ok(topic: impl Into<String>, text: impl Into<String>) -> Self {
-        Self::new(Level::Ok, topic, text, "")
-    }
-
-    /// A finding with a remedy.
-    pub(super) fn new(
-        level: Level,
-        topic: impl Into<String>,
-        text: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
-        Self { level, topic: topic.into(), text: text.into(), remedy: remedy.into() }
-    }
-}
-
-impl Display for Finding {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let level = match self.level {
-            Level::Ok => "ok",
-            Level::Warning => "warning",
-            Level::Problem => "problem",
-        };
-        write!(formatter, "{level:8} {:9} {}", self.topic, self.text)?;
-        if self.remedy.is_empty() { Ok(()) } else { write!(formatter, "; {}", self.remedy) }
-    }
-}
 
 /// Memory below which a warning is given, in bytes.
 const LITTLE_MEMORY: u64 = 1 << 30;
@@ -199,7 +146,7 @@ fn of_node(ranks: &[&RankRecord]) -> Vec<Finding> {
         match folder {
             Ok(folder) => all.push(of_folder(name, folder, first.hdf5_locking.as_deref())),
             Err(reason) => {
-                let text = format!("{}: {reason}", path.display());
+                let text = format!("{path}: {reason}");
                 all.push(Finding::new(
                     Level::Problem,
                     name,
@@ -214,7 +161,7 @@ fn of_node(ranks: &[&RankRecord]) -> Vec<Finding> {
         all.push(match particles {
             Ok(ParticlesRecord { problem: Some(reason), .. }) => problem(reason.clone()),
             Ok(particles) => of_particles(particles, ranks),
-            Err(reason) => problem(format!("{}: {reason}", path.display())),
+            Err(reason) => problem(format!("{path}: {reason}")),
         });
     }
     all
@@ -290,14 +237,14 @@ fn of_gpus(ranks: &[&RankRecord]) -> Vec<Finding> {
 
 fn of_folder(name: &str, folder: &FolderRecord, hdf5_locking: Option<&str>) -> Finding {
     let FolderRecord { path, kind, free, unwritable, unlockable } = folder;
-    let text = format!("{}: {kind}, {:.1} GiB free", path.display(), gib(*free));
+    let text = format!("{path}: {kind}, {:.1} GiB free", gib(*free));
     if let Some(reason) = unwritable {
         let remedy = if name == "scratch" {
             "name another folder with --scratch"
         } else {
             "name another folder with -o"
         };
-        let text = format!("{}: cannot be written: {reason}", path.display());
+        let text = format!("{path}: cannot be written: {reason}");
         return Finding::new(
             if name == "scratch" { Level::Warning } else { Level::Problem },
             name,
@@ -345,8 +292,7 @@ fn of_particles(particles: &ParticlesRecord, ranks: &[&RankRecord]) -> Finding {
         "do not fit the memory of this node: they are streamed in every epoch, or shared with other nodes"
     };
     let text = format!(
-        "{}: {count} of {box_size} pixels of {pixel_size:.3} A, {:.1} GiB, opened in {opening:.1} s, read at {:.0} MB/s (or from the page cache); they {place}",
-        path.display(),
+        "{path}: {count} of {box_size} pixels of {pixel_size:.3} A, {:.1} GiB, opened in {opening:.1} s, read at {:.0} MB/s (or from the page cache); they {place}",
         gib(needed),
         speed / 1e6
     );

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ const READ_BYTES: usize = 64 << 20;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ParticlesRecord {
     /// Path.
-    pub path: PathBuf,
+    pub path: String,
     /// Why it cannot be used.
     pub problem: Option<String>,
     /// Number of particles.
@@ -37,7 +37,7 @@ pub struct ParticlesRecord {
 impl ParticlesRecord {
     /// Opens the file at `path`.
     pub fn of(path: &Path) -> Self {
-        let mut found = Self { path: path.to_path_buf(), ..Self::default() };
+        let mut found = Self { path: path.display().to_string(), ..Self::default() };
         let started = Instant::now();
         match Store::open(path) {
             Ok(store) => {

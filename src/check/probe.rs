@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::folder::FolderRecord;
 use super::gpus::GpuLibraries;
 use super::particles::ParticlesRecord;
+use crate::error::printable;
 
 /// Longest time that a question may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -102,13 +103,13 @@ pub(super) fn output_of(command: &mut Command, timeout: Duration) -> Result<Stri
     }
     let errors = errors.recv_timeout(OUTPUT_GRACE).unwrap_or_default();
     let last = errors.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("without a message");
-    Err(format!("ended with {status}: {}", printable(last)))
+    Err(format!("ended with {status}: {}", excerpt(last)))
 }
 
-/// `text` without control characters, shortened.
-pub(super) fn printable(text: &str) -> String {
+/// `text` in one line, shortened.
+pub(super) fn excerpt(text: &str) -> String {
     const MAX_CHARS: usize = 200;
-    text.chars().take(MAX_CHARS).map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+    printable(&text.chars().take(MAX_CHARS).collect::<String>())
 }
 
 /// Reads a pipe in a thread of its own, which may outlive this call.

@@ -1,7 +1,5 @@
 //! What one rank finds.
 
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
 
 use super::folder::FolderRecord;
@@ -44,9 +42,9 @@ pub struct RankRecord {
     /// GPUs and their libraries, or why they do not answer.
     pub gpus: Result<GpuLibraries, String>,
     /// The folder of outputs and that of scratch copies, or why they do not answer.
-    pub folders: Vec<(String, PathBuf, Result<FolderRecord, String>)>,
+    pub folders: Vec<(String, String, Result<FolderRecord, String>)>,
     /// The particle file, or why it does not answer.
-    pub particles: Option<(PathBuf, Result<ParticlesRecord, String>)>,
+    pub particles: Option<(String, Result<ParticlesRecord, String>)>,
     /// Seconds until the job's limit ([`job::seconds_left`]).
     pub job: Option<Result<i64, String>>,
 }
@@ -75,12 +73,12 @@ impl RankRecord {
             gpus: Probe::Gpus.ask(),
             folders: folders
                 .into_iter()
-                .map(|(name, path)| (name.to_owned(), path.clone(), Probe::Folder(path).ask()))
+                .map(|(name, path)| (name.to_owned(), path.display().to_string(), Probe::Folder(path).ask()))
                 .collect(),
             particles: options
                 .particles
                 .clone()
-                .map(|path| (path.clone(), Probe::Particles(absolute(&path)).ask())),
+                .map(|path| (path.display().to_string(), Probe::Particles(absolute(&path)).ask())),
             job: job::seconds_left(),
         }
     }

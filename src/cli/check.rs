@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::logging::{self, LogOptions};
 use super::output::print;
 use crate::check::{CheckOptions, Level, Page, Probe, RankRecord};
-use crate::files;
+use crate::files::{self, Claims};
 use crate::parallel::{EndSignal, World};
 
 const AFTER_HELP: &str = "\
@@ -69,6 +69,7 @@ pub(super) fn run(args: &Args, log: &LogOptions) -> ExitCode {
 /// Prints the page, and writes it as JSON.
 fn show(args: &Args, page: &Page) -> ExitCode {
     let written = args.json.as_ref().map_or(Ok(()), |file| {
+        Claims::new().reads_some(args.particles.as_ref(), "the particle file").writes(file).check()?;
         let document = serde_json::to_value(page)?;
         Ok::<(), anyhow::Error>(files::write_json(file, &document)?)
     });

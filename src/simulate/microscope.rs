@@ -3,11 +3,16 @@
 use ndarray::Array3;
 use rustfft::num_complex::Complex;
 
+use crate::error::Result;
 use crate::imaging::aberration::OddAberration;
 use crate::imaging::ctf::{Ctf, Optics};
 use crate::imaging::fourier::{self, Fft2, Fft2Scratch};
 use crate::imaging::pose::Rotation;
 use crate::imaging::projection::Projector;
+use crate::memory;
+
+/// Memory for each voxel of a map that is projected, in bytes: mostly its padded transform.
+const BYTES_PER_VOXEL: u128 = 140;
 
 /// Computes noise-free images of one map. Can be shared between threads.
 pub struct Microscope {
@@ -26,6 +31,18 @@ pub struct MicroscopeScratch {
 }
 
 impl Microscope {
+    /// Checks that `count` maps of `box_size` voxels along each edge can be projected in the free memory.
+    ///
+    /// # Errors
+    /// When they cannot.
+    pub(super) fn check_memory(box_size: usize, count: u128) -> Result<()> {
+        memory::require(
+            count * BYTES_PER_VOXEL * (box_size as u128).pow(3),
+            || format!("projecting a map of {box_size} voxels along each edge"),
+            "choose a smaller --box, or use a machine with more memory",
+        )
+    }
+
     /// A microscope for `map` with pixels of `pixel_size` angstrom.
     pub fn new(map: &Array3<f32>, pixel_size: f64) -> Self {
         let projector = Projector::new(map);

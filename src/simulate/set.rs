@@ -22,14 +22,11 @@ use crate::imaging::aberration::OddAberration;
 use crate::imaging::ctf::{Ctf, Optics, wavelength};
 use crate::imaging::mrc;
 use crate::imaging::stack_writer::StackWriter;
-use crate::memory;
 use crate::particles::Subset;
 use crate::particles::store::{Dtype, Header, Particle, Source, Writer};
 use crate::progress::Progress;
 use crate::random::{self, Purpose};
 
-/// Memory for each voxel of a map that is projected, in bytes: mostly its padded transform.
-const BYTES_PER_VOXEL: u128 = 140;
 /// Maximum number of particles used to estimate the noise level.
 pub const CALIBRATION: usize = 1000;
 /// Values in a chunk of images: 64 MiB.
@@ -166,12 +163,7 @@ impl Simulation {
         self.validate()?;
         self.check_outputs()?;
         Writer::check_space(&self.output, &self.header(), self.dtype)?;
-        let maps = if self.defects.other.is_some() { 2 } else { 1 };
-        memory::require(
-            maps * BYTES_PER_VOXEL * (self.box_size as u128).pow(3),
-            || format!("projecting a map of {} voxels along each edge", self.box_size),
-            "choose a smaller --box, or use a machine with more memory",
-        )?;
+        Microscope::check_memory(self.box_size, if self.defects.other.is_some() { 2 } else { 1 })?;
         let other = self.defects.other.as_ref().map(|(path, _)| path.as_path());
         let TrueMaps { specimen, other } =
             self.truth.maps(other, &self.assembly, self.box_size, self.pixel_size)?;

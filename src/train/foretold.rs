@@ -13,6 +13,9 @@ use crate::resources::devices;
 /// Number of Gaussians that is allowed in any box.
 const ALWAYS_ALLOWED: usize = 1 << 16;
 
+/// Images of a thread: drawn, observed, gradient and their transforms.
+const BUFFERS_PER_THREAD: usize = 8;
+
 /// Checks the number of Gaussians against the voxels of a box of `box_size` pixels: the data determine no more values than those.
 ///
 /// # Errors
@@ -33,7 +36,8 @@ pub(super) fn check_gaussians(settings: &Settings, box_size: usize) -> Result<()
     ))
 }
 
-/// Checks that this node has memory for the mixtures of the `models`, which its ranks train with these settings, and for their maps.
+/// Checks that this node has memory for the mixtures of the `models`, which its ranks train with these settings, and for their maps. The
+/// largest model has `particles` particles, in a box of `box_size` pixels.
 /// On a GPU, the device reports what does not fit its own memory.
 ///
 /// # Errors
@@ -42,7 +46,7 @@ pub(super) fn check_memory(
     world: &World,
     options: &RunOptions,
     models: &[Settings],
-    box_size: usize,
+    (box_size, particles): (usize, usize),
 ) -> Result<()> {
     let Some(settings) = models.first() else { return Ok(()) };
     // A single rank trains all models.
@@ -51,16 +55,20 @@ pub(super) fn check_memory(
     let shape = settings.shape();
     let values = (shape.planes() * settings.gaussians * size_of::<f32>()) as u128;
     let group = (world.size() / models.len()).max(1);
+    let batch = settings.batch.min(particles).div_ceil(group);
     let device = if devices::expects_cpu(options.device) {
         let views = settings.symmetry.order();
-        CpuDevice::bytes_for([settings.gaussians, views], shape, settings.batch.div_ceil(group))
+        CpuDevice::bytes_for([settings.gaussians, views], shape, batch)
     } else {
         0
     };
     // The mixtures that wait or are trained, and the parameters and moments of a checkpoint that is being written.
     let host = values * (settings.all_mixtures() as u128 + 3);
+    // Images that are read, drawn and transformed.
+    let images = batch + BUFFERS_PER_THREAD * rayon::current_num_threads();
+    let images = (box_size.pow(2) * size_of::<f32>()) as u128 * images as u128;
     let maps = sampling_bytes(&Grid::of_box(box_size)) * node.min(models.len()) as u128;
-    let total = (device + host) * (on_each * node) as u128 + maps;
+    let total = (device + host + images) * (on_each * node) as u128 + maps;
     let what = || {
         let mixtures = match settings.all_mixtures() {
             1 => "a mixture".to_owned(),

@@ -254,7 +254,7 @@ impl Open<'_> {
     fn check_size(&self, choices: &Choices) -> Result<Vec<Settings>> {
         let all: Vec<_> = (0..self.subsets.len()).map(|index| self.settings(choices, index)).collect();
         foretold::check_gaussians(&all[0], self.header.box_size)?;
-        foretold::check_memory(self.world, self.options, &all, self.header.box_size)?;
+        foretold::check_memory(self.world, self.options, &all, (self.header.box_size, self.particles()))?;
         Ok(all)
     }
 

@@ -22,6 +22,7 @@ use super::units::Units;
 use crate::error::{Error, Result};
 use crate::files::Claims;
 use crate::imaging::ctf::Ctf;
+use crate::memory;
 use crate::particles::Subset;
 use crate::particles::preprocess::{Defect, Scratch};
 use crate::particles::store::{Header, Particle, Writer};
@@ -82,6 +83,7 @@ pub fn import(input: &Path, destination: &Path, options: &Options) -> Result<Sum
         source_files: properties.stacks.names(),
         imported_from: relative_path(input, destination),
     };
+    check_memory(&grid, properties.halves().iter().sum(), workers.current_num_threads())?;
     let writer = Writer::create(destination, &header, options.dtype)?;
     let mut summary = Summary::new(properties, &grid, options);
     let job = Job {
@@ -96,6 +98,26 @@ pub fn import(input: &Path, destination: &Path, options: &Options) -> Result<Sum
     writer.finish()?;
     summary.complete(extent, options.invert);
     Ok(summary)
+}
+
+/// Number of images per chunk of a grid.
+fn images_per_chunk(grid: &Grid) -> usize {
+    let bytes = grid.largest_raw_box.pow(2) * size_of::<f32>();
+    (CHUNK_BYTES / bytes).clamp(CHUNK_SMALLEST, CHUNK_IMAGES)
+}
+
+/// Checks that the chunks of `count` images and the transforms of `threads` threads fit the free memory.
+fn check_memory(grid: &Grid, count: usize, threads: usize) -> Result<()> {
+    let [raw, stored] = [grid.largest_raw_box, grid.box_size].map(|size| (size as u128).pow(2));
+    let in_memory = images_per_chunk(grid).min(count) * (WAITING + 2);
+    let of_images = (raw + stored) * (in_memory * size_of::<f32>()) as u128;
+    // A transform and its scratch, of complex numbers.
+    let of_threads = (raw + stored) * (threads * 2 * size_of::<[f64; 2]>()) as u128;
+    memory::require(
+        of_images + of_threads,
+        || format!("importing images of {} pixels along each edge", grid.largest_raw_box),
+        "use fewer --threads, bin the images before, or use a machine with more memory",
+    )
 }
 
 /// The path of `file` relative to the folder of `other`, without links; `None` if it is not UTF-8, or a folder cannot be read.
@@ -172,8 +194,7 @@ impl Job<'_> {
         raw: &SyncSender<Result<Chunk>>,
         used: &Receiver<Vec<f32>>,
     ) {
-        let bytes = self.grid.largest_raw_box.pow(2) * size_of::<f32>();
-        let count = (CHUNK_BYTES / bytes).clamp(CHUNK_SMALLEST, CHUNK_IMAGES);
+        let count = images_per_chunk(self.grid);
         let mut units = self.units.clone();
         let mut rows = particles.rows();
         for _ in 0..self.count.div_ceil(count) {

@@ -40,8 +40,14 @@ pub fn link_versioned() {
     }
     // Without links the libraries are missing; `require` reports it.
     if let Err(error) = restart_with_links(&found) {
-        tracing::debug!("no links to libraries: {error}");
+        // The log has not started yet.
+        eprintln!("warning: no links to CUDA libraries are made: {error}");
     }
+}
+
+/// Why this user's cache of compiled kernels cannot be used; `None` if it can.
+pub fn cache_problem() -> Option<Error> {
+    cache::base().and_then(|base| cache::private(&base, &["kernels"])).err()
 }
 
 /// Path of the library that the dynamic loader finds by `name`.
