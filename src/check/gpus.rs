@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::finding::{Finding, Level};
 use crate::parallel::nccl;
 use crate::progress::gib;
-use crate::render::cuda::inventory::{GpuRecord, Inventory};
+use crate::render::cuda::inventory::{Compiler, GpuRecord, Inventory};
 use crate::render::cuda::libraries;
 
 /// First version of NCCL that can be used.
@@ -109,45 +109,32 @@ fn gpu_finding(ordinal: usize, gpu: &GpuRecord) -> Finding {
     Finding::ok(topic, text)
 }
 
-fn nvrtc_finding(
-    driver: i32,
-    nvrtc: Option<&Result<((i32, i32), Vec<i32>), String>>,
-    gpus: &[GpuRecord],
-) -> Finding {
+fn nvrtc_finding(driver: i32, nvrtc: Option<&Result<Compiler, String>>, gpus: &[GpuRecord]) -> Finding {
     let problem = |text: String| Finding::new(Level::Problem, "NVRTC", text, CUDA_REMEDY);
-    let ((major, minor), known) = match nvrtc {
+    let Compiler { version: (major, minor), capabilities: known } = match nvrtc {
         None => return problem("libnvrtc.so is not found: kernels cannot be compiled".into()),
         Some(Err(reason)) => return problem(reason.clone()),
         Some(Ok(found)) => found,
     };
-    let version = 1000 * major + 10 * minor;
     if *major > driver / 1000 {
+        let supported = cuda(driver);
         return problem(format!(
-            "version {major}.{minor} is newer than the driver, which supports CUDA {}",
-            cuda(driver)
+            "version {major}.{minor} is newer than the driver, which supports CUDA {supported}"
         ));
     }
-    for gpu in gpus.iter().filter(|gpu| gpu.problem.is_none() && !known.contains(&gpu.capability)) {
-        let capability = gpu.capability;
-        if known.iter().all(|&one| one > capability) {
-            return problem(format!(
-                "version {major}.{minor} does not support the {} (sm_{capability})",
-                gpu.name
-            ));
-        }
-        // Code for an older architecture, which the driver translates if it knows the version.
-        let text = format!("version {major}.{minor} is older than the {} (sm_{capability})", gpu.name);
-        if version > driver {
-            return problem(format!("{text}, and newer than the driver"));
-        }
-        return Finding::new(
-            Level::Warning,
-            "NVRTC",
-            text,
-            "load a newer CUDA module: kernels are then faster",
-        );
+    let unknown = |gpu: &&GpuRecord| gpu.problem.is_none() && !known.contains(&gpu.capability);
+    let Some(GpuRecord { name, capability, .. }) = gpus.iter().find(unknown) else {
+        return Finding::ok("NVRTC", format!("version {major}.{minor} knows these GPUs"));
+    };
+    if known.iter().all(|one| one > capability) {
+        return problem(format!("version {major}.{minor} does not support the {name} (sm_{capability})"));
     }
-    Finding::ok("NVRTC", format!("version {major}.{minor} knows these GPUs"))
+    // Code for an older architecture, which the driver translates if it knows the version.
+    let text = format!("version {major}.{minor} is older than the {name} (sm_{capability})");
+    if 1000 * major + 10 * minor > driver {
+        return problem(format!("{text}, and newer than the driver"));
+    }
+    Finding::new(Level::Warning, "NVRTC", text, "load a newer CUDA module: kernels are then faster")
 }
 
 fn cufft_finding(driver: i32, cufft: Option<i32>) -> Finding {
@@ -210,7 +197,7 @@ mod tests {
             driver: Some(driver),
             problem: None,
             gpus: vec![GpuRecord { peers: vec![1], ..gpu.clone() }, GpuRecord { peers: vec![0], ..gpu }],
-            nvrtc: Some(Ok((nvrtc, known.to_vec()))),
+            nvrtc: Some(Ok(Compiler { version: nvrtc, capabilities: known.to_vec() })),
             cufft: Some(11_203),
         };
         GpuLibraries { inventory, nccl: Some(22_803), cache_problem: None }

@@ -17,11 +17,19 @@ pub struct Inventory {
     pub problem: Option<String>,
     /// The GPUs that this process sees, by ordinal.
     pub gpus: Vec<GpuRecord>,
-    /// Version of NVRTC (major, minor) and the compute capabilities that it compiles for (80 for 8.0), or why it does not report them;
-    /// `None` without the library.
-    pub nvrtc: Option<Result<((i32, i32), Vec<i32>), String>>,
+    /// NVRTC, or why it does not answer; `None` without the library.
+    pub nvrtc: Option<Result<Compiler, String>>,
     /// Version of cuFFT, as 1000 times the major plus 100 times the minor number and the patch; `None` without the library.
     pub cufft: Option<i32>,
+}
+
+/// NVRTC, which compiles the kernels.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Compiler {
+    /// Version, major and minor.
+    pub version: (i32, i32),
+    /// Compute capabilities that it compiles for: 80 for 8.0.
+    pub capabilities: Vec<i32>,
 }
 
 /// A GPU.
@@ -48,8 +56,9 @@ impl Inventory {
     pub fn take() -> Self {
         let mut found = Self::default();
         if libraries::nvrtc_present() {
-            let versions = compile::version().and_then(|version| Ok((version, compile::supported()?)));
-            found.nvrtc = Some(versions.map_err(|error| error.to_string()));
+            let compiler = compile::version()
+                .and_then(|version| Ok(Compiler { version, capabilities: compile::supported()? }));
+            found.nvrtc = Some(compiler.map_err(|error| error.to_string()));
         }
         if libraries::cufft_present() {
             found.cufft = cudarc::cufft::result::get_version().ok();
