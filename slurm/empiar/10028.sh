@@ -12,7 +12,6 @@ entry=10028
 download Particles/
 download_poses
 stacks_of "$poses/shiny_2sets.star" >"$work/stacks.txt"
-convert
-import "$work/particles.star" --box "${BOX:-256}"
+import_poses --box "${BOX:-256}"
 train
 report 3.80

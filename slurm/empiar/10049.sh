@@ -11,7 +11,6 @@ entry=10049
 download ragSEC_150309.mrcs ragSEC_150311.mrcs
 download_poses
 stacks_of "$poses/allimg.star" >"$work/stacks.txt"
-convert
-import "$work/particles.star" --box "${BOX:-192}"
+import_poses --box "${BOX:-192}"
 train
 report 2.49

@@ -15,7 +15,6 @@ download L17Combine_weight_local.mrc
 download_poses
 ln -sf "$data/L17Combine_weight_local.mrc" "$work/L17Combine_weight_local.mrcs"
 echo "$work/L17Combine_weight_local.mrcs" >"$work/stacks.txt"
-convert
-import "$work/particles.star" --box "${BOX:-256}" --invert
+import_poses --box "${BOX:-256}" --invert
 train
 report 3.30

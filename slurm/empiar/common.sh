@@ -15,8 +15,9 @@
 #   TEMPLATE           the template of ../ that trains (default: single-node), submitted with SBATCH_OPTIONS
 #   LAUNCH             start the ranks with this command here instead of submitting a job, such as "mpirun -n 2"
 #
-# Needs wget, git, and, for entries without poses in their STAR file, cryoDRGN (`pip install cryodrgn`), whose
-# cryodrgn_utils converts the poses published with its paper (.pkl) to a STAR file.
+# Needs wget, and git for entries without poses in their STAR file: `cryosplat-mpi import` then reads the poses and CTFs that
+# were published with cryoDRGN's paper (.pkl). It runs no code from these files. POSES_COMMIT names the commit to take; without
+# it, the commit that was taken is printed.
 #
 # Memory: `import` prints what a rank needs (`cryosplat-mpi info`). Times have not been measured: `cryosplat-mpi bench`
 # gives the images per second of a node, and a training processes EPOCHS times the particles.
@@ -59,11 +60,15 @@ download_poses() {
         return
     fi
     want git "install it, or set POSES"
-    git clone --depth 1 https://github.com/zhonge/cryodrgn_empiar "$work/cryodrgn_empiar"
+    git clone https://github.com/zhonge/cryodrgn_empiar "$work/cryodrgn_empiar"
+    if [ -n "${POSES_COMMIT:-}" ]; then
+        git -C "$work/cryodrgn_empiar" checkout --quiet --detach "$POSES_COMMIT"
+    fi
+    say "poses of commit $(git -C "$work/cryodrgn_empiar" rev-parse HEAD); set POSES_COMMIT to it to take the same again"
 }
 
 # stacks_of STAR: prints the stacks of its images, in order. Fails unless each stack occurs completely and in order, because
-# cryoDRGN's poses follow the STAR file and its converter takes whole stacks.
+# cryoDRGN's poses follow the STAR file, and a list of stacks means all of their images.
 stacks_of() {
     awk -v folder="$data" '
         {
@@ -78,29 +83,22 @@ stacks_of() {
         }' "$1"
 }
 
-# convert: writes $work/particles.star from $work/stacks.txt with cryoDRGN's poses and CTFs.
-convert() {
-    if [ -s "$work/particles.star" ]; then
-        return
-    fi
+# import_poses OPTIONS...: writes $work/particles.h5 from $work/stacks.txt with cryoDRGN's poses and CTFs.
+import_poses() {
     local stack
     while read -r stack; do
         [ -e "$stack" ] || stop "$stack is missing: complete the download"
     done <"$work/stacks.txt"
-    want cryodrgn_utils "pip install cryodrgn"
-    say "converting cryoDRGN's poses into a STAR file"
-    cryodrgn_utils write_star "$work/stacks.txt" --poses "$poses/poses.pkl" --ctf "$poses/ctf.pkl" \
-        -o "$work/converted.star"
-    mv "$work/converted.star" "$work/particles.star"
+    import "$work/stacks.txt" --poses "$poses/poses.pkl" --ctf "$poses/ctf.pkl" "$@"
 }
 
-# import STAR OPTIONS...: writes $work/particles.h5.
+# import IMAGES OPTIONS...: writes $work/particles.h5.
 import() {
-    local more star=$1
+    local more images=$1
     shift
     read -ra more <<<"${IMPORT_OPTIONS:-}"
     [ -s "$work/particles.h5" ] ||
-        "$program" import "$star" -o "$work/particles.h5" --datadir "$data" "$@" "${more[@]}"
+        "$program" import "$images" -o "$work/particles.h5" --datadir "$data" "$@" "${more[@]}"
     "$program" info "$work/particles.h5" --gaussians "$GAUSSIANS" --batch "$BATCH"
 }
 

@@ -49,8 +49,9 @@ part "browser" tests/browser/run.sh
 part "kernels" tests/kernels/run.sh
 part "slurm" tests/slurm/run.sh
 part "nodes" tests/nodes/run.sh
+part "packages" tests/packages/run.sh
 
-# cargo: "test result: ok. 12 passed; 0 failed; ..."; judges, browser, kernels, slurm and nodes: "ok: ..." and "FAILED: ...".
+# cargo: "test result: ok. 12 passed; 0 failed; ..."; judges, browser, kernels, slurm, nodes and packages: "ok: ..." and "FAILED: ...".
 sum() { awk -v word="$1" '/^test result:/ { for (i = 2; i <= NF; i++) if ($i ~ "^" word) n += $(i - 1) } END { print n + 0 }' "$log"; }
 passed=$(($(sum passed) + $(grep -c '^ok: ' "$log" || true)))
 failed=$(($(sum failed) + $(grep -c '^FAILED: ' "$log" || true)))

@@ -50,10 +50,6 @@ from_archive_to_map() {
     local entry=$1 folder=$work/$1
     "$python" tests/slurm/stand_in.py "$entry" "$folder" --box "$BOX" "${ctf[@]}"
     mkdir -p "$folder/work"
-    # Without cryoDRGN, its STAR file must exist already.
-    if ! command -v cryodrgn_utils >/dev/null && [ -e "$folder/particles.star" ]; then
-        cp "$folder/particles.star" "$folder/work/"
-    fi
     DATA=$folder/data POSES=$folder/inputs WORK=$folder/work "slurm/empiar/$entry.sh" </dev/null
     "$python" tests/judges/maps.py agree "$folder/work/run/map.mrc" "$folder/truth.mrc" --to 40 --above 0.9
 }
@@ -76,7 +72,4 @@ for entry in "${entries[@]}"; do
         failed=$((failed + 1))
     fi
 done
-if ! command -v cryodrgn_utils >/dev/null; then
-    say "skipped: empiar/*.sh: the conversion of cryoDRGN's poses: cryodrgn_utils is missing"
-fi
 [ "$failed" -eq 0 ]

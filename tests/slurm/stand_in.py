@@ -3,8 +3,8 @@ whose projections are known. Nothing here is shared with the program under test.
 
     stand_in.py ENTRY FOLDER --box BOX [--ctf empiar10028_ctf.pkl]
 
-writes FOLDER/data (what the entry holds), FOLDER/inputs (what cryoDRGN has published), FOLDER/particles.star (what the
-conversion makes of it) and FOLDER/truth.mrc, in a box of BOX pixels.
+writes FOLDER/data (what the entry holds), FOLDER/inputs (what cryoDRGN has published) and
+FOLDER/truth.mrc, in a box of BOX pixels.
 """
 
 import argparse
@@ -159,8 +159,6 @@ def main():
         for name, value in [("poses.pkl", (rotation, origin / box)), ("ctf.pkl", rows.astype(np.float32))]:
             with open(inputs / name, "wb") as file:
                 pickle.dump(value, file)
-        full = [name.replace("@", f"@{data.resolve()}/") for name in names]
-        write_star(folder / "particles.star", "", plain | {"ImageName": full} | pose)
     write_mrc(folder / "truth.mrc", phantom.volume(arguments.box), pixel_size * box / arguments.box)
 
 
