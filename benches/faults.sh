@@ -63,7 +63,7 @@ wait_for() {
 (
     cd "$sets"
     "$program" --log-level warn simulate --phantom -o p.h5 --star "$sets" --box 32 --pixel-size 4 -n 120 --snr 1 --seed 3
-    train -o run --epochs 2 --mixtures 1 --log-level warn
+    train -o run --epochs 2 --log-level warn
 ) </dev/null
 
 parts=("$@")

@@ -40,7 +40,7 @@ long_line() {
 
 many_indices() {
     # A list of integers in the text protocol of pickles.
-    { printf '(lp0\n'; yes "$(printf 'I1\na')" | head -n 20000000; printf .; } >ind.pkl
+    awk 'BEGIN { printf "(lp0\n"; for (i = 0; i < 10000000; i++) printf "I1\na"; printf "." }' >ind.pkl
     "$program" import "$sets/particles.mrcs" -o p.h5 --poses ind.pkl --no-ctf --ind ind.pkl
 }
 
@@ -80,8 +80,13 @@ trained_runaway() {
     "$program" train "$sets/p.h5" -o run --device cpu --threads 1 --init runaway.ply --epochs 1 --learning-rate 1e-6
 }
 
-# `check`, whose exit code is 1 with a problem.
-checked() { "$program" check "$@"; }
+# checked ARGUMENTS: `check`, and the last problem of its page.
+checked() {
+    local code=0
+    "$program" check "$@" >page || code=$?
+    sed -n 's/^problem  */error: /p' page | tail -n 1
+    return "$code"
+}
 
 keep "$sets/p.h5" "$sets/truth.mrc"
 fault "50,000,000 Gaussians in a box of 32 px" "$program" train "$sets/p.h5" -o run --device cpu --gaussians 50000000
