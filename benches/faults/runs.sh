@@ -10,7 +10,8 @@ has_checkpoint() { compgen -G "$1/checkpoints/half2_step*.h5" >/dev/null; }
 begin() {
     local folder=$1
     shift
-    train -o "$folder" "${endless[@]}" --log-level off "$@" &
+    [ "$#" -gt 0 ] || set -- --log-level off
+    train -o "$folder" "${endless[@]}" "$@" &
     first=$!
     wait_for "a checkpoint" has_checkpoint "$folder"
 }
@@ -58,16 +59,14 @@ fault "The owner was another machine that is gone: its heartbeat is watched" aft
 
 suspended() {
     local code=0
-    begin run
+    begin run --log-level error
     kill -STOP "$first"
     sed -i "s/\"token\":\"[^\"]*\"/\"token\":\"other\"/" run/owner.json
     kill -CONT "$first"
     wait "$first" || code=$?
     return "$code"
 }
-# A log of its own: this is the program in the background that must end.
-suspended_aloud() { train() { "$program" train "$sets/p.h5" --device cpu --threads 1 --gaussians 400 "$@" --log-level error; }; suspended; }
-fault "A suspended training wakes after its folder was taken over: it ends without writing" suspended_aloud
+fault "A suspended training wakes after its folder was taken over: it ends without writing" suspended
 
 in_a_folder_with() {
     mkdir run

@@ -21,7 +21,7 @@ use crate::train::{Ending, Maps, RunOptions};
 const AFTER_HELP: &str = "\
 Start one rank per GPU, or per share of a node's cores. The first half of the ranks trains half 1, the rest half 2; a single \
 rank trains both. On SIGUSR1, SIGTERM or Ctrl-C all ranks write checkpoints and stop with exit code 75. An existing run is not changed \
-without --resume or --overwrite.
+without --resume or --overwrite, and one that a living job holds not at all.
 
 Examples:
   mpirun -n 4 cryosplat-mpi train particles.h5 -o run/
