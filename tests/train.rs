@@ -395,7 +395,7 @@ fn an_older_run_is_replaced_or_resumed_only_on_request() {
     // A finished run without its checkpoints is still finished.
     std::fs::rename(at.join("checkpoints"), folder.path().join("aside")).unwrap();
     fail(&train_arguments(&set, &run, &short), &["run", "is done", "--overwrite"]);
-    std::fs::remove_dir(at.join("checkpoints")).unwrap();
+    assert!(!at.join("checkpoints").exists(), "a refused run made a folder");
     std::fs::rename(folder.path().join("aside"), at.join("checkpoints")).unwrap();
 
     // When it is replaced, no file of the older, longer run is left, and files of the user stay.
