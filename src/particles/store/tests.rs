@@ -381,12 +381,14 @@ fn files_of_version_2_are_read_without_their_texts_passing_through_hdf5() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("p.h5");
     write(&path, [3, 2], Dtype::F32, 5);
-    let identity = Store::open(&path).unwrap().validate().unwrap();
+    let digests = |store: &Store| store.inspect(|_, _| Ok(())).unwrap();
+    let before = digests(&Store::open(&path).unwrap());
     make_version_2(&path);
     let store = Store::open(&path).unwrap();
     assert_eq!(store.header().source_files, header([3, 2]).source_files);
     assert_eq!(store.header().optics[1], Optics::new(200.0, 1.4, 0.07));
-    assert_eq!(store.validate().unwrap(), identity);
+    // The file had aberrations.
+    assert_eq!(digests(&store).differences_from(&before), ["optics"]);
     // Damage to the heap of texts is an error, whatever byte it hits.
     let sound = std::fs::read(&path).unwrap();
     let heap = sound.windows(4).position(|bytes| bytes == b"GCOL").unwrap();
