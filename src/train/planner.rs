@@ -45,6 +45,9 @@ pub(crate) struct Decided {
     pub owner: Option<Owner>,
 }
 
+/// What rank 0 has decided, and the ownership of the run folder.
+type Planned = (Plan, InitialGuess, Owner);
+
 /// Decides on rank 0, and broadcasts the plan. `None` where the run is done already. Every rank calls it.
 ///
 /// # Errors
@@ -65,11 +68,7 @@ pub(crate) fn decide_on_all_ranks(
 }
 
 /// The plan of a run, with the ownership of its folder; `None` in its place where the run is done.
-fn decide(
-    world: &World,
-    options: &RunOptions,
-    signal: &EndSignal,
-) -> Result<(Store, Option<(Plan, InitialGuess, Owner)>)> {
+fn decide(world: &World, options: &RunOptions, signal: &EndSignal) -> Result<(Store, Option<Planned>)> {
     let store = Store::open(&options.particles)?;
     let inputs = [
         (options.truth.as_deref(), "the ground truth"),
