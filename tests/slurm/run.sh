@@ -2,7 +2,7 @@
 # Submits the unmodified templates of slurm/ to a real one-node SLURM (cluster.sh) with four emulated GPUs.
 # Each test prints one line: "ok: ...", "skipped: ..." or "FAILED: ...".
 #
-#   tests/slurm/run.sh [NAME...]     all, or some of: binding cpu nodes launcher signal cancel limit preempt seeds scaling empiar
+#   tests/slurm/run.sh [NAME...]     all, or some of: binding cpu nodes launcher signal mpirun cancel limit preempt seeds scaling empiar
 #
 # CRYOSPLAT names the program (default: target/debug/cryosplat-mpi). KEEP=1 keeps the data and the daemons' logs.
 set -euo pipefail
@@ -15,7 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 program=$(realpath "${CRYOSPLAT:-target/debug/cryosplat-mpi}")
 [ -x "$program" ] || stop "$program is not there: cargo build"
 names=("$@")
-[ "$#" -gt 0 ] || names=(limit binding nodes preempt cpu launcher signal cancel seeds scaling empiar)
+[ "$#" -gt 0 ] || names=(limit binding nodes preempt cpu launcher signal mpirun cancel seeds scaling empiar)
 
 describe() {
     case "$1" in
@@ -24,6 +24,7 @@ describe() {
         nodes) echo "multi-node.sbatch: on one node, with one GPU per task and with all GPUs visible to all tasks" ;;
         launcher) echo "srun --mpi=none: each task reports the remedy and fails" ;;
         signal) echo "cpu.sbatch: USR1 ends it with code 75 and a checkpoint; it is requeued and finishes" ;;
+        mpirun) echo "mpirun.sbatch: USR1 to the script ends the ranks with code 75 and a checkpoint; it is requeued and finishes" ;;
         cancel) echo "cpu.sbatch: scancel leaves a checkpoint, and the job does not return" ;;
         limit) echo "cpu.sbatch: across a time limit to the same bytes" ;;
         preempt) echo "preemptible.sbatch: preempted by an urgent job, requeued, same bytes as an uninterrupted run" ;;
@@ -199,6 +200,24 @@ test_signal() {
     require done_in signal
     uninterrupted
     same signal uninterrupted half1.mrc
+}
+
+test_mpirun() {
+    # More ranks than this machine has cores, as root.
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+    export CRYOSPLAT=$program PARTICLES=large.h5 RUN=mpirun OPTIONS="$long_options --device cpu"
+    local job
+    job=$(submit mpirun --ntasks-per-node=2 --output=mpirun.log)
+    require wait_for 60 training mpirun
+    # As SLURM does before the time limit, with B:.
+    scancel --batch --signal=USR1 "$job"
+    require wait_for 60 restarted "$job"
+    require checkpoint_in mpirun
+    require grep -q "exit code 75" mpirun.log
+    finished 120 "$job" mpirun.log
+    require done_in mpirun
+    uninterrupted
+    same mpirun uninterrupted half1.mrc
 }
 
 test_cancel() {
