@@ -23,6 +23,8 @@ VERSION = re.compile(rb"cryosplat-mpi \d+\.\d+\.\d+\S*")
 COUNTED = re.compile(r"^(images|steps|all_reduce|reading)$")
 # Times, rates and sizes of memory in texts.
 MEASURED = re.compile(r"[-+]?\d[\d.,e+-]*\s*(images/s|s\b|ms\b|µs\b|us\b|ns\b|[kMG]?B/s|[KMG]iB\b|GB\b|%)")
+# The run in a file for Prometheus and its name, with a digest of the folder's path.
+PROMETHEUS_RUN = re.compile(r',run="[^"]*"|(?<=cryosplat)_[\w.-]+-[0-9a-f]{8}(?=_\w+\.prom)')
 STAMP = re.compile(r"^\s*\d+\.\d s\s+")
 # Labels of the report's charts and tables that show times.
 TIMED = re.compile(r"images/s|speed|seconds|\btime\b", re.IGNORECASE)
@@ -180,7 +182,7 @@ class Normal:
     def prometheus(self, raw):
         """The names of the metrics."""
         names = [line.rsplit(" ", 1)[0] for line in raw.decode().splitlines() if not line.startswith("#")]
-        self.data("metrics", "\n".join(self.clean(name) for name in names))
+        self.data("metrics", "\n".join(PROMETHEUS_RUN.sub("", name) for name in map(self.clean, names)))
 
     def markdown(self, raw):
         """A table for people, without what was measured."""
@@ -262,6 +264,8 @@ def folder_entries(folder, places, case):
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
+        if path.suffix == ".prom":
+            name = PROMETHEUS_RUN.sub("", name)
         if not path.is_file() or path.is_symlink() or ("refused" in case and path.name.startswith("metrics_")):
             continue
         files[name] = entries(path, name, places, case)
