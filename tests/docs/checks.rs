@@ -17,7 +17,7 @@ pub struct Facts {
 }
 
 /// Options of other programs that documents name alone, without the program before them.
-const FOREIGN_OPTIONS: [&str; 22] = [
+const FOREIGN_OPTIONS: [&str; 25] = [
     // mpirun, srun, sbatch.
     "--allow-run-as-root",
     "--bind-to",
@@ -31,6 +31,10 @@ const FOREIGN_OPTIONS: [&str; 22] = [
     "--open-mode",
     "--signal",
     "--requeue",
+    "--mca",
+    // EasyBuild.
+    "--robot",
+    "--dry-run",
     "--nodes",
     "--ntasks-per-node",
     // relion_reconstruct, cryoDRGN.
