@@ -1,5 +1,7 @@
 //! Checkpoints: one HDF5 file per model and step, written atomically; the last two are kept.
 
+mod digest;
+
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -141,6 +143,9 @@ impl Checkpoint {
             let model: hdf5::types::FixedAscii<8> =
                 hdf5::types::FixedAscii::from_ascii(subset.name()).expect("a short name in ASCII");
             file.new_attr::<hdf5::types::FixedAscii<8>>().create("model")?.write_scalar(&model)?;
+            let digest: hdf5::types::FixedAscii<64> =
+                hdf5::types::FixedAscii::from_ascii(&self.digest()).expect("64 digits");
+            file.new_attr::<hdf5::types::FixedAscii<64>>().create("sha256")?.write_scalar(&digest)?;
             whole("ranks", self.ranks as u64)?;
             whole("step", self.clock.step)?;
             whole("images", self.clock.images)?;
@@ -215,7 +220,7 @@ impl Checkpoint {
             Err(Error::input(path, format!("/{name}"), problem, REMEDY_READ))
         });
         let trained = trained.collect::<Result<_>>()?;
-        Ok(Self {
+        let checkpoint = Self {
             position: Position {
                 epoch: whole("epoch")? as usize,
                 step: whole("epoch_steps")? as usize,
@@ -235,7 +240,11 @@ impl Checkpoint {
             },
             state: DeviceState { first: moments("adam/first")?, second: moments("adam/second")?, gmm },
             identity: identity_in(&file, path)?,
-        })
+        };
+        if text_attribute(&file, "sha256").map_err(fail())? == checkpoint.digest() {
+            return Ok(checkpoint);
+        }
+        Err(Error::input(path, "", "is damaged: its values do not match their SHA-256", REMEDY_READ))
     }
 
     /// Checks that the checkpoint, in the file `path`, is possible in a run with `settings` and `steps` steps per epoch over the particles

@@ -163,3 +163,27 @@ fn the_last_two_are_kept_and_read_back() {
     assert_eq!(steps(folder.path(), Subset::Half1), [3, 4]);
     assert_eq!(Checkpoint::read(&path(folder.path(), Subset::Half1, 4)).unwrap(), checkpoint);
 }
+
+#[test]
+fn a_damaged_value_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let written = checkpoint();
+    written.write(folder.path(), Subset::Half1).unwrap();
+    let path = path(folder.path(), Subset::Half1, written.clock.step);
+    assert_eq!(Checkpoint::read(&path).unwrap(), written);
+    for name in ["gmm/mean_x", "adam/first", "adam/second", "trained_0/amplitude"] {
+        let file = hdf5::File::open_rw(&path).unwrap();
+        let set = file.dataset(name).unwrap();
+        let sound = set.read_raw::<f32>().unwrap();
+        let mut values = sound.clone();
+        values[1] = f32::from_bits(values[1].to_bits() ^ 1);
+        set.write_raw(&values).unwrap();
+        file.close().unwrap();
+        let message = Checkpoint::read(&path).unwrap_err().to_string();
+        assert!(message.contains("is damaged: its values do not match"), "{name}: {message}");
+        let file = hdf5::File::open_rw(&path).unwrap();
+        file.dataset(name).unwrap().write_raw(&sound).unwrap();
+        file.close().unwrap();
+    }
+    assert!(Checkpoint::read(&path).is_ok());
+}
