@@ -30,7 +30,7 @@ in_place() { # mean of half maps under the name of the first
 truth_in_run() {
     mkdir run
     cp "$sets/truth.mrc" run/map.mrc
-    train -o run --epochs 2 --mixtures 1 --truth run/map.mrc
+    train -o run --epochs 2 --truth run/map.mrc
 }
 
 pipe_as() { # WHAT ARGUMENTS...: a named pipe in the place of pipe.h5
@@ -38,7 +38,7 @@ pipe_as() { # WHAT ARGUMENTS...: a named pipe in the place of pipe.h5
     timeout 20 "$program" "$@"
 }
 
-stopped() { # SIGNAL: a simulation of minutes, stopped; fails if it leaves a temporary file
+stopped() { # SIGNAL (a shell ignores SIGINT for what it starts in the background): a simulation of minutes, stopped; fails if it leaves a temporary file
     "$program" simulate --phantom -o big.h5 -n 100000 --box 128 --pixel-size 2 --threads 1 &
     local process=$! code=0
     wait_for "a temporary file" sh -c 'ls .big.h5.*.partial'
@@ -57,14 +57,14 @@ killed_then_again() {
 without_locks() { # ERRNO: every lock is refused
     cc -shared -fPIC -o refuse_locks.so "$OLDPWD/tests/shims/refuse_locks.c"
     export LD_PRELOAD=$PWD/refuse_locks.so REFUSED_LOCKS=$1
-    train -o run --epochs 2 --mixtures 1
+    train -o run --epochs 2
 }
 
 locked_scratch() { # another program holds the lock of the folder and copies nothing
     mkdir scratch
     flock scratch sleep 30 &
     local holder=$!
-    train -o run --epochs 2 --mixtures 1 --cache scratch --scratch scratch
+    train -o run --epochs 2 --cache scratch --scratch scratch
     kill "$holder"
 }
 
@@ -97,7 +97,7 @@ fault "/dev/stdout as output" "$program" simulate --phantom -o /dev/stdout -n 4 
 fault "a named pipe as particle file" pipe_as train pipe.h5 -o run --device cpu
 fault "a named pipe as output" pipe_as simulate --phantom -o pipe.h5 -n 4 --box 16 --pixel-size 8
 fault "\`simulate\` stopped by SIGTERM" stopped TERM
-fault "\`simulate\` stopped by SIGINT" stopped INT
+fault "\`simulate\` stopped by SIGHUP" stopped HUP
 fault "\`simulate\` killed, then run again" killed_then_again
 for number in 11 37 95 524; do
     keep "$sets/p.h5"
