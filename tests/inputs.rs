@@ -75,13 +75,11 @@ fn file_systems_that_refuse_locks_change_nothing() {
     expect_failure(&program_with(&["info", &set], &variables), &["11-p.h5", "lock"]);
 }
 
+/// What the error must name, and how a sound file is edited.
+type Case<'a> = (&'a str, &'a dyn Fn(&hdf5::File));
+
 /// A copy of the file `source` for each `change` of it, which the command must refuse with the `fragment` in its error.
-fn refused(
-    folder: &Path,
-    source: &str,
-    arguments: &dyn Fn(&str) -> Vec<String>,
-    cases: &[(&str, &dyn Fn(&hdf5::File))],
-) {
+fn refused(folder: &Path, source: &str, arguments: &dyn Fn(&str) -> Vec<String>, cases: &[Case]) {
     for (index, (fragment, change)) in cases.iter().enumerate() {
         let copy = path(folder, &format!("copy{index}.h5"));
         fs::copy(source, &copy).unwrap();
@@ -115,7 +113,7 @@ fn an_hdf5_file_is_one_file() {
         let make = file.new_dataset::<f64>().shape(shape);
         make.with_dcpl(|properties| properties.external(&pipe, 0, 0)).create(name).unwrap();
     };
-    let cases: [(&str, &dyn Fn(&hdf5::File)); 6] = [
+    let cases: [Case; 6] = [
         ("images is a link to another file", &|file| moved(file, "images", &pipe)),
         ("optics is a link to another file", &|file| moved(file, "optics", &set)),
         ("voltage is a link to another file", &|file| moved(file, "optics/voltage", &set)),
@@ -128,7 +126,7 @@ fn an_hdf5_file_is_one_file() {
     ];
     refused(folder.path(), &set, &|file| strings(&["info", file]), &cases);
     let mixture = at("run/gmm_half1.h5");
-    let cases: [(&str, &dyn Fn(&hdf5::File)); 2] = [
+    let cases: [Case; 2] = [
         ("mean_x is a link to another file", &|file| moved(file, "mean_x", &pipe)),
         ("mean_x is a soft link", &|file| {
             file.relink("mean_x", "x").unwrap();
@@ -139,8 +137,7 @@ fn an_hdf5_file_is_one_file() {
     refused(folder.path(), &mixture, &voxelize, &cases);
     let checkpoints = fs::read_dir(at("run/checkpoints")).unwrap();
     let checkpoint = checkpoints.map(|entry| entry.unwrap().path()).find(|path| path.is_file()).unwrap();
-    let cases: [(&str, &dyn Fn(&hdf5::File)); 1] =
-        [("gmm is a link to another file", &|file| moved(file, "gmm", &pipe))];
+    let cases: [Case; 1] = [("gmm is a link to another file", &|file| moved(file, "gmm", &pipe))];
     refused(folder.path(), &checkpoint.display().to_string(), &|file| strings(&["info", file]), &cases);
 }
 
