@@ -11,7 +11,7 @@ RESULTS ?= $(GPU_CHECK)-results
 CASES ?= 100000
 SEED ?= $(or $(CRYOSPLAT_FUZZ_SEED),$(shell date +%s))
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit deny fuzz judges browser kernels slurm-test nodes-test container-test dist same-bytes kernel-table bench bench-stream gpu-package gpu-check gpu-results quality refine-table symmetry-table truth batch ablations densify-table optics-table voxels scaling faults soak charts readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit deny fuzz judges browser kernels slurm-test nodes-test mpich-test container-test dist same-bytes kernel-table bench bench-stream gpu-package gpu-check gpu-results quality refine-table symmetry-table truth batch ablations densify-table optics-table voxels scaling faults soak charts readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -70,6 +70,10 @@ slurm-test: setup-tests ## Run the batch templates of slurm/ on a one-node SLURM
 nodes-test: setup-tests ## Run over two hosts that are made on this machine, with mpirun and SLURM
 	$(CARGO) build --locked
 	@tests/nodes/run.sh
+
+mpich-test: setup-tests ## Build with MPICH too, and compare it with Open MPI (a second build)
+	$(CARGO) build --locked
+	@tests/mpich/run.sh
 
 container-test: setup ## Carry out slurm/apptainer.def in a chroot (as root; downloads 1 GB, and needs debootstrap)
 	@tests/packages/container.sh
