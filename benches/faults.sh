@@ -26,8 +26,8 @@ keep() { kept=("$@"); }
 
 # last_line LOG: what the program said last, as one cell of a table. Lines of the launcher do not count.
 last_line() {
-    sed 's/\x1b\[[0-9;]*m//g; s/\r/\n/g' "$1" | grep -E '^ *[0-9.]+ s +(ERROR|WARN|INFO)|^error' | tail -n 1 |
-        sed -E 's/^ *[0-9.]+ s +//; s/\|/\\|/g' | sed "s|$work/||g" | cut -c 1-420 || true
+    sed 's/\x1b\[[0-9;]*m//g; s/\r/\n/g' "$1" | grep -E '^ *[0-9.]+ s( rank [0-9]+ on [^ ]+)? +(ERROR|WARN|INFO)|^error' | tail -n 1 |
+        sed -E 's/^ *[0-9.]+ s( rank [0-9]+ on [^ ]+)? +//; s/\|/\\|/g' | sed "s|$work/||g" | cut -c 1-420 || true
 }
 
 # fault WHAT COMMAND...: runs COMMAND in an empty folder, and adds a row to the table. Lost are kept files that are not the same

@@ -18,7 +18,9 @@ pub use claims::Claims;
 pub(crate) use content::{Content, unexpected};
 pub use content::{first_bytes, is_gzip};
 pub use input::{open_input, read_bytes, read_text};
-pub use leftovers::{exit_without_leftovers, leftovers, remove_on_signals};
+pub use leftovers::{
+    AtExit, at_exit, clean_up_at_exit, exit_without_leftovers, leftovers, remove_on_signals,
+};
 pub use pending::Pending;
 pub(crate) use text::{csv_cell, csv_text, star_word};
 

@@ -113,6 +113,16 @@ fn catches(process: u32, signal: i32) -> bool {
 }
 
 #[test]
+fn each_line_of_another_rank_names_it_and_its_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 40);
+    let options = ["--gaussians", "50", "--epochs", "1", "--log-all-ranks"];
+    let said = ranks_succeed(2, &train_arguments(&set, &path(folder.path(), "run"), &options));
+    let name = format!(" s rank 1 on {}  INFO ", World::host());
+    assert!(said.contains(&name) && !said.contains("rank 0 on"), "{said}");
+}
+
+#[test]
 fn ctrl_c_writes_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let set = phantom(folder.path(), 120);

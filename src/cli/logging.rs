@@ -10,6 +10,8 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
+use crate::parallel::World;
+
 /// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum LogFormat {
@@ -44,12 +46,15 @@ fn filter(text: &str) -> Result<String, String> {
     Err("expected error, warn, info, debug, trace or off, or a filter such as info,cryosplat_mpi::train=debug".into())
 }
 
-/// Seconds since the start.
-struct Elapsed(Instant);
+/// Seconds since the start; on ranks other than 0 also the rank and its host, because several may log the same.
+struct Elapsed {
+    start: Instant,
+    rank: String,
+}
 
 impl FormatTime for Elapsed {
     fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        write!(writer, "{:8.1} s", self.0.elapsed().as_secs_f64())
+        write!(writer, "{:8.1} s{}", self.start.elapsed().as_secs_f64(), self.rank)
     }
 }
 
@@ -88,10 +93,11 @@ pub(super) fn start(options: &LogOptions, rank: usize) {
         // A log that cannot be written (full disk) must not stop the run.
         .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
+    let name = if rank == 0 { String::new() } else { format!(" rank {rank} on {}", World::host()) };
     // A second call keeps the first subscriber.
     let _ = match options.log_format {
         LogFormat::Json => subscriber.json().try_init(),
-        LogFormat::Text => subscriber.with_timer(Elapsed(Instant::now())).try_init(),
+        LogFormat::Text => subscriber.with_timer(Elapsed { start: Instant::now(), rank: name }).try_init(),
     };
 }
 

@@ -5,7 +5,7 @@
 //! machine that shares the disk, or the time before a reboot) and was not written to for a day: no file locks are needed,
 //! which network file systems may refuse.
 
-use std::collections::{BTreeSet, hash_map::DefaultHasher};
+use std::collections::{BTreeMap, BTreeSet, hash_map::DefaultHasher};
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -25,6 +25,11 @@ const STALE_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// The temporary files of this process that exist.
 static OWN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// What else is to be done when the process ends early.
+static ACTIONS: Mutex<BTreeMap<u64, Action>> = Mutex::new(BTreeMap::new());
+
+type Action = Box<dyn FnMut() + Send>;
+
 /// The destinations whose leftovers this process has removed.
 static CLEANED: Mutex<BTreeSet<(PathBuf, String)>> = Mutex::new(BTreeSet::new());
 
@@ -190,15 +195,39 @@ pub fn remove_on_signals() -> Result<()> {
     std::thread::Builder::new().name("signals".into()).spawn(watch).map(drop).map_err(failed)
 }
 
-/// Removes the temporary files of this process and ends it at once, from any thread. Files on a file system that hangs stay: the
-/// next program that writes the same output removes them.
-pub fn exit_without_leftovers(code: i32) -> ! {
+/// An action at the end of a process that ends early, until it is dropped.
+pub struct AtExit(u64);
+
+/// Has `action` done if the process ends without its destructors: by a signal, or because another rank has failed.
+pub fn at_exit(action: impl FnMut() + Send + 'static) -> AtExit {
+    let mut actions = lock(&ACTIONS);
+    let number = actions.keys().next_back().map_or(0, |last| last + 1);
+    actions.insert(number, Box::new(action));
+    AtExit(number)
+}
+
+impl Drop for AtExit {
+    fn drop(&mut self) {
+        lock(&ACTIONS).remove(&self.0);
+    }
+}
+
+impl std::fmt::Debug for AtExit {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("AtExit")
+    }
+}
+
+/// Removes the temporary files of this process, which is about to end, and does what [`at_exit`] was told. Files on a file system that
+/// hangs stay: the next program that writes the same output removes them. No file is created or renamed afterwards.
+pub fn clean_up_at_exit() {
     const PATIENCE: Duration = Duration::from_secs(2);
     let (done, wait) = std::sync::mpsc::channel();
     let remove = move || {
-        // Locked to the end: no further file is created or renamed.
+        // Locked to the end.
         let own = lock(&OWN);
         own.iter().for_each(|path| drop(fs::remove_file(path)));
+        lock(&ACTIONS).values_mut().for_each(|action| action());
         let _ = done.send(());
         loop {
             std::thread::park();
@@ -207,6 +236,11 @@ pub fn exit_without_leftovers(code: i32) -> ! {
     if std::thread::Builder::new().spawn(remove).is_ok() {
         let _ = wait.recv_timeout(PATIENCE);
     }
+}
+
+/// Ends the process at once, from any thread, after [`clean_up_at_exit`].
+pub fn exit_without_leftovers(code: i32) -> ! {
+    clean_up_at_exit();
     // SAFETY: `_exit` ends the process at once. Exit handlers would run beside the threads that still compute.
     unsafe { libc::_exit(code) }
 }

@@ -9,7 +9,7 @@ use super::host::host;
 use super::progress_evidence::ProgressEvidence;
 use super::sign_of_life::{Channel, Report};
 use super::watched::{Activity, Shared, Stage};
-use crate::files::exit_without_leftovers;
+use crate::files::{clean_up_at_exit, exit_without_leftovers};
 
 /// Exit code of a job that a signal has stopped, and that can be resumed.
 const STOPPED: i32 = 75;
@@ -179,7 +179,7 @@ impl Watchdog {
         // The launcher ends a job with signals, of which the others are not the cause.
         self.exchange(now);
         if self.ending {
-            return None;
+            exit_without_leftovers(1);
         }
         match self.shared.current_stage() {
             Stage::Unguarded => None,
@@ -340,14 +340,20 @@ pub(super) static ENDS_WITH_A_RANK: AtomicBool = AtomicBool::new(false);
 
 /// Ends all ranks of the job with exit code `code`, and this process even if the launcher cannot be reached. MPI is initialised.
 pub(super) fn abort(code: i32) -> ! {
+    clean_up_at_exit();
     if ENDS_WITH_A_RANK.load(Ordering::Relaxed) {
-        exit_without_leftovers(code);
+        exit(code);
     }
     let _ = std::thread::Builder::new().spawn(move || {
         std::thread::sleep(ABORT_TIME);
-        exit_without_leftovers(code);
+        exit(code);
     });
     // SAFETY: MPI is initialised. The call may come from any thread, and while another thread is in MPI: it does not return.
     unsafe { mpi::ffi::MPI_Abort(mpi::ffi::RSMPI_COMM_WORLD, code) };
-    exit_without_leftovers(code)
+    exit(code)
+}
+
+fn exit(code: i32) -> ! {
+    // SAFETY: it has no preconditions. The destructors of a main thread that hangs must not run.
+    unsafe { libc::_exit(code) }
 }

@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::names;
 use super::owner_record::{Life, OwnerRecord, beat};
 use crate::error::{Error, Result};
-use crate::files::{self, Pending};
+use crate::files::{self, AtExit, Pending};
 use crate::parallel::World;
 
 /// Time between two heartbeats.
@@ -44,9 +45,11 @@ pub(crate) struct Request<'a> {
 pub(crate) struct Owner {
     claim: Claim,
     /// Folders that did not exist before, innermost first. Dropping the owner removes those that are still empty.
-    created: Vec<PathBuf>,
+    created: Arc<Mutex<Vec<PathBuf>>>,
     /// Ends the heartbeat when dropped.
     _heartbeat: Sender<()>,
+    /// Releases the folder if the process ends without its destructors.
+    _at_exit: AtExit,
 }
 
 /// What proves to any rank that its job still holds the run folder.
@@ -73,7 +76,10 @@ impl Owner {
         match taken {
             Ok((record, file)) => {
                 let claim = Claim { folder: folder.to_owned(), token: record.token, host: record.host };
-                Ok(Self { claim, created, _heartbeat: start_heartbeat(file, heartbeat) })
+                let created = Arc::new(Mutex::new(created));
+                let at_end = (claim.clone(), Arc::clone(&created));
+                let _at_exit = files::at_exit(move || release(&at_end.0, &at_end.1));
+                Ok(Self { claim, created, _heartbeat: start_heartbeat(file, heartbeat), _at_exit })
             }
             Err(error) => {
                 remove_empty(&created);
@@ -87,7 +93,7 @@ impl Owner {
     /// # Errors
     /// When it cannot be created.
     pub fn create_folder(&mut self, folder: &Path) -> Result<()> {
-        create_missing(folder, &mut self.created)
+        create_missing(folder, &mut lock(&self.created))
     }
 
     /// The proof of this ownership.
@@ -98,11 +104,20 @@ impl Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        if self.claim.check().is_ok() {
-            let _ = std::fs::remove_file(self.claim.folder.join(names::OWNER));
-        }
-        remove_empty(&self.created);
+        release(&self.claim, &self.created);
     }
+}
+
+/// Releases a run folder, unless another job has taken it over, and removes the `created` folders that are empty.
+fn release(claim: &Claim, created: &Mutex<Vec<PathBuf>>) {
+    if claim.check().is_ok() {
+        let _ = std::fs::remove_file(claim.folder.join(names::OWNER));
+    }
+    remove_empty(&lock(created));
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Claim {

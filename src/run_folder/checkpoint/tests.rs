@@ -171,7 +171,7 @@ fn a_damaged_value_is_found() {
     written.write(folder.path(), Subset::Half1).unwrap();
     let path = path(folder.path(), Subset::Half1, written.clock.step);
     assert_eq!(Checkpoint::read(&path).unwrap(), written);
-    for name in ["gmm/mean_x", "adam/first", "adam/second", "trained_0/amplitude"] {
+    for name in ["gmm/mean_x", "adam/first", "adam/second", "trained_0/mean_x"] {
         let file = hdf5::File::open_rw(&path).unwrap();
         let set = file.dataset(name).unwrap();
         let sound = set.read_raw::<f32>().unwrap();
