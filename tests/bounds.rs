@@ -151,7 +151,7 @@ fn files_larger_than_the_disk_are_refused_before_the_work() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
-/// More indices than images would make a particle file without a bound.
+/// Many more indices than images would make a particle file without a bound.
 #[test]
 fn indices_that_repeat_images_are_refused() {
     let folder = tempfile::tempdir().unwrap();

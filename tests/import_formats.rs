@@ -602,7 +602,7 @@ fn files_without_particles_are_refused() {
     let output = set.path("J2/poses.pkl").display().to_string();
     let mut arguments = set.arguments("J2/all.mrcs", &options);
     arguments[3] = output.clone();
-    common::fail(&arguments, &[&output, "is an input"]);
+    common::fail(&arguments, &[&output, "and an output of this command"]);
 }
 
 #[test]

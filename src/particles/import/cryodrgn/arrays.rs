@@ -12,6 +12,8 @@ use crate::particles::import::stack_names::Location;
 const REMEDY: &str = "correct the value, or exclude the particle with --ind";
 /// Maximal distance of a 32-bit matrix from a rotation, by [`distance_from_rotation`].
 const ROTATION_TOLERANCE: f64 = 1e-3;
+/// How often indices may name an image, in the mean: the largest point groups have 60 operators.
+const MOST_REPEATS: usize = 100;
 
 /// Reads the indices of the selected images from the pickle `path`: an array or a list of integers below `images`, or of
 /// `images` Booleans.
@@ -42,12 +44,12 @@ pub fn selected(path: &Path, images: usize) -> Result<Vec<usize>> {
         }
         _ => return Err(refuse()),
     };
-    if numbers.len() > images {
+    if numbers.len() > MOST_REPEATS.saturating_mul(images) {
         return Err(Error::input(
             path,
             "",
-            format!("has {} indices for {images} images: some are repeated", numbers.len()),
-            "list each image once",
+            format!("has {} indices for {images} images, more than {MOST_REPEATS} each", numbers.len()),
+            "list each image once, or once for each symmetry operator",
         ));
     }
     let index = |(i, number): (usize, Option<u64>)| {
