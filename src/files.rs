@@ -20,6 +20,7 @@ pub use content::{first_bytes, is_gzip};
 pub use input::{open_input, read_bytes, read_text};
 pub use leftovers::{
     AtExit, at_exit, clean_up_at_exit, exit_without_leftovers, leftovers, remove_on_signals,
+    survive_size_limit,
 };
 pub use pending::Pending;
 pub(crate) use text::{csv_cell, csv_text, star_word};

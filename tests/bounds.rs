@@ -183,3 +183,76 @@ fn a_runaway_gaussian_does_not_stall_the_outputs() {
     succeed(&["voxelize", &format!("{run}/gmm_half1.h5"), "-o", &again]);
     assert!(std::fs::read(&again).unwrap() == bytes(&run, "half1.mrc"));
 }
+
+/// A file that claims 20 GB without having them: three times as many would not be free on the machines of the tests, and if they are,
+/// the address space is limited.
+#[test]
+fn sparse_texts_and_pickles_are_refused_by_their_size() {
+    let (folder, _) = &*SET;
+    let sparse = |name: &str| {
+        let file = path(folder.path(), name);
+        File::create(&file).unwrap().set_len(20 << 30).unwrap();
+        file
+    };
+    let output = path(folder.path(), "never.h5");
+    for name in ["sparse.pdb", "sparse.cif"] {
+        let model = sparse(name);
+        let simulate =
+            ["simulate", "--model", &model, "-o", &output, "-n", "5", "--box", "32", "--pixel-size", "4"];
+        refused_with_little_memory(&simulate, &[name, "its 20.0 GiB are too many"]);
+    }
+    let (poses, stack) = (sparse("sparse.pkl"), path(folder.path(), "stack.mrcs"));
+    let images = [vec![0.0f32; 256], vec![1.0; 256]];
+    cryosplat_mpi::imaging::mrc::write_stack(Path::new(&stack), 16, 2.0, images.iter().map(Vec::as_slice))
+        .unwrap();
+    let import = ["import", &stack, "-o", &output, "--poses", &poses, "--no-ctf", "--pixel-size", "4"];
+    refused_with_little_memory(&import, &["sparse.pkl", "its 20.0 GiB are too many"]);
+    assert!(!Path::new(&output).exists());
+}
+
+#[test]
+fn numbers_that_make_no_sense_are_refused() {
+    let (folder, set) = &*SET;
+    let run = path(folder.path(), "run");
+    let options = ["--gaussians", "20", "--mixtures", "1", "--epochs", "1", "--voxel-particles", "0"];
+    succeed(&train_arguments(set, &run, &options));
+    let of_run = |name: &str| path(Path::new(&run), name);
+    let (half1, half2, mixture) = (of_run("half1.mrc"), of_run("half2.mrc"), of_run("gmm_half1.h5"));
+    let output = path(folder.path(), "never");
+    for size in ["1e308", "1e30", "1e-300", "nan", "inf", "0", "-1"] {
+        let pixel = format!("--pixel-size={size}");
+        for command in [
+            &["voxelize", &mixture, "-o", &output][..],
+            &["fsc", &half1, &half2],
+            &["postprocess", &half1, &half2, "-o", &output],
+            &["bench", "--gaussians", "10", "--seconds", "1"],
+            &["import", "any.star", "-o", &output],
+        ] {
+            let refused = program(&[command, &[&pixel]].concat());
+            assert!(!refused.status.success() && text(&refused).contains("expected a number above 0.001"));
+        }
+    }
+    for b_factor in ["1e308", "nan", "inf"] {
+        let b_factor = format!("--b-factor={b_factor}");
+        let phantom = ["simulate", "--phantom", "-o", &output, "-n", "5", "--box", "32", "--pixel-size", "4"];
+        for command in [&phantom[..], &["postprocess", &half1, &half2, "-o", &output]] {
+            assert!(!program(&[command, &[&b_factor]].concat()).status.success(), "{b_factor}");
+        }
+    }
+    let filter = program(&["postprocess", &half1, &half2, "-o", &output, "--low-pass=1e308"]);
+    assert!(!filter.status.success());
+    let left = std::fs::read_dir(folder.path()).unwrap().flatten();
+    assert!(left.into_iter().all(|entry| !entry.file_name().to_string_lossy().starts_with("never")));
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = path(folder.path(), "p.h5");
+    let limited = "ulimit -f 100 && exec \"$0\" \"$@\"";
+    let simulate = ["simulate", "--phantom", "-o", &output, "-n", "120", "--box", "32", "--pixel-size", "4"];
+    let mut command = Command::new("bash");
+    let refused = command.args(["-c", limited, &program_file()]).args(simulate).output().unwrap();
+    expect_failure(&refused, &["p.h5", "cannot write"]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
+}

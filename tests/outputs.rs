@@ -156,6 +156,17 @@ fn a_set_does_not_replace_what_it_comes_from() {
     succeed(&input(&set));
     refuses(&input(&at("relion/particles.star/")), "particles.star", "");
 
+    for (output, what) in [(&star, "imported from"), (&stack, "a stack of the particles"), (&set, "to read")]
+    {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        refuses(&words(&["check", &set, "--json", output]), output, what);
+        refuses(&words(&["info", &set, "--directions", output]), output, what);
+        refuses(&words(&["info", &set, "--noise", output]), output, what);
+        let bench =
+            ["bench", &set, "--gaussians", "10", "--device", "cpu", "--threads", "1", "--json", output];
+        refuses(&words(&bench), output, what);
+    }
+
     // The export's stack has the name of the raw one.
     let export = |output: &str, further: &[&str]| {
         let mut arguments = vec!["export", "star", &set, "-o", output];

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::logging::LogOptions;
 use super::ranks::{MachineOptions, OnSignal};
-use super::values::{cutoff, number};
+use super::values::{cutoff, number, pixel_size};
 use crate::error::Error;
 use crate::imaging::Symmetry;
 use crate::parallel::{Failure, World};
@@ -65,10 +65,6 @@ pub(super) struct Args {
     json: Option<PathBuf>,
     #[command(flatten)]
     machine: MachineOptions,
-}
-
-fn pixel_size(text: &str) -> Result<f64, String> {
-    number(text, 0.0, 1000.0)
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -9,6 +9,8 @@ use super::output::print;
 use crate::check::{CheckOptions, Level, Page, Probe, RankRecord};
 use crate::files::{self, Claims};
 use crate::parallel::{EndSignal, World};
+use crate::particles::sources;
+use crate::particles::store::Store;
 
 const AFTER_HELP: &str = "\
 Each line is ok, a warning (a training runs, but slower than it could, or with a risk) or a problem (it would fail), with a remedy. \
@@ -69,7 +71,12 @@ pub(super) fn run(args: &Args, log: &LogOptions) -> ExitCode {
 /// Prints the page, and writes it as JSON.
 fn show(args: &Args, page: &Page) -> ExitCode {
     let written = args.json.as_ref().map_or(Ok(()), |file| {
-        Claims::new().reads_some(args.particles.as_ref(), "the particle file").writes(file).check()?;
+        let mut claims = Claims::new();
+        claims.writes(file).reads_some(args.particles.as_ref(), "the particle file");
+        if let Some(store) = args.particles.as_deref().and_then(|path| Store::open(path).ok()) {
+            sources::reads(&mut claims, &store);
+        }
+        claims.check()?;
         let document = serde_json::to_value(page)?;
         Ok::<(), anyhow::Error>(files::write_json(file, &document)?)
     });

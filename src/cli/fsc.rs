@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::mask::MaskOptions;
 use super::models::ModelArgs;
 use super::phases::PhaseOptions;
+use super::values;
 use crate::error::Result;
 use crate::evaluate::map_pair::{MapPair, PairOptions};
 use crate::evaluate::maps::MapReader;
@@ -57,7 +58,7 @@ pub(super) struct Args {
     #[arg(long)]
     center_model: bool,
     /// Pixel size of maps and mask in angstrom [default: from the headers].
-    #[arg(long, value_name = "A")]
+    #[arg(long, value_name = "A", value_parser = values::pixel_size)]
     pixel_size: Option<f64>,
     /// Compare voxel by voxel, whatever NXSTART and ORIGIN in the headers; maps written keep those of the first.
     #[arg(long)]

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use super::values;
 use crate::cli::output::print;
 use crate::cli::threads;
 use crate::error::Error;
@@ -56,7 +57,7 @@ pub(super) struct Args {
     ind: Option<PathBuf>,
     /// Pixel size in angstrom that all images are resampled to, before --box [default: the commonest]; with --no-ctf that of the
     /// raw images [default: from the stack's header].
-    #[arg(long, value_name = "A")]
+    #[arg(long, value_name = "A", value_parser = values::pixel_size)]
     pixel_size: Option<f64>,
     /// Box size of the stored images in pixels, by Fourier cropping [default: the raw box].
     #[arg(long = "box", value_name = "PIXELS")]

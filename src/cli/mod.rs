@@ -97,6 +97,7 @@ pub fn main() -> ExitCode {
         eprintln!("error: {error}");
         return ExitCode::FAILURE;
     }
+    crate::files::survive_size_limit();
     let outcome = match &cli.command {
         // Commands that run over MPI start their log when the rank is known.
         Command::Train(args) => return train::run(args, &cli.log),

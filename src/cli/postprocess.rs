@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::mask::MaskOptions;
 use super::phases::PhaseOptions;
+use super::values;
 use crate::error::Error;
 use crate::evaluate::maps::{self, MapReader};
 use crate::evaluate::postprocess::{FIT_FROM, LowPass, Options, PostProcessed, Sharpening};
@@ -42,7 +43,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "auto|sphere|FILE", default_value = "auto")]
     mask: OsString,
     /// Pixel size of maps and mask in angstrom [default: from the headers].
-    #[arg(long, value_name = "A")]
+    #[arg(long, value_name = "A", value_parser = values::pixel_size)]
     pixel_size: Option<f64>,
     /// Compare voxel by voxel, whatever NXSTART and ORIGIN in the headers; maps written keep those of the first.
     #[arg(long)]
@@ -51,7 +52,7 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
     /// B factor in square angstrom; negative values sharpen [default: fitted].
-    #[arg(long, value_name = "A^2", allow_negative_numbers = true, help_heading = "Map")]
+    #[arg(long, value_name = "A^2", allow_negative_numbers = true, value_parser = values::b_factor, help_heading = "Map")]
     b_factor: Option<f64>,
     /// Low-resolution limit of the B-factor fit, in angstrom.
     #[arg(long, value_name = "A", default_value_t = FIT_FROM, conflicts_with = "b_factor", help_heading = "Map")]
@@ -72,10 +73,10 @@ pub(super) struct Args {
 }
 
 fn low_pass(text: &str) -> Result<LowPass, String> {
-    match text.parse() {
-        Ok(resolution) => Ok(LowPass::At(resolution)),
+    match text.parse::<f64>() {
+        Ok(resolution) if resolution > 0.0 && resolution <= 1e4 => Ok(LowPass::At(resolution)),
         Err(_) if text == "none" => Ok(LowPass::Off),
-        Err(_) => Err("expected a resolution in angstrom, or none".into()),
+        _ => Err("expected a resolution above 0 and up to 10000 angstrom, or none".into()),
     }
 }
 

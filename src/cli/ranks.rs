@@ -1,5 +1,6 @@
 //! Commands that run over MPI: options of device and memory, start and end of the job.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,7 +24,7 @@ const STOPPED: u8 = 75;
 pub(super) struct RankOptions {
     /// Threads per rank [default: the cores available to the rank].
     #[arg(long, value_name = "T", help_heading = "Machine")]
-    threads: Option<usize>,
+    threads: Option<NonZeroUsize>,
     /// Seconds without a sign of life of a rank, after which the others end the job.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400), default_value = "600", help_heading = "Machine")]
     timeout: u64,
@@ -134,7 +135,7 @@ impl RankOptions {
     fn start_threads(&self, world: &World) -> Result<(), Failure> {
         let shared = world.ranks_sharing_cores();
         let threads = match self.threads {
-            Some(threads) => threads::check(threads)?,
+            Some(threads) => threads::check(threads.get())?,
             None => (std::thread::available_parallelism().map_or(1, |n| n.get()) / shared).max(1),
         };
         let mut pool = rayon::ThreadPoolBuilder::new().num_threads(threads);

@@ -10,6 +10,16 @@ pub(super) fn number(text: &str, low: f64, high: f64) -> Result<f64, String> {
     }
 }
 
+/// A pixel size in angstrom.
+pub(super) fn pixel_size(text: &str) -> Result<f64, String> {
+    number(text, 1e-3, 1000.0)
+}
+
+/// A B factor in square angstrom, of either sign.
+pub(super) fn b_factor(text: &str) -> Result<f64, String> {
+    number(text, -1e5, 1e5)
+}
+
 /// Half width of a splat's support, in standard deviations.
 pub(super) fn cutoff(text: &str) -> Result<f64, String> {
     number(text, 0.5, 20.0)

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::threads;
-use super::values::check_grid;
+use super::values::{self, check_grid};
 use crate::error::Error;
 use crate::files::Claims;
 use crate::gmm::mixture;
@@ -37,7 +37,7 @@ pub(super) struct Args {
     #[arg(long = "box", value_name = "VOXELS")]
     box_size: Option<usize>,
     /// Pixel size of the map in angstrom [default: that of the particles].
-    #[arg(long, value_name = "A", allow_negative_numbers = true)]
+    #[arg(long, value_name = "A", allow_negative_numbers = true, value_parser = values::pixel_size)]
     pixel_size: Option<f64>,
     /// Threads [default: one per core].
     #[arg(long, value_name = "T")]

@@ -6,6 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::pending::special;
+use crate::memory;
+use crate::progress::gib;
 
 /// Opens the regular file `path`, through links, without waiting for anybody.
 ///
@@ -30,7 +32,15 @@ pub fn open_input(path: &Path) -> Result<File> {
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let mut file = open_input(path)?;
     let mut bytes = Vec::new();
-    // A sparse file may claim any length.
+    // A sparse file may claim any length, and what is read from it takes more memory than the file.
+    let (length, free) = (file.metadata()?.len(), memory::available());
+    if free > 0 && length > free / 3 {
+        return Err(Error::other(format!(
+            "its {:.1} GiB are too many for the {:.1} GiB of memory that are free",
+            gib(length),
+            gib(free)
+        )));
+    }
     bytes.try_reserve_exact(usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX))?;
     file.read_to_end(&mut bytes)?;
     Ok(bytes)

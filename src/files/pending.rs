@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -123,6 +124,14 @@ pub(super) fn check_destination(destination: &Path) -> Result<String> {
     if let Some(kind) = fs::metadata(destination).ok().and_then(|found| special(&found)) {
         let remedy = if kind == "a folder" { "name a file in it" } else { "name a regular file" };
         return Err(Error::input(destination, "", format!("is {kind}, expected a file name"), remedy));
+    }
+    if destination.as_os_str().as_bytes().ends_with(b"/") {
+        return Err(Error::input(
+            destination,
+            "",
+            "is the name of a folder, expected a file name",
+            "leave out the slash at its end",
+        ));
     }
     let folder = folder_of(destination).canonicalize().unwrap_or_default();
     if folder == Path::new("/dev") || folder == Path::new("/dev/fd") || folder.starts_with("/proc") {

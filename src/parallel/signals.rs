@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
 use crate::error::{Error, Result};
 
@@ -43,8 +43,6 @@ impl EndSignal {
                 "start the program without a tool that blocks its signals",
             )
         })?;
-        // Exceeding the file size limit is then a write error, like a full disk, and does not kill the process.
-        let _ = register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
         Ok(flags)
     }
 

@@ -14,7 +14,8 @@ use crate::error::{Error, Result, printable};
 use crate::files::{self, Claims, Content};
 use crate::gmm::files as mixtures;
 use crate::hdf5::text_attribute;
-use crate::particles::store;
+use crate::particles::sources;
+use crate::particles::store::{self, Store};
 use crate::run_folder::checkpoint;
 
 pub(super) use args::Args;
@@ -35,6 +36,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         claims.reads(file, "a file to describe");
     }
     claims.writes_all(&args.directions).writes_all(&args.noise).check()?;
+    if let Some(store) = args.drawing().and_then(|_| Store::open(args.files.first()?).ok()) {
+        sources::reads(&mut claims, &store);
+        claims.check()?;
+    }
     let mut failures = Vec::new();
     for (i, file) in args.files.iter().enumerate() {
         match describe(file, args) {

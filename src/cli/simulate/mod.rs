@@ -133,6 +133,7 @@ pub(super) struct Args {
         default_value_t = 150.0,
         value_name = "A^2",
         allow_negative_numbers = true,
+        value_parser = b_factor,
         help_heading = "Images"
     )]
     b_factor: f64,
@@ -264,6 +265,14 @@ fn pair(text: &str) -> Result<[f64; 2], String> {
     numbers
         .and_then(|numbers| numbers.try_into().ok())
         .ok_or_else(|| "expected two numbers such as 8,-5".into())
+}
+
+/// A B factor that takes away high frequencies, or none.
+fn b_factor(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..=1e5).contains(&value) => Ok(value),
+        _ => Err("expected a number from 0 to 100000 A^2".into()),
+    }
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {

@@ -9,6 +9,8 @@ use crate::particles::preprocess::{BACKGROUND_RADIUS, Preprocessor, Settings};
 
 /// Relative difference of pixel sizes from which raw images lack part of the set's frequencies.
 const COARSER: f64 = 1e-3;
+/// Largest box that images are resampled to, in pixels; detectors have fewer than twice as many along an edge.
+const LARGEST_BOX: usize = 8192;
 
 /// What is asked of the grid and the preprocessing.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +63,14 @@ impl Grid {
                 (pixel, 2 * (0.5 * common_pixel * common_box as f64 / pixel).round().max(1.0) as usize)
             }
         };
+        if box_size > LARGEST_BOX {
+            return Err(Error::request(
+                format!(
+                    "a pixel size of {pixel_size} A makes boxes of {box_size} pixels, more than {LARGEST_BOX}"
+                ),
+                "set a larger --pixel-size",
+            ));
+        }
         let output_box = request.box_size.unwrap_or(box_size);
         let output_pixel = pixel_size * box_size as f64 / output_box as f64;
         let mut grid = Self {

@@ -20,6 +20,7 @@ use crate::gmm::{Gmm, START_SCALE, Shape};
 use crate::loader::cache::CacheOptions;
 use crate::memory;
 use crate::parallel::{Failure, HalfGroup, World};
+use crate::particles::sources;
 use crate::particles::store::{DataSetId, Store};
 use crate::random::{Purpose, stream};
 use crate::render::cpu::CpuDevice;
@@ -128,6 +129,10 @@ fn open(
     claims.reads_some(options.particles.as_ref(), "the particle file");
     claims.writes_all(&options.json).check()?;
     let store = options.particles.as_deref().map(Store::open).transpose()?;
+    if let Some(store) = &store {
+        sources::reads(&mut claims, store);
+        claims.check()?;
+    }
     let mut set = None;
     if let Some(store) = &store {
         if store.len() < ranks {
