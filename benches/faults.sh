@@ -49,13 +49,13 @@ fault() {
     [ "${KEEP:-0}" != 1 ] || cp "$work/log" "$work/log.$(wc -l <"$rows")"
 }
 
-# wait_for WHAT TEST...: waits until TEST succeeds, for at most a minute.
+# wait_for SECONDS TEST...: waits until TEST succeeds.
 wait_for() {
-    local what=$1 tries=600
+    local tries=$((10 * $1))
     shift
-    until "$@" 2>/dev/null; do
+    until "$@" >/dev/null 2>&1; do
         tries=$((tries - 1))
-        [ "$tries" -gt 0 ] || stop "never: $what"
+        [ "$tries" -gt 0 ] || stop "never: $*"
         sleep 0.1
     done
 }

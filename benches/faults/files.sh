@@ -41,7 +41,7 @@ pipe_as() { # WHAT ARGUMENTS...: a named pipe in the place of pipe.h5
 stopped() { # SIGNAL (a shell ignores SIGINT for what it starts in the background): a simulation of minutes, stopped; fails if it leaves a temporary file
     "$program" simulate --phantom -o big.h5 -n 100000 --box 128 --pixel-size 2 --threads 1 &
     local process=$! code=0
-    wait_for "a temporary file" sh -c 'ls .big.h5.*.partial'
+    wait_for 60 sh -c 'ls .big.h5.*.partial'
     kill "-$1" "$process"
     wait "$process" || code=$?
     [ "$1" = KILL ] || { ! ls .big.h5.*.partial 2>/dev/null || return 99; }

@@ -16,7 +16,7 @@ begin() {
     # Not by way of a function, which would run in a shell of its own, and that would get the signals.
     "$program" train "$set" "${options[@]}" -o "$folder" "${endless[@]}" "$@" &
     first=$!
-    wait_for "a checkpoint" has_checkpoint "$folder"
+    wait_for 60 has_checkpoint "$folder"
 }
 
 # beside OPTIONS...: a second training in the folder of a running one, which must be unharmed.

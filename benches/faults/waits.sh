@@ -12,35 +12,38 @@ rank_process() {
     done
 }
 
-# trained RANKS OPTIONS...: a long training in run/ in the background, which has written a checkpoint. Sets $launcher.
+# trained RANKS OPTIONS...: a long training in run/ in the background, which has written a checkpoint. Sets
+# $job and $launcher, its mpirun.
 trained() {
     local ranks=$1
     shift
-    run_ranks "$ranks" "$program" train "$sets/p.h5" -o run --device cpu --threads 1 --gaussians 400 --epochs 400 "$@" &
-    launcher=$!
-    wait_for "a checkpoint" sh -c 'ls run/checkpoints/half1_*.h5'
+    run_ranks "$ranks" "$program" train "$sets/p.h5" -o run --device cpu --threads 1 --gaussians 400 --epochs "$epochs" "$@" &
+    job=$!
+    wait_for 60 compgen -G "run/checkpoints/half1_*.h5"
+    launcher=$(pgrep -P "$job" mpirun)
 }
 
 signal_rank() {
-    local signal=$1 rank=$2 ranks=$3
+    local signal=$1 rank=$2 ranks=$3 epochs=10000
     trained "$ranks" --timeout 5
     kill "-$signal" "$(rank_process "$rank" "$launcher")"
-    wait "$launcher"
+    wait "$job"
 }
 
 suspended() {
-    trained 2 --timeout 2 --epochs 20
+    local epochs=1000
+    trained 2 --timeout 2
     pkill -STOP -P "$launcher"
     sleep 6
     pkill -CONT -P "$launcher"
-    wait "$launcher"
+    wait "$job"
 }
 
 # early SIGNAL: a signal while MPI starts.
 early() {
     "$program" train "$sets/p.h5" -o run --device cpu --threads 1 &
     local process=$!
-    wait_for "its handlers" grep -q 'SigCgt:.*[4567cdef]...$' "/proc/$process/status"
+    wait_for 60 grep -q 'SigCgt:.*[4567cdef]...$' "/proc/$process/status"
     kill "-$1" "$process"
     wait "$process"
 }

@@ -256,6 +256,13 @@ for name in "${names[@]}"; do
         "test_$name"
     ) >"$work/$name.test" 2>&1 &
     wait $! || code=$?
+    case "$name" in
+        # Node B was started again by a shell that has ended, and it ends with it: another one for the next test.
+        dead | failure)
+            nodes_kill B
+            nodes_start B || stop "node B does not start again"
+            ;;
+    esac
     if [ "$code" -eq 0 ]; then
         say "ok: $(describe "$name")"
     else
