@@ -24,9 +24,14 @@ train() { "$program" train "$sets/p.h5" --device cpu --threads 1 --gaussians 400
 # keep FILE...: the next fault must leave these files as they are.
 keep() { kept=("$@"); }
 
-# last_line LOG: what the program said last, as one cell of a table. Lines of the launcher do not count.
+# last_line LOG CODE: what the program said last, or if it failed its last error, as one cell of a table. Lines of the launcher do not
+# count.
 last_line() {
-    sed 's/\x1b\[[0-9;]*m//g; s/\r/\n/g' "$1" | grep -E '^ *[0-9.]+ s( rank [0-9]+ on [^ ]+)? +(ERROR|WARN|INFO)|^error' | tail -n 1 |
+    local level='(ERROR|WARN|INFO)'
+    if [ "$2" -ne 0 ] && grep -q ERROR "$1"; then
+        level=ERROR
+    fi
+    sed 's/\x1b\[[0-9;]*m//g; s/\r/\n/g' "$1" | grep -E '^ *[0-9.]+ s( rank [0-9]+ on [^ ]+)? +'"$level"'|^error' | tail -n 1 |
         sed -E 's/^ *[0-9.]+ s( rank [0-9]+ on [^ ]+)? +//; s/\|/\\|/g' | sed "s|$work/||g" | cut -c 1-420 || true
 }
 
@@ -45,7 +50,7 @@ fault() {
         lost+=("${file#"$sets/"}")
     done < <(comm -23 <(sort <<<"$sums") <(sha256sum "${kept[@]}" /dev/null 2>/dev/null | sort))
     kept=()
-    echo "| $what | ${lost[*]:-nothing} | $seconds | $code | $(last_line "$work/log") |" | tee -a "$rows"
+    echo "| $what | ${lost[*]:-nothing} | $seconds | $code | $(last_line "$work/log" "$code") |" | tee -a "$rows"
     [ "${KEEP:-0}" != 1 ] || cp "$work/log" "$work/log.$(wc -l <"$rows")"
 }
 
@@ -76,7 +81,8 @@ fi
     echo "By \`make faults\`: $(machine)."
     echo
     echo "Each row is a fault that was made on purpose. *Lost* are files that had to stay as they were and did not. *Seconds* are"
-    echo "those until the command had ended, with the time to make the fault. The last line is the program's own."
+    echo "those until the command had ended, with the time to make the fault. The last line is the program's own: its last error if it"
+    echo "failed."
     echo
 } >"$work/faults.md"
 for part in "${parts[@]}"; do

@@ -126,7 +126,15 @@ impl RankOptions {
                     tracing::error!("{error}");
                     return ExitCode::FAILURE;
                 }
-                tracing::error!("rank {} of {} on {}: {error}", world.rank(), world.size(), World::host());
+                // What fails while another rank ends the job is no cause.
+                if !world.watch().another_rank_ends() {
+                    tracing::error!(
+                        "rank {} of {} on {}: {error}",
+                        world.rank(),
+                        world.size(),
+                        World::host()
+                    );
+                }
                 world.abort(1)
             }
         }

@@ -72,6 +72,8 @@ pub(super) struct Channel {
     hosts: Vec<String>,
     /// The last message to each rank, if it has not left yet.
     sending: Vec<Option<Sending>>,
+    /// A rank has told that it ends the job.
+    ended: bool,
 }
 
 // SAFETY: the communicator is used by one thread at a time, under the lock of `Watch`.
@@ -81,7 +83,7 @@ impl Channel {
     /// Over the ranks of `ranks`, a communicator of its own; `hosts` are theirs.
     pub fn new(ranks: SimpleCommunicator, hosts: Vec<String>) -> Self {
         let sending = hosts.iter().map(|_| None).collect();
-        Self { ranks, hosts, sending }
+        Self { ranks, hosts, sending, ended: false }
     }
 
     pub fn rank(&self) -> usize {
@@ -122,14 +124,22 @@ impl Channel {
         true
     }
 
+    /// Whether a rank has told that it ends the job.
+    pub fn hears_of_an_end(&mut self) -> bool {
+        while self.receive().is_some() {}
+        self.ended
+    }
+
     /// The next message that has arrived, and the rank that has sent it. Does not wait.
-    pub fn receive(&self) -> Option<(usize, Report)> {
+    pub fn receive(&mut self) -> Option<(usize, Report)> {
         let status = self.ranks.any_process().immediate_probe()?;
         let sender = status.source_rank();
         let mut message = Message::zeroed();
         let bytes: &mut [u8] = bytemuck::bytes_of_mut(&mut message);
         self.ranks.process_at_rank(sender).receive_into(bytes);
-        Some((sender as usize, message.report()))
+        let report = message.report();
+        self.ended |= report == Report::Ends;
+        Some((sender as usize, report))
     }
 }
 

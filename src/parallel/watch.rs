@@ -96,6 +96,12 @@ impl Watch {
         }
     }
 
+    /// Whether another rank has told that it ends the job, and has reported why.
+    pub fn another_rank_ends(&self) -> bool {
+        let mut guard = lock(&self.shared.mpi);
+        guard.as_mut().is_some_and(Channel::hears_of_an_end)
+    }
+
     /// The flag of the signals that end the job.
     pub fn signal(&self) -> &EndSignal {
         &self.shared.signal

@@ -145,24 +145,21 @@ impl Watchdog {
         }
     }
 
-    fn receive(&mut self, channel: &Channel, now: Instant) {
+    fn receive(&mut self, channel: &mut Channel, now: Instant) {
         if self.others.is_empty() {
             (self.rank, self.hosts) = (channel.rank(), channel.hosts().to_vec());
             self.others = vec![Other { alive: now, heard: now, report: None }; self.hosts.len()];
         }
         while let Some((rank, report)) = channel.receive() {
             let age = match report {
-                Report::Ends => {
-                    self.ending = true;
-                    0.0
-                }
-                Report::Waits(..) => 0.0,
+                Report::Ends | Report::Waits(..) => 0.0,
                 Report::Works(age) => age.max(0.0),
             };
             let alive = now.checked_sub(Duration::from_secs_f64(age)).unwrap_or(now);
             let other = &mut self.others[rank];
             *other = Other { alive: alive.max(other.alive), heard: now, report: Some(report) };
         }
+        self.ending = channel.hears_of_an_end();
     }
 
     /// How long the main thread has been at its `activity`.
