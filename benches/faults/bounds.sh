@@ -1,5 +1,5 @@
 # Requests and files without a bound, and what others may plant. Sourced by benches/faults.sh.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # variables of benches/faults.sh
 title="Sizes without a bound, and planted code"
 
 # sparse_map FILE SIZE: a map of SIZE voxels along each edge whose file is a hole.

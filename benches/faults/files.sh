@@ -1,5 +1,5 @@
 # Outputs that are inputs, links and pipes in the place of files, refused locks, hostile files. Sourced by benches/faults.sh.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # variables of benches/faults.sh
 title="Files"
 
 # The raw stack, the set that was imported from it, and its run.

@@ -1,5 +1,5 @@
 # Two nodes, made on this machine by tests/nodes. Sourced by benches/faults.sh.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # variables of benches/faults.sh
 title="Nodes"
 # shellcheck source=tests/nodes/nodes.sh
 . tests/nodes/nodes.sh
@@ -9,7 +9,7 @@ top=$PWD
 over_nodes() {
     local timeout=$1 job code=0
     shift
-    cd "$top"
+    cd "$top" || return
     MAP=node nodes_mpirun 2 "$program" train "$sets/p.h5" -o "$work/case/run" --device cpu --threads 1 --gaussians 400 \
         --epochs 4000 --timeout "$timeout" &
     job=$!

@@ -1,5 +1,5 @@
 # Ranks that wait in vain, and signals. Sourced by benches/faults.sh.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # variables of benches/faults.sh
 title="Waits and signals"
 
 # rank_process N LAUNCHER: the process of rank N that mpirun LAUNCHER has started.
