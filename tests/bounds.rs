@@ -229,7 +229,7 @@ fn numbers_that_make_no_sense_are_refused() {
             &["import", "any.star", "-o", &output],
         ] {
             let refused = program(&[command, &[&pixel]].concat());
-            assert!(!refused.status.success() && text(&refused).contains("expected a number above 0.001"));
+            assert!(!refused.status.success() && text(&refused).contains("expected a number above 0.0001"));
         }
     }
     for b_factor in ["1e308", "nan", "inf"] {

@@ -74,9 +74,9 @@ pub(super) struct Args {
 
 fn low_pass(text: &str) -> Result<LowPass, String> {
     match text.parse::<f64>() {
-        Ok(resolution) if resolution > 0.0 && resolution <= 1e4 => Ok(LowPass::At(resolution)),
+        Ok(resolution) if resolution <= 1e4 => Ok(LowPass::At(resolution)),
         Err(_) if text == "none" => Ok(LowPass::Off),
-        _ => Err("expected a resolution above 0 and up to 10000 angstrom, or none".into()),
+        _ => Err("expected a resolution up to 10000 angstrom, or none".into()),
     }
 }
 

@@ -12,7 +12,7 @@ pub(super) fn number(text: &str, low: f64, high: f64) -> Result<f64, String> {
 
 /// A pixel size in angstrom.
 pub(super) fn pixel_size(text: &str) -> Result<f64, String> {
-    number(text, 1e-3, 1000.0)
+    number(text, 1e-4, 1000.0)
 }
 
 /// A B factor in square angstrom, of either sign.
