@@ -15,9 +15,9 @@ pub(super) fn pixel_size(text: &str) -> Result<f64, String> {
     number(text, 1e-4, 1000.0)
 }
 
-/// A B factor in square angstrom, of either sign.
+/// A B factor in square angstrom, of either sign. How far it may sharpen depends on the map.
 pub(super) fn b_factor(text: &str) -> Result<f64, String> {
-    number(text, -1e5, 1e5)
+    number(text, -1e15, 1e5)
 }
 
 /// Half width of a splat's support, in standard deviations.
