@@ -120,12 +120,8 @@ fn bad_input_is_refused_and_nothing_is_written() {
     for some in [&[][..], &["--box", "32"], &["--pixel-size", "4"]] {
         refuse(&ply, some, &["gmm_half1.ply", "neither a box nor a pixel size", "--box", "--pixel-size"]);
     }
-    for size in ["0", "-2", "nan", "inf"] {
-        refuse(&hdf5, &["--pixel-size", size], &["--pixel-size", "above 0"]);
-    }
     refuse(&hdf5, &["--box", "3"], &["--box", "4 or more"]);
     refuse(&hdf5, &["--box", "100000"], &["100000 voxels", "memory", "--box"]);
-    refuse(&hdf5, &["--pixel-size", "1e-300", "--box", "32"], &["memory", "--pixel-size"]);
     refuse(&of_run("half1.mrc"), &[], &["half1.mrc", "is an MRC file, expected a mixture", "`fsc`"]);
     refuse("missing.h5", &[], &["missing.h5", "No such file"]);
     let set = path(RUN.path(), "p.h5");

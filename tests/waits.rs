@@ -67,10 +67,10 @@ fn a_job_that_was_suspended_goes_on_to_the_same_bits() {
     let [whole, run] = ["whole", "run"].map(|name| path(folder.path(), name));
     let options = [&OPTIONS[..], &["--metrics-every", "1"]].concat();
     ranks_succeed(2, &train_arguments(&set, &whole, &options));
-    let (job, processes) = training(&set, &run, 2, &["--timeout", "1", "--metrics-every", "1"]);
+    let (job, processes) = training(&set, &run, 2, &["--timeout", "4", "--metrics-every", "1"]);
     processes.iter().for_each(|&process| send(SIGSTOP, process));
-    // Three times the timeout.
-    std::thread::sleep(Duration::from_secs(3));
+    // Longer than the timeout.
+    std::thread::sleep(Duration::from_secs(6));
     processes.iter().for_each(|&process| send(SIGCONT, process));
     let output = job.wait();
     assert!(output.status.success(), "{}", text(&output));

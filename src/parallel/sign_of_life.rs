@@ -124,7 +124,12 @@ impl Channel {
         true
     }
 
-    /// Whether a rank has told that it ends the job.
+    /// Whether a message received so far told that its rank ends the job.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Receives all messages for no other purpose, and returns whether a rank ends the job.
     pub fn hears_of_an_end(&mut self) -> bool {
         while self.receive().is_some() {}
         self.ended

@@ -92,7 +92,7 @@ impl Watchdog {
                 return;
             }
             let now = Instant::now();
-            if now - last > 3 * self.period + Duration::from_secs(2) {
+            if now - last > self.shared.timeout / 4 {
                 self.forgive(now);
             }
             last = now;
@@ -159,7 +159,7 @@ impl Watchdog {
             let other = &mut self.others[rank];
             *other = Other { alive: alive.max(other.alive), heard: now, report: Some(report) };
         }
-        self.ending = channel.hears_of_an_end();
+        self.ending = channel.ended();
     }
 
     /// How long the main thread has been at its `activity`.
