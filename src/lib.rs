@@ -1,7 +1,7 @@
 //! Single-particle cryo-EM reconstruction by Gaussian splatting, data-parallel over MPI.
 //!
 //! The source is divided into rooms, listed from the top down; a room uses only those below it (`docs/architecture.md`):
-//! [`cli`], [`scaling`], [`train`], [`backproject`], [`run_folder`], [`recipe`], [`voxels`], [`check`], [`loader`], [`resources`],
+//! [`cli`], [`scaling`], [`train`], [`diagnose`], [`backproject`], [`run_folder`], [`recipe`], [`voxels`], [`check`], [`loader`], [`resources`],
 //! [`figures`], [`evaluate`], [`simulate`], [`render`], [`particles`], [`gmm`], [`imaging`], [`parallel`], `simd`.
 //!
 //! The mathematics and the conventions are in `docs/method.md`, which items name with its sections. The method is cryoSplat (Chen
@@ -10,6 +10,7 @@
 pub mod backproject;
 pub mod check;
 pub mod cli;
+pub mod diagnose;
 mod disk;
 pub mod error;
 pub mod evaluate;

@@ -4,6 +4,7 @@ mod backproject;
 mod bench;
 mod check;
 mod compare;
+mod diagnose;
 mod export;
 mod fsc;
 mod import;
@@ -71,6 +72,8 @@ enum Command {
     Postprocess(postprocess::Args),
     /// Compare the FSC of several runs on one chart.
     Compare(compare::Args),
+    /// Find what is wrong with the particles or the settings of a run: cause, cost, next command.
+    Diagnose(diagnose::Args),
     /// Write the report of a run again.
     Report(report::Args),
     /// Describe particle files, mixtures, checkpoints and maps.
@@ -125,6 +128,7 @@ pub fn main() -> ExitCode {
                 Command::Fsc(args) => fsc::run(args),
                 Command::Postprocess(args) => postprocess::run(args),
                 Command::Compare(args) => compare::run(args),
+                Command::Diagnose(args) => diagnose::run(args),
                 Command::Report(args) => report::run(args),
                 Command::Info(args) => info::run(args),
                 Command::Scaling(args) => scaling::run(args),

@@ -19,8 +19,18 @@ use crate::run_folder::{excluded, names, refinement_file, report, tables};
 /// run.json names; the FSC of the runs in `baselines` is added. Returns the path of the page.
 ///
 /// # Errors
-/// When the run is not finished, the particle file is missing or of another set, or as [`report::write`].
+/// As [`open`] and [`report::write`].
 pub(crate) fn rewrite_report(run: &Path, particles: Option<&Path>, baselines: &[PathBuf]) -> Result<PathBuf> {
+    let (document, store) = open(run, particles)?;
+    report::write(run, &document, &store, baselines)?;
+    Ok(run.join(names::REPORT))
+}
+
+/// The record of the finished run `run`, and its particles: those in `particles`, or in the file that the record names.
+///
+/// # Errors
+/// When the run is not finished, or the particle file is missing or of another set.
+pub(crate) fn open(run: &Path, particles: Option<&Path>) -> Result<(Value, Store)> {
     let path = run.join(names::RUN);
     let text = files::read_text(&path).map_err(Error::io(
         &path,
@@ -54,8 +64,7 @@ pub(crate) fn rewrite_report(run: &Path, particles: Option<&Path>, baselines: &[
             "name the particle file of the run with --particles",
         ));
     }
-    report::write(run, &document, &store, baselines)?;
-    Ok(run.join(names::REPORT))
+    Ok((document, store))
 }
 
 /// Claims the page that [`rewrite_report`] writes as an output.

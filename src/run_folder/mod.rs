@@ -8,6 +8,7 @@ pub mod appraisal;
 pub mod assessment;
 pub mod checkpoint;
 pub mod checkpoint_writer;
+pub mod diagnosis;
 pub mod document;
 pub mod excluded;
 pub mod finished;

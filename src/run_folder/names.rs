@@ -17,6 +17,8 @@ pub(crate) const MAP: &str = "map.mrc";
 pub(crate) const MASK: &str = "mask.mrc";
 /// The run on one page.
 pub(crate) const REPORT: &str = "report.html";
+/// What seems wrong with the run, and the verdict.
+pub(crate) const DIAGNOSIS: &str = "diagnosis.json";
 /// The FSC curves as a table.
 pub(crate) const FSC_TABLE: &str = "fsc.csv";
 /// Power of the noise of each optics group.
@@ -31,8 +33,8 @@ pub(crate) const ORIGINALS: [(&str, &str); 2] = [("star", "particles.star"), ("c
 pub(crate) const SLICES: &str = "slices.png";
 
 /// Outputs that do not belong to one model.
-pub(crate) const OUTPUTS: [&str; 10] =
-    [MAP, MASK, FSC_TABLE, "fsc.svg", "fsc.png", SLICES, NOISE, PARTICLES, REFINEMENT, REPORT];
+pub(crate) const OUTPUTS: [&str; 11] =
+    [MAP, MASK, FSC_TABLE, "fsc.svg", "fsc.png", SLICES, NOISE, PARTICLES, REFINEMENT, REPORT, DIAGNOSIS];
 
 /// The folder of the checkpoints.
 pub(crate) fn checkpoints(folder: &Path) -> PathBuf {

@@ -1,0 +1,132 @@
+//! The run that is tested.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use crate::error::Result;
+use crate::evaluate::Mask;
+use crate::evaluate::maps::{MapReader, read_cube};
+use crate::imaging::Symmetry;
+use crate::imaging::mrc::Volume;
+use crate::particles::selection::{Models, SubsetRows};
+use crate::particles::store::Store;
+use crate::recipe::Settings;
+use crate::run_folder::identity::RunIdentity;
+use crate::run_folder::names;
+use crate::voxels::reconstruction::unfiltered_map;
+use crate::voxels::sample::{Sampling, sampled_sums};
+use crate::voxels::sums::FourierSums;
+
+/// Particles of each half in the voxel maps, at most.
+const VOXEL_PARTICLES: usize = 5_000;
+/// Largest box of the voxel maps in pixels.
+const VOXEL_BOX: usize = 96;
+
+/// A finished run with both halves, and its particles.
+pub struct Subject {
+    /// The run folder.
+    pub folder: PathBuf,
+    /// Content of run.json.
+    pub document: Value,
+    /// The particles.
+    pub store: Store,
+    /// Rows of half 1 and half 2.
+    pub subsets: [SubsetRows; 2],
+    /// The symmetry that the run used.
+    pub symmetry: Symmetry,
+    /// Settings of a training run; `None` for a backprojection.
+    pub settings: Option<Settings>,
+    /// The half maps.
+    pub half_maps: [Volume; 2],
+    /// Their mean.
+    pub map: Volume,
+    /// The automatic mask of the run; `None` if it has none.
+    pub mask: Option<Mask>,
+    voxels: OnceLock<VoxelHalves>,
+}
+
+/// Voxel reconstructions of both halves from a sample of the particles, with the poses of the particle file.
+pub struct VoxelHalves {
+    /// Sums of each half.
+    #[expect(dead_code, reason = "tests of the sums follow")]
+    pub(crate) sums: [FourierSums; 2],
+    /// Their maps, without a filter.
+    pub maps: [Volume; 2],
+    /// Pixel size in angstrom: that of the particles, or a larger one for a large box.
+    pub pixel_size: f64,
+    /// Particles of each half.
+    pub particles: [usize; 2],
+}
+
+impl Subject {
+    /// The finished run in `folder`, whose run.json is `document`, on the particles of `store`.
+    ///
+    /// # Errors
+    /// When its maps cannot be read.
+    pub fn open(folder: &Path, document: Value, store: Store) -> Result<Self> {
+        let subsets = SubsetRows::of(&store, Models::Both).try_into().expect("there are two halves");
+        let identity = document["identity"].as_str();
+        let settings = identity.and_then(|text| RunIdentity::from_json(&folder.join(names::RUN), text).ok());
+        let settings = settings.map(|identity| identity.settings);
+        let of_document = || serde_json::from_value(document["settings"]["symmetry"].clone()).ok();
+        let symmetry = settings.as_ref().map(|settings| settings.symmetry).or_else(of_document);
+        let map_of = |name: &str| read_cube(&folder.join(name));
+        let half_maps = [map_of(&names::map("half1"))?, map_of(&names::map("half2"))?];
+        let mask = folder.join(names::MASK);
+        let map = map_of(names::MAP)?;
+        let reader = MapReader { ignore_frame: true, ..MapReader::default() };
+        let mask = if mask.exists() { Some(Mask::read(&mask, &map, &reader)?) } else { None };
+        Ok(Self {
+            map,
+            folder: folder.to_owned(),
+            symmetry: symmetry.unwrap_or(Symmetry::C1),
+            document,
+            store,
+            subsets,
+            settings,
+            half_maps,
+            mask,
+            voxels: OnceLock::new(),
+        })
+    }
+
+    /// The name of the run folder in commands.
+    pub fn run(&self) -> String {
+        self.folder.display().to_string()
+    }
+
+    /// The name of the particle file in commands.
+    pub fn particles(&self) -> String {
+        self.store.path().display().to_string()
+    }
+
+    /// Voxel reconstructions of both halves, with the run's symmetry. Computed once.
+    ///
+    /// # Errors
+    /// When the particles cannot be read.
+    pub fn voxels(&self) -> Result<&VoxelHalves> {
+        if let Some(found) = self.voxels.get() {
+            return Ok(found);
+        }
+        let header = self.store.header();
+        let half = |subset: &SubsetRows| {
+            sampled_sums::<1>(
+                &self.store,
+                Sampling {
+                    rows: subset.rows.clone(),
+                    particles: VOXEL_PARTICLES,
+                    box_size: header.box_size.min(VOXEL_BOX),
+                    symmetry: self.symmetry,
+                },
+            )
+        };
+        let (first, second) = (half(&self.subsets[0])?, half(&self.subsets[1])?);
+        let (pixel_size, particles) = (first.pixel_size, [first.particles, second.particles]);
+        let ([first], [second]) = (first.parts, second.parts);
+        let maps = [unfiltered_map(&first, pixel_size)?, unfiltered_map(&second, pixel_size)?];
+        let halves = VoxelHalves { sums: [first, second], maps, pixel_size, particles };
+        Ok(self.voxels.get_or_init(|| halves))
+    }
+}
