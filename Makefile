@@ -11,7 +11,7 @@ RESULTS ?= $(GPU_CHECK)-results
 CASES ?= 100000
 SEED ?= $(or $(CRYOSPLAT_FUZZ_SEED),$(shell date +%s))
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit deny fuzz judges browser kernels slurm-test nodes-test mpich-test container-test dist same-bytes kernel-table bench bench-stream gpu-package gpu-check gpu-results quality refine-table symmetry-table truth batch ablations densify-table optics-table voxels scaling faults soak charts readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit deny fuzz judges browser kernels slurm-test nodes-test mpich-test container-test dist same-bytes kernel-table bench bench-stream gpu-package gpu-check gpu-results quality refine-table symmetry-table truth batch ablations densify-table diagnose-table optics-table voxels scaling faults soak charts readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -124,6 +124,9 @@ ablations: setup-tests build ## Vary one setting at a time (an hour): benches/re
 
 densify-table: setup-tests build ## Compare train with and without --densify (ten minutes): benches/results/densify.md
 	@benches/densify.sh
+
+diagnose-table: setup-tests build ## Count false alarms and named faults of `diagnose` (an hour): benches/results/diagnose.md
+	@benches/diagnose.sh
 
 defects-table: setup-tests build ## Compare losses on sets with unlike noise, contrast and junk (an hour): benches/results/defects.md
 	@benches/defects.sh
