@@ -62,7 +62,10 @@ fn half_maps_with_a_common_bias_are_detected() {
         assert!(report.contains("cross-validated"), "{name}");
         let warns = report.contains("<strong>Warning: </strong>the half maps share a bias");
         assert_eq!(warns, !sound, "{name}");
-        assert_eq!(report.contains("The particles support the half maps"), sound, "{name}");
+        assert_eq!(report.contains("Cross-validation finds no bias"), sound, "{name}");
+        let resolution = &document(&run)["resolution"];
+        assert_eq!(resolution["evidence"], "cross-validated", "{name}: {resolution}");
+        assert_eq!(resolution["limit"] == "unconfirmed", !sound, "{name}: {resolution}");
     }
 }
 
@@ -124,7 +127,7 @@ fn fsc_cross_validates_with_voxels_of_a_folder() {
     }
     assert!(fsc(&[])["cross_validation"].is_null());
     let said = succeed(&["fsc", &first, &second, "--voxels", &voxels]);
-    assert!(said.contains("the particles support the half maps"), "{said}");
+    assert!(said.contains("cross-validation finds no bias") && said.contains("resolution: "), "{said}");
 
     let elsewhere = path(folder.path(), "elsewhere");
     fail(&["fsc", &first, &second, "--voxels", &elsewhere], &["elsewhere/half1.mrc", "No such file"]);

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::BackprojectOptions;
 use crate::error::Result;
-use crate::evaluate::fsc::Fsc;
 use crate::imaging::mrc;
 use crate::progress::duration;
+use crate::run_folder::assessment::{Assessment, Check};
 use crate::run_folder::document::RunSummary;
 use crate::run_folder::{assessment, lifecycle, names, report};
 use crate::voxels::PADDING;
@@ -32,8 +32,9 @@ pub(super) fn write(run: &Finished) -> Result<()> {
     for (name, map) in [("half1", half1), ("half2", half2), ("map", whole)] {
         mrc::write_volume(&folder.join(names::map(name)), map)?;
     }
-    let assessed = assessment::assess(folder, &[half1, half2], whole, None, run.options.truth.as_deref())?;
-    let document = document(run, &assessed.curves);
+    let truth = run.options.truth.as_deref();
+    let assessed = assessment::assess(folder, &[half1, half2], whole, Check::Independent, truth)?;
+    let document = document(run, &assessed);
     report::write(folder, &document, run.summary.store, &[])?;
     lifecycle::write_document(folder, &document)?;
     assessment::log(&assessed);
@@ -52,8 +53,8 @@ fn images_per_second(run: &Finished) -> f64 {
 }
 
 /// The content of run.json.
-fn document(run: &Finished, curves: &[(String, Fsc)]) -> Value {
-    let mut document = run.summary.document(&format!("processor, {} threads", run.summary.threads), curves);
+fn document(run: &Finished, assessed: &Assessment) -> Value {
+    let mut document = run.summary.document(&format!("processor, {} threads", run.summary.threads), assessed);
     let total = run.started.elapsed().as_secs_f64();
     for (key, value) in [
         ("method", json!("backproject")),

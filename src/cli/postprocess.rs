@@ -7,11 +7,13 @@ use super::mask::MaskOptions;
 use super::phases::PhaseOptions;
 use super::values;
 use crate::error::Error;
+use crate::evaluate::headline::{Headline, Limit};
 use crate::evaluate::maps::{self, MapReader};
 use crate::evaluate::postprocess::{FIT_FROM, LowPass, Options, PostProcessed, Sharpening};
 use crate::figures::write_fsc_files;
 use crate::files::{self, Claims};
 use crate::imaging::mrc::write_volume;
+use crate::run_folder::finished;
 use crate::run_folder::overwriting::reads_run_of;
 
 const AFTER_HELP: &str = "\
@@ -103,15 +105,30 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         );
     }
 
+    // The half maps of a run have the resolution of that run.
+    let recorded = finished::resolution_of([&args.first, &args.second]);
+    let headline = recorded.unwrap_or_else(|| processed.headline());
+    warn_unconfirmed(&processed, &headline);
+
     write_volume(&name(".mrc"), &processed.map)?;
     write_volume(&name("_masked.mrc"), &processed.masked_map(&mask.mask))?;
     write_volume(&name("_mask.mrc"), &mask.mask.volume_like(&first))?;
     write_fsc_files(folder, &stem, &processed.curves(&mask))?;
-    let document = processed.to_json([&args.first, &args.second], &mask, &options);
+    let document = processed.to_json([&args.first, &args.second], &mask, &options, &headline);
     // Written last: if it is there, all files are.
     files::write_json(&name(".json"), &document)?;
-    let text = if args.json { format!("{document}\n") } else { processed.to_text(&mask) };
+    let text = if args.json { format!("{document}\n") } else { processed.to_text(&mask, &headline) };
     super::output::print(text.as_bytes())
+}
+
+/// Warns where the map holds shells beyond the resolution that the run's particles confirm.
+fn warn_unconfirmed(processed: &PostProcessed, headline: &Headline) {
+    let Some(confirmed) = headline.angstrom.filter(|_| headline.limit == Limit::Unconfirmed) else { return };
+    if processed.low_pass.is_none_or(|filter| filter < confirmed) {
+        tracing::warn!(
+            "the run's half maps are unconfirmed beyond {confirmed:.2} A, but this map shows more: give --low-pass {confirmed:.2}"
+        );
+    }
 }
 
 impl Args {

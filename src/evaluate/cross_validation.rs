@@ -35,6 +35,11 @@ const EXCESS: f64 = 0.1;
 /// ...and in standard errors.
 const EXCESS_ERRORS: f64 = 4.0;
 
+/// The half maps may claim this many shells more than is confirmed: single shells scatter.
+const SLACK: f64 = 2.0;
+/// Smallest excess of the half maps' FSC in these shells to call them unconfirmed, in standard errors.
+const UNCONFIRMED_ERRORS: f64 = 2.0;
+
 /// Label of the curve.
 pub const LABEL: &str = "cross-validated";
 
@@ -130,33 +135,66 @@ impl CrossValidation {
         all.max_by(|a, b| (a.half_maps - a.cross_validated).total_cmp(&(b.half_maps - b.cross_validated)))
     }
 
-    /// The result in one sentence.
+    /// The (fractional) shell up to which the particles confirm the half maps: where the curve falls below 0.143, or its last shell.
+    pub(crate) fn confirmed_shell(&self) -> f64 {
+        self.curve.shell_of(self.curve.crossing(GOLD_STANDARD))
+    }
+
+    /// Whether half maps whose FSC falls below 0.143 at the (fractional) shell `claimed` claim more than is confirmed.
+    pub(crate) fn is_unconfirmed(&self, claimed: f64) -> bool {
+        let (confirmed, last) = (self.confirmed_shell(), self.curve.last_shell());
+        if claimed <= confirmed + SLACK {
+            return false;
+        }
+        // Beyond the last shell there is no evidence; before it, the difference must exceed its error.
+        let shells = confirmed.ceil() as usize..(claimed as usize + 1).min(last + 1);
+        let beyond = claimed > last as f64 + SLACK;
+        let (mut excess, mut variance) = (0.0, 0.0);
+        for shell in shells {
+            excess += self.half_maps.shells.get(shell).copied().unwrap_or(0.0) - self.curve.shells[shell];
+            variance += self.errors[shell].powi(2);
+        }
+        beyond || excess > UNCONFIRMED_ERRORS * variance.sqrt()
+    }
+
+    /// The result in one sentence. It names what was tested.
     pub fn verdict(&self) -> String {
         let Some(known_to) = self.resolution_limit() else {
             return "the half maps cannot be cross-validated: the voxel maps of these particles do not correlate in any shell".to_owned();
         };
         let claims = self.half_maps.crossing(GOLD_STANDARD);
         let confirms = match self.curve.crossing(GOLD_STANDARD) {
-            Crossing::NeverBelow(_) => format!("finer than {known_to:.2} A, the limit of the voxel maps"),
+            Crossing::NeverBelow(_) => format!("at least to {known_to:.2} A, the limit of the voxel maps"),
             crossing => crossing.to_string(),
         };
         let figures = format!("FSC {GOLD_STANDARD}: half maps {claims}, cross-validated {confirms}");
-        match self.excess() {
-            Some(Excess { resolution, half_maps, cross_validated }) => format!(
-                "the half maps share a bias that the particles do not support: at {resolution:.2} A their FSC is {half_maps:.2}, \
-                 and {cross_validated:.2} cross-validated ({figures}); quote the cross-validated curve"
-            ),
-            None => format!("the particles support the half maps ({figures})"),
+        if let Some(Excess { resolution, half_maps, cross_validated }) = self.excess() {
+            return format!(
+                "the half maps share a bias that the particles do not support: at {resolution:.2} A (mean of {WINDOW} shells) their \
+                 FSC is {half_maps:.2}, and {cross_validated:.2} cross-validated ({figures}); quote the cross-validated curve"
+            );
         }
+        if self.is_unconfirmed(self.half_maps.shell_of(claims)) {
+            return format!(
+                "the half maps are unconfirmed beyond {:.2} A ({figures})",
+                1.0 / self.curve.frequency(self.confirmed_shell().max(1.0))
+            );
+        }
+        format!(
+            "cross-validation finds no bias shared by the half maps ({figures}); it tests the model, not poses, CTF, pixel size or \
+             symmetry"
+        )
     }
 
     /// The result as JSON. `confirms` is null if there is no result.
     pub fn to_json(&self) -> Value {
         let excess = self.excess();
+        let claimed = self.half_maps.shell_of(self.half_maps.crossing(GOLD_STANDARD));
+        let confirms = excess.is_none() && !self.is_unconfirmed(claimed);
         json!({
             "verdict": self.verdict(),
             "known_to": self.resolution_limit(),
-            "confirms": self.resolution_limit().map(|_| excess.is_none()),
+            "confirms": self.resolution_limit().map(|_| confirms),
             "excess": excess,
         })
     }
@@ -251,7 +289,7 @@ mod tests {
             let (models, voxels, _) = case(0.0, noise_of_voxels);
             let found = validate(&models, &voxels, None);
             assert_eq!(found.excess(), None, "{noise_of_voxels}");
-            assert!(found.verdict().starts_with("the particles support"), "{}", found.verdict());
+            assert!(found.verdict().contains("finds no bias"), "{}", found.verdict());
         }
     }
 

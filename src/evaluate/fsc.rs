@@ -134,6 +134,15 @@ impl Fsc {
         Crossing::NeverBelow(edge / self.last_shell().max(1) as f64)
     }
 
+    /// The (fractional) shell of a crossing: the last one if there is none, 0 if the curve starts below the threshold.
+    pub(crate) fn shell_of(&self, crossing: Crossing) -> f64 {
+        match crossing {
+            Crossing::At(resolution) => self.box_size as f64 * self.pixel_size / resolution,
+            Crossing::NeverBelow(_) => self.last_shell() as f64,
+            Crossing::BelowFromStart(_) => 0.0,
+        }
+    }
+
     /// The correlation at `resolution` angstrom, interpolated linearly; `None` outside of shell 1 to the last.
     pub fn at_resolution(&self, resolution: f64) -> Option<f64> {
         let last = self.last_shell();

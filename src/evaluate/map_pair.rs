@@ -10,6 +10,7 @@ use crate::evaluate::cross_validation::{CrossValidation, LABEL};
 use crate::evaluate::curves;
 use crate::evaluate::directional::{DIRECTIONS, Directional, HALF_ANGLE};
 use crate::evaluate::fsc::{Fsc, GOLD_STANDARD, REFERENCE_THRESHOLD};
+use crate::evaluate::headline::{Evidence, Headline};
 use crate::evaluate::maps::{self, MapReader};
 use crate::evaluate::mask::Mask;
 use crate::evaluate::mask_choice::LabelledMask;
@@ -50,6 +51,8 @@ pub(crate) struct PairEvaluation {
     pub cross_validation: Option<Value>,
     /// The directional FSC, and the threshold of its resolutions.
     pub directional: Option<(Directional, f64)>,
+    /// The resolution to quote; `None` where the second map is a reference.
+    pub headline: Option<Headline>,
     /// Remarks for the user, one per line.
     pub notes: Vec<String>,
 }
@@ -128,14 +131,21 @@ impl MapPair {
             randomized_from: None,
             cross_validation: None,
             directional: None,
+            headline: None,
             notes: Vec::new(),
         };
         if let Some(mask) = mask {
             self.add_masked_curves(mask, &unmasked, &options.randomization, &mut found)?;
         }
         found.curves.push((UNMASKED.to_owned(), unmasked));
-        if let Some(folder) = options.voxels {
-            self.cross_validate(folder, mask, &mut found)?;
+        let validation = match options.voxels {
+            Some(folder) => Some(self.cross_validate(folder, mask, &mut found)?),
+            None => None,
+        };
+        if !self.is_reference {
+            let (_, quoted) = &found.curves[0];
+            let in_mask = mask.is_some();
+            found.headline = Some(Headline::new(quoted, in_mask, Evidence::HalfMaps, validation.as_ref()));
         }
         if options.directional {
             let mask = mask.map(|made| &made.mask);
@@ -189,7 +199,7 @@ impl MapPair {
         folder: &Path,
         mask: Option<&LabelledMask>,
         found: &mut PairEvaluation,
-    ) -> Result<()> {
+    ) -> Result<CrossValidation> {
         let read = |name| -> Result<Volume> {
             let path = folder.join(name);
             let voxels = self.reader.read_like(&path, (&self.first_path, &self.first))?;
@@ -215,7 +225,7 @@ impl MapPair {
         }
         found.notes.push(validation.verdict());
         found.cross_validation = Some(validation.to_json());
-        Ok(())
+        Ok(validation)
     }
 }
 
@@ -240,6 +250,9 @@ impl PairEvaluation {
                 );
             }
         }
+        if let Some(headline) = &self.headline {
+            text += &format!("resolution: {headline}\n");
+        }
         for note in &self.notes {
             text += note;
             text.push('\n');
@@ -250,6 +263,9 @@ impl PairEvaluation {
     /// A JSON object with all shells.
     pub(crate) fn to_json(&self) -> Value {
         let mut document = json!({ "curves": self.curves.iter().map(curves::to_json).collect::<Vec<_>>() });
+        if let Some(headline) = &self.headline {
+            document["resolution"] = json!(headline);
+        }
         if let Some(mask) = &self.mask {
             document["mask"] = mask.clone();
         }

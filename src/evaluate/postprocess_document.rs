@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::evaluate::curves::{self, crossing_to_json};
 use crate::evaluate::fsc::Fsc;
+use crate::evaluate::headline::{Evidence, Headline};
 use crate::evaluate::mask_choice::LabelledMask;
 use crate::evaluate::postprocess::{Options, PostProcessed};
 
@@ -22,8 +23,20 @@ impl PostProcessed {
         curves
     }
 
-    /// All numbers, of the half maps in the files `half_maps`.
-    pub(crate) fn to_json(&self, half_maps: [&Path; 2], mask: &LabelledMask, options: &Options) -> Value {
+    /// The resolution that these half maps alone give.
+    pub(crate) fn headline(&self) -> Headline {
+        let fsc = self.correction.as_ref().map_or(&self.masked, |c| &c.corrected);
+        Headline::new(fsc, true, Evidence::HalfMaps, None)
+    }
+
+    /// All numbers, of the half maps in the files `half_maps`; `headline` is the resolution to quote.
+    pub(crate) fn to_json(
+        &self,
+        half_maps: [&Path; 2],
+        mask: &LabelledMask,
+        options: &Options,
+        headline: &Headline,
+    ) -> Value {
         json!({
             "program": "cryosplat-mpi",
             "version": env!("CARGO_PKG_VERSION"),
@@ -31,6 +44,7 @@ impl PostProcessed {
             "box_size": self.map.data.dim().0,
             "pixel_size": self.map.pixel_size,
             "mask": mask.description,
+            "resolution": headline,
             "resolution_0.143": crossing_to_json(self.resolution),
             "resolution_shell": self.resolution_shell,
             "randomized_from_shell": self.correction.as_ref().map(|c| c.from),
@@ -45,11 +59,14 @@ impl PostProcessed {
         })
     }
 
-    /// A table for people.
-    pub(crate) fn to_text(&self, mask: &LabelledMask) -> String {
+    /// A table for people; `headline` is the resolution to quote.
+    pub(crate) fn to_text(&self, mask: &LabelledMask, headline: &Headline) -> String {
         let mut text = curves::to_text(&self.curves(mask));
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "resolution        {}", self.resolution);
+        let _ = writeln!(text, "resolution        {headline}");
+        if *headline != self.headline() {
+            let _ = writeln!(text, "under this mask   {}", self.headline());
+        }
         if self.correction.is_none() {
             text +=
                 "not corrected for the mask: the unmasked FSC never falls low enough to randomise phases\n";

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::automask::AutoMask;
 use crate::evaluate::cross_validation::LABEL;
 use crate::evaluate::fsc::{Fsc, GOLD_STANDARD, REFERENCE_THRESHOLD};
+use crate::evaluate::headline::{Evidence, Headline, Limit};
 use crate::evaluate::maps::{PIXEL_SIZE_TOLERANCE, read_cube};
 use crate::evaluate::{Correction, CrossValidation, Mask, PhaseRandomization};
 use crate::figures::plots::write_fsc_files;
@@ -24,10 +25,21 @@ pub struct Assessment {
     pub curves: Vec<(String, Fsc)>,
     /// Cross-validations of the half maps: with the automatic mask if there is one, and without a mask.
     pub cross_validations: Vec<CrossValidation>,
+    /// The resolution to quote; `None` for a single map.
+    pub headline: Option<Headline>,
 }
 
-/// Assesses the maps of a run: its `halves` (a single map is not a half map) and their mean `map`, against the `voxels` of the same
-/// halves and the ground-truth map in the file `truth`, if given. Writes FSC curves, slices and the automatic mask into `folder`.
+/// What the half maps of a run are checked against.
+#[derive(Clone, Copy)]
+pub enum Check<'a> {
+    /// Half maps of a model, against the voxel maps of the same halves; `None` where there are none.
+    Voxels(Option<&'a [Volume; 2]>),
+    /// Voxel half maps, whose errors are independent.
+    Independent,
+}
+
+/// Assesses the maps of a run: its `halves` (a single map is not a half map) and their mean `map`, against the
+/// voxel maps of the same halves (`check`) and the ground-truth map in the file `truth`, if given. Writes FSC curves, slices and the automatic mask into `folder`.
 ///
 /// # Errors
 /// When maps do not fit each other, the truth cannot be read, or a file cannot be written.
@@ -35,12 +47,17 @@ pub fn assess(
     folder: &Path,
     halves: &[&Volume],
     map: &Volume,
-    voxels: Option<&[Volume; 2]>,
+    check: Check,
     truth: Option<&Path>,
 ) -> Result<Assessment> {
     let mut curves: Vec<(String, Fsc)> = Vec::new();
     let mut cross_validations = Vec::new();
+    let mut headline = None;
     if let [half1, half2] = halves {
+        let (voxels, evidence) = match check {
+            Check::Voxels(voxels) => (voxels, Evidence::HalfMaps),
+            Check::Independent => (None, Evidence::VoxelHalfMaps),
+        };
         let unmasked = Fsc::between(half1, half2)?;
         curves.push(("half maps".into(), unmasked.clone()));
         let mut cross_validate =
@@ -51,14 +68,19 @@ pub fn assess(
                 cross_validations.push(found);
                 Ok(curve)
             };
+        let mut quoted = None;
         if let Some(mask) = automatic_mask(folder, map)? {
             let masked = Fsc::between_masked(half1, half2, &mask)?;
             let options = PhaseRandomization::default();
             let correction = Correction::compute(half1, half2, &mask, [&unmasked, &masked], &options)?;
-            curves.extend(correction.map(|found| ("half maps corrected for a mask".into(), found.corrected)));
+            let corrected = correction.map(|found| found.corrected);
+            quoted = Some(corrected.clone().unwrap_or_else(|| masked.clone()));
+            curves.extend(corrected.map(|fsc| ("half maps corrected for a mask".into(), fsc)));
             curves.extend(cross_validate(&format!("{LABEL} under the mask"), Some(&mask), masked)?);
         }
-        curves.extend(cross_validate(LABEL, None, unmasked)?);
+        curves.extend(cross_validate(LABEL, None, unmasked.clone())?);
+        let (in_mask, quoted) = (quoted.is_some(), quoted.unwrap_or(unmasked));
+        headline = Some(Headline::new(&quoted, in_mask, evidence, cross_validations.first()));
     }
     let mut truth_map = None;
     if let Some(path) = truth {
@@ -77,7 +99,7 @@ pub fn assess(
     }
     let picture = slices::draw(halves[0], halves.get(1).copied(), map, truth_map.as_ref())?;
     files::write_atomically(&folder.join(names::SLICES), |w| w.write_all(&picture))?;
-    Ok(Assessment { curves, cross_validations })
+    Ok(Assessment { curves, cross_validations, headline })
 }
 
 /// Writes the automatic mask of `map`. `None` where no mask can be made of the map.
@@ -126,7 +148,7 @@ pub fn check_truth(truth: &Path, store: &Store) -> Result<()> {
     Ok(())
 }
 
-/// Logs the curves, and the verdict of the cross-validation.
+/// Logs the curves, the verdict of the cross-validation, and the resolution.
 pub fn log(assessment: &Assessment) {
     for (label, fsc) in &assessment.curves {
         tracing::info!(
@@ -136,11 +158,15 @@ pub fn log(assessment: &Assessment) {
             fsc.mean()
         );
     }
+    let unconfirmed = assessment.headline.is_some_and(|headline| headline.limit == Limit::Unconfirmed);
     if let Some(found) = assessment.verdict() {
         match found.excess() {
-            Some(_) => tracing::warn!("{}", found.verdict()),
-            None => tracing::info!("{}", found.verdict()),
+            None if !unconfirmed => tracing::info!("{}", found.verdict()),
+            _ => tracing::warn!("{}", found.verdict()),
         }
+    }
+    if let Some(headline) = assessment.headline {
+        tracing::info!("resolution: {headline}");
     }
 }
 

@@ -4,12 +4,11 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::evaluate::Fsc;
 use crate::parallel::World;
 use crate::particles::Subset;
 use crate::particles::selection::SubsetRows;
 use crate::particles::store::{DataSetId, Store};
-use crate::run_folder::assessment;
+use crate::run_folder::assessment::{self, Assessment};
 
 /// The input of a run, and the job that ran it.
 pub struct RunSummary<'a> {
@@ -53,8 +52,8 @@ impl<'a> RunSummary<'a> {
         }
     }
 
-    /// The common part of `run.json`, for a run on `device` with these FSC `curves`. The caller adds what is specific to it.
-    pub fn document(&self, device: &str, curves: &[(String, Fsc)]) -> Value {
+    /// The common part of `run.json`, for a run on `device` with these results. The caller adds what is specific to it.
+    pub fn document(&self, device: &str, assessed: &Assessment) -> Value {
         let header = self.store.header();
         json!({
             "state": "done",
@@ -76,7 +75,8 @@ impl<'a> RunSummary<'a> {
             "device": device,
             "host": World::host(),
             "cores": World::cores(),
-            "fsc": assessment::as_json(curves),
+            "fsc": assessment::as_json(&assessed.curves),
+            "resolution": assessed.headline,
         })
     }
 }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::evaluate::Headline;
 use crate::files::{self, Claims};
+use crate::particles::Subset;
 use crate::particles::export::results::{RunColumns, RunResults};
 use crate::particles::export::{cs, original};
 use crate::particles::selection::SubsetRows;
@@ -65,6 +67,15 @@ pub(crate) fn open(run: &Path, particles: Option<&Path>) -> Result<(Value, Store
         ));
     }
     Ok((document, store))
+}
+
+/// The resolution that a finished run has recorded for its two half maps; `None` if the files are not those of one run.
+pub(crate) fn resolution_of(half_maps: [&Path; 2]) -> Option<Headline> {
+    let folder = half_maps[0].parent()?;
+    let own = Subset::HALVES.map(|half| folder.join(names::map(half)));
+    let document = files::read_text(&folder.join(names::RUN)).ok()?;
+    let document: Value = serde_json::from_str(&document).ok()?;
+    (own == half_maps && document["state"] == "done").then(|| Headline::from_document(&document))?
 }
 
 /// Claims the page that [`rewrite_report`] writes as an output.

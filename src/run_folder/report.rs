@@ -7,9 +7,9 @@ use rustfft::num_complex::Complex;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::evaluate::Headline;
 use crate::evaluate::compare;
-use crate::evaluate::cross_validation::LABEL;
-use crate::evaluate::fsc::{Crossing, Fsc, GOLD_STANDARD, REFERENCE_THRESHOLD};
+use crate::evaluate::fsc::{Fsc, GOLD_STANDARD};
 use crate::evaluate::fsc_table;
 use crate::evaluate::maps::{MapReader, read_cube};
 use crate::figures::chart::Chart;
@@ -229,19 +229,15 @@ fn headline(
 ) -> Vec<(String, String)> {
     let header = store.header();
     let mut headline: Vec<(String, String)> = Vec::new();
-    let resolution = |crossing| match crossing {
-        Crossing::At(resolution) => format!("{resolution:.2} Å"),
-        Crossing::NeverBelow(finest) => format!("< {finest:.2} Å"),
-        Crossing::BelowFromStart(coarsest) => format!("> {coarsest:.2} Å"),
-    };
-    for (label, fsc) in curves.iter().take(2) {
-        headline.push((format!("FSC = 0.143, {label}"), resolution(fsc.crossing(GOLD_STANDARD))));
-    }
-    if let Some((label, fsc)) = curves.iter().find(|(label, _)| label.starts_with(LABEL)) {
-        headline.push((format!("FSC = 0.143, {label}"), resolution(fsc.crossing(GOLD_STANDARD))));
-    }
-    if let Some((label, fsc)) = curves.first() {
-        headline.push((format!("FSC = 0.5, {label}"), resolution(fsc.crossing(REFERENCE_THRESHOLD))));
+    // A run of an earlier version has no record of its resolution.
+    let recorded = Headline::from_document(document);
+    match (recorded, curves.first()) {
+        (Some(found), _) => headline.push(("Resolution".into(), angstrom(&found.to_string()))),
+        (None, Some((label, fsc))) => {
+            let resolution = angstrom(&fsc.crossing(GOLD_STANDARD).to_string());
+            headline.push((format!("FSC = 0.143, {label}"), resolution));
+        }
+        (None, None) => {}
     }
     for model in list(&document["particles"]["models"]) {
         let name = model["name"].as_str().unwrap_or("model");
@@ -269,6 +265,11 @@ fn headline(
         headline.push(("Time".into(), duration(seconds)));
     }
     headline
+}
+
+/// A phrase with the unit of the page.
+fn angstrom(phrase: &str) -> String {
+    phrase.replace(" A ", " Å ").replace(" A,", " Å,").replace(" A)", " Å)")
 }
 
 /// The number of mixtures per half, if more than one.

@@ -15,7 +15,7 @@ use crate::imaging::mrc::{self, Volume};
 use crate::particles::Subset;
 use crate::particles::selection::Models;
 use crate::progress::duration;
-use crate::run_folder::assessment::Assessment;
+use crate::run_folder::assessment::{Assessment, Check};
 use crate::run_folder::document::RunSummary;
 use crate::run_folder::identity::RunIdentity;
 use crate::run_folder::metrics::{self, EpochSummary, Spread};
@@ -76,8 +76,8 @@ pub(super) fn finish(run: &Finished) -> Result<()> {
         maps[0].clone()
     };
     let halves: Vec<&Volume> = maps.iter().collect();
-    let assessed =
-        assessment::assess(folder, &halves, &map, run.voxels.as_ref(), run.options.truth.as_deref())?;
+    let check = Check::Voxels(run.voxels.as_ref());
+    let assessed = assessment::assess(folder, &halves, &map, check, run.options.truth.as_deref())?;
     let epochs = epochs(run);
     let document = document(run, &assessed, &epochs);
     report::write(folder, &document, run.summary.store, &[])?;
@@ -141,7 +141,7 @@ fn log(run: &Finished, assessed: &Assessment, epochs: &[Vec<EpochSummary>]) {
 /// The content of run.json.
 fn document(run: &Finished, assessed: &Assessment, epochs: &[Vec<EpochSummary>]) -> Value {
     let Finished { options, summary, .. } = run;
-    let mut document = summary.document(&run.device, &assessed.curves);
+    let mut document = summary.document(&run.device, assessed);
     let models = document["particles"]["models"].as_array_mut().into_iter().flatten();
     for (model, (subset, _)) in models.zip(&summary.particles) {
         model["left_out"] = json!(excluded::count(&options.output, *subset));
