@@ -3,8 +3,15 @@
 //!
 //! [`subject`] is the run that is tested; [`outcome`] is what a test returns. Each test is a file of its own.
 
+mod conventions;
+mod explain;
+mod fits;
+mod origins;
 pub mod outcome;
+mod poses;
 pub mod subject;
+mod transfer;
+mod trial;
 
 pub use outcome::Outcome;
 pub use subject::Subject;
@@ -16,7 +23,7 @@ use crate::run_folder::diagnosis::{Diagnosis, Severity, Verdict};
 type Test = fn(&Subject) -> Result<Outcome>;
 
 /// All tests, in the order of their outcomes.
-const TESTS: [Test; 0] = [];
+const TESTS: [Test; 4] = [conventions::test, origins::test, transfer::test, poses::test];
 
 /// Tests a run.
 ///

@@ -5,11 +5,14 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
+use super::fits::{Comparison, Fits};
+use super::trial::Sample;
 use crate::error::Result;
 use crate::evaluate::Mask;
 use crate::evaluate::maps::{MapReader, read_cube};
 use crate::imaging::Symmetry;
 use crate::imaging::mrc::Volume;
+use crate::particles::noise::NoisePower;
 use crate::particles::selection::{Models, SubsetRows};
 use crate::particles::store::Store;
 use crate::recipe::Settings;
@@ -21,6 +24,8 @@ use crate::voxels::sums::FourierSums;
 
 /// Particles of each half in the voxel maps, at most.
 const VOXEL_PARTICLES: usize = 5_000;
+/// Particles of each half that are compared with the map of the other, at most.
+const FITTED: usize = 250;
 /// Largest box of the voxel maps in pixels.
 const VOXEL_BOX: usize = 96;
 
@@ -45,6 +50,8 @@ pub struct Subject {
     /// The automatic mask of the run; `None` if it has none.
     pub mask: Option<Mask>,
     voxels: OnceLock<VoxelHalves>,
+    sample: OnceLock<Sample>,
+    fits: OnceLock<[Fits; 2]>,
 }
 
 /// Voxel reconstructions of both halves from a sample of the particles, with the poses of the particle file.
@@ -89,6 +96,8 @@ impl Subject {
             half_maps,
             mask,
             voxels: OnceLock::new(),
+            sample: OnceLock::new(),
+            fits: OnceLock::new(),
         })
     }
 
@@ -128,5 +137,53 @@ impl Subject {
         let maps = [unfiltered_map(&first, pixel_size)?, unfiltered_map(&second, pixel_size)?];
         let halves = VoxelHalves { sums: [first, second], maps, pixel_size, particles };
         Ok(self.voxels.get_or_init(|| halves))
+    }
+
+    /// A sample of the particles of both halves, downsampled. Read once.
+    ///
+    /// # Errors
+    /// When the particles cannot be read.
+    pub(super) fn sample(&self) -> Result<&Sample> {
+        if let Some(found) = self.sample.get() {
+            return Ok(found);
+        }
+        let sample = Sample::read(&self.store, &self.subsets, self.symmetry)?;
+        Ok(self.sample.get_or_init(|| sample))
+    }
+
+    /// Particles of the sample of each half, compared with the map of the other half. Computed once.
+    ///
+    /// # Errors
+    /// When the particles cannot be read.
+    pub(super) fn fits(&self) -> Result<&[Fits; 2]> {
+        if let Some(found) = self.fits.get() {
+            return Ok(found);
+        }
+        let sample = self.sample()?;
+        let sums = sample.given();
+        let of_half = |half: usize| {
+            let images = sample.images(half);
+            let step = images.len().div_ceil(FITTED).max(1);
+            let images: Vec<_> = images.iter().step_by(step).collect();
+            let noise = NoisePower::estimate(&self.store, self.subsets[half].rows.clone())?;
+            let comparison = Comparison {
+                maps: [&self.half_maps[half], &self.half_maps[1 - half]],
+                sums: [&sums[half], &sums[1 - half]],
+                noise: &noise,
+                pixel_size: sample.pixel_size,
+                scale: sample.scale,
+                reader: sample.reader(),
+            };
+            let mut fits = comparison.run(&images)?;
+            if !fits.particles.is_empty() {
+                let imitated = comparison.imitated(&images);
+                let floor = comparison.run(&imitated.iter().collect::<Vec<_>>())?.errors;
+                // The signal of an image is without the noise of the map that imitates it: the maps differ by the noise of one.
+                fits.floor = floor.map(|error| error / std::f64::consts::SQRT_2);
+            }
+            Ok(fits)
+        };
+        let fits = [of_half(0)?, of_half(1)?];
+        Ok(self.fits.get_or_init(|| fits))
     }
 }

@@ -149,7 +149,6 @@ impl Axis<'_> {
 }
 
 /// Value of a reference at k in cycles per box by direct summation of its splines, in f64.
-#[cfg(test)]
 pub(crate) fn value_at(reference: &Reference, k: [f64; 3]) -> Complex<f64> {
     let cubic = |t: f64| match t.abs() {
         t if t < 1.0 => 2.0 / 3.0 - t * t + 0.5 * t * t * t,

@@ -16,6 +16,7 @@ pub mod reconstruction;
 mod refined_tests;
 pub mod sample;
 pub mod slice;
+pub(crate) mod small_images;
 pub mod sums;
 mod symmetry;
 pub mod wiener;

@@ -6,11 +6,11 @@ use rayon::prelude::*;
 
 use super::accumulator::Accumulator;
 use super::slice::{Slice, SliceExtractor};
+use super::small_images::Shrinker;
 use super::sums::FourierSums;
 use crate::error::Result;
 use crate::imaging::Symmetry;
-use crate::particles::preprocess::{Preprocessor, Settings};
-use crate::particles::store::{Block, Store};
+use crate::particles::store::Store;
 
 /// Images per parallel block.
 const BLOCK: usize = 250;
@@ -50,37 +50,23 @@ pub(crate) fn sampled_sums<const PARTS: usize>(
 ) -> Result<SampledSums<PARTS>> {
     let Sampling { rows, particles, box_size, symmetry } = sampling;
     let header = store.header();
-    let pixels = header.pixels();
     let pixel_size = header.pixel_size * header.box_size as f64 / box_size as f64;
-    let shrink = Preprocessor::new(Settings {
-        input_box: header.box_size,
-        output_box: box_size,
-        invert: false,
-        background_radius: None,
-    })?;
+    let shrinker = Shrinker::new(store, box_size)?;
     let extractor = SliceExtractor::new(box_size, pixel_size);
-    let reader = store.reader();
     let sample: Vec<usize> = rows.clone().step_by(rows.len().div_ceil(particles).max(1)).collect();
     let mut parts: [Accumulator; PARTS] = std::array::from_fn(|_| Accumulator::new(box_size, symmetry));
     for rows in sample.chunks(BLOCK) {
-        let scratch =
-            || (Block::default(), vec![0.0; box_size * box_size], shrink.scratch(), extractor.scratch());
         let slices: Vec<Result<Option<Slice>>> = rows
             .par_iter()
-            .map_init(scratch, |(block, image, shrinking, cutting), &row| {
-                reader.read(row..row + 1, block)?;
-                let particle = &block.particles[0];
-                let view = reader.view(particle);
-                let usable = block.defects.is_empty()
-                    && shrink
-                        .run(&mut block.images[..pixels].to_vec(), [0.0; 2], None, image, shrinking)
-                        .is_ok();
-                let mut slice = Slice::default();
-                if usable {
-                    extractor.extract(image, &view, &mut slice, cutting);
-                }
-                Ok((usable && slice.finite).then_some(slice))
-            })
+            .map_init(
+                || (shrinker.scratch(), extractor.scratch()),
+                |(reading, cutting), &row| {
+                    let Some(particle) = shrinker.read(row, reading)? else { return Ok(None) };
+                    let mut slice = Slice::default();
+                    extractor.extract(&reading.1, &shrinker.reader().view(&particle), &mut slice, cutting);
+                    Ok(slice.finite.then_some(slice))
+                },
+            )
             .collect();
         let slices = slices.into_iter().filter_map(Result::transpose).collect::<Result<Vec<_>>>()?;
         for (part, sums) in parts.iter_mut().enumerate() {

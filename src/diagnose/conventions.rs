@@ -1,0 +1,97 @@
+//! Poses of another convention: inverse rotations, mirrored images, an angle with the other sign.
+
+use super::explain::{best, is_better};
+use super::outcome::Outcome;
+use super::subject::Subject;
+use super::trial::{Agreement, Change};
+use crate::error::Result;
+use crate::imaging::pose::{Rotation, product, relion_from_rotation, rotation_from_relion, transposed};
+use crate::run_folder::diagnosis::{Finding, Severity};
+
+/// Information in nats below which the halves do not agree at all, with any convention.
+const NO_SIGNAL: f64 = 30.0;
+
+/// The image mirrored along y, as when rows are read from the other end.
+fn mirrored(w: &Rotation) -> Rotation {
+    [w[0], w[1].map(|v| -v), w[2].map(|v| -v)]
+}
+
+/// x and y of the image exchanged.
+fn exchanged(w: &Rotation) -> Rotation {
+    product(&[[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]], w)
+}
+
+fn mirrored_inverse(w: &Rotation) -> Rotation {
+    mirrored(&transposed(w))
+}
+
+fn with_psi_negated(w: &Rotation) -> Rotation {
+    let [rot, tilt, psi] = relion_from_rotation(w);
+    rotation_from_relion(rot, tilt, -psi)
+}
+
+/// Another convention: the rotation by that of the file, its name, and what to do.
+const CONVENTIONS: [(fn(&Rotation) -> Rotation, &str, &str); 5] = [
+    (transposed, "inverse rotations", "invert the rotations where the poses were converted"),
+    (mirrored, "images mirrored along y", "write the stack with its rows in the other order"),
+    (exchanged, "images with x and y exchanged", "transpose the images of the stack"),
+    (mirrored_inverse, "inverse rotations and images mirrored along y", "convert the poses again"),
+    (
+        with_psi_negated,
+        "psi of the other sign",
+        "relion_star_handler --i particles.star --o fixed.star --operate rlnAnglePsi --multiply_by -1",
+    ),
+];
+
+/// Tests the convention of the poses. The hand is not among them: the mirror image of a map fits the same images.
+///
+/// # Errors
+/// When the particles cannot be read.
+pub(super) fn test(subject: &Subject) -> Result<Outcome> {
+    const WHAT: &str = "convention of the poses";
+    let sample = subject.sample()?;
+    let given = Agreement::of(sample.given());
+    let changes = CONVENTIONS.iter().map(|(of, name, _)| (Change::Rotation(*of), (*name).to_owned()));
+    let Some(found) = best(sample, changes.collect()) else { return Ok(Outcome::default()) };
+    if !is_better(&found.agreement, &given) {
+        if given.information < NO_SIGNAL {
+            return Ok(Outcome::found(WHAT, no_signal(subject, &given)));
+        }
+        let outcome = format!(
+            "no other convention explains the images better (best: {}, {:.2} of the information as given)",
+            found.name,
+            found.agreement.information / given.information
+        );
+        return Ok(Outcome::sound(WHAT, outcome));
+    }
+    let remedy =
+        CONVENTIONS.iter().find(|(_, name, _)| *name == found.name).map_or("", |(.., remedy)| remedy);
+    Ok(Outcome::found(
+        WHAT,
+        Finding {
+            id: "pose-convention".into(),
+            severity: Severity::Fault,
+            title: format!("poses are of another convention: {}", found.name),
+            evidence: format!("with {}, {}", found.name, sample.compared(&found.agreement, &given)),
+            cause: "a conversion between programs, or a stack that was rewritten".into(),
+            cost: "most of the map: views contradict each other".into(),
+            next: vec![remedy.to_owned(), "cryosplat-mpi import fixed.star -o fixed.h5".into()],
+        },
+    ))
+}
+
+fn no_signal(subject: &Subject, given: &Agreement) -> Finding {
+    let sample = subject.sample().map_or(0, super::trial::Sample::particles);
+    Finding {
+        id: "no-agreement".into(),
+        severity: Severity::Fault,
+        title: "the halves do not agree".into(),
+        evidence: format!(
+            "two halves of {sample} particles share {:.0} nats, with the poses as given and in other conventions",
+            given.information
+        ),
+        cause: "poses that belong to other images, images without particles, or far too few particles".into(),
+        cost: "the map shows noise".into(),
+        next: vec![format!("cryosplat-mpi info {} --pictures", subject.particles())],
+    }
+}

@@ -1,0 +1,135 @@
+//! Errors of poses, shifts and defoci of single particles, against what chance and the noise of the maps make of none.
+
+use super::fits::{BETTER, Fits};
+use super::outcome::Outcome;
+use super::subject::Subject;
+use crate::error::Result;
+use crate::run_folder::diagnosis::{Finding, Severity};
+
+/// A kind of error: the least that matters, and the least that spoils the map; in degrees, pixels of the particle file, angstrom.
+struct Kind {
+    what: &'static str,
+    id: &'static str,
+    unit: &'static str,
+    matters: f64,
+    spoils: f64,
+}
+
+const KINDS: [Kind; 3] = [
+    Kind { what: "poses", id: "poses", unit: "degrees", matters: 1.0, spoils: 3.0 },
+    Kind { what: "shifts", id: "shifts", unit: "px", matters: 0.6, spoils: 2.0 },
+    Kind {
+        what: "defocus of single particles",
+        id: "defocus-scatter",
+        unit: "A",
+        matters: 500.0,
+        spoils: f64::INFINITY,
+    },
+];
+/// Error over that of imitated images from which on it is one.
+const RATIO: f64 = 1.5;
+/// Fewest particles of a half.
+const FEWEST: usize = 40;
+
+/// Tests the poses, shifts and defoci of single particles.
+///
+/// # Errors
+/// When the particles cannot be read.
+pub(super) fn test(subject: &Subject) -> Result<Outcome> {
+    let fits = subject.fits()?;
+    let mut all = Outcome::default();
+    if fits.iter().any(|of_half| of_half.particles.len() < FEWEST) {
+        for kind in &KINDS {
+            let reason = "the particles confirm too few shells of the maps, or are too few";
+            all.add(Outcome::untested(kind.what, reason));
+        }
+        return Ok(all);
+    }
+    let mut poses_are_wrong = false;
+    for (index, kind) in KINDS.iter().enumerate() {
+        let mean = |of: fn(&Fits) -> &[f64; 3]| 0.5 * (of(&fits[0])[index] + of(&fits[1])[index]);
+        let (error, floor) = (mean(|fits| &fits.errors), mean(|fits| &fits.floor));
+        let excess = (error * error - floor * floor).max(0.0).sqrt();
+        let digits = if index == 2 { 0 } else { 2 };
+        let measured = format!("{error:.digits$} {}", kind.unit);
+        let of_none = format!("{floor:.digits$}");
+        if excess < kind.matters || error < RATIO * floor {
+            let outcome = format!(
+                "errors of {measured} (standard deviation per axis), as particles without errors would show ({of_none})"
+            );
+            all.add(Outcome::sound(kind.what, outcome));
+            continue;
+        }
+        if index == 2 && poses_are_wrong {
+            all.add(Outcome::untested(kind.what, "poses or shifts must be right first"));
+            continue;
+        }
+        poses_are_wrong = true;
+        all.add(Outcome::found(
+            kind.what,
+            finding(subject, kind, fits, (excess, digits), (&measured, &of_none)),
+        ));
+    }
+    Ok(all)
+}
+
+fn finding(
+    subject: &Subject,
+    kind: &Kind,
+    fits: &[Fits; 2],
+    (excess, digits): (f64, usize),
+    (measured, of_none): (&str, &str),
+) -> Finding {
+    let all = || fits.iter().flat_map(|fits| &fits.particles);
+    let better = all().filter(|one| one.gain > BETTER).count();
+    let count = all().count();
+    let mut distances: Vec<f64> = all()
+        .map(|one| match kind.id {
+            "poses" => one.change.rotation.iter().map(|v| v * v).sum::<f64>().sqrt().to_degrees(),
+            "shifts" => one.change.offset[0].hypot(one.change.offset[1]),
+            _ => one.change.defocus.abs(),
+        })
+        .collect();
+    distances.sort_by(f64::total_cmp);
+    let median = distances[distances.len() / 2];
+    let evidence = format!(
+        "{count} particles against the map of the other half: {:.0}% fit better elsewhere, at a median distance of {median:.digits$} {}; \
+         the errors have a standard deviation of {measured} per axis (particles without errors: {of_none})",
+        100.0 * better as f64 / count as f64,
+        kind.unit
+    );
+    let header = subject.store.header();
+    let edge = 0.25 * header.box_size as f64 * header.pixel_size;
+    let (cause, cost, refine) = match kind.id {
+        "poses" => (
+            "poses of a coarse search, of another map, or of a set with mixed-up rows",
+            format!(
+                "the specimen's rim ({edge:.0} A from the centre) is displaced by {:.0} A: finer detail is lost there",
+                excess.to_radians() * edge
+            ),
+            "poses,shifts",
+        ),
+        "shifts" => (
+            "origins rounded to pixels of binned images, or of an early iteration",
+            format!(
+                "particles lie {:.1} A beside the centre: finer detail is lost",
+                excess * header.pixel_size
+            ),
+            "poses,shifts",
+        ),
+        _ => (
+            "defocus of the micrograph for all its particles: height in the ice, or tilt",
+            "high frequencies fade: about as a B factor".to_owned(),
+            "all",
+        ),
+    };
+    Finding {
+        id: kind.id.into(),
+        severity: if excess > kind.spoils { Severity::Fault } else { Severity::Warning },
+        title: format!("{} are off by {excess:.digits$} {} per axis", kind.what, kind.unit),
+        evidence,
+        cause: cause.into(),
+        cost,
+        next: vec![format!("cryosplat-mpi train {} -o refined --refine {refine}", subject.particles())],
+    }
+}
