@@ -115,6 +115,25 @@ fn the_particle_file_has_refined_poses_and_centred_images() {
     succeed(&["export", "star", &set, "-o", &star, "--run", &run]);
     succeed(&["import", &star, "-o", &again, "--no-normalize"]);
     assert_near(&again, &refined, 1e-12, "stored images");
+    // The same refinement once more: the shifts that were applied add up.
+    let twice = path(folder.path(), "twice.h5");
+    let other = folder.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    let other = refined_run(&other, &again, None);
+    succeed(&["export", "particles", &again, "-o", &twice, "--run", &other]);
+    let shifts = [&again, &twice].map(|set| {
+        let _alone = alone();
+        Store::open(Path::new(set)).unwrap().reader().applied_shifts(0..60).unwrap().unwrap()
+    });
+    assert!(shifts[0].iter().any(|shift| shift[0].abs() > 0.1), "{:?}", shifts[0]);
+    for (row, (one, two)) in shifts[0].iter().zip(&shifts[1]).enumerate() {
+        let offset = refinement(row).offset;
+        assert!(
+            (0..2).all(|axis| (one[axis] + offset[axis] as f32).abs() < 1e-4),
+            "{row}: {one:?} {offset:?}"
+        );
+        assert!((0..2).all(|axis| (two[axis] - 2.0 * one[axis]).abs() < 1e-4), "{row}: {one:?} {two:?}");
+    }
     let list = folder.path().join("run/skipped_half1.csv");
     std::fs::write(list, "particle,stack,image,reason,step\n5,,,checksum,1\n").unwrap();
     for (kind, output) in [("particles", &refined), ("star", &star)] {

@@ -238,6 +238,12 @@ fn particles_are_centred_by_their_origins() {
             let store = set.import(&["--no-normalize", "--box", &output.to_string()]);
             let expected = PIXEL_SIZE * box_size as f64 / output as f64;
             assert!((store.header().pixel_size - expected).abs() < 1e-12);
+            // Rows 1, 3, 5, 2, 4 of the STAR file, in pixels of the stored box.
+            let stored = [0, 2, 4, 1, 3].map(|row| t[row].map(|t| t * output as f64 / box_size as f64));
+            let applied = store.reader().applied_shifts(0..5).unwrap().unwrap();
+            for (applied, stored) in applied.as_flattened().iter().zip(stored.as_flattened()) {
+                assert!((f64::from(*applied) - stored).abs() < 1e-6, "{applied} {stored}");
+            }
             for image in images(&store).chunks_exact(output * output) {
                 let (mut mass, mut x, mut y) = (0.0, 0.0, 0.0);
                 for (i, &v) in image.iter().enumerate() {
@@ -432,6 +438,8 @@ fn groups_of_other_pixels_and_boxes_are_resampled_to_the_commonest() {
     let store = Store::open(&set.path("out.h5")).unwrap();
     let header = store.header();
     assert_eq!((header.box_size, header.pixel_size), (32, 2.0));
+    // The fifth particle, of the second group: its origin of (-1, 4) A in pixels of the first group.
+    assert_eq!(store.reader().applied_shifts(2..3).unwrap().unwrap(), [[-0.5, 2.0]]);
     let whole = common::whole(&store);
     let centred: Vec<f32> = (0..32 * 32)
         .map(|i: usize| {

@@ -25,7 +25,7 @@ use crate::imaging::ctf::Ctf;
 use crate::memory;
 use crate::particles::Subset;
 use crate::particles::preprocess::{Defect, Scratch};
-use crate::particles::store::{Header, Particle, Writer};
+use crate::particles::store::{Header, Particle, Records, Writer};
 use crate::progress::Progress;
 
 /// Maximal number of images per chunk.
@@ -84,7 +84,7 @@ pub fn import(input: &Path, destination: &Path, options: &Options) -> Result<Sum
         imported_from: relative_path(input, destination),
     };
     check_memory(&grid, properties.halves().iter().sum(), workers.current_num_threads())?;
-    let writer = Writer::create(destination, &header, options.dtype)?;
+    let writer = Writer::create_with(destination, &header, options.dtype, &Records { applied_shifts: true })?;
     let mut summary = Summary::new(properties, &grid, options);
     let job = Job {
         input,
@@ -289,6 +289,12 @@ impl Job<'_> {
         preprocessor.run(image, row.shift, flipped.as_ref(), output, &mut scratch[place].1)
     }
 
+    /// The shift of an image in pixels of the stored box.
+    fn applied_shift(&self, row: &ParticleRow) -> [f32; 2] {
+        let raw_pixel_size = self.raw_pixel_sizes[row.particle.optics_group as usize];
+        row.shift.map(|shift| (shift * raw_pixel_size / self.grid.pixel_size) as f32)
+    }
+
     fn write(
         &self,
         mut writer: Writer,
@@ -300,10 +306,11 @@ impl Job<'_> {
         let mut extent = Extent::NONE;
         for Chunk { rows, images, .. } in ready {
             let particles: Vec<Particle> = rows.iter().map(|row| row.particle).collect();
+            let shifts: Vec<[f32; 2]> = rows.iter().map(|row| self.applied_shift(row)).collect();
             let second = Chunk::in_half1(&rows);
             let (images0, images1) = images.split_at(second * self.grid.box_size.pow(2));
-            writer.append(Subset::Half1, &particles[..second], images0)?;
-            writer.append(Subset::Half2, &particles[second..], images1)?;
+            writer.append_with(Subset::Half1, &particles[..second], &shifts[..second], images0)?;
+            writer.append_with(Subset::Half2, &particles[second..], &shifts[second..], images1)?;
             for row in &rows {
                 extent.observe(row, self.raw_pixel_sizes[row.particle.optics_group as usize]);
             }

@@ -103,6 +103,10 @@ pub const CHECKSUM: DataSetLayout =
 pub const ENERGY: DataSetLayout =
     DataSetLayout { name: "source/energy", number_type: NumberType::F64, entry: &[] };
 
+/// Shift (x, y) that was applied to each image, in pixels of the stored box; a file may lack it.
+pub const APPLIED_SHIFT: DataSetLayout =
+    DataSetLayout { name: "pose/applied_shift", number_type: NumberType::F32, entry: &[2] };
+
 /// A data set that holds one field of [`Particle`].
 pub struct Column {
     pub shape: DataSetLayout<'static>,
@@ -113,7 +117,7 @@ pub struct Column {
 }
 
 /// Parts of the identity of a set, by the name that messages use, with their data sets. `/source` beside checksums and energies is in none:
-/// where a raw image came from decides nothing.
+/// where a raw image came from decides nothing. Neither is the shift that was applied to an image: the image shows it.
 pub const PARTS: [(&str, &[&str]); 9] = [
     ("images", &["source/checksum", "source/energy"]),
     ("halves", &["half"]),
@@ -228,4 +232,6 @@ pub struct Offsets {
     pub energy: u64,
     /// In the order of [`COLUMNS`].
     pub columns: [u64; COLUMNS.len()],
+    /// `None` if the file lacks it.
+    pub applied_shift: Option<u64>,
 }

@@ -23,7 +23,7 @@ pub use identity::{DataSetId, SetDigests};
 pub use pixels::Pixels;
 use reader::LARGEST_CTF;
 pub use reader::{Block, Defect, Reader};
-pub use writer::Writer;
+pub use writer::{Records, Writer};
 
 use crate::error::{Error, Result};
 use crate::imaging::ctf::{CtfParameters, Optics};

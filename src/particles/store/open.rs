@@ -5,7 +5,9 @@ use std::path::Path;
 
 use hdf5::datatype::ByteOrder;
 
-use super::columns::{self, CHECKSUM, COLUMNS, DataSetLayout, ENERGY, HALF, NumberType, Offsets};
+use super::columns::{
+    self, APPLIED_SHIFT, CHECKSUM, COLUMNS, DataSetLayout, ENERGY, HALF, NumberType, Offsets,
+};
 use super::reader::{Reader, stream};
 use super::{
     Dtype, FORMAT, Header, IMPORTED_FROM, OLDEST_VERSION, REMEDY_READ, VERSION, particle_name, texts,
@@ -94,6 +96,7 @@ fn read_layout(path: &Path, plain: &File) -> Result<(Header, Dtype, Offsets)> {
         checksum: locate(CHECKSUM)?,
         energy: locate(ENERGY)?,
         columns,
+        applied_shift: file.link_exists(APPLIED_SHIFT.name).then(|| locate(APPLIED_SHIFT)).transpose()?,
     };
     let header = Header {
         box_size: width,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use rustix::fs::{Advice, fadvise};
 
-use super::columns::{self, CHECKSUM, COLUMNS, DataSetLayout, ENERGY, HALF, Offsets};
+use super::columns::{self, APPLIED_SHIFT, CHECKSUM, COLUMNS, DataSetLayout, ENERGY, HALF, Offsets};
 use super::pixels::Pixels;
 use super::{Dtype, Header, Particle, REMEDY_READ, SetDigests, particle_name};
 use crate::error::{Error, Result};
@@ -129,6 +129,24 @@ impl Reader {
         let mut particles = Vec::new();
         self.read_particles(rows, &mut particles, &mut Vec::new())?;
         Ok(particles)
+    }
+
+    /// The shifts (x, y) that were applied to the images of `rows`, in pixels of the stored box: an image was moved by PLUS its
+    /// shift, so that a particle whose origin was right is centred. `None` for a file without them (simulated, or of an older
+    /// program).
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    ///
+    /// # Panics
+    /// If the range is out of bounds.
+    pub fn applied_shifts(&self, rows: Range<usize>) -> Result<Option<Vec<[f32; 2]>>> {
+        self.check(&rows);
+        let Some(offset) = self.set.offsets.applied_shift else { return Ok(None) };
+        let mut shifts = vec![[0.0f32; 2]; rows.len()];
+        let at = offset + (rows.start * APPLIED_SHIFT.stride()) as u64;
+        self.read_at(bytemuck::cast_slice_mut(&mut shifts), at)?;
+        Ok(Some(shifts))
     }
 
     fn read_particles(

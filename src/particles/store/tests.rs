@@ -422,3 +422,29 @@ fn views_have_the_magnification_of_their_optics_group() {
         assert!((got - want).abs() < 1e-15);
     }
 }
+
+#[test]
+fn applied_shifts_are_kept_where_the_writer_has_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.h5");
+    write(&path, [3, 2], Dtype::F32, 2);
+    let without = Store::open(&path).unwrap();
+    assert_eq!(without.reader().applied_shifts(0..5).unwrap(), None);
+    let shifts: Vec<[f32; 2]> = (0..5).map(|i| [0.5 * i as f32, -1.25]).collect();
+    let other = folder.path().join("q.h5");
+    let mut writer =
+        Writer::create_with(&other, &header([3, 2]), Dtype::F32, &Records { applied_shifts: true }).unwrap();
+    // Half 2 first.
+    for (half, rows) in [(Subset::Half2, 3..5), (Subset::Half1, 0..1), (Subset::Half1, 1..3)] {
+        let particles: Vec<Particle> = rows.clone().map(particle).collect();
+        let images: Vec<f32> = rows.clone().flat_map(image).collect();
+        writer.append_with(half, &particles, &shifts[rows], &images).unwrap();
+    }
+    writer.finish().unwrap();
+    let store = Store::open(&other).unwrap();
+    for rows in [0..5, 2..4, 4..4] {
+        assert_eq!(store.reader().applied_shifts(rows.clone()).unwrap().unwrap(), shifts[rows]);
+    }
+    // They are no part of the identity: the images show them.
+    assert_eq!(store.validate().unwrap(), without.validate().unwrap());
+}

@@ -7,7 +7,7 @@ use half::slice::HalfFloatSliceExt;
 use hdf5::types::FixedUnicode;
 use ndarray::{Array1, Array2, Array3};
 
-use super::columns::{self, CHECKSUM, COLUMNS, ENERGY, HALF, Offsets};
+use super::columns::{self, APPLIED_SHIFT, CHECKSUM, COLUMNS, ENERGY, HALF, Offsets};
 use super::texts::{self, PendingTexts};
 use super::{
     Dtype, FORMAT, Header, IMPORTED_FROM, LONGEST_PATH, Particle, REMEDY_READ, REMEDY_WRITE, VERSION,
@@ -22,6 +22,13 @@ use crate::particles::Subset;
 
 /// Alignment of large data sets in bytes: one memory page.
 const ALIGNMENT: u64 = 4096;
+
+/// The optional data sets of a particle file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Records {
+    /// The shift that was applied to each image (`/pose/applied_shift`).
+    pub applied_shifts: bool,
+}
 
 /// Writes a particle file. The particles of each half are appended in order, in pieces of any size.
 #[derive(Debug)]
@@ -51,14 +58,20 @@ impl Writer {
     /// # Errors
     /// If the header is invalid or the file cannot be created.
     pub fn create(destination: &Path, header: &Header, dtype: Dtype) -> Result<Self> {
+        Self::create_with(destination, header, dtype, &Records::default())
+    }
+
+    /// Like [`Writer::create`], for a file that also has the data sets of `records`. Particles are then appended with
+    /// [`Writer::append_with`].
+    ///
+    /// # Errors
+    /// As [`Writer::create`].
+    pub fn create_with(destination: &Path, header: &Header, dtype: Dtype, records: &Records) -> Result<Self> {
         header.check(destination)?;
         Self::check_space(destination, header, dtype)?;
         let pending = Pending::new(destination)?;
-        let (offsets, texts) = create_layout(&pending.handle_path(), header, dtype).map_err(Error::hdf5(
-            destination,
-            "write the particle set",
-            REMEDY_WRITE,
-        ))?;
+        let (offsets, texts) = create_layout(&pending.handle_path(), header, dtype, records)
+            .map_err(Error::hdf5(destination, "write the particle set", REMEDY_WRITE))?;
         let failed = || Error::io(destination, "write the particle set", REMEDY_WRITE);
         texts.iter().try_for_each(|texts| texts.write(pending.file())).map_err(failed())?;
         let mut writer = Self {
@@ -103,6 +116,24 @@ impl Writer {
     /// If `half` is [`Subset::All`], the half has more particles than the header states, or the number of images differs
     /// from that of the particles.
     pub fn append(&mut self, half: Subset, particles: &[Particle], images: &[f32]) -> Result<()> {
+        self.append_with(half, particles, &[], images)
+    }
+
+    /// Like [`Writer::append`], with the shift (x, y) that was applied to each image, in pixels of the stored box.
+    ///
+    /// # Errors
+    /// As [`Writer::append`].
+    ///
+    /// # Panics
+    /// As [`Writer::append`]; and if the number of shifts differs from that of the particles in a file that has them, or is not
+    /// 0 in one that has not.
+    pub fn append_with(
+        &mut self,
+        half: Subset,
+        particles: &[Particle],
+        applied_shifts: &[[f32; 2]],
+        images: &[f32],
+    ) -> Result<()> {
         let (half, pixels) =
             (usize::from(half.code().expect("a half, not all particles")), self.header.pixels());
         let end = self.written[half] + particles.len();
@@ -114,6 +145,12 @@ impl Writer {
             if let Some(problem) = particle.defect(groups) {
                 return Err(Error::input(&self.destination, particle_name(first + k), problem, REMEDY_READ));
             }
+        }
+        let recorded = if self.offsets.applied_shift.is_some() { particles.len() } else { 0 };
+        assert_eq!(applied_shifts.len(), recorded, "applied shifts of {} particles", particles.len());
+        if let Some(at) = self.offsets.applied_shift {
+            let at = at + (first * APPLIED_SHIFT.stride()) as u64;
+            self.write(bytemuck::cast_slice(applied_shifts), at)?;
         }
         let mut bytes = std::mem::take(&mut self.bytes);
         for (column, at) in COLUMNS.iter().zip(self.offsets.columns) {
@@ -182,7 +219,12 @@ impl Writer {
 
 /// Creates the file with all attributes and optics groups. Returns the offsets of the data sets that follow, and the texts that
 /// are to be written.
-fn create_layout(path: &Path, header: &Header, dtype: Dtype) -> hdf5::Result<(Offsets, [PendingTexts; 2])> {
+fn create_layout(
+    path: &Path,
+    header: &Header,
+    dtype: Dtype,
+    records: &Records,
+) -> hdf5::Result<(Offsets, [PendingTexts; 2])> {
     let n = header.halves.iter().sum();
     let file = hdf5::File::with_options().with_fapl(|p| p.alignment(ALIGNMENT, ALIGNMENT)).create(path)?;
     for (name, value) in
@@ -210,6 +252,7 @@ fn create_layout(path: &Path, header: &Header, dtype: Dtype) -> hdf5::Result<(Of
     }
     let offsets = Offsets {
         columns,
+        applied_shift: records.applied_shifts.then(|| APPLIED_SHIFT.create(&file, n)).transpose()?,
         half: HALF.create(&file, n)?,
         checksum: CHECKSUM.create(&file, n)?,
         energy: ENERGY.create(&file, n)?,
