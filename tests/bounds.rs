@@ -227,6 +227,7 @@ fn numbers_that_make_no_sense_are_refused() {
             &["postprocess", &half1, &half2, "-o", &output],
             &["bench", "--gaussians", "10", "--seconds", "1"],
             &["import", "any.star", "-o", &output],
+            &["export", "gmm", &of_run("gmm_half1.ply"), "-o", &output, "--box", "32"],
         ] {
             let refused = program(&[command, &[&pixel]].concat());
             assert!(!refused.status.success() && text(&refused).contains("expected a number above 0.0001"));
@@ -239,10 +240,49 @@ fn numbers_that_make_no_sense_are_refused() {
             assert!(!program(&[command, &[&b_factor]].concat()).status.success(), "{b_factor}");
         }
     }
-    let filter = program(&["postprocess", &half1, &half2, "-o", &output, "--low-pass=1e308"]);
-    assert!(!filter.status.success());
+    let post = ["postprocess", &half1, &half2, "-o", &output];
+    for (command, option) in [
+        (&post[..], "--low-pass=1e308"),
+        (&post, "--fit-from=1e308"),
+        (&["fsc", &half1, &half2, "--mask", "sphere"], "--radius=1e308"),
+        (&["fsc", &half1, &half2, "--mask", "auto"], "--extend=1e308"),
+        (&["fsc", &half1, &half2, "--mask", "auto"], "--edge=1e308"),
+        (&["export", "gmm", &mixture, "-o", &output, "--pixel-size", "4"], "--box=99999999999"),
+    ] {
+        assert!(!program(&[command, &[option]].concat()).status.success(), "{option}");
+    }
     let left = std::fs::read_dir(folder.path()).unwrap().flatten();
     assert!(left.into_iter().all(|entry| !entry.file_name().to_string_lossy().starts_with("never")));
+}
+
+#[test]
+fn boxes_of_resampled_images_have_a_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let (set, output) = (path(folder.path(), "p.h5"), path(folder.path(), "never.h5"));
+    let star = path(folder.path(), "set");
+    let simulate = ["simulate", "--phantom", "-n", "20", "--box", "32", "--pixel-size", "4"];
+    succeed(&[&simulate[..], &["-o", &set, "--star", &star]].concat());
+    let file = Path::new(&star).join("particles.star");
+    let rows = std::fs::read_to_string(&file).unwrap();
+    let import = ["import", file.to_str().unwrap(), "-o", &output];
+    for (options, fragments) in [
+        (&["--pixel-size", "1e-3"][..], ["boxes of 128000 pixels", "larger --pixel-size"]),
+        (&["--pixel-size", "3", "--box", "100000"], ["boxes of 100000 pixels", "smaller --box"]),
+        (&["--pixel-size", "3", "--box", "99999999999"], ["boxes of 99999999999 pixels", "smaller --box"]),
+    ] {
+        refused_with_little_memory(&[&import[..], options].concat(), &fragments);
+    }
+    let optics = "simulated 300 2.7 0.1 4 32 2";
+    assert!(rows.contains(optics));
+    for size in ["1e300", "1e15", "1e-300", "1e-5"] {
+        let absurd = optics.replace(" 4 ", &format!(" {size} "));
+        std::fs::write(&file, rows.replace(optics, &absurd)).unwrap();
+        for options in [&[][..], &["--pixel-size", "4"]] {
+            let refused = [&import[..], options].concat();
+            refused_with_little_memory(&refused, &["particles.star", &format!("pixels of {size} A")]);
+        }
+    }
+    assert!(!Path::new(&output).exists());
 }
 
 #[test]

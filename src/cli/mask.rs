@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
+use super::values::length;
 use crate::error::{Error, Result};
 use crate::evaluate::automask::{Components, DEFAULT_LOW_PASS};
 use crate::evaluate::maps::MapReader;
@@ -14,13 +15,13 @@ use crate::imaging::mrc::{Volume, write_volume};
 #[derive(Debug, clap::Args)]
 pub(super) struct MaskOptions {
     /// Sphere: radius at which the mask reaches 0, in angstrom [default: 0.45 of the box].
-    #[arg(long, value_name = "A", allow_negative_numbers = true, help_heading = "Mask")]
+    #[arg(long, value_name = "A", allow_negative_numbers = true, value_parser = length, help_heading = "Mask")]
     radius: Option<f64>,
     /// Width of the soft edge in angstrom [default: sphere: 3 pixels, auto: 6 pixels].
-    #[arg(long, value_name = "A", allow_negative_numbers = true, help_heading = "Mask")]
+    #[arg(long, value_name = "A", allow_negative_numbers = true, value_parser = length, help_heading = "Mask")]
     edge: Option<f64>,
     /// Auto: low-pass filter applied before the threshold, in angstrom; 0 for none [default: 15].
-    #[arg(long, value_name = "A", allow_negative_numbers = true, help_heading = "Mask")]
+    #[arg(long, value_name = "A", allow_negative_numbers = true, value_parser = length, help_heading = "Mask")]
     mask_lowpass: Option<f64>,
     /// Auto: density threshold in the filtered map [default: chosen from the map's histogram].
     #[arg(long, value_name = "DENSITY", allow_negative_numbers = true, help_heading = "Mask")]
@@ -29,7 +30,7 @@ pub(super) struct MaskOptions {
     #[arg(long, value_enum, help_heading = "Mask")]
     components: Option<Components>,
     /// Auto: extension of the thresholded region in angstrom [default: 3 pixels].
-    #[arg(long, value_name = "A", allow_negative_numbers = true, help_heading = "Mask")]
+    #[arg(long, value_name = "A", allow_negative_numbers = true, value_parser = length, help_heading = "Mask")]
     extend: Option<f64>,
     /// Write the mask to this file (MRC).
     #[arg(long, value_name = "FILE", help_heading = "Mask")]

@@ -2,6 +2,9 @@
 
 use crate::error::Error;
 
+/// Largest box of particles or maps that is taken for one, in pixels; what memory allows is often less.
+const LARGEST_BOX: usize = 65_536;
+
 /// A number above `low`, up to `high`.
 pub(super) fn number(text: &str, low: f64, high: f64) -> Result<f64, String> {
     match text.parse::<f64>() {
@@ -25,16 +28,25 @@ pub(super) fn cutoff(text: &str) -> Result<f64, String> {
     number(text, 0.5, 20.0)
 }
 
-/// Checks that a box and a pixel size given on the command line are possible.
-pub(super) fn check_grid(box_size: Option<usize>, pixel_size: Option<f64>) -> Result<(), Error> {
-    for (name, least, wrong) in [
-        ("--box", "4 or more", box_size.is_some_and(|n| n < 4)),
-        ("--pixel-size", "above 0", pixel_size.is_some_and(|p| !(p.is_finite() && p > 0.0))),
-    ] {
-        if wrong {
-            let problem = format!("the {name} given is impossible");
-            return Err(Error::request(problem, format!("give {name} {least}")));
-        }
+/// A length in angstrom that is not absurdly large. What is not above 0 is refused where the length is used.
+pub(super) fn length(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value > 1e5 && value.is_finite() => Err("expected a length up to 100000 A".into()),
+        Ok(value) => Ok(value),
+        Err(_) => Err("expected a number of angstrom".into()),
     }
-    Ok(())
+}
+
+/// Checks that a box given on the command line is possible.
+pub(super) fn check_box(box_size: Option<usize>) -> Result<(), Error> {
+    match box_size {
+        Some(size) if size < 4 => {
+            Err(Error::request("the --box given is impossible", "give --box 4 or more"))
+        }
+        Some(size) if size > LARGEST_BOX => Err(Error::request(
+            format!("a box of {size} pixels is impossible"),
+            format!("give --box {LARGEST_BOX} or less"),
+        )),
+        _ => Ok(()),
+    }
 }

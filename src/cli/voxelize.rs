@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::threads;
-use super::values::{self, check_grid};
+use super::values::{self, check_box};
 use crate::error::Error;
 use crate::files::Claims;
 use crate::gmm::mixture;
@@ -48,7 +48,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let mut claims = Claims::new();
     reads_run_of(claims.reads(&args.mixture, "the mixture").writes(&args.output), &args.mixture);
     claims.check()?;
-    check_grid(args.box_size, args.pixel_size)?;
+    check_box(args.box_size)?;
     let mixture = mixture::read_with_grid(&args.mixture, args.box_size, args.pixel_size)?;
     let pixel_size = args.pixel_size.unwrap_or(mixture.pixel_size);
     let grid = Grid::of_map(&mixture, args.box_size, args.pixel_size);

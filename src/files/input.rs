@@ -1,7 +1,7 @@
 //! Inputs: regular files only. A named pipe, device or socket in the place of a file would block a reader for ever.
 
 use std::fs::{self, File};
-use std::io::{Error, Read, Result};
+use std::io::{Error, ErrorKind, Read, Result, Seek};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -28,7 +28,8 @@ pub fn open_input(path: &Path) -> Result<File> {
 /// The content of the regular file `path`.
 ///
 /// # Errors
-/// As [`open_input`], or when it cannot be read.
+/// As [`open_input`], or when it is too large for the free memory, begins with a zero byte as no format that is read whole does
+/// (so do sparse files and what a full disk has left), or cannot be read.
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let mut file = open_input(path)?;
     let mut bytes = Vec::new();
@@ -41,7 +42,15 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
             gib(free)
         )));
     }
-    bytes.try_reserve_exact(usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX))?;
+    let mut first = [1];
+    if file.read(&mut first)? == 1 && first == [0] {
+        return Err(Error::new(
+            ErrorKind::InvalidData,
+            "it begins with a zero byte: it is damaged, or another kind of file",
+        ));
+    }
+    file.rewind()?;
+    bytes.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX))?;
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
@@ -52,7 +61,7 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
 /// As [`read_bytes`], or when it is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(read_bytes(path)?)
-        .map_err(|_| Error::new(std::io::ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
+        .map_err(|_| Error::new(ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
 }
 
 #[cfg(test)]
@@ -83,5 +92,9 @@ mod tests {
         assert_eq!(read_text(&file).unwrap(), "text");
         fs::write(&file, b"\xff").unwrap();
         assert!(read_text(&file).is_err());
+        fs::write(&file, b"\0text").unwrap();
+        assert!(read_bytes(&file).unwrap_err().to_string().contains("zero byte"));
+        fs::write(&file, b"").unwrap();
+        assert!(read_bytes(&file).unwrap().is_empty());
     }
 }

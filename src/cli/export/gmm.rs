@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::cli::values::check_grid;
+use crate::cli::values::{check_box, pixel_size};
 use crate::error::Error;
 use crate::files::Claims;
 use crate::gmm::convert::{MixtureFormat, convert};
@@ -40,7 +40,7 @@ pub(super) struct Args {
     #[arg(long = "box", value_name = "PIXELS", requires = "pixel_size")]
     box_size: Option<usize>,
     /// PLY input: pixel size of the particles in angstrom.
-    #[arg(long, value_name = "A", allow_negative_numbers = true, requires = "box_size")]
+    #[arg(long, value_name = "A", allow_negative_numbers = true, value_parser = pixel_size, requires = "box_size")]
     pixel_size: Option<f64>,
 }
 
@@ -50,7 +50,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     claims.reads(input, "the mixture").reads_some(args.map.as_ref(), "the map of the frame").writes(output);
     reads_run_of(&mut claims, input);
     claims.check()?;
-    check_grid(*box_size, *pixel_size)?;
+    check_box(*box_size)?;
     let format = MixtureFormat::from_extension(output);
     if args.map.is_some() && !format.as_ref().is_ok_and(|format| format.is_atoms()) {
         let problem = "--map places atoms, but the output file holds none";

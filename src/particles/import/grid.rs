@@ -11,6 +11,8 @@ use crate::particles::preprocess::{BACKGROUND_RADIUS, Preprocessor, Settings};
 const COARSER: f64 = 1e-3;
 /// Largest box that images are resampled to, in pixels; detectors have fewer than twice as many along an edge.
 const LARGEST_BOX: usize = 8192;
+/// Pixel sizes in angstrom, as those of the command line.
+const PIXEL_SIZES: std::ops::RangeInclusive<f64> = 1e-4..=1000.0;
 
 /// What is asked of the grid and the preprocessing.
 #[derive(Clone, Copy, Debug)]
@@ -46,8 +48,9 @@ impl Grid {
     /// Decides the grid, and plans the preprocessing. Logs what is resampled, taken back or premultiplied.
     ///
     /// # Errors
-    /// If a requested number is out of range, as [`Preprocessor::new`].
+    /// If a requested number or a pixel size of the files is out of range, or the boxes are too large; as [`Preprocessor::new`].
     pub fn plan(properties: &SetProperties, stacks: &Stacks, request: &Request) -> Result<Self> {
+        check_pixel_sizes(properties)?;
         let (common_pixel, common_box) = commonest(&properties.raw, stacks);
         let (pixel_size, box_size) = match request.pixel_size {
             None => (common_pixel, common_box),
@@ -60,18 +63,20 @@ impl Grid {
             Some(pixel) if same(pixel, common_pixel) => (common_pixel, common_box),
             // The same field of view, in an even box.
             Some(pixel) => {
-                (pixel, 2 * (0.5 * common_pixel * common_box as f64 / pixel).round().max(1.0) as usize)
+                (pixel, (2.0 * (0.5 * common_pixel * common_box as f64 / pixel).round().max(1.0)) as usize)
             }
         };
-        if box_size > LARGEST_BOX {
-            return Err(Error::request(
-                format!(
-                    "a pixel size of {pixel_size} A makes boxes of {box_size} pixels, more than {LARGEST_BOX}"
-                ),
-                "set a larger --pixel-size",
-            ));
-        }
         let output_box = request.box_size.unwrap_or(box_size);
+        let resampled = request.pixel_size.map(|_| (box_size, "set a larger --pixel-size"));
+        let requested = request.box_size.map(|edge| (edge, "set a smaller --box"));
+        for (edge, remedy) in [resampled, requested].into_iter().flatten() {
+            if edge > LARGEST_BOX {
+                let problem = format!(
+                    "images of pixels of {pixel_size} A would get boxes of {edge} pixels, more than {LARGEST_BOX}"
+                );
+                return Err(Error::request(problem, remedy));
+            }
+        }
         let output_pixel = pixel_size * box_size as f64 / output_box as f64;
         let mut grid = Self {
             box_size: output_box,
@@ -119,6 +124,23 @@ impl Grid {
     /// The CTF by whose sign an image of the group was multiplied, if it was: made by `ctf` from the group's optics.
     pub fn flipped(&self, group: u32, ctf: impl FnOnce(&Optics) -> Ctf) -> Option<Ctf> {
         self.phase_flipped[group as usize].then(|| ctf(&self.optics[group as usize]))
+    }
+}
+
+/// Refuses optics groups with pixels of a size that no microscope has: boxes resampled from them would have no bound.
+fn check_pixel_sizes(properties: &SetProperties) -> Result<()> {
+    match properties.raw.iter().position(|raw| !PIXEL_SIZES.contains(&raw.pixel_size)) {
+        None => Ok(()),
+        Some(group) => Err(Error::request(
+            format!(
+                "{} has pixels of {:e} A, expected {} to {} A",
+                properties.label(group),
+                properties.raw[group].pixel_size,
+                PIXEL_SIZES.start(),
+                PIXEL_SIZES.end()
+            ),
+            "correct the pixel size of the group",
+        )),
     }
 }
 
