@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::progress::gib;
+use crate::progress::size;
 
 /// Bytes that this user may still write to the file system of `folder`, and its size.
 pub(crate) fn free(folder: &Path) -> std::io::Result<(u64, u64)> {
@@ -18,13 +18,12 @@ pub(crate) fn free(folder: &Path) -> std::io::Result<(u64, u64)> {
 /// When they are not free; names the size of the file, the free space, and `remedy`.
 pub(crate) fn require(file: &Path, bytes: u128, remedy: &str) -> Result<()> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let Ok((free, size)) = free(folder) else { return Ok(()) };
-    if size == 0 || bytes <= u128::from(free) {
+    let Ok((free, all)) = free(folder) else { return Ok(()) };
+    if all == 0 || bytes <= u128::from(free) {
         return Ok(());
     }
     let needed = u64::try_from(bytes).unwrap_or(u64::MAX);
-    let problem =
-        format!("would take {:.1} GiB, but its disk has only {:.1} GiB free", gib(needed), gib(free));
+    let problem = format!("would take {}, but its disk has only {} free", size(needed), size(free));
     Err(Error::input(file, "", problem, remedy))
 }
 

@@ -8,6 +8,7 @@ mod leftovers;
 mod pending;
 mod text;
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -24,6 +25,13 @@ pub use leftovers::{
 };
 pub use pending::Pending;
 pub(crate) use text::{csv_cell, csv_text, star_word};
+
+/// The name `stem` and `end`. The bytes of `stem` stay, whether they are UTF-8 or not.
+pub(crate) fn extended(stem: impl AsRef<OsStr>, end: &str) -> OsString {
+    let mut name = stem.as_ref().to_os_string();
+    name.push(end);
+    name
+}
 
 /// Writes a file atomically; `fill` writes the content.
 ///

@@ -158,6 +158,12 @@ pub(crate) fn gib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 30)
 }
 
+/// Formats bytes: "4.2 GiB", "310.0 MiB".
+pub(crate) fn size(bytes: u64) -> String {
+    const GIB: u64 = 1 << 30;
+    if bytes < GIB { format!("{:.1} MiB", gib(bytes) * 1024.0) } else { format!("{:.1} GiB", gib(bytes)) }
+}
+
 /// Formats seconds: "4.2 s", "3 min 20 s", "2 h 5 min".
 pub fn duration(seconds: f64) -> String {
     if seconds < 60.0 {
@@ -172,6 +178,15 @@ pub fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn small_sizes_are_not_zero() {
+        for (bytes, expected) in
+            [(0, "0.0 MiB"), (5 << 20, "5.0 MiB"), (1 << 30, "1.0 GiB"), (3 << 29, "1.5 GiB")]
+        {
+            assert_eq!(size(bytes), expected);
+        }
+    }
 
     #[test]
     fn the_remaining_time_follows_the_recent_rate() {

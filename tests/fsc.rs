@@ -162,7 +162,7 @@ fn bad_input_is_a_one_line_error_and_nothing_is_written() {
     refuse(&[a, "--radius", "9"], &["--mask sphere"]);
     refuse(&[a, "--mask", "sphere", "--radius", "4", "--edge", "5"], &["radius 2.00 and edge 2.50"]);
     assert!(names(at).iter().all(|name| name.ends_with(".mrc")), "{:?}", names(at));
-    fail(&["fsc", a, a, "-o", text(&at.join("no/such/fsc"))], &["no/such/fsc.csv", "No such file"]);
+    fail(&["fsc", a, a, "-o", text(&at.join("no/such/fsc"))], &["no/such/fsc.csv", "no/such does not exist"]);
 }
 
 fn particles(path: &Path, n: usize) {

@@ -2,12 +2,16 @@
 
 mod common;
 
-use std::fs;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
 
 use common::jobs::{Job, send, wait_until};
-use common::{contents, fail, path, phantom, program_file, succeed, train_arguments};
+use common::{
+    contents, expect_failure, fail, path, phantom, program_file, ranks_succeed, succeed, train_arguments,
+};
 
 /// Runs the program with `arguments`, which must refuse `output` because of `reason`, and change nothing in `folder`.
 fn refuses(folder: &Path, arguments: &[&str], output: &str, reason: &str) {
@@ -155,10 +159,15 @@ fn a_set_does_not_replace_what_it_comes_from() {
     let set = at("imported.h5");
     succeed(&input(&set));
     refuses(&input(&at("relion/particles.star/")), "particles.star", "");
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    succeed(&words(&["backproject", &set, "-o", &at("voxels")]));
 
     for (output, what) in [(&star, "imported from"), (&stack, "a stack of the particles"), (&set, "to read")]
     {
-        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let page = at("voxels/report.html");
+        fs::remove_file(&page).unwrap();
+        fs::hard_link(output, &page).unwrap();
+        refuses(&words(&["report", &at("voxels")]), "report.html", what);
         refuses(&words(&["check", &set, "--json", output]), output, what);
         refuses(&words(&["info", &set, "--directions", output]), output, what);
         refuses(&words(&["info", &set, "--noise", output]), output, what);
@@ -227,6 +236,95 @@ fn only_regular_files_are_inputs_and_outputs() {
         fail(&[&simulate[..], &[output]].concat(), &[output]);
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn outputs_have_a_name_and_a_folder_before_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| path(folder.path(), name);
+    let (set, map, star) = (phantom(folder.path(), 8), at("p_truth.mrc"), at("star"));
+    let simulate = ["simulate", "--phantom", "-n", "4", "--box", "16", "--pixel-size", "8"];
+    succeed(&[&simulate[..], &["-o", &at("other.h5"), "--star", &star]].concat());
+    let particles = path(Path::new(&star), "particles.star");
+    // A typed name, and the end of the file that is made of it.
+    let stems = [
+        &["fsc", &map, &map][..],
+        &["postprocess", &map, &map, "--mask", "sphere"],
+        &["compare", folder.path().to_str().unwrap(), "--mask", "none"],
+    ];
+    let files = [&["import", &particles][..], &simulate, &["export", "star", &set]];
+    for command in stems.iter().chain(&files) {
+        for (typed, problem) in
+            [("none/new.star", "none does not exist"), ("new.star/", "is the name of a folder")]
+        {
+            let typed = at(typed);
+            let arguments = [command, &["-o", typed.as_str()][..]].concat();
+            let shown = typed.trim_end_matches('/');
+            refuses(folder.path(), &arguments, shown, problem);
+        }
+    }
+    for option in ["--directions", "--noise"] {
+        refuses(folder.path(), &["info", &set, option, &at("none/a")], "none/a", "none does not exist");
+    }
+}
+
+#[test]
+fn names_that_are_not_utf_8_keep_their_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &[u8]| folder.path().join(OsStr::from_bytes(name)).into_os_string();
+    let words = |words: &[&str]| words.iter().map(Into::into).collect::<Vec<std::ffi::OsString>>();
+    let simulate = ["simulate", "--phantom", "-n", "4", "--box", "16", "--pixel-size", "8", "-o"];
+    succeed(&[words(&simulate), vec![at(b"a\xff.h5")]].concat());
+    let map = at(b"a\xff_truth.mrc");
+    succeed(&[words(&["fsc"]), vec![map.clone(), map.clone(), "-o".into(), at(b"f\xfe")]].concat());
+    let mut expected: Vec<&[u8]> =
+        vec![b"a\xff.h5", b"a\xff_truth.mrc", b"a\xff_truth.csv", b"f\xfe.csv", b"f\xfe.svg", b"f\xfe.png"];
+    expected.sort_unstable();
+    let mut found: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    found.sort_unstable();
+    assert!(found.iter().map(|name| name.as_bytes()).eq(expected), "{found:?}");
+    // Commands that record how they were called.
+    let options = ["--gaussians", "10", "--epochs", "1", "--device", "cpu", "--threads", "1"];
+    let train = [words(&["train"]), vec![at(b"a\xff.h5"), "-o".into(), at(b"r\xfe")], words(&options)];
+    succeed(&train.concat());
+    let voxels = [words(&["backproject"]), vec![at(b"a\xff.h5"), "-o".into(), at(b"v\xfe")]];
+    succeed(&voxels.concat());
+    for run in [at(b"r\xfe"), at(b"v\xfe")] {
+        let record = fs::read_to_string(Path::new(&run).join("run.json")).unwrap();
+        assert!(record.contains("a\u{fffd}.h5"), "{record}");
+    }
+}
+
+#[test]
+fn json_lines_name_rank_and_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 8);
+    let arguments =
+        ["bench", &set, "--gaussians", "10", "--device", "cpu", "--threads", "1", "--seconds", "0.1"];
+    let all = [&arguments[..], &["--log-format", "json", "--log-all-ranks"]].concat();
+    let all: Vec<String> = all.into_iter().map(str::to_owned).collect();
+    let said = ranks_succeed(2, &all);
+    let lines = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let ranks: Vec<_> = lines
+        .filter(|line| line["level"].is_string())
+        .map(|line| {
+            assert!(line["host"].as_str().is_some_and(|host| !host.is_empty()), "{line}");
+            assert!(line["fields"]["message"].is_string(), "{line}");
+            line["rank"].as_u64().unwrap()
+        })
+        .collect();
+    assert!(ranks.contains(&0) && ranks.iter().all(|&rank| rank < 2), "{said}");
+}
+
+#[test]
+fn a_full_standard_output_is_an_error_with_a_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let (set, map) = (phantom(folder.path(), 8), path(folder.path(), "p_truth.mrc"));
+    for arguments in [&["info", &set][..], &["fsc", &map, &map], &["check"]] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let refused = Command::new(program_file()).args(arguments).stdout(full).output().unwrap();
+        expect_failure(&refused, &["standard output: cannot print the result", "not full"]);
+    }
 }
 
 /// Temporary files in `folder`.

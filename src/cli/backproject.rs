@@ -58,7 +58,7 @@ pub(super) fn run(args: &Args, log: &LogOptions) -> ExitCode {
         wiener: !args.no_wiener,
         truth: args.truth.clone(),
         overwrite: args.overwrite,
-        command: std::env::args().collect(),
+        command: super::output::command_line(),
     };
     args.ranks.over_ranks(log, OnSignal::Die, |world| backproject(world, &options).map(|()| Ending::Done))
 }

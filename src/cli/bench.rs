@@ -93,7 +93,7 @@ fn bench(args: &Args, world: &World) -> Result<Ending, Failure> {
         cache_half: args.machine.cache_half,
         time: Duration::from_secs_f64(args.seconds),
         json: args.json.clone(),
-        command: std::env::args().collect(),
+        command: super::output::command_line(),
     };
     if let Some(outcome) = bench::run(world, &options)? {
         super::output::print(outcome.table().as_bytes()).map_err(|error| {

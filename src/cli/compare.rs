@@ -9,7 +9,7 @@ use crate::evaluate::compare::{self, compare};
 use crate::evaluate::maps::MapReader;
 use crate::figures::comparison::comparison_chart;
 use crate::figures::plots::{CHART_FILES, write_chart_files};
-use crate::files::Claims;
+use crate::files::{self, Claims};
 use crate::imaging::mrc::Volume;
 use crate::run_folder::overwriting::reads_run_of;
 
@@ -55,7 +55,7 @@ impl Args {
         self.mask_options.claim(&mut claims, &self.mask);
         if let Some(output) = &self.output {
             let (folder, stem) = super::output::folder_and_stem(output)?;
-            claims.writes_all(CHART_FILES.map(|extension| folder.join(format!("{stem}.{extension}"))));
+            claims.writes_all(CHART_FILES.map(|end| folder.join(files::extended(stem, &format!(".{end}")))));
         }
         claims.check()
     }
@@ -68,7 +68,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let compared = compare(&args.runs, args.truth.as_deref(), &reader, mask)?;
     if let Some(output) = &args.output {
         let (folder, stem) = super::output::folder_and_stem(output)?;
-        write_chart_files(folder, &stem, &compare::curves(&compared), &comparison_chart(&compared))?;
+        write_chart_files(folder, stem, &compare::curves(&compared), &comparison_chart(&compared))?;
     }
     let text = if args.json {
         format!("{}\n", compare::to_json(&compared, &args.runs))

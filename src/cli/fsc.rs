@@ -87,7 +87,7 @@ impl Args {
             let directions = self.directional.then_some("_directions.csv");
             let ends = CHART_FILES.iter().map(|extension| format!(".{extension}"));
             let ends = ends.chain(directions.map(str::to_owned));
-            claims.writes_all(ends.map(|end| folder.join(format!("{stem}{end}"))));
+            claims.writes_all(ends.map(|end| folder.join(files::extended(stem, &end))));
         }
         claims.check()
     }
@@ -119,10 +119,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         let directional = found.directional.as_ref();
         let band = directional.map(|(directional, threshold)| plots::direction_band(directional, *threshold));
         let chart = plots::fsc_chart_with_band(&found.curves, band);
-        plots::write_chart_files(folder, &stem, &found.curves, &chart)?;
+        plots::write_chart_files(folder, stem, &found.curves, &chart)?;
         if let Some((directional, threshold)) = directional {
             let table = directional.to_csv(*threshold);
-            let path = folder.join(format!("{stem}_directions.csv"));
+            let path = folder.join(files::extended(stem, "_directions.csv"));
             files::write_atomically(&path, |w| w.write_all(table.as_bytes()))?;
         }
     }

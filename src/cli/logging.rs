@@ -5,10 +5,13 @@ use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
 use clap::ValueEnum;
+use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::format::{Format, Json, Writer};
 use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::parallel::World;
 
@@ -58,6 +61,39 @@ impl FormatTime for Elapsed {
     }
 }
 
+/// Events as JSON objects, each with the rank and its host.
+struct JsonOfRank {
+    format: Format<Json>,
+    /// Members of each object: ,"rank":0,"host":"n1".
+    members: String,
+}
+
+impl JsonOfRank {
+    fn new(rank: usize) -> Self {
+        let host = serde_json::Value::from(World::host());
+        let format = tracing_subscriber::fmt::format().json().with_target(false);
+        Self { format, members: format!(r#","rank":{rank},"host":{host}"#) }
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for JsonOfRank
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut object = String::new();
+        self.format.format_event(context, Writer::new(&mut object), event)?;
+        let open = object.trim_end().strip_suffix('}').ok_or(fmt::Error)?;
+        writeln!(writer, "{open}{}}}", self.members)
+    }
+}
+
 /// Standard error, to which each event is one line: a name with the end of a line in it cannot pass for another event.
 struct Lines;
 
@@ -96,7 +132,7 @@ pub(super) fn start(options: &LogOptions, rank: usize) {
     let name = if rank == 0 { String::new() } else { format!(" rank {rank} on {}", World::host()) };
     // A second call keeps the first subscriber.
     let _ = match options.log_format {
-        LogFormat::Json => subscriber.json().try_init(),
+        LogFormat::Json => subscriber.json().event_format(JsonOfRank::new(rank)).try_init(),
         LogFormat::Text => subscriber.with_timer(Elapsed { start: Instant::now(), rank: name }).try_init(),
     };
 }

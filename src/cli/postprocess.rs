@@ -57,10 +57,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "A^2", allow_negative_numbers = true, value_parser = values::b_factor, help_heading = "Map")]
     b_factor: Option<f64>,
     /// Low-resolution limit of the B-factor fit, in angstrom.
-    #[arg(long, value_name = "A", default_value_t = FIT_FROM, conflicts_with = "b_factor", help_heading = "Map")]
+    #[arg(long, value_name = "A", default_value_t = FIT_FROM, value_parser = values::length, conflicts_with = "b_factor", help_heading = "Map")]
     fit_from: f64,
     /// High-resolution limit of the B-factor fit, in angstrom [default: the map's resolution].
-    #[arg(long, value_name = "A", conflicts_with = "b_factor", help_heading = "Map")]
+    #[arg(long, value_name = "A", value_parser = values::length, conflicts_with = "b_factor", help_heading = "Map")]
     fit_to: Option<f64>,
     /// Low-pass filter in angstrom, or none [default: the map's resolution].
     #[arg(long, value_name = "A|none", value_parser = low_pass, help_heading = "Map")]
@@ -84,7 +84,7 @@ fn low_pass(text: &str) -> Result<LowPass, String> {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let (folder, stem) = super::output::folder_and_stem(&args.output)?;
-    let name = |end: &str| folder.join(format!("{stem}{end}"));
+    let name = |end: &str| folder.join(files::extended(stem, end));
     args.check_outputs(&name)?;
     let reader = MapReader { pixel_size: args.pixel_size, ignore_frame: args.ignore_frame };
     let first = reader.read(&args.first)?;
@@ -113,7 +113,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     write_volume(&name(".mrc"), &processed.map)?;
     write_volume(&name("_masked.mrc"), &processed.masked_map(&mask.mask))?;
     write_volume(&name("_mask.mrc"), &mask.mask.volume_like(&first))?;
-    write_fsc_files(folder, &stem, &processed.curves(&mask))?;
+    write_fsc_files(folder, stem, &processed.curves(&mask))?;
     let document = processed.to_json([&args.first, &args.second], &mask, &options, &headline);
     // Written last: if it is there, all files are.
     files::write_json(&name(".json"), &document)?;

@@ -267,7 +267,7 @@ fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
             (None, true) => ExistingRun::Replace,
             (None, false) => ExistingRun::Refuse,
         },
-        command: std::env::args().collect(),
+        command: super::output::command_line(),
     };
     crate::train::run(world, &options)
 }

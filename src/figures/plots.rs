@@ -1,5 +1,6 @@
 //! Charts of a run: FSC, loss, rates over epochs.
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::path::Path;
 
@@ -161,7 +162,7 @@ fn thinned(points: &[(f64, f64)]) -> Vec<[f64; 2]> {
 ///
 /// # Errors
 /// When there is no curve, a curve is longer than the first, the curves differ in box or pixel size, or a file cannot be written.
-pub fn write_fsc_files(folder: &Path, stem: &str, curves: &[(String, Fsc)]) -> Result<()> {
+pub fn write_fsc_files(folder: &Path, stem: impl AsRef<OsStr>, curves: &[(String, Fsc)]) -> Result<()> {
     write_chart_files(folder, stem, curves, &fsc_chart(curves))
 }
 
@@ -193,13 +194,19 @@ pub fn fsc_chart_with_band(curves: &[(String, Fsc)], band: Option<(String, Vec<[
 ///
 /// # Errors
 /// As [`write_fsc_files`].
-pub fn write_chart_files(folder: &Path, stem: &str, curves: &[(String, Fsc)], chart: &Chart) -> Result<()> {
+pub fn write_chart_files(
+    folder: &Path,
+    stem: impl AsRef<OsStr>,
+    curves: &[(String, Fsc)],
+    chart: &Chart,
+) -> Result<()> {
     let table = fsc_table::to_csv(curves)?;
     let svg = chart.to_svg(&Colours::light(), SIZE.0, SIZE.1);
     let png = picture::to_png(&svg, 2.0)?;
     // All files are rendered before the first is written.
     for (extension, content) in CHART_FILES.into_iter().zip([table.as_bytes(), svg.as_bytes(), &png]) {
-        files::write_atomically(&folder.join(format!("{stem}.{extension}")), |w| w.write_all(content))?;
+        let file = folder.join(files::extended(&stem, &format!(".{extension}")));
+        files::write_atomically(&file, |w| w.write_all(content))?;
     }
     Ok(())
 }

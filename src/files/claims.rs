@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use super::pending::{check_destination, folder_of, identity};
+use super::pending::{check_destination, check_folder, folder_of, identity};
 use crate::error::{Error, Result};
 
 /// Device and inode of a file.
@@ -18,6 +18,7 @@ type Identity = (u64, u64);
 pub struct Claims {
     inputs: Vec<(PathBuf, String)>,
     outputs: Vec<PathBuf>,
+    created: Vec<PathBuf>,
 }
 
 impl Claims {
@@ -54,12 +55,18 @@ impl Claims {
         self
     }
 
+    /// The command creates `folder`, and the folders in it, if they are missing. Those of all other outputs must exist.
+    pub fn creates(&mut self, folder: &Path) -> &mut Self {
+        self.created.push(folder.to_path_buf());
+        self
+    }
+
     /// Whether one of the outputs exists. If not, the command overwrites nothing.
     pub fn replace_any(&self) -> bool {
         self.outputs.iter().any(|output| output.exists())
     }
 
-    /// Checks that every output is a regular file or does not exist, is no input, and no other output.
+    /// Checks that every output is a regular file or does not exist, has a folder, is no input, and no other output.
     ///
     /// # Errors
     /// Names the first output that is not, what it is, and a remedy.
@@ -68,6 +75,9 @@ impl Claims {
         let mut existing: HashMap<Identity, &Path> = HashMap::new();
         for output in &self.outputs {
             check_destination(output)?;
+            if !self.created.iter().any(|folder| output.starts_with(folder)) {
+                check_folder(output)?;
+            }
             let in_place = places.insert(Place::of(output), output);
             let as_file = identity_of(output).and_then(|found| existing.insert(found, output));
             if let Some(earlier) = in_place.or(as_file) {
@@ -147,8 +157,14 @@ mod tests {
             let error = check(input, output).unwrap_err().to_string();
             assert!(error.contains("the particle file") && error.contains("write to another"), "{error}");
         }
-        for output in ["other", "new", "dangling", "here/new", "folder/that/is/new"] {
+        for output in ["other", "new", "dangling", "here/new"] {
             check("data", output).unwrap();
+        }
+        for (output, problem) in [("folder/that/is/new", "does not exist"), ("data/new", "is not a folder")] {
+            let error = check("data", output).unwrap_err().to_string();
+            assert!(error.contains(output) && error.contains(problem), "{error}");
+            let created = Claims::new().creates(&at("folder")).writes(at(output)).check();
+            assert_eq!(created.is_ok(), problem == "does not exist", "{output}");
         }
         check("missing", "other").unwrap();
     }
@@ -160,7 +176,11 @@ mod tests {
         fs::write(at("data"), b"x").unwrap();
         fs::hard_link(at("data"), at("hard")).unwrap();
         symlink(folder.path(), at("here")).unwrap();
-        let check = |first: &str, second: &str| Claims::new().writes(at(first)).writes(at(second)).check();
+        let check = |first: &str, second: &str| {
+            let mut claims = Claims::new();
+            claims.creates(&at("a")).creates(&at("b")).creates(&at("here/a"));
+            claims.writes(at(first)).writes(at(second)).check()
+        };
         for (first, second) in [
             ("new", "new"),
             ("new", "./new"),

@@ -141,6 +141,22 @@ pub(super) fn check_destination(destination: &Path) -> Result<String> {
     Ok(name.to_string_lossy().into_owned())
 }
 
+/// Checks that the folder of `destination` exists. One that cannot be looked at is left to the program that writes there.
+///
+/// # Errors
+/// When it is missing, or is a file.
+pub(super) fn check_folder(destination: &Path) -> Result<()> {
+    let folder = folder_of(destination);
+    let problem = match fs::metadata(folder) {
+        Ok(found) if !found.is_dir() => "is not a folder",
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => "is not a folder",
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "does not exist",
+        _ => return Ok(()),
+    };
+    let problem = format!("its folder {} {problem}", folder.display());
+    Err(Error::input(destination, "", problem, "create the folder, or name a file in another"))
+}
+
 /// What a file is ("a folder"); `None` for a regular file.
 pub(super) fn special(metadata: &Metadata) -> Option<&'static str> {
     let kind = metadata.file_type();

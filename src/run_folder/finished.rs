@@ -12,6 +12,7 @@ use crate::particles::Subset;
 use crate::particles::export::results::{RunColumns, RunResults};
 use crate::particles::export::{cs, original};
 use crate::particles::selection::SubsetRows;
+use crate::particles::sources;
 use crate::particles::store::{DataSetId, Store};
 use crate::run_folder::appraisal::Appraised;
 use crate::run_folder::refinement::RefinementState;
@@ -21,11 +22,15 @@ use crate::run_folder::{excluded, names, refinement_file, report, tables};
 /// run.json names; the FSC of the runs in `baselines` is added. Returns the path of the page.
 ///
 /// # Errors
-/// As [`open`] and [`report::write`].
+/// As [`open`] and [`report::write`], or when the page would replace a source of the set.
 pub(crate) fn rewrite_report(run: &Path, particles: Option<&Path>, baselines: &[PathBuf]) -> Result<PathBuf> {
     let (document, store) = open(run, particles)?;
+    let page = run.join(names::REPORT);
+    let mut claims = Claims::new();
+    sources::reads(claims.writes(&page), &store);
+    claims.check()?;
     report::write(run, &document, &store, baselines)?;
-    Ok(run.join(names::REPORT))
+    Ok(page)
 }
 
 /// The record of the finished run `run`, and its particles: those in `particles`, or in the file that the record names.
@@ -78,9 +83,9 @@ pub(crate) fn resolution_of(half_maps: [&Path; 2]) -> Option<Headline> {
     (own == half_maps && document["state"] == "done").then(|| Headline::from_document(&document))?
 }
 
-/// Claims the page that [`rewrite_report`] writes as an output.
+/// Claims the page that [`rewrite_report`] writes as an output; it also reports a run that does not exist.
 pub(crate) fn claim_report<'a>(claims: &'a mut Claims, run: &Path) -> &'a mut Claims {
-    claims.writes(run.join(names::REPORT))
+    claims.creates(run).writes(run.join(names::REPORT))
 }
 
 /// The rows that the run in the folder `run` excluded. The run must be of the particle set `store`, whose identity is `set`.

@@ -44,7 +44,7 @@ pub(crate) fn reads_run_of(claims: &mut Claims, path: &Path) {
 /// Names the file that would be overwritten or removed.
 pub(crate) fn check_run(folder: &Path, store: &Store, others: &[(Option<&Path>, &str)]) -> Result<()> {
     let mut claims = Claims::new();
-    sources::reads(claims.writes_all(files(folder)), store);
+    sources::reads(claims.creates(folder).writes_all(files(folder)), store);
     for (path, what) in others {
         claims.reads_some(*path, what);
     }

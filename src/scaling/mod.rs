@@ -29,6 +29,7 @@ pub(crate) fn write(sources: &[PathBuf], folder: &Path) -> Result<String> {
         claims.reads(record::file_of(source), "the record of a run");
     }
     claims
+        .creates(folder)
         .writes_all(["csv", "svg", "md"].map(|extension| folder.join(format!("scaling.{extension}"))))
         .check()?;
     let runs = sources.iter().map(|source| record::read(source)).collect::<Result<Vec<_>>>()?;

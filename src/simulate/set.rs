@@ -149,7 +149,7 @@ impl Simulation {
                 let stack = if paths[0].exists() || !paths[1].exists() { &paths[0] } else { &paths[1] };
                 mrc::check_own_stack(stack, "choose another folder for --star, or replace it (--overwrite)")?;
             }
-            claims.writes_all(paths);
+            claims.creates(folder).writes_all(paths);
         }
         claims.check()
     }
@@ -420,8 +420,7 @@ fn variance(image: &[f32]) -> f64 {
 
 /// Default name of the true map: `<stem>_truth.mrc` next to the particle file.
 pub fn default_truth_output(output: &Path) -> PathBuf {
-    let stem = output.file_stem().unwrap_or_default().to_string_lossy();
-    output.with_file_name(format!("{stem}_truth.mrc"))
+    output.with_file_name(files::extended(output.file_stem().unwrap_or_default(), "_truth.mrc"))
 }
 
 #[cfg(test)]
