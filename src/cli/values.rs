@@ -3,7 +3,7 @@
 use crate::error::Error;
 
 /// Largest box of particles or maps that is taken for one, in pixels; what memory allows is often less.
-const LARGEST_BOX: usize = 65_536;
+const LARGEST_BOX: usize = 1_000_000;
 
 /// A number above `low`, up to `high`.
 pub(super) fn number(text: &str, low: f64, high: f64) -> Result<f64, String> {
