@@ -130,6 +130,9 @@ pub(super) struct Args {
     /// Particles per half for the voxel maps of the final cross-validation; 0 for none.
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     voxel_particles: u32,
+    /// Do not diagnose the run at its end (`cryosplat-mpi diagnose` does it later).
+    #[arg(long)]
+    no_diagnosis: bool,
     /// Exclude up to N unusable particles per half (damaged image, overflowing pixels or CTF); 0: stop at the first.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32), default_value = "0")]
     skip_bad_particles: u32,
@@ -259,6 +262,7 @@ fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
         checkpoint_every: (args.checkpoint_minutes > 0.0)
             .then(|| Duration::from_secs_f64(60.0 * args.checkpoint_minutes)),
         voxel_particles: args.voxel_particles as usize,
+        diagnose: !args.no_diagnosis,
         skip_bad_particles: args.skip_bad_particles as usize,
         prometheus: args.prometheus.clone(),
         existing_run: match (args.resume, args.overwrite) {

@@ -12,12 +12,22 @@ mod poses;
 pub mod subject;
 mod transfer;
 mod trial;
+mod verdict;
+
+use std::path::Path;
+
+use serde_json::Value;
 
 pub use outcome::Outcome;
 pub use subject::Subject;
 
 use crate::error::Result;
-use crate::run_folder::diagnosis::{Diagnosis, Severity, Verdict};
+use crate::evaluate::Headline;
+use crate::particles::store::Store;
+use crate::run_folder::diagnosis::{Diagnosis, Severity};
+
+/// Fewest particles of a half that are tested: with fewer, chance decides.
+pub const FEWEST_PARTICLES: usize = 100;
 
 /// A test of a run.
 type Test = fn(&Subject) -> Result<Outcome>;
@@ -31,13 +41,48 @@ const TESTS: [Test; 4] = [conventions::test, origins::test, transfer::test, pose
 /// When its files or particles cannot be read.
 pub fn diagnose(subject: &Subject) -> Result<Diagnosis> {
     let mut all = Outcome::default();
-    for test in TESTS {
-        all.add(test(subject)?);
+    if subject.subsets.iter().all(|subset| subset.rows.len() >= FEWEST_PARTICLES) {
+        for test in TESTS {
+            all.add(test(subject)?);
+        }
+    } else {
+        let reason = format!("a half has fewer than {FEWEST_PARTICLES} particles");
+        all.add(Outcome::untested("particles and metadata", reason));
     }
     let Outcome { mut findings, tested } = all;
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-    let severity = findings.first().map_or(Severity::Sound, |worst| worst.severity);
-    let line =
-        findings.first().map_or_else(|| "nothing wrong was found".to_owned(), |worst| worst.title.clone());
-    Ok(Diagnosis { verdict: Verdict { severity, line }, findings, tested })
+    let headline = Headline::from_document(&subject.document);
+    let verdict = verdict::verdict(headline.as_ref(), &findings, &tested);
+    Ok(Diagnosis { verdict, findings, tested })
+}
+
+/// Tests the run in `folder`, whose record is `document`, on the particles of `store`; writes diagnosis.json, and logs verdict and
+/// findings. A run is done also where it cannot be tested: that is logged.
+pub fn of_new_run(folder: &Path, document: &Value, store: &Store) {
+    let diagnosed =
+        Subject::open(folder, document.clone(), store.clone()).and_then(|subject| diagnose(&subject));
+    let diagnosis = match diagnosed.and_then(|diagnosis| diagnosis.write(folder).map(|()| diagnosis)) {
+        Ok(diagnosis) => diagnosis,
+        Err(error) => {
+            tracing::warn!("the run could not be diagnosed: {error}");
+            return;
+        }
+    };
+    for finding in &diagnosis.findings {
+        let next = finding.next.first().map_or(String::new(), |next| format!("; next: {next}"));
+        let text = format!(
+            "{} [{}]: {}; likely cause: {}{next}",
+            finding.title, finding.id, finding.evidence, finding.cause
+        );
+        if finding.severity >= Severity::Warning {
+            tracing::warn!("{text}")
+        } else {
+            tracing::info!("{text}")
+        }
+    }
+    let line = &diagnosis.verdict.line;
+    match diagnosis.verdict.severity {
+        Severity::Fault | Severity::Warning => tracing::warn!("{line}"),
+        Severity::Note | Severity::Sound => tracing::info!("{line}"),
+    }
 }

@@ -1,5 +1,6 @@
 //! The run that is tested.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -13,11 +14,12 @@ use crate::evaluate::maps::{MapReader, read_cube};
 use crate::imaging::Symmetry;
 use crate::imaging::mrc::Volume;
 use crate::particles::noise::NoisePower;
+use crate::particles::refinement::Refinement;
 use crate::particles::selection::{Models, SubsetRows};
 use crate::particles::store::Store;
 use crate::recipe::Settings;
 use crate::run_folder::identity::RunIdentity;
-use crate::run_folder::names;
+use crate::run_folder::{excluded, names, refinement_file};
 use crate::voxels::reconstruction::unfiltered_map;
 use crate::voxels::sample::{Sampling, sampled_sums};
 use crate::voxels::sums::FourierSums;
@@ -49,6 +51,10 @@ pub struct Subject {
     pub map: Volume,
     /// The automatic mask of the run; `None` if it has none.
     pub mask: Option<Mask>,
+    /// What the run has refined of each row; empty if nothing.
+    pub refined: Vec<Refinement>,
+    /// Rows that the run excluded.
+    pub excluded: BTreeSet<usize>,
     voxels: OnceLock<VoxelHalves>,
     sample: OnceLock<Sample>,
     fits: OnceLock<[Fits; 2]>,
@@ -85,7 +91,14 @@ impl Subject {
         let map = map_of(names::MAP)?;
         let reader = MapReader { ignore_frame: true, ..MapReader::default() };
         let mask = if mask.exists() { Some(Mask::read(&mask, &map, &reader)?) } else { None };
+        let refined = match serde_json::from_value(document["particles"]["identity"].clone()) {
+            Ok(set) => refinement_file::read(folder, &store, set)?.unwrap_or_default().rows,
+            // A run of an earlier version, which refined nothing.
+            Err(_) => Vec::new(),
+        };
         Ok(Self {
+            refined,
+            excluded: excluded::rows_of_run(folder, store.len())?,
             map,
             folder: folder.to_owned(),
             symmetry: symmetry.unwrap_or(Symmetry::C1),
@@ -147,7 +160,11 @@ impl Subject {
         if let Some(found) = self.sample.get() {
             return Ok(found);
         }
-        let sample = Sample::read(&self.store, &self.subsets, self.symmetry)?;
+        let of_row = |row: usize| {
+            let refined = self.refined.get(row).copied().unwrap_or_default();
+            (!self.excluded.contains(&row)).then_some(refined)
+        };
+        let sample = Sample::read(&self.store, &self.subsets, self.symmetry, of_row)?;
         Ok(self.sample.get_or_init(|| sample))
     }
 

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::imaging::Symmetry;
 use crate::imaging::View;
 use crate::imaging::pose::Rotation;
+use crate::particles::refinement::Refinement;
 use crate::particles::selection::SubsetRows;
 use crate::particles::store::{Particle, Reader, Store};
 use crate::voxels::PADDING;
@@ -78,15 +79,22 @@ pub(super) struct Agreement {
 }
 
 impl Sample {
-    /// A sample of the particles of both halves.
+    /// A sample of the particles of both halves, with what `refinement_of` a row returns; `None` leaves it out.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn read(store: &Store, subsets: &[SubsetRows; 2], symmetry: Symmetry) -> Result<Self> {
+    pub fn read(
+        store: &Store,
+        subsets: &[SubsetRows; 2],
+        symmetry: Symmetry,
+        refinement_of: impl Fn(usize) -> Option<Refinement> + Sync,
+    ) -> Result<Self> {
         let header = store.header();
         let box_size = header.box_size.min(LARGEST_BOX);
         let particles = (PARTICLES / symmetry.order()).max(FEWEST);
-        let half = |half: usize| small_images(store, subsets[half].rows.clone(), particles, box_size);
+        let half = |half: usize| {
+            small_images(store, subsets[half].rows.clone(), particles, box_size, &refinement_of)
+        };
         let halves = [half(0)?, half(1)?];
         let reader = store.reader();
         let scale = box_size as f64 / header.box_size as f64;
@@ -205,7 +213,7 @@ impl Sample {
             view.ctf = crate::imaging::ctf::Ctf::identity();
         }
         // The image was moved by the shift as given.
-        let offset = [0, 1].map(|axis| shift[axis] - right[axis] + view.offset[axis] * self.scale);
+        let offset = [0, 1].map(|axis| shift[axis] - right[axis]);
         Assumption { view: View { offset, ..view }, flipped }
     }
 }

@@ -62,6 +62,8 @@ pub struct RunOptions {
     pub truth: Option<PathBuf>,
     /// Particles of each half in the voxel maps for cross-validation; 0: no cross-validation.
     pub voxel_particles: usize,
+    /// Whether the run is diagnosed at its end.
+    pub diagnose: bool,
     /// Number of unusable particles per model that may be excluded.
     pub skip_bad_particles: usize,
     /// Time between two checkpoints; `None`: at the end of each epoch only.

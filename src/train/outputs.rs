@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::options::RunOptions;
+use crate::diagnose;
 use crate::error::Result;
 use crate::evaluate::fsc::{Fsc, GOLD_STANDARD};
 use crate::evaluate::maps::{mean, read_cube};
@@ -80,6 +81,9 @@ pub(super) fn finish(run: &Finished) -> Result<()> {
     let assessed = assessment::assess(folder, &halves, &map, check, run.options.truth.as_deref())?;
     let epochs = epochs(run);
     let document = document(run, &assessed, &epochs);
+    if both && run.options.diagnose {
+        diagnose::of_new_run(folder, &document, run.summary.store);
+    }
     report::write(folder, &document, run.summary.store, &[])?;
     lifecycle::write_document(folder, &document)?;
     log(run, &assessed, &epochs);

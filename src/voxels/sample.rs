@@ -10,6 +10,7 @@ use super::small_images::Shrinker;
 use super::sums::FourierSums;
 use crate::error::Result;
 use crate::imaging::Symmetry;
+use crate::particles::refinement::Refinement;
 use crate::particles::store::Store;
 
 /// Images per parallel block.
@@ -52,6 +53,7 @@ pub(crate) fn sampled_sums<const PARTS: usize>(
     let header = store.header();
     let pixel_size = header.pixel_size * header.box_size as f64 / box_size as f64;
     let shrinker = Shrinker::new(store, box_size)?;
+    let unrefined = Refinement::default();
     let extractor = SliceExtractor::new(box_size, pixel_size);
     let sample: Vec<usize> = rows.clone().step_by(rows.len().div_ceil(particles).max(1)).collect();
     let mut parts: [Accumulator; PARTS] = std::array::from_fn(|_| Accumulator::new(box_size, symmetry));
@@ -61,7 +63,7 @@ pub(crate) fn sampled_sums<const PARTS: usize>(
             .map_init(
                 || (shrinker.scratch(), extractor.scratch()),
                 |(reading, cutting), &row| {
-                    let Some(particle) = shrinker.read(row, reading)? else { return Ok(None) };
+                    let Some(particle) = shrinker.read((row, &unrefined), reading)? else { return Ok(None) };
                     let mut slice = Slice::default();
                     extractor.extract(&reading.1, &shrinker.reader().view(&particle), &mut slice, cutting);
                     Ok(slice.finite.then_some(slice))

@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::imaging::fourier::{Fft2, Fft2Scratch};
 use crate::imaging::{Symmetry, View};
 use crate::particles::preprocess::{Preprocessor, Scratch, Settings};
+use crate::particles::refinement::Refinement;
 use crate::particles::store::{Block, Particle, Reader, Store};
 
 /// Images per parallel block.
@@ -49,20 +50,24 @@ impl Shrinker {
         (Block::default(), vec![0.0; self.box_size * self.box_size], self.preprocessor.scratch())
     }
 
-    /// Reads the particle in `row` and downsamples its image to the second part of `scratch`. `None`: its image cannot be used.
+    /// Reads the particle in `row`, with what was refined of it, and downsamples its image, centred, to the second part of `scratch`.
+    /// `None`: its image cannot be used.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn read(
         &self,
-        row: usize,
+        (row, refinement): (usize, &Refinement),
         (block, image, scratch): &mut (Block, Vec<f32>, Scratch),
     ) -> Result<Option<Particle>> {
         self.reader.read(row..row + 1, block)?;
         let mut whole = block.images[..self.pixels].to_vec();
         let usable = block.defects.is_empty()
-            && self.preprocessor.run(&mut whole, [0.0; 2], None, image, scratch).is_ok();
-        Ok(usable.then_some(block.particles[0]))
+            && self
+                .preprocessor
+                .run(&mut whole, refinement.offset.map(|offset| -offset), None, image, scratch)
+                .is_ok();
+        Ok(usable.then(|| refinement.of(&block.particles[0])))
     }
 }
 
@@ -74,7 +79,8 @@ pub(crate) struct SmallImage {
     pub pixels: Vec<f32>,
 }
 
-/// Every n-th of `rows`, of which there are `particles` at most, downsampled. Images that cannot be used are left out.
+/// Every n-th of `rows`, of which there are `particles` at most, downsampled, with what `refinement_of` a row returns; `None` leaves it
+/// out. Images that cannot be used are left out too.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -83,6 +89,7 @@ pub(crate) fn small_images(
     rows: std::ops::Range<usize>,
     particles: usize,
     box_size: usize,
+    refinement_of: impl Fn(usize) -> Option<Refinement> + Sync,
 ) -> Result<Vec<SmallImage>> {
     let shrinker = Shrinker::new(store, box_size)?;
     let step = rows.len().div_ceil(particles).max(1);
@@ -90,7 +97,8 @@ pub(crate) fn small_images(
     let read = sample.par_iter().map_init(
         || shrinker.scratch(),
         |scratch, &row| {
-            let particle = shrinker.read(row, scratch)?;
+            let Some(refinement) = refinement_of(row) else { return Ok(None) };
+            let particle = shrinker.read((row, &refinement), scratch)?;
             Ok(particle.map(|particle| SmallImage { row, particle, pixels: scratch.1.clone() }))
         },
     );
