@@ -30,17 +30,50 @@ fn with_psi_negated(w: &Rotation) -> Rotation {
     rotation_from_relion(rot, tilt, -psi)
 }
 
-/// Another convention: the rotation by that of the file, its name, and what to do.
-const CONVENTIONS: [(fn(&Rotation) -> Rotation, &str, &str); 5] = [
-    (transposed, "inverse rotations", "invert the rotations where the poses were converted"),
-    (mirrored, "images mirrored along y", "write the stack with its rows in the other order"),
-    (exchanged, "images with x and y exchanged", "transpose the images of the stack"),
-    (mirrored_inverse, "inverse rotations and images mirrored along y", "convert the poses again"),
-    (
-        with_psi_negated,
-        "psi of the other sign",
-        "relion_star_handler --i particles.star --o fixed.star --operate rlnAnglePsi --multiply_by -1",
-    ),
+/// Matrices that take the shifts as given to those of the convention.
+const SAME: [[f64; 2]; 2] = [[1.0, 0.0], [0.0, 1.0]];
+const MIRRORED: [[f64; 2]; 2] = [[1.0, 0.0], [0.0, -1.0]];
+const EXCHANGED: [[f64; 2]; 2] = [[0.0, 1.0], [1.0, 0.0]];
+
+/// Another convention.
+struct Convention {
+    rotation: fn(&Rotation) -> Rotation,
+    shifts: [[f64; 2]; 2],
+    name: &'static str,
+    remedy: &'static str,
+}
+
+const CONVENTIONS: [Convention; 5] = [
+    Convention {
+        rotation: transposed,
+        shifts: SAME,
+        name: "inverse rotations",
+        remedy: "invert the rotations where the poses were converted (rot becomes -psi, tilt -tilt, psi -rot)",
+    },
+    Convention {
+        rotation: mirrored,
+        shifts: MIRRORED,
+        name: "images mirrored along y",
+        remedy: "write the stack with its rows in the other order",
+    },
+    Convention {
+        rotation: exchanged,
+        shifts: EXCHANGED,
+        name: "images with x and y exchanged",
+        remedy: "transpose the images of the stack",
+    },
+    Convention {
+        rotation: mirrored_inverse,
+        shifts: MIRRORED,
+        name: "inverse rotations and images mirrored along y",
+        remedy: "convert the poses again",
+    },
+    Convention {
+        rotation: with_psi_negated,
+        shifts: SAME,
+        name: "psi of the other sign",
+        remedy: "relion_star_handler --i particles.star --o fixed.star --operate rlnAnglePsi --multiply_by -1",
+    },
 ];
 
 /// Tests the convention of the poses. The hand is not among them: the mirror image of a map fits the same images.
@@ -51,7 +84,7 @@ pub(super) fn test(subject: &Subject) -> Result<Outcome> {
     const WHAT: &str = "convention of the poses";
     let sample = subject.sample()?;
     let given = Agreement::of(sample.given());
-    let changes = CONVENTIONS.iter().map(|(of, name, _)| (Change::Rotation(*of), (*name).to_owned()));
+    let changes = CONVENTIONS.iter().map(|of| (Change::Rotation(of.rotation, of.shifts), of.name.to_owned()));
     let Some(found) = best(sample, changes.collect()) else { return Ok(Outcome::default()) };
     if !is_better(&found.agreement, &given) {
         if given.information < NO_SIGNAL {
@@ -64,8 +97,7 @@ pub(super) fn test(subject: &Subject) -> Result<Outcome> {
         );
         return Ok(Outcome::sound(WHAT, outcome));
     }
-    let remedy =
-        CONVENTIONS.iter().find(|(_, name, _)| *name == found.name).map_or("", |(.., remedy)| remedy);
+    let remedy = CONVENTIONS.iter().find(|of| of.name == found.name).map_or("", |of| of.remedy);
     Ok(Outcome::found(
         WHAT,
         Finding {

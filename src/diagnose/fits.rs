@@ -18,7 +18,7 @@ use crate::random::{Purpose, stream};
 use crate::refine::confirmed::{FEWEST, confirmed, limit};
 use crate::refine::newton::{Group, Posterior, descend, numbers};
 use crate::refine::prior::{KINDS, Quadratic, Widths, estimate};
-use crate::refine::search::{Search, take_better};
+use crate::refine::search::{Search, misfit, take_better};
 use crate::refine::spectrum::{reference_of, value_at};
 use crate::render::cpu::CpuDevice;
 use crate::render::reference::DEFOCUS_UNIT;
@@ -32,6 +32,9 @@ const LEAST_WIDTHS: [f64; KINDS] = [5e-4, 5e-5, 5e-3];
 const LARGEST_WIDTHS: [f64; KINDS] = [0.5, 0.1, 2.0];
 /// Gain in log-posterior from which on a particle fits better elsewhere.
 pub(super) const BETTER: f64 = 3.0;
+
+/// Misfit, in standard deviations of noise, of an image that shows no particle, or another one.
+const NO_PARTICLE: f64 = -3.0;
 
 /// A particle compared with the map of the other half.
 #[expect(dead_code, reason = "for tests of junk and contrast")]
@@ -162,7 +165,10 @@ impl Comparison<'_> {
                 gain: descent.objective - of_given,
                 misfit: (given.overlap - given.power) / spread,
             });
-            quadratics.push(descent.quadratic(&particle.rotation, &posterior));
+            // Particles that are none have no pose.
+            if misfit(descent, &posterior) > NO_PARTICLE {
+                quadratics.push(descent.quadratic(&particle.rotation, &posterior));
+            }
         }
         let range = [&in_pixels(LEAST_WIDTHS), &in_pixels(LARGEST_WIDTHS)];
         let [rotation, offset, defocus] = estimate(&quadratics, &posterior.widths, range, |sums| sums).0;

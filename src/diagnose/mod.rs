@@ -3,6 +3,7 @@
 //!
 //! [`subject`] is the run that is tested; [`outcome`] is what a test returns. Each test is a file of its own.
 
+mod consequences;
 mod conventions;
 mod explain;
 mod fits;
@@ -49,7 +50,7 @@ pub fn diagnose(subject: &Subject) -> Result<Diagnosis> {
         let reason = format!("a half has fewer than {FEWEST_PARTICLES} particles");
         all.add(Outcome::untested("particles and metadata", reason));
     }
-    let Outcome { mut findings, tested } = all;
+    let Outcome { mut findings, tested } = consequences::without(all);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     let headline = Headline::from_document(&subject.document);
     let verdict = verdict::verdict(headline.as_ref(), &findings, &tested);

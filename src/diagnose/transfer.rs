@@ -14,6 +14,8 @@ const FACTORS: [f64; 8] = [0.25, 0.5, 0.63, 0.8, 1.25, 1.6, 2.0, 4.0];
 /// The logarithm of the first step from the best of them, and the number of times that it is halved.
 const STEP: f64 = 0.12;
 const HALVINGS: usize = 4;
+/// Root mean square of the shifts, in pixels of the trial, from which on they show the pixel size.
+const LEAST_SHIFT: f64 = 0.3;
 /// Voltages of microscopes in kV.
 const VOLTAGES: [f64; 4] = [100.0, 120.0, 200.0, 300.0];
 /// Information in nats by which one explanation beats another.
@@ -82,10 +84,22 @@ pub(super) fn test(subject: &Subject) -> Result<Outcome> {
         _ => true,
     });
     let scales = FACTORS.map(|factor| (Change::Defocus(factor), format!("defocus times {factor}")));
+    // With the shifts, which were in angstrom, a pixel size shows even where the rings of the CTF do not.
+    let with_shifts = sample.shift_width().is_some_and(|width| width > LEAST_SHIFT);
+    let binned =
+        [0.5, 2.0].map(|factor| (Change::PixelSize(factor, true), format!("pixel size times {factor}")));
+    let binned = if with_shifts { best(sample, binned.to_vec()) } else { None };
+    let binned = binned.filter(|trial| is_better(&trial.agreement, &given));
     let others = treatments.iter().map(|(change, _, title, ..)| (*change, (*title).to_owned()));
     let (Some(scale), Some(other)) = (best(sample, scales.to_vec()), best(sample, others.collect())) else {
         return Ok(Outcome::default());
     };
+    if let Some(binned) = &binned {
+        let rivals = [&scale, &other];
+        if rivals.iter().all(|rival| rival.agreement.information < binned.agreement.information - DECISIVE) {
+            return Ok(Outcome::found(WHAT, of_binning(subject, sample, binned, &given)));
+        }
+    }
     // A defocus between the factors may be off by less than they are apart.
     let scale = refined(sample, scale, &given);
     let found = if scale.agreement.information >= other.agreement.information { &scale } else { &other };
@@ -116,6 +130,37 @@ pub(super) fn test(subject: &Subject) -> Result<Outcome> {
         ));
     }
     Ok(Outcome::found(WHAT, of_scale(subject, sample, &scale, &given)))
+}
+
+/// The finding where a pixel size of twice or half that given fits, with the shifts.
+fn of_binning(subject: &Subject, sample: &Sample, trial: &Trial, given: &Agreement) -> Finding {
+    let Change::PixelSize(factor, _) = trial.change else { unreachable!("a trial of a pixel size") };
+    let pixel_size = subject.store.header().pixel_size;
+    Finding {
+        id: "pixel-size".into(),
+        severity: Severity::Fault,
+        title: format!(
+            "the pixel size is wrong: {:.3} A fits, {pixel_size:.3} A is given",
+            factor * pixel_size
+        ),
+        evidence: format!(
+            "with {} and the shifts in angstrom as given, {}",
+            trial.name,
+            sample.compared(&trial.agreement, given)
+        ),
+        cause: "images that were binned or rescaled while the metadata kept their pixel size".into(),
+        cost: format!(
+            "particles are moved by {:.1} times their shifts, the CTF is wrong, and every length in the map",
+            factor
+        ),
+        next: vec![remedy_of_pixel_size(factor), "cryosplat-mpi import fixed.star -o fixed.h5".into()],
+    }
+}
+
+fn remedy_of_pixel_size(factor: f64) -> String {
+    format!(
+        "relion_star_handler --i particles.star --o fixed.star --operate rlnImagePixelSize --multiply_by {factor:.3}"
+    )
 }
 
 /// The factor of the defocus that is best near that of `start`, or near 1 if that is better.
@@ -189,9 +234,7 @@ fn of_scale(subject: &Subject, sample: &Sample, scale: &Trial, given: &Agreement
             "pixel-size",
             format!("the pixel size is wrong: {new_pixel:.3} A fits, {:.3} A is given", header.pixel_size),
             "images that were binned or rescaled while the metadata kept their pixel size, or a wrong calibration",
-            format!(
-                "relion_star_handler --i particles.star --o fixed.star --operate rlnImagePixelSize --set_to RAW_PIXEL_SIZE_TIMES_{pixel:.3}"
-            ),
+            remedy_of_pixel_size(pixel),
         ),
         1 => (
             "voltage",

@@ -47,8 +47,8 @@ pub(super) struct Sample {
 pub(super) enum Change {
     /// As given.
     Nothing,
-    /// The rotation, by a function of it.
-    Rotation(fn(&Rotation) -> Rotation),
+    /// The rotation, by a function of it, and the applied shift, by this matrix times it.
+    Rotation(fn(&Rotation) -> Rotation, [[f64; 2]; 2]),
     /// The applied shift, by this matrix times it.
     Shift([[f64; 2]; 2]),
     /// Both defocus values, by this factor.
@@ -98,13 +98,24 @@ impl Sample {
         let halves = [half(0)?, half(1)?];
         let reader = store.reader();
         let scale = box_size as f64 / header.box_size as f64;
+        let shifts_of = |half: usize| -> Result<Option<Vec<[f64; 2]>>> {
+            let rows = subsets[half].rows.clone();
+            let Some(all) = reader.applied_shifts(rows.clone())? else { return Ok(None) };
+            let of_row =
+                |image: &SmallImage| all[image.row - rows.start].map(|shift| f64::from(shift) * scale);
+            Ok(Some(halves[half].iter().map(of_row).collect()))
+        };
+        let shifts = match (shifts_of(0)?, shifts_of(1)?) {
+            (Some(first), Some(second)) => Some([first, second]),
+            _ => None,
+        };
         let mut sample = Self {
             given: [FourierSums::zero(1), FourierSums::zero(1)],
             box_size,
             pixel_size: header.pixel_size / scale,
             scale,
             symmetry,
-            shifts: None,
+            shifts,
             reader,
             halves,
         };
@@ -188,8 +199,11 @@ impl Sample {
         let own = || all_optics[particle.optics_group as usize].clone();
         match change {
             Change::Nothing => {}
-            Change::Rotation(of) => particle.rotation = of(&particle.rotation),
-            Change::Shift(m) => right = [0, 1].map(|row| m[row][0] * shift[0] + m[row][1] * shift[1]),
+            Change::Rotation(of, shifts) => {
+                particle.rotation = of(&particle.rotation);
+                right = times(&shifts, shift);
+            }
+            Change::Shift(matrix) => right = times(&matrix, shift),
             Change::Defocus(factor) => {
                 particle.ctf.defocus_u *= factor;
                 particle.ctf.defocus_v *= factor;
@@ -216,6 +230,10 @@ impl Sample {
         let offset = [0, 1].map(|axis| shift[axis] - right[axis]);
         Assumption { view: View { offset, ..view }, flipped }
     }
+}
+
+fn times(matrix: &[[f64; 2]; 2], [x, y]: [f64; 2]) -> [f64; 2] {
+    matrix.map(|[a, b]| a * x + b * y)
 }
 
 impl Agreement {
