@@ -8,8 +8,7 @@ const OF_PARTICLES: [&str; 3] = ["poses", "shifts", "defocus-scatter"];
 /// Faults of all particles that do not move single ones.
 const HARMLESS: [&str; 3] = ["contrast-inverted", "copies", "missing-cone"];
 /// Of findings about the same images the first is the cause of the second.
-const CAUSES: [(&str, &str); 3] =
-    [("pixel-size", "origins-unit"), ("pixel-size", "origins-sign"), ("pose-convention", "origins-axes")];
+const CAUSES: [(&str, &str); 1] = [("pose-convention", "origins-axes")];
 
 /// The outcome without findings that follow from others.
 pub(super) fn without(outcome: Outcome) -> Outcome {

@@ -1,12 +1,15 @@
 //! Poses of another convention: inverse rotations, mirrored images, an angle with the other sign.
 
-use super::explain::{best, is_better};
+use super::explain::{WIDE, best, is_better};
 use super::outcome::Outcome;
 use super::subject::Subject;
 use super::trial::{Agreement, Change};
 use crate::error::Result;
 use crate::imaging::pose::{Rotation, product, relion_from_rotation, rotation_from_relion, transposed};
 use crate::run_folder::diagnosis::{Finding, Severity};
+
+/// What is tested.
+pub(super) const WHAT: &str = "convention of the poses";
 
 /// Information in nats below which the halves do not agree at all, with any convention.
 const NO_SIGNAL: f64 = 30.0;
@@ -81,12 +84,11 @@ const CONVENTIONS: [Convention; 5] = [
 /// # Errors
 /// When the particles cannot be read.
 pub(super) fn test(subject: &Subject) -> Result<Outcome> {
-    const WHAT: &str = "convention of the poses";
     let sample = subject.sample()?;
     let given = Agreement::of(sample.given());
     let changes = CONVENTIONS.iter().map(|of| (Change::Rotation(of.rotation, of.shifts), of.name.to_owned()));
     let Some(found) = best(sample, changes.collect()) else { return Ok(Outcome::default()) };
-    if !is_better(&found.agreement, &given) {
+    if !is_better(&found.agreement, &given, WIDE) {
         if given.information < NO_SIGNAL {
             return Ok(Outcome::found(WHAT, no_signal(subject, &given)));
         }

@@ -1,11 +1,15 @@
 //! The shifts that were applied at import: their sign, size and axes.
 
-use super::explain::{best, is_better};
+use super::explain::{WIDE, best, is_better};
 use super::outcome::Outcome;
 use super::subject::Subject;
+use super::transfer::of_binning;
 use super::trial::{Agreement, Change};
 use crate::error::Result;
 use crate::run_folder::diagnosis::{Finding, Severity};
+
+/// What is tested.
+pub(super) const WHAT: &str = "origins";
 
 /// Root mean square of the shifts, in pixels of the trial, below which their sign makes no difference.
 const LEAST_SHIFT: f64 = 0.3;
@@ -55,7 +59,6 @@ const USES: [([[f64; 2]; 2], &str, &str, &str); 6] = [
 /// # Errors
 /// When the particles cannot be read.
 pub(super) fn test(subject: &Subject) -> Result<Outcome> {
-    const WHAT: &str = "origins";
     let sample = subject.sample()?;
     let Some(width) = sample.shift_width() else {
         return Ok(Outcome::untested(
@@ -70,14 +73,20 @@ pub(super) fn test(subject: &Subject) -> Result<Outcome> {
     }
     let given = Agreement::of(sample.given());
     let changes = USES.iter().map(|(matrix, _, title, _)| (Change::Shift(*matrix), (*title).to_owned()));
-    let Some(found) = best(sample, changes.collect()) else { return Ok(Outcome::default()) };
-    if !is_better(&found.agreement, &given) {
+    // Shifts in angstrom also show a wrong pixel size.
+    let binned =
+        [0.5, 2.0].map(|factor| (Change::PixelSize(factor, true), format!("pixel size times {factor}")));
+    let Some(found) = best(sample, changes.chain(binned).collect()) else { return Ok(Outcome::default()) };
+    if !is_better(&found.agreement, &given, WIDE) {
         let outcome = format!(
             "shifts of {in_file:.1} px are right in sign and size (next: {}, {:.2} of the information)",
             found.name,
             found.agreement.information / given.information.max(1.0)
         );
         return Ok(Outcome::sound(WHAT, outcome));
+    }
+    if let Change::PixelSize(factor, _) = found.change {
+        return Ok(Outcome::found(WHAT, of_binning(subject, sample, factor, (&found, &given))));
     }
     let of_use = USES.iter().find(|(_, _, title, _)| *title == found.name);
     let Some((matrix, id, title, cause)) = of_use else { return Ok(Outcome::default()) };

@@ -1,6 +1,6 @@
 //! The contrast transfer function as given: defocus, voltage, pixel size, phase flips.
 
-use super::explain::{Trial, best, is_better};
+use super::explain::{NARROW, Trial, WIDE, best, is_better};
 use super::outcome::Outcome;
 use super::subject::Subject;
 use super::trial::{Agreement, Change, Sample};
@@ -8,14 +8,13 @@ use crate::error::Result;
 use crate::imaging::ctf::wavelength;
 use crate::run_folder::diagnosis::{Finding, Severity};
 
-const WHAT: &str = "CTF (defocus, voltage, pixel size, phase flips)";
+/// What is tested.
+pub(super) const WHAT: &str = "CTF (defocus, voltage, pixel size, phase flips)";
 /// Factors of the defocus that are tried first.
 const FACTORS: [f64; 8] = [0.25, 0.5, 0.63, 0.8, 1.25, 1.6, 2.0, 4.0];
 /// The logarithm of the first step from the best of them, and the number of times that it is halved.
 const STEP: f64 = 0.12;
 const HALVINGS: usize = 4;
-/// Root mean square of the shifts, in pixels of the trial, from which on they show the pixel size.
-const LEAST_SHIFT: f64 = 0.3;
 /// Voltages of microscopes in kV.
 const VOLTAGES: [f64; 4] = [100.0, 120.0, 200.0, 300.0];
 /// Information in nats by which one explanation beats another.
@@ -84,26 +83,15 @@ pub(super) fn test(subject: &Subject) -> Result<Outcome> {
         _ => true,
     });
     let scales = FACTORS.map(|factor| (Change::Defocus(factor), format!("defocus times {factor}")));
-    // With the shifts, which were in angstrom, a pixel size shows even where the rings of the CTF do not.
-    let with_shifts = sample.shift_width().is_some_and(|width| width > LEAST_SHIFT);
-    let binned =
-        [0.5, 2.0].map(|factor| (Change::PixelSize(factor, true), format!("pixel size times {factor}")));
-    let binned = if with_shifts { best(sample, binned.to_vec()) } else { None };
-    let binned = binned.filter(|trial| is_better(&trial.agreement, &given));
     let others = treatments.iter().map(|(change, _, title, ..)| (*change, (*title).to_owned()));
     let (Some(scale), Some(other)) = (best(sample, scales.to_vec()), best(sample, others.collect())) else {
         return Ok(Outcome::default());
     };
-    if let Some(binned) = &binned {
-        let rivals = [&scale, &other];
-        if rivals.iter().all(|rival| rival.agreement.information < binned.agreement.information - DECISIVE) {
-            return Ok(Outcome::found(WHAT, of_binning(subject, sample, binned, &given)));
-        }
-    }
     // A defocus between the factors may be off by less than they are apart.
     let scale = refined(sample, scale, &given);
     let found = if scale.agreement.information >= other.agreement.information { &scale } else { &other };
-    if !is_better(&found.agreement, &given) {
+    let margin = if std::ptr::eq(found, &scale) { NARROW } else { WIDE };
+    if !is_better(&found.agreement, &given, margin) {
         let outcome = format!(
             "no other defocus, voltage, pixel size or treatment of the images explains them better (best: {}, {:.3} of the information)",
             found.name,
@@ -133,8 +121,12 @@ pub(super) fn test(subject: &Subject) -> Result<Outcome> {
 }
 
 /// The finding where a pixel size of twice or half that given fits, with the shifts.
-fn of_binning(subject: &Subject, sample: &Sample, trial: &Trial, given: &Agreement) -> Finding {
-    let Change::PixelSize(factor, _) = trial.change else { unreachable!("a trial of a pixel size") };
+pub(super) fn of_binning(
+    subject: &Subject,
+    sample: &Sample,
+    factor: f64,
+    (trial, given): (&Trial, &Agreement),
+) -> Finding {
     let pixel_size = subject.store.header().pixel_size;
     Finding {
         id: "pixel-size".into(),
