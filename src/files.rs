@@ -24,7 +24,7 @@ pub use leftovers::{
     survive_size_limit,
 };
 pub use pending::Pending;
-pub(crate) use text::{csv_cell, csv_text, star_word};
+pub(crate) use text::{csv_cell, csv_text, shell_word, star_word};
 
 /// The name `stem` and `end`. The bytes of `stem` stay, whether they are UTF-8 or not.
 pub(crate) fn extended(stem: impl AsRef<OsStr>, end: &str) -> OsString {

@@ -10,7 +10,7 @@ use crate::imaging::mrc;
 use crate::progress::duration;
 use crate::run_folder::assessment::{Assessment, Check};
 use crate::run_folder::document::RunSummary;
-use crate::run_folder::{assessment, lifecycle, names, report};
+use crate::run_folder::{assessment, lifecycle, names, report, view};
 use crate::voxels::PADDING;
 use crate::voxels::reconstruction::Maps;
 
@@ -35,6 +35,7 @@ pub(super) fn write(run: &Finished) -> Result<()> {
     let truth = run.options.truth.as_deref();
     let assessed = assessment::assess(folder, &[half1, half2], whole, Check::Independent, truth)?;
     let document = document(run, &assessed);
+    view::write(folder, whole, run.options.symmetry)?;
     report::write(folder, &document, run.summary.store, &[])?;
     lifecycle::write_document(folder, &document)?;
     assessment::log(&assessed);
@@ -44,6 +45,7 @@ pub(super) fn write(run: &Finished) -> Result<()> {
         images_per_second(run),
         folder.join(names::REPORT).display()
     );
+    view::log_next(folder);
     Ok(())
 }
 

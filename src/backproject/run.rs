@@ -13,7 +13,7 @@ use crate::progress::gib;
 use crate::run_folder::document::RunSummary;
 use crate::run_folder::owner::{Owner, Request};
 use crate::run_folder::trial::{self, Writes};
-use crate::run_folder::{assessment, lifecycle, overwriting};
+use crate::run_folder::{assessment, lifecycle, log, overwriting};
 use crate::voxels::accumulator::Accumulator;
 use crate::voxels::detection;
 use crate::voxels::half_sums::{ParticleSample, accumulate_halves, inversion_bytes, working_bytes};
@@ -47,6 +47,7 @@ pub fn run(world: &World, options: &BackprojectOptions) -> std::result::Result<(
         check()?;
         lifecycle::begin_whole(&options.output, &options.command)
     })?;
+    log::open(&options.output, world, &options.command);
     if let Some(halves) = sums {
         detection::report(&store, &subsets, options.symmetry);
         let maps = reconstruct(halves, store.header().pixel_size, options.wiener)?;

@@ -139,5 +139,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         args.output.display(),
         beside.display()
     );
+    let set = files::shell_word(&args.output.to_string_lossy());
+    tracing::info!("next: mpirun -n 2 --bind-to none cryosplat-mpi train {set} -o run");
     Ok(())
 }

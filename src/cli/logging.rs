@@ -1,19 +1,21 @@
 //! The log on standard error: text or JSON lines, from rank 0 by default.
 
-use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
 use clap::ValueEnum;
 use tracing::{Event, Subscriber};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::{Format, Json, Writer};
 use tracing_subscriber::fmt::time::FormatTime;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::fmt::{self, FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::parallel::World;
+use crate::run_folder::log;
 
 /// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -56,7 +58,7 @@ struct Elapsed {
 }
 
 impl FormatTime for Elapsed {
-    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+    fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
         write!(writer, "{:8.1} s{}", self.start.elapsed().as_secs_f64(), self.rank)
     }
 }
@@ -86,10 +88,10 @@ where
         context: &FmtContext<'_, S, N>,
         mut writer: Writer<'_>,
         event: &Event<'_>,
-    ) -> fmt::Result {
+    ) -> std::fmt::Result {
         let mut object = String::new();
         self.format.format_event(context, Writer::new(&mut object), event)?;
-        let open = object.trim_end().strip_suffix('}').ok_or(fmt::Error)?;
+        let open = object.trim_end().strip_suffix('}').ok_or(std::fmt::Error)?;
         writeln!(writer, "{open}{}}}", self.members)
     }
 }
@@ -118,23 +120,52 @@ fn one_line(event: &[u8]) -> Vec<u8> {
     text.iter().map(plain).chain([b'\n']).collect()
 }
 
+/// The log in the run folder, one line for each event.
+struct RunLog;
+
+impl Write for RunLog {
+    /// Writes a whole event.
+    fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
+        log::write(&one_line(event));
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Starts the log of this process. Ranks other than 0 log warnings and errors only, unless `--log-all-ranks` is given.
 pub(super) fn start(options: &LogOptions, rank: usize) {
+    start_layers(options, rank, false);
+}
+
+/// [`start`] for a command with a run folder: the same lines, as text without colours, go to the log there once the run holds it.
+pub(super) fn start_with_run_log(options: &LogOptions, rank: usize) {
+    log::expect();
+    start_layers(options, rank, true);
+}
+
+fn start_layers(options: &LogOptions, rank: usize, run_log: bool) {
     let level = if rank == 0 || options.log_all_ranks { options.log_level.as_str() } else { "warn" };
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(|| Lines)
-        .with_target(false)
-        // A log that cannot be written (full disk) must not stop the run.
-        .log_internal_errors(false)
-        .with_ansi(std::io::stderr().is_terminal());
-    let name = if rank == 0 { String::new() } else { format!(" rank {rank} on {}", World::host()) };
-    // A second call keeps the first subscriber.
-    let _ = match options.log_format {
-        LogFormat::Json => subscriber.json().event_format(JsonOfRank::new(rank)).try_init(),
-        LogFormat::Text => subscriber.with_timer(Elapsed { start: Instant::now(), rank: name }).try_init(),
+    let start = Instant::now();
+    let time = || {
+        let rank = if rank == 0 { String::new() } else { format!(" rank {rank} on {}", World::host()) };
+        Elapsed { start, rank }
     };
+    // A log that cannot be written (full disk) must not stop the run.
+    let layer = || fmt::layer().with_target(false).log_internal_errors(false);
+    let terminal = layer().with_writer(|| Lines).with_ansi(std::io::stderr().is_terminal());
+    let mut layers = vec![match options.log_format {
+        LogFormat::Json => terminal.json().event_format(JsonOfRank::new(rank)).boxed(),
+        LogFormat::Text => terminal.with_timer(time()).boxed(),
+    }];
+    if run_log {
+        layers.push(layer().with_writer(|| RunLog).with_ansi(false).with_timer(time()).boxed());
+    }
+    // A second call keeps the first subscriber.
+    let _ = tracing_subscriber::registry().with(filter).with(layers).try_init();
 }
 
 #[cfg(test)]

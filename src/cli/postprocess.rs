@@ -118,7 +118,15 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     // Written last: if it is there, all files are.
     files::write_json(&name(".json"), &document)?;
     let text = if args.json { format!("{document}\n") } else { processed.to_text(&mask, &headline) };
-    super::output::print(text.as_bytes())
+    super::output::print(text.as_bytes())?;
+    let at = |end: &str| files::shell_word(&name(end).to_string_lossy());
+    tracing::info!("next: chimerax {}", at(".mrc"));
+    tracing::info!(
+        "next, with an atomic model: cryosplat-mpi fsc {} model.cif --mask {}",
+        at(".mrc"),
+        at("_mask.mrc")
+    );
+    Ok(())
 }
 
 /// Warns where the map holds shells beyond the resolution that the run's particles confirm.

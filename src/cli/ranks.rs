@@ -14,6 +14,7 @@ use crate::parallel::{EndSignal, Failure, World};
 use crate::render::cuda::libraries;
 use crate::resources::all_reduce::CollectiveKind;
 use crate::resources::devices::DeviceKind;
+use crate::run_folder::log;
 use crate::train::Ending;
 
 /// Exit code after a stop by a signal, to be resumed: EX_TEMPFAIL of sysexits.h.
@@ -109,9 +110,10 @@ impl RankOptions {
                 return ExitCode::FAILURE;
             }
         };
-        logging::start(log, world.rank());
+        logging::start_with_run_log(log, world.rank());
         world.abort_on_panic();
-        match self.start_threads(&world).and_then(|()| work(&world)) {
+        let outcome = self.start_threads(&world).and_then(|()| work(&world));
+        let code = match outcome {
             Ok(Ending::Done) => ExitCode::SUCCESS,
             Ok(Ending::Stopped) => ExitCode::from(STOPPED),
             // All ranks fail together: rank 0 logs the error, and no abort is needed.
@@ -124,6 +126,7 @@ impl RankOptions {
             Err(Failure::Local(error)) => {
                 if world.size() == 1 {
                     tracing::error!("{error}");
+                    log::flush();
                     return ExitCode::FAILURE;
                 }
                 // What fails while another rank ends the job is no cause.
@@ -137,7 +140,9 @@ impl RankOptions {
                 }
                 world.abort(1)
             }
-        }
+        };
+        log::flush();
+        code
     }
 
     fn start_threads(&self, world: &World) -> Result<(), Failure> {

@@ -145,6 +145,9 @@ pub(super) struct Args {
     /// Resume from the last checkpoint in the run folder; see docs/guide.md, Resuming.
     #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, default_missing_value = "must")]
     resume: Option<Resume>,
+    /// With --resume: continue the finished run for N epochs beyond its --epochs; see docs/guide.md, Extending a run.
+    #[arg(long, value_name = "N", requires = "resume", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    extend_epochs: Option<u32>,
     /// Minutes between checkpoints within an epoch; 0: only at the end of each epoch.
     #[arg(long, value_name = "MINUTES", allow_hyphen_values = true, value_parser = minutes, default_value = "10")]
     checkpoint_minutes: f64,
@@ -233,6 +236,7 @@ fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
             densify: args.densify.iter().map(|&epoch| epoch as usize).collect(),
             mixtures: args.mixtures.map(|m| m as usize),
             epochs: args.epochs.map(|e| e as usize),
+            extensions: Vec::new(),
             batch: args.batch.map(|b| b as usize),
             learning_rate: args.learning_rate,
             schedule: args.schedule,
@@ -271,6 +275,7 @@ fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
             (None, true) => ExistingRun::Replace,
             (None, false) => ExistingRun::Refuse,
         },
+        extend_epochs: args.extend_epochs.map(|epochs| epochs as usize),
         command: super::output::command_line(),
     };
     crate::train::run(world, &options)

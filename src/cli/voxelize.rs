@@ -6,11 +6,14 @@ use std::path::PathBuf;
 use super::threads;
 use super::values::{self, check_box};
 use crate::error::Error;
+use crate::evaluate::maps;
 use crate::files::Claims;
+use crate::gmm::files::GmmFile;
 use crate::gmm::mixture;
 use crate::gmm::voxelize::{Grid, MAX_GRID, label, map_of, sampling_bytes};
 use crate::imaging::mrc::{Volume, write_labelled_volume};
 use crate::memory;
+use crate::run_folder::finished;
 use crate::run_folder::overwriting::reads_run_of;
 
 const AFTER_HELP: &str = "\
@@ -20,6 +23,7 @@ begins at zero angstrom, as in RELION: in ChimeraX, maps of different boxes are 
 
 Examples:
   cryosplat-mpi voxelize run/gmm_half1.h5 -o half1.mrc
+  cryosplat-mpi voxelize run -o fine.mrc --pixel-size 1.5
   cryosplat-mpi voxelize run/gmm_half1.h5 -o fine.mrc --pixel-size 1.5
   cryosplat-mpi voxelize run/gmm_half1.ply -o half1.mrc --box 256 --pixel-size 1.2";
 
@@ -27,8 +31,8 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
-    /// Mixture: gmm_half1.h5 or .ply of a run folder (.ply needs --box and --pixel-size), or pseudo-atoms of `export gmm`.
-    #[arg(value_name = "MIXTURE")]
+    /// Run folder, for the mean of both half maps; or a mixture: gmm_half1.h5 or .ply of a run folder (.ply needs --box and --pixel-size), or pseudo-atoms of `export gmm`.
+    #[arg(value_name = "RUN|MIXTURE")]
     mixture: PathBuf,
     /// Output map (MRC).
     #[arg(short, long, value_name = "FILE")]
@@ -49,9 +53,17 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     reads_run_of(claims.reads(&args.mixture, "the mixture").writes(&args.output), &args.mixture);
     claims.check()?;
     check_box(args.box_size)?;
-    let mixture = mixture::read_with_grid(&args.mixture, args.box_size, args.pixel_size)?;
+    let files = finished::mixtures(&args.mixture)?;
+    let read = |file: &PathBuf| mixture::read_with_grid(file, args.box_size, args.pixel_size);
+    let mixtures = files.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let mixture = &mixtures[0];
+    let frame = |mixture: &GmmFile| (mixture.box_size, mixture.pixel_size);
+    if let Some(other) = mixtures.iter().position(|other| frame(other) != frame(mixture)) {
+        let problem = format!("has another box or pixel size than {}", files[0].display());
+        return Err(Error::input(&files[other], "", problem, "name one of the mixtures").into());
+    }
     let pixel_size = args.pixel_size.unwrap_or(mixture.pixel_size);
-    let grid = Grid::of_map(&mixture, args.box_size, args.pixel_size);
+    let grid = Grid::of_map(mixture, args.box_size, args.pixel_size);
     if grid.computed() > MAX_GRID {
         return Err(Error::request(
             format!("a map of {} voxels along an edge is too large for the memory", grid.computed()),
@@ -67,14 +79,18 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         "choose a larger --pixel-size or a smaller --box, or use a machine with more memory",
     )?;
     let pool = threads::pool(args.threads.map(NonZeroUsize::get))?;
-    let data = pool.install(|| map_of(&mixture, &grid));
-    write_labelled_volume(&args.output, &Volume::new(data, pixel_size), &label(&mixture))?;
-    tracing::info!(
-        "{} on {} voxels of {:.4} A: {}",
-        mixture.count(),
-        grid.size,
-        pixel_size,
-        args.output.display()
-    );
+    let maps = pool.install(|| {
+        let map_of = |mixture| Volume::new(map_of(mixture, &grid), pixel_size);
+        mixtures.iter().map(map_of).collect::<Vec<_>>()
+    });
+    let (map, label, count) = match &maps[..] {
+        [first, second] => {
+            let label = format!("cryosplat-mpi: mean of {} and {}", mixtures[0].count(), mixtures[1].count());
+            (maps::mean(first, second), label, "mean of both halves".to_owned())
+        }
+        _ => (maps[0].clone(), label(mixture), mixture.count()),
+    };
+    write_labelled_volume(&args.output, &map, &label)?;
+    tracing::info!("{count} on {} voxels of {:.4} A: {}", grid.size, pixel_size, args.output.display());
     Ok(())
 }

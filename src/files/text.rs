@@ -24,6 +24,15 @@ pub(crate) fn star_word(text: &str) -> String {
     if has_meaning { format!("./{word}") } else { word }
 }
 
+/// A word of a command line as it is typed in a shell.
+pub(crate) fn shell_word(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./=,:+@%".contains(letter);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -76,6 +76,14 @@ impl Symmetry {
         self.axes().into_iter().filter(|&(fold, _)| fold > 1).map(step).collect()
     }
 
+    /// The generating axis of the most operators: its fold and its direction, of length 1. C1 has none.
+    pub(crate) fn main_axis(self) -> Option<(u8, [f64; 3])> {
+        let (fold, axis) =
+            self.axes().into_iter().filter(|&(fold, _)| fold > 1).max_by_key(|&(fold, _)| fold)?;
+        let length = axis.iter().map(|part| part * part).sum::<f64>().sqrt();
+        Some((fold, axis.map(|part| part / length)))
+    }
+
     /// The axes that generate the group, with their folds, in RELION's order. Lengths are arbitrary.
     fn axes(self) -> Vec<(u8, [f64; 3])> {
         let golden = 0.5 * (1.0 + 5f64.sqrt());

@@ -76,8 +76,11 @@ pub struct Settings {
     pub isotropic: bool,
     /// Number of mixtures, trained one after the other, whose mean is the model.
     pub mixtures: usize,
-    /// Passes over the half, for all mixtures together, with the refining one.
+    /// Passes over the half, for all mixtures together, with the refining one and all extensions.
     pub epochs: usize,
+    /// Epochs by which the finished run was extended, each time; the last mixture continues in them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extensions: Vec<usize>,
     /// What is refined of the particles.
     #[serde(default, skip_serializing_if = "Refine::is_none")]
     pub refine: Refine,
@@ -136,8 +139,10 @@ pub struct Choices {
     pub densify: Vec<usize>,
     /// Number of mixtures whose mean is the model.
     pub mixtures: Option<usize>,
-    /// Passes over the half, for all mixtures together but the refining one.
+    /// Passes over the half, for all mixtures together but the refining one, without extensions.
     pub epochs: Option<usize>,
+    /// Epochs by which the finished run is extended, each time.
+    pub extensions: Vec<usize>,
     /// What is refined of the particles; its rounds, and a learning rate of 0, are filled in.
     pub refine: Refine,
     /// Images per step.
@@ -205,7 +210,8 @@ impl Settings {
             densify: choices.densify.clone(),
             isotropic,
             mixtures,
-            epochs: refine.epochs() + epochs,
+            epochs: refine.epochs() + epochs + choices.extensions.iter().sum::<usize>(),
+            extensions: choices.extensions.clone(),
             refine,
             batch: choices.batch.unwrap_or(if scaled { 8 } else { 1 }),
             learning_rate: choices.learning_rate.unwrap_or(rate),
@@ -269,9 +275,14 @@ impl Settings {
         self.init.is_none() && self.start != Start::Published
     }
 
-    /// Epochs of the mixtures whose mean is the model.
+    /// Epochs before the first extension.
+    pub fn epochs_unextended(&self) -> usize {
+        self.epochs - self.extensions.iter().sum::<usize>()
+    }
+
+    /// Epochs of the mixtures whose mean is the model, without extensions.
     fn epochs_of_mixtures(&self) -> usize {
-        self.epochs - self.refine.epochs()
+        self.epochs_unextended() - self.refine.epochs()
     }
 
     /// Mixtures that are trained only to refine the particles, before all others: 0 or 1.
@@ -288,8 +299,10 @@ impl Settings {
     pub fn mixture_in(&self, epoch: usize) -> usize {
         match epoch.checked_sub(self.refine.epochs()) {
             None => 0,
-            Some(epoch) => {
-                self.refining_mixtures() + ((epoch + 1) * self.mixtures - 1) / self.epochs_of_mixtures()
+            Some(_) if epoch >= self.epochs => self.all_mixtures(),
+            Some(_) if epoch >= self.epochs_unextended() => self.all_mixtures() - 1,
+            Some(done) => {
+                self.refining_mixtures() + ((done + 1) * self.mixtures - 1) / self.epochs_of_mixtures()
             }
         }
     }
@@ -298,12 +311,13 @@ impl Settings {
     pub fn first_epoch(&self, mixture: usize) -> usize {
         match mixture.checked_sub(self.refining_mixtures()) {
             None => 0,
-            Some(mixture) => self.refine.epochs() + mixture * self.epochs_of_mixtures() / self.mixtures,
+            Some(number) if number >= self.mixtures => self.epochs,
+            Some(number) => self.refine.epochs() + number * self.epochs_of_mixtures() / self.mixtures,
         }
     }
 
     /// The epochs of the cycle of the learning rate with epoch `epoch`: of its mixture, or of the refining mixture, from one round to
-    /// the next. After the last epoch an empty range.
+    /// the next. In an extension, the whole of the last mixture up to the end of that extension. After the last epoch an empty range.
     pub fn cycle_in(&self, epoch: usize) -> std::ops::Range<usize> {
         if epoch < self.refine.epochs() {
             let next = self.refine.rounds.partition_point(|&round| round <= epoch);
@@ -311,7 +325,21 @@ impl Settings {
             return start..self.refine.rounds[next];
         }
         let mixture = self.mixture_in(epoch);
-        self.first_epoch(mixture)..self.first_epoch(mixture + 1)
+        let mut end = self.first_epoch(mixture + 1);
+        if mixture + 1 == self.all_mixtures() {
+            end = self.epochs_unextended();
+            end += self
+                .extensions
+                .iter()
+                .scan(end, |end, more| {
+                    (*end <= epoch).then(|| {
+                        *end += more;
+                        *more
+                    })
+                })
+                .sum::<usize>();
+        }
+        self.first_epoch(mixture)..end
     }
 
     /// Whether the particles are refined before epoch `epoch`: after each round of the refining mixture.

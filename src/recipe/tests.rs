@@ -106,6 +106,39 @@ fn high_snr_halves_the_rate() {
 }
 
 #[test]
+fn an_extension_continues_the_last_mixture_as_if_it_had_been_longer() {
+    let choices = |epochs, mixtures, extensions: &[usize]| Choices {
+        epochs: Some(epochs),
+        mixtures: Some(mixtures),
+        extensions: extensions.to_vec(),
+        ..Choices::default()
+    };
+    let resolve = |choices: &Choices| Settings::resolve(Recipe::Scaled, choices, false, 3.0, 1, 5_000, 64);
+    let extended = resolve(&choices(8, 3, &[4, 2]));
+    assert_eq!((extended.epochs, extended.epochs_unextended()), (14, 8));
+    assert_eq!([0, 1, 2, 3].map(|mixture| extended.first_epoch(mixture)), [0, 2, 5, 14]);
+    assert_eq!(
+        [4, 5, 7, 8, 11, 12, 13, 14].map(|epoch| extended.mixture_in(epoch)),
+        [1, 2, 2, 2, 2, 2, 2, 3]
+    );
+    let cycles = [4, 5, 7, 8, 11, 12, 13, 14].map(|epoch| extended.cycle_in(epoch));
+    assert_eq!(cycles, [2..5, 5..8, 5..8, 5..12, 5..12, 5..14, 5..14, 14..14]);
+    assert_eq!(extended.learning_rate, resolve(&choices(8, 3, &[])).learning_rate);
+    assert_eq!(extended.epochs_of_shortest_mixture(), 2);
+    // The rate is that of a run of all epochs, and Adam's bias corrections do not start again.
+    let (short, long) = (resolve(&choices(3, 1, &[2])), resolve(&choices(5, 1, &[])));
+    let long = Settings { learning_rate: short.learning_rate, ..long };
+    let clock = Clock { images: 30, beta1_power: 0.5, beta2_power: 0.25, step: 30 };
+    let steps = [&short, &long].map(|settings| clock.clone().advance(settings, 1, 10));
+    assert_eq!(steps[0].rate, steps[1].rate);
+    assert!(steps[0].correction1 > 0.5);
+    // Before the extension it was that of the shorter run.
+    let before = Clock { images: 20, ..clock };
+    let base = resolve(&choices(3, 1, &[]));
+    assert_eq!(before.scheduled_rate(&short, 1, 10), before.scheduled_rate(&base, 1, 10));
+}
+
+#[test]
 fn mixtures_share_the_epochs() {
     let mut settings = settings(Recipe::Scaled);
     (settings.mixtures, settings.epochs) = (3, 8);

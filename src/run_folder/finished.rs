@@ -83,6 +83,28 @@ pub(crate) fn resolution_of(half_maps: [&Path; 2]) -> Option<Headline> {
     (own == half_maps && document["state"] == "done").then(|| Headline::from_document(&document))?
 }
 
+/// The mixtures in the run folder `path`, whose mean is the density of the run; `path` itself where it is a file.
+///
+/// # Errors
+/// When the folder holds no mixture.
+pub(crate) fn mixtures(path: &Path) -> Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let of = |subsets: &[Subset]| {
+        subsets.iter().map(|subset| path.join(names::mixture(subset))).filter(|file| file.exists()).collect()
+    };
+    let found: Vec<PathBuf> = [of(&Subset::HALVES), of(&Subset::ALL)]
+        .into_iter()
+        .find(|found: &Vec<_>| !found.is_empty())
+        .unwrap_or_default();
+    if found.is_empty() {
+        let problem = "holds no mixture of a run of `train`";
+        return Err(Error::input(path, "", problem, "name the folder of a finished run, or a mixture"));
+    }
+    Ok(found)
+}
+
 /// Claims the page that [`rewrite_report`] writes as an output; it also reports a run that does not exist.
 pub(crate) fn claim_report<'a>(claims: &'a mut Claims, run: &Path) -> &'a mut Claims {
     claims.creates(run).writes(run.join(names::REPORT))

@@ -54,6 +54,29 @@ impl RunIdentity {
         Err(Error::input(path, "", problem, REMEDY))
     }
 
+    /// Checks that the checkpoint in the file `path`, which is of a run of this identity and after `epoch` epochs, is of the run `wanted`
+    /// or of the finished run that `wanted` extends.
+    ///
+    /// # Errors
+    /// As [`RunIdentity::check_same`], or when the run to extend is not finished.
+    pub fn check_continues(&self, path: &Path, wanted: &Self, epoch: usize) -> Result<()> {
+        let Settings { extensions, epochs, .. } = &self.settings;
+        let unextended =
+            Settings { extensions: extensions.clone(), epochs: *epochs, ..wanted.settings.clone() };
+        let is_extended = wanted.settings.extensions.len() > extensions.len()
+            && *self == Self { settings: unextended, ..wanted.clone() };
+        match is_extended {
+            true if epoch >= *epochs => Ok(()),
+            true => Err(Error::input(
+                path,
+                "",
+                format!("is after {epoch} of {epochs} epochs: only a finished run can be extended"),
+                "finish it first (--resume auto without --extend-epochs)",
+            )),
+            false => self.check_same(path, wanted),
+        }
+    }
+
     /// "particle set was ... and is ...; batch was 8 and is 4": how the identity `old` differs from this one.
     fn differences_from(&self, old: &Self) -> String {
         let mut all = Vec::new();
@@ -112,6 +135,32 @@ mod tests {
         }
         let refused = RunIdentity::from_json(Path::new("run.json"), "{}").unwrap_err().to_string();
         assert!(refused.contains("run.json") && refused.contains("another version"), "{refused}");
+    }
+
+    #[test]
+    fn a_finished_run_can_be_extended_and_no_other() {
+        let with = |extensions: &[usize], batch| {
+            let extensions = extensions.to_vec();
+            let choices = Choices { epochs: Some(5), batch: Some(batch), extensions, ..Choices::default() };
+            identity(10, &choices)
+        };
+        let check = |old: &[usize], new: &[usize], batch, epoch| {
+            with(old, 8).check_continues(Path::new("c.h5"), &with(new, batch), epoch)
+        };
+        for (old, new, epoch) in [(&[][..], &[][..], 2), (&[], &[3], 5), (&[3], &[3], 6), (&[3], &[3, 1], 8)]
+        {
+            check(old, new, 8, epoch).unwrap();
+        }
+        for (old, new, batch, epoch, problem) in [
+            (&[][..], &[3][..], 8, 4, "after 4 of 5 epochs"),
+            (&[3], &[3, 1], 8, 7, "after 7 of 8 epochs"),
+            (&[3], &[], 8, 8, "extensions was [3] and is null"),
+            (&[3], &[4], 8, 8, "extensions was [3] and is [4]"),
+            (&[], &[3], 4, 5, "batch was 8 and is 4"),
+        ] {
+            let message = check(old, new, batch, epoch).unwrap_err().to_string();
+            assert!(message.contains(problem), "{message}");
+        }
     }
 
     #[test]

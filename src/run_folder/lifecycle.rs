@@ -12,7 +12,7 @@ use crate::recipe::Settings;
 use crate::run_folder::checkpoint::{self, Checkpoint};
 use crate::run_folder::identity::{self, RunIdentity};
 use crate::run_folder::owner::{Owner, Request};
-use crate::run_folder::{excluded, foreign, metrics, names};
+use crate::run_folder::{excluded, foreign, log, metrics, names};
 
 /// What a run does about an older run in its folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub enum ExistingRun {
     Resume,
     /// The same, but start from the beginning if there are no checkpoints.
     ResumeOrStart,
+    /// Continue the finished run for more epochs, from its last checkpoints.
+    Extend,
 }
 
 /// Where a run starts.
@@ -83,6 +85,14 @@ fn has_work(folder: &Path, existing: ExistingRun) -> Result<bool> {
                 "leave out --resume, or use --resume auto, which then starts from the beginning",
             ));
         }
+        ExistingRun::Extend if last.is_none() => {
+            return Err(Error::input(
+                folder,
+                "checkpoints",
+                "holds no checkpoint from which the run could be extended",
+                "train again with as many --epochs (--overwrite), or start from its mixture (--init)",
+            ));
+        }
         _ => {}
     }
     foreign::check(folder)?;
@@ -115,7 +125,9 @@ pub(crate) fn prepare(
         ExistingRun::Replace | ExistingRun::Refuse => {
             Start::At { steps: vec![0; identities.len()], epoch: 0, ranks: 0 }
         }
-        ExistingRun::Resume | ExistingRun::ResumeOrStart => resume(&checkpoints, identities)?,
+        ExistingRun::Resume | ExistingRun::ResumeOrStart | ExistingRun::Extend => {
+            resume(&checkpoints, identities)?
+        }
     };
     // Fail now, not after hours of training.
     owner.create_folder(&checkpoints)?;
@@ -152,7 +164,7 @@ fn resume(checkpoints: &Path, identities: &[(Subset, RunIdentity)]) -> Result<St
             let path = checkpoint::path(checkpoints, *model, step);
             match Checkpoint::read(&path) {
                 Ok(checkpoint) => {
-                    checkpoint.identity.check_same(&path, identity)?;
+                    checkpoint.identity.check_continues(&path, identity, checkpoint.position.epoch)?;
                     found = Some(checkpoint);
                     break;
                 }
@@ -226,6 +238,7 @@ fn clear(folder: &Path, models: &[(Subset, u64)]) -> Result<()> {
         for name in names::OUTPUTS {
             remove(folder.join(name))?;
         }
+        log::remove_old(folder);
     }
     for model in Subset::ALL {
         let kept = models.iter().find(|(subset, _)| *subset == model).map_or(0, |(_, step)| *step);

@@ -15,6 +15,8 @@ pub(crate) const RUN: &str = "run.json";
 pub(crate) const MAP: &str = "map.mrc";
 /// The automatic mask of that map.
 pub(crate) const MASK: &str = "mask.mrc";
+/// The log of all jobs of the run.
+pub(crate) const LOG: &str = "log.txt";
 /// The run on one page.
 pub(crate) const REPORT: &str = "report.html";
 /// What seems wrong with the run, and the verdict.
@@ -32,9 +34,13 @@ pub(crate) const ORIGINALS: [(&str, &str); 2] = [("star", "particles.star"), ("c
 /// Slices and projections of the maps.
 pub(crate) const SLICES: &str = "slices.png";
 
+/// Shows the maps in ChimeraX.
+pub(crate) const VIEW: &str = "view.cxc";
+
 /// Outputs that do not belong to one model.
-pub(crate) const OUTPUTS: [&str; 11] =
-    [MAP, MASK, FSC_TABLE, "fsc.svg", "fsc.png", SLICES, NOISE, PARTICLES, REFINEMENT, REPORT, DIAGNOSIS];
+pub(crate) const OUTPUTS: [&str; 12] = [
+    MAP, MASK, FSC_TABLE, "fsc.svg", "fsc.png", SLICES, NOISE, PARTICLES, REFINEMENT, REPORT, DIAGNOSIS, VIEW,
+];
 
 /// The folder of the checkpoints.
 pub(crate) fn checkpoints(folder: &Path) -> PathBuf {

@@ -12,7 +12,8 @@ use crate::run_folder::{checkpoint, excluded, metrics, names};
 /// Every file that a run in `folder` may write; of the checkpoints, those that exist.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let of_all = names::OUTPUTS.iter().chain(names::ORIGINALS.iter().map(|(_, name)| name));
-    let mut files: Vec<PathBuf> = of_all.chain([&names::RUN]).map(|name| folder.join(name)).collect();
+    let mut files: Vec<PathBuf> =
+        of_all.chain([&names::RUN, &names::LOG]).map(|name| folder.join(name)).collect();
     let checkpoints = names::checkpoints(folder);
     for model in Subset::ALL {
         // The map of all particles is `names::MAP`.

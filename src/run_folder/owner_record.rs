@@ -190,7 +190,7 @@ fn start_of(pid: u32) -> Option<u64> {
 }
 
 /// "2026-01-31 12:00:00 UTC".
-fn utc(time: SystemTime) -> String {
+pub(super) fn utc(time: SystemTime) -> String {
     let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     // Days since 1 March of the year 0, which makes the leap day the last of its year.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::plan::Plan;
+use crate::files::shell_word;
 use crate::gmm::symmetric::described;
 use crate::loader::shard::Traffic;
 use crate::parallel::{Assignment, World};
@@ -111,17 +112,23 @@ pub(super) fn epoch(subset: Subset, settings: &Settings, summary: &EpochSummary,
 pub(super) fn advise_more_ranks(gpus: usize, command: &[String]) {
     tracing::warn!(
         "1 of {gpus} GPUs is used; to use all: mpirun -n {gpus} {}",
-        command.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+        command.iter().map(|word| shell_word(word)).collect::<Vec<_>>().join(" ")
     );
 }
 
-/// A word of a command line as it is typed in a shell.
-fn quoted(word: &str) -> String {
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./=,:+@%".contains(letter);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.to_owned();
+/// The command line that resumes a run of `ranks` ranks, which `command` has started.
+pub(super) fn resuming(command: &[String], ranks: usize) -> String {
+    let mut words: Vec<String> =
+        command.iter().filter(|word| *word != "--overwrite").map(|word| shell_word(word)).collect();
+    if !words.iter().any(|word| word == "--resume" || word.starts_with("--resume=")) {
+        words.extend(["--resume".into(), "auto".into()]);
     }
-    format!("'{}'", word.replace('\'', "'\\''"))
+    let launcher = match ranks {
+        1 => String::new(),
+        _ if std::env::var_os("SLURM_JOB_ID").is_some() => "srun ".into(),
+        _ => format!("mpirun -n {ranks} "),
+    };
+    launcher + &words.join(" ")
 }
 
 #[cfg(test)]
@@ -133,7 +140,7 @@ mod tests {
         for (word, typed) in
             [("a/b.h5", "a/b.h5"), ("", "''"), ("my set.h5", "'my set.h5'"), ("it's", "'it'\\''s'")]
         {
-            assert_eq!(quoted(word), typed);
+            assert_eq!(shell_word(word), typed);
         }
     }
 }

@@ -9,6 +9,7 @@ mod appraise;
 mod cross_validation;
 mod densify;
 mod ensemble;
+mod extension;
 mod foretold;
 pub mod init;
 mod logs;

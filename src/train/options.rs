@@ -72,6 +72,8 @@ pub struct RunOptions {
     pub prometheus: Option<PathBuf>,
     /// What to do about an older run in the run folder.
     pub existing_run: ExistingRun,
+    /// Epochs beyond those of the recipe by which the finished run is extended, in all.
+    pub extend_epochs: Option<usize>,
     /// Command line as typed.
     pub command: Vec<String>,
 }

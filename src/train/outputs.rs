@@ -20,7 +20,7 @@ use crate::run_folder::assessment::{Assessment, Check};
 use crate::run_folder::document::RunSummary;
 use crate::run_folder::identity::RunIdentity;
 use crate::run_folder::metrics::{self, EpochSummary, Spread};
-use crate::run_folder::{assessment, excluded, lifecycle, names, report};
+use crate::run_folder::{assessment, excluded, lifecycle, names, report, view};
 
 /// A finished training.
 pub(super) struct Finished<'a> {
@@ -84,6 +84,7 @@ pub(super) fn finish(run: &Finished) -> Result<()> {
     if both && run.options.diagnose {
         diagnose::of_new_run(folder, &document, run.summary.store);
     }
+    view::write(folder, &map, run.identity.settings.symmetry)?;
     report::write(folder, &document, run.summary.store, &[])?;
     lifecycle::write_document(folder, &document)?;
     log(run, &assessed, &epochs);
@@ -140,6 +141,7 @@ fn log(run: &Finished, assessed: &Assessment, epochs: &[Vec<EpochSummary>]) {
         images_per_second(run, epochs),
         run.options.output.join(names::REPORT).display()
     );
+    view::log_next(&run.options.output);
 }
 
 /// The content of run.json.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::extension;
 use super::foretold;
 use super::init::from_file::Init;
 use super::init::pilot::{self, PilotReconstruction};
@@ -92,13 +93,13 @@ fn decide(world: &World, options: &RunOptions, signal: &EndSignal) -> Result<(St
     }
     // Before the pilot reconstruction, with what the user has chosen, and after it.
     open.check_size(&choices)?;
-    let existing = options.existing_run;
+    let existing = extension::decide(options, &mut choices)?;
     let mut owner = lifecycle::enter(
         &options.output,
         existing,
         &Request {
             command: &options.command,
-            waits_for_own_job: matches!(existing, ExistingRun::Resume | ExistingRun::ResumeOrStart),
+            waits_for_own_job: !matches!(existing, ExistingRun::Refuse | ExistingRun::Replace),
             stopped: &|| signal.received(),
         },
     )?;

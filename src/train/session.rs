@@ -36,7 +36,7 @@ use crate::run_folder::checkpoint::{self, Checkpoint};
 use crate::run_folder::document::RunSummary;
 use crate::run_folder::excluded::{self, Excluded};
 use crate::run_folder::owner::Claim;
-use crate::run_folder::{lifecycle, metrics, names};
+use crate::run_folder::{lifecycle, log, metrics, names};
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,6 +202,7 @@ impl<'a> Session<'a> {
             self.claim.check()?;
             lifecycle::begin(&options.output, &done, &options.command)
         })?;
+        log::open(&options.output, world, &options.command);
         Ok(())
     }
 
@@ -221,7 +222,7 @@ impl<'a> Session<'a> {
             let folder = names::checkpoints(&options.output);
             let path = checkpoint::path(&folder, *subset, *steps_done);
             let read = Checkpoint::read(&path)?;
-            read.identity.check_same(&path, &plan.identity(index))?;
+            read.identity.check_continues(&path, &plan.identity(index), read.position.epoch)?;
             read.check_within(&path, settings, sampler.steps(), rows)?;
             excluded.resume(&read.excluded);
             checkpoint = Some(read);
@@ -382,9 +383,8 @@ impl<'a> Session<'a> {
                 0 => "checkpoints are written",
                 _ => "NOT ALL CHECKPOINTS COULD BE WRITTEN",
             };
-            tracing::info!(
-                "stopped by a signal; {state}; run the same command with --resume auto to continue (exit code 75)"
-            );
+            tracing::info!("stopped by a signal; {state} (exit code 75); to continue:");
+            tracing::info!("  {}", logs::resuming(&options.command, world.size()));
         }
         // The launcher ends the job when the first rank leaves.
         world.barrier();

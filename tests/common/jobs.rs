@@ -41,6 +41,13 @@ impl Job {
         String::from_utf8_lossy(&bytes[..count]).into_owned()
     }
 
+    /// Kills it, and the ranks that it has started.
+    pub fn kill(mut self) {
+        children(self.id()).into_iter().for_each(|rank| send(9, rank));
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+    }
+
     /// Waits for the end of the program, for at most a minute.
     pub fn wait(mut self) -> Output {
         let started = Instant::now();
