@@ -3,17 +3,25 @@
 //!
 //! [`subject`] is the run that is tested; [`outcome`] is what a test returns. Each test is a file of its own.
 
+mod bias;
 mod consequences;
+mod contrast;
 mod conventions;
+mod copies;
 mod explain;
 mod fits;
+mod junk;
+mod model;
+mod noise;
 mod origins;
 pub mod outcome;
 mod poses;
 pub mod subject;
+mod symmetry;
 mod transfer;
 mod trial;
 mod verdict;
+mod views;
 
 use std::path::Path;
 
@@ -34,7 +42,18 @@ pub const FEWEST_PARTICLES: usize = 100;
 type Test = fn(&Subject) -> Result<Outcome>;
 
 /// All tests, in the order of their outcomes.
-const TESTS: [Test; 2] = [metadata, poses::test];
+const TESTS: [Test; 10] = [
+    contrast::test,
+    metadata,
+    poses::test,
+    views::test,
+    symmetry::test,
+    noise::test,
+    junk::test,
+    copies::test,
+    model::test,
+    bias::test,
+];
 
 /// Tests the metadata of all particles: one after the other, as each trial needs those before it to be right.
 fn metadata(subject: &Subject) -> Result<Outcome> {

@@ -9,16 +9,19 @@ use rayon::prelude::*;
 use rustfft::num_complex::Complex;
 
 use crate::error::{Error, Result};
-use crate::evaluate::fsc::{Crossing, Fsc, check_mask, check_pair, spectrum};
+use crate::evaluate::fsc::{Crossing, Fsc, GOLD_STANDARD, check_mask, check_pair, spectrum};
 use crate::evaluate::mask::Mask;
-use crate::evaluate::shells::{correlation, correlations, radius, shell_sums};
+use crate::evaluate::shells::{correlation, correlations, radius, shell_sums, sizes};
 use crate::imaging::fourier::frequency;
 use crate::imaging::mrc::Volume;
+use crate::imaging::sampling::hemisphere;
 
 /// Half angle of a cone in degrees.
 pub const HALF_ANGLE: f64 = 20.0;
 /// Number of directions: neighbours are about 9 degrees apart, less than half a cone.
 pub const DIRECTIONS: usize = 256;
+/// Fewest shells with signal for the ratio of areas.
+const FEWEST_SHELLS: usize = 4;
 /// Directions per pass over the spectra.
 const DIRECTIONS_PER_PASS: usize = 16;
 
@@ -117,6 +120,35 @@ impl Directional {
         }
     }
 
+    /// The conical FSC area ratio (cFAR): the smallest over the largest area under the curve of a direction, up to the shell in which
+    /// the FSC of whole shells falls below 0.143 (as in cryoSPARC's orientation diagnostics, v4.4). The scatter of the areas that follows from the
+    /// number of Fourier values of a cone is taken out, so that maps of few particles do not seem anisotropic. `None` with fewer than
+    /// [`FEWEST_SHELLS`] shells.
+    pub fn area_ratio(&self) -> Option<f64> {
+        let shells = self.whole.shells.iter().skip(1).take_while(|&&fsc| fsc >= GOLD_STANDARD).count();
+        if shells < FEWEST_SHELLS {
+            return None;
+        }
+        let area = |fsc: &Fsc| fsc.shells[1..=shells].iter().map(|value| value.max(0.0)).sum::<f64>();
+        let areas: Vec<f64> = self.curves.iter().map(area).collect();
+        let count = areas.len() as f64;
+        let mean = areas.iter().sum::<f64>() / count;
+        let variance = areas.iter().map(|area| (area - mean).powi(2)).sum::<f64>() / count;
+        // One of each Friedel pair is independent.
+        let share = 0.5 * (1.0 - HALF_ANGLE.to_radians().cos());
+        let sizes = sizes(self.whole.box_size);
+        let of_noise = |shell: usize| {
+            let fsc = self.whole.shells[shell];
+            (1.0 - fsc * fsc).powi(2) / (share * sizes[shell]).max(1.0)
+        };
+        let noise: f64 = (1..=shells).map(of_noise).sum();
+        let factor = if variance > noise { ((variance - noise) / variance).sqrt() } else { 0.0 };
+        let corrected = areas.iter().map(|area| mean + factor * (area - mean));
+        let [least, most] =
+            corrected.fold([f64::INFINITY, 0.0], |[l, m], area| [f64::min(l, area), f64::max(m, area)]);
+        Some(least.max(0.0) / most)
+    }
+
     /// All curves as CSV, one row per direction.
     pub fn to_csv(&self, threshold: f64) -> String {
         let shells = 1..self.whole.shells.len();
@@ -131,17 +163,6 @@ impl Directional {
         }
         table
     }
-}
-
-/// `count` unit vectors (x, y, z), spread evenly over the hemisphere z > 0.
-fn hemisphere(count: usize) -> Vec<[f64; 3]> {
-    let turn = std::f64::consts::PI * (3.0 - 5f64.sqrt());
-    let direction = |i: usize| {
-        let z = 1.0 - (i as f64 + 0.5) / count as f64;
-        let (r, angle) = ((1.0 - z * z).sqrt(), turn * i as f64);
-        [r * angle.cos(), r * angle.sin(), z]
-    };
-    (0..count).map(direction).collect()
 }
 
 /// For each direction and each shell below n/2, the sums of [`shell_sums`] over half the cone.

@@ -3,6 +3,7 @@
 pub mod atoms;
 pub(crate) mod convert;
 mod covariance;
+pub(crate) mod density;
 pub mod files;
 pub mod mixture;
 mod parameters;

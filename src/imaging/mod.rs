@@ -8,6 +8,7 @@ pub mod mrc;
 pub mod pose;
 pub(crate) mod projection;
 pub(crate) mod resample;
+pub(crate) mod sampling;
 pub(crate) mod stack_writer;
 pub(crate) mod statistics;
 pub mod symmetry;

@@ -5,6 +5,7 @@ pub(crate) mod export;
 pub mod halves;
 pub mod import;
 pub mod noise;
+pub(crate) mod population;
 pub mod preprocess;
 pub mod refinement;
 pub mod selection;

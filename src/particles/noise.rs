@@ -149,7 +149,7 @@ impl NoisePower {
     }
 
     /// Mean power in the lowest third of the shells over that in the upper half, for all groups.
-    fn fall(&self) -> f64 {
+    pub(crate) fn fall(&self) -> f64 {
         let mean = |shells: Range<usize>| {
             let groups = self.groups.iter().zip(&self.particles);
             groups.map(|(group, &n)| n as f64 * group[shells.clone()].iter().sum::<f64>()).sum::<f64>()

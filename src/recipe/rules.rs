@@ -68,7 +68,7 @@ const MIN_SPACING: f64 = 0.25;
 pub(super) const ELLIPSOID_FRACTION: f64 = 0.095;
 
 /// Number of epochs for a half of `particles` particles: [`IMAGES_SEEN`] images, within 5 to 100 epochs.
-pub(super) fn epochs_for(particles: usize) -> usize {
+pub fn epochs_for(particles: usize) -> usize {
     IMAGES_SEEN.div_ceil(particles.max(1)).clamp(MIN_EPOCHS, MAX_EPOCHS)
 }
 

@@ -56,40 +56,61 @@ struct Agreement {
     error: f64,
 }
 
-/// What the voxel maps say about a symmetry.
+/// A symmetry that the voxel maps have, or do not have.
 #[derive(Clone, Copy, Debug)]
-struct Finding {
+pub(crate) struct Finding {
     /// The group.
-    symmetry: Symmetry,
-    /// The least agreement with copies rotated by its generators.
-    agreement: f64,
+    pub symmetry: Symmetry,
+    /// The least agreement with copies rotated by its generators: 1 for a map with this symmetry.
+    pub agreement: f64,
     /// The resolution in angstrom up to which the maps have signal.
-    resolution: f64,
+    pub resolution: f64,
 }
 
-/// Compares voxel maps of a sample of the particles with their rotated copies, and logs the result on the calling rank: a warning
-/// where the particles do not have the symmetry `given`, and for C1 a hint where they have one. It takes about a second. Maps
-/// without enough signal are not judged.
-pub(crate) fn report(store: &Store, subsets: &[SubsetRows], given: Symmetry) {
-    let maps = match RotatedMaps::of_sample(store, subsets) {
-        Ok(Some(maps)) => maps,
-        Ok(None) => return tracing::debug!("the voxel maps have too little signal to look for symmetry"),
-        // The particles are read again, and the error is reported then.
-        Err(error) => return tracing::debug!("symmetry was not looked for: {error}"),
+/// What the voxel maps of a sample of the particles say about the symmetry that is given.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Evidence {
+    /// The maps have too little signal.
+    None,
+    /// They have no symmetry, or the given one.
+    AsGiven,
+    /// C1 is given, and they have a symmetry.
+    Unused(Finding),
+    /// They do not have the given symmetry.
+    Absent(Finding),
+}
+
+/// Compares voxel maps of a sample of the particles with their rotated copies: for C1 with those of all groups, else with those of the
+/// symmetry `given`. It takes about a second.
+///
+/// # Errors
+/// When the particles cannot be read.
+pub(crate) fn evidence(store: &Store, subsets: &[SubsetRows], given: Symmetry) -> Result<Evidence> {
+    let Some(maps) = RotatedMaps::of_sample(store, subsets)? else { return Ok(Evidence::None) };
+    let found = match given {
+        Symmetry::C1 => maps.search().map(Evidence::Unused),
+        _ => maps.lacks(given).map(Evidence::Absent),
     };
-    if given == Symmetry::C1 {
-        if let Some(Finding { symmetry, agreement, resolution }) = maps.search() {
-            tracing::info!(
-                "to {resolution:.0} A, the particles have the symmetry {symmetry} (agreement {agreement:.2} between the voxel \
-                 map and its rotated copies); if the specimen has it, use --symmetry {symmetry}"
-            );
-        }
-    } else if let Some(Finding { symmetry, agreement, resolution }) = maps.lacks(given) {
-        tracing::warn!(
+    Ok(found.unwrap_or(Evidence::AsGiven))
+}
+
+/// Logs the [`evidence`] on the calling rank: a warning where the particles do not have the symmetry `given`, and for C1 a hint where they
+/// have one.
+pub(crate) fn report(store: &Store, subsets: &[SubsetRows], given: Symmetry) {
+    match evidence(store, subsets, given) {
+        Ok(Evidence::None) => tracing::debug!("the voxel maps have too little signal to look for symmetry"),
+        // The particles are read again, and the error is reported then.
+        Err(error) => tracing::debug!("symmetry was not looked for: {error}"),
+        Ok(Evidence::AsGiven) => {}
+        Ok(Evidence::Unused(Finding { symmetry, agreement, resolution })) => tracing::info!(
+            "to {resolution:.0} A, the particles have the symmetry {symmetry} (agreement {agreement:.2} between the voxel \
+             map and its rotated copies); if the specimen has it, use --symmetry {symmetry}"
+        ),
+        Ok(Evidence::Absent(Finding { symmetry, agreement, resolution })) => tracing::warn!(
             "to {resolution:.0} A, the particles do not have the symmetry {symmetry}: the agreement between the voxel map and \
              its rotated copies is {agreement:.2}, expected about 1; check the group, its setting (axes as in RELION), and that \
              its axes pass through the centre of the box"
-        );
+        ),
     }
 }
 

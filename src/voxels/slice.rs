@@ -4,11 +4,14 @@
 //! The grid has [`PADDING`] points per Fourier pixel. A real map's transform is Hermitian, so only x >= 0 is stored: a sample
 //! with x < 0 is replaced by its Friedel mate, the complex conjugate at the opposite point.
 
+use std::ops::Range;
+
 use rustfft::num_complex::Complex;
 
 use crate::imaging::View;
 use crate::imaging::fourier::{Fft2, Fft2Scratch, frequency, shift_phase};
 use crate::imaging::pose::{Rotation, product};
+use crate::imaging::projection::Projector;
 use crate::voxels::PADDING;
 
 /// Planes of constant z per slab. Each task works on one slab, which fits a core's cache.
@@ -168,6 +171,25 @@ impl SliceExtractor {
             let phase = columns[at / n] * lines[at % n];
             spectrum[*at] *= Complex::new(phase.re as f32, phase.im as f32);
         }
+    }
+
+    /// Compares an image, as `slice`, with the projection X of a map at its pose, times its CTF: the sums of Re(X* Y) and of |X|² over one
+    /// frequency of each Friedel pair, from `shells.start` to below `shells.end` cycles per box.
+    pub fn compare(&self, slice: &Slice, map: &Projector, shells: &Range<usize>) -> [f64; 2] {
+        let [along_x, along_y, _] = &slice.rotation;
+        let [start, end] = [shells.start, shells.end].map(|shell| (PADDING * shell) as f32);
+        let mut sums = [0.0; 2];
+        for (&[re, im, square], point) in slice.values.iter().zip(&self.points) {
+            let [kx, ky] = point.frequency;
+            if !(start * start..end * end).contains(&(kx * kx + ky * ky)) {
+                continue;
+            }
+            let [kx, ky] = [kx, ky].map(|k| f64::from(k) / PADDING as f64);
+            let value = map.at(std::array::from_fn(|axis| kx * along_x[axis] + ky * along_y[axis]));
+            sums[0] += f64::from(value.re * re + value.im * im);
+            sums[1] += f64::from(square * value.norm_sqr());
+        }
+        sums
     }
 
     /// Multiplies the sums of `slice` by the noise weights `weights` of its image: of the shell round(|k|), k in cycles per box. The last

@@ -149,6 +149,22 @@ impl Reader {
         Ok(Some(shifts))
     }
 
+    /// Checksum and energy of the images of `rows`: images that are equal have equal ones.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub(crate) fn fingerprints(&self, rows: Range<usize>) -> Result<Vec<(u32, f64)>> {
+        self.check(&rows);
+        let mut checksums = vec![0u32; rows.len()];
+        let mut energies = vec![0.0f64; rows.len()];
+        let Offsets { checksum, energy, .. } = &self.set.offsets;
+        let at = checksum + (rows.start * CHECKSUM.stride()) as u64;
+        self.read_at(bytemuck::cast_slice_mut(&mut checksums), at)?;
+        let at = energy + (rows.start * ENERGY.stride()) as u64;
+        self.read_at(bytemuck::cast_slice_mut(&mut energies), at)?;
+        Ok(checksums.into_iter().zip(energies).collect())
+    }
+
     fn read_particles(
         &self,
         rows: Range<usize>,

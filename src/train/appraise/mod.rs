@@ -1,8 +1,6 @@
 //! The appraisal of the particles of a model, by comparison of their images with it: contrast, score and weight of each
 //! (docs/method.md, section 14). It takes place between epochs of the first mixture; later mixtures use its last result.
 
-mod population;
-
 use std::ops::ControlFlow;
 
 use crate::error::Result;
@@ -10,12 +8,12 @@ use crate::loader::factors::ParticleFactors;
 use crate::loader::shard::Shard;
 use crate::parallel::Collective;
 use crate::particles::noise::NoisePower;
+use crate::particles::population::{Measured, Population};
 use crate::particles::selection::SubsetRows;
 use crate::recipe::Settings;
 use crate::recipe::likelihood::{Contrast, Likelihood, NoiseModel, Weighing};
 use crate::render::{Device, ImageSums};
 use crate::run_folder::appraisal::{Appraisal, Appraised};
-use population::{Measured, Population};
 
 /// Least variance of a contrast by noise: images of simulations may have none.
 const LEAST_VARIANCE: f64 = 1e-12;

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::density::Density;
 use super::random::{placement, random_start};
 use crate::error::{Error, Result};
 use crate::evaluate::filter::low_pass;
 use crate::files;
+use crate::gmm::density::Density;
 use crate::gmm::symmetric::{described, unit_of, whole};
 use crate::gmm::{Gmm, Shape, mixture, ply};
 use crate::imaging::mrc::Volume;

@@ -1,6 +1,5 @@
 //! Initial Gaussians: random, placed by a pilot reconstruction, or read from a file.
 
-mod density;
 pub mod from_file;
 pub(crate) mod pilot;
 pub mod random;

@@ -7,9 +7,9 @@
 use std::f64::consts::PI;
 use std::ops::Range;
 
-use super::density::Density;
 use crate::error::Result;
 use crate::evaluate::Fsc;
+use crate::gmm::density::Density;
 use crate::imaging::Symmetry;
 use crate::particles::preprocess::MIN_BOX;
 use crate::particles::selection::SubsetRows;

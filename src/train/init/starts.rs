@@ -1,10 +1,10 @@
 //! The initial Gaussians of each mixture of each model: rank 0 makes them, and sends them to the ranks that train with them.
 
-use super::density::Density;
 use super::from_file::Init;
 use super::pilot::PilotReconstruction;
 use super::random::{placement, random_start};
 use crate::gmm::Gmm;
+use crate::gmm::density::Density;
 use crate::parallel::World;
 use crate::particles::Subset;
 use crate::recipe::rules::start_scale;

@@ -18,7 +18,7 @@ const EVIDENCE: f64 = 10.0;
 
 /// The contrast of one image by least squares.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Measured {
+pub(crate) struct Measured {
     /// <X, Y> over <X, X>.
     pub contrast: f64,
     /// Its variance by noise.
@@ -29,7 +29,7 @@ pub(super) struct Measured {
 
 /// The distribution of contrasts.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Population {
+pub(crate) struct Population {
     /// Mean contrast of each optics group.
     pub means: Vec<f64>,
     /// Mean contrast of all particles.

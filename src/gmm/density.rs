@@ -126,8 +126,8 @@ fn cholesky(a: [[f64; 3]; 3]) -> [[f64; 3]; 3] {
 #[cfg(test)]
 mod tests {
     use crate::gmm::Shape;
+    use crate::gmm::density::*;
     use crate::random::{Purpose, stream};
-    use crate::train::init::density::*;
 
     const BOX: usize = 40;
 
