@@ -96,18 +96,23 @@ pub fn diagnose(subject: &Subject) -> Result<Diagnosis> {
     Ok(Diagnosis { verdict, findings, tested })
 }
 
-/// Tests the run in `folder`, whose record is `document`, on the particles of `store`; writes diagnosis.json, and logs verdict and
-/// findings. A run is done also where it cannot be tested: that is logged.
-pub fn of_new_run(folder: &Path, document: &Value, store: &Store) {
+/// Tests the run in `folder`, whose record is `document`, on the particles of `store`, and writes diagnosis.json. A run is done also
+/// where it cannot be tested: that is logged.
+pub fn of_new_run(folder: &Path, document: &Value, store: &Store) -> Option<Diagnosis> {
+    tracing::info!("the run is diagnosed (--no-diagnosis leaves it out)");
     let diagnosed =
         Subject::open(folder, document.clone(), store.clone()).and_then(|subject| diagnose(&subject));
-    let diagnosis = match diagnosed.and_then(|diagnosis| diagnosis.write(folder).map(|()| diagnosis)) {
-        Ok(diagnosis) => diagnosis,
+    match diagnosed.and_then(|diagnosis| diagnosis.write(folder).map(|()| diagnosis)) {
+        Ok(diagnosis) => Some(diagnosis),
         Err(error) => {
             tracing::warn!("the run could not be diagnosed: {error}");
-            return;
+            None
         }
-    };
+    }
+}
+
+/// Logs findings and verdict.
+pub fn log(diagnosis: &Diagnosis) {
     for finding in &diagnosis.findings {
         let next = finding.next.first().map_or(String::new(), |next| format!("; next: {next}"));
         let text = format!(
@@ -122,7 +127,7 @@ pub fn of_new_run(folder: &Path, document: &Value, store: &Store) {
     }
     let line = &diagnosis.verdict.line;
     match diagnosis.verdict.severity {
-        Severity::Fault | Severity::Warning => tracing::warn!("{line}"),
-        Severity::Note | Severity::Sound => tracing::info!("{line}"),
+        Severity::Fault | Severity::Warning => tracing::warn!("verdict: {line}"),
+        Severity::Note | Severity::Sound => tracing::info!("verdict: {line}"),
     }
 }

@@ -27,7 +27,7 @@ use crate::voxels::sums::FourierSums;
 /// Particles of each half in the voxel maps, at most.
 const VOXEL_PARTICLES: usize = 5_000;
 /// Particles of each half that are compared with the map of the other, at most.
-const FITTED: usize = 250;
+const FITTED: usize = 120;
 /// Largest box of the voxel maps in pixels.
 const VOXEL_BOX: usize = 96;
 

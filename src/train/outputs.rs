@@ -81,13 +81,14 @@ pub(super) fn finish(run: &Finished) -> Result<()> {
     let assessed = assessment::assess(folder, &halves, &map, check, run.options.truth.as_deref())?;
     let epochs = epochs(run);
     let document = document(run, &assessed, &epochs);
-    if both && run.options.diagnose {
-        diagnose::of_new_run(folder, &document, run.summary.store);
-    }
+    let diagnosis = (both && run.options.diagnose)
+        .then(|| diagnose::of_new_run(folder, &document, run.summary.store))
+        .flatten();
     view::write(folder, &map, run.identity.settings.symmetry)?;
     report::write(folder, &document, run.summary.store, &[])?;
     lifecycle::write_document(folder, &document)?;
     log(run, &assessed, &epochs);
+    diagnosis.iter().for_each(diagnose::log);
     Ok(())
 }
 
