@@ -11,7 +11,7 @@ RESULTS ?= $(GPU_CHECK)-results
 CASES ?= 100000
 SEED ?= $(or $(CRYOSPLAT_FUZZ_SEED),$(shell date +%s))
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit deny fuzz judges browser kernels slurm-test nodes-test mpich-test container-test dist same-bytes kernel-table bench bench-stream gpu-package gpu-check gpu-results quality refine-table symmetry-table truth batch ablations densify-table diagnose-table optics-table voxels scaling faults soak charts readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit deny fuzz judges browser kernels slurm-test nodes-test mpich-test container-test dist same-bytes kernel-table bench bench-stream gpu-package gpu-check gpu-results quality refine-table symmetry-table truth batch ablations densify-table diagnose-table optics-table voxels scaling faults soak charts browser-screens readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -24,7 +24,7 @@ setup-tests: ## Also install what the tests need: rustfmt, clippy, RELION, SLURM
 
 # Compressed debug sections: backtraces still report file and line, and the program is less than half as large.
 build: setup ## Build the program: target/release/cryosplat-mpi
-	$(CARGO) build --release --locked
+	CRYOSPLAT_COMMIT=$$(git rev-parse --short HEAD 2>/dev/null) $(CARGO) build --release --locked
 	@if [ -f $(PROGRAM) ] && command -v objcopy >/dev/null; then \
 		objcopy --compress-debug-sections=zlib $(PROGRAM) $(PROGRAM).part && mv $(PROGRAM).part $(PROGRAM); fi
 
@@ -151,6 +151,10 @@ scaling: build ## Measure scaling over ranks and threads (minutes): benches/resu
 
 charts: ## Draw the charts of README.md from benches/results/truth.md and divided.md
 	@python3 benches/charts.py
+
+browser-screens: setup-tests ## Update the screenshots of the pages in tests/browser/screens
+	$(CARGO) build --locked
+	tests/browser/screens.sh
 
 readme-pictures: ## Update the pictures in README.md and docs/guide.md from the demonstration
 	@test -f demo/run/slices.png || { echo "run make demo first" >&2; exit 1; }

@@ -23,6 +23,13 @@ fn map(seed: usize, noise: f32) -> Volume {
     Volume::new(data, 2.0)
 }
 
+/// A map of twice the box with the same field of view and the same low frequencies: each voxel of `map` eightfold.
+fn finer(map: &Volume) -> Volume {
+    let data =
+        Array3::from_shape_fn((2 * BOX, 2 * BOX, 2 * BOX), |(z, y, x)| map.data[[z / 2, y / 2, x / 2]]);
+    Volume::new(data, 0.5 * map.pixel_size)
+}
+
 fn run(folder: &Path, name: &str, noise: f32, state: &str) -> PathBuf {
     let run = folder.join(name);
     std::fs::create_dir_all(&run).unwrap();
@@ -103,4 +110,65 @@ fn unusable_runs_are_refused_by_name() {
     let truth = other("small/map.mrc");
     fail(&["compare", sound, "--truth", &truth], &["map.mrc", "8 x 8 x 8"]);
     fail(&["compare", sound, "--radius", "10"], &["--mask sphere"]);
+}
+
+#[test]
+fn runs_are_ranked_by_their_particles_and_resampled() {
+    let folder = tempfile::tempdir().unwrap();
+    let (good, bad) = (run(folder.path(), "good", 0.1, "done"), run(folder.path(), "bad", 0.5, "done"));
+    // The half maps of the bad run agree perfectly with each other, but not with the particles.
+    std::fs::copy(bad.join("half1.mrc"), bad.join("half2.mrc")).unwrap();
+    let voxels = run(folder.path(), "voxels", 0.3, "done");
+    std::fs::write(voxels.join("run.json"), r#"{"state":"done","method":"backproject"}"#).unwrap();
+    for (i, half) in ["half1.mrc", "half2.mrc"].into_iter().enumerate() {
+        write_volume(&voxels.join(half), &map(11 + i, 0.3)).unwrap();
+        // A training run keeps its own voxel maps.
+        write_volume(&good.join(format!("voxels_{half}")), &map(11 + i, 0.3)).unwrap();
+    }
+    let runs = [&bad, &good, &voxels].map(|run| run.to_str().unwrap());
+    let json: Value = serde_json::from_str(&succeed(&[
+        "compare", runs[0], runs[1], runs[2], "--voxels", runs[2], "--json",
+    ]))
+    .unwrap();
+    let ranked = json["ranking"]["runs"].as_array().unwrap();
+    assert_eq!(ranked.len(), 3, "{json}");
+    let place = |name: &str| ranked.iter().position(|run| run["name"] == name).unwrap();
+    assert!(place("good") < place("bad"), "{json}");
+    let curves = json["curves"].as_array().unwrap();
+    assert_eq!(
+        (curves[0]["against"].as_str(), curves[1]["against"].as_str()),
+        (Some("half maps"), Some("cross-validated"))
+    );
+
+    let said = succeed(&["compare", runs[0], runs[1]]);
+    assert!(
+        said.contains("not ranked, without cross-validation: bad") && !said.contains("ranking by"),
+        "{said}"
+    );
+    let said = succeed(&["compare", runs[1], runs[2]]);
+    assert!(said.contains("ranking by the mean cross-validated FSC of shells 1 to"), "{said}");
+
+    // Another box with the same field of view is resampled; its curve hardly changes.
+    let fine = run(folder.path(), "fine", 0.1, "done");
+    for name in ["half1.mrc", "half2.mrc", "map.mrc"] {
+        let coarse = cryosplat_mpi::imaging::mrc::read_volume(&good.join(name)).unwrap();
+        write_volume(&fine.join(name), &finer(&coarse)).unwrap();
+    }
+    let json: Value = serde_json::from_str(&succeed(&[
+        "compare",
+        runs[1],
+        fine.to_str().unwrap(),
+        "--voxels",
+        runs[2],
+        "--json",
+    ]))
+    .unwrap();
+    assert!(json["notes"][0].as_str().unwrap().contains("resampled from 32 to 16 pixels"), "{json}");
+    let means: Vec<f64> =
+        json["ranking"]["runs"].as_array().unwrap().iter().map(|run| run["mean"].as_f64().unwrap()).collect();
+    assert!((means[0] - means[1]).abs() < 0.05, "{json}");
+
+    // A training run without voxel maps has nothing to cross-validate with.
+    std::fs::write(bad.join("run.json"), r#"{"state":"done","particles":{}}"#).unwrap();
+    fail(&["compare", runs[1], "--voxels", runs[0]], &["bad", "without voxels_half1.mrc"]);
 }

@@ -60,7 +60,7 @@ fn half_maps_with_a_common_bias_are_detected() {
         assert_eq!(found["excess"].is_null(), sound);
         let report = String::from_utf8(bytes(&run, "report.html")).unwrap();
         assert!(report.contains("cross-validated"), "{name}");
-        let warns = report.contains("<strong>Warning: </strong>the half maps share a bias");
+        let warns = report.contains("Warning: the half maps share a bias");
         assert_eq!(warns, !sound, "{name}");
         assert_eq!(report.contains("Cross-validation finds no bias"), sound, "{name}");
         let resolution = &document(&run)["resolution"];
@@ -126,6 +126,7 @@ fn fsc_cross_validates_with_voxels_of_a_folder() {
         assert_eq!(found["cross_validation"]["confirms"], true);
     }
     assert!(fsc(&[])["cross_validation"].is_null());
+    assert!(fsc(&[])["resolution"]["evidence"] == "half-maps");
     let said = succeed(&["fsc", &first, &second, "--voxels", &voxels]);
     assert!(said.contains("cross-validation finds no bias") && said.contains("resolution: "), "{said}");
 

@@ -251,7 +251,16 @@ fn postprocess_sharpens_and_writes_all_files() {
     let post: Vec<String> = names(at).into_iter().filter(|n| n.starts_with("post")).collect();
     assert_eq!(
         post,
-        ["post.csv", "post.json", "post.mrc", "post.png", "post.svg", "post_mask.mrc", "post_masked.mrc"]
+        [
+            "post.csv",
+            "post.html",
+            "post.json",
+            "post.mrc",
+            "post.png",
+            "post.svg",
+            "post_mask.mrc",
+            "post_masked.mrc"
+        ]
     );
     let document: Value =
         serde_json::from_str(&std::fs::read_to_string(at.join("post.json")).unwrap()).unwrap();

@@ -44,15 +44,19 @@ fn refine(run: &str, set: &str) {
     refinement_file::write(Path::new(run), store.validate().unwrap(), &models).unwrap();
 }
 
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 17] = [
     "Surface of the map",
     "Slices",
     "Particle images and projections of the model",
+    "Cost",
     "Notes",
-    "Settings",
     "Command",
     "Fourier shell correlation",
     "Comparison with other runs",
+    "Directional FSC",
+    "Resolution by direction",
+    "Unexplained signal: power of residuals over noise",
+    "Guinier plot",
     "Training loss",
     "Learning rate",
     "Defocus",
@@ -73,6 +77,12 @@ fn report_is_reproducible_and_shows_a_baseline() {
     assert_eq!(headings(&first), expected);
     assert!(first.contains("half maps corrected for a mask"), "the corrected FSC");
     assert!(first.contains("Viewing directions: largest cell"));
+    // One threshold for half maps, another for the truth; nothing else is quoted.
+    assert!(
+        first.contains("threshold of half maps: FSC = 0.143") || first.contains("threshold: FSC = 0.143")
+    );
+    assert!(first.contains("threshold: FSC = 0.5") && first.contains("How to read this"));
+    assert!(first.contains("<dt>Resolution: FSC 0.143") && first.contains("<th>Finished</th>"));
     assert!(first.contains("50 Gaussians") || first.contains("<dd>50</dd>"));
 
     succeed(&["report", &run]);
@@ -95,10 +105,13 @@ fn report_is_reproducible_and_shows_a_baseline() {
         [
             "Surface of the map",
             "Slices",
+            "Cost",
             "Notes",
-            "Settings",
             "Command",
             "Fourier shell correlation",
+            "Directional FSC",
+            "Resolution by direction",
+            "Guinier plot",
             "Defocus"
         ]
     );

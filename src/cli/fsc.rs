@@ -48,7 +48,7 @@ pub(super) struct Args {
     /// The second map is a reference, not a half map: no correction for the mask.
     #[arg(long)]
     reference: bool,
-    /// Cross-validate the half maps with the voxel half maps of this `backproject` run folder.
+    /// Cross-validate the half maps with the voxel half maps of this run folder of `backproject` or `train`.
     #[arg(long, value_name = "FOLDER", conflicts_with = "reference")]
     voxels: Option<PathBuf>,
     /// Also compute the FSC in cones of 20 degrees about 256 directions.
@@ -118,7 +118,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         let (folder, stem) = super::output::folder_and_stem(output)?;
         let directional = found.directional.as_ref();
         let band = directional.map(|(directional, threshold)| plots::direction_band(directional, *threshold));
-        let chart = plots::fsc_chart_with_band(&found.curves, band);
+        let chart = match found.headline {
+            Some(_) => plots::fsc_chart(&found.curves),
+            None => plots::reference_chart(&found.curves),
+        };
+        let chart = plots::with_band(chart, &found.curves, band);
         plots::write_chart_files(folder, stem, &found.curves, &chart)?;
         if let Some((directional, threshold)) = directional {
             let table = directional.to_csv(*threshold);

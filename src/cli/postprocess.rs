@@ -10,7 +10,8 @@ use crate::error::Error;
 use crate::evaluate::headline::{Headline, Limit};
 use crate::evaluate::maps::{self, MapReader};
 use crate::evaluate::postprocess::{FIT_FROM, LowPass, Options, PostProcessed, Sharpening};
-use crate::figures::write_fsc_files;
+use crate::figures::report::write_report;
+use crate::figures::{postprocessed, write_fsc_files};
 use crate::files::{self, Claims};
 use crate::imaging::mrc::write_volume;
 use crate::run_folder::finished;
@@ -21,7 +22,8 @@ Definitions are those of RELION's post-processing: the FSC under the mask is cor
 the half maps is weighted by sqrt(2 FSC / (1 + FSC)), sharpened by the B factor of its Guinier plot (or the one given), and \
 low-pass filtered. There is no correction for the detector's MTF.
 
-Output: STEM.mrc, STEM_masked.mrc and STEM_mask.mrc, the FSC as STEM.csv, STEM.svg and STEM.png, and all numbers as STEM.json.
+Output: STEM.mrc, STEM_masked.mrc and STEM_mask.mrc, the FSC as STEM.csv, STEM.svg and STEM.png, a page with \
+all results as STEM.html, and all numbers as STEM.json.
 
 Examples:
   cryosplat-mpi postprocess run/half1.mrc run/half2.mrc -o run/post
@@ -114,6 +116,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     write_volume(&name("_masked.mrc"), &processed.masked_map(&mask.mask))?;
     write_volume(&name("_mask.mrc"), &mask.mask.volume_like(&first))?;
     write_fsc_files(folder, stem, &processed.curves(&mask))?;
+    let halves = [(args.first.as_path(), &first), (args.second.as_path(), &second)];
+    let page = postprocessed::page(&processed, halves, &mask, &headline, super::output::command_line())?;
+    write_report(&name(".html"), &page)?;
     let document = processed.to_json([&args.first, &args.second], &mask, &options, &headline);
     // Written last: if it is there, all files are.
     files::write_json(&name(".json"), &document)?;
@@ -145,7 +150,7 @@ impl Args {
         claims.reads(&self.first, "the first half map").reads(&self.second, "the second half map");
         [&self.first, &self.second].into_iter().for_each(|map| reads_run_of(&mut claims, map));
         self.mask_options.claim(&mut claims, &self.mask);
-        let ends = [".mrc", "_masked.mrc", "_mask.mrc", ".csv", ".svg", ".png", ".json"];
+        let ends = [".mrc", "_masked.mrc", "_mask.mrc", ".csv", ".svg", ".png", ".html", ".json"];
         claims.writes_all(ends.map(name)).check()
     }
 

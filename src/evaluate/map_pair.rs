@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::evaluate::compare;
 use crate::evaluate::correction::{Correction, PhaseRandomization};
 use crate::evaluate::cross_validation::{CrossValidation, LABEL};
 use crate::evaluate::curves;
@@ -200,13 +201,8 @@ impl MapPair {
         mask: Option<&LabelledMask>,
         found: &mut PairEvaluation,
     ) -> Result<CrossValidation> {
-        let read = |name| -> Result<Volume> {
-            let path = folder.join(name);
-            let voxels = self.reader.read_like(&path, (&self.first_path, &self.first))?;
-            maps::check_varies(&path, &voxels)?;
-            Ok(voxels)
-        };
-        let [first, second] = [read("half1.mrc")?, read("half2.mrc")?];
+        let like = Some((&*self.first_path, &self.first));
+        let [first, second] = compare::voxel_half_maps(folder, &self.reader, like)?;
         let label = mask.map_or(UNMASKED, |mask| mask.label);
         let (_, half_maps) = found
             .curves

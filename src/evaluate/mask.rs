@@ -11,6 +11,7 @@ use ndarray::Array3;
 use crate::error::{Error, Result};
 use crate::evaluate::maps::{self, MapReader, PIXEL_SIZE_TOLERANCE};
 use crate::imaging::mrc::Volume;
+use crate::imaging::resample;
 
 /// Radius of the default spherical mask, as a fraction of the box.
 pub const DEFAULT_RADIUS: f64 = 0.45;
@@ -113,6 +114,14 @@ impl Mask {
     /// A mask with weights `[z][y][x]` in 0 to 1.
     pub(super) fn from_weights(weights: Array3<f64>) -> Self {
         Self { weights }
+    }
+
+    /// The mask of a box of `size` voxels with the same field of view.
+    #[must_use]
+    pub fn resampled(&self, size: usize) -> Self {
+        let weights = resample::to_size(self.weights.mapv(|weight| weight as f32), size);
+        // Ripples of the cropped spectrum leave the range of a mask.
+        Self { weights: weights.mapv(|weight| f64::from(weight.clamp(0.0, 1.0))) }
     }
 
     /// The mask as a map with the pixel size and frame of `map`.

@@ -18,6 +18,7 @@ pub(crate) mod mask;
 pub(crate) mod mask_choice;
 pub(crate) mod postprocess;
 mod postprocess_document;
+pub(crate) mod ranking;
 pub(crate) mod reference;
 mod shells;
 

@@ -63,7 +63,7 @@ pub struct Chart {
     pub resolution_on_top: bool,
     /// Curves; the first is drawn on top.
     pub curves: Vec<Curve>,
-    /// Horizontal lines: value and label.
+    /// Horizontal lines: value, and legend entry.
     pub thresholds: Vec<(f64, String)>,
 }
 
@@ -127,13 +127,18 @@ impl Chart {
     /// Writes the legend above the plot, where it overlaps no curve. Returns the y coordinate of its end.
     fn write_legend(&self, svg: &mut String, colours: &Colours, width: f64) -> Result<f64, std::fmt::Error> {
         // As many columns as fit with the longest entry.
-        let entry = self.curves.iter().map(|c| 30.0 + width_of(&c.legend) + 18.0).fold(1.0, f64::max);
+        let legends =
+            self.curves.iter().map(|c| &c.legend).chain(self.thresholds.iter().map(|(_, label)| label));
+        let entry = legends.map(|legend| 30.0 + width_of(legend) + 18.0).fold(1.0, f64::max);
         let columns = (((width - 16.0) / entry) as usize).max(1);
         let mut y = 30.0;
         let named = self.curves.iter().enumerate().filter(|(_, curve)| !curve.legend.is_empty());
+        let corner =
+            |place: usize| (16.0 + (place % columns) as f64 * entry, 48.0 + (place / columns) as f64 * 19.0);
+        let mut entries = 0;
         for (place, (i, curve)) in named.enumerate() {
-            let x = 16.0 + (place % columns) as f64 * entry;
-            y = 48.0 + (place / columns) as f64 * 19.0;
+            let (x, line) = corner(place);
+            (y, entries) = (line, place + 1);
             let colour = curve.stroke(colours, i);
             writeln!(
                 svg,
@@ -144,6 +149,19 @@ impl Chart {
                 colours.ink,
                 escape(&curve.legend),
                 2.5 * curve.width()
+            )?;
+        }
+        for (place, (_, label)) in (entries..).zip(&self.thresholds) {
+            let (x, line) = corner(place);
+            y = line;
+            writeln!(
+                svg,
+                r#"<path d="M{x:.1} {:.1}h22" stroke="{}" stroke-dasharray="5 4"/><text x="{:.1}" y="{y:.1}" fill="{}">{}</text>"#,
+                y - 4.0,
+                colours.muted,
+                x + 30.0,
+                colours.ink,
+                escape(label)
             )?;
         }
         Ok(y)
@@ -224,7 +242,7 @@ impl Chart {
 
     fn write_thresholds(&self, svg: &mut String, colours: &Colours, frame: &Frame) -> std::fmt::Result {
         let Frame { left, right, .. } = *frame;
-        for (value, label) in &self.thresholds {
+        for (value, _) in &self.thresholds {
             let y = frame.y(&self.y, *value);
             writeln!(
                 svg,
@@ -232,7 +250,7 @@ impl Chart {
                 colours.muted,
                 left + 8.0,
                 y - 6.0,
-                escape(label)
+                number(*value)
             )?;
         }
         Ok(())

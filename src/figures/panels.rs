@@ -26,6 +26,15 @@ pub struct PanelRow {
     pub name: String,
     /// Images `[y][x]`, y down, with their grey scales.
     pub panels: Vec<(Array2<f32>, GreyScale)>,
+    /// Masks `[y][x]` whose edge at 0.5 is drawn over the panels, from the left; panels beyond have none.
+    pub outlines: Vec<Array2<f32>>,
+}
+
+impl PanelRow {
+    /// A row without outlines.
+    pub fn new(name: impl Into<String>, panels: Vec<(Array2<f32>, GreyScale)>) -> Self {
+        Self { name: name.into(), panels, outlines: Vec::new() }
+    }
 }
 
 /// A picture of panels.
@@ -55,6 +64,9 @@ impl Sheet {
             for (k, (view, scale)) in row.panels.iter().enumerate() {
                 let corner = (CORNER.0 + k * (PANEL + GAP), CORNER.1 + i * (PANEL + GAP));
                 paint(&mut picture, &resized(view, PANEL), scale, corner);
+                if let Some(mask) = row.outlines.get(k) {
+                    outline(&mut picture, &resized(mask, PANEL), corner);
+                }
             }
         }
         picture::draw_over(&mut picture, &self.labels(width, height))?;
@@ -145,6 +157,23 @@ fn paint(picture: &mut Pixmap, panel: &Array2<f32>, scale: &GreyScale, (left, to
     let pixels = picture.pixels_mut();
     for ((y, x), &value) in panel.indexed_iter() {
         pixels[(top + y) * width + left + x] = grey(scale.shade(value));
+    }
+}
+
+/// Draws the edge of a mask at 0.5.
+fn outline(picture: &mut Pixmap, mask: &Array2<f32>, (left, top): (usize, usize)) {
+    let width = picture.width() as usize;
+    let colour =
+        PremultipliedColorU8::from_rgba(255, 176, 32, 255).expect("an opaque colour is premultiplied");
+    let inside = |y: usize, x: usize| mask[[y, x]] >= 0.5;
+    let pixels = picture.pixels_mut();
+    for y in 0..PANEL - 1 {
+        for x in 0..PANEL - 1 {
+            let here = inside(y, x);
+            if inside(y, x + 1) != here || inside(y + 1, x) != here {
+                pixels[(top + y) * width + left + x] = colour;
+            }
+        }
     }
 }
 

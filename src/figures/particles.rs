@@ -38,6 +38,18 @@ pub fn noise_chart(curves: &[(String, Vec<[f64; 2]>)]) -> Chart {
     }
 }
 
+/// Power of residuals over that of the noise, by spatial frequency: curves (1/angstrom, ratio) with their names.
+pub(crate) fn residual_chart(curves: &[(String, Vec<[f64; 2]>)]) -> Chart {
+    let mut chart = noise_chart(curves);
+    let values = || curves.iter().flat_map(|(_, points)| points).map(|p| p[1]).filter(|v| v.is_finite());
+    chart.title = "Unexplained signal: power of residuals over noise".into();
+    chart.y.label = "Residual power / noise power".into();
+    chart.y.low = (values().fold(0.9, f64::min) * 20.0).floor() / 20.0;
+    chart.y.high = (values().fold(1.1, f64::max) * 20.0).ceil() / 20.0;
+    chart.thresholds = vec![(1.0, "noise alone".into())];
+    chart
+}
+
 /// The histogram of labelled values from `low` to `high`; values beyond count in the first or last bar.
 pub fn value_histogram(
     title: &str,

@@ -21,25 +21,36 @@ const MAX_POINTS: usize = 1000;
 /// Ratio of largest to smallest loss above which the axis is logarithmic.
 const LOGARITHMIC_FROM: f64 = 8.0;
 
-/// The FSC chart of labelled curves over spatial frequency and resolution.
+/// Ending of the labels of curves against a ground truth, whose threshold is 0.5.
+const AGAINST_TRUTH: &str = "against truth";
+
+/// The FSC chart of labelled curves over spatial frequency and resolution. The threshold is 0.143, or 0.5 for curves whose label ends with
+/// "against truth"; those in use are named in the legend.
 pub fn fsc_chart(curves: &[(String, Fsc)]) -> Chart {
+    chart_with(curves, |label| if is_against_truth(label) { REFERENCE_THRESHOLD } else { GOLD_STANDARD })
+}
+
+/// Whether the label is that of a curve against a ground truth.
+pub(crate) fn is_against_truth(label: &str) -> bool {
+    label.ends_with(AGAINST_TRUTH)
+}
+
+/// The FSC chart of curves against a reference: the threshold is 0.5.
+pub(crate) fn reference_chart(curves: &[(String, Fsc)]) -> Chart {
+    chart_with(curves, |_| REFERENCE_THRESHOLD)
+}
+
+fn chart_with(curves: &[(String, Fsc)], threshold_of: impl Fn(&str) -> f64) -> Chart {
     let nyquist = |fsc: &Fsc| 0.5 / fsc.pixel_size;
     let high = curves.iter().map(|(_, fsc)| nyquist(fsc)).filter(|f| f.is_finite()).fold(0.0, f64::max);
     let lowest = curves.iter().flat_map(|(_, fsc)| fsc.shells.iter().skip(1)).copied().fold(0.0, f64::min);
     let curve = |(label, fsc): &(String, Fsc)| {
-        let dot = |threshold| {
-            let resolution = fsc.crossing(threshold).resolution()?;
-            Some([1.0 / resolution, threshold])
-        };
-        let [gold, half] = [GOLD_STANDARD, REFERENCE_THRESHOLD].map(|threshold| fsc.crossing(threshold));
-        // For a curve that stays above 0.143, the crossing of 0.5 is shown if there is one.
-        let resolution = match (gold, half) {
-            (Crossing::NeverBelow(_), Crossing::At(resolution)) => {
-                format!("{resolution:.2} Å at {REFERENCE_THRESHOLD}")
-            }
-            (Crossing::At(resolution), _) => format!("{resolution:.2} Å at {GOLD_STANDARD}"),
-            (Crossing::NeverBelow(finest), _) => format!("< {finest:.2} Å at {GOLD_STANDARD}"),
-            (Crossing::BelowFromStart(coarsest), _) => format!("> {coarsest:.0} Å at {GOLD_STANDARD}"),
+        let threshold = threshold_of(label);
+        let crossing = fsc.crossing(threshold);
+        let resolution = match crossing {
+            Crossing::At(resolution) => format!("{resolution:.2} Å"),
+            Crossing::NeverBelow(finest) => format!("< {finest:.2} Å"),
+            Crossing::BelowFromStart(coarsest) => format!("> {coarsest:.0} Å"),
         };
         Curve {
             legend: format!("{label}: {resolution}"),
@@ -50,7 +61,7 @@ pub fn fsc_chart(curves: &[(String, Fsc)]) -> Chart {
                 .skip(1)
                 .map(|(shell, &value)| [fsc.frequency(shell as f64), value])
                 .collect(),
-            dots: [GOLD_STANDARD, REFERENCE_THRESHOLD].into_iter().filter_map(dot).collect(),
+            dots: crossing.resolution().map(|at| [1.0 / at, threshold]).into_iter().collect(),
             // Not "-0.00".
             end: fsc
                 .shells
@@ -77,8 +88,20 @@ pub fn fsc_chart(curves: &[(String, Fsc)]) -> Chart {
         },
         resolution_on_top: true,
         curves: curves.iter().map(curve).collect(),
-        thresholds: vec![(REFERENCE_THRESHOLD, "0.5".into()), (GOLD_STANDARD, "0.143".into())],
+        thresholds: thresholds(curves, threshold_of),
     }
+}
+
+/// The thresholds in use, with their legends.
+fn thresholds(curves: &[(String, Fsc)], threshold_of: impl Fn(&str) -> f64) -> Vec<(f64, String)> {
+    let used = |threshold: &f64| curves.iter().any(|(label, _)| threshold_of(label) == *threshold);
+    let used: Vec<f64> = [GOLD_STANDARD, REFERENCE_THRESHOLD].into_iter().filter(used).collect();
+    let legend = |threshold: f64| match (used.len(), threshold == GOLD_STANDARD) {
+        (1, _) => format!("threshold: FSC = {threshold}"),
+        (_, true) => format!("threshold of half maps: FSC = {threshold}"),
+        (_, false) => format!("threshold against truth: FSC = {threshold}"),
+    };
+    used.iter().map(|&threshold| (threshold, legend(threshold))).collect()
 }
 
 /// Lower end of the axis of an FSC: negative values are shown too.
@@ -179,7 +202,15 @@ pub(crate) fn direction_band(directional: &Directional, threshold: f64) -> (Stri
 
 /// [`fsc_chart`] with a band behind the curves: its legend, and the lowest and highest correlation of each shell.
 pub fn fsc_chart_with_band(curves: &[(String, Fsc)], band: Option<(String, Vec<[f64; 2]>)>) -> Chart {
-    let mut chart = fsc_chart(curves);
+    with_band(fsc_chart(curves), curves, band)
+}
+
+/// `chart`, which is that of `curves`, with a band behind the curves.
+pub(crate) fn with_band(
+    mut chart: Chart,
+    curves: &[(String, Fsc)],
+    band: Option<(String, Vec<[f64; 2]>)>,
+) -> Chart {
     if let (Some((legend, band)), Some((_, first))) = (band, curves.first()) {
         let lowest = band.iter().skip(1).map(|[low, _]| *low).fold(0.0, f64::min);
         chart.y.low = chart.y.low.min(axis_start(lowest));

@@ -1,5 +1,6 @@
 //! report.html: a self-contained page about a run. It loads nothing from the network.
 
+mod judgement;
 mod surface;
 
 use std::io::Write as _;
@@ -14,6 +15,7 @@ use crate::figures::colours::Colours;
 use crate::figures::picture::escape;
 use crate::files;
 
+pub use judgement::{Judgement, Light, Remark};
 pub use surface::Surface;
 
 /// Size of a chart on a wide screen. Charts are drawn per width, so that the text keeps its size.
@@ -32,13 +34,15 @@ pub struct ReportData {
     pub title: String,
     /// Main results: name, and value with its unit.
     pub headline: Vec<(String, String)>,
-    /// Assessment of the maps in one sentence, and whether it is a warning.
-    pub verdict: Option<(String, bool)>,
+    /// The verdict, above everything else.
+    pub judgement: Option<Judgement>,
     /// Sections in order.
     pub parts: Vec<Part>,
     /// Notes, one per list item.
     pub notes: Vec<String>,
-    /// Settings of the run: name and value.
+    /// Where the results come from: name and value.
+    pub origin: Vec<(String, String)>,
+    /// Settings of the run, folded: name and value.
     pub settings: Vec<(String, String)>,
     /// Command line of the run.
     pub command: String,
@@ -53,6 +57,10 @@ pub enum Part {
     Charts(Vec<Chart>),
     /// An SVG with its title, in CSS colours of the page.
     Svg(String),
+    /// A chart with an SVG beside it.
+    Pair(Chart, String),
+    /// A part with an explanation, folded.
+    Guided(Box<Part>, String),
     /// A PNG picture.
     Picture {
         /// Heading.
@@ -71,6 +79,13 @@ pub enum Part {
         /// Cells by row.
         rows: Vec<Vec<String>>,
     },
+    /// Names and values.
+    Pairs {
+        /// Heading.
+        heading: String,
+        /// Name and value by row.
+        rows: Vec<(String, String)>,
+    },
     /// Interactive surface of the map. At most one per page.
     Surface(Surface),
 }
@@ -87,6 +102,7 @@ pub fn write_report(path: &Path, data: &ReportData) -> Result<()> {
 fn page(data: &ReportData) -> String {
     let title = escape(&data.title);
     let mut body = format!("<h1>{title}</h1>\n");
+    body += &data.judgement.as_ref().map_or(String::new(), Judgement::to_html);
     if !data.headline.is_empty() {
         let entries: String = data
             .headline
@@ -95,29 +111,17 @@ fn page(data: &ReportData) -> String {
             .collect();
         body += &format!("<section><dl class=\"headline\">\n{entries}</dl></section>\n");
     }
-    if let Some((verdict, warning)) = &data.verdict {
-        let (class, heading) = if *warning { (" class=\"warning\"", "Warning: ") } else { ("", "") };
-        let mut verdict = escape(verdict);
-        if let (false, Some(first)) = (*warning, verdict.get(..1)) {
-            verdict.replace_range(..1, &first.to_uppercase());
-        }
-        body += &format!("<section{class}><strong>{heading}</strong>{verdict}.</section>\n");
-    }
     data.parts.iter().for_each(|part| body += &part.to_html());
     if !data.notes.is_empty() {
         let notes: String = data.notes.iter().map(|note| format!("<li>{}</li>\n", escape(note))).collect();
         body += &section("Notes", &format!("<ul>\n{notes}</ul>"));
     }
-    if !data.settings.is_empty() {
-        let rows: String = data
-            .settings
-            .iter()
-            .map(|(name, value)| format!("<tr><th>{}</th><td>{}</td></tr>\n", escape(name), escape(value)))
-            .collect();
-        body += &section("Settings", &format!("<table>\n{rows}</table>"));
-    }
     if !data.command.is_empty() {
-        body += &section("Command", &format!("<pre>{}</pre>", escape(&data.command)));
+        body += &section("Command", &format!("<pre>{}</pre>{}", escape(&data.command), pairs(&data.origin)));
+    }
+    if !data.settings.is_empty() {
+        let settings = pairs(&data.settings);
+        body += &format!("<section><details><summary>Settings</summary>\n{settings}</details></section>\n");
     }
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -128,9 +132,38 @@ fn page(data: &ReportData) -> String {
     )
 }
 
+/// A table of names and values; nothing without any.
+fn pairs(rows: &[(String, String)]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let row = |(name, value): &(String, String)| {
+        format!("<tr><th>{}</th><td>{}</td></tr>\n", escape(name), escape(value))
+    };
+    format!("<table>\n{}</table>", rows.iter().map(row).collect::<String>())
+}
+
 impl Part {
+    /// The part with an explanation of how to read it.
+    #[must_use]
+    pub fn with_guide(self, guide: &str) -> Self {
+        Self::Guided(Box::new(self), guide.to_owned())
+    }
+
     fn to_html(&self) -> String {
         match self {
+            Self::Pair(chart, svg) => format!(
+                "<section class=\"charts\">\n<div>{}</div>\n<div>{svg}</div>\n</section>\n",
+                drawn(chart, HALF_WIDE)
+            ),
+            Self::Guided(part, guide) => {
+                let html = part.to_html();
+                let open = html.strip_suffix("</section>\n").unwrap_or(&html);
+                format!(
+                    "{open}<details class=\"guide\"><summary>How to read this</summary><p>{}</p></details>\n</section>\n",
+                    escape(guide)
+                )
+            }
             Self::Chart(chart) => format!("<section>{}</section>\n", drawn(chart, WIDE)),
             Self::Charts(charts) => {
                 let charts: String =
@@ -147,6 +180,7 @@ impl Part {
                 ),
             ),
             Self::Table { heading, head, rows } => section(heading, &table(head, rows)),
+            Self::Pairs { heading, rows } => section(heading, &pairs(rows)),
             Self::Surface(surface) => section("Surface of the map", &viewer(surface)),
         }
     }
@@ -216,11 +250,18 @@ mod tests {
         let data = ReportData {
             title: evil.clone(),
             headline: vec![(evil.clone(), evil.clone())],
-            verdict: Some((evil.clone(), true)),
+            judgement: Some(Judgement {
+                label: evil.clone(),
+                line: evil.clone(),
+                reasons: vec![evil.clone()],
+                ..Judgement::default()
+            }),
+            origin: vec![(evil.clone(), evil.clone())],
             parts: vec![
                 Part::Chart(fsc_chart(&fsc)),
                 Part::Charts(vec![loss_chart(&loss), loss_chart(&loss)]),
-                picture,
+                picture.with_guide(&evil),
+                Part::Pair(loss_chart(&loss), String::new()),
                 Part::Table {
                     heading: evil.clone(),
                     head: vec![evil.clone()],
@@ -242,7 +283,7 @@ mod tests {
         let links = page.replace("http://www.w3.org/2000/svg", "");
         assert!(!links.contains("http") && !links.contains("url(") && !links.contains("@import"));
         assert!(page.contains("data:image/png;base64,AQID"));
-        assert!(page.contains("class=\"warning\"><strong>Warning: </strong>&lt;script&gt;"));
+        assert!(page.contains("class=\"judgement grey\"") && page.contains("How to read this"));
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub fn assess(
 ) -> Result<Assessment> {
     let mut curves: Vec<(String, Fsc)> = Vec::new();
     let mut cross_validations = Vec::new();
-    let mut headline = None;
+    let (mut headline, mut mask) = (None, None);
     if let [half1, half2] = halves {
         let (voxels, evidence) = match check {
             Check::Voxels(voxels) => (voxels, Evidence::HalfMaps),
@@ -69,14 +69,15 @@ pub fn assess(
                 Ok(curve)
             };
         let mut quoted = None;
-        if let Some(mask) = automatic_mask(folder, map)? {
-            let masked = Fsc::between_masked(half1, half2, &mask)?;
+        mask = automatic_mask(folder, map)?;
+        if let Some(mask) = &mask {
+            let masked = Fsc::between_masked(half1, half2, mask)?;
             let options = PhaseRandomization::default();
-            let correction = Correction::compute(half1, half2, &mask, [&unmasked, &masked], &options)?;
+            let correction = Correction::compute(half1, half2, mask, [&unmasked, &masked], &options)?;
             let corrected = correction.map(|found| found.corrected);
             quoted = Some(corrected.clone().unwrap_or_else(|| masked.clone()));
             curves.extend(corrected.map(|fsc| ("half maps corrected for a mask".into(), fsc)));
-            curves.extend(cross_validate(&format!("{LABEL} under the mask"), Some(&mask), masked)?);
+            curves.extend(cross_validate(&format!("{LABEL} under the mask"), Some(mask), masked)?);
         }
         curves.extend(cross_validate(LABEL, None, unmasked.clone())?);
         let (in_mask, quoted) = (quoted.is_some(), quoted.unwrap_or(unmasked));
@@ -97,7 +98,8 @@ pub fn assess(
     if !curves.is_empty() {
         write_fsc_files(folder, "fsc", &curves)?;
     }
-    let picture = slices::draw(halves[0], halves.get(1).copied(), map, truth_map.as_ref())?;
+    let outline = mask.map(|mask| mask.volume_like(map));
+    let picture = slices::draw(halves[0], halves.get(1).copied(), map, truth_map.as_ref(), outline.as_ref())?;
     files::write_atomically(&folder.join(names::SLICES), |w| w.write_all(&picture))?;
     Ok(Assessment { curves, cross_validations, headline })
 }

@@ -1,6 +1,7 @@
 //! `run.json` of a finished run: the part shared by training runs and backprojections.
 
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -59,6 +60,9 @@ impl<'a> RunSummary<'a> {
             "state": "done",
             "program": "cryosplat-mpi",
             "version": env!("CARGO_PKG_VERSION"),
+            // Set by `make build`.
+            "commit": option_env!("CRYOSPLAT_COMMIT"),
+            "finished_at_seconds": SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
             "command": self.command,
             "working_directory": std::env::current_dir().ok().map(|d| d.display().to_string()),
             "particles": {

@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+use crate::evaluate::compare;
+
 /// The job that holds the folder, while it runs.
 pub(crate) const OWNER: &str = "owner.json";
 /// Beginning of the name of the file whose maker may replace an owner that has ended.
@@ -36,10 +38,13 @@ pub(crate) const SLICES: &str = "slices.png";
 
 /// Shows the maps in ChimeraX.
 pub(crate) const VIEW: &str = "view.cxc";
+/// Voxel half maps of a training run, for cross-validation.
+pub(crate) const VOXELS: [&str; 2] = compare::VOXELS;
 
 /// Outputs that do not belong to one model.
-pub(crate) const OUTPUTS: [&str; 12] = [
-    MAP, MASK, FSC_TABLE, "fsc.svg", "fsc.png", SLICES, NOISE, PARTICLES, REFINEMENT, REPORT, DIAGNOSIS, VIEW,
+pub(crate) const OUTPUTS: [&str; 14] = [
+    VOXELS[0], VOXELS[1], MAP, MASK, FSC_TABLE, "fsc.svg", "fsc.png", SLICES, NOISE, PARTICLES, REFINEMENT,
+    REPORT, DIAGNOSIS, VIEW,
 ];
 
 /// The folder of the checkpoints.

@@ -77,6 +77,9 @@ pub(super) fn finish(run: &Finished) -> Result<()> {
         maps[0].clone()
     };
     let halves: Vec<&Volume> = maps.iter().collect();
+    for (name, voxels) in names::VOXELS.iter().zip(run.voxels.iter().flatten()) {
+        mrc::write_volume(&folder.join(name), voxels)?;
+    }
     let check = Check::Voxels(run.voxels.as_ref());
     let assessed = assessment::assess(folder, &halves, &map, check, run.options.truth.as_deref())?;
     let epochs = epochs(run);

@@ -63,8 +63,8 @@ pub(super) fn of_rank(world: &World, options: &RunOptions, plan: &Plan, header: 
         folder: names::checkpoints(&options.output),
         checkpoint,
         largest: checkpoint.max(map(header)).max(tables),
-        // Map and mask of the run.
-        total: all + 2 * map(header) + tables + DOCUMENTS,
+        // Map, mask and voxel half maps of the run.
+        total: all + 4 * map(header) + tables + DOCUMENTS,
         appended: subsets().map(|subset| metrics::path(&options.output, subset)).collect(),
     })
 }

@@ -150,8 +150,8 @@ fn tables_of_fsc() {
 #[test]
 fn what_compare_reads() {
     let read = |folder: &Path| {
-        let curves = compare(&[folder.to_path_buf()], None, &MapReader::default(), |_| Ok(None))?;
-        comparison_chart(&curves);
+        let compared = compare(&[folder.to_path_buf()], None, None, &MapReader::default(), |_| Ok(None))?;
+        comparison_chart(&compared.curves);
         Ok(())
     };
     fuzz_run("run.json", "compare", JSON, 2, read);
