@@ -1,7 +1,7 @@
 //! Poses of another convention: inverse rotations, mirrored images, an angle with the other sign.
 
 use super::explain::{WIDE, best, is_better};
-use super::outcome::Outcome;
+use super::outcome::{Judged, Outcome};
 use super::subject::Subject;
 use super::trial::{Agreement, Change};
 use crate::error::Result;
@@ -83,21 +83,21 @@ const CONVENTIONS: [Convention; 5] = [
 ///
 /// # Errors
 /// When the particles cannot be read.
-pub(super) fn test(subject: &Subject) -> Result<Outcome> {
+pub(super) fn test(subject: &Subject) -> Result<Judged> {
     let sample = subject.sample()?;
     let given = Agreement::of(sample.given());
     let changes = CONVENTIONS.iter().map(|of| (Change::Rotation(of.rotation, of.shifts), of.name.to_owned()));
-    let Some(found) = best(sample, changes.collect()) else { return Ok(Outcome::default()) };
+    let Some(found) = best(sample, changes.collect()) else { return Ok(Judged::default()) };
     if !is_better(&found.agreement, &given, WIDE) {
         if given.information < NO_SIGNAL {
-            return Ok(Outcome::found(WHAT, no_signal(subject, &given)));
+            return Ok(Outcome::found(WHAT, no_signal(subject, &given)).by(given.information.max(1.0)));
         }
         let outcome = format!(
             "no other convention explains the images better (best: {}, {:.2} of the information as given)",
             found.name,
             found.agreement.information / given.information
         );
-        return Ok(Outcome::sound(WHAT, outcome));
+        return Ok(Outcome::sound(WHAT, outcome).into());
     }
     let remedy = CONVENTIONS.iter().find(|of| of.name == found.name).map_or("", |of| of.remedy);
     Ok(Outcome::found(
@@ -111,7 +111,8 @@ pub(super) fn test(subject: &Subject) -> Result<Outcome> {
             cost: "most of the map: views contradict each other".into(),
             next: vec![remedy.to_owned(), "cryosplat-mpi import fixed.star -o fixed.h5".into()],
         },
-    ))
+    )
+    .by(found.agreement.information))
 }
 
 fn no_signal(subject: &Subject, given: &Agreement) -> Finding {

@@ -1,7 +1,7 @@
 //! The shifts that were applied at import: their sign, size and axes.
 
 use super::explain::{WIDE, best, is_better};
-use super::outcome::Outcome;
+use super::outcome::{Judged, Outcome};
 use super::subject::Subject;
 use super::transfer::of_binning;
 use super::trial::{Agreement, Change};
@@ -58,38 +58,40 @@ const USES: [([[f64; 2]; 2], &str, &str, &str); 6] = [
 ///
 /// # Errors
 /// When the particles cannot be read.
-pub(super) fn test(subject: &Subject) -> Result<Outcome> {
+pub(super) fn test(subject: &Subject) -> Result<Judged> {
     let sample = subject.sample()?;
     let Some(width) = sample.shift_width() else {
         return Ok(Outcome::untested(
             WHAT,
             "the particle file does not record the shifts that import applied",
-        ));
+        )
+        .into());
     };
     let in_file = width / sample.scale;
     if width < LEAST_SHIFT {
         let outcome = format!("the shifts that import applied are too small to test ({in_file:.2} px)");
-        return Ok(Outcome::untested(WHAT, outcome));
+        return Ok(Outcome::untested(WHAT, outcome).into());
     }
     let given = Agreement::of(sample.given());
     let changes = USES.iter().map(|(matrix, _, title, _)| (Change::Shift(*matrix), (*title).to_owned()));
     // Shifts in angstrom also show a wrong pixel size.
     let binned =
         [0.5, 2.0].map(|factor| (Change::PixelSize(factor, true), format!("pixel size times {factor}")));
-    let Some(found) = best(sample, changes.chain(binned).collect()) else { return Ok(Outcome::default()) };
+    let Some(found) = best(sample, changes.chain(binned).collect()) else { return Ok(Judged::default()) };
     if !is_better(&found.agreement, &given, WIDE) {
         let outcome = format!(
             "shifts of {in_file:.1} px are right in sign and size (next: {}, {:.2} of the information)",
             found.name,
             found.agreement.information / given.information.max(1.0)
         );
-        return Ok(Outcome::sound(WHAT, outcome));
+        return Ok(Outcome::sound(WHAT, outcome).into());
     }
     if let Change::PixelSize(factor, _) = found.change {
-        return Ok(Outcome::found(WHAT, of_binning(subject, sample, factor, (&found, &given))));
+        return Ok(Outcome::found(WHAT, of_binning(subject, sample, factor, (&found, &given)))
+            .by(found.agreement.information));
     }
     let of_use = USES.iter().find(|(_, _, title, _)| *title == found.name);
-    let Some((matrix, id, title, cause)) = of_use else { return Ok(Outcome::default()) };
+    let Some((matrix, id, title, cause)) = of_use else { return Ok(Judged::default()) };
     let operate = |factor: f64| {
         format!(
             "relion_star_handler --i particles.star --o fixed.star --operate rlnOriginXAngst --operate2 rlnOriginYAngst --multiply_by {factor}"
@@ -115,5 +117,5 @@ pub(super) fn test(subject: &Subject) -> Result<Outcome> {
                     .into(),
             next: vec![first, "cryosplat-mpi import fixed.star -o fixed.h5".into()],
         },
-    ))
+    ).by(found.agreement.information))
 }

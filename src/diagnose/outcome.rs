@@ -11,7 +11,26 @@ pub struct Outcome {
     pub tested: Vec<Tested>,
 }
 
+/// The outcome of trials, and the information in nats that the best of them has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Judged {
+    pub outcome: Outcome,
+    pub information: f64,
+}
+
+impl From<Outcome> for Judged {
+    /// An outcome without a trial.
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, information: 0.0 }
+    }
+}
+
 impl Outcome {
+    /// The outcome of trials the best of which has `information`.
+    pub(super) fn by(self, information: f64) -> Judged {
+        Judged { outcome: self, information }
+    }
+
     /// Nothing wrong was found in `what`.
     pub fn sound(what: &str, outcome: impl Into<String>) -> Self {
         Self {

@@ -1,7 +1,7 @@
 //! The contrast transfer function as given: defocus, voltage, pixel size, phase flips.
 
 use super::explain::{NARROW, Trial, WIDE, best, is_better};
-use super::outcome::Outcome;
+use super::outcome::{Judged, Outcome};
 use super::subject::Subject;
 use super::trial::{Agreement, Change, Sample};
 use crate::error::Result;
@@ -69,10 +69,10 @@ const TREATMENTS: [(Change, &str, &str, &str, &str); 5] = [
 ///
 /// # Errors
 /// When the particles cannot be read.
-pub(super) fn test(subject: &Subject) -> Result<Outcome> {
+pub(super) fn test(subject: &Subject) -> Result<Judged> {
     let sample = subject.sample()?;
     if sample.mean_defocus() < LEAST_DEFOCUS {
-        return Ok(Outcome::untested(WHAT, "no defocus is given"));
+        return Ok(Outcome::untested(WHAT, "no defocus is given").into());
     }
     let given = Agreement::of(sample.given());
     let optics = &subject.store.header().optics;
@@ -85,7 +85,7 @@ pub(super) fn test(subject: &Subject) -> Result<Outcome> {
     let scales = FACTORS.map(|factor| (Change::Defocus(factor), format!("defocus times {factor}")));
     let others = treatments.iter().map(|(change, _, title, ..)| (*change, (*title).to_owned()));
     let (Some(scale), Some(other)) = (best(sample, scales.to_vec()), best(sample, others.collect())) else {
-        return Ok(Outcome::default());
+        return Ok(Judged::default());
     };
     // A defocus between the factors may be off by less than they are apart.
     let scale = refined(sample, scale, &given);
@@ -97,7 +97,7 @@ pub(super) fn test(subject: &Subject) -> Result<Outcome> {
             found.name,
             found.agreement.information / given.information.max(1.0)
         );
-        return Ok(Outcome::sound(WHAT, outcome));
+        return Ok(Outcome::sound(WHAT, outcome).into());
     }
     if let Some((_, id, title, cause, remedy)) =
         treatments.iter().find(|(_, _, title, ..)| *title == found.name && std::ptr::eq(found, &other))
@@ -115,9 +115,10 @@ pub(super) fn test(subject: &Subject) -> Result<Outcome> {
                 cost: "frequencies of the wrong sign or weight: most of the detail beyond the first zero of the CTF".into(),
                 next,
             },
-        ));
+        )
+        .by(found.agreement.information));
     }
-    Ok(Outcome::found(WHAT, of_scale(subject, sample, &scale, &given)))
+    Ok(Outcome::found(WHAT, of_scale(subject, sample, &scale, &given)).by(scale.agreement.information))
 }
 
 /// The finding where a pixel size of twice or half that given fits, with the shifts.
