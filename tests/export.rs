@@ -274,7 +274,7 @@ fn impossible_exports_are_refused_and_write_nothing() {
         &["fsc.csv", "is a text file, expected a mixture or pseudo-atoms"],
     );
     refuse(&["gmm", &set(), "-o", &out("m.cif")], &["p.h5", "is a particle file, expected a mixture"]);
-    refuse(&["gmm", &gmm, "-o", &out("no/m.cif")], &["no/m.cif", "write the file"]);
+    refuse(&["gmm", &gmm, "-o", &out("no/m.cif")], &["no/m.cif", "does not exist"]);
     refuse(&["star", &set(), "-o", &out("p.txt")], &["p.txt", ".star"]);
     refuse(&["star", &set(), "-o", &out("a b.star")], &["a b.star", "without spaces"]);
     refuse(&["star", &gmm, "-o", &out("p.star")], &["gmm_half1.h5"]);

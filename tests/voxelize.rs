@@ -132,8 +132,8 @@ fn bad_input_is_refused_and_nothing_is_written() {
     let before = std::fs::read(&hdf5).unwrap();
     fail(&["voxelize", &hdf5, "-o", &hdf5], &["gmm_half1.h5", "mixture to read"]);
     assert!(std::fs::read(&hdf5).unwrap() == before);
-    for output in ["map.mrc/under.mrc", "no/map.mrc"] {
+    for (output, problem) in [("map.mrc/under.mrc", "is not a folder"), ("no/map.mrc", "does not exist")] {
         let output = path(folder.path(), output);
-        fail(&["voxelize", &hdf5, "-o", &output], &[&output, "write the file", ";"]);
+        fail(&["voxelize", &hdf5, "-o", &output], &[&output, problem, ";"]);
     }
 }

@@ -70,6 +70,10 @@ pub(crate) fn decide_on_all_ranks(
 
 /// The plan of a run, with the ownership of its folder; `None` in its place where the run is done.
 fn decide(world: &World, options: &RunOptions, signal: &EndSignal) -> Result<(Store, Option<Planned>)> {
+    if options.output.to_str().is_none() {
+        let problem = "is a name that is not UTF-8, which HDF5 cannot use for checkpoints";
+        return Err(Error::input(&options.output, "", problem, "choose another name for the run folder"));
+    }
     let store = Store::open(&options.particles)?;
     let inputs = [
         (options.truth.as_deref(), "the ground truth"),
