@@ -26,6 +26,8 @@ pub enum Purpose {
     Placement = 7,
     /// Defects of simulated particles.
     Defects = 8,
+    /// Particles that an import draws from its input, or that a page shows.
+    Selection = 9,
 }
 
 /// The stream for `purpose`, `half` (1 or 2; 0 if not applicable) and `index` (epoch, particle, ...; below 2^48).

@@ -132,7 +132,7 @@ fn an_import_is_summarised() {
         "16 pixels of 2.0000 A; resolution limit (Nyquist) 4.00 A",
         "14 particles, 300 kV, Cs 2.7 mm, amplitude contrast 0.1; raw 16 pixels of 2 A",
         "1.45 to 1.45 um",
-        "inverted           14 images",
+        "contrast           14 images inverted",
         "normalised",
     ] {
         assert!(said.contains(part), "no {part:?} in:\n{said}");

@@ -7,12 +7,15 @@ use super::values;
 use crate::cli::output::print;
 use crate::cli::threads;
 use crate::error::Error;
+use crate::figures::particle_page;
 use crate::files;
 use crate::particles::import::cryodrgn::{CtfFrom, Files};
+use crate::particles::import::filter::Filter;
 use crate::particles::import::format::Companions;
 use crate::particles::import::pipeline::{self, Options};
+use crate::particles::import::selected::Selection;
 use crate::particles::import::summary::Summary;
-use crate::particles::store::Dtype;
+use crate::particles::store::{Dtype, Store};
 
 /// Arguments of `import`.
 #[derive(Debug, clap::Args)]
@@ -28,7 +31,7 @@ use crate::particles::store::Dtype;
                         cryosplat-mpi import run_data.star -o particles.h5 --datadir /data/relion_project --box 128\n  \
                         cryosplat-mpi import P1/J24/particles.cs -o particles.h5 --passthrough P1/J24/P1_J24_passthrough_particles.cs\n  \
                         cryosplat-mpi import particles.mrcs --poses poses.pkl --ctf ctf.pkl -o particles.h5\n  \
-                        cryosplat-mpi import particles.star -o quick.h5 --first 5000 --dtype f16"
+                        cryosplat-mpi import particles.star -o quick.h5 --random 5000 --where 'defocus < 2.5e4'"
 )]
 pub(super) struct Args {
     /// RELION STAR file (3.0 or later), cryoSPARC .cs file, or with --poses images for cryoDRGN (.mrcs, .txt, .star).
@@ -89,7 +92,31 @@ pub(super) struct Args {
     /// Import only the first N particles; if the input has halves, the first N/2 of each.
     #[arg(long, value_name = "N")]
     first: Option<NonZeroUsize>,
+    /// Import only N particles, drawn at random with --seed.
+    #[arg(long, value_name = "N", conflicts_with = "first")]
+    random: Option<NonZeroUsize>,
+    /// Import only particles that fulfil a condition, such as 'defocus < 2.5e4 and optics_group == 1'; see docs/guide.md, Selecting.
+    #[arg(long = "where", value_name = "CONDITION", value_parser = str::parse::<Filter>)]
+    filter: Option<Filter>,
+    /// Import only the rows that this file lists: numbers of particles in the input, from 1, one per line.
+    #[arg(long, value_name = "FILE")]
+    rows: Option<PathBuf>,
+    /// Write a page of pictures, NAME.html: images, averages of like views, power spectrum, directions, shifts [auto: from 1,000 particles on].
+    #[arg(long, value_enum, num_args = 0..=1, default_value = "auto", default_missing_value = "yes", require_equals = true, value_name = "WHEN")]
+    pictures: Pictures,
 }
+
+/// Whether the page of pictures is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Pictures {
+    Yes,
+    No,
+    /// From [`MANY`] particles on, where it costs a small part of the import.
+    Auto,
+}
+
+/// Particles from which on the page is written by itself.
+const MANY: usize = 1_000;
 
 impl Args {
     fn companions(&self) -> Result<Companions, Error> {
@@ -127,12 +154,27 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         threads: args.threads.map(|threads| threads::check(threads.get())).transpose()?,
         first: args.first.map(NonZeroUsize::get),
         class: args.class,
+        selection: Selection {
+            filter: args.filter.clone(),
+            rows: args.rows.clone(),
+            random: args.random.map(NonZeroUsize::get),
+        },
     };
     let summary = pipeline::import(&args.input, &args.output, &options)?;
     let bytes = std::fs::metadata(&args.output).map(|m| m.len()).unwrap_or_default();
     let beside = Summary::path_beside(&args.output);
     files::write_json(&beside, &serde_json::to_value(&summary)?)?;
     print(summary.to_string().as_bytes())?;
+    let page = args.output.with_extension("html");
+    let draws = match args.pictures {
+        Pictures::Yes => true,
+        Pictures::No => false,
+        Pictures::Auto => summary.particles >= MANY,
+    };
+    if draws {
+        particle_page::write(&page, &Store::open(&args.output)?)?;
+        tracing::info!("pictures of the particles in {}", page.display());
+    }
     tracing::info!(
         "{:.1} MB in {}, summary in {}",
         bytes as f64 / 1e6,

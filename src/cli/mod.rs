@@ -17,6 +17,7 @@ mod phases;
 mod postprocess;
 mod ranks;
 mod report;
+mod sample;
 mod scaling;
 mod shell;
 mod simulate;

@@ -218,6 +218,23 @@ pub fn squared_frequency(i: usize, n: usize) -> f64 {
     (frequency(i, n) as f64 / n as f64).powi(2)
 }
 
+/// The square `image` of `box_size` pixels along each edge after a Gaussian low-pass filter that is one half at a resolution of `half_at`
+/// pixels.
+pub fn low_passed(image: &[f32], box_size: usize, half_at: f64) -> Vec<f32> {
+    let fft = Fft2::<f32>::new(box_size);
+    let mut scratch = fft.scratch();
+    let mut spectrum = vec![Complex::default(); fft.spectrum_len()];
+    fft.forward(image, box_size, &mut spectrum, &mut scratch);
+    let exponent = std::f64::consts::LN_2 * (half_at / box_size as f64).powi(2);
+    for (i, value) in spectrum.iter_mut().enumerate() {
+        let (kx, ky) = ((i / box_size) as f64, frequency(i % box_size, box_size) as f64);
+        *value *= (-exponent * (kx * kx + ky * ky)).exp() as f32;
+    }
+    let mut smooth = vec![0.0; image.len()];
+    fft.inverse(&mut spectrum, &mut smooth, box_size, &mut scratch);
+    smooth
+}
+
 /// The factor that moves an image by (+dx, +dy) pixels, at frequency (kx, ky) in cycles per box of `box_size` pixels.
 pub fn shift_phase(kx: isize, ky: isize, dx: f64, dy: f64, box_size: usize) -> Complex<f64> {
     let turns = (kx as f64 * dx + ky as f64 * dy) / box_size as f64;

@@ -124,7 +124,7 @@ const PICKLE: Words = &[
 ];
 
 const OPTIONS: ReadOptions =
-    ReadOptions { first: None, class: None, seed: 1, redraw_halves: false, datadir: None };
+    ReadOptions { first: None, class: None, seed: 1, redraw_halves: false, datadir: None, keep: None };
 
 /// Reads all metadata of a set, as an import does.
 fn metadata(file: &Path, companions: &Companions) -> Result<()> {

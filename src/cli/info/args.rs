@@ -7,9 +7,10 @@ use crate::imaging::Symmetry;
 /// Arguments of `info`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  cryosplat-mpi info particles.h5 --verify\n  \
-                        cryosplat-mpi info run/checkpoints/*.h5 run/gmm_half1.h5 run/map.mrc")]
+                        cryosplat-mpi info run_data.star --pictures particles.html\n  \
+                        cryosplat-mpi info run run/checkpoints/*.h5 run/gmm_half1.h5 run/map.mrc")]
 pub(in crate::cli) struct Args {
-    /// Particle files, mixtures and checkpoints (HDF5), maps and stacks (MRC).
+    /// Particle files, mixtures and checkpoints (HDF5), maps and stacks (MRC), STAR and .cs files, run folders.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Verify the checksums of all images.
@@ -33,15 +34,25 @@ pub(in crate::cli) struct Args {
     /// Particle file: measure the noise of each optics group and half, and write a chart of it (SVG).
     #[arg(long, value_name = "FILE.svg")]
     pub noise: Option<PathBuf>,
+    /// Particle file, STAR or .cs file: write a page of pictures of the particles (of a file that is not imported, of a sample).
+    #[arg(long, value_name = "FILE.html")]
+    pub pictures: Option<PathBuf>,
+    /// STAR or .cs file: folder that paths of stacks start from, as for `import`.
+    #[arg(long, value_name = "DIR")]
+    pub datadir: Option<PathBuf>,
+    /// .cs file: a passthrough file, as for `import`.
+    #[arg(long, value_name = "CS")]
+    pub passthrough: Vec<PathBuf>,
 }
 
 impl Args {
     /// The option that draws a particle file, if one is given.
     pub(super) fn drawing(&self) -> Option<&'static str> {
-        match (&self.directions, &self.noise) {
-            (Some(_), _) => Some("--directions"),
-            (None, Some(_)) => Some("--noise"),
-            (None, None) => None,
+        match (&self.directions, &self.noise, &self.pictures) {
+            (Some(_), ..) => Some("--directions"),
+            (None, Some(_), _) => Some("--noise"),
+            (None, None, Some(_)) => Some("--pictures"),
+            (None, None, None) => None,
         }
     }
 }

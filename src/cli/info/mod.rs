@@ -5,6 +5,8 @@ mod description;
 mod map;
 mod mixture;
 mod particles;
+mod run;
+mod source;
 
 use std::path::Path;
 
@@ -35,7 +37,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     for file in &args.files {
         claims.reads(file, "a file to describe");
     }
-    claims.writes_all(&args.directions).writes_all(&args.noise).check()?;
+    claims.writes_all(&args.directions).writes_all(&args.noise).writes_all(&args.pictures).check()?;
     if let Some(store) = args.drawing().and_then(|_| Store::open(args.files.first()?).ok()) {
         sources::reads(&mut claims, &store);
         claims.check()?;
@@ -77,6 +79,7 @@ fn describe(path: &Path, args: &Args) -> Result<Description> {
     let description = described(path, args)?;
     if let Some(option) = args.drawing()
         && description.kind != particles::KIND
+        && !(option == "--pictures" && description.kind == source::KIND)
     {
         return Err(Error::input(
             path,
@@ -89,8 +92,12 @@ fn describe(path: &Path, args: &Args) -> Result<Description> {
 }
 
 fn described(path: &Path, args: &Args) -> Result<Description> {
+    if path.is_dir() {
+        return run::describe(path);
+    }
     let start = files::first_bytes(path, 1024)?;
     match Content::of(&start) {
+        Content::Star | Content::Numpy => return source::describe(path, args),
         Content::Hdf5 => return describe_hdf5(path, args),
         Content::Ply if args.verify => {
             return Err(Error::input(
@@ -107,7 +114,7 @@ fn described(path: &Path, args: &Args) -> Result<Description> {
     // mode are not a valid mode.
     match map::describe(path, args.verify) {
         Err(Error::Input { .. }) if Content::of(&start) != Content::Mrc => {
-            let expected = "an HDF5 file of this program, a mixture (PLY), a map or a stack (MRC)";
+            let expected = "an HDF5 file of this program, a mixture (PLY), a map or a stack (MRC), a STAR or .cs file, or a run folder";
             Err(files::unexpected(path, expected, "check the path")?)
         }
         outcome => outcome,

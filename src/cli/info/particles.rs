@@ -10,6 +10,7 @@ use super::description::{Description, bytes, length};
 use crate::error::Result;
 use crate::figures::colours::Colours;
 use crate::figures::distributions::{CELLS, ParticleCounts};
+use crate::figures::particle_page;
 use crate::figures::particles::noise_chart;
 use crate::files;
 use crate::gmm::Shape;
@@ -41,6 +42,10 @@ pub(super) fn describe(path: &Path, args: &Args) -> Result<Description> {
         let (described, noise) = set.draw_noise(file)?;
         rows.push(("noise", described));
         json["noise"] = noise;
+    }
+    if let Some(file) = &args.pictures {
+        particle_page::write(file, &set.store)?;
+        rows.push(("pictures", file.display().to_string()));
     }
     if args.verify {
         set.store.verify()?;
@@ -164,6 +169,8 @@ impl ParticleSet {
                 }
             },
         ));
+        let deeds = self.store.import_record().iter().enumerate();
+        rows.extend(deeds.map(|(i, deed)| (if i == 0 { "import" } else { "" }, deed.clone())));
         rows.push(("GPU memory", self.gpu.described(args)));
         rows.push(("identity", self.identity.to_string()));
         rows.push(("file", bytes(self.size)));
@@ -190,6 +197,7 @@ impl ParticleSet {
             "shifted_particles": statistics.shifted,
             "optics": header.optics,
             "sources": header.source_files,
+            "import": self.store.import_record(),
             "identity": self.identity.to_string(),
             "bytes": self.size,
             "gpu_memory": {

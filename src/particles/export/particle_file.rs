@@ -25,8 +25,12 @@ pub fn write(store: &Store, results: &RunResults, destination: &Path) -> Result<
     // The poses are not those of the file that was imported, and neither are the places in the images.
     let refined = Header { halves, imported_from: None, ..header.clone() };
     let reader = store.reader();
-    let records = Records { applied_shifts: reader.applied_shifts(0..0)?.is_some() };
+    let mut import = store.import_record().to_vec();
+    let records =
+        Records { applied_shifts: reader.applied_shifts(0..0)?.is_some(), import: !import.is_empty() };
     let mut writer = Writer::create_with(destination, &refined, store.dtype(), &records)?;
+    import.push("refined: poses, shifts and defoci by a run, without excluded particles".into());
+    writer.record_import(&import)?;
     let (box_size, pixels) = (header.box_size, header.pixels());
     let settings =
         Settings { input_box: box_size, output_box: box_size, invert: false, background_radius: None };

@@ -1,4 +1,4 @@
-//! Chooses which rows of the metadata are imported: those of a class, and the first ones.
+//! Chooses which rows of the metadata are imported: those of a class, those of a selection, and the first ones.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -55,7 +55,7 @@ impl Choice {
         if all == 0 {
             return Err(none("has no particles"));
         }
-        if class_column.is_none() && !by_half {
+        if class_column.is_none() && !by_half && options.keep.is_none() {
             let end = all.min(options.first.unwrap_or(usize::MAX));
             return Ok(Self { chosen: None, all, end, count: end, classes: BTreeMap::new() });
         }
@@ -65,7 +65,9 @@ impl Choice {
             let RowTraits { class, half } = traits(row)?;
             class.into_iter().for_each(|class| *classes.entry(class).or_insert(0) += 1);
             let in_class = options.class.is_none() || class == options.class;
-            halves.push(in_class.then_some(half));
+            // The file may have changed since the rows were selected.
+            let kept = options.keep.is_none_or(|keep| keep.get(row) == Some(&true));
+            halves.push((in_class && kept).then_some(half));
         }
         let column = class_column.unwrap_or_default();
         check_class(path, options.class, column, &classes)?;
@@ -173,6 +175,16 @@ mod tests {
         assert_eq!(chosen(&sorted, None, Some(50)).unwrap(), [0, 1, 2, 3, 4, 5]);
         assert_eq!(chosen(&sorted[..3], None, Some(2)).unwrap(), [0, 1]);
         assert_eq!(chosen(&[(1, 0); 4], None, Some(3)).unwrap(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_selection_is_made_before_the_first_particles() {
+        let path = Path::new("x.star");
+        let keep = [false, true, true, false, true];
+        let options = ReadOptions { keep: Some(&keep), first: Some(2), ..ReadOptions::default() };
+        let traits = |_| Ok(RowTraits::default());
+        let choice = Choice::new(path, 5, &options, None, false, traits).unwrap();
+        assert_eq!((choice.rows().collect::<Vec<_>>(), choice.all()), (vec![1, 2], 5));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::format::Companions;
+use super::selected::Selection;
 use crate::particles::store::Dtype;
 
 /// Options of an import.
@@ -34,4 +35,6 @@ pub struct Options {
     pub first: Option<usize>,
     /// The class whose particles are imported; `None` for all.
     pub class: Option<i64>,
+    /// Which of them are imported.
+    pub selection: Selection,
 }

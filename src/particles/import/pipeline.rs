@@ -52,7 +52,10 @@ pub fn import(input: &Path, destination: &Path, options: &Options) -> Result<Sum
         seed: options.seed,
         redraw_halves: options.redraw_halves,
         datadir: options.datadir.as_deref(),
+        keep: None,
     };
+    let keep = options.selection.keep(input, &options.companions, &read_options)?;
+    let read_options = ReadOptions { keep: keep.as_deref(), ..read_options };
     let particles = format::read(input, &options.companions, &read_options)?;
     let properties = particles.properties();
     let stacks = Stacks::find(properties)?;
@@ -60,10 +63,12 @@ pub fn import(input: &Path, destination: &Path, options: &Options) -> Result<Sum
     for path in std::iter::once(&properties.path).chain(&properties.others) {
         claims.reads(path, "a metadata file of this import");
     }
+    claims.reads_some(options.selection.rows.as_ref(), "the list of rows");
     for path in stacks.paths() {
         claims.reads(path, "a stack of this import");
     }
-    claims.writes(destination).writes(Summary::path_beside(destination)).check()?;
+    claims.writes(destination).writes(Summary::path_beside(destination));
+    claims.writes(destination.with_extension("html")).check()?;
 
     let request = Request {
         box_size: options.box_size,
@@ -84,7 +89,8 @@ pub fn import(input: &Path, destination: &Path, options: &Options) -> Result<Sum
         imported_from: relative_path(input, destination),
     };
     check_memory(&grid, properties.halves().iter().sum(), workers.current_num_threads())?;
-    let writer = Writer::create_with(destination, &header, options.dtype, &Records { applied_shifts: true })?;
+    let records = Records { applied_shifts: true, import: true };
+    let writer = Writer::create_with(destination, &header, options.dtype, &records)?;
     let mut summary = Summary::new(properties, &grid, options);
     let job = Job {
         input,
@@ -95,8 +101,9 @@ pub fn import(input: &Path, destination: &Path, options: &Options) -> Result<Sum
         inverts: options.invert,
     };
     let (writer, extent) = job.run(particles, stacks, writer, &workers)?;
-    writer.finish()?;
     summary.complete(extent, options.invert);
+    writer.record_import(&summary.record())?;
+    writer.finish()?;
     Ok(summary)
 }
 

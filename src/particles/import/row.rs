@@ -19,6 +19,8 @@ pub struct ReadOptions<'a> {
     pub redraw_halves: bool,
     /// Folder to search for stacks; `None` for the paths in the metadata.
     pub datadir: Option<&'a Path>,
+    /// For each row of the metadata whether it may be imported ([`super::selected`]); `None` for all.
+    pub keep: Option<&'a [bool]>,
 }
 
 /// A particle as given by its row of the metadata.

@@ -12,6 +12,7 @@ use super::options::Options;
 use super::row::ParticleRow;
 use super::set::SetProperties;
 use crate::imaging::ctf::{EvenPolynomial, Optics};
+use crate::particles::preprocess::BACKGROUND_RADIUS;
 use crate::particles::store::Dtype;
 
 /// The result of an import.
@@ -56,6 +57,12 @@ pub struct Summary {
     pub inverted: usize,
     /// True if the background was normalised.
     pub normalized: bool,
+    /// Radius in stored pixels outside of which the background lies; `None` if it was not normalised.
+    pub background_radius: Option<f64>,
+    /// The column that the shifts are from, if there is one.
+    pub shifts_from: &'static str,
+    /// Which particles were selected; `None` for all.
+    pub selection: Option<String>,
     /// Columns that were ignored.
     pub ignored: Vec<&'static str>,
     /// How pixels are stored.
@@ -92,15 +99,26 @@ pub struct Extent {
     pub astigmatism: f64,
     /// Largest shift in angstrom.
     pub shift: f64,
+    /// Root mean square of the shifts in angstrom.
+    pub shift_rms: f64,
     /// Number of images with dark specimen according to the metadata.
     #[serde(skip)]
     dark: usize,
+    /// Sum of the squared shifts.
+    #[serde(skip)]
+    shift2: f64,
 }
 
 impl Extent {
     /// Before the first particle.
-    pub(super) const NONE: Self =
-        Self { defocus: [f64::INFINITY, f64::NEG_INFINITY], astigmatism: 0.0, shift: 0.0, dark: 0 };
+    pub(super) const NONE: Self = Self {
+        defocus: [f64::INFINITY, f64::NEG_INFINITY],
+        astigmatism: 0.0,
+        shift: 0.0,
+        shift_rms: 0.0,
+        dark: 0,
+        shift2: 0.0,
+    };
 
     /// Records a particle whose raw image has this pixel size.
     pub(super) fn observe(&mut self, row: &ParticleRow, raw_pixel_size: f64) {
@@ -108,7 +126,9 @@ impl Extent {
         let defocus = 0.5 * (ctf.defocus_u + ctf.defocus_v);
         self.defocus = [self.defocus[0].min(defocus), self.defocus[1].max(defocus)];
         self.astigmatism = self.astigmatism.max((ctf.defocus_u - ctf.defocus_v).abs());
-        self.shift = self.shift.max(row.shift[0].hypot(row.shift[1]) * raw_pixel_size);
+        let shift = row.shift[0].hypot(row.shift[1]) * raw_pixel_size;
+        self.shift = self.shift.max(shift);
+        self.shift2 += shift * shift;
         self.dark += usize::from(row.dark);
     }
 }
@@ -152,6 +172,11 @@ impl Summary {
             extent: Extent::NONE,
             inverted: 0,
             normalized: options.normalize,
+            background_radius: options
+                .normalize
+                .then(|| options.background_radius.unwrap_or(BACKGROUND_RADIUS * grid.box_size as f64)),
+            shifts_from: properties.columns[2],
+            selection: options.selection.describe(options.seed),
             ignored: properties.ignored.clone(),
             dtype: options.dtype,
         }
@@ -161,6 +186,73 @@ impl Summary {
     pub(super) fn complete(&mut self, extent: Extent, inverts: bool) {
         self.inverted = if inverts { self.particles } else { extent.dark };
         self.extent = extent;
+        self.extent.shift_rms = (extent.shift2 / self.particles as f64).sqrt();
+    }
+
+    /// What the import has done to the images, one line each, as the particle file keeps it.
+    pub fn record(&self) -> Vec<String> {
+        self.deeds().into_iter().map(|(label, text)| format!("{label}: {text}")).collect()
+    }
+
+    /// What the import has done: contrast, halves, shifts, box, background, CTF; and what it selected.
+    fn deeds(&self) -> Vec<(&'static str, String)> {
+        let contrast = match self.inverted {
+            0 => "as in the input (the specimen must be bright)".into(),
+            all if all == self.particles => format!("{all} images inverted"),
+            some => format!("{some} of {} images inverted, those of dark specimen", self.particles),
+        };
+        let origin = match (self.halves_from, self.seed) {
+            (Some(column), _) => format!("given by {column}"),
+            (None, seed) => format!("drawn at random (seed {})", seed.unwrap_or_default()),
+        };
+        let Extent { defocus, shift, shift_rms, .. } = self.extent;
+        let shifts = match shift {
+            0.0 => "none: the images are centred as they are".into(),
+            _ => {
+                format!("{} applied: up to {shift:.1} A, root mean square {shift_rms:.1} A", self.shifts_from)
+            }
+        };
+        let stored = format!("{} pixels of {:.4} A", self.box_size, self.pixel_size);
+        let raw: Vec<String> = self.optics_groups.iter().filter_map(|group| group.cropped(self)).collect();
+        let stored = match &raw[..] {
+            [] => format!("{stored}, as the raw images"),
+            [one] => format!("{stored}, from {one}"),
+            [first, rest @ ..] if rest.iter().all(|other| other == first) => {
+                format!("{stored}, from {first}")
+            }
+            [first, rest @ ..] => format!("{stored}, from {first} and {} other kinds", rest.len()),
+        };
+        let background = match self.background_radius {
+            Some(radius) => {
+                format!("mean 0 and standard deviation 1 outside a radius of {} pixels", short(radius))
+            }
+            None => "as in the input".into(),
+        };
+        let groups = match self.optics_groups.len() {
+            1 => "1 optics group".to_owned(),
+            several => format!("{several} optics groups"),
+        };
+        let mut ctf = format!("{groups}, defocus {:.2} to {:.2} um", defocus[0] / 1e4, defocus[1] / 1e4);
+        let mut treatments: Vec<&str> =
+            self.optics_groups.iter().flat_map(|group| group.treatment.iter().copied()).collect();
+        treatments.sort_unstable();
+        treatments.dedup();
+        treatments.iter().for_each(|treatment| ctf += &format!(", {treatment}"));
+        let mut deeds = vec![
+            ("contrast", contrast),
+            ("halves", format!("{} and {}, {origin}", self.halves[0], self.halves[1])),
+            ("shifts", shifts),
+            ("box", stored),
+            ("background", background),
+            ("CTF", ctf),
+        ];
+        let selected = self.selection.as_ref();
+        deeds.extend(
+            selected.map(|selected| {
+                ("selection", format!("{} of {} rows, {selected}", self.particles, self.rows))
+            }),
+        );
+        deeds
     }
 
     /// The path of the JSON document beside the particle file: `particles.import.json` for `particles.h5`.
@@ -192,11 +284,6 @@ impl fmt::Display for Summary {
         if self.classes.len() > 1 && self.class.is_none() {
             line("classes", format!("{} imported together", self.classes.len()))?;
         }
-        let origin = match (self.halves_from, self.seed) {
-            (Some(column), _) => format!("given by {column}"),
-            (None, seed) => format!("drawn at random (seed {})", seed.unwrap_or_default()),
-        };
-        line("halves", format!("{} and {}, {origin}", self.halves[0], self.halves[1]))?;
         let copies = self.particles - self.images;
         let mut images = format!("{} distinct in {} stacks", self.images, self.stacks);
         if copies > 0 {
@@ -214,7 +301,7 @@ impl fmt::Display for Summary {
         for (index, group) in self.optics_groups.iter().enumerate() {
             line(&format!("optics group {}", index + 1), group.describe(stored, pixel))?;
         }
-        let Extent { defocus, astigmatism, shift, .. } = self.extent;
+        let Extent { defocus, astigmatism, .. } = self.extent;
         line(
             "defocus",
             format!(
@@ -223,16 +310,10 @@ impl fmt::Display for Summary {
                 defocus[1] / 1e4
             ),
         )?;
-        line("largest shift", format!("{shift:.1} A, applied"))?;
-        line(
-            "inverted",
-            if self.inverted == 0 { "no image".into() } else { format!("{} images", self.inverted) },
-        )?;
-        line("background", if self.normalized { "normalised".into() } else { "as it is".into() })?;
         if !self.ignored.is_empty() {
             line("ignored columns", self.ignored.join(", "))?;
         }
-        Ok(())
+        self.deeds().into_iter().try_for_each(|(label, text)| line(label, text))
     }
 }
 
@@ -242,6 +323,19 @@ fn short(value: f64) -> f64 {
 }
 
 impl GroupSummary {
+    /// The raw grid, if it is not that of the stored images of `summary`, and how the images came from it.
+    fn cropped(&self, summary: &Summary) -> Option<String> {
+        let raw = self.raw_box_size?;
+        let pixel = short(self.raw_pixel_size);
+        if raw == summary.box_size && (self.raw_pixel_size / summary.pixel_size - 1.0).abs() < 1e-6 {
+            return None;
+        }
+        let fields = [raw as f64 * self.raw_pixel_size, summary.box_size as f64 * summary.pixel_size];
+        let how =
+            if (fields[0] / fields[1] - 1.0).abs() < 1e-6 { "cropped in Fourier space" } else { "resampled" };
+        Some(format!("{raw} pixels of {pixel} A, {how}"))
+    }
+
     /// A line; `stored` and `pixel` are the box and the pixel size of the stored images.
     fn describe(&self, stored: usize, pixel: f64) -> String {
         let name = if self.name.is_empty() { String::new() } else { format!("{}: ", self.name) };

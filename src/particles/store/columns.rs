@@ -234,4 +234,6 @@ pub struct Offsets {
     pub columns: [u64; COLUMNS.len()],
     /// `None` if the file lacks it.
     pub applied_shift: Option<u64>,
+    /// `None` if the file lacks the record of the import.
+    pub import: Option<u64>,
 }

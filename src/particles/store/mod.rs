@@ -42,6 +42,11 @@ const IMPORTED_FROM: &str = "imported_from";
 /// Longest path that it holds, in bytes.
 const LONGEST_PATH: usize = 1024;
 
+/// Data set with the record of the import: how many texts, of how many bytes each.
+const IMPORT: &str = "source/import";
+const IMPORT_LINES: usize = 12;
+const IMPORT_WIDTH: usize = 512;
+
 const REMEDY_READ: &str = "make the file again with `cryosplat-mpi import` or `simulate`";
 const REMEDY_WRITE: &str = "check that the folder may be written and the disk is not full";
 
@@ -209,6 +214,12 @@ impl Store {
     pub fn imported_from(&self) -> Option<PathBuf> {
         let folder = self.path().parent().unwrap_or(Path::new(""));
         self.header().imported_from.as_ref().map(|file| folder.join(file))
+    }
+
+    /// What `import` has done to the images, one text per line as "contrast: inverted"; empty for a file without it (simulated, or of
+    /// an older program).
+    pub fn import_record(&self) -> &[String] {
+        self.reader.import_record()
     }
 
     /// How images are stored.

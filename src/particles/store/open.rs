@@ -8,9 +8,9 @@ use hdf5::datatype::ByteOrder;
 use super::columns::{
     self, APPLIED_SHIFT, CHECKSUM, COLUMNS, DataSetLayout, ENERGY, HALF, NumberType, Offsets,
 };
-use super::reader::{Reader, stream};
+use super::reader::{Layout, Reader, stream};
 use super::{
-    Dtype, FORMAT, Header, IMPORTED_FROM, OLDEST_VERSION, REMEDY_READ, VERSION, particle_name, texts,
+    Dtype, FORMAT, Header, IMPORT, IMPORTED_FROM, OLDEST_VERSION, REMEDY_READ, VERSION, particle_name, texts,
 };
 use crate::error::{Error, Result};
 use crate::files;
@@ -27,10 +27,11 @@ pub fn open(path: &Path) -> Result<Reader> {
     let plain =
         || files::open_input(path).map_err(Error::io(path, "open the particle set", "check the path"));
     let file = plain()?;
-    let (mut header, dtype, offsets) = read_layout(path, &file)?;
-    header.halves = count_halves(path, &file, offsets.half, header.halves[0])?;
-    header.check(path)?;
-    Ok(Reader::new(path, file, header, dtype, offsets))
+    let mut layout = read_layout(path, &file)?;
+    let all = layout.header.halves[0];
+    layout.header.halves = count_halves(path, &file, layout.offsets.half, all)?;
+    layout.header.check(path)?;
+    Ok(Reader::new(path, file, layout))
 }
 
 fn bad<T>(path: &Path, at: &str, problem: impl Into<String>) -> Result<T> {
@@ -38,7 +39,7 @@ fn bad<T>(path: &Path, at: &str, problem: impl Into<String>) -> Result<T> {
 }
 
 /// Reads everything that needs HDF5. The header counts all particles in half 1; [`count_halves`] corrects that.
-fn read_layout(path: &Path, plain: &File) -> Result<(Header, Dtype, Offsets)> {
+fn read_layout(path: &Path, plain: &File) -> Result<Layout> {
     let fail = || {
         Error::hdf5(path, "read the particle set (it may be truncated, or not a particle file)", REMEDY_READ)
     };
@@ -96,6 +97,7 @@ fn read_layout(path: &Path, plain: &File) -> Result<(Header, Dtype, Offsets)> {
         checksum: locate(CHECKSUM)?,
         energy: locate(ENERGY)?,
         columns,
+        import: None,
         applied_shift: file.link_exists(APPLIED_SHIFT.name).then(|| locate(APPLIED_SHIFT)).transpose()?,
     };
     let header = Header {
@@ -111,7 +113,12 @@ fn read_layout(path: &Path, plain: &File) -> Result<(Header, Dtype, Offsets)> {
             Err(_) => None,
         },
     };
-    Ok((header, dtype, offsets))
+    let import = match file.link_exists(IMPORT) {
+        true => texts::read(&file, plain, IMPORT).map_err(fail())?,
+        false => Vec::new(),
+    };
+    let import = import.into_iter().filter(|line| !line.is_empty()).collect();
+    Ok(Layout { header, dtype, offsets, import })
 }
 
 fn dataset(path: &Path, file: &hdf5::File, name: &str) -> Result<hdf5::Dataset> {

@@ -34,6 +34,17 @@ struct Set {
     header: Header,
     dtype: Dtype,
     offsets: Offsets,
+    /// What the import has done.
+    import: Vec<String>,
+}
+
+/// What a file holds, and where.
+pub(super) struct Layout {
+    pub header: Header,
+    pub dtype: Dtype,
+    pub offsets: Offsets,
+    /// What the import has done.
+    pub import: Vec<String>,
 }
 
 /// Consecutive rows with their images. The next read reuses the memory.
@@ -81,8 +92,9 @@ pub fn usable(energy: f64, pixels: usize) -> bool {
 }
 
 impl Reader {
-    pub(super) fn new(path: &Path, file: File, header: Header, dtype: Dtype, offsets: Offsets) -> Self {
-        let set = Set { path: path.to_path_buf(), header, dtype, offsets };
+    pub(super) fn new(path: &Path, file: File, layout: Layout) -> Self {
+        let Layout { header, dtype, offsets, import } = layout;
+        let set = Set { path: path.to_path_buf(), header, dtype, offsets, import };
         Self { file: Arc::new(file), set: Arc::new(set) }
     }
 
@@ -99,6 +111,11 @@ impl Reader {
     /// How images are stored.
     pub fn dtype(&self) -> Dtype {
         self.set.dtype
+    }
+
+    /// What the import has done.
+    pub(super) fn import_record(&self) -> &[String] {
+        &self.set.import
     }
 
     /// Byte range of the images of `rows` in the file.

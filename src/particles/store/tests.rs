@@ -432,16 +432,20 @@ fn applied_shifts_are_kept_where_the_writer_has_them() {
     assert_eq!(without.reader().applied_shifts(0..5).unwrap(), None);
     let shifts: Vec<[f32; 2]> = (0..5).map(|i| [0.5 * i as f32, -1.25]).collect();
     let other = folder.path().join("q.h5");
-    let mut writer =
-        Writer::create_with(&other, &header([3, 2]), Dtype::F32, &Records { applied_shifts: true }).unwrap();
+    let records = Records { applied_shifts: true, import: true };
+    let mut writer = Writer::create_with(&other, &header([3, 2]), Dtype::F32, &records).unwrap();
     // Half 2 first.
     for (half, rows) in [(Subset::Half2, 3..5), (Subset::Half1, 0..1), (Subset::Half1, 1..3)] {
         let particles: Vec<Particle> = rows.clone().map(particle).collect();
         let images: Vec<f32> = rows.clone().flat_map(image).collect();
         writer.append_with(half, &particles, &shifts[rows], &images).unwrap();
     }
+    let lines = ["contrast: inverted".to_owned(), "\u{e9}".repeat(400)];
+    writer.record_import(&lines).unwrap();
     writer.finish().unwrap();
     let store = Store::open(&other).unwrap();
+    assert_eq!(store.import_record(), [lines[0].clone(), "\u{e9}".repeat(256)]);
+    assert!(without.import_record().is_empty());
     for rows in [0..5, 2..4, 4..4] {
         assert_eq!(store.reader().applied_shifts(rows.clone()).unwrap().unwrap(), shifts[rows]);
     }

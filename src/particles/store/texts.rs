@@ -48,6 +48,24 @@ pub fn create(file: &hdf5::File, name: &str, texts: &[String]) -> hdf5::Result<P
     Ok(PendingTexts { offset, bytes })
 }
 
+/// Creates the data set `name` for `count` texts of up to `width` bytes that are written later ([`padded`]). Returns its offset.
+pub fn reserve(file: &hdf5::File, name: &str, count: usize, width: usize) -> hdf5::Result<u64> {
+    let set = file.new_dataset_builder().empty_as(TypeDescriptor::FixedUnicode(width));
+    let set = set.alloc_time(Some(AllocTime::Early)).fill_time(FillTime::Never).shape((count,));
+    let set = set.create(name)?;
+    set.offset().ok_or_else(|| hdf5::Error::from(format!("/{name} has no offset in the file")))
+}
+
+/// The bytes of the first `count` of `texts`, each cut or padded with NUL to `width` bytes.
+pub fn padded(texts: &[String], count: usize, width: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count * width];
+    for (place, text) in bytes.chunks_exact_mut(width).zip(texts) {
+        let end = text.floor_char_boundary(width);
+        place[..end].copy_from_slice(&text.as_bytes()[..end]);
+    }
+    bytes
+}
+
 /// The texts of the data set `name`, from the bytes of `file`, whose HDF5 structure is open as `set_file`.
 ///
 /// # Errors

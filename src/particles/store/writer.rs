@@ -10,8 +10,8 @@ use ndarray::{Array1, Array2, Array3};
 use super::columns::{self, APPLIED_SHIFT, CHECKSUM, COLUMNS, ENERGY, HALF, Offsets};
 use super::texts::{self, PendingTexts};
 use super::{
-    Dtype, FORMAT, Header, IMPORTED_FROM, LONGEST_PATH, Particle, REMEDY_READ, REMEDY_WRITE, VERSION,
-    particle_name,
+    Dtype, FORMAT, Header, IMPORT, IMPORT_LINES, IMPORT_WIDTH, IMPORTED_FROM, LONGEST_PATH, Particle,
+    REMEDY_READ, REMEDY_WRITE, VERSION, particle_name,
 };
 use crate::disk;
 use crate::error::{Error, Result};
@@ -28,6 +28,8 @@ const ALIGNMENT: u64 = 4096;
 pub struct Records {
     /// The shift that was applied to each image (`/pose/applied_shift`).
     pub applied_shifts: bool,
+    /// What the import has done (`/source/import`), written with [`Writer::record_import`].
+    pub import: bool,
 }
 
 /// Writes a particle file. The particles of each half are appended in order, in pieces of any size.
@@ -84,6 +86,8 @@ impl Writer {
             bytes: Vec::new(),
         };
         writer.write_halves()?;
+        // Until it is written, it holds whatever the disk holds.
+        writer.record_import(&[])?;
         Ok(writer)
     }
 
@@ -202,6 +206,17 @@ impl Writer {
         self.write(energies, self.offsets.energy + (first * ENERGY.stride()) as u64)
     }
 
+    /// Writes what the import has done, one text per line, into a file that was created with [`Records::import`].
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn record_import(&self, lines: &[String]) -> Result<()> {
+        match self.offsets.import {
+            Some(at) => self.write(&texts::padded(lines, IMPORT_LINES, IMPORT_WIDTH), at),
+            None => Ok(()),
+        }
+    }
+
     /// Syncs the file and renames it to its destination.
     ///
     /// # Errors
@@ -252,6 +267,10 @@ fn create_layout(
     }
     let offsets = Offsets {
         columns,
+        import: match records.import {
+            true => Some(texts::reserve(&file, IMPORT, IMPORT_LINES, IMPORT_WIDTH)?),
+            false => None,
+        },
         applied_shift: records.applied_shifts.then(|| APPLIED_SHIFT.create(&file, n)).transpose()?,
         half: HALF.create(&file, n)?,
         checksum: CHECKSUM.create(&file, n)?,

@@ -26,7 +26,7 @@ fn document(text: &str) -> Result<Document> {
 }
 
 const WANTED: ReadOptions =
-    ReadOptions { first: None, class: None, seed: 1, redraw_halves: false, datadir: None };
+    ReadOptions { first: None, class: None, seed: 1, redraw_halves: false, datadir: None, keep: None };
 
 fn interpreted(text: &str) -> Result<Particles> {
     interpret(document(text)?, &WANTED)

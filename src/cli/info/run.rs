@@ -1,0 +1,58 @@
+//! `info` of a run folder.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::description::Description;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::progress::duration;
+use crate::run_folder::names;
+
+/// Kind of the folder.
+const KIND: &str = "run folder";
+
+pub(super) fn describe(folder: &Path) -> Result<Description> {
+    let path = folder.join(names::RUN);
+    let text = files::read_text(&path).map_err(Error::io(
+        &path,
+        "read the run's record",
+        "give the folder of a run of `train` or `backproject`",
+    ))?;
+    let document: Value = serde_json::from_str(&text)
+        .map_err(|error| Error::input(&path, "", error.to_string(), "run `train` again"))?;
+    let text = |value: &Value| match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        Value::Array(words) => Some(words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")),
+        other => Some(other.to_string()),
+    };
+    let mut rows = Vec::new();
+    let mut row = |name: &'static str, value: Option<String>| rows.extend(value.map(|value| (name, value)));
+    row("state", text(&document["state"]));
+    row("particles", text(&document["particles"]["file"]));
+    let models = document["particles"]["models"].as_array().into_iter().flatten();
+    let models: Vec<String> = models
+        .filter_map(|model| Some(format!("{} in {}", model["particles"].as_u64()?, model["name"].as_str()?)))
+        .collect();
+    row("models", (!models.is_empty()).then(|| models.join(", ")));
+    let settings = &document["settings"];
+    row("symmetry", text(&settings["symmetry"]));
+    let counts = ["gaussians", "mixtures", "epochs", "batch"].map(|name| settings[name].as_u64());
+    if let [Some(gaussians), Some(mixtures), Some(epochs), Some(batch)] = counts {
+        row(
+            "settings",
+            Some(format!(
+                "{gaussians} Gaussians in each of {mixtures} mixtures per half, {epochs} epochs, batch {batch}"
+            )),
+        );
+    }
+    row("verdict", text(&document["diagnosis"]["verdict"]["line"]));
+    let resolution = document["resolution"]["angstrom"].as_f64().or(document["resolution"].as_f64());
+    row("resolution", resolution.map(|resolution| format!("{resolution:.2} A")));
+    row("time", document["seconds"]["total"].as_f64().map(duration));
+    row("device", text(&document["device"]));
+    row("command", text(&document["command"]));
+    Ok(Description { kind: KIND, rows, json: document })
+}
