@@ -4,6 +4,7 @@ mod backproject;
 mod bench;
 mod check;
 mod compare;
+mod dry_run;
 mod diagnose;
 mod export;
 mod fsc;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::dry_run::{self, DryRunArgs};
 use super::logging::LogOptions;
 use super::ranks::{MachineOptions, OnSignal};
 use super::values::{cutoff, number};
@@ -24,6 +25,8 @@ rank trains both. On SIGUSR1, SIGTERM or Ctrl-C all ranks write checkpoints and 
 without --resume or --overwrite, and one that a living job holds not at all.
 
 Examples:
+  cryosplat-mpi train particles.h5 --dry-run
+  cryosplat-mpi train run_data.star --box 128 --dry-run --ranks 4
   mpirun -n 4 cryosplat-mpi train particles.h5 -o run/
   srun --mpi=pmix cryosplat-mpi train particles.h5 -o run/ --resume auto
   mpirun -n 4 cryosplat-mpi train particles.h5 -o run/ --symmetry D7
@@ -33,10 +36,16 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
-    /// Particle file, from `import` or `simulate`.
+    /// Particle file, from `import` or `simulate`; with --dry-run also what `import` takes.
     particles: PathBuf,
     /// Run folder: maps, FSC, report, mixtures, checkpoints.
-    #[arg(short, long, value_name = "FOLDER")]
+    #[arg(
+        short,
+        long,
+        value_name = "FOLDER",
+        required_unless_present = "dry_run",
+        default_value_if("dry_run", "true", "run")
+    )]
     output: PathBuf,
     /// Point group of the specimen, with RELION's axes through the centre of the box: C1 to C99, D1 to D99, T, O, I (I2), I1 to I4.
     #[arg(long, visible_alias = "sym", default_value_t, value_name = "GROUP")]
@@ -154,6 +163,8 @@ pub(super) struct Args {
     /// Replace the run in the folder.
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
+    #[command(flatten)]
+    dry_run: DryRunArgs,
 }
 
 /// What `--resume` does if there is nothing to resume.
@@ -226,7 +237,15 @@ pub(super) fn run(args: &Args, log: &LogOptions) -> ExitCode {
 }
 
 fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
-    let options = RunOptions {
+    let options = run_options(args, world)?;
+    if args.dry_run.dry_run {
+        return dry_run::run(&args.dry_run, world, options);
+    }
+    crate::train::run(world, &options)
+}
+
+fn run_options(args: &Args, world: &World) -> Result<RunOptions, Failure> {
+    Ok(RunOptions {
         particles: args.particles.clone(),
         output: args.output.clone(),
         recipe: args.recipe,
@@ -277,6 +296,5 @@ fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
         },
         extend_epochs: args.extend_epochs.map(|epochs| epochs as usize),
         command: super::output::command_line(),
-    };
-    crate::train::run(world, &options)
+    })
 }

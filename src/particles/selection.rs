@@ -27,6 +27,18 @@ pub enum Models {
     All,
 }
 
+impl Models {
+    /// Numbers of particles of these models, of a set with halves of this size.
+    pub fn particles(self, halves: [usize; 2]) -> Vec<usize> {
+        match self {
+            Self::Both => halves.to_vec(),
+            Self::First => vec![halves[0]],
+            Self::Second => vec![halves[1]],
+            Self::All => vec![halves[0] + halves[1]],
+        }
+    }
+}
+
 /// A subset and the rows of its particles in the particle file. One model is made from it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubsetRows {

@@ -8,7 +8,9 @@ mod agreement;
 mod appraise;
 mod cross_validation;
 mod densify;
+mod dry_run;
 mod ensemble;
+mod estimate;
 mod extension;
 mod foretold;
 pub mod init;
@@ -28,6 +30,8 @@ mod session;
 mod timing;
 mod writes;
 
+pub use dry_run::{DryRun, dry_run};
+pub use estimate::Estimate;
 pub use options::{Maps, RunOptions};
 pub use run::run;
 pub use session::Ending;

@@ -12,6 +12,7 @@ use super::agreement::{Agreement, Directive, LocalEvents};
 use super::appraise;
 use super::densify;
 use super::ensemble::Ensemble;
+use super::estimate::{Forecast, weighted_epochs};
 use super::logs;
 use super::refined_model::RefinedModel;
 use super::replicas::{REPLICA_CHECK, check_replicas};
@@ -82,6 +83,8 @@ pub(super) struct StepContext<'c, 'w> {
     pub agreement: &'c mut Agreement<'w>,
     /// The progress bar.
     pub progress: &'c mut Progress,
+    /// The estimate of the run's time.
+    pub forecast: &'c mut Forecast,
 }
 
 /// How an epoch ended.
@@ -216,6 +219,7 @@ impl Model {
         let started = Instant::now();
         core.begin_epoch()?;
         let (epoch, first_step) = (core.position.epoch, core.position.step);
+        let weight = weighted_epochs(core.settings(), epoch..epoch + 1);
         let mut directive = Directive::Continue;
         shard.each_batch(epoch, first_step, |number, batch| {
             directive = core.before_step(context)?;
@@ -224,6 +228,7 @@ impl Model {
             }
             core.step(number, batch, context)?;
             core.collect_outcomes(false, context)?;
+            context.forecast.step(core.setup.sampler.images(number) as u64, weight);
             Ok(ControlFlow::Continue(()))
         })?;
         core.collect_outcomes(true, context)?;

@@ -7,7 +7,7 @@ use crate::particles::noise::NoisePower;
 use crate::particles::selection::SubsetRows;
 use crate::particles::store::{Header, SetDigests};
 use crate::recipe::Settings;
-use crate::render::Weights;
+use crate::render::{Geometry, Weights};
 use crate::run_folder::identity::RunIdentity;
 
 /// What all ranks of a run do.
@@ -61,6 +61,19 @@ impl Plan {
         let ModelPlan { subset: SubsetRows { subset, rows }, settings, .. } = &self.models[index];
         let image_bytes = header.pixels() * size_of::<f32>();
         Sampler::new(rows.clone(), settings.batch, image_bytes, settings.seed, *subset)
+    }
+
+    /// How model `index` is rendered, in the box of the set with this `header`.
+    pub fn geometry(&self, index: usize, header: &Header) -> Geometry {
+        let settings = &self.models[index].settings;
+        Geometry {
+            box_size: header.box_size,
+            pixel_size: header.pixel_size,
+            cutoff: settings.cutoff,
+            sampling: settings.sampling,
+            weights: self.weights,
+            symmetry: settings.symmetry,
+        }
     }
 
     /// What the checkpoints of model `index` must share to be resumed.

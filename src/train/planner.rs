@@ -14,7 +14,7 @@ use crate::imaging::ctf::Ctf;
 use crate::parallel::{EndSignal, Failure, World, group_size};
 use crate::particles::noise::NoisePower;
 use crate::particles::selection::{self, Models, SubsetRows};
-use crate::particles::store::{Header, Store};
+use crate::particles::store::{Header, SetDigests, Store};
 use crate::recipe::likelihood::NoiseModel;
 use crate::recipe::rules::{GAUSSIANS_ALLOWED, gaussians_for};
 use crate::recipe::{Choices, Recipe, Settings};
@@ -68,6 +68,108 @@ pub(crate) fn decide_on_all_ranks(
     Ok(decided.map(|(plan, claim)| Decided { store, plan, guess, claim, owner }))
 }
 
+/// A run that is only foreseen.
+pub(crate) struct Foreseen {
+    /// The particles.
+    pub store: Store,
+    /// What all ranks would do.
+    pub plan: Plan,
+    /// What the initial Gaussians would be made from; empty on all ranks but rank 0.
+    pub guess: InitialGuess,
+}
+
+/// Decides on rank 0 what a new run would do, without its folder, and broadcasts it. Every rank calls it. `whole` holds the particles
+/// of each model of the run where the particle file is a sample of them.
+///
+/// # Errors
+/// As [`decide_on_all_ranks`].
+pub(crate) fn foresee_on_all_ranks(
+    world: &World,
+    options: &RunOptions,
+    whole: Option<&[usize]>,
+) -> std::result::Result<Foreseen, Failure> {
+    let foresee = || {
+        let store = Store::open(&options.particles)?;
+        let Prepared { data_set, mut choices, init, subsets } = prepare(world, options, &store)?;
+        let open = Open { world, options, header: store.header(), subsets: &subsets, whole };
+        open.check_size(&choices)?;
+        let pilots = open.fill(&mut choices, &store);
+        check_growth(&open.settings(&choices, 0))?;
+        let settings = open.check_size(&choices)?;
+        let start = (vec![0; subsets.len()], 0, 0);
+        let plan = plan_of(&store, data_set, &subsets, settings, start, &options.output)?;
+        let pilots = pilots_for(pilots, &plan, &store, &subsets, options);
+        Ok((store, plan, InitialGuess { init, pilots }))
+    };
+    let (store, plan, guess) = match world.on_root(foresee)? {
+        Some((store, plan, guess)) => (store, Some(plan), guess),
+        None => (Store::open(&options.particles)?, None, InitialGuess::default()),
+    };
+    let plan: Option<Plan> = world.broadcast_json(&plan)?;
+    Ok(Foreseen { store, plan: plan.expect("rank 0 has made a plan"), guess })
+}
+
+/// What a run works on, checked, with the settings that the user has chosen.
+struct Prepared {
+    data_set: SetDigests,
+    choices: Choices,
+    init: Option<Init>,
+    subsets: Vec<SubsetRows>,
+}
+
+fn prepare(world: &World, options: &RunOptions, store: &Store) -> Result<Prepared> {
+    let data_set = selection::check_centred(store)?;
+    let mut choices = options.choices.clone();
+    if options.recipe == Recipe::Scaled && store.header().optics.len() > 1 {
+        // Measured (benches/results/defects.md): a gain where optics groups differ, none within a single one.
+        choices.noise.get_or_insert(NoiseModel::Spectrum);
+    }
+    check_densify(&choices)?;
+    check_refine(options, &choices, store)?;
+    let init = read_init(options, &mut choices, store.header())?;
+    let subsets = SubsetRows::of(store, options.models);
+    let open = Open { world, options, header: store.header(), subsets: &subsets, whole: None };
+    check_ranks(&open, &choices, store)?;
+    if let Some(truth) = &options.truth {
+        assessment::check_truth(truth, store)?;
+    }
+    Ok(Prepared { data_set, choices, init, subsets })
+}
+
+/// The plan of the models with these `settings`, from `(steps, epoch, ranks)` on: steps of each model, epoch and ranks of the run that
+/// is resumed.
+fn plan_of(
+    store: &Store,
+    data_set: SetDigests,
+    subsets: &[SubsetRows],
+    settings: Vec<Settings>,
+    (steps, first_epoch, resumed_ranks): (Vec<u64>, usize, usize),
+    folder: &Path,
+) -> Result<Plan> {
+    let models = subsets.iter().zip(settings).zip(steps);
+    let models = models.map(|((subset, settings), steps_done)| {
+        let noise = noise_of(store, subset, &settings, steps_done, folder)?;
+        Ok(ModelPlan { subset: subset.clone(), settings, noise, steps_done })
+    });
+    let models: Vec<ModelPlan> = models.collect::<Result<_>>()?;
+    let weights = weights(store, models[0].settings.weighting)?;
+    Ok(Plan { data_set, models, weights, first_epoch, resumed_ranks })
+}
+
+/// The pilot reconstructions for the initial Gaussians of `plan`: those of before, or where there are none and it needs them, new ones.
+fn pilots_for(
+    pilots: Vec<PilotReconstruction>,
+    plan: &Plan,
+    store: &Store,
+    subsets: &[SubsetRows],
+    options: &RunOptions,
+) -> Vec<PilotReconstruction> {
+    if pilots.is_empty() && plan.models[0].settings.uses_pilot_density() && plan.has_mixtures_to_start() {
+        return pilot::reconstruct_subsets(store, subsets, options.choices.symmetry);
+    }
+    pilots
+}
+
 /// The plan of a run, with the ownership of its folder; `None` in its place where the run is done.
 fn decide(world: &World, options: &RunOptions, signal: &EndSignal) -> Result<(Store, Option<Planned>)> {
     if options.output.to_str().is_none() {
@@ -80,21 +182,8 @@ fn decide(world: &World, options: &RunOptions, signal: &EndSignal) -> Result<(St
         (options.init.as_ref().map(|init| init.file.as_path()), "the file of --init"),
     ];
     overwriting::check_run(&options.output, &store, &inputs)?;
-    let data_set = selection::check_centred(&store)?;
-    let mut choices = options.choices.clone();
-    if options.recipe == Recipe::Scaled && store.header().optics.len() > 1 {
-        // Measured (benches/results/defects.md): a gain where optics groups differ, none within a single one.
-        choices.noise.get_or_insert(NoiseModel::Spectrum);
-    }
-    check_densify(&choices)?;
-    check_refine(options, &choices, &store)?;
-    let init = read_init(options, &mut choices, store.header())?;
-    let subsets = SubsetRows::of(&store, options.models);
-    let open = Open { world, options, header: store.header(), subsets: &subsets };
-    check_ranks(&open, &choices, &store)?;
-    if let Some(truth) = &options.truth {
-        assessment::check_truth(truth, &store)?;
-    }
+    let Prepared { data_set, mut choices, init, subsets } = prepare(world, options, &store)?;
+    let open = Open { world, options, header: store.header(), subsets: &subsets, whole: None };
     // Before the pilot reconstruction, with what the user has chosen, and after it.
     open.check_size(&choices)?;
     let existing = extension::decide(options, &mut choices)?;
@@ -118,20 +207,11 @@ fn decide(world: &World, options: &RunOptions, signal: &EndSignal) -> Result<(St
     else {
         return Ok((store, None));
     };
-    let models = subsets.iter().zip(settings).zip(steps);
-    let models = models.map(|((subset, settings), steps_done)| {
-        let noise = noise_of(&store, subset, &settings, steps_done, &options.output)?;
-        Ok(ModelPlan { subset: subset.clone(), settings, noise, steps_done })
-    });
-    let models: Vec<ModelPlan> = models.collect::<Result<_>>()?;
-    let weights = weights(&store, models[0].settings.weighting)?;
-    let plan = Plan { data_set, models, weights, first_epoch: epoch, resumed_ranks: ranks };
+    let plan = plan_of(&store, data_set, &subsets, settings, (steps, epoch, ranks), &options.output)?;
     if plan.models.iter().all(|model| model.steps_done == 0) {
         detection::report(&store, &subsets, options.choices.symmetry);
     }
-    if pilots.is_empty() && plan.models[0].settings.uses_pilot_density() && plan.has_mixtures_to_start() {
-        pilots = pilot::reconstruct_subsets(&store, &subsets, options.choices.symmetry);
-    }
+    pilots = pilots_for(pilots, &plan, &store, &subsets, options);
     Ok((store, owner.map(|owner| (plan, InitialGuess { init, pilots }, owner))))
 }
 
@@ -246,6 +326,8 @@ struct Open<'a> {
     options: &'a RunOptions,
     header: &'a Header,
     subsets: &'a [SubsetRows],
+    /// Particles of each model, where the subsets are samples of them.
+    whole: Option<&'a [usize]>,
 }
 
 impl Open<'_> {
@@ -264,7 +346,8 @@ impl Open<'_> {
 
     /// Particles of the largest model, which the settings of all follow from.
     fn particles(&self) -> usize {
-        selection::most_particles(self.subsets)
+        let whole = self.whole.and_then(|whole| whole.iter().copied().max());
+        whole.unwrap_or_else(|| selection::most_particles(self.subsets))
     }
 
     /// The settings of model `index` with these `choices`.
@@ -296,7 +379,8 @@ impl Open<'_> {
         }
         let pilots = pilot::reconstruct_subsets(store, self.subsets, choices.symmetry);
         let filled = mean(pilots.iter().filter_map(|pilot| Some(pilot.density.as_ref()?.filled_fraction())));
-        let snr = mean(pilots.iter().map(|pilot| pilot.total_snr)).unwrap_or(0.0);
+        let scale = self.particles() as f64 / selection::most_particles(self.subsets).max(1) as f64;
+        let snr = scale * mean(pilots.iter().map(|pilot| pilot.total_snr)).unwrap_or(0.0);
         let (particles, box_size) = (self.particles(), self.header.box_size);
         let counted = particles * choices.symmetry.order();
         gaussians.get_or_insert_with(|| gaussians_for(box_size, counted, filled));

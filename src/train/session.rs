@@ -9,6 +9,8 @@ use super::agreement::Agreement;
 use super::cross_validation;
 use super::densify;
 use super::ensemble::Ensemble;
+use super::estimate::{self, Bytes, Forecast};
+use super::foretold;
 use super::init::starts::InitialGuess;
 use super::logs;
 use super::model::{EpochEnd, Model, ModelSetup, StepContext};
@@ -17,6 +19,7 @@ use super::outputs::{self, Finished};
 use super::particle_outputs;
 use super::plan::{ModelPlan, Plan};
 use super::rounds::{self, RoundContext};
+use super::writes;
 use crate::error::Result;
 use crate::gmm::Gmm;
 use crate::gmm::files::GmmFile;
@@ -99,15 +102,7 @@ impl<'a> Session<'a> {
         started: Instant,
     ) -> Self {
         let HalfGroup { assignment, collective } = HalfGroup::split(world, plan.models.len());
-        let settings = &plan.models[assignment.models[0]].settings;
-        let geometry = Geometry {
-            box_size: store.header().box_size,
-            pixel_size: store.header().pixel_size,
-            cutoff: settings.cutoff,
-            sampling: settings.sampling,
-            weights: plan.weights,
-            symmetry: settings.symmetry,
-        };
+        let geometry = plan.geometry(assignment.models[0], store.header());
         Self {
             world,
             options,
@@ -274,6 +269,7 @@ impl<'a> Session<'a> {
     /// When a model fails, or a map cannot be written.
     pub fn train_epochs(&mut self, signal: &EndSignal) -> std::result::Result<Trained, Failure> {
         let Self { world, options, plan, .. } = *self;
+        let mut forecast = self.forecast();
         let reduction = self.reduction.as_mut().expect("devices are connected");
         logs::introduce(world, self.store, plan, &self.assignment, self.models[0].device(), reduction);
         let others = (0..plan.models.len()).filter(|model| !self.assignment.models.contains(model));
@@ -301,8 +297,12 @@ impl<'a> Session<'a> {
                 }
             }
             for model in self.models.iter_mut().filter(|model| model.position().epoch == epoch) {
-                let mut context =
-                    StepContext { group: reduction, agreement: &mut agreement, progress: &mut bar };
+                let mut context = StepContext {
+                    group: reduction,
+                    agreement: &mut agreement,
+                    progress: &mut bar,
+                    forecast: &mut forecast,
+                };
                 match model.train_epoch(&mut context)? {
                     EpochEnd::Complete(summary, traffic) => {
                         logs::epoch(model.subset(), &plan.models[0].settings, &summary, &traffic);
@@ -326,6 +326,23 @@ impl<'a> Session<'a> {
         self.training_seconds = started.elapsed().as_secs_f64();
         bar.finish();
         Ok(Trained::ToTheEnd)
+    }
+
+    /// The estimate of time, memory and disk, which rank 0 logs after its first steps.
+    fn forecast(&self) -> Forecast {
+        let Self { world, options, store, plan, .. } = *self;
+        let header = store.header();
+        let particles: Vec<usize> = plan.models.iter().map(|model| model.subset.rows.len()).collect();
+        let node = (world.size(), world.local_size());
+        let bytes = Bytes {
+            memory: foretold::host_bytes(node, options, plan, (header.box_size, &particles)),
+            run_folder: writes::run_folder(plan, header),
+            ..Bytes::default()
+        };
+        let voxels = options.voxel_particles.min(plan.most_particles());
+        let threads = rayon::current_num_threads() * world.local_size();
+        let rest = estimate::outputs(&plan.models[0].settings, header.box_size, voxels, threads);
+        Forecast::new(world.rank() == 0, self.started, (plan, &self.assignment.models), rest, bytes)
     }
 
     /// Writes mixtures and maps of all models, and on rank 0 everything that is made from them.

@@ -47,6 +47,21 @@ fn map(header: &Header) -> u64 {
     1024 + 4 * (header.box_size as u64).pow(3)
 }
 
+/// Size of the tables of particles in bytes.
+fn tables(plan: &Plan) -> u64 {
+    PARTICLE * plan.models.iter().map(particle_rows).sum::<u64>()
+}
+
+/// Size of the whole run folder in bytes, at its largest.
+pub(super) fn run_folder(plan: &Plan, header: &Header) -> u64 {
+    let of_model = |model| {
+        let files = ModelFiles::of(model, header);
+        CHECKPOINTS * files.checkpoint + files.outputs
+    };
+    // With map, mask and voxel half maps of the run.
+    plan.models.iter().map(of_model).sum::<u64>() + 4 * map(header) + tables(plan) + DOCUMENTS
+}
+
 /// What this rank writes; `None` if that is nothing.
 pub(super) fn of_rank(world: &World, options: &RunOptions, plan: &Plan, header: &Header) -> Option<Writes> {
     let files: Vec<ModelFiles> = plan.models.iter().map(|model| ModelFiles::of(model, header)).collect();
@@ -55,16 +70,14 @@ pub(super) fn of_rank(world: &World, options: &RunOptions, plan: &Plan, header: 
     if own.is_empty() && world.rank() > 0 {
         return None;
     }
-    let tables = PARTICLE * plan.models.iter().map(particle_rows).sum::<u64>();
-    let all = files.iter().map(|files| CHECKPOINTS * files.checkpoint + files.outputs).sum::<u64>();
+    let tables = tables(plan);
     let checkpoint = own.iter().map(|&index| files[index].checkpoint).max().unwrap_or(0);
     let subsets = || own.iter().map(|&index| plan.models[index].subset.subset);
     Some(Writes {
         folder: names::checkpoints(&options.output),
         checkpoint,
         largest: checkpoint.max(map(header)).max(tables),
-        // Map, mask and voxel half maps of the run.
-        total: all + 4 * map(header) + tables + DOCUMENTS,
+        total: run_folder(plan, header),
         appended: subsets().map(|subset| metrics::path(&options.output, subset)).collect(),
     })
 }
