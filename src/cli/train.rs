@@ -39,14 +39,8 @@ pub(super) struct Args {
     /// Particle file, from `import` or `simulate`; with --dry-run also what `import` takes.
     particles: PathBuf,
     /// Run folder: maps, FSC, report, mixtures, checkpoints.
-    #[arg(
-        short,
-        long,
-        value_name = "FOLDER",
-        required_unless_present = "dry_run",
-        default_value_if("dry_run", "true", "run")
-    )]
-    output: PathBuf,
+    #[arg(short, long, value_name = "FOLDER", required_unless_present = "dry_run")]
+    output: Option<PathBuf>,
     /// Point group of the specimen, with RELION's axes through the centre of the box: C1 to C99, D1 to D99, T, O, I (I2), I1 to I4.
     #[arg(long, visible_alias = "sym", default_value_t, value_name = "GROUP")]
     symmetry: Symmetry,
@@ -247,7 +241,8 @@ fn train(args: &Args, world: &World) -> Result<Ending, Failure> {
 fn run_options(args: &Args, world: &World) -> Result<RunOptions, Failure> {
     Ok(RunOptions {
         particles: args.particles.clone(),
-        output: args.output.clone(),
+        // A dry run has none.
+        output: args.output.clone().unwrap_or_default(),
         recipe: args.recipe,
         choices: Choices {
             gaussians: args.gaussians.map(|n| n as usize),
