@@ -39,7 +39,24 @@ const LOW_PASS: (f64, f64) = (4.0, 15.0);
 pub fn write(path: &Path, store: &Store) -> Result<()> {
     let page = Page::read(store)?;
     let header = store.header();
-    let mut parts = vec![page.random()?, page.averages()?, page.spectra()?];
+    let guided = |part: Part, text: &str| Part::Guided(Box::new(part), text.to_owned());
+    let mut parts = vec![
+        guided(
+            page.random()?,
+            "The specimen must be brighter than the background in the low-passed images. If it is darker, import with --invert.",
+        ),
+        guided(
+            page.averages()?,
+            "Images of nearly the same viewing direction, turned into the same orientation by their poses. Sharp averages with the \
+             CTF's signs corrected mean that poses, shifts and CTFs fit the images. If the corrected average is not stronger than \
+             the plain one, check the CTF.",
+        ),
+        guided(
+            page.spectra()?,
+            "The bright rings of the images must lie on the bright rings of the CTF. If they do not, check defocus, voltage and \
+             pixel size.",
+        ),
+    ];
     parts.extend(page.radial()?);
     parts.push(Part::Svg(page.counts.directions_svg(&Colours::css_variables())));
     let mut charts = vec![page.counts.defocus_chart()];
@@ -56,18 +73,7 @@ pub fn write(path: &Path, store: &Store) -> Result<()> {
             ("Limit (Nyquist)".into(), format!("{:.2} Å", 2.0 * header.pixel_size)),
         ],
         parts,
-        notes: [
-            "Random images: the specimen must be brighter than the background in the low-passed images. If it is darker, import \
-             with --invert.",
-            "Averages: images of nearly the same viewing direction, turned into the same orientation by their poses. Sharp averages \
-             with the CTF's signs corrected mean that poses, shifts and CTFs fit the images. If the corrected average is not \
-             stronger than the plain one, check the CTF.",
-            "Power spectrum: the bright rings of the images must lie on the bright rings of the CTF. If they do not, check \
-             defocus, voltage and pixel size.",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
-        settings: store
+        origin: store
             .import_record()
             .iter()
             .filter_map(|line| line.split_once(": "))
@@ -141,9 +147,8 @@ impl Page {
         let images = rows.iter().map(|&row| self.image(row)).collect::<Result<Vec<_>>>()?;
         let smooth: Vec<Vec<f32>> =
             images.iter().map(|image| low_passed(image, self.box_size(), self.smoothing())).collect();
-        let row = |name: &str, images: Vec<Vec<f32>>| PanelRow {
-            name: name.into(),
-            panels: images.into_iter().map(|image| self.panel(image)).collect(),
+        let row = |name: &str, images: Vec<Vec<f32>>| {
+            PanelRow::new(name, images.into_iter().map(|image| self.panel(image)).collect())
         };
         let sheet = Sheet {
             columns: rows.iter().map(|row| format!("particle {}", row + 1)).collect(),
@@ -161,8 +166,7 @@ impl Page {
     fn averages(&self) -> Result<Part> {
         let views = self.views();
         let mut columns = Vec::new();
-        let mut rows =
-            ["plain", "CTF signs corrected"].map(|name| PanelRow { name: name.into(), panels: Vec::new() });
+        let mut rows = ["plain", "CTF signs corrected"].map(|name| PanelRow::new(name, Vec::new()));
         for (centre, members) in &views {
             let [plain, corrected] = self.average(centre, members)?;
             rows[0].panels.push(self.panel(plain));
@@ -294,7 +298,7 @@ impl Page {
         let ctf = ctf.iter().map(|&power| power as f32).collect();
         let sheet = Sheet {
             columns: vec!["images".into(), "CTF squared".into()],
-            rows: vec![PanelRow { name: "power".into(), panels: vec![self.panel(flat), self.panel(ctf)] }],
+            rows: vec![PanelRow::new("power", vec![self.panel(flat), self.panel(ctf)])],
             edge: 0.0,
             remark: format!(
                 "particles near the median defocus; edge of the panels at {:.2} Å; divided by the mean over rings",
