@@ -17,9 +17,11 @@ const PARTICLES: usize = 2_000;
 const BOX: usize = 32;
 /// Fraction of the largest density above which a voxel belongs to the specimen.
 const THRESHOLD: f32 = 0.1;
-/// Part of the number of Gaussians, and of images seen, that the default recipe takes, below which either is small.
-const FEW_GAUSSIANS: f64 = 0.4;
-const FEW_IMAGES: f64 = 0.1;
+/// Part of the number of Gaussians, and of epochs, that the default recipe takes, below which either is small...
+const FEW_GAUSSIANS: f64 = 0.5;
+const FEW_EPOCHS: f64 = 0.1;
+/// ...and part of the number of Gaussians below which that alone is a warning, as few epochs are.
+const VERY_FEW_GAUSSIANS: f64 = 0.25;
 /// Mean deficit of the FSC of the model from that of voxel maps, over the shells with signal, from which the model is behind...
 const DEFICIT: f64 = 0.08;
 /// ...and in standard errors.
@@ -116,7 +118,7 @@ fn behind(subject: &Subject) -> Result<Option<Behind>> {
 fn judge(sizes: &Sizes, behind: Option<&Behind>, mixtures: usize, particles: &str) -> Outcome {
     let &Sizes { gaussians, recommended_gaussians, epochs, recommended_epochs } = sizes;
     let is_small = (gaussians as f64) < FEW_GAUSSIANS * recommended_gaussians as f64;
-    let is_short = (epochs as f64) < FEW_IMAGES * recommended_epochs as f64;
+    let is_short = (epochs as f64) < FEW_EPOCHS * recommended_epochs as f64;
     let significant = behind.filter(|behind| behind.is_significant());
     let mut evidence = format!(
         "{gaussians} Gaussians ({recommended_gaussians} by the rules for these particles), {epochs} epochs in {mixtures} mixture(s) \
@@ -155,7 +157,9 @@ fn judge(sizes: &Sizes, behind: Option<&Behind>, mixtures: usize, particles: &st
         ),
         None => "details that the particles hold are missing".into(),
     };
-    let severity = if significant.is_some() { Severity::Warning } else { Severity::Note };
+    let is_tiny = (gaussians as f64) < VERY_FEW_GAUSSIANS * recommended_gaussians as f64;
+    let is_serious = significant.is_some() || is_tiny || is_short;
+    let severity = if is_serious { Severity::Warning } else { Severity::Note };
     let more = gaussians.max(recommended_gaussians);
     let longer = epochs.max(recommended_epochs);
     let next = format!("cryosplat-mpi train {particles} --gaussians {more} --epochs {longer} -o run_larger");
@@ -198,8 +202,11 @@ mod tests {
     fn few_gaussians_and_epochs_are_named_with_the_numbers_to_take() {
         let small = Sizes { gaussians: 64, ..DEFAULT };
         assert_eq!(id(small, Some(BEHIND)), Some(("model-too-small".into(), Severity::Warning)));
-        assert_eq!(id(small, None), Some(("model-too-small".into(), Severity::Note)));
+        assert_eq!(id(small, None), Some(("model-too-small".into(), Severity::Warning)));
+        let fewer = Sizes { gaussians: 4_000, ..DEFAULT };
+        assert_eq!(id(fewer, Some(AHEAD)), Some(("model-too-small".into(), Severity::Note)));
         let short = Sizes { epochs: 1, ..DEFAULT };
+        assert_eq!(id(short, Some(AHEAD)), Some(("training-too-short".into(), Severity::Warning)));
         assert_eq!(id(short, Some(BEHIND)), Some(("training-too-short".into(), Severity::Warning)));
         assert_eq!(id(DEFAULT, Some(BEHIND)), Some(("model-behind-voxels".into(), Severity::Warning)));
         let found = judge(&Sizes { epochs: 1, ..small }, Some(&BEHIND), 1, "p.h5").findings.remove(0);
