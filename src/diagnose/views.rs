@@ -4,22 +4,19 @@ use super::{Outcome, Subject};
 use crate::error::Result;
 use crate::evaluate::directional::{DIRECTIONS, Directional};
 use crate::evaluate::fsc::GOLD_STANDARD;
-use crate::imaging::sampling::{FourierSampling, MissingDirections, ViewCounts};
+use crate::imaging::sampling::{FourierSampling, MissingDirections};
+use crate::particles::views;
 use crate::run_folder::diagnosis::{Finding, Severity};
 use crate::run_folder::names;
 
 const WHAT: &str = "views";
-/// Largest number of views that are counted.
-const VIEWS: usize = 40_000;
-/// Particles per read.
-const ROWS: usize = 4096;
 
 /// Tests the views.
 ///
 /// # Errors
 /// When the particles cannot be read.
 pub(super) fn test(subject: &Subject) -> Result<Outcome> {
-    let Some(sampling) = sampling_of(subject)? else {
+    let Some(sampling) = views::sampling(&subject.store, subject.symmetry)? else {
         return Ok(Outcome::untested(WHAT, "there are no particles"));
     };
     let [first, second] = &subject.voxels()?.maps;
@@ -54,22 +51,6 @@ pub(super) fn test(subject: &Subject) -> Result<Outcome> {
         format!("cryosplat-mpi info {} --directions {run}/directions.svg", subject.particles()),
     ];
     Ok(Outcome::found(WHAT, finding))
-}
-
-/// The sampling of a sample of the particles, with the symmetry of the run.
-fn sampling_of(subject: &Subject) -> Result<Option<FourierSampling>> {
-    let (reader, all) = (subject.store.reader(), subject.store.len());
-    let step = (all * subject.symmetry.order()).div_ceil(VIEWS).max(1);
-    let mut counts = ViewCounts::new(subject.symmetry);
-    for start in (0..all).step_by(ROWS) {
-        let rows = start..all.min(start + ROWS);
-        for (row, particle) in rows.clone().zip(reader.particles(rows)?) {
-            if row % step == 0 {
-                counts.add(&particle.rotation);
-            }
-        }
-    }
-    Ok(counts.sampling())
 }
 
 /// What the FSC in cones shows.

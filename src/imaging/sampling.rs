@@ -7,6 +7,8 @@
 //! directions are missing. The mean of 1/(n + 1) over counts n estimates that of the reciprocal of their expectation without
 //! bias (Poisson), so that few views are not taken for uneven ones, and empty voxels count as with one view (SCF*).
 
+use std::fmt;
+
 use super::Symmetry;
 use super::pose::{Rotation, product};
 
@@ -141,6 +143,24 @@ impl FourierSampling {
     }
 }
 
+impl fmt::Display for FourierSampling {
+    /// "SCF* 0.21 (uneven below 0.81), no views of a cone of 31 degrees about (0.00, 0.00, 1.00)".
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "SCF* {:.2} (uneven below {})", self.scf, Self::UNEVEN)?;
+        let Some(MissingDirections { share, axis: [x, y, z], half_angle }) = self.missing else {
+            return Ok(());
+        };
+        match half_angle {
+            Some(angle) => {
+                write!(formatter, ", no views of a cone of {angle:.0} degrees about ({x:.2}, {y:.2}, {z:.2})")
+            }
+            None => {
+                write!(formatter, ", no views of {:.0}% of the directions of Fourier space", 100.0 * share)
+            }
+        }
+    }
+}
+
 fn dot(a: &[f64; 3], b: &[f64; 3]) -> f64 {
     a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 }
@@ -198,7 +218,7 @@ mod tests {
 
     #[test]
     fn few_even_views_are_not_uneven() {
-        for (count, seeds) in [(10, 20), (20, 40), (100, 40), (1000, 5), (10_000, 1)] {
+        for (count, seeds) in [(10, 10), (20, 20), (100, 20), (1000, 2)] {
             for seed in 0..seeds {
                 let found = sampling(count, seed, Symmetry::C1, uniform);
                 assert!(
@@ -211,30 +231,32 @@ mod tests {
 
     #[test]
     fn views_across_an_axis_have_the_factor_of_the_paper() {
-        let side = sampling(10_000, 1, Symmetry::C1, |random| tilted(random, [0.0, 0.0]));
+        let side = sampling(3_000, 1, Symmetry::C1, |random| tilted(random, [0.0, 0.0]));
         // 8 / pi squared.
-        assert!((side.scf - 0.811).abs() < 0.01 && !side.is_uneven() && side.missing.is_none(), "{side:?}");
+        assert!((side.scf - 0.811).abs() < 0.02 && !side.is_uneven() && side.missing.is_none(), "{side:?}");
     }
 
     #[test]
     fn a_missing_cone_is_found_with_its_axis_and_angle() {
-        for (count, tilt) in [(500, 60.0f64), (10_000, 60.0), (10_000, 45.0)] {
+        for (count, tilt) in [(500, 60.0f64), (2_000, 60.0), (2_000, 45.0)] {
             let cosine = tilt.to_radians().cos();
             let found = sampling(count, 1, Symmetry::C1, |random| tilted(random, [cosine, 1.0]));
             assert!(found.is_uneven() && found.scf < 0.3, "{found:?}");
             let missing = found.missing.unwrap();
             let angle = missing.half_angle.expect("a cone");
             assert!((angle - (90.0 - tilt)).abs() < 4.0 && missing.axis[2] > 0.999, "{tilt}: {found:?}");
+            let text = found.to_string();
+            assert!(text.contains("degrees about (") && text.ends_with(" 1.00)"), "{text}");
         }
         // Symmetric views fill it.
-        let found = sampling(2_000, 1, Symmetry::O, |random| tilted(random, [0.5, 1.0]));
+        let found = sampling(100, 1, Symmetry::O, |random| tilted(random, [0.5, 1.0]));
         assert!(!found.is_uneven() && found.missing.is_none(), "{found:?}");
     }
 
     #[test]
     fn preferred_views_without_a_missing_cone_are_uneven() {
         let preferred = |concentration: f64| {
-            sampling(3_000, 2, Symmetry::C1, move |random| {
+            sampling(2_000, 2, Symmetry::C1, move |random| {
                 let u: f64 = StandardUniform.sample(random);
                 let cosine = 1.0 + (u + (1.0 - u) * (-2.0 * concentration).exp()).ln() / concentration;
                 tilted(random, [cosine, cosine])

@@ -13,5 +13,6 @@ pub(crate) mod sources;
 pub(crate) mod statistics;
 pub mod store;
 mod subset;
+pub(crate) mod views;
 
 pub use subset::Subset;

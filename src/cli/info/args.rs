@@ -22,7 +22,7 @@ pub(in crate::cli) struct Args {
     /// Particle files: Gaussians per mixture for the GPU memory estimate, with --symmetry of the whole.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000_000), default_value = "30000")]
     pub gaussians: u32,
-    /// Particle files: point group for the GPU memory estimate.
+    /// Particle files: point group for the GPU memory estimate and the views.
     #[arg(long, visible_alias = "sym", default_value_t, value_name = "GROUP")]
     pub symmetry: Symmetry,
     /// Particle files: images per step and rank for the GPU memory estimate.

@@ -16,10 +16,12 @@ use crate::files;
 use crate::gmm::Shape;
 use crate::imaging::Symmetry;
 use crate::imaging::ctf::{EvenPolynomial, Optics};
+use crate::imaging::sampling::FourierSampling;
 use crate::particles::Subset;
 use crate::particles::noise::NoisePower;
 use crate::particles::statistics::ParticleStatistics;
 use crate::particles::store::{DataSetId, Dtype, Header, Store};
+use crate::particles::views;
 use crate::recipe::settings::Settings;
 use crate::render::Sampling;
 use crate::render::cuda::buffer_plan::{BufferPlan, mib};
@@ -60,6 +62,7 @@ struct ParticleSet {
     identity: DataSetId,
     statistics: ParticleStatistics,
     views: ParticleCounts,
+    sampling: Option<FourierSampling>,
     /// Size of the file in bytes.
     size: u64,
     gpu: GpuMemory,
@@ -69,14 +72,23 @@ impl ParticleSet {
     fn read(path: &Path, args: &Args) -> Result<Self> {
         let store = Store::open(path)?;
         let mut statistics = ParticleStatistics::new(store.header().optics.len());
-        let mut views = ParticleCounts::default();
+        let mut counts = ParticleCounts::default();
         let digests = store.inspect(|_, particle| {
             statistics.add(particle);
-            views.add(particle);
+            counts.add(particle);
             Ok(())
         })?;
+        let sampling = views::sampling(&store, args.symmetry)?;
         let gpu = GpuMemory::estimate(store.header(), args);
-        Ok(Self { identity: digests.id(), statistics, views, size: length(path)?, gpu, store })
+        Ok(Self {
+            identity: digests.id(),
+            statistics,
+            views: counts,
+            sampling,
+            size: length(path)?,
+            gpu,
+            store,
+        })
     }
 
     /// Measures the noise of both halves, and draws it to `file`. Returns its description as text and as JSON.
@@ -129,7 +141,7 @@ impl ParticleSet {
             ),
             (
                 "viewing directions",
-                format!("largest of {CELLS} cells has {:.1} times the mean", self.views.preference()),
+                self.sampling.map_or_else(|| "none".to_owned(), |sampling| sampling.to_string()),
             ),
             ("normalised", yes(header.normalized).to_owned()),
             ("inverted", yes(header.inverted).to_owned()),
@@ -191,7 +203,11 @@ impl ParticleSet {
                 "max": statistics.max_defocus,
                 "mean": statistics.mean_defocus(),
             },
-            "directions": { "cells": CELLS, "fullest_over_mean": self.views.preference() },
+            "directions": {
+                "cells": CELLS,
+                "fullest_over_mean": self.views.preference(),
+                "scf": self.sampling.map(|sampling| sampling.scf),
+            },
             "normalized": header.normalized,
             "inverted": header.inverted,
             "shifted_particles": statistics.shifted,
