@@ -36,26 +36,21 @@ pub(super) const BETTER: f64 = 3.0;
 /// Misfit, in standard deviations of noise, of an image that shows no particle, or another one.
 const NO_PARTICLE: f64 = -3.0;
 
+/// Contrast, as a part of that of the best fifth, below which an image shows no particle...
+const LEAST_CONTRAST: f64 = 0.4;
+/// ...where the contrast of the best fifth is this many standard deviations of noise.
+const DISTINCT: f64 = 2.5;
+
 /// A particle compared with the map of the other half.
-#[expect(dead_code, reason = "for tests of junk and contrast")]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fitted {
-    /// Row in the particle file.
-    pub row: usize,
-    /// Its fit as given.
-    pub given: ImageFit,
-    /// Its fit where it fits best.
-    pub best: ImageFit,
-    /// What leads there: offset in pixels of the particle file.
+    /// What leads where it fits best: offset in pixels of the particle file.
     pub change: Refinement,
     /// Gain in log-posterior.
     pub gain: f64,
-    /// <X, Y> - <X, X> as given, in standard deviations of noise.
-    pub misfit: f64,
 }
 
 /// Particles of a half against the map of the other.
-#[expect(dead_code, reason = "for tests of junk and contrast")]
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fits {
     /// The particles that were compared; empty where too little of the map is confirmed.
@@ -64,10 +59,6 @@ pub(super) struct Fits {
     pub errors: [f64; KINDS],
     /// The same of images that were imitated with right metadata: what chance and the noise of the maps make of none.
     pub floor: [f64; KINDS],
-    /// Part of the map that the particles confirm, by shell.
-    pub confirmed: Vec<f64>,
-    /// Variance of an overlap by noise over the power.
-    pub noise: f64,
 }
 
 /// What the particles of a half are compared with.
@@ -83,6 +74,21 @@ pub(super) struct Comparison<'a> {
     pub scale: f64,
     /// The reader of the particles.
     pub reader: &'a crate::particles::store::Reader,
+}
+
+/// Contrast of least squares.
+fn contrast(fit: &ImageFit) -> f64 {
+    fit.overlap / fit.power.max(f64::MIN_POSITIVE)
+}
+
+/// The contrast below which images show no particle: none, where noise does not let one tell.
+fn least_contrast(fits: &[ImageFit], noise: f64) -> f64 {
+    let mut sorted: Vec<f64> = fits.iter().map(contrast).collect();
+    sorted.sort_by(f64::total_cmp);
+    let best = sorted[4 * sorted.len() / 5];
+    let power = fits.iter().map(|fit| fit.power).sum::<f64>() / fits.len() as f64;
+    let deviation = (noise / power.max(f64::MIN_POSITIVE)).sqrt();
+    if best > DISTINCT * deviation { LEAST_CONTRAST * best } else { f64::NEG_INFINITY }
 }
 
 /// The confirmed part of a map for images of the grid of `sums`, which confirm it: the map on that grid, the part of each shell, and
@@ -106,7 +112,7 @@ impl Comparison<'_> {
         let n = self.sums[0].box_size;
         let (map, curve, end) = confirmed_map(self.maps[1], self.sums[0], self.scale);
         if end < FEWEST || images.is_empty() {
-            return Ok(Fits { confirmed: curve, ..Fits::default() });
+            return Ok(Fits::default());
         }
         let geometry = Geometry {
             box_size: n,
@@ -152,28 +158,21 @@ impl Comparison<'_> {
         let mut fitted = Vec::with_capacity(images.len());
         let mut quadratics: Vec<Quadratic> = Vec::with_capacity(images.len());
         let nothing = numbers(&Refinement::default());
-        for (((descent, image), particle), given) in descents.iter().zip(images).zip(&particles).zip(given) {
+        let least_contrast = least_contrast(&given, noise);
+        for ((descent, particle), given) in descents.iter().zip(&particles).zip(given) {
             let change =
                 Refinement { offset: descent.best.offset.map(|offset| offset / self.scale), ..descent.best };
             let of_given = (given.overlap - 0.5 * given.power) / noise - posterior.widths.penalty(&nothing);
-            let spread = (given.power * noise).sqrt().max(f64::MIN_POSITIVE);
-            fitted.push(Fitted {
-                row: image.row,
-                given,
-                best: descent.fit,
-                change,
-                gain: descent.objective - of_given,
-                misfit: (given.overlap - given.power) / spread,
-            });
+            fitted.push(Fitted { change, gain: descent.objective - of_given });
             // Particles that are none have no pose.
-            if misfit(descent, &posterior) > NO_PARTICLE {
+            if misfit(descent, &posterior) > NO_PARTICLE && contrast(&given) > least_contrast {
                 quadratics.push(descent.quadratic(&particle.rotation, &posterior));
             }
         }
         let range = [&in_pixels(LEAST_WIDTHS), &in_pixels(LARGEST_WIDTHS)];
         let [rotation, offset, defocus] = estimate(&quadratics, &posterior.widths, range, |sums| sums).0;
         let errors = [rotation.to_degrees(), offset / self.scale, defocus * DEFOCUS_UNIT];
-        Ok(Fits { particles: fitted, errors, confirmed: curve, noise, ..Fits::default() })
+        Ok(Fits { particles: fitted, errors, ..Fits::default() })
     }
 
     /// Images as `images` would be if the map of their own half and their metadata were right, with noise of the same spectrum. What

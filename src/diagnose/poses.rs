@@ -4,7 +4,7 @@ use super::fits::{BETTER, Fits};
 use super::outcome::Outcome;
 use super::subject::Subject;
 use crate::error::Result;
-use crate::run_folder::diagnosis::{Finding, Severity};
+use crate::run_folder::diagnosis::{Finding, Severity, Tested};
 
 /// A kind of error: the least that matters, and the least that spoils the map; in degrees, pixels of the particle file, angstrom.
 struct Kind {
@@ -19,7 +19,7 @@ struct Kind {
 
 const KINDS: [Kind; 3] = [
     Kind { what: "poses", id: "poses", unit: "degrees", matters: 1.0, spoils: 3.0, ratio: 1.5 },
-    Kind { what: "shifts", id: "shifts", unit: "px", matters: 0.6, spoils: 2.0, ratio: 1.5 },
+    Kind { what: "shifts", id: "shifts", unit: "px", matters: 0.6, spoils: 1.5, ratio: 1.5 },
     Kind {
         what: "defocus of single particles",
         id: "defocus-scatter",
@@ -31,6 +31,8 @@ const KINDS: [Kind; 3] = [
 ];
 /// Median distance of the particles from where they fit best, over the standard deviation of the errors per axis, at least.
 const LEAST_MEDIAN: f64 = 0.4;
+/// Displacement by shifts over that by poses from which on the shifts alone are found.
+const DOMINANT: f64 = 2.0;
 /// Fewest particles of a half.
 const FEWEST: usize = 40;
 
@@ -48,7 +50,7 @@ pub(super) fn test(subject: &Subject) -> Result<Outcome> {
         }
         return Ok(all);
     }
-    let mut poses_are_wrong = false;
+    let (mut poses_are_wrong, mut pose_displaced) = (false, 0.0);
     for (index, kind) in KINDS.iter().enumerate() {
         let mean = |of: fn(&Fits) -> &[f64; 3]| 0.5 * (of(&fits[0])[index] + of(&fits[1])[index]);
         let (error, floor) = (mean(|fits| &fits.errors), mean(|fits| &fits.floor));
@@ -60,7 +62,7 @@ pub(super) fn test(subject: &Subject) -> Result<Outcome> {
         // A few particles that are none, or lost, make a wide distribution with a narrow middle.
         if excess < kind.matters || error < kind.ratio * floor || median < LEAST_MEDIAN * excess {
             let outcome = format!(
-                "errors of {measured} (standard deviation per axis), as particles without errors would show ({of_none})"
+                "errors of {measured} (standard deviation per axis; particles without errors would show {of_none})"
             );
             all.add(Outcome::sound(kind.what, outcome));
             continue;
@@ -70,12 +72,27 @@ pub(super) fn test(subject: &Subject) -> Result<Outcome> {
             continue;
         }
         poses_are_wrong = true;
-        all.add(Outcome::found(
-            kind.what,
-            finding(subject, kind, fits, (excess, digits), (&measured, &of_none)),
-        ));
+        let found = finding(subject, kind, fits, (excess, digits), (&measured, &of_none));
+        let displaced = match index {
+            0 => excess.to_radians() * rim(subject) / subject.store.header().pixel_size,
+            _ => excess,
+        };
+        if index == 1 && displaced > DOMINANT * pose_displaced && all.findings.len() == 1 {
+            // Poses make up for a part of wrong shifts.
+            all.findings.clear();
+            let reason = format!("first correct this: {}", found.title);
+            all.tested[0] = Tested { what: KINDS[0].what.into(), done: false, outcome: reason };
+        }
+        pose_displaced = displaced;
+        all.add(Outcome::found(kind.what, found));
     }
     Ok(all)
+}
+
+/// Distance from the centre in angstrom at which errors of poses are expressed as displacements.
+fn rim(subject: &Subject) -> f64 {
+    let header = subject.store.header();
+    0.25 * header.box_size as f64 * header.pixel_size
 }
 
 /// Median distance of the particles from where they fit best.
@@ -110,7 +127,7 @@ fn finding(
         kind.unit
     );
     let header = subject.store.header();
-    let edge = 0.25 * header.box_size as f64 * header.pixel_size;
+    let edge = rim(subject);
     let (cause, cost, refine) = match kind.id {
         "poses" => (
             "poses of a coarse search, of another map, or of a set with mixed-up rows",

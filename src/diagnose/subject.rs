@@ -21,8 +21,7 @@ use crate::recipe::Settings;
 use crate::run_folder::identity::RunIdentity;
 use crate::run_folder::{excluded, names, refinement_file};
 use crate::voxels::reconstruction::unfiltered_map;
-use crate::voxels::sample::{Sampling, sampled_sums};
-use crate::voxels::sums::FourierSums;
+use crate::voxels::sample::{Sampling, sampled_sums_of};
 
 /// Particles of each half in the voxel maps, at most.
 const VOXEL_PARTICLES: usize = 5_000;
@@ -60,11 +59,8 @@ pub struct Subject {
     fits: OnceLock<[Fits; 2]>,
 }
 
-/// Voxel reconstructions of both halves from a sample of the particles, with the poses of the particle file.
+/// Voxel reconstructions of both halves from a sample of the particles, with what the run has refined.
 pub struct VoxelHalves {
-    /// Sums of each half.
-    #[expect(dead_code, reason = "tests of the sums follow")]
-    pub(crate) sums: [FourierSums; 2],
     /// Their maps, without a filter.
     pub maps: [Volume; 2],
     /// Pixel size in angstrom: that of the particles, or a larger one for a large box.
@@ -134,7 +130,7 @@ impl Subject {
         }
         let header = self.store.header();
         let half = |subset: &SubsetRows| {
-            sampled_sums::<1>(
+            sampled_sums_of::<1>(
                 &self.store,
                 Sampling {
                     rows: subset.rows.clone(),
@@ -142,14 +138,21 @@ impl Subject {
                     box_size: header.box_size.min(VOXEL_BOX),
                     symmetry: self.symmetry,
                 },
+                |row| self.refinement_of(row),
             )
         };
         let (first, second) = (half(&self.subsets[0])?, half(&self.subsets[1])?);
         let (pixel_size, particles) = (first.pixel_size, [first.particles, second.particles]);
         let ([first], [second]) = (first.parts, second.parts);
         let maps = [unfiltered_map(&first, pixel_size)?, unfiltered_map(&second, pixel_size)?];
-        let halves = VoxelHalves { sums: [first, second], maps, pixel_size, particles };
+        let halves = VoxelHalves { maps, pixel_size, particles };
         Ok(self.voxels.get_or_init(|| halves))
+    }
+
+    /// What the run has refined of a row; `None` if it excluded it.
+    pub(super) fn refinement_of(&self, row: usize) -> Option<Refinement> {
+        let refined = self.refined.get(row).copied().unwrap_or_default();
+        (!self.excluded.contains(&row)).then_some(refined)
     }
 
     /// A sample of the particles of both halves, downsampled. Read once.
@@ -160,11 +163,7 @@ impl Subject {
         if let Some(found) = self.sample.get() {
             return Ok(found);
         }
-        let of_row = |row: usize| {
-            let refined = self.refined.get(row).copied().unwrap_or_default();
-            (!self.excluded.contains(&row)).then_some(refined)
-        };
-        let sample = Sample::read(&self.store, &self.subsets, self.symmetry, of_row)?;
+        let sample = Sample::read(&self.store, &self.subsets, self.symmetry, |row| self.refinement_of(row))?;
         Ok(self.sample.get_or_init(|| sample))
     }
 

@@ -49,11 +49,22 @@ pub(crate) fn sampled_sums<const PARTS: usize>(
     store: &Store,
     sampling: Sampling,
 ) -> Result<SampledSums<PARTS>> {
+    sampled_sums_of(store, sampling, |_| Some(Refinement::default()))
+}
+
+/// [`sampled_sums`] with what `refinement_of` a row returns; `None` leaves it out.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(crate) fn sampled_sums_of<const PARTS: usize>(
+    store: &Store,
+    sampling: Sampling,
+    refinement_of: impl Fn(usize) -> Option<Refinement> + Sync,
+) -> Result<SampledSums<PARTS>> {
     let Sampling { rows, particles, box_size, symmetry } = sampling;
     let header = store.header();
     let pixel_size = header.pixel_size * header.box_size as f64 / box_size as f64;
     let shrinker = Shrinker::new(store, box_size)?;
-    let unrefined = Refinement::default();
     let extractor = SliceExtractor::new(box_size, pixel_size);
     let sample: Vec<usize> = rows.clone().step_by(rows.len().div_ceil(particles).max(1)).collect();
     let mut parts: [Accumulator; PARTS] = std::array::from_fn(|_| Accumulator::new(box_size, symmetry));
@@ -63,7 +74,8 @@ pub(crate) fn sampled_sums<const PARTS: usize>(
             .map_init(
                 || (shrinker.scratch(), extractor.scratch()),
                 |(reading, cutting), &row| {
-                    let Some(particle) = shrinker.read((row, &unrefined), reading)? else { return Ok(None) };
+                    let Some(refinement) = refinement_of(row) else { return Ok(None) };
+                    let Some(particle) = shrinker.read((row, &refinement), reading)? else { return Ok(None) };
                     let mut slice = Slice::default();
                     extractor.extract(&reading.1, &shrinker.reader().view(&particle), &mut slice, cutting);
                     Ok(slice.finite.then_some(slice))
