@@ -144,59 +144,62 @@ def edit(path, fault, size, output):
         star.change(optics, lambda _: float(size), "Voltage")
     elif fault == "phase-plate":
         star.change(optics, lambda _: 0.1, "AmplitudeContrast")
-    elif fault == "copies":
-        rows = [row for row in star.rows[particles] if row[1][star.columns[particles]["RandomSubset"]] == "1"]
-        place = star.columns[particles]["RandomSubset"]
-        other = [words[:place] + ["2"] + words[place + 1 :] for _, words in rows]
-        free = sorted({at for at, _ in star.rows[particles]} - {at for at, _ in rows})
-        star.rows[particles] = sorted(rows + list(zip(free, other)))
-    elif fault in ("flipped", "phase-flipped"):
+    elif fault in ("copies", "flipped", "phase-flipped"):
         import mrcfile
 
         stack = path.replace(".star", ".mrcs")
         with mrcfile.open(stack) as file:
             images, voxel = file.data.copy(), file.voxel_size.copy()
         box = images.shape[-1]
+        place = star.columns[particles]
+        numbers = [int(words[place["ImageName"]].split("@")[0]) - 1 for _, words in star.rows[particles]]
         if fault == "flipped":
             images = np.roll(images[:, ::-1], 1, axis=1)
+        elif fault == "copies":
+            # Under another number and in another order, as where a micrograph was picked twice.
+            halves = [[at for at, (_, words) in enumerate(star.rows[particles]) if words[place["RandomSubset"]] == half] for half in "12"]
+            for one, other in zip(halves[0], reversed(halves[1])):
+                images[numbers[other]] = images[numbers[one]]
+                kept = {name: star.rows[particles][other][1][place[name]] for name in ("ImageName", "RandomSubset")}
+                star.rows[particles][other][1][:] = star.rows[particles][one][1]
+                for name, word in kept.items():
+                    star.rows[particles][other][1][place[name]] = word
         else:
-            numbers = [int(words[star.columns[particles]["ImageName"]].split("@")[0]) - 1 for _, words in star.rows[particles]]
             for number, signs in zip(numbers, ctf_signs(star, box)):
                 images[number] = np.fft.irfft2(np.fft.rfft2(images[number]) * signs, s=(box, box))
         made = output.with_suffix(".mrcs")
         with mrcfile.new(made, overwrite=True) as file:
             file.set_data(images.astype(np.float32))
             file.voxel_size = voxel
-        place = star.columns[particles]["ImageName"]
         for _, words in star.rows[particles]:
-            words[place] = words[place].split("@")[0] + "@" + made.name
+            words[place["ImageName"]] = words[place["ImageName"]].split("@")[0] + "@" + made.name
     else:
         sys.exit(f"no fault is named {fault}")
     star.write(output)
 
 
-# The findings that name a fault. Any one of them will do.
+# The findings that name a fault, and those that name another with which the images cannot tell it apart. Any one of them will do.
 RIGHT = {
-    "poses": {"poses"},
-    "origins-sign": {"origins-sign", "origins"},
-    "origins-none": {"origins-none", "origins"},
-    "origins-twice": {"origins-twice", "origins"},
-    "defocus": {"defocus"},
-    "pixel-size": {"pixel-size"},
-    "contrast": {"contrast-inverted"},
-    "cone": {"missing-cone"},
-    "small": {"model-too-small", "training-too-short"},
-    "transposed": {"poses-transposed"},
-    "flipped": {"images-flipped"},
-    "phase-flipped": {"ctf-phase-flipped"},
-    "voltage": {"voltage"},
-    "junk": {"junk"},
-    "symmetry-unused": {"symmetry-unused"},
-    "symmetry-c2-wrong": {"symmetry-wrong"},
-    "symmetry-d3-wrong": {"symmetry-wrong"},
-    "copies": {"copies"},
-    "noise": {"noise-coloured"},
-    "phase-plate": {"phase-shift"},
+    "poses": ({"poses"}, set()),
+    "origins-sign": ({"origins-sign"}, set()),
+    "origins-none": ({"shifts"}, set()),
+    "origins-twice": ({"origins-unit"}, {"shifts"}),
+    "defocus": ({"defocus"}, {"voltage", "pixel-size"}),
+    "pixel-size": ({"pixel-size"}, {"defocus", "voltage", "origins-unit"}),
+    "contrast": ({"contrast-inverted"}, set()),
+    "cone": ({"missing-cone"}, {"missing-views"}),
+    "small": ({"model-too-small", "training-too-short"}, {"model-behind-voxels"}),
+    "transposed": ({"pose-convention"}, set()),
+    "flipped": ({"pose-convention"}, {"origins-axes"}),
+    "phase-flipped": ({"phase-flipped"}, set()),
+    "voltage": ({"voltage"}, {"defocus", "pixel-size"}),
+    "junk": ({"junk"}, set()),
+    "symmetry-unused": ({"symmetry-unused"}, set()),
+    "symmetry-c2-wrong": ({"symmetry-absent"}, set()),
+    "symmetry-d3-wrong": ({"symmetry-absent"}, set()),
+    "copies": ({"copies-in-both-halves"}, set()),
+    "noise": ({"noise-coloured"}, set()),
+    "phase-plate": ({"phase-shift"}, set()),
 }
 SERIOUS = ("warning", "fault")
 
@@ -212,43 +215,64 @@ def diagnoses(folder):
         yield path.parent.name, json.loads(path.read_text())
 
 
-def tables(folder):
-    """Prints both tables."""
-    sounds = dict(diagnoses(f"{folder}/sound"))
-    groups = {group: [name for name in sounds if name.startswith(group)] for group in "ab"}
-    print(f"Sound sets: {len(groups['a'])} of group A, {len(groups['b'])} of group B.\n")
+def cell_of(fault, findings):
+    """How the findings of a run name its fault: a cell of the table."""
+    good, alike = right(fault)
+    serious = [finding["id"] for finding in findings if finding["severity"] in SERIOUS]
+    first = serious[0] if serious else None
+    if first in good:
+        return "named"
+    if first in alike:
+        return f"alike: `{first}`"
+    if good & set(serious):
+        return f"after `{first}`"
+    if good & {finding["id"] for finding in findings}:
+        return f"after `{first}`" if first else "noted"
+    return f"`{first}`" if first else "missed"
+
+
+def alarms_table(sounds):
+    """Rows of the findings on sound sets."""
+    counts = {group: sum(name.startswith(group) for name in sounds) for group in "ab"}
+    print(f"## Sound sets\n\n{counts['a']} sets of group A, {counts['b']} of group B. The number of sets with each finding; all are false alarms.\n")
     print("| Finding | A | B | Sets |\n|---|--:|--:|---|")
     alarms = {}
     for name, diagnosis in sounds.items():
         for finding in diagnosis["findings"]:
             alarms.setdefault((finding["id"], finding["severity"]), []).append(name)
     for (finding, severity), names in sorted(alarms.items()):
-        counts = " | ".join(str(sum(name.startswith(group) for name in names)) for group in "ab")
-        print(f"| `{finding}` ({severity}) | {counts} | {', '.join(names)} |")
+        numbers = " | ".join(str(sum(name.startswith(group) for name in names)) for group in "ab")
+        print(f"| `{finding}` ({severity}) | {numbers} | {', '.join(names)} |")
+    bad = [{name for (_, severity), names in alarms.items() if severity in SERIOUS for name in names if name.startswith(group)} for group in "ab"]
+    print(f"| any warning or fault | {len(bad[0])} | {len(bad[1])} | |")
+
+
+def faults_table(diagnosed):
+    """Rows of the faults, and sums over each group."""
+    order = list(RIGHT)
     cells = {}
-    for name, diagnosis in diagnoses(f"{folder}/fault"):
+    for name, diagnosis in diagnosed:
         base, fault = name.split("-", 1)
-        findings = [finding["id"] for finding in diagnosis["findings"] if finding["severity"] in SERIOUS]
-        notes = [finding["id"] for finding in diagnosis["findings"]]
-        good = right(fault)
-        if findings and findings[0] in good:
-            cell = "named"
-        elif good & set(findings):
-            cell = f"named after `{findings[0]}`"
-        elif good & set(notes):
-            cell = "noted"
-        else:
-            cell = f"`{findings[0]}`" if findings else "missed"
-        cells.setdefault(fault, {})[base] = cell
+        cells.setdefault(fault, {})[base] = cell_of(fault, diagnosis["findings"])
     bases = sorted({base for row in cells.values() for base in row})
-    print(f"\n| Fault | {' | '.join(bases)} |\n|---|{'---|' * len(bases)}")
-    for fault in sorted(cells, key=lambda fault: (list(RIGHT).index(next(n for n in RIGHT if fault == n or fault.startswith(n + '-'))), fault)):
+    print("\n## Faults\n")
+    print("Named: the first finding, a warning or a fault, is the right one. Noted: it is a note, and nothing is more serious. Alike: the first is a")
+    print("fault with which these images cannot tell it apart. After: the right one comes after another. Else the first finding, or missed.\n")
+    print(f"| Fault | {' | '.join(bases)} |\n|---|{'---|' * len(bases)}")
+    place = lambda fault: next(at for at, name in enumerate(order) if fault == name or fault.startswith(name + "-"))
+    for fault in sorted(cells, key=lambda fault: (place(fault), fault)):
         print(f"| {fault} | {' | '.join(cells[fault].get(base, '') for base in bases)} |")
-    print()
+    print("\n| Group | Runs | Named or noted | Alike | After another | Another only | Missed |\n|---|--:|--:|--:|--:|--:|--:|")
     for group in "ab":
         found = [cell for row in cells.values() for base, cell in row.items() if base.startswith(group)]
-        named = sum(cell.startswith("named") for cell in found)
-        print(f"Group {group.upper()}: {named} of {len(found)} faults named, {sum(cell == 'named' for cell in found)} of them as the first finding.\n")
+        kinds = [("named", "noted"), "alike", "after", "`", "missed"]
+        print(f"| {group.upper()} | {len(found)} | {' | '.join(str(sum(cell.startswith(kind) for cell in found)) for kind in kinds)} |")
+
+
+def tables(folder):
+    """Prints both tables."""
+    alarms_table(dict(diagnoses(f"{folder}/sound")))
+    faults_table(diagnoses(f"{folder}/fault"))
 
 
 if __name__ == "__main__":
