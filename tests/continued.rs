@@ -113,7 +113,7 @@ fn an_extension_is_resumed_and_an_unfinished_run_is_not_extended() {
     let [whole, run] = ["whole", "run"].map(|name| path(folder.path(), name));
     let options = [
         "--gaussians",
-        "200",
+        "100",
         "--no-diagnosis",
         "--mixtures",
         "2",
@@ -127,15 +127,15 @@ fn an_extension_is_resumed_and_an_unfinished_run_is_not_extended() {
     for run in [&whole, &run] {
         ranks_succeed(2, &train_arguments(&set, run, &options));
     }
-    ranks_succeed(2, &train_arguments(&set, &whole, &extend("40")));
+    ranks_succeed(2, &train_arguments(&set, &whole, &extend("14")));
     // Killed in the extension, and resumed by the same command and by one without the option.
     let before = checkpoints(&run);
-    let mut job = Job::start(ranks_command(2, &program_file(), &train_arguments(&set, &run, &extend("40"))));
+    let mut job = Job::start(ranks_command(2, &program_file(), &train_arguments(&set, &run, &extend("14"))));
     wait_until("a checkpoint of the extension", || checkpoints(&run) != before || !job.runs());
     job.kill();
     let state = read(&run, "run.json");
     assert!(state.contains("training") || state.contains("done"), "{state}");
-    let refused = program(&train_arguments(&set, &run, &extend("41")));
+    let refused = program(&train_arguments(&set, &run, &extend("15")));
     if state.contains("training") {
         expect_failure(&refused, &["only a finished run can be extended"]);
     }
