@@ -6,6 +6,7 @@ python diagnose.py tables FOLDER                            tables of the findin
 """
 
 import json
+import math
 import pathlib
 import sys
 
@@ -245,6 +246,13 @@ def alarms_table(sounds):
         print(f"| `{finding}` ({severity}) | {numbers} | {', '.join(names)} |")
     bad = [{name for (_, severity), names in alarms.items() if severity in SERIOUS for name in names if name.startswith(group)} for group in "ab"]
     print(f"| any warning or fault | {len(bad[0])} | {len(bad[1])} | |")
+    count, most = len(sounds), 0.0
+    # Of as few or fewer alarms among all sets, a rate has a probability of 5% at its upper limit.
+    alarms = len(bad[0]) + len(bad[1])
+    chance = lambda rate: sum(math.comb(count, at) * rate**at * (1 - rate) ** (count - at) for at in range(alarms + 1))
+    while count and most < 1 and chance(most) > 0.05:
+        most += 0.001
+    print(f"\nWith {alarms} of {count} sets the rate of sound sets with a warning or a fault is below {100 * most:.0f}% (95% confidence); to show 2% takes 150 sets.")
 
 
 def faults_table(diagnosed):

@@ -37,6 +37,12 @@ b07-phantom phantom 48 5 700 0.2 --defocus-median 25000
 b08-icosahedral 4v1w-A.cif 48 8 500 0.05 --symmetry I --unit-at 0,70,112 -- --symmetry I
 b09-low 3jb9-Apoly.cif 40 6 3000 0.02 --contrast-spread 0.1
 b10-coloured 3jb9.cif 32 11 2000 0.2 --noise-spectrum measured --shift-error 0.3 -- --noise spectrum
+b11-ribosome 4v5d.cif 32 12 600 0.2
+b12-hexon 6qt9-D.cif 32 5 1000 0.05
+b13-phantom phantom 40 4 600 0.1 --max-shift 1
+b14-rna 4v5d-JA.cif 32 10 1500 0.03 --pose-error 0.5
+b15-hexon 6qt9-G.cif 36 4 700 0.15 --preference 0.7
+b16-t 4v1w-A.cif 32 6 500 0.1 --symmetry T --unit-at 40,20,30 -- --symmetry T
 "
 # Sets that faults are made of: for each group a smaller and a larger one.
 bases="
