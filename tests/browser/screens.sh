@@ -19,8 +19,8 @@ mkdir -p "$screens"
 quiet() { "$program" --log-level error "$@" >/dev/null; }
 (
     cd "$work"
-    quiet simulate --phantom --box 64 --pixel-size 4 --particles 3000 --seed 3 --snr 0.3 -o particles.h5
-    quiet train particles.h5 -o run --gaussians 400 --epochs 6 --mixtures 1
+    quiet simulate --phantom --box 64 --pixel-size 4 --particles 2000 --seed 3 --snr 0.3 --preference 2 -o particles.h5
+    quiet train particles.h5 -o run --gaussians 300 --epochs 10 --mixtures 1
     quiet backproject particles.h5 -o voxels
     quiet postprocess run/half1.mrc run/half2.mrc -o run/post
 )

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::evaluate::Headline;
+use crate::evaluate::headline::Limit;
 use crate::figures::report::{Judgement, Light, Remark};
 use crate::run_folder::diagnosis::{Diagnosis, Finding, Severity};
 
@@ -37,12 +38,17 @@ pub(super) fn judgement(folder: &Path, document: &Value) -> Result<Judgement> {
     };
     let worst = diagnosis.worst();
     let mut next = worst.map_or(Vec::new(), |finding| finding.next.clone());
+    // A resolution that is not confirmed is never green.
+    let unconfirmed = Headline::from_document(document).filter(|found| found.limit == Limit::Unconfirmed);
     if next.is_empty() {
-        next.push(postprocess);
+        let filter = unconfirmed.and_then(|found| found.angstrom);
+        next.push(filter.map_or(postprocess.clone(), |a| format!("{postprocess} --low-pass {a:.2}")));
     }
+    let severity = diagnosis.verdict.severity;
+    let is_doubtful = unconfirmed.is_some() && severity < Severity::Warning;
     Ok(Judgement {
-        light: light(diagnosis.verdict.severity),
-        label: format!("{}:", name(diagnosis.verdict.severity)),
+        light: if is_doubtful { Light::Amber } else { light(severity) },
+        label: if is_doubtful { "Unconfirmed:".into() } else { format!("{}:", name(severity)) },
         line: diagnosis.verdict.line.clone(),
         reasons: sentences(document),
         next,
