@@ -1,6 +1,7 @@
 //! The outputs of a run: mixtures, maps, FSC, figures, report and run.json.
 
 use std::path::Path;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -36,6 +37,8 @@ pub(super) struct Finished<'a> {
     pub training_seconds: f64,
     /// Total seconds, since the last resume.
     pub total_seconds: f64,
+    /// When the run started, or was resumed.
+    pub started: Instant,
 }
 
 /// The map of a mixture, on the grid of the particles.
@@ -141,7 +144,7 @@ fn log(run: &Finished, assessed: &Assessment, epochs: &[Vec<EpochSummary>]) {
     assessment::log(assessed);
     tracing::info!(
         "done in {} ({:.0} images/s): {}",
-        duration(run.total_seconds),
+        duration(run.started.elapsed().as_secs_f64()),
         images_per_second(run, epochs),
         run.options.output.join(names::REPORT).display()
     );

@@ -378,6 +378,7 @@ impl<'a> Session<'a> {
                 device: self.models[0].device().name(),
                 training_seconds: self.training_seconds,
                 total_seconds: self.started.elapsed().as_secs_f64(),
+                started: self.started,
             })?;
         }
         // No rank leaves before the outputs are there: the launcher would end the job.
