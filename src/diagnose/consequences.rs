@@ -1,7 +1,7 @@
 //! Findings that follow from others: wrong metadata of all particles also move each of them.
 
 use super::outcome::Outcome;
-use crate::run_folder::diagnosis::Tested;
+use crate::run_folder::diagnosis::{Finding, Severity, Tested};
 
 /// Faults of all particles...
 const CAUSES: [&str; 16] = [
@@ -22,6 +22,8 @@ const CAUSES: [&str; 16] = [
     "contrast-inverted",
     "no-agreement",
 ];
+/// The halves are not independent where many images are in both: it spoils the same tests.
+const COPIES: &str = "copies-in-both-halves";
 /// ...that lead to these findings too...
 const CONSEQUENCES: [&str; 9] = [
     "poses",
@@ -40,7 +42,11 @@ const SPOILT: [&str; 3] = ["poses", "shifts", "defocus of single particles"];
 /// The outcome without findings that follow from others.
 pub(super) fn without(outcome: Outcome) -> Outcome {
     let Outcome { mut findings, mut tested } = outcome;
-    let of_all = findings.iter().find(|finding| CAUSES.contains(&finding.id.as_str()));
+    let is_cause = |finding: &&Finding| {
+        let of_copies = finding.id == COPIES && finding.severity == Severity::Fault;
+        of_copies || CAUSES.contains(&finding.id.as_str())
+    };
+    let of_all = findings.iter().find(is_cause);
     let Some(cause) = of_all.map(|finding| finding.title.clone()) else {
         return Outcome { findings, tested };
     };
@@ -56,7 +62,6 @@ pub(super) fn without(outcome: Outcome) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run_folder::diagnosis::{Finding, Severity};
 
     fn finding(id: &str, severity: Severity) -> Finding {
         let text = String::new;
@@ -85,5 +90,8 @@ mod tests {
             ["pixel-size"]
         );
         assert_eq!(ids(vec![poses(), finding("missing-cone", Severity::Warning)]), ["poses", "missing-cone"]);
+        let copies = |severity| ids(vec![poses(), finding(COPIES, severity)]);
+        assert_eq!(copies(Severity::Fault), [COPIES]);
+        assert_eq!(copies(Severity::Warning), ["poses", COPIES]);
     }
 }

@@ -27,6 +27,8 @@ const SHELLS: [usize; 2] = [4, 48];
 const DISTINCT: f64 = 2.5;
 /// Share of images without a particle that counts, beyond three standard errors.
 const LEAST_SHARE: f64 = 0.03;
+/// Share from which it is a warning even if the run gives such images less weight.
+const MUCH: f64 = 0.2;
 /// Spread of the contrast over its mean that counts.
 const LEAST_SPREAD: f64 = 0.25;
 
@@ -157,7 +159,7 @@ fn junk(numbers: &Numbers, weighing: Weighing, run: &str, particles: &str) -> Ou
         JUNK,
         Finding {
             id: "junk".into(),
-            severity: if weighed { Severity::Note } else { Severity::Warning },
+            severity: if weighed && share < MUCH { Severity::Note } else { Severity::Warning },
             title: format!("about {:.0}% of the images show no particle", 100.0 * share),
             evidence,
             cause: "picks of ice, carbon or damaged particles; or images whose poses are entirely wrong"
@@ -218,8 +220,9 @@ mod tests {
         assert!(found.evidence.contains("30.0 +- 1.4%"), "{}", found.evidence);
         let noisy = junk(&Numbers { share: 0.3, distinct: 1.0, ..SOUND }, Weighing::No, "run", "p.h5");
         assert!(noisy.findings.is_empty() && !noisy.tested[0].done);
-        let weighed = junk(&Numbers { share: 0.3, ..SOUND }, Weighing::Auto, "run", "p.h5");
-        assert_eq!(weighed.findings[0].severity, Severity::Note);
+        let weighed =
+            |share| junk(&Numbers { share, ..SOUND }, Weighing::Auto, "run", "p.h5").findings[0].severity;
+        assert_eq!([weighed(0.1), weighed(0.3)], [Severity::Note, Severity::Warning]);
     }
 
     #[test]

@@ -26,6 +26,8 @@ const VERY_FEW_GAUSSIANS: f64 = 0.25;
 const DEFICIT: f64 = 0.08;
 /// ...and in standard errors.
 const ERRORS: f64 = 4.0;
+/// Deficit from which a model with the settings of the rules is behind: at a large pixel size, voxels describe the last shells better.
+const LARGE_DEFICIT: f64 = 0.25;
 /// Fewest shells with signal.
 const FEWEST_SHELLS: usize = 3;
 
@@ -131,7 +133,9 @@ fn judge(sizes: &Sizes, behind: Option<&Behind>, mixtures: usize, particles: &st
     }
     let short = (epochs as f64) < 0.5 * recommended_epochs as f64;
     let (id, title) = match (is_small, is_short || (short && significant.is_some())) {
-        (false, false) if significant.is_none() => return Outcome::sound(WHAT, evidence),
+        (false, false) if significant.is_none_or(|behind| behind.voxels - behind.model < LARGE_DEFICIT) => {
+            return Outcome::sound(WHAT, evidence);
+        }
         (true, true) => {
             ("model-too-small", "the model is too small, and was trained too short, for these particles")
         }
@@ -195,6 +199,7 @@ mod tests {
         assert_eq!(id(DEFAULT, Some(AHEAD)), None);
         assert_eq!(id(DEFAULT, Some(Behind { model: 0.77, ..BEHIND })), None);
         assert_eq!(id(DEFAULT, Some(Behind { error: 0.1, ..BEHIND })), None, "not significant");
+        assert_eq!(id(DEFAULT, Some(Behind { model: 0.66, ..BEHIND })), None, "limited by the pixel size");
         assert_eq!(id(Sizes { epochs: 10, ..DEFAULT }, Some(AHEAD)), None);
     }
 
