@@ -57,11 +57,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Make a particle file from RELION, cryoSPARC or cryoDRGN particles.
-    Import(import::Args),
+    Import(Box<import::Args>),
     /// Make a particle set with a known ground truth from an atomic model or a map.
     Simulate(Box<simulate::Args>),
     /// Train the Gaussian mixtures of both halves; write maps, FSC and report.
-    Train(train::Args),
+    Train(Box<train::Args>),
     /// Reconstruct voxel maps by direct Fourier inversion, as a baseline.
     Backproject(backproject::Args),
     /// Sample a Gaussian mixture on a voxel grid (MRC).

@@ -6,7 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -105,7 +105,7 @@ fn wait(writer: &Sender<Message>) {
 }
 
 /// Writes what arrives. After an error nothing more is written.
-fn serve(path: &PathBuf, messages: &Receiver<Message>) {
+fn serve(path: &Path, messages: &Receiver<Message>) {
     let mut file = None;
     let mut failed = false;
     for message in messages {

@@ -60,7 +60,7 @@ pub fn reserve(file: &hdf5::File, name: &str, count: usize, width: usize) -> hdf
 pub fn padded(texts: &[String], count: usize, width: usize) -> Vec<u8> {
     let mut bytes = vec![0; count * width];
     for (place, text) in bytes.chunks_exact_mut(width).zip(texts) {
-        let end = text.floor_char_boundary(width);
+        let end = (0..=width.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
         place[..end].copy_from_slice(&text.as_bytes()[..end]);
     }
     bytes
