@@ -59,6 +59,8 @@ pub(super) struct Fits {
     pub errors: [f64; KINDS],
     /// The same of images that were imitated with right metadata: what chance and the noise of the maps make of none.
     pub floor: [f64; KINDS],
+    /// The highest frequency that was compared, in 1/angstrom.
+    pub limit: f64,
 }
 
 /// What the particles of a half are compared with.
@@ -172,7 +174,8 @@ impl Comparison<'_> {
         let range = [&in_pixels(LEAST_WIDTHS), &in_pixels(LARGEST_WIDTHS)];
         let [rotation, offset, defocus] = estimate(&quadratics, &posterior.widths, range, |sums| sums).0;
         let errors = [rotation.to_degrees(), offset / self.scale, defocus * DEFOCUS_UNIT];
-        Ok(Fits { particles: fitted, errors, ..Fits::default() })
+        let limit = end as f64 / (n as f64 * self.pixel_size);
+        Ok(Fits { particles: fitted, errors, limit, ..Fits::default() })
     }
 
     /// Images as `images` would be if the map of their own half and their metadata were right, with noise of the same spectrum. What

@@ -1,9 +1,12 @@
 //! Errors of poses, shifts and defoci of single particles, against what chance and the noise of the maps make of none.
 
+use std::f64::consts::PI;
+
 use super::fits::{BETTER, Fits};
 use super::outcome::Outcome;
 use super::subject::Subject;
 use crate::error::Result;
+use crate::imaging::ctf::wavelength;
 use crate::run_folder::diagnosis::{Finding, Severity, Tested};
 
 /// A kind of error: the least that matters, and the least that spoils the map; in degrees, pixels of the particle file, angstrom.
@@ -31,6 +34,8 @@ const KINDS: [Kind; 3] = [
 ];
 /// Median distance of the particles from where they fit best, over the standard deviation of the errors per axis, at least.
 const LEAST_MEDIAN: f64 = 0.4;
+/// Change of phase in radians by an error of the defocus that shows.
+const VISIBLE_PHASE: f64 = 1.0;
 /// Displacement by shifts over that by poses from which on the shifts alone are found.
 const DOMINANT: f64 = 2.0;
 /// Fewest particles of a half.
@@ -59,8 +64,11 @@ pub(super) fn test(subject: &Subject) -> Result<Outcome> {
         let measured = format!("{error:.digits$} {}", kind.unit);
         let of_none = format!("{floor:.digits$}");
         let median = median_of(kind, fits);
+        // The defocus that turns the phase at the limit by less is not seen.
+        let matters =
+            if index == 2 { kind.matters.max(visible_defocus(subject, fits)) } else { kind.matters };
         // A few particles that are none, or lost, make a wide distribution with a narrow middle.
-        if excess < kind.matters || error < kind.ratio * floor || median < LEAST_MEDIAN * excess {
+        if excess < matters || error < kind.ratio * floor || median < LEAST_MEDIAN * excess {
             let outcome = format!(
                 "errors of {measured} (standard deviation per axis; particles without errors would show {of_none})"
             );
@@ -87,6 +95,13 @@ pub(super) fn test(subject: &Subject) -> Result<Outcome> {
         all.add(Outcome::found(kind.what, found));
     }
     Ok(all)
+}
+
+/// Change of the defocus in angstrom that turns the phase of the CTF by [`VISIBLE_PHASE`] at the highest frequency of the fits.
+fn visible_defocus(subject: &Subject, fits: &[Fits; 2]) -> f64 {
+    let voltage = subject.store.header().optics.first().map_or(300.0, |optics| optics.voltage);
+    let limit = fits[0].limit.min(fits[1].limit);
+    VISIBLE_PHASE / (PI * wavelength(voltage) * limit * limit)
 }
 
 /// Distance from the centre in angstrom at which errors of poses are expressed as displacements.
