@@ -27,7 +27,7 @@ const KINDS: [Kind; 3] = [
         what: "defocus of single particles",
         id: "defocus-scatter",
         unit: "A",
-        matters: 500.0,
+        matters: 1000.0,
         spoils: f64::INFINITY,
         ratio: 2.2,
     },
