@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use common::{BOX, path, succeed, train_arguments};
+use common::{BOX, path, program, succeed, train_arguments};
 use serde_json::Value;
 
 /// Images of a set.
@@ -125,6 +125,32 @@ fn a_sound_set_has_no_finding() {
         assert_eq!(serious(&diagnosis), [] as [&Value; 0], "{simulated:?}: {diagnosis:#}");
         assert!(diagnosis["verdict"]["severity"] != "fault", "{diagnosis:#}");
     }
+}
+
+#[test]
+fn a_training_ends_with_the_verdict() {
+    let folder = tempfile::tempdir().unwrap();
+    simulate(folder.path(), PARTICLES, &["--pose-error", "5"]);
+    let [set, run] = ["simulated.h5", "run"].map(|name| path(folder.path(), name));
+    let mut arguments = train_arguments(&set, &run, &TRAINED);
+    arguments.retain(|argument| argument != "--no-diagnosis");
+    let output = program(&arguments);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{log}");
+    let verdict = log.lines().find(|line| line.contains("verdict:")).unwrap_or_else(|| panic!("{log}"));
+    assert!(verdict.contains("poses are off by"), "{verdict}");
+    let diagnosis: Value =
+        serde_json::from_str(&fs::read_to_string(format!("{run}/diagnosis.json")).unwrap()).unwrap();
+    assert_eq!(diagnosis["findings"][0]["id"], "poses");
+    let report = fs::read_to_string(format!("{run}/report.html")).unwrap();
+    assert!(report.contains("poses are off by"), "the report shows the finding");
+    // Too few particles are not tested.
+    let few = tempfile::tempdir().unwrap();
+    simulate(few.path(), 60, &[]);
+    let [set, run] = ["simulated.h5", "run"].map(|name| path(few.path(), name));
+    succeed(&train_arguments(&set, &run, &TRAINED));
+    let text = succeed(&["diagnose", &run]);
+    assert!(text.contains("NOT TESTED: a half has fewer than 100 particles"), "{text}");
 }
 
 #[test]

@@ -230,6 +230,8 @@ pub fn train_arguments(set: &str, run: &str, options: &[&str]) -> Vec<String> {
         arguments.extend(["--device", "cpu"]);
     }
     arguments.extend(options);
+    // A test that wants it runs `diagnose`, or train without this.
+    arguments.push("--no-diagnosis");
     arguments.into_iter().map(str::to_owned).collect()
 }
 
