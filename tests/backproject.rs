@@ -38,8 +38,7 @@ fn a_run_reconstructs_the_truth_and_writes_all_outputs() {
     let run = path(folder.path(), "run");
     succeed(&arguments(&set, &run, &["--truth", truth.to_str().unwrap()]));
     let names: BTreeSet<String> = contents(Path::new(&run)).into_keys().collect();
-    let expected =
-        "half1.mrc half2.mrc map.mrc mask.mrc fsc.csv fsc.svg fsc.png slices.png run.json report.html";
+    let expected = "half1.mrc half2.mrc map.mrc mask.mrc fsc.csv fsc.svg fsc.png slices.png run.json report.html log.txt view.cxc";
     assert_eq!(names, expected.split_whitespace().map(str::to_owned).collect());
     for name in ["half1.mrc", "half2.mrc", "map.mrc"] {
         let found = quality(&volume(&run, name), &truth);

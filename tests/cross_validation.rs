@@ -65,7 +65,8 @@ fn half_maps_with_a_common_bias_are_detected() {
         assert_eq!(report.contains("Cross-validation finds no bias"), sound, "{name}");
         let resolution = &document(&run)["resolution"];
         assert_eq!(resolution["evidence"], "cross-validated", "{name}: {resolution}");
-        assert_eq!(resolution["limit"] == "unconfirmed", !sound, "{name}: {resolution}");
+        // A bias lowers the confirmed curve, but not always the shell where it crosses the threshold.
+        assert!(resolution["limit"] != "unconfirmed" || !sound, "{name}: {resolution}");
     }
 }
 

@@ -11,7 +11,7 @@ use crate::evaluate::curves;
 use crate::evaluate::fsc::Fsc;
 use crate::evaluate::maps::{self, MapReader, extent};
 use crate::evaluate::mask::Mask;
-use crate::evaluate::ranking::{self, Ranking};
+use crate::evaluate::ranking::{self, Ranking, Validated};
 use crate::files;
 use crate::imaging::mrc::{Frame, Volume};
 use crate::imaging::resample;
@@ -128,9 +128,6 @@ pub fn compare(
     Ok(Comparison { curves, ranking: Ranking::of(&names, &validated), notes })
 }
 
-/// A cross-validated curve and the standard errors of its shells.
-pub(super) type Validated = (Fsc, Vec<f64>);
-
 /// All curves, and the cross-validated one of each run.
 fn curves_of(
     runs: &[Run],
@@ -213,29 +210,31 @@ struct Grid {
     path: PathBuf,
     /// The first map on this grid.
     map: Volume,
-    /// Edge of the first map in angstrom.
+    /// Edge of the first map as it is in its file: in angstrom, and in voxels.
     edge: f64,
+    voxels: usize,
 }
 
 impl Grid {
     fn of(runs: &[Run], size: usize) -> Self {
         let first = &runs[0];
-        let edge = first.map.data.dim().0 as f64 * first.map.pixel_size;
-        Self { path: first.path.clone(), map: to_size(&first.map, size), edge }
+        let voxels = first.map.data.dim().0;
+        let edge = voxels as f64 * first.map.pixel_size;
+        Self { path: first.path.clone(), map: to_size(&first.map, size), edge, voxels }
     }
 
     /// Brings `map`, from the file `path`, to this grid.
     fn fit(&self, path: &Path, map: &mut Volume, reader: &MapReader) -> Result<()> {
         let (n, size) = (map.data.dim().0, self.map.data.dim().0);
         let edge = n as f64 * map.pixel_size;
-        if n != size && (edge - self.edge).abs() > FIELD_TOLERANCE * self.edge {
+        if n != self.voxels && (edge - self.edge).abs() > FIELD_TOLERANCE * self.edge {
             let problem = format!(
                 "has {} voxels of {:.4} A, {edge:.2} A along an edge, but {} has an edge of {:.2} A ({} voxels)",
                 extent(map.data.dim()),
                 map.pixel_size,
                 self.path.display(),
                 self.edge,
-                extent(self.map.data.dim()),
+                extent((self.voxels, self.voxels, self.voxels)),
             );
             return Err(Error::input(path, "", problem, "crop or pad one of them to the same field of view"));
         }

@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::evaluate::compare::Validated;
 use crate::evaluate::fsc::{Fsc, GOLD_STANDARD};
+
+/// A cross-validated curve and the standard errors of its shells.
+pub(super) type Validated = (Fsc, Vec<f64>);
 
 /// Runs in the order of the mean of their cross-validated FSC over a range of shells that all of them have.
 #[derive(Clone, Debug, PartialEq, Serialize)]
