@@ -251,7 +251,7 @@ fn images_with_their_rows_in_reverse_order_are_named() {
 #[test]
 fn images_without_a_particle_are_named() {
     let diagnosis = faulty(&["--junk", "0.4"], unchanged, &[], &TRAINED);
-    expect(&diagnosis, "note", "junk", "--weigh-particles");
+    expect(&diagnosis, "warning", "junk", "--weigh-particles");
 }
 
 #[test]

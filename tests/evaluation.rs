@@ -5,7 +5,7 @@ mod common;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use common::{fail, path, succeed};
+use common::{fail, path, program, succeed};
 use cryosplat_mpi::gmm::files::GmmFile;
 use cryosplat_mpi::gmm::{Gmm, Shape};
 use cryosplat_mpi::imaging::Symmetry;
@@ -69,8 +69,11 @@ fn pdb(folder: &Path, name: &str, shift: [f64; 3]) -> String {
     path(folder, name)
 }
 
+/// The JSON on standard output; the log is on standard error.
 fn json(arguments: &[&str]) -> Value {
-    serde_json::from_str(&succeed(arguments)).unwrap()
+    let output = program(arguments);
+    assert!(output.status.success(), "{}", common::text(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 fn shells(document: &Value, label: &str) -> Vec<f64> {
