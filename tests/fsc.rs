@@ -246,7 +246,7 @@ fn info_refuses_other_files() {
         path
     };
     let star = at("p.star", &b"data_particles\nloop_\n".repeat(200));
-    fail(&["info", text(&star)], &["p.star: is a STAR file, expected an HDF5 file", "cryosplat-mpi import"]);
+    fail(&["info", text(&star)], &["p.star", "no table has the column _rlnImageName"]);
     fail(&["info", text(&at("empty", b""))], &["empty: is empty, expected"]);
     fail(&["info", text(&at("map.gz", b"\x1f\x8b\x08 more"))], &["map.gz", "gunzip"]);
     fail(&["info", text(folder.path())], &["read the file"]);

@@ -28,7 +28,7 @@ const AVERAGED: usize = 100;
 /// Images of the mean power spectrum.
 const SPECTRA: usize = 300;
 /// Particles whose poses, defoci and shifts are read, at most; evenly spread where there are more.
-const READ: usize = 100_000;
+const READ: usize = 10_000;
 /// The low-pass filter is one half at this many pixels, or at this resolution in angstrom if that is coarser.
 const LOW_PASS: (f64, f64) = (4.0, 15.0);
 
