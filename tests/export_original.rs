@@ -133,7 +133,7 @@ fn an_import_is_summarised() {
         "14 particles, 300 kV, Cs 2.7 mm, amplitude contrast 0.1; raw 16 pixels of 2 A",
         "1.45 to 1.45 um",
         "contrast           14 images inverted",
-        "normalised",
+        "standard deviation 1",
     ] {
         assert!(said.contains(part), "no {part:?} in:\n{said}");
     }
