@@ -87,7 +87,10 @@ fn a_finished_run_is_extended_to_the_bits_of_a_longer_one() {
     train(&whole, &with("5", &[]));
     train(&run, &with("2", &[]));
     let extend = |epochs: &'static str| with("2", &["--resume", "auto", "--extend-epochs", epochs]);
+    let diagnosis = Path::new(&run).join("diagnosis.json");
+    fs::write(&diagnosis, "of the run before").unwrap();
     assert!(train(&run, &extend("1")).contains("epochs 3 to 3"));
+    assert!(!diagnosis.exists(), "the diagnosis of the shorter run stays");
     assert!(train(&run, &extend("3")).contains("epochs 4 to 5"));
     assert_same(&["half1.mrc", "half2.mrc", "map.mrc", "gmm_half1.ply"], &whole, &run, "extended twice");
     assert!(read(&run, "run.json").contains("extensions"));
@@ -170,4 +173,37 @@ fn a_run_is_voxelised_as_a_whole_and_shown_in_chimerax() {
     let status = alone(&train_arguments(&set, &run, &replaced)).stderr(file).status().unwrap();
     assert!(status.success());
     assert_eq!(read(&run, "log.txt").matches("done in").count(), 1);
+}
+
+#[test]
+fn a_run_of_one_half_or_with_files_lost_is_not_taken_for_a_whole_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 40);
+    let [run, half, map] = ["run", "half", "map.mrc"].map(|name| path(folder.path(), name));
+    let short = ["--gaussians", "50", "--epochs", "1", "--no-diagnosis"];
+    succeed(&train_arguments(&set, &run, &short));
+    let said = succeed(&train_arguments(&set, &half, &[&short[..], &["--half", "2"]].concat()));
+    assert!(!said.contains("next: cryosplat-mpi postprocess"), "{said}");
+    let refuses = |arguments: &[&str], fragments: &[&str]| expect_failure(&program(arguments), fragments);
+    refuses(&["diagnose", &half], &["half1.mrc: is missing", "both halves"]);
+    succeed(&["voxelize", &half, "-o", &map]);
+    fs::remove_file(Path::new(&run).join("gmm_half1.h5")).unwrap();
+    refuses(&["voxelize", &run, "-o", &map], &["gmm_half1.h5: is missing", "gmm_half2.h5"]);
+
+    let verdict = r#"{"verdict": {"severity": "note", "line": "a line"}, "findings": [], "tested": []}"#;
+    let diagnosis = Path::new(&run).join("diagnosis.json");
+    fs::write(&diagnosis, verdict).unwrap();
+    assert!(succeed(&["info", &run]).contains("note: a line"));
+    fs::write(&diagnosis, &verdict[..20]).unwrap();
+    refuses(&["info", &run], &["diagnosis.json: ", "run `diagnose` again"]);
+    fs::remove_file(&diagnosis).unwrap();
+
+    let dry = ["train", &set, "--dry-run", "--device", "cpu"];
+    refuses(&[&dry[..], &["--box", "16"]].concat(), &["p.h5: is imported already", "--box"]);
+    fs::rename(&set, path(folder.path(), "moved.h5")).unwrap();
+    for command in ["diagnose", "report"] {
+        refuses(&[command, &run], &["run.json: particles.file", "p.h5", "--particles"]);
+    }
+    fs::write(Path::new(&run).join("run.json"), "[]").unwrap();
+    refuses(&["info", &run], &["run.json: state: is null"]);
 }

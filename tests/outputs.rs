@@ -156,6 +156,9 @@ fn a_set_does_not_replace_what_it_comes_from() {
     for output in [&star, &stack, &link(&stack, &at("soft.h5"))] {
         refuses(&input(output), output, "of this import");
     }
+    for output in [&star, &stack, &link(&stack, &at("soft.html"))] {
+        refuses(&["info", &star, "--pictures", output].map(str::to_owned), output, "to read");
+    }
     let set = at("imported.h5");
     succeed(&input(&set));
     refuses(&input(&at("relion/particles.star/")), "particles.star", "");
@@ -171,6 +174,7 @@ fn a_set_does_not_replace_what_it_comes_from() {
         refuses(&words(&["check", &set, "--json", output]), output, what);
         refuses(&words(&["info", &set, "--directions", output]), output, what);
         refuses(&words(&["info", &set, "--noise", output]), output, what);
+        refuses(&words(&["info", &set, "--pictures", output]), output, what);
         let bench =
             ["bench", &set, "--gaussians", "10", "--device", "cpu", "--threads", "1", "--json", output];
         refuses(&words(&bench), output, what);

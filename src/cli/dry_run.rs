@@ -74,11 +74,31 @@ pub(super) fn run(
 }
 
 impl DryRunArgs {
+    /// The first given option that only an import has.
+    fn of_import(&self) -> Option<&'static str> {
+        let given = [
+            ("--box", self.box_size.is_some()),
+            ("--pixel-size", self.pixel_size.is_some()),
+            ("--datadir", self.datadir.is_some()),
+            ("--passthrough", !self.passthrough.is_empty()),
+            ("--poses", self.poses.is_some()),
+        ];
+        given.into_iter().find_map(|(option, given)| given.then_some(option))
+    }
+
     /// A sample of `input`; `None` if it is a particle file.
     fn sample(&self, world: &World, input: &Path) -> Result<Option<Sample>> {
         let start = files::first_bytes(input, 1024)?;
         if Content::of(&start) == Content::Hdf5 {
-            return Ok(None);
+            return match self.of_import() {
+                None => Ok(None),
+                Some(option) => Err(Error::input(
+                    input,
+                    "",
+                    format!("is imported already, so that {option} has no effect"),
+                    format!("leave out {option}, or name the STAR or .cs file"),
+                )),
+            };
         }
         if world.size() > 1 {
             return Err(Error::request(

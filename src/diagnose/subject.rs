@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::fits::{Comparison, Fits};
 use super::trial::Sample;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evaluate::Mask;
 use crate::evaluate::maps::{MapReader, read_cube};
 use crate::imaging::Symmetry;
@@ -81,6 +81,15 @@ impl Subject {
         let settings = settings.map(|identity| identity.settings);
         let of_document = || serde_json::from_value(document["settings"]["symmetry"].clone()).ok();
         let symmetry = settings.as_ref().map(|settings| settings.symmetry).or_else(of_document);
+        let half_map = |half: &str| folder.join(names::map(half));
+        if let Some(missing) = ["half1", "half2"].map(half_map).into_iter().find(|map| !map.exists()) {
+            return Err(Error::input(
+                missing,
+                "",
+                "is missing: a diagnosis compares the maps of both halves",
+                "name the folder of a run of both halves (`train --half both`, the default, or `backproject`)",
+            ));
+        }
         let map_of = |name: &str| read_cube(&folder.join(name));
         let half_maps = [map_of(&names::map("half1"))?, map_of(&names::map("half2"))?];
         let mask = folder.join(names::MASK);

@@ -55,9 +55,14 @@ pub(crate) fn open(run: &Path, particles: Option<&Path>) -> Result<(Value, Store
         ));
     }
     let named = || {
-        report::particles_of(&document).ok_or_else(|| {
-            Error::input(&path, "particles.file", "is missing", "name the particle file with --particles")
-        })
+        let remedy = "name the particle file with --particles";
+        let named = report::particles_of(&document)
+            .ok_or_else(|| Error::input(&path, "particles.file", "is missing", remedy))?;
+        if !named.exists() {
+            let problem = format!("is {}, which does not exist", named.display());
+            return Err(Error::input(&path, "particles.file", problem, remedy));
+        }
+        Ok(named)
     };
     let particles = particles.map_or_else(named, |path| Ok(path.to_owned()))?;
     let store = Store::open(&particles)?;
@@ -86,7 +91,7 @@ pub(crate) fn resolution_of(half_maps: [&Path; 2]) -> Option<Headline> {
 /// The mixtures in the run folder `path`, whose mean is the density of the run; `path` itself where it is a file.
 ///
 /// # Errors
-/// When the folder holds no mixture.
+/// When the folder holds no mixture, or only that of one half of a run of both.
 pub(crate) fn mixtures(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -101,6 +106,17 @@ pub(crate) fn mixtures(path: &Path) -> Result<Vec<PathBuf>> {
     if found.is_empty() {
         let problem = "holds no mixture of a run of `train`";
         return Err(Error::input(path, "", problem, "name the folder of a finished run, or a mixture"));
+    }
+    if let [only] = &found[..] {
+        // A run of one half has no other. Without a record, the mixture is all that is known of the run.
+        let document = files::read_text(&path.join(names::RUN)).unwrap_or_default();
+        let document: Value = serde_json::from_str(&document).unwrap_or_default();
+        let mut halves = Subset::HALVES.iter().map(|half| path.join(names::mixture(half)));
+        if let Some(missing) = halves.find(|file| file != only && document["half"] == "both") {
+            let problem = "is missing, in a run of both halves";
+            let remedy = format!("bring it back, or name {} for its half map", only.display());
+            return Err(Error::input(missing, "", problem, remedy));
+        }
     }
     Ok(found)
 }

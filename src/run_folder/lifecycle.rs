@@ -239,6 +239,9 @@ fn clear(folder: &Path, models: &[(Subset, u64)]) -> Result<()> {
             remove(folder.join(name))?;
         }
         log::remove_old(folder);
+    } else {
+        // An extended run is no longer the one that was diagnosed.
+        remove(folder.join(names::DIAGNOSIS))?;
     }
     for model in Subset::ALL {
         let kept = models.iter().find(|(subset, _)| *subset == model).map_or(0, |(_, step)| *step);

@@ -90,7 +90,7 @@ pub(crate) fn log_next(folder: &Path) {
         tracing::info!("next: chimerax {}", at(names::VIEW));
     }
     let [half1, half2] = Subset::HALVES.map(names::map);
-    if folder.join(&half1).exists() {
+    if [&half1, &half2].iter().all(|half| folder.join(half).exists()) {
         tracing::info!("next: cryosplat-mpi postprocess {} {} -o {}", at(&half1), at(&half2), at("post"));
     }
 }

@@ -6,8 +6,10 @@ use serde_json::Value;
 
 use super::description::Description;
 use crate::error::{Error, Result};
+use crate::evaluate::Headline;
 use crate::files;
 use crate::progress::duration;
+use crate::run_folder::diagnosis::Diagnosis;
 use crate::run_folder::names;
 
 /// Kind of the folder.
@@ -28,6 +30,16 @@ pub(super) fn describe(folder: &Path) -> Result<Description> {
         Value::Array(words) => Some(words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")),
         other => Some(other.to_string()),
     };
+    if !document["state"].is_string() {
+        let problem = format!("is {}, expected the state of a run, such as \"done\"", document["state"]);
+        return Err(Error::input(
+            &path,
+            "state",
+            problem,
+            "give the folder of a run of `train` or `backproject`",
+        ));
+    }
+    let diagnosis = Diagnosis::read(folder)?;
     let mut rows = Vec::new();
     let mut row = |name: &'static str, value: Option<String>| rows.extend(value.map(|value| (name, value)));
     row("state", text(&document["state"]));
@@ -48,9 +60,8 @@ pub(super) fn describe(folder: &Path) -> Result<Description> {
             )),
         );
     }
-    row("verdict", text(&document["diagnosis"]["verdict"]["line"]));
-    let resolution = document["resolution"]["angstrom"].as_f64().or(document["resolution"].as_f64());
-    row("resolution", resolution.map(|resolution| format!("{resolution:.2} A")));
+    row("verdict", diagnosis.map(|found| format!("{}: {}", found.verdict.severity, found.verdict.line)));
+    row("resolution", Headline::from_document(&document).map(|headline| headline.to_string()));
     row("time", document["seconds"]["total"].as_f64().map(duration));
     row("device", text(&document["device"]));
     row("command", text(&document["command"]));

@@ -9,9 +9,12 @@ use super::description::Description;
 use crate::cli::sample::{Sample, SetSource};
 use crate::error::{Error, Result};
 use crate::figures::particle_page;
+use crate::files::Claims;
 use crate::particles::import::format;
 use crate::particles::import::half_sets::HalfOrigin;
+use crate::particles::import::pipeline;
 use crate::particles::import::set::ReadOptions;
+use crate::particles::import::stacks::Stacks;
 use crate::particles::store::Store;
 
 /// Kind of the file.
@@ -34,6 +37,11 @@ pub(super) fn describe(path: &Path, args: &Args) -> Result<Description> {
     let read = ReadOptions { datadir: args.datadir.as_deref(), ..ReadOptions::default() };
     let set = format::read(path, &source.companions(), &read)?;
     let properties = set.properties();
+    if let Some(page) = &args.pictures {
+        let mut claims = Claims::new();
+        pipeline::reads(&mut claims, properties, &Stacks::find(properties)?);
+        claims.writes(page).check()?;
+    }
     let halves = properties.halves();
     let (column, origin) = match properties.half_sets.origin {
         HalfOrigin::Column(column) => (Some(column), format!("given by {column}")),

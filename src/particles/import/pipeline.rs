@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::format;
 use super::grid::{Grid, Request};
 pub use super::options::Options;
-use super::set::{ParticleRow, ParticleSet, ReadOptions};
+use super::set::{ParticleRow, ParticleSet, ReadOptions, SetProperties};
 use super::stacks::Stacks;
 use super::summary::{Extent, Summary};
 use super::units::Units;
@@ -60,13 +60,8 @@ pub fn import(input: &Path, destination: &Path, options: &Options) -> Result<Sum
     let properties = particles.properties();
     let stacks = Stacks::find(properties)?;
     let mut claims = Claims::new();
-    for path in std::iter::once(&properties.path).chain(&properties.others) {
-        claims.reads(path, "a metadata file of this import");
-    }
+    reads(&mut claims, properties, &stacks);
     claims.reads_some(options.selection.rows.as_ref(), "the list of rows");
-    for path in stacks.paths() {
-        claims.reads(path, "a stack of this import");
-    }
     claims.writes(destination).writes(Summary::path_beside(destination));
     claims.writes(destination.with_extension("html")).check()?;
 
@@ -105,6 +100,16 @@ pub fn import(input: &Path, destination: &Path, options: &Options) -> Result<Sum
     writer.record_import(&summary.record())?;
     writer.finish()?;
     Ok(summary)
+}
+
+/// Claims the metadata files and the `stacks` of a set as inputs.
+pub(crate) fn reads(claims: &mut Claims, properties: &SetProperties, stacks: &Stacks) {
+    for path in std::iter::once(&properties.path).chain(&properties.others) {
+        claims.reads(path, "a metadata file of this import");
+    }
+    for path in stacks.paths() {
+        claims.reads(path, "a stack of this import");
+    }
 }
 
 /// Number of images per chunk of a grid.
