@@ -171,12 +171,15 @@ fn origins_of_the_wrong_sign_are_named() {
 
 #[test]
 fn a_wrong_defocus_is_named() {
-    let enlarge = |row: &mut Row| {
-        multiply(row, &["DefocusU", "DefocusV"], 1.6);
-        true
-    };
-    let diagnosis = faulty(&[], |folder| edit(folder, enlarge), &[], &TRAINED);
-    expect(&diagnosis, "fault", "defocus", "rlnDefocusU");
+    for (factor, remedy) in [(1.6, "--multiply_by 0.6"), (1e-4, "--multiply_by 10000")] {
+        let scale = |row: &mut Row| {
+            multiply(row, &["DefocusU", "DefocusV"], factor);
+            true
+        };
+        let diagnosis = faulty(&[], |folder| edit(folder, scale), &[], &TRAINED);
+        expect(&diagnosis, "fault", "defocus", "rlnDefocusU");
+        assert!(diagnosis["findings"][0]["next"].to_string().contains(remedy), "{diagnosis:#}");
+    }
 }
 
 /// The pixel size of the micrograph beside images that were binned by 2.

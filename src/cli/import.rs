@@ -111,7 +111,7 @@ pub(super) struct Args {
 enum Pictures {
     Yes,
     No,
-    /// From [`MANY`] particles on, where it costs a small part of the import.
+    /// From 1,000 particles on, where it costs a small part of the import.
     Auto,
 }
 

@@ -65,7 +65,9 @@ fn judge(
         Finding {
             id: "half-map-bias".into(),
             severity: Severity::Warning,
-            title: format!("the half maps share a bias: unconfirmed beyond {:.1} A", resolution.max(confirmed)),
+            title: format!(
+                "the half maps share a bias: at {resolution:.1} A their FSC is {half_maps:.2}, of which the particles confirm {cross_validated:.2}"
+            ),
             evidence: format!("at {resolution:.2} A, the FSC of the half maps is {half_maps:.2}, and {cross_validated:.2} by the particles of the other half; {figures}"),
             cause: "both models have the same errors: too few or too wide Gaussians, a shared start, a specimen outside of the box; or wrong metadata that both halves share".into(),
             cost: "the FSC of the half maps claims more than the particles confirm".into(),

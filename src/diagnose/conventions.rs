@@ -75,7 +75,7 @@ const CONVENTIONS: [Convention; 5] = [
         rotation: with_psi_negated,
         shifts: SAME,
         name: "psi of the other sign",
-        remedy: "relion_star_handler --i particles.star --o fixed.star --operate rlnAnglePsi --multiply_by -1",
+        remedy: "multiply rlnAnglePsi by -1 in the STAR file",
     },
 ];
 
@@ -109,7 +109,7 @@ pub(super) fn test(subject: &Subject) -> Result<Judged> {
             evidence: format!("with {}, {}", found.name, sample.compared(&found.agreement, &given)),
             cause: "a conversion between programs, or a stack that was rewritten".into(),
             cost: "most of the map: views contradict each other".into(),
-            next: vec![remedy.to_owned(), "cryosplat-mpi import fixed.star -o fixed.h5".into()],
+            next: vec![remedy.to_owned(), subject.import_again()],
         },
     )
     .by(found.agreement.information))

@@ -92,11 +92,7 @@ pub(super) fn test(subject: &Subject) -> Result<Judged> {
     }
     let of_use = USES.iter().find(|(_, _, title, _)| *title == found.name);
     let Some((matrix, id, title, cause)) = of_use else { return Ok(Judged::default()) };
-    let operate = |factor: f64| {
-        format!(
-            "relion_star_handler --i particles.star --o fixed.star --operate rlnOriginXAngst --operate2 rlnOriginYAngst --multiply_by {factor}"
-        )
-    };
+    let operate = |factor: f64| subject.multiplied(["rlnOriginXAngst", "rlnOriginYAngst"], factor);
     let first = match matrix {
         [[factor, 0.0], [0.0, other]] if factor == other => operate(*factor),
         _ => "correct rlnOriginXAngst and rlnOriginYAngst in the STAR file (fixed.star)".into(),
@@ -115,7 +111,7 @@ pub(super) fn test(subject: &Subject) -> Result<Judged> {
             cost:
                 "particles lie beside the centre by up to twice their shift: detail finer than that is lost"
                     .into(),
-            next: vec![first, "cryosplat-mpi import fixed.star -o fixed.h5".into()],
+            next: vec![first, subject.import_again()],
         },
     ).by(found.agreement.information))
 }

@@ -129,6 +129,26 @@ impl Subject {
         self.store.path().display().to_string()
     }
 
+    /// The name of the file that the particles were imported from in commands.
+    pub fn metadata(&self) -> String {
+        let file = self.store.imported_from().filter(|file| file.exists());
+        file.map_or_else(|| "particles.star".into(), |file| file.display().to_string())
+    }
+
+    /// The command that multiplies `columns` of the particles' STAR file by `factor`.
+    pub fn multiplied(&self, columns: [&str; 2], factor: f64) -> String {
+        let [first, second] = columns;
+        format!(
+            "relion_star_handler --i {} --o fixed.star --operate {first} --operate2 {second} --multiply_by {factor}",
+            self.metadata()
+        )
+    }
+
+    /// The command that imports the corrected STAR file.
+    pub fn import_again(&self) -> String {
+        "cryosplat-mpi import fixed.star -o fixed.h5".into()
+    }
+
     /// Voxel reconstructions of both halves, with the run's symmetry. Computed once.
     ///
     /// # Errors

@@ -71,10 +71,10 @@ const TREATMENTS: [(Change, &str, &str, &str, &str); 5] = [
 /// When the particles cannot be read.
 pub(super) fn test(subject: &Subject) -> Result<Judged> {
     let sample = subject.sample()?;
-    if sample.mean_defocus() < LEAST_DEFOCUS {
-        return Ok(Outcome::untested(WHAT, "no defocus is given").into());
-    }
     let given = Agreement::of(sample.given());
+    if sample.mean_defocus() < LEAST_DEFOCUS {
+        return Ok(of_unit(subject, sample, &given));
+    }
     let optics = &subject.store.header().optics;
     let mut treatments = TREATMENTS.to_vec();
     treatments.retain(|(change, ..)| match change {
@@ -103,7 +103,8 @@ pub(super) fn test(subject: &Subject) -> Result<Judged> {
         treatments.iter().find(|(_, _, title, ..)| *title == found.name && std::ptr::eq(found, &other))
     {
         let evidence = format!("treated so, {}", sample.compared(&found.agreement, &given));
-        let next = vec![(*remedy).to_owned(), "cryosplat-mpi import fixed.star -o fixed.h5".into()];
+        let remedy = remedy.replace("particles.star", &subject.metadata());
+        let next = vec![remedy, subject.import_again()];
         return Ok(Outcome::found(
             WHAT,
             Finding {
@@ -119,6 +120,39 @@ pub(super) fn test(subject: &Subject) -> Result<Judged> {
         .by(found.agreement.information));
     }
     Ok(Outcome::found(WHAT, of_scale(subject, sample, &scale, &given)).by(scale.agreement.information))
+}
+
+/// The outcome where hardly any defocus is given: another unit fits, or the defocus cannot be tested.
+fn of_unit(subject: &Subject, sample: &Sample, given: &Agreement) -> Judged {
+    let mean = sample.mean_defocus();
+    let units = [(1e4, "micrometres"), (10.0, "nanometres")];
+    let trials = units.map(|(factor, unit)| (Change::Defocus(factor), unit.to_owned()));
+    let found = if mean > 0.0 { best(sample, trials.to_vec()) } else { None };
+    match found {
+        Some(found) if is_better(&found.agreement, given, WIDE) => {
+            let factor =
+                units.iter().find(|(_, unit)| *unit == found.name).map_or(1.0, |(factor, _)| *factor);
+            let finding = Finding {
+                id: "defocus".into(),
+                severity: Severity::Fault,
+                title: format!("the defocus values are in {}, not in angstrom", found.name),
+                evidence: format!(
+                    "the mean defocus is {mean:.2} A; taken in {}, {}",
+                    found.name,
+                    sample.compared(&found.agreement, given)
+                ),
+                cause: "metadata converted from a program with another unit".into(),
+                cost: "no CTF correction: frequencies of either sign cancel".into(),
+                next: vec![
+                    subject.multiplied(["rlnDefocusU", "rlnDefocusV"], factor),
+                    subject.import_again(),
+                ],
+            };
+            Outcome::found(WHAT, finding).by(found.agreement.information)
+        }
+        _ if mean > 0.0 => Outcome::untested(WHAT, format!("the mean defocus is only {mean:.1} A")).into(),
+        _ => Outcome::untested(WHAT, "no defocus is given").into(),
+    }
 }
 
 /// The finding where a pixel size of twice or half that given fits, with the shifts.
@@ -146,13 +180,18 @@ pub(super) fn of_binning(
             "particles are moved by {:.1} times their shifts, the CTF is wrong, and every length in the map",
             factor
         ),
-        next: vec![remedy_of_pixel_size(factor), "cryosplat-mpi import fixed.star -o fixed.h5".into()],
+        next: vec![
+            remedy_in_optics(subject, "rlnImagePixelSize", &format!("{factor:.3} times its value")),
+            subject.import_again(),
+        ],
     }
 }
 
-fn remedy_of_pixel_size(factor: f64) -> String {
+/// What to change in the optics table, which no tool of RELION edits.
+fn remedy_in_optics(subject: &Subject, column: &str, value: &str) -> String {
     format!(
-        "relion_star_handler --i particles.star --o fixed.star --operate rlnImagePixelSize --multiply_by {factor:.3}"
+        "set {column} to {value} in the table data_optics of {}, and save it as fixed.star",
+        subject.metadata()
     )
 }
 
@@ -227,7 +266,7 @@ fn of_scale(subject: &Subject, sample: &Sample, scale: &Trial, given: &Agreement
             "pixel-size",
             format!("the pixel size is wrong: {new_pixel:.3} A fits, {:.3} A is given", header.pixel_size),
             "images that were binned or rescaled while the metadata kept their pixel size, or a wrong calibration",
-            remedy_of_pixel_size(pixel),
+            remedy_in_optics(subject, "rlnImagePixelSize", &format!("{pixel:.3} times its value")),
         ),
         1 => (
             "voltage",
@@ -236,18 +275,17 @@ fn of_scale(subject: &Subject, sample: &Sample, scale: &Trial, given: &Agreement
                 of_voltage.as_ref().map_or("", |t| &t.name)
             ),
             "optics of another microscope",
-            format!(
-                "relion_star_handler --i particles.star --o fixed.star --operate rlnVoltage --set_to {}",
-                of_voltage.as_ref().map_or("", |t| t.name.trim_end_matches(" kV"))
+            remedy_in_optics(
+                subject,
+                "rlnVoltage",
+                of_voltage.as_ref().map_or("", |t| t.name.trim_end_matches(" kV")),
             ),
         ),
         _ => (
             "defocus",
             format!("the defocus values are wrong: {factor:.2} times them fits"),
             "defocus of another unit, micrograph or pixel size",
-            format!(
-                "relion_star_handler --i particles.star --o fixed.star --operate rlnDefocusU --operate2 rlnDefocusV --multiply_by {factor:.3}"
-            ),
+            subject.multiplied(["rlnDefocusU", "rlnDefocusV"], (1e3 * factor).round() / 1e3),
         ),
     };
     let possible: Vec<&str> = names.iter().filter(|(can, _)| *can).map(|(_, name)| name.as_str()).collect();
@@ -267,6 +305,6 @@ fn of_scale(subject: &Subject, sample: &Sample, scale: &Trial, given: &Agreement
         cause: cause.into(),
         cost: "frequencies of the wrong sign cancel: most of the detail beyond the first zero of the CTF"
             .into(),
-        next: vec![next, "cryosplat-mpi import fixed.star -o fixed.h5".into()],
+        next: vec![next, subject.import_again()],
     }
 }

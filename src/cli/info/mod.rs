@@ -84,7 +84,7 @@ fn describe(path: &Path, args: &Args) -> Result<Description> {
         return Err(Error::input(
             path,
             "",
-            format!("is a {}, but {option} draws particles", description.kind),
+            format!("is no particle set ({}), but {option} draws particles", description.kind),
             format!("leave out {option}"),
         ));
     }
