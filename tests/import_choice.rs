@@ -1,4 +1,4 @@
-//! `cryosplat-mpi import`: which rows are imported (`--class`, `--first`), and where stacks are looked for.
+//! `cryosplat-mpi import`: which rows are imported (`--class`, `--first`, `--where`, `--rows`, `--random`), and where stacks are looked for.
 
 #[path = "common/arrays.rs"]
 mod arrays;
@@ -57,6 +57,29 @@ fn a_class_of_a_star_file_is_imported() {
     folder.refuse("p.star", &["--class", "5"], &[&line(2, 2), "_rlnAngleRot is `x`"]);
     folder.write("p.star", star(&[], &rows.iter().map(|&(i, a, _)| (i, a, "")).collect::<Vec<_>>()));
     folder.refuse("p.star", &["--class", "3"], &["p.star", "has no classes", "--class"]);
+}
+
+#[test]
+fn particles_are_selected_by_conditions_rows_and_chance() {
+    let folder = Folder::new();
+    let half = |i: usize| if i.is_multiple_of(2) { "1" } else { "2" };
+    let rows: Vec<_> = (0..IMAGES).map(|i| (i + 1, i, half(i))).collect();
+    folder.write("p.star", star(&["_rlnRandomSubset"], &rows));
+    let selected = |options: &[&str]| images(&folder.import("p.star", options).0);
+    assert_eq!(selected(&["--where", "image <= 4 or image == 7"]), [1, 2, 3, 4, 7]);
+    assert_eq!(selected(&["--where", "image > 3 and half == 1"]), [5, 7, 9, 11]);
+    folder.write("rows.txt", "7\n\n 2\n12\n3\n");
+    let list = folder.path("rows.txt").display().to_string();
+    let (particles, said) = folder.import("p.star", &["--rows", &list, "--where", "not image == 3"]);
+    assert_eq!(images(&particles), [2, 7, 12]);
+    assert!(said.contains("3 of 12 rows, where not image == 3, rows of"), "{said}");
+    let drawn = selected(&["--random", "6", "--seed", "3"]);
+    assert_eq!((drawn.len(), &drawn), (6, &selected(&["--random", "6", "--seed", "3"])));
+    assert_ne!(drawn, selected(&["--random", "6", "--seed", "4"]));
+    assert_eq!(selected(&["--random", "50"]).len(), IMAGES);
+    folder.refuse("p.star", &["--where", "image > 12"], &["no particle with image > 12", "--where"]);
+    folder.write("rows.txt", "4\n13\n");
+    folder.refuse("p.star", &["--rows", &list], &["rows.txt", "line 2", "`13`", "from 1 to 12"]);
 }
 
 fn floats(name: &'static str, shape: &str, value: impl Fn(usize) -> Vec<f32>) -> Column {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{fail, path, phantom, succeed, train_arguments};
+use common::{contents, fail, path, phantom, succeed, train_arguments};
 use serde_json::Value;
 
 #[test]
@@ -54,4 +54,66 @@ fn mixtures_and_checkpoints_are_described() {
             fail(&["info", file], &[file, "truncated"]);
         }
     }
+}
+
+#[test]
+fn sets_of_other_programs_and_run_folders_are_described_and_foreseen() {
+    let folder = tempfile::tempdir().unwrap();
+    let (set, other) = (path(folder.path(), "p.h5"), path(folder.path(), "relion"));
+    succeed(&[
+        "simulate",
+        "--phantom",
+        "--box",
+        "32",
+        "--pixel-size",
+        "4",
+        "--particles",
+        "60",
+        "--snr",
+        "0.5",
+        "-o",
+        &set,
+        "--star",
+        &other,
+    ]);
+    let star = format!("{other}/particles.star");
+    let page = path(folder.path(), "page.html");
+    let said = succeed(&["info", &star, "--pictures", &page]);
+    for part in ["60", "given by _rlnRandomSubset", "32 pixels of 4.0000 A", "a random sample"] {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+    let page = std::fs::read_to_string(page).unwrap();
+    for part in
+        ["Random particles", "Averages of like views", "Power spectrum", "Shifts", "What the import did"]
+    {
+        assert!(page.contains(part), "no {part:?} on the page");
+    }
+    assert!(!page.contains("NaN"));
+
+    // A dry run of both, which writes nothing; the file holds the same particles.
+    let before = contents(folder.path()).into_keys().collect::<Vec<_>>();
+    let estimate = |arguments: &[&str]| -> Value {
+        let text = succeed(&[&["--log-level", "error", "train", "--dry-run", "--json"], arguments].concat());
+        serde_json::from_str(&text[text.find('{').unwrap()..=text.rfind('}').unwrap()]).unwrap()
+    };
+    let usual = ["--gaussians", "70", "--epochs", "3", "--mixtures", "1"];
+    let of_file = estimate(&[&[set.as_str()], &usual[..]].concat());
+    let of_star = estimate(&[&[star.as_str(), "--ranks", "4"], &usual[..]].concat());
+    assert_eq!(contents(folder.path()).into_keys().collect::<Vec<_>>(), before);
+    assert_eq!((&of_file["ranks"], &of_star["ranks"]), (&1.into(), &4.into()));
+    for estimate in [of_file, of_star] {
+        assert_eq!(estimate["particles"], serde_json::json!([30, 30]));
+        assert_eq!((&estimate["gaussians"], &estimate["epochs"]), (&70.into(), &3.into()));
+        let seconds = estimate["seconds"]["training"].as_f64().unwrap();
+        assert!(seconds > 0.0 && estimate["bytes"]["memory"].as_u64().unwrap() > 0, "{estimate}");
+    }
+
+    let run = path(folder.path(), "run");
+    let said = succeed(&train_arguments(&set, &run, &[&usual[..], &["--no-diagnosis"]].concat()));
+    assert!(said.contains("estimate: about"), "{said}");
+    let said = succeed(&["info", &run]);
+    for part in ["run folder", "done", "30 in half1", "70 Gaussians in each of 1 mixtures", "train"] {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+    fail(&["info", &path(folder.path(), "relion")], &["run.json", "give the folder of a run"]);
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::values;
-use crate::cli::output::print;
+use crate::cli::output::{name_of, print};
 use crate::cli::threads;
 use crate::error::Error;
 use crate::figures::particle_page;
@@ -172,7 +172,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         Pictures::Auto => summary.particles >= MANY,
     };
     if draws {
-        particle_page::write(&page, &Store::open(&args.output)?)?;
+        particle_page::write(&page, &Store::open(&args.output)?, &name_of(&args.output))?;
         tracing::info!("pictures of the particles in {}", page.display());
     }
     tracing::info!(

@@ -23,6 +23,11 @@ pub(super) fn command_line() -> Vec<String> {
     std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect()
 }
 
+/// The name of a file without its folder, for a title.
+pub(super) fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// Prints text to standard output, without control characters other than the ends of lines and tabs; a closed pipe (`| head`) is not an error.
 pub(super) fn print(bytes: &[u8]) -> anyhow::Result<()> {
     const REMEDY: &str = "send it to a file on a disk that is not full, or to a terminal";

@@ -32,11 +32,11 @@ const READ: usize = 10_000;
 /// The low-pass filter is one half at this many pixels, or at this resolution in angstrom if that is coarser.
 const LOW_PASS: (f64, f64) = (4.0, 15.0);
 
-/// Writes the page of the particles in `store` to `path`.
+/// Writes the page of the particles in `store` to `path`, under the `name` of their file.
 ///
 /// # Errors
 /// When the file cannot be read, or the page cannot be written.
-pub fn write(path: &Path, store: &Store) -> Result<()> {
+pub fn write(path: &Path, store: &Store, name: &str) -> Result<()> {
     let page = Page::read(store)?;
     let header = store.header();
     let guided = |part: Part, text: &str| Part::Guided(Box::new(part), text.to_owned());
@@ -62,7 +62,11 @@ pub fn write(path: &Path, store: &Store) -> Result<()> {
     let mut charts = vec![page.counts.defocus_chart()];
     charts.extend(page.shift_chart());
     parts.push(Part::Charts(charts));
-    let name = store.path().file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let record = store.import_record().iter().filter_map(|line| line.split_once(": "));
+    let rows: Vec<_> = record.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    if !rows.is_empty() {
+        parts.push(Part::Pairs { heading: "What the import did".into(), rows });
+    }
     let data = ReportData {
         title: format!("Particles of {name}"),
         headline: vec![
@@ -73,12 +77,6 @@ pub fn write(path: &Path, store: &Store) -> Result<()> {
             ("Limit (Nyquist)".into(), format!("{:.2} Å", 2.0 * header.pixel_size)),
         ],
         parts,
-        origin: store
-            .import_record()
-            .iter()
-            .filter_map(|line| line.split_once(": "))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect(),
         ..ReportData::default()
     };
     write_report(path, &data)
@@ -301,7 +299,7 @@ impl Page {
             rows: vec![PanelRow::new("power", vec![self.panel(flat), self.panel(ctf)])],
             edge: 0.0,
             remark: format!(
-                "particles near the median defocus; edge of the panels at {:.2} Å; divided by the mean over rings",
+                "near the median defocus; edge at {:.2} Å; divided by a smooth curve",
                 2.0 * self.pixel_size()
             ),
         };

@@ -124,7 +124,6 @@ impl Timed {
         let pass = images as f64 / settings.batch as f64 * step;
         let training = pass * estimate::weighted_epochs(settings, 0..settings.epochs);
         let threads = rayon::current_num_threads();
-        let voxels = options.voxel_particles.min(most);
         let refining = estimate::refining(settings, pass);
         if refining > 0.0 {
             assumptions.push("the time of the refinement, from that of the training".into());
@@ -135,9 +134,9 @@ impl Timed {
             training,
             refining,
             outputs: estimate::outputs(
+                options,
                 settings,
-                header.box_size,
-                voxels,
+                (header.box_size, most),
                 threads * group.min(world.local_size()),
             ),
         };

@@ -6,16 +6,22 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::options::RunOptions;
 use super::plan::Plan;
+use crate::particles::selection::Models;
 use crate::progress::{duration, gib};
 use crate::recipe::Settings;
 
 /// Seconds of the outputs beside what follows: figures, report, tables.
-const OUTPUTS: f64 = 1.0;
+const OUTPUTS: f64 = 0.5;
 /// Seconds per voxel of the box: maps, masks, FSCs.
 const PER_VOXEL: f64 = 5e-6;
 /// Seconds of a thread per pixel of an image, and view of a symmetry, that is inserted into the voxel maps of the cross-validation.
 const PER_INSERTED_PIXEL: f64 = 6e-8;
+/// Seconds of a thread per pixel of an image for the diagnosis of a run, which takes a bounded number of particles, downsampled to a box
+/// of this many pixels (measured: 4 to 5 s at 32 pixels, 16 to 19 s at 64 and at 128).
+const DIAGNOSIS: f64 = 4.2e-3;
+const DIAGNOSIS_BOX: usize = 64;
 /// A round of refinement, in steps of training over the same particles.
 const REFINING_PASSES: f64 = 4.0;
 
@@ -30,7 +36,7 @@ pub struct Seconds {
     pub training: f64,
     /// Rounds of refinement.
     pub refining: f64,
-    /// Maps, FSC, cross-validation, report.
+    /// Maps, FSC, cross-validation, diagnosis, report.
     pub outputs: f64,
 }
 
@@ -144,11 +150,21 @@ pub(super) fn weighted_epochs(settings: &Settings, epochs: std::ops::Range<usize
     epochs.map(|epoch| settings.gaussians_in(epoch) as f64 / settings.gaussians.max(1) as f64).sum()
 }
 
-/// Seconds of the outputs of a run with `voxel_particles` in the voxel maps of each half, on this node's `threads`.
-pub(super) fn outputs(settings: &Settings, box_size: usize, voxel_particles: usize, threads: usize) -> f64 {
+/// Seconds of the outputs of a run of up to `particles` particles in each model, on this node's `threads`. The diagnosis runs on those
+/// of a rank.
+pub(super) fn outputs(
+    options: &RunOptions,
+    settings: &Settings,
+    (box_size, particles): (usize, usize),
+    threads: usize,
+) -> f64 {
+    let voxel_particles = options.voxel_particles.min(particles);
     let (pixels, voxels) = ((box_size * box_size) as f64, (box_size as f64).powi(3));
     let inserted = (2 * voxel_particles * settings.symmetry.order()) as f64 * pixels;
-    OUTPUTS + PER_VOXEL * voxels + PER_INSERTED_PIXEL * inserted / threads.max(1) as f64
+    let diagnosed = options.diagnose && options.models == Models::Both;
+    let diagnosis = if diagnosed { DIAGNOSIS * box_size.min(DIAGNOSIS_BOX).pow(2) as f64 } else { 0.0 };
+    let of_threads = diagnosis / rayon::current_num_threads() as f64;
+    OUTPUTS + PER_VOXEL * voxels + of_threads + PER_INSERTED_PIXEL * inserted / threads.max(1) as f64
 }
 
 /// Seconds of the rounds of refinement of all particles, where a training pass over all of them takes `pass`.

@@ -339,9 +339,13 @@ impl<'a> Session<'a> {
             run_folder: writes::run_folder(plan, header),
             ..Bytes::default()
         };
-        let voxels = options.voxel_particles.min(plan.most_particles());
         let threads = rayon::current_num_threads() * world.local_size();
-        let rest = estimate::outputs(&plan.models[0].settings, header.box_size, voxels, threads);
+        let rest = estimate::outputs(
+            options,
+            &plan.models[0].settings,
+            (header.box_size, plan.most_particles()),
+            threads,
+        );
         Forecast::new(world.rank() == 0, self.started, (plan, &self.assignment.models), rest, bytes)
     }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::args::Args;
 use super::description::{Description, bytes, length};
+use crate::cli::output::name_of;
 use crate::error::Result;
 use crate::figures::colours::Colours;
 use crate::figures::distributions::{CELLS, ParticleCounts};
@@ -46,7 +47,7 @@ pub(super) fn describe(path: &Path, args: &Args) -> Result<Description> {
         json["noise"] = noise;
     }
     if let Some(file) = &args.pictures {
-        particle_page::write(file, &set.store)?;
+        particle_page::write(file, &set.store, &name_of(path))?;
         rows.push(("pictures", file.display().to_string()));
     }
     if args.verify {

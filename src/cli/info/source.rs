@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::args::Args;
 use super::description::Description;
+use crate::cli::output::name_of;
 use crate::cli::sample::{Sample, SetSource};
 use crate::error::{Error, Result};
 use crate::figures::particle_page;
@@ -82,7 +83,11 @@ pub(super) fn describe(path: &Path, args: &Args) -> Result<Description> {
     });
     if let Some(page) = &args.pictures {
         let sample = Sample::of(path, &source)?;
-        particle_page::write(page, &Store::open(&sample.particles())?)?;
+        particle_page::write(
+            page,
+            &Store::open(&sample.particles())?,
+            &format!("{}, a random sample", name_of(path)),
+        )?;
         rows.push(("pictures", format!("{}, of a random sample", page.display())));
     }
     Ok(Description { kind: KIND, rows, json })
