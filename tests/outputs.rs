@@ -220,7 +220,7 @@ fn a_set_does_not_replace_what_it_comes_from() {
     fs::write(&stack, &bytes).unwrap();
     let arguments = simulate(&at("b.h5"), &["--phantom", "--star", &at("relion")]);
     refuses(&arguments, "particles.mrcs", "not written by this program");
-    [at("soft.h5"), stack.clone()].iter().for_each(|file| fs::remove_file(file).unwrap());
+    [at("soft.h5"), at("soft.html"), stack.clone()].iter().for_each(|file| fs::remove_file(file).unwrap());
     refuses(&arguments, "particles.star", "not written by this program");
     succeed(&[&arguments[..], &["--overwrite".to_owned()]].concat());
 }

@@ -302,7 +302,7 @@ fn invalid_requests_fail_with_one_line() {
     refuse(&["--model", "nowhere.cif"], &["nowhere.cif", "No such file"]);
     refuse(&["--map", "nowhere.mrc"], &["nowhere.mrc", "No such file"]);
     std::fs::write(place.path("garbage.cif"), [0u8, 159, 146, 150, 10, 200]).unwrap();
-    refuse(&["--model", &place.text("garbage.cif")], &["garbage.cif", "no atoms"]);
+    refuse(&["--model", &place.text("garbage.cif")], &["garbage.cif", "begins with a zero byte"]);
     refuse(&["--map", &place.text("garbage.cif")], &["garbage.cif", "MRC"]);
     std::fs::write(place.path("model.cif"), MODEL).unwrap();
     let model = place.text("model.cif");

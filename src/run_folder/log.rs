@@ -87,6 +87,11 @@ pub(crate) fn open(folder: &Path, world: &World, command: &[String]) {
     };
 }
 
+/// Writes no more lines: another job holds the folder.
+pub(super) fn close() {
+    *lock() = Log::Off;
+}
+
 /// Waits until the lines so far are written, but not for long.
 pub(crate) fn flush() {
     // Not under the lock: another thread may log meanwhile.

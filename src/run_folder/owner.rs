@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::names;
 use super::owner_record::{Life, OwnerRecord, beat};
+use super::{log, names};
 use crate::error::{Error, Result};
 use crate::files::{self, AtExit, Pending};
 use crate::parallel::World;
@@ -138,6 +138,7 @@ impl Claim {
             }
             Err(error) => error.to_string(),
         };
+        log::close();
         let remedy = "nothing more is written by this job; resume the run when no other job uses the folder";
         Err(Error::input(&path, "", problem, remedy))
     }

@@ -231,7 +231,9 @@ pub fn train_arguments(set: &str, run: &str, options: &[&str]) -> Vec<String> {
     }
     arguments.extend(options);
     // A test that wants it runs `diagnose`, or train without this.
-    arguments.push("--no-diagnosis");
+    if !options.contains(&"--no-diagnosis") {
+        arguments.push("--no-diagnosis");
+    }
     arguments.into_iter().map(str::to_owned).collect()
 }
 
