@@ -45,7 +45,7 @@ fn a_run_reconstructs_the_truth_and_writes_all_outputs() {
 
     let mut names: BTreeSet<String> = contents(Path::new(&run)).into_keys().collect();
     let expected = "half1.mrc half2.mrc map.mrc mask.mrc voxels_half1.mrc voxels_half2.mrc fsc.csv fsc.svg fsc.png slices.png gmm_half1.h5 gmm_half1.ply \
-                    gmm_half2.h5 gmm_half2.ply metrics_half1.jsonl metrics_half2.jsonl run.json report.html \
+                    gmm_half2.h5 gmm_half2.ply metrics_half1.jsonl metrics_half2.jsonl run.json report.html log.txt view.cxc \
                     checkpoints/half1_step000001254.h5 checkpoints/half1_step000001273.h5 \
                     checkpoints/half2_step000001254.h5 checkpoints/half2_step000001273.h5";
     for name in expected.split_whitespace() {
