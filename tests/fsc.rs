@@ -249,7 +249,7 @@ fn info_refuses_other_files() {
     fail(&["info", text(&star)], &["p.star", "no table has the column _rlnImageName"]);
     fail(&["info", text(&at("empty", b""))], &["empty: is empty, expected"]);
     fail(&["info", text(&at("map.gz", b"\x1f\x8b\x08 more"))], &["map.gz", "gunzip"]);
-    fail(&["info", text(folder.path())], &["read the file"]);
+    fail(&["info", text(folder.path())], &["read the run's record"]);
     let foreign = folder.path().join("other.h5");
     {
         let _alone = alone();

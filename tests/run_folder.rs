@@ -87,7 +87,7 @@ fn a_job_that_lost_its_folder_stops_without_writing() {
     let other = path(folder.path(), "other.json");
     std::fs::write(&other, owner.to_string()).unwrap();
     std::fs::rename(&other, record(&run)).unwrap();
-    // The step that it was in may be about to write the checkpoint that was checked before.
+    // The step that it was in may be about to write the checkpoint that was checked before, and to log its epoch.
     let mut before = contents(Path::new(&run));
     send(SIGCONT, job.id());
     let output = job.wait();
@@ -97,7 +97,9 @@ fn a_job_that_lost_its_folder_stops_without_writing() {
     );
     let mut after = contents(Path::new(&run));
     for files in [&mut before, &mut after] {
-        files.retain(|name, _| !name.starts_with("checkpoints/") && !name.starts_with("metrics_"));
+        files.retain(|name, _| {
+            !name.starts_with("checkpoints/") && !name.starts_with("metrics_") && name != "log.txt"
+        });
     }
     assert!(before == after, "{:?} and {:?}", before.keys(), after.keys());
 }
