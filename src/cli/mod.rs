@@ -37,6 +37,9 @@ use logging::LogOptions;
 /// Exit code after wrong usage, as clap's.
 const WRONG_USAGE: u8 = 2;
 
+/// What the other tasks of a launcher leave the first to print its error.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Cryo-EM reconstruction by Gaussian splatting, data-parallel over MPI.
 ///
 /// Reconstructs two half maps, a map and its gold-standard FSC from particle images with known poses and CTFs.
@@ -115,6 +118,9 @@ pub fn main() -> ExitCode {
                     eprintln!(
                         "error: this command runs in one process, and a launcher has started several; leave out mpirun or srun"
                     );
+                } else {
+                    // A launcher ends all tasks when the first fails: the one that says why has to be that.
+                    std::thread::sleep(LAST_WORDS);
                 }
                 return ExitCode::from(WRONG_USAGE);
             }
