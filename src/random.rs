@@ -1,5 +1,8 @@
 //! Random numbers from one seed: independent, reproducible streams, equal on all platforms.
 
+use std::ops::Range;
+
+use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -36,4 +39,14 @@ pub fn stream(seed: u64, purpose: Purpose, half: u8, index: u64) -> Random {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream((purpose as u64) << 56 | u64::from(half) << 48 | index);
     random
+}
+
+/// `count` of `rows` (all, if there are fewer): of each of as many equal parts one, drawn at random. Rows that repeat a pattern are
+/// drawn from evenly; the same rows and count give the same choice.
+pub fn spread(rows: Range<usize>, count: usize) -> Vec<usize> {
+    let (all, count) = (rows.len(), count.min(rows.len()));
+    let mut random = stream(0, Purpose::Selection, 0, rows.start as u64);
+    (0..count)
+        .map(|part| rows.start + random.random_range(part * all / count..(part + 1) * all / count))
+        .collect()
 }

@@ -38,6 +38,18 @@ fn diagnosis(folder: &Path, import: &[&str], train: &[&str]) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
+/// A set with one fault in its STAR file, imported and reconstructed on voxels, which takes a second.
+fn of_voxels(simulated: &[&str], change: impl FnMut(&mut Row) -> bool) -> Value {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    simulate(folder, 2 * PARTICLES, simulated);
+    edit(folder, change);
+    let [star, set, run] = ["particles.star", "set.h5", "run"].map(|name| path(folder, name));
+    succeed(&["import", &star, "-o", &set]);
+    succeed(&["backproject", &set, "-o", &run]);
+    serde_json::from_str(&succeed(&["--log-level", "error", "diagnose", &run, "--json"])).unwrap()
+}
+
 /// Changes the rows of particles of the STAR file in `folder`; those that `change` refuses are left out.
 fn edit(folder: &Path, mut change: impl FnMut(&mut Row) -> bool) {
     let file = folder.join("particles.star");
@@ -287,4 +299,94 @@ fn the_same_images_in_both_halves_are_named() {
 fn a_symmetry_that_is_not_used_is_named() {
     let diagnosis = faulty(&["--symmetry", "C3"], unchanged, &[], &TRAINED);
     expect(&diagnosis, "note", "symmetry-unused", "--symmetry C3");
+}
+
+#[test]
+fn angles_of_other_signs_are_named() {
+    let of = |columns: &'static [&'static str]| {
+        of_voxels(&[], move |row| {
+            multiply(row, columns, -1.0);
+            true
+        })
+    };
+    let all = of(&["AngleRot", "AngleTilt", "AnglePsi"]);
+    expect(&all, "fault", "pose-convention", "rlnAngleRot, rlnAngleTilt and rlnAnglePsi by -1");
+    expect(&of(&["AngleRot"]), "fault", "pose-convention", "rlnAngleRot by -1");
+}
+
+#[test]
+fn images_off_their_centre_are_named() {
+    let diagnosis = of_voxels(&["--max-shift", "1"], |row| {
+        let moved = number(row, "OriginXAngst") - 10.0;
+        row.insert("OriginXAngst".into(), moved.to_string());
+        true
+    });
+    expect(&diagnosis, "fault", "origins-offset", "to rlnOriginXAngst");
+    let title = diagnosis["findings"][0]["title"].as_str().unwrap();
+    let pixels: f64 = title.split(' ').find_map(|word| word.parse().ok()).unwrap();
+    assert!((pixels - 2.0).abs() < 0.3, "{title}");
+}
+
+#[test]
+fn origins_of_another_unit_are_told_from_origins_with_errors() {
+    let in_pixels = of_voxels(&["--max-shift", "3"], |row| {
+        multiply(row, &["OriginXAngst", "OriginYAngst"], 0.2);
+        true
+    });
+    expect(&in_pixels, "fault", "origins-unit", "--multiply_by 5");
+    assert!(in_pixels["findings"][0]["title"].to_string().contains("in pixels"), "{in_pixels:#}");
+    // Half of such shifts would fit better.
+    let with_errors = of_voxels(&["--max-shift", "3", "--shift-error", "2"], |_| true);
+    expect(&with_errors, "warning", "shifts", "--refine");
+}
+
+#[test]
+fn a_wrong_pixel_size_of_an_optics_group_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    simulate(folder, 2 * PARTICLES, &["--noise-groups", "1,1"]);
+    let file = folder.join("particles.star");
+    let text = fs::read_to_string(&file).unwrap();
+    let given = text.lines().find(|line| line.starts_with("2 simulated2 ")).unwrap();
+    fs::write(&file, text.replace(given, &given.replace(" 5 32 ", " 5.6 32 "))).unwrap();
+    let [star, set, run] = ["particles.star", "set.h5", "run"].map(|name| path(folder, name));
+    succeed(&["import", &star, "-o", &set, "--pixel-size", "5"]);
+    succeed(&["backproject", &set, "-o", &run]);
+    let text = succeed(&["--log-level", "error", "diagnose", &run, "--json"]);
+    let diagnosis: Value = serde_json::from_str(&text).unwrap();
+    expect(&diagnosis, "fault", "pixel-size", "rlnImagePixelSize");
+    let title = diagnosis["findings"][0]["title"].as_str().unwrap();
+    assert!(title.starts_with("optics group 2 (simulated2)"), "{title}");
+}
+
+#[test]
+fn poses_of_other_images_are_named() {
+    let mut before: Option<Row> = None;
+    let diagnosis = of_voxels(&[], |row| {
+        let own = row.clone();
+        for column in ["AngleRot", "AngleTilt", "AnglePsi"] {
+            let other = before.as_ref().map_or("0".to_owned(), |before| before[column].clone());
+            row.insert(column.to_owned(), other);
+        }
+        before = Some(own);
+        true
+    });
+    expect(&diagnosis, "fault", "poses", "rows");
+}
+
+#[test]
+fn other_numbers_of_the_ctf_are_named() {
+    let higher = of_voxels(&["--defocus-median", "9000"], |row| {
+        for column in ["DefocusU", "DefocusV"] {
+            let value = number(row, column) + 6000.0;
+            row.insert(column.to_owned(), value.to_string());
+        }
+        true
+    });
+    expect(&higher, "fault", "defocus", "rlnDefocusU");
+    let nanometres = of_voxels(&["--defocus-median", "15000"], |row| {
+        multiply(row, &["DefocusU", "DefocusV"], 0.1);
+        true
+    });
+    expect(&nanometres, "fault", "defocus", "--multiply_by");
 }

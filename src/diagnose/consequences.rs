@@ -4,12 +4,14 @@ use super::outcome::Outcome;
 use crate::run_folder::diagnosis::{Finding, Severity, Tested};
 
 /// Faults of all particles...
-const CAUSES: [&str; 16] = [
+const CAUSES: [&str; 18] = [
     "pose-convention",
     "origins-sign",
     "origins-applied-twice",
     "origins-unit",
     "origins-axes",
+    "origins-offset",
+    "amplitude-contrast",
     "pixel-size",
     "voltage",
     "defocus",

@@ -33,10 +33,27 @@ fn with_psi_negated(w: &Rotation) -> Rotation {
     rotation_from_relion(rot, tilt, -psi)
 }
 
+fn with_rot_negated(w: &Rotation) -> Rotation {
+    let [rot, tilt, psi] = relion_from_rotation(w);
+    rotation_from_relion(-rot, tilt, psi)
+}
+
+/// The image turned by 90 degrees, from y to x.
+fn turned(w: &Rotation) -> Rotation {
+    [w[1], w[0].map(|v| -v), w[2]]
+}
+
+/// The image turned by 90 degrees, from x to y.
+fn turned_back(w: &Rotation) -> Rotation {
+    [w[1].map(|v| -v), w[0], w[2]]
+}
+
 /// Matrices that take the shifts as given to those of the convention.
 const SAME: [[f64; 2]; 2] = [[1.0, 0.0], [0.0, 1.0]];
 const MIRRORED: [[f64; 2]; 2] = [[1.0, 0.0], [0.0, -1.0]];
 const EXCHANGED: [[f64; 2]; 2] = [[0.0, 1.0], [1.0, 0.0]];
+const TURNED: [[f64; 2]; 2] = [[0.0, 1.0], [-1.0, 0.0]];
+const TURNED_BACK: [[f64; 2]; 2] = [[0.0, -1.0], [1.0, 0.0]];
 
 /// Another convention.
 struct Convention {
@@ -46,7 +63,7 @@ struct Convention {
     remedy: &'static str,
 }
 
-const CONVENTIONS: [Convention; 5] = [
+const CONVENTIONS: [Convention; 10] = [
     Convention {
         rotation: transposed,
         shifts: SAME,
@@ -76,6 +93,37 @@ const CONVENTIONS: [Convention; 5] = [
         shifts: SAME,
         name: "psi of the other sign",
         remedy: "multiply rlnAnglePsi by -1 in the STAR file",
+    },
+    Convention {
+        rotation: with_rot_negated,
+        shifts: SAME,
+        name: "rot of the other sign",
+        remedy: "multiply rlnAngleRot by -1 in the STAR file",
+    },
+    // The mirror image of the map, in mirrored images.
+    Convention {
+        rotation: mirrored,
+        shifts: SAME,
+        name: "angles of the other sign",
+        remedy: "multiply rlnAngleRot, rlnAngleTilt and rlnAnglePsi by -1 in the STAR file",
+    },
+    Convention {
+        rotation: turned,
+        shifts: SAME,
+        name: "psi off by 90 degrees",
+        remedy: "add 90 to rlnAnglePsi in the STAR file (or subtract it: the map is the same but for its hand)",
+    },
+    Convention {
+        rotation: turned_back,
+        shifts: TURNED_BACK,
+        name: "images turned by 90 degrees, from x to y",
+        remedy: "turn the images of the stack back",
+    },
+    Convention {
+        rotation: turned,
+        shifts: TURNED,
+        name: "images turned by 90 degrees, from y to x",
+        remedy: "turn the images of the stack back",
     },
 ];
 

@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::imaging::fourier::{Fft2, frequency};
 use crate::imaging::pose::{Rotation, product, transposed};
 use crate::particles::store::{Block, Particle};
+use crate::random::spread;
 use crate::run_folder::diagnosis::{Finding, Severity};
 
 const EXACT: &str = "equal images in both halves";
@@ -166,7 +167,7 @@ fn neighbours(subject: &Subject) -> Result<Vec<[usize; 2]>> {
     others.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     // The trace of a rotation by an angle is 1 + 2 cos.
     let least = 1.0 + 2.0 * ANGLE.to_radians().cos();
-    let sample: Vec<usize> = first.rows.clone().step_by(first.rows.len().div_ceil(IMAGES).max(1)).collect();
+    let sample = spread(first.rows.clone(), IMAGES);
     let found: Vec<Result<Vec<[usize; 2]>>> = sample
         .par_iter()
         .map(|&row| {

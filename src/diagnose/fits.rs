@@ -44,6 +44,8 @@ const DISTINCT: f64 = 2.5;
 /// A particle compared with the map of the other half.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fitted {
+    /// Row of the particle file.
+    pub row: usize,
     /// What leads where it fits best: offset in pixels of the particle file.
     pub change: Refinement,
     /// Gain in log-posterior.
@@ -161,11 +163,11 @@ impl Comparison<'_> {
         let mut quadratics: Vec<Quadratic> = Vec::with_capacity(images.len());
         let nothing = numbers(&Refinement::default());
         let least_contrast = least_contrast(&given, noise);
-        for ((descent, particle), given) in descents.iter().zip(&particles).zip(given) {
+        for (((descent, particle), given), image) in descents.iter().zip(&particles).zip(given).zip(images) {
             let change =
                 Refinement { offset: descent.best.offset.map(|offset| offset / self.scale), ..descent.best };
             let of_given = (given.overlap - 0.5 * given.power) / noise - posterior.widths.penalty(&nothing);
-            fitted.push(Fitted { change, gain: descent.objective - of_given });
+            fitted.push(Fitted { row: image.row, change, gain: descent.objective - of_given });
             // Particles that are none have no pose.
             if misfit(descent, &posterior) > NO_PARTICLE && contrast(&given) > least_contrast {
                 quadratics.push(descent.quadratic(&particle.rotation, &posterior));

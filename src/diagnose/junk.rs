@@ -9,6 +9,7 @@ use crate::imaging::projection::Projector;
 use crate::particles::noise::NoisePower;
 use crate::particles::population::{Measured, Population};
 use crate::particles::store::Block;
+use crate::random::spread;
 use crate::recipe::likelihood::{Contrast, Weighing};
 use crate::run_folder::diagnosis::{Finding, Severity};
 use crate::voxels::slice::{Slice, SliceExtractor};
@@ -105,8 +106,7 @@ fn measure(subject: &Subject, end: usize) -> Result<Vec<Measured>> {
         // Power of a frequency, and half of it in phase with the model.
         let scales: Vec<f64> =
             (0..noise.groups.len()).map(|group| 0.5 * noise.variance(group) * (n * n) as f64).collect();
-        let all = &rows.rows;
-        let sample: Vec<usize> = all.clone().step_by(all.len().div_ceil(IMAGES).max(1)).collect();
+        let sample = spread(rows.rows.clone(), IMAGES);
         let of_half: Vec<Result<Option<Measured>>> = sample
             .par_iter()
             .map_init(
@@ -160,9 +160,9 @@ fn junk(numbers: &Numbers, weighing: Weighing, run: &str, particles: &str) -> Ou
         Finding {
             id: "junk".into(),
             severity: if weighed && share < MUCH { Severity::Note } else { Severity::Warning },
-            title: format!("about {:.0}% of the images show no particle", 100.0 * share),
+            title: format!("about {:.0}% of the images show no particle in their pose", 100.0 * share),
             evidence,
-            cause: "picks of ice, carbon or damaged particles; or images whose poses are entirely wrong"
+            cause: "picks of ice, carbon or damaged particles; or images with the poses of others (mixed-up rows)"
                 .into(),
             cost: if weighed {
                 "little: the run found them and gave them less weight".into()

@@ -10,12 +10,14 @@ mod conventions;
 mod copies;
 mod explain;
 mod fits;
+mod groups;
 mod junk;
 mod model;
 mod noise;
 mod origins;
 pub mod outcome;
 mod poses;
+mod shift_errors;
 pub mod subject;
 mod symmetry;
 mod transfer;
@@ -31,6 +33,8 @@ use outcome::Judged;
 pub use outcome::Outcome;
 pub use subject::Subject;
 
+use trial::Agreement;
+
 use crate::error::Result;
 use crate::evaluate::Headline;
 use crate::particles::store::Store;
@@ -38,6 +42,9 @@ use crate::run_folder::diagnosis::{Diagnosis, Severity};
 
 /// Fewest particles of a half that are tested: with fewer, chance decides.
 pub const FEWEST_PARTICLES: usize = 100;
+
+/// Factor by which other metadata must increase the information where poses do not fit at all.
+const DECISIVE: f64 = 2.0;
 
 /// A test of a run.
 type Test = fn(&Subject) -> Result<Outcome>;
@@ -59,11 +66,26 @@ const TESTS: [Test; 10] = [
 /// Tests the metadata of all particles. Of several explanations that beat the metadata as given, the one that the halves agree best with is
 /// found; the others may follow from it, and wait until it is corrected.
 fn metadata(subject: &Subject) -> Result<Outcome> {
-    let all = [conventions::test(subject)?, origins::test(subject)?, transfer::test(subject)?];
-    let whats = [conventions::WHAT, origins::WHAT, transfer::WHAT];
+    let all = [
+        conventions::test(subject)?,
+        origins::test(subject)?,
+        transfer::test(subject)?,
+        groups::test(subject)?,
+    ];
+    let whats = [conventions::WHAT, origins::WHAT, transfer::WHAT, groups::WHAT];
     let information =
         |found: &Judged| if found.outcome.findings.is_empty() { 0.0 } else { found.information };
     let best = (0..all.len()).max_by(|&a, &b| information(&all[a]).total_cmp(&information(&all[b])));
+    // Where no view is right, any explanation that smears the images agrees a little better.
+    let lost = best.is_some_and(|best| information(&all[best]) > 0.0) && poses::are_lost(subject)?;
+    let given = Agreement::of(subject.sample()?.given()).information;
+    if lost && best.is_some_and(|best| information(&all[best]) < DECISIVE * given) {
+        let mut outcome = Outcome::default();
+        for what in whats {
+            outcome.add(Outcome::untested(what, "the poses do not fit the images"));
+        }
+        return Ok(outcome);
+    }
     let title = best.and_then(|best| Some(all[best].outcome.findings.first()?.title.clone()));
     let mut outcome = Outcome::default();
     for ((index, found), what) in all.into_iter().enumerate().zip(whats) {

@@ -6,6 +6,7 @@ use super::{Outcome, Subject};
 use crate::error::Result;
 use crate::particles::noise::NoisePower;
 use crate::particles::store::Block;
+use crate::random::spread;
 use crate::recipe::likelihood::NoiseModel;
 use crate::run_folder::diagnosis::{Finding, Severity};
 
@@ -147,7 +148,7 @@ fn levels(subject: &Subject) -> Result<Vec<[f64; 2]>> {
                 > BACKGROUND * n as f64
         })
         .collect();
-    let rows: Vec<usize> = (0..store.len()).step_by(store.len().div_ceil(IMAGES).max(1)).collect();
+    let rows = spread(0..store.len(), IMAGES);
     let all: Vec<Result<Option<[f64; 2]>>> = rows
         .par_iter()
         .map_init(Block::default, |block, &row| {

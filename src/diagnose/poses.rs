@@ -38,6 +38,8 @@ const LEAST_MEDIAN: f64 = 0.4;
 const VISIBLE_PHASE: f64 = 1.0;
 /// Displacement by shifts over that by poses from which on the shifts alone are found.
 const DOMINANT: f64 = 2.0;
+/// Error of the poses in degrees from which on they have nothing to do with the images, and the least median.
+const LOST: [f64; 2] = [14.0, 3.0];
 /// Fewest particles of a half.
 const FEWEST: usize = 40;
 
@@ -67,6 +69,13 @@ pub(super) fn test(subject: &Subject) -> Result<Outcome> {
         // The defocus that turns the phase at the limit by less is not seen.
         let matters =
             if index == 2 { kind.matters.max(visible_defocus(subject, fits)) } else { kind.matters };
+        if index == 0 && are_lost(subject)? {
+            all.add(Outcome::found(kind.what, lost(subject, fits, &measured)));
+            for kind in &KINDS[1..] {
+                all.add(Outcome::untested(kind.what, "poses must be right first"));
+            }
+            return Ok(all);
+        }
         // A few particles that are none, or lost, make a wide distribution with a narrow middle.
         if excess < matters || error < kind.ratio * floor || median < LEAST_MEDIAN * excess {
             let outcome = format!(
@@ -122,6 +131,41 @@ fn median_of(kind: &Kind, fits: &[Fits; 2]) -> f64 {
         .collect();
     distances.sort_by(f64::total_cmp);
     distances[distances.len() / 2]
+}
+
+/// Whether the poses have nothing to do with the images.
+///
+/// # Errors
+/// When the particles cannot be read.
+pub(super) fn are_lost(subject: &Subject) -> Result<bool> {
+    let fits = subject.fits()?;
+    let enough = fits.iter().all(|of_half| of_half.particles.len() >= FEWEST);
+    let mean = |of: fn(&Fits) -> f64| 0.5 * (of(&fits[0]) + of(&fits[1]));
+    let (error, floor) = (mean(|fits| fits.errors[0]), mean(|fits| fits.floor[0]));
+    Ok(enough && error > LOST[0].max(KINDS[0].ratio * floor) && median_of(&KINDS[0], fits) > LOST[1])
+}
+
+/// The finding where no particle shows what its pose says.
+fn lost(subject: &Subject, fits: &[Fits; 2], measured: &str) -> Finding {
+    let count = fits.iter().map(|fits| fits.particles.len()).sum::<usize>();
+    Finding {
+        id: "poses".into(),
+        severity: Severity::Fault,
+        title: "the poses do not fit the images at all".into(),
+        evidence: format!(
+            "{count} particles against the map of the other half fit as well elsewhere: the errors have a standard deviation of \
+             {measured} per axis or more"
+        ),
+        cause: "rows that were mixed up: poses of other images; or poses of another map".into(),
+        cost: "the map shows the average of wrong views".into(),
+        next: vec![
+            format!(
+                "compare a few rows of {} with the images (cryosplat-mpi info --pictures)",
+                subject.metadata()
+            ),
+            "determine the poses anew; --refine corrects poses that are nearly right, not these".into(),
+        ],
+    }
 }
 
 fn finding(

@@ -17,6 +17,7 @@ use crate::particles::noise::NoisePower;
 use crate::particles::refinement::Refinement;
 use crate::particles::selection::{Models, SubsetRows};
 use crate::particles::store::Store;
+use crate::random::spread;
 use crate::recipe::Settings;
 use crate::run_folder::identity::RunIdentity;
 use crate::run_folder::{excluded, names, refinement_file};
@@ -208,8 +209,7 @@ impl Subject {
         let sums = sample.given();
         let of_half = |half: usize| {
             let images = sample.images(half);
-            let step = images.len().div_ceil(FITTED).max(1);
-            let images: Vec<_> = images.iter().step_by(step).collect();
+            let images: Vec<_> = spread(0..images.len(), FITTED).into_iter().map(|at| &images[at]).collect();
             let noise = NoisePower::estimate(&self.store, self.subsets[half].rows.clone())?;
             let comparison = Comparison {
                 maps: [&self.half_maps[half], &self.half_maps[1 - half]],

@@ -11,10 +11,17 @@ use crate::run_folder::diagnosis::{Finding, Severity};
 /// What is tested.
 pub(super) const WHAT: &str = "CTF (defocus, voltage, pixel size, phase flips)";
 /// Factors of the defocus that are tried first.
-const FACTORS: [f64; 8] = [0.25, 0.5, 0.63, 0.8, 1.25, 1.6, 2.0, 4.0];
+const FACTORS: [f64; 10] = [0.1, 0.25, 0.5, 0.63, 0.8, 1.25, 1.6, 2.0, 4.0, 10.0];
 /// The logarithm of the first step from the best of them, and the number of times that it is halved.
 const STEP: f64 = 0.12;
 const HALVINGS: usize = 4;
+/// The first step from the offset of the defocus that has the effect of the best factor, as a part of it, and the number of times that
+/// it is halved.
+const OFFSET_STEP: f64 = 0.4;
+const OFFSET_HALVINGS: usize = 3;
+/// The usual amplitude contrast, and how far another is from it for it to be tried.
+const AMPLITUDE: f64 = 0.1;
+const OTHER_AMPLITUDE: f64 = 0.08;
 /// Voltages of microscopes in kV.
 const VOLTAGES: [f64; 4] = [100.0, 120.0, 200.0, 300.0];
 /// Information in nats by which one explanation beats another.
@@ -27,7 +34,7 @@ const LEAST_DEFOCUS: f64 = 500.0;
 const LEAST_ASTIGMATISM: f64 = 300.0;
 
 /// Another treatment of the images: the change, the id and title of the finding, its cause, and what to do.
-const TREATMENTS: [(Change, &str, &str, &str, &str); 5] = [
+const TREATMENTS: [(Change, &str, &str, &str, &str); 6] = [
     (
         Change::PhaseFlipped,
         "phase-flipped",
@@ -63,6 +70,13 @@ const TREATMENTS: [(Change, &str, &str, &str, &str); 5] = [
         "defocus U and V exchanged, or an angle of another convention",
         "exchange rlnDefocusU and rlnDefocusV in the STAR file",
     ),
+    (
+        Change::AmplitudeContrast(AMPLITUDE),
+        "amplitude-contrast",
+        "the amplitude contrast is wrong: 0.1 fits",
+        "a default of another program, or percent in place of a fraction",
+        "set rlnAmplitudeContrast to 0.1 in the table data_optics of particles.star, and save it as fixed.star",
+    ),
 ];
 
 /// Tests the CTF.
@@ -80,6 +94,9 @@ pub(super) fn test(subject: &Subject) -> Result<Judged> {
     treatments.retain(|(change, ..)| match change {
         Change::Premultiplied | Change::PhaseFlipped => optics.iter().all(|optics| !optics.premultiplied),
         Change::Astigmatism => sample.mean_astigmatism() > LEAST_ASTIGMATISM,
+        Change::AmplitudeContrast(usual) => {
+            optics.iter().any(|optics| (optics.amplitude_contrast - usual).abs() > OTHER_AMPLITUDE)
+        }
         _ => true,
     });
     let scales = FACTORS.map(|factor| (Change::Defocus(factor), format!("defocus times {factor}")));
@@ -118,6 +135,12 @@ pub(super) fn test(subject: &Subject) -> Result<Judged> {
             },
         )
         .by(found.agreement.information));
+    }
+    let offset = of_offset(sample, &scale);
+    if offset.agreement.information > scale.agreement.information + DECISIVE {
+        return Ok(
+            Outcome::found(WHAT, by_offset(subject, &offset, &given)?).by(offset.agreement.information)
+        );
     }
     Ok(Outcome::found(WHAT, of_scale(subject, sample, &scale, &given)).by(scale.agreement.information))
 }
@@ -221,6 +244,52 @@ fn refined(sample: &Sample, start: Trial, given: &Agreement) -> Trial {
         step *= 0.5;
     }
     best
+}
+
+/// What is to be added to all defoci, near what has the effect of the factor `scale` on average.
+fn of_offset(sample: &Sample, scale: &Trial) -> Trial {
+    let Change::Defocus(factor) = scale.change else { return scale.clone() };
+    let trial = |added: f64| Trial {
+        change: Change::DefocusOffset(added),
+        name: String::new(),
+        agreement: sample.agreement(Change::DefocusOffset(added)),
+    };
+    let mut at = (factor - 1.0) * sample.mean_defocus();
+    let mut best = trial(at);
+    let mut step = OFFSET_STEP * at;
+    for _ in 0..=OFFSET_HALVINGS {
+        for added in [at - step, at + step] {
+            let other = trial(added);
+            if other.agreement.information > best.agreement.information {
+                (best, at) = (other, added);
+            }
+        }
+        step *= 0.5;
+    }
+    best
+}
+
+/// The finding where adding the same to all defoci fits.
+fn by_offset(subject: &Subject, found: &Trial, given: &Agreement) -> Result<Finding> {
+    let Change::DefocusOffset(added) = found.change else { unreachable!("the trial adds to the defocus") };
+    let sample = subject.sample()?;
+    Ok(Finding {
+        id: "defocus".into(),
+        severity: Severity::Fault,
+        title: format!("the defocus values are wrong: {added:+.0} A fits"),
+        evidence: format!(
+            "with {added:+.0} A added to all defoci, of {:.0} A on average, {}",
+            sample.mean_defocus(),
+            sample.compared(&found.agreement, given)
+        ),
+        cause: "defocus of another plane, or of another phase shift or spherical aberration".into(),
+        cost: "frequencies of the wrong sign cancel: most of the detail beyond the first zeros of the CTF"
+            .into(),
+        next: vec![
+            format!("add {added:.0} to rlnDefocusU and rlnDefocusV in the STAR file (fixed.star)"),
+            subject.import_again(),
+        ],
+    })
 }
 
 /// The finding where another scale of the CTF fits: defocus, voltage and pixel size have nearly the same effect.

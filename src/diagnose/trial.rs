@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::imaging::Symmetry;
 use crate::imaging::View;
+use crate::imaging::ctf::{Ctf, Optics};
 use crate::imaging::pose::Rotation;
 use crate::particles::refinement::Refinement;
 use crate::particles::selection::SubsetRows;
@@ -51,14 +52,22 @@ pub(super) enum Change {
     Rotation(fn(&Rotation) -> Rotation, [[f64; 2]; 2]),
     /// The applied shift, by this matrix times it.
     Shift([[f64; 2]; 2]),
+    /// The applied shift, by adding pixels of the particle file.
+    Offset([f64; 2]),
     /// Both defocus values, by this factor.
     Defocus(f64),
+    /// Both defocus values, by adding angstrom.
+    DefocusOffset(f64),
     /// The voltage in kV.
     Voltage(f64),
     /// The pixel size, by this factor; with `shifts`, the applied shifts were in angstrom, and change with it.
     PixelSize(f64, bool),
-    /// The phase shift, by adding degrees.
+    /// The magnification of the images, by this factor.
+    Magnification(f64),
+    /// The phase shift, by adding degrees; 180 invert the contrast.
     PhaseShift(f64),
+    /// The amplitude contrast.
+    AmplitudeContrast(f64),
     /// The astigmatism's angle, by adding 90 degrees.
     Astigmatism,
     /// The images were multiplied by the sign of their CTF.
@@ -171,18 +180,50 @@ impl Sample {
         Agreement::of(&self.sums(change))
     }
 
+    /// The agreement of the halves with `change` of the images of optics group `group`.
+    pub fn agreement_of_group(&self, change: Change, group: u32) -> Agreement {
+        let of =
+            |image: &SmallImage| if image.particle.optics_group == group { change } else { Change::Nothing };
+        Agreement::of(&self.sums_by((self.box_size, self.pixel_size), of))
+    }
+
+    /// Number of the images of each optics group.
+    pub fn in_groups(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.reader.header().optics.len()];
+        for image in self.halves.iter().flatten() {
+            counts[image.particle.optics_group as usize] += 1;
+        }
+        counts
+    }
+
     /// The sums of both halves with `change`.
     pub fn sums(&self, change: Change) -> [FourierSums; 2] {
         let grid = match change {
             Change::PixelSize(factor, _) => (self.box_size, self.pixel_size * factor),
             _ => (self.box_size, self.pixel_size),
         };
+        self.sums_by(grid, |_| change)
+    }
+
+    fn sums_by(
+        &self,
+        grid: (usize, f64),
+        change_of: impl Fn(&SmallImage) -> Change + Sync,
+    ) -> [FourierSums; 2] {
         [0, 1].map(|half| {
             let first = &self.halves[half];
             let place = |image: &SmallImage| first.partition_point(|other| other.row < image.row);
-            let assume = |image: &SmallImage| self.assume(image, self.shift_of(half, place(image)), change);
+            let assume =
+                |image: &SmallImage| self.assume(image, self.shift_of(half, place(image)), change_of(image));
             sums_of(first, grid, self.symmetry, assume)
         })
+    }
+
+    /// The small image of `row` of a half, and the shift that was applied to it in pixels of the small images (0 if it is not known);
+    /// `None` if it is not in the sample.
+    pub fn image_of_row(&self, half: usize, row: usize) -> Option<(&SmallImage, [f64; 2])> {
+        let place = self.halves[half].binary_search_by_key(&row, |image| image.row).ok()?;
+        Some((&self.halves[half][place], self.shift_of(half, place)))
     }
 
     fn shift_of(&self, half: usize, place: usize) -> [f64; 2] {
@@ -204,27 +245,42 @@ impl Sample {
                 right = times(&shifts, shift);
             }
             Change::Shift(matrix) => right = times(&matrix, shift),
+            Change::Offset(added) => right = [0, 1].map(|axis| shift[axis] + added[axis] * self.scale),
             Change::Defocus(factor) => {
                 particle.ctf.defocus_u *= factor;
                 particle.ctf.defocus_v *= factor;
             }
-            Change::Voltage(voltage) => optics = Some(crate::imaging::ctf::Optics { voltage, ..own() }),
+            Change::DefocusOffset(added) => {
+                particle.ctf.defocus_u += added;
+                particle.ctf.defocus_v += added;
+            }
+            Change::Voltage(voltage) => optics = Some(Optics { voltage, ..own() }),
+            Change::AmplitudeContrast(amplitude_contrast) => {
+                optics = Some(Optics { amplitude_contrast, ..own() })
+            }
+            Change::Magnification(factor) => {
+                let magnification = own().magnification.map(|row| row.map(|value| value * factor));
+                optics = Some(Optics { magnification, ..own() });
+            }
             Change::PixelSize(factor, true) => right = shift.map(|value| value / factor),
             Change::PixelSize(_, false) => {}
             Change::PhaseShift(degrees) => particle.ctf.phase_shift += degrees,
             Change::Astigmatism => particle.ctf.astigmatism_angle += 90.0,
             Change::PhaseFlipped => flipped = true,
-            Change::Premultiplied => {
-                optics = Some(crate::imaging::ctf::Optics { premultiplied: true, ..own() })
-            }
+            Change::Premultiplied => optics = Some(Optics { premultiplied: true, ..own() }),
             Change::NoCtf => {}
         }
         let mut view = self.reader.view(&particle);
         if let Some(optics) = optics {
-            view.ctf = crate::imaging::ctf::Ctf::new(&optics, &particle.ctf);
+            view.ctf = Ctf::new(&optics, &particle.ctf);
+        }
+        if let Change::Magnification(factor) = change {
+            for value in view.rotation[..2].iter_mut().flatten() {
+                *value *= factor;
+            }
         }
         if matches!(change, Change::NoCtf) {
-            view.ctf = crate::imaging::ctf::Ctf::identity();
+            view.ctf = Ctf::identity();
         }
         // The image was moved by the shift as given.
         let offset = [0, 1].map(|axis| shift[axis] - right[axis]);

@@ -11,6 +11,7 @@ use crate::imaging::{Symmetry, View};
 use crate::particles::preprocess::{Preprocessor, Scratch, Settings};
 use crate::particles::refinement::Refinement;
 use crate::particles::store::{Block, Particle, Reader, Store};
+use crate::random::spread;
 
 /// Images per parallel block.
 const BLOCK: usize = 250;
@@ -79,7 +80,7 @@ pub(crate) struct SmallImage {
     pub pixels: Vec<f32>,
 }
 
-/// Every n-th of `rows`, of which there are `particles` at most, downsampled, with what `refinement_of` a row returns; `None` leaves it
+/// A sample of `rows`, of `particles` at most, downsampled, with what `refinement_of` a row returns; `None` leaves it
 /// out. Images that cannot be used are left out too.
 ///
 /// # Errors
@@ -92,8 +93,7 @@ pub(crate) fn small_images(
     refinement_of: impl Fn(usize) -> Option<Refinement> + Sync,
 ) -> Result<Vec<SmallImage>> {
     let shrinker = Shrinker::new(store, box_size)?;
-    let step = rows.len().div_ceil(particles).max(1);
-    let sample: Vec<usize> = rows.step_by(step).collect();
+    let sample = spread(rows, particles);
     let read = sample.par_iter().map_init(
         || shrinker.scratch(),
         |scratch, &row| {
