@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # How often `diagnose` accuses a sound set: many simulated sets of random specimens, boxes, noise, views and small defects, each imported from
 # its STAR file and reconstructed by `backproject`, which takes seconds where a training takes minutes. Tests of the model do not apply.
-# Prints a line for each set and the rates. Usage: benches/diagnose_sound.sh [SETS [FIRST_SEED]]
+# Prints a line for each set and the rate. Usage: benches/diagnose_sound.sh [SETS [FIRST_SEED]]
 # Variables: WORK (folder, default target/diagnose-sound), PROGRAM (default target/release/cryosplat-mpi), MODELS (folder of mmCIF files).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -48,7 +48,9 @@ for ((seed = first; seed < first + sets; seed++)); do
     "$program" --log-level error backproject "$set/p.h5" -o "$set/run" >/dev/null
     "$program" --log-level error diagnose "$set/run" --json >"$set/diagnosis.json"
     made=$((made + 1))
-    found=$(jq -r '[.findings[] | select(.severity == "warning" or .severity == "fault") | "\(.id) (\(.title))"] | join("; ")' "$set/diagnosis.json")
+    found=$(python3 -c 'import json, sys
+findings = json.load(open(sys.argv[1]))["findings"]
+print("; ".join("{id} ({title})".format(**f) for f in findings if f["severity"] in ("warning", "fault")))' "$set/diagnosis.json")
     [ -z "$found" ] || accused=$((accused + 1))
     echo "$seed ${specimen[*]##*/} ${options[*]}: ${found:-nothing}"
     rm -rf "$set"

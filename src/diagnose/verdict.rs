@@ -16,7 +16,10 @@ pub(super) fn verdict(headline: Option<&Headline>, findings: &[Finding], tested:
         titles.collect::<Vec<_>>().join("; ")
     };
     let names = |done: bool| {
-        let all = tested.iter().filter(|test| test.done == done).map(|test| test.what.as_str());
+        // The outcome of a test that found something is its evidence.
+        let found = |test: &Tested| findings.iter().any(|finding| finding.evidence == test.outcome);
+        let all =
+            tested.iter().filter(|test| test.done == done && !found(test)).map(|test| test.what.as_str());
         all.collect::<Vec<_>>().join(", ")
     };
     let line = match severity {
@@ -27,8 +30,12 @@ pub(super) fn verdict(headline: Option<&Headline>, findings: &[Finding], tested:
                 none if none.is_empty() => String::new(),
                 some => format!("; not tested: {some}"),
             };
+            let noted = match of(Severity::Note) {
+                none if none.is_empty() => String::new(),
+                some => format!("; noted: {some}"),
+            };
             format!(
-                "{resolution}; nothing wrong was found in: {}{untested}; the images cannot tell the hand",
+                "{resolution}{noted}; nothing wrong was found in: {}{untested}; the images cannot tell the hand",
                 names(true)
             )
         }
@@ -45,7 +52,7 @@ mod tests {
             id: title.into(),
             severity,
             title: title.into(),
-            evidence: String::new(),
+            evidence: format!("evidence: {title}"),
             cause: String::new(),
             cost: String::new(),
             next: Vec::new(),
@@ -62,6 +69,11 @@ mod tests {
         let sound = verdict(None, &[], &tested);
         assert_eq!(sound.severity, Severity::Sound);
         assert!(sound.line.contains("found in: poses; not tested: origins;"), "{}", sound.line);
+        // A test that noted something did not find nothing.
+        let noted = Tested { what: "model".into(), done: true, outcome: "evidence: c".into() };
+        let with_note = [&tested[..], &[noted]].concat();
+        let line = verdict(None, &[finding(Severity::Note, "c")], &with_note).line;
+        assert!(line.contains("; noted: c; nothing wrong was found in: poses; not tested"), "{line}");
         let findings = [
             finding(Severity::Fault, "a is wrong"),
             finding(Severity::Fault, "b is wrong"),
