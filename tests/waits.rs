@@ -149,3 +149,27 @@ fn a_command_of_one_process_refuses_a_launcher() {
     let output = over_mpi(1, &program_file(), &arguments);
     assert!(output.status.success(), "{}", text(&output));
 }
+
+#[test]
+fn a_signal_after_the_training_leaves_out_the_diagnosis() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = phantom(folder.path(), 400);
+    let run = path(folder.path(), "run");
+    let mut arguments =
+        train_arguments(&set, &run, &["--gaussians", "50", "--epochs", "1", "--mixtures", "1"]);
+    arguments.retain(|argument| argument != "--no-diagnosis");
+    let job = Job::start(alone(&arguments));
+    let log = Path::new(&run).join("log.txt");
+    let said_so = || std::fs::read_to_string(&log).is_ok_and(|log| log.contains("the run is diagnosed"));
+    wait_until("a diagnosis", said_so);
+    send(SIGTERM, job.id());
+    let output = job.wait();
+    let said = text(&output);
+    assert!(output.status.success(), "{said}");
+    for part in ["SIGTERM: the training is over", "the diagnosis was stopped; cryosplat-mpi diagnose "] {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+    let names = contents(Path::new(&run));
+    assert!(names.contains_key("report.html") && !names.contains_key("diagnosis.json"), "{:?}", names.keys());
+    assert!(std::fs::read_to_string(Path::new(&run).join("run.json")).unwrap().contains("\"done\""));
+}

@@ -104,9 +104,17 @@ fn metadata(subject: &Subject) -> Result<Outcome> {
 /// # Errors
 /// When its files or particles cannot be read.
 pub fn diagnose(subject: &Subject) -> Result<Diagnosis> {
+    Ok(diagnose_until(subject, || false)?.expect("nothing stops it"))
+}
+
+/// Tests a run; `None` where `stopped` is true before one of the tests.
+fn diagnose_until(subject: &Subject, stopped: impl Fn() -> bool) -> Result<Option<Diagnosis>> {
     let mut all = Outcome::default();
     if subject.subsets.iter().all(|subset| subset.rows.len() >= FEWEST_PARTICLES) {
         for test in TESTS {
+            if stopped() {
+                return Ok(None);
+            }
             all.add(test(subject)?);
         }
     } else {
@@ -117,17 +125,26 @@ pub fn diagnose(subject: &Subject) -> Result<Diagnosis> {
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     let headline = Headline::from_document(&subject.document);
     let verdict = verdict::verdict(headline.as_ref(), &findings, &tested);
-    Ok(Diagnosis { verdict, findings, tested })
+    Ok(Some(Diagnosis { verdict, findings, tested }))
 }
 
 /// Tests the run in `folder`, whose record is `document`, on the particles of `store`, and writes diagnosis.json. A run is done also
-/// where it cannot be tested: that is logged.
-pub fn of_new_run(folder: &Path, document: &Value, store: &Store) -> Option<Diagnosis> {
+/// where it cannot be tested, or `stopped` asks for its end: that is logged.
+pub fn of_new_run(
+    folder: &Path,
+    document: &Value,
+    store: &Store,
+    stopped: impl Fn() -> bool,
+) -> Option<Diagnosis> {
     tracing::info!("the run is diagnosed (--no-diagnosis leaves it out)");
-    let diagnosed =
-        Subject::open(folder, document.clone(), store.clone()).and_then(|subject| diagnose(&subject));
-    match diagnosed.and_then(|diagnosis| diagnosis.write(folder).map(|()| diagnosis)) {
-        Ok(diagnosis) => Some(diagnosis),
+    let diagnosed = Subject::open(folder, document.clone(), store.clone())
+        .and_then(|subject| diagnose_until(&subject, stopped));
+    match diagnosed.and_then(|found| found.map(|found| found.write(folder).map(|()| found)).transpose()) {
+        Ok(Some(diagnosis)) => Some(diagnosis),
+        Ok(None) => {
+            tracing::warn!("the diagnosis was stopped; cryosplat-mpi diagnose {} makes it", folder.display());
+            None
+        }
         Err(error) => {
             tracing::warn!("the run could not be diagnosed: {error}");
             None

@@ -16,7 +16,7 @@ mod world;
 pub use collective::Collective;
 pub use groups::{Assignment, HalfGroup, assign, first_rank, group_size};
 pub(crate) use launcher::{Launcher, library as mpi_library};
-pub use signals::EndSignal;
+pub use signals::{EndSignal, end_is_asked, training_is_over};
 pub use watch::Watch;
 pub use watched::Stage;
 pub use world::{Failure, World};

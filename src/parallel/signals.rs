@@ -15,6 +15,21 @@ const INTERRUPTED: i32 = 130;
 /// A launcher may forward the Ctrl-C that the terminal has sent already: SIGINT within this time of the first is the same one.
 const SAME_PRESS: Duration = Duration::from_millis(300);
 
+/// Whether a signal was received.
+static RECEIVED: AtomicBool = AtomicBool::new(false);
+/// Whether the training of this process is over.
+static TRAINED: AtomicBool = AtomicBool::new(false);
+
+/// Says that the training of this process is over: a signal no longer stops it.
+pub fn training_is_over() {
+    TRAINED.store(true, Ordering::Relaxed);
+}
+
+/// Whether a signal asks this process to end soon.
+pub fn end_is_asked() -> bool {
+    RECEIVED.load(Ordering::Relaxed)
+}
+
 /// Flags that are set when this process receives SIGUSR1, SIGTERM or SIGINT.
 #[derive(Clone, Debug, Default)]
 pub struct EndSignal {
@@ -74,6 +89,7 @@ fn follow(mut signals: Signals) {
         if signal == SIGINT {
             interrupted.get_or_insert_with(Instant::now);
         }
+        RECEIVED.store(true, Ordering::Relaxed);
         if !std::mem::replace(&mut is_logged, true) {
             let again = if signal == SIGINT { "; a second Ctrl-C ends the job at once" } else { "" };
             let name = match signal {
@@ -81,7 +97,14 @@ fn follow(mut signals: Signals) {
                 SIGTERM => "SIGTERM",
                 _ => "SIGUSR1",
             };
-            tracing::info!("{name}: training stops at the next step and writes checkpoints{again}");
+            match TRAINED.load(Ordering::Relaxed) {
+                true => tracing::info!(
+                    "{name}: the training is over; what is left is written without a diagnosis{again}"
+                ),
+                false => {
+                    tracing::info!("{name}: training stops at the next step and writes checkpoints{again}")
+                }
+            }
         }
     }
 }

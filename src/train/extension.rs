@@ -2,7 +2,7 @@
 
 use super::options::RunOptions;
 use crate::error::{Error, Result};
-use crate::recipe::Choices;
+use crate::recipe::{Choices, Settings};
 use crate::run_folder::lifecycle::{self, ExistingRun};
 
 /// Sets the extensions of a run in `choices`: those of the run that is resumed, and one more where `--extend-epochs` exceeds them.
@@ -38,7 +38,11 @@ pub(super) fn decide(options: &RunOptions, choices: &mut Choices) -> Result<Exis
         return Ok(existing);
     }
     choices.extensions.push(wanted - done);
-    let first = older.epochs + 1;
-    tracing::info!("the finished run is extended: epochs {first} to {}", older.epochs + wanted - done);
     Ok(ExistingRun::Extend)
+}
+
+/// Logs the extension of a run of `settings`.
+pub(super) fn log(settings: &Settings) {
+    let first = settings.epochs - settings.extensions.last().copied().unwrap_or_default() + 1;
+    tracing::info!("the finished run is extended: epochs {first} to {}", settings.epochs);
 }

@@ -14,10 +14,12 @@ use crate::gmm::files::GmmFile;
 use crate::gmm::ply;
 use crate::gmm::voxelize::{self, Grid, label};
 use crate::imaging::mrc::{self, Volume};
+use crate::parallel::{end_is_asked, training_is_over};
 use crate::particles::Subset;
 use crate::particles::selection::Models;
 use crate::progress::duration;
 use crate::run_folder::assessment::{Assessment, Check};
+use crate::run_folder::diagnosis::{Diagnosis, Severity};
 use crate::run_folder::document::RunSummary;
 use crate::run_folder::identity::RunIdentity;
 use crate::run_folder::metrics::{self, EpochSummary, Spread};
@@ -66,6 +68,7 @@ pub(super) fn log_fsc(folder: &Path, epoch: usize) -> Result<()> {
 
 /// Reads the maps of the models; writes their mean, FSC, figures, report and run.json.
 pub(super) fn finish(run: &Finished) -> Result<()> {
+    training_is_over();
     let folder = &run.options.output;
     let mut maps = Vec::new();
     for (subset, _) in &run.summary.particles {
@@ -88,13 +91,12 @@ pub(super) fn finish(run: &Finished) -> Result<()> {
     let epochs = epochs(run);
     let document = document(run, &assessed, &epochs);
     let diagnosis = (both && run.options.diagnose)
-        .then(|| diagnose::of_new_run(folder, &document, run.summary.store))
+        .then(|| diagnose::of_new_run(folder, &document, run.summary.store, end_is_asked))
         .flatten();
     view::write(folder, &map, run.identity.settings.symmetry)?;
     report::write(folder, &document, run.summary.store, &[])?;
     lifecycle::write_document(folder, &document)?;
-    log(run, &assessed, &epochs);
-    diagnosis.iter().for_each(diagnose::log);
+    log(run, &assessed, &epochs, diagnosis.as_ref());
     Ok(())
 }
 
@@ -139,16 +141,20 @@ fn log_times(epochs: &[Vec<EpochSummary>], run: &Finished) {
     }
 }
 
-fn log(run: &Finished, assessed: &Assessment, epochs: &[Vec<EpochSummary>]) {
+fn log(run: &Finished, assessed: &Assessment, epochs: &[Vec<EpochSummary>], diagnosis: Option<&Diagnosis>) {
     log_times(epochs, run);
     assessment::log(assessed);
+    diagnosis.iter().for_each(|diagnosis| diagnose::log(diagnosis));
     tracing::info!(
         "done in {} ({:.0} images/s): {}",
         duration(run.started.elapsed().as_secs_f64()),
         images_per_second(run, epochs),
         run.options.output.join(names::REPORT).display()
     );
-    view::log_next(&run.options.output);
+    // The next step after a fault is to correct it.
+    if diagnosis.is_none_or(|diagnosis| diagnosis.verdict.severity < Severity::Fault) {
+        view::log_next(&run.options.output);
+    }
 }
 
 /// The content of run.json.

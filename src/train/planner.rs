@@ -208,6 +208,9 @@ fn decide(world: &World, options: &RunOptions, signal: &EndSignal) -> Result<(St
         return Ok((store, None));
     };
     let plan = plan_of(&store, data_set, &subsets, settings, (steps, epoch, ranks), &options.output)?;
+    if existing == ExistingRun::Extend {
+        extension::log(&plan.models[0].settings);
+    }
     if plan.models.iter().all(|model| model.steps_done == 0) {
         detection::report(&store, &subsets, options.choices.symmetry);
     }
