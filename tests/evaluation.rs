@@ -249,6 +249,7 @@ fn postprocess_sharpens_and_writes_all_files() {
     let at = folder.path();
     let (a, b) = (write(at, "a.mrc", &map(120.0, 0.3, 1)), write(at, "b.mrc", &map(120.0, 0.3, 2)));
     let out = path(at, "post");
+    fail(&["postprocess", &a, &a, "-o", &out], &["the same voxels", "both half maps"]);
     let said = succeed(&["postprocess", &a, &b, "-o", &out, "--fit-from", "16"]);
     assert!(said.contains("corrected") && said.contains("B factor") && said.contains("resolution"), "{said}");
     let post: Vec<String> = names(at).into_iter().filter(|n| n.starts_with("post")).collect();
@@ -318,7 +319,7 @@ fn postprocess_sharpens_and_writes_all_files() {
 fn postprocess_reports_bad_input_in_one_line_and_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    let a = write(at, "a.mrc", &map(80.0, 1.0, 1));
+    let [a, b] = [("a.mrc", 1), ("b.mrc", 2)].map(|(name, seed)| write(at, name, &map(80.0, 1.0, seed)));
     let inverse = map(80.0, 1.0, 1).data.mapv(|v| -v);
     let inverse = write(at, "inverse.mrc", &Volume::new(inverse, PIXEL));
     let out = PathBuf::from(path(at, "post"));
@@ -327,10 +328,10 @@ fn postprocess_reports_bad_input_in_one_line_and_writes_nothing() {
         fail(&[&usual[..], more].concat(), fragments);
     };
     refuse(&["missing.mrc"], &["missing.mrc", "No such file"]);
-    refuse(&[&a, "--mask", "none"], &["needs a mask", "auto"]);
+    refuse(&[&b, "--mask", "none"], &["needs a mask", "auto"]);
     refuse(&[&inverse, "--mask", "sphere"], &["share no signal", "half maps"]);
-    refuse(&[&a, "--mask", "sphere", "--fit-from", "5", "--fit-to", "6"], &["from 5 A to 6 A", "--fit-from"]);
-    refuse(&[&a, "--low-pass", "0", "--mask", "sphere"], &["low-pass filter at 0 A"]);
-    refuse(&[&a, "--b-factor=-1e9", "--mask", "sphere"], &["B factor of -1000000000.0", "--low-pass"]);
-    assert_eq!(names(at), ["a.mrc", "inverse.mrc"]);
+    refuse(&[&b, "--mask", "sphere", "--fit-from", "5", "--fit-to", "6"], &["from 5 A to 6 A", "--fit-from"]);
+    refuse(&[&b, "--low-pass", "0", "--mask", "sphere"], &["low-pass filter at 0 A"]);
+    refuse(&[&b, "--b-factor=-1e9", "--mask", "sphere"], &["B factor of -1000000000.0", "--low-pass"]);
+    assert_eq!(names(at), ["a.mrc", "b.mrc", "inverse.mrc"]);
 }

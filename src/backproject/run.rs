@@ -111,8 +111,9 @@ fn log_start(world: &World, store: &Store, subsets: &[SubsetRows]) {
     selection::log(store, subsets);
     let box_size = store.header().box_size;
     tracing::info!(
-        "{} ranks of {} threads; memory: {:.2} GiB per rank for the sums, {:.2} GiB on rank 0 for the inversion",
+        "{} {} of {} threads; memory: {:.2} GiB per rank for the sums, {:.2} GiB on rank 0 for the inversion",
         world.size(),
+        if world.size() == 1 { "rank" } else { "ranks" },
         rayon::current_num_threads(),
         gib(Accumulator::bytes(box_size)),
         gib(inversion_bytes(box_size))

@@ -97,6 +97,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let mask = made.ok_or_else(|| {
         Error::request("post-processing needs a mask", "leave out --mask none: auto is the default")
     })?;
+    maps::check_differ([(&args.first, &first), (&args.second, &second)])?;
     let options = args.options();
     let processed = PostProcessed::compute(&first, &second, &mask.mask, &options)?;
     if processed.line.is_none() && args.b_factor.is_none() {

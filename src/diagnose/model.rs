@@ -77,7 +77,7 @@ pub(super) fn test(subject: &Subject) -> Result<Outcome> {
         epochs: settings.epochs,
         recommended_epochs: rules::epochs_for(particles * order),
     };
-    Ok(judge(&sizes, behind(subject)?.as_ref(), settings.mixtures, &subject.particles()))
+    Ok(judge(&sizes, behind(subject)?.as_ref(), settings.mixtures, [&subject.particles(), &subject.run()]))
 }
 
 /// Fraction of the box that the specimen fills, by a map of a sample of half 1.
@@ -116,20 +116,24 @@ fn behind(subject: &Subject) -> Result<Option<Behind>> {
     Ok(Some(Behind { voxels: mean(&voxels), model: mean(&found.curve), error, resolution }))
 }
 
-/// The outcome; `mixtures` of the run.
-fn judge(sizes: &Sizes, behind: Option<&Behind>, mixtures: usize, particles: &str) -> Outcome {
+/// The outcome; `mixtures` of the run, and the names of its particles and folder.
+fn judge(sizes: &Sizes, behind: Option<&Behind>, mixtures: usize, [particles, run]: [&str; 2]) -> Outcome {
     let &Sizes { gaussians, recommended_gaussians, epochs, recommended_epochs } = sizes;
     let is_small = (gaussians as f64) < FEW_GAUSSIANS * recommended_gaussians as f64;
     let is_short = (epochs as f64) < FEW_EPOCHS * recommended_epochs as f64;
     let significant = behind.filter(|behind| behind.is_significant());
     let mut evidence = format!(
-        "{gaussians} Gaussians ({recommended_gaussians} by the rules for these particles), {epochs} epochs in {mixtures} mixture(s) \
-         ({recommended_epochs} by the rules)"
+        "{gaussians} Gaussians ({recommended_gaussians} by the rules for these particles), {epochs} epochs in {mixtures} {} \
+         ({recommended_epochs} by the rules)",
+        if mixtures == 1 { "mixture" } else { "mixtures" }
     );
     if let Some(Behind { voxels, model, resolution, .. }) = behind {
         evidence += &format!(
             "; to {resolution:.1} A, the half maps have a cross-validated FSC of {model:.2} on average, and voxel maps of the same particles one of {voxels:.2}"
         );
+        if model > voxels {
+            evidence += "; a full model would be better still";
+        }
     }
     let short = (epochs as f64) < 0.5 * recommended_epochs as f64;
     let (id, title) = match (is_small, is_short || (short && significant.is_some())) {
@@ -167,6 +171,16 @@ fn judge(sizes: &Sizes, behind: Option<&Behind>, mixtures: usize, particles: &st
     let more = gaussians.max(recommended_gaussians);
     let longer = epochs.max(recommended_epochs);
     let next = format!("cryosplat-mpi train {particles} --gaussians {more} --epochs {longer} -o run_larger");
+    let mut all = vec![next];
+    if id == "training-too-short" {
+        let more = recommended_epochs - epochs;
+        all.insert(
+            0,
+            format!(
+                "cryosplat-mpi train {particles} -o {run} --extend-epochs {more}, with the options of the run"
+            ),
+        );
+    }
     let finding = Finding {
         id: id.into(),
         severity,
@@ -174,7 +188,7 @@ fn judge(sizes: &Sizes, behind: Option<&Behind>, mixtures: usize, particles: &st
         evidence,
         cause: cause.into(),
         cost,
-        next: vec![next],
+        next: all,
     };
     Outcome::found(WHAT, finding)
 }
@@ -189,7 +203,7 @@ mod tests {
     const AHEAD: Behind = Behind { voxels: 0.8, model: 0.9, ..BEHIND };
 
     fn id(sizes: Sizes, behind: Option<Behind>) -> Option<(String, Severity)> {
-        let outcome = judge(&sizes, behind.as_ref(), 1, "p.h5");
+        let outcome = judge(&sizes, behind.as_ref(), 1, ["p.h5", "run"]);
         outcome.findings.first().map(|found| (found.id.clone(), found.severity))
     }
 
@@ -213,8 +227,11 @@ mod tests {
         let short = Sizes { epochs: 1, ..DEFAULT };
         assert_eq!(id(short, Some(AHEAD)), Some(("training-too-short".into(), Severity::Warning)));
         assert_eq!(id(short, Some(BEHIND)), Some(("training-too-short".into(), Severity::Warning)));
+        let next = judge(&short, Some(&AHEAD), 1, ["p.h5", "run"]).findings.remove(0).next;
+        assert!(next[0].contains("-o run --extend-epochs 49"), "{next:?}");
         assert_eq!(id(DEFAULT, Some(BEHIND)), Some(("model-behind-voxels".into(), Severity::Warning)));
-        let found = judge(&Sizes { epochs: 1, ..small }, Some(&BEHIND), 1, "p.h5").findings.remove(0);
+        let found =
+            judge(&Sizes { epochs: 1, ..small }, Some(&BEHIND), 1, ["p.h5", "run"]).findings.remove(0);
         assert!(found.title.contains("too small, and was trained too short"));
         assert_eq!(found.next, ["cryosplat-mpi train p.h5 --gaussians 10000 --epochs 50 -o run_larger"]);
     }

@@ -38,6 +38,9 @@ const LEAST_MEDIAN: f64 = 0.4;
 const VISIBLE_PHASE: f64 = 1.0;
 /// Displacement by shifts over that by poses from which on the shifts alone are found.
 const DOMINANT: f64 = 2.0;
+/// Error of the poses in degrees that particles without errors show in poor maps, and the ratio to it from which on it is one.
+const POOR_MAPS: f64 = 2.0;
+const RATIO_IN_POOR_MAPS: f64 = 1.8;
 /// Error of the poses in degrees from which on they have nothing to do with the images, and the least median.
 const LOST: [f64; 2] = [14.0, 3.0];
 /// Fewest particles of a half.
@@ -76,8 +79,9 @@ pub(super) fn test(subject: &Subject) -> Result<Outcome> {
             }
             return Ok(all);
         }
+        let ratio = if index == 0 && floor > POOR_MAPS { RATIO_IN_POOR_MAPS } else { kind.ratio };
         // A few particles that are none, or lost, make a wide distribution with a narrow middle.
-        if excess < matters || error < kind.ratio * floor || median < LEAST_MEDIAN * excess {
+        if excess < matters || error < ratio * floor || median < LEAST_MEDIAN * excess {
             let outcome = format!(
                 "errors of {measured} (standard deviation per axis; particles without errors would show {of_none})"
             );

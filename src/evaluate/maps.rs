@@ -14,6 +14,22 @@ const FRAME_TOLERANCE: f64 = 0.05;
 /// Memory that the evaluation of two maps takes for each voxel, in bytes: both maps, their transforms, and those of a mask.
 const BYTES_PER_VOXEL: u128 = 80;
 
+/// Checks that two half maps are two maps: their FSC says nothing otherwise.
+///
+/// # Errors
+/// When all voxels are equal.
+pub fn check_differ([(first_path, first), (second_path, second)]: [(&Path, &Volume); 2]) -> Result<()> {
+    if first.data != second.data {
+        return Ok(());
+    }
+    Err(Error::input(
+        second_path,
+        "",
+        format!("holds the same voxels as {}: one map in the place of both half maps", first_path.display()),
+        "name the maps of both halves (half1.mrc and half2.mrc of a run)",
+    ))
+}
+
 /// Reads a cubic map.
 ///
 /// # Errors

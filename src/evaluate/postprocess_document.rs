@@ -77,6 +77,7 @@ impl PostProcessed {
                 "B factor          {:.1} A^2, fitted to {} shells from {:.2} to {:.2} A (correlation {:.3})",
                 self.b_factor, line.shells, line.range[0], line.range[1], line.correlation
             ),
+            None if self.b_factor == 0.0 => writeln!(text, "B factor          none: not sharpened"),
             None => writeln!(text, "B factor          {:.1} A^2", self.b_factor),
         };
         let _ = match self.low_pass {

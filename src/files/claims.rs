@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use super::pending::{check_destination, check_folder, folder_of, identity};
+use super::pending::{Pending, check_destination, check_folder, folder_of, identity};
 use crate::error::{Error, Result};
 
 /// Device and inode of a file.
@@ -66,17 +66,24 @@ impl Claims {
         self.outputs.iter().any(|output| output.exists())
     }
 
-    /// Checks that every output is a regular file or does not exist, has a folder, is no input, and no other output.
+    /// Checks that every output is a regular file or does not exist, has a folder that can be written, is no input, and no
+    /// other output.
     ///
     /// # Errors
     /// Names the first output that is not, what it is, and a remedy.
     pub fn check(&self) -> Result<()> {
         let mut places: HashMap<Place, &Path> = HashMap::new();
         let mut existing: HashMap<Identity, &Path> = HashMap::new();
+        let mut probed: Vec<&Path> = Vec::new();
         for output in &self.outputs {
             check_destination(output)?;
             if !self.created.iter().any(|folder| output.starts_with(folder)) {
                 check_folder(output)?;
+            }
+            // A folder that cannot be written is found before the work.
+            if folder_of(output).is_dir() && !probed.contains(&folder_of(output)) {
+                drop(Pending::new(output)?);
+                probed.push(folder_of(output));
             }
             let in_place = places.insert(Place::of(output), output);
             let as_file = identity_of(output).and_then(|found| existing.insert(found, output));
@@ -167,6 +174,16 @@ mod tests {
             assert_eq!(created.is_ok(), problem == "does not exist", "{output}");
         }
         check("missing", "other").unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_found_at_once() {
+        // Nobody makes a file there, root neither.
+        let error = Claims::new().writes("/proc/self/map.mrc").check().unwrap_err().to_string();
+        assert!(error.contains("/proc/self"), "{error}");
+        let folder = tempfile::tempdir().unwrap();
+        Claims::new().writes(folder.path().join("map.mrc")).check().unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

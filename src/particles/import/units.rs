@@ -7,6 +7,11 @@ const LARGEST_VOLTAGE: f64 = 5e3;
 /// Defocus in angstrom below which all values are probably in micrometres.
 const SMALLEST_DEFOCUS: f64 = 50.0;
 
+/// Defocus in angstrom above which a value is in another unit, or damaged: a tenth of a millimetre.
+const LARGEST_DEFOCUS: f64 = 1e6;
+/// Voltage in kV below which a value is in another unit.
+const SMALLEST_VOLTAGE: f64 = 10.0;
+
 /// Looks for implausible values, and warns once for each column.
 #[derive(Clone, Debug)]
 pub struct Units {
@@ -51,6 +56,19 @@ impl Units {
         let [voltage, defocus, origin] = self.columns;
         if let Some(volts) = self.voltages.iter().find(|&&volts| volts > LARGEST_VOLTAGE) {
             tracing::warn!("{}: {voltage} is {volts}, expected kV: this seems to be in V", self.file);
+        }
+        if let Some(low) = self.voltages.iter().find(|&&kilovolts| kilovolts < SMALLEST_VOLTAGE) {
+            tracing::warn!(
+                "{}: {voltage} is {low}, expected kV: this seems to be in another unit",
+                self.file
+            );
+        }
+        if self.defocus > LARGEST_DEFOCUS {
+            tracing::warn!(
+                "{}: {defocus} is {:e} at most, expected angstrom: this seems to be in another unit, or damaged",
+                self.file,
+                self.defocus
+            );
         }
         if self.defocus > 0.0 && self.defocus < SMALLEST_DEFOCUS {
             tracing::warn!(

@@ -70,7 +70,8 @@ fn reconstruct_subset(store: &Store, subset: &SubsetRows, symmetry: Symmetry) ->
     let header = store.header();
     let edge = header.box_size as f64 * header.pixel_size;
     let (centre, covariance) = density.moments();
-    let [x, y, z] = centre.map(|at| edge * at);
+    // Without a sign for what rounds to 0.
+    let [x, y, z] = centre.map(|at| (edge * at).round() + 0.0);
     let [a, b, c] = [0, 1, 2].map(|k| edge * covariance[k][k].sqrt());
     let snr = pilot.total_snr / (rows.len() * header.pixels() * symmetry.order()) as f64;
     tracing::info!(
