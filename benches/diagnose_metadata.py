@@ -96,7 +96,7 @@ FAULTS = [
     ("psi + 90 degrees", added(POSE[2:], [90]), {"pose-convention"}),
     ("inverse rotations", lambda star: star.change(PARTICLES, lambda *pose: angles(matrix(*pose).T), *POSE), {"pose-convention"}),
     ("rows mixed up", mixed_up(1), {"poses", "no-agreement"}),
-    ("30% of the rows mixed up", mixed_up(0.3), {"junk"}),
+    ("30% of the rows mixed up", mixed_up(0.3), {"junk", "poses"}),
     ("defocus times 0.9", scaled(DEFOCUS, 0.9), {"defocus", "pixel-size"}),
     ("defocus times 1.2", scaled(DEFOCUS, 1.2), {"defocus", "pixel-size"}),
     ("defocus times 1.6", scaled(DEFOCUS, 1.6), {"defocus", "voltage", "pixel-size"}),

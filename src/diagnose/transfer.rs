@@ -106,6 +106,13 @@ pub(super) fn test(subject: &Subject) -> Result<Judged> {
     };
     // A defocus between the factors may be off by less than they are apart.
     let scale = refined(sample, scale, &given);
+    let offset = of_offset(sample, &scale);
+    let at_least = scale.agreement.information.max(other.agreement.information) + DECISIVE;
+    if offset.agreement.information > at_least && is_better(&offset.agreement, &given, NARROW) {
+        return Ok(
+            Outcome::found(WHAT, by_offset(subject, &offset, &given)?).by(offset.agreement.information)
+        );
+    }
     let found = if scale.agreement.information >= other.agreement.information { &scale } else { &other };
     let margin = if std::ptr::eq(found, &scale) { NARROW } else { WIDE };
     if !is_better(&found.agreement, &given, margin) {
@@ -135,12 +142,6 @@ pub(super) fn test(subject: &Subject) -> Result<Judged> {
             },
         )
         .by(found.agreement.information));
-    }
-    let offset = of_offset(sample, &scale);
-    if offset.agreement.information > scale.agreement.information + DECISIVE {
-        return Ok(
-            Outcome::found(WHAT, by_offset(subject, &offset, &given)?).by(offset.agreement.information)
-        );
     }
     Ok(Outcome::found(WHAT, of_scale(subject, sample, &scale, &given)).by(scale.agreement.information))
 }
