@@ -175,6 +175,6 @@ fn no_signal(subject: &Subject, given: &Agreement) -> Finding {
         ),
         cause: "poses that belong to other images, images without particles, or far too few particles".into(),
         cost: "the map shows noise".into(),
-        next: vec![format!("cryosplat-mpi info {} --pictures", subject.particles())],
+        next: vec![format!("cryosplat-mpi info {} --pictures particles.html", subject.particles())],
     }
 }

@@ -91,8 +91,11 @@ fn finding(kind: &str, copies: usize, count: usize, evidence: String, original: 
         cause: "particles were picked or extracted twice, or files with the same particles were joined, before the halves were drawn".into(),
         cost: "the halves share noise: their FSC, and the resolution from it, are too high".into(),
         next: vec![
-            format!("remove the duplicates from {original} (relion_star_handler --remove_duplicates, or cryoSPARC's Remove Duplicates)"),
-            format!("cryosplat-mpi import {original} --redraw-halves -o unique.h5"),
+            format!(
+                "remove the duplicates (relion_star_handler --i {original} --o fixed.star --remove_duplicates 30, within 30 A; or cryoSPARC's \
+                 Remove Duplicates) and import the rest"
+            ),
+            format!("or keep copies in one half: cryosplat-mpi import {original} --redraw-halves -o unique.h5"),
         ],
     }
 }

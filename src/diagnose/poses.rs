@@ -164,8 +164,9 @@ fn lost(subject: &Subject, fits: &[Fits; 2], measured: &str) -> Finding {
         cost: "the map shows the average of wrong views".into(),
         next: vec![
             format!(
-                "compare a few rows of {} with the images (cryosplat-mpi info --pictures)",
-                subject.metadata()
+                "compare a few rows of {} with the images (cryosplat-mpi info {} --pictures particles.html)",
+                subject.metadata(),
+                subject.particles()
             ),
             "determine the poses anew; --refine corrects poses that are nearly right, not these".into(),
         ],

@@ -145,9 +145,12 @@ impl Subject {
         )
     }
 
-    /// The command that imports the corrected STAR file.
+    /// The command that imports the corrected STAR file, with the same contrast.
     pub fn import_again(&self) -> String {
-        "cryosplat-mpi import fixed.star -o fixed.h5".into()
+        let invert = if self.store.header().inverted { " --invert" } else { "" };
+        format!(
+            "cryosplat-mpi import fixed.star{invert} -o fixed.h5 (with the other options of the first import, such as --box)"
+        )
     }
 
     /// Voxel reconstructions of both halves, with the run's symmetry. Computed once.

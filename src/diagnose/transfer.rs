@@ -195,13 +195,13 @@ pub(super) fn of_binning(
             factor * pixel_size
         ),
         evidence: format!(
-            "with {} and the shifts in angstrom as given, {}",
+            "with {} and the shifts in angstrom as given, {} (lengths by the given pixel size)",
             trial.name,
             sample.compared(&trial.agreement, given)
         ),
         cause: "images that were binned or rescaled while the metadata kept their pixel size".into(),
         cost: format!(
-            "particles are moved by {:.1} times their shifts, the CTF is wrong, and every length in the map",
+            "particles are moved by {:.1} times their shifts, the CTF is wrong, and so is every length in the map",
             factor
         ),
         next: vec![

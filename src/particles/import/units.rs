@@ -72,7 +72,7 @@ impl Units {
         }
         if self.defocus > 0.0 && self.defocus < SMALLEST_DEFOCUS {
             tracing::warn!(
-                "{}: {defocus} is {} at most, expected angstrom: this seems to be in micrometres",
+                "{}: {defocus} is {} at most, expected angstrom: this seems to be in micrometres; multiply both defocus columns by 10000, or the CTF stays uncorrected",
                 self.file,
                 self.defocus
             );
