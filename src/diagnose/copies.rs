@@ -92,10 +92,9 @@ fn finding(kind: &str, copies: usize, count: usize, evidence: String, original: 
         cost: "the halves share noise: their FSC, and the resolution from it, are too high".into(),
         next: vec![
             format!(
-                "remove the duplicates (relion_star_handler --i {original} --o fixed.star --remove_duplicates 30, within 30 A; or cryoSPARC's \
-                 Remove Duplicates) and import the rest"
+                "relion_star_handler --i {original} --o fixed.star --remove_duplicates 30 # within 30 A; or cryoSPARC's Remove Duplicates"
             ),
-            format!("or keep copies in one half: cryosplat-mpi import {original} --redraw-halves -o unique.h5"),
+            "cryosplat-mpi import fixed.star --redraw-halves -o unique.h5".into(),
         ],
     }
 }

@@ -145,11 +145,11 @@ impl Subject {
         )
     }
 
-    /// The command that imports the corrected STAR file, with the same contrast.
+    /// The command that imports the corrected STAR file, with the same contrast; the comment can be pasted with it.
     pub fn import_again(&self) -> String {
         let invert = if self.store.header().inverted { " --invert" } else { "" };
         format!(
-            "cryosplat-mpi import fixed.star{invert} -o fixed.h5 (with the other options of the first import, such as --box)"
+            "cryosplat-mpi import fixed.star{invert} -o fixed.h5 # with the other options of the first import, such as --box"
         )
     }
 
