@@ -11,7 +11,7 @@ RESULTS ?= $(GPU_CHECK)-results
 CASES ?= 100000
 SEED ?= $(or $(CRYOSPLAT_FUZZ_SEED),$(shell date +%s))
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit deny fuzz judges browser kernels slurm-test nodes-test mpich-test container-test dist same-bytes kernel-table bench bench-stream gpu-package gpu-check gpu-results quality refine-table symmetry-table truth batch ablations densify-table diagnose-table diagnose-sound optics-table voxels scaling faults soak charts browser-screens readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit deny fuzz judges browser kernels slurm-test nodes-test mpich-test container-test dist same-bytes kernel-table bench bench-stream gpu-package gpu-check gpu-results quality refine-table symmetry-table truth batch ablations densify-table diagnose-table diagnose-sound estimate-table optics-table voxels scaling faults soak charts browser-screens readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -133,6 +133,9 @@ diagnose-sound: setup-tests build ## Count false alarms of `diagnose` on 150 sim
 
 defects-table: setup-tests build ## Compare losses on sets with unlike noise, contrast and junk (an hour): benches/results/defects.md
 	@benches/defects.sh
+
+estimate-table: build ## Compare the estimated time of runs with the time they take (ten minutes): benches/results/estimate.md
+	@benches/estimate.sh
 
 optics-table: setup-tests build ## Take a beam tilt back, beside RELION (minutes): benches/results/optics.md
 	@benches/optics.sh

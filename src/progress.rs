@@ -51,6 +51,8 @@ pub struct Progress {
     unit: &'static str,
     total: u64,
     done: u64,
+    /// What follows, in the words of a line.
+    then: String,
     rate_window: RateWindow,
     started: Instant,
     logged: Instant,
@@ -63,7 +65,7 @@ impl Progress {
         let label = label.into();
         let bar = std::io::stderr().is_terminal().then(|| {
             let template = format!(
-                "{{msg:12}} {{bar:32.cyan/black.dim}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{eta}} left"
+                "{{msg:12}} {{bar:32.cyan/black.dim}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{eta}} left{{prefix}}"
             );
             let style =
                 ProgressStyle::with_template(&template).expect("the template is fixed").progress_chars("━━━");
@@ -76,6 +78,7 @@ impl Progress {
             unit,
             total,
             done: 0,
+            then: String::new(),
             rate_window: RateWindow::new(),
             started: now,
             logged: now,
@@ -92,6 +95,7 @@ impl Progress {
             unit: "",
             total: 0,
             done: 0,
+            then: String::new(),
             rate_window: RateWindow::new(),
             started: now,
             logged: now,
@@ -116,15 +120,24 @@ impl Progress {
             let rate = self.rate_window.rate(elapsed, self.done);
             let left = (self.total.saturating_sub(self.done)) as f64 / rate.max(1e-9);
             tracing::info!(
-                "{}: {} of {} {}, {:.0} {}/s, {} left",
+                "{}: {} of {} {}, {:.0} {}/s, {} left{}",
                 self.label,
                 self.done,
                 self.total,
                 self.unit,
                 rate,
                 self.unit,
-                duration(left)
+                duration(left),
+                self.then
             );
+        }
+    }
+
+    /// Says from now on that about `seconds` of other work follow.
+    pub fn then(&mut self, seconds: f64) {
+        self.then = format!(", then {} of other work", duration(seconds));
+        if let Some(bar) = &self.bar {
+            bar.set_prefix(self.then.clone());
         }
     }
 

@@ -106,13 +106,30 @@ fn sets_of_other_programs_and_run_folders_are_described_and_foreseen() {
     for estimate in [of_file, of_star] {
         assert_eq!(estimate["particles"], serde_json::json!([30, 30]));
         assert_eq!((&estimate["gaussians"], &estimate["epochs"]), (&70.into(), &3.into()));
-        let seconds = estimate["seconds"]["training"].as_f64().unwrap();
-        assert!(seconds > 0.0 && estimate["bytes"]["memory"].as_u64().unwrap() > 0, "{estimate}");
+        let seconds = estimate["seconds"].as_object().unwrap();
+        let of = |part: &str| seconds[part].as_f64().unwrap();
+        assert!(of("training") > 0.0 && estimate["bytes"]["memory"].as_u64().unwrap() > 0, "{estimate}");
+        let parts =
+            ["preparing", "reading", "training", "refining", "cross_validation", "diagnosis", "outputs"];
+        let sum = parts.iter().map(|part| of(part)).sum::<f64>();
+        assert!((of("total") / sum - 1.0).abs() < 1e-9 && seconds.len() == parts.len() + 1, "{estimate}");
+        // 60 images in each of 3 epochs.
+        let rate = estimate["images_per_second"].as_f64().unwrap();
+        assert!((of("training") * rate / 180.0 - 1.0).abs() < 1e-9, "{estimate}");
     }
 
     let run = path(folder.path(), "run");
     let said = succeed(&train_arguments(&set, &run, &[&usual[..], &["--no-diagnosis"]].concat()));
-    assert!(said.contains("estimate: about"), "{said}");
+    assert!(said.contains("estimate: about") && said.contains("; the estimate was "), "{said}");
+    let record: Value =
+        serde_json::from_str(&std::fs::read_to_string(format!("{run}/run.json")).unwrap()).unwrap();
+    for of_run in [&record["estimate"], &record["seconds"]] {
+        let parts = of_run.as_object().unwrap();
+        let of = |part: &str| parts[part].as_f64().unwrap();
+        let sum: f64 = parts.keys().filter(|part| *part != "total").map(|part| of(part)).sum();
+        assert!((of("total") / sum - 1.0).abs() < 1e-9 && of("training") > 0.0, "{of_run}");
+        assert_eq!(of("diagnosis"), 0.0, "{of_run}");
+    }
     let said = succeed(&["info", &run]);
     for part in ["run folder", "done", "30 in half1", "70 Gaussians in each of 1 mixtures", "train"] {
         assert!(said.contains(part), "no {part:?} in {said}");

@@ -8,6 +8,7 @@ mod consequences;
 mod contrast;
 mod conventions;
 mod copies;
+pub(crate) mod cost;
 mod explain;
 mod fits;
 mod groups;
@@ -26,6 +27,7 @@ mod verdict;
 mod views;
 
 use std::path::Path;
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -46,21 +48,21 @@ pub const FEWEST_PARTICLES: usize = 100;
 /// Factor by which other metadata must increase the information where poses do not fit at all.
 const DECISIVE: f64 = 2.0;
 
-/// A test of a run.
-type Test = fn(&Subject) -> Result<Outcome>;
+/// A test of a run, with its name for the log.
+type Test = (&'static str, fn(&Subject) -> Result<Outcome>);
 
 /// All tests, in the order of their outcomes.
 const TESTS: [Test; 10] = [
-    contrast::test,
-    metadata,
-    poses::test,
-    views::test,
-    symmetry::test,
-    noise::test,
-    junk::test,
-    copies::test,
-    model::test,
-    bias::test,
+    ("contrast", contrast::test),
+    ("metadata", metadata),
+    ("poses", poses::test),
+    ("views", views::test),
+    ("symmetry", symmetry::test),
+    ("noise", noise::test),
+    ("junk", junk::test),
+    ("copies", copies::test),
+    ("model", model::test),
+    ("bias", bias::test),
 ];
 
 /// Tests the metadata of all particles. Of several explanations that beat the metadata as given, the one that the halves agree best with is
@@ -111,11 +113,13 @@ pub fn diagnose(subject: &Subject) -> Result<Diagnosis> {
 fn diagnose_until(subject: &Subject, stopped: impl Fn() -> bool) -> Result<Option<Diagnosis>> {
     let mut all = Outcome::default();
     if subject.subsets.iter().all(|subset| subset.rows.len() >= FEWEST_PARTICLES) {
-        for test in TESTS {
+        for (name, test) in TESTS {
             if stopped() {
                 return Ok(None);
             }
+            let started = Instant::now();
             all.add(test(subject)?);
+            tracing::debug!("diagnosis: {name} in {:.2} s", started.elapsed().as_secs_f64());
         }
     } else {
         let reason = format!("a half has fewer than {FEWEST_PARTICLES} particles");

@@ -27,9 +27,9 @@ use crate::voxels::sample::{Sampling, sampled_sums_of};
 /// Particles of each half in the voxel maps, at most.
 const VOXEL_PARTICLES: usize = 5_000;
 /// Particles of each half that are compared with the map of the other, at most.
-const FITTED: usize = 120;
+pub(super) const FITTED: usize = 120;
 /// Largest box of the voxel maps in pixels.
-const VOXEL_BOX: usize = 96;
+pub(super) const VOXEL_BOX: usize = 96;
 
 /// A finished run with both halves, and its particles.
 pub struct Subject {

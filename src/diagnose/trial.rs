@@ -20,7 +20,7 @@ const PARTICLES: usize = 1_200;
 /// Fewest particles of each half.
 const FEWEST: usize = 150;
 /// Largest box of a trial in pixels.
-const LARGEST_BOX: usize = 64;
+pub(super) const LARGEST_BOX: usize = 64;
 /// Standard errors from which on the FSC of a shell counts.
 const SIGNIFICANT: f64 = 3.0;
 /// Largest FSC that counts: rounding and interpolation limit it.
@@ -87,6 +87,11 @@ pub(super) struct Agreement {
     pub information: f64,
 }
 
+/// Particles of each half in a trial, at most.
+pub(super) fn particles_of(symmetry: Symmetry) -> usize {
+    (PARTICLES / symmetry.order()).max(FEWEST)
+}
+
 impl Sample {
     /// A sample of the particles of both halves, with what `refinement_of` a row returns; `None` leaves it out.
     ///
@@ -100,7 +105,7 @@ impl Sample {
     ) -> Result<Self> {
         let header = store.header();
         let box_size = header.box_size.min(LARGEST_BOX);
-        let particles = (PARTICLES / symmetry.order()).max(FEWEST);
+        let particles = particles_of(symmetry);
         let half = |half: usize| {
             small_images(store, subsets[half].rows.clone(), particles, box_size, &refinement_of)
         };

@@ -6,6 +6,7 @@ use super::densify;
 use super::estimate::{self, Bytes, Estimate, Seconds};
 use super::foretold;
 use super::options::RunOptions;
+use super::pace;
 use super::plan::Plan;
 use super::planner::{self, Foreseen};
 use super::writes;
@@ -52,6 +53,7 @@ pub fn dry_run(
     let mut bench = Bench::open(world, options, (&store, &plan), |mine| {
         guess.starts(world, &plan, store.header().box_size, mine)
     })?;
+    let slowness = if world.rank() == 0 { pace::slowness(&store, &plan.subsets())? } else { 1.0 };
     let preparing = started.elapsed().as_secs_f64();
     let timed = bench.measure(&store, &plan, asked.ranks.is_some_and(|ranks| ranks != world.size()))?;
     let (device, device_memory) = bench.close()?;
@@ -63,7 +65,7 @@ pub fn dry_run(
         options,
         (&store, &plan),
         &particles,
-        Machine { world, ranks, device, device_memory, preparing },
+        Machine { world, ranks, device, device_memory, preparing, slowness },
     )))
 }
 
@@ -86,6 +88,8 @@ struct Machine<'a> {
     device: String,
     device_memory: Option<u64>,
     preparing: f64,
+    /// The time of work on the CPU over that on the machine of the constants.
+    slowness: f64,
 }
 
 impl Timed {
@@ -97,7 +101,7 @@ impl Timed {
         machine: Machine,
     ) -> Estimate {
         let (header, settings) = (store.header(), &plan.models[0].settings);
-        let Machine { world, ranks, device, device_memory, preparing } = machine;
+        let Machine { world, ranks, device, device_memory, preparing, slowness } = machine;
         let mut assumptions = Vec::new();
         let (models, most) = (particles.len(), particles.iter().copied().max().unwrap_or(0));
         let group = (ranks / models).max(1);
@@ -123,23 +127,17 @@ impl Timed {
         let images = if ranks == 1 { particles.iter().sum::<usize>() } else { most };
         let pass = images as f64 / settings.batch as f64 * step;
         let training = pass * estimate::weighted_epochs(settings, 0..settings.epochs);
-        let threads = rayon::current_num_threads();
-        let refining = estimate::refining(settings, pass);
+        let refining = estimate::refining(settings, 0, pass);
         if refining > 0.0 {
             assumptions.push("the time of the refinement, from that of the training".into());
         }
-        let seconds = Seconds {
-            preparing,
-            reading: self.read * images as f64 / group as f64,
-            training,
-            refining,
-            outputs: estimate::outputs(
-                options,
-                settings,
-                (header.box_size, most),
-                threads * group.min(world.local_size()),
-            ),
-        };
+        if device_memory.is_some() {
+            assumptions.push("diagnosis and outputs, from a model that was not measured beside a GPU".into());
+        }
+        let of = (header.box_size, most);
+        let ending = estimate::Ending::of(options, settings, of, (ranks.min(world.local_size()), slowness));
+        let reading = self.read * images as f64 / group as f64;
+        let seconds = ending.follow(Seconds { preparing, reading, training, refining, ..Seconds::default() });
         let run_folder = writes::run_folder(plan, header);
         let image_bytes = header.pixels() as u64 * if store.dtype() == Dtype::F16 { 2 } else { 4 };
         let all: usize = particles.iter().sum();

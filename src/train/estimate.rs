@@ -1,32 +1,31 @@
 //! What a run takes: time, memory and disk, from the time of a step. `--dry-run` times steps before a run, and a run times its own
-//! first steps.
+//! first steps. The parts beside the training are a model, whose constants are seconds on one machine (benches/results/estimate.md).
 
 use std::fmt::{self, Write as _};
-use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::options::RunOptions;
-use super::plan::Plan;
+use crate::diagnose::cost;
+use crate::imaging::Symmetry;
 use crate::particles::selection::Models;
 use crate::progress::{duration, gib};
 use crate::recipe::Settings;
 
-/// Seconds of the outputs beside what follows: figures, report, tables.
-const OUTPUTS: f64 = 0.5;
-/// Seconds per voxel of the box: maps, masks, FSCs.
-const PER_VOXEL: f64 = 5e-6;
-/// Seconds of a thread per pixel of an image, and view of a symmetry, that is inserted into the voxel maps of the cross-validation.
-const PER_INSERTED_PIXEL: f64 = 6e-8;
-/// Seconds of a thread per pixel of an image for the diagnosis of a run, which takes a bounded number of particles, downsampled to a box
-/// of this many pixels (measured: 4 to 5 s at 32 pixels, 16 to 19 s at 64 and at 128).
-const DIAGNOSIS: f64 = 4.2e-3;
-const DIAGNOSIS_BOX: usize = 64;
+/// Seconds of the outputs of a training beside what follows: figures, report, tables.
+const OUTPUTS: f64 = 0.8;
+/// Seconds per square of the box, and per voxel: pictures; maps, masks, FSCs.
+const PER_PLANE: f64 = 1.5e-4;
+const PER_VOXEL: f64 = 2e-6;
+/// Seconds per pixel of an image, and view of a symmetry, that is inserted into the voxel maps of the cross-validation, and per voxel of
+/// the box of both maps.
+const PER_INSERTED_PIXEL: f64 = 4.5e-8;
+const PER_INVERTED_VOXEL: f64 = 6.3e-7;
 /// A round of refinement, in steps of training over the same particles.
 const REFINING_PASSES: f64 = 4.0;
 
-/// Seconds of the parts of a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+/// Seconds of the parts of a run, estimated or measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Seconds {
     /// Checks, pilot reconstruction, start of the devices.
     pub preparing: f64,
@@ -36,14 +35,53 @@ pub struct Seconds {
     pub training: f64,
     /// Rounds of refinement.
     pub refining: f64,
-    /// Maps, FSC, cross-validation, diagnosis, report.
+    /// Voxel maps of both halves for the cross-validation.
+    pub cross_validation: f64,
+    /// Tests of the finished run.
+    pub diagnosis: f64,
+    /// Maps, FSC, masks, report.
     pub outputs: f64,
 }
 
 impl Seconds {
+    /// The parts with their names, in the order of a run.
+    pub fn parts(&self) -> [(&'static str, f64); 7] {
+        [
+            ("preparing", self.preparing),
+            ("reading", self.reading),
+            ("training", self.training),
+            ("refining", self.refining),
+            ("cross_validation", self.cross_validation),
+            ("diagnosis", self.diagnosis),
+            ("outputs", self.outputs),
+        ]
+    }
+
     /// Of the whole run.
     pub fn total(&self) -> f64 {
-        self.preparing + self.reading + self.training + self.refining + self.outputs
+        self.parts().iter().map(|(_, seconds)| seconds).sum()
+    }
+
+    /// Of what follows the training.
+    pub(super) fn after_training(&self) -> f64 {
+        self.cross_validation + self.diagnosis + self.outputs
+    }
+
+    /// The split in words: training, refinement and diagnosis if there are any, the rest.
+    pub(super) fn split(&self) -> String {
+        let named =
+            [("training", self.training), ("refinement", self.refining), ("diagnosis", self.diagnosis)];
+        let rest = self.total() - named.iter().map(|(_, seconds)| seconds).sum::<f64>();
+        let named = named.iter().filter(|(_, seconds)| *seconds > 0.0);
+        let named = named.map(|(name, seconds)| format!("{name} {}, ", duration(*seconds)));
+        format!("{}the rest {}", named.collect::<String>(), duration(rest.max(0.0)))
+    }
+}
+
+/// An object of the parts and their total.
+impl Serialize for Seconds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.parts().into_iter().chain([("total", self.total())]))
     }
 }
 
@@ -108,20 +146,18 @@ impl fmt::Display for Estimate {
         let ranks = if self.ranks == 1 { "1 rank".to_owned() } else { format!("{} ranks", self.ranks) };
         line("machine", format!("{ranks}; each: {}", self.device))?;
         line("speed", format!("{:.0} images/s", self.images_per_second))?;
-        let Seconds { preparing, reading, training, refining, outputs } = self.seconds;
-        let mut time = format!("about {}: ", duration(self.seconds.total()));
-        write!(time, "training {}, ", duration(training))?;
-        if refining > 0.0 {
-            write!(time, "refinement {}, ", duration(refining))?;
-        }
-        write!(
-            time,
-            "preparation {}, reading {}, outputs {}",
-            duration(preparing),
-            duration(reading),
-            duration(outputs)
+        let Seconds { preparing, reading, cross_validation, outputs, .. } = self.seconds;
+        line("time", format!("about {}: {}", duration(self.seconds.total()), self.seconds.split()))?;
+        line(
+            "the rest",
+            format!(
+                "preparation {}, reading {}, cross-validation {}, outputs {}",
+                duration(preparing),
+                duration(reading),
+                duration(cross_validation),
+                duration(outputs)
+            ),
         )?;
-        line("time", time)?;
         let Bytes { memory_per_rank, memory, device, particle_file, run_folder } = self.bytes;
         let mut text = format!("{} per rank, {} on a node", size(memory_per_rank), size(memory));
         if let Some(device) = device {
@@ -137,7 +173,7 @@ impl fmt::Display for Estimate {
 }
 
 /// "1.2 GiB" or "35 MiB".
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     if bytes < 1 << 30 {
         format!("{} MiB", bytes.div_ceil(1 << 20))
     } else {
@@ -150,115 +186,69 @@ pub(super) fn weighted_epochs(settings: &Settings, epochs: std::ops::Range<usize
     epochs.map(|epoch| settings.gaussians_in(epoch) as f64 / settings.gaussians.max(1) as f64).sum()
 }
 
-/// Seconds of the outputs of a run of up to `particles` particles in each model, on this node's `threads`. The diagnosis runs on those
-/// of a rank.
-pub(super) fn outputs(
-    options: &RunOptions,
-    settings: &Settings,
-    (box_size, particles): (usize, usize),
-    threads: usize,
-) -> f64 {
-    let voxel_particles = options.voxel_particles.min(particles);
-    let (pixels, voxels) = ((box_size * box_size) as f64, (box_size as f64).powi(3));
-    let inserted = (2 * voxel_particles * settings.symmetry.order()) as f64 * pixels;
-    let diagnosed = options.diagnose && options.models == Models::Both;
-    let diagnosis = if diagnosed { DIAGNOSIS * box_size.min(DIAGNOSIS_BOX).pow(2) as f64 } else { 0.0 };
-    let of_threads = diagnosis / rayon::current_num_threads() as f64;
-    OUTPUTS + PER_VOXEL * voxels + of_threads + PER_INSERTED_PIXEL * inserted / threads.max(1) as f64
+/// A run whose parts after the training are estimated.
+pub(super) struct Ending {
+    /// Whether it is one of both halves: only those are cross-validated and diagnosed.
+    pub both: bool,
+    /// Particles of each half in the voxel maps.
+    pub voxel_particles: usize,
+    /// Whether the run is diagnosed.
+    pub diagnose: bool,
+    pub symmetry: Symmetry,
+    pub box_size: usize,
+    /// Particles of the largest model.
+    pub particles: usize,
+    /// Ranks of a node, which share the insertions into the voxel maps.
+    pub ranks: usize,
+    /// The time of work on this node over that on the machine of the constants.
+    pub slowness: f64,
 }
 
-/// Seconds of the rounds of refinement of all particles, where a training pass over all of them takes `pass`.
-pub(super) fn refining(settings: &Settings, pass: f64) -> f64 {
-    let rounds = (0..settings.epochs).filter(|&epoch| settings.refines_before(epoch)).count();
-    rounds as f64 * REFINING_PASSES * pass
-}
-
-/// The estimate of a run that has begun, from its first steps. Only rank 0 speaks.
-pub(super) struct Forecast {
-    /// When the run started.
-    started: Instant,
-    /// Images left to this rank's models at the start, each counted by the Gaussians of its epoch.
-    images: f64,
-    /// Seconds beside the steps, after the training.
-    rest: f64,
-    /// Time spent on all refinement, over that on training.
-    refining: f64,
-    /// Memory and disk, for the log.
-    bytes: Bytes,
-    steps: u64,
-    seen: u64,
-    /// When the steps after the warm-up began, and the images before.
-    from: Option<(Instant, u64)>,
-    done: bool,
-}
-
-/// Steps that are not timed, and that are timed at least.
-const WARM_UP: u64 = 2;
-const TIMED: u64 = 4;
-/// Share of the images that are timed, and the longest time.
-const SHARE: f64 = 0.01;
-const LONGEST: Duration = Duration::from_secs(5);
-
-impl Forecast {
-    /// For the models `mine` of `plan` on this rank. `speaks` is true on rank 0. `rest`: seconds of the outputs.
-    pub fn new(
-        speaks: bool,
-        started: Instant,
-        (plan, mine): (&Plan, &[usize]),
-        rest: f64,
-        bytes: Bytes,
+impl Ending {
+    /// Of a run with these options on `ranks` ranks of a node, whose largest model has `particles` particles of `box_size` pixels.
+    pub fn of(
+        options: &RunOptions,
+        settings: &Settings,
+        (box_size, particles): (usize, usize),
+        (ranks, slowness): (usize, f64),
     ) -> Self {
-        let images = mine.iter().map(|&index| {
-            let model = &plan.models[index];
-            let epochs = weighted_epochs(&model.settings, plan.first_epoch..model.settings.epochs);
-            epochs * model.subset.rows.len() as f64
-        });
-        let settings = &plan.models[0].settings;
-        let refining = refining(settings, 1.0) / settings.epochs.max(1) as f64;
         Self {
-            started,
-            images: images.sum(),
-            rest,
-            refining,
-            bytes,
-            steps: 0,
-            seen: 0,
-            from: None,
-            done: !speaks,
+            both: options.models == Models::Both,
+            voxel_particles: options.voxel_particles,
+            diagnose: options.diagnose,
+            symmetry: settings.symmetry,
+            box_size,
+            particles,
+            ranks,
+            slowness,
         }
     }
 
-    /// Counts a step of `images` images; logs the estimate once enough are timed. `weight`: Gaussians of this epoch over those at the
-    /// end.
-    pub fn step(&mut self, images: u64, weight: f64) {
-        if self.done {
-            return;
+    /// `around` with the parts after the training, of which only the insertions are shared by the ranks.
+    pub fn follow(&self, around: Seconds) -> Seconds {
+        let Self { both, symmetry, box_size, particles, slowness, .. } = *self;
+        let (pixels, voxels) = ((box_size * box_size) as f64, (box_size as f64).powi(3));
+        let inserted = (2 * self.voxel_particles.min(particles) * symmetry.order()) as f64;
+        let maps =
+            PER_INVERTED_VOXEL * voxels + PER_INSERTED_PIXEL * inserted * pixels / self.ranks.max(1) as f64;
+        let diagnosis = cost::seconds(particles, box_size, symmetry);
+        Seconds {
+            cross_validation: if both && inserted > 0.0 { slowness * maps } else { 0.0 },
+            diagnosis: if both && self.diagnose { slowness * diagnosis } else { 0.0 },
+            outputs: slowness * (OUTPUTS + PER_PLANE * pixels + PER_VOXEL * voxels),
+            ..around
         }
-        self.steps += 1;
-        self.seen += images;
-        let Some((from, before)) = self.from else {
-            if self.steps == WARM_UP {
-                self.from = Some((Instant::now(), self.seen));
-            }
-            return;
-        };
-        let (time, timed) = (from.elapsed(), (self.seen - before) as f64);
-        let enough = timed * weight >= SHARE * self.images || time >= LONGEST;
-        if self.steps < WARM_UP + TIMED || !enough {
-            return;
-        }
-        self.done = true;
-        let rate = timed / time.as_secs_f64().max(1e-9);
-        let training = self.images / (rate * weight);
-        let total = (from - self.started).as_secs_f64() + training * (1.0 + self.refining) + self.rest;
-        tracing::info!(
-            "estimate: about {} in all, {} of it training at {rate:.0} images/s; memory {} on this node, run folder {}",
-            duration(total),
-            duration(training),
-            size(self.bytes.memory),
-            size(self.bytes.run_folder)
-        );
     }
+}
+
+/// Number of rounds of refinement from epoch `first` on.
+pub(super) fn rounds(settings: &Settings, first: usize) -> usize {
+    (first..settings.epochs).filter(|&epoch| settings.refines_before(epoch)).count()
+}
+
+/// Seconds of the rounds of refinement of all particles from epoch `first` on, where a training pass over all of them takes `pass`.
+pub(super) fn refining(settings: &Settings, first: usize, pass: f64) -> f64 {
+    rounds(settings, first) as f64 * REFINING_PASSES * pass
 }
 
 #[cfg(test)]
@@ -268,9 +258,22 @@ mod tests {
 
     #[test]
     fn the_parts_add_up_and_the_table_names_them() {
-        let seconds =
-            Seconds { preparing: 10.0, reading: 5.0, training: 3600.0, refining: 0.0, outputs: 25.0 };
-        assert_eq!(seconds.total(), 3640.0);
+        let seconds = Seconds {
+            preparing: 10.0,
+            reading: 5.0,
+            training: 3600.0,
+            refining: 0.0,
+            cross_validation: 7.0,
+            diagnosis: 30.0,
+            outputs: 25.0,
+        };
+        assert_eq!(seconds.total(), 3677.0);
+        let json = serde_json::to_value(seconds).unwrap();
+        assert_eq!(json["total"], 3677.0);
+        assert_eq!(
+            json.as_object().unwrap().values().filter_map(|value| value.as_f64()).sum::<f64>(),
+            2.0 * 3677.0
+        );
         let estimate = Estimate {
             particles: vec![500, 501],
             box_size: 64,
@@ -294,6 +297,8 @@ mod tests {
             "3.0 GiB on a node",
             "100 MiB per rank",
             "no network",
+            "about 1 h 1 min: training 1 h 0 min, diagnosis 30.0 s, the rest 47.0 s",
+            "cross-validation 7.0 s",
         ] {
             assert!(text.contains(fragment), "{fragment}: {text}");
         }
@@ -312,5 +317,42 @@ mod tests {
         let settings = Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 1, 1000, 32);
         assert_eq!(weighted_epochs(&settings, 0..8), 7.0);
         assert_eq!(weighted_epochs(&settings, 2..8), 6.0);
+    }
+
+    #[test]
+    fn parts_that_a_run_leaves_out_take_no_time() {
+        let ending = || Ending {
+            both: true,
+            voxel_particles: 1000,
+            diagnose: true,
+            symmetry: Symmetry::C1,
+            box_size: 64,
+            particles: 500,
+            ranks: 1,
+            slowness: 1.0,
+        };
+        let before = Seconds { preparing: 1.0, training: 20.0, ..Seconds::default() };
+        let whole = ending().follow(before);
+        assert_eq!((whole.preparing, whole.training), (1.0, 20.0));
+        assert!(whole.diagnosis > 0.0 && whole.cross_validation > 0.0 && whole.outputs > 0.0);
+        let undiagnosed = Ending { diagnose: false, ..ending() }.follow(before);
+        assert_eq!(undiagnosed, Seconds { diagnosis: 0.0, ..whole });
+        assert!(!undiagnosed.split().contains("diagnosis") && whole.split().contains("diagnosis"));
+        let one_half = Ending { both: false, ..ending() }.follow(before);
+        assert_eq!(one_half, Seconds { diagnosis: 0.0, cross_validation: 0.0, ..whole });
+        let slow = Ending { slowness: 2.0, ..ending() }.follow(before);
+        assert!((slow.diagnosis / whole.diagnosis - 2.0).abs() < 1e-12);
+        let shared = Ending { ranks: 2, ..ending() }.follow(before);
+        assert!(shared.cross_validation < whole.cross_validation && shared.diagnosis == whole.diagnosis);
+    }
+
+    #[test]
+    fn twice_the_epochs_train_twice_as_long() {
+        let settings = |epochs| {
+            let choices = Choices { epochs: Some(epochs), mixtures: Some(1), ..Choices::default() };
+            Settings::resolve(Recipe::Scaled, &choices, false, 3.0, 1, 1000, 32)
+        };
+        assert_eq!(weighted_epochs(&settings(16), 0..16), 2.0 * weighted_epochs(&settings(8), 0..8));
+        assert_eq!(refining(&settings(8), 0, 1.0), 0.0, "without --refine");
     }
 }

@@ -12,7 +12,8 @@ use super::agreement::{Agreement, Directive, LocalEvents};
 use super::appraise;
 use super::densify;
 use super::ensemble::Ensemble;
-use super::estimate::{Forecast, weighted_epochs};
+use super::estimate::weighted_epochs;
+use super::forecast::Forecast;
 use super::logs;
 use super::refined_model::RefinedModel;
 use super::replicas::{REPLICA_CHECK, check_replicas};
@@ -213,7 +214,9 @@ impl Model {
     /// When particles cannot be read, a loss or gradient is not finite, or the ranks of the group hold different parameters.
     pub fn train_epoch(&mut self, context: &mut StepContext) -> Result<EpochEnd> {
         if self.core.position.step == 0 {
+            let started = Instant::now();
             self.appraise(&context.group.collective)?;
+            context.forecast.pause(started.elapsed());
         }
         let Self { core, shard, .. } = self;
         let started = Instant::now();
@@ -228,7 +231,10 @@ impl Model {
             }
             core.step(number, batch, context)?;
             core.collect_outcomes(false, context)?;
-            context.forecast.step(core.setup.sampler.images(number) as u64, weight);
+            let images = core.setup.sampler.images(number) as u64;
+            if let Some(estimate) = context.forecast.step(images, weight) {
+                context.progress.then(estimate.after_training());
+            }
             Ok(ControlFlow::Continue(()))
         })?;
         core.collect_outcomes(true, context)?;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use super::estimate::Seconds;
 use super::options::RunOptions;
 use crate::diagnose;
 use crate::error::Result;
@@ -35,10 +36,10 @@ pub(super) struct Finished<'a> {
     pub summary: RunSummary<'a>,
     /// Name of the device.
     pub device: String,
-    /// Seconds in epochs, since the last resume.
-    pub training_seconds: f64,
-    /// Total seconds, since the last resume.
-    pub total_seconds: f64,
+    /// The time of the parts that are done, since the last resume.
+    pub spent: Seconds,
+    /// The estimate of all parts; `None` if the run was too short for one.
+    pub estimate: Option<Seconds>,
     /// When the run started, or was resumed.
     pub started: Instant,
 }
@@ -89,15 +90,27 @@ pub(super) fn finish(run: &Finished) -> Result<()> {
     let check = Check::Voxels(run.voxels.as_ref());
     let assessed = assessment::assess(folder, &halves, &map, check, run.options.truth.as_deref())?;
     let epochs = epochs(run);
-    let document = document(run, &assessed, &epochs);
+    let mut document = document(run, &assessed, &epochs);
+    let diagnosing = Instant::now();
     let diagnosis = (both && run.options.diagnose)
         .then(|| diagnose::of_new_run(folder, &document, run.summary.store, end_is_asked))
         .flatten();
+    let diagnosed = diagnosing.elapsed().as_secs_f64();
     view::write(folder, &map, run.identity.settings.symmetry)?;
+    document["seconds"] = json!(seconds(run, diagnosed));
     report::write(folder, &document, run.summary.store, &[])?;
+    let seconds = seconds(run, diagnosed);
+    document["seconds"] = json!(seconds);
     lifecycle::write_document(folder, &document)?;
-    log(run, &assessed, &epochs, diagnosis.as_ref());
+    log(run, &seconds, &assessed, &epochs, diagnosis.as_ref());
     Ok(())
+}
+
+/// The time of all parts of a run until now, whose diagnosis took `diagnosis` seconds.
+fn seconds(run: &Finished, diagnosis: f64) -> Seconds {
+    let mut seconds = Seconds { diagnosis, ..run.spent };
+    seconds.outputs = run.started.elapsed().as_secs_f64() - seconds.total();
+    seconds
 }
 
 /// The epochs of each model, in the order of [`RunSummary::particles`].
@@ -141,10 +154,19 @@ fn log_times(epochs: &[Vec<EpochSummary>], run: &Finished) {
     }
 }
 
-fn log(run: &Finished, assessed: &Assessment, epochs: &[Vec<EpochSummary>], diagnosis: Option<&Diagnosis>) {
+fn log(
+    run: &Finished,
+    seconds: &Seconds,
+    assessed: &Assessment,
+    epochs: &[Vec<EpochSummary>],
+    diagnosis: Option<&Diagnosis>,
+) {
     log_times(epochs, run);
     assessment::log(assessed);
     diagnosis.iter().for_each(|diagnosis| diagnose::log(diagnosis));
+    let estimated =
+        run.estimate.map_or(String::new(), |of| format!("; the estimate was {}", duration(of.total())));
+    tracing::info!("took {}: {}{estimated}", duration(seconds.total()), seconds.split());
     tracing::info!(
         "done in {} ({:.0} images/s): {}",
         duration(run.started.elapsed().as_secs_f64()),
@@ -172,7 +194,8 @@ fn document(run: &Finished, assessed: &Assessment, epochs: &[Vec<EpochSummary>])
         ("cross_validation", assessed.verdict_as_json()),
         ("half", json!(options.models)),
         ("cache", json!(options.cache.mode)),
-        ("seconds", json!({"training": run.training_seconds, "total": run.total_seconds})),
+        ("seconds", json!(seconds(run, 0.0))),
+        ("estimate", json!(run.estimate)),
         ("images_per_second", json!(images_per_second(run, epochs))),
         (
             "epochs",

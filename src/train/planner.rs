@@ -98,6 +98,7 @@ pub(crate) fn foresee_on_all_ranks(
         let settings = open.check_size(&choices)?;
         let start = (vec![0; subsets.len()], 0, 0);
         let plan = plan_of(&store, data_set, &subsets, settings, start, &options.output)?;
+        detection::report(&store, &subsets, options.choices.symmetry);
         let pilots = pilots_for(pilots, &plan, &store, &subsets, options);
         Ok((store, plan, InitialGuess { init, pilots }))
     };

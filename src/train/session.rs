@@ -9,13 +9,15 @@ use super::agreement::Agreement;
 use super::cross_validation;
 use super::densify;
 use super::ensemble::Ensemble;
-use super::estimate::{self, Bytes, Forecast};
+use super::estimate::{self, Bytes, Seconds};
+use super::forecast::Forecast;
 use super::foretold;
 use super::init::starts::InitialGuess;
 use super::logs;
 use super::model::{EpochEnd, Model, ModelSetup, StepContext};
 use super::options::{Maps, RunOptions};
 use super::outputs::{self, Finished};
+use super::pace;
 use super::particle_outputs;
 use super::plan::{ModelPlan, Plan};
 use super::rounds::{self, RoundContext};
@@ -84,8 +86,10 @@ pub(super) struct Session<'a> {
     assignment: Assignment,
     geometry: Geometry,
     started: Instant,
-    /// Seconds spent in epochs.
-    training_seconds: f64,
+    /// The time of the parts that are done.
+    spent: Seconds,
+    /// The estimate of all of them.
+    estimate: Option<Seconds>,
     open: Vec<OpenModel>,
     models: Vec<Model>,
     /// Until the devices are connected.
@@ -112,7 +116,8 @@ impl<'a> Session<'a> {
             assignment,
             geometry,
             started,
-            training_seconds: 0.0,
+            spent: Seconds::default(),
+            estimate: None,
             open: Vec::new(),
             models: Vec::new(),
             collective: Some(collective),
@@ -159,6 +164,7 @@ impl<'a> Session<'a> {
         for open in &mut self.open {
             open.device.join(reduction)?;
         }
+        self.spent.preparing = self.started.elapsed().as_secs_f64();
         Ok(())
     }
 
@@ -198,6 +204,7 @@ impl<'a> Session<'a> {
             lifecycle::begin(&options.output, &done, &options.command)
         })?;
         log::open(&options.output, world, &options.command);
+        self.spent.reading = self.started.elapsed().as_secs_f64() - self.spent.total();
         Ok(())
     }
 
@@ -269,7 +276,7 @@ impl<'a> Session<'a> {
     /// When a model fails, or a map cannot be written.
     pub fn train_epochs(&mut self, signal: &EndSignal) -> std::result::Result<Trained, Failure> {
         let Self { world, options, plan, .. } = *self;
-        let mut forecast = self.forecast();
+        let mut forecast = self.forecast()?;
         let reduction = self.reduction.as_mut().expect("devices are connected");
         logs::introduce(world, self.store, plan, &self.assignment, self.models[0].device(), reduction);
         let others = (0..plan.models.len()).filter(|model| !self.assignment.models.contains(model));
@@ -291,7 +298,10 @@ impl<'a> Session<'a> {
                     symmetry: self.geometry.symmetry,
                     signal,
                 };
+                let started = Instant::now();
                 rounds::round(&context, &mut self.models, &mut reduction.collective, epoch)?;
+                forecast.round(started.elapsed());
+                self.spent.refining += started.elapsed().as_secs_f64();
                 if agreement.between_epochs() {
                     return Ok(Trained::Stopped);
                 }
@@ -323,13 +333,15 @@ impl<'a> Session<'a> {
                 world.barrier();
             }
         }
-        self.training_seconds = started.elapsed().as_secs_f64();
+        self.spent.training = started.elapsed().as_secs_f64() - self.spent.refining;
+        self.estimate = forecast.estimate();
         bar.finish();
         Ok(Trained::ToTheEnd)
     }
 
-    /// The estimate of time, memory and disk, which rank 0 logs after its first steps.
-    fn forecast(&self) -> Forecast {
+    /// The estimate of time, memory and disk, which rank 0 logs after its first steps. It times a piece of the work that follows the
+    /// training.
+    fn forecast(&mut self) -> Result<Forecast> {
         let Self { world, options, store, plan, .. } = *self;
         let header = store.header();
         let particles: Vec<usize> = plan.models.iter().map(|model| model.subset.rows.len()).collect();
@@ -339,14 +351,19 @@ impl<'a> Session<'a> {
             run_folder: writes::run_folder(plan, header),
             ..Bytes::default()
         };
-        let threads = rayon::current_num_threads() * world.local_size();
-        let rest = estimate::outputs(
-            options,
-            &plan.models[0].settings,
-            (header.box_size, plan.most_particles()),
-            threads,
-        );
-        Forecast::new(world.rank() == 0, self.started, (plan, &self.assignment.models), rest, bytes)
+        let around = (world.rank() == 0).then(|| {
+            let started = Instant::now();
+            let slowness = pace::slowness(store, &plan.subsets())?;
+            self.spent.preparing += started.elapsed().as_secs_f64();
+            let ending = estimate::Ending::of(
+                options,
+                &plan.models[0].settings,
+                (header.box_size, plan.most_particles()),
+                (world.local_size(), slowness),
+            );
+            Ok::<_, crate::error::Error>(ending.follow(self.spent))
+        });
+        Ok(Forecast::new((plan, &self.assignment.models), around.transpose()?, bytes))
     }
 
     /// Writes mixtures and maps of all models, and on rank 0 everything that is made from them.
@@ -370,7 +387,9 @@ impl<'a> Session<'a> {
             self.models.iter().map(|model| model.gather_refinements(&reduction.collective)).collect();
         let group = (&self.assignment, &mut reduction.collective);
         let voxels = (options.voxel_particles, self.geometry.symmetry);
+        let started = Instant::now();
         let voxels = cross_validation::half_maps(world, store, &subsets, group, voxels, &excluded, &refined)?;
+        self.spent.cross_validation = started.elapsed().as_secs_f64();
         if world.rank() == 0 {
             self.claim.check()?;
             let truth = options.truth.as_deref();
@@ -380,8 +399,8 @@ impl<'a> Session<'a> {
                 identity: &plan.identity(0),
                 summary: RunSummary::new(world, store, plan.data_set.id(), &subsets, &options.command, truth),
                 device: self.models[0].device().name(),
-                training_seconds: self.training_seconds,
-                total_seconds: self.started.elapsed().as_secs_f64(),
+                spent: self.spent,
+                estimate: self.estimate,
                 started: self.started,
             })?;
         }

@@ -39,12 +39,12 @@ memory() {
 estimates() {
     awk '
         /INFO half1 epoch 1 of/ { after = 1 }
-        / left$/ && after {
+        / left(,|$)/ && after {
             n = split($0, word, " "); left = 0
-            for (i = 1; i < n; i++) {
+            for (i = 1; i < n && word[i] !~ /^left/; i++) {
                 if (word[i + 1] == "h") left += 3600 * word[i]
                 if (word[i + 1] == "min") left += 60 * word[i]
-                if (word[i + 1] == "s" && word[i + 2] == "left") left += word[i]
+                if (word[i + 1] == "s" && word[i + 2] ~ /^left/) left += word[i]
             }
             at[++count] = $1; estimated[count] = $1 + left
         }
