@@ -265,18 +265,21 @@ fn clear(folder: &Path, models: &[(Subset, u64)]) -> Result<()> {
     Ok(())
 }
 
-/// The settings of the run in the folder: from run.json if it is done, else from the newest readable checkpoint.
+/// The settings of the run in the folder: from run.json if it is done, else from the newest readable checkpoints. A job that was killed
+/// at the first of an extension has checkpoints of both kinds: the extended one counts.
 pub(crate) fn settings(folder: &Path) -> Option<Settings> {
     let checkpoints = names::checkpoints(folder);
-    let files = Subset::ALL.iter().flat_map(|&model| {
+    let newest = |model: Subset| {
         let steps = checkpoint::steps(&checkpoints, model).into_iter().rev();
-        let checkpoints = &checkpoints;
-        steps.map(move |step| checkpoint::path(checkpoints, model, step))
-    });
-    let of_file = |file: PathBuf| checkpoint::read_identity(&file).ok();
+        let mut files = steps.map(|step| checkpoint::path(&checkpoints, model, step));
+        files.find_map(|file| checkpoint::read_identity(&file).ok())
+    };
     let identity = match done(folder) {
         Some(done) => RunIdentity::from_json(&folder.join(names::RUN), &done.identity).ok(),
-        None => files.into_iter().find_map(of_file),
+        None => {
+            let of_models = Subset::ALL.into_iter().filter_map(newest);
+            of_models.rev().max_by_key(|identity| identity.settings.extensions.len())
+        }
     };
     identity.map(|identity| identity.settings)
 }
