@@ -156,6 +156,14 @@ fn a_training_ends_with_the_verdict() {
     assert_eq!(diagnosis["findings"][0]["id"], "poses");
     let report = fs::read_to_string(format!("{run}/report.html")).unwrap();
     assert!(report.contains("poses are off by"), "the report shows the finding");
+    assert!(!log.contains("next: cryosplat-mpi postprocess"), "{log}");
+    // Nor does the page of the sharpened map praise it.
+    let [half1, half2, post] = ["half1.mrc", "half2.mrc", "post"].map(|name| format!("{run}/{name}"));
+    let output = program(&["postprocess", &half1, &half2, "-o", &post]);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(log.contains("the diagnosis of this run: do not use this map: poses are off by"), "{log}");
+    let page = fs::read_to_string(format!("{post}.html")).unwrap();
+    assert!(page.contains("Do not use:") && page.contains("poses are off by"));
     // Too few particles are not tested.
     let few = tempfile::tempdir().unwrap();
     simulate(few.path(), 60, &[]);

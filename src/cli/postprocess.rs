@@ -16,6 +16,7 @@ use crate::files::{self, Claims};
 use crate::imaging::mrc::write_volume;
 use crate::run_folder::finished;
 use crate::run_folder::overwriting::reads_run_of;
+use crate::run_folder::report::light;
 
 const AFTER_HELP: &str = "\
 Definitions are those of RELION's post-processing: the FSC under the mask is corrected by phase randomisation; the mean of \
@@ -112,13 +113,23 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let recorded = finished::resolution_of([&args.first, &args.second]);
     let headline = recorded.unwrap_or_else(|| processed.headline());
     warn_unconfirmed(&processed, &headline);
+    let objection = finished::objection_to([&args.first, &args.second]);
+    if let Some(verdict) = &objection {
+        tracing::warn!("the diagnosis of this run: {}", verdict.line);
+    }
 
     write_volume(&name(".mrc"), &processed.map)?;
     write_volume(&name("_masked.mrc"), &processed.masked_map(&mask.mask))?;
     write_volume(&name("_mask.mrc"), &mask.mask.volume_like(&first))?;
     write_fsc_files(folder, stem, &processed.curves(&mask))?;
     let halves = [(args.first.as_path(), &first), (args.second.as_path(), &second)];
-    let page = postprocessed::page(&processed, halves, &mask, &headline, super::output::command_line())?;
+    let page = postprocessed::page(
+        &processed,
+        halves,
+        &mask,
+        (&headline, objection.as_ref().map(|verdict| (light(verdict.severity), verdict.line.as_str()))),
+        super::output::command_line(),
+    )?;
     write_report(&name(".html"), &page)?;
     let document = processed.to_json([&args.first, &args.second], &mask, &options, &headline);
     // Written last: if it is there, all files are.

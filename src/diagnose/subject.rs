@@ -136,9 +136,19 @@ impl Subject {
         file.map_or_else(|| "particles.star".into(), |file| file.display().to_string())
     }
 
-    /// The command that multiplies `columns` of the particles' STAR file by `factor`.
+    /// Whether the particles were imported from metadata of cryoSPARC.
+    fn is_cryosparc(&self) -> bool {
+        Path::new(&self.metadata()).extension().is_some_and(|extension| extension == "cs")
+    }
+
+    /// What multiplies `columns` of the particles' STAR file by `factor`: a command, where a tool edits the file.
     pub fn multiplied(&self, columns: [&str; 2], factor: f64) -> String {
         let [first, second] = columns;
+        if self.is_cryosparc() {
+            let field =
+                if first.contains("Origin") { "alignments3D/shift" } else { "ctf/df1_A and ctf/df2_A" };
+            return format!("multiply {field} by {factor} in {}, and save it as fixed.cs", self.metadata());
+        }
         format!(
             "relion_star_handler --i {} --o fixed.star --operate {first} --operate2 {second} --multiply_by {factor}",
             self.metadata()
@@ -147,9 +157,10 @@ impl Subject {
 
     /// The command that imports the corrected STAR file, with the same contrast; the comment can be pasted with it.
     pub fn import_again(&self) -> String {
+        let file = if self.is_cryosparc() { "fixed.cs" } else { "fixed.star" };
         let invert = if self.store.header().inverted { " --invert" } else { "" };
         format!(
-            "cryosplat-mpi import fixed.star{invert} -o fixed.h5 # with the other options of the first import, such as --box"
+            "cryosplat-mpi import {file}{invert} -o fixed.h5 # with the other options of the first import, such as --box"
         )
     }
 

@@ -19,7 +19,8 @@ const READ_FSC: &str = "The correlation of the half maps in shells of Fourier sp
 const READ_SLICES: &str = "Slices through the centre of the sharpened map, and its sum along z. The line is the edge of the mask (at 0.5). \
     Speckles in the solvent as strong as the specimen: too much sharpening, or a resolution that is too fine.";
 
-/// The page about post-processed half maps; `headline` is the resolution to quote, `command` the command line.
+/// The page about post-processed half maps; `headline` is the resolution to quote, `objection` what is wrong with their run, `command` the
+/// command line.
 ///
 /// # Errors
 /// When maps cannot be drawn.
@@ -27,14 +28,15 @@ pub(crate) fn page(
     processed: &PostProcessed,
     halves: [(&Path, &Volume); 2],
     mask: &LabelledMask,
-    headline: &Headline,
+    (headline, objection): (&Headline, Option<(Light, &str)>),
     command: Vec<String>,
 ) -> Result<ReportData> {
     let [first, second] = halves.map(|(_, map)| map);
     let png = slices::draw_one(&processed.map, &mask.mask.volume_like(&processed.map))?;
     let picture = Part::Picture {
-        heading: "Slices of the sharpened map".into(),
-        description: "Central slices and projection of the sharpened map with the edge of the mask".into(),
+        heading: "Slices of the map".into(),
+        description: "Central slices and projection of the post-processed map with the edge of the mask"
+            .into(),
         png,
     }
     .with_guide(READ_SLICES);
@@ -52,7 +54,7 @@ pub(crate) fn page(
     let files = halves.map(|(path, _)| path.display().to_string());
     Ok(ReportData {
         title: format!("cryosplat-mpi postprocess: {}, {}", files[0], files[1]),
-        judgement: Some(judgement(processed, headline)),
+        judgement: Some(judgement(processed, headline, objection)),
         headline: results(processed, mask, headline),
         parts,
         notes: Vec::new(),
@@ -66,7 +68,7 @@ pub(crate) fn page(
     })
 }
 
-fn judgement(processed: &PostProcessed, headline: &Headline) -> Judgement {
+fn judgement(processed: &PostProcessed, headline: &Headline, objection: Option<(Light, &str)>) -> Judgement {
     let (light, label) = match (headline.limit, headline.evidence) {
         (Limit::Unconfirmed | Limit::NoSignal, _) => (Light::Amber, "Unconfirmed:"),
         (_, Evidence::HalfMaps) => (Light::Grey, "Not cross-validated:"),
@@ -94,6 +96,17 @@ fn judgement(processed: &PostProcessed, headline: &Headline) -> Judgement {
         None => Vec::new(),
     };
     let line = format!("{headline}.");
+    if let Some((light, verdict)) = objection {
+        reasons.push(format!("The diagnosis of the run: {verdict}."));
+        return Judgement {
+            light,
+            label: if light == Light::Red { "Do not use:" } else { "Doubtful:" }.into(),
+            line,
+            reasons,
+            next,
+            ..Judgement::default()
+        };
+    }
     Judgement { light, label: label.into(), line, reasons, next, ..Judgement::default() }
 }
 

@@ -15,6 +15,7 @@ use crate::particles::selection::SubsetRows;
 use crate::particles::sources;
 use crate::particles::store::{DataSetId, Store};
 use crate::run_folder::appraisal::Appraised;
+use crate::run_folder::diagnosis::{Diagnosis, Severity, Verdict};
 use crate::run_folder::refinement::RefinementState;
 use crate::run_folder::{excluded, names, refinement_file, report, tables};
 
@@ -81,11 +82,22 @@ pub(crate) fn open(run: &Path, particles: Option<&Path>) -> Result<(Value, Store
 
 /// The resolution that a finished run has recorded for its two half maps; `None` if the files are not those of one run.
 pub(crate) fn resolution_of(half_maps: [&Path; 2]) -> Option<Headline> {
+    let document = files::read_text(&run_of(half_maps)?.join(names::RUN)).ok()?;
+    let document: Value = serde_json::from_str(&document).ok()?;
+    (document["state"] == "done").then(|| Headline::from_document(&document))?
+}
+
+/// What is wrong with the run of two half maps, as its diagnosis says: a warning or a fault; `None` if there is none.
+pub(crate) fn objection_to(half_maps: [&Path; 2]) -> Option<Verdict> {
+    let diagnosis = Diagnosis::read(run_of(half_maps)?).ok()??;
+    Some(diagnosis.verdict).filter(|verdict| verdict.severity >= Severity::Warning)
+}
+
+/// The folder of the run whose half maps these are.
+fn run_of(half_maps: [&Path; 2]) -> Option<&Path> {
     let folder = half_maps[0].parent()?;
     let own = Subset::HALVES.map(|half| folder.join(names::map(half)));
-    let document = files::read_text(&folder.join(names::RUN)).ok()?;
-    let document: Value = serde_json::from_str(&document).ok()?;
-    (own == half_maps && document["state"] == "done").then(|| Headline::from_document(&document))?
+    (own == half_maps).then_some(folder)
 }
 
 /// The mixtures in the run folder `path`, whose mean is the density of the run; `path` itself where it is a file.

@@ -25,6 +25,8 @@ use crate::run_folder::appraisal::Appraised;
 use crate::run_folder::refinement_file::{self, RunRefinement};
 use crate::run_folder::{metrics, names, refinement_report, tables};
 
+pub(crate) use judgement::light;
+
 const READ_LOSS: &str = "The mean squared residual of the images. It falls quickly, then slowly, to just below the power of the noise. \
     A curve that still falls at the end: train longer. Jumps: the start of a mixture, a doubling of the Gaussians, a round of refinement.";
 const READ_DIRECTIONS: &str = "How many particles look along each direction, in cells of equal area. Even shading is best. A few dark \

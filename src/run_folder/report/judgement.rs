@@ -80,7 +80,8 @@ fn remark(finding: &Finding) -> Remark {
     }
 }
 
-fn light(severity: Severity) -> Light {
+/// The light of a verdict of this severity.
+pub(crate) fn light(severity: Severity) -> Light {
     match severity {
         Severity::Sound | Severity::Note => Light::Green,
         Severity::Warning => Light::Amber,
