@@ -35,7 +35,7 @@ box32 32 6 300 0.1 --phantom
 box48 48 5 1000 0.1 --phantom
 box64 64 4 2000 0.05 --phantom
 box96 96 3 1000 0.1 --phantom
-box40 40 6 800 0.05 --model target/demo/4v5d.cif
+box40 40 8 800 0.05 --model target/demo/4v5d.cif
 box56 56 6 1500 0.1 --model target/demo/4v5d.cif
 box80 80 5 700 0.2 --model target/demo/4v5d.cif
 d2 64 4 1000 0.05 --phantom --symmetry D2 --unit-at 45,25,30

@@ -5,7 +5,7 @@ use super::trial;
 use crate::imaging::Symmetry;
 
 /// Trials of a diagnosis that finds nothing.
-const TRIALS: f64 = 55.0;
+const TRIALS: f64 = 40.0;
 /// Seconds of a trial per pixel of an image of both halves and view of the symmetry, and per voxel of the box.
 const PER_TRIED_PIXEL: f64 = 4.5e-8;
 const PER_TRIED_VOXEL: f64 = 1.9e-7;

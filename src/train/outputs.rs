@@ -95,12 +95,12 @@ pub(super) fn finish(run: &Finished) -> Result<()> {
     let diagnosis = (both && run.options.diagnose)
         .then(|| diagnose::of_new_run(folder, &document, run.summary.store, end_is_asked))
         .flatten();
-    let diagnosed = diagnosing.elapsed().as_secs_f64();
+    let diagnosed = if diagnosis.is_some() { diagnosing.elapsed().as_secs_f64() } else { 0.0 };
     view::write(folder, &map, run.identity.settings.symmetry)?;
-    document["seconds"] = json!(seconds(run, diagnosed));
-    report::write(folder, &document, run.summary.store, &[])?;
+    // Those of the report are not counted: it shows them.
     let seconds = seconds(run, diagnosed);
     document["seconds"] = json!(seconds);
+    report::write(folder, &document, run.summary.store, &[])?;
     lifecycle::write_document(folder, &document)?;
     log(run, &seconds, &assessed, &epochs, diagnosis.as_ref());
     Ok(())
