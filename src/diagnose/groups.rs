@@ -1,4 +1,4 @@
-//! Optics groups whose metadata differ from what their images show, as in sets that were joined from several sessions: each group is
+//! Optics groups whose metadata differ from what their images show, as in sets that were joined from several data collections: each group is
 //! tried with other metadata while the rest stays as given.
 
 use super::explain::{Trial, WIDE, is_better};
