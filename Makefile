@@ -11,7 +11,7 @@ RESULTS ?= $(GPU_CHECK)-results
 CASES ?= 100000
 SEED ?= $(or $(CRYOSPLAT_FUZZ_SEED),$(shell date +%s))
 
-.PHONY: help setup setup-python setup-tests build demo test lint unit deny fuzz judges browser kernels slurm-test nodes-test mpich-test container-test dist same-bytes kernel-table bench bench-stream gpu-package gpu-check gpu-results quality refine-table symmetry-table truth batch ablations densify-table diagnose-table diagnose-sound estimate-table optics-table voxels scaling faults soak charts browser-screens readme-pictures clean
+.PHONY: help setup setup-python setup-tests build demo test lint unit deny fuzz judges browser kernels slurm-test nodes-test mpich-test container-test dist same-bytes kernel-table bench bench-stream gpu-package gpu-check gpu-results quality refine-table symmetry-table truth batch ablations densify-table diagnose-table diagnose-sound diagnose-metadata estimate-table optics-table voxels scaling faults soak charts browser-screens readme-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -130,6 +130,10 @@ diagnose-table: setup-tests build ## Count false alarms and named faults of `dia
 
 diagnose-sound: setup-tests build ## Count false alarms of `diagnose` on 150 simulated sets without a fault (half an hour)
 	@benches/diagnose_sound.sh
+
+diagnose-metadata: setup-tests build ## Print which faults of edited metadata `diagnose` names on four simulated sets (an hour)
+	@for model in 3jb9.cif 4v1w.cif 4v5d.cif; do tests/demo/model.sh $$model; done
+	@python3 benches/diagnose_metadata.py target/release/cryosplat-mpi target/diagnose-metadata 4 $(or $(SEED),9003) target/demo/{3jb9,4v1w,4v5d}.cif
 
 defects-table: setup-tests build ## Compare losses on sets with unlike noise, contrast and junk (an hour): benches/results/defects.md
 	@benches/defects.sh

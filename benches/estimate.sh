@@ -24,11 +24,13 @@ all="
 56px-1500 box56 1
 56px-1500-gaussians box56 1 --gaussians 900 --epochs 30 --mixtures 2
 64px-1000-D2 d2 1 --symmetry D2
+48px-700-C3 c3 1 --symmetry C3
+128px-600 box128 1 --epochs 10 --mixtures 1
 48px-1000-refine box48 1 --refine all
 80px-700-2ranks box80 2 --epochs 40 --mixtures 2
 "
 # The runs that the constants of the estimate were chosen on.
-chosen=" 32px-300 48px-1000 64px-2000 96px-1000 "
+chosen=" 32px-300 48px-1000 64px-2000 96px-1000 64px-1000-D2 "
 # Name, box, pixel size in A, particles, SNR, specimen.
 simulated="
 box32 32 6 300 0.1 --phantom
@@ -39,6 +41,8 @@ box40 40 8 800 0.05 --model target/demo/4v5d.cif
 box56 56 6 1500 0.1 --model target/demo/4v5d.cif
 box80 80 5 700 0.2 --model target/demo/4v5d.cif
 d2 64 4 1000 0.05 --phantom --symmetry D2 --unit-at 45,25,30
+c3 48 5 700 0.1 --phantom --symmetry C3 --unit-at 45,25,30
+box128 128 3 600 0.1 --phantom
 "
 program=$(realpath "${CRYOSPLAT:-target/release/cryosplat-mpi}")
 [ -x "$program" ] || stop "$program is not there: make build"

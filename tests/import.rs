@@ -495,6 +495,25 @@ fn values_in_other_units_are_reported() {
 }
 
 #[test]
+fn one_defocus_for_many_micrographs_is_reported() {
+    let of = |second: &str| {
+        let mut set = Set::new();
+        let row = set.text.lines().find(|line| line.contains("000001@a.mrcs")).unwrap().to_owned();
+        set.text.truncate(set.text.find(&row).unwrap());
+        for stack in 0..5 {
+            write_images(&set.path(&format!("c{stack}.mrcs")), BOX, &[noise(BOX, stack)]);
+            let row = row.replace("a.mrcs", &format!("c{stack}.mrcs"));
+            let row = if stack == 1 { row.replace("15000 14000", second) } else { row };
+            set.text += &format!("{}{}\n", row.strip_suffix('1').unwrap(), 1 + stack % 2);
+        }
+        common::succeed(&set.arguments(&[]))
+    };
+    let (same, varied) = (of("15000 14000"), of("15000 14001"));
+    assert!(same.contains("_rlnDefocusU is 15000 for all 5 particles"), "{same}");
+    assert!(!varied.contains("for all 5 particles"), "{varied}");
+}
+
+#[test]
 fn phase_flips_are_taken_back_on_import() {
     // Images that are flipped in name only: what import makes of them is not what it makes of the plain ones.
     let flipped = Set::with("_rlnImageSize", "_rlnCtfDataArePhaseFlipped");

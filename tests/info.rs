@@ -131,7 +131,7 @@ fn sets_of_other_programs_and_run_folders_are_described_and_foreseen() {
         assert_eq!(of("diagnosis"), 0.0, "{of_run}");
     }
     let said = succeed(&["info", &run]);
-    for part in ["run folder", "done", "30 in half1", "70 Gaussians in each of 1 mixtures", "train"] {
+    for part in ["run folder", "done", "30 in half1", "70 Gaussians in one mixture per half", "train"] {
         assert!(said.contains(part), "no {part:?} in {said}");
     }
     fail(&["info", &path(folder.path(), "relion")], &["run.json", "give the folder of a run"]);

@@ -55,7 +55,7 @@ const KNOWN: [&str; 17] = [
     "Comparison with other runs",
     "Directional FSC",
     "Resolution by direction",
-    "Unexplained signal: power of residuals over noise",
+    "Unexplained signal in each shell",
     "Guinier plot",
     "Training loss",
     "Learning rate",

@@ -69,7 +69,7 @@ pub(super) fn test(subject: &Subject) -> Result<Outcome> {
         title: "the contrast is inverted: the specimen is darker than the solvent".into(),
         evidence: format!(
             "skewness of the density of the voxel maps to {resolution:.0} A: {value:+.1} (a specimen in solvent has a positive one), the same sign in \
-             {octants} of 8 octants"
+             {octants} of the 8 octants of the box"
         ),
         cause: if header.inverted {
             "the images were inverted on import, although the specimen was bright already; or all defoci have the wrong sign".into()

@@ -170,7 +170,7 @@ fn no_signal(subject: &Subject, given: &Agreement) -> Finding {
         severity: Severity::Fault,
         title: "the halves do not agree".into(),
         evidence: format!(
-            "two halves of {sample} particles share {:.0} nats, with the poses as given and in other conventions",
+            "two halves of {sample} particles share {:.0} nats of information, with the poses as given and in other conventions",
             given.information
         ),
         cause: "poses that belong to other images, images without particles, or far too few particles".into(),

@@ -1,18 +1,22 @@
 //! How long a diagnosis takes: a model of it, for the estimate of a run.
 
-use super::subject::{FITTED, VOXEL_BOX};
+use super::subject::FITTED;
 use super::trial;
 use crate::imaging::Symmetry;
+use crate::voxels::insertions;
 
 /// Trials of a diagnosis that finds nothing.
-const TRIALS: f64 = 40.0;
-/// Seconds of a trial per pixel of an image of both halves and view of the symmetry, and per voxel of the box.
-const PER_TRIED_PIXEL: f64 = 4.5e-8;
-const PER_TRIED_VOXEL: f64 = 1.9e-7;
+const TRIALS: f64 = 52.0;
+/// Seconds of a trial per pixel of an image of both halves, half of them for each pose at which it is inserted, and per voxel of the box.
+const PER_TRIED_PIXEL: f64 = 3e-8;
+const PER_TRIED_VOXEL: f64 = 2.3e-7;
+/// Seconds of a trial per voxel that symmetry adds: for itself, and for each of its operators of the grid.
+const PER_SYMMETRIC_VOXEL: f64 = 2.3e-7;
+const PER_ADDED_VOXEL: f64 = 1.4e-8;
 /// Seconds of a comparison of a particle with the map of the other half, and of an imitated one.
-const PER_FITTED: f64 = 5.5e-3;
-/// Seconds of the other tests per square of the box of the voxel maps.
-const PER_PLANE: f64 = 4e-4;
+const PER_FITTED: f64 = 2.5e-3;
+/// Seconds of the other tests per square of the box.
+const PER_PLANE: f64 = 3.9e-4;
 
 /// Seconds of the diagnosis of a run with `particles` particles of each half, of `box_size` pixels, on two threads of the machine that
 /// the constants were measured on (benches/results/estimate.md).
@@ -20,12 +24,14 @@ pub(crate) fn seconds(particles: usize, box_size: usize, symmetry: Symmetry) -> 
     if particles < super::FEWEST_PARTICLES {
         return 0.0;
     }
-    let views = symmetry.order();
+    let [poses, operators] = insertions(symmetry).map(|count| count as f64);
     let tried = particles.min(trial::particles_of(symmetry));
     let small = box_size.min(trial::LARGEST_BOX) as f64;
-    let trials = PER_TRIED_PIXEL * (tried * views) as f64 * small.powi(2) + PER_TRIED_VOXEL * small.powi(3);
+    let added = if operators > 1.0 { PER_SYMMETRIC_VOXEL + PER_ADDED_VOXEL * operators } else { 0.0 };
+    let inserted = PER_TRIED_PIXEL * tried as f64 * 0.5 * (1.0 + poses);
+    let trials = inserted * small.powi(2) + (PER_TRIED_VOXEL + added) * small.powi(3);
     let fitted = 2.0 * tried.min(FITTED) as f64;
-    TRIALS * trials + PER_FITTED * fitted + PER_PLANE * (box_size.min(VOXEL_BOX) as f64).powi(2)
+    TRIALS * trials + PER_FITTED * fitted + PER_PLANE * (box_size as f64).powi(2)
 }
 
 #[cfg(test)]
@@ -37,6 +43,8 @@ mod tests {
         let of = |particles, box_size| seconds(particles, box_size, Symmetry::C1);
         assert_eq!(of(99, 64), 0.0, "too few particles are not tested");
         assert!(of(500, 64) > of(200, 64) && of(500, 64) > of(500, 48));
-        assert_eq!(of(12_000, 128), of(1_200_000, 256));
+        assert_eq!(of(12_000, 128), of(1_200_000, 128));
+        let symmetric = |symmetry: &str| seconds(500, 64, symmetry.parse().unwrap());
+        assert!(symmetric("C2") > of(500, 64) && symmetric("C3") > of(400, 64));
     }
 }

@@ -50,7 +50,7 @@ impl Sample {
         let of = |agreement: &Agreement| {
             let resolution =
                 self.resolution(agreement).map_or("no shell".to_owned(), |at| format!("{at:.1} A"));
-            format!("{:.0} nats, FSC {THRESHOLD} at {resolution}", agreement.information)
+            format!("{:.0} nats of information, FSC {THRESHOLD} at {resolution}", agreement.information)
         };
         format!("two halves of {} particles share {}; as given {}", self.particles(), of(other), of(given))
     }

@@ -1,6 +1,6 @@
 //! The shifts that were applied at import: their sign, size and axes.
 
-use super::explain::{WIDE, best, is_better};
+use super::explain::{NARROW, WIDE, best, is_better};
 use super::outcome::{Judged, Outcome};
 use super::shift_errors::Errors;
 use super::subject::Subject;
@@ -170,6 +170,12 @@ pub(super) fn test(subject: &Subject) -> Result<Judged> {
         return Ok(Outcome::sound(WHAT, outcome).into());
     }
     if let Change::PixelSize(factor, _) = found.change {
+        // Its rings must fit too, where the errors of the shifts are not those of one factor.
+        let shifts = Change::Shift([[1.0 / factor, 0.0], [0.0, 1.0 / factor]]);
+        let by_rings = || is_better(&found.agreement, &sample.agreement(shifts), NARROW);
+        if let (Some(cause), false) = (errors.as_ref().and_then(Errors::other_cause), by_rings()) {
+            return Ok(Outcome::sound(WHAT, format!("{} would fit better, but {cause}", found.name)).into());
+        }
         return Ok(Outcome::found(WHAT, of_binning(subject, sample, factor, (&found, &given)))
             .by(found.agreement.information));
     }

@@ -29,7 +29,7 @@ const VOXEL_PARTICLES: usize = 5_000;
 /// Particles of each half that are compared with the map of the other, at most.
 pub(super) const FITTED: usize = 120;
 /// Largest box of the voxel maps in pixels.
-pub(super) const VOXEL_BOX: usize = 96;
+const VOXEL_BOX: usize = 96;
 
 /// A finished run with both halves, and its particles.
 pub struct Subject {
@@ -155,12 +155,20 @@ impl Subject {
         )
     }
 
-    /// The command that imports the corrected STAR file, with the same contrast; the comment can be pasted with it.
+    /// The commands that import the corrected STAR file, with the same contrast, and reconstruct from it again; the comment can be pasted with
+    /// them.
     pub fn import_again(&self) -> String {
         let file = if self.is_cryosparc() { "fixed.cs" } else { "fixed.star" };
         let invert = if self.store.header().inverted { " --invert" } else { "" };
+        let command = if self.settings.is_some() { "train" } else { "backproject" };
+        let symmetry = if self.symmetry == Symmetry::C1 {
+            String::new()
+        } else {
+            format!(" --symmetry {}", self.symmetry)
+        };
         format!(
-            "cryosplat-mpi import {file}{invert} -o fixed.h5 # with the other options of the first import, such as --box"
+            "cryosplat-mpi import {file}{invert} -o fixed.h5 && cryosplat-mpi {command} fixed.h5 -o run_fixed{symmetry} # with the other options \
+             of the first time, such as --box"
         )
     }
 

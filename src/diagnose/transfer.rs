@@ -206,11 +206,15 @@ pub(super) fn of_binning(
             "particles are moved by {:.1} times their shifts, the CTF is wrong, and so is every length in the map",
             factor
         ),
-        next: vec![
-            remedy_in_optics(subject, "rlnImagePixelSize", &format!("{factor:.3} times its value")),
-            subject.import_again(),
-        ],
+        next: vec![of_pixel_size(subject, factor), subject.import_again()],
     }
+}
+
+/// The remedy where the pixel size is to be multiplied by `factor`.
+fn of_pixel_size(subject: &Subject, factor: f64) -> String {
+    let given = subject.store.header().pixel_size;
+    let value = format!("{factor:.3} times its value ({:.4} where it is {given:.4})", factor * given);
+    remedy_in_optics(subject, "rlnImagePixelSize", &value)
 }
 
 /// What to change in the optics table, which no tool of RELION edits.
@@ -338,7 +342,7 @@ fn of_scale(subject: &Subject, sample: &Sample, scale: &Trial, given: &Agreement
             "pixel-size",
             format!("the pixel size is wrong: {new_pixel:.3} A fits, {:.3} A is given", header.pixel_size),
             "images that were binned or rescaled while the metadata kept their pixel size, or a wrong calibration",
-            remedy_in_optics(subject, "rlnImagePixelSize", &format!("{pixel:.3} times its value")),
+            of_pixel_size(subject, pixel),
         ),
         1 => (
             "voltage",

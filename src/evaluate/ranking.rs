@@ -16,6 +16,8 @@ pub struct Ranking {
     pub last_shell: usize,
     /// Resolution of that shell in angstrom.
     pub resolution: f64,
+    /// The run whose curve ends there, if those of others go on.
+    pub limited_by: Option<String>,
     /// The runs, the best first.
     pub runs: Vec<Ranked>,
 }
@@ -51,15 +53,22 @@ impl Ranking {
         let mut runs: Vec<Ranked> = known().map(rank).collect();
         runs.sort_by(|a, b| b.mean.total_cmp(&a.mean).then(a.run.cmp(&b.run)));
         let (_, (fsc, _)) = known().next()?;
-        Some(Self { last_shell, resolution: 1.0 / fsc.frequency(last_shell as f64), runs })
+        let shortest = known().find(|(_, (fsc, _))| fsc.last_shell() == last_shell);
+        let limited_by = shortest
+            .filter(|_| known().any(|(_, (fsc, _))| fsc.last_shell() > last_shell))
+            .map(|(run, _)| names[run].clone());
+        Some(Self { last_shell, resolution: 1.0 / fsc.frequency(last_shell as f64), limited_by, runs })
     }
 
     /// The ranking for people.
     pub(super) fn to_text(&self) -> String {
         let width = self.runs.iter().map(|run| run.name.chars().count()).max().unwrap_or(0);
+        let limit = self.limited_by.as_ref();
         let mut text = format!(
-            "ranking by the mean cross-validated FSC of shells 1 to {} (to {:.2} A), which all runs have:\n",
-            self.last_shell, self.resolution
+            "ranking by the mean cross-validated FSC of shells 1 to {} (to {:.2} A), which all runs have{}:\n",
+            self.last_shell,
+            self.resolution,
+            limit.map_or(String::new(), |name| format!("; the curve of {name} ends there"))
         );
         for (place, Ranked { name, mean, error, crossing, .. }) in self.runs.iter().enumerate() {
             // Writing to a String cannot fail.
@@ -102,6 +111,7 @@ mod tests {
         assert_eq!((ranking.last_shell, ranking.resolution), (3, 32.0 / 3.0));
         assert_eq!(ranking.runs.iter().map(|run| run.run).collect::<Vec<_>>(), [2, 0]);
         assert!((ranking.runs[0].mean - 2.3 / 3.0).abs() < 1e-12, "{ranking:?}");
+        assert!(ranking.to_text().contains("; the curve of c ends there:"), "{}", ranking.to_text());
         assert!(ranking.to_text().contains("  1. c  0.7667 +- 0.0058"), "{}", ranking.to_text());
         assert_eq!(Ranking::of(&names, &[None, validated[0].clone(), None]), None);
         assert!(missing(&names, &validated).unwrap().contains("cross-validation: b ("));

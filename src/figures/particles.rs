@@ -42,7 +42,7 @@ pub fn noise_chart(curves: &[(String, Vec<[f64; 2]>)]) -> Chart {
 pub(crate) fn residual_chart(curves: &[(String, Vec<[f64; 2]>)]) -> Chart {
     let mut chart = noise_chart(curves);
     let values = || curves.iter().flat_map(|(_, points)| points).map(|p| p[1]).filter(|v| v.is_finite());
-    chart.title = "Unexplained signal: power of residuals over noise".into();
+    chart.title = "Unexplained signal in each shell".into();
     chart.y.label = "Residual power / noise power".into();
     chart.y.low = (values().fold(0.9, f64::min) * 20.0).floor() / 20.0;
     chart.y.high = (values().fold(1.1, f64::max) * 20.0).ceil() / 20.0;

@@ -11,16 +11,17 @@ use crate::imaging::Symmetry;
 use crate::particles::selection::Models;
 use crate::progress::{duration, gib};
 use crate::recipe::Settings;
+use crate::voxels::insertions;
 
 /// Seconds of the outputs of a training beside what follows: figures, report, tables.
-const OUTPUTS: f64 = 0.8;
-/// Seconds per square of the box, and per voxel: pictures; maps, masks, FSCs.
-const PER_PLANE: f64 = 1.5e-4;
-const PER_VOXEL: f64 = 2e-6;
-/// Seconds per pixel of an image, and view of a symmetry, that is inserted into the voxel maps of the cross-validation, and per voxel of
-/// the box of both maps.
-const PER_INSERTED_PIXEL: f64 = 4.5e-8;
-const PER_INVERTED_VOXEL: f64 = 6.3e-7;
+const OUTPUTS: f64 = 0.4;
+/// Seconds per voxel of the box, of maps, masks, FSCs and pictures, and for each Gaussian of all mixtures and symmetric poses.
+const PER_VOXEL: f64 = 2.1e-6;
+const PER_GAUSSIAN: f64 = 1.2e-4;
+/// Seconds per pixel of an image that is inserted into the voxel maps of the cross-validation, half of them for each pose at which it is
+/// inserted, and per voxel of the box of both maps.
+const PER_INSERTED_PIXEL: f64 = 3.6e-8;
+const PER_INVERTED_VOXEL: f64 = 5e-7;
 /// A round of refinement, in steps of training over the same particles.
 const REFINING_PASSES: f64 = 4.0;
 
@@ -140,7 +141,7 @@ impl fmt::Display for Estimate {
             "particles",
             format!("{} of {} pixels, {:.4} A", counts.join(" and "), self.box_size, self.pixel_size),
         )?;
-        line("Gaussians", format!("{} in each of {} mixtures per half", self.gaussians, self.mixtures))?;
+        line("Gaussians", format!("{} {}", self.gaussians, of_mixtures(self.mixtures)))?;
         let seen: usize = self.particles.iter().sum::<usize>() * self.epochs;
         line("epochs", format!("{} per half, batch {}: {seen} images in all", self.epochs, self.batch))?;
         let ranks = if self.ranks == 1 { "1 rank".to_owned() } else { format!("{} ranks", self.ranks) };
@@ -172,6 +173,14 @@ impl fmt::Display for Estimate {
     }
 }
 
+/// "in each of 3 mixtures per half".
+pub(crate) fn of_mixtures(count: usize) -> String {
+    match count {
+        1 => "in one mixture per half".into(),
+        _ => format!("in each of {count} mixtures per half"),
+    }
+}
+
 /// "1.2 GiB" or "35 MiB".
 pub(super) fn size(bytes: u64) -> String {
     if bytes < 1 << 30 {
@@ -198,6 +207,8 @@ pub(super) struct Ending {
     pub box_size: usize,
     /// Particles of the largest model.
     pub particles: usize,
+    /// Gaussians of all mixtures of a half, of the asymmetric unit.
+    pub gaussians: usize,
     /// Ranks of a node, which share the insertions into the voxel maps.
     pub ranks: usize,
     /// The time of work on this node over that on the machine of the constants.
@@ -219,6 +230,7 @@ impl Ending {
             symmetry: settings.symmetry,
             box_size,
             particles,
+            gaussians: settings.gaussians * settings.mixtures,
             ranks,
             slowness,
         }
@@ -228,14 +240,16 @@ impl Ending {
     pub fn follow(&self, around: Seconds) -> Seconds {
         let Self { both, symmetry, box_size, particles, slowness, .. } = *self;
         let (pixels, voxels) = ((box_size * box_size) as f64, (box_size as f64).powi(3));
-        let inserted = (2 * self.voxel_particles.min(particles) * symmetry.order()) as f64;
+        let [poses, _] = insertions(symmetry);
+        let inserted = (self.voxel_particles.min(particles) * (1 + poses)) as f64;
+        let gaussians = (self.gaussians * symmetry.order()) as f64;
         let maps =
             PER_INVERTED_VOXEL * voxels + PER_INSERTED_PIXEL * inserted * pixels / self.ranks.max(1) as f64;
         let diagnosis = cost::seconds(particles, box_size, symmetry);
         Seconds {
             cross_validation: if both && inserted > 0.0 { slowness * maps } else { 0.0 },
             diagnosis: if both && self.diagnose { slowness * diagnosis } else { 0.0 },
-            outputs: slowness * (OUTPUTS + PER_PLANE * pixels + PER_VOXEL * voxels),
+            outputs: slowness * (OUTPUTS + PER_VOXEL * voxels + PER_GAUSSIAN * gaussians),
             ..around
         }
     }
@@ -328,6 +342,7 @@ mod tests {
             symmetry: Symmetry::C1,
             box_size: 64,
             particles: 500,
+            gaussians: 1000,
             ranks: 1,
             slowness: 1.0,
         };

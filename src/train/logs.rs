@@ -111,7 +111,7 @@ pub(super) fn epoch(subset: Subset, settings: &Settings, summary: &EpochSummary,
 /// Logs how to use all `gpus` GPUs of this machine, where one rank was started by `command`.
 pub(super) fn advise_more_ranks(gpus: usize, command: &[String]) {
     tracing::warn!(
-        "1 of {gpus} GPUs is used; to use all: mpirun -n {gpus} {}",
+        "1 of {gpus} GPUs is used; to use all: mpirun -n {gpus} --bind-to none {}",
         command.iter().map(|word| shell_word(word)).collect::<Vec<_>>().join(" ")
     );
 }
@@ -126,7 +126,7 @@ pub(super) fn resuming(command: &[String], ranks: usize) -> String {
     let launcher = match ranks {
         1 => String::new(),
         _ if std::env::var_os("SLURM_JOB_ID").is_some() => "srun ".into(),
-        _ => format!("mpirun -n {ranks} "),
+        _ => format!("mpirun -n {ranks} --bind-to none "),
     };
     launcher + &words.join(" ")
 }

@@ -34,6 +34,7 @@ mod writes;
 
 pub use dry_run::{DryRun, dry_run};
 pub use estimate::Estimate;
+pub(crate) use estimate::of_mixtures;
 pub use options::{Maps, RunOptions};
 pub use run::run;
 pub use session::Ending;

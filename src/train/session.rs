@@ -363,6 +363,8 @@ impl<'a> Session<'a> {
             );
             Ok::<_, crate::error::Error>(ending.follow(self.spent))
         });
+        // The other ranks would share the cores of what is timed.
+        world.barrier();
         Ok(Forecast::new((plan, &self.assignment.models), around.transpose()?, bytes))
     }
 

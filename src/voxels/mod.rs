@@ -21,5 +21,7 @@ pub mod sums;
 mod symmetry;
 pub mod wiener;
 
+pub(crate) use symmetry::insertions;
+
 /// Oversampling of the Fourier grid: padding factor of the map's box.
 pub const PADDING: usize = 2;

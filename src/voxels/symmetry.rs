@@ -21,6 +21,12 @@ pub(super) struct GridCosets {
     operators: Vec<Rotation>,
 }
 
+/// Number of poses at which an image of a specimen with `symmetry` is inserted, and of the operators that the sums are added over.
+pub(crate) fn insertions(symmetry: Symmetry) -> [usize; 2] {
+    let GridCosets { representatives, operators } = GridCosets::new(symmetry);
+    [representatives.len(), operators.len()]
+}
+
 impl GridCosets {
     pub fn new(symmetry: Symmetry) -> Self {
         let all = symmetry.operators();
@@ -44,39 +50,38 @@ impl GridCosets {
             return sums;
         }
         let (n, side) = (sums.box_size, sums.side());
+        let (edge, centre) = (n as isize, ((side / 2 * side + side / 2) * n) as isize);
+        let place = |[x, y, z]: [isize; 3]| (z * side as isize + y) * edge + x;
         let mut all = FourierSums::zero(n);
         let lines = all.data.par_chunks_exact_mut(n).zip(all.weight.par_chunks_exact_mut(n));
-        lines.enumerate().for_each(|(line, (data, weights))| {
-            let centred = |i: usize| (i + 1) as isize - n as isize;
+        // In f64 these sums of f32 are exact, so equivalent points have the same bits.
+        let zeros = || vec![(Complex::new(0.0f64, 0.0), 0.0f64); n];
+        lines.enumerate().for_each_init(zeros, |line_sums, (line, (data, weights))| {
+            line_sums.fill((Complex::new(0.0, 0.0), 0.0));
+            let centred = |i: usize| (i + 1) as isize - edge;
             let (y, z) = (centred(line % side), centred(line / side));
-            for (x, (data, weight)) in data.iter_mut().zip(weights).enumerate() {
-                // In f64 these sums of f32 are exact, so equivalent points have the same bits.
-                let (mut value, mut sum) = (Complex::new(0.0f64, 0.0), 0.0f64);
-                for h in &self.operators {
-                    let point = [x as isize, y, z];
-                    let moved =
-                        h.map(|row| (0..3).map(|axis| row[axis] as isize * point[axis]).sum::<isize>());
-                    let (at, is_mate) = index(n, moved);
-                    let of_point = sums.data[at];
-                    value += Complex::new(
-                        f64::from(of_point.re),
-                        f64::from(if is_mate { -of_point.im } else { of_point.im }),
-                    );
-                    sum += f64::from(sums.weight[at]);
+            for h in &self.operators {
+                let moved = |point: [isize; 3]| {
+                    h.map(|row| (0..3).map(|axis| row[axis] as isize * point[axis]).sum::<isize>())
+                };
+                let (first, step) = (moved([0, y, z]), moved([1, 0, 0]));
+                // A line moves to a line on one side of x = 0, or in that plane, where both points of a Friedel pair are stored.
+                let side_of_mates = first[0] < 0 || step[0] < 0;
+                let (sign, conjugate) = if side_of_mates { (-1, -1.0) } else { (1, 1.0) };
+                let (mut at, stride) = (centre + sign * place(first), sign * place(step));
+                for (value, weight) in &mut *line_sums {
+                    let of_point = sums.data[at as usize];
+                    *value += Complex::new(f64::from(of_point.re), conjugate * f64::from(of_point.im));
+                    *weight += f64::from(sums.weight[at as usize]);
+                    at += stride;
                 }
-                (*data, *weight) = (Complex::new(value.re as f32, value.im as f32), sum as f32);
+            }
+            for ((data, weight), (value, sum)) in data.iter_mut().zip(weights).zip(&*line_sums) {
+                (*data, *weight) = (Complex::new(value.re as f32, value.im as f32), *sum as f32);
             }
         });
         all
     }
-}
-
-/// Index in [`FourierSums`] of a point (x, y, z), and whether it holds the point's Friedel mate.
-fn index(box_size: usize, point: [isize; 3]) -> (usize, bool) {
-    let is_mate = point[0] < 0;
-    let [x, y, z] = if is_mate { point.map(|v| -v) } else { point };
-    let line = |v: isize| (v + box_size as isize - 1) as usize;
-    ((line(z) * (2 * box_size - 1) + line(y)) * box_size + x as usize, is_mate)
 }
 
 fn is_same(a: &Rotation, b: &Rotation) -> bool {
@@ -86,6 +91,14 @@ fn is_same(a: &Rotation, b: &Rotation) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Index in [`FourierSums`] of a point (x, y, z), and whether it holds the point's Friedel mate.
+    fn index(box_size: usize, point: [isize; 3]) -> (usize, bool) {
+        let is_mate = point[0] < 0;
+        let [x, y, z] = if is_mate { point.map(|v| -v) } else { point };
+        let line = |v: isize| (v + box_size as isize - 1) as usize;
+        ((line(z) * (2 * box_size - 1) + line(y)) * box_size + x as usize, is_mate)
+    }
 
     #[test]
     fn cosets_cover_the_group_once() {

@@ -11,6 +11,7 @@ use crate::files;
 use crate::progress::duration;
 use crate::run_folder::diagnosis::Diagnosis;
 use crate::run_folder::names;
+use crate::train::of_mixtures;
 
 /// Kind of the folder.
 const KIND: &str = "run folder";
@@ -56,7 +57,8 @@ pub(super) fn describe(folder: &Path) -> Result<Description> {
         row(
             "settings",
             Some(format!(
-                "{gaussians} Gaussians in each of {mixtures} mixtures per half, {epochs} epochs, batch {batch}"
+                "{gaussians} Gaussians {}, {epochs} epochs, batch {batch}",
+                of_mixtures(mixtures as usize)
             )),
         );
     }

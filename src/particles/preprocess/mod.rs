@@ -121,13 +121,13 @@ impl Preprocessor {
         if output_box > input_box {
             return Err(Error::request(
                 format!("a box of {output_box} pixels is requested, but the images have {input_box}"),
-                "set a smaller --box: images can only be made smaller",
+                "set a smaller --box, or leave it out: images can only be made smaller",
             ));
         }
         if output_box < MIN_BOX && output_box < input_box {
             return Err(Error::request(
                 format!("a box of {output_box} pixels is too small, expected {MIN_BOX} to {input_box}"),
-                "set a larger --box",
+                "set a larger --box, or leave it out",
             ));
         }
         Self::unchecked(settings)
