@@ -42,14 +42,15 @@ pub(crate) fn choose(kind: DeviceKind, world: &World) -> Result<RankDevice> {
     if kind == DeviceKind::Cpu {
         return Ok(RankDevice::Cpu);
     }
-    let visible = gpu::count();
-    let usable = if visible == 0 {
-        Err(Error::request(
+    let found = gpu::visible();
+    let (visible, cannot_start) = (*found.as_ref().unwrap_or(&0), found.is_err());
+    let usable = match found {
+        Err(error) => Err(error),
+        Ok(0) => Err(Error::request(
             "this rank sees no GPU",
             "check `nvidia-smi`, CUDA_VISIBLE_DEVICES and the job's request for GPUs, or use --device cpu",
-        ))
-    } else {
-        libraries::require()
+        )),
+        Ok(_) => libraries::require(),
     };
     let with_gpu = world.all_reduce_sum(u64::from(usable.is_ok())) as usize;
     // Ordinal 0 if the launcher shows each rank only its own GPU; else the ranks of a node share its GPUs round-robin.
@@ -57,7 +58,8 @@ pub(crate) fn choose(kind: DeviceKind, world: &World) -> Result<RankDevice> {
     if with_gpu == world.size() || kind == DeviceKind::Cuda {
         return device;
     }
-    if world.rank() == 0 && (with_gpu > 0 || visible > 0) {
+    // A driver that cannot start is a fault of its node.
+    if (world.rank() == 0 && (with_gpu > 0 || visible > 0)) || (cannot_start && world.local_rank() == 0) {
         let reason = device.err().map_or_else(String::new, |error| format!(" ({error})"));
         tracing::warn!("{with_gpu} of {} ranks can use a GPU: all use the CPU device{reason}", world.size());
     }

@@ -16,6 +16,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("ranks_do_not_wait_forever", ranks_do_not_wait_forever),
     ("a_stopped_rank_ends_the_job", a_stopped_rank_ends_the_job),
     ("without_gpus_auto_uses_the_cpu", without_gpus_auto_uses_the_cpu),
+    ("a_driver_that_cannot_start_is_named_with_its_code", a_driver_that_cannot_start_is_named_with_its_code),
     ("libraries_are_found_under_versioned_names", libraries_are_found_under_versioned_names),
     ("ranks_with_and_without_gpus_all_use_the_cpu", ranks_with_and_without_gpus_all_use_the_cpu),
 ];
@@ -139,6 +140,31 @@ fn a_stopped_rank_ends_the_job() {
             .lines()
             .any(|line| line.contains("rank 1 on ") && line.contains("has given no sign of life for 3 s"));
         assert!(!output.status.success() && named, "{collective}: {said}");
+    }
+}
+
+fn a_driver_that_cannot_start_is_named_with_its_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let demanded = [prepared(folder.path()), vec!["--overwrite".into()]].concat();
+    let automatic: Vec<String> =
+        demanded.iter().map(|word| if word == "cuda" { "auto".into() } else { word.clone() }).collect();
+    for (code, remedy) in [
+        ("34", "stubs"),
+        ("802", "nvidia-fabricmanager"),
+        ("803", "restart the node"),
+        ("804", "compat"),
+        ("999", "nvidia-smi"),
+    ] {
+        let environment = [("CRYOSPLAT_EMULATOR_INIT", code)];
+        let said = format!("the GPU driver cannot start: error {code}, ");
+        expect_failure(&program_with(&demanded, &environment), &[&said, remedy]);
+        if code == "802" {
+            let output = program_with(&automatic, &environment);
+            let text = text(&output);
+            assert!(output.status.success(), "{text}");
+            let warned = |line: &str| line.contains(&said) && line.contains("all use the CPU device");
+            assert!(text.lines().any(warned), "{text}");
+        }
     }
 }
 

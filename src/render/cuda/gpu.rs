@@ -22,15 +22,46 @@ pub struct Gpu {
     name: String,
 }
 
-/// Number of GPUs visible to this process; 0 without a driver.
+/// Number of GPUs visible to this process; 0 without a driver, or where it cannot start.
 pub fn count() -> usize {
+    visible().unwrap_or(0)
+}
+
+/// Number of GPUs visible to this process; 0 without a driver.
+///
+/// # Errors
+/// When there is a driver that cannot start, with its code and what usually mends it.
+pub fn visible() -> Result<usize> {
     if !super::libraries::driver_present() {
-        return 0;
+        return Ok(0);
     }
-    if result::init().is_err() {
-        return 0;
+    match result::init().and_then(|()| CudaContext::device_count()) {
+        Ok(count) => Ok(count.max(0) as usize),
+        Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => Ok(0),
+        Err(error) => Err(Error::request(
+            format!("the GPU driver cannot start: error {}, {}", error.0 as u32, text(error)),
+            remedy_of_start(error.0),
+        )),
     }
-    CudaContext::device_count().map_or(0, |count| count.max(0) as usize)
+}
+
+/// What usually mends a driver that cannot start.
+fn remedy_of_start(code: CUresult) -> &'static str {
+    match code {
+        CUresult::CUDA_ERROR_STUB_LIBRARY => {
+            "remove the folder `stubs` of the CUDA toolkit from LD_LIBRARY_PATH: its libcuda.so is for linking only"
+        }
+        CUresult::CUDA_ERROR_SYSTEM_NOT_READY => {
+            "start the node's fabric manager (`systemctl status nvidia-fabricmanager`), or use --device cpu"
+        }
+        CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH => {
+            "restart the node: its kernel module and libcuda.so.1 are of different driver versions"
+        }
+        CUresult::CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE => {
+            "remove the folder `compat` of the CUDA toolkit from LD_LIBRARY_PATH: its libcuda.so.1 does not support this GPU"
+        }
+        _ => "check `nvidia-smi` and the system's kernel log on this node, or use --device cpu",
+    }
 }
 
 /// A number that identifies GPU `ordinal` among the GPUs of all machines.
