@@ -39,7 +39,9 @@ fn one_rank_beside_several_gpus_is_advised() {
     let arguments = train_arguments(&set, &run, &["--device", "cuda", "--gaussians", "20", "--epochs", "1"]);
     let output = program_with(&arguments, &FOUR);
     assert!(output.status.success(), "{}", text(&output));
-    let advice =
-        format!("1 of 4 GPUs is used; to use all: mpirun -n 4 {} train {set} -o '{run}'", program_file());
+    let advice = format!(
+        "1 of 4 GPUs is used; to use all: mpirun -n 4 --bind-to none {} train {set} -o '{run}'",
+        program_file()
+    );
     assert!(text(&output).contains(&advice), "{}", text(&output));
 }
